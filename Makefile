@@ -1,0 +1,40 @@
+# make demo and make test are all that a fresh machine with Python 3.11 needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-slow lint format clean
+
+$(VENV)/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-slow: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dask]'
+	touch $@
+
+demo: $(VENV)/installed  ## the whole line on the corpus that comes with the package
+	$(BIN)/clozemill demo
+
+test: $(VENV)/installed-test  ## what CI runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
+	$(BIN)/python -m pytest -m slow tests
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

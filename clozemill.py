@@ -1,0 +1,146 @@
+"""The command `clozemill`: turns a raw corpus into a BERT-style encoder. `clozemill --help` lists the stages.
+
+Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are imported when it runs.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import config as configs
+from pipelines import options
+from pipelines.schema import UserError
+
+EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A stage: its configuration, the function that runs it ("module:function"), and what --help says.
+
+    `passes_on`: options that aren't ours are handed to Beam instead of being refused here.
+    """
+
+    config: type
+    run: str
+    help: str
+    example: str
+    passes_on: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "vocab": Command(
+        configs.VocabConfig,
+        "pipelines.build:vocab",
+        "learn a WordPiece vocabulary from a corpus",
+        "clozemill vocab --input 'corpus/*.jsonl.gz' --output vocab.txt --vocab-size 30522",
+        passes_on=True,
+    ),
+    "prepare": Command(
+        configs.PrepareConfig,
+        "pipelines.build:prepare",
+        "mill a corpus into TFRecord shards of masked examples",
+        "clozemill prepare --input 'corpus/*.jsonl.gz' --vocab vocab.txt --output DATASET --max-seq-length 128 "
+        "--dupe-factor 5 --seed 7 --num-workers 2",
+        passes_on=True,
+    ),
+    "verify": Command(
+        configs.VerifyConfig,
+        "pipelines.verify:main",
+        "read every shard back and check it against dataset.json",
+        "clozemill verify DATASET",
+    ),
+    "inspect": Command(
+        configs.InspectConfig,
+        "pipelines.inspect:main",
+        "show records in words, with their masks and where they come from",
+        "clozemill inspect DATASET --limit 5",
+    ),
+    "demo": Command(
+        configs.DemoConfig,
+        "pipelines.demo:main",
+        "run the whole line on the corpus that comes with the package",
+        "clozemill demo --output demo-out",
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with one sub-command per stage."""
+    top = argparse.ArgumentParser(
+        prog="clozemill",
+        description="From a raw corpus to a BERT-style encoder.",
+        epilog="example: clozemill demo",
+        allow_abbrev=False,
+    )
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    stages = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        text = command.help + (". Options of the Beam runner (--runner) are passed on to it." if command.passes_on else ".")
+        stage = stages.add_parser(
+            name,
+            help=command.help,
+            description=text[0].upper() + text[1:],
+            epilog=f"example: {command.example}",
+            allow_abbrev=False,
+        )
+        stage.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        options.add_flags(stage, command.config)
+    return top
+
+
+def _function(path: str) -> Callable[..., Any]:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _told(error: BaseException, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        print(f"clozemill: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    print(
+        f"clozemill: unexpected {type(error).__name__}: {' '.join(str(error).split())[-500:]}: this is a defect of "
+        "clozemill or of its machine; run it again with --debug to see where",
+        file=sys.stderr,
+    )
+    return EXIT_CHECK_FAILED
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
+    logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
+    arguments, extra = parser().parse_known_args(argv)
+    command = COMMANDS[arguments.command]
+    try:
+        if extra and not command.passes_on:
+            raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
+        config = options.resolve(command.config, arguments)
+        run = _function(command.run)
+        return (run(config, extra) if command.passes_on else run(config)) or EXIT_OK
+    except KeyboardInterrupt:
+        print(
+            "\nclozemill: interrupted; no half-written file carries a final name: run the same command again to go on",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive
+    except Exception as error:
+        code = _told(error, arguments.debug)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        if "apache_beam" in sys.modules and argv is None:
+            os._exit(code)  # after a failed run, threads of the runner may linger
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

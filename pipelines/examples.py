@@ -1,0 +1,176 @@
+"""One copy of one group to the bytes of its shard: pairs, order, token matrix, masks, features, statistics.
+
+Pure: a function of the group, the settings and (seed, group, copy). Shapes: E examples, S sequence length.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines import features, masking, seeds
+from pipelines.groups import Group
+from pipelines.pairs import PAIRS, Pairs, PairSettings, special_tokens
+from pipelines.wordpiece import Vocabulary
+
+CHUNK = 2048  # examples encoded at a time: the arrays stay in the cache. Part of the format: draws are made per chunk.
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """The part of the configuration that decides what the examples of a group are."""
+
+    pairs: str
+    masking: str
+    max_seq_length: int
+    max_predictions: int
+    masked_lm_prob: float
+    short_seq_prob: float
+    seed: int
+
+
+@dataclass
+class Stages:
+    """Seconds and bytes per stage of the line, for the summary; they never enter a dataset's bytes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+
+
+STATISTICS = (
+    "examples",
+    "tokens",
+    "padding",
+    "maskable",
+    "masked",
+    "masked_as_mask",
+    "masked_as_random",
+    "masked_as_kept",
+    "labels_random",
+    "forced_random",
+    "chunks_dropped",
+    "unknown",
+)
+
+
+def token_matrix(group: Group, pairs: Pairs, max_seq_length: int, vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
+    """[CLS] A [SEP] B [SEP] as rows, padded with [PAD]: (input_ids, segment_ids int32 [E, S], lengths int64 [E]).
+
+    Without B there is one [SEP]. Segment 0 goes up to and with the first [SEP].
+    """
+    place = np.arange(max_seq_length)
+    a_len, b_len = (pairs.a_end - pairs.a_start)[:, None], (pairs.b_end - pairs.b_start)[:, None]
+    lengths = (a_len + b_len + np.where(b_len > 0, 3, 2))[:, 0]
+    in_b = place > a_len + 1
+    source = np.where(in_b, pairs.b_start[:, None] - a_len - 2 + place, pairs.a_start[:, None] - 1 + place)
+    ids = group.tokens[np.clip(source, 0, len(group.tokens) - 1)].astype(np.int32)
+    ids[:, 0] = vocabulary.cls_id
+    ids[place == a_len + 1] = vocabulary.sep_id
+    ids[(place == a_len + b_len + 2) & (b_len > 0)] = vocabulary.sep_id
+    inside = place < lengths[:, None]
+    ids[~inside] = vocabulary.pad_id
+    return ids, (in_b & inside).astype(np.int32), lengths
+
+
+def word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """bool [E, S]: positions that start a word, which a piece after a special token does even if it is a `##` piece."""
+    starts = ~vocabulary.is_continuation[ids]
+    starts[:, 1:] |= vocabulary.is_special[ids[:, :-1]]
+    return starts
+
+
+def make_columns(
+    group: Group, pairs: Pairs, settings: ExampleSettings, vocabulary: Vocabulary, rngs: dict[str, np.random.Generator]
+) -> features.Columns:
+    """The seven features of some pairs, masks drawn from the given streams."""
+    ids, segment_ids, lengths = token_matrix(group, pairs, settings.max_seq_length, vocabulary)
+    mask_settings = masking.MaskSettings(settings.masked_lm_prob, settings.max_predictions)
+    chosen = masking.MASKERS[settings.masking](
+        ~vocabulary.is_special[ids],
+        word_starts(ids, vocabulary),
+        masking.quota(lengths, mask_settings),
+        mask_settings,
+        rngs["mask_positions"],
+    )
+    masked_ids, originals = masking.replace(
+        ids, chosen, vocabulary.mask_id, vocabulary.random_ids, rngs["mask_actions"], rngs["mask_tokens"]
+    )
+    used = np.arange(settings.max_predictions) < chosen.count[:, None]
+    inside = (np.arange(settings.max_seq_length) < lengths[:, None]).astype(np.int32)
+    return features.Columns(
+        masked_ids,
+        inside,
+        segment_ids,
+        chosen.positions,
+        originals,
+        used.astype(np.float32),
+        pairs.labels.astype(np.int32),
+    )
+
+
+def count(columns: features.Columns, vocabulary: Vocabulary) -> dict[str, int]:
+    """STATISTICS of some examples, all but what only the pairs know."""
+    used = columns.masked_lm_weights > 0
+    now = np.take_along_axis(columns.input_ids, columns.masked_lm_positions, axis=1)[used]
+    before = columns.masked_lm_ids[used]
+    inside = columns.input_mask > 0
+    as_mask, as_kept = int((now == vocabulary.mask_id).sum()), int((now == before).sum())
+    special = vocabulary.is_special[columns.input_ids] & inside
+    return {
+        "examples": len(columns),
+        "tokens": int(inside.sum()),
+        "padding": int((~inside).sum()),
+        "maskable": int(inside.sum() - special.sum()) + as_mask,
+        "masked": int(used.sum()),
+        "masked_as_mask": as_mask,
+        "masked_as_kept": as_kept,
+        "masked_as_random": int(used.sum()) - as_mask - as_kept,
+        "labels_random": int(columns.next_sentence_labels.sum()),
+        "unknown": int((columns.input_ids == vocabulary.unk_id).sum()),
+    }
+
+
+@dataclass
+class Shard:
+    """What `mill` made: the pairs in shard order (for provenance) and the counts."""
+
+    pairs: Pairs
+    counts: dict[str, int]
+
+
+def mill(
+    group: Group,
+    index: int,
+    copy: int,
+    settings: ExampleSettings,
+    vocabulary: Vocabulary,
+    write: Callable[[memoryview], object],
+    stages: Stages,
+) -> Shard:
+    """Makes one copy of one group and hands its framed records to `write`, chunk by chunk."""
+    rngs = {purpose: seeds.generator(settings.seed, index, copy, purpose) for purpose in seeds.PURPOSES}
+    with stages.time("pairs"):
+        pair_settings = PairSettings(settings.max_seq_length - special_tokens(settings.pairs), settings.short_seq_prob)
+        pairs = PAIRS[settings.pairs](group, pair_settings, lambda: seeds.generator(settings.seed, index, copy, "pairs"))
+        pairs = pairs.take(rngs["order"].permutation(len(pairs)))
+    counts = dict.fromkeys(STATISTICS, 0) | {"forced_random": pairs.forced, "chunks_dropped": pairs.dropped}
+    for low in range(0, len(pairs), CHUNK):
+        with stages.time("mask"):
+            part = pairs.take(np.arange(low, min(low + CHUNK, len(pairs))))
+            columns = make_columns(group, part, settings, vocabulary, rngs)
+            for name, value in count(columns, vocabulary).items():
+                counts[name] += value
+        with stages.time("encode"):
+            data = features.encode(columns)
+        with stages.time("write"):
+            write(data.data)
+    return Shard(pairs, counts)

@@ -1,0 +1,219 @@
+"""Masked positions for many examples at once; a policy that chooses positions is a function in MASKERS.
+
+Shapes: E examples, S sequence length, P max_predictions, K candidates (words) of the longest example. As in
+google-research/bert, min(max_predictions, max(1, round(masked_lm_prob * length))) positions are masked, the length
+counted with [CLS] and [SEP]; of these 80 % become [MASK], 10 % a random token, 10 % stay. Two deliberate differences
+from the reference: special tokens, [UNK] included, are never masked and never drawn as random tokens, and in
+`whole_word` a piece that starts a segment starts a word (the reference glues it to the last word before [SEP]).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest keeps its token
+_SPAN_P, _SPAN_MAX = 0.2, 10  # SpanBERT (Joshi et al. 2019, arXiv:1907.10529): geometric, cut at ten words
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What the policies need besides the arrays."""
+
+    masked_lm_prob: float
+    max_predictions: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Where an example is masked. positions: int32 [E, P], sorted, 0 where unused; count: int64 [E].
+
+    unit: int32 [E, P], the same number for positions that share one of the 80/10/10 actions.
+    """
+
+    positions: np.ndarray
+    count: np.ndarray
+    unit: np.ndarray
+
+
+def quota(lengths: np.ndarray, settings: MaskSettings) -> np.ndarray:
+    """How many positions to mask, int64 [E], from the lengths with special tokens; rounds half to even, as Python."""
+    wanted = np.maximum(1, np.rint(lengths * settings.masked_lm_prob)).astype(np.int64)
+    return np.minimum(wanted, settings.max_predictions)
+
+
+def _from_selection(selected: np.ndarray, max_predictions: int, unit_of: np.ndarray | None = None) -> Chosen:
+    """Positions (front-packed, sorted) from a boolean matrix [E, S] with at most P true a row."""
+    row, column = np.nonzero(selected)
+    count = np.bincount(row, minlength=len(selected))
+    slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    positions = np.zeros((len(selected), max_predictions), np.int32)
+    positions[row, slot] = column
+    unit = np.tile(np.arange(max_predictions, dtype=np.int32), (len(selected), 1))
+    if unit_of is not None:
+        unit[row, slot] = unit_of[row, column]
+    return Chosen(positions, count, unit)
+
+
+def _random_order(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
+    """Column indices [E, K] in random order within each row, those not `present` last: sorts (random, column) keys."""
+    columns = np.arange(present.shape[1], dtype=np.uint64)
+    keys = rng.integers(0, 1 << 40, present.shape, np.uint64) << np.uint64(20) | columns
+    keys[~present] = np.uint64(1 << 63) | np.broadcast_to(columns, present.shape)[~present]
+    keys.sort(axis=1)
+    return (keys & np.uint64((1 << 20) - 1)).astype(np.int32)
+
+
+def subword(
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+) -> Chosen:
+    """Wordpieces chosen uniformly without regard to words."""
+    order = _random_order(rng, candidates)[:, : settings.max_predictions]
+    take = np.minimum(wanted, candidates.sum(axis=1))
+    selected = np.zeros(candidates.shape, bool)
+    row, slot = np.nonzero(np.arange(order.shape[1]) < take[:, None])
+    selected[row, order[row, slot]] = True
+    return _from_selection(selected, settings.max_predictions)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of each example: first position and length, int32 [E, K], length 0 where there is no word."""
+
+    first: np.ndarray
+    length: np.ndarray
+    count: np.ndarray
+
+
+def _words(candidates: np.ndarray, starts: np.ndarray) -> _Words:
+    row, column = np.nonzero(candidates & starts)
+    count = np.bincount(row, minlength=len(candidates))
+    word = np.cumsum(candidates & starts, axis=1) - 1  # of each candidate position
+    width = max(int(count.max(initial=0)), 1)
+    in_row, at = np.nonzero(candidates)
+    length = np.bincount(in_row * width + word[in_row, at], minlength=len(candidates) * width)
+    first = np.zeros((len(candidates), width), np.int32)
+    first[row, word[row, column]] = column
+    return _Words(first, length.reshape(-1, width).astype(np.int32), count)
+
+
+def _fill(rows: np.ndarray, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) of every position of the runs [first, first + length) in `rows`."""
+    run = np.repeat(np.arange(len(rows)), length)
+    within = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
+    return rows[run], first[run] + within
+
+
+def _select(candidates: np.ndarray, words: _Words, masked: np.ndarray) -> np.ndarray:
+    """bool [E, S]: the positions of the masked words, given as bool [E, K]."""
+    selected = np.zeros(candidates.shape, bool)
+    row, at = np.nonzero(masked)
+    selected[_fill(row, words.first[row, at], words.length[row, at])] = True
+    return selected
+
+
+def whole_word(
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+) -> Chosen:
+    """Words in random order, all pieces of each, skipping one that would exceed the quota (the reference's rule).
+
+    Where no word fits the quota, the example's shortest word is masked if max_predictions allows it.
+    """
+    words = _words(candidates, starts)
+    order = _random_order(rng, words.length > 0)
+    length = np.take_along_axis(words.length, order, axis=1)
+    left, taken = wanted.copy(), np.zeros(length.shape, bool)
+    for rank in range(length.shape[1]):
+        taken[:, rank] = fits = (length[:, rank] > 0) & (length[:, rank] <= left)
+        left -= np.where(fits, length[:, rank], 0)
+        if not left.any():
+            break
+    shortest = np.where(length > 0, length, settings.max_predictions + 1).argmin(axis=1)
+    smallest = np.take_along_axis(length, shortest[:, None], axis=1)[:, 0]
+    none = ~taken.any(axis=1) & (smallest > 0) & (smallest <= settings.max_predictions)
+    taken[none, shortest[none]] = True
+    masked = np.zeros(taken.shape, bool)
+    np.put_along_axis(masked, order, taken, axis=1)
+    return _from_selection(_select(candidates, words, masked), settings.max_predictions)
+
+
+def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Words per span: geometric with p = 0.2, renormalised to 1…10; the mean is 3.8."""
+    shares = _SPAN_P * (1 - _SPAN_P) ** np.arange(_SPAN_MAX)
+    return 1 + np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(count), side="right")
+
+
+def span(
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+) -> Chosen:
+    """Spans of whole words of geometric length; the tokens of a span share one of the 80/10/10 actions, as in SpanBERT.
+
+    A span starts at a uniformly chosen unmasked word that fits, and ends before a segment's end, a word already
+    masked, or the word that would exceed the quota.
+    """
+    words = _words(candidates, starts)
+    total = words.length.shape[1]
+    ends = words.first + words.length
+    gap = np.ones((len(ends), total), bool)  # no span goes on from word k to word k + 1 over a [SEP] or another token
+    gap[:, :-1] = ends[:, :-1] != words.first[:, 1:]
+    masked = np.zeros(words.length.shape, bool)
+    unit_of = np.zeros(candidates.shape, np.int32)
+    left, going, unit = wanted.copy(), np.flatnonzero(words.count > 0), 0
+    while len(going):
+        fits = _startable(words.length[going], masked[going], left[going], settings.max_predictions)
+        going, fits = going[fits.any(axis=1)], fits[fits.any(axis=1)]
+        pick = (rng.random(len(going)) * fits.sum(axis=1)).astype(np.int64)
+        at = (np.cumsum(fits, axis=1) > pick[:, None]).argmax(axis=1) if len(going) else pick
+        size, open_ = _span_lengths(rng, len(going)), np.ones(len(going), bool)
+        for step in range(_SPAN_MAX):
+            here = np.minimum(at + step, total - 1)
+            length = words.length[going, here]
+            open_ &= (step < size) & (at + step < total) & ~masked[going, here] & (length > 0)
+            open_ &= (length <= left[going]) | (step == 0)
+            rows = going[open_]
+            masked[rows, here[open_]] = True
+            spots = _fill(rows, words.first[rows, here[open_]], length[open_])
+            unit_of[spots] = unit
+            left[rows] -= length[open_]
+            open_ &= ~gap[going, here]
+        unit += 1
+        going = going[left[going] > 0]
+    return _from_selection(_select(candidates, words, masked), settings.max_predictions, unit_of)
+
+
+def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: int) -> np.ndarray:
+    """Words a span may start at: unmasked and within the quota, or within `most` where nothing else can be masked."""
+    free = (length > 0) & ~masked
+    fits = free & (length <= left[:, None])
+    stuck = ~fits.any(axis=1) & ~masked.any(axis=1)
+    return fits | stuck[:, None] & free & (length <= most)
+
+
+MASKERS: dict[str, Callable[..., Chosen]] = {"subword": subword, "whole_word": whole_word, "span": span}
+
+
+def replace(
+    ids: np.ndarray,
+    chosen: Chosen,
+    mask_id: int,
+    random_ids: np.ndarray,
+    actions: np.random.Generator,
+    tokens: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Applies the 80/10/10 rule. Returns (ids with replacements [E, S], the original ids at the positions [E, P]).
+
+    The original ids are 0 where no position is used. Positions that share a unit share the action; a random token is
+    drawn for each position by itself.
+    """
+    used = np.arange(chosen.positions.shape[1]) < chosen.count[:, None]
+    row, slot = np.nonzero(used)
+    column = chosen.positions[row, slot]
+    originals = np.zeros(chosen.positions.shape, np.int32)
+    originals[row, slot] = ids[row, column]
+    draw = actions.random((len(ids), max(int(chosen.unit.max(initial=0)) + 1, chosen.positions.shape[1])))
+    action = draw[row, chosen.unit[row, slot]]
+    drawn = random_ids[tokens.integers(0, len(random_ids), chosen.positions.shape)][row, slot]
+    replaced = ids.copy()
+    kept = np.where(action < MASK_SHARE + RANDOM_SHARE, drawn, ids[row, column])
+    replaced[row, column] = np.where(action < MASK_SHARE, mask_id, kept)
+    return replaced, originals

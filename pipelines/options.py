@@ -1,0 +1,154 @@
+"""From a frozen dataclass to flags, YAML keys and checks: the machinery behind config.py.
+
+`resolve` merges defaults, `--config` and flags, in this order, and refuses what it doesn't know. `identity` is the part
+of a configuration that decides a dataset's bytes.
+"""
+
+import argparse
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+
+from pipelines.schema import UserError
+
+C = TypeVar("C")
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    identity: bool = True,
+    flag: bool = True,
+) -> Any:
+    """A dataclass field with what the parsers need. `identity` False: it changes no byte of what is written."""
+    meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def _type_of(field: dataclasses.Field) -> type:
+    """str, int, float, bool or tuple, from the annotation."""
+    kind = field.type
+    if kind == tuple[str, ...]:
+        return tuple
+    return next((arg for arg in get_args(kind) if arg is not type(None)), kind)
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """Gives a parser one flag per field of a configuration, and `--config`, `--save-config`."""
+    parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; flags override it")
+    parser.add_argument("--save-config", metavar="FILE", help="write the resolved configuration there")
+    for field in dataclasses.fields(config):
+        name, kind, meta = "--" + field.name.replace("_", "-"), _type_of(field), field.metadata
+        default = " ".join(field.default) if kind is tuple else field.default
+        text = meta["help"].replace("%", "%%") + (f" (default: {default})" if default not in ("", None) else "")
+        if not meta["flag"]:
+            parser.add_argument(field.name, nargs="?", default=argparse.SUPPRESS, help=text)
+        elif kind is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        elif kind is tuple:
+            parser.add_argument(name, nargs="+", action="extend", metavar="GLOB", help=text)
+        else:
+            parser.add_argument(
+                name,
+                default=argparse.SUPPRESS,
+                choices=meta["choices"],
+                help=text,
+                metavar=None if meta["choices"] else field.name.upper(),
+            )
+
+
+def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
+    kind, meta = _type_of(field), field.metadata
+    if kind is bool:
+        if not isinstance(value, bool) and not (value is None and field.default is None):
+            raise UserError(f"{where} is {value!r}: give true or false")
+        return value
+    if kind is tuple:
+        return tuple(value) if isinstance(value, list | tuple) else (str(value),)
+    try:
+        if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
+            raise ValueError
+        value = kind(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is {value!r}: give {'a whole number' if kind is int else 'a number'}") from None
+    if meta["choices"] and value not in meta["choices"]:
+        raise UserError(f"{where} is {value!r}: give one of {', '.join(meta['choices'])}")
+    low, high = meta["low"], meta["high"]
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"between {low} and {high}" if None not in (low, high) else f"at least {low}"
+        raise UserError(f"{where} is {value}: give a value {bounds}")
+    return value
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """'; did you mean X?' when a known word is close, else nothing."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read ({getattr(error, 'strerror', None) or error}): give a YAML file") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        at = getattr(error, "problem_mark", None)
+        raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: mend it") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path} is not a mapping of options to values: write lines such as 'seed: 7'")
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def resolve(config: type[C], arguments: argparse.Namespace) -> C:
+    """Defaults, then `--config`, then flags, as one checked configuration.
+
+    Raises UserError for an unknown key, a wrong type or choice, or a value out of range, naming where it stands.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    values: dict[str, Any] = {}
+    if arguments.config:
+        for key, value in _read_yaml(arguments.config).items():
+            if key not in fields:
+                raise UserError(f"{arguments.config}: unknown option {key!r}{suggest(key, list(fields))}")
+            values[key] = _convert(fields[key], value, f"{arguments.config}: {key}")
+    for key, field in fields.items():
+        if getattr(arguments, key, None) is not None:
+            values[key] = _convert(field, getattr(arguments, key), "--" + key.replace("_", "-"))
+    resolved = config(**values)
+    if hasattr(resolved, "validate"):
+        resolved.validate()
+    if arguments.save_config:
+        Path(arguments.save_config).write_text(to_yaml(resolved), "utf-8")
+    return resolved
+
+
+def require(config: Any, *names: str) -> None:
+    """Raises UserError when a needed option was not given."""
+    for name in names:
+        if not getattr(config, name):
+            field = next(field for field in dataclasses.fields(config) if field.name == name)
+            flag = "--" + name.replace("_", "-") if field.metadata["flag"] else name.upper()
+            raise UserError(f"{flag} is missing: give {field.metadata['help']}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """All options as plain values (tuples as lists)."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The options that decide what is written, `input` left out: that is told by content, not by name."""
+    kept = {field.name for field in dataclasses.fields(config) if field.metadata["identity"]} - {"input"}
+    return {key: value for key, value in to_dict(config).items() if key in kept}
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as a file that `--config` takes."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,212 @@
+"""Pairs of token runs for a whole group at once; a pairing policy is a function in PAIRS.
+
+A pair is four integers into the group's token array, for A and B are contiguous runs of tokens, plus a label.
+`nsp` follows create_pretraining_data.py of google-research/bert (Devlin et al. 2018, arXiv:1810.04805), `sop` ALBERT
+(Lan et al. 2019, arXiv:1909.11942), `single` RoBERTa's DOC-SENTENCES (Liu et al. 2019, arXiv:1907.11692).
+
+Within a document the chunks depend on each other (a random B puts segments back); between documents they don't. So
+all documents advance together, a chunk a step, and every step is array arithmetic over the documents still going.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.groups import Group
+
+_BALANCING_PASSES = 4  # the share of forced random pairs hardly depends on the probability: this converges
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """E examples: token runs [a_start, a_end) and [b_start, b_end), int64 [E] (B is empty for `single`), and labels.
+
+    labels: int8 [E], 1 = B is random (nsp) or A and B are swapped (sop). forced: how many random pairs come from a
+    chunk of one segment. dropped: chunks that gave no pair. random_prob: the probability used for the other chunks.
+    """
+
+    a_start: np.ndarray
+    a_end: np.ndarray
+    b_start: np.ndarray
+    b_end: np.ndarray
+    labels: np.ndarray
+    forced: int = 0
+    dropped: int = 0
+    random_prob: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, order: np.ndarray) -> "Pairs":
+        """The pairs at `order`."""
+        columns = (self.a_start, self.a_end, self.b_start, self.b_end, self.labels)
+        return Pairs(*(column[order] for column in columns), self.forced, self.dropped, self.random_prob)
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """max_tokens: what A and B may hold together (the sequence length less the special tokens)."""
+
+    max_tokens: int
+    short_seq_prob: float
+
+
+def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths after the reference's truncate_seq_pair: the longer side loses tokens until both fit, B on a tie.
+
+    Args and returns: int64 [E]. Closed form of removing one token at a time.
+    """
+    over = a_len + b_len > limit
+    a_kept = np.minimum(a_len, np.maximum(limit - b_len, (limit + 1) // 2))
+    a_kept = np.where(over, a_kept, a_len)
+    return a_kept, np.where(over, limit - a_kept, b_len)
+
+
+def _targets(count: int, settings: PairSettings, rng: np.random.Generator) -> np.ndarray:
+    """The length that each document's chunks aim at, int64 [documents]: mostly the limit, at times a random shorter."""
+    short = rng.random(count) < settings.short_seq_prob
+    return np.where(short, rng.integers(2, settings.max_tokens + 1, count), settings.max_tokens)
+
+
+def _reach(sentences: np.ndarray, first: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The sentence after the shortest run from `first` that holds at least `target` tokens, at most `last`."""
+    return np.clip(np.searchsorted(sentences, sentences[first] + target), first + 1, last)
+
+
+def _cut(runs: tuple[np.ndarray, ...], limit: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Truncates (a_start, a_end, b_start, b_end): each token too many leaves from the front or the back at even odds."""
+    a_start, a_end, b_start, b_end = runs
+    a_kept, b_kept = truncate(a_end - a_start, b_end - b_start, limit)
+    a_front = rng.binomial(a_end - a_start - a_kept, 0.5)
+    b_front = rng.binomial(b_end - b_start - b_kept, 0.5)
+    return a_start + a_front, a_start + a_front + a_kept, b_start + b_front, b_start + b_front + b_kept
+
+
+def _gather(steps: list[tuple[np.ndarray, ...]], settings: PairSettings, rng: np.random.Generator, **counts) -> Pairs:
+    """All steps' chunks, ordered by document and place in it as the reference yields them, and truncated."""
+    document, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
+    order = np.argsort(document, kind="stable")
+    *runs, labels = (column[order] for column in columns)
+    return Pairs(*_cut(tuple(runs), settings.max_tokens, rng), labels.astype(np.int8), **counts)
+
+
+_NOTHING = tuple(np.zeros(0, np.int64) for _ in range(6))
+
+
+def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
+    """One pass of the reference's algorithm with a given probability of a random B where the chunk leaves the choice.
+
+    B never comes from the document of A. With a single document there is no random B: a chunk of one segment is
+    dropped, any other gets its real continuation.
+    """
+    count, sentences = len(group.documents) - 1, group.sentences
+    target = _targets(count, settings, rng)
+    here, stop = group.documents[:-1].copy(), group.documents[1:]
+    going, forced, dropped = np.flatnonzero(here < stop), 0, 0
+    steps = [_NOTHING]
+    while len(going):
+        first, goal = here[going], target[going]
+        end = _reach(sentences, first, stop[going], goal)
+        lone = end == first + 1
+        middle = np.where(lone, end, first + rng.integers(1, np.maximum(end - first, 2)))
+        random = (lone | (rng.random(len(going)) < random_prob)) & (count > 1)
+        other = rng.integers(0, max(count - 1, 1), len(going))
+        other += other >= going
+        other = np.where(random, other, going)
+        begin = group.documents[other]
+        begin += rng.integers(0, group.documents[other + 1] - begin)
+        last = _reach(sentences, begin, group.documents[other + 1], goal - (sentences[middle] - sentences[first]))
+        b_first, b_last = np.where(random, begin, middle), np.where(random, last, end)
+        kept = random | ~lone
+        forced, dropped = forced + int((lone & random).sum()), dropped + int((~kept).sum())
+        runs = (sentences[first], sentences[middle], sentences[b_first], sentences[b_last])
+        steps.append(tuple(column[kept] for column in (going, *runs, random)))
+        here[going] = np.where(random, middle, end)
+        going = going[here[going] < stop[going]]
+    return _gather(steps, settings, rng, forced=forced, dropped=dropped, random_prob=random_prob)
+
+
+def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+    """next_sentence_pairs with the probability that brings the group's labels to one half, where that can be had.
+
+    A chunk of one segment forces a random B, so the others are random less often: the probability p solves
+    forced + p * others = half of all. Every pass starts the random stream anew, so p alone changes between passes.
+    """
+    random_prob, found = 0.5, None
+    for _ in range(_BALANCING_PASSES):
+        found = next_sentence_pairs(group, settings, make_rng(), random_prob)
+        others = len(found) - found.forced
+        if others == 0 or found.forced == 0:
+            return found
+        random_prob = max(0.0, 0.5 * (others - found.forced) / others)
+    return next_sentence_pairs(group, settings, make_rng(), random_prob)
+
+
+def sop(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+    """Two consecutive runs of a document, swapped half of the time (label 1).
+
+    A chunk holds at least two segments where the document has them; a last lone segment is dropped and counted.
+    """
+    rng, sentences = make_rng(), group.sentences
+    target = _targets(len(group.documents) - 1, settings, rng)
+    here, stop = group.documents[:-1].copy(), group.documents[1:]
+    going, dropped = np.flatnonzero(here < stop), 0
+    steps = [_NOTHING]
+    while len(going):
+        first = here[going]
+        end = _reach(sentences, first, stop[going], target[going])
+        end = np.minimum(np.maximum(end, first + 2), stop[going])
+        kept = end - first >= 2
+        middle = first + rng.integers(1, np.maximum(end - first, 2))
+        swapped = rng.random(len(going)) < 0.5
+        runs = sentences[first], sentences[middle], sentences[middle], sentences[end]
+        ordered = [np.where(swapped, runs[(side + 2) % 4], runs[side]) for side in range(4)]
+        steps.append(tuple(column[kept] for column in (going, *ordered, swapped)))
+        dropped += int((~kept).sum())
+        here[going] = end
+        going = going[end < stop[going]]
+    return _gather(steps, settings, rng, dropped=dropped)
+
+
+def _windowed(group: Group, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The group's sentence and document offsets with sentences over `limit` tokens cut into windows of `limit`."""
+    windows = -(-np.diff(group.sentences) // limit)
+    first = np.concatenate([[0], np.cumsum(windows)])
+    within = np.arange(first[-1]) - np.repeat(first[:-1], windows)
+    starts = np.repeat(group.sentences[:-1], windows) + within * limit
+    return np.concatenate([starts, group.sentences[-1:]]), first[group.documents]
+
+
+def single(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+    """Full sentences of one document packed up to the target length; no B, all labels 0, no token lost.
+
+    A sentence longer than the limit is cut into windows, so that nothing needs truncating.
+    """
+    rng = make_rng()
+    sentences, documents = _windowed(group, settings.max_tokens)
+    target = _targets(len(documents) - 1, settings, rng)
+    here, stop = documents[:-1].copy(), documents[1:]
+    going = np.flatnonzero(here < stop)
+    steps = [_NOTHING]
+    while len(going):
+        first = here[going]
+        fits = np.searchsorted(sentences, sentences[first] + target[going], side="right") - 1
+        end = np.clip(fits, first + 1, stop[going])
+        nowhere = sentences[end]
+        steps.append((going, sentences[first], sentences[end], nowhere, nowhere, np.zeros(len(going), np.int64)))
+        here[going] = end
+        going = going[end < stop[going]]
+    return _gather(steps, settings, rng)
+
+
+PAIRS: dict[str, Callable[[Group, PairSettings, Callable[[], np.random.Generator]], Pairs]] = {
+    "nsp": nsp,
+    "sop": sop,
+    "single": single,
+}
+
+
+def special_tokens(pairs: str) -> int:
+    """[CLS] and the [SEP]s of an example: two for a single run, three for a pair."""
+    return 2 if pairs == "single" else 3

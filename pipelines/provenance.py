@@ -1,0 +1,58 @@
+"""Where examples come from, as Parquet: a row per document of a group, and on request a row per record of a shard."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import filesystem, seeds
+from pipelines.groups import Group
+from pipelines.pairs import Pairs
+
+
+def provenance_name(shard: str) -> str:
+    """The Parquet file with a row per record of a shard."""
+    return f"provenance/{shard.removesuffix('.tfrecord')}.parquet"
+
+
+def documents_name(split: str, index: int, num_groups: int) -> str:
+    """The Parquet file with a row per document of a group."""
+    return f"documents/{split}-{index if split == 'train' else index - num_groups:05d}.parquet"
+
+
+def documents_table(group: Group) -> pa.Table:
+    """sort_key, title, sentences, tokens of each document of a group, in order."""
+    sentences = np.diff(group.documents)
+    tokens = np.diff(group.sentences[group.documents])
+    return pa.table(
+        {
+            "key": pa.array(group.keys, pa.binary(seeds.KEY_BYTES)),
+            "title": pa.array(group.titles, pa.string()),
+            "sentences": pa.array(sentences, pa.int64()),
+            "tokens": pa.array(tokens, pa.int64()),
+        }
+    )
+
+
+def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
+    """A row per record: key and title of the documents of A and B, and their character spans in the cleaned text.
+
+    Spans cover whole words: a run that begins within a word starts where the word does. No B: null.
+    """
+    documents, columns = group.sentences[group.documents], {}
+    for side, start, end in (("a", pairs.a_start, pairs.a_end), ("b", pairs.b_start, pairs.b_end)):
+        there = end > start
+        token = np.where(there, start, 0)
+        document = np.searchsorted(documents, token, side="right") - 1
+        columns |= {
+            f"{side}_key": pa.array([group.keys[at] for at in document], pa.binary(seeds.KEY_BYTES), mask=~there),
+            f"{side}_title": pa.array([group.titles[at] for at in document], pa.string(), mask=~there),
+            f"{side}_start": pa.array(group.spans[0][token].astype(np.int64), mask=~there),
+            f"{side}_end": pa.array(group.spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),
+        }
+    return pa.table(columns)
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """Writes a Parquet file atomically."""
+    with filesystem.atomic_write(path) as file:
+        pq.write_table(table, file, compression="zstd")

@@ -1,0 +1,291 @@
+"""Input files to documents. A format is two functions in READERS: one plans splits, one reads a split.
+
+Everything that can be split is: plain files at any byte, multistream .bz2 at stream boundaries, Parquet at row groups.
+A record belongs to the split in which the delimiter before it begins, so that none is read twice and none is lost.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import filesystem, wikixml
+from pipelines.config import InputOptions
+from pipelines.filesystem import FileInfo
+from pipelines.schema import Document, Dropped, Split, UserError
+
+EXCERPT_CHARS = 300
+MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 64  # bytes; how many splits to aim at between these bounds
+
+Record = Document | Dropped
+_ENDINGS = {
+    ".xml": "wikixml",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "bert",
+    ".text": "bert",
+}
+
+
+def _excerpt(data: bytes | str) -> str:
+    text = data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace") if isinstance(data, bytes) else data
+    return text[:EXCERPT_CHARS]
+
+
+def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, bool]]:
+    """(record, owned, closed) for what lies between delimiters, from the first that begins within the split.
+
+    Records follow one another to the end of the file: take them while they are owned. Linear in the bytes read,
+    whatever the length of a record. The last, not closed, is what follows the last delimiter, and may be empty.
+    """
+    overlap = len(delimiter) - 1
+    pieces: list[bytes] = []
+    owner: bool | None = True if split.start == 0 else None  # None: the record before the first delimiter
+    tail, seen, limit = b"", 0, None  # `limit`: how many decompressed bytes the split owns, once known
+    for chunk, owned in filesystem.chunks(split):
+        if not owned and limit is None:
+            limit = seen
+        data, base, position = tail + chunk, seen - len(tail), 0
+        seen += len(chunk)
+        while (hit := data.find(delimiter, position)) >= 0:
+            pieces.append(data[position:hit])
+            if owner is not None:
+                yield b"".join(pieces), owner, True
+            pieces, owner = [], limit is None or base + hit < limit
+            position = hit + len(delimiter)
+        cut = max(position, len(data) - overlap)
+        pieces.append(data[position:cut])
+        tail = data[cut:]
+    if owner is not None:
+        yield b"".join([*pieces, tail]), owner, False
+
+
+def _lines(split: Split) -> Iterator[tuple[bytes, bool]]:
+    for line, owned, _ in delimited(split, b"\n"):
+        yield line.removesuffix(b"\r"), owned
+
+
+def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
+    """Byte ranges of a file, or the whole of it where it can't be entered in the middle."""
+    step = split_bytes if compression in ("none", "bz2") else max(info.size, 1)
+    starts = range(0, max(info.size, 1), step)
+    return [
+        Split(info.path, format_, compression, low, min(low + step, info.size), min(step, info.size - low), info.stamp)
+        for low in starts
+    ]
+
+
+def plan_whole(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
+    """One split."""
+    return [Split(info.path, format_, compression, 0, info.size, info.size, info.stamp)]
+
+
+def read_wikixml(split: Split, options: InputOptions) -> Iterator[Record]:
+    """Articles of a MediaWiki dump: namespace 0, no redirects."""
+    for number, (record, owned, closed) in enumerate(delimited(split, wikixml.CLOSE)):
+        if split.start == 0 and number == 0:
+            wikixml.check_header(record, split.path)
+        if not owned:
+            return
+        if page := wikixml.cut_page(record):
+            yield _article(page, closed, split.path)
+
+
+def _article(data: bytes, closed: bool, path: str) -> Record:
+    if not closed:
+        return Dropped("malformed_xml", path, "the file ends within a page", _excerpt(data))
+    try:
+        page = wikixml.parse_page(data)
+    except ValueError as error:
+        return Dropped("malformed_xml", path, str(error), _excerpt(data))
+    source = f"{path}#{page.page_id}"
+    if page.redirect or page.namespace != "0":
+        return Dropped("redirect" if page.redirect else "other_namespace", source, page.title, bad=False)
+    return Document(page.text, page.title, source, kind="wikitext")
+
+
+def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
+    """A JSON object a line."""
+    for number, (line, owned) in enumerate(_lines(split)):
+        if not owned:
+            return
+        if not line.strip():
+            continue
+        source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
+        yield _json_record(line, source, options)
+
+
+def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError as error:
+        return Dropped("invalid_utf8", source, str(error), _excerpt(line))
+    except (ValueError, RecursionError) as error:
+        return Dropped("malformed_json", source, str(error), _excerpt(line))
+    if not isinstance(record, dict):
+        return Dropped("not_an_object", source, "", _excerpt(line))
+    return _fields_record(record.get, set(record), source, options, line)
+
+
+def _fields_record(get: Callable, names: set[str], source: str, options: InputOptions, excerpt: bytes | str = "") -> Record:
+    """A document from named fields, shared by JSONL and Parquet."""
+    text = get(options.text_field)
+    if options.text_field not in names:
+        detail = f"no field {options.text_field!r} among {sorted(names)[:20]}: see --text-field"
+        return Dropped("missing_field", source, detail, _excerpt(excerpt))
+    if not isinstance(text, str):
+        return Dropped("field_is_no_text", source, f"{options.text_field} is {type(text).__name__}", _excerpt(excerpt))
+    name = get(options.id_field)
+    title = get(options.title_field)
+    return Document(
+        text,
+        str(title if title is not None else name if name is not None else ""),
+        source if name is None else f"{source} ({name})",
+    )
+
+
+def _open_parquet(path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(filesystem.open_read(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise filesystem.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
+
+
+def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
+    """Runs of row groups of about `split_bytes` on disk."""
+    metadata = _open_parquet(info.path).metadata
+    splits, low, size = [], 0, 0
+    for index in range(metadata.num_row_groups):
+        row_group = metadata.row_group(index)
+        size += sum(row_group.column(column).total_compressed_size for column in range(row_group.num_columns))
+        if size >= split_bytes or index == metadata.num_row_groups - 1:
+            splits.append(Split(info.path, format_, compression, low, index + 1, size, info.stamp))
+            low, size = index + 1, 0
+    return splits
+
+
+def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
+    """Rows of some row groups; only the columns needed are read."""
+    file = _open_parquet(split.path)
+    names = set(file.schema_arrow.names)
+    if options.text_field not in names:
+        raise UserError(f"{split.path} has no column {options.text_field!r} (it has {sorted(names)[:20]}): see --text-field")
+    wanted = [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
+    for index in range(split.start, split.end):
+        row = 0
+        try:
+            for batch in file.iter_batches(64, row_groups=[index], columns=wanted):
+                for values in batch.to_pylist():
+                    source = f"{split.path}, row group {index}, row {row}"
+                    row += 1
+                    yield _fields_record(values.get, set(values), source, options, "")
+        except (pa.ArrowException, OSError) as error:
+            raise filesystem.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
+
+
+def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
+    """google-research/bert's input: a sentence per line, an empty line between documents.
+
+    A document belongs to the split that owns the empty line before it.
+    """
+    ours, begun, lines, number = split.start == 0, 0, [], -1
+    for number, (line, owned) in enumerate(_lines(split)):
+        if line.strip():
+            if ours:
+                lines.append(line)
+            elif not owned:
+                return
+            continue
+        if lines:
+            yield _bert_document(lines, split, begun)
+        ours, begun, lines = owned, number + 1, []
+        if not owned:
+            return
+    if lines:
+        yield _bert_document(lines, split, begun)
+
+
+def _bert_document(lines: list[bytes], split: Split, number: int) -> Record:
+    source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
+    data = b"\n".join(lines)
+    try:
+        return Document(data.decode("utf-8"), "", source, kind="sentences")
+    except UnicodeDecodeError as error:
+        return Dropped("invalid_utf8", source, str(error), _excerpt(data))
+
+
+def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
+    """The whole file as one document, its name as the title."""
+    data = b"".join(piece for piece, _ in filesystem.chunks(split))
+    try:
+        title = filesystem.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
+        yield Document(data.decode("utf-8"), title, split.path)
+    except UnicodeDecodeError as error:
+        yield Dropped("invalid_utf8", split.path, str(error), _excerpt(data))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format: how its files are planned, how a split is read, and clean text per byte of it when uncompressed."""
+
+    plan: Callable[[FileInfo, str, str, int], list[Split]]
+    read: Callable[[Split, InputOptions], Iterator[Record]]
+    text_share: float = 1.0
+
+
+READERS: dict[str, Reader] = {
+    "wikixml": Reader(plan_bytes, read_wikixml, 0.25),
+    "jsonl": Reader(plan_bytes, read_jsonl),
+    "parquet": Reader(plan_parquet, read_parquet, 2.0),
+    "bert": Reader(plan_bytes, read_bert),
+    "document": Reader(plan_whole, read_document),
+}
+_EXPANSION = {"none": 1.0, "gzip": 2.7, "bz2": 3.5, "zst": 3.0}
+
+
+def detect(path: str, format_: str) -> tuple[str, str]:
+    """(format, compression) of a file by its name. Raises UserError when `auto` doesn't know the ending."""
+    compression, stem = filesystem.compression_of(path)
+    ending = "." + stem.rsplit(".", 1)[-1].lower()
+    if format_ == "auto":
+        if ending not in _ENDINGS:
+            raise UserError(f"{path}: its name doesn't tell its format: give --format {'|'.join(READERS)}")
+        format_ = _ENDINGS[ending]
+    if format_ == "parquet" and compression != "none":
+        raise UserError(f"{path}: a Parquet file compressed once more can't be read in pieces: decompress it")
+    return format_, compression
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All splits of the input, its bytes on disk, and about how many bytes of clean text to expect."""
+
+    splits: list[Split]
+    files: int
+    size: int
+    text_estimate: int
+
+
+def plan(options: InputOptions) -> Plan:
+    """Lists the input and cuts it into splits. What is written never depends on how it is cut."""
+    files = filesystem.match(options.input)
+    total = sum(info.size for info in files)
+    split_bytes = min(max(total // SPLITS, MIN_SPLIT), MAX_SPLIT)
+    splits, estimate = [], 0.0
+    for info in files:
+        format_, compression = detect(info.path, options.format)
+        splits += READERS[format_].plan(info, format_, compression, split_bytes)
+        estimate += info.size * _EXPANSION[compression] * READERS[format_].text_share
+    return Plan(splits, len(files), total, int(estimate))
+
+
+def read(split: Split, options: InputOptions) -> Iterator[Record]:
+    """The documents of a split, and what is dropped on the way, each with its reason."""
+    if split.size == 0 and split.compression == "none" and split.format != "parquet":
+        yield Dropped("empty_file", split.path, bad=False)
+    else:
+        yield from READERS[split.format].read(split, options)

@@ -1,0 +1,75 @@
+"""Clean text to sentences, as character spans; a splitter is a function in SPLITTERS.
+
+Splitters see one paragraph (line) at a time: the library is twenty times faster so than on whole documents.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import sentencex
+
+# sentencex keeps quoted speech whole, so that novels hold "sentences" of a thousand words. A longer one is cut again
+# after the last end of a sentence (or else clause, or else word) within the limit.
+MAX_CHARS = 600
+_ENDS = (re.compile(r"[.!?…]+[\"'”’»)\]]*\s+"), re.compile(r"[;:,—–]\s+"), re.compile(r"\s+"))
+
+Span = tuple[int, int]
+
+
+def _sentencex(paragraph: str, language: str) -> Iterator[Span]:
+    start = 0
+    for sentence in sentencex.segment(language, paragraph):  # lossless: the pieces concatenate to the paragraph
+        yield start, start + len(sentence)
+        start += len(sentence)
+
+
+def _none(paragraph: str, language: str) -> Iterator[Span]:
+    yield 0, len(paragraph)
+
+
+SPLITTERS: dict[str, Callable[[str, str], Iterator[Span]]] = {
+    "sentencex": _sentencex,
+    "none": _none,
+}
+
+
+def _short_enough(text: str, start: int, end: int) -> Iterator[Span]:
+    """[start, end) in pieces of at most MAX_CHARS, cut where it hurts least."""
+    while end - start > MAX_CHARS:
+        for pattern in _ENDS:
+            cuts = [match.end() for match in pattern.finditer(text, start + 1, start + MAX_CHARS)]
+            if cuts:
+                break
+        cut = cuts[-1] if cuts else start + MAX_CHARS
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def split(text: str, splitter: str, language: str = "en") -> list[Span]:
+    """Spans (start, end) in characters of the sentences of a cleaned text: stripped, none empty, in order.
+
+    Nothing but white space lies between them.
+    """
+    find, spans, offset = SPLITTERS[splitter], [], 0
+    for paragraph in text.split("\n"):
+        for start, end in find(paragraph, language):
+            for low, high in _short_enough(paragraph, start, end):
+                while low < high and paragraph[low].isspace():
+                    low += 1
+                while low < high and paragraph[high - 1].isspace():
+                    high -= 1
+                if low < high:
+                    spans.append((offset + low, offset + high))
+        offset += len(paragraph) + 1
+    return spans
+
+
+def lines(text: str) -> list[Span]:
+    """The spans of the lines of a cleaned text: for input whose lines are sentences already. None is cut."""
+    spans, offset = [], 0
+    for line in text.split("\n"):
+        if line:
+            spans.append((offset, offset + len(line)))
+        offset += len(line) + 1
+    return spans

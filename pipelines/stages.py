@@ -1,0 +1,263 @@
+"""What the workers of `prepare` do, free of Beam: a split to items, a group to shards, the summaries to dataset.json.
+
+Each stage is a plain object that travels to the workers by pickling, leaves whole files only, and can be run again: it
+finds what an earlier run finished and does not do it twice.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pipelines import filesystem, manifest, seeds
+from pipelines.config import PrepareConfig
+from pipelines.documents import MapSummary, Miller
+from pipelines.examples import ExampleSettings, Shard, Stages, mill
+from pipelines.groups import Group
+from pipelines.options import identity
+from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
+from pipelines.schema import MANIFEST, VOCAB, WORK, Split, UserError, shard_name
+from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
+from pipelines.wordpiece import Vocabulary, WordPiece
+
+Row = tuple[int, bytes]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker must know. config.num_groups is resolved; `vocabulary` is vocab.txt's bytes."""
+
+    config: PrepareConfig
+    vocabulary: bytes
+    num_eval_groups: int
+    shuffle: str
+
+    @property
+    def folder(self) -> str:
+        return self.config.output
+
+    @property
+    def total_groups(self) -> int:
+        """Train groups, then eval groups; the row number after them carries the summaries of the splits."""
+        return self.config.num_groups + self.num_eval_groups
+
+    def path(self, name: str) -> str:
+        return filesystem.join(self.folder, name)
+
+    def work(self, name: str) -> str:
+        return filesystem.join(self.folder, f"{WORK}/{name}")
+
+    def make_shuffle(self) -> FilesShuffle | BeamShuffle:
+        return FilesShuffle(self.work("spill")) if self.shuffle == "files" else SHUFFLES[self.shuffle]()
+
+
+@lru_cache(maxsize=2)
+def load_vocabulary(data: bytes) -> Vocabulary:
+    """The vocabulary, parsed once per process."""
+    return Vocabulary.from_bytes(data, VOCAB)
+
+
+def split_id(split: Split) -> str:
+    """A name for a split that changes when its file does."""
+    return hashlib.blake2b(repr(split).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+@dataclass
+class SplitStage:
+    """A split to (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+
+    job: Job
+    _miller: Miller | None = None
+
+    def setup(self) -> None:
+        """Builds the tokenizer, once per worker."""
+        config = self.job.config
+        self._miller = Miller(config, WordPiece(load_vocabulary(self.job.vocabulary), config.cased))
+
+    def __call__(self, split: Split) -> Iterator[Row]:
+        """The rows of a split. With the `files` shuffle a split that an earlier run finished isn't read again."""
+        if not split.path:
+            yield from ((group, b"") for group in range(self.job.total_groups))
+            return
+        if self.job.shuffle == "beam":
+            yield from self._rows(split)
+            return
+        marker = self.job.work(f"spill/{split_id(split)}.json")
+        if filesystem.exists(marker):
+            rows = [(group, bytes.fromhex(row)) for group, row in json.loads(filesystem.read_bytes(marker))]
+        else:
+            rows = list(self._rows(split))
+            filesystem.write_bytes(marker, json.dumps([(group, row.hex()) for group, row in rows]).encode())
+        yield from rows
+
+    def _rows(self, split: Split) -> Iterator[Row]:
+        config = self.job.config
+
+        def items() -> Iterator[tuple[int, bytes, bytes]]:
+            for key, payload in self._miller(split):
+                yield (
+                    *seeds.place(key, config.seed, config.num_groups, self.job.num_eval_groups, config.eval_fraction),
+                    payload,
+                )
+
+        yield from self.job.make_shuffle().scatter(split_id(split), items())
+        if self._miller.rejects:
+            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self._miller.rejects)
+            name = f"rejects/{split_id(split)}.jsonl"
+            filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"))
+        yield self.job.total_groups, self._miller.summary.to_json().encode()
+
+
+@dataclass
+class GroupStage:
+    """A group's items to its shards; the row that comes out is its summary, all under key 0."""
+
+    job: Job
+
+    @property
+    def total_groups(self) -> int:
+        return self.job.total_groups
+
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
+        """Writes what the group lacks. The number after the last group stands for the splits' summaries."""
+        if group == self.job.total_groups:
+            total = MapSummary()
+            for value in sorted(value for value in values if value):
+                total.add(MapSummary.from_json(value.decode()))
+            yield 0, json.dumps({"splits": total.__dict__}).encode()
+            return
+        marker = self.job.work(f"groups/{group:05d}.json")
+        summary = self._finished(marker)
+        if summary is None:
+            stages = Stages()
+            with stages.time("gather"):
+                built = Group.build(self.job.make_shuffle().gather(value for value in values if value))
+            summary = self._write(group, built, stages) | {"seconds": stages.seconds}
+            filesystem.write_bytes(marker, json.dumps(summary).encode())
+        yield 0, json.dumps(summary).encode()
+
+    def _finished(self, marker: str) -> dict[str, Any] | None:
+        """The summary that an earlier run left, if all files it speaks of are there and of the right size."""
+        if not filesystem.exists(marker):
+            return None
+        summary = json.loads(filesystem.read_bytes(marker))
+        whole = all(filesystem.size(self.job.path(shard["name"])) == shard["bytes"] for shard in summary["shards"])
+        return summary if whole else None
+
+    def _write(self, index: int, group: Group, stages: Stages) -> dict[str, Any]:
+        config = self.job.config
+        split = "train" if index < config.num_groups else "eval"
+        shards = []
+        for copy in range(config.dupe_factor if split == "train" else 1):
+            name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
+            shard, entry = self._shard(index, copy, name, group, stages)
+            if config.provenance:
+                with stages.time("provenance"):
+                    write_parquet(self.job.path(provenance_name(name)), provenance_table(group, shard.pairs))
+            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry})
+        write_parquet(self.job.path(documents_name(split, index, config.num_groups)), documents_table(group))
+        return {
+            "split": split,
+            "group": index,
+            "documents": len(group.keys),
+            "duplicates": group.duplicates,
+            "shards": shards,
+        }
+
+    def _shard(self, index: int, copy: int, name: str, group: Group, stages: Stages) -> tuple[Shard, dict[str, Any]]:
+        config = self.job.config
+        settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
+        path = self.job.path(name)
+        with ExitStack() as stack:
+            sink = _Hashed(stack.enter_context(filesystem.atomic_write(path)))
+            write = sink.write
+            if config.compression == "gzip":
+                write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
+            shard = mill(group, index, copy, settings, load_vocabulary(self.job.vocabulary), write, stages)
+        return shard, {
+            "examples": len(shard.pairs),
+            "bytes": sink.size,
+            "sha256": sink.digest.hexdigest(),
+            "counts": shard.counts,
+        }
+
+
+class _Hashed:
+    """A file that keeps the size and the SHA-256 of what is written to it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.size, self.digest = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@dataclass
+class ManifestStage:
+    """The summaries of all groups to dataset.json, written last: a dataset without it is unfinished."""
+
+    job: Job
+
+    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
+        """Checks the whole and writes the manifest. Raises UserError where the input gave nothing, or too much of it is bad."""
+        summaries = [json.loads(row) for row in rows]
+        groups = sorted((row for row in summaries if "shards" in row), key=lambda row: row["group"])
+        splits = MapSummary(**next(row["splits"] for row in summaries if "splits" in row))
+        self._check(splits, groups)
+        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
+        documents = {
+            "read": splits.read,
+            "kept": sum(group["documents"] for group in groups),
+            "dropped": dict(sorted(splits.dropped.items())),
+            "defective": splits.bad,
+            "characters": splits.characters,
+            "sentences": splits.sentences,
+            "tokens": splits.tokens,
+            "unknown_tokens": splits.unknown,
+        }
+        about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
+        full = {"input": list(config.input), **identity(config)}
+        data = manifest.dumps(manifest.build(full, about, documents, groups))
+        filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
+        filesystem.write_bytes(self.job.path(MANIFEST), data)
+        return b"done"
+
+    def _check(self, splits: MapSummary, groups: list[dict[str, Any]]) -> None:
+        limit = self.job.config.max_reject_rate
+        if splits.bad > limit * splits.read:
+            raise UserError(
+                f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
+                f"allows, e.g. {splits.samples[0]}: see {self.job.path('rejects')}, then mend or raise it"
+            )
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
+        if not any(group["documents"] for group in groups):
+            raise UserError(
+                f"the input holds no document to keep ({splits.read:,} records read: {dropped}): check --input and the filters"
+            )
+        if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
+            raise UserError(
+                f"no training example could be built from {sum(g['documents'] for g in groups):,} documents: --pairs "
+                f"{self.job.config.pairs} needs documents of two sentences, or a second document in the group: "
+                "give more text or a smaller --num-groups"
+            )
+
+
+def _times(splits: MapSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
+    text = splits.characters / 1e6
+    shards = sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6
+    times = {name: {"seconds": seconds, "mb": text} for name, seconds in splits.seconds.items()}
+    for group in groups:
+        for name, seconds in group["seconds"].items():
+            times.setdefault(name, {"seconds": 0.0, "mb": shards})["seconds"] += seconds
+    return times

