@@ -20,12 +20,13 @@ def documents_name(split: str, index: int, num_groups: int) -> str:
 
 
 def documents_table(group: Group) -> pa.Table:
-    """sort_key, title, sentences, tokens of each document of a group, in order."""
+    """key, title, sentences, tokens of each document of a group, in order."""
+    keys = [seeds.document_key_of(key) for key in group.keys]
     sentences = np.diff(group.documents)
     tokens = np.diff(group.sentences[group.documents])
     return pa.table(
         {
-            "key": pa.array(group.keys, pa.binary(seeds.KEY_BYTES)),
+            "key": pa.array(keys, pa.binary(seeds.HASH_BYTES)),
             "title": pa.array(group.titles, pa.string()),
             "sentences": pa.array(sentences, pa.int64()),
             "tokens": pa.array(tokens, pa.int64()),
@@ -38,13 +39,14 @@ def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
 
     Spans cover whole words: a run that begins within a word starts where the word does. No B: null.
     """
+    keys = [seeds.document_key_of(key) for key in group.keys]
     documents, columns = group.sentences[group.documents], {}
     for side, start, end in (("a", pairs.a_start, pairs.a_end), ("b", pairs.b_start, pairs.b_end)):
         there = end > start
         token = np.where(there, start, 0)
         document = np.searchsorted(documents, token, side="right") - 1
         columns |= {
-            f"{side}_key": pa.array([group.keys[at] for at in document], pa.binary(seeds.KEY_BYTES), mask=~there),
+            f"{side}_key": pa.array([keys[at] for at in document], pa.binary(seeds.HASH_BYTES), mask=~there),
             f"{side}_title": pa.array([group.titles[at] for at in document], pa.string(), mask=~there),
             f"{side}_start": pa.array(group.spans[0][token].astype(np.int64), mask=~there),
             f"{side}_end": pa.array(group.spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),

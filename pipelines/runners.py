@@ -4,12 +4,14 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
-
-from apache_beam.options.pipeline_options import PipelineOptions
+from typing import TYPE_CHECKING
 
 from pipelines.config import RunOptions
 from pipelines.options import suggest
 from pipelines.schema import UserError
+
+if TYPE_CHECKING:  # Beam takes seconds to import, and not every command that asks for the cores needs it
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 SMALL_INPUT = 24 << 20  # bytes of text below which starting worker processes (some 6 s) costs more than it saves
 
@@ -39,6 +41,8 @@ RUNNERS: dict[str, Callable[[RunOptions, int], list[str]]] = {"FnApiRunner": _lo
 
 
 def _beam_parser() -> argparse.ArgumentParser:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     pending = [PipelineOptions]
     while pending:
@@ -67,8 +71,10 @@ def check_options(extra: list[str]) -> None:
         )
 
 
-def pipeline_options(config: RunOptions, extra: list[str], count: int) -> PipelineOptions:
+def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "PipelineOptions":
     """Beam's options for a run. Raises UserError for options nobody knows."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     check_options(extra)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
     flags = [f"--runner={config.runner}", *RUNNERS.get(config.runner, lambda *_: [])(config, count)]

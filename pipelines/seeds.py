@@ -8,31 +8,37 @@ import hashlib
 
 import numpy as np
 
-KEY_BYTES = 16
+HASH_BYTES = 16
+KEY_BYTES = 2 * HASH_BYTES  # of a sort key: a seeded hash for the order, then the document key itself
 # One independent stream per purpose, so that how many numbers one step draws never shifts another's.
 PURPOSES = ("pairs", "order", "mask_positions", "mask_actions", "mask_tokens")
 
 
 def document_key(text: str) -> bytes:
     """16 bytes that depend on the cleaned text alone (BLAKE2b); equal texts meet under one key."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
 
 
 def _seeded(key: bytes, seed: int, purpose: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=KEY_BYTES, salt=seed.to_bytes(8, "big"), person=purpose).digest()
+    return hashlib.blake2b(key, digest_size=HASH_BYTES, salt=seed.to_bytes(8, "big"), person=purpose).digest()
 
 
 def place(key: bytes, seed: int, num_groups: int, num_eval_groups: int, eval_fraction: float) -> tuple[int, bytes]:
-    """(group, sort key) of a document: eval groups are numbered from `num_groups` on.
+    """(group, sort key) of a document by its key: eval groups are numbered from `num_groups` on.
 
     The group is a range partition of the sort key's first 64 bits, so sorting by (group, sort key) equals sorting
     by sort key alone, and a group is a simple random sample of the corpus.
     """
-    sort_key = _seeded(key, seed, b"shuffle")
+    sort_key = _seeded(key, seed, b"shuffle") + key
     point = int.from_bytes(sort_key[:8], "big")
     if num_eval_groups and int.from_bytes(_seeded(key, seed, b"eval")[:8], "big") < eval_fraction * 2.0**64:
         return num_groups + (point * num_eval_groups >> 64), sort_key
     return point * num_groups >> 64, sort_key
+
+
+def document_key_of(sort_key: bytes) -> bytes:
+    """The document key within a sort key."""
+    return sort_key[HASH_BYTES:]
 
 
 def generator(seed: int, group: int, copy: int, purpose: str) -> np.random.Generator:

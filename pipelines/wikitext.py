@@ -26,26 +26,23 @@ _words = str.split  # a table of words reads better without a pair of quotes for
 _HIDDEN_NAMESPACES = frozenset(
     _words(
         "file image media fichier datei bild archivo imagen ficheiro imagem immagine файл изображение plik "
-        "grafika bestand afbeelding fil tiedosto kuva dosya resim soubor fájl kép αρχείο berkas ファイル "
-        "画像 文件 图像 圖像 파일 그림 ملف קובץ चित्र category catégorie kategorie categoría categoria "
-        "категория категорія kategoria kategori categorie luokka kategória κατηγορία カテゴリ 分类 分類 분류 تصنيف"
+        "grafika bestand afbeelding fil tiedosto kuva dosya soubor fájl kép αρχείο berkas ファイル 画像 "
+        "文件 图像 圖像 파일 그림 ملف קובץ चित्र category catégorie kategorie categoría categoria категория "
+        "категорія kategoria kategori categorie luokka kategória κατηγορία カテゴリ 分类 分類 분류 تصنيف"
     )
 )
 _IMAGE_ENDINGS = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .ogv .webm .pdf"))
 _REFERENCE_SECTIONS = frozenset(
     _words(
         "references|external links|external link|see also|further reading|notes|notes and references|"
-        "references and notes|footnotes|bibliography|sources|citations|works cited|literature|"
-        "explanatory notes|einzelnachweise|weblinks|siehe auch|literatur|références|liens externes|"
-        "voir aussi|bibliographie|referencias|enlaces externos|véase también|note|collegamenti esterni|bibliografia",
+        "references and notes|footnotes|bibliography|sources|citations|works cited|literature|weblinks|"
+        "einzelnachweise|siehe auch|literatur|références|liens externes|voir aussi|referencias|véase también",
         "|",
     )
 )
 _MONTHS = _words("January February March April May June July August September October November December")
 _RANGES = {"-": "–", "–": "–", "x": " × ", "+/-": " ± "} | {w: f" {w} " for w in _words("to and or by × ±")}
-_UNITS = {"sqmi": "mi²", "sqft": "ft²", "sqkm": "km²", "C": "°C", "F": "°F"} | {
-    f"{unit}{power}": f"{unit}{'²³'[power - 2]}" for unit in ("km", "m", "cm") for power in (2, 3)
-}
+_UNITS = {"sqmi": "mi²", "sqkm": "km²", "km2": "km²", "m2": "m²", "m3": "m³", "C": "°C", "F": "°F"}
 
 
 def _arg(*keys: str, form: str = "{}") -> Renderer:
@@ -73,18 +70,13 @@ def _as_of(args: Args) -> str:
     return args["alt"] or f"{opening if args['lc'] else opening.capitalize()} {args['3']} {month} {args['1']}"
 
 
-def _interlanguage(args: Args) -> str:
-    # Older pages have the language before the title, {{ill|de|Titel}}: the title is the longer one.
-    return args["lt"] or max(args["1"], args["2"] * ("3" not in args), key=len)
-
-
 def _fraction(args: Args) -> str:
     numbers = _positional(args)
     return " ".join([*numbers[:-2], "/".join(["1", *numbers][-2:])]) if numbers else ""
 
 
-# What a template reads like, by its names in lower case; `name-*` stands for every other `name-…`. To keep the
-# prose of another, add an entry. Stray spaces, `()` and so on are mended later; a bar must be an entity.
+# What a template reads like, by its names in lower case; `name-*` stands for every other `name-…`. To keep
+# another one's prose, add an entry. Stray spaces, `()` and so on are mended later; a bar must be an entity.
 TEMPLATES: dict[str, Renderer] = {
     "small|smaller|midsize|big|larger|nowrap|no wrap|nobr|nobold|noitalic|em|strong|sc|smallcaps": _arg("1"),
     "abbr|tooltip|visible anchor|vanchor|linktext|keypress|mvar|math|var|angbr|chem2|not a typo": _arg("1"),
@@ -107,7 +99,8 @@ TEMPLATES: dict[str, Renderer] = {
     "as of|asof": _as_of,
     "convert|cvt": _convert,
     "frac|fraction|sfrac": _fraction,
-    "ill|interlanguage link|interlanguage link multi": _interlanguage,
+    # In an older form, {{ill|de|Titel}}, the language comes first: the title is the longer one.
+    "ill|interlanguage link": lambda args: args["lt"] or max(_positional(args)[:2], key=len, default=""),
     "ndash|en dash|endash|–": lambda _: "–",
     "mdash|em dash|emdash|—": lambda _: "—",
     "snd|snds|spaced ndash|spaced en dash|spnd|dash|ndashb": lambda _: " – ",
@@ -130,8 +123,8 @@ _BLOCK = re.compile(
 # What is inside brackets: anything but double brackets. Of three that close, the first belongs to the inside.
 _INSIDE = r"[^][{}]*+(?:(?:\[(?!\[)|\](?!\])|\](?=\]\](?!\]))|\{(?!\{)|\}(?!\}))[^][{}]*+){0,999}"
 _INNERMOST = re.compile(rf"\[\[(?!\[){_INSIDE}\]\]|\{{\{{(?!\{{){_INSIDE}\}}\}}")
-_LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}\}\}")  # with unpaired [[ inside
-_TABLE = re.compile(r"\{\|[^{|]*+(?:(?:\{(?!\|)|\|(?!\}))[^{|]*+)*\|\}")
+_LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}\}\}")  # ignores [[ and ]]
+_TABLE = re.compile(r"\{\|[^{|]*+(?:(?:\{(?!\|)|\|(?!\}))[^{|]*+){0,99999}\|\}")
 _UNPAIRED = re.compile(r"\[\[[^][\n]*\|")
 _LANGUAGE = re.compile(r"(?!doi|rfc|voy)[a-z]{2,3}(?:-[a-z-]+)?|simple")
 # ''Title'''s and l'''Étranger'': of three quotes against two, one is an apostrophe.
@@ -142,8 +135,7 @@ _EXTERNAL = re.compile(
     r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
 )
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?>")
-_PARAGRAPH_TAGS = _words("p div li ul ol dl dd dt center blockquote poem hr table tr td")
-_TAG_TEXT = dict.fromkeys(_PARAGRAPH_TAGS, "\n\n") | {"br": " "}
+_TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center blockquote poem hr"), "\n\n")
 _SWITCH = re.compile(r"__[A-Z]{3,}__")
 _LEFTOVER = re.compile(r"[][{}|']{2,}|\[\s+\]|\{\s+\}")
 _HUGE_ENTITY = re.compile(r"&#(?:\d{8}|[xX][0-9a-fA-F]{7})[0-9a-fA-F]*;?")
@@ -157,7 +149,8 @@ _WORD = re.compile(r"[^\W_]")
 
 def _drop_blocks(text: str) -> str:
     """Removes comments and the blocks without prose; hides what <nowiki> protects behind entities."""
-    head, arrow, tail = text.rpartition("-->")  # each "<!--" behind the last end would be searched from in vain
+    # Only up to the last end of a comment: a search behind it would start from each "<!--" in vain.
+    head, arrow, tail = text.rpartition("-->")
     text = re.sub(r"<!--.*?-->", "", head + arrow, flags=re.DOTALL) + tail.replace("<!--", "")
     tags = list(_BLOCK.finditer(text))
     # An opening tag is closed only where the next tag of its name is a closing one.

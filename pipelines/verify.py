@@ -1,0 +1,225 @@
+"""`clozemill verify DATASET`: every shard read back and held against dataset.json; a line per violation, exit code 1.
+
+clozemill verify DATASET
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from pipelines import checks, examples, features, filesystem, manifest, masking, runners, seeds, tfrecord
+from pipelines.config import VerifyConfig
+from pipelines.options import require
+from pipelines.provenance import documents_name
+from pipelines.schema import MANIFEST, VOCAB, UserError
+from pipelines.wordpiece import Vocabulary
+
+BATCH = 4096  # records decoded at a time
+
+
+@dataclass
+class Findings:
+    """What reading one shard brought: violations, and the statistics of its records."""
+
+    name: str
+    violations: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    clusters: int = 0  # sum of squared sizes of runs of masked positions, for the interval of the 80/10/10 shares
+
+
+def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
+    """dataset.json and the vocabulary of a dataset. Raises UserError when there is none."""
+    name = filesystem.join(folder, MANIFEST)
+    if not filesystem.exists(name):
+        raise UserError(f"{folder} holds no {MANIFEST}: it is no dataset, or clozemill prepare has not finished it")
+    contract = manifest.loads(filesystem.read_bytes(name), name)
+    vocab = filesystem.join(folder, VOCAB)
+    return contract, Vocabulary.from_bytes(filesystem.read_bytes(vocab), vocab)
+
+
+def _rules(contract: dict[str, Any], vocabulary: Vocabulary) -> checks.Rules:
+    config = contract["config"]
+    return checks.Rules(vocabulary, config["pairs"], config["masking"], config["masked_lm_prob"], config["max_predictions"])
+
+
+def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vocabulary: Vocabulary) -> Findings:
+    """Reads one shard: bytes, frames, schema, and every record's rules."""
+    found = Findings(shard["name"])
+    path = filesystem.join(folder, shard["name"])
+    if not filesystem.exists(path):
+        found.violations.append(f"{shard['name']}: the file is missing")
+        return found
+    data = filesystem.read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != shard["sha256"]:
+        found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
+    rules, total = _rules(contract, vocabulary), 0
+    try:
+        records = tfrecord.read(data, contract["config"]["compression"])
+        while batch := list(islice(records, BATCH)):
+            columns = features.decode(batch, contract["max_seq_length"], contract["max_predictions"])
+            for indices, message in checks.broken(columns, rules):
+                more = f" (and {len(indices) - 1} more records)" if len(indices) > 1 else ""
+                found.violations.append(f"{shard['name']}: record {total + indices[0]}: {message}{more}")
+            if not found.violations:
+                manifest.add_counts(found.counts, examples.count(columns, vocabulary))
+                found.clusters += _clusters(columns)
+            total += len(batch)
+    except (tfrecord.CorruptRecord, ValueError) as error:
+        found.violations.append(f"{shard['name']}: {error}" + (f" (counted from record {total})" if total else ""))
+        return found
+    if total != shard["examples"]:
+        found.violations.append(f"{shard['name']}: it holds {total} records, not {shard['examples']}")
+    return found
+
+
+def _clusters(columns: features.Columns) -> int:
+    """Sum of squared lengths of runs of adjacent masked positions: what shares one action at most."""
+    used = columns.masked_lm_weights > 0
+    joined = np.zeros(used.shape, bool)
+    joined[:, 1:] = (np.diff(columns.masked_lm_positions, axis=1) == 1) & used[:, 1:]
+    run = np.cumsum((used & ~joined).ravel())[used.ravel()]
+    return int((np.bincount(run).astype(np.int64) ** 2).sum())
+
+
+def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
+    """dataset.json against itself and against the vocabulary."""
+    if vocabulary.sha256 != contract["vocabulary"]["sha256"]:
+        yield f"{VOCAB}: its SHA-256 is not the one in {MANIFEST}"
+    if manifest.dataset_digest(contract["shards"]) != contract["digest"]:
+        yield f"{MANIFEST}: its digest is not that of the shards it lists"
+    for name, split in contract["splits"].items():
+        listed = sum(shard["examples"] for shard in contract["shards"] if shard["split"] == name)
+        if listed != split["examples"]:
+            yield f"{MANIFEST}: {name} says {split['examples']} examples, its shards {listed}"
+
+
+def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
+    """No document on both sides or in two groups, and each in the group and on the side that its key says."""
+    config, seen = contract["config"], {}
+    groups = sorted({(shard["split"], shard["group"]) for shard in contract["shards"]}, key=lambda pair: pair[1])
+    num_eval = sum(split == "eval" for split, _ in groups)
+    for split, group in groups:
+        name = documents_name(split, group, config["num_groups"])
+        try:
+            keys = pq.read_table(pa.BufferReader(filesystem.read_bytes(filesystem.join(folder, name))))["key"].to_pylist()
+        except (UserError, pa.ArrowException, KeyError):
+            yield f"{name}: the list of the group's documents can't be read"
+            continue
+        for row, key in enumerate(keys):
+            right, _ = seeds.place(key, config["seed"], config["num_groups"], num_eval, config["eval_fraction"])
+            if right != group:
+                yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
+            if (other := seen.setdefault(key, (name, row))) != (name, row):
+                yield f"{name}: row {row}: document {key.hex()} stands in {other[0]}, row {other[1]}, as well"
+
+
+def check_proportions(contract: dict[str, Any], findings: list[Findings], vocabulary: Vocabulary) -> Iterator[str]:
+    """Counts against dataset.json's, and shares against their expectation within five standard deviations."""
+    by_copy: dict[tuple[str, str], dict[str, int]] = {}
+    clusters: dict[tuple[str, str], int] = {}
+    for shard, found in zip(contract["shards"], findings, strict=True):
+        key = (shard["split"], f"{shard['copy']:02d}")
+        manifest.add_counts(by_copy.setdefault(key, {}), found.counts)
+        clusters[key] = clusters.get(key, 0) + found.clusters
+    for (split, copy), counts in by_copy.items():
+        where, told = f"{split} copy {copy}", contract["splits"][split]["copies"][copy]
+        for name, value in counts.items():
+            if told.get(name) != value:
+                yield f"{where}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
+        yield from _shares(where, told, counts, clusters[split, copy], contract, vocabulary)
+
+
+def _shares(
+    where: str, told: dict[str, int], counts: dict[str, int], clusters: int, contract: dict, vocabulary: Vocabulary
+) -> Iterator[str]:
+    masked = counts.get("masked", 0)
+    if masked:
+        drawn_alike = 1 / len(vocabulary.random_ids)  # a random token may be the one that was there
+        shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
+        shares["kept"] = 1 - sum(shares.values())
+        independent = masked**2 / clusters if contract["config"]["masking"] == "span" else masked
+        for name, expected in shares.items():
+            share, bound = counts[f"masked_as_{name}"] / masked, checks.binomial_bound(expected, independent)
+            if abs(share - expected) > bound:
+                yield f"{where}: {100 * share:.2f} % of masked positions are {name}, not {100 * expected:.2f} +- {100 * bound:.2f} %"
+    count, pairs = counts.get("examples", 0), contract["config"]["pairs"]
+    if pairs == "single" or not count:
+        return
+    share, bound = counts["labels_random"] / count, checks.binomial_bound(0.5, count)
+    highest = max(0.5, told["forced_random"] / count) + bound
+    lowest = 0.5 - bound if not told["chunks_dropped"] or pairs == "sop" else 0.0
+    if not lowest <= share <= highest:
+        yield f"{where}: {100 * share:.2f} % of next_sentence_labels are 1, not within {100 * lowest:.2f} to {100 * highest:.2f} %"
+
+
+class _Task:
+    """check_shard with its constants, for worker processes: the contract travels once per process."""
+
+    shared: tuple[str, dict[str, Any], Vocabulary] | None = None
+
+    @classmethod
+    def begin(cls, *shared: Any) -> None:
+        cls.shared = shared
+
+    @classmethod
+    def run(cls, shard: dict[str, Any]) -> Findings:
+        folder, contract, vocabulary = cls.shared
+        return check_shard(folder, shard, contract, vocabulary)
+
+
+def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Findings]:
+    count = min(config.num_workers or runners.cores(), len(contract["shards"]))
+    shared = (config.dataset, contract, vocabulary)
+    if count <= 1 or sum(shard["bytes"] for shard in contract["shards"]) < 8 << 20:
+        _Task.begin(*shared)
+        yield from map(_Task.run, contract["shards"])
+        return
+    with ProcessPoolExecutor(count, initializer=_Task.begin, initargs=shared) as pool:
+        yield from pool.map(_Task.run, contract["shards"])
+
+
+def violations(config: VerifyConfig) -> Iterator[str]:
+    """Everything that is wrong with a dataset, a line each."""
+    contract, vocabulary = read_contract(config.dataset)
+    yield from check_contract(contract, vocabulary)
+    findings = []
+    bar = tqdm(
+        _map(config, contract, vocabulary),
+        total=len(contract["shards"]),
+        desc="verifying",
+        unit=" shards",
+        disable=None if config.progress else True,
+    )
+    for found in bar:
+        findings.append(found)
+        yield from found.violations
+    yield from check_documents(config.dataset, contract)
+    if not any(found.violations for found in findings):
+        yield from check_proportions(contract, findings, vocabulary)
+
+
+def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
+    """Prints what is wrong; returns 1 if anything is, else 0."""
+    require(config, "dataset")
+    count = 0
+    for count, violation in enumerate(violations(config), 1):
+        if count <= config.max_lines:
+            show(violation)
+    contract, _ = read_contract(config.dataset)
+    held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
+    if count:
+        show(
+            f"{config.dataset}: {count:,} violations in {held}"
+            + (f", {config.max_lines} shown" if count > config.max_lines else "")
+        )
+        return 1
+    show(f"{config.dataset}: {held} read back: whole and consistent; digest {contract['digest']}")
+    return 0
