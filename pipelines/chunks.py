@@ -1,9 +1,10 @@
 """Text to chunks, in bulk: maximal runs of word characters, and each punctuation mark or CJK character by itself.
 
 A chunk, normalised, is what google-research/bert's basic tokenizer makes of it; cutting is done with array operations over
-a text's characters, and normalising once per distinct chunk.
+a text's UTF-8 bytes, and normalising once per distinct chunk.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -45,86 +46,101 @@ def _char_class(code: int) -> int:
     return _WORD
 
 
-class CharClasses:
-    """Code point -> word, space or isolated, looked up for whole arrays; a code point is classified when first met."""
-
-    def __init__(self) -> None:
-        self._table = np.full(0x110000, _UNKNOWN, np.uint8)
-        self._table[:128] = [_char_class(code) for code in range(128)]
-
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        classes = self._table[codes]
-        if codes.dtype != np.uint8 and (new := classes == _UNKNOWN).any():
-            for code in np.unique(codes[new]).tolist():
-                self._table[code] = _char_class(code)
-            classes = self._table[codes]
-        return classes
+_BYTE_CLASSES = bytes(_char_class(code) if code < 0x80 else _WORD for code in range(256))
+_ASCII_SPACES = b" \t\n\r"
+_WIDE_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
-def _lower_sigmas(text: str) -> str:
-    """Capital sigmas in their lower-case form: it depends on the whole white-space token, which chunks don't show."""
+def _lower(text: str) -> str:
+    """Lower case, character by character: `İ` alone would become two, the second of which is stripped later anyway.
 
-    def lower(word: str) -> str:
-        if "Σ" not in word:
-            return word
-        lowered = word.replace("İ", "I").lower()  # the one character whose lower case is longer
-        return "".join(low if char == "Σ" else char for char, low in zip(word, lowered, strict=True))
+    Line by line, for one character beyond ASCII makes str.lower ten times slower on the whole of a string.
+    """
+    return "\n".join([line.lower() for line in text.replace("İ", "i").split("\n")])
 
-    return " ".join(lower(word) for word in text.split(" "))
+
+def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first byte's index, code point, bytes) of each character beyond ASCII in valid UTF-8."""
+    at = np.flatnonzero(data >= 0xC0)
+    padded = np.append(data, np.zeros(3, np.uint8))
+    lead, second, third, fourth = (padded[at + step].astype(np.uint32) for step in range(4))
+    width = 2 + (lead >= 0xE0) + (lead >= 0xF0)
+    tails = [second & 0x3F, third & 0x3F, fourth & 0x3F]
+    two = (lead & 0x1F) << 6 | tails[0]
+    three = (lead & 0x0F) << 12 | tails[0] << 6 | tails[1]
+    four = (lead & 0x07) << 18 | tails[0] << 12 | tails[1] << 6 | tails[2]
+    return at, np.choose(width - 2, [two, three, four]), width
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunks of a text, in order: `words` pyarrow strings, and `starts`, `ends` (int64) in characters."""
+    """The chunks of a text, in order.
 
+    data: the text's UTF-8 bytes, lower-cased when uncased. words: pyarrow strings. starts, ends: int64, in bytes of `data`.
+    """
+
+    data: np.ndarray
     words: pa.StringArray
     starts: np.ndarray
     ends: np.ndarray
 
+    def characters(self, byte: np.ndarray) -> np.ndarray:
+        """Positions in characters of positions in bytes (which may be the end of the text)."""
+        before = np.zeros(len(self.data) + 1, np.int64)
+        np.cumsum((self.data & 0xC0) != 0x80, out=before[1:])
+        return before[byte]
+
 
 class Chunker:
-    """Cuts text into chunks; what comes out in bulk is what the reference's basic tokenizer would split."""
+    """Cuts text into chunks. Knows no vocabulary; keeps the classes of characters that it has met."""
 
     def __init__(self, cased: bool) -> None:
         self.cased = cased
-        self._classes = CharClasses()
+        self._classes = np.full(0x110000, _UNKNOWN, np.uint8)
 
     def __call__(self, text: str) -> Chunks:
-        if not self.cased and "Σ" in text:
-            text = "\n".join(_lower_sigmas(line) for line in text.split("\n"))
-        ascii_only = text.isascii()
-        codes = (
-            np.frombuffer(text.encode("ascii"), np.uint8)
-            if ascii_only
-            else np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        )
-        classes = self._classes(codes)
-        isolated, word = classes == _ISOLATED, classes == _WORD
-        edge = np.zeros(len(codes) + 1, bool)
+        """Cuts text; lone surrogates are left out."""
+        text = text if self.cased else _lower(text)
+        encoded = text.encode("utf-8", "ignore")
+        data = np.frombuffer(encoded, np.uint8)
+        classes = np.frombuffer(encoded.translate(_BYTE_CLASSES), np.uint8)  # half as long as indexing
+        begin, word = classes == _ISOLATED, classes == _WORD
+        end = begin
+        if not text.isascii():
+            end = begin.copy()
+            if self._isolate(data, begin, end, word):
+                return self(_WIDE_SPACES.sub(" ", text))
+        edge = np.zeros(len(data) + 1, bool)
         np.not_equal(word[1:], word[:-1], out=edge[1:-1])
-        if len(codes):
+        if len(data):
             edge[0], edge[-1] = word[0], word[-1]
-        starts = np.flatnonzero(isolated | (edge[:-1] & word))
-        ends = np.flatnonzero(isolated | (edge[1:] & word)) + 1
-        kept = codes[classes != _SPACE].tobytes()
+        starts = np.flatnonzero(begin | (edge[:-1] & word))
+        ends = np.flatnonzero(end | (edge[1:] & word)) + 1
         offsets = np.zeros(len(starts) + 1, np.int32)
         np.cumsum(ends - starts, out=offsets[1:])
-        if not ascii_only:
-            kept = kept.decode("utf-32-le", "surrogatepass").encode("utf-8", "surrogatepass")
-            first_bytes = np.flatnonzero((np.frombuffer(kept, np.uint8) & 0xC0) != 0x80)  # of each character
-            offsets = np.append(first_bytes, len(kept)).astype(np.int32)[offsets]
+        kept = encoded.translate(None, _ASCII_SPACES)
         words = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(kept))
-        return Chunks(words, starts, ends)
+        return Chunks(data, words, starts, ends)
+
+    def _isolate(self, data: np.ndarray, begin: np.ndarray, end: np.ndarray, word: np.ndarray) -> bool:
+        """Marks the characters beyond ASCII that stand by themselves, in place; True where there are spaces among them."""
+        at, codes, width = _wide_codes(data)
+        for code in set(codes[self._classes[codes] == _UNKNOWN].tolist()):
+            self._classes[code] = _char_class(code)
+        alone = self._classes[codes] == _ISOLATED
+        at, width = at[alone], width[alone]
+        begin[at] = end[at + width - 1] = True
+        for step in range(4):
+            word[(at + step)[width > step]] = False
+        return bool((self._classes[codes] == _SPACE).any())
 
     def normalise(self, chunk: str) -> list[str]:
         """The reference's basic tokens of one chunk: none, one, or several where normalising brings out punctuation."""
         if chunk.isascii() and chunk.isalnum():
-            return [chunk if self.cased else chunk.lower()]
+            return [chunk]
         chunk = "".join(c for c in chunk if c not in "\x00\ufffd" and unicodedata.category(c) not in ("Cc", "Cf"))
-        if not self.cased:
-            chunk = chunk.lower()
-            if not chunk.isascii():
-                chunk = "".join(c for c in unicodedata.normalize("NFD", chunk) if unicodedata.category(c) != "Mn")
+        if not self.cased and not chunk.isascii():
+            chunk = "".join(c for c in unicodedata.normalize("NFD", chunk) if unicodedata.category(c) != "Mn")
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()

@@ -63,22 +63,23 @@ STATISTICS = (
 
 
 def token_matrix(group: Group, pairs: Pairs, max_seq_length: int, vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-    """[CLS] A [SEP] B [SEP] as rows, padded with [PAD]: (input_ids, segment_ids int32 [E, S], lengths int64 [E]).
+    """[CLS] A [SEP] B [SEP] as rows, padded with [PAD]: (input_ids in the tokens' type, segment_ids uint8, both [E, S],
+    lengths int64 [E]).
 
     Without B there is one [SEP]. Segment 0 goes up to and with the first [SEP].
     """
-    place = np.arange(max_seq_length)
-    a_len, b_len = (pairs.a_end - pairs.a_start)[:, None], (pairs.b_end - pairs.b_start)[:, None]
-    lengths = (a_len + b_len + np.where(b_len > 0, 3, 2))[:, 0]
-    in_b = place > a_len + 1
-    source = np.where(in_b, pairs.b_start[:, None] - a_len - 2 + place, pairs.a_start[:, None] - 1 + place)
-    ids = group.tokens[np.clip(source, 0, len(group.tokens) - 1)].astype(np.int32)
+    row = np.arange(len(pairs))
+    place = np.arange(max_seq_length, dtype=np.int32)
+    a_len, b_len = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
+    lengths = a_len + b_len + np.where(b_len > 0, 3, 2)
+    in_b = place > (a_len + 1).astype(np.int32)[:, None]
+    shift = np.where(in_b, (pairs.b_start - a_len - 2)[:, None], (pairs.a_start - 1)[:, None])
+    ids = group.tokens.take(shift + place, mode="clip")
+    outside = place >= lengths.astype(np.int32)[:, None]
+    ids[outside] = vocabulary.pad_id
     ids[:, 0] = vocabulary.cls_id
-    ids[place == a_len + 1] = vocabulary.sep_id
-    ids[(place == a_len + b_len + 2) & (b_len > 0)] = vocabulary.sep_id
-    inside = place < lengths[:, None]
-    ids[~inside] = vocabulary.pad_id
-    return ids, (in_b & inside).astype(np.int32), lengths
+    ids[row, a_len + 1] = ids[row, lengths - 1] = vocabulary.sep_id
+    return ids, (in_b & ~outside).view(np.uint8), lengths
 
 
 def word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -94,18 +95,16 @@ def make_columns(
     """The seven features of some pairs, masks drawn from the given streams."""
     ids, segment_ids, lengths = token_matrix(group, pairs, settings.max_seq_length, vocabulary)
     mask_settings = masking.MaskSettings(settings.masked_lm_prob, settings.max_predictions)
-    chosen = masking.MASKERS[settings.masking](
-        ~vocabulary.is_special[ids],
-        word_starts(ids, vocabulary),
-        masking.quota(lengths, mask_settings),
-        mask_settings,
-        rngs["mask_positions"],
-    )
+    masker = masking.MASKERS[settings.masking]
+    candidates = ~vocabulary.is_special[ids]
+    starts = word_starts(ids, vocabulary) if masker.needs_words else candidates
+    wanted = masking.quota(lengths, mask_settings)
+    chosen = masker.choose(candidates, starts, wanted, mask_settings, rngs["mask_positions"])
     masked_ids, originals = masking.replace(
         ids, chosen, vocabulary.mask_id, vocabulary.random_ids, rngs["mask_actions"], rngs["mask_tokens"]
     )
     used = np.arange(settings.max_predictions) < chosen.count[:, None]
-    inside = (np.arange(settings.max_seq_length) < lengths[:, None]).astype(np.int32)
+    inside = (np.arange(settings.max_seq_length) < lengths[:, None]).view(np.uint8)
     return features.Columns(
         masked_ids,
         inside,
@@ -113,7 +112,7 @@ def make_columns(
         chosen.positions,
         originals,
         used.astype(np.float32),
-        pairs.labels.astype(np.int32),
+        pairs.labels,
     )
 
 

@@ -21,7 +21,7 @@ _MAX_VARINT = 3  # 21 bits: ids below 2,097,152
 
 @dataclass
 class Columns:
-    """Examples by column: int32 (weights float32), [E, S], [E, P] or [E]; padded as the reference pads, with 0."""
+    """Examples by column, [E, S], [E, P] or [E]: integers of any width (weights float32), padded with 0 as in the reference."""
 
     input_ids: np.ndarray
     input_mask: np.ndarray
@@ -44,24 +44,35 @@ def _varint(value: int) -> bytes:
 
 
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes uint8 [..., _MAX_VARINT], how many of them count, uint8 [...]) of each value's varint."""
-    values = values.astype(np.uint32)
-    sizes = 1 + (values > 0x7F).view(np.uint8) + (values > 0x3FFF)
-    out = np.empty((*values.shape, _MAX_VARINT), np.uint8)
-    for byte in range(_MAX_VARINT):
-        more = (sizes > byte + 1).view(np.uint8) << 7
-        out[..., byte] = (values >> np.uint32(7 * byte) & np.uint32(0x7F)).astype(np.uint8) | more
-    return out, sizes
+    """Each row's values as varints, front-packed: (bytes uint8 [E, room], how many of them count, int64 [E]).
+
+    Every value writes its third, then all write their second and then their first byte: what a shorter one wrote too
+    much is overwritten by its successor.
+    """
+    count, length = values.shape
+    room = _MAX_VARINT * length + _MAX_VARINT - 1
+    long, longer = values > 0x7F, values > 0x3FFF
+    sizes = 1 + long.view(np.uint8) + longer.view(np.uint8)
+    ends = np.cumsum(sizes, axis=1, dtype=np.int32)
+    at = (ends - sizes) + (np.arange(count) * room)[:, None]
+    out = np.empty(count * room, np.uint8)
+    out[at + 2] = (values >> 14).astype(np.uint8)
+    out[at + 1] = (values >> 7 & 0x7F).astype(np.uint8) | longer.view(np.uint8) << 7
+    out[at] = (values & 0x7F).astype(np.uint8) | long.view(np.uint8) << 7
+    return out.reshape(count, room), ends[:, -1].astype(np.int64)
 
 
 class _Row:
-    """The parts of a serialized feature, front to back: (bytes [E, n], used bool [E, n] or None) and the size so far."""
+    """The parts of a serialized feature, front to back, and its size so far, int64 [E].
+
+    A part is (bytes [n] or [E, n], how many of them count: int64 [E], or None for all).
+    """
 
     def __init__(self, count: int) -> None:
         self.count, self.parts, self.size = count, [], np.zeros(count, np.int64)
 
     def constant(self, data: bytes) -> "_Row":
-        self.parts.append((np.broadcast_to(np.frombuffer(data, np.uint8), (self.count, len(data))), None))
+        self.parts.append((np.frombuffer(data, np.uint8), None))
         self.size += len(data)
         return self
 
@@ -71,12 +82,11 @@ class _Row:
         return self
 
     def varints(self, values: np.ndarray) -> "_Row":
-        if values.size and values.max() <= 0x7F:
+        if not values.size or values.max() <= 0x7F:
             return self.fixed(values.astype(np.uint8))
         data, sizes = _varints(values)
-        used = np.arange(_MAX_VARINT, dtype=np.uint8) < sizes[..., None]
-        self.parts.append((data.reshape(self.count, -1), used.reshape(self.count, -1)))
-        self.size += sizes.sum(axis=1, dtype=np.int64)
+        self.parts.append((data, sizes))
+        self.size += sizes
         return self
 
     def wrapped(self, tag: int) -> "_Row":
@@ -91,13 +101,13 @@ class _Row:
 
     def flattened(self) -> tuple[np.ndarray, np.ndarray]:
         """(the rows' bytes one after another, where each row starts)."""
-        data = np.concatenate([part for part, _ in self.parts], axis=1)
-        used = np.ones(data.shape, bool)
-        column = 0
-        for part, mask in self.parts:
-            if mask is not None:
-                used[:, column : column + part.shape[1]] = mask
-            column += part.shape[1]
+        width = sum(part.shape[-1] for part, _ in self.parts)
+        data, used, column = np.empty((self.count, width), np.uint8), np.ones((self.count, width), bool), 0
+        for part, counting in self.parts:
+            columns = slice(column, column := column + part.shape[-1])
+            data[:, columns] = part
+            if counting is not None:
+                used[:, columns] = np.arange(part.shape[-1]) < counting[:, None]
         return data[used], np.concatenate([[0], np.cumsum(self.size)[:-1]])
 
 
@@ -184,6 +194,8 @@ def decode(records: list[bytes], max_seq_length: int, max_predictions: int) -> C
             if len(values) != sizes[length]:
                 raise ValueError(f"record {number}: {name} holds {len(values)} {dtype} values, not {sizes[length]}")
             found[name].append(values)
-    arrays = {name: np.array(found[name], FEATURES[name][0]).reshape(len(records), -1) for name in FEATURES}
+    arrays = {
+        name: np.array(found[name], dtype).reshape(len(records), sizes[length]) for name, (dtype, length) in FEATURES.items()
+    }
     arrays["next_sentence_labels"] = arrays["next_sentence_labels"].reshape(-1)
     return Columns(**arrays)

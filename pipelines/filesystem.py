@@ -123,8 +123,8 @@ def size(path: str) -> int:
 
 
 def holds_files(folder: str) -> bool:
-    """Whether a local folder is there and not empty."""
-    return not is_remote(folder) and os.path.isdir(folder) and bool(os.listdir(folder))
+    """Whether a local folder is there and holds a file, at any depth; what a killed or failed write left doesn't count."""
+    return not is_remote(folder) and any(".tmp-" not in name for _, _, names in os.walk(folder) for name in names)
 
 
 def _make_parent(path: str) -> None:

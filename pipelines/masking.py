@@ -55,25 +55,41 @@ def _from_selection(selected: np.ndarray, max_predictions: int, unit_of: np.ndar
     return Chosen(positions, count, unit)
 
 
-def _random_order(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
-    """Column indices [E, K] in random order within each row, those not `present` last: sorts (random, column) keys."""
-    columns = np.arange(present.shape[1], dtype=np.uint64)
-    keys = rng.integers(0, 1 << 40, present.shape, np.uint64) << np.uint64(20) | columns
-    keys[~present] = np.uint64(1 << 63) | np.broadcast_to(columns, present.shape)[~present]
-    keys.sort(axis=1)
-    return (keys & np.uint64((1 << 20) - 1)).astype(np.int32)
+def _random_keys(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, int]:
+    """(keys [E, K], mask): in each row a random order of the columns, those not `present` last.
+
+    The low bits of a key, under the mask, are its column, the top bit is set where not `present`, the others are random.
+    32 bits suffice for K up to 512: two of the random parts agree once in 4 million times at most, and the first wins.
+    """
+    kind, columns = (np.uint32, np.uint64)[present.shape[1] > 512], present.shape[1]
+    bits = np.iinfo(kind).bits
+    mask = (1 << max(columns - 1, 1).bit_length()) - 1
+    keys = rng.bit_generator.random_raw(-(-present.size * bits // 64)).view(kind)[: present.size].reshape(present.shape)
+    keys >>= kind(1)
+    keys |= np.where(present, kind(mask), kind(mask | 1 << bits - 1))
+    keys &= ~kind(mask) | np.arange(columns, dtype=kind)
+    return keys, mask
 
 
 def subword(
     candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
 ) -> Chosen:
     """Wordpieces chosen uniformly without regard to words."""
-    order = _random_order(rng, candidates)[:, : settings.max_predictions]
-    take = np.minimum(wanted, candidates.sum(axis=1))
-    selected = np.zeros(candidates.shape, bool)
-    row, slot = np.nonzero(np.arange(order.shape[1]) < take[:, None])
-    selected[row, order[row, slot]] = True
-    return _from_selection(selected, settings.max_predictions)
+    keys, mask = _random_keys(rng, candidates)
+    most = min(settings.max_predictions, keys.shape[1])
+    if most < keys.shape[1]:
+        keys = np.partition(keys, most - 1, axis=1)[:, :most]  # many times as fast as sorting all
+    keys = np.sort(keys, axis=1)
+    count = np.minimum(wanted, candidates.sum(axis=1))
+    unused = np.arange(most) >= count[:, None]
+    positions = np.where(unused, mask + 1, keys & keys.dtype.type(mask)).astype(np.int32)
+    positions.sort(axis=1)
+    positions[unused] = 0
+    unit = np.broadcast_to(np.arange(most, dtype=np.int32), positions.shape)
+    if most < settings.max_predictions:
+        pad = ((0, 0), (0, settings.max_predictions - most))
+        return Chosen(np.pad(positions, pad), count, np.pad(unit, pad))
+    return Chosen(positions, count, unit)
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,9 @@ def whole_word(
     Where no word fits the quota, the example's shortest word is masked if max_predictions allows it.
     """
     words = _words(candidates, starts)
-    order = _random_order(rng, words.length > 0)
+    keys, mask = _random_keys(rng, words.length > 0)
+    keys.sort(axis=1)
+    order = np.minimum(keys & keys.dtype.type(mask), words.length.shape[1] - 1).astype(np.int64)
     length = np.take_along_axis(words.length, order, axis=1)
     left, taken = wanted.copy(), np.zeros(length.shape, bool)
     for rank in range(length.shape[1]):
@@ -189,7 +207,22 @@ def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: i
     return fits | stuck[:, None] & free & (length <= most)
 
 
-MASKERS: dict[str, Callable[..., Chosen]] = {"subword": subword, "whole_word": whole_word, "span": span}
+@dataclass(frozen=True)
+class Masker:
+    """A policy. choose(candidates bool [E, S], starts bool [E, S], wanted int64 [E], settings, rng) -> Chosen.
+
+    `starts` marks the positions that start a word, if the policy needs words; otherwise it says nothing.
+    """
+
+    choose: Callable[..., Chosen]
+    needs_words: bool
+
+
+MASKERS: dict[str, Masker] = {
+    "subword": Masker(subword, needs_words=False),
+    "whole_word": Masker(whole_word, needs_words=True),
+    "span": Masker(span, needs_words=True),
+}
 
 
 def replace(
@@ -205,15 +238,14 @@ def replace(
     The original ids are 0 where no position is used. Positions that share a unit share the action; a random token is
     drawn for each position by itself.
     """
-    used = np.arange(chosen.positions.shape[1]) < chosen.count[:, None]
-    row, slot = np.nonzero(used)
-    column = chosen.positions[row, slot]
-    originals = np.zeros(chosen.positions.shape, np.int32)
-    originals[row, slot] = ids[row, column]
-    draw = actions.random((len(ids), max(int(chosen.unit.max(initial=0)) + 1, chosen.positions.shape[1])))
-    action = draw[row, chosen.unit[row, slot]]
-    drawn = random_ids[tokens.integers(0, len(random_ids), chosen.positions.shape)][row, slot]
+    most = chosen.positions.shape[1]
+    used = np.arange(most) < chosen.count[:, None]
+    before = np.take_along_axis(ids, chosen.positions, axis=1)  # where nothing is used: the first token, put back below
+    draw = actions.random((len(ids), max(int(chosen.unit.max(initial=0)) + 1, most)))
+    action = np.take_along_axis(draw, chosen.unit, axis=1)
+    drawn = random_ids.astype(ids.dtype)[tokens.integers(0, len(random_ids), chosen.positions.shape, np.int32)]
+    after = np.where(action < MASK_SHARE + RANDOM_SHARE, drawn, before)
+    after[action < MASK_SHARE] = mask_id
     replaced = ids.copy()
-    kept = np.where(action < MASK_SHARE + RANDOM_SHARE, drawn, ids[row, column])
-    replaced[row, column] = np.where(action < MASK_SHARE, mask_id, kept)
-    return replaced, originals
+    np.put_along_axis(replaced, chosen.positions, np.where(used, after, before), axis=1)
+    return replaced, np.where(used, before, 0)

@@ -31,9 +31,8 @@ _ENDINGS = {
 }
 
 
-def _excerpt(data: bytes | str) -> str:
-    text = data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace") if isinstance(data, bytes) else data
-    return text[:EXCERPT_CHARS]
+def _excerpt(data: bytes) -> str:
+    return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
 def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, bool]]:
@@ -52,13 +51,16 @@ def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, boo
         data, base, position = tail + chunk, seen - len(tail), 0
         seen += len(chunk)
         while (hit := data.find(delimiter, position)) >= 0:
-            pieces.append(data[position:hit])
             if owner is not None:
-                yield b"".join(pieces), owner, True
-            pieces, owner = [], limit is None or base + hit < limit
+                record, pieces = b"".join([*pieces, data[position:hit]]), []
+                yield record, owner, True
+            owner = limit is None or base + hit < limit
             position = hit + len(delimiter)
         cut = max(position, len(data) - overlap)
-        pieces.append(data[position:cut])
+        if owner is not None:
+            pieces.append(data[position:cut])
+        elif limit is not None and base + cut >= limit:
+            return  # no delimiter begins within the split, so nothing is its own
         tail = data[cut:]
     if owner is not None:
         yield b"".join([*pieces, tail]), owner, False
@@ -121,7 +123,7 @@ def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
 
 def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8-sig"))  # given bytes, loads would guess at UTF-16 and let surrogates pass
     except UnicodeDecodeError as error:
         return Dropped("invalid_utf8", source, str(error), _excerpt(line))
     except (ValueError, RecursionError) as error:
@@ -131,7 +133,7 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     return _fields_record(record.get, set(record), source, options, line)
 
 
-def _fields_record(get: Callable, names: set[str], source: str, options: InputOptions, excerpt: bytes | str = "") -> Record:
+def _fields_record(get: Callable, names: set[str], source: str, options: InputOptions, excerpt: bytes = b"") -> Record:
     """A document from named fields, shared by JSONL and Parquet."""
     text = get(options.text_field)
     if options.text_field not in names:
@@ -156,7 +158,7 @@ def _open_parquet(path: str) -> pq.ParquetFile:
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
-    """Runs of row groups of about `split_bytes` on disk."""
+    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
     metadata = _open_parquet(info.path).metadata
     splits, low, size = [], 0, 0
     for index in range(metadata.num_row_groups):
@@ -165,7 +167,16 @@ def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: in
         if size >= split_bytes or index == metadata.num_row_groups - 1:
             splits.append(Split(info.path, format_, compression, low, index + 1, size, info.stamp))
             low, size = index + 1, 0
-    return splits
+    return splits or [Split(info.path, format_, compression, 0, 0, 0, info.stamp)]
+
+
+def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -> Record:
+    """The record that a batch of one row holds."""
+    try:
+        values = batch.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return Dropped("invalid_utf8", source, str(error))
+    return _fields_record(values.get, set(values), source, options)
 
 
 def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
@@ -179,10 +190,9 @@ def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
         row = 0
         try:
             for batch in file.iter_batches(64, row_groups=[index], columns=wanted):
-                for values in batch.to_pylist():
-                    source = f"{split.path}, row group {index}, row {row}"
-                    row += 1
-                    yield _fields_record(values.get, set(values), source, options, "")
+                for at in range(len(batch)):
+                    yield _parquet_record(batch.slice(at, 1), f"{split.path}, row group {index}, row {row + at}", options)
+                row += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise filesystem.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
 
@@ -285,7 +295,7 @@ def plan(options: InputOptions) -> Plan:
 
 def read(split: Split, options: InputOptions) -> Iterator[Record]:
     """The documents of a split, and what is dropped on the way, each with its reason."""
-    if split.size == 0 and split.compression == "none" and split.format != "parquet":
+    if split.size == 0 and split.compression == "none":
         yield Dropped("empty_file", split.path, bad=False)
     else:
         yield from READERS[split.format].read(split, options)

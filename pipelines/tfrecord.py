@@ -52,6 +52,8 @@ def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
     Raises CorruptRecord at the first record whose length or CRC is wrong, or where the file ends within a record.
     """
     if compression == "gzip":
+        if not data:  # gzip.decompress takes it for an empty stream
+            raise CorruptRecord("the gzip stream is empty")
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:

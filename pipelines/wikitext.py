@@ -9,8 +9,8 @@ markup goes; lines are joined to paragraphs and mended. Broken markup loses its 
 behind them.
 
 Templates leave nothing unless `TEMPLATES` says what they read like. Sections of references, external links
-and the like lose their list items and keep their paragraphs. Lines that follow each other without an empty
-line are one paragraph, as on the rendered page.
+and the like lose their lists and keep the lines that end like a sentence. Lines that follow each other
+without an empty line are one paragraph, as on the rendered page.
 """
 
 import html
@@ -35,7 +35,7 @@ _IMAGE_ENDINGS = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .
 _REFERENCE_SECTIONS = frozenset(
     _words(
         "references|external links|external link|see also|further reading|notes|notes and references|"
-        "references and notes|footnotes|bibliography|sources|citations|works cited|literature|weblinks|"
+        "references and notes|footnotes|bibliography|sources|citations|works cited|weblinks|"
         "einzelnachweise|siehe auch|literatur|références|liens externes|voir aussi|referencias|véase también",
         "|",
     )
@@ -275,7 +275,8 @@ def _paragraphs(text: str, headings: bool) -> str:
             joins = False
             continue
         item = first in ("*", "#", ":", ";")
-        if first == "|" or (item and references):  # a row of a broken table, or a source
+        source = references and (item or not line.endswith((".", "!", "?", "。")))
+        if first == "|" or source:  # a vertical bar begins a row of a broken table
             line = ""
         line = _tidy(line.lstrip("*#:; ") if item else line)
         plain = not item and raw[:1] != " "

@@ -156,6 +156,7 @@ class WordPiece:
         self.vocabulary = vocabulary
         self._chunker = Chunker(cased)
         self._max_piece = max(len(token) for token in vocabulary.tokens)
+        self._continuations = {token[2:]: index for token, index in vocabulary.ids.items() if token.startswith("##")}
         self._cache = _Cache(self._tokenize)
 
     def encode(self, sentences: list[str], offsets: bool = False) -> Encoded:
@@ -168,15 +169,18 @@ class WordPiece:
         total = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(count, out=total[1:])
         ids = pool[np.repeat(first[rows] - total[:-1], count) + np.arange(total[-1])]
-        edges = np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])  # where each sentence starts, in characters
-        pieces_before = total[np.searchsorted(chunks.starts, edges)]
+        edges = np.concatenate([[0], np.flatnonzero(chunks.data == ord("\n")) + 1, [len(chunks.data) + 1]])
+        if len(edges) != max(len(sentences), 1) + 1:
+            raise ValueError("a sentence holds a line break")
+        lengths = np.diff(total[np.searchsorted(chunks.starts, edges)])[: len(sentences)]
         starts = ends = None
         if offsets:
-            base = np.repeat(edges[:-1], np.diff(pieces_before))
-            starts, ends = np.repeat(chunks.starts, count) - base, np.repeat(chunks.ends, count) - base
+            base = np.repeat(chunks.characters(edges[:-1]), lengths) if len(sentences) else 0
+            starts = np.repeat(chunks.characters(chunks.starts), count) - base
+            ends = np.repeat(chunks.characters(chunks.ends), count) - base
         if len(self._cache) > CACHE_CHUNKS:
             self._cache = _Cache(self._tokenize)
-        return Encoded(ids, np.diff(pieces_before), starts, ends)
+        return Encoded(ids, lengths, starts, ends)
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
@@ -188,14 +192,13 @@ class WordPiece:
             return [whole]
         if len(word) > MAX_WORD_CHARS:
             return unknown
-        found, start = [], 0
+        found, start, table = [], 0, ids
         while start < len(word):
-            prefix = "##" if start else ""
             for end in range(min(len(word), start + self._max_piece), start, -1):
-                if (piece := ids.get(prefix + word[start:end])) is not None:
+                if (piece := table.get(word[start:end])) is not None:
                     break
             else:
                 return unknown
             found.append(piece)
-            start = end
+            start, table = end, self._continuations
         return found

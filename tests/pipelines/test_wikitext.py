@@ -20,11 +20,11 @@ PAGE = """{{Short description|Toy that flies}}
 }}
 }}
 <!-- The lead follows. -->
-[[File:Box kite.jpg|thumb|A ''box kite'' of {{convert|2|m}} ([[Hargrave|his]]), [http://a.example see]]]
+[[File:Box kite.jpg|thumb|A ''box kite'' ([[Hargrave|his]]), [http://a.example b]]]
 A '''kite''' ({{lang-nl|vlieger}}; {{IPAc-en|k|aɪ|t}}; {{lang|ms|wau}}) is a [[Tether|tethered]]
 [[aircraft]]s' kin.<ref
-name="first">{{cite book|title=Kites|page=3}}</ref><ref name="first" /> It lifts {{convert|5|to|6|kg|lb|abbr=on}}
-at {{cvt|30|km/h|mph}} , in wind&nbsp;&ndash; or none .
+name="first">{{cite book|title=Kites|page=3}}</ref><ref name="first" /> It lifts
+{{convert|5|to|6|kg|lb|abbr=on}} at {{cvt|30|km/h|mph}} , in wind&nbsp;&ndash; or none .
 
 == History ==
 {{Main|History of kites}}
@@ -47,7 +47,9 @@ Kites were flown {{circa|500 BC}} in [[China]]{{sfn|Needham|1965|p=127}}, {{as o
 
 == References ==
 {{reflist|30em}}
-The standard work is Kites.
+The standard work is ''Kites.''<ref>x</ref>
+
+'''Books'''
 * Smith, ''A Kite'', 1901
 === Web ===
 * [http://kites.example Kites]
@@ -189,7 +191,7 @@ def test_every_template_renders_any_number_of_arguments() -> None:
         ("[[File:A.jpg|thumb|a [[b]\n\nc ]] d", "a b]\nc d"),
         ("[[File:A.jpg|thumb|a\n\nc [[d]] e]] f", "c d e f"),
         ("[[File:A.jpg|thumb|a b\n\nc [[d|e f", "a b\nc e f"),
-        ("{{{{small|a}}}} {{{b}}} [[[c]]] {{d|{{{e|{{f}}}}}}} g", "a [c] g"),
+        ("{{{{small|a}}}} {{{b}}} [[[c]]] {d} e", "[c] {d} e"),
         ('a\n{| class="b"\n| c\n|-\n| d\n\ne', "a\ne"),
         ("a\n{|\n| b\n== C ==\nd\n|}\ne", "a\nd\ne"),
         ("a<ref>b [[c|d]]\n\ne<ref>f</ref> g", "ab d\ne g"),
@@ -285,7 +287,7 @@ def oracle(source: str) -> list[str]:
     [
         "A '''kite''' is a [[tether]]ed ''craft'' with [[Wing|surfaces]] that react against the [[air]].",
         "Kites{{cite book|title=[[Kites]]|author={{smith|a}}}} have [[Bridle|lines]]{{fact}}, [[tail]]s.",
-        "{{Infobox\n| a = {{b|c=[[d|e]]}}\n}}\n'''''Bold''''' and [http://a.example labelled] links &amp; more.",
+        "{{Infobox\n| a = {{b|c=[[d|e]]}}\n}}\n'''''Bold''''' [http://a.example labelled] links &amp; so on.",
         "One line<ref>dropped</ref> and<!-- dropped --> another<ref name=x />.\n\nA [[second (x)|next]] one.",
     ],
 )
