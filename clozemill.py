@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
             help=command.help,
             description=text[0].upper() + text[1:],
             epilog=f"example: {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # an example that is wrapped can't be pasted
             allow_abbrev=False,
         )
         stage.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")

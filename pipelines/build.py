@@ -9,14 +9,15 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from apache_beam.options.pipeline_options import PipelineOptions
+
 from pipelines import filesystem, launch, manifest, readers, report, runners, transforms
 from pipelines.config import PrepareConfig, VocabConfig
 from pipelines.launch import Progress
 from pipelines.options import identity, require, to_yaml
 from pipelines.readers import Plan
-from pipelines.schema import MANIFEST, VOCAB, WORK, UserError
-from pipelines.stages import GroupStage, Job, ManifestStage, SplitStage, split_id
-from pipelines.vocabulary import VocabStage
+from pipelines.schema import MANIFEST, VOCAB, WORK, UserError, split_id
+from pipelines.stages import GroupStage, Job, ManifestStage, SplitStage
 from pipelines.wordpiece import Vocabulary
 
 GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times over
@@ -27,16 +28,18 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
     """Learns a vocabulary from the input and writes it, and the configuration beside it."""
     require(config, "input", "output")
     plan = readers.plan(config)
+    options = runners.pipeline_options(config, extra, runners.workers(config, plan.text_estimate))
     print(f"reading {plan.files:,} files, {plan.size / 1e6:,.1f} MB, to learn {config.vocab_size:,} tokens", flush=True)
     begin = time.perf_counter()
-    count = runners.workers(config, plan.text_estimate)
+    marks = "" if filesystem.is_remote(config.output) else config.output + WORK
     launch.launch(
-        lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, VocabStage(config)),
-        config,
-        extra,
-        count,
-        lambda: [],
+        lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks),
+        options,
+        lambda: [Progress("counting words", _size_done(plan, marks), plan.size, "B")],
+        config.progress,
+        filesystem.join(marks, "workers.log") if marks else "",
     )
+    filesystem.remove_tree(marks)
     filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
@@ -53,8 +56,8 @@ def _shuffle(config: PrepareConfig) -> str:
         if config.shuffle == "files" and filesystem.is_remote(config.output):
             raise UserError(f"--shuffle files needs a local --output, not {config.output}: leave it out or give --shuffle beam")
         return config.shuffle
-    local = config.runner in runners.RUNNERS and not filesystem.is_remote(config.output)
-    return "files" if local else "beam"
+    runner = runners.RUNNERS.get(config.runner)
+    return "files" if runner and runner.one_machine and not filesystem.is_remote(config.output) else "beam"
 
 
 def _fingerprint(plan: Plan) -> str:
@@ -99,23 +102,21 @@ def _check_output(job: Job, state: dict[str, Any]) -> bool:
     return False
 
 
+def _size_done(plan: Plan, folder: str) -> int:
+    """Bytes of the splits whose markers lie in a folder."""
+    done = {os.path.basename(path)[:-5] for path in glob.glob(glob.escape(folder) + "/*.json")}
+    return sum(split.size for split in plan.splits if split_id(split) in done)
+
+
 def _progress(job: Job, plan: Plan) -> list[Progress]:
     """What lies finished in the work folder (local runs with the `files` shuffle; groups alone for the other)."""
     if filesystem.is_remote(job.folder):
         return []
-    done = {os.path.basename(path)[:-5] for path in glob.glob(glob.escape(job.work("spill")) + "/*.json")}
-    read = sum(split.size for split in plan.splits if split_id(split) in done)
+    read = _size_done(plan, job.work("spill"))
     groups = len(glob.glob(glob.escape(job.work("groups")) + "/*.json"))
     stages = [Progress("milling documents", read, plan.size, "B")] if job.shuffle == "files" else []
     if groups or read >= sum(split.size for split in plan.splits) or not stages:
-        stages.append(
-            Progress(
-                "writing shards",
-                groups * job.config.dupe_factor,
-                job.config.num_groups * job.config.dupe_factor + job.num_eval_groups,
-                " shards",
-            )
-        )
+        stages.append(Progress("writing shards", groups, job.total_groups, " groups"))
     return stages
 
 
@@ -136,7 +137,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         print(f"{config.output} is whole already; nothing to do")
         report.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), None)
         return
-    _run(job, plan, state, extra)
+    count = runners.workers(config, plan.text_estimate)
+    _run(job, plan, state, count, runners.pipeline_options(config, extra, count))
 
 
 def _read_vocabulary(data: bytes, config: PrepareConfig) -> Vocabulary:
@@ -146,13 +148,12 @@ def _read_vocabulary(data: bytes, config: PrepareConfig) -> Vocabulary:
     return vocabulary
 
 
-def _run(job: Job, plan: Plan, state: dict[str, Any], extra: list[str]) -> None:
+def _run(job: Job, plan: Plan, state: dict[str, Any], count: int, options: PipelineOptions) -> None:
     config = job.config
     filesystem.write_bytes(job.work(STATE), json.dumps(state).encode())
     filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
     filesystem.write_bytes(job.path("prepare.yaml"), to_yaml(config).encode())
     filesystem.remove_temporaries(job.folder)
-    count = runners.workers(config, plan.text_estimate)
     print(
         f"reading {plan.files:,} files, {plan.size / 1e6:,.1f} MB, into {config.num_groups:,} train groups x "
         f"{config.dupe_factor} copies and {job.num_eval_groups:,} eval groups, {count} workers",
@@ -161,10 +162,10 @@ def _run(job: Job, plan: Plan, state: dict[str, Any], extra: list[str]) -> None:
     begin = time.perf_counter()
     launch.launch(
         lambda pipeline: transforms.prepare(pipeline, plan.splits, SplitStage(job), GroupStage(job), ManifestStage(job)),
-        config,
-        extra,
-        count,
+        options,
         lambda: _progress(job, plan),
+        config.progress,
+        "" if filesystem.is_remote(job.folder) else job.work("workers.log"),
     )
     if not filesystem.exists(job.path(MANIFEST)):
         print(f"submitted to {config.runner}; the pipeline itself writes {job.path(MANIFEST)} when it is done")

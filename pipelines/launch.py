@@ -4,19 +4,20 @@ FnApiRunner blocks and says nothing until it is done. So the pipeline runs in a 
 finished on disk, and is there for Ctrl-C.
 """
 
+import contextlib
+import os
 import re
 import signal
+import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
 import psutil
+from apache_beam.options.pipeline_options import PipelineOptions
 from tqdm import tqdm
 
-from pipelines.config import RunOptions
-from pipelines.runners import pipeline_options
 from pipelines.schema import UserError
 
 _POLL_SECONDS = 0.2
@@ -53,29 +54,33 @@ def kill_children() -> None:
             continue
 
 
-class _Bar:
-    """A tqdm bar per stage: time left and rate within the stage."""
+class _Bars:
+    """A tqdm bar per stage: done, rate and time left within the stage. A stage is done when a later one is shown."""
 
     def __init__(self, shown: bool) -> None:
-        self._shown, self._bar, self._stage = shown, None, ""
+        self._shown, self._bars = shown, {}
 
-    def show(self, progress: Progress) -> None:
-        if progress.stage != self._stage:
-            self.close()
-            self._stage = progress.stage
-            self._bar = tqdm(
-                total=progress.total,
-                unit=progress.unit,
-                unit_scale=progress.unit == "B",
-                desc=progress.stage,
-                disable=None if self._shown else True,
-                leave=True,
-            )
-        self._bar.update(progress.done - self._bar.n)
+    def show(self, stages: list[Progress]) -> None:
+        for number, progress in enumerate(stages):
+            if progress.stage not in self._bars:
+                self._bars[progress.stage] = tqdm(
+                    total=progress.total,
+                    unit=progress.unit,
+                    unit_scale=progress.unit == "B",
+                    desc=progress.stage,
+                    disable=None if self._shown else True,
+                    file=sys.stderr,
+                )
+            bar = self._bars[progress.stage]
+            if not bar.disable:
+                bar.update(progress.done - bar.n)
+                bar.refresh()
+            if number < len(stages) - 1:
+                bar.close()
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        for bar in self._bars.values():
+            bar.close()
 
 
 def _run(pipeline: beam.Pipeline, failures: list[BaseException]) -> None:
@@ -87,43 +92,59 @@ def _run(pipeline: beam.Pipeline, failures: list[BaseException]) -> None:
         failures.append(error)
 
 
+@contextlib.contextmanager
+def _workers_log(path: str) -> Iterator[None]:
+    """Sends what worker processes print to a file: Beam's harness logs every step of its life to standard error.
+
+    They inherit file descriptor 2, so it is turned aside, and this process goes on writing to what it was.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    ours, before = os.dup(2), sys.stderr
+    if before is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
+        os.close(log)
+        sys.stderr = before
+
+
 def launch(
     build: Callable[[beam.Pipeline], object],
-    config: RunOptions,
-    extra: list[str],
-    count: int,
+    options: PipelineOptions,
     progress: Callable[[], list[Progress]],
+    show: bool,
+    log: str = "",
 ) -> None:
     """Builds and runs a pipeline to its end.
 
     Args:
         build: applies the transforms.
-        extra: the runner's own options.
-        count: worker processes for a local run.
         progress: the stages so far, the last of them running; called a few times a second.
+        show: whether to draw them.
+        log: a local file for what worker processes print; empty: they print to standard error.
     Raises UserError, also for one raised in a worker; KeyboardInterrupt after the workers are gone; anything else as it is.
     """
-    options = pipeline_options(config, extra, count)
-    try:
-        pipeline = beam.Pipeline(options=options)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"the runner {config.runner} can't be used ({str(error).splitlines()[0]}): check --runner") from None
+    pipeline = beam.Pipeline(options=options)
     build(pipeline)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(pipeline, failures), daemon=True)
-    bar = _Bar(config.progress)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
-            for stage in progress():
-                bar.show(stage)
-    except KeyboardInterrupt:
-        kill_children()
-        raise
-    finally:
-        bar.close()
+    bars = _Bars(show)
+    with _workers_log(log) if log else contextlib.nullcontext():
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_POLL_SECONDS)
+                bars.show(progress())
+        except KeyboardInterrupt:
+            kill_children()
+            raise
+        finally:
+            bars.close()
     if failures:
         kill_children()
-        time.sleep(0)  # let a dying worker's last words pass before ours
         raise _user_error(failures[0]) or failures[0] from None

@@ -7,11 +7,13 @@ of a configuration that decides a dataset's bytes.
 import argparse
 import dataclasses
 import difflib
+import math
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 
+from pipelines import filesystem
 from pipelines.schema import UserError
 
 C = TypeVar("C")
@@ -64,6 +66,9 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             )
 
 
+_KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
+
+
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
     kind, meta = _type_of(field), field.metadata
     if kind is bool:
@@ -71,13 +76,18 @@ def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
             raise UserError(f"{where} is {value!r}: give true or false")
         return value
     if kind is tuple:
-        return tuple(value) if isinstance(value, list | tuple) else (str(value),)
+        values = value if isinstance(value, list | tuple) else (value,)
+        if not all(isinstance(item, str) for item in values):
+            raise UserError(f"{where} is {value!r}: give a text in quotes, or a list of them")
+        return tuple(values)
     try:
-        if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
+        if isinstance(value, bool | list | dict | None) or (kind is int and isinstance(value, float) and value != int(value)):
             raise ValueError
         value = kind(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where} is {value!r}: give {'a whole number' if kind is int else 'a number'}") from None
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where} is {value!r}: give {_KINDS[kind]}") from None
     if meta["choices"] and value not in meta["choices"]:
         raise UserError(f"{where} is {value!r}: give one of {', '.join(meta['choices'])}")
     low, high = meta["low"], meta["high"]
@@ -125,7 +135,7 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     if hasattr(resolved, "validate"):
         resolved.validate()
     if arguments.save_config:
-        Path(arguments.save_config).write_text(to_yaml(resolved), "utf-8")
+        filesystem.write_bytes(arguments.save_config, to_yaml(resolved).encode())
     return resolved
 
 

@@ -3,7 +3,8 @@
 import argparse
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from pipelines.config import RunOptions
@@ -36,46 +37,64 @@ def _local(config: RunOptions, count: int) -> list[str]:
     return ["--direct_running_mode=multi_processing", f"--direct_num_workers={count}"]
 
 
-# Runners that our own options say something to; any other takes its own options alone.
-RUNNERS: dict[str, Callable[[RunOptions, int], list[str]]] = {"FnApiRunner": _local}
+@dataclass(frozen=True)
+class Runner:
+    """A runner that we know more of than Beam: its class's full name, and the options that our settings become.
+
+    one_machine: all its workers see this machine's disk, so that the `files` shuffle can be used.
+    """
+
+    path: str
+    flags: Callable[[RunOptions, int], list[str]] = lambda config, count: []
+    one_machine: bool = False
+
+
+RUNNERS: dict[str, Runner] = {
+    "FnApiRunner": Runner("apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner", _local, one_machine=True),
+    "DaskRunner": Runner("apache_beam.runners.dask.dask_runner.DaskRunner"),
+}
 
 
 def _beam_parser() -> argparse.ArgumentParser:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # "resolve": where two of Beam's classes share an option, both go on to add their others.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     pending = [PipelineOptions]
     while pending:
         for options in pending.pop().__subclasses__():
             pending.append(options)
             if "_add_argparse_args" in options.__dict__:
-                try:
-                    options._add_argparse_args(parser)
-                except argparse.ArgumentError:  # two of Beam's classes share an option
-                    continue
+                options._add_argparse_args(parser)
     return parser
 
 
-def check_options(extra: list[str]) -> None:
-    """Raises UserError for an option that Beam doesn't know: it would ignore it in silence."""
+def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
+    """Raises UserError for an option that Beam doesn't know: it would ignore it in silence. `ours`: to suggest, too."""
     parser = _beam_parser()
     try:
         _, unknown = parser.parse_known_args(extra)
     except SystemExit:
         raise UserError(f"{' '.join(extra)}: not what Beam takes for these options: see Beam's documentation") from None
-    known = [name for action in parser._actions for name in action.option_strings]
+    known = [*ours, *(name for action in parser._actions for name in action.option_strings)]
     if unknown:
         raise UserError(
             f"unknown option {unknown[0]}: neither clozemill nor Beam has it"
-            f"{suggest(unknown[0].split('=')[0], known)}; see clozemill prepare --help"
+            f"{suggest(unknown[0].split('=')[0], known)}; see --help"
         )
 
 
 def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "PipelineOptions":
-    """Beam's options for a run. Raises UserError for options nobody knows."""
+    """Beam's options for a run. Raises UserError for a runner or options nobody knows."""
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import create_runner
 
-    check_options(extra)
+    runner = RUNNERS.get(config.runner, Runner(config.runner))
+    try:
+        create_runner(runner.path)  # imports the runner's module, which registers the options of its own
+    except (ValueError, ImportError, AttributeError) as error:
+        why = str(error).splitlines()[0].split(" or the fully")[0]
+        raise UserError(f"--runner {config.runner} can't be used ({why}): check the name, or install its extra") from None
+    check_options(extra, ["--" + field.name.replace("_", "-") for field in fields(config)])
     logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
-    flags = [f"--runner={config.runner}", *RUNNERS.get(config.runner, lambda *_: [])(config, count)]
-    return PipelineOptions([*flags, *extra], save_main_session=False)
+    return PipelineOptions([f"--runner={runner.path}", *runner.flags(config, count), *extra], save_main_session=False)

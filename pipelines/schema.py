@@ -3,6 +3,7 @@
 Nothing here imports Beam, TensorFlow or pyarrow, so that the trainer can share it.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 FORMAT_VERSION = 1
@@ -67,6 +68,11 @@ class Split:
     end: int
     size: int  # bytes on disk that this split stands for, for progress and rates
     stamp: str = ""  # size and modification time of the file, to tell a changed input from the same one
+
+
+def split_id(split: Split) -> str:
+    """A name for a split that changes when its file does."""
+    return hashlib.blake2b(repr(split).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> str:

@@ -20,7 +20,7 @@ from pipelines.examples import ExampleSettings, Shard, Stages, mill
 from pipelines.groups import Group
 from pipelines.options import identity
 from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
-from pipelines.schema import MANIFEST, VOCAB, WORK, Split, UserError, shard_name
+from pipelines.schema import MANIFEST, VOCAB, WORK, Split, UserError, shard_name, split_id
 from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
 from pipelines.wordpiece import Vocabulary, WordPiece
 
@@ -59,11 +59,6 @@ class Job:
 def load_vocabulary(data: bytes) -> Vocabulary:
     """The vocabulary, parsed once per process."""
     return Vocabulary.from_bytes(data, VOCAB)
-
-
-def split_id(split: Split) -> str:
-    """A name for a split that changes when its file does."""
-    return hashlib.blake2b(repr(split).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 @dataclass

@@ -11,9 +11,9 @@ from dataclasses import asdict
 
 import apache_beam as beam
 
-from pipelines import vocabulary
+from pipelines import filesystem, vocabulary
 from pipelines.config import VocabConfig
-from pipelines.schema import Split
+from pipelines.schema import Split, split_id
 from pipelines.stages import GroupStage, ManifestStage, SplitStage
 
 # The types of the edges, spelled with typing-compatible builtins: Beam picks its coders by them.
@@ -69,12 +69,16 @@ def prepare(
 
 
 class _CountWords(beam.DoFn):
-    def __init__(self, config: VocabConfig) -> None:
-        self._config = config
+    """`marks`: a folder in which each split that is done leaves a file, for the progress bar; or empty."""
+
+    def __init__(self, config: VocabConfig, marks: str) -> None:
+        self._config, self._marks = config, marks
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Row]:
         for split in _splits(element):
             yield from vocabulary.count_split(split, self._config)
+            if self._marks:
+                filesystem.write_bytes(filesystem.join(self._marks, f"{split_id(split)}.json"), b"")
 
 
 class _MergeCounts(beam.CombineFn):
@@ -97,14 +101,13 @@ class _MergeCounts(beam.CombineFn):
         return vocabulary.pack(accumulator)
 
 
-def learn_vocabulary(
-    pipeline: beam.Pipeline, splits: list[Split], config: VocabConfig, finish: vocabulary.VocabStage
-) -> beam.PCollection:
+def learn_vocabulary(pipeline: beam.Pipeline, splits: list[Split], config: VocabConfig, marks: str) -> beam.PCollection:
     """The whole of `vocab`: counts per bucket of words, rare words dropped, all under one key, the library, the file."""
+    finish = vocabulary.VocabStage(config)
     return (
         pipeline
         | _Spread(splits)
-        | "Count words" >> beam.ParDo(_CountWords(config)).with_output_types(Row)
+        | "Count words" >> beam.ParDo(_CountWords(config, marks)).with_output_types(Row)
         | "Add up counts" >> beam.CombinePerKey(_MergeCounts()).with_output_types(Row)
         | "Drop rare words" >> beam.MapTuple(finish.drop_rare).with_output_types(Row)
         | "Gather counts" >> beam.GroupByKey()

@@ -149,7 +149,8 @@ def _shares(
         for name, expected in shares.items():
             share, bound = counts[f"masked_as_{name}"] / masked, checks.binomial_bound(expected, independent)
             if abs(share - expected) > bound:
-                yield f"{where}: {100 * share:.2f} % of masked positions are {name}, not {100 * expected:.2f} +- {100 * bound:.2f} %"
+                interval = f"{100 * expected:.2f} +- {100 * bound:.2f} %"
+                yield f"{where}: {100 * share:.2f} % of masked positions are {name}, not {interval}"
     count, pairs = counts.get("examples", 0), contract["config"]["pairs"]
     if pairs == "single" or not count:
         return
@@ -157,7 +158,8 @@ def _shares(
     highest = max(0.5, told["forced_random"] / count) + bound
     lowest = 0.5 - bound if not told["chunks_dropped"] or pairs == "sop" else 0.0
     if not lowest <= share <= highest:
-        yield f"{where}: {100 * share:.2f} % of next_sentence_labels are 1, not within {100 * lowest:.2f} to {100 * highest:.2f} %"
+        interval = f"{100 * lowest:.2f} to {100 * highest:.2f} %"
+        yield f"{where}: {100 * share:.2f} % of next_sentence_labels are 1, not within {interval}"
 
 
 class _Task:

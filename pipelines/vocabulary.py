@@ -115,7 +115,7 @@ def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int) -> 
     words = (((word + " ") * max(1, round(count / scale))) for word, count in counts if known.issuperset(word))
     tokenizer.train_from_iterator(words, trainer)
     ids = tokenizer.get_vocab()
-    tokens = fixed + sorted((token for token in ids if token not in set(fixed)), key=lambda token: ids[token])
+    tokens = fixed + sorted(ids.keys() - set(fixed), key=lambda token: ids[token])
     if len(tokens) < vocab_size:
         raise UserError(
             f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}: give "

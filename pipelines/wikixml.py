@@ -61,7 +61,7 @@ class _Handler:
             ("page", "ns"): "namespace",
             ("page", "id"): "page_id",
             ("page", "revision", "text"): "text",
-        }.get(tuple(self.path))
+        }.get(tuple(self.path[:4]))  # no more than four, so that deep nesting costs no more than its bytes
         if field:
             setattr(self.page, field, "".join(self.pieces))
         self.path.pop()
