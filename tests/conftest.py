@@ -1,0 +1,35 @@
+"""Fixtures that several test modules share: the demo corpus, a vocabulary learnt from it, and a small dataset."""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import clozemill
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+@pytest.fixture(scope="session")
+def demo_corpus() -> str:
+    """The MediaWiki XML file that comes with the package."""
+    return str(resources.files("pipelines") / "data/demo-corpus.xml")
+
+
+@pytest.fixture(scope="session")
+def demo_vocab(demo_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A vocabulary of 4,000 entries learnt from the demo corpus."""
+    path = str(tmp_path_factory.mktemp("vocab") / "vocab.txt")
+    assert clozemill.main(["vocab", "--input", demo_corpus, "--output", path, "--vocab-size", "4000", "--no-progress"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo corpus as a dataset with provenance: 3 groups, 2 copies. Read it only; copy it to damage it."""
+    folder = tmp_path_factory.mktemp("dataset") / "demo"
+    arguments = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--provenance", "--seed", "7"]
+    assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder),
+                           "--no-progress", *arguments]) == 0  # fmt: skip
+    return folder

@@ -1,0 +1,135 @@
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipelines.cleaning import clean
+from pipelines.sentences import MAX_CHARS, SPLITTERS, lines, split
+
+PIECES = [
+    *"aÉ中Σ.!?…\"'“”‘’«»()[];:,—-1\n 🙂\u0301।。؟",
+    "Mr. ",
+    "e.g. ",
+    "U.S. ",
+    "J. ",
+    ". ",
+    "? ",
+    "” ",
+    "word ",
+    "x" * 300,
+    "p. 3 ",
+]
+RAW = st.one_of(st.lists(st.sampled_from(PIECES), max_size=60).map("".join), st.text(max_size=60))
+
+
+def cut(text: str, splitter: str = "sentencex", language: str = "en") -> list[str]:
+    return [text[low:high] for low, high in split(text, splitter, language)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One is here. Two is there! Is three? Yes.", ["One is here.", "Two is there!", "Is three?", "Yes."]),
+        (
+            "Dr. Smith met Mrs. Jones at 3.30 p.m. today. They left.",
+            ["Dr. Smith met Mrs. Jones at 3.30 p.m. today.", "They left."],
+        ),
+        ("See e.g. the U.S. and J. R. R. Tolkien. It ends.", ["See e.g. the U.S. and J. R. R. Tolkien.", "It ends."]),
+        ("It costs 3.50 euros. Visit example.org now.", ["It costs 3.50 euros.", "Visit example.org now."]),
+        ("A heading\nA paragraph. And more\nlast", ["A heading", "A paragraph.", "And more", "last"]),
+        ("no end", ["no end"]),
+        ("", []),
+    ],
+)
+def test_literal(text: str, sentences: list[str]) -> None:
+    assert cut(text) == sentences
+
+
+def test_every_splitter() -> None:
+    text = "One is here. Two is there.\nThree."
+    expected = {"sentencex": ["One is here.", "Two is there.", "Three."], "none": ["One is here. Two is there.", "Three."]}
+    assert {name: cut(text, name) for name in SPLITTERS} == expected
+
+
+def test_languages() -> None:
+    assert cut("Das ist z.B. gut. Ja.", language="de") == ["Das ist z.B. gut.", "Ja."]
+    assert cut("これは本です。はい。", language="ja") == ["これは本です。", "はい。"]
+    assert cut("One is here. Two.", language="xx") == ["One is here.", "Two."]  # unknown: general rules
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh", "ar", "xx"])
+@pytest.mark.parametrize("splitter", SPLITTERS)
+@given(raw=RAW)
+@settings(max_examples=100, deadline=None)
+@example(raw="")
+@example(raw="x" * (3 * MAX_CHARS))
+@example(raw=("“" + "It went on and on. " * 200 + "”") * 3)
+@example(raw=". " * 2 * MAX_CHARS)
+@example(raw="." * 2 * MAX_CHARS + " a")
+@example(raw="é" * (MAX_CHARS - 1) + " b")
+def test_spans_cover_all_text_in_order(raw: str, splitter: str, language: str) -> None:
+    text = clean(raw)
+    spans = split(text, splitter, language)
+    covered, end = [], 0
+    for low, high in spans:
+        assert end <= low < high <= len(text)
+        assert text[end:low].strip() == ""
+        assert text[low:high] == text[low:high].strip()
+        assert "\n" not in text[low:high]
+        assert high - low <= MAX_CHARS
+        covered.append(text[low:high])
+        end = high
+    assert text[end:].strip() == ""
+    assert "".join("".join(covered).split()) == "".join(text.split())
+
+
+def test_quoted_speech_is_cut_at_sentences() -> None:
+    speech = "“" + " ".join(f"Sentence number {number} of the speech, as long as most." for number in range(40)) + "”"
+    sentences = cut(f"He rose. {speech} She left.")
+    assert sentences[0] == "He rose." and sentences[-1].endswith("She left.")
+    assert len(sentences) > 3
+    assert all(sentence[-1] in ".”" for sentence in sentences)
+    assert " ".join(sentences) == f"He rose. {speech} She left."
+
+
+@pytest.mark.parametrize(
+    ("unit", "ending"),
+    [
+        ("eleven chars ending here. ", "."),
+        ("only clauses here, ", ","),
+        ("only words here and ", ""),
+        ("Oh no?!” he said then, ", "?!”"),
+    ],
+)
+def test_long_sentences_are_cut_where_it_hurts_least(unit: str, ending: str) -> None:
+    sentences = cut(clean(unit * 100), "none")
+    assert len(sentences) >= 100 * len(unit) // MAX_CHARS
+    assert all(sentence.endswith(ending) for sentence in sentences[:-1])
+    assert all(len(sentence) > MAX_CHARS // 2 for sentence in sentences[:-1])
+    assert " ".join(sentences) == clean(unit * 100)
+
+
+def test_words_without_end_are_cut_at_the_limit() -> None:
+    assert [len(sentence) for sentence in cut("x" * (2 * MAX_CHARS + 7), "none")] == [MAX_CHARS, MAX_CHARS, 7]
+    assert [len(sentence) for sentence in cut("x" * MAX_CHARS, "none")] == [MAX_CHARS]
+
+
+@pytest.mark.parametrize("unit", [".", "“a.", "He said “hello. And so on. ", "...  ", "' ", "(", "a b. ", ".” "])
+def test_a_megabyte_in_one_paragraph(unit: str) -> None:
+    """Takes up to a second or two each; in quadratic time it takes minutes."""
+    text, begin = clean(unit * (500_000 // len(unit))), time.process_time()
+    assert len(split(text, "sentencex")) > len(text) // MAX_CHARS // 2
+    assert time.process_time() - begin < 15
+
+
+def test_long_paragraphs_lose_no_sentence() -> None:
+    """Left alone, sentencex finds fewer sentences the longer the paragraph."""
+    unit = "“Are you there?” he asked. Nobody said “yes to that. It was late; the lamp had gone out. "
+    assert len(cut(unit * 2000)) > 0.95 * 20 * len(cut(unit * 100))
+
+
+def test_lines_are_taken_as_they_are() -> None:
+    text = "One. Two.\n" + "x" * 1000 + "\nthree"
+    assert [text[low:high] for low, high in lines(text)] == text.split("\n")
+    assert lines("") == []

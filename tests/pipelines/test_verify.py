@@ -1,0 +1,169 @@
+"""verify finds what is planted: damage to bytes, to records, to dataset.json, to the split, to the proportions."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import clozemill
+from pipelines import features, manifest, tfrecord, verify
+from pipelines.config import VerifyConfig
+from pipelines.features import Columns
+from pipelines.wordpiece import Vocabulary
+
+SHARD = "train/copy-00/examples-00000-of-00003.tfrecord"
+
+
+@pytest.fixture
+def dataset(demo_dataset: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(demo_dataset, tmp_path / "d"))
+
+
+def found(folder: Path) -> list[str]:
+    return list(verify.violations(VerifyConfig(dataset=str(folder), progress=False)))
+
+
+def vocabulary(folder: Path) -> Vocabulary:
+    return Vocabulary.from_bytes((folder / "vocab.txt").read_bytes(), "vocab.txt")
+
+
+def rewrite(folder: Path, change: Callable[[Columns], None], name: str = SHARD) -> None:
+    """Changes a shard's columns and makes frames, digests and dataset.json agree with it."""
+    path = folder / name
+    columns = features.decode(list(tfrecord.read(path.read_bytes())), 128, 20)
+    change(columns)
+    path.write_bytes(features.encode(columns).tobytes())
+    sign(folder)
+
+
+def sign(folder: Path) -> None:
+    contract = json.loads((folder / "dataset.json").read_text())
+    for shard in contract["shards"]:
+        shard["sha256"] = hashlib.sha256((folder / shard["name"]).read_bytes()).hexdigest()
+    contract["digest"] = manifest.dataset_digest(contract["shards"])
+    (folder / "dataset.json").write_bytes(manifest.dumps(contract))
+
+
+def test_a_sound_dataset_passes(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(["verify", str(demo_dataset), "--no-progress"]) == 0
+    assert "whole and consistent" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("masking", ["subword", "whole_word", "span"])
+@pytest.mark.parametrize("pairs", ["nsp", "sop", "single"])
+def test_every_policy_passes(tmp_path: Path, demo_corpus: str, demo_vocab: str, pairs: str, masking: str) -> None:
+    arguments = ["--pairs", pairs, "--masking", masking, "--dupe-factor", "2", "--seed", "3", "--max-seq-length", "64"]
+    arguments += ["--max-predictions", "10", "--num-groups", "2", "--no-progress", "--output", str(tmp_path / "d")]
+    assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, *arguments]) == 0
+    assert found(tmp_path / "d") == []
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [0, 9, 40, 700, -1])
+def test_one_flipped_bit(dataset: Path, at: int) -> None:
+    flip(dataset / SHARD, at)
+    lines = found(dataset)
+    assert any(SHARD in line and "SHA-256" in line for line in lines)
+    assert any(SHARD in line and "record" in line and "CRC" in line for line in lines)
+    assert clozemill.main(["verify", str(dataset), "--no-progress"]) == 1
+
+
+def test_a_missing_a_truncated_and_a_foreign_shard(dataset: Path) -> None:
+    (dataset / SHARD).unlink()
+    other = dataset / SHARD.replace("00000", "00001")
+    other.write_bytes(other.read_bytes()[:-5])
+    (dataset / SHARD.replace("00000", "00002")).write_bytes(b"not a TFRecord at all")
+    lines = "\n".join(found(dataset))
+    assert "is missing" in lines and "ends within it" in lines and "record 0" in lines
+
+
+def _at(columns: Columns, row: int = 3) -> int:
+    """The first position of a record that is neither special nor masked."""
+    taken = set(columns.masked_lm_positions[row].tolist())
+    return next(place for place in range(1, 40) if place not in taken)
+
+
+BREAKS: dict[str, tuple[Callable[[Columns, Vocabulary], None], str]] = {
+    "id beyond the vocabulary": (lambda c, v: c.input_ids.__setitem__((3, 5), len(v)), "outside the vocabulary"),
+    "unsorted positions": (lambda c, v: c.masked_lm_positions.__setitem__((3, [0, 1]), c.masked_lm_positions[3, [1, 0]]),
+                           "not sorted and unique"),
+    "a position twice": (lambda c, v: c.masked_lm_positions.__setitem__((3, 1), c.masked_lm_positions[3, 0]),
+                         "not sorted and unique"),
+    "a masked [CLS]": (lambda c, v: c.masked_lm_positions.__setitem__((3, 0), 0), "special token is masked"),
+    "a special original": (lambda c, v: c.masked_lm_ids.__setitem__((3, 0), v.sep_id), "special token is masked"),
+    "a mask on padding": (lambda c, v: (c.masked_lm_positions.__setitem__((slice(None), -1), 127),
+                                        c.masked_lm_weights.__setitem__((slice(None), -1), 1)), "padding"),
+    "[MASK] unasked": (lambda c, v: c.input_ids.__setitem__((3, _at(c)), v.mask_id), "nothing is to be predicted"),
+    "no [CLS]": (lambda c, v: c.input_ids.__setitem__((3, 0), 50), "not [CLS]"),
+    "a third [SEP]": (lambda c, v: c.input_ids.__setitem__((3, _at(c)), v.sep_id), "2 [SEP]"),
+    "hole in the mask": (lambda c, v: c.input_mask.__setitem__((3, 4), 0), "ones followed by zeros"),
+    "segment of padding": (lambda c, v: c.segment_ids.__setitem__((slice(None), 127), 1), "segment_ids"),
+    "segments swapped": (lambda c, v: c.segment_ids.__setitem__((3, 1), 1), "segment_ids"),
+    "a label of 2": (lambda c, v: c.next_sentence_labels.__setitem__(3, 2), "next_sentence_labels"),
+    "a weight of 0.5": (lambda c, v: c.masked_lm_weights.__setitem__((3, 0), 0.5), "neither 0 nor 1"),
+    "too few masks": (lambda c, v: (c.masked_lm_weights.__setitem__((3, slice(1, None)), 0),
+                                    c.masked_lm_positions.__setitem__((3, slice(1, None)), 0),
+                                    c.masked_lm_ids.__setitem__((3, slice(1, None)), 0)), "another number of masked"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_broken_rule_is_named_with_its_record(dataset: Path, name: str) -> None:
+    change, message = BREAKS[name]
+    rewrite(dataset, lambda columns: change(columns, vocabulary(dataset)))
+    lines = [line for line in found(dataset) if message in line]
+    assert lines and SHARD in lines[0] and "record " in lines[0]
+
+
+def test_skewed_masks_and_labels(dataset: Path) -> None:
+    """Every position [MASK], every label 1: valid records, wrong proportions; and the counts differ from dataset.json's."""
+    mask_id = vocabulary(dataset).mask_id
+
+    def skew(columns: Columns) -> None:
+        row, slot = np.nonzero(columns.masked_lm_weights)
+        columns.input_ids[row, columns.masked_lm_positions[row, slot]] = mask_id
+        columns.next_sentence_labels[:] = 1
+
+    for shard in sorted((dataset / "train/copy-00").glob("*.tfrecord")):
+        rewrite(dataset, skew, str(shard.relative_to(dataset)))
+    lines = "\n".join(found(dataset))
+    assert "of masked positions are mask" in lines and "of next_sentence_labels are 1" in lines
+    assert "dataset.json says labels_random" in lines
+
+
+def test_an_eval_document_in_train(dataset: Path) -> None:
+    train, evaluation = dataset / "documents/train-00000.parquet", dataset / "documents/eval-00000.parquet"
+    pq.write_table(pq.read_table(evaluation), train)
+    lines = "\n".join(found(dataset))
+    assert "belongs to group 3, not to train group 0" in lines and "stands in" in lines
+
+
+def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
+    contract = json.loads((dataset / "dataset.json").read_text())
+    contract["shards"][0]["examples"] += 1
+    contract["shards"][1]["sha256"] = "0" * 64
+    (dataset / "dataset.json").write_text(json.dumps(contract))
+    tokens = (dataset / "vocab.txt").read_text().replace("\nthe\n", "\nteh\n")
+    (dataset / "vocab.txt").write_text(tokens)
+    lines = "\n".join(found(dataset))
+    assert "digest is not that of the shards" in lines and "its shards" in lines and "vocab.txt: its SHA-256" in lines
+
+
+def test_no_dataset_and_too_many_violations(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(["verify", str(tmp_path), "--no-progress"]) == 2
+    assert "holds no dataset.json" in capsys.readouterr().err
+    rewrite(dataset, lambda columns: columns.input_ids.__setitem__((slice(None), 0), 50))
+    (dataset / SHARD.replace("00000", "00001")).unlink()
+    assert clozemill.main(["verify", str(dataset), "--no-progress", "--max-lines", "1"]) == 1
+    assert len(capsys.readouterr().out.strip().split("\n")) == 2

@@ -1,0 +1,435 @@
+"""Bad input, end to end: each is one sentence and exit code 2, or a counted reject; never a traceback, nothing half-written."""
+
+import bz2
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+import clozemill
+from pipelines import filesystem
+from tests import corpora
+
+DOCUMENTS = corpora.texts(30)
+SMALL = ["--max-seq-length", "32", "--max-predictions", "5", "--dupe-factor", "1", "--in-memory", "--no-progress"]
+
+
+@dataclass
+class Outcome:
+    """What a run of the command came to."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    def refused(self, *parts: str) -> None:
+        """Exit code 2, one sentence with these parts, nothing half-written."""
+        assert self.code == 2, self.err
+        assert len(self.err.splitlines()) == 1, self.err
+        assert self.err.startswith("clozemill: ")
+        for part in parts:
+            assert part in self.err
+        assert not (self.folder / "dataset.json").exists()
+        self.clean()
+
+    def clean(self) -> None:
+        assert "Traceback" not in self.err + self.out
+        assert not list(self.folder.rglob("*.tmp-*")) if self.folder.is_dir() else True
+
+    def manifest(self) -> dict:
+        assert (self.code, self.err) == (0, "")
+        self.clean()
+        return json.loads((self.folder / "dataset.json").read_text())
+
+    def rejected(self, reason: str, count: int, source: str = "") -> None:
+        """Exit code 0, and so many records dropped for this reason; each is in rejects/ with its source."""
+        documents = self.manifest()["documents"]
+        assert documents["dropped"].get(reason) == count
+        assert documents["kept"] == documents["read"] - sum(documents["dropped"].values()) + documents["dropped"].get(
+            "empty_file", 0
+        )
+        lines = [json.loads(line) for path in self.folder.glob("rejects/*.jsonl") for line in path.open()]
+        assert sum(line["reason"] == reason and source in line["source"] for line in lines) == count
+
+
+@pytest.fixture
+def bench(tmp_path, capsys):
+    """A function that writes the input and runs `prepare` on it."""
+    corpora.write_vocabulary(tmp_path / "vocab.txt")
+
+    def run(name: str, data: bytes | None, *flags: str, output: str = "out") -> Outcome:
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        argv = ["prepare", "--input", str(tmp_path / name), "--vocab", str(tmp_path / "vocab.txt")]
+        return call([*argv, "--output", str(tmp_path / output), *SMALL, *flags], tmp_path / output, capsys)
+
+    run.folder, run.capsys = tmp_path, capsys
+    return run
+
+
+def call(argv: list[str], folder: Path, capsys) -> Outcome:
+    capsys.readouterr()
+    try:
+        code = clozemill.main(argv)
+    except SystemExit as stop:  # argparse's own way out
+        code = stop.code
+    return Outcome(code, *capsys.readouterr(), folder)
+
+
+JSONL = corpora.jsonl(DOCUMENTS)
+
+
+# Damaged files
+
+DAMAGED = {
+    "a.jsonl.bz2": (bz2.compress(JSONL)[:-30], "is not a whole bz2 file (it ends in the middle of the stream"),
+    "a.jsonl.gz": (gzip.compress(JSONL)[:-30], "is not a whole gzip file (it ends in the middle"),
+    "a.jsonl.zst": (zstandard.ZstdCompressor().compress(JSONL)[:-30], "is not a whole zstd file (it ends in the middle"),
+    "b.jsonl.bz2": (JSONL, "is not a whole bz2 file (byte 0 on: Invalid data stream"),
+    "b.jsonl.gz": (JSONL, "is not a whole gzip file (Error -3"),
+    "b.jsonl.zst": (JSONL, "is not a whole zstd file ("),
+    "c.txt.bz2": (b"", "is not a whole bz2 file (it is empty"),
+    "c.txt.gz": (b"", "is not a whole gzip file (it ends in the middle"),
+    "c.txt.zst": (b"", "is not a whole zstd file (it ends in the middle"),
+    "c.parquet": (b"", "is not a whole Parquet file ("),
+    "d.parquet": (JSONL, "is not a whole Parquet file ("),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files(bench, name):
+    data, why = DAMAGED[name]
+    bench(name, data).refused(str(bench.folder / name), why, "fetch it again or leave it out")
+
+
+def parquet(folder: Path, **columns) -> bytes:
+    pq.write_table(pa.table(columns), folder / "whole.parquet", compression="none", use_dictionary=False)
+    return (folder / "whole.parquet").read_bytes()
+
+
+def test_truncated_and_damaged_parquet(bench):
+    data = parquet(bench.folder, text=DOCUMENTS)
+    bench("a.parquet", data[: len(data) // 2]).refused(
+        "a.parquet is not a whole Parquet file", "fetch it again or leave it out"
+    )
+    # The footer is whole, the header of the column's page is not.
+    bench("b.parquet", data[:4] + b"\xff" * 40 + data[44:]).refused("b.parquet is not a whole Parquet file")
+
+
+def test_parquet_without_text(bench):
+    data = parquet(bench.folder, body=DOCUMENTS)
+    bench("a.parquet", data).refused("a.parquet has no column 'text' (it has ['body']): see --text-field")
+    data = parquet(bench.folder, text=[None, *DOCUMENTS])
+    outcome = bench("b.parquet", data, "--max-reject-rate", "0.1", output="out2")
+    outcome.rejected("field_is_no_text", 1, "b.parquet, row group 0, row 0")
+
+
+def test_parquet_without_rows(bench):
+    data = parquet(bench.folder, text=pa.array([], pa.string()))
+    bench("a.parquet", data).refused("the input holds no document to keep")
+
+
+# Defective records
+
+LINES = {
+    "malformed_json": [b'{"text": "cut', b"not JSON", b"[" * 100_000, b'{"text": "\x00"}', b"\x00\x00"],
+    "invalid_utf8": [b'{"text": "Caf\xe9"}'],
+    "missing_field": [b'{"body": "The old bridge."}', b"{}"],
+    "field_is_no_text": [b'{"text": null}', b'{"text": 7}', b'{"text": {"a": [1]}}'],
+    "not_an_object": [b"null", b'"text"', b"[1]"],
+    "no_token": [b'{"text": ""}', b'{"text": " \\u0000\\ud800\\n"}'],
+}
+
+
+@pytest.mark.parametrize("reason", LINES)
+def test_defective_lines_are_counted_and_kept(bench, reason):
+    lines = LINES[reason]
+    outcome = bench("a.jsonl", b"\n".join([*lines, JSONL]), "--max-reject-rate", "0.5")
+    outcome.rejected(reason, len(lines), f"{bench.folder}/a.jsonl, line ")
+    assert outcome.manifest()["documents"]["defective"] == (0 if reason == "no_token" else len(lines))
+
+
+def test_nul_bytes_and_invalid_utf8_in_text(bench):
+    documents = corpora.bert(DOCUMENTS).split(b"\n\n")
+    documents[3] = documents[3][:9] + b"\xff" + documents[3][9:]
+    documents[5] = documents[5][:9] + b"\x00\x00" + documents[5][9:]
+    outcome = bench("a.txt", b"\n\n".join(documents), "--max-reject-rate", "0.1")
+    outcome.rejected("invalid_utf8", 1, "a.txt, line ")
+    assert outcome.manifest()["documents"]["kept"] == 29
+
+
+def test_a_malformed_page_and_a_cut_dump(bench):
+    data = corpora.dump(DOCUMENTS)
+    bench("a.xml", data.replace(b"<title>Title 3</title>", b"<title>Title 3</titel>"), "--max-reject-rate", "0.1").rejected(
+        "malformed_xml", 1, "a.xml"
+    )
+    bench("b.xml", data[: data.rindex(b"</text>")], "--max-reject-rate", "0.1", output="out2").rejected(
+        "malformed_xml", 1, "b.xml"
+    )
+
+
+def test_too_many_rejects(bench):
+    outcome = bench("a.jsonl", b"{\n" + JSONL)
+    outcome.refused(
+        "1 of 31 records are defective, more than --max-reject-rate 0.01",
+        f"{bench.folder}/a.jsonl, line 1: malformed_json",
+        "mend or raise it",
+    )
+    assert list(outcome.folder.glob("rejects/*.jsonl"))
+    # The limit is no part of what is written: the same command goes on with a higher one.
+    bench("a.jsonl", None, "--max-reject-rate", "0.05").rejected("malformed_json", 1)
+
+
+def test_an_entity_bomb(bench):
+    bomb = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>' + corpora.dump(DOCUMENTS)
+    bench("a.xml", bomb).refused(f"{bench.folder}/a.xml declares a document type or entities")
+    bench("b.xml", b"<html></html>", output="out2").refused("b.xml is not a MediaWiki XML dump", "give another --format")
+
+
+# Too little
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.xml", "a.jsonl.gz"])
+def test_nothing_but_an_empty_file(bench, name):
+    data = gzip.compress(b"") if name.endswith("gz") else b""
+    bench(name, data).refused("the input holds no document to keep (0 records read", "check --input and the filters")
+
+
+def test_an_empty_file_among_others(bench):
+    bench("a.jsonl", JSONL)
+    (bench.folder / "b.jsonl").touch()
+    bench("*.jsonl", None, output="out2").rejected("empty_file", 1, "b.jsonl")
+
+
+@pytest.mark.parametrize("pairs", ["nsp", "sop", "single"])
+def test_a_corpus_of_one_document(bench, pairs):
+    manifest = bench("a.jsonl", corpora.jsonl(corpora.texts(1, length=40)), "--pairs", pairs, "--eval-fraction", "0").manifest()
+    assert manifest["documents"]["kept"] == 1
+
+
+def test_a_corpus_of_one_sentence(bench):
+    outcome = bench("a.jsonl", b'{"text": "The old bridge."}', "--eval-fraction", "0")
+    outcome.refused("no training example could be built from 1 documents", "give more text")
+
+
+def test_all_documents_filtered(bench):
+    outcome = bench("a.jsonl", JSONL, "--min-chars", "1000000")
+    outcome.refused("the input holds no document to keep (30 records read: 30 too_few_chars)")
+
+
+# Vocabularies
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ([token for token in corpora.tokens() if token != "[MASK]"], "vocab.txt lacks [MASK]: add"),
+        ([*corpora.tokens(), "[CLS]"], "vocab.txt, line 121: '[CLS]' stands already at line 3: remove one"),
+        ([*corpora.tokens(), ""], "vocab.txt, line 121: the token is empty"),
+        (["\n"], "vocab.txt, line 1: the token is empty"),
+    ],
+)
+def test_bad_vocabularies(bench, entries, why):
+    corpora.write_vocabulary(bench.folder / "vocab.txt", entries)
+    bench("a.jsonl", JSONL).refused(f"{bench.folder}/{why}")
+
+
+def test_no_vocabulary(bench):
+    (bench.folder / "vocab.txt").write_bytes(b"[PAD]\n\xff")
+    bench("a.jsonl", JSONL).refused("vocab.txt is not UTF-8 (byte 6)")
+    (bench.folder / "vocab.txt").write_bytes(b"")
+    bench("a.jsonl", JSONL).refused("vocab.txt lacks [PAD], [UNK], [CLS], [SEP], [MASK]")
+    (bench.folder / "vocab.txt").unlink()
+    bench("a.jsonl", JSONL).refused("vocab.txt can't be read (No such file or directory)")
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--vocab-size", "20"], ["--vocab-size 20 has no room for the", "raise it or lower --max-alphabet"]),
+        (["--vocab-size", "20000"], ["fewer than --vocab-size 20,000: give --vocab-size", "or more text"]),
+        (["--min-count", "99999"], ["no word occurs 99999 times in the input"]),
+        (["--text-field", "body"], ["30 of 30 records are defective, more than --max-reject-rate 0.01"]),
+        (["--input", "none.jsonl"], ["no file matches none.jsonl"]),
+        (["--output", "FOLDER"], ["FOLDER is a folder: give the name of the file to write"]),
+        (["--output", "FOLDER/a.jsonl/v.txt"], ["FOLDER/a.jsonl/v.txt", "can't be written (Not a directory)"]),
+        (["--vocab", "v.txt"], ["unknown option --vocab"]),
+    ],
+    ids=lambda value: value[0] if value[0].startswith("--") else "",
+)
+def test_learning_a_vocabulary(tmp_path, capsys, flags, parts):
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    flags = [flag.replace("FOLDER", str(tmp_path)) for flag in flags]
+    argv = ["vocab", "--input", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "v.txt"), "--in-memory", *flags]
+    call(argv, tmp_path, capsys).refused(*[part.replace("FOLDER", str(tmp_path)) for part in parts])
+    assert not (tmp_path / "v.txt").exists()
+
+
+def test_learning_a_vocabulary_from_a_damaged_file(tmp_path, capsys):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(JSONL)[:-20])
+    argv = ["vocab", "--input", str(tmp_path / "a.jsonl.gz"), "--output", str(tmp_path / "v.txt"), "--in-memory"]
+    call(argv, tmp_path, capsys).refused(f"{tmp_path}/a.jsonl.gz is not a whole gzip file")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--max-seq-length", "7"], ["--max-seq-length is 7: give a value between 8 and 65536"]),
+        (["--max-seq-length", "x"], ["--max-seq-length is 'x': give a whole number"]),
+        (["--max-predictions", "30"], ["--max-predictions 30 is more than the 29 tokens", "lower it"]),
+        (["--max-prediction", "3"], ["unknown option --max-prediction", "did you mean"]),
+        (["--direct_num_worker=2"], ["unknown option --direct_num_worker", "did you mean --direct_num_workers?"]),
+        (["--bundle-size", "2"], ["unknown option --bundle-size", "--help"]),
+        (["stray"], ["unknown option stray"]),
+        (["--runner", "NoSuchRunner"], ["--runner NoSuchRunner can't be used"]),
+        (["--language", "en", "--min-chars", "-1"], ["--min-chars is -1: give a value at least 0"]),
+    ],
+    ids=lambda value: value[0] if value[0].startswith("--") or value[0] == "stray" else "",
+)
+def test_bad_options(bench, flags, parts):
+    bench("a.jsonl", JSONL, *flags).refused(*parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("max_seq_lenght: 32\n", "unknown option 'max_seq_lenght'; did you mean max_seq_length?"),
+        ("seed: [1]\n", "seed is [1]: give a whole number"),
+        ("- seed\n", "is not a mapping of options to values"),
+        ("seed: {\n", "line 2 is not valid YAML"),
+    ],
+)
+def test_bad_configuration_files(bench, text, why):
+    (bench.folder / "job.yaml").write_text(text)
+    bench("a.jsonl", JSONL, "--config", str(bench.folder / "job.yaml")).refused(f"{bench.folder}/job.yaml", why)
+
+
+def test_missing_options(bench):
+    call(["prepare"], bench.folder / "out", bench.capsys).refused("--input is missing: give files or globs")
+
+
+def test_no_file_matches(bench):
+    bench("none-*.jsonl", None).refused(f"no file matches {bench.folder}/none-*.jsonl: check the path, and quote the glob")
+    (bench.folder / "sub").mkdir()
+    bench("sub", None).refused(f"{bench.folder}/sub is a folder: give files or a glob")
+    bench("a.csv", b"x").refused("a.csv: its name doesn't tell its format: give --format")
+    bench("a.parquet.gz", b"x").refused("a.parquet.gz: a Parquet file compressed once more")
+
+
+def test_remote_files_without_the_extra(bench):
+    try:
+        from apache_beam.io.gcp import gcsfilesystem  # noqa: F401
+    except ImportError:
+        install = "pip install 'clozemill[gcp]'"
+    else:
+        pytest.skip("the extra is installed")
+    argv = ["prepare", "--input", "gs://bucket/*.jsonl", "--vocab", str(bench.folder / "vocab.txt"), *SMALL]
+    call([*argv, "--output", str(bench.folder / "out")], bench.folder / "out", bench.capsys).refused(
+        "gs://bucket/*.jsonl", install
+    )
+    bench("a.jsonl", JSONL, "--output", "gs://bucket/out").refused("gs://bucket/out", install)
+
+
+# Output folders
+
+
+def test_a_finished_dataset_is_left_alone(bench):
+    first = bench("a.jsonl", JSONL)
+    before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    digest = first.manifest()["digest"]
+    again = bench("a.jsonl", None)
+    assert "is whole already; nothing to do" in again.out
+    assert again.manifest()["digest"] == digest
+    assert {path: path.stat().st_mtime_ns for path in again.folder.rglob("*")} == before
+
+
+def left_alone(outcome: Outcome, before: bytes, *parts: str) -> None:
+    assert (outcome.folder / "dataset.json").read_bytes() == before
+    (outcome.folder / "dataset.json").rename(outcome.folder / "kept")
+    outcome.refused(*parts)
+    (outcome.folder / "kept").rename(outcome.folder / "dataset.json")
+
+
+def test_another_run_in_the_same_folder_is_refused(bench):
+    folder = bench("a.jsonl", JSONL).folder
+    before = (folder / "dataset.json").read_bytes()
+    left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was begun with seed = 0, not 8", "another --output")
+    left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} holds a finished dataset made from other input")
+    (bench.folder / "a.jsonl").write_bytes(JSONL)
+    corpora.write_vocabulary(bench.folder / "vocab.txt", corpora.tokens(119))
+    left_alone(bench("a.jsonl", None), before, f"{folder} was begun with another vocabulary")
+
+
+def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench):
+    folder = bench("a.jsonl", b"{\n" + JSONL).folder
+    bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was begun with seed = 0, not 8")
+    bench("a.jsonl", JSONL).refused("the input has changed since", str(folder), "another --output")
+
+
+def test_a_folder_with_other_files_is_refused(bench):
+    (bench.folder / "out").mkdir()
+    (bench.folder / "out" / "thesis.txt").write_text("dear")
+    bench("a.jsonl", JSONL).refused(f"{bench.folder}/out is there and holds other files: give a new folder")
+    assert os.listdir(bench.folder / "out") == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("output", ["vocab.txt", "vocab.txt/child", "vocab.txt/deep/child"])
+def test_an_output_under_a_file(bench, output):
+    bench("a.jsonl", JSONL, output=output).refused(f"{bench.folder}/{output}", "can't be written (Not a directory)")
+
+
+@pytest.mark.parametrize("part", ["state.json", ".spill", ".tfrecord", ".parquet", "dataset.json", "rejects/"])
+def test_a_full_disk(bench, monkeypatch, part):
+    full = [True]
+
+    def fake(path, *arguments, **options):
+        return open("/dev/full" if full[0] and ".tmp-" in path and part in path else path, *arguments, **options)
+
+    monkeypatch.setattr(filesystem, "open", fake, raising=False)
+    flags = ["--max-reject-rate", "0.1"]
+    bench("a.jsonl", b"{\n" + JSONL, *flags).refused(
+        f"{bench.folder}/out/",
+        part,
+        "can't be written (No space left on device): free some space, then run the same command again",
+    )
+    full[0] = False
+    finished = bench("a.jsonl", None, *flags).manifest()
+    assert bench("a.jsonl", None, *flags, output="out2").manifest()["digest"] == finished["digest"]
+
+
+def test_a_disk_that_is_really_full(bench):
+    (bench.folder / "out").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", bench.folder / "out"], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        bench("a.jsonl", corpora.jsonl(corpora.texts(300))).refused("No space left on device): free some space")
+    finally:
+        subprocess.run(["umount", bench.folder / "out"], check=True)
+
+
+# Several processes
+
+
+def test_an_error_in_a_worker_process_is_one_sentence_too(bench):
+    for number in range(4):
+        (bench.folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(JSONL)[: -30 if number == 2 else None])
+    argv = ["-m", "clozemill", "prepare", "--input", f"{bench.folder}/*.jsonl.gz", "--vocab", f"{bench.folder}/vocab.txt"]
+    argv += ["--output", f"{bench.folder}/out", *SMALL, "--num-workers", "2", "--no-in-memory"]
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True)
+    outcome = Outcome(done.returncode, done.stdout, done.stderr, bench.folder / "out")
+    outcome.refused(f"{bench.folder}/2.jsonl.gz is not a whole gzip file (it ends in the middle)", "leave it out")
+    assert re.fullmatch(r"clozemill: [^\n]*\n", done.stderr)

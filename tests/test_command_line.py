@@ -1,0 +1,201 @@
+import argparse
+import dataclasses
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clozemill
+from pipelines import options
+from pipelines.schema import UserError
+
+ROOT = Path(__file__).parents[1]
+
+# Frozen: a flag that goes or changes its name breaks scripts and saved configurations. Adding one means adding it here.
+COMMON = "--config --debug --help --save-config"
+INPUT = "--cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
+RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
+FLAGS = {
+    "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
+    "prepare": f"{COMMON} {INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking "
+    "--max-predictions --max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars "
+    "--min-sentences --num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob "
+    "--shuffle --splitter --vocab",
+    "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
+    "inspect": f"{COMMON} --copy --group --limit --offset --split DATASET",
+    "demo": f"{COMMON} --output --progress --no-progress --seed --vocab-size",
+}
+
+
+def stages() -> dict[str, argparse.ArgumentParser]:
+    return next(action.choices for action in clozemill.parser()._actions if isinstance(action, argparse._SubParsersAction))
+
+
+def test_the_command_line_is_frozen() -> None:
+    found = {
+        name: {flag for action in stage._actions for flag in action.option_strings or [action.dest.upper()]} - {"-h"}
+        for name, stage in stages().items()
+    }
+    assert found == {name: set(flags.split()) for name, flags in FLAGS.items()}
+
+
+def test_the_choices_are_frozen() -> None:
+    found = {}
+    for command in clozemill.COMMANDS.values():
+        for field in dataclasses.fields(command.config):
+            if field.metadata["choices"]:
+                found[field.name] = field.metadata["choices"]
+    assert found == {
+        "format": ("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
+        "splitter": ("sentencex", "none"),
+        "pairs": ("nsp", "sop", "single"),
+        "masking": ("subword", "whole_word", "span"),
+        "compression": ("none", "gzip"),
+        "shuffle": ("auto", "files", "beam"),
+        "split": ("train", "eval"),
+    }
+
+
+@pytest.mark.parametrize("width", ["60", "200"])
+@pytest.mark.parametrize("name", FLAGS)
+def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    text = stages()[name].format_help()
+    example = re.search(r"^example: (clozemill .+)$", text, re.MULTILINE).group(1)
+    assert example == clozemill.COMMANDS[name].example
+    words = shlex.split(example)
+    assert words[:2] == ["clozemill", name]
+    arguments, extra = clozemill.parser().parse_known_args(words[1:])
+    assert extra == []
+    config = options.resolve(clozemill.COMMANDS[name].config, arguments)
+    required = {"vocab": ["input", "output"], "prepare": ["input", "vocab", "output"], "demo": ["output"]}
+    options.require(config, *required.get(name, ["dataset"]))
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_help_tells_every_flag_its_default_and_choices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    text = stages()[name].format_help()
+    assert all(f"  {flag}" in text or f", {flag}" in text for flag in FLAGS[name].split() if flag != "DATASET")
+    for field in dataclasses.fields(clozemill.COMMANDS[name].config):
+        assert field.metadata["help"] in text
+        if field.default not in ("", None, ()):
+            assert f"(default: {field.default})" in text
+
+
+def test_top_help(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        clozemill.main(["--help"])
+    assert error.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"    {name} " in text and command.help in text for name, command in clozemill.COMMANDS.items())
+    example = re.search(r"^example: (clozemill .+)$", text, re.MULTILINE).group(1)
+    assert clozemill.parser().parse_args(shlex.split(example)[1:]).command == "demo"
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_command_has_a_function(name: str) -> None:
+    assert callable(clozemill._function(clozemill.COMMANDS[name].run))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["prepare", "--masking", "words"],
+        ["vocab", "--input"],
+        ["prepare", "--headings=yes"],
+    ],
+)
+def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        clozemill.main(arguments)
+    assert error.value.code == 2
+    assert "clozemill" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["demo", "--sead", "3"], "unknown option --sead"),
+        (["--nonsense", "demo"], "unknown option --nonsense"),
+        (["verify", "a", "b"], "unknown option b"),
+        (["inspect", "DS", "--lim", "3"], "unknown option --lim"),  # no abbreviations
+        (["vocab"], "--input is missing: give files or globs"),
+        (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give vocab.txt"),
+        (["verify"], "DATASET is missing"),
+        (["inspect"], "DATASET is missing"),
+        (["prepare", "--max-seq-length", "x"], "--max-seq-length is 'x': give a whole number"),
+        (["prepare", "--config", "no/such.yaml"], "no/such.yaml can't be read (No such file or directory): give a YAML file"),
+        (["vocab", "--input", "no/*.such", "--output", "v.txt"], "no file matches no/*.such: check the path"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"clozemill: {sentence}") and told.err.count("\n") == 1
+    assert "Traceback" not in told.err and told.out == ""
+
+
+@pytest.mark.parametrize("command", ["vocab", "prepare"])
+@pytest.mark.parametrize("extra", [["--regoin", "x"], ["--max-sequence-length", "64"], ["loose"]])
+def test_options_that_nobody_knows_are_refused(
+    command: str, extra: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("One sentence.\nAnother.\n")
+    (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    vocab = ["--vocab", str(tmp_path / "v.txt")] if command == "prepare" else []
+    paths = ["--input", str(tmp_path / "a.txt"), "--output", str(tmp_path / "out")]
+    assert clozemill.main([command, *paths, *vocab, "--num-workers", "1", *extra]) == 2
+    assert f"unknown option {extra[0]}: neither clozemill nor Beam has it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def run_stage(monkeypatch: pytest.MonkeyPatch, result: object, *arguments: str) -> int:
+    def stage(config: object) -> object:
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(clozemill, "_function", lambda path: stage)
+    return clozemill.main(["demo", *arguments])
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1), (2, 2)])
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, result: object, code: int) -> None:
+    assert run_stage(monkeypatch, result) == code
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert run_stage(monkeypatch, UserError("two\n  lines")) == 2
+    assert capsys.readouterr().err == "clozemill: two lines\n"
+    assert run_stage(monkeypatch, ValueError("odd\nthing")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("clozemill: unexpected ValueError: odd thing: this is a defect") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_shows_the_traceback(before: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(clozemill, "_function", lambda path: lambda config: 1 / 0)
+    assert clozemill.main(["--debug", "demo"] if before else ["demo", "--debug"]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "ZeroDivisionError: division by zero" in told
+
+
+def test_beam_s_options_reach_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(clozemill, "_function", lambda path: lambda config, extra: seen.append((config.seed, extra)))
+    assert (
+        clozemill.main(["prepare", "--region", "r", "--seed", "3", "--input", "a", "b", "--experiments=x", "--streaming"]) == 0
+    )
+    assert seen == [(3, ["--region", "r", "--experiments=x", "--streaming"])]
+
+
+def test_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "clozemill.py", "verify"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("clozemill: DATASET is missing") and done.stderr.count("\n") == 1

@@ -1,0 +1,67 @@
+"""As a user would: the demo, tf.data on the shards, and real corpora where they are at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import clozemill
+
+DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared/data"))
+
+
+def test_the_demo_runs_twice_and_keeps_strangers_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
+    first = json.loads((out / "dataset/dataset.json").read_text())["digest"]
+    text = capsys.readouterr().out
+    assert "66 kept" in text and "whole and consistent" in text and "[MASK]<-" in text
+    assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
+    assert json.loads((out / "dataset/dataset.json").read_text())["digest"] == first
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    assert clozemill.main(["demo", "--output", str(tmp_path / "mine")]) == 2
+    assert (tmp_path / "mine/letter.txt").read_text() == "dear"
+
+
+def test_the_resolved_configuration_makes_the_same_dataset(demo_dataset: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert clozemill.main(["prepare", "--config", str(demo_dataset / "prepare.yaml"), "--output", str(again)]) == 0
+    assert (again / "dataset.json").read_bytes() == (demo_dataset / "dataset.json").read_bytes()
+
+
+def test_tf_data_reads_the_shards_with_the_reference_features(demo_dataset: Path) -> None:
+    """The feature spec of google-research/bert's run_pretraining.py, on the files as tf.data sees them."""
+    tf = pytest.importorskip("tensorflow")
+    contract = json.loads((demo_dataset / "dataset.json").read_text())
+    length, predictions = contract["max_seq_length"], contract["max_predictions"]
+    spec = {
+        "input_ids": tf.io.FixedLenFeature([length], tf.int64),
+        "input_mask": tf.io.FixedLenFeature([length], tf.int64),
+        "segment_ids": tf.io.FixedLenFeature([length], tf.int64),
+        "masked_lm_positions": tf.io.FixedLenFeature([predictions], tf.int64),
+        "masked_lm_ids": tf.io.FixedLenFeature([predictions], tf.int64),
+        "masked_lm_weights": tf.io.FixedLenFeature([predictions], tf.float32),
+        "next_sentence_labels": tf.io.FixedLenFeature([1], tf.int64),
+    }
+    for split, told in contract["splits"].items():
+        files = [str(demo_dataset / shard["name"]) for shard in contract["shards"] if shard["split"] == split]
+        data = tf.data.TFRecordDataset(files).batch(64).map(lambda batch: tf.io.parse_example(batch, spec))
+        batches = list(data.as_numpy_iterator())
+        assert sum(len(batch["input_ids"]) for batch in batches) == told["examples"]
+        masked = sum(int(batch["masked_lm_weights"].sum()) for batch in batches)
+        assert masked == sum(copy["masked"] for copy in told["copies"].values())
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="real corpora not at hand")
+@pytest.mark.parametrize("name", ["enwiki-excerpt.xml.bz2", "vital-articles.jsonl.gz"])
+def test_real_corpora(name: str, tmp_path: Path) -> None:
+    corpus, vocab, out = str(DATA / name), str(tmp_path / "vocab.txt"), str(tmp_path / "d")
+    assert clozemill.main(["vocab", "--input", corpus, "--output", vocab, "--vocab-size", "8000"]) == 0
+    common = ["--vocab", vocab, "--dupe-factor", "1", "--eval-fraction", "0.05", "--seed", "1"]
+    assert clozemill.main(["prepare", "--input", corpus, "--output", out, *common]) == 0
+    assert clozemill.main(["verify", out, "--no-progress"]) == 0
+    documents = json.loads((tmp_path / "d/dataset.json").read_text())["documents"]
+    assert documents["defective"] == 0 and documents["kept"] > 100
+    assert documents["unknown_tokens"] < 0.02 * documents["tokens"]

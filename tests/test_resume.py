@@ -1,0 +1,170 @@
+"""Killed at any moment and run again, `prepare` comes to the same bytes and leaves no stray file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.test_determinism import digest_of
+
+CODE = "import sys, clozemill; sys.exit(clozemill.main(sys.argv[1:]))"
+
+
+def command(folder: Path, vocab: str, inputs: str, *more: str) -> list[str]:
+    """A `prepare` with many small groups and copies, so that there is much to interrupt."""
+    options = ["--num-groups", "40", "--dupe-factor", "10", "--eval-fraction", "0.1", "--seed", "7", "--no-progress"]
+    prepare = ["prepare", "--input", inputs, "--vocab", vocab, "--output", str(folder), *options, *more]
+    return [sys.executable, "-c", CODE, *prepare]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str) -> str:
+    """Sentences of the demo corpus, shuffled into 1,200 documents in several files."""
+    from pipelines import wikitext, wikixml
+
+    pages = Path(demo_corpus).read_bytes().split(b"</page>")
+    texts = [wikitext.to_text(wikixml.parse_page(page).text) for page in map(wikixml.cut_page, pages) if page]
+    lines = [line for text in texts for line in text.split("\n") if len(line) > 40]
+    folder = tmp_path_factory.mktemp("corpus")
+    for part in range(6):
+        rows = [{"text": "\n".join(lines[(part * 200 + row * 7 + step * 13) % len(lines)] for step in range(4 + row % 5)),
+                 "title": f"{part}-{row}"} for row in range(200)]  # fmt: skip
+        (folder / f"part-{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "*.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, demo_vocab: str, corpus: str) -> tuple[str, float]:
+    """(digest, seconds) of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole") / "d"
+    begin = time.monotonic()
+    subprocess.run(command(folder, demo_vocab, corpus), check=True, stdout=subprocess.DEVNULL)
+    return digest_of(folder), time.monotonic() - begin
+
+
+def run_until(arguments: list[str], moment: Callable[[], bool], sign: signal.Signals, patience: float = 60) -> int:
+    """Starts a command in a session of its own, signals the whole of it when `moment` says so; returns its exit code."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + patience
+    while process.poll() is None and time.monotonic() < deadline and not moment():
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.killpg(process.pid, sign)
+    return process.wait()
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def files(folder: Path, pattern: str, count: int) -> Callable[[], bool]:
+    return lambda: sum(1 for _ in folder.rglob(pattern)) >= count
+
+
+def assert_only_whole_files(folder: Path) -> None:
+    """An interrupted run: no manifest, and every file under a final name can be read to its end."""
+    from pipelines import tfrecord
+
+    assert not (folder / "dataset.json").exists()
+    for shard in folder.rglob("*.tfrecord"):
+        list(tfrecord.read(shard.read_bytes()))
+
+
+def kills(folder: Path, arguments: list[str], moments: list[Callable[[], Callable[[], bool]]]) -> int:
+    """Kills the same run again and again, each time at the next moment; returns how many kills hit it alive."""
+    hits = 0
+    for moment in moments:
+        code = run_until(arguments, moment(), signal.SIGKILL)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        hits += 1
+        assert_only_whole_files(folder)
+    return hits
+
+
+def test_killed_while_reading_while_writing_and_at_the_end(
+    tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
+) -> None:
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus)
+    moments = [lambda: files(folder, ".work/spill/*.json", 1), lambda: files(folder, "*.tfrecord", 1)]
+    moments += [lambda count=count: files(folder, ".work/groups/*.json", count) for count in (3, 15, 30, 40)]
+    assert kills(folder, arguments, moments) >= 4
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(folder) == whole[0]
+    assert not list(folder.rglob("*.tmp-*")) and not (folder / ".work").exists()
+
+
+def test_what_is_whole_is_not_made_again(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus)
+    kills(folder, arguments, [lambda: files(folder, ".work/groups/*.json", 10)])
+    done = [json.loads(path.read_text()) for path in (folder / ".work/groups").glob("*.json")]
+    stamps = {shard["name"]: (folder / shard["name"]).stat().st_mtime_ns for group in done for shard in group["shards"]}
+    assert stamps
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert {name: (folder / name).stat().st_mtime_ns for name in stamps} == stamps
+    assert digest_of(folder) == whole[0]
+
+
+def test_a_shard_lost_between_two_runs_is_made_again(
+    tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
+) -> None:
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus)
+    kills(folder, arguments, [lambda: files(folder, ".work/groups/*.json", 10)])
+    shards = sorted(folder.rglob("*.tfrecord"))
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(folder) == whole[0]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus)
+    assert run_until(arguments, files(folder, ".work/groups/*.json", 5), signal.SIGINT) == 130
+    assert_only_whole_files(folder)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(folder) == whole[0]
+
+
+def test_ctrl_c_ends_worker_processes(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+    import psutil
+
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus, "--num-workers", "2", "--no-in-memory")
+    assert run_until(arguments, files(folder, ".work/spill/*.json", 1), signal.SIGINT) == 130
+    time.sleep(1)
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+    assert not left
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(folder) == whole[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["--in-memory", "--no-in-memory"])
+def test_fifty_kills(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float], mode: str) -> None:
+    """Kills spread over the whole time a run takes, start-up included; each run goes on from the one before."""
+    hits, finished = 0, 0
+    for number in range(50):
+        folder = tmp_path / f"d{finished}"
+        arguments = command(folder, demo_vocab, corpus, mode)
+        span = whole[1] + (8 if mode == "--no-in-memory" else 0)
+        hits += kills(folder, arguments, [lambda n=number, s=span: after(s * ((n * 0.618) % 1))])
+        if (folder / "dataset.json").exists():
+            assert digest_of(folder) == whole[0]
+            finished += 1
+    print(f"{hits} kills hit a running process, {finished} datasets came to their end")
+    assert hits >= 25
+    final = command(tmp_path / f"d{finished}", demo_vocab, corpus, mode)
+    subprocess.run(final, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(tmp_path / f"d{finished}") == whole[0]
