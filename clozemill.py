@@ -3,7 +3,6 @@
 Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are imported when it runs.
 """
 
-import argparse
 import importlib
 import logging
 import os
@@ -71,9 +70,9 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> options.Parser:
     """The command line, with one sub-command per stage."""
-    top = argparse.ArgumentParser(
+    top = options.Parser(
         prog="clozemill",
         description="From a raw corpus to a BERT-style encoder.",
         epilog="example: clozemill demo",
@@ -88,10 +87,10 @@ def parser() -> argparse.ArgumentParser:
             help=command.help,
             description=text[0].upper() + text[1:],
             epilog=f"example: {command.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,  # an example that is wrapped can't be pasted
+            formatter_class=options.HelpFormatter,  # an example that is wrapped can't be pasted
             allow_abbrev=False,
         )
-        stage.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        stage.add_argument("--debug", action="store_true", default=options.UNSET, help="show the traceback of an error")
         options.add_flags(stage, command.config)
     return top
 
@@ -119,9 +118,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
-    arguments, extra = parser().parse_known_args(argv)
-    command = COMMANDS[arguments.command]
+    words = sys.argv[1:] if argv is None else argv
     try:
+        arguments, extra = parser().parse_known_args(words)
+        command = COMMANDS[arguments.command]
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
         config = options.resolve(command.config, arguments)
@@ -134,8 +134,11 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
         os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_OK
     except Exception as error:
-        code = _told(error, arguments.debug)
+        code = _told(error, "--debug" in words)
         sys.stderr.flush()
         sys.stdout.flush()
         if "apache_beam" in sys.modules and argv is None:

@@ -27,19 +27,26 @@ STATE = "state.json"
 def vocab(config: VocabConfig, extra: list[str]) -> None:
     """Learns a vocabulary from the input and writes it, and the configuration beside it."""
     require(config, "input", "output")
+    if os.path.isdir(config.output):
+        raise UserError(f"--output {config.output} is a folder: give the name of the file to write, e.g. vocab.txt")
     plan = readers.plan(config)
     options = runners.pipeline_options(config, extra, runners.workers(config, plan.text_estimate))
     print(f"reading {plan.files:,} files, {plan.size / 1e6:,.1f} MB, to learn {config.vocab_size:,} tokens", flush=True)
     begin = time.perf_counter()
     marks = "" if filesystem.is_remote(config.output) else config.output + WORK
-    launch.launch(
-        lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks),
-        options,
-        lambda: [Progress("counting words", _size_done(plan, marks), plan.size, "B")],
-        config.progress,
-        filesystem.join(marks, "workers.log") if marks else "",
-    )
-    filesystem.remove_tree(marks)
+    if marks:  # an output that can't be written is told before the corpus is read
+        filesystem.remove_tree(marks)
+        filesystem.write_bytes(filesystem.join(marks, "workers.log"), b"")
+    try:
+        launch.launch(
+            lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks),
+            options,
+            lambda: [Progress("counting words", _size_done(plan, marks), plan.size, "B")],
+            config.progress,
+            filesystem.join(marks, "workers.log") if marks else "",
+        )
+    finally:
+        filesystem.remove_tree(marks)
     filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
@@ -135,6 +142,7 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     state = {"config": identity(config), "vocabulary": vocabulary.sha256, "input": _fingerprint(plan)}
     if _check_output(job, state):
         print(f"{config.output} is whole already; nothing to do")
+        filesystem.remove_tree(filesystem.join(job.folder, WORK))
         report.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), None)
         return
     count = runners.workers(config, plan.text_estimate)
@@ -160,13 +168,17 @@ def _run(job: Job, plan: Plan, state: dict[str, Any], count: int, options: Pipel
         flush=True,
     )
     begin = time.perf_counter()
-    launch.launch(
-        lambda pipeline: transforms.prepare(pipeline, plan.splits, SplitStage(job), GroupStage(job), ManifestStage(job)),
-        options,
-        lambda: _progress(job, plan),
-        config.progress,
-        "" if filesystem.is_remote(job.folder) else job.work("workers.log"),
-    )
+    try:
+        launch.launch(
+            lambda pipeline: transforms.prepare(pipeline, plan.splits, SplitStage(job), GroupStage(job), ManifestStage(job)),
+            options,
+            lambda: _progress(job, plan),
+            config.progress,
+            "" if filesystem.is_remote(job.folder) else job.work("workers.log"),
+        )
+    except BaseException:  # workers may have been ended in the middle of a write
+        filesystem.remove_temporaries(job.folder)
+        raise
     if not filesystem.exists(job.path(MANIFEST)):
         print(f"submitted to {config.runner}; the pipeline itself writes {job.path(MANIFEST)} when it is done")
         return

@@ -35,14 +35,6 @@ class Columns:
         return len(self.input_ids)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each row's values as varints, front-packed: (bytes uint8 [E, room], how many of them count, int64 [E]).
 

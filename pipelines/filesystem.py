@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import shutil
+import stat
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ import zstandard
 from pipelines.schema import Split, UserError
 
 CHUNK_BYTES = 1 << 20
+_ZST_STEP = 4096  # compressed bytes a call: even a bomb expands to 128 MB at most
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zst"}
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 
@@ -57,11 +59,8 @@ def _telling(path: str, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
-        hint = (
-            "free some space, then run the same command again to go on" if error.errno == 28 else "mend that and run it again"
-        )
-        raise UserError(f"{path} can't be {verb} ({why}): {hint}") from None
+        hint = "free some space, then run the same command again" if error.errno == 28 else "mend that and run it again"
+        raise UserError(f"{path} can't be {verb} ({error.strerror or error}): {hint}") from None
 
 
 def match(patterns: Iterable[str]) -> list[FileInfo]:
@@ -86,6 +85,10 @@ def _match(pattern: str) -> Iterator[FileInfo]:
         if os.path.isdir(name):
             raise UserError(f"{name} is a folder: give files or a glob such as '{os.path.join(name, '*')}'")
         status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(
+                f"{name} is no regular file, and a pipe or device can't be read in pieces: write it to a file first"
+            )
         yield FileInfo(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
@@ -127,23 +130,18 @@ def holds_files(folder: str) -> bool:
     return not is_remote(folder) and any(".tmp-" not in name for _, _, names in os.walk(folder) for name in names)
 
 
-def _make_parent(path: str) -> None:
-    if not is_remote(path):
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-
-
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is whole: written to PATH.tmp-<unique>, then renamed."""
     temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
         with _telling(path, "written"):
-            _make_parent(path)
             if is_remote(path):
                 from apache_beam.io.filesystem import CompressionTypes
 
                 file = _beam(path).create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
             else:
+                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
                 file = open(temporary, "wb", buffering=CHUNK_BYTES)  # noqa: SIM115 (closed below, like the other)
             with file:
                 yield file
@@ -286,11 +284,11 @@ def _zst(file: BinaryIO, path: str) -> Iterator[bytes]:
             if decoder.eof:
                 decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
             fresh = False
-            for low in range(0, len(data), CHUNK_BYTES // 16):  # a small step bounds what one call may expand to
-                if piece := decoder.decompress(data[low : low + CHUNK_BYTES // 16]):
+            for low in range(0, len(data), _ZST_STEP):
+                if piece := decoder.decompress(data[low : low + _ZST_STEP]):
                     yield piece
                 if decoder.eof:
-                    data = decoder.unused_data + data[low + CHUNK_BYTES // 16 :]
+                    data = decoder.unused_data + data[low + _ZST_STEP :]
                     break
             else:
                 data = b""

@@ -24,6 +24,8 @@ _POLL_SECONDS = 0.2
 # How a UserError of a worker process looks within the traceback that Beam hands over as text.
 _USER_ERROR = re.compile(r"UserError: (.+?)(?: \[while running '.*?'\]|\\n|\n|$)", re.DOTALL)
 
+_WORKER_DIED = re.compile("Channel closed prematurely|Worker subprocess exited|keepalive watchdog|StatusCode.UNAVAILABLE")
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -41,6 +43,11 @@ def _user_error(error: BaseException) -> UserError | None:
         if isinstance(seen, UserError):
             return UserError(re.sub(r" \[while running '.*?'\]$", "", str(seen)))
         seen = seen.__cause__ or seen.__context__
+    if _WORKER_DIED.search(str(error)):
+        return UserError(
+            "a worker process died (killed, or out of memory): run the same command again to go on, "
+            "with fewer --num-workers if memory is short"
+        )
     found = _USER_ERROR.search(str(error))
     return UserError(found.group(1).strip()) if found else None
 
@@ -104,9 +111,11 @@ def _workers_log(path: str) -> Iterator[None]:
         sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 2)
+    threading.excepthook = lambda args: os.write(log, f"{args.thread}: {args.exc_value!r}\n".encode())
     try:
         yield
     finally:
+        threading.excepthook = threading.__excepthook__
         os.dup2(ours, 2)
         os.close(ours)
         os.close(log)

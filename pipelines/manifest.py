@@ -61,7 +61,7 @@ def build(
 
 def dumps(manifest: Manifest) -> bytes:
     """The file's bytes."""
-    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def loads(data: bytes, name: str) -> Manifest:

@@ -1,10 +1,10 @@
-"""Masked positions for many examples at once; a policy that chooses positions is a function in MASKERS.
+"""Masked positions for many examples at once; a policy that chooses positions is an entry of MASKERS.
 
 Shapes: E examples, S sequence length, P max_predictions, K candidates (words) of the longest example. As in
 google-research/bert, min(max_predictions, max(1, round(masked_lm_prob * length))) positions are masked, the length
 counted with [CLS] and [SEP]; of these 80 % become [MASK], 10 % a random token, 10 % stay. Two deliberate differences
-from the reference: special tokens, [UNK] included, are never masked and never drawn as random tokens, and in
-`whole_word` a piece that starts a segment starts a word (the reference glues it to the last word before [SEP]).
+from the reference: special tokens, [UNK] included, are never masked, nor are they or [unused…] tokens drawn as random
+tokens, and in `whole_word` a piece that starts a segment starts a word (the reference glues it to the last word before).
 """
 
 from collections.abc import Callable

@@ -19,6 +19,16 @@ from pipelines.schema import UserError
 C = TypeVar("C")
 
 
+UNSET, HelpFormatter = argparse.SUPPRESS, argparse.RawDescriptionHelpFormatter
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are UserErrors: one sentence, and no page of usage before it."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}: see {self.prog.strip()} --help")
+
+
 def option(
     default: Any,
     text: str,

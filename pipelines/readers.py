@@ -141,8 +141,7 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
         return Dropped("missing_field", source, detail, _excerpt(excerpt))
     if not isinstance(text, str):
         return Dropped("field_is_no_text", source, f"{options.text_field} is {type(text).__name__}", _excerpt(excerpt))
-    name = get(options.id_field)
-    title = get(options.title_field)
+    name, title = get(options.id_field), get(options.title_field)
     return Document(
         text,
         str(title if title is not None else name if name is not None else ""),

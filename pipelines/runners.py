@@ -1,6 +1,5 @@
 """Where a pipeline runs: a runner is a name and, in RUNNERS, the options that our settings become for it."""
 
-import argparse
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -8,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from pipelines.config import RunOptions
-from pipelines.options import suggest
+from pipelines.options import Parser, suggest
 from pipelines.schema import UserError
 
 if TYPE_CHECKING:  # Beam takes seconds to import, and not every command that asks for the cores needs it
@@ -55,11 +54,11 @@ RUNNERS: dict[str, Runner] = {
 }
 
 
-def _beam_parser() -> argparse.ArgumentParser:
+def _beam_parser() -> Parser:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     # "resolve": where two of Beam's classes share an option, both go on to add their others.
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    parser = Parser(prog="clozemill", add_help=False, allow_abbrev=False, conflict_handler="resolve")
     pending = [PipelineOptions]
     while pending:
         for options in pending.pop().__subclasses__():
@@ -72,10 +71,7 @@ def _beam_parser() -> argparse.ArgumentParser:
 def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
     """Raises UserError for an option that Beam doesn't know: it would ignore it in silence. `ours`: to suggest, too."""
     parser = _beam_parser()
-    try:
-        _, unknown = parser.parse_known_args(extra)
-    except SystemExit:
-        raise UserError(f"{' '.join(extra)}: not what Beam takes for these options: see Beam's documentation") from None
+    _, unknown = parser.parse_known_args(extra)
     known = [*ours, *(name for action in parser._actions for name in action.option_strings)]
     if unknown:
         raise UserError(

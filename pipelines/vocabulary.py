@@ -23,7 +23,8 @@ from pipelines.wordpiece import MAX_WORD_CHARS
 BUCKETS = 64  # of words, so that counts travel in bulk instead of word by word
 FED_WORDS = 20_000_000  # the trainer takes no counts: words are repeated, scaled down to about this many in all
 _BATCH_CHARS = 1 << 22
-_READ, _BAD = "\0read", "\0bad"  # records, counted beside the words in a bucket of their own: no word holds a NUL
+# Records, counted beside the words in a bucket of their own, and one that is defective: no word holds a NUL.
+_READ, _BAD, _SAMPLE = "\0read", "\0bad", "\0sample "
 
 
 def pack(counts: dict[str, int]) -> bytes:
@@ -46,9 +47,12 @@ def add_packed(total: dict[str, int], packed: bytes) -> dict[str, int]:
 def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]]:
     """(bucket, packed counts) of the words of one split; words as the tokenizer will see them."""
     chunker, chunks = Chunker(config.cased), Counter()
-    batch, size, read, bad = [], 0, 0, 0
+    batch, size, read, bad, sample = [], 0, 0, 0, {}
     for record in readers.read(split, config):
-        read, bad = read + 1, bad + (isinstance(record, Dropped) and record.bad)
+        read += not (isinstance(record, Dropped) and record.reason == "empty_file")
+        if isinstance(record, Dropped) and record.bad:
+            bad += 1
+            sample = sample or {f"{_SAMPLE}{record.source}: {record.reason} {record.detail}".strip(): 1}
         if isinstance(record, Document):
             text = wikitext.to_text(record.text, headings=config.headings) if record.kind == "wikitext" else record.text
             batch.append(clean(text))
@@ -65,7 +69,7 @@ def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]
                 bucket[word] = bucket.get(word, 0) + count
     for number, bucket in enumerate(buckets):
         yield number, pack(bucket)
-    yield BUCKETS, pack({_READ: read, _BAD: bad})
+    yield BUCKETS, pack({_READ: read, _BAD: bad, **sample})
 
 
 def _count(batch: list[str], chunker: Chunker, chunks: Counter) -> None:
@@ -139,13 +143,14 @@ class VocabStage:
     def run(self, key: int, packed: Iterable[bytes]) -> bytes:
         """Learns and writes the vocabulary."""
         counts = [pair for piece in packed for pair in unpack(piece)]
-        records = dict(pair for pair in counts if pair[0] in (_READ, _BAD))
+        records = dict(pair for pair in counts if pair[0].startswith("\0"))
+        sample = min((name for name in records if name.startswith(_SAMPLE)), default="").removeprefix(_SAMPLE)
         if records.get(_BAD, 0) > self.config.max_reject_rate * records.get(_READ, 0):
             raise UserError(
                 f"{records[_BAD]:,} of {records[_READ]:,} records are defective, more than --max-reject-rate "
-                f"{self.config.max_reject_rate:g} allows: mend them, check --text-field, or raise it"
+                f"{self.config.max_reject_rate:g} allows, e.g. {sample}: mend them, or raise it"
             )
-        counts = [pair for pair in counts if pair[0] not in records]
+        counts = [pair for pair in counts if not pair[0].startswith("\0")]
         if not counts:
             raise UserError(f"no word occurs {self.config.min_count} times in the input: check --input, or lower --min-count")
         tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet)

@@ -39,7 +39,7 @@ class Vocabulary:
         Raises UserError for a file that is not UTF-8, an empty or duplicate token, or a missing special token.
         """
         try:
-            lines = data.decode("utf-8").split("\n")
+            lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
         except UnicodeDecodeError as error:
             raise UserError(f"{name} is not UTF-8 (byte {error.start}): give a vocab.txt, a token per line") from None
         if lines and lines[-1] == "":

@@ -49,8 +49,8 @@ def test_our_own_options_are_suggested_too() -> None:
 
 
 @pytest.mark.parametrize("extra", [["--direct_num_workers=many"], ["--project"], ["--direct_running_mode=fast"]])
-def test_values_that_beam_refuses(extra: list[str], capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(UserError, match="not what Beam takes"):
+def test_values_that_beam_refuses(extra: list[str]) -> None:
+    with pytest.raises(UserError, match=f"argument {extra[0].split('=')[0]}: .* see clozemill --help"):
         check_options(extra)
 
 
