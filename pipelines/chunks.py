@@ -52,14 +52,14 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _WIDE_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
-def _lower(text: str) -> str:
-    """Lower case, character by character: `İ` alone would become two, the second of which is stripped later anyway.
+def _lower_sigmas(text: str) -> str:
+    """Lower case, character by character, for a text that holds a capital sigma.
 
-    Line by line, for one character beyond ASCII makes str.lower ten times slower on the whole of a string.
+    The lower case of a sigma depends on its neighbours, so it can't be told chunk by chunk as for all other characters. The
+    reference sees no control characters among them; Unicode's rule doesn't see the soft hyphens put in their place, which
+    normalising drops. `İ` alone would become two characters, the second of which is stripped later anyway.
     """
-    if "Σ" in text:  # its lower case depends on its neighbours, among which the reference sees no control character
-        text = _CONTROLS.sub("\xad", text)  # nor does Unicode's rule see this one; normalising drops it
-    return "\n".join([line.lower() for line in text.replace("İ", "i").split("\n")])
+    return "\n".join([line.lower() for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
 
 
 def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +79,7 @@ def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Chunks:
     """The chunks of a text, in order.
 
-    data: the text's UTF-8 bytes, lower-cased when uncased. words: pyarrow strings. starts, ends: int64, in bytes of `data`.
+    data: the text's UTF-8 bytes, its ASCII letters lower-cased when uncased. words: pyarrow strings. starts, ends: int64, in bytes of `data`.
     """
 
     data: np.ndarray
@@ -103,8 +103,11 @@ class Chunker:
 
     def __call__(self, text: str) -> Chunks:
         """Cuts text; lone surrogates are left out."""
-        text = text if self.cased else _lower(text)
+        if not self.cased and "Σ" in text:
+            text = _lower_sigmas(text)
         encoded = text.encode("utf-8", "ignore")
+        if not self.cased:
+            encoded = encoded.lower()  # of ASCII letters; `normalise` does the others
         data = np.frombuffer(encoded, np.uint8)
         classes = np.frombuffer(encoded.translate(_BYTE_CLASSES), np.uint8)  # half as long as indexing
         begin, word = classes == _ISOLATED, classes == _WORD
@@ -120,7 +123,7 @@ class Chunker:
         starts = np.flatnonzero(begin | (edge[:-1] & word))
         ends = np.flatnonzero(end | (edge[1:] & word)) + 1
         offsets = np.zeros(len(starts) + 1, np.int32)
-        np.cumsum(ends - starts, out=offsets[1:])
+        np.cumsum((ends - starts).astype(np.int32), out=offsets[1:])
         kept = encoded.translate(None, _ASCII_SPACES)
         words = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(kept))
         return Chunks(data, words, starts, ends)
@@ -143,7 +146,7 @@ class Chunker:
             return [chunk]
         chunk = "".join(c for c in chunk if c not in "\x00\ufffd" and unicodedata.category(c) not in ("Cc", "Cf"))
         if not self.cased and not chunk.isascii():
-            chunk = "".join(c for c in unicodedata.normalize("NFD", chunk) if unicodedata.category(c) != "Mn")
+            chunk = "".join(c for c in unicodedata.normalize("NFD", chunk.lower()) if unicodedata.category(c) != "Mn")
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()

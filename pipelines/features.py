@@ -99,7 +99,7 @@ class _Row:
             columns = slice(column, column := column + part.shape[-1])
             data[:, columns] = part
             if counting is not None:
-                used[:, columns] = np.arange(part.shape[-1]) < counting[:, None]
+                used[:, columns] = np.arange(part.shape[-1], dtype=np.int32) < counting.astype(np.int32)[:, None]
         return data[used], np.concatenate([[0], np.cumsum(self.size)[:-1]])
 
 

@@ -18,7 +18,7 @@ from pipelines.groups import Group
 
 # Raising the probability makes more lone segments, so the step towards the solution is shortened: with 0.8 the error
 # shrinks at least fivefold a pass, from documents of two segments (where full steps halve it) to long ones.
-_BALANCING_PASSES, _BALANCING_STEP = 4, 0.8
+_BALANCING_PASSES, _BALANCING_STEP = 5, 0.8
 
 
 @dataclass(frozen=True)
@@ -97,37 +97,77 @@ def _gather(steps: list[tuple[np.ndarray, ...]], settings: PairSettings, rng: np
 _NOTHING = tuple(np.zeros(0, np.int64) for _ in range(6))
 
 
-def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
-    """One pass of the reference's algorithm with a given probability of a random B where the chunk leaves the choice.
+@dataclass(frozen=True)
+class _Walk:
+    """The chunks of a group under `nsp`, ordered by document and place in it; int64 [chunks], the last two bool.
 
-    B never comes from the document of A. With a single document there is no random B: a chunk of one segment is
-    dropped, any other gets its real continuation.
+    first, middle, end: sentences, A is [first, middle). goal: the length aimed at. lone: a chunk of one segment.
     """
+
+    document: np.ndarray
+    first: np.ndarray
+    middle: np.ndarray
+    end: np.ndarray
+    goal: np.ndarray
+    random: np.ndarray
+    lone: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        return self.random | ~self.lone
+
+    @property
+    def forced(self) -> int:
+        return int((self.random & self.lone).sum())
+
+
+def _walk(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float) -> _Walk:
+    """Cuts documents into chunks and A's, and decides which B is random: all that the next chunk depends on."""
     count, sentences = len(group.documents) - 1, group.sentences
     target = _targets(count, settings, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
-    going, forced, dropped = np.flatnonzero(here < stop), 0, 0
-    steps = [_NOTHING]
+    going = np.flatnonzero(here < stop)
+    steps = [(np.zeros(0, np.int64),) * 5 + (np.zeros(0, bool),) * 2]
     while len(going):
         first, goal = here[going], target[going]
         end = _reach(sentences, first, stop[going], goal)
         lone = end == first + 1
         middle = np.where(lone, end, first + rng.integers(1, np.maximum(end - first, 2)))
         random = (lone | (rng.random(len(going)) < random_prob)) & (count > 1)
-        other = rng.integers(0, max(count - 1, 1), len(going))
-        other += other >= going
-        other = np.where(random, other, going)
-        begin = group.documents[other]
-        begin += rng.integers(0, group.documents[other + 1] - begin)
-        last = _reach(sentences, begin, group.documents[other + 1], goal - (sentences[middle] - sentences[first]))
-        b_first, b_last = np.where(random, begin, middle), np.where(random, last, end)
-        kept = random | ~lone
-        forced, dropped = forced + int((lone & random).sum()), dropped + int((~kept).sum())
-        runs = (sentences[first], sentences[middle], sentences[b_first], sentences[b_last])
-        steps.append(tuple(column[kept] for column in (going, *runs, random)))
-        here[going] = np.where(random, middle, end)
-        going = going[here[going] < stop[going]]
-    return _gather(steps, settings, rng, forced=forced, dropped=dropped, random_prob=random_prob)
+        steps.append((going, first, middle, end, goal, random, lone))
+        here[going] = following = np.where(random, middle, end)
+        going = going[following < stop[going]]
+    document, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
+    order = np.argsort(document, kind="stable")
+    return _Walk(document[order], *(column[order] for column in columns))
+
+
+def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random.Generator, random_prob: float) -> Pairs:
+    """Gives each chunk its B: the segments after A, or a run from a random segment of a random other document."""
+    kept, sentences, documents = walk.kept, group.sentences, group.documents
+    document, first, middle, end = (c[kept] for c in (walk.document, walk.first, walk.middle, walk.end))
+    random, goal = walk.random[kept], walk.goal[kept]
+    other = rng.integers(0, max(len(documents) - 2, 1), len(document))
+    other = np.where(random, other + (other >= document), document)
+    begin = documents[other] + rng.integers(0, documents[other + 1] - documents[other])
+    last = _reach(sentences, begin, documents[other + 1], goal - (sentences[middle] - sentences[first]))
+    runs = (
+        sentences[first],
+        sentences[middle],
+        sentences[np.where(random, begin, middle)],
+        sentences[np.where(random, last, end)],
+    )
+    cut = _cut(runs, settings.max_tokens, rng)
+    return Pairs(*cut, random.astype(np.int8), walk.forced, int((~kept).sum()), random_prob)
+
+
+def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
+    """The reference's algorithm with a given probability of a random B where the chunk leaves the choice.
+
+    B never comes from the document of A. With a single document there is no random B: a chunk of one segment is
+    dropped, any other gets its real continuation.
+    """
+    return _with_next(group, settings, _walk(group, settings, rng, random_prob), rng, random_prob)
 
 
 def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
@@ -137,16 +177,18 @@ def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.G
     forced + p * others = half of all. Every pass starts the random stream anew, so p alone changes between passes.
     """
     random_prob = 0.5
-    for _ in range(_BALANCING_PASSES):
-        found = next_sentence_pairs(group, settings, make_rng(), random_prob)
-        others = len(found) - found.forced
-        if others == 0 or found.forced == 0:
-            return found
-        step = _BALANCING_STEP * (0.5 * (others - found.forced) / others - random_prob)
-        if abs(step) < 0.1 / math.sqrt(len(found)):  # a fifth of the labels' own standard deviation
-            return found
+    for remaining in reversed(range(_BALANCING_PASSES)):
+        rng = make_rng()
+        walk = _walk(group, settings, rng, random_prob)
+        total = int(walk.kept.sum())
+        others = total - walk.forced
+        if not remaining or others == 0 or walk.forced == 0:
+            break
+        step = _BALANCING_STEP * (0.5 * (others - walk.forced) / others - random_prob)
+        if abs(step) < 0.1 / math.sqrt(total):  # a fifth of the labels' own standard deviation
+            break
         random_prob = max(0.0, random_prob + step)
-    return next_sentence_pairs(group, settings, make_rng(), random_prob)
+    return _with_next(group, settings, walk, rng, random_prob)
 
 
 def sop(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:

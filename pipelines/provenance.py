@@ -41,6 +41,7 @@ def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
     """
     keys = [seeds.document_key_of(key) for key in group.keys]
     documents, columns = group.sentences[group.documents], {}
+    spans = np.zeros((2, 0), np.uint32) if group.spans is None else group.spans  # a group without documents has none
     for side, start, end in (("a", pairs.a_start, pairs.a_end), ("b", pairs.b_start, pairs.b_end)):
         there = end > start
         token = np.where(there, start, 0)
@@ -48,8 +49,8 @@ def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
         columns |= {
             f"{side}_key": pa.array([keys[at] for at in document], pa.binary(seeds.HASH_BYTES), mask=~there),
             f"{side}_title": pa.array([group.titles[at] for at in document], pa.string(), mask=~there),
-            f"{side}_start": pa.array(group.spans[0][token].astype(np.int64), mask=~there),
-            f"{side}_end": pa.array(group.spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),
+            f"{side}_start": pa.array(spans[0][token].astype(np.int64), mask=~there),
+            f"{side}_end": pa.array(spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),
         }
     return pa.table(columns)
 

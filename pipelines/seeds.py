@@ -43,5 +43,7 @@ def document_key_of(sort_key: bytes) -> bytes:
 
 def generator(seed: int, group: int, copy: int, purpose: str) -> np.random.Generator:
     """The random stream of one purpose for one copy of one group."""
-    sequence = np.random.SeedSequence([seed, group, copy], spawn_key=(PURPOSES.index(purpose),))
+    # The seed as two words of fixed size: joined at their natural lengths, large seeds would meet others' streams.
+    entropy = [seed >> 32, seed & 0xFFFFFFFF, group, copy]
+    sequence = np.random.SeedSequence(entropy, spawn_key=(PURPOSES.index(purpose),))
     return np.random.Generator(np.random.Philox(sequence))

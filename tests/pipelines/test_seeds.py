@@ -83,7 +83,7 @@ def test_seeds_shuffle_differently():
 
 def test_streams_are_philox_and_stable():
     """Golden: a change here changes every dataset."""
-    assert seeds.generator(7, 3, 1, "pairs").integers(0, 1 << 32, 3).tolist() == [4188213768, 558080328, 245796083]
+    assert seeds.generator(7, 3, 1, "pairs").integers(0, 1 << 32, 3).tolist() == [1897075449, 2180766877, 1201952623]
     assert isinstance(seeds.generator(7, 3, 1, "pairs").bit_generator, np.random.Philox)
 
 
