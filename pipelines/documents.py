@@ -1,6 +1,6 @@
 """The first half of the line for one split: read, clean, split into sentences, tokenize, filter, pack.
 
-Works on batches of about a million characters, whatever the size of a document: many small ones share a batch, a large
+Works on batches of about two million characters, whatever the size of a document: many small ones share a batch, a large
 one is cut into several.
 """
 
@@ -17,7 +17,7 @@ from pipelines.examples import Stages
 from pipelines.schema import Document, Dropped, Split
 from pipelines.wordpiece import WordPiece
 
-BATCH_CHARS = 1 << 20
+BATCH_CHARS = 1 << 21
 MAX_SAMPLES = 3  # defective records quoted per split in messages; all are in rejects/
 
 

@@ -17,7 +17,7 @@ from pipelines.filesystem import FileInfo
 from pipelines.schema import Document, Dropped, Split, UserError
 
 EXCERPT_CHARS = 300
-MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 64  # bytes; how many splits to aim at between these bounds
+MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits to aim at between these bounds
 
 Record = Document | Dropped
 _ENDINGS = {
