@@ -4,6 +4,7 @@ clozemill verify DATASET
 """
 
 import hashlib
+import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -184,7 +185,8 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
         _Task.begin(*shared)
         yield from map(_Task.run, contract["shards"])
         return
-    with ProcessPoolExecutor(count, initializer=_Task.begin, initargs=shared) as pool:
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as Beam's, may hang
+    with ProcessPoolExecutor(count, spawn, initializer=_Task.begin, initargs=shared) as pool:
         yield from pool.map(_Task.run, contract["shards"])
 
 
