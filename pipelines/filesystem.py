@@ -125,9 +125,16 @@ def size(path: str) -> int:
     return _beam(path).match([path])[0].metadata_list[0].size_in_bytes if exists(path) else -1
 
 
+def _files_below(folder: str) -> list[str]:
+    """The files in a folder at any depth; none where there is no such folder."""
+    if is_remote(folder):
+        return [info.path for info in _beam(folder).match([join(folder, "**")])[0].metadata_list]
+    return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+
+
 def holds_files(folder: str) -> bool:
-    """Whether a local folder is there and holds a file, at any depth; what a killed or failed write left doesn't count."""
-    return not is_remote(folder) and any(".tmp-" not in name for _, _, names in os.walk(folder) for name in names)
+    """Whether a folder is there and holds a file, at any depth; what a killed or failed write left doesn't count."""
+    return any(".tmp-" not in path for path in _files_below(folder))
 
 
 @contextlib.contextmanager
@@ -167,15 +174,15 @@ def remove_tree(folder: str) -> None:
     """Removes a folder and what is in it, if it is there."""
     if is_remote(folder):
         with contextlib.suppress(OSError):
-            _beam(folder).delete([folder + "/"])
+            _beam(folder).delete(_files_below(folder))
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_temporaries(folder: str) -> None:
     """Removes what an earlier run, killed in the middle, left under temporary names (local folders only)."""
-    if not is_remote(folder):
-        for path in glob.glob(f"{glob.escape(folder)}/**/*.tmp-*", recursive=True, include_hidden=True):
+    for path in [] if is_remote(folder) else _files_below(folder):
+        if ".tmp-" in os.path.basename(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
