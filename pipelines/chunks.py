@@ -79,7 +79,8 @@ def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Chunks:
     """The chunks of a text, in order.
 
-    data: the text's UTF-8 bytes, its ASCII letters lower-cased when uncased. words: pyarrow strings. starts, ends: int64, in bytes of `data`.
+    data: the text's UTF-8 bytes, its ASCII letters lower-cased when uncased. words: pyarrow strings.
+    starts, ends: int64, in bytes of `data`.
     """
 
     data: np.ndarray

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import filesystem, wikixml
+from pipelines import decompression, filesystem, wikixml
 from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
 from pipelines.schema import Document, Dropped, Split, UserError
@@ -45,7 +45,7 @@ def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, boo
     pieces: list[bytes] = []
     owner: bool | None = True if split.start == 0 else None  # None: the record before the first delimiter
     tail, seen, limit = b"", 0, None  # `limit`: how many decompressed bytes the split owns, once known
-    for chunk, owned in filesystem.chunks(split):
+    for chunk, owned in decompression.pieces(split):
         if not owned and limit is None:
             limit = seen
         data, base, position = tail + chunk, seen - len(tail), 0
@@ -153,7 +153,7 @@ def _open_parquet(path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(filesystem.open_read(path))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise filesystem.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
+        raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
@@ -193,7 +193,7 @@ def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
                     yield _parquet_record(batch.slice(at, 1), f"{split.path}, row group {index}, row {row + at}", options)
                 row += len(batch)
         except (pa.ArrowException, OSError) as error:
-            raise filesystem.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
+            raise decompression.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
 
 
 def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
@@ -229,9 +229,9 @@ def _bert_document(lines: list[bytes], split: Split, number: int) -> Record:
 
 def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
     """The whole file as one document, its name as the title."""
-    data = b"".join(piece for piece, _ in filesystem.chunks(split))
+    data = b"".join(piece for piece, _ in decompression.pieces(split))
     try:
-        title = filesystem.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
+        title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
         yield Document(data.decode("utf-8"), title, split.path)
     except UnicodeDecodeError as error:
         yield Dropped("invalid_utf8", split.path, str(error), _excerpt(data))
@@ -258,7 +258,7 @@ _EXPANSION = {"none": 1.0, "gzip": 2.7, "bz2": 3.5, "zst": 3.0}
 
 def detect(path: str, format_: str) -> tuple[str, str]:
     """(format, compression) of a file by its name. Raises UserError when `auto` doesn't know the ending."""
-    compression, stem = filesystem.compression_of(path)
+    compression, stem = decompression.compression_of(path)
     ending = "." + stem.rsplit(".", 1)[-1].lower()
     if format_ == "auto":
         if ending not in _ENDINGS:

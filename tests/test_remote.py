@@ -48,12 +48,12 @@ class FakeFileSystem(FileSystem):
             if path.is_file() and name.startswith(dir_or_prefix):
                 yield FileMetadata(name, path.stat().st_size, path.stat().st_mtime)
 
-    def create(self, path: str, mime_type: str = "", compression_type: str = ""):  # noqa: ANN201
+    def create(self, path: str, mime_type: str = "", compression_type: str = ""):
         self._file(path).parent.mkdir(parents=True, exist_ok=True)
-        return open(self._file(path), "wb")  # noqa: SIM115
+        return open(self._file(path), "wb")
 
-    def open(self, path: str, mime_type: str = "", compression_type: str = ""):  # noqa: ANN201
-        return open(self._file(path), "rb")  # noqa: SIM115
+    def open(self, path: str, mime_type: str = "", compression_type: str = ""):
+        return open(self._file(path), "rb")
 
     def copy(self, sources: list[str], destinations: list[str]) -> None:
         for source, destination in zip(sources, destinations, strict=True):

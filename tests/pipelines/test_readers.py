@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import filesystem, readers
+from pipelines import decompression, filesystem, readers
 from pipelines.config import PrepareConfig
 from pipelines.schema import Document, Dropped, Split, UserError
 from tests import corpora
@@ -270,7 +270,7 @@ def stored(folder: Path, name: str, data: bytes, cuts: list[float] | None) -> Pa
 
 def read_in_pieces(path: Path, split_bytes: int, chunk: int) -> list[tuple]:
     # A stream of bz2 takes 40 bytes and more, so splits of it are a little larger.
-    with mock.patch.object(filesystem, "CHUNK_BYTES", chunk):
+    with mock.patch.object(decompression, "CHUNK_BYTES", chunk):
         return bare(read(path, split_bytes * (3 if path.suffix == ".bz2" else 1)))
 
 
@@ -357,8 +357,8 @@ def test_splits_within_a_record_give_up_as_soon_as_they_can(tmp_path):
             read_bytes.append(len(piece))
             yield piece, owned
 
-    original = filesystem.chunks
-    with mock.patch.object(filesystem, "chunks", spy), mock.patch.object(filesystem, "CHUNK_BYTES", 100):
+    original = decompression.pieces
+    with mock.patch.object(decompression, "pieces", spy), mock.patch.object(decompression, "CHUNK_BYTES", 100):
         assert len(read(path, 1000)) == 1
     assert sum(read_bytes) < 40_013 + 41 * 1200
 
