@@ -88,6 +88,11 @@ class Chunks:
     starts: np.ndarray
     ends: np.ndarray
 
+    def bytes(self, characters: np.ndarray) -> np.ndarray:
+        """Positions in bytes of positions in characters (which may be the end of the text)."""
+        first = np.flatnonzero((self.data & 0xC0) != 0x80)
+        return characters if len(first) == len(self.data) else np.append(first, len(self.data))[characters]
+
     def characters(self, byte: np.ndarray) -> np.ndarray:
         """Positions in characters of positions in bytes (which may be the end of the text)."""
         before = np.zeros(len(self.data) + 1, np.int64)

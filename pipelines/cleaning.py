@@ -23,12 +23,14 @@ def clean(text: str) -> str:
         text = _CONTROLS.sub("", _BREAKS.sub("\n", text))
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    lines = (_single_spaced(line, plain) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    return _close_up(text) if plain else "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
 
 
-def _single_spaced(line: str, plain: bool) -> str:
-    """`plain` says that the space is the only white space there may be."""
-    if plain and "  " not in line:
-        return line.strip(" ")
-    return " ".join(line.split())
+def _close_up(text: str) -> str:
+    """The same for a text in which spaces and line breaks are the only white space, without taking it apart."""
+    while "  " in text:
+        text = text.replace("  ", " ")
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
+    while "\n\n" in text:
+        text = text.replace("\n\n", "\n")
+    return text.strip(" \n")

@@ -5,8 +5,10 @@ one is cut into several.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 
@@ -139,37 +141,40 @@ class Miller:
         self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
 
     def _encode(self, texts: list[str], spans: list[list[sentences.Span]]) -> Iterator[tuple]:
-        """(ids, lengths of non-empty sentences, offsets or None) of each text."""
-        vocabulary, wanted = self._tokenizer.vocabulary, self._config.provenance
-        ids, lengths, offsets = [], [], []
-        flat = [(text, low, high) for text, where in zip(texts, spans, strict=True) for low, high in where]
-        for piece in _slices(flat):
-            with self._stages.time("wordpiece"):
-                encoded = self._tokenizer.encode([text[low:high] for text, low, high in piece], wanted)
-                ids.append(encoded.ids.astype(vocabulary.dtype))
-                lengths.append(encoded.lengths)
-                if wanted:
-                    base = np.repeat([low for _, low, _ in piece], encoded.lengths)
-                    offsets.append(np.stack([encoded.starts + base, encoded.ends + base]).astype(np.uint32))
-        all_ids = np.concatenate(ids or [np.zeros(0, vocabulary.dtype)])
-        all_lengths = np.concatenate(lengths or [np.zeros(0, np.int64)])
-        all_offsets = np.concatenate(offsets, axis=1) if offsets else np.zeros((2, 0), np.uint32)
-        edges = np.concatenate([[0], np.cumsum(all_lengths)])
-        sentence = 0
-        for where in spans:
-            low, high = edges[sentence], edges[sentence + len(where)]
-            own = all_lengths[sentence : sentence + len(where)]
-            yield all_ids[low:high], own[own > 0], all_offsets[:, low:high] if wanted else None
-            sentence += len(where)
+        """(ids, lengths of non-empty sentences, offsets or None) of each text.
+
+        The texts are tokenized joined, in windows of about BATCH_CHARS that begin with a sentence.
+        """
+        wanted, parts = self._config.provenance, []
+        with self._stages.time("wordpiece"):
+            text = "\n".join(texts)
+            bases = np.cumsum([0] + [len(each) + 1 for each in texts])
+            edges = np.cumsum([0] + [len(where) for where in spans])
+            begins = np.fromiter(map(itemgetter(0), chain.from_iterable(spans)), np.int64, edges[-1])
+            begins += np.repeat(bases[:-1], np.diff(edges))
+            for low, high in _windows(begins, BATCH_CHARS):
+                window = text[begins[low] : begins[high] if high < len(begins) else len(text)]
+                parts.append(self._tokenize(window, begins[low:high], wanted))
+            ids, lengths, offsets = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
+            tokens = np.concatenate([[0], np.cumsum(lengths)])[edges]
+        for number, base in enumerate(bases[:-1].tolist()):
+            low, high = tokens[number], tokens[number + 1]
+            own = lengths[edges[number] : edges[number + 1]]
+            yield ids[low:high], own[own > 0], (offsets[:, low:high] - base).astype(np.uint32) if wanted else None
+
+    def _tokenize(self, window: str, begins: np.ndarray, wanted: bool) -> tuple[np.ndarray, ...]:
+        """ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] where they aren't wanted."""
+        first = begins[0] if len(begins) else 0
+        encoded = self._tokenizer.encode_text(window, begins - first, wanted)
+        offsets = np.stack([encoded.starts, encoded.ends]) + first if wanted else np.zeros((2, 0), np.int64)
+        return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
 
 
-def _slices(flat: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
-    piece, size = [], 0
-    for item in flat:
-        piece.append(item)
-        size += item[2] - item[1]
-        if size >= BATCH_CHARS:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+def _windows(begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Runs [low, high) of sentences that begin within `size` characters; a single empty one where there is no sentence."""
+    low = 0
+    while low < len(begins) or not low:
+        limit = begins[low] + size if len(begins) else 0
+        high = max(int(np.searchsorted(begins, limit)), min(low + 1, len(begins)))
+        yield low, high
+        low = high or 1

@@ -50,6 +50,12 @@ def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, boo
             limit = seen
         data, base, position = tail + chunk, seen - len(tail), 0
         seen += len(chunk)
+        if limit is None and owner and delimiter in data:  # all of it is the split's own: the usual case, many times as fast
+            head, *whole, rest = data.split(delimiter)
+            record, pieces = b"".join([*pieces, head]), []
+            yield record, True, True
+            yield from ((record, True, True) for record in whole)
+            position = len(data) - len(rest)
         while (hit := data.find(delimiter, position)) >= 0:
             if owner is not None:
                 record, pieces = b"".join([*pieces, data[position:hit]]), []

@@ -149,6 +149,11 @@ class _Cache(dict):
         return np.array(self._first), np.array(self._count), np.array(self._pool, np.int32)
 
 
+def _encodable(sentence: str) -> str:
+    """A sentence without lone surrogates, which no UTF-8 holds."""
+    return sentence if sentence.isascii() else sentence.encode("utf-8", "ignore").decode()
+
+
 class WordPiece:
     """The tokenizer: sentences in, ids out. Not thread-safe (it fills a cache); one per worker thread."""
 
@@ -161,7 +166,26 @@ class WordPiece:
 
     def encode(self, sentences: list[str], offsets: bool = False) -> Encoded:
         """Tokenizes sentences (none may hold a line break); see Encoded for what comes back."""
-        chunks = self._chunker("\n".join(sentences))
+        sentences = [_encodable(sentence) for sentence in sentences]
+        text = "\n".join(sentences)
+        if text.count("\n") > max(len(sentences) - 1, 0):
+            raise ValueError("a sentence holds a line break")
+        starts = np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])[:-1]
+        found = self.encode_text(text, starts, offsets)
+        if not offsets:
+            return found
+        base = np.repeat(starts, found.lengths)
+        return Encoded(found.ids, found.lengths, found.starts - base, found.ends - base)
+
+    def encode_text(self, text: str, starts: np.ndarray, offsets: bool = False) -> Encoded:
+        """Tokenizes a text without lone surrogates at one go, and tells its sentences apart.
+
+        Args:
+            starts: int64 [sentences], ascending: where each sentence begins, in characters. Nothing but white space lies
+                before the first, nor between one's end and the next.
+            offsets: also give `starts` and `ends`, here in characters of the text.
+        """
+        chunks = self._chunker(text)
         distinct = chunks.words.dictionary_encode()
         rows = self._cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
         first, count, pool = self._cache.arrays()
@@ -169,18 +193,15 @@ class WordPiece:
         total = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(count, out=total[1:])
         ids = pool[np.repeat(first[rows] - total[:-1], count) + np.arange(total[-1])]
-        edges = np.concatenate([[0], np.flatnonzero(chunks.data == ord("\n")) + 1, [len(chunks.data) + 1]])
-        if len(edges) != max(len(sentences), 1) + 1:
-            raise ValueError("a sentence holds a line break")
-        lengths = np.diff(total[np.searchsorted(chunks.starts, edges)])[: len(sentences)]
-        starts = ends = None
+        edges = np.append(chunks.bytes(starts), len(chunks.data) + 1)
+        lengths = np.diff(total[np.searchsorted(chunks.starts, edges)])
+        begin = end = None
         if offsets:
-            base = np.repeat(chunks.characters(edges[:-1]), lengths) if len(sentences) else 0
-            starts = np.repeat(chunks.characters(chunks.starts), count) - base
-            ends = np.repeat(chunks.characters(chunks.ends), count) - base
+            begin = np.repeat(chunks.characters(chunks.starts), count)
+            end = np.repeat(chunks.characters(chunks.ends), count)
         if len(self._cache) > CACHE_CHUNKS:
             self._cache = _Cache(self._tokenize)
-        return Encoded(ids, lengths, starts, ends)
+        return Encoded(ids, lengths, begin, end)
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
