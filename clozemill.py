@@ -23,7 +23,8 @@ EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 class Command:
     """A stage: its configuration, the function that runs it ("module:function"), and what --help says.
 
-    `passes_on`: options that aren't ours are handed to Beam instead of being refused here.
+    `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `interrupted`: what to say
+    after Ctrl-C.
     """
 
     config: type
@@ -31,6 +32,7 @@ class Command:
     help: str
     example: str
     passes_on: bool = False
+    interrupted: str = "nothing was changed"
 
 
 COMMANDS: dict[str, Command] = {
@@ -40,6 +42,7 @@ COMMANDS: dict[str, Command] = {
         "learn a WordPiece vocabulary from a corpus",
         "clozemill vocab --input 'corpus/*.jsonl.gz' --output vocab.txt --vocab-size 30522",
         passes_on=True,
+        interrupted="no vocabulary was written",
     ),
     "prepare": Command(
         configs.PrepareConfig,
@@ -48,6 +51,7 @@ COMMANDS: dict[str, Command] = {
         "clozemill prepare --input 'corpus/*.jsonl.gz' --vocab vocab.txt --output DATASET --max-seq-length 128 "
         "--dupe-factor 5 --seed 7 --num-workers 2",
         passes_on=True,
+        interrupted="no half-written file carries a final name: run the same command again to go on",
     ),
     "verify": Command(
         configs.VerifyConfig,
@@ -128,15 +132,11 @@ def main(argv: list[str] | None = None) -> int:
         run = _function(command.run)
         return (run(config, extra) if command.passes_on else run(config)) or EXIT_OK
     except KeyboardInterrupt:
-        print(
-            "\nclozemill: interrupted; no half-written file carries a final name: run the same command again to go on",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"\nclozemill: interrupted; {command.interrupted}", file=sys.stderr, flush=True)
         os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough; only inspect has then done its work
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_OK
+        return EXIT_OK if arguments.command == "inspect" else EXIT_CHECK_FAILED
     except Exception as error:
         code = _told(error, "--debug" in words)
         sys.stderr.flush()

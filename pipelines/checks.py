@@ -130,9 +130,15 @@ def _quota(view: _View, count: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
     maskable = (view.inside & ~view.special).sum(axis=1) + masked_now
     if view.rules.masking == "subword":
         yield count != np.minimum(wanted, maskable), "another number of masked positions than masked_lm_prob asks for"
-    else:
-        # A word longer than the quota is masked whole when nothing shorter is there; it is then the only one.
-        yield (count > wanted) & (count > 1) & (wanted > np.maximum(1, count - 1)), "more masked positions than asked for"
+        return
+    # More than asked for are the pieces of a single word, which is masked whole where no shorter one is there.
+    together = np.diff(view.columns.masked_lm_positions, axis=1) == 1
+    together &= view.rules.vocabulary.is_continuation[view.columns.masked_lm_ids[:, 1:]]
+    one_word = (together | ~view.used[:, 1:]).all(axis=1)
+    yield (count > wanted) & ~one_word, "more masked positions than masked_lm_prob asks for"
+    single = view.inside & ~view.special & ~view.rules.vocabulary.is_continuation[view.columns.input_ids]
+    single[:, :-1] &= ~view.rules.vocabulary.is_continuation[view.columns.input_ids[:, 1:]]
+    yield (count == 0) & single.any(axis=1), "nothing is masked though there are whole words that might be"
 
 
 def broken(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray, str]]:
@@ -148,6 +154,6 @@ def broken(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray, str]]:
             return  # the other checks would index with what is out of range
 
 
-def binomial_bound(share: float, count: float) -> float:
-    """How far the share of `count` independent draws may lie from its expectation."""
-    return SIGMAS * math.sqrt(share * (1 - share) / count) + 1 / count if count else 1.0
+def bound(variance: float) -> float:
+    """How far a count may lie from its expectation, given the variance of its sum of independent draws."""
+    return SIGMAS * math.sqrt(variance) + 1

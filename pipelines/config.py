@@ -3,6 +3,8 @@
 To add an option, add a field here; options.py makes flag, key, check and --help of it.
 """
 
+import math
+import re
 from dataclasses import dataclass
 
 from pipelines.options import option
@@ -68,7 +70,9 @@ class PrepareConfig(InputOptions, RunOptions):
     pairs: str = option("nsp", "next sentence, sentence order, or one run of sentences", choices=("nsp", "sop", "single"))
     masking: str = option("subword", "what is masked as a unit", choices=("subword", "whole_word", "span"))
     max_seq_length: int = option(128, "tokens per example, special tokens included", low=8, high=65536)
-    max_predictions: int = option(20, "masked positions per example at most", low=1, high=65536)
+    max_predictions: int = option(
+        0, "masked positions per example at most; 0: as many as the share asks for", low=0, high=65536
+    )
     masked_lm_prob: float = option(0.15, "share of tokens to mask", low=0.0, high=1.0)
     short_seq_prob: float = option(0.1, "share of documents cut into shorter examples", low=0, high=1)
     dupe_factor: int = option(5, "copies of the train split, each with pairs and masks of its own", low=1, high=1000)
@@ -84,6 +88,11 @@ class PrepareConfig(InputOptions, RunOptions):
         identity=False,
     )
 
+    def predictions(self) -> int:
+        """max_predictions, or enough for the share of a whole example: 20 at length 128."""
+        enough = min(math.ceil(self.masked_lm_prob * self.max_seq_length), self.max_seq_length - 3)
+        return self.max_predictions or enough
+
     def validate(self) -> None:
         """Raises UserError for values that don't fit each other."""
         if self.max_predictions > self.max_seq_length - 3:
@@ -91,6 +100,10 @@ class PrepareConfig(InputOptions, RunOptions):
                 f"--max-predictions {self.max_predictions} is more than the {self.max_seq_length - 3} tokens "
                 f"that --max-seq-length {self.max_seq_length} leaves besides [CLS] and [SEP]: lower it"
             )
+        for name in ("language", "sentence_language"):
+            if not re.fullmatch("[a-z]{2,3}|", getattr(self, name)):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} is {getattr(self, name)!r}: give an ISO 639-1 code in small letters, such as de")
         if self.masked_lm_prob == 0:
             raise UserError("--masked-lm-prob 0 would mask one token per example all the same: give a share above 0")
 

@@ -15,11 +15,12 @@ import numpy as np
 from pipelines import filters, groups, readers, seeds, sentences, wikitext
 from pipelines.cleaning import clean
 from pipelines.config import PrepareConfig
-from pipelines.examples import Stages
 from pipelines.schema import Document, Dropped, Split
+from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import WordPiece
 
 BATCH_CHARS = 1 << 21
+MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all are counted
 MAX_SAMPLES = 3  # defective records quoted per split in messages; all are in rejects/
 
 
@@ -65,8 +66,8 @@ class Miller:
 
     def begin(self, split: Split | None = None) -> None:
         """Starts the accounts of a new split."""
-        self.summary, self.rejects, self._stages = MapSummary(size=split.size if split else 0), [], Stages()
-        self.summary.seconds = self._stages.seconds
+        self.summary, self.rejects, self._watch = MapSummary(size=split.size if split else 0), [], Stopwatch()
+        self.summary.seconds = self._watch.seconds
 
     def __call__(self, split: Split) -> Iterator[tuple[bytes, bytes]]:
         """The (key, payload) items of a split; afterwards `summary` and `rejects` are whole."""
@@ -78,16 +79,16 @@ class Miller:
         batch, size = [], 0
         records = readers.read(split, self._config)
         while True:
-            with self._stages.time("read"):
+            with self._watch.time("read"):
                 record = next(records, None)
             if record is None:
                 break
-            self.summary.read += record is not None and not (isinstance(record, Dropped) and record.reason == "empty_file")
+            self.summary.read += not (isinstance(record, Dropped) and record.reason == "empty_file")
             if isinstance(record, Dropped):
                 self._drop(record)
                 continue
             batch.append(record)
-            size += len(record.text)
+            size += len(record.text) + 1
             if size >= BATCH_CHARS:
                 yield batch
                 batch, size = [], 0
@@ -100,21 +101,23 @@ class Miller:
             self.summary.bad += 1
             if len(self.summary.samples) < MAX_SAMPLES:
                 self.summary.samples.append(f"{record.source}: {record.reason} {record.detail}".strip())
-        if record.reason not in ("redirect", "other_namespace"):
+        # Of what filters leave out, thousands say no more than a sample: memory stays bounded.
+        kept = record.bad or self.summary.dropped[record.reason] <= MAX_FILTERED
+        if kept and record.reason not in ("redirect", "other_namespace"):
             self.rejects.append(
                 {"reason": record.reason, "source": record.source, "detail": record.detail, "excerpt": record.excerpt}
             )
 
     def _mill(self, batch: list[Document]) -> Iterator[tuple[bytes, bytes]]:
-        with self._stages.time("wikitext"):
+        with self._watch.time("wikitext"):
             plain = [self._plain(document) for document in batch]
-        with self._stages.time("clean"):
+        with self._watch.time("clean"):
             texts = [clean(text) for text in plain]
-        with self._stages.time("sentences"):
+        with self._watch.time("sentences"):
             spans = [self._split(text, document.kind) for text, document in zip(texts, batch, strict=True)]
         for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans), strict=True):
             ids, lengths, offsets = encoded
-            with self._stages.time("pack"):
+            with self._watch.time("pack"):
                 parts = [text[low:high] for low, high in where] if self._config.max_repeated_sentences else []
                 candidate = filters.Candidate(text, parts, lengths, ids)
                 if why := filters.reason(candidate, self._config):
@@ -146,7 +149,7 @@ class Miller:
         The texts are tokenized joined, in windows of about BATCH_CHARS that begin with a sentence.
         """
         wanted, parts = self._config.provenance, []
-        with self._stages.time("wordpiece"):
+        with self._watch.time("wordpiece"):
             text = "\n".join(texts)
             bases = np.cumsum([0] + [len(each) + 1 for each in texts])
             edges = np.cumsum([0] + [len(where) for where in spans])

@@ -3,19 +3,19 @@
 Pure: a function of the group, the settings and (seed, group, copy). Shapes: E examples, S sequence length.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines import features, masking, seeds
 from pipelines.groups import Group
 from pipelines.pairs import PAIRS, Pairs, PairSettings, special_tokens
+from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary
 
-CHUNK = 2048  # examples encoded at a time: the arrays stay in the cache. Part of the format: draws are made per chunk.
+# Tokens encoded at a time, 2,048 examples of 128: the arrays stay in the cache. Part of the format: draws are per chunk.
+CHUNK_TOKENS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,6 @@ class ExampleSettings:
     seed: int
 
 
-@dataclass
-class Stages:
-    """Seconds and bytes per stage of the line, for the summary; they never enter a dataset's bytes."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
-
-
 STATISTICS = (
     "examples",
     "tokens",
@@ -57,6 +42,7 @@ STATISTICS = (
     "masked_as_kept",
     "labels_random",
     "forced_random",
+    "drawn_labels",
     "chunks_dropped",
     "unknown",
 )
@@ -153,23 +139,25 @@ def mill(
     settings: ExampleSettings,
     vocabulary: Vocabulary,
     write: Callable[[memoryview], object],
-    stages: Stages,
+    watch: Stopwatch,
 ) -> Shard:
     """Makes one copy of one group and hands its framed records to `write`, chunk by chunk."""
     rngs = {purpose: seeds.generator(settings.seed, index, copy, purpose) for purpose in seeds.PURPOSES}
-    with stages.time("pairs"):
+    with watch.time("pairs"):
         pair_settings = PairSettings(settings.max_seq_length - special_tokens(settings.pairs), settings.short_seq_prob)
         pairs = PAIRS[settings.pairs](group, pair_settings, lambda: seeds.generator(settings.seed, index, copy, "pairs"))
         pairs = pairs.take(rngs["order"].permutation(len(pairs)))
-    counts = dict.fromkeys(STATISTICS, 0) | {"forced_random": pairs.forced, "chunks_dropped": pairs.dropped}
-    for low in range(0, len(pairs), CHUNK):
-        with stages.time("mask"):
-            part = pairs.take(np.arange(low, min(low + CHUNK, len(pairs))))
+    counts = dict.fromkeys(STATISTICS, 0)
+    counts |= {"forced_random": pairs.forced, "drawn_labels": pairs.drawn, "chunks_dropped": pairs.dropped}
+    rows = max(CHUNK_TOKENS // settings.max_seq_length, 1)
+    for low in range(0, len(pairs), rows):
+        with watch.time("mask"):
+            part = pairs.take(np.arange(low, min(low + rows, len(pairs))))
             columns = make_columns(group, part, settings, vocabulary, rngs)
             for name, value in count(columns, vocabulary).items():
                 counts[name] += value
-        with stages.time("encode"):
+        with watch.time("encode"):
             data = features.encode(columns)
-        with stages.time("write"):
+        with watch.time("write"):
             write(data.data)
     return Shard(pairs, counts)

@@ -72,8 +72,10 @@ def _match(pattern: str) -> Iterator[FileInfo]:
         for info in _beam(pattern).match([pattern])[0].metadata_list:
             yield FileInfo(info.path, info.size_in_bytes, f"{info.size_in_bytes}-{info.last_updated_in_seconds}")
         return
-    names = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-    for name in names:
+    literal = os.path.exists(pattern)
+    for name in [pattern] if literal else glob.glob(pattern, recursive=True):
+        if not literal and os.path.isdir(name):
+            continue
         if os.path.isdir(name):
             raise UserError(f"{name} is a folder: give files or a glob such as '{os.path.join(name, '*')}'")
         status = os.stat(name)
@@ -122,6 +124,12 @@ def _files_below(folder: str) -> list[str]:
     if is_remote(folder):
         return [info.path for info in _beam(folder).match([join(folder, "**")])[0].metadata_list]
     return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+
+
+def names_below(folder: str) -> list[str]:
+    """The files in a folder at any depth, relative to it, with forward slashes, sorted."""
+    start = len(folder.rstrip("/")) + 1
+    return sorted(path[start:].replace(os.sep, "/") for path in _files_below(folder))
 
 
 def holds_files(folder: str) -> bool:

@@ -74,7 +74,8 @@ def describe_shard(config: InspectConfig) -> Iterator[str]:
     shards = [shard for shard in contract["shards"] if shard["split"] == config.split]
     chosen = [shard for shard in shards if shard["copy"] == config.copy]
     if config.group >= len(chosen):
-        have = f"{len(contract['splits'].get(config.split, {}).get('copies', {}))} copies of {len(chosen)} shards"
+        copies = {shard["copy"] for shard in shards}
+        have = f"copies 0 to {len(copies) - 1}, groups 0 to {len(shards) // len(copies) - 1}" if copies else "none"
         raise UserError(f"{config.dataset} has no {config.split} copy {config.copy} group {config.group}: it has {have}")
     shard = chosen[config.group]
     data = filesystem.read_bytes(filesystem.join(config.dataset, shard["name"]))
@@ -84,6 +85,9 @@ def describe_shard(config: InspectConfig) -> Iterator[str]:
     except ValueError as error:
         raise UserError(f"{shard['name']}: {error}: run clozemill verify {config.dataset}") from None
     yield f"{shard['name']}: {shard['examples']:,} records; {contract['config']['pairs']}, {contract['config']['masking']}"
+    yield "{[MASK]<-word} is masked, {other<-word} replaced at random, {word} to be predicted as it stands"
+    if not len(columns):
+        yield f"no record from number {config.offset} on"
     origins = _provenance(config.dataset, shard["name"])
     for row in range(len(columns)):
         number = config.offset + row

@@ -48,6 +48,8 @@ def _user_error(error: BaseException) -> UserError | None:
             "a worker process died (killed, or out of memory): run the same command again to go on, "
             "with fewer --num-workers if memory is short"
         )
+    if "Pipeline has validations errors" in str(error):
+        return UserError(f"the runner asks for other options: {' '.join(str(error).split())}: see Beam's documentation of it")
     found = _USER_ERROR.search(str(error))
     return UserError(found.group(1).strip()) if found else None
 
@@ -150,6 +152,7 @@ def launch(
                 thread.join(_POLL_SECONDS)
                 bars.show(progress())
         except KeyboardInterrupt:
+            threading.excepthook = lambda args: None  # the threads that served the workers have nothing more to say
             kill_children()
             raise
         finally:

@@ -7,12 +7,23 @@ from typing import Any
 from pipelines.schema import FEATURES, FORMAT_VERSION, UserError
 
 Manifest = dict[str, Any]
+_KEYS = (
+    "digest",
+    "config",
+    "vocabulary",
+    "max_seq_length",
+    "max_predictions",
+    "num_eval_groups",
+    "documents",
+    "splits",
+    "shards",
+)
 
 
 def dataset_digest(shards: list[dict[str, Any]]) -> str:
     """SHA-256 over the shards' names and SHA-256 digests, in the order of their names."""
-    lines = sorted(f"{shard['sha256']}  {shard['name']}\n" for shard in shards)
-    return hashlib.sha256("".join(sorted(lines, key=lambda line: line[66:])).encode()).hexdigest()
+    ordered = sorted(shards, key=lambda shard: shard["name"])
+    return hashlib.sha256("".join(f"{shard['sha256']}  {shard['name']}\n" for shard in ordered).encode()).hexdigest()
 
 
 def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
@@ -23,7 +34,11 @@ def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
 
 
 def build(
-    config: dict[str, Any], vocabulary: dict[str, Any], documents: dict[str, Any], groups: list[dict[str, Any]]
+    config: dict[str, Any],
+    vocabulary: dict[str, Any],
+    documents: dict[str, Any],
+    groups: list[dict[str, Any]],
+    num_eval_groups: int,
 ) -> Manifest:
     """The manifest from the groups' summaries, in any order.
 
@@ -32,6 +47,7 @@ def build(
         vocabulary: sha256, size, cased.
         documents: what became of the input's documents, by count.
         groups: a row per group: split, documents, duplicates, and its shards.
+        num_eval_groups: shards of the eval split, as `config.num_groups` is of the train split.
     """
     shards = sorted((shard for group in groups for shard in group["shards"]), key=lambda shard: shard["name"])
     splits: dict[str, Any] = {}
@@ -49,6 +65,7 @@ def build(
         "vocabulary": vocabulary,
         "max_seq_length": config["max_seq_length"],
         "max_predictions": config["max_predictions"],
+        "num_eval_groups": num_eval_groups,
         "features": {name: dtype for name, (dtype, _) in FEATURES.items()},
         "documents": documents | {"duplicates": duplicates},
         "splits": {
@@ -69,6 +86,8 @@ def loads(data: bytes, name: str) -> Manifest:
     try:
         manifest = json.loads(data)
         version = manifest["format_version"]
+        if missing := [key for key in _KEYS if version == FORMAT_VERSION and key not in manifest]:
+            raise UserError(f"{name} lacks {missing[0]!r}: it was changed by hand or cut short; make the dataset anew")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{name} is not a dataset's manifest: give the folder that clozemill prepare wrote") from None
     if version != FORMAT_VERSION:

@@ -10,7 +10,7 @@ all documents advance together, a chunk a step, and every step is array arithmet
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Pairs:
     """E examples: token runs [a_start, a_end) and [b_start, b_end), int64 [E] (B is empty for `single`), and labels.
 
     labels: int8 [E], 1 = B is random (nsp) or A and B are swapped (sop). forced: how many random pairs come from a
-    chunk of one segment. dropped: chunks that gave no pair. random_prob: the probability used for the other chunks.
+    chunk of one segment. drawn: how many labels were drawn, with probability random_prob for 1; the others, forced ones
+    and those of a group with one document, are not. dropped: chunks that gave no pair.
     """
 
     a_start: np.ndarray
@@ -35,6 +36,7 @@ class Pairs:
     b_end: np.ndarray
     labels: np.ndarray
     forced: int = 0
+    drawn: int = 0
     dropped: int = 0
     random_prob: float = 0.0
 
@@ -44,7 +46,7 @@ class Pairs:
     def take(self, order: np.ndarray) -> "Pairs":
         """The pairs at `order`."""
         columns = (self.a_start, self.a_end, self.b_start, self.b_end, self.labels)
-        return Pairs(*(column[order] for column in columns), self.forced, self.dropped, self.random_prob)
+        return Pairs(*(column[order] for column in columns), self.forced, self.drawn, self.dropped, self.random_prob)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random
         sentences[np.where(random, last, end)],
     )
     cut = _cut(runs, settings.max_tokens, rng)
-    return Pairs(*cut, random.astype(np.int8), walk.forced, int((~kept).sum()), random_prob)
+    drawn = len(random) - walk.forced if len(documents) > 2 else 0
+    return Pairs(*cut, random.astype(np.int8), walk.forced, drawn, int((~kept).sum()), random_prob)
 
 
 def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
@@ -214,7 +217,8 @@ def sop(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.G
         dropped += int((~kept).sum())
         here[going] = end
         going = going[end < stop[going]]
-    return _gather(steps, settings, rng, dropped=dropped)
+    pairs = _gather(steps, settings, rng, dropped=dropped, random_prob=0.5)
+    return replace(pairs, drawn=len(pairs))
 
 
 def _windowed(group: Group, limit: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,20 @@
 
 from typing import Any
 
+from pipelines.readers import Plan
+
+_SHOWN_SECONDS = 0.05  # a rate from less than this says nothing
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 group', '2,000 groups'."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def files(plan: Plan) -> str:
+    """'2 files, 31.6 MB'."""
+    return f"{counted(plan.files, 'file')}, {plan.size / 1e6:,.1f} MB"
+
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f} %" if whole else "-"
@@ -12,46 +26,65 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
     documents = manifest["documents"]
     dropped = [f"{count:,} {reason}" for reason, count in documents["dropped"].items()]
     if documents["duplicates"]:
-        dropped.append(f"{documents['duplicates']:,} exact duplicates")
+        dropped.append(f"{documents['duplicates']:,} exact_duplicate")
     lines = [
         f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
-        f"text        {documents['characters'] / 1e6:,.1f} M characters, {documents['sentences']:,} sentences, "
-        f"{documents['tokens']:,} tokens, [UNK] {_share(documents['unknown_tokens'], documents['tokens'])}",
+        f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
+        f"{counted(documents['tokens'], 'token')}, [UNK] {_share(documents['unknown_tokens'], documents['tokens'])}",
+        "",
+        *_copies(manifest),
     ]
+    if run and "stages" in run:
+        lines += ["", *_stages(run, documents["characters"] / 1e6)]
+    return [*lines, "", *_warnings(manifest), f"digest      {manifest['digest']}"]
+
+
+def _copies(manifest: dict[str, Any]) -> list[str]:
+    """A table with a row per split and copy; its shares are of tokens (masked), masked positions, examples, and all places."""
+    what = {"nsp": "random next", "sop": "swapped", "single": ""}[manifest["config"]["pairs"]]
+    heads = ("documents", "examples", "masked", "[MASK]", "random", "kept", *([what, "forced"] if what else []), "padding")
+    lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
     for name, split in manifest["splits"].items():
-        lines.append(f"{name:<12}{split['documents']:,} documents, {split['examples']:,} examples")
         for copy, counts in split["copies"].items():
-            lines.append(f"  copy {copy}   " + _copy_line(counts, manifest["config"]["pairs"]))
-    if run:
-        lines += [
-            "",
-            f"{'stage':<12}{'seconds':>9}{'MB/s':>9}   (seconds of all workers; MB of clean text, from pairs on of shards)",
-        ]
-        for stage, figures in run["stages"].items():
-            rate = figures["mb"] / figures["seconds"] if figures["seconds"] else 0.0
-            lines.append(f"{stage:<12}{figures['seconds']:>9.2f}{rate:>9.1f}")
+            masked, examples = counts["masked"], counts["examples"]
+            cells = [f"{split['documents']:,}", f"{examples:,}", _share(masked, counts["tokens"])]
+            cells += [_share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept")]
+            if what:
+                cells += [_share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
+            cells.append(_share(counts["padding"], counts["padding"] + counts["tokens"]))
+            lines.append(f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells))
+    return lines
+
+
+def _warnings(manifest: dict[str, Any]) -> list[str]:
+    """What a user would want to know before training on it."""
+    train = manifest["splits"]["train"]
+    forced = sum(counts["forced_random"] for counts in train["copies"].values())
+    lines = []
+    if manifest["config"]["pairs"] == "nsp" and 2 * forced > train["examples"]:
         lines.append(
-            f"{'all':<12}{run['seconds']:>9.2f}{run['input_mb'] / run['seconds']:>9.1f}   (wall clock; MB of input on disk)"
+            "warning: most chunks hold one sentence, so most B's are random: is a line of the input a sentence? "
+            "(--format document for prose)"
         )
-    return [*lines, "", f"digest      {manifest['digest']}"]
+    if manifest["config"]["num_groups"] > max(train["documents"], 1):
+        lines.append("warning: there are more groups than documents: give fewer --num-groups")
+    return lines
 
 
-def _copy_line(counts: dict[str, int], pairs: str) -> str:
-    masked = counts["masked"]
-    parts = [
-        f"{counts['examples']:,} examples",
-        f"masked {_share(masked, counts['tokens'])} of tokens ("
-        + " / ".join(_share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept"))
-        + " [MASK] / random / kept)",
+def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
+    """Seconds of all workers and MB/s per stage."""
+    lines = [f"{'stage':<12}{'seconds':>9}{'MB/s':>9}"]
+    for stage, figures in run["stages"].items():
+        if stage == "wikitext" and figures["seconds"] < _SHOWN_SECONDS:
+            continue
+        shown = figures["seconds"] >= _SHOWN_SECONDS
+        rate = f"{figures['mb'] / figures['seconds']:.1f}" if shown else "-"
+        lines.append(f"{stage:<12}{figures['seconds']:>9.2f}{rate:>9}   {figures['of']}")
+    rate = text_mb / run["seconds"] if run["seconds"] else 0.0
+    return [
+        *lines,
+        f"{'wall clock':<12}{run['seconds']:>9.2f}{rate:>9.1f}   clean text, with {counted(run['workers'], 'worker')}",
     ]
-    if pairs != "single":
-        what = "random next" if pairs == "nsp" else "swapped"
-        forced = f" ({counts['forced_random']:,} forced by chunks of one sentence)" if counts["forced_random"] else ""
-        parts.append(f"{what} {_share(counts['labels_random'], counts['examples'])}{forced}")
-    parts.append(f"padding {_share(counts['padding'], counts['padding'] + counts['tokens'])}")
-    if counts["chunks_dropped"]:
-        parts.append(f"{counts['chunks_dropped']:,} chunks gave no pair")
-    return ", ".join(parts)
 
 
 def print_summary(manifest: dict[str, Any], run: dict[str, Any] | None) -> None:

@@ -80,17 +80,27 @@ def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
         )
 
 
-def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "PipelineOptions":
-    """Beam's options for a run. Raises UserError for a runner or options nobody knows."""
-    from apache_beam.options.pipeline_options import PipelineOptions
+def check(config: RunOptions, extra: list[str]) -> None:
+    """Raises UserError for a runner or options nobody knows."""
     from apache_beam.runners.runner import create_runner
 
-    runner = RUNNERS.get(config.runner, Runner(config.runner))
     try:
-        create_runner(runner.path)  # imports the runner's module, which registers the options of its own
+        create_runner(_runner(config).path)  # imports the runner's module, which registers the options of its own
     except (ValueError, ImportError, AttributeError) as error:
         why = str(error).splitlines()[0].split(" or the fully")[0]
         raise UserError(f"--runner {config.runner} can't be used ({why}): check the name, or install its extra") from None
     check_options(extra, ["--" + field.name.replace("_", "-") for field in fields(config)])
+
+
+def _runner(config: RunOptions) -> Runner:
+    return RUNNERS.get(config.runner, Runner(config.runner))
+
+
+def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "PipelineOptions":
+    """Beam's options for a run. Raises UserError for a runner or options nobody knows."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    check(config, extra)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
+    runner = _runner(config)
     return PipelineOptions([f"--runner={runner.path}", *runner.flags(config, count), *extra], save_main_session=False)

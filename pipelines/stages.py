@@ -16,12 +16,13 @@ from typing import Any
 from pipelines import filesystem, manifest, seeds
 from pipelines.config import PrepareConfig
 from pipelines.documents import MapSummary, Miller
-from pipelines.examples import ExampleSettings, Shard, Stages, mill
+from pipelines.examples import ExampleSettings, Shard, mill
 from pipelines.groups import Group
 from pipelines.options import identity
 from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
 from pipelines.schema import MANIFEST, VOCAB, WORK, Split, UserError, shard_name, split_id
 from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
+from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 Row = tuple[int, bytes]
@@ -29,12 +30,16 @@ Row = tuple[int, bytes]
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker must know. config.num_groups is resolved; `vocabulary` is vocab.txt's bytes."""
+    """Everything a worker must know.
+
+    config.num_groups is resolved. vocabulary: vocab.txt's bytes. spill: a local folder for the `files` shuffle.
+    """
 
     config: PrepareConfig
     vocabulary: bytes
     num_eval_groups: int
     shuffle: str
+    spill: str
 
     @property
     def folder(self) -> str:
@@ -52,7 +57,7 @@ class Job:
         return filesystem.join(self.folder, f"{WORK}/{name}")
 
     def make_shuffle(self) -> FilesShuffle | BeamShuffle:
-        return FilesShuffle(self.work("spill")) if self.shuffle == "files" else SHUFFLES[self.shuffle]()
+        return SHUFFLES[self.shuffle](self.spill, self.total_groups)
 
 
 @lru_cache(maxsize=2)
@@ -74,37 +79,28 @@ class SplitStage:
         self._miller = Miller(config, WordPiece(load_vocabulary(self.job.vocabulary), config.cased))
 
     def __call__(self, split: Split) -> Iterator[Row]:
-        """The rows of a split. With the `files` shuffle a split that an earlier run finished isn't read again."""
+        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
         if not split.path:
             yield from ((group, b"") for group in range(self.job.total_groups))
             return
-        if self.job.shuffle == "beam":
-            yield from self._rows(split)
-            return
-        marker = self.job.work(f"spill/{split_id(split)}.json")
-        if filesystem.exists(marker):
-            rows = [(group, bytes.fromhex(row)) for group, row in json.loads(filesystem.read_bytes(marker))]
-        else:
-            rows = list(self._rows(split))
-            filesystem.write_bytes(marker, json.dumps([(group, row.hex()) for group, row in rows]).encode())
-        yield from rows
+        name, shuffle = split_id(split), self.job.make_shuffle()
+        summary = shuffle.finished(name)
+        if summary is None:
+            yield from shuffle.scatter(name, self._items(split))
+            self._write_rejects(f"rejects/{name}.jsonl")
+            summary = self._miller.summary.to_json().encode()
+            shuffle.finish(name, summary)
+        yield self.job.total_groups, summary
 
-    def _rows(self, split: Split) -> Iterator[Row]:
-        config = self.job.config
+    def _items(self, split: Split) -> Iterator[tuple[int, bytes, bytes]]:
+        config, evals = self.job.config, self.job.num_eval_groups
+        for key, payload in self._miller(split):
+            yield *seeds.place(key, config.seed, config.num_groups, evals, config.eval_fraction), payload
 
-        def items() -> Iterator[tuple[int, bytes, bytes]]:
-            for key, payload in self._miller(split):
-                yield (
-                    *seeds.place(key, config.seed, config.num_groups, self.job.num_eval_groups, config.eval_fraction),
-                    payload,
-                )
-
-        yield from self.job.make_shuffle().scatter(split_id(split), items())
+    def _write_rejects(self, name: str) -> None:
         if self._miller.rejects:
             lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self._miller.rejects)
-            name = f"rejects/{split_id(split)}.jsonl"
             filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"))
-        yield self.job.total_groups, self._miller.summary.to_json().encode()
 
 
 @dataclass
@@ -128,10 +124,10 @@ class GroupStage:
         marker = self.job.work(f"groups/{group:05d}.json")
         summary = self._finished(marker)
         if summary is None:
-            stages = Stages()
-            with stages.time("gather"):
-                built = Group.build(self.job.make_shuffle().gather(value for value in values if value))
-            summary = self._write(group, built, stages) | {"seconds": stages.seconds}
+            watch = Stopwatch()
+            with watch.time("gather"):
+                built = Group.build(self.job.make_shuffle().gather(group, (value for value in values if value)))
+            summary = self._write(group, built, watch) | {"seconds": watch.seconds}
             filesystem.write_bytes(marker, json.dumps(summary).encode())
         yield 0, json.dumps(summary).encode()
 
@@ -143,17 +139,22 @@ class GroupStage:
         whole = all(filesystem.size(self.job.path(shard["name"])) == shard["bytes"] for shard in summary["shards"])
         return summary if whole else None
 
-    def _write(self, index: int, group: Group, stages: Stages) -> dict[str, Any]:
+    def _write(self, index: int, group: Group, watch: Stopwatch) -> dict[str, Any]:
         config = self.job.config
         split = "train" if index < config.num_groups else "eval"
         shards = []
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
-            shard, entry = self._shard(index, copy, name, group, stages)
+            shard, entry = self._shard(index, copy, name, group, watch)
             if config.provenance:
-                with stages.time("provenance"):
+                with watch.time("provenance"):
                     write_parquet(self.job.path(provenance_name(name)), provenance_table(group, shard.pairs))
-            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry})
+            labels = {
+                "labels_forced": shard.pairs.forced,
+                "labels_drawn": shard.pairs.drawn,
+                "random_prob": shard.pairs.random_prob,
+            }
+            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry, **labels})
         write_parquet(self.job.path(documents_name(split, index, config.num_groups)), documents_table(group))
         return {
             "split": split,
@@ -163,7 +164,7 @@ class GroupStage:
             "shards": shards,
         }
 
-    def _shard(self, index: int, copy: int, name: str, group: Group, stages: Stages) -> tuple[Shard, dict[str, Any]]:
+    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Shard, dict[str, Any]]:
         config = self.job.config
         settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
         path = self.job.path(name)
@@ -172,7 +173,7 @@ class GroupStage:
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
-            shard = mill(group, index, copy, settings, load_vocabulary(self.job.vocabulary), write, stages)
+            shard = mill(group, index, copy, settings, load_vocabulary(self.job.vocabulary), write, watch)
         return shard, {
             "examples": len(shard.pairs),
             "bytes": sink.size,
@@ -222,7 +223,7 @@ class ManifestStage:
         }
         about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
         full = {"input": list(config.input), **identity(config)}
-        data = manifest.dumps(manifest.build(full, about, documents, groups))
+        data = manifest.dumps(manifest.build(full, about, documents, groups, self.job.num_eval_groups))
         filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
         filesystem.write_bytes(self.job.path(MANIFEST), data)
         return b"done"
@@ -232,7 +233,7 @@ class ManifestStage:
         if splits.bad > limit * splits.read:
             raise UserError(
                 f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
-                f"allows, e.g. {splits.samples[0]}: see {self.job.path('rejects')}, then mend or raise it"
+                f"allows, e.g. {splits.samples[0]}: see {self.job.path('rejects')}, then mend them or raise the rate"
             )
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
         if not any(group["documents"] for group in groups):
@@ -247,12 +248,12 @@ class ManifestStage:
             )
 
 
-def _times(splits: MapSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _times(splits: MapSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
-    text = splits.characters / 1e6
-    shards = sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6
-    times = {name: {"seconds": seconds, "mb": text} for name, seconds in splits.seconds.items()}
+    text = {"mb": splits.characters / 1e6, "of": "clean text"}
+    shards = {"mb": sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6, "of": "shards"}
+    times: dict[str, dict[str, Any]] = {name: {"seconds": seconds} | text for name, seconds in splits.seconds.items()}
     for group in groups:
         for name, seconds in group["seconds"].items():
-            times.setdefault(name, {"seconds": 0.0, "mb": shards})["seconds"] += seconds
+            times.setdefault(name, {"seconds": 0.0} | shards)["seconds"] += seconds
     return times

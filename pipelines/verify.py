@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipelines import checks, examples, features, filesystem, manifest, masking, runners, seeds, tfrecord
+from pipelines import checks, examples, features, filesystem, manifest, masking, report, runners, seeds, tfrecord
 from pipelines.config import VerifyConfig
 from pipelines.options import require
-from pipelines.provenance import documents_name
-from pipelines.schema import MANIFEST, VOCAB, UserError
+from pipelines.provenance import documents_name, provenance_name
+from pipelines.schema import MANIFEST, VOCAB, UserError, shard_name
 from pipelines.wordpiece import Vocabulary
 
 BATCH = 4096  # records decoded at a time
@@ -102,65 +102,98 @@ def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator
             yield f"{MANIFEST}: {name} says {split['examples']} examples, its shards {listed}"
 
 
+def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
+    """The shards listed are those that the configuration asks for, no other shard lies beside them, provenance is whole."""
+    config, evals = contract["config"], contract["num_eval_groups"]
+    groups, copies = config["num_groups"], range(config["dupe_factor"])
+    wanted = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
+    wanted |= {shard_name(group, groups, evals, 0) for group in range(groups, groups + evals)}
+    listed = {shard["name"] for shard in contract["shards"]}
+    for name in sorted(wanted ^ listed):
+        yield f"{MANIFEST}: it lists {name}, which is none of its shards" if name in listed else f"{MANIFEST}: it lacks {name}"
+    for name in filesystem.names_below(folder):
+        if name.startswith(("train/", "eval/")) and name not in listed:
+            yield f"{name}: {MANIFEST} doesn't list this file"
+    if config["provenance"]:
+        for shard in contract["shards"]:
+            yield from _check_provenance(folder, shard)
+
+
+def _check_provenance(folder: str, shard: dict[str, Any]) -> Iterator[str]:
+    name = provenance_name(shard["name"])
+    try:
+        data = filesystem.read_bytes(filesystem.join(folder, name))
+        rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    except (UserError, pa.ArrowException):
+        yield f"{name}: it can't be read"
+        return
+    if rows != shard["examples"]:
+        yield f"{name}: it holds {rows} rows, not {shard['examples']}"
+
+
 def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
-    """No document on both sides or in two groups, and each in the group and on the side that its key says."""
-    config, seen = contract["config"], {}
-    groups = sorted({(shard["split"], shard["group"]) for shard in contract["shards"]}, key=lambda pair: pair[1])
-    num_eval = sum(split == "eval" for split, _ in groups)
-    for split, group in groups:
+    """Each document stands once, in the group and on the side that its key says: so none is in train and in eval."""
+    config, evals = contract["config"], contract["num_eval_groups"]
+    for group in range(config["num_groups"] + evals):
+        split = "train" if group < config["num_groups"] else "eval"
         name = documents_name(split, group, config["num_groups"])
         try:
             keys = pq.read_table(pa.BufferReader(filesystem.read_bytes(filesystem.join(folder, name))))["key"].to_pylist()
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue
+        seen: dict[bytes, int] = {}
         for row, key in enumerate(keys):
-            right, _ = seeds.place(key, config["seed"], config["num_groups"], num_eval, config["eval_fraction"])
+            right, _ = seeds.place(key, config["seed"], config["num_groups"], evals, config["eval_fraction"])
             if right != group:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
-            if (other := seen.setdefault(key, (name, row))) != (name, row):
-                yield f"{name}: row {row}: document {key.hex()} stands in {other[0]}, row {other[1]}, as well"
+            if (other := seen.setdefault(key, row)) != row:
+                yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
 
 
 def check_proportions(contract: dict[str, Any], findings: list[Findings], vocabulary: Vocabulary) -> Iterator[str]:
     """Counts against dataset.json's, and shares against their expectation within five standard deviations."""
-    by_copy: dict[tuple[str, str], dict[str, int]] = {}
-    clusters: dict[tuple[str, str], int] = {}
+    copies: dict[tuple[str, str], list[tuple[dict[str, Any], Findings]]] = {}
     for shard, found in zip(contract["shards"], findings, strict=True):
-        key = (shard["split"], f"{shard['copy']:02d}")
-        manifest.add_counts(by_copy.setdefault(key, {}), found.counts)
-        clusters[key] = clusters.get(key, 0) + found.clusters
-    for (split, copy), counts in by_copy.items():
+        copies.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append((shard, found))
+    for (split, copy), parts in copies.items():
         where, told = f"{split} copy {copy}", contract["splits"][split]["copies"][copy]
+        counts: dict[str, int] = {}
+        for _, found in parts:
+            manifest.add_counts(counts, found.counts)
         for name, value in counts.items():
             if told.get(name) != value:
                 yield f"{where}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
-        yield from _shares(where, told, counts, clusters[split, copy], contract, vocabulary)
+        clusters = sum(found.clusters for _, found in parts)
+        yield from _actions(where, counts, clusters if contract["config"]["masking"] == "span" else 0, vocabulary)
+        yield from _labels(where, counts, [shard for shard, _ in parts])
 
 
-def _shares(
-    where: str, told: dict[str, int], counts: dict[str, int], clusters: int, contract: dict, vocabulary: Vocabulary
-) -> Iterator[str]:
-    masked = counts.get("masked", 0)
-    if masked:
-        drawn_alike = 1 / len(vocabulary.random_ids)  # a random token may be the one that was there
-        shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
-        shares["kept"] = 1 - sum(shares.values())
-        independent = masked**2 / clusters if contract["config"]["masking"] == "span" else masked
-        for name, expected in shares.items():
-            share, bound = counts[f"masked_as_{name}"] / masked, checks.binomial_bound(expected, independent)
-            if abs(share - expected) > bound:
-                interval = f"{100 * expected:.2f} +- {100 * bound:.2f} %"
-                yield f"{where}: {100 * share:.2f} % of masked positions are {name}, not {interval}"
-    count, pairs = counts.get("examples", 0), contract["config"]["pairs"]
-    if pairs == "single" or not count:
+def _actions(where: str, counts: dict[str, int], clusters: int, vocabulary: Vocabulary) -> Iterator[str]:
+    """The 80/10/10 shares; `clusters`, where actions are shared, is the sum of the squared sizes of what may share one."""
+    if not (masked := counts.get("masked", 0)):
         return
-    share, bound = counts["labels_random"] / count, checks.binomial_bound(0.5, count)
-    highest = max(0.5, told["forced_random"] / count) + bound
-    lowest = 0.5 - bound if not told["chunks_dropped"] or pairs == "sop" else 0.0
-    if not lowest <= share <= highest:
-        interval = f"{100 * lowest:.2f} to {100 * highest:.2f} %"
-        yield f"{where}: {100 * share:.2f} % of next_sentence_labels are 1, not within {interval}"
+    drawn_alike = 1 / len(vocabulary.random_ids)  # a random token may be the one that was there
+    shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
+    shares["kept"] = 1 - sum(shares.values())
+    for name, share in shares.items():
+        off = checks.bound(share * (1 - share) * (clusters or masked)) / masked
+        found = counts[f"masked_as_{name}"] / masked
+        if abs(found - share) > off:
+            interval = f"{100 * share:.2f} +- {100 * off:.2f} %"
+            yield f"{where}: {100 * found:.2f} % of masked positions are {name}, not {interval}"
+
+
+def _labels(where: str, counts: dict[str, int], shards: list[dict[str, Any]]) -> Iterator[str]:
+    """The share of labels 1: those forced, and of those drawn as many as each group's probability says."""
+    if not (count := counts.get("examples", 0)):
+        return
+    expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
+    variance = sum(shard["labels_drawn"] * shard["random_prob"] * (1 - shard["random_prob"]) for shard in shards)
+    if abs(counts["labels_random"] - expected) > checks.bound(variance):
+        low, high = (max(0.0, (expected + sign * checks.bound(variance)) / count) for sign in (-1, 1))
+        interval = f"{100 * low:.2f} to {100 * high:.2f} %"
+        yield f"{where}: {100 * counts['labels_random'] / count:.2f} % of next_sentence_labels are 1, not within {interval}"
 
 
 class _Task:
@@ -205,6 +238,7 @@ def violations(config: VerifyConfig) -> Iterator[str]:
     for found in bar:
         findings.append(found)
         yield from found.violations
+    yield from check_files(config.dataset, contract)
     yield from check_documents(config.dataset, contract)
     if not any(found.violations for found in findings):
         yield from check_proportions(contract, findings, vocabulary)
@@ -221,7 +255,7 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:
         show(
-            f"{config.dataset}: {count:,} violations in {held}"
+            f"{config.dataset}: {report.counted(count, 'violation')} in {held}"
             + (f", {config.max_lines} shown" if count > config.max_lines else "")
         )
         return 1

@@ -21,6 +21,7 @@ import numpy as np
 from pipelines.chunks import Chunker
 from pipelines.schema import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, UserError
 
+MAX_TOKENS = 1 << 21  # ids are written in three bytes at most
 MAX_WORD_CHARS = 200  # longer words are [UNK], as in the reference
 CACHE_CHUNKS = 1_000_000  # then the cache starts anew: memory stays bounded whatever the corpus
 
@@ -51,8 +52,12 @@ class Vocabulary:
                 raise UserError(f"{name}, line {number}: the token is empty: every line must hold one token")
             if first_line.setdefault(token, number) != number:
                 raise UserError(f"{name}, line {number}: {token!r} stands already at line {first_line[token]}: remove one")
+        if len(tokens) >= MAX_TOKENS:
+            raise UserError(f"{name} holds {len(tokens):,} tokens: give fewer than {MAX_TOKENS:,}")
         if missing := [token for token in SPECIAL_TOKENS if token not in first_line]:
-            raise UserError(f"{name} lacks {', '.join(missing)}: add the missing special tokens, a line each")
+            raise UserError(
+                f"{name} lacks {', '.join(missing)}: give a vocab.txt, a token per line, with the special tokens in it"
+            )
         return cls(tokens, hashlib.sha256(data).hexdigest())
 
     @classmethod
