@@ -47,9 +47,9 @@ def _refuse_own_input(plan: Plan, output: str) -> None:
 
 def vocab(config: VocabConfig, extra: list[str]) -> None:
     """Learns a vocabulary from the input and writes it, and the configuration beside it."""
-    plan, _, options = _plan(config, extra, "input", "output")
     if os.path.isdir(config.output):
         raise UserError(f"--output {config.output} is a folder: give the name of the file to write, e.g. vocab.txt")
+    plan, _, options = _plan(config, extra, "input", "output")
     print(f"reading {report.files(plan)}, to learn {config.vocab_size:,} tokens", flush=True)
     begin = time.perf_counter()
     marks = "" if filesystem.is_remote(config.output) else config.output + WORK

@@ -158,6 +158,7 @@ class Miller:
             for low, high in _windows(begins, BATCH_CHARS):
                 window = text[begins[low] : begins[high] if high < len(begins) else len(text)]
                 parts.append(self._tokenize(window, begins[low:high], wanted))
+            parts = parts or [self._tokenize("", begins, wanted)]
             ids, lengths, offsets = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
             tokens = np.concatenate([[0], np.cumsum(lengths)])[edges]
         for number, base in enumerate(bases[:-1].tolist()):
@@ -174,10 +175,9 @@ class Miller:
 
 
 def _windows(begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
-    """Runs [low, high) of sentences that begin within `size` characters; a single empty one where there is no sentence."""
+    """Runs [low, high) of sentences that begin within `size` characters, one at least."""
     low = 0
-    while low < len(begins) or not low:
-        limit = begins[low] + size if len(begins) else 0
-        high = max(int(np.searchsorted(begins, limit)), min(low + 1, len(begins)))
+    while low < len(begins):
+        high = max(int(np.searchsorted(begins, begins[low] + size)), low + 1)
         yield low, high
-        low = high or 1
+        low = high

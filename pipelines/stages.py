@@ -26,6 +26,7 @@ from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 Row = tuple[int, bytes]
+REFUSED = "refused.txt"
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,11 @@ class ManifestStage:
         summaries = [json.loads(row) for row in rows]
         groups = sorted((row for row in summaries if "shards" in row), key=lambda row: row["group"])
         splits = MapSummary(**next(row["splits"] for row in summaries if "splits" in row))
-        self._check(splits, groups)
+        try:
+            self._check(splits, groups)
+        except UserError as error:  # so that the next run may begin anew with other input or options
+            filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
+            raise
         config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
         documents = {
             "read": splits.read,

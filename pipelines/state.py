@@ -1,7 +1,8 @@
 """What an output folder holds: nothing yet, a run to go on with, a whole dataset, or something that is not ours.
 
 A run leaves its state in `.work/`: configuration, vocabulary, input and the versions of what decides the bytes. Going on is
-refused when one of them differs. As long as no group is finished, nothing is lost by beginning anew with other ones.
+refused when one of them differs. As long as no group is finished, or where the run ended because the input or the filters
+were wrong, nothing is lost by beginning anew with other ones.
 """
 
 import contextlib
@@ -15,8 +16,8 @@ from typing import Any
 
 from pipelines import filesystem, manifest
 from pipelines.readers import Plan
-from pipelines.schema import FORMAT_VERSION, MANIFEST, UserError
-from pipelines.stages import Job
+from pipelines.schema import FORMAT_VERSION, MANIFEST, WORK, UserError
+from pipelines.stages import REFUSED, Job
 
 STATE, RUN = "state.json", "run.json"
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # their results are part of a dataset's bytes
@@ -78,10 +79,10 @@ def check(job: Job, now: dict[str, Any]) -> bool:
         before = json.loads(filesystem.read_bytes(state))
         if before == now:
             return False
-        if filesystem.holds_files(job.work("groups")):
+        if filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
             _compare(job.folder, before, now)
-        filesystem.remove_tree(job.work(""))
-        filesystem.remove_tree(job.path("rejects"))
+        for name in (f"{WORK}/", "rejects", "train", "eval", "documents", "provenance"):
+            filesystem.remove_tree(job.path(name))
         filesystem.remove_tree(job.spill)
     elif filesystem.holds_files(job.folder):
         raise UserError(

@@ -183,7 +183,7 @@ def test_too_many_rejects(bench):
     outcome.refused(
         "1 of 31 records are defective, more than --max-reject-rate 0.01",
         f"{bench.folder}/a.jsonl, line 1: malformed_json",
-        "mend or raise it",
+        "mend them or raise the rate",
     )
     assert list(outcome.folder.glob("rejects/*.jsonl"))
     # The limit is no part of what is written: the same command goes on with a higher one.
@@ -233,7 +233,7 @@ def test_all_documents_filtered(bench):
 @pytest.mark.parametrize(
     ("entries", "why"),
     [
-        ([token for token in corpora.tokens() if token != "[MASK]"], "vocab.txt lacks [MASK]: add"),
+        ([token for token in corpora.tokens() if token != "[MASK]"], "vocab.txt lacks [MASK]: give"),
         ([*corpora.tokens(), "[CLS]"], "vocab.txt, line 121: '[CLS]' stands already at line 3: remove one"),
         ([*corpora.tokens(), ""], "vocab.txt, line 121: the token is empty"),
         (["\n"], "vocab.txt, line 1: the token is empty"),
@@ -367,22 +367,29 @@ def test_another_run_in_the_same_folder_is_refused(bench):
     folder = bench("a.jsonl", JSONL).folder
     before = (folder / "dataset.json").read_bytes()
     left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was begun with seed = 0, not 8", "another --output")
-    left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} holds a finished dataset made from other input")
-    (bench.folder / "a.jsonl").write_bytes(JSONL)
     corpora.write_vocabulary(bench.folder / "vocab.txt", corpora.tokens(119))
     left_alone(bench("a.jsonl", None), before, f"{folder} was begun with another vocabulary")
+    left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} was made from input files with other names, sizes or times")
 
 
 def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench):
+    """Unless it ended because of them: then it may be begun anew with others, and nothing of it is left."""
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
+    refused = folder / ".work/refused.txt"
+    refused.rename(folder / "kept")  # as if it had been killed
     bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was begun with seed = 0, not 8")
-    bench("a.jsonl", JSONL).refused("the input has changed since", str(folder), "another --output")
+    bench("a.jsonl", JSONL).refused(f"{folder} was made from input files with other", "another --output")
+    (folder / "kept").rename(refused)
+    finished = bench("a.jsonl", None, "--seed", "8", "--num-groups", "2").manifest()
+    assert finished["config"]["seed"] == 8
+    assert not (folder / ".work").exists() and not (folder / "rejects").exists()
+    assert len(list(folder.rglob("*.tfrecord"))) == len(finished["shards"])
 
 
 def test_a_folder_with_other_files_is_refused(bench):
     (bench.folder / "out").mkdir()
     (bench.folder / "out" / "thesis.txt").write_text("dear")
-    bench("a.jsonl", JSONL).refused(f"{bench.folder}/out is there and holds other files: give a new folder")
+    bench("a.jsonl", JSONL).refused(f"{bench.folder}/out is there and holds other files", "give a new folder")
     assert os.listdir(bench.folder / "out") == ["thesis.txt"]
 
 
@@ -433,3 +440,36 @@ def test_an_error_in_a_worker_process_is_one_sentence_too(bench):
     outcome = Outcome(done.returncode, done.stdout, done.stderr, bench.folder / "out")
     outcome.refused(f"{bench.folder}/2.jsonl.gz is not a whole gzip file (it ends in the middle)", "leave it out")
     assert re.fullmatch(r"clozemill: [^\n]*\n", done.stderr)
+
+
+def test_the_output_is_never_an_input(bench, tmp_path, capsys):
+    """Neither the vocabulary that is to be written, nor a file within the dataset's folder."""
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    argv = ["vocab", "--input", str(tmp_path / "*"), "--output", str(tmp_path / "a.jsonl")]
+    call(argv, tmp_path, capsys).refused("a.jsonl is both input and --output", "another --output")
+    assert (tmp_path / "a.jsonl").read_bytes() == JSONL
+    (bench.folder / "out").mkdir()
+    bench("out/a.jsonl", JSONL).refused("out/a.jsonl is both input and --output")
+
+
+def test_a_second_run_in_the_same_folder_waits_for_the_first(bench):
+    import fcntl
+
+    bench("a.jsonl", b"{\n" + JSONL)  # begun, and refused at its end
+    with open(bench.folder / "out/.work/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        bench("a.jsonl", None, "--max-reject-rate", "0.5").refused("another clozemill prepare is writing to", "wait")
+
+
+def test_a_folder_among_the_files_of_a_glob_is_passed_over(bench):
+    (bench.folder / "b.jsonl").mkdir()
+    assert bench("*.jsonl", None).code == 2  # nothing but a folder: no file matches
+    bench("a.jsonl", JSONL)
+
+
+def test_another_version_doesn_t_go_on_with_what_was_begun(bench):
+    folder = bench("a.jsonl", b"{\n" + JSONL).folder
+    (folder / ".work/refused.txt").unlink()
+    state = folder / ".work/state.json"
+    state.write_text(state.read_text().replace('"numpy": "', '"numpy": "0.'))
+    bench("a.jsonl", None).refused(f"{folder} was begun with numpy = '0.", "another --output")

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import features, tfrecord
-from pipelines.examples import STATISTICS, ExampleSettings, Shard, Stages, count, mill, token_matrix, word_starts
+from pipelines.examples import STATISTICS, ExampleSettings, Shard, count, mill, token_matrix, word_starts
 from pipelines.groups import Group, pack
 from pipelines.masking import MASKERS
 from pipelines.pairs import PAIRS, Pairs
+from pipelines.stopwatch import Stopwatch
 from tests import reference
 
 # SHA-256 of copy 1 of group 3 of the golden group, seed 7: every dataset changes when one of these does. May be made
@@ -52,7 +53,7 @@ def documents(count: int, sentences: int = 9) -> list[list[list[int]]]:
 
 def run(group: Group, options: ExampleSettings, copy: int = 1, index: int = 3) -> tuple[bytes, Shard]:
     data = bytearray()
-    shard = mill(group, index, copy, options, VOCABULARY, data.extend, Stages())
+    shard = mill(group, index, copy, options, VOCABULARY, data.extend, Stopwatch())
     return bytes(data), shard
 
 
@@ -217,7 +218,7 @@ def test_masks_differ_between_copies_and_examples_are_shuffled():
 
 
 def test_a_group_of_several_chunks_of_examples():
-    """More than CHUNK examples: all are there once, masked as everywhere, and unlike each other."""
+    """More examples than are encoded at a time: all are there once, masked as everywhere, and unlike each other."""
     group = reference.make_group([[[6] * 10]] * 5000)
     options = replace(DEFAULT, pairs="single", max_seq_length=12)
     data, shard = run(group, options)

@@ -52,7 +52,7 @@ def group(split: str, index: int, copies: int) -> dict:
 def test_build() -> None:
     config = {"max_seq_length": 64, "max_predictions": 9, "pairs": "nsp", "input": ["a"]}
     groups = [group("train", 0, 2), group("train", 1, 2), group("eval", 2, 1)]
-    built = manifest.build(config, {"size": 5}, {"read": 30}, groups)
+    built = manifest.build(config, {"size": 5}, {"read": 30}, groups, 1)
     assert built["format_version"] == FORMAT_VERSION == 1
     assert (built["config"], built["vocabulary"]) == (config, {"size": 5})
     assert (built["max_seq_length"], built["max_predictions"]) == (64, 9)
@@ -71,17 +71,23 @@ def test_build() -> None:
     assert not any("counts" in shard for shard in built["shards"])
     assert built["digest"] == manifest.dataset_digest(built["shards"])
     orders = {
-        manifest.dumps(manifest.build(config, {"size": 5}, {"read": 30}, list(order)))
+        manifest.dumps(manifest.build(config, {"size": 5}, {"read": 30}, list(order), 1))
         for order in itertools.permutations(groups)
     }
     assert orders == {manifest.dumps(built)}
 
 
 def test_round_trip() -> None:
-    built = {"format_version": 1, "config": {"input": ["é*", "中"]}, "share": 0.1}
+    keys = ("digest", "vocabulary", "max_seq_length", "max_predictions", "num_eval_groups", "documents", "splits", "shards")
+    built = {"format_version": 1, "config": {"input": ["é*", "中"]}, "share": 0.1} | dict.fromkeys(keys, 0)
     data = manifest.dumps(built)
     assert data.endswith(b"}\n") and "é*".encode() in data
     assert manifest.loads(data, "dataset.json") == built
+
+
+def test_a_manifest_that_lost_a_part_is_told() -> None:
+    with pytest.raises(UserError, match="lacks 'digest'"):
+        manifest.loads(b'{"format_version": 1}', "dataset.json")
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_every_default_passes_its_own_check(config: type) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ("--max-seq-length 16", "--max-predictions 20 is more than the 13 tokens that --max-seq-length 16 leaves"),
+        ("--max-seq-length 16 --max-predictions 20", "--max-predictions 20 is more than the 13 tokens"),
         ("--masked-lm-prob 0", "--masked-lm-prob 0 would mask one token"),
         ("--seed 9223372036854775808", "--seed is 9223372036854775808: give a value between 0 and 9223372036854775807"),
         ("--seed=-1", "--seed is -1"),

@@ -15,47 +15,55 @@ from pipelines.shuffle import BeamShuffle, FilesShuffle
 ITEMS = st.lists(st.tuples(st.integers(0, 4), st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES), st.binary(max_size=30)))
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("shuffle")
-
-
-def through(way, splits) -> dict[int, list[tuple[bytes, bytes]]]:
+def through(way, splits, groups: int = 5) -> dict[int, list[tuple[bytes, bytes]]]:
     rows = [row for number, items in enumerate(splits) for row in way.scatter(f"split{number}", iter(items))]
-    return {group: sorted(way.gather(value for at, value in rows if at == group)) for group in {at for at, _ in rows}}
+    found = {group: sorted(way.gather(group, [value for at, value in rows if at == group])) for group in range(groups)}
+    return {group: items for group, items in found.items() if items}
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ITEMS, max_size=4), st.integers(1, 200))
-def test_both_ways_bring_the_same_items(folder, splits, spill_bytes):
+def test_both_ways_bring_the_same_items(tmp_path_factory, splits, spill_bytes):
     expected = {}
     for items in splits:
         for group, key, payload in items:
             expected.setdefault(group, []).append((key, payload))
     expected = {group: sorted(items) for group, items in expected.items()}
+    folder = str(tmp_path_factory.mktemp("spill"))
     with mock.patch.object(shuffle, "SPILL_BYTES", spill_bytes):
-        assert through(FilesShuffle(str(folder)), splits) == through(BeamShuffle(), splits) == expected
+        assert through(FilesShuffle(folder, 5), splits) == through(BeamShuffle(folder, 5), splits) == expected
 
 
-def test_what_travels_by_files_is_small_and_one_value_per_group_and_spill(tmp_path):
+def test_nothing_travels_by_files_and_spills_stay_small(tmp_path):
     items = [(number % 3, bytes(KEY_BYTES), b"x" * 5000) for number in range(30)]
-    rows = list(FilesShuffle(str(tmp_path)).scatter("s", items))
-    assert [group for group, _ in rows] == [0, 1, 2]
-    assert max(len(value) for _, value in rows) < 40
+    assert list(FilesShuffle(str(tmp_path), 3).scatter("s", items)) == []
     assert os.listdir(tmp_path) == ["s-0000.spill"]
     with mock.patch.object(shuffle, "SPILL_BYTES", 50_000):
-        assert len(list(FilesShuffle(str(tmp_path)).scatter("s", items))) == 9
+        list(FilesShuffle(str(tmp_path), 3).scatter("s", items))
     assert sorted(os.listdir(tmp_path)) == ["s-0000.spill", "s-0001.spill", "s-0002.spill"]
 
 
 def test_nothing_in_nothing_out(tmp_path):
-    assert list(FilesShuffle(str(tmp_path)).scatter("s", [])) == []
+    way = FilesShuffle(str(tmp_path / "none"), 1)
+    assert list(way.scatter("s", [])) == list(way.gather(0, [])) == []
     assert os.listdir(tmp_path) == []
 
 
-def test_a_spill_that_is_gone_is_told(tmp_path):
-    way = FilesShuffle(str(tmp_path))
-    rows = list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x")]))
+def test_a_finished_split_is_known_while_its_spills_are_whole(tmp_path):
+    way = FilesShuffle(str(tmp_path), 1)
+    assert way.finished("s") is None
+    list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x" * 100)]))
+    way.finish("s", b'{"read": 1}')
+    assert way.finished("s") == b'{"read": 1}'
+    (tmp_path / "s-0000.spill").write_bytes((tmp_path / "s-0000.spill").read_bytes()[:-1])
+    assert way.finished("s") is None
+    with pytest.raises(UserError, match=r"s-0000\.spill is cut short: remove it"):
+        list(way.gather(0, []))
     (tmp_path / "s-0000.spill").unlink()
-    with pytest.raises(UserError, match=r"s-0000\.spill can't be read"):
-        list(way.gather(value for _, value in rows))
+    assert way.finished("s") is None
+
+
+def test_the_engine_s_shuffle_remembers_nothing(tmp_path):
+    way = BeamShuffle(str(tmp_path), 1)
+    way.finish("s", b"{}")
+    assert way.finished("s") is None and os.listdir(tmp_path) == []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -146,7 +147,61 @@ def test_an_eval_document_in_train(dataset: Path) -> None:
     train, evaluation = dataset / "documents/train-00000.parquet", dataset / "documents/eval-00000.parquet"
     pq.write_table(pq.read_table(evaluation), train)
     lines = "\n".join(found(dataset))
-    assert "belongs to group 3, not to train group 0" in lines and "stands in" in lines
+    assert "belongs to group 3, not to train group 0" in lines
+
+
+def test_a_document_twice_in_its_group(dataset: Path) -> None:
+    path = dataset / "documents/train-00000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(4, 1)]), path)
+    assert any("stands in row 4 as well" in line for line in found(dataset))
+
+
+def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
+    shutil.copy(dataset / SHARD, dataset / "train/copy-00/examples-00007-of-00009.tfrecord")
+    provenance = dataset / "provenance" / SHARD.replace(".tfrecord", ".parquet")
+    pq.write_table(pq.read_table(provenance).slice(1), provenance)
+    (dataset / "provenance" / SHARD.replace("00000-of", "00001-of").replace(".tfrecord", ".parquet")).unlink()
+    contract = json.loads((dataset / "dataset.json").read_text())
+    contract["shards"] = [shard for shard in contract["shards"] if shard["copy"] == 0]
+    (dataset / "dataset.json").write_text(json.dumps(contract))
+    sign(dataset)
+    lines = "\n".join(found(dataset))
+    assert "dataset.json doesn't list this file" in lines and "examples-00007-of-00009" in lines
+    assert "dataset.json: it lacks train/copy-01/examples-00000-of-00003.tfrecord" in lines
+    assert "rows, not" in lines and "it can't be read" in lines
+
+
+def test_masks_over_the_quota_in_whole_words(tmp_path: Path, demo_corpus: str, demo_vocab: str) -> None:
+    """One more masked word than asked for, in every record that has room for it."""
+    folder = tmp_path / "d"
+    arguments = ["--masking", "whole_word", "--max-predictions", "30", "--dupe-factor", "1", "--num-groups", "1"]
+    command = ["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder), "--no-progress"]
+    assert clozemill.main([*command, *arguments]) == 0
+    mask_id, name = vocabulary(folder).mask_id, "train/copy-00/examples-00000-of-00001.tfrecord"
+    columns = features.decode(list(tfrecord.read((folder / name).read_bytes())), 128, 30)
+    for row in range(len(columns)):
+        count = int(columns.masked_lm_weights[row].sum())
+        free = [place for place in range(1, 30) if place not in set(columns.masked_lm_positions[row].tolist())]
+        free = [place for place in free if columns.input_ids[row, place] > 4]
+        places = sorted([*columns.masked_lm_positions[row, :count].tolist(), *free[:5]])
+        before = dict(zip(columns.masked_lm_positions[row], columns.masked_lm_ids[row], strict=True))
+        ids = [before.get(place, columns.input_ids[row, place]) for place in places]
+        columns.masked_lm_positions[row, : len(places)], columns.masked_lm_ids[row, : len(places)] = places, ids
+        columns.masked_lm_weights[row, : len(places)] = 1
+        columns.input_ids[row, places] = mask_id
+    (folder / name).write_bytes(features.encode(columns).tobytes())
+    sign(folder)
+    assert any("more masked positions than masked_lm_prob asks for" in line for line in found(folder))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_single_long_document_is_sound(tmp_path: Path, demo_vocab: str, seed: int) -> None:
+    """No other document, so no random B: labels are all 0, and that is as it should be."""
+    (tmp_path / "a.txt").write_text("\n".join(f"The river {number} runs to the sea ." for number in range(1500)))
+    command = ["prepare", "--input", str(tmp_path / "a.txt"), "--vocab", demo_vocab, "--output", str(tmp_path / "d")]
+    assert clozemill.main([*command, "--eval-fraction", "0", "--seed", str(seed), "--no-progress"]) == 0
+    assert found(tmp_path / "d") == []
 
 
 def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
