@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import decompression, filesystem, wikixml
+from pipelines import decompression, filesystem, records, wikixml
 from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
 from pipelines.schema import Document, Dropped, Split, UserError
@@ -35,48 +35,6 @@ def _excerpt(data: bytes) -> str:
     return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
-def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, bool]]:
-    """(record, owned, closed) for what lies between delimiters, from the first that begins within the split.
-
-    Records follow one another to the end of the file: take them while they are owned. Linear in the bytes read,
-    whatever the length of a record. The last, not closed, is what follows the last delimiter, and may be empty.
-    """
-    overlap = len(delimiter) - 1
-    pieces: list[bytes] = []
-    owner: bool | None = True if split.start == 0 else None  # None: the record before the first delimiter
-    tail, seen, limit = b"", 0, None  # `limit`: how many decompressed bytes the split owns, once known
-    for chunk, owned in decompression.pieces(split):
-        if not owned and limit is None:
-            limit = seen
-        data, base, position = tail + chunk, seen - len(tail), 0
-        seen += len(chunk)
-        if limit is None and owner and delimiter in data:  # all of it is the split's own: the usual case, many times as fast
-            head, *whole, rest = data.split(delimiter)
-            record, pieces = b"".join([*pieces, head]), []
-            yield record, True, True
-            yield from ((record, True, True) for record in whole)
-            position = len(data) - len(rest)
-        while (hit := data.find(delimiter, position)) >= 0:
-            if owner is not None:
-                record, pieces = b"".join([*pieces, data[position:hit]]), []
-                yield record, owner, True
-            owner = limit is None or base + hit < limit
-            position = hit + len(delimiter)
-        cut = max(position, len(data) - overlap)
-        if owner is not None:
-            pieces.append(data[position:cut])
-        elif limit is not None and base + cut >= limit:
-            return  # no delimiter begins within the split, so nothing is its own
-        tail = data[cut:]
-    if owner is not None:
-        yield b"".join([*pieces, tail]), owner, False
-
-
-def _lines(split: Split) -> Iterator[tuple[bytes, bool]]:
-    for line, owned, _ in delimited(split, b"\n"):
-        yield line.removesuffix(b"\r"), owned
-
-
 def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
     """Byte ranges of a file, or the whole of it where it can't be entered in the middle."""
     step = split_bytes if compression in ("none", "bz2") else max(info.size, 1)
@@ -94,7 +52,7 @@ def plan_whole(info: FileInfo, format_: str, compression: str, split_bytes: int)
 
 def read_wikixml(split: Split, options: InputOptions) -> Iterator[Record]:
     """Articles of a MediaWiki dump: namespace 0, no redirects."""
-    for number, (record, owned, closed) in enumerate(delimited(split, wikixml.CLOSE)):
+    for number, (record, owned, closed) in enumerate(records.delimited(split, wikixml.CLOSE)):
         if split.start == 0 and number == 0:
             wikixml.check_header(record, split.path)
         if not owned:
@@ -118,7 +76,7 @@ def _article(data: bytes, closed: bool, path: str) -> Record:
 
 def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
     """A JSON object a line."""
-    for number, (line, owned) in enumerate(_lines(split)):
+    for number, (line, owned) in enumerate(records.lines(split)):
         if not owned:
             return
         if not line.strip():
@@ -135,7 +93,9 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     except (ValueError, RecursionError) as error:
         return Dropped("malformed_json", source, str(error), _excerpt(line))
     if not isinstance(record, dict):
-        return Dropped("not_an_object", source, "", _excerpt(line))
+        return Dropped(
+            "not_an_object", source, "every line must be a JSON object (jq -c '.[]' takes an array apart)", _excerpt(line)
+        )
     return _fields_record(record.get, set(record), source, options, line)
 
 
@@ -208,7 +168,7 @@ def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
     A document belongs to the split that owns the empty line before it.
     """
     ours, begun, lines, number = split.start == 0, 0, [], -1
-    for number, (line, owned) in enumerate(_lines(split)):
+    for number, (line, owned) in enumerate(records.lines(split)):
         if line.strip():
             if ours:
                 lines.append(line)
@@ -268,7 +228,8 @@ def detect(path: str, format_: str) -> tuple[str, str]:
     ending = "." + stem.rsplit(".", 1)[-1].lower()
     if format_ == "auto":
         if ending not in _ENDINGS:
-            raise UserError(f"{path}: its name doesn't tell its format: give --format {'|'.join(READERS)}")
+            known = ", ".join(sorted(_ENDINGS))
+            raise UserError(f"{path}: its name doesn't tell its format ({known}): leave it out, convert it, or give --format")
         format_ = _ENDINGS[ending]
     if format_ == "parquet" and compression != "none":
         raise UserError(f"{path}: a Parquet file compressed once more can't be read in pieces: decompress it")

@@ -22,6 +22,8 @@ from pipelines.wordpiece import MAX_WORD_CHARS
 
 BUCKETS = 64  # of words, so that counts travel in bulk instead of word by word
 FED_WORDS = 20_000_000  # the trainer takes no counts: words are repeated, scaled down to about this many in all
+MAX_WORDS = 1_000_000  # the trainer sees the most frequent alone: a million take 1 GB and half a minute
+_MAX_CHUNKS = 2_000_000  # distinct chunks that a worker counts before it hands them on
 _BATCH_CHARS = 1 << 22
 # Records, counted beside the words in a bucket of their own, and one that is defective: no word holds a NUL.
 _READ, _BAD, _SAMPLE = "\0read", "\0bad", "\0sample "
@@ -60,7 +62,16 @@ def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]
             if size >= _BATCH_CHARS:
                 _count(batch, chunker, chunks)
                 batch, size = [], 0
+            if len(chunks) > _MAX_CHUNKS:
+                yield from _bucketed(chunks, chunker)
+                chunks.clear()
     _count(batch, chunker, chunks)
+    yield from _bucketed(chunks, chunker)
+    yield BUCKETS, pack({_READ: read, _BAD: bad, **sample})
+
+
+def _bucketed(chunks: Counter, chunker: Chunker) -> Iterator[tuple[int, bytes]]:
+    """(bucket, packed counts) of the words that chunks become."""
     buckets: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
     for chunk, count in chunks.items():
         for word in chunker.normalise(chunk):
@@ -69,7 +80,6 @@ def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]
                 bucket[word] = bucket.get(word, 0) + count
     for number, bucket in enumerate(buckets):
         yield number, pack(bucket)
-    yield BUCKETS, pack({_READ: read, _BAD: bad, **sample})
 
 
 def _count(batch: list[str], chunker: Chunker, chunks: Counter) -> None:
@@ -116,6 +126,7 @@ def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int) -> 
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=1, special_tokens=fixed, limit_alphabet=len(known), show_progress=False
     )
+    counts = counts[:MAX_WORDS]
     words = (((word + " ") * max(1, round(count / scale))) for word, count in counts if known.issuperset(word))
     tokenizer.train_from_iterator(words, trainer)
     ids = tokenizer.get_vocab()

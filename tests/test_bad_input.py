@@ -325,7 +325,7 @@ def test_no_file_matches(bench):
     bench("none-*.jsonl", None).refused(f"no file matches {bench.folder}/none-*.jsonl: check the path, and quote the glob")
     (bench.folder / "sub").mkdir()
     bench("sub", None).refused(f"{bench.folder}/sub is a folder: give files or a glob")
-    bench("a.csv", b"x").refused("a.csv: its name doesn't tell its format: give --format")
+    bench("a.csv", b"x").refused("a.csv: its name doesn't tell its format")
     bench("a.parquet.gz", b"x").refused("a.parquet.gz: a Parquet file compressed once more")
 
 

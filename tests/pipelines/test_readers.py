@@ -250,7 +250,7 @@ def test_detect(path, format_, expected):
 
 @pytest.mark.parametrize("path", ["noending", "a.csv", "a.csv.gz", "a.jsonl/part-0"])
 def test_detect_asks_for_the_format_where_the_name_does_not_tell(path):
-    with pytest.raises(UserError, match="its name doesn't tell its format: give --format"):
+    with pytest.raises(UserError, match="its name doesn't tell its format"):
         readers.detect(path, "auto")
 
 

@@ -1,0 +1,52 @@
+"""A split's bytes to records, each of which belongs to exactly one split.
+
+A record belongs to the split in which the delimiter before it begins, so that none is read twice and none is lost.
+"""
+
+from collections.abc import Iterator
+
+from pipelines import decompression
+from pipelines.schema import Split
+
+
+def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes, bool, bool]]:
+    """(record, owned, closed) for what lies between delimiters, from the first that begins within the split.
+
+    Records follow one another to the end of the file: take them while they are owned. Linear in the bytes read,
+    whatever the length of a record. The last, not closed, is what follows the last delimiter, and may be empty.
+    """
+    overlap = len(delimiter) - 1
+    pieces: list[bytes] = []
+    owner: bool | None = True if split.start == 0 else None  # None: the record before the first delimiter
+    tail, seen, limit = b"", 0, None  # `limit`: how many decompressed bytes the split owns, once known
+    for chunk, owned in decompression.pieces(split):
+        if not owned and limit is None:
+            limit = seen
+        data, base, position = tail + chunk, seen - len(tail), 0
+        seen += len(chunk)
+        if limit is None and owner and delimiter in data:  # all of it is the split's own: the usual case, many times as fast
+            head, *whole, rest = data.split(delimiter)
+            record, pieces = b"".join([*pieces, head]), []
+            yield record, True, True
+            yield from ((record, True, True) for record in whole)
+            position = len(data) - len(rest)
+        while (hit := data.find(delimiter, position)) >= 0:
+            if owner is not None:
+                record, pieces = b"".join([*pieces, data[position:hit]]), []
+                yield record, owner, True
+            owner = limit is None or base + hit < limit
+            position = hit + len(delimiter)
+        cut = max(position, len(data) - overlap)
+        if owner is not None:
+            pieces.append(data[position:cut])
+        elif limit is not None and base + cut >= limit:
+            return  # no delimiter begins within the split, so nothing is its own
+        tail = data[cut:]
+    if owner is not None:
+        yield b"".join([*pieces, tail]), owner, False
+
+
+def lines(split: Split) -> Iterator[tuple[bytes, bool]]:
+    """(line, owned) of a split, without the line's end; the last is what follows the last line break."""
+    for line, owned, _ in delimited(split, b"\n"):
+        yield line.removesuffix(b"\r"), owned
