@@ -7,6 +7,7 @@ from importlib import resources
 
 from pipelines import build, filesystem, inspect, verify
 from pipelines.config import DemoConfig, InspectConfig, PrepareConfig, VerifyConfig, VocabConfig
+from pipelines.options import to_yaml
 from pipelines.schema import MANIFEST, UserError
 
 CORPUS = "data/demo-corpus.xml"
@@ -33,13 +34,13 @@ def main(config: DemoConfig) -> int:
     _say("vocabulary: words counted over the corpus, pieces learnt")
     build.vocab(VocabConfig(input=(corpus,), output=vocab, vocab_size=config.vocab_size, progress=config.progress), [])
     _say("shards: articles to masked sentence pairs")
-    build.prepare(PrepareConfig(
-        input=(corpus,), vocab=vocab, output=dataset, seed=config.seed, eval_fraction=0.1, provenance=True,
-        masking="whole_word", progress=config.progress,
-    ), [])  # fmt: skip
+    policy = {"masking": "whole_word", "eval_fraction": 0.1, "provenance": True, "seed": config.seed}
+    paths = {"input": (corpus,), "vocab": vocab, "output": dataset}
+    build.prepare(PrepareConfig(**paths, **policy, progress=config.progress), [])
     _say("verify: every record read back")
     code = verify.main(VerifyConfig(dataset=dataset, progress=config.progress))
     _say("inspect: what a model will be asked")
     inspect.main(InspectConfig(dataset=dataset, limit=3))
-    print(f"\nNext: read your own corpus the same way; {config.output}/dataset/prepare.yaml is a configuration to start from.")
+    filesystem.write_bytes(filesystem.join(config.output, "demo.yaml"), to_yaml(config).encode())
+    print(f"\nNext: clozemill vocab and clozemill prepare on a corpus of your own; {config.output}/ may be removed.")
     return code

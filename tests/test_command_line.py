@@ -10,6 +10,7 @@ import pytest
 
 import clozemill
 from pipelines import options
+from pipelines.config import PrepareConfig
 from pipelines.schema import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -198,3 +199,18 @@ def test_as_a_program() -> None:
     done = subprocess.run([sys.executable, "clozemill.py", "verify"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("clozemill: DATASET is missing") and done.stderr.count("\n") == 1
+
+
+def test_choices_are_what_the_dicts_hold() -> None:
+    from pipelines import masking, pairs, readers, sentences, shuffle
+
+    held = {
+        "format": ["auto", *readers.READERS],
+        "splitter": list(sentences.SPLITTERS),
+        "pairs": list(pairs.PAIRS),
+        "masking": list(masking.MASKERS),
+        "shuffle": ["auto", *shuffle.SHUFFLES],
+    }
+    for field in dataclasses.fields(PrepareConfig):
+        if field.name in held:
+            assert list(field.metadata["choices"]) == held[field.name], field.name
