@@ -90,8 +90,10 @@ class Chunks:
 
     def bytes(self, characters: np.ndarray) -> np.ndarray:
         """Positions in bytes of positions in characters (which may be the end of the text)."""
-        first = np.flatnonzero((self.data & 0xC0) != 0x80)
-        return characters if len(first) == len(self.data) else np.append(first, len(self.data))[characters]
+        lead = np.flatnonzero(self.data >= 0xC0)  # of characters that take several bytes: mostly few
+        extra = 1 + (self.data[lead] >= 0xE0).astype(np.int64) + (self.data[lead] >= 0xF0)
+        before = np.concatenate([[0], np.cumsum(extra)])
+        return characters + before[np.searchsorted(lead - before[:-1], characters)]
 
     def characters(self, byte: np.ndarray) -> np.ndarray:
         """Positions in characters of positions in bytes (which may be the end of the text)."""

@@ -7,8 +7,6 @@ one is cut into several.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
-from operator import itemgetter
 
 import numpy as np
 
@@ -118,7 +116,7 @@ class Miller:
         for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans), strict=True):
             ids, lengths, offsets = encoded
             with self._watch.time("pack"):
-                parts = [text[low:high] for low, high in where] if self._config.max_repeated_sentences else []
+                parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
                 candidate = filters.Candidate(text, parts, lengths, ids)
                 if why := filters.reason(candidate, self._config):
                     self._drop(Dropped(why, document.source, document.title, text[: readers.EXCERPT_CHARS], bad=False))
@@ -132,7 +130,7 @@ class Miller:
             return wikitext.to_text(document.text, headings=self._config.headings)
         return document.text
 
-    def _split(self, text: str, kind: str) -> list[sentences.Span]:
+    def _split(self, text: str, kind: str) -> np.ndarray:
         if kind == "sentences":
             return sentences.lines(text)
         return sentences.split(text, self._config.splitter, self._config.sentence_language)
@@ -143,7 +141,7 @@ class Miller:
         self.summary.tokens += len(candidate.ids)
         self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
 
-    def _encode(self, texts: list[str], spans: list[list[sentences.Span]]) -> Iterator[tuple]:
+    def _encode(self, texts: list[str], spans: list[np.ndarray]) -> Iterator[tuple]:
         """(ids, lengths of non-empty sentences, offsets or None) of each text.
 
         The texts are tokenized joined, in windows of about BATCH_CHARS that begin with a sentence.
@@ -153,8 +151,7 @@ class Miller:
             text = "\n".join(texts)
             bases = np.cumsum([0] + [len(each) + 1 for each in texts])
             edges = np.cumsum([0] + [len(where) for where in spans])
-            begins = np.fromiter(map(itemgetter(0), chain.from_iterable(spans)), np.int64, edges[-1])
-            begins += np.repeat(bases[:-1], np.diff(edges))
+            begins = np.concatenate([where[:, 0] for where in spans]) + np.repeat(bases[:-1], np.diff(edges))
             for low, high in _windows(begins, BATCH_CHARS):
                 window = text[begins[low] : begins[high] if high < len(begins) else len(text)]
                 parts.append(self._tokenize(window, begins[low:high], wanted))

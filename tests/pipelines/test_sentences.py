@@ -132,4 +132,4 @@ def test_long_paragraphs_lose_no_sentence() -> None:
 def test_lines_are_taken_as_they_are() -> None:
     text = "One. Two.\n" + "x" * 1000 + "\nthree"
     assert [text[low:high] for low, high in lines(text)] == text.split("\n")
-    assert lines("") == []
+    assert lines("").tolist() == []
