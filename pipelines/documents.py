@@ -26,7 +26,6 @@ MAX_SAMPLES = 3  # defective records quoted per split in messages; all are in re
 class MapSummary:
     """What became of one split, or of several: counts to be added up, and seconds per stage."""
 
-    size: int = 0
     read: int = 0
     bad: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -39,7 +38,7 @@ class MapSummary:
 
     def add(self, other: "MapSummary") -> "MapSummary":
         """Adds another summary to this one."""
-        for name in ("size", "read", "bad", "characters", "sentences", "tokens", "unknown"):
+        for name in ("read", "bad", "characters", "sentences", "tokens", "unknown"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
             for key, value in theirs.items():
@@ -62,14 +61,14 @@ class Miller:
         self._config, self._tokenizer = config, tokenizer
         self.begin()
 
-    def begin(self, split: Split | None = None) -> None:
+    def begin(self) -> None:
         """Starts the accounts of a new split."""
-        self.summary, self.rejects, self._watch = MapSummary(size=split.size if split else 0), [], Stopwatch()
+        self.summary, self.rejects, self._watch = MapSummary(), [], Stopwatch()
         self.summary.seconds = self._watch.seconds
 
     def __call__(self, split: Split) -> Iterator[tuple[bytes, bytes]]:
         """The (key, payload) items of a split; afterwards `summary` and `rejects` are whole."""
-        self.begin(split)
+        self.begin()
         for batch in self._batches(split):
             yield from self._mill(batch)
 

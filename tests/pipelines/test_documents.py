@@ -107,10 +107,10 @@ def test_filters_are_applied(tmp_path):
 
 
 def test_summaries_add_up_and_travel_as_json():
-    one = MapSummary(1, 2, 3, {"a": 1}, 4, 5, 6, 7, {"read": 0.5}, ["x", "z"])
-    two = MapSummary(1, 2, 3, {"a": 1, "b": 2}, 4, 5, 6, 7, {"read": 0.25, "mask": 1.0}, ["y", "w"])
+    one = MapSummary(2, 3, {"a": 1}, 4, 5, 6, 7, {"read": 0.5}, ["x", "z"])
+    two = MapSummary(2, 3, {"a": 1, "b": 2}, 4, 5, 6, 7, {"read": 0.25, "mask": 1.0}, ["y", "w"])
     total = MapSummary.from_json(json.dumps(json.loads(one.to_json()))).add(two)
-    assert total == MapSummary(2, 4, 6, {"a": 2, "b": 2}, 8, 10, 12, 14, {"read": 0.75, "mask": 1.0}, ["w", "x", "y"])
+    assert total == MapSummary(4, 6, {"a": 2, "b": 2}, 8, 10, 12, 14, {"read": 0.75, "mask": 1.0}, ["w", "x", "y"])
 
 
 def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
