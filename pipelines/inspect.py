@@ -10,13 +10,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import features, filesystem, tfrecord
 from pipelines.config import InspectConfig
 from pipelines.options import require
-from pipelines.provenance import provenance_name
+from pipelines.provenance import provenance_name, read_parquet
 from pipelines.schema import UserError
 from pipelines.verify import read_contract
 from pipelines.wordpiece import Vocabulary
@@ -59,7 +57,7 @@ def _provenance(folder: str, shard: str) -> dict[str, list[Any]] | None:
     path = filesystem.join(folder, provenance_name(shard))
     if not filesystem.exists(path):
         return None
-    return pq.read_table(pa.BufferReader(filesystem.read_bytes(path))).to_pydict()
+    return read_parquet(path).to_pydict()
 
 
 def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:

@@ -55,6 +55,15 @@ def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
     return pa.table(columns)
 
 
+def read_parquet(path: str) -> pa.Table:
+    """A Parquet file as a table. Raises UserError or pa.ArrowException.
+
+    Without pyarrow's threads: where they are still about when a process ends, it is now and then aborted.
+    """
+    data = pa.BufferReader(filesystem.read_bytes(path))
+    return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
+
+
 def write_parquet(path: str, table: pa.Table) -> None:
     """Writes a Parquet file atomically."""
     with filesystem.atomic_write(path) as file:

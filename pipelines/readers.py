@@ -117,7 +117,7 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
 
 def _open_parquet(path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(filesystem.open_read(path))
+        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
 
@@ -154,7 +154,7 @@ def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
     for index in range(split.start, split.end):
         row = 0
         try:
-            for batch in file.iter_batches(64, row_groups=[index], columns=wanted):
+            for batch in file.iter_batches(64, row_groups=[index], columns=wanted, use_threads=False):
                 for at in range(len(batch)):
                     yield _parquet_record(batch.slice(at, 1), f"{split.path}, row group {index}, row {row + at}", options)
                 row += len(batch)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipelines import checks, examples, features, filesystem, manifest, masking, report, runners, seeds, tfrecord
 from pipelines.config import VerifyConfig
 from pipelines.options import require
-from pipelines.provenance import documents_name, provenance_name
+from pipelines.provenance import documents_name, provenance_name, read_parquet
 from pipelines.schema import MANIFEST, VOCAB, UserError, shard_name
 from pipelines.wordpiece import Vocabulary
 
@@ -138,7 +138,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
         split = "train" if group < config["num_groups"] else "eval"
         name = documents_name(split, group, config["num_groups"])
         try:
-            keys = pq.read_table(pa.BufferReader(filesystem.read_bytes(filesystem.join(folder, name))))["key"].to_pylist()
+            keys = read_parquet(filesystem.join(folder, name))["key"].to_pylist()
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue
