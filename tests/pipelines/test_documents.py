@@ -39,7 +39,6 @@ def test_a_document_becomes_a_key_and_a_payload(tmp_path):
     assert (payload.title, payload.lengths.tolist(), payload.spans) == ("T", [4, 4, 2], None)
     assert (summary.read, summary.bad, summary.dropped, rejects) == (1, 0, {}, [])
     assert (summary.characters, summary.sentences, summary.tokens, summary.unknown) == (38, 3, 10, 2)
-    assert summary.size == path.stat().st_size
 
 
 def test_offsets_are_of_whole_words_in_the_cleaned_text(tmp_path):
