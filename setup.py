@@ -7,6 +7,7 @@ INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
     "numpy>=1.26",  # all numerics of the mill
+    "protobuf>=5",  # parses tf.train.Example to check what was written
     "psutil>=6",  # ends worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
