@@ -10,12 +10,13 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
 import psutil
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from tqdm import tqdm
 
 from pipelines.schema import UserError
@@ -24,6 +25,11 @@ _POLL_SECONDS = 0.2
 # How a UserError of a worker process looks within the traceback that Beam hands over as text.
 _USER_ERROR = re.compile(r"UserError: (.+?)(?: \[while running '.*?'\]|\\n|\n|$)", re.DOTALL)
 
+_DIED = (
+    "a worker process died (killed, or out of memory): run the same command again to go on, with fewer --num-workers if "
+    "memory is short"
+)
+_WATCH_SECONDS, _GRACE_SECONDS = 1.0, 15.0  # how often workers are counted, and how long their end may come before the run's
 _WORKER_DIED = re.compile("Channel closed prematurely|Worker subprocess exited|keepalive watchdog|StatusCode.UNAVAILABLE")
 
 
@@ -44,10 +50,7 @@ def _user_error(error: BaseException) -> UserError | None:
             return UserError(re.sub(r" \[while running '.*?'\]$", "", str(seen)))
         seen = seen.__cause__ or seen.__context__
     if _WORKER_DIED.search(str(error)):
-        return UserError(
-            "a worker process died (killed, or out of memory): run the same command again to go on, "
-            "with fewer --num-workers if memory is short"
-        )
+        return UserError(_DIED)
     if "Pipeline has validations errors" in str(error):
         return UserError(f"the runner asks for other options: {' '.join(str(error).split())}: see Beam's documentation of it")
     found = _USER_ERROR.search(str(error))
@@ -61,6 +64,32 @@ def kill_children() -> None:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+class _Workers:
+    """Beam's worker processes: where one dies before it is connected, FnApiRunner would wait for it for ever."""
+
+    def __init__(self, options: PipelineOptions) -> None:
+        direct = options.view_as(DirectOptions)
+        self._wanted = direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 0
+        self._next, self._whole_at = 0.0, time.monotonic()
+
+    def lost(self) -> bool:
+        """Whether there have been too few workers for a while, and the run has not ended."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _WATCH_SECONDS
+            if sum(map(_is_worker, psutil.Process().children(recursive=True))) >= self._wanted:
+                self._whole_at = now
+        return now - self._whole_at > _GRACE_SECONDS
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        living = child.status() != psutil.STATUS_ZOMBIE and child.name() != "sh"
+        return living and "sdk_worker_main" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 class _Bars:
@@ -144,12 +173,15 @@ def launch(
     build(pipeline)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(pipeline, failures), daemon=True)
-    bars = _Bars(show)
+    bars, workers = _Bars(show), _Workers(options)
     with _workers_log(log) if log else contextlib.nullcontext():
         thread.start()
         try:
             while thread.is_alive():
                 thread.join(_POLL_SECONDS)
+                if workers.lost():
+                    failures.append(UserError(_DIED))
+                    break
                 bars.show(progress())
         except KeyboardInterrupt:
             threading.excepthook = lambda args: None  # the threads that served the workers have nothing more to say

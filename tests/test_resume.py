@@ -13,7 +13,7 @@ import pytest
 
 from tests.test_determinism import digest_of
 
-CODE = "import sys, clozemill; sys.exit(clozemill.main(sys.argv[1:]))"
+CODE = "import sys, clozemill; sys.exit(clozemill.main())"
 
 
 def command(folder: Path, vocab: str, inputs: str, *more: str) -> list[str]:
@@ -147,6 +147,28 @@ def test_ctrl_c_ends_worker_processes(tmp_path: Path, demo_vocab: str, corpus: s
     time.sleep(1)
     left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
     assert not left
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    assert digest_of(folder) == whole[0]
+
+
+def test_a_worker_that_dies_is_told_in_one_sentence(
+    tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
+) -> None:
+    """As the kernel does when memory runs out: no hang, no traceback, and the run can go on."""
+    import psutil
+
+    folder = tmp_path / "d"
+    arguments = command(folder, demo_vocab, corpus, "--num-workers", "2", "--no-in-memory")
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline, workers = time.monotonic() + 60, []
+    while not workers and process.poll() is None and time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "sdk_worker_main" in " ".join(child.cmdline()) and child.name() != "sh"]
+    workers[0].kill()
+    told = process.communicate(timeout=40)[1].strip().split("\n")
+    assert process.returncode == 2
+    assert len(told) == 1 and told[0].startswith("clozemill: a worker process died")
+    assert_only_whole_files(folder)
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
     assert digest_of(folder) == whole[0]
 
