@@ -142,11 +142,9 @@ def _workers_log(path: str) -> Iterator[None]:
         sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 2)
-    threading.excepthook = lambda args: os.write(log, f"{args.thread}: {args.exc_value!r}\n".encode())
     try:
         yield
     finally:
-        threading.excepthook = threading.__excepthook__
         os.dup2(ours, 2)
         os.close(ours)
         os.close(log)
@@ -174,6 +172,7 @@ def launch(
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(pipeline, failures), daemon=True)
     bars, workers = _Bars(show), _Workers(options)
+    threading.excepthook = lambda args: None  # of the runner's threads: what matters comes as the run's own failure
     with _workers_log(log) if log else contextlib.nullcontext():
         thread.start()
         try:
@@ -184,11 +183,11 @@ def launch(
                     break
                 bars.show(progress())
         except KeyboardInterrupt:
-            threading.excepthook = lambda args: None  # the threads that served the workers have nothing more to say
             kill_children()
             raise
         finally:
             bars.close()
-    if failures:
+    if failures:  # threads that served the workers may still end with an exception: they stay quiet
         kill_children()
         raise _user_error(failures[0]) or failures[0] from None
+    threading.excepthook = threading.__excepthook__
