@@ -124,7 +124,7 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     if warning := vocabulary.casing_warning(config.cased):
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
     job = _job(config, data, plan)
-    now = state.describe(job, identity(job.config), vocabulary.sha256, plan)
+    now = state.describe(identity(job.config), vocabulary.sha256, plan)
     if state.check(job, now):
         print(f"{config.output} is whole already; nothing to do")
         filesystem.remove_tree(job.work(""))
@@ -137,7 +137,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
         filesystem.remove_temporaries(job.folder)
         run = {"input": now["input"], "versions": now["versions"], "runner": config.runner, "workers": count}
-        filesystem.write_bytes(job.path(state.RUN), json.dumps(run | {"shuffle": job.shuffle}, indent=1).encode())
+        run["shuffle"] = job.shuffle
+        filesystem.write_bytes(job.path(state.RUN), json.dumps(run, indent=1).encode())
         _run(job, plan, run, options)
 
 
@@ -163,7 +164,6 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
     if not filesystem.exists(job.path(MANIFEST)):
         raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
     run |= {
-        "shuffle": job.shuffle,
         "seconds": time.perf_counter() - begin,
         "input_mb": plan.size / 1e6,
         "stages": json.loads(filesystem.read_bytes(job.work("times.json"))),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipelines import filters, groups, readers, seeds, sentences, wikitext
+from pipelines import filters, groups, readers, seeds, sentences
 from pipelines.cleaning import clean
 from pipelines.config import PrepareConfig
 from pipelines.schema import Document, Dropped, Split
@@ -107,7 +107,7 @@ class Miller:
 
     def _mill(self, batch: list[Document]) -> Iterator[tuple[bytes, bytes]]:
         with self._watch.time("wikitext"):
-            plain = [self._plain(document) for document in batch]
+            plain = [readers.plain_text(document, self._config) for document in batch]
         with self._watch.time("clean"):
             texts = [clean(text) for text in plain]
         with self._watch.time("sentences"):
@@ -123,11 +123,6 @@ class Miller:
                 self._count(candidate)
                 item = seeds.document_key(text), groups.pack(document.title, ids, lengths, offsets)
             yield item
-
-    def _plain(self, document: Document) -> str:
-        if document.kind == "wikitext":
-            return wikitext.to_text(document.text, headings=self._config.headings)
-        return document.text
 
     def _split(self, text: str, kind: str) -> np.ndarray:
         if kind == "sentences":

@@ -77,7 +77,8 @@ class Group:
     def build(cls, items: Iterable[tuple[bytes, bytes]]) -> "Group":
         """Builds a group from (key, payload) items in any order.
 
-        Of several documents with one key, the one with the smallest payload survives (they differ in the title alone),
+        Of several documents with one key, the one with the smallest payload survives (they differ in the title, or in where
+        sentences were cut),
         so that the order in which they arrive doesn't matter.
         """
         kept: list[tuple[bytes, Payload]] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import decompression, filesystem, records, wikixml
+from pipelines import decompression, filesystem, records, wikitext, wikixml
 from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
 from pipelines.schema import Document, Dropped, Split, UserError
@@ -201,6 +201,11 @@ def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
         yield Document(data.decode("utf-8"), title, split.path)
     except UnicodeDecodeError as error:
         yield Dropped("invalid_utf8", split.path, str(error), _excerpt(data))
+
+
+def plain_text(document: Document, options: InputOptions) -> str:
+    """A document's text without markup, not cleaned yet."""
+    return wikitext.to_text(document.text, headings=options.headings) if document.kind == "wikitext" else document.text
 
 
 @dataclass(frozen=True)

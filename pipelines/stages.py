@@ -150,12 +150,7 @@ class GroupStage:
             if config.provenance:
                 with watch.time("provenance"):
                     write_parquet(self.job.path(provenance_name(name)), provenance_table(group, shard.pairs))
-            labels = {
-                "labels_forced": shard.pairs.forced,
-                "labels_drawn": shard.pairs.drawn,
-                "random_prob": shard.pairs.random_prob,
-            }
-            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry, **labels})
+            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry})
         write_parquet(self.job.path(documents_name(split, index, config.num_groups)), documents_table(group))
         return {
             "split": split,
@@ -180,6 +175,9 @@ class GroupStage:
             "bytes": sink.size,
             "sha256": sink.digest.hexdigest(),
             "counts": shard.counts,
+            "labels_forced": shard.pairs.forced,
+            "labels_drawn": shard.pairs.drawn,
+            "random_prob": shard.pairs.random_prob,
         }
 
 

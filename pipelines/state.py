@@ -41,7 +41,7 @@ def fingerprint(plan: Plan) -> str:
     return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def describe(job: Job, config: dict[str, Any], vocabulary_sha256: str, plan: Plan) -> dict[str, Any]:
+def describe(config: dict[str, Any], vocabulary_sha256: str, plan: Plan) -> dict[str, Any]:
     """The state of a run. config: the identity of the configuration, `num_groups` and `max_predictions` resolved."""
     return {"config": config, "vocabulary": vocabulary_sha256, "input": fingerprint(plan), "versions": versions()}
 

@@ -13,10 +13,14 @@ HEADER, FOOTER = 12, 4  # length and its CRC before a record's data, the data's 
 _MASK_DELTA = 0xA282EAD8
 
 
-def masked_crc(data: bytes) -> int:
-    """TensorFlow's masked CRC32C: rotated right by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
+def _masked(crc):  # an int or a uint64 array
+    """TensorFlow's mask of a CRC: rotated right by 15 bits, plus a constant."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def masked_crc(data: bytes) -> int:
+    """TensorFlow's masked CRC32C."""
+    return _masked(google_crc32c.value(data))
 
 
 def fill_frames(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -38,8 +42,7 @@ def fill_frames(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> 
     crcs = np.array(
         [crc(data[low:high]) for low, high in zip(first.tolist(), (first + lengths).tolist(), strict=True)], np.uint64
     )
-    masked = (((crcs >> 15 | crcs << 17) & 0xFFFFFFFF) + _MASK_DELTA).astype("<u4")
-    buffer[(first + lengths)[:, None] + place[:4]] = masked.view(np.uint8).reshape(-1, 4)
+    buffer[(first + lengths)[:, None] + place[:4]] = _masked(crcs).astype("<u4").view(np.uint8).reshape(-1, 4)
 
 
 class CorruptRecord(ValueError):

@@ -1,6 +1,6 @@
 """All Beam wiring: splits -> items -> [the one shuffle] -> shards -> dataset.json, and the word counts of `vocab`.
 
-Stays inside the portable subset, so that one pipeline runs alike on FnApiRunner, the portable job service, Dask, Spark,
+Stays inside the portable subset, so that one pipeline may run alike on FnApiRunner, the portable job service, Dask, Spark,
 Flink and Dataflow: Create without a reshuffle, ParDo, GroupByKey, one leaf, no tagged outputs, our own sinks. Workers
 get no pipeline options, so everything they need is in the DoFns.
 """

@@ -223,9 +223,8 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
         yield from pool.map(_Task.run, contract["shards"])
 
 
-def violations(config: VerifyConfig) -> Iterator[str]:
-    """Everything that is wrong with a dataset, a line each."""
-    contract, vocabulary = read_contract(config.dataset)
+def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
+    """Everything that is wrong with a dataset, a line each; what `read_contract` gave goes in."""
     yield from check_contract(contract, vocabulary)
     findings = []
     bar = tqdm(
@@ -247,11 +246,10 @@ def violations(config: VerifyConfig) -> Iterator[str]:
 def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     """Prints what is wrong; returns 1 if anything is, else 0."""
     require(config, "dataset")
-    count = 0
-    for count, violation in enumerate(violations(config), 1):
+    count, (contract, vocabulary) = 0, read_contract(config.dataset)
+    for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)
-    contract, _ = read_contract(config.dataset)
     held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:
         show(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from pipelines import filesystem, readers, wikitext
+from pipelines import filesystem, readers
 from pipelines.chunks import Chunker, is_cjk
 from pipelines.cleaning import clean
 from pipelines.config import VocabConfig
@@ -56,8 +56,7 @@ def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]
             bad += 1
             sample = sample or {f"{_SAMPLE}{record.source}: {record.reason} {record.detail}".strip(): 1}
         if isinstance(record, Document):
-            text = wikitext.to_text(record.text, headings=config.headings) if record.kind == "wikitext" else record.text
-            batch.append(clean(text))
+            batch.append(clean(readers.plain_text(record, config)))
             size += len(batch[-1])
             if size >= _BATCH_CHARS:
                 _count(batch, chunker, chunks)

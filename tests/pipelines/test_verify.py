@@ -27,7 +27,7 @@ def dataset(demo_dataset: Path, tmp_path: Path) -> Path:
 
 
 def found(folder: Path) -> list[str]:
-    return list(verify.violations(VerifyConfig(dataset=str(folder), progress=False)))
+    return list(verify.violations(VerifyConfig(dataset=str(folder), progress=False), *verify.read_contract(str(folder))))
 
 
 def vocabulary(folder: Path) -> Vocabulary:
