@@ -1,0 +1,77 @@
+"""What an encoder is: sizes and switches, with google-research/bert's names, and the presets."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu")
+ATTENTION = ("bidirectional", "causal")
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's dtype policy
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an encoder; the defaults are BERT-base's.
+
+    `hidden_act`: google-research/bert and the Model Garden use gelu's tanh form, Hugging Face's `gelu` is the erf form.
+    `attention`: "causal" lets a position see itself and what is left of it. `remat`: compute a layer's activations again in
+    the backward pass instead of keeping them. Raises ValueError for sizes that don't fit each other.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu_tanh"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    attention: str = "bidirectional"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention {self.attention!r} is none of {', '.join(ATTENTION)}")
+        if min(self.vocab_size, self.hidden_size, self.num_hidden_layers, self.intermediate_size) < 1:
+            raise ValueError("vocab_size, hidden_size, num_hidden_layers and intermediate_size are at least 1")
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+
+def _sizes(layers: int, width: int) -> dict[str, int]:
+    """The BERT miniatures' rule: heads of 64, an inner layer of four times the width."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
+
+
+# Devlin et al. 2018 (base, large) and Turc et al. 2019, "Well-read students learn better" (the others).
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": _sizes(2, 128),
+    "mini": _sizes(4, 256),
+    "small": _sizes(4, 512),
+    "medium": _sizes(8, 512),
+    "base": _sizes(12, 768),
+    "large": _sizes(24, 1024),
+}
+
+
+def preset(name: str, **changes: Any) -> EncoderConfig:
+    """A preset's configuration with some fields changed; raises KeyError for an unknown name."""
+    return replace(EncoderConfig(**PRESETS[name]), **changes)

@@ -1,0 +1,57 @@
+"""Dropout as a function of an explicit seed, so that a training step is a function of its inputs alone.
+
+A seed is a pair of integers, int32 [2]. Whoever draws from it folds in a number of its own (`fold`), so no two draws of a
+step share a stream and nothing has to be saved to go on exactly where a run stopped.
+"""
+
+import keras
+from keras import ops
+
+SITES = 1024  # draws that one seed has room for
+
+_LANES, _BITS = 2, 16  # one 32-bit draw decides about two elements: less than half the time of a float per element
+
+
+class _Seed(keras.random.SeedGenerator):
+    """Hands a tensor to keras.random, which takes integers and generators only; it has no state."""
+
+    def __init__(self, seed) -> None:  # the parent would create a variable
+        self.seed = seed
+
+    def next(self, ordered: bool = True):
+        return self.seed
+
+
+def fold(seed, site: int):
+    """The seed of draw number `site` (below SITES) of a step; None stays None."""
+    if seed is None:
+        return None
+    seed = ops.cast(seed, "int32")
+    return ops.stack([seed[0], seed[1] * SITES + site])
+
+
+def _bits(shape: tuple[int, ...], seed):
+    """Random int32 over (nearly) the whole range."""
+    seed = ops.cast(seed, "uint32" if keras.backend.backend() == "jax" else "int32")
+    return keras.random.randint(shape, -(2**31), 2**31 - 1, dtype="int32", seed=_Seed(seed))
+
+
+def dropout(x, rate: float, seed):
+    """Zeroes elements with probability `rate`, rounded to 1/65536, and scales the others up; without a seed, x as it is.
+
+    Args:
+        x: floats of any shape, static but for the first dimension.
+        rate: between 0 and 1.
+        seed: int32 [2], or None outside of training.
+    """
+    threshold = round(rate * (1 << _BITS))
+    if seed is None or threshold == 0:
+        return x
+    rows = ops.shape(x)[0]
+    words = _bits(((rows + _LANES - 1) // _LANES, *x.shape[1:]), seed)
+    low = ops.left_shift(words, _BITS)  # its upper half decides about one element, and that of `words` about another
+    draws = ops.concatenate([words, low], axis=0)
+    keep = draws >= (threshold - (1 << (_BITS - 1))) * (1 << _BITS)
+    if not isinstance(rows, int) or rows % _LANES:
+        keep = keep[:rows]
+    return ops.where(keep, x * (1.0 / (1.0 - threshold / (1 << _BITS))), ops.zeros((), x.dtype))

@@ -1,0 +1,185 @@
+"""The Transformer encoder of BERT (Devlin et al. 2018; Vaswani et al. 2017), post-LayerNorm, in keras.ops alone.
+
+Tensors carry their shape: B batch, S sequence length, Q positions kept of it, H hidden size, N heads, D head size.
+"""
+
+from contextlib import nullcontext
+
+import keras
+from keras import ops
+
+from model.config import EncoderConfig
+from model.dropout import dropout, fold
+from model.embeddings import Embeddings, initializer
+
+_MASKED = -1e9  # finite: a row without any key to look at stays a number
+
+_ACTIVATIONS = {
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "gelu_erf": lambda x: ops.gelu(x, approximate=False),
+    "relu": ops.relu,
+}
+
+
+def activation(name: str):
+    """The function that `hidden_act` names."""
+    return _ACTIVATIONS[name]
+
+
+def selection(positions_BQ, length: int, dtype: str):
+    """A matrix [B, Q, S] whose product with hidden_BSH picks positions; its gradient is a product too, and deterministic."""
+    return ops.one_hot(positions_BQ, length, dtype=dtype)
+
+
+def visible(input_mask_BS, query_positions_BQ, causal: bool):
+    """Which keys a query sees, bool [B, 1, Q or 1, S]: those that aren't padding, and, if causal, none to its right."""
+    mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
+    if causal:
+        keys_S = ops.arange(input_mask_BS.shape[1], dtype="int32")
+        mask = ops.logical_and(mask, query_positions_BQ[:, None, :, None] >= keys_S)
+    return mask
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head attention with its output projection (no residual).
+
+    Call arguments:
+        query_BQH, hidden_BSH: what asks, and what is looked at.
+        visible: bool, broadcastable to [B, N, Q, S].
+        seed: int32 [2] for dropout on the probabilities, or None outside of training.
+
+    Without dropout to do, the backend's fused attention is used where it has one.
+    """
+
+    def __init__(self, config: EncoderConfig, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        for name in ("query", "key", "value", "output_dense"):
+            layer = keras.layers.Dense(
+                config.hidden_size, kernel_initializer=initializer(config), name=name, dtype=self.dtype_policy
+            )
+            setattr(self, name, layer)
+
+    def build(self, input_shape=None) -> None:
+        for layer in (self.query, self.key, self.value, self.output_dense):
+            layer.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def _heads(self, x_BSH):
+        return ops.reshape(x_BSH, (-1, x_BSH.shape[1], self.config.num_attention_heads, self.config.head_size))
+
+    def call(self, query_BQH, hidden_BSH, visible, seed=None):
+        query_BQND, key_BSND, value_BSND = (
+            self._heads(layer(x))
+            for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
+        )
+        rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
+        if seed is None or rate == 0:
+            mixed_BQND = ops.dot_product_attention(query_BQND, key_BSND, value_BSND, mask=visible, scale=scale)
+        else:
+            scores_BNQS = ops.einsum("BQND,BSND->BNQS", query_BQND * scale, key_BSND)
+            scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
+            probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
+            mixed_BQND = ops.einsum("BNQS,BSND->BQND", probs_BNQS, value_BSND)
+        return self.output_dense(ops.reshape(mixed_BQND, (-1, query_BQH.shape[1], self.config.hidden_size)))
+
+
+class Block(keras.layers.Layer):
+    """One layer: attention, then two dense layers, each with dropout, residual and LayerNorm.
+
+    Call arguments:
+        hidden_BSH: the layer before.
+        visible: as in Attention.
+        picked_BQS: which positions to compute (`selection`), or None for all. Keys and values cover all positions, everything
+            else is done for the picked ones alone.
+        seed: int32 [2] or None.
+
+    Returns float [B, Q, H], Q = S without `picked_BQS`.
+    """
+
+    SITES = 3
+
+    def __init__(self, config: EncoderConfig, index: int, **kwargs) -> None:
+        super().__init__(name=f"layer_{index}", **kwargs)
+        self.config, self.index = config, index
+        options = {"dtype": self.dtype_policy}
+        self.attention = Attention(config, name="attention", **options)
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=config.layer_norm_eps, name="attention_layer_norm", **options
+        )
+        self.intermediate = keras.layers.Dense(
+            config.intermediate_size, kernel_initializer=initializer(config), name="intermediate", **options
+        )
+        self.outer = keras.layers.Dense(
+            config.hidden_size, kernel_initializer=initializer(config), name="output", **options
+        )
+        self.outer_norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="output_layer_norm", **options)
+
+    def build(self, input_shape=None) -> None:
+        hidden = (None, None, self.config.hidden_size)
+        for layer in (self.attention, self.attention_norm, self.intermediate, self.outer_norm):
+            layer.build(hidden)
+        self.outer.build((None, None, self.config.intermediate_size))
+        self.built = True
+
+    def call(self, hidden_BSH, visible, picked_BQS=None, seed=None):
+        rate, site = self.config.hidden_dropout_prob, 1 + self.SITES * self.index
+        query_BQH = hidden_BSH if picked_BQS is None else ops.matmul(picked_BQS, hidden_BSH)
+        mixed_BQH = self.attention(query_BQH, hidden_BSH, visible, seed=fold(seed, site))
+        hidden_BQH = self.attention_norm(query_BQH + dropout(mixed_BQH, rate, fold(seed, site + 1)))
+        inner = activation(self.config.hidden_act)(self.intermediate(hidden_BQH))
+        return self.outer_norm(hidden_BQH + dropout(self.outer(inner), rate, fold(seed, site + 2)))
+
+
+class Encoder(keras.Model):
+    """BERT's encoder with its pooler.
+
+    Arguments:
+        config: an EncoderConfig.
+        dtype: a Keras dtype policy; with "mixed_bfloat16" variables, LayerNorm and softmax stay in float32.
+
+    Call arguments:
+        input_ids, input_mask, segment_ids: int [B, S]; mask 1 = a token, 0 = padding.
+        positions: int [B, Q]: positions whose output is wanted, or None for all. The last layer computes nothing else.
+        training, seed: dropout is active with a seed, int32 [2]; with training=True and none, one is drawn from a state.
+
+    Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions; and
+    `all_layers`, the outputs of the embeddings and of every layer, [B, S, H], the last one as `sequence_output`.
+
+    Example:
+        encoder = Encoder(preset("tiny"))
+        ids = np.array([[2, 7, 8, 3]])
+        pooled = encoder(ids, np.ones_like(ids), np.zeros_like(ids))["pooled_output"]
+    """
+
+    def __init__(self, config: EncoderConfig, name: str = "encoder", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.config = config
+        options = {"dtype": self.dtype_policy}
+        self.embeddings = Embeddings(config, name="embeddings", **options)
+        names = [f"layer_{index}" for index in range(config.num_hidden_layers)]
+        with keras.RematScope(mode="list_of_layers", layer_names=names) if config.remat else nullcontext():
+            self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
+        self.pooler = keras.layers.Dense(
+            config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options
+        )
+        self.seeds = keras.random.SeedGenerator(0, name="seeds")
+
+    def build(self, input_shape=None) -> None:
+        for layer in (self.embeddings, *self.blocks):
+            layer.build()
+        self.pooler.build((None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, input_ids, input_mask, segment_ids, positions=None, training=False, seed=None):
+        seed = self.seeds.next() if training and seed is None else seed
+        length, causal = input_ids.shape[1], self.config.attention == "causal"
+        everywhere_BQ = ops.arange(length, dtype="int32")[None]
+        seen, picked_BQS = visible(input_mask, everywhere_BQ, causal), None
+        layers = [self.embeddings(input_ids, segment_ids, seed=fold(seed, 0))]
+        for block in self.blocks:
+            if block is self.blocks[-1] and positions is not None:
+                picked_BQS = selection(positions, length, self.compute_dtype)
+                seen = visible(input_mask, ops.cast(positions, "int32"), causal)
+            layers.append(block(layers[-1], seen, picked_BQS, seed=seed))
+        return {"sequence_output": layers[-1], "pooled_output": self.pooler(layers[-1][:, 0]), "all_layers": layers}
