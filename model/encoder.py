@@ -3,7 +3,7 @@
 Tensors carry their shape: B batch, S sequence length, Q positions kept of it, H hidden size, N heads, D head size.
 """
 
-from contextlib import nullcontext
+from functools import partial
 
 import keras
 from keras import ops
@@ -157,9 +157,7 @@ class Encoder(keras.Model):
         self.config = config
         options = {"dtype": self.dtype_policy}
         self.embeddings = Embeddings(config, name="embeddings", **options)
-        names = [f"layer_{index}" for index in range(config.num_hidden_layers)]
-        with keras.RematScope(mode="list_of_layers", layer_names=names) if config.remat else nullcontext():
-            self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
+        self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
         self.pooler = keras.layers.Dense(
             config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options
         )
@@ -181,5 +179,7 @@ class Encoder(keras.Model):
             if block is self.blocks[-1] and positions is not None:
                 picked_BQS = selection(positions, length, self.compute_dtype)
                 seen = visible(input_mask, ops.cast(positions, "int32"), causal)
-            layers.append(block(layers[-1], seen, picked_BQS, seed=seed))
+            # A function of one tensor: TensorFlow's recomputation takes neither None nor, in a graph, keywords.
+            step = partial(block, visible=seen, picked_BQS=picked_BQS, seed=seed)
+            layers.append((keras.remat(step) if self.config.remat else step)(layers[-1]))
         return {"sequence_output": layers[-1], "pooled_output": self.pooler(layers[-1][:, 0]), "all_layers": layers}

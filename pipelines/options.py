@@ -1,7 +1,7 @@
-"""From a frozen dataclass to flags, YAML keys and checks: the machinery behind config.py.
+"""From a frozen dataclass to flags, YAML keys and checks: the machinery behind config.py, here and in trainers.
 
-`resolve` merges defaults, `--config` and flags, in this order, and refuses what it doesn't know. `identity` is the part
-of a configuration that decides a dataset's bytes.
+`resolve` merges defaults, a recipe, `--config` and flags, in this order, and refuses what it doesn't know. `identity` is
+the part of a configuration that decides what is written.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
@@ -38,17 +38,22 @@ def option(
     choices: tuple[str, ...] | None = None,
     identity: bool = True,
     flag: bool = True,
+    metavar: str = "GLOB",
 ) -> Any:
-    """A dataclass field with what the parsers need. `identity` False: it changes no byte of what is written."""
-    meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag}
+    """A dataclass field with what the parsers need. `identity` False: it changes no byte of what is written.
+
+    `metavar`: what --help calls an item of a list.
+    """
+    meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag, "metavar": metavar}
     return dataclasses.field(default=default, metadata=meta)
 
 
 def _type_of(field: dataclasses.Field) -> type:
-    """str, int, float, bool or tuple, from the annotation."""
+    """str, int, float, bool, tuple (of texts) or a dataclass (a list of its mappings), from the annotation."""
     kind = field.type
-    if kind == tuple[str, ...]:
-        return tuple
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return item if dataclasses.is_dataclass(item) else tuple
     return next((arg for arg in get_args(kind) if arg is not type(None)), kind)
 
 
@@ -58,6 +63,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
     parser.add_argument("--save-config", metavar="FILE", help="write the resolved configuration there")
     for field in dataclasses.fields(config):
         name, kind, meta = "--" + field.name.replace("_", "-"), _type_of(field), field.metadata
+        if dataclasses.is_dataclass(kind):
+            continue  # a list of mappings: for YAML only
         default = " ".join(field.default) if kind is tuple else field.default
         text = meta["help"].replace("%", "%%") + (f" (default: {default})" if default not in ("", None) else "")
         if not meta["flag"]:
@@ -65,7 +72,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         elif kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         elif kind is tuple:
-            parser.add_argument(name, nargs="+", action="extend", metavar="GLOB", help=text)
+            parser.add_argument(name, nargs="+", action="extend", metavar=meta["metavar"], help=text)
         else:
             parser.add_argument(
                 name,
@@ -81,6 +88,10 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
 
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
     kind, meta = _type_of(field), field.metadata
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise UserError(f"{where} is no list of mappings: write lines such as '- {{data: DATASET, steps: 1000}}'")
+        return tuple(kind(**_converted(kind, item, f"{where}, number {number}")) for number, item in enumerate(value, 1))
     if kind is bool:
         if not isinstance(value, bool) and not (value is None and field.default is None):
             raise UserError(f"{where} is {value!r}: give true or false")
@@ -113,6 +124,15 @@ def suggest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """A mapping's values checked against a configuration's fields. Raises UserError for a key that none of them has."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}: unknown option {key!r}{suggest(str(key), list(fields))}")
+    return {key: _convert(fields[key], value, f"{where}: {key}") for key, value in values.items()}
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8")) or {}
@@ -127,20 +147,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def resolve(config: type[C], arguments: argparse.Namespace) -> C:
-    """Defaults, then `--config`, then flags, as one checked configuration.
+    """Defaults, then a recipe (`config.RECIPES`, chosen by the option `recipe`), `--config` and flags, checked.
 
     Raises UserError for an unknown key, a wrong type or choice, or a value out of range, naming where it stands.
     """
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    values: dict[str, Any] = {}
-    if arguments.config:
-        for key, value in _read_yaml(arguments.config).items():
-            if key not in fields:
-                raise UserError(f"{arguments.config}: unknown option {key!r}{suggest(key, list(fields))}")
-            values[key] = _convert(fields[key], value, f"{arguments.config}: {key}")
-    for key, field in fields.items():
-        if getattr(arguments, key, None) is not None:
-            values[key] = _convert(field, getattr(arguments, key), "--" + key.replace("_", "-"))
+    values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
+    for field in dataclasses.fields(config):
+        if getattr(arguments, field.name, None) is not None:
+            values[field.name] = _convert(field, getattr(arguments, field.name), "--" + field.name.replace("_", "-"))
+    if values.get("recipe"):
+        values = {**config.RECIPES[values["recipe"]].options, **values}
     resolved = config(**values)
     if hasattr(resolved, "validate"):
         resolved.validate()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers")
-SHARED = {"schema", "features", "manifest", "wordpiece"}  # what trainers may import from pipelines
+SHARED = {"schema", "features", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in FILES if path.suffix == ".py"}

@@ -1,0 +1,83 @@
+"""What the tests of this folder share: small models with random weights everywhere, random examples, other backends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from model.config import EncoderConfig
+from model.losses import sums
+
+SMALL = EncoderConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, max_position_embeddings=12
+)
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+TOKENS = ("input_ids", "input_mask", "segment_ids")
+
+
+def scatter(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Builds a model and gives it weights under which nothing is 0, 1 or tiny, the same on every backend."""
+    model.build()
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        weight.assign(rng.normal(1.0 if weight.path.endswith("gamma") else 0.0, 0.25, weight.shape).astype("float32"))
+    return model
+
+
+def features(seed: int = 0, rows: int = 4, length: int = 10, predictions: int = 3, vocab: int = 50) -> dict[str, np.ndarray]:
+    """Examples as shards hold them: row 0 is full, the others are padded, and row 1 has one prediction."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(predictions + 2, length, rows)
+    sizes[0] = length
+    counts = rng.integers(1, predictions + 1, rows)
+    counts[:2] = predictions, 1
+    mask = np.arange(length) < sizes[:, None]
+    used = np.arange(predictions) < counts[:, None]
+    positions = np.array([np.sort(rng.permutation(size - 1)[:predictions]) + 1 for size in sizes])
+    found = {
+        "input_ids": rng.integers(5, vocab, (rows, length)) * mask,
+        "input_mask": mask,
+        "segment_ids": (np.arange(length) > sizes[:, None] // 2) & mask,
+        "masked_lm_positions": positions * used,
+        "masked_lm_ids": rng.integers(5, vocab, (rows, predictions)) * used,
+        "masked_lm_weights": used,
+        "next_sentence_labels": rng.integers(0, 2, (rows, 1)),
+    }
+    return {name: values.astype("float32" if "weights" in name else "int32") for name, values in found.items()}
+
+
+def mean_loss(outputs: dict, targets: dict):
+    """Of the masked tokens, plus that of the next sentences if there is one."""
+    found = sums(outputs, targets)
+    loss = found["masked_lm_loss"] / found["masked_lm_weight"]
+    if "next_sentence_logits" in outputs:
+        loss = loss + found["next_sentence_loss"] / found["next_sentence_weight"]
+    return loss
+
+
+def apart(one, other) -> float:
+    """The largest difference between two arrays, or two lists or dicts of arrays."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return max(apart(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return max(apart(first, second) for first, second in zip(one, other, strict=True))
+    one, other = ops.convert_to_numpy(one), ops.convert_to_numpy(other)
+    assert one.shape == other.shape
+    difference = np.abs(one.astype("float64") - other).max()
+    return float(difference) if np.isfinite(difference) else np.inf
+
+
+def run(backend: str, code: str, *arguments: str) -> str:
+    """What a fresh interpreter with another Keras backend prints."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout

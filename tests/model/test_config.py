@@ -1,0 +1,78 @@
+"""Sizes that are published, and sizes that don't fit."""
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from model.config import PRESETS, EncoderConfig, preset
+
+
+def test_presets_literally() -> None:
+    """Layers, width, heads, inner width: Devlin et al. 2018, Turc et al. 2019."""
+    sizes = {name: tuple(sizes.values()) for name, sizes in PRESETS.items()}
+    assert sizes == {
+        "tiny": (2, 128, 2, 512),
+        "mini": (4, 256, 4, 1024),
+        "small": (4, 512, 8, 2048),
+        "medium": (8, 512, 8, 2048),
+        "base": (12, 768, 12, 3072),
+        "large": (24, 1024, 16, 4096),
+    }
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    assert all(tuple(sizes) == names for sizes in PRESETS.values())
+    assert {preset(name).head_size for name in PRESETS} == {64}
+
+
+def test_the_defaults_are_berts() -> None:
+    assert preset("base") == EncoderConfig()
+    assert EncoderConfig().to_dict() == {
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu_tanh",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12,
+        "attention": "bidirectional",
+        "remat": False,
+    }
+
+
+def test_a_preset_with_changes() -> None:
+    config = preset("tiny", vocab_size=100, attention="causal")
+    assert (config.vocab_size, config.attention, config.num_hidden_layers) == (100, "causal", 2)
+    assert preset("tiny").vocab_size == 30522
+    with pytest.raises(KeyError, match="huge"):
+        preset("huge")
+
+
+def test_through_json_and_back() -> None:
+    config = preset("mini", hidden_act="relu", remat=True)
+    assert EncoderConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_configuration_stays_as_it_is() -> None:
+    with pytest.raises(FrozenInstanceError):
+        EncoderConfig().hidden_size = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 100}, "hidden_size 100 is no multiple of 12 attention heads"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is none of gelu_tanh, gelu_erf, relu"),
+        ({"attention": "both"}, "attention 'both' is none of bidirectional, causal"),
+        ({"num_hidden_layers": 0}, "are at least 1"),
+        ({"hidden_size": 0}, "are at least 1"),
+        ({"vocab_size": -1}, "are at least 1"),
+    ],
+)
+def test_what_does_not_fit(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(**changes)

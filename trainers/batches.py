@@ -1,0 +1,161 @@
+"""From shards to batches with tf.data, in an order that is a function of (seed, epoch) alone and can be entered anywhere.
+
+Epoch k reads copy k mod dupe_factor of the train split. Its shards are put in an order drawn from (seed, epoch) and cut into
+windows of `cycle_length` shards; within a window the shards are interleaved and shuffled through a buffer seeded by (seed,
+epoch, window). To enter at example i, whole windows are skipped by arithmetic on dataset.json's counts and at most one is read
+in vain: no state of the reader is ever saved. With several hosts, host r reads every R-th group, so they never overlap.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.schema import FEATURES
+from trainers.contract import Contract
+
+_COMPRESSION = {"none": "", "gzip": "GZIP"}
+_FOREVER = 1 << 40  # epochs
+_STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, so that no two windows share a stream; neighbouring seeds share none soon
+
+
+def parse(records: tf.Tensor, contract: Contract) -> dict[str, tf.Tensor]:
+    """Serialized examples, string [B], as the seven features: int32 [B, S], [B, P] or [B], weights float32."""
+    sizes = {"max_seq_length": [contract.max_seq_length], "max_predictions": [contract.max_predictions], None: []}
+    spec = {name: tf.io.FixedLenFeature(sizes[length], dtype) for name, (dtype, length) in FEATURES.items()}
+    parsed = tf.io.parse_example(records, spec)
+    return {name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()}
+
+
+@dataclass(frozen=True)
+class TrainReader:
+    """One host's part of the train split as an endless, seekable stream of batches.
+
+    Args:
+        contract: the dataset. seed: of the order. cycle_length: shards in a window. shuffle_buffer: examples.
+        host, hosts: which input pipeline of how many this is.
+    """
+
+    contract: Contract
+    seed: int
+    cycle_length: int = 8
+    shuffle_buffer: int = 10_000
+    host: int = 0
+    hosts: int = 1
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Examples of this host's shards, int64 [copies, groups]."""
+        copies = range(self.contract.copies)
+        return np.array([[shard["examples"] for shard in self._shards(copy)] for copy in copies], np.int64)
+
+    def _shards(self, copy: int) -> list[dict]:
+        return self.contract.shards("train", copy)[self.host :: self.hosts]
+
+    @cached_property
+    def _paths(self) -> np.ndarray:
+        """Shards' paths, [copies, groups]."""
+        return np.array([[self.contract.path(s) for s in self._shards(copy)] for copy in range(self.contract.copies)])
+
+    def windows(self, epoch) -> tf.Tensor:
+        """Which groups an epoch's windows hold, int32 [windows, cycle_length], -1 where the last one is short."""
+        groups = self.counts.shape[1]
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
+        order = tf.random.experimental.index_shuffle(tf.range(groups), seed, groups - 1)
+        return tf.reshape(tf.pad(order, [[0, -groups % self.cycle_length]], constant_values=-1), [-1, self.cycle_length])
+
+    def seek(self, example: int) -> tuple[int, int, int]:
+        """Where the host's example number i lies: (epoch, window of the epoch, examples to skip in the window)."""
+        per_copy = self.counts.sum(axis=1)
+        rounds, left = divmod(example, int(per_copy.sum()))
+        epoch = rounds * len(per_copy)
+        while left >= per_copy[epoch % len(per_copy)]:
+            left -= int(per_copy[epoch % len(per_copy)])
+            epoch += 1
+        for window, sizes in enumerate(self._window_sizes(epoch)):
+            if left < sizes:
+                return epoch, window, left
+            left -= sizes
+        raise AssertionError("an epoch's windows hold its examples")
+
+    def _window_sizes(self, epoch: int) -> list[int]:
+        counts = np.append(self.counts[epoch % len(self.counts)], 0)  # index -1: no shard
+        return [int(counts[row].sum()) for row in self.windows(epoch).numpy()]
+
+    def shards_between(self, begin: int, end: int) -> Iterator[str]:
+        """The shard files that examples [begin, end) of this host come from, as far as their windows tell."""
+        (epoch, window, _), last = self.seek(begin), self.seek(max(begin, end - 1))[:2]
+        while (epoch, window) <= last:
+            rows = self.windows(epoch).numpy()
+            yield from (str(self._paths[epoch % len(self._paths), group]) for group in rows[window] if group >= 0)
+            epoch, window = (epoch, window + 1) if window + 1 < len(rows) else (epoch + 1, 0)
+
+    def records(self, begin: int = 0) -> tf.data.Dataset:
+        """Serialized examples from the host's example number `begin` on, without end."""
+        epoch, window, skip = self.seek(begin)
+        first = self._windows(epoch, tf.range(window, self.windows(epoch).shape[0], dtype=tf.int64)).skip(skip)
+        rest = tf.data.Dataset.range(epoch + 1, _FOREVER).flat_map(lambda number: self._windows(number))
+        return first.concatenate(rest)
+
+    def _windows(self, epoch, chosen=None) -> tf.data.Dataset:
+        """The records of an epoch, or of some of its windows."""
+        rows = self.windows(epoch)
+        chosen = tf.range(rows.shape[0], dtype=tf.int64) if chosen is None else chosen
+        return tf.data.Dataset.from_tensor_slices(chosen).flat_map(lambda window: self._window(epoch, window, rows))
+
+    def _window(self, epoch, window, rows) -> tf.data.Dataset:
+        groups = tf.gather(rows, window)
+        groups = tf.boolean_mask(groups, groups >= 0)
+        paths = tf.gather(tf.constant(self._paths), tf.cast(epoch, tf.int64) % len(self._paths))
+        shards = tf.data.Dataset.from_tensor_slices(tf.gather(paths, groups))
+        kind = _COMPRESSION[self.contract.compression]
+        records = shards.interleave(
+            lambda path: tf.data.TFRecordDataset(path, kind),
+            cycle_length=self.cycle_length,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        number = tf.cast(epoch, tf.int64) * rows.shape[0] + window
+        stream = number * _STRIDE + tf.constant(self.seed, tf.int64)  # wraps around: any 64 bits are a seed
+        return records.shuffle(self.shuffle_buffer, seed=stream, reshuffle_each_iteration=False)
+
+    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
+        """Batches of parsed features from the host's example number `begin` on, without end, prefetched."""
+        batches = self.records(begin).batch(batch_size, drop_remainder=True)
+        parsed = batches.map(lambda batch: parse(batch, self.contract), tf.data.AUTOTUNE, deterministic=True)
+        return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
+
+
+def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
+    """The eval split, every example once, in batches of one size; `example_weights` [B] is 0 where the last is filled up.
+
+    Every host gives the same number of batches. `limit`: examples at most per host, 0 for all.
+    """
+    parts = [contract.shards("eval")[number::hosts] for number in range(hosts)]
+    sizes = [sum(shard["examples"] for shard in part) for part in parts]
+    batches = max(-(-min(size, limit or size) // batch_size) for size in sizes)
+    kind = _COMPRESSION[contract.compression]
+    records = tf.data.TFRecordDataset([contract.path(shard) for shard in parts[host]], kind).take(limit or -1)
+    filler = tf.train.Example()
+    sizes_of = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
+    for name, (dtype, length) in FEATURES.items():
+        feature = filler.features.feature[name]
+        values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
+        values.extend([0] * sizes_of[length])
+    filler.features.feature["input_mask"].int64_list.value[0] = 1  # something to look at
+    weighted = records.map(lambda record: (record, 1.0))
+    fill = tf.data.Dataset.from_tensors((filler.SerializeToString(), 0.0)).repeat()
+    whole = weighted.concatenate(fill).batch(batch_size, drop_remainder=True).take(batches)
+    parsed = whole.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
+    return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
+
+
+def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Deterministic, and not sharded again by a strategy."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)

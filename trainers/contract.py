@@ -1,0 +1,131 @@
+"""What a dataset promises, read from its dataset.json through TensorFlow's filesystems (local, gs://), and held against a model.
+
+Everything is refused before a device is touched, in a sentence that says what differs and what to do.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from model.pretraining import OBJECTIVES
+from pipelines import manifest
+from pipelines.schema import MANIFEST, VOCAB, UserError
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A dataset's folder and its manifest."""
+
+    folder: str
+    manifest: dict[str, Any]
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.manifest["max_seq_length"]
+
+    @property
+    def max_predictions(self) -> int:
+        return self.manifest["max_predictions"]
+
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """sha256, size and cased."""
+        return self.manifest["vocabulary"]
+
+    @property
+    def compression(self) -> str:
+        return self.manifest["config"]["compression"]
+
+    def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
+        """The shards of a split's copy, in the order of their groups."""
+        return [shard for shard in self.manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+
+    @property
+    def copies(self) -> int:
+        """How many copies of the train split there are."""
+        return 1 + max((shard["copy"] for shard in self.manifest["shards"] if shard["split"] == "train"), default=-1)
+
+    def path(self, shard: dict[str, Any]) -> str:
+        """Where a shard lies."""
+        return tf.io.gfile.join(self.folder, shard["name"])
+
+    def read_vocabulary(self) -> bytes:
+        """vocab.txt's bytes. Raises UserError unless it is the one that the shards were made with."""
+        path = tf.io.gfile.join(self.folder, VOCAB)
+        data = read_file(path, "make the dataset anew")
+        if hashlib.sha256(data).hexdigest() != self.vocabulary["sha256"]:
+            raise UserError(f"{path} is not the vocabulary that the shards were made with: restore it, or make the dataset anew")
+        return data
+
+
+def read_file(path: str, hint: str) -> bytes:
+    """A small file, local or remote. Raises UserError."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.NotFoundError:
+        raise UserError(f"{path} is not there: {hint}") from None
+    except tf.errors.OpError as error:
+        raise UserError(f"{path} can't be read ({error.message}): {hint}") from None
+
+
+def read(folder: str) -> Contract:
+    """A dataset's contract. Raises UserError when there is none, or a shard of it is missing."""
+    path = tf.io.gfile.join(folder, MANIFEST)
+    if not tf.io.gfile.exists(path):
+        raise UserError(f"{folder} has no {MANIFEST}: give the folder that clozemill prepare wrote, once it has finished")
+    contract = Contract(folder, manifest.loads(read_file(path, "give a dataset's folder"), path))
+    listed: dict[str, set[str]] = {}
+    for shard in contract.manifest["shards"]:
+        place, name = shard["name"].rsplit("/", 1)
+        if place not in listed:
+            there = tf.io.gfile.join(folder, place)
+            listed[place] = set(tf.io.gfile.listdir(there)) if tf.io.gfile.exists(there) else set()
+        if name not in listed[place]:
+            raise UserError(f"{contract.path(shard)} is missing: copy the whole dataset, or make it anew")
+    return contract
+
+
+def check_objective(contract: Contract, objective: str) -> None:
+    """Raises UserError when the dataset's pairs can't teach an objective."""
+    have, needs = contract.manifest["config"]["pairs"], OBJECTIVES[objective].pairs
+    if needs and have != needs:
+        fits = " or ".join(name for name, other in OBJECTIVES.items() if other.pairs in ("", have))
+        raise UserError(
+            f"{contract.folder} has pairs {have}, and the objective {objective} needs {needs}: give --objective {fits}, "
+            f"or prepare with --pairs {needs}"
+        )
+
+
+def check_lengths(contract: Contract, max_positions: int) -> None:
+    """Raises UserError when the examples are longer than the model takes."""
+    if contract.max_seq_length > max_positions:
+        raise UserError(
+            f"{contract.folder} has sequences of {contract.max_seq_length} tokens, and the model takes {max_positions}: "
+            "prepare shorter ones, or begin a run with larger --max-position-embeddings"
+        )
+
+
+def check_vocabulary(contract: Contract, vocabulary: dict[str, Any], whose: str) -> None:
+    """Raises UserError unless the dataset was made with a vocabulary (sha256, size, cased)."""
+    mine = contract.vocabulary
+    for key, unit in (("size", "entries"), ("cased", "as its being cased"), ("sha256", "as its SHA-256")):
+        if mine[key] != vocabulary[key]:
+            raise UserError(
+                f"{contract.folder}'s vocabulary has {mine[key]} {unit}, that of {whose} {vocabulary[key]}: "
+                "prepare the dataset with the vocab.txt of the run"
+            )
+
+
+def check_training(contract: Contract, input_pipelines: int) -> None:
+    """Raises UserError when there is nothing to train on, or fewer shards than hosts that read them."""
+    groups = len(contract.shards("train"))
+    if not sum(shard["examples"] for shard in contract.shards("train")):
+        raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
+    if groups < input_pipelines:
+        raise UserError(
+            f"{contract.folder} has {groups} train shards per copy for {input_pipelines} hosts: prepare with --num-groups "
+            f"{input_pipelines} or more"
+        )

@@ -1,0 +1,156 @@
+"""One training or evaluation step under any strategy, and many of them per host call.
+
+A step is a function of the variables, the batch and its own number: dropout's seed comes from the number, so a resumed run
+goes on to the bit. Losses are divided by the whole batch's weights, added up over replicas first; gradients are added up over
+micro-batches, then over replicas, then clipped, then applied, the same way everywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import tensorflow as tf
+
+from model.losses import SUMS, sums
+from model.pretraining import prepare
+from trainers import optimizer
+from trainers.optimizer import OPTIMIZERS, Hyper, Schedule
+from trainers.state import TrainState
+
+COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # of a step's row of figures
+
+
+def _total(values):
+    """Values added up over replicas."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Runs steps of a state under a strategy.
+
+    Args:
+        state: the variables. rule, hyper, schedule: the optimizer. parts: micro-batches per device and step.
+        seed: of dropout. jit: compile forward and backward pass with XLA (without replicas: the update too).
+    """
+
+    strategy: tf.distribute.Strategy
+    state: TrainState
+    schedule: Schedule
+    hyper: Hyper
+    rule: str = "adamw"
+    parts: int = 1
+    seed: int = 0
+    jit: bool = False
+
+    def _gradients(self, batch: dict, totals: dict, step, replica):
+        """(gradients, sums) of a replica's batch, worked through in `parts`."""
+        rows = batch["input_ids"].shape[0] // self.parts
+        split = {name: tf.reshape(value, [self.parts, rows, *value.shape[1:]]) for name, value in batch.items()}
+        gradients, found = None, None
+        for part in range(self.parts):
+            if part:  # one after the other, or the memory of all parts would be needed at once
+                with tf.control_dependencies(gradients):
+                    micro = {name: tf.identity(value[part]) for name, value in split.items()}
+            else:
+                micro = {name: value[0] for name, value in split.items()}
+            more, counted = self._part(micro, totals, step, replica * self.parts + part)
+            gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+            found = counted if found is None else found + counted
+        return gradients, found
+
+    def _part(self, batch: dict, totals: dict, step, stream):
+        """(gradients as dense tensors, the sums as float32 [6]) of one micro-batch."""
+        model = self.state.model
+        seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
+        inputs, targets = prepare(batch, model.objective)
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            found = sums(model(inputs, seed=seed), targets)
+            loss = found["masked_lm_loss"] / totals["masked_lm"] + found["next_sentence_loss"] / totals["next_sentence"]
+        gradients = [tf.convert_to_tensor(value) for value in tape.gradient(loss, variables)]
+        return gradients, tf.stack([found[name] for name in SUMS])
+
+    @cached_property
+    def _forward_backward(self) -> Callable:
+        return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
+
+    def _apply(self, gradients: list, step):
+        """Updates all variables from gradients that are the same on every replica; returns (norm, learning rate)."""
+        norm, rate = optimizer.global_norm(gradients), self.schedule(step)
+        scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
+        state, rule = self.state, OPTIMIZERS[self.rule]
+
+        def update_all(strategy, gradients, scale, rate, step) -> None:
+            rows = zip(state.model.trainable_variables, gradients, state.first, state.second, strict=True)
+            for variable, gradient, first, second in rows:
+                decay = optimizer.decays(variable.path)
+
+                def update(value, gradient, first, second, scale, rate, step, decay=decay) -> None:
+                    new = rule(value, gradient * scale, first, second, rate, step, self.hyper, decay)
+                    for old, changed in zip((value, first, second), new, strict=True):
+                        old.assign(changed)
+
+                slots = (gradient, first.value, second.value, scale, rate, step)
+                strategy.extended.update(variable.value, update, args=slots, group=False)
+
+        # Variables of several replicas are written from outside of them, except on a TPU: what Keras's optimizers do, too.
+        tf.__internal__.distribute.interim.maybe_merge_call(update_all, self.strategy, gradients, scale, rate, step)
+        return norm, rate
+
+    def _train(self, batch: dict, step):
+        """A replica's part of a step; returns its figures, the same on every replica, float32 [len(COLUMNS) - 2]."""
+        context = tf.distribute.get_replica_context()
+        _, targets = prepare(batch, self.state.model.objective)
+        weights = tf.stack([tf.reduce_sum(targets["masked_lm_weights"]), tf.reduce_sum(targets["example_weights"])])
+        weights = tf.maximum(_total(weights), 1.0)
+        totals = {"masked_lm": weights[0], "next_sentence": weights[1]}
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        gradients, found = self._forward_backward(batch, totals, step, replica)
+        norm, rate = self._apply(_total(gradients), step)
+        tokens = tf.cast(tf.reduce_sum(batch["input_mask"]), tf.float32)
+        return tf.concat([_total(tf.concat([found, [tokens]], 0)), [norm, rate]], 0)
+
+    @cached_property
+    def train(self) -> Callable:
+        """A function of (iterator, first step, number of steps): figures per step, float32 [steps, len(COLUMNS)]."""
+
+        def steps(iterator, first, count):
+            rows = tf.TensorArray(tf.float32, count, element_shape=[len(COLUMNS)])
+            for number in tf.range(count):
+                begin = tf.timestamp()
+                batch = next(iterator)
+                got = tf.timestamp()
+                per_replica = self.strategy.run(self._train, args=(batch, first + number))
+                figures = self.strategy.experimental_local_results(per_replica)[0]
+                with tf.control_dependencies([figures]):
+                    times = tf.cast([got - begin, tf.timestamp() - begin], tf.float32)
+                rows = rows.write(number, tf.concat([figures, times], 0))
+            return rows.stack()
+
+        return tf.function(steps)
+
+    @cached_property
+    def evaluate(self) -> Callable:
+        """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
+        return evaluation(self.strategy, self.state.model, self.jit)
+
+
+def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Callable:
+    """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
+
+    def forward(batch: dict):
+        inputs, targets = prepare(batch, model.objective)
+        found = sums(model(inputs), targets)
+        return tf.stack([found[name] for name in SUMS])
+
+    compiled = tf.function(forward, jit_compile=True) if jit else forward
+
+    def batches(iterator, count):
+        total = tf.zeros([len(SUMS)], tf.float64)
+        for _ in tf.range(count):
+            per_replica = strategy.run(lambda batch: _total(compiled(batch)), args=(next(iterator),))
+            total += tf.cast(strategy.experimental_local_results(per_replica)[0], tf.float64)
+        return total
+
+    return tf.function(batches)
