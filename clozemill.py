@@ -15,6 +15,7 @@ from typing import Any
 from pipelines import config as configs
 from pipelines import options
 from pipelines.schema import UserError
+from trainers import config as training
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -64,6 +65,25 @@ COMMANDS: dict[str, Command] = {
         "pipelines.inspect:main",
         "show records in words, with their masks and where they come from",
         "clozemill inspect DATASET --limit 5",
+    ),
+    "pretrain": Command(
+        training.PretrainConfig,
+        "trainers.pretrain:main",
+        "train an encoder on a dataset, or go on with a run that was stopped",
+        "clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN",
+        interrupted="what was saved is whole: run the same command again to go on",
+    ),
+    "evaluate": Command(
+        training.EvaluateConfig,
+        "trainers.evaluate:main",
+        "measure a checkpoint on a dataset's eval split",
+        "clozemill evaluate RUN --data DATASET",
+    ),
+    "preflight": Command(
+        training.PreflightConfig,
+        "trainers.preflight:main",
+        "compile the training step for a TPU, without one",
+        "clozemill preflight --topology v5e:2x2 --preset base --batch-size 32",
     ),
     "demo": Command(
         configs.DemoConfig,
@@ -119,8 +139,12 @@ def _told(error: BaseException, debug: bool) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error."""
+    """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error.
+
+    `pretrain` returns 75 when a signal stopped it and all was saved.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes, likewise
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv
     try:

@@ -70,8 +70,7 @@ class Attention(keras.layers.Layer):
 
     def call(self, query_BQH, hidden_BSH, visible, seed=None):
         query_BQND, key_BSND, value_BSND = (
-            self._heads(layer(x))
-            for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
+            self._heads(layer(x)) for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
         )
         rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
         if seed is None or rate == 0:
@@ -110,9 +109,7 @@ class Block(keras.layers.Layer):
         self.intermediate = keras.layers.Dense(
             config.intermediate_size, kernel_initializer=initializer(config), name="intermediate", **options
         )
-        self.outer = keras.layers.Dense(
-            config.hidden_size, kernel_initializer=initializer(config), name="output", **options
-        )
+        self.outer = keras.layers.Dense(config.hidden_size, kernel_initializer=initializer(config), name="output", **options)
         self.outer_norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="output_layer_norm", **options)
 
     def build(self, input_shape=None) -> None:

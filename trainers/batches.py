@@ -129,27 +129,40 @@ class TrainReader:
         return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
-def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
-    """The eval split, every example once, in batches of one size; `example_weights` [B] is 0 where the last is filled up.
+def eval_counts(contract: Contract, hosts: int = 1, limit: int = 0) -> list[int]:
+    """Examples of the eval split that each host reads; `limit`: at most so many in all, 0 for all."""
+    sizes = [sum(shard["examples"] for shard in contract.shards("eval")[host::hosts]) for host in range(hosts)]
+    return [min(size, -(-limit // hosts) or size) for size in sizes]
 
-    Every host gives the same number of batches. `limit`: examples at most per host, 0 for all.
-    """
-    parts = [contract.shards("eval")[number::hosts] for number in range(hosts)]
-    sizes = [sum(shard["examples"] for shard in part) for part in parts]
-    batches = max(-(-min(size, limit or size) // batch_size) for size in sizes)
-    kind = _COMPRESSION[contract.compression]
-    records = tf.data.TFRecordDataset([contract.path(shard) for shard in parts[host]], kind).take(limit or -1)
-    filler = tf.train.Example()
-    sizes_of = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
+
+def eval_steps(contract: Contract, batch_size: int, hosts: int = 1, limit: int = 0) -> int:
+    """Batches of `batch_size` examples, over all hosts, that hold the eval split."""
+    return max(-(-count // (batch_size // hosts)) for count in eval_counts(contract, hosts, limit))
+
+
+def _filler(contract: Contract) -> bytes:
+    """An example that only fills up a batch: padding, but for one token, so that there is something to look at."""
+    sizes = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
+    example = tf.train.Example()
     for name, (dtype, length) in FEATURES.items():
-        feature = filler.features.feature[name]
+        feature = example.features.feature[name]
         values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
-        values.extend([0] * sizes_of[length])
-    filler.features.feature["input_mask"].int64_list.value[0] = 1  # something to look at
-    weighted = records.map(lambda record: (record, 1.0))
-    fill = tf.data.Dataset.from_tensors((filler.SerializeToString(), 0.0)).repeat()
-    whole = weighted.concatenate(fill).batch(batch_size, drop_remainder=True).take(batches)
-    parsed = whole.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
+        values.extend([0] * sizes[length])
+    example.features.feature["input_mask"].int64_list.value[0] = 1
+    return example.SerializeToString()
+
+
+def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
+    """A host's part of the eval split, every example once, then fillers without end, in batches of one size.
+
+    `example_weights` float32 [B] is 1 for an example and 0 for a filler. `limit`: as of eval_counts.
+    """
+    paths = [contract.path(shard) for shard in contract.shards("eval")[host::hosts]]
+    records = tf.data.TFRecordDataset(tf.constant(paths, tf.string), _COMPRESSION[contract.compression])
+    weighted = records.take(eval_counts(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
+    fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
+    batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)
+    parsed = batches.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
     return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 

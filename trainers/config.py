@@ -35,7 +35,7 @@ class PretrainConfig(DeviceOptions):
 
     RECIPES: ClassVar = RECIPES
 
-    recipe: str = option("", "a set of options with a known outcome; what you give besides overrides it", choices=tuple(RECIPES))
+    recipe: str = option("", "a set of options with a known outcome; other flags override it", choices=tuple(RECIPES))
     data: tuple[str, ...] = option((), "datasets of clozemill prepare, one per phase", identity=False, metavar="DATASET")
     phases: tuple[Phase, ...] = option((), "steps with a dataset, batch size and learning rate of their own", identity=False)
     output: str = option("", "the run's folder", identity=False)

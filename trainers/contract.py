@@ -1,4 +1,4 @@
-"""What a dataset promises, read from its dataset.json through TensorFlow's filesystems (local, gs://), and held against a model.
+"""What a dataset promises, read from its dataset.json (on any filesystem of TensorFlow's) and held against a model.
 
 Everything is refused before a device is touched, in a sentence that says what differs and what to do.
 """
@@ -12,6 +12,7 @@ import tensorflow as tf
 from model.pretraining import OBJECTIVES
 from pipelines import manifest
 from pipelines.schema import MANIFEST, VOCAB, UserError
+from trainers import files
 
 
 @dataclass(frozen=True)
@@ -49,40 +50,30 @@ class Contract:
 
     def path(self, shard: dict[str, Any]) -> str:
         """Where a shard lies."""
-        return tf.io.gfile.join(self.folder, shard["name"])
+        return files.join(self.folder, shard["name"])
 
     def read_vocabulary(self) -> bytes:
         """vocab.txt's bytes. Raises UserError unless it is the one that the shards were made with."""
-        path = tf.io.gfile.join(self.folder, VOCAB)
-        data = read_file(path, "make the dataset anew")
+        path = files.join(self.folder, VOCAB)
+        data = files.read(path, "make the dataset anew")
         if hashlib.sha256(data).hexdigest() != self.vocabulary["sha256"]:
-            raise UserError(f"{path} is not the vocabulary that the shards were made with: restore it, or make the dataset anew")
+            raise UserError(
+                f"{path} is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
+            )
         return data
-
-
-def read_file(path: str, hint: str) -> bytes:
-    """A small file, local or remote. Raises UserError."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.NotFoundError:
-        raise UserError(f"{path} is not there: {hint}") from None
-    except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be read ({error.message}): {hint}") from None
 
 
 def read(folder: str) -> Contract:
     """A dataset's contract. Raises UserError when there is none, or a shard of it is missing."""
-    path = tf.io.gfile.join(folder, MANIFEST)
+    path = files.join(folder, MANIFEST)
     if not tf.io.gfile.exists(path):
         raise UserError(f"{folder} has no {MANIFEST}: give the folder that clozemill prepare wrote, once it has finished")
-    contract = Contract(folder, manifest.loads(read_file(path, "give a dataset's folder"), path))
+    contract = Contract(folder, manifest.loads(files.read(path, "give a dataset's folder"), path))
     listed: dict[str, set[str]] = {}
     for shard in contract.manifest["shards"]:
         place, name = shard["name"].rsplit("/", 1)
         if place not in listed:
-            there = tf.io.gfile.join(folder, place)
-            listed[place] = set(tf.io.gfile.listdir(there)) if tf.io.gfile.exists(there) else set()
+            listed[place] = set(files.listed(files.join(folder, place)))
         if name not in listed[place]:
             raise UserError(f"{contract.path(shard)} is missing: copy the whole dataset, or make it anew")
     return contract
@@ -122,7 +113,8 @@ def check_vocabulary(contract: Contract, vocabulary: dict[str, Any], whose: str)
 def check_training(contract: Contract, input_pipelines: int) -> None:
     """Raises UserError when there is nothing to train on, or fewer shards than hosts that read them."""
     groups = len(contract.shards("train"))
-    if not sum(shard["examples"] for shard in contract.shards("train")):
+    filled = all(any(shard["examples"] for shard in contract.shards("train")[host::input_pipelines]) for host in range(groups))
+    if not filled and groups <= input_pipelines:
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
     if groups < input_pipelines:
         raise UserError(

@@ -56,8 +56,8 @@ RECIPES = {
             "checkpoint_steps": 200,
         },
         (128, 512),
-        "You et al. 2019, in the two phases of NVIDIA's reference: the paper reports 76 minutes on 1,024 TPU v3 chips, SQuAD 1.1 "
-        "F1 90.6. Give two datasets, of 128 and 512 tokens, and --gradient-accumulation-steps for fewer chips. Not run by us.",
+        "You et al. 2019, in the two phases of NVIDIA's reference: the paper reports 76 minutes on 1,024 TPU v3 chips, SQuAD "
+        "1.1 F1 90.6. Give two datasets, of 128 and 512 tokens, and fewer chips --gradient-accumulation-steps. Not run by us.",
     ),
     "budget-24h": Recipe(
         {
@@ -73,8 +73,8 @@ RECIPES = {
             "precision": "bfloat16",
         },
         (128,),
-        "After Izsak et al. 2021 and Geiping and Goldstein 2022: no next sentence, short sequences, large batches, no dropout, one "
-        "pass or few; about 24 hours on one A100 at 45 % utilisation, where they report GLUE 78 to 80. Not run by us.",
+        "After Izsak et al. 2021 and Geiping and Goldstein 2022: no next sentence, short sequences, large batches, no dropout, "
+        "one pass or few; about 24 hours on one A100 at 45 % utilisation, where they report GLUE 78 to 80. Not run by us.",
     ),
     "demo": Recipe(
         {

@@ -48,7 +48,9 @@ def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:300]
-        raise UserError(f"--strategy tpu: the TPU {name or 'local'!r} can't be reached ({told}): check its name and state") from None
+        raise UserError(
+            f"--strategy tpu: the TPU {name or 'local'!r} can't be reached ({told}): check its name and state"
+        ) from None
 
 
 STRATEGIES: dict[str, Callable[[DeviceOptions], tf.distribute.Strategy]] = {

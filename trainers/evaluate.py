@@ -1,0 +1,103 @@
+"""`clozemill evaluate`: masked-LM and next-sentence figures over the eval split, every example once.
+
+clozemill evaluate RUN --data DATASET
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from model.config import EncoderConfig
+from model.losses import SUMS
+from model.pretraining import Objective, prepare
+from pipelines.options import require
+from pipelines.schema import UserError
+from trainers import checkpoints, contract, files, state, step, strategy
+from trainers.batches import eval_batches, eval_counts, eval_steps
+from trainers.config import EvaluateConfig
+from trainers.contract import Contract
+from trainers.journal import means
+
+
+def unigram_entropy(dataset: Contract, objective: Objective, batch_size: int = 1024) -> float:
+    """Entropy in nats of the tokens to be predicted in the eval split: the loss of the best guess without any context."""
+    counts = np.zeros(dataset.vocabulary["size"])
+    for batch in eval_batches(dataset, batch_size).take(eval_steps(dataset, batch_size)):
+        _, targets = prepare(batch, objective)
+        ids, weights = np.ravel(targets["masked_lm_ids"]), np.ravel(targets["masked_lm_weights"])
+        counts += np.bincount(ids, weights, minlength=len(counts))
+    shares = counts[counts > 0] / max(1.0, counts.sum())
+    return float(-(shares * np.log(shares)).sum())
+
+
+class Evaluation:
+    """The eval split of a dataset under a strategy and with a model, ready to be run again and again."""
+
+    def __init__(self, devices, model, dataset: Contract, batch_size: int, limit: int = 0, jit: bool = False) -> None:
+        if not sum(eval_counts(dataset)):
+            raise UserError(
+                f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
+            )
+        self.devices, self.dataset, self.limit = devices, dataset, limit
+        self.batch_size = -(-batch_size // devices.num_replicas_in_sync) * devices.num_replicas_in_sync
+        self.sums = step.evaluation(devices, model, jit)
+
+    def _per_host(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        self._hosts = context.num_input_pipelines
+        size = context.get_per_replica_batch_size(self.batch_size)
+        return eval_batches(self.dataset, size, context.input_pipeline_id, self._hosts, self.limit)
+
+    def figures(self) -> dict[str, Any]:
+        """Losses (nats), accuracies, perplexity, and how many examples and predictions they are means over."""
+        iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
+        steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
+        totals = dict(zip(SUMS, self.sums(iterator, tf.constant(steps)).numpy().tolist(), strict=True))
+        found = means(totals)
+        perplexity = math.exp(min(found["masked_lm_loss"], 700.0))
+        counted = {
+            "examples": sum(eval_counts(self.dataset, self._hosts, self.limit)),
+            "predictions": round(totals["masked_lm_weight"]),
+        }
+        return {**found, "perplexity": perplexity, **counted}
+
+
+def report(figures: dict[str, Any]) -> list[str]:
+    """The figures in lines."""
+    lines = [
+        f"examples                {figures['examples']:,}, {figures['predictions']:,} tokens to predict",
+        f"masked LM loss          {figures['masked_lm_loss']:.4f} nats (perplexity {figures['perplexity']:,.1f})",
+        f"masked LM accuracy      {100 * figures['masked_lm_accuracy']:.2f} %",
+    ]
+    if "unigram_entropy" in figures:
+        gain = figures["unigram_entropy"] - figures["masked_lm_loss"]
+        lines.insert(2, f"without any context     {figures['unigram_entropy']:.4f} nats (unigram entropy): {gain:+.4f} better")
+    if "next_sentence_loss" in figures:
+        lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
+        lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")
+    return lines
+
+
+def main(config: EvaluateConfig) -> int:
+    """Prints the figures of a checkpoint on a dataset's eval split."""
+    require(config, "run", "data")
+    one = checkpoints.find(config.run, config.checkpoint)
+    dataset, about = contract.read(config.data), one.index
+    encoder = EncoderConfig(**about["encoder"])
+    contract.check_vocabulary(dataset, about["vocabulary"], one.folder)
+    contract.check_objective(dataset, about["objective"])
+    contract.check_lengths(dataset, encoder.max_position_embeddings)
+    devices = strategy.make(config)
+    with devices.scope():
+        model = state.make_model(encoder, about["objective"], config.precision)
+    checkpoints.load_weights(one, {variable.path: variable.value for variable in model.weights})
+    jit = strategy.compiles(config, devices)
+    figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
+    figures |= {"unigram_entropy": unigram_entropy(dataset, model.objective), "step": one.step}
+    print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
+    print("\n".join(report(figures)), flush=True)
+    if config.output:
+        files.write(config.output, (json.dumps(figures, indent=1) + "\n").encode())
+    return 0

@@ -1,0 +1,158 @@
+"""What a run tells while it goes: the progress line, metrics.jsonl, TensorBoard's scalars."""
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.schema import UserError
+from trainers import files
+from trainers.step import COLUMNS
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What turns steps into rates: examples per step, FLOPs per example, devices and the peak of one (TFLOP/s, or None)."""
+
+    batch_size: int
+    flops_per_example: int
+    devices: int
+    peak: float | None
+
+
+def means(totals: dict[str, float]) -> dict[str, float]:
+    """Losses (nats) and accuracies from the sums of losses.SUMS; those of an absent head are left out."""
+    weight, pairs = totals["masked_lm_weight"], totals["next_sentence_weight"]
+    found = {
+        "masked_lm_loss": totals["masked_lm_loss"] / weight if weight else 0.0,
+        "masked_lm_accuracy": totals["masked_lm_correct"] / weight if weight else 0.0,
+    }
+    if pairs:
+        found["next_sentence_loss"] = totals["next_sentence_loss"] / pairs
+        found["next_sentence_accuracy"] = totals["next_sentence_correct"] / pairs
+    return {"loss": found["masked_lm_loss"] + found.get("next_sentence_loss", 0.0), **found}
+
+
+def duration(seconds: float) -> str:
+    """'0:42', '3:05:10'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _scores(entry: dict[str, Any]) -> str:
+    """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'."""
+    text = f"mlm {entry['masked_lm_loss']:.3f} ({100 * entry['masked_lm_accuracy']:.1f} %)"
+    if "next_sentence_loss" in entry:
+        text += f"  nsp {entry['next_sentence_loss']:.3f} ({100 * entry['next_sentence_accuracy']:.1f} %)"
+    return text
+
+
+@dataclass
+class Journal:
+    """Collects steps' figures and tells them every so often.
+
+    Args:
+        folder: the run's. steps: of the whole run. tensorboard: whether to write events, too.
+    """
+
+    folder: str
+    steps: int
+    tensorboard: bool = True
+    lines: list[str] = field(default_factory=list)
+    pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
+    count: int = 0  # steps in `pending`
+    _writer: Any = None
+
+    def resume(self, step: int, pending: dict[str, Any]) -> None:
+        """Goes on after `step`: what metrics.jsonl says of later steps will be said again."""
+        path = files.join(self.folder, METRICS)
+        if tf.io.gfile.exists(path):
+            kept = []
+            for line in files.read(path, "mend that").decode("utf-8", "replace").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):
+                    break  # the kill came while this line was written
+            self.lines = kept
+        self.pending, self.count = np.array(pending["sums"]), pending["count"]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the first line after it averages over the same steps."""
+        return {"sums": self.pending.tolist(), "count": self.count}
+
+    def add(self, rows: np.ndarray) -> None:
+        """Takes the figures of some steps, [steps, len(COLUMNS)]."""
+        self.pending = self.pending + rows.astype(np.float64).sum(axis=0)
+        self.count += len(rows)
+
+    def tell(self, step: int, epoch: float, scale: Scale) -> None:
+        """A line about the steps since the last one: on standard output, in metrics.jsonl and for TensorBoard."""
+        totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
+        self.pending, self.count = np.zeros(len(COLUMNS)), 0
+        seconds = max(totals["seconds"], 1e-9)
+        speed, tokens = scale.batch_size * count / seconds, totals["tokens"] / seconds
+        entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
+        entry |= {"learning_rate": totals["learning_rate"] / count, "gradient_norm": totals["gradient_norm"] / count}
+        entry |= {"examples_per_second": speed, "tokens_per_second": tokens, "input_share": totals["waited"] / seconds}
+        if scale.peak:
+            entry["mfu"] = scale.flops_per_example * speed / (scale.devices * scale.peak * 1e12)
+        left = (self.steps - step) * seconds / count
+        mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
+        print(
+            f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry)}  lr {entry['learning_rate']:.2e}  "
+            f"{speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %  "
+            f"left {duration(left)}",
+            flush=True,
+        )
+        self._write(entry, "train")
+
+    def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
+        """The figures of an evaluation, likewise."""
+        print(f"step {step:,}/{self.steps:,}  eval {_scores(figures)}  {figures['examples']:,} examples", flush=True)
+        self._write({"step": step, "split": "eval", **figures}, "eval")
+
+    def _write(self, entry: dict[str, Any], group: str) -> None:
+        self.lines.append(json.dumps(entry))
+        if "://" not in self.folder:  # elsewhere nothing can be appended to; `flush` writes it whole
+            try:
+                with open(files.join(self.folder, METRICS), "a", encoding="utf-8") as file:
+                    file.write(self.lines[-1] + "\n")
+            except OSError as error:
+                raise UserError(f"{self.folder}/{METRICS} can't be written ({error.strerror}): mend that") from None
+        if self.tensorboard:
+            self._writer = self._writer or tf.summary.create_file_writer(files.join(self.folder, "tensorboard"))
+            with self._writer.as_default(entry["step"]):
+                for name, value in entry.items():
+                    if isinstance(value, float) and math.isfinite(value):
+                        tf.summary.scalar(f"{group}/{name}", value)
+
+    def flush(self) -> None:
+        """Brings metrics.jsonl and the events to disk, whole."""
+        files.write(files.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
+        if self._writer:
+            self._writer.flush()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """metrics.jsonl so far."""
+        return [json.loads(line) for line in self.lines]
+
+
+class Clock:
+    """Minutes since the last reset; only for when to save, never for what."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._began = time.monotonic()
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self._began) / 60

@@ -1,0 +1,215 @@
+"""The training loop: steps, figures, evaluations, checkpoints, signals, and the stop when a loss is no number."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.schema import UserError
+from trainers import checkpoints, curves, devices, files, strategy
+from trainers.batches import TrainReader
+from trainers.evaluate import Evaluation
+from trainers.journal import Clock, Journal, Scale
+from trainers.plan import Plan, PlannedPhase
+from trainers.state import TrainState
+from trainers.step import COLUMNS, Stepper
+
+EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: a signal came, all is saved, the same command goes on
+
+
+@dataclass
+class Signals:
+    """Which signal has come, if any; a second one ends the process at once."""
+
+    received: str = ""
+
+    def _take(self, number: int, frame) -> None:
+        if self.received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = signal.Signals(number).name
+        print(f"\n{self.received}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """SIGTERM and SIGINT are noted within the block."""
+        before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Loop:
+    """Runs a plan from wherever its folder stands.
+
+    Args:
+        plan: what is to be done. folder: the run's. devices: the strategy. state: the variables, restored.
+        step: steps done. journal: restored, too.
+    """
+
+    plan: Plan
+    folder: str
+    devices: tf.distribute.Strategy
+    state: TrainState
+    step: int
+    journal: Journal
+    signals: Signals = field(default_factory=Signals)
+    saved_at: int = -1  # the step of the newest checkpoint
+    _clock: Clock = field(default_factory=Clock)
+
+    def run(self) -> int:
+        """All steps that are left; returns the exit code."""
+        self.saved_at = self.step if self.step else -1
+        code = EXIT_DONE
+        with self.signals.caught():
+            for phase in self.plan.phases:
+                if self.step < phase.end:
+                    code = self._phase(phase)
+                if code != EXIT_DONE:
+                    return code
+        self._draw()
+        return code
+
+    def _stepper(self, phase: PlannedPhase) -> Stepper:
+        config = self.plan.config
+        return Stepper(
+            self.devices,
+            self.state,
+            phase.schedule,
+            self.plan.hyper,
+            rule=config.optimizer,
+            parts=config.gradient_accumulation_steps,
+            seed=config.seed,
+            jit=strategy.compiles(config, self.devices),
+        )
+
+    def readers(self, phase: PlannedPhase, hosts: int) -> list[TrainReader]:
+        """A phase's reader on each host."""
+        config = self.plan.config
+        options = (phase.dataset, config.seed, config.cycle_length, config.shuffle_buffer)
+        return [TrainReader(*options, host, hosts) for host in range(hosts)]
+
+    def _batches(self, phase: PlannedPhase):
+        """The distributed iterator, entered where the run stands."""
+        done = self.step - phase.begin
+
+        def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            size, hosts = context.get_per_replica_batch_size(phase.batch_size), context.num_input_pipelines
+            self._hosts = hosts
+            reader = self.readers(phase, hosts)[context.input_pipeline_id]
+            return reader.batches(size, begin=done * phase.batch_size // hosts)
+
+        return iter(self.devices.distribute_datasets_from_function(per_host))
+
+    def _phase(self, phase: PlannedPhase) -> int:
+        config, dataset = self.plan.config, phase.dataset
+        peak = config.peak_tflops or devices.peak_tflops(strategy.device_name(self.devices))
+        scale = Scale(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
+        epoch_size = sum(shard["examples"] for shard in dataset.shards("train"))
+        evaluation = self._evaluation(phase)
+        stepper, iterator = self._stepper(phase), self._batches(phase)
+        while self.step < phase.end:
+            count = self._until_next(phase)
+            rows = self._train(stepper, iterator, count, phase)
+            if not self._finite(rows, phase):
+                return EXIT_DIVERGED
+            self.journal.add(rows)
+            self.step += count
+            last = self.step == phase.end
+            if last or self.step % config.log_steps == 0:
+                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / epoch_size, scale)
+            if evaluation and (last or (config.eval_steps and self.step % config.eval_steps == 0)):
+                figures = evaluation.figures()
+                self.journal.tell_eval(self.step, figures)
+                self._save(figures)
+            elif last or self.signals.received or self._due():
+                self._save()
+            if self.signals.received:
+                print(f"{self.signals.received}: saved at step {self.step:,}; run the same command to go on", flush=True)
+                return EXIT_STOPPED
+        return EXIT_DONE
+
+    def _evaluation(self, phase: PlannedPhase) -> Evaluation | None:
+        """None where the dataset has no eval split."""
+        if not phase.dataset.shards("eval") or not any(shard["examples"] for shard in phase.dataset.shards("eval")):
+            return None
+        config, jit = self.plan.config, strategy.compiles(self.plan.config, self.devices)
+        size = max(1, phase.batch_size // config.gradient_accumulation_steps)
+        return Evaluation(self.devices, self.state.model, phase.dataset, size, config.eval_examples, jit)
+
+    def _until_next(self, phase: PlannedPhase) -> int:
+        """Steps up to the next thing to do on the host."""
+        config = self.plan.config
+        marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
+        return min(config.steps_per_call, phase.end - self.step, *marks)
+
+    def _train(self, stepper: Stepper, iterator, count: int, phase: PlannedPhase) -> np.ndarray:
+        try:
+            return stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            told = " ".join(str(error.message).split())[:200]
+            raise UserError(
+                f"a batch of {phase.batch_size} x {phase.dataset.max_seq_length} tokens doesn't fit the memory ({told}): "
+                "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
+            ) from None
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+            if "{{node" in str(error) and "Iterator" not in str(error):
+                raise
+            told = " ".join(str(error.message).split())[:200]
+            folder = phase.dataset.folder
+            raise UserError(f"{folder}: a shard can't be read ({told}): run clozemill verify {folder}, then mend it") from None
+
+    def _finite(self, rows: np.ndarray, phase: PlannedPhase) -> bool:
+        """Says so when a loss or the gradients of a step are no number; nothing is saved then."""
+        checked = [COLUMNS.index(name) for name in ("masked_lm_loss", "next_sentence_loss", "gradient_norm")]
+        bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
+        if not len(bad):
+            return True
+        at = self.step + int(bad[0])
+        rate = float(rows[bad[0], COLUMNS.index("learning_rate")])
+        since = max(self.saved_at, phase.begin)
+        shards = sorted(self._shards_between(phase, since, at + 1))
+        told = {"step": at, "learning_rate": rate, "since_step": since, "shards": shards}
+        files.write(files.join(self.folder, "diverged.json"), (json.dumps(told, indent=1) + "\n").encode())
+        self.journal.flush()
+        kept = f"the checkpoint of step {self.saved_at:,} is kept" if self.saved_at >= 0 else "no checkpoint was saved yet"
+        names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")
+        print(
+            f"clozemill: the loss or the gradients are no number at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
+            f"read since: {names}: lower --learning-rate, or look for the cause in these shards with clozemill verify",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
+
+    def _shards_between(self, phase: PlannedPhase, begin: int, end: int) -> set[str]:
+        """Shard files that steps [begin, end) of a phase read, over all hosts."""
+        size = phase.batch_size // self._hosts
+        first, last = (begin - phase.begin) * size, (end - phase.begin) * size
+        return {name for reader in self.readers(phase, self._hosts) for name in reader.shards_between(first, last)}
+
+    def _due(self) -> bool:
+        config = self.plan.config
+        by_steps = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
+        return bool(by_steps or (config.checkpoint_minutes and self._clock.minutes() >= config.checkpoint_minutes))
+
+    def _save(self, figures: dict | None = None) -> None:
+        about = {**self.plan.about(), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
+        self.journal.flush()
+        checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
+        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints)
+        self.saved_at = self.step
+        self._clock.reset()
+
+    def _draw(self) -> None:
+        config = self.plan.config
+        title = f"{config.preset}, {config.objective}, {self.plan.steps:,} steps"
+        files.write(files.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), title))

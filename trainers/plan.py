@@ -1,0 +1,138 @@
+"""A run as it is laid out before any device is touched: phases with their datasets, the model, what a resume must match."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from model.config import EncoderConfig, preset
+from model.flops import flops_per_example
+from pipelines import options
+from pipelines.schema import UserError
+from trainers import contract, files
+from trainers.config import PretrainConfig
+from trainers.contract import Contract
+from trainers.optimizer import Hyper, Schedule
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """Steps [begin, end) of a run, on one dataset."""
+
+    dataset: Contract
+    begin: int
+    end: int
+    batch_size: int
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a run that follows from its configuration and its datasets."""
+
+    config: PretrainConfig
+    phases: tuple[PlannedPhase, ...]
+    encoder: EncoderConfig
+    vocabulary: bytes
+
+    @property
+    def steps(self) -> int:
+        return self.phases[-1].end
+
+    @property
+    def hyper(self) -> Hyper:
+        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+
+    def flops(self, phase: PlannedPhase) -> int:
+        """FLOPs per example of a phase."""
+        dataset, causal = phase.dataset, self.config.objective == "causal"
+        return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
+
+    def about(self) -> dict[str, Any]:
+        """What every checkpoint says of its model."""
+        return {
+            "encoder": self.encoder.to_dict(),
+            "objective": self.config.objective,
+            "vocabulary": self.phases[0].dataset.vocabulary,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the losses of a run: a resume must match it."""
+        own = options.identity(self.config)
+        own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
+        for number, phase in enumerate(self.phases, 1):
+            schedule = phase.schedule
+            own[f"phase {number}"] = {
+                "dataset": phase.dataset.manifest["digest"],
+                "steps": phase.end - phase.begin,
+                "batch_size": phase.batch_size,
+                "learning_rate": schedule.peak,
+                "warmup_steps": schedule.warmup_steps,
+            }
+        own.pop("warmup_steps")
+        return own
+
+
+def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
+    """Each phase's schedule: its own, or the run's, which spans all phases without one."""
+    total = sum(phase.steps for phase in phases)
+    run = Schedule(config.learning_rate, config.warmup(total), total)
+    found, begin = [], 0
+    for phase in phases:
+        if phase.learning_rate:
+            warmup = config.warmup(phase.steps) if phase.warmup_steps < 0 else min(phase.warmup_steps, phase.steps)
+            found.append(Schedule(phase.learning_rate, warmup, phase.steps, begin))
+        else:
+            found.append(run)
+        begin += phase.steps
+    return found
+
+
+def make(config: PretrainConfig) -> Plan:
+    """Reads the datasets' contracts and checks everything against everything. Raises UserError."""
+    wanted = config.resolved_phases()
+    phases, begin = [], 0
+    for phase, schedule in zip(wanted, _schedules(config, wanted), strict=True):
+        dataset = contract.read(phase.data)
+        contract.check_objective(dataset, config.objective)
+        contract.check_lengths(dataset, config.max_position_embeddings)
+        if phases:
+            contract.check_vocabulary(dataset, phases[0].dataset.vocabulary, phases[0].dataset.folder)
+        phases.append(PlannedPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
+        begin += phase.steps
+    first = phases[0].dataset
+    encoder = preset(
+        config.preset,
+        vocab_size=first.vocabulary["size"],
+        hidden_act=config.hidden_act,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.attention_dropout,
+        max_position_embeddings=config.max_position_embeddings,
+        attention=config.resolved_attention(),
+        remat=config.remat,
+    )
+    return Plan(config, tuple(phases), encoder, first.read_vocabulary())
+
+
+def claim(plan: Plan, folder: str) -> None:
+    """Writes run.json into a new run's folder; raises UserError where another run lies there."""
+    path, mine = files.join(folder, RUN), plan.identity()
+    if RUN in files.listed(folder):
+        try:
+            theirs = json.loads(files.read(path, "give another --output"))["identity"]
+            pairs = [(name, theirs.get(name), mine.get(name)) for name in {**theirs, **mine}]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path} is not a run's: give another --output") from None
+        for name, their, my in pairs:
+            if their != my:
+                if isinstance(their, dict) and isinstance(my, dict):
+                    key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
+                    name, their, my = f"{name}'s {key}", their.get(key), my.get(key)
+                raise UserError(f"{folder} was begun with {name} {their}, not {my}: give the same, or another --output")
+        return
+    if files.listed(folder):
+        raise UserError(f"{folder} is there and is no run: give a new folder as --output")
+    about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
+    files.write(path, (json.dumps(about, indent=1) + "\n").encode())
+    files.write(files.join(folder, "pretrain.yaml"), options.to_yaml(plan.config).encode())

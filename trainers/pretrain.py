@@ -1,0 +1,63 @@
+"""`clozemill pretrain`: an encoder from a dataset, on a laptop, GPUs or a TPU, going on where a killed run stopped.
+
+clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN
+"""
+
+import tensorflow as tf
+
+from pipelines.options import require
+from trainers import checkpoints, contract, files, plan, state, strategy
+from trainers.config import PretrainConfig
+from trainers.journal import Journal
+from trainers.loop import Loop
+
+
+def main(config: PretrainConfig) -> int:
+    """Trains, or goes on; returns the exit code (loop.EXIT_...)."""
+    require(config, "output")
+    planned = plan.make(config)
+    devices = strategy.make(config)
+    hosts = max(1, getattr(devices.extended, "num_hosts", 1))
+    for phase in planned.phases:
+        contract.check_training(phase.dataset, hosts)
+        strategy.check_batch(devices, phase.batch_size, config.gradient_accumulation_steps)
+    plan.claim(planned, config.output)
+    with devices.scope():
+        made = state.make(planned.encoder, config.objective, config.precision, config.seed)
+    found = checkpoints.restore(config.output, made)
+    step, journal = 0, Journal(config.output, planned.steps, config.tensorboard)
+    if found:
+        step = found["step"]
+        journal.resume(step, found["journal"])
+    _introduce(planned, devices, made, step)
+    if step >= planned.steps:
+        print(f"{config.output} has all its {step:,} steps: nothing to do")
+        return 0
+    code = Loop(planned, config.output, devices, made, step, journal).run()
+    if code == 0:
+        print(f"done: {files.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
+    return code
+
+
+def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.TrainState, step: int) -> None:
+    """What is about to happen, in a few lines."""
+    config, encoder = planned.config, planned.encoder
+    weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
+    where = f"{devices.num_replicas_in_sync} x {strategy.device_name(devices)}, {config.precision}"
+    print(
+        f"{config.preset}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
+        f"{weights:,} weights; {config.objective}; on {where}"
+    )
+    for phase in planned.phases:
+        examples = sum(shard["examples"] for shard in phase.dataset.shards("train"))
+        passes = (phase.end - phase.begin) * phase.batch_size / examples
+        print(
+            f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
+            f"tokens, {examples:,} examples per epoch, {phase.dataset.copies} copies, {passes:,.1f} epochs, peak learning rate "
+            f"{phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
+        )
+    if config.recipe:
+        print(f"recipe {config.recipe}: {config.RECIPES[config.recipe].expect}")
+    if step:
+        print(f"going on after step {step:,}")
+    print(flush=True)
