@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,15 @@ test: $(VENV)/installed-test  ## what CI runs
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
 
+$(VENV)-tpu/installed: deploy/tpu/requirements.txt deploy/tpu/requirements-test.txt
+	$(PYTHON) -m venv $(VENV)-tpu
+	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tpu/requirements-test.txt
+	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test-tpu-stack: $(VENV)-tpu/installed  ## the trainer's tests on the versions that TPU VMs have (2 GB), on this machine's CPU
+	$(VENV)-tpu/bin/python -m pytest tests/trainers tests/model
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,5 +45,5 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-tpu build *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

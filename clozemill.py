@@ -3,12 +3,14 @@
 Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are imported when it runs.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +24,14 @@ EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class Command:
-    """A stage: its configuration, the function that runs it ("module:function"), and what --help says.
+    """A stage: its configuration, the functions that run it ("module:function", one after the other), and what --help says.
 
     `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `interrupted`: what to say
     after Ctrl-C.
     """
 
     config: type
-    run: str
+    run: str | tuple[str, ...]
     help: str
     example: str
     passes_on: bool = False
@@ -87,7 +89,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "demo": Command(
         configs.DemoConfig,
-        "pipelines.demo:main",
+        ("pipelines.demo:main", "trainers.demo:main"),
         "run the whole line on the corpus that comes with the package",
         "clozemill demo --output demo-out",
     ),
@@ -119,9 +121,41 @@ def parser() -> options.Parser:
     return top
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what libraries write to standard error in the block, TensorFlow's start-up notes above all; not if it fails."""
+    with tempfile.TemporaryFile() as dropped, contextlib.ExitStack() as stack:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(dropped.fileno(), 2)
+        stack.callback(os.close, before)
+        stack.callback(os.dup2, before, 2)
+        try:
+            yield
+        except BaseException:
+            dropped.seek(0)
+            os.write(before, dropped.read())
+            raise
+
+
 def _function(path: str) -> Callable[..., Any]:
     module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
+    with _quiet():
+        function = getattr(importlib.import_module(module), name)
+        if "tensorflow" in sys.modules:
+            sys.modules["tensorflow"].config.list_physical_devices()  # it looks for GPUs here, and says so
+    return function
+
+
+def _run(command: Command, config: Any, extra: list[str]) -> int:
+    """Runs a command's functions until one returns something else than 0."""
+    for name, value in config.environment().items() if hasattr(config, "environment") else ():
+        os.environ.setdefault(name, value)  # before a library that reads it is imported
+    for path in (command.run,) if isinstance(command.run, str) else command.run:
+        run = _function(path)
+        if code := run(config, extra) if command.passes_on else run(config):
+            return code
+    return EXIT_OK
 
 
 def _told(error: BaseException, debug: bool) -> int:
@@ -153,8 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
         config = options.resolve(command.config, arguments)
-        run = _function(command.run)
-        return (run(config, extra) if command.passes_on else run(config)) or EXIT_OK
+        return _run(command, config, extra)
     except KeyboardInterrupt:
         print(f"\nclozemill: interrupted; {command.interrupted}", file=sys.stderr, flush=True)
         os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive

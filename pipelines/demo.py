@@ -1,4 +1,4 @@
-"""`clozemill demo`: the whole line on the corpus that comes with the package.
+"""The first half of `clozemill demo`: from the corpus that comes with the package to a dataset; trainers/demo.py has the rest.
 
 clozemill demo --output demo-out
 """
@@ -23,7 +23,8 @@ def _begin(folder: str) -> None:
     ours = filesystem.exists(vocab) or filesystem.exists(filesystem.join(dataset, MANIFEST))
     if filesystem.holds_files(folder) and not ours:
         raise UserError(f"{folder} is there and is no earlier demo: give a new folder as --output")
-    filesystem.remove_tree(dataset)
+    for part in (dataset, filesystem.join(folder, "run")):
+        filesystem.remove_tree(part)
 
 
 def main(config: DemoConfig) -> int:
@@ -42,5 +43,4 @@ def main(config: DemoConfig) -> int:
     _say("inspect: what a model will be asked")
     inspect.main(InspectConfig(dataset=dataset, limit=3))
     filesystem.write_bytes(filesystem.join(config.output, "demo.yaml"), to_yaml(config).encode())
-    print(f"\nNext: clozemill vocab and clozemill prepare on a corpus of your own; {config.output}/ may be removed.")
     return code

@@ -3,7 +3,9 @@
 To add an option, add a field; to add a recipe, an entry to trainers/recipes.py.
 """
 
+import importlib.util
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,6 +14,7 @@ from pipelines.options import option
 from pipelines.schema import UserError
 from trainers.recipes import RECIPES, Phase
 
+LOCAL_TPU = ("local",)  # names of a TPU that is in this machine
 OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal")
 
 
@@ -27,6 +30,25 @@ class DeviceOptions:
     jit: str = option(
         "auto", "compile the step with XLA; auto: on GPUs (a TPU always does)", choices=("auto", "on", "off"), identity=False
     )
+
+    def environment(self) -> dict[str, str]:
+        """What has to be in the environment before TensorFlow is imported: where a TPU's library is, or that it isn't used.
+
+        Raises UserError when this machine has no libtpu.
+        """
+        if self.strategy != "tpu":
+            return {}
+        if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load the library, the coordinator must not
+            return {"TPU_LOAD_LIBRARY": "0"}
+        found = importlib.util.find_spec("libtpu")
+        if found is None:
+            raise UserError("--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: no libtpu is here")
+        library = os.path.join(os.path.dirname(found.origin), "libtpu.so")
+        return {"NEXT_PLUGGABLE_DEVICE_USE_C_API": "true", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": library}
+
+    def tpu_name(self) -> str:
+        """--tpu, or $TPU_NAME, or local."""
+        return self.tpu or os.environ.get("TPU_NAME", "") or "local"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pipelines.schema import UserError
-from trainers.config import DeviceOptions
-
-_LOCAL = ("", "local")  # names of a TPU that this machine holds itself
+from trainers.config import LOCAL_TPU, DeviceOptions
 
 
 def _default(config: DeviceOptions) -> tf.distribute.Strategy:
@@ -26,30 +24,22 @@ def _mirrored(config: DeviceOptions) -> tf.distribute.Strategy:
 
 
 def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
-    """A TPU by name, or the one in this machine ("local", or $TPU_NAME).
+    """The TPU in this machine (a TPU VM), or one by name: a pod slice, whose workers are reached from worker 0.
 
-    The libtpu that is installed is used on a TPU VM; on a pod slice the workers are reached by the TPU's name, from worker 0.
+    `DeviceOptions.environment` must have been in force when TensorFlow was imported.
     """
-    name = config.tpu or os.environ.get("TPU_NAME", "")
-    if name in _LOCAL:
-        os.environ.setdefault("NEXT_PLUGGABLE_DEVICE_USE_C_API", "true")
-        try:
-            import libtpu
-        except ImportError:
-            raise UserError(
-                "--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: none is installed here"
-            ) from None
-        os.environ.setdefault("TF_PLUGGABLE_DEVICE_LIBRARY_PATH", libtpu.get_library_path())
+    name = config.tpu_name()
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name or "local")
-        if name not in _LOCAL:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name not in LOCAL_TPU:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, OSError, tf.errors.OpError) as error:
-        told = " ".join(str(error).split())[:300]
+        told = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--strategy tpu: the TPU {name or 'local'!r} can't be reached ({told}): check its name and state"
+            f"--strategy tpu: the TPU {name!r} can't be reached ({told}): check its name and state, and that the TensorFlow "
+            "here is tensorflow-tpu"
         ) from None
 
 
