@@ -140,7 +140,7 @@ def _quiet() -> Iterator[None]:
 
 def _function(path: str) -> Callable[..., Any]:
     module, name = path.split(":")
-    with _quiet():
+    with contextlib.nullcontext() if "--debug" in sys.argv else _quiet():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices()  # it looks for GPUs here, and says so

@@ -3,6 +3,7 @@
 To add an option, add a field; to add a recipe, an entry to trainers/recipes.py.
 """
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -34,15 +35,18 @@ class DeviceOptions:
     def environment(self) -> dict[str, str]:
         """What has to be in the environment before TensorFlow is imported: where a TPU's library is, or that it isn't used.
 
-        Raises UserError when this machine has no libtpu.
+        Raises UserError on a machine without tensorflow-tpu: the stock TensorFlow dies when it loads libtpu.
         """
         if self.strategy != "tpu":
             return {}
         if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load the library, the coordinator must not
             return {"TPU_LOAD_LIBRARY": "0"}
         found = importlib.util.find_spec("libtpu")
-        if found is None:
-            raise UserError("--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: no libtpu is here")
+        if found is None or not any(importlib.metadata.distributions(name="tensorflow-tpu")):
+            raise UserError(
+                "--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: they aren't installed here "
+                "(deploy/tpu/requirements.txt)"
+            )
         library = os.path.join(os.path.dirname(found.origin), "libtpu.so")
         return {"NEXT_PLUGGABLE_DEVICE_USE_C_API": "true", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": library}
 
