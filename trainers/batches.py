@@ -132,7 +132,7 @@ class TrainReader:
 def eval_counts(contract: Contract, hosts: int = 1, limit: int = 0) -> list[int]:
     """Examples of the eval split that each host reads; `limit`: at most so many in all, 0 for all."""
     sizes = [sum(shard["examples"] for shard in contract.shards("eval")[host::hosts]) for host in range(hosts)]
-    return [min(size, -(-limit // hosts) or size) for size in sizes]
+    return [min(size, limit // hosts + (host < limit % hosts)) if limit else size for host, size in enumerate(sizes)]
 
 
 def eval_steps(contract: Contract, batch_size: int, hosts: int = 1, limit: int = 0) -> int:

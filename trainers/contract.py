@@ -111,13 +111,17 @@ def check_vocabulary(contract: Contract, vocabulary: dict[str, Any], whose: str)
 
 
 def check_training(contract: Contract, input_pipelines: int) -> None:
-    """Raises UserError when there is nothing to train on, or fewer shards than hosts that read them."""
-    groups = len(contract.shards("train"))
-    filled = all(any(shard["examples"] for shard in contract.shards("train")[host::input_pipelines]) for host in range(groups))
-    if not filled and groups <= input_pipelines:
+    """Raises UserError when there is nothing to train on, for any of the hosts that read the shards."""
+    sizes = [shard["examples"] for shard in contract.shards("train")]
+    if not sum(sizes):
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
-    if groups < input_pipelines:
+    if len(sizes) < input_pipelines:
         raise UserError(
-            f"{contract.folder} has {groups} train shards per copy for {input_pipelines} hosts: prepare with --num-groups "
+            f"{contract.folder} has {len(sizes)} train shards per copy for {input_pipelines} hosts: prepare with --num-groups "
             f"{input_pipelines} or more"
+        )
+    if not all(sum(sizes[host::input_pipelines]) for host in range(input_pipelines)):
+        raise UserError(
+            f"{contract.folder}'s shards leave one of {input_pipelines} hosts without train examples: prepare a larger corpus, "
+            "or with fewer --num-groups"
         )

@@ -173,10 +173,10 @@ class Loop:
         bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
         if not len(bad):
             return True
-        at = self.step + int(bad[0])
+        at = self.step + int(bad[0]) + 1
         rate = float(rows[bad[0], COLUMNS.index("learning_rate")])
         since = max(self.saved_at, phase.begin)
-        shards = sorted(self._shards_between(phase, since, at + 1))
+        shards = sorted(self._shards_between(phase, since, at))
         told = {"step": at, "learning_rate": rate, "since_step": since, "shards": shards}
         files.write(files.join(self.folder, "diverged.json"), (json.dumps(told, indent=1) + "\n").encode())
         self.journal.flush()

@@ -117,8 +117,8 @@ def make(config: PretrainConfig) -> Plan:
 
 def claim(plan: Plan, folder: str) -> None:
     """Writes run.json into a new run's folder; raises UserError where another run lies there."""
-    path, mine = files.join(folder, RUN), plan.identity()
-    if RUN in files.listed(folder):
+    path, mine, names = files.join(folder, RUN), plan.identity(), set(files.listed(folder))
+    if RUN in names:
         try:
             theirs = json.loads(files.read(path, "give another --output"))["identity"]
             pairs = [(name, theirs.get(name), mine.get(name)) for name in {**theirs, **mine}]
@@ -130,9 +130,10 @@ def claim(plan: Plan, folder: str) -> None:
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
                     name, their, my = f"{name}'s {key}", their.get(key), my.get(key)
                 raise UserError(f"{folder} was begun with {name} {their}, not {my}: give the same, or another --output")
-        return
-    if files.listed(folder):
+    elif names - {RUN + ".tmp"}:  # that one is left by a kill at the very beginning
         raise UserError(f"{folder} is there and is no run: give a new folder as --output")
-    about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
-    files.write(path, (json.dumps(about, indent=1) + "\n").encode())
-    files.write(files.join(folder, "pretrain.yaml"), options.to_yaml(plan.config).encode())
+    else:
+        about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
+        files.write(path, (json.dumps(about, indent=1) + "\n").encode())
+    if "pretrain.yaml" not in names:
+        files.write(files.join(folder, "pretrain.yaml"), options.to_yaml(plan.config).encode())

@@ -57,7 +57,10 @@ def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.
             f"{phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
         )
     if config.recipe:
-        print(f"recipe {config.recipe}: {config.RECIPES[config.recipe].expect}")
+        recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)
+        print(f"recipe {config.recipe}: {recipe.expect}")
+        if have != recipe.max_seq_lengths:
+            print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, these have {have}")
     if step:
         print(f"going on after step {step:,}")
     print(flush=True)

@@ -79,18 +79,19 @@ RECIPES = {
     "demo": Recipe(
         {
             "preset": "tiny",
-            "steps": 400,
+            "steps": 500,
             "batch_size": 32,
-            "learning_rate": 2e-3,
-            "warmup_steps": 40,
+            "learning_rate": 1e-3,
+            "warmup_steps": 50,
             "max_position_embeddings": 128,
             "dropout": 0.0,
             "attention_dropout": 0.0,
             "steps_per_call": 5,
-            "log_steps": 40,
+            "log_steps": 50,
             "eval_steps": 100,
         },
         (128,),
-        "on the embedded corpus, about a minute on two cores: MLM loss from 8.3 to below 6.3.",
+        "on the embedded corpus, about a minute and a half on two cores: masked LM loss from 8.3 to below 6 on its shards and "
+        "to about 6.5 on the eval split, whose 41 examples are too few to judge next sentences by.",
     ),
 }

@@ -130,11 +130,6 @@ class Stepper:
 
         return tf.function(steps)
 
-    @cached_property
-    def evaluate(self) -> Callable:
-        """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
-        return evaluation(self.strategy, self.state.model, self.jit)
-
 
 def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Callable:
     """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
