@@ -39,6 +39,8 @@ class EncoderConfig:
             raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention {self.attention!r} is none of {', '.join(ATTENTION)}")
+        if not all(0 <= rate < 1 for rate in (self.hidden_dropout_prob, self.attention_probs_dropout_prob)):
+            raise ValueError("hidden_dropout_prob and attention_probs_dropout_prob are at least 0 and below 1")
         if min(self.vocab_size, self.hidden_size, self.num_hidden_layers, self.intermediate_size) < 1:
             raise ValueError("vocab_size, hidden_size, num_hidden_layers and intermediate_size are at least 1")
 

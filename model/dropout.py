@@ -41,7 +41,7 @@ def dropout(x, rate: float, seed):
 
     Args:
         x: floats of any shape, static but for the first dimension.
-        rate: between 0 and 1.
+        rate: at least 0 and below 1.
         seed: int32 [2], or None outside of training.
     """
     threshold = round(rate * (1 << _BITS))

@@ -1,0 +1,111 @@
+"""The same weights and examples give the same on every backend: outputs, gradients, and dropout that works."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from model.dropout import dropout, fold
+from model.pretraining import OBJECTIVES, PretrainingModel, prepare
+from tests.model.small import NO_DROPOUT, SMALL, apart, features, mean_loss, run, scatter
+
+SEED = np.array([3, 5], "int32")
+CASES = {
+    "mlm+nsp": ("mlm+nsp", NO_DROPOUT, None),
+    "causal": ("causal", NO_DROPOUT | {"attention": "causal", "hidden_act": "gelu_erf"}, None),
+    "remat": ("mlm+nsp", NO_DROPOUT | {"remat": True}, None),
+    "trained": ("mlm+nsp", {"remat": True}, SEED),
+}
+RECORD = "import sys; from tests.model.test_backends import record; record(sys.argv[1])"
+
+
+def compute(model: keras.Model, inputs: dict, targets: dict, seed: np.ndarray | None) -> tuple[dict, list]:
+    """Outputs, and the gradients of the mean loss, in the backend's own way."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            outputs = model(inputs, seed=seed)
+            loss = mean_loss(outputs, targets)
+        return outputs, tape.gradient(loss, model.trainable_variables)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def loss(weights: list) -> tuple:
+            outputs, _ = model.stateless_call(weights, kept, inputs, seed=seed)
+            return mean_loss(outputs, targets), outputs
+
+        weights, kept = ([v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables))
+        gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(weights)
+        return outputs, gradients
+    outputs = model(inputs, seed=seed)
+    mean_loss(outputs, targets).backward()
+    return outputs, [variable.value.grad for variable in model.trainable_variables]
+
+
+def record(path: str) -> None:
+    """What this process's backend computes, into an .npz file."""
+    found, examples = {}, features()
+    examples["input_mask"][3], examples["example_weights"] = 0, np.array([1.0, 1.0, 1.0, 0.0])  # a row that fills up the batch
+    given = {name: ops.convert_to_tensor(values) for name, values in examples.items()}
+    for case, (objective, changes, seed) in CASES.items():
+        model = scatter(PretrainingModel(replace(SMALL, **changes), objective))
+        inputs, targets = prepare(given, OBJECTIVES[objective])
+        outputs, gradients = compute(model, inputs, targets, seed)
+        for name, values in outputs.items():
+            found[f"{case} {name}"] = ops.convert_to_numpy(ops.stop_gradient(values))
+        for variable, values in zip(model.trainable_variables, gradients, strict=True):
+            found[f"{case} gradient {variable.path}"] = ops.convert_to_numpy(values)
+    for name, site in (("first", 1), ("again", 1), ("other", 2)):
+        found[f"dropout {name}"] = ops.convert_to_numpy(dropout(ops.ones((65, 1000)), 0.25, fold(SEED, site)))
+    np.savez(path, backend=keras.backend.backend(), **found)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    """By backend; each in a process of its own."""
+    folder, found = tmp_path_factory.mktemp("backends"), {}
+    for backend in ["tensorflow", "jax"] + ["torch"] * (find_spec("torch") is not None):
+        run(backend, RECORD, str(folder / f"{backend}.npz"))
+        found[backend] = dict(np.load(folder / f"{backend}.npz"))
+        assert str(found[backend].pop("backend")) == backend
+    return found
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_same_as_tensorflow(recorded: dict, backend: str) -> None:
+    if backend not in recorded:
+        pytest.skip(f"{backend} is not installed")
+    names = [name for name in recorded["tensorflow"] if not name.startswith(("dropout", "trained"))]
+    assert len(names) == 2 + 46 + 1 + 42 + 2 + 46
+    one, two = ({name: recorded[which][name] for name in names} for which in ("tensorflow", backend))
+    different = {name: apart(one[name], two[name]) for name in names if not apart(one[name], two[name]) < 1e-5}
+    assert different == {}
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_recomputation_changes_nothing(recorded: dict, backend: str) -> None:
+    if backend not in recorded:
+        pytest.skip(f"{backend} is not installed")
+    for name, values in recorded[backend].items():
+        if name.startswith("remat"):
+            assert apart(values, recorded[backend][name.replace("remat", "mlm+nsp")]) < 1e-6, name
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_dropout(recorded: dict, backend: str) -> None:
+    """Its random numbers are each backend's own: a quarter, the same from the same seed, others at another site."""
+    if backend not in recorded:
+        pytest.skip(f"{backend} is not installed")
+    first, again, other = (recorded[backend][f"dropout {name}"] for name in ("first", "again", "other"))
+    assert (first == again).all() and set(first.ravel().tolist()) == {0.0, float(np.float32(4 / 3))}
+    assert abs((first == 0).mean() - 0.25) < 4.5 * (0.1875 / 65000) ** 0.5
+    assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 4.5 / 65000**0.5
+    assert abs(np.corrcoef(first[:32].ravel(), first[33:].ravel())[0, 1]) < 4.5 / 32000**0.5
+    trained = {name: values for name, values in recorded[backend].items() if name.startswith("trained")}
+    assert all(np.isfinite(values).all() for values in trained.values())
+    different = [name for name in trained if apart(trained[name], recorded[backend][name.replace("trained", "mlm+nsp")]) > 1e-3]
+    assert set(trained) - set(different) <= {name for name in trained if name.endswith("key/bias")}
