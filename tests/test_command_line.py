@@ -12,6 +12,8 @@ import clozemill
 from pipelines import options
 from pipelines.config import PrepareConfig
 from pipelines.schema import UserError
+from trainers.config import PretrainConfig
+from trainers.recipes import Phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 COMMON = "--config --debug --help --save-config"
 INPUT = "--cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
+DEVICES = "--jit --precision --strategy --tpu"
+MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
 FLAGS = {
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking "
@@ -27,6 +31,13 @@ FLAGS = {
     "--shuffle --splitter --vocab",
     "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --limit --offset --split DATASET",
+    "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
+    "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --keep-checkpoints --learning-rate "
+    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
+    "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
+    "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
+    "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
+    "--topology --vocab-size",
     "demo": f"{COMMON} --output --progress --no-progress --seed --vocab-size",
 }
 
@@ -44,11 +55,12 @@ def test_the_command_line_is_frozen() -> None:
 
 
 def test_the_choices_are_frozen() -> None:
+    """An option of one name has the same choices with every command that has it."""
     found = {}
     for command in clozemill.COMMANDS.values():
         for field in dataclasses.fields(command.config):
-            if field.metadata["choices"]:
-                found[field.name] = field.metadata["choices"]
+            if choices := field.metadata["choices"]:
+                assert found.setdefault(field.name, choices) == choices, field.name
     assert found == {
         "format": ("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
         "splitter": ("sentencex", "none"),
@@ -57,7 +69,22 @@ def test_the_choices_are_frozen() -> None:
         "compression": ("none", "gzip"),
         "shuffle": ("auto", "files", "beam"),
         "split": ("train", "eval"),
+        "strategy": ("default", "mirrored", "tpu"),
+        "precision": ("float32", "bfloat16"),
+        "jit": ("auto", "on", "off"),
+        "recipe": ("bert-base", "lamb-large", "budget-24h", "demo"),
+        "preset": ("tiny", "mini", "small", "medium", "base", "large"),
+        "objective": ("mlm+nsp", "mlm+sop", "mlm", "causal"),
+        "attention": ("auto", "bidirectional", "causal"),
+        "hidden_act": ("gelu_tanh", "gelu_erf", "relu"),
+        "optimizer": ("adamw", "lamb"),
+        "checkpoint": ("latest", "best"),
     }
+
+
+def test_the_keys_of_a_phase_are_frozen() -> None:
+    keys = [field.name for field in dataclasses.fields(Phase)]
+    assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps"]
 
 
 @pytest.mark.parametrize("width", ["60", "200"])
@@ -72,7 +99,14 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
     arguments, extra = clozemill.parser().parse_known_args(words[1:])
     assert extra == []
     config = options.resolve(clozemill.COMMANDS[name].config, arguments)
-    required = {"vocab": ["input", "output"], "prepare": ["input", "vocab", "output"], "demo": ["output"]}
+    required = {
+        "vocab": ["input", "output"],
+        "prepare": ["input", "vocab", "output"],
+        "pretrain": ["data", "output"],
+        "evaluate": ["run", "data"],
+        "preflight": ["topology"],
+        "demo": ["output"],
+    }
     options.require(config, *required.get(name, ["dataset"]))
 
 
@@ -80,26 +114,30 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
 def test_help_tells_every_flag_its_default_and_choices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
     text = stages()[name].format_help()
-    assert all(f"  {flag}" in text or f", {flag}" in text for flag in FLAGS[name].split() if flag != "DATASET")
+    assert all(f"  {flag}" in text or f", {flag}" in text for flag in FLAGS[name].split() if flag.startswith("--"))
     for field in dataclasses.fields(clozemill.COMMANDS[name].config):
+        if field.name == "phases":  # a list of mappings: for --config only
+            continue
         assert field.metadata["help"] in text
         if field.default not in ("", None, ()):
             assert f"(default: {field.default})" in text
 
 
-def test_top_help(capsys: pytest.CaptureFixture) -> None:
+def test_top_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as error:
         clozemill.main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"    {name} " in text and command.help in text for name, command in clozemill.COMMANDS.items())
+    assert all(re.search(rf"^    {name}\s+{command.help}$", text, re.M) for name, command in clozemill.COMMANDS.items())
     example = re.search(r"^example: (clozemill .+)$", text, re.MULTILINE).group(1)
     assert clozemill.parser().parse_args(shlex.split(example)[1:]).command == "demo"
 
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_every_command_has_a_function(name: str) -> None:
-    assert callable(clozemill._function(clozemill.COMMANDS[name].run))
+    runs = clozemill.COMMANDS[name].run
+    assert all(callable(clozemill._function(path)) for path in ([runs] if isinstance(runs, str) else runs))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +167,11 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give vocab.txt"),
         (["verify"], "DATASET is missing"),
         (["inspect"], "DATASET is missing"),
+        (["pretrain", "--data", "a"], "--output is missing: give the run's folder"),
+        (["pretrain", "--output", "a"], "--data is missing: give a dataset that clozemill prepare wrote"),
+        (["pretrain", "--data", "a", "--output", "b", "--warmup", "3"], "unknown option --warmup"),
+        (["evaluate"], "RUN is missing"),
+        (["evaluate", "no/such/run"], "--data is missing"),
         (["prepare", "--max-seq-length", "x"], "--max-seq-length is 'x': give a whole number"),
         (["prepare", "--config", "no/such.yaml"], "no/such.yaml can't be read (No such file or directory): give a YAML file"),
         (["vocab", "--input", "no/*.such", "--output", "v.txt"], "no file matches no/*.such: check the path"),
@@ -214,3 +257,21 @@ def test_choices_are_what_the_dicts_hold() -> None:
     for field in dataclasses.fields(PrepareConfig):
         if field.name in held:
             assert list(field.metadata["choices"]) == held[field.name], field.name
+
+
+def test_choices_of_training_are_what_the_dicts_hold() -> None:
+    from model import config, pretraining
+    from trainers import optimizer, recipes, strategy
+
+    held = {
+        "strategy": list(strategy.STRATEGIES),
+        "precision": list(config.PRECISIONS),
+        "recipe": list(recipes.RECIPES),
+        "preset": list(config.PRESETS),
+        "objective": list(pretraining.OBJECTIVES),
+        "optimizer": list(optimizer.OPTIMIZERS),
+    }
+    for field in dataclasses.fields(PretrainConfig):
+        if field.name in held:
+            assert list(field.metadata["choices"]) == held.pop(field.name), field.name
+    assert held == {}

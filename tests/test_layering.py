@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers")
 SHARED = {"schema", "features", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
+SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in FILES if path.suffix == ".py"}
@@ -42,6 +43,7 @@ def loaded(code: str) -> set[str]:
 
 def test_there_is_something_to_check() -> None:
     assert {"pipelines.wordpiece", "pipelines.build", "pipelines.launch"} <= set(modules("pipelines"))
+    assert "model.encoder" in modules("model") and "trainers.pretrain" in modules("trainers")
     assert "tests/test_layering.py" in SOURCES and "clozemill.py" in SOURCES
 
 
@@ -49,6 +51,11 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
     names = loaded("\n".join(f"import {name}" for name in modules("pipelines")))
     assert "apache_beam" in names
     assert names.isdisjoint({"keras", "tensorflow", "tf_keras", "jax", "torch"})
+
+
+@pytest.mark.parametrize("module", ["model.config", "trainers.config", "trainers.recipes"])
+def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
+    assert loaded(f"import {module}").isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
 
 
 @pytest.mark.parametrize("module", sorted(SHARED))
@@ -62,7 +69,18 @@ def test_model_and_trainers_load_no_beam(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["prepare", "--help"], ["vocab", "--help"], ["nonsense"], ["verify", "--limt"]]
+    "arguments",
+    [
+        ["--help"],
+        ["prepare", "--help"],
+        ["vocab", "--help"],
+        ["pretrain", "--help"],
+        ["evaluate", "--help"],
+        ["preflight", "--help"],
+        ["nonsense"],
+        ["verify", "--limt"],
+        ["pretrain", "--data", "a", "--steps", "many"],
+    ],
 )
 def test_help_and_mistakes_load_neither_beam_nor_tensorflow(arguments: list[str]) -> None:
     code = f"import clozemill\ntry: clozemill.main({arguments})\nexcept SystemExit: pass"
@@ -100,9 +118,9 @@ def test_no_randomness_that_is_not_an_argument() -> None:
             for node in ast.walk(tree):
                 called = node.func if isinstance(node, ast.Call) else None
                 assert not (isinstance(called, ast.Name) and called.id == "hash"), f"{name}, line {node.lineno}: hash()"
-                if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Attribute):
-                    drawn = called.value.attr == "random" and called.attr not in ("Generator", "Philox", "SeedSequence")
-                    assert not drawn, f"{name}, line {node.lineno}: unseeded numpy.random"
+                if isinstance(called, ast.Attribute) and getattr(called.value, "attr", "") == "random":
+                    seeded = (node.args and called.attr in SEEDED) or "seed" in {word.arg for word in node.keywords}
+                    assert seeded, f"{name}, line {node.lineno}: {ast.unparse(called)} without a seed"
 
 
 def test_init_files_import_nothing() -> None:

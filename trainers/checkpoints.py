@@ -6,6 +6,7 @@ needs to go on, dropout's seeds and the place in the data, follows from the step
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,15 +37,16 @@ class Saved:
 
     @property
     def eval_loss(self) -> float:
-        """Infinity where it wasn't evaluated."""
-        return (self.index.get("eval") or {}).get("masked_lm_loss", float("inf"))
+        """Infinity where it wasn't evaluated, or was no number."""
+        loss = (self.index.get("eval") or {}).get("masked_lm_loss", math.inf)
+        return loss if math.isfinite(loss) else math.inf
 
 
 def _read_index(folder: str) -> dict[str, Any]:
     """checkpoint.json of a folder. Raises ValueError when it isn't one, or a file hasn't the size that it says."""
     try:
         index = json.loads(files.read(files.join(folder, INDEX), "-"))
-        version, sizes, _ = index["format_version"], index["files"], index["step"]
+        version, sizes, _ = index["format_version"], dict(index["files"]), index["step"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{INDEX} is not a checkpoint's") from None
     if version != FORMAT_VERSION:
@@ -153,14 +155,16 @@ def _remove(folder: str) -> None:
         tf.io.gfile.rmtree(folder)
 
 
-def prune(run: str, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best one, and what a kill left of unfinished ones."""
-    whole = list(saved(run))
+def prune(run: str, keep: int, step: int) -> None:
+    """Removes all but the newest `keep` checkpoints up to `step` and the best of them, and what a kill left of unfinished ones.
+
+    A run that goes on had passed over those of later steps as damaged: kept, they would count as the newest.
+    """
+    whole = [one for one in saved(run) if one.step <= step]
     best = min(whole, key=lambda one: (one.eval_loss, -one.step), default=None)
     kept = {one.folder for one in whole[:keep]} | ({best.folder} if best else set())
-    newest = whole[0].step if whole else 0
     there = files.join(run, FOLDER)
     for name in files.listed(there):
         folder, number = files.join(there, name), name[len(_PREFIX) :]
-        if name.startswith(_PREFIX) and number.isdigit() and folder not in kept and int(number) <= newest:
+        if name.startswith(_PREFIX) and number.isdigit() and folder not in kept:
             _remove(folder)

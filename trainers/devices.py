@@ -1,5 +1,7 @@
 """Peak rates of known devices: what model-FLOPs utilisation is counted against."""
 
+import re
+
 # Dense bfloat16 TFLOP/s (float16 where there is no bfloat16) of one device as TensorFlow names it, from the vendors' data
 # sheets; a TPU's "device" is a chip, of which v2 and v3 show each half as a device of its own.
 PEAK_TFLOPS = {
@@ -26,5 +28,5 @@ PEAK_TFLOPS = {
 
 
 def peak_tflops(device: str) -> float | None:
-    """TFLOP/s of a device by its name, None for an unknown one such as a CPU."""
-    return next((peak for name, peak in PEAK_TFLOPS.items() if name.lower() in device.lower()), None)
+    """TFLOP/s of a device by its name, None for an unknown one such as a CPU; an L40 is no L4."""
+    return next((peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"{name}(?!\d)", device, re.IGNORECASE)), None)

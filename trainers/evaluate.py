@@ -41,8 +41,10 @@ def without_context(dataset: Contract, objective: Objective, batch_size: int = 2
     size, examples = dataset.vocabulary["size"], sum(shard["examples"] for shard in dataset.shards("train"))
     steps = eval_steps(dataset, batch_size)
     asked = _token_counts(eval_batches(dataset, batch_size).take(steps), objective, size)
-    train = TrainReader(dataset, seed=0).batches(min(batch_size, examples)).take(max(1, min(examples, 100_000) // batch_size))
-    learnt = _token_counts(train, objective, size) + 1
+    learnt = np.ones(size)
+    if examples:
+        train = TrainReader(dataset, seed=0).batches(min(batch_size, examples))
+        learnt += _token_counts(train.take(max(1, min(examples, 100_000) // batch_size)), objective, size)
     shares, total = asked[asked > 0] / asked.sum(), asked.sum()
     return {
         "unigram_loss": float(-(asked * np.log(learnt / learnt.sum())).sum() / total),
@@ -111,8 +113,9 @@ def main(config: EvaluateConfig) -> int:
         model = state.make_model(encoder, about["objective"], config.precision)
     checkpoints.load_weights(one, {variable.path: variable.value for variable in model.weights})
     jit = strategy.compiles(config, devices)
-    figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
-    figures |= without_context(dataset, model.objective) | {"step": one.step}
+    with files.reading(config.data):
+        figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
+        figures |= without_context(dataset, model.objective) | {"step": one.step}
     print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
     print("\n".join(report(figures)), flush=True)
     if config.output:

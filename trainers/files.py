@@ -1,5 +1,8 @@
 """Small files on any filesystem that TensorFlow knows (local, gs://): whole or absent, and errors as one sentence."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import tensorflow as tf
 
 from pipelines.schema import UserError
@@ -35,3 +38,22 @@ def write(path: str, data: bytes) -> None:
 def listed(folder: str) -> list[str]:
     """The names in a folder, sorted, without slashes at their ends; none where there is no such folder."""
     return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else []
+
+
+def cause(error: tf.errors.OpError) -> str:
+    """What went wrong, without the places in the program and in the graph that TensorFlow tells around it."""
+    lines = error.message.split("\n\t [[{{node")[0].split("\n")
+    return " ".join(lines[-1].split())[:200]
+
+
+@contextmanager
+def reading(folder: str) -> Iterator[None]:
+    """Raises UserError when a shard of a dataset turns out to be damaged while steps read it."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        if "{{node" in str(error) and "Iterator" not in str(error):
+            raise
+        raise UserError(
+            f"{folder}: a shard can't be read ({cause(error)}): run clozemill verify {folder}, then mend it"
+        ) from None

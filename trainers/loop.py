@@ -127,7 +127,8 @@ class Loop:
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / epoch_size, scale)
             if evaluation and (last or (config.eval_steps and self.step % config.eval_steps == 0)):
-                figures = evaluation.figures()
+                with files.reading(dataset.folder):
+                    figures = evaluation.figures()
                 self.journal.tell_eval(self.step, figures)
                 self._save(figures)
             elif last or self.signals.received or self._due():
@@ -153,19 +154,14 @@ class Loop:
 
     def _train(self, stepper: Stepper, iterator, count: int, phase: PlannedPhase) -> np.ndarray:
         try:
-            return stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
+            with files.reading(phase.dataset.folder):
+                return stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
         except tf.errors.ResourceExhaustedError as error:
-            told = " ".join(str(error.message).split())[:200]
+            told = files.cause(error)
             raise UserError(
                 f"a batch of {phase.batch_size} x {phase.dataset.max_seq_length} tokens doesn't fit the memory ({told}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
-        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-            if "{{node" in str(error) and "Iterator" not in str(error):
-                raise
-            told = " ".join(str(error.message).split())[:200]
-            folder = phase.dataset.folder
-            raise UserError(f"{folder}: a shard can't be read ({told}): run clozemill verify {folder}, then mend it") from None
 
     def _finite(self, rows: np.ndarray, phase: PlannedPhase) -> bool:
         """Says so when a loss or the gradients of a step are no number; nothing is saved then."""
@@ -205,7 +201,7 @@ class Loop:
         about = {**self.plan.about(), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
-        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints)
+        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
         self.saved_at = self.step
         self._clock.reset()
 

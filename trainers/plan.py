@@ -61,6 +61,7 @@ class Plan:
         """What decides the losses of a run: a resume must match it."""
         own = options.identity(self.config)
         own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
+        own["phases"] = len(self.phases)
         for number, phase in enumerate(self.phases, 1):
             schedule = phase.schedule
             own[f"phase {number}"] = {
@@ -69,6 +70,7 @@ class Plan:
                 "batch_size": phase.batch_size,
                 "learning_rate": schedule.peak,
                 "warmup_steps": schedule.warmup_steps,
+                "scheduled_steps": schedule.steps,
             }
         own.pop("warmup_steps")
         return own

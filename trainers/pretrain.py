@@ -30,10 +30,11 @@ def main(config: PretrainConfig) -> int:
         step = found["step"]
         journal.resume(step, found["journal"])
     _introduce(planned, devices, made, step)
+    loop = Loop(planned, config.output, devices, made, step, journal)
     if step >= planned.steps:
-        print(f"{config.output} has all its {step:,} steps: nothing to do")
-        return 0
-    code = Loop(planned, config.output, devices, made, step, journal).run()
+        print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
+        return 0 if "curves.png" in files.listed(config.output) else loop.run()  # a kill before they were drawn
+    code = loop.run()
     if code == 0:
         print(f"done: {files.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
     return code

@@ -46,8 +46,8 @@ def truncated_normal(stream: np.random.Generator, shape: tuple[int, ...], deviat
 
 
 def initialize(model: keras.Model, seed: int, deviation: float) -> None:
-    """Gives kernels and embeddings values that depend on (seed, path) alone; biases stay 0, LayerNorm 1 and 0."""
-    for variable in model.trainable_weights:
+    """Gives kernels and embeddings, trained or not, values by (seed, path) alone; biases stay 0, LayerNorm 1 and 0."""
+    for variable in model.weights:
         if len(variable.shape) > 1:
             variable.assign(truncated_normal(_stream(seed, variable.path), tuple(variable.shape), deviation))
 

@@ -76,27 +76,29 @@ class Stepper:
         return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
 
     def _apply(self, gradients: list, step):
-        """Updates all variables from gradients that are the same on every replica; returns (norm, learning rate)."""
+        """Updates all variables from gradients that are the same on every replica; then returns (norm, learning rate)."""
         norm, rate = optimizer.global_norm(gradients), self.schedule(step)
         scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
         state, rule = self.state, OPTIMIZERS[self.rule]
 
-        def update_all(strategy, gradients, scale, rate, step) -> None:
+        def update_all(strategy, gradients, scale, rate, step) -> list:
+            done = []
             rows = zip(state.model.trainable_variables, gradients, state.first, state.second, strict=True)
             for variable, gradient, first, second in rows:
                 decay = optimizer.decays(variable.path)
 
-                def update(value, gradient, first, second, scale, rate, step, decay=decay) -> None:
+                def update(value, gradient, first, second, scale, rate, step, decay=decay):
                     new = rule(value, gradient * scale, first, second, rate, step, self.hyper, decay)
-                    for old, changed in zip((value, first, second), new, strict=True):
-                        old.assign(changed)
+                    return tf.group(*(old.assign(changed) for old, changed in zip((value, first, second), new, strict=True)))
 
                 slots = (gradient, first.value, second.value, scale, rate, step)
-                strategy.extended.update(variable.value, update, args=slots, group=False)
+                done.append(strategy.extended.update(variable.value, update, args=slots))
+            return done
 
         # Variables of several replicas are written from outside of them, except on a TPU: what Keras's optimizers do, too.
-        tf.__internal__.distribute.interim.maybe_merge_call(update_all, self.strategy, gradients, scale, rate, step)
-        return norm, rate
+        merge = tf.__internal__.distribute.interim.maybe_merge_call
+        with tf.control_dependencies(merge(update_all, self.strategy, gradients, scale, rate, step)):
+            return tf.identity(norm), rate  # a step's time includes its updates
 
     def _train(self, batch: dict, step):
         """A replica's part of a step; returns its figures, the same on every replica, float32 [len(COLUMNS) - 2]."""
@@ -120,7 +122,8 @@ class Stepper:
             for number in tf.range(count):
                 begin = tf.timestamp()
                 batch = next(iterator)
-                got = tf.timestamp()
+                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                    got = tf.timestamp()
                 per_replica = self.strategy.run(self._train, args=(batch, first + number))
                 figures = self.strategy.experimental_local_results(per_replica)[0]
                 with tf.control_dependencies([figures]):

@@ -1,0 +1,67 @@
+"""Small datasets with chosen numbers of examples per shard, written without Beam, for tests of whoever reads them."""
+
+import gzip
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import features, manifest, tfrecord
+from pipelines.schema import MANIFEST, SPECIAL_TOKENS, VOCAB, shard_name
+from trainers import contract
+from trainers.contract import Contract
+
+LENGTH, PREDICTIONS, ENTRIES = 12, 3, 40
+VOCABULARY = "".join(f"{token}\n" for token in (*SPECIAL_TOKENS, *map(str, range(5, ENTRIES)))).encode()
+
+
+def examples(count: int, stream: np.random.Generator) -> features.Columns:
+    """Random examples of all lengths, some with fewer predictions than there is room for; no two alike."""
+    sizes, used = stream.integers(8, LENGTH + 1, count), stream.integers(1, PREDICTIONS + 1, count)
+    mask = np.arange(LENGTH) < sizes[:, None]
+    picked = np.arange(PREDICTIONS) < used[:, None]
+    positions = np.array([np.sort(stream.permutation(size - 2)[:PREDICTIONS]) + 1 for size in sizes])
+    return features.Columns(
+        stream.integers(5, ENTRIES, (count, LENGTH)) * mask,
+        mask.astype(np.int64),
+        ((np.arange(LENGTH) > 5) & mask).astype(np.int64),
+        positions.reshape(count, PREDICTIONS) * picked,
+        stream.integers(5, ENTRIES, (count, PREDICTIONS)) * picked,
+        picked.astype(np.float32),
+        stream.integers(0, 2, count),
+    )
+
+
+def write(
+    folder: Path,
+    train: Sequence[Sequence[int]],
+    evaluation: Sequence[int] = (),
+    pairs: str = "nsp",
+    compression: str = "none",
+    vocabulary: bytes = VOCABULARY,
+) -> Contract:
+    """A dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
+    groups = len(train[0]) if train else 0
+    sizes = {("train", copy, group): size for copy, row in enumerate(train) for group, size in enumerate(row)}
+    sizes |= {("eval", 0, groups + group): size for group, size in enumerate(evaluation)}
+    stream, rows = np.random.default_rng(len(sizes)), []
+    for (split, copy, group), size in sizes.items():
+        name, data = shard_name(group, groups, len(evaluation), copy), features.encode(examples(size, stream)).tobytes()
+        data = gzip.compress(data) if compression == "gzip" else data
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        about = {"name": name, "split": split, "group": group, "copy": copy, "examples": size, "bytes": len(data)}
+        shard = about | {"sha256": hashlib.sha256(data).hexdigest(), "counts": {"examples": size}}
+        rows.append({"split": split, "group": group, "documents": size, "duplicates": 0, "shards": [shard]})
+    config = {"max_seq_length": LENGTH, "max_predictions": PREDICTIONS, "pairs": pairs, "compression": compression}
+    told = {"sha256": hashlib.sha256(vocabulary).hexdigest(), "size": vocabulary.count(b"\n"), "cased": False}
+    (folder / VOCAB).write_bytes(vocabulary)
+    (folder / MANIFEST).write_bytes(manifest.dumps(manifest.build(config, told, {}, rows, len(evaluation))))
+    return contract.read(str(folder))
+
+
+def records(dataset: Contract, split: str, copy: int = 0) -> dict[str, list[bytes]]:
+    """What lies in each shard of a split's copy, by the shard's path, read by the mill's own reader."""
+    paths = map(dataset.path, dataset.shards(split, copy))
+    return {path: list(tfrecord.read(Path(path).read_bytes(), dataset.compression)) for path in paths}

@@ -1,0 +1,56 @@
+"""Small models and batches whose training steps take milliseconds, for tests of the step under any strategy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from model.config import EncoderConfig
+from tests.trainers import datasets
+from tests.trainers.datasets import ENTRIES, LENGTH
+from trainers import state
+from trainers.optimizer import Hyper, Schedule
+from trainers.step import COLUMNS, Stepper
+
+ROWS = 8
+SMALL = EncoderConfig(
+    vocab_size=ENTRIES, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=LENGTH, initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+)  # fmt: skip
+HYPER = Hyper(weight_decay=0.1, clip_norm=0.5)  # below the norms that come up, so that it matters
+SCHEDULE = Schedule(0.02, 2, 20)
+
+
+def batches(count: int, rows: int = ROWS, seed: int = 5) -> dict[str, np.ndarray]:
+    """Features of some batches, [count, B, ...], with different numbers of predictions."""
+    columns = vars(datasets.examples(count * rows, np.random.default_rng(seed)))
+    split = {name: values.reshape(count, rows, *values.shape[1:]) for name, values in columns.items()}
+    return {name: values.astype("float32" if "weights" in name else "int32") for name, values in split.items()}
+
+
+def make(
+    objective: str = "mlm+nsp",
+    precision: str = "float32",
+    schedule: Schedule = SCHEDULE,
+    strategy: tf.distribute.Strategy | None = None,
+    **options,
+) -> Stepper:
+    """A stepper with a state of its own, always the same one; `options`: of the encoder's sizes, and of Stepper."""
+    changes = {name: options.pop(name) for name in tuple(options) if name in SMALL.to_dict()}
+    changes |= {"attention": "causal"} if objective == "causal" else {}
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        made = state.make(EncoderConfig(**SMALL.to_dict() | changes), objective, precision, seed=3)
+    return Stepper(strategy, made, schedule, HYPER, **options)
+
+
+def train(stepper: Stepper, features: dict[str, np.ndarray], calls: Sequence[int]) -> dict[str, np.ndarray]:
+    """The figures of steps 0, 1, ..., done so many per call, by column; the batches come round and round."""
+    data = tf.data.Dataset.from_tensor_slices(features).repeat()
+    iterator, done, rows = iter(stepper.strategy.experimental_distribute_dataset(data)), 0, []
+    for count in calls:
+        rows.append(stepper.train(iterator, tf.constant(done), tf.constant(count)).numpy())
+        done += count
+    found = np.concatenate(rows)
+    assert found.shape == (sum(calls), len(COLUMNS)) and found.dtype == np.float32
+    return dict(zip(COLUMNS, found.T, strict=True))

@@ -1,0 +1,104 @@
+"""Initial weights that depend on the seed and the variable's name alone, and names under which everything is saved."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.config import EncoderConfig
+from model.pretraining import OBJECTIVES
+from trainers import state
+
+SMALL = EncoderConfig(
+    vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=16, initializer_range=0.05,
+)  # fmt: skip
+TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
+
+
+def weights(objective: str = "mlm+nsp", seed: int = 3, config: EncoderConfig = SMALL) -> dict[str, np.ndarray]:
+    made = state.make_model(config, objective, "float32")
+    state.initialize(made, seed, config.initializer_range)
+    return {path: value.numpy() for path, value in state.TrainState(made).weights().items()}
+
+
+def config_for(objective: str) -> EncoderConfig:
+    return EncoderConfig(**SMALL.to_dict() | {"attention": "causal" if objective == "causal" else "bidirectional"})
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_builds_are_equal(objective: str) -> None:
+    """Also what an objective doesn't train, such as the pooler."""
+    one, other = (weights(objective, 3, config_for(objective)) for _ in range(2))
+    assert one.keys() == other.keys()
+    assert [path for path in one if not (one[path] == other[path]).all()] == []
+
+
+def test_values_depend_on_seed_and_path() -> None:
+    """Not on what else the model has, and never twice the same."""
+    nsp, mlm = weights(), weights("mlm", 3)
+    assert nsp.keys() - mlm.keys() == {"pretraining/next_sentence/dense/kernel", "pretraining/next_sentence/dense/bias"}
+    assert all((nsp[path] == value).all() for path, value in mlm.items())
+    drawn = [path for path, value in nsp.items() if value.ndim > 1]
+    for seed in (4, 3 + (1 << 32), (1 << 63) - 1):
+        other = weights("mlm+nsp", seed)
+        assert not any((nsp[path] == other[path]).any() for path in drawn if nsp[path].size < 100)
+        assert max(np.mean(nsp[path] == other[path]) for path in drawn) < 0.01
+    firsts = [nsp[path].ravel()[:8].tobytes() for path in drawn]
+    assert len(set(firsts)) == len(drawn) == 3 + 2 * 6 + 3
+
+
+def test_a_taller_model_begins_with_the_same_layers() -> None:
+    tall = weights(config=EncoderConfig(**SMALL.to_dict() | {"num_hidden_layers": 3}))
+    assert all((tall[path] == value).all() for path, value in weights().items())
+
+
+def test_truncated_at_two_deviations() -> None:
+    """A normal distribution cut there has a deviation of 0.8796; 100,000 values tell it to 0.002 (4 deviations of it)."""
+    values = state.truncated_normal(np.random.Generator(np.random.Philox(1)), (1000, 100), 0.02)
+    assert values.shape == (1000, 100) and values.dtype == np.float32
+    assert 0.0399 < np.abs(values).max() <= np.float32(0.04)
+    assert abs(values.std() / 0.02 - 0.8796) < 0.006
+    assert abs(values.mean() / 0.02) < 4 * 0.88 / 1e5**0.5
+    inside = np.mean(np.abs(values) < 0.02)  # 0.6827 of all, of which 0.9545 are left
+    assert abs(inside - 0.6827 / 0.9545) < 4 * (0.2 / 1e5) ** 0.5
+
+
+def test_values_in_the_model() -> None:
+    """Kernels and tables by `initializer_range`, biases 0, LayerNorm's gamma 1 and beta 0."""
+    for path, value in weights().items():
+        if path.endswith(("kernel", *TABLES)):
+            assert 1.5 < np.abs(value).max() / 0.05 <= 2.0001, path
+            assert abs(value.std() / (0.05 * 0.8796) - 1) < 5 / (2 * value.size) ** 0.5, path
+        else:
+            assert path.endswith(("bias", "beta", "gamma")) and (value == path.endswith("gamma")).all(), path
+
+
+def test_moments_begin_at_0() -> None:
+    made = state.make(SMALL, "mlm+nsp", "float32", 3)
+    assert len(made.first) == len(made.second) == len(made.model.trainable_variables)
+    for variable, first, second in zip(made.model.trainable_variables, made.first, made.second, strict=True):
+        for moment in (first, second):
+            assert moment.shape == variable.shape and moment.dtype == "float32" and not moment.trainable
+            assert not moment.numpy().any()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_names_are_unique_and_complete(objective: str) -> None:
+    """Every weight, moments of what is trained, and nothing else: what a checkpoint must hold."""
+    made = state.make(config_for(objective), objective, "float32", 3)
+    saved, moments, trained = made.weights(), made.moments(), made.model.trainable_variables
+    assert len(saved) == len(made.model.weights) and len(moments) == 2 * len(trained)
+    assert {id(value) for value in saved.values()} == {id(variable.value) for variable in made.model.weights}
+    assert moments.keys() == {f"{slot}/{variable.path}" for slot in ("first", "second") for variable in trained}
+    assert len({id(value) for value in [*saved.values(), *moments.values()]}) == len(saved) + len(moments)
+    assert all(isinstance(value, tf.Variable) for value in [*saved.values(), *moments.values()])
+    assert all(path.startswith(("pretraining/encoder/", "pretraining/masked_lm/", "pretraining/next")) for path in saved)
+    pooler = {path for path in saved if "pooler" in path}
+    assert len(pooler) == 2 and (pooler <= {v.path for v in trained}) == OBJECTIVES[objective].next_sentence
+
+
+def test_bfloat16_keeps_its_weights_in_float32() -> None:
+    made = state.make(SMALL, "mlm", "bfloat16", 3)
+    assert {value.dtype for value in [*made.weights().values(), *made.moments().values()]} == {tf.float32}
+    expected = weights("mlm")
+    assert all((value.numpy() == expected[path]).all() for path, value in made.weights().items())
