@@ -109,7 +109,7 @@ def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where} is {value!r}: give {_KINDS[kind]}") from None
-    if meta["choices"] and value not in meta["choices"]:
+    if meta["choices"] and value not in (*meta["choices"], field.default):
         raise UserError(f"{where} is {value!r}: give one of {', '.join(meta['choices'])}")
     low, high = meta["low"], meta["high"]
     if (low is not None and not value >= low) or (high is not None and not value <= high):

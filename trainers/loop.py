@@ -180,7 +180,7 @@ class Loop:
         names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")
         print(
             f"clozemill: the loss or the gradients are no number at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
-            f"read since: {names}: lower --learning-rate, or look for the cause in these shards with clozemill verify",
+            f"read since: {names}: begin anew with a lower --learning-rate, or look into these shards with clozemill verify",
             file=sys.stderr,
             flush=True,
         )

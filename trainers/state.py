@@ -65,6 +65,7 @@ def make(config: EncoderConfig, objective: str, precision: str, seed: int) -> Tr
     initialize(model, seed, config.initializer_range)
     state = TrainState(model)
     for variable in model.trainable_variables:
-        for moments in (state.first, state.second):
-            moments.append(keras.Variable(np.zeros(variable.shape, np.float32), trainable=False, dtype="float32"))
+        for moments, name in ((state.first, "first"), (state.second, "second")):
+            zeros, name = np.zeros(variable.shape, np.float32), f"{name}_{variable.path.replace('/', '_')}"
+            moments.append(keras.Variable(zeros, trainable=False, dtype="float32", name=name))
     return state

@@ -65,8 +65,10 @@ class Step:
         loss, gradients = self._gradients(values, done, batch)
         scale = optimizer.clip_scale(optimizer.global_norm(gradients), hyper.clip_norm)
         new = [
-            rule(*slots[:1], slots[1] * scale, *slots[2:], schedule(done), done, hyper, optimizer.decays(variable.path))
-            for variable, *slots in zip(self.model.trainable_variables, values, gradients, first, second, strict=True)
+            rule(value, gradient * scale, *moments, schedule(done), done, hyper, optimizer.decays(variable.path))
+            for variable, value, gradient, *moments in zip(
+                self.model.trainable_variables, values, gradients, first, second, strict=True
+            )
         ]
         return *(list(column) for column in zip(*new, strict=True)), done + 1, loss
 

@@ -111,6 +111,15 @@ def test_every_epoch_has_an_order_of_its_own(small: Contract) -> None:
     assert len({tuple(np.ravel(reader.windows(epoch))) for epoch in range(0, 30, 3)}) > 5
 
 
+def test_every_window_is_shuffled_in_a_way_of_its_own(tmp_path: Path) -> None:
+    """Two epochs of three windows, a shard of nine records each: six different permutations."""
+    dataset = datasets.write(tmp_path, [[9, 9, 9]])
+    places = {record: place for rows in records(dataset, "train").values() for place, record in enumerate(rows)}
+    found = [places[record] for record in take(TrainReader(dataset, 7, cycle_length=1), 54)]
+    permutations = [tuple(found[at : at + 9]) for at in range(0, 54, 9)]
+    assert len(set(permutations)) == 6 and all(sorted(one) == list(range(9)) for one in permutations)
+
+
 def test_every_order_comes_up(small: Contract) -> None:
     """Each shard is about as often the first one of an epoch: 5 shards in 500 epochs, 100 each, deviation 9."""
     reader = TrainReader(small, 7)
@@ -208,8 +217,8 @@ def test_shards_between_are_those_that_were_read(small: Contract, geometry: tupl
             touched = [path for epoch, window in windows for path in files_of(reader, epoch)[window]]
             assert read <= set(touched) and filled(named) == filled(touched)
             assert geometry[0] > 1 or read == set(filled(named))
-    everything = chain(*(files for epoch in range(3) for files in files_of(reader, epoch)))
-    assert filled(reader.shards_between(0, total)) == filled(chain(*everything))
+    everything = [path for epoch in range(3) for files in files_of(reader, epoch) for path in files]
+    assert filled(reader.shards_between(0, total)) == filled(everything)
 
 
 @pytest.mark.parametrize(("name", "hosts"), [("small", 2), ("demo", 3)])

@@ -221,7 +221,7 @@ def test_a_folder_that_holds_something_else_is_refused(
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path, demo_dataset: Path, whole: Path) -> None:
-    """Between the first and the sixth step of a process, at any moment of it; each goes on from what the one before has left."""
+    """Between the first and the sixth step of a process, at any moment; each goes on from what the one before has left."""
     hits, finished = 0, 0
     for number in range(20):
         folder = tmp_path / f"run-{finished}"
