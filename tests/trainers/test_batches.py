@@ -151,7 +151,7 @@ WHOLE: dict[tuple, list[bytes]] = {}
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(st.integers(0, 3 * sum(SIZES)))
 def test_records_may_be_entered_anywhere(small: Contract, geometry: tuple, begin: int) -> None:
     """records(i) is the tail of records(0), up to several rounds of all copies and beyond."""

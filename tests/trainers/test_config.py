@@ -136,10 +136,7 @@ def test_phases_from_yaml_there_and_back(tmp_path: Path) -> None:
     assert pretrain("--recipe", "lamb-large", "--config", yaml_file(tmp_path, text)).phases == config.phases
 
 
-NO_RECIPE = pytest.param("", marks=pytest.mark.xfail(strict=True, reason="options refuses `recipe: ''`, which it wrote itself"))
-
-
-@pytest.mark.parametrize("name", [*RECIPES, NO_RECIPE])
+@pytest.mark.parametrize("name", [*RECIPES, ""])
 def test_what_is_saved_gives_itself_back(tmp_path: Path, name: str) -> None:
     path = str(tmp_path / "saved.yaml")
     config = pretrain(*(["--recipe", name] if name else []), "--data", "a", "b", "--save-config", path)
@@ -171,9 +168,9 @@ def test_yaml_that_doesn_t_fit(tmp_path: Path, text: str, sentence: str) -> None
 
 @pytest.mark.parametrize("config", [DeviceOptions, PretrainConfig, EvaluateConfig, PreflightConfig, Phase])
 def test_defaults_pass_their_own_checks(config: type) -> None:
-    """But for what must be given, and a recipe, which need not be."""
+    """But for what must be given."""
     for field in fields(config):
-        if (config, field.name) != (Phase, "steps") and field.name not in ("phases", "recipe"):
+        if (config, field.name) != (Phase, "steps") and field.name != "phases":
             assert options._convert(field, field.default, field.name) == field.default
         assert field.metadata["help"]
 
