@@ -86,7 +86,9 @@ class PretrainConfig(DeviceOptions):
     seed: int = option(0, "of initial weights, order of the examples and dropout", low=0, high=2**63 - 1)
     cycle_length: int = option(8, "shards read at once", low=1, high=1024)
     shuffle_buffer: int = option(10_000, "examples that are shuffled while they pass", low=1, high=1 << 24)
-    steps_per_call: int = option(10, "steps done on the device before the host looks", low=1, high=1 << 16, identity=False)
+    steps_per_call: int = option(
+        10, "steps done on the device before the host looks (and heeds a signal)", low=1, high=1 << 16, identity=False
+    )
     checkpoint_steps: int = option(1000, "save every so many steps; 0: not by steps", low=0, high=1 << 30, identity=False)
     checkpoint_minutes: float = option(30.0, "save after so many minutes; 0: not by time", low=0, identity=False)
     keep_checkpoints: int = option(3, "the newest so many are kept, and the best", low=1, high=1000, identity=False)
@@ -128,8 +130,12 @@ class PretrainConfig(DeviceOptions):
         """Raises UserError for values that don't fit each other."""
         if self.objective == "causal" and self.attention == "bidirectional":
             raise UserError("--objective causal with --attention bidirectional would see the answers: leave --attention out")
-        if self.phases and self.recipe and any(phase.steps == 0 for phase in self.phases):
-            raise UserError("phases: each needs steps")
+        ours = self.phases and (not self.recipe or "phases" in RECIPES[self.recipe].options)
+        for name in ("batch_size", "learning_rate") if ours else ():
+            given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if given != default and all(getattr(phase, name) for phase in self.phases):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} {given} would change nothing, since every phase has its own: change it in phases")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,7 +127,8 @@ class Loop:
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / epoch_size, scale)
-            if evaluation and (last or (config.eval_steps and self.step % config.eval_steps == 0)):
+            due = last or (config.eval_steps and self.step % config.eval_steps == 0)
+            if evaluation and due and not self.signals.received:  # who is told to stop has seconds, not minutes
                 with files.reading(dataset.folder):
                     figures = evaluation.figures()
                 self.journal.tell_eval(self.step, figures)
@@ -153,15 +155,21 @@ class Loop:
         return min(config.steps_per_call, phase.end - self.step, *marks)
 
     def _train(self, stepper: Stepper, iterator, count: int, phase: PlannedPhase) -> np.ndarray:
+        """The next steps' figures; their seconds add up to this call's, unless it also traced or compiled the function."""
+        known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         try:
             with files.reading(phase.dataset.folder):
-                return stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
+                rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
         except tf.errors.ResourceExhaustedError as error:
             told = files.cause(error)
             raise UserError(
                 f"a batch of {phase.batch_size} x {phase.dataset.max_seq_length} tokens doesn't fit the memory ({told}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
+        seconds = rows[:, COLUMNS.index("seconds")]
+        if known:  # within the graph a GPU's work may be seen when it is queued, not when it is done
+            seconds *= (time.perf_counter() - began) / seconds.sum()
+        return rows
 
     def _finite(self, rows: np.ndarray, phase: PlannedPhase) -> bool:
         """Says so when a loss or the gradients of a step are no number; nothing is saved then."""

@@ -18,6 +18,7 @@ from trainers.devices import PEAK_TFLOPS, peak_tflops
         ("NVIDIA L40S", 362.0),
         ("NVIDIA L4", 121.0),
         ("NVIDIA A10", 125.0),
+        ("NVIDIA A10G", 70.0),
         ("Tesla V100-SXM2-16GB", 125.0),
         ("Tesla T4", 65.0),
         ("NVIDIA GeForce RTX 4090", 165.0),
