@@ -74,6 +74,7 @@ class PretrainConfig(DeviceOptions):
     dropout: float = option(0.1, "share of hidden activations dropped", low=0, high=0.9)
     attention_dropout: float = option(0.1, "share of attention probabilities dropped; 0: fused attention", low=0, high=0.9)
     max_position_embeddings: int = option(512, "the longest sequence that the model will take", low=8, high=65536)
+    initializer_range: float = option(0.02, "deviation of the initial weights; narrow models like 0.05 to 0.1", low=0, high=1)
     steps: int = option(1000, "updates of the weights, all phases together", low=1, high=1 << 30)
     batch_size: int = option(256, "examples per update, over all devices", low=1, high=1 << 20)
     gradient_accumulation_steps: int = option(1, "parts that a device's batch is worked through in", low=1, high=1 << 16)

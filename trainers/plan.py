@@ -111,6 +111,7 @@ def make(config: PretrainConfig) -> Plan:
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,
         max_position_embeddings=config.max_position_embeddings,
+        initializer_range=config.initializer_range,
         attention=config.resolved_attention(),
         remat=config.remat,
     )

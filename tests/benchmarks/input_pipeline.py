@@ -39,22 +39,24 @@ def streams(folder: str) -> dict:
 
 
 def work(folder: str, rounds: int, batches: int) -> dict[str, dict[str, float]]:
-    """Examples per second and per CPU second after each stage, medians of rounds in turns."""
-    iterators = {name: iter(stream) for name, stream in streams(folder).items()}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in iterators}
-    for number in range(rounds + 1):
-        for name, iterator in iterators.items():
+    """Examples per second and per CPU second after each stage, medians of rounds.
+
+    One stage after the other: what a stream prefetches meanwhile would be counted for another.
+    """
+    found = {}
+    for name, stream in streams(folder).items():
+        iterator, rates = iter(stream), []
+        for number in range(rounds + 1):
             usage, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
             for _ in range(batches):
                 next(iterator)
             wall_s, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
             cpu_s = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
             if number:  # the first round fills buffers and the page cache
-                found[name].append((batches * BATCH / wall_s, batches * BATCH / cpu_s))
-    return {
-        name: {"wall": statistics.median(wall for wall, _ in rates), "cpu": statistics.median(cpu for _, cpu in rates)}
-        for name, rates in found.items()
-    }
+                rates.append((batches * BATCH / wall_s, batches * BATCH / cpu_s))
+        del iterator
+        found[name] = {"wall": statistics.median(wall for wall, _ in rates), "cpu": statistics.median(cpu for _, cpu in rates)}
+    return found
 
 
 def measure(cores: set[int], options: argparse.Namespace) -> dict[str, dict[str, float]]:
