@@ -50,8 +50,8 @@ def dropout(x, rate: float, seed):
     rows = ops.shape(x)[0]
     words = _bits(((rows + _LANES - 1) // _LANES, *x.shape[1:]), seed)
     low = ops.left_shift(words, _BITS)  # its upper half decides about one element, and that of `words` about another
-    draws = ops.concatenate([words, low], axis=0)
-    keep = draws >= (threshold - (1 << (_BITS - 1))) * (1 << _BITS)
+    least = (threshold - (1 << (_BITS - 1))) * (1 << _BITS)
+    keep = ops.concatenate([words >= least, low >= least], axis=0)
     if not isinstance(rows, int) or rows % _LANES:
         keep = keep[:rows]
     return ops.where(keep, x * (1.0 / (1.0 - threshold / (1 << _BITS))), ops.zeros((), x.dtype))

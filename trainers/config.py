@@ -159,7 +159,7 @@ class PreflightConfig:
     vocab_size: int = option(30522, "entries of the vocabulary", low=16, high=1 << 20)
     max_seq_length: int = option(128, "tokens per example", low=8, high=65536)
     max_predictions: int = option(0, "masked positions per example; 0: a share of 0.15", low=0, high=65536)
-    batch_size: int = option(32, "examples per chip", low=1, high=1 << 20)
+    batch_size: int = option(32, "examples per chip (v2, v3: per core)", low=1, high=1 << 20)
     objective: str = option("mlm+nsp", "what is learnt", choices=OBJECTIVES)
     precision: str = option("bfloat16", "of activations", choices=tuple(PRECISIONS))
     optimizer: str = option("adamw", "the update rule", choices=("adamw", "lamb"))
