@@ -1,8 +1,10 @@
 """Small models and batches whose training steps take milliseconds, for tests of the step under any strategy."""
 
+import importlib.metadata
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from model.config import EncoderConfig
@@ -12,6 +14,8 @@ from trainers import state
 from trainers.optimizer import Hyper, Schedule
 from trainers.step import COLUMNS, Stepper
 
+COMPILES = not any(importlib.metadata.distributions(name="tensorflow-tpu"))  # its XLA compiles for TPUs only
+needs_xla = pytest.mark.skipif(not COMPILES, reason="tensorflow-tpu has no XLA for CPUs")
 ROWS = 8
 SMALL = EncoderConfig(
     vocab_size=ENTRIES, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,

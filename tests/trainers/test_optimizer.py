@@ -8,6 +8,7 @@ from keras import ops
 
 from model.config import EncoderConfig
 from model.pretraining import PretrainingModel
+from tests.trainers.steps import COMPILES
 from trainers.optimizer import OPTIMIZERS, Hyper, Schedule, adamw, clip_scale, decays, global_norm, lamb
 
 RNG = np.random.default_rng(4)
@@ -106,7 +107,7 @@ def test_lamb_leaves_the_rate_alone_where_a_norm_is_0() -> None:
 @pytest.mark.parametrize("rule", OPTIMIZERS.values())
 def test_in_a_graph(rule) -> None:
     """With the number of updates as a tensor: one trace for all steps, also a late one."""
-    traced = tf.function(lambda *given: rule(*given, hyper=Hyper(), decay=True), jit_compile=True)
+    traced = tf.function(lambda *given: rule(*given, hyper=Hyper(), decay=True), jit_compile=COMPILES)
     moments = np.full_like(START, 0.1), np.full_like(START, 0.2)
     for done in (0, 7, 999_999):
         given = (START, GRADIENTS[0], *moments, np.float32(0.01))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from model.losses import SUMS
 from tests.trainers.datasets import ENTRIES, LENGTH
-from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, train
+from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, train
 from trainers.optimizer import Schedule
 from trainers.step import COLUMNS, Stepper
 
@@ -117,7 +117,7 @@ def test_steps_per_call_change_nothing(plain) -> None:
     assert all((one == other).all() for one, other in zip(values(stepper), values(plain[0]), strict=True))
 
 
-@pytest.mark.parametrize(("parts", "jit"), [(4, False), (2, True)])
+@pytest.mark.parametrize(("parts", "jit"), [(4, False), pytest.param(2, True, marks=needs_xla)])
 def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool) -> None:
     """The parts of a batch hold different numbers of predictions: the mean of their means is none of the batch."""
     counts = batches(3)["masked_lm_weights"].reshape(3, parts, -1).sum(axis=2)

@@ -67,7 +67,7 @@ def main(folder: str) -> None:
     features, found = steps.batches(3), {"replicas": [one.num_replicas_in_sync, mirrored.num_replicas_in_sync]}
     found["one"] = trained(make(one), features)
     found["two, in parts"] = trained(make(mirrored, parts=2), features)
-    found["two, compiled"] = trained(make(mirrored, jit=True), features)
+    found["two, compiled"] = trained(make(mirrored, jit=steps.COMPILES), features)
     found["dropout"] = dropped(mirrored)
     dataset = datasets.write(Path(folder), [[4]], [5, 8])
     for devices, size in ((one, 13), (mirrored, 5)):
