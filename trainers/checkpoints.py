@@ -59,11 +59,16 @@ def _read_index(folder: str) -> dict[str, Any]:
     return index
 
 
-def _folders(run: str) -> list[str]:
-    """Folders of finished checkpoints, newest first; those whose writing was cut short have no checkpoint.json."""
+def _all_folders(run: str) -> list[str]:
+    """Folders of checkpoints, newest first, those whose writing was cut short among them."""
     there = files.join(run, FOLDER)
     names = [name for name in reversed(files.listed(there)) if name.startswith(_PREFIX) and name[len(_PREFIX) :].isdigit()]
-    return [files.join(there, name) for name in names if tf.io.gfile.exists(files.join(there, name, INDEX))]
+    return [files.join(there, name) for name in names]
+
+
+def _folders(run: str) -> list[str]:
+    """Folders of finished checkpoints, newest first; those whose writing was cut short have no checkpoint.json."""
+    return [folder for folder in _all_folders(run) if tf.io.gfile.exists(files.join(folder, INDEX))]
 
 
 def _warn(text: str) -> None:
@@ -79,6 +84,11 @@ def saved(run: str) -> Iterator[Saved]:
             _warn(f"{folder} is damaged ({error}): passed over")
 
 
+def _best(whole: list[Saved]) -> Saved:
+    """The one of the lowest eval loss, the newest of several."""
+    return min(whole, key=lambda one: (one.eval_loss, -one.step))
+
+
 def find(path: str, which: str = "latest") -> Saved:
     """A checkpoint by its folder, or the latest or best one of a run. Raises UserError when there is none."""
     if tf.io.gfile.exists(files.join(path, INDEX)):
@@ -89,7 +99,7 @@ def find(path: str, which: str = "latest") -> Saved:
     found = list(saved(path))
     if not found:
         raise UserError(f"{path} holds no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
-    return min(found, key=lambda one: (one.eval_loss, -one.step)) if which == "best" else found[0]
+    return _best(found) if which == "best" else found[0]
 
 
 def _write_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
@@ -143,7 +153,7 @@ def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[
     files.write(files.join(folder, VOCAB), vocabulary)
     sizes = {name: tf.io.gfile.stat(files.join(folder, name)).length for name in files.listed(folder)}
     index = {"format_version": FORMAT_VERSION, "step": step, **about, "files": sizes}
-    files.write(files.join(folder, INDEX), (json.dumps(index, indent=1) + "\n").encode())
+    files.write_json(files.join(folder, INDEX), index)
     return folder
 
 
@@ -161,10 +171,7 @@ def prune(run: str, keep: int, step: int) -> None:
     A run that goes on had passed over those of later steps as damaged: kept, they would count as the newest.
     """
     whole = [one for one in saved(run) if one.step <= step]
-    best = min(whole, key=lambda one: (one.eval_loss, -one.step), default=None)
-    kept = {one.folder for one in whole[:keep]} | ({best.folder} if best else set())
-    there = files.join(run, FOLDER)
-    for name in files.listed(there):
-        folder, number = files.join(there, name), name[len(_PREFIX) :]
-        if name.startswith(_PREFIX) and number.isdigit() and folder not in kept:
+    kept = {one.folder for one in whole[:keep]} | ({_best(whole).folder} if whole else set())
+    for folder in _all_folders(run):
+        if folder not in kept:
             _remove(folder)

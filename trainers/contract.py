@@ -48,6 +48,11 @@ class Contract:
         """How many copies of the train split there are."""
         return 1 + max((shard["copy"] for shard in self.manifest["shards"] if shard["split"] == "train"), default=-1)
 
+    @property
+    def train_examples(self) -> int:
+        """Examples of an epoch, as the first copy has them."""
+        return sum(shard["examples"] for shard in self.shards("train"))
+
     def path(self, shard: dict[str, Any]) -> str:
         """Where a shard lies."""
         return files.join(self.folder, shard["name"])

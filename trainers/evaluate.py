@@ -3,7 +3,6 @@
 clozemill evaluate RUN --data DATASET
 """
 
-import json
 import math
 from typing import Any
 
@@ -38,7 +37,7 @@ def without_context(dataset: Contract, objective: Objective, batch_size: int = 2
     `unigram_entropy`: of the eval split's own frequencies, which no guess without context can beat; on a small split it is
     much too low to be had.
     """
-    size, examples = dataset.vocabulary["size"], sum(shard["examples"] for shard in dataset.shards("train"))
+    size, examples = dataset.vocabulary["size"], dataset.train_examples
     steps = eval_steps(dataset, batch_size)
     asked = _token_counts(eval_batches(dataset, batch_size).take(steps), objective, size)
     learnt = np.ones(size)
@@ -111,7 +110,7 @@ def main(config: EvaluateConfig) -> int:
     devices = strategy.make(config)
     with devices.scope():
         model = state.make_model(encoder, about["objective"], config.precision)
-    checkpoints.load_weights(one, {variable.path: variable.value for variable in model.weights})
+    checkpoints.load_weights(one, state.TrainState(model).weights())
     jit = strategy.compiles(config, devices)
     with files.reading(config.data):
         figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
@@ -119,5 +118,5 @@ def main(config: EvaluateConfig) -> int:
     print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
     print("\n".join(report(figures)), flush=True)
     if config.output:
-        files.write(config.output, (json.dumps(figures, indent=1) + "\n").encode())
+        files.write_json(config.output, figures)
     return 0

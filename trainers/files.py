@@ -1,7 +1,9 @@
 """Small files on any filesystem that TensorFlow knows (local, gs://): whole or absent, and errors as one sentence."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,6 +35,11 @@ def write(path: str, data: bytes) -> None:
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
     except tf.errors.OpError as error:
         raise UserError(f"{path} can't be written ({error.message}): mend that and run it again") from None
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a value as JSON, likewise."""
+    write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def listed(folder: str) -> list[str]:

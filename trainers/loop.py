@@ -1,6 +1,5 @@
 """The training loop: steps, figures, evaluations, checkpoints, signals, and the stop when a loss is no number."""
 
-import json
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from pipelines.schema import UserError
 from trainers import checkpoints, curves, devices, files, strategy
-from trainers.batches import TrainReader
+from trainers.batches import TrainReader, eval_counts
 from trainers.evaluate import Evaluation
 from trainers.journal import Clock, Journal, Scale
 from trainers.plan import Plan, PlannedPhase
@@ -114,7 +113,6 @@ class Loop:
         config, dataset = self.plan.config, phase.dataset
         peak = config.peak_tflops or devices.peak_tflops(strategy.device_name(self.devices))
         scale = Scale(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
-        epoch_size = sum(shard["examples"] for shard in dataset.shards("train"))
         evaluation = self._evaluation(phase)
         stepper, iterator = self._stepper(phase), self._batches(phase)
         while self.step < phase.end:
@@ -126,7 +124,7 @@ class Loop:
             self.step += count
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
-                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / epoch_size, scale)
+                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / dataset.train_examples, scale)
             due = last or (config.eval_steps and self.step % config.eval_steps == 0)
             if evaluation and due and not self.signals.received:  # who is told to stop has seconds, not minutes
                 with files.reading(dataset.folder):
@@ -142,7 +140,7 @@ class Loop:
 
     def _evaluation(self, phase: PlannedPhase) -> Evaluation | None:
         """None where the dataset has no eval split."""
-        if not phase.dataset.shards("eval") or not any(shard["examples"] for shard in phase.dataset.shards("eval")):
+        if not sum(eval_counts(phase.dataset)):
             return None
         config, jit = self.plan.config, strategy.compiles(self.plan.config, self.devices)
         size = max(1, phase.batch_size // config.gradient_accumulation_steps)
@@ -182,7 +180,7 @@ class Loop:
         since = max(self.saved_at, phase.begin)
         shards = sorted(self._shards_between(phase, since, at))
         told = {"step": at, "learning_rate": rate, "since_step": since, "shards": shards}
-        files.write(files.join(self.folder, "diverged.json"), (json.dumps(told, indent=1) + "\n").encode())
+        files.write_json(files.join(self.folder, "diverged.json"), told)
         self.journal.flush()
         kept = f"the checkpoint of step {self.saved_at:,} is kept" if self.saved_at >= 0 else "no checkpoint was saved yet"
         names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")

@@ -137,6 +137,6 @@ def claim(plan: Plan, folder: str) -> None:
         raise UserError(f"{folder} is there and is no run: give a new folder as --output")
     else:
         about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
-        files.write(path, (json.dumps(about, indent=1) + "\n").encode())
+        files.write_json(path, about)
     if "pretrain.yaml" not in names:
         files.write(files.join(folder, "pretrain.yaml"), options.to_yaml(plan.config).encode())

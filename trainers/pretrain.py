@@ -50,7 +50,7 @@ def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.
         f"{weights:,} weights; {config.objective}; on {where}"
     )
     for phase in planned.phases:
-        examples = sum(shard["examples"] for shard in phase.dataset.shards("train"))
+        examples = phase.dataset.train_examples
         passes = (phase.end - phase.begin) * phase.batch_size / examples
         print(
             f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
