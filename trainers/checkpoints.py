@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines.schema import VOCAB, UserError
@@ -22,6 +23,7 @@ FORMAT_VERSION = 1
 INDEX = "checkpoint.json"
 FOLDER = "checkpoints"
 _PREFIX = "step-"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow ends the name of a variable's value
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,21 @@ def _read_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
         raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
+def weights(one: Saved) -> dict[str, np.ndarray]:
+    """A checkpoint's weights by their path within the model, such as `encoder/layer_0/attention/query/kernel`.
+
+    Raises UserError when they are damaged.
+    """
+    try:
+        reader = tf.train.load_checkpoint(files.join(one.folder, "weights"))
+        keys = [key for key in reader.get_variable_to_shape_map() if key.endswith(_VALUE)]
+        names = {key: key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".") for key in sorted(keys)}
+        return {name.split("/", 1)[1]: reader.get_tensor(key) for key, name in names.items()}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{one.folder}: the weights can't be read ({told}): give another checkpoint") from None
+
+
 def load_weights(one: Saved, variables: dict[str, tf.Variable]) -> None:
     """Reads a model's weights, by path. Raises UserError when they don't fit or are damaged."""
     try:
@@ -140,21 +157,25 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
 
 
 def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[str, Any]) -> str:
-    """Writes a checkpoint; returns its folder. `about` goes into checkpoint.json beside the step and the files' sizes."""
+    """Writes a run's checkpoint; returns its folder. `about` goes into checkpoint.json beside step and the files' sizes."""
     folder = files.join(run, FOLDER, f"{_PREFIX}{step:08d}")
+    write(folder, {"weights": state.weights(), "moments": state.moments()}, vocabulary, {"step": step, **about})
+    return folder
+
+
+def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: bytes, about: dict[str, Any]) -> None:
+    """Writes a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json. Raises UserError."""
     try:
         _remove(folder)
         tf.io.gfile.makedirs(folder)
-        _write_variables(state.weights(), files.join(folder, "weights"))
-        _write_variables(state.moments(), files.join(folder, "moments"))
+        for name, variables in groups.items():
+            _write_variables(variables, files.join(folder, name))
     except (tf.errors.OpError, OSError) as error:
         told = getattr(error, "message", None) or error
         raise UserError(f"{folder} can't be written ({told}): mend that, then run the same command again") from None
     files.write(files.join(folder, VOCAB), vocabulary)
     sizes = {name: tf.io.gfile.stat(files.join(folder, name)).length for name in files.listed(folder)}
-    index = {"format_version": FORMAT_VERSION, "step": step, **about, "files": sizes}
-    files.write_json(files.join(folder, INDEX), index)
-    return folder
+    files.write_json(files.join(folder, INDEX), {"format_version": FORMAT_VERSION, **about, "files": sizes})
 
 
 def _remove(folder: str) -> None:

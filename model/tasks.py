@@ -1,0 +1,168 @@
+"""Fine-tuning: what can be asked of an encoder with a head of its own, and the model that answers (Devlin et al. 2018, 4 and 5.3).
+
+B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a kind of task, to KINDS.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from model.config import EncoderConfig
+from model.dropout import dropout, fold
+from model.embeddings import initializer
+from model.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task. `per_token`: it answers at every position instead of once. `labelled`: its answers have names."""
+
+    per_token: bool = False
+    labelled: bool = True
+
+
+KINDS = {
+    "classify": Kind(),  # one label for a text, or for a pair of texts
+    "regress": Kind(labelled=False),  # one number
+    "tags": Kind(per_token=True),  # a label for every word
+    "spans": Kind(per_token=True, labelled=False),  # where an answer begins and ends: two logits per position
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fine-tuned model answers.
+
+    kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
+    head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
+    max_seq_length: tokens, special ones included, that texts are cut to.
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    head: str = "linear"
+    layers: tuple[int, ...] = (-1,)
+    frozen: bool = False
+    max_seq_length: int = 128
+
+    def __post_init__(self) -> None:
+        if KINDS[self.kind].labelled and len(self.labels) < 2:
+            raise ValueError(f"a task of the kind {self.kind} has two labels or more, not {len(self.labels)}")
+        if self.head == "bilstm" and not KINDS[self.kind].per_token:
+            raise ValueError(f"the head bilstm answers per token, and the kind {self.kind} once per text")
+
+    @property
+    def outputs(self) -> int:
+        """Logits per answer."""
+        return {"regress": 1, "spans": 2}.get(self.kind) or len(self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Task":
+        """The reverse of to_dict."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+class LinearHead(keras.layers.Layer):
+    """Dropout and one dense layer.
+
+    Call arguments: hidden, float [..., H']; seed: int32 [2] or None. Returns logits, float32 [..., L].
+    """
+
+    def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.rate = config.hidden_dropout_prob
+        self.dense = keras.layers.Dense(outputs, kernel_initializer=initializer(config), name="dense", dtype=self.dtype_policy)
+
+    def build(self, input_shape) -> None:
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, hidden, input_mask, seed=None):
+        return ops.cast(self.dense(dropout(hidden, self.rate, seed)), "float32")
+
+
+class BiLSTMHead(keras.layers.Layer):
+    """Two bidirectional LSTM layers, then a dense one: BERT's feature-based approach (section 5.3: 2 layers of 768 units).
+
+    Call arguments: hidden_BSH, float [B, S, H']; input_mask [B, S]: padding is skipped; seed: int32 [2] or None.
+    Returns logits, float32 [B, S, L].
+    """
+
+    LAYERS = 2
+
+    def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        options = {"dtype": self.dtype_policy}
+        self.rate = config.hidden_dropout_prob
+        self.units = config.hidden_size
+        self.lstms = [
+            keras.layers.Bidirectional(
+                keras.layers.LSTM(self.units, return_sequences=True, **options), name=f"lstm_{index}", **options
+            )
+            for index in range(self.LAYERS)
+        ]
+        self.dense = keras.layers.Dense(outputs, kernel_initializer=initializer(config), name="dense", **options)
+
+    def build(self, input_shape) -> None:
+        for lstm in self.lstms:
+            lstm.build(input_shape)
+            input_shape = (*input_shape[:-1], 2 * self.units)
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, hidden_BSH, input_mask, seed=None):
+        mask_BS = ops.cast(input_mask, "bool")
+        for index, lstm in enumerate(self.lstms):
+            hidden_BSH = lstm(dropout(hidden_BSH, self.rate, fold(seed, index)), mask=mask_BS)
+        return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
+
+
+HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
+_SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
+
+
+class TaskModel(keras.Model):
+    """The encoder with a task's head.
+
+    Arguments:
+        config: an EncoderConfig. task: a Task. dtype: a Keras dtype policy.
+
+    Call arguments:
+        inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as of Encoder.
+
+    Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans. A linear
+    head that answers once per text sees the pooled output, unless `layers` says otherwise: then [CLS]'s place in them.
+    """
+
+    def __init__(self, config: EncoderConfig, task: Task, name: str = "finetuned", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.config, self.task = config, task
+        options = {"dtype": self.dtype_policy}
+        self.encoder = Encoder(config, **options)
+        self.head = HEADS[task.head](config, task.outputs, **options)
+        self.per_token, self.pooled = KINDS[task.kind].per_token, task.layers == (-1,) and not KINDS[task.kind].per_token
+        self.encoder.trainable = not task.frozen
+        self.encoder.pooler.trainable = self.pooled and not task.frozen
+
+    def build(self, input_shape=None) -> None:
+        self.encoder.build()
+        width = self.config.hidden_size * len(self.task.layers)
+        self.head.build((None, None, width) if self.per_token else (None, width))
+        self.built = True
+
+    def call(self, inputs, training=False, seed=None):
+        seed = self.encoder.seeds.next() if training and seed is None else seed
+        tokens = [inputs[name] for name in ("input_ids", "input_mask", "segment_ids")]
+        encoded = self.encoder(*tokens, seed=None if self.task.frozen else seed)
+        if self.pooled:
+            hidden = encoded["pooled_output"]
+        else:
+            hidden = ops.concatenate([encoded["all_layers"][index] for index in self.task.layers], axis=-1)
+            hidden = hidden if self.per_token else hidden[:, 0]
+        return {"logits": self.head(hidden, inputs["input_mask"], seed=fold(seed, _SITE))}
