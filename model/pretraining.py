@@ -112,3 +112,24 @@ class PretrainingModel(keras.Model):
         if self.next_sentence is not None:
             outputs["next_sentence_logits"] = self.next_sentence(encoded["pooled_output"])
         return outputs
+
+
+class EncoderModel(keras.Model):
+    """An encoder without any head, under the names that it has within PretrainingModel.
+
+    Call arguments: as of PretrainingModel, without positions. Returns what the encoder returns.
+    """
+
+    def __init__(self, config: EncoderConfig, name: str = "pretraining", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.config = config
+        self.encoder = Encoder(config, dtype=self.dtype_policy)
+
+    def build(self, input_shape=None) -> None:
+        self.encoder.build()
+        self.built = True
+
+    def call(self, inputs, training=False, seed=None):
+        return self.encoder(
+            *(inputs[name] for name in ("input_ids", "input_mask", "segment_ids")), training=training, seed=seed
+        )

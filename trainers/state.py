@@ -2,13 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from model.config import PRECISIONS, EncoderConfig
-from model.pretraining import PretrainingModel
+from model.pretraining import EncoderModel, PretrainingModel
+from model.tasks import Task, TaskModel
 
 
 @dataclass
@@ -57,6 +59,50 @@ def make_model(config: EncoderConfig, objective: str, precision: str) -> Pretrai
     model = PretrainingModel(config, objective, dtype=PRECISIONS[precision])
     model.build()
     return model
+
+
+def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingModel | TaskModel | EncoderModel:
+    """The model that a checkpoint.json describes, its variables made and their values of no account.
+
+    With "task" a TaskModel, with the objective "" (an import without heads) an EncoderModel, else a PretrainingModel. Call
+    it within the strategy's scope. Raises ValueError when checkpoint.json describes no model.
+    """
+    try:
+        config, options = EncoderConfig(**index["encoder"]), {"dtype": PRECISIONS[precision]}
+        if "task" in index:
+            model = TaskModel(config, Task.from_dict(index["task"]), **options)
+        elif index["objective"] == "":
+            model = EncoderModel(config, **options)
+        else:
+            model = PretrainingModel(config, index["objective"], **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its encoder, objective or task is none that this version knows ({error})") from None
+    model.build()
+    return model
+
+
+def assign(model: keras.Model, weights: dict[str, np.ndarray], may_lack: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Gives a model's variables the values of `checkpoints.weights`, strictly.
+
+    Args:
+        weights: arrays by path within the model, such as `encoder/layer_0/attention/query/kernel`.
+        may_lack: beginnings of paths, such as "encoder/pooler/" or "head/", that needn't be there and then stay as they are.
+
+    Returns the paths that weren't there. Raises ValueError, and changes nothing, for a value that is missing, has no
+    variable, or has another shape.
+    """
+    variables = {variable.path.split("/", 1)[1]: variable for variable in model.weights}
+    absent = tuple(path for path in variables if path not in weights)
+    if missing := [path for path in absent if not path.startswith(may_lack)]:
+        raise ValueError(f"{missing[0]} is missing")
+    for path, value in weights.items():
+        if path not in variables:
+            raise ValueError(f"{path} is no variable of the model")
+        if value.shape != tuple(variables[path].shape):
+            raise ValueError(f"{path} has the shape {list(value.shape)}, and the model's is {list(variables[path].shape)}")
+    for path, value in weights.items():
+        variables[path].assign(value)
+    return absent
 
 
 def make(config: EncoderConfig, objective: str, precision: str, seed: int) -> TrainState:

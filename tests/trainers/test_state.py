@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from model.config import EncoderConfig
 from model.pretraining import OBJECTIVES
+from model.tasks import Task
 from trainers import state
 
 SMALL = EncoderConfig(
@@ -102,3 +103,54 @@ def test_bfloat16_keeps_its_weights_in_float32() -> None:
     assert {value.dtype for value in [*made.weights().values(), *made.moments().values()]} == {tf.float32}
     expected = weights("mlm")
     assert all((value.numpy() == expected[path]).all() for path, value in made.weights().items())
+
+
+TAGS = Task("tags", ("a", "b", "c"), layers=(-1, -2))
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "heads"),
+    [
+        ({"objective": "mlm+nsp"}, "PretrainingModel", {"masked_lm", "next_sentence"}),
+        ({"objective": "mlm"}, "PretrainingModel", {"masked_lm"}),
+        ({"objective": ""}, "EncoderModel", set()),
+        ({"task": TAGS.to_dict()}, "TaskModel", {"head"}),
+    ],
+)
+def test_a_checkpoint_s_model(index: dict, name: str, heads: set[str]) -> None:
+    model = state.model_for(index | {"encoder": SMALL.to_dict()})
+    paths = [weight.path.split("/", 1)[1] for weight in model.weights]
+    assert type(model).__name__ == name and {path.split("/")[0] for path in paths} == heads | {"encoder"}
+    assert model.config == SMALL
+    values = {path: np.full(weight.shape, 7, np.float32) for path, weight in zip(paths, model.weights, strict=True)}
+    assert state.assign(model, values) == ()
+    assert all((weight.numpy() == 7).all() for weight in model.weights)
+    if "task" in index:
+        assert model.task == TAGS and values["head/dense/kernel"].shape == (64, 3)
+
+
+@pytest.mark.parametrize("index", [{}, {"objective": "nonsense"}, {"task": {"kind": "nonsense"}}, {"task": {}}])
+def test_no_checkpoint_s_model(index: dict) -> None:
+    with pytest.raises(ValueError, match="its encoder, objective or task is none that this version knows"):
+        state.model_for(index | {"encoder": SMALL.to_dict()})
+    with pytest.raises(ValueError, match="its encoder, objective or task is none"):
+        state.model_for({"objective": "mlm", "encoder": SMALL.to_dict() | {"more": 1}})
+
+
+def test_weights_are_assigned_strictly() -> None:
+    model = state.model_for({"objective": "mlm", "encoder": SMALL.to_dict()})
+    good = {weight.path.split("/", 1)[1]: np.ones(weight.shape, np.float32) for weight in model.weights}
+    before = [weight.numpy() for weight in model.weights]
+    pooler = {"encoder/pooler/kernel", "encoder/pooler/bias"}
+    lacking = {path: value for path, value in good.items() if path not in pooler}
+    for bad, sentence in (
+        (lacking, "encoder/pooler/(kernel|bias) is missing"),
+        (good | {"encoder/spare": np.ones(3)}, "encoder/spare is no variable of the model"),
+        (good | {"masked_lm/output_bias": np.ones(299)}, r"masked_lm/output_bias has the shape \[299\], .* is \[300\]"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            state.assign(model, bad)
+    assert all((weight.numpy() == value).all() for weight, value in zip(model.weights, before, strict=True))
+    assert set(state.assign(model, lacking, may_lack=("encoder/pooler/",))) == pooler
+    changed = {weight.path.split("/", 1)[1] for weight in model.weights if (weight.numpy() == 1).all()}
+    assert changed >= set(lacking) and "encoder/pooler/kernel" not in changed
