@@ -6,14 +6,8 @@ over the batch: whoever adds them up divides by the weights' total. B batch, P p
 
 from keras import ops
 
-SUMS = (
-    "masked_lm_loss",
-    "masked_lm_weight",
-    "masked_lm_correct",
-    "next_sentence_loss",
-    "next_sentence_weight",
-    "next_sentence_correct",
-)
+LOSSES = ("masked_lm", "next_sentence", "task")  # whatever a model may learn; "task": a fine-tuned model's own
+SUMS = tuple(f"{name}_{what}" for name in LOSSES for what in ("loss", "weight", "correct"))
 
 
 def _cross_entropy(logits, labels):
@@ -49,7 +43,7 @@ def _first_highest(logits):
     return ops.min(ops.where(logits >= highest, ops.arange(classes, dtype="int32"), classes), axis=-1)
 
 
-def _weighted(logits, labels, weights):
+def weighted(logits, labels, weights):
     """Sums of cross entropy (nats), weights and hits: logits [..., C], labels int [...], weights float [...]."""
     labels = ops.cast(labels, "int32")
     weights = ops.cast(weights, "float32")
@@ -67,10 +61,14 @@ def sums(outputs: dict, targets: dict) -> dict:
 
     Returns a float32 scalar for every name of SUMS; those of an absent head are 0.
     """
-    found = [*_weighted(outputs["masked_lm_logits"], targets["masked_lm_ids"], targets["masked_lm_weights"])]
+    found = {"masked_lm": weighted(outputs["masked_lm_logits"], targets["masked_lm_ids"], targets["masked_lm_weights"])}
     if "next_sentence_logits" in outputs:
         labels, weights = targets["next_sentence_labels"], targets["example_weights"]
-        found += _weighted(outputs["next_sentence_logits"], labels, weights)
-    else:
-        found += [ops.zeros((), "float32")] * 3
-    return dict(zip(SUMS, found, strict=True))
+        found["next_sentence"] = weighted(outputs["next_sentence_logits"], labels, weights)
+    return named(found)
+
+
+def named(found: dict) -> dict:
+    """(loss, weight, hits) by loss as a scalar for every name of SUMS; those of a loss that isn't there are 0."""
+    nothing = (ops.zeros((), "float32"),) * 3
+    return dict(zip(SUMS, (value for name in LOSSES for value in found.get(name, nothing)), strict=True))

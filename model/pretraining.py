@@ -11,6 +11,7 @@ from keras import ops
 from model.config import EncoderConfig
 from model.encoder import Encoder
 from model.heads import MaskedLMHead, NextSentenceHead
+from model.losses import sums
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,20 @@ class PretrainingModel(keras.Model):
         if self.next_sentence is not None:
             outputs["next_sentence_logits"] = self.next_sentence(encoded["pooled_output"])
         return outputs
+
+    # What the trainer asks of any model: how a batch is read, what its losses are divided by, and what they are.
+
+    def prepare(self, batch: dict) -> tuple[dict, dict]:
+        """(inputs, targets) of a batch."""
+        return prepare(batch, self.objective)
+
+    def weights_of(self, targets: dict) -> dict:
+        """By loss, what a batch's sum is divided by: a scalar."""
+        return {"masked_lm": ops.sum(targets["masked_lm_weights"]), "next_sentence": ops.sum(targets["example_weights"])}
+
+    def sums_of(self, outputs: dict, targets: dict) -> dict:
+        """losses.SUMS of a batch."""
+        return sums(outputs, targets)
 
 
 class EncoderModel(keras.Model):

@@ -13,6 +13,7 @@ from model.config import EncoderConfig
 from model.dropout import dropout, fold
 from model.embeddings import initializer
 from model.encoder import Encoder
+from model.losses import named, weighted
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Task:
 
     kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
     head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
-    max_seq_length: tokens, special ones included, that texts are cut to.
+    max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Task:
     layers: tuple[int, ...] = (-1,)
     frozen: bool = False
     max_seq_length: int = 128
+    no_answer: bool = False
 
     def __post_init__(self) -> None:
         if KINDS[self.kind].labelled and len(self.labels) < 2:
@@ -71,7 +73,8 @@ class Task:
 class LinearHead(keras.layers.Layer):
     """Dropout and one dense layer.
 
-    Call arguments: hidden, float [..., H']; seed: int32 [2] or None. Returns logits, float32 [..., L].
+    Call arguments: hidden, float [..., H']; input_mask: not looked at; seed: int32 [2] or None.
+    Returns logits, float32 [..., L].
     """
 
     def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
@@ -103,7 +106,7 @@ class BiLSTMHead(keras.layers.Layer):
         self.units = config.hidden_size
         self.lstms = [
             keras.layers.Bidirectional(
-                keras.layers.LSTM(self.units, return_sequences=True, **options), name=f"lstm_{index}", **options
+                keras.layers.LSTM(self.units, return_sequences=True, name="lstm", **options), name=f"lstm_{index}", **options
             )
             for index in range(self.LAYERS)
         ]
@@ -166,3 +169,39 @@ class TaskModel(keras.Model):
             hidden = ops.concatenate([encoded["all_layers"][index] for index in self.task.layers], axis=-1)
             hidden = hidden if self.per_token else hidden[:, 0]
         return {"logits": self.head(hidden, inputs["input_mask"], seed=fold(seed, _SITE))}
+
+    # What the trainer asks of any model.
+
+    def prepare(self, batch: dict) -> tuple[dict, dict]:
+        """(inputs, targets) of a batch: its three id tensors, and all the rest."""
+        inputs = {name: batch[name] for name in ("input_ids", "input_mask", "segment_ids")}
+        return inputs, {name: value for name, value in batch.items() if name not in inputs}
+
+    def weights_of(self, targets: dict) -> dict:
+        """By loss, what a batch's sum is divided by: a scalar."""
+        return {"task": ops.sum(ops.cast(targets["weights"], "float32"))}
+
+    def sums_of(self, outputs: dict, targets: dict) -> dict:
+        """losses.SUMS of a batch."""
+        return sums(outputs["logits"], targets, self.task.kind)
+
+
+def sums(logits, targets: dict, kind: str) -> dict:
+    """losses.SUMS of a batch's answers.
+
+    Args:
+        logits: as TaskModel gives them. kind: of KINDS.
+        targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for spans
+            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer.
+
+    For regress the loss is the squared error, for spans the mean of both ends' cross entropies; hits are counted in halves for
+    spans, and are negative for regress, which has none.
+    """
+    weights = ops.cast(targets["weights"], "float32")
+    if kind == "regress":
+        errors = ops.square(logits[:, 0] - ops.cast(targets["labels"], "float32"))
+        return named({"task": (ops.sum(errors * weights), ops.sum(weights), -ops.sum(weights))})
+    if kind == "spans":
+        ends = (weighted(logits[:, :, end], targets[name], weights) for end, name in enumerate(("starts", "ends")))
+        return named({"task": tuple((first + last) / 2 for first, last in zip(*ends, strict=True))})
+    return named({"task": weighted(logits, targets["labels"], weights)})

@@ -38,10 +38,11 @@ class Saved:
         return self.index["step"]
 
     @property
-    def eval_loss(self) -> float:
-        """Infinity where it wasn't evaluated, or was no number."""
-        loss = (self.index.get("eval") or {}).get("masked_lm_loss", math.inf)
-        return loss if math.isfinite(loss) else math.inf
+    def criterion(self) -> float:
+        """The lower the better: what was evaluated as `criterion`, else the masked-LM loss; infinity where there is no number."""
+        evaluated = self.index.get("eval") or {}
+        found = evaluated.get("criterion", evaluated.get("masked_lm_loss", math.inf))
+        return found if math.isfinite(found) else math.inf
 
 
 def _read_index(folder: str) -> dict[str, Any]:
@@ -87,8 +88,8 @@ def saved(run: str) -> Iterator[Saved]:
 
 
 def _best(whole: list[Saved]) -> Saved:
-    """The one of the lowest eval loss, the newest of several."""
-    return min(whole, key=lambda one: (one.eval_loss, -one.step))
+    """The one of the lowest criterion, the newest of several."""
+    return min(whole, key=lambda one: (one.criterion, -one.step))
 
 
 def find(path: str, which: str = "latest") -> Saved:

@@ -73,7 +73,7 @@ class Evaluation:
         iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
         steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
         totals = dict(zip(SUMS, self.sums(iterator, tf.constant(steps)).numpy().tolist(), strict=True))
-        found = means(totals)
+        found = {"masked_lm_loss": 0.0, "masked_lm_accuracy": 0.0} | means(totals)
         perplexity = math.exp(min(found["masked_lm_loss"], 700.0))
         counted = {
             "examples": sum(eval_counts(self.dataset, self._hosts, self.limit)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from model.losses import LOSSES
 from pipelines.schema import UserError
 from trainers import files
 from trainers.step import COLUMNS
@@ -28,15 +29,13 @@ class Scale:
 
 def means(totals: dict[str, float]) -> dict[str, float]:
     """Losses (nats) and accuracies from the sums of losses.SUMS; those of an absent head are left out."""
-    weight, pairs = totals["masked_lm_weight"], totals["next_sentence_weight"]
-    found = {
-        "masked_lm_loss": totals["masked_lm_loss"] / weight if weight else 0.0,
-        "masked_lm_accuracy": totals["masked_lm_correct"] / weight if weight else 0.0,
-    }
-    if pairs:
-        found["next_sentence_loss"] = totals["next_sentence_loss"] / pairs
-        found["next_sentence_accuracy"] = totals["next_sentence_correct"] / pairs
-    return {"loss": found["masked_lm_loss"] + found.get("next_sentence_loss", 0.0), **found}
+    found = {}
+    for name in LOSSES:
+        if weight := totals[f"{name}_weight"]:
+            found[f"{name}_loss"] = totals[f"{name}_loss"] / weight
+            if totals[f"{name}_correct"] >= 0:
+                found[f"{name}_accuracy"] = totals[f"{name}_correct"] / weight
+    return {"loss": sum(value for name, value in found.items() if name.endswith("_loss")), **found}
 
 
 def duration(seconds: float) -> str:
@@ -48,10 +47,10 @@ def duration(seconds: float) -> str:
 
 def _scores(entry: dict[str, Any]) -> str:
     """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'."""
-    text = f"mlm {entry['masked_lm_loss']:.3f} ({100 * entry['masked_lm_accuracy']:.1f} %)"
-    if "next_sentence_loss" in entry:
-        text += f"  nsp {entry['next_sentence_loss']:.3f} ({100 * entry['next_sentence_accuracy']:.1f} %)"
-    return text
+    short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task"}
+    losses = {name: f"{short[name]} {entry[f'{name}_loss']:.3f}" for name in LOSSES if f"{name}_loss" in entry}
+    hits = {name: f" ({100 * entry[f'{name}_accuracy']:.1f} %)" for name in LOSSES if f"{name}_accuracy" in entry}
+    return "  ".join(text + hits.get(name, "") for name, text in losses.items())
 
 
 @dataclass
@@ -116,7 +115,9 @@ class Journal:
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
         """The figures of an evaluation, likewise."""
-        print(f"step {step:,}/{self.steps:,}  eval {_scores(figures)}  {figures['examples']:,} examples", flush=True)
+        own = {name: value for name, value in figures.items() if isinstance(value, float) and name != "criterion"}
+        scores = _scores(figures) or "  ".join(f"{name} {value:.4f}" for name, value in own.items())
+        print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
         self._write({"step": step, "split": "eval", **figures}, "eval")
 
     def _write(self, entry: dict[str, Any], group: str) -> None:

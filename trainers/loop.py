@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from model.losses import LOSSES
 from pipelines.schema import UserError
 from trainers import checkpoints, curves, devices, files, strategy
-from trainers.batches import TrainReader, eval_counts
-from trainers.evaluate import Evaluation
+from trainers.batches import TrainReader
 from trainers.journal import Clock, Journal, Scale
 from trainers.plan import Plan, PlannedPhase
 from trainers.state import TrainState
@@ -93,9 +93,7 @@ class Loop:
 
     def readers(self, phase: PlannedPhase, hosts: int) -> list[TrainReader]:
         """A phase's reader on each host."""
-        config = self.plan.config
-        options = (phase.dataset, config.seed, config.cycle_length, config.shuffle_buffer)
-        return [TrainReader(*options, host, hosts) for host in range(hosts)]
+        return [phase.reader(self.plan.config, host, hosts) for host in range(hosts)]
 
     def _batches(self, phase: PlannedPhase):
         """The distributed iterator, entered where the run stands."""
@@ -110,10 +108,10 @@ class Loop:
         return iter(self.devices.distribute_datasets_from_function(per_host))
 
     def _phase(self, phase: PlannedPhase) -> int:
-        config, dataset = self.plan.config, phase.dataset
+        config = self.plan.config
         peak = config.peak_tflops or devices.peak_tflops(strategy.device_name(self.devices))
         scale = Scale(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
-        evaluation = self._evaluation(phase)
+        evaluation = phase.evaluation(self.devices, self.state.model, config, strategy.compiles(config, self.devices))
         stepper, iterator = self._stepper(phase), self._batches(phase)
         while self.step < phase.end:
             count = self._until_next(phase)
@@ -124,10 +122,10 @@ class Loop:
             self.step += count
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
-                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / dataset.train_examples, scale)
+                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
             due = last or (config.eval_steps and self.step % config.eval_steps == 0)
             if evaluation and due and not self.signals.received:  # who is told to stop has seconds, not minutes
-                with files.reading(dataset.folder):
+                with files.reading(phase.folder):
                     figures = evaluation.figures()
                 self.journal.tell_eval(self.step, figures)
                 self._save(figures)
@@ -137,14 +135,6 @@ class Loop:
                 print(f"{self.signals.received}: saved at step {self.step:,}; run the same command to go on", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
-
-    def _evaluation(self, phase: PlannedPhase) -> Evaluation | None:
-        """None where the dataset has no eval split."""
-        if not sum(eval_counts(phase.dataset)):
-            return None
-        config, jit = self.plan.config, strategy.compiles(self.plan.config, self.devices)
-        size = max(1, phase.batch_size // config.gradient_accumulation_steps)
-        return Evaluation(self.devices, self.state.model, phase.dataset, size, config.eval_examples, jit)
 
     def _until_next(self, phase: PlannedPhase) -> int:
         """Steps up to the next thing to do on the host."""
@@ -156,12 +146,12 @@ class Loop:
         """The next steps' figures; their seconds add up to this call's, unless it also traced or compiled the function."""
         known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         try:
-            with files.reading(phase.dataset.folder):
+            with files.reading(phase.folder):
                 rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
         except tf.errors.ResourceExhaustedError as error:
             told = files.cause(error)
             raise UserError(
-                f"a batch of {phase.batch_size} x {phase.dataset.max_seq_length} tokens doesn't fit the memory ({told}): "
+                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit the memory ({told}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
         seconds = rows[:, COLUMNS.index("seconds")]
@@ -171,7 +161,7 @@ class Loop:
 
     def _finite(self, rows: np.ndarray, phase: PlannedPhase) -> bool:
         """Says so when a loss or the gradients of a step are no number; nothing is saved then."""
-        checked = [COLUMNS.index(name) for name in ("masked_lm_loss", "next_sentence_loss", "gradient_norm")]
+        checked = [COLUMNS.index(name) for name in (*(f"{name}_loss" for name in LOSSES), "gradient_norm")]
         bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
         if not len(bad):
             return True
@@ -212,6 +202,4 @@ class Loop:
         self._clock.reset()
 
     def _draw(self) -> None:
-        config = self.plan.config
-        title = f"{config.preset}, {config.objective}, {self.plan.steps:,} steps"
-        files.write(files.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), title))
+        files.write(files.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), self.plan.title))

@@ -2,15 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+import tensorflow as tf
 
 from model.config import EncoderConfig, preset
 from model.flops import flops_per_example
 from pipelines import options
 from pipelines.schema import UserError
 from trainers import contract, files
+from trainers.batches import TrainReader, eval_counts
 from trainers.config import PretrainConfig
 from trainers.contract import Contract
+from trainers.evaluate import Evaluation
 from trainers.optimizer import Hyper, Schedule
 
 RUN = "run.json"
@@ -18,13 +22,37 @@ RUN = "run.json"
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """Steps [begin, end) of a run, on one dataset."""
+    """Steps [begin, end) of a run, on one dataset. What the loop knows of data, it knows through this."""
 
     dataset: Contract
     begin: int
     end: int
     batch_size: int
     schedule: Schedule
+
+    @property
+    def folder(self) -> str:
+        """Where the data lie, for messages."""
+        return self.dataset.folder
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.dataset.max_seq_length
+
+    @property
+    def train_examples(self) -> int:
+        return self.dataset.train_examples
+
+    def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
+        """One host's reader."""
+        return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
+
+    def evaluation(self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool) -> Evaluation | None:
+        """What measures the model now and then; None where the dataset has no eval split."""
+        if not sum(eval_counts(self.dataset)):
+            return None
+        size = max(1, self.batch_size // config.gradient_accumulation_steps)
+        return Evaluation(devices, model, self.dataset, size, config.eval_examples, jit)
 
 
 @dataclass(frozen=True)
@@ -35,10 +63,16 @@ class Plan:
     phases: tuple[PlannedPhase, ...]
     encoder: EncoderConfig
     vocabulary: bytes
+    stage: ClassVar = "pretrain"
 
     @property
     def steps(self) -> int:
         return self.phases[-1].end
+
+    @property
+    def title(self) -> str:
+        """What stands above the curves."""
+        return f"{self.config.preset}, {self.config.objective}, {self.steps:,} steps"
 
     @property
     def hyper(self) -> Hyper:
@@ -138,5 +172,5 @@ def claim(plan: Plan, folder: str) -> None:
     else:
         about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
         files.write_json(path, about)
-    if "pretrain.yaml" not in names:
-        files.write(files.join(folder, "pretrain.yaml"), options.to_yaml(plan.config).encode())
+    if f"{plan.stage}.yaml" not in names:
+        files.write(files.join(folder, f"{plan.stage}.yaml"), options.to_yaml(plan.config).encode())

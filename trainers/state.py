@@ -109,6 +109,11 @@ def make(config: EncoderConfig, objective: str, precision: str, seed: int) -> Tr
     """A model with its initial weights and moments of 0; call it within the strategy's scope."""
     model = make_model(config, objective, precision)
     initialize(model, seed, config.initializer_range)
+    return with_moments(model)
+
+
+def with_moments(model: keras.Model) -> TrainState:
+    """A model with moments of 0 for what is trained of it; call it within the strategy's scope."""
     state = TrainState(model)
     for variable in model.trainable_variables:
         for moments, name in ((state.first, "first"), (state.second, "second")):

@@ -11,8 +11,7 @@ from functools import cached_property
 
 import tensorflow as tf
 
-from model.losses import SUMS, sums
-from model.pretraining import prepare
+from model.losses import SUMS
 from trainers import optimizer
 from trainers.optimizer import OPTIMIZERS, Hyper, Schedule
 from trainers.state import TrainState
@@ -60,14 +59,14 @@ class Stepper:
         return gradients, found
 
     def _part(self, batch: dict, totals: dict, step, stream):
-        """(gradients as dense tensors, the sums as float32 [6]) of one micro-batch."""
+        """(gradients as dense tensors, the sums as float32 [len(SUMS)]) of one micro-batch."""
         model = self.state.model
         seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
-        inputs, targets = prepare(batch, model.objective)
+        inputs, targets = model.prepare(batch)
         variables = [variable.value for variable in model.trainable_variables]
         with tf.GradientTape() as tape:
-            found = sums(model(inputs, seed=seed), targets)
-            loss = found["masked_lm_loss"] / totals["masked_lm"] + found["next_sentence_loss"] / totals["next_sentence"]
+            found = model.sums_of(model(inputs, seed=seed), targets)
+            loss = sum(found[f"{name}_loss"] / totals[name] for name in totals)
         gradients = [tf.convert_to_tensor(value) for value in tape.gradient(loss, variables)]
         return gradients, tf.stack([found[name] for name in SUMS])
 
@@ -103,10 +102,10 @@ class Stepper:
     def _train(self, batch: dict, step):
         """A replica's part of a step; returns its figures, the same on every replica, float32 [len(COLUMNS) - 2]."""
         context = tf.distribute.get_replica_context()
-        _, targets = prepare(batch, self.state.model.objective)
-        weights = tf.stack([tf.reduce_sum(targets["masked_lm_weights"]), tf.reduce_sum(targets["example_weights"])])
-        weights = tf.maximum(_total(weights), 1.0)
-        totals = {"masked_lm": weights[0], "next_sentence": weights[1]}
+        _, targets = self.state.model.prepare(batch)
+        weights = self.state.model.weights_of(targets)
+        divisors = tf.maximum(_total(tf.stack(list(weights.values()))), 1.0)
+        totals = dict(zip(weights, tf.unstack(divisors), strict=True))
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
         gradients, found = self._forward_backward(batch, totals, step, replica)
         norm, rate = self._apply(_total(gradients), step)
@@ -138,8 +137,8 @@ def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Ca
     """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
 
     def forward(batch: dict):
-        inputs, targets = prepare(batch, model.objective)
-        found = sums(model(inputs), targets)
+        inputs, targets = model.prepare(batch)
+        found = model.sums_of(model(inputs), targets)
         return tf.stack([found[name] for name in SUMS])
 
     compiled = tf.function(forward, jit_compile=True) if jit else forward

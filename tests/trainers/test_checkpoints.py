@@ -212,9 +212,9 @@ def test_find(run: Path, older: TrainState) -> None:
     save(run, older, 9, loss=float("nan"))
     assert checkpoints.find(str(run)).step == checkpoints.find(str(run), "latest").step == 20
     best = checkpoints.find(str(run), "best")
-    assert (best.step, best.eval_loss) == (8, 2.5)  # of two as good, the later one
-    assert checkpoints.find(f"{run}/checkpoints/step-00000004").eval_loss == 3.0
-    assert checkpoints.find(f"{run}/checkpoints/step-00000010").eval_loss == float("inf")
+    assert (best.step, best.criterion) == (8, 2.5)  # of two as good, the later one
+    assert checkpoints.find(f"{run}/checkpoints/step-00000004").criterion == 3.0
+    assert checkpoints.find(f"{run}/checkpoints/step-00000010").criterion == float("inf")
 
 
 def test_the_best_is_the_newest_where_none_was_evaluated(whole: Path) -> None:
