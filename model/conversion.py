@@ -242,3 +242,18 @@ def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
 def config_from_tf1(values: dict[str, Any]) -> EncoderConfig:
     """An encoder's configuration from google-research/bert's bert_config.json. Raises ValueError."""
     return _sized(values, _TF1_ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was read of someone else's folder.
+
+    format: "hf" or "tf1". vocabulary: the bytes of vocab.txt. cased: None where the files don't say. notes: to be told.
+    """
+
+    format: str
+    config: EncoderConfig
+    converted: Converted
+    vocabulary: bytes
+    cased: bool | None
+    notes: tuple[str, ...] = ()

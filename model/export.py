@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from model.config import EncoderConfig
 from model.conversion import PARTS
@@ -53,9 +54,14 @@ class Source:
             return ("pooler",)
         return PARTS if self.model.next_sentence is not None else ("masked_lm",)
 
+    @property
+    def has_pooler(self) -> bool:
+        """False for an import that came without one: it has no values then."""
+        return "imported" not in self.about or "pooler" in self.parts
+
     def weights(self) -> dict[str, np.ndarray]:
         """Arrays by path within the model, such as `encoder/layer_0/attention/query/kernel`."""
-        return {weight.path.split("/", 1)[1]: np.asarray(weight) for weight in self.model.weights}
+        return {weight.path.split("/", 1)[1]: ops.convert_to_numpy(weight) for weight in self.model.weights}
 
 
 @dataclass(frozen=True)
@@ -127,10 +133,10 @@ def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.nda
     """
     inputs = {name: features[name] for name in TOKENS}
     encoded = source.model.encoder(*inputs.values())
-    found = {name: encoded[name] for name in ("sequence_output", "pooled_output")}
+    found = {name: encoded[name] for name in ("sequence_output", *(("pooled_output",) if source.has_pooler else ()))}
     if not isinstance(source.model, EncoderModel):
         found |= source.model(inputs)
-    return {name: np.asarray(value, np.float32) for name, value in found.items()}
+    return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 
 def furthest(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], mask_BS: np.ndarray) -> dict[str, float]:

@@ -20,8 +20,9 @@ TOKENS = ("input_ids", "input_mask", "segment_ids")
 
 
 def scatter(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Builds a model and gives it weights under which nothing is 0, 1 or tiny, the same on every backend."""
-    model.build()
+    """Builds a model, if it isn't yet, and gives it weights under which nothing is 0, 1 or tiny, the same on every backend."""
+    if not model.built:
+        model.build()
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         weight.assign(rng.normal(1.0 if weight.path.endswith("gamma") else 0.0, 0.25, weight.shape).astype("float32"))

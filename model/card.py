@@ -1,0 +1,80 @@
+"""The README.md of an exported Hugging Face folder: what the encoder is, what it was trained on, and an example that runs."""
+
+from typing import Any
+
+from model.config import EncoderConfig
+from model.export import Source
+
+_LOADING = {
+    "BertForPreTraining": ("AutoModelForPreTraining", "prediction_logits"),
+    "BertForMaskedLM": ("AutoModelForMaskedLM", "logits"),
+    "BertLMHeadModel": ("AutoModelForCausalLM", "logits"),
+    "BertModel": ("AutoModel", "last_hidden_state"),
+    "BertForSequenceClassification": ("AutoModelForSequenceClassification", "logits"),
+    "BertForTokenClassification": ("AutoModelForTokenClassification", "logits"),
+    "BertForQuestionAnswering": ("AutoModelForQuestionAnswering", "start_logits"),
+}
+_EXAMPLE = """\
+import torch
+from transformers import {loader}, AutoTokenizer
+
+folder = "."  # where this file lies
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = {loader}.from_pretrained(folder)
+batch = tokenizer(["A sentence.", "Another one."], padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    print(model(**batch).{output}.shape)
+"""
+
+
+def _rows(source: Source) -> list[tuple[str, Any]]:
+    config: EncoderConfig = source.config
+    casing = "cased" if source.cased else "uncased: lower case, accents stripped"
+    weights = sum(value.size for value in source.weights().values())
+    return [
+        ("layers", config.num_hidden_layers),
+        ("hidden size", config.hidden_size),
+        ("attention heads", config.num_attention_heads),
+        ("inner size", config.intermediate_size),
+        ("longest sequence", config.max_position_embeddings),
+        ("attention", config.attention),
+        ("activation", config.hidden_act),
+        ("weights", f"{weights:,}"),
+        ("vocabulary", f"{config.vocab_size:,} WordPieces, {casing}"),
+    ]
+
+
+def _training(about: dict[str, Any]) -> list[str]:
+    """What checkpoint.json says of the training."""
+    lines, imported = [], about.get("imported")
+    if imported:
+        lines.append(f"Weights imported from a folder of the format {imported['format']} ({imported['from']}).")
+    if task := about.get("task"):
+        answers = f", labels {', '.join(task['labels'])}" if task.get("labels") else ""
+        lines.append(f"Fine-tuned for the task {task['kind']}{answers}; texts were cut to {task['max_seq_length']} tokens.")
+    elif objective := about.get("objective"):
+        lines.append(f"Pretraining objective: {objective}.")
+    if about.get("step"):
+        lines.append(f"Steps: {about['step']:,}.")
+    if digest := (about.get("vocabulary") or {}).get("sha256"):
+        lines.append(f"SHA-256 of the vocabulary it was trained with: {digest}.")
+    for dataset in about.get("datasets") or ():
+        lines.append(f"Dataset: {dataset}.")
+    figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
+    lines += [f"On the eval split: {name} {value:.4f}." for name, value in figures.items()]
+    return lines or ["Nothing is recorded of its training."]
+
+
+def card(source: Source, architecture: str) -> str:
+    """The text of README.md, with the front matter that model pages read."""
+    loader, output = _LOADING[architecture]
+    lines = [
+        "---", "library_name: transformers", "tags:", "- bert", "- clozemill", "---", "",
+        f"# {architecture}", "",
+        "A BERT encoder, exported by clozemill.", "",
+        "| | |", "|---|---|",
+        *(f"| {name} | {value} |" for name, value in _rows(source)), "",
+        "## Training", "", *(f"- {line}" for line in _training(source.about)), "",
+        "## Usage", "", "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""Hugging Face folders: written so that `transformers` loads them, and read whoever wrote them, from safetensors alone.
+
+    config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
+
+Pickled weights (pytorch_model.bin) are never opened.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from model import conversion, hf_tokenizer
+from model.card import card
+from model.conversion import Imported
+from model.export import Source, assemble
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TASKS = {  # kind of a task: (transformers' class, its head's name)
+    "classify": ("BertForSequenceClassification", "classifier"),
+    "regress": ("BertForSequenceClassification", "classifier"),
+    "tags": ("BertForTokenClassification", "classifier"),
+    "spans": ("BertForQuestionAnswering", "qa_outputs"),
+}
+
+
+def architecture(source: Source) -> str:
+    """transformers' class for a source. Raises ValueError where it has none."""
+    task, causal = source.task, source.config.attention == "causal"
+    if task is None:
+        if "masked_lm" not in source.parts:
+            return "BertModel"
+        if "next_sentence" in source.parts:
+            return "BertForPreTraining"
+        return "BertLMHeadModel" if causal else "BertForMaskedLM"
+    if task.head != "linear":
+        raise ValueError(f"transformers has no class for the head {task.head}: export to keras or savedmodel")
+    if task.layers != (-1,):
+        layers = ",".join(map(str, task.layers))
+        raise ValueError(f"transformers has no class for a head on the layers {layers}: export to keras or savedmodel")
+    return TASKS[task.kind][0]
+
+
+def _configuration(source: Source) -> dict[str, Any]:
+    """config.json"""
+    task, more = source.task, {}
+    if task is not None and task.kind != "spans":
+        names = task.labels or ("LABEL_0",)
+        more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+        if task.kind != "tags":
+            more["problem_type"] = "regression" if task.kind == "regress" else "single_label_classification"
+    ids = {token: index for index, token in enumerate(source.vocabulary)}
+    return {
+        "architectures": [architecture(source)],
+        **conversion.config_to_hf(source.config),
+        "pad_token_id": ids["[PAD]"],
+        "torch_dtype": "float32",
+        **more,
+    }
+
+
+def write(source: Source, folder: str) -> None:
+    """Writes a source as a Hugging Face folder. Raises ValueError for a head that transformers has no class for."""
+    there, settings = Path(folder), _configuration(source)
+    head = None
+    if source.task is not None:
+        head = (TASKS[source.task.kind][1], source.config.hidden_size, source.task.outputs)
+    tensors = conversion.to_hf(source.weights(), conversion.table(source.config, source.parts, head))
+    save_file(tensors, there / WEIGHTS, metadata={"format": "pt"})
+    (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    hf_tokenizer.write(source, there)
+    (there / "README.md").write_text(card(source, settings["architectures"][0]), "utf-8")
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file. Raises ValueError when it is none."""
+    import ml_dtypes  # noqa: F401  (numpy learns of bfloat16)
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    except (SafetensorError, OSError, TypeError) as error:
+        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no mapping: copy it again")
+    return found
+
+
+def _all_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Those of model.safetensors, or of the files that its index names."""
+    if (folder / WEIGHTS).exists():
+        return _tensors(folder / WEIGHTS)
+    if (folder / INDEX).exists():
+        names = _json(folder / INDEX).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"{INDEX} has no weight_map: copy it again")
+        found: dict[str, np.ndarray] = {}
+        for name in sorted(set(names.values())):
+            if Path(name).name != name:
+                raise ValueError(f"{INDEX} names {name}, which is no file of the folder")
+            found |= _tensors(folder / name)
+        return found
+    if (folder / "pytorch_model.bin").exists():
+        raise ValueError(f"its weights are pickled, which clozemill never opens: save them as {WEIGHTS} first")
+    raise ValueError(f"{WEIGHTS} is missing: give a folder with {CONFIG}, {WEIGHTS} and vocab.txt")
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder looks like Hugging Face's."""
+    return (folder / CONFIG).exists()
+
+
+def read(folder: Path) -> Imported:
+    """Reads a Hugging Face BERT folder. Raises ValueError, naming the file or tensor, for what isn't one."""
+    settings = _json(folder / CONFIG)
+    try:
+        config = conversion.config_from_hf(settings)
+    except ValueError as error:
+        raise ValueError(f"{CONFIG}: {error}") from None
+    vocabulary, cased, notes = hf_tokenizer.read(folder)
+    tensors = _all_tensors(folder)
+    if settings.get("tie_word_embeddings") is False and "cls.predictions.transform.dense.weight" in tensors:
+        raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and BERT's is")
+    return Imported("hf", config, conversion.from_hf(tensors, config), vocabulary, cased, notes)
+
+
+def checked_with() -> str:
+    """What `outputs` computes with."""
+    if _with_transformers():
+        return "transformers"
+    return "clozemill's own reader, since transformers and torch aren't installed (pip install 'clozemill[hf]')"
+
+
+def _with_transformers() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("transformers", "torch"))
+
+
+def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the folder answers, by transformers, or, where that isn't installed, by our own model with the folder's weights.
+
+    Raises ValueError when tokenizer.json gives other ids than the features.
+    """
+    _check_tokenizer(Path(folder), texts, features)
+    if _with_transformers():
+        from model import hf_outputs
+
+        return hf_outputs.outputs(folder, features)
+    return _own_outputs(Path(folder), features)
+
+
+def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder alone, from the files."""
+    import keras
+
+    from model.pretraining import EncoderModel
+
+    found = read(folder)
+    model = EncoderModel(found.config)
+    model.build()
+    for weight in model.weights:
+        name = weight.path.split("/", 1)[1]
+        if name in found.converted.weights:
+            weight.assign(found.converted.weights[name])
+    encoded = model({name: features[name] for name in ("input_ids", "input_mask", "segment_ids")})
+    names = ("sequence_output", *(("pooled_output",) if "pooler" in found.converted.parts else ()))
+    return {name: keras.ops.convert_to_numpy(encoded[name]) for name in names}
+
+
+def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / hf_tokenizer.TOKENIZER))
+    firsts, seconds = (
+        [tokenizer.encode(text, add_special_tokens=False).ids for text in side] for side in zip(*texts, strict=True)
+    )
+    special = tuple(tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]"))
+    found = assemble(firsts, seconds, special, features["input_ids"].shape[1])
+    for row, (text, _) in enumerate(texts):
+        if not all(np.array_equal(found[name][row], features[name][row]) for name in found):
+            raise ValueError(f"{hf_tokenizer.TOKENIZER} gives other ids for the text {text[:60]!r}")

@@ -1,0 +1,70 @@
+"""What `transformers` computes with an exported folder; the one module that needs it and torch."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+
+def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Loads a folder with the class that its config.json names; returns its answers under our names, float32.
+
+    Raises ValueError when a weight is missing from the file or has no place in the class.
+    """
+    name = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architectures"][0]
+    bare = {"add_pooling_layer": False} if name == "BertModel" and not _has_pooler(folder) else {}
+    with _quiet():
+        model, told = getattr(transformers, name).from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32, local_files_only=True, **bare
+        )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if told[what]:
+            raise ValueError(f"transformers finds {what.replace('_', ' ')} in it: {', '.join(map(str, sorted(told[what])))}")
+    return _answers(model.eval(), features)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither progress bars nor warnings: what is amiss is in the loading information."""
+    logging = transformers.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _has_pooler(folder: str) -> bool:
+    from safetensors import safe_open
+
+    with safe_open(Path(folder) / "model.safetensors", framework="np") as file:
+        return any(".pooler." in name for name in file.keys())  # noqa: SIM118  (it is no dict)
+
+
+def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    ids, mask, kinds = (torch.from_numpy(features[name]).long() for name in ("input_ids", "input_mask", "segment_ids"))
+    bert = getattr(model, "bert", model)
+    pooled: list[torch.Tensor] = []
+    if bert.pooler is not None:
+        bert.pooler.register_forward_hook(lambda _module, _inputs, found: pooled.append(found))
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask, token_type_ids=kinds, output_hidden_states=True)
+    answers = {"sequence_output": found.hidden_states[-1]}
+    if pooled:
+        answers["pooled_output"] = pooled[0]
+    if "start_logits" in found:
+        answers["logits"] = torch.stack([found.start_logits, found.end_logits], dim=-1)
+    elif "prediction_logits" in found:
+        answers |= {"masked_lm_logits": found.prediction_logits, "next_sentence_logits": found.seq_relationship_logits}
+    elif "logits" in found:
+        masked = type(model).__name__ in ("BertForMaskedLM", "BertLMHeadModel")
+        answers["masked_lm_logits" if masked else "logits"] = found.logits
+    return {name: value.numpy() for name, value in answers.items()}

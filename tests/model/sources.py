@@ -1,0 +1,96 @@
+"""Sources of exports with random weights, one per kind of model, and texts to try them on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from model.config import EncoderConfig
+from model.export import Source, assemble
+from model.tasks import Task
+from pipelines.wordpiece import Vocabulary, WordPiece
+from tests.model.small import scatter
+from trainers import state
+
+WORDS = [
+    *(
+        "the",
+        "a",
+        "of",
+        "is",
+        "and",
+        "in",
+        "was",
+        "river",
+        "mill",
+        "corpus",
+        "un",
+        "believ",
+        "don",
+        "'",
+        "t",
+        ".",
+        ",",
+        "!",
+        "?",
+    ),
+    *("straße", "ñandu", "naïve", "москва", "привет", "οδος", "東", "京", "。", "का", "😀", "-"),
+]
+LETTERS = [chr(code) for code in (*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1), *range(0x430, 0x450))]
+GREEK = list("αβγδεζηθικλμνξοπρσςτυφχψωάέή")
+CAPITALS = [letter.upper() for letter in LETTERS + GREEK]
+CONTINUATIONS = [f"##{piece}" for piece in (*LETTERS, *GREEK, "ing", "able", "s", "ен", "ΑΣ")]
+SPECIAL = ["[unused0]", "[UNK]", "[PAD]", "[CLS]", "[MASK]", "[SEP]"]  # not where most vocabularies have them
+TOKENS = tuple(dict.fromkeys([*SPECIAL, *WORDS, *LETTERS, *GREEK, *CAPITALS, *CONTINUATIONS]))
+TEXTS = [
+    ("The river was in the mill, and singing!", ""),
+    ("Straße, NAÏVE: Ñandú isn't unbelievable?", "Москва и ПРИВЕТ."),
+    ("ΟΔΟΣ ΣΟΦΟΣ, ΑΣ είναι - Ὀδυσσεύς", "東京は。 का है"),
+    ("x" * 150 + " " + "y" * 201 + " a", "😀 of 👩‍👩‍👧 \u00ad soft\u200bspace"),
+    ("", ""),
+    (" ".join(["the mill of a corpus"] * 20), " ".join(["in was is"] * 9)),
+]
+LENGTH = 48
+SMALL = EncoderConfig(
+    vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+    max_position_embeddings=LENGTH,
+)  # fmt: skip
+INDEXES = {
+    "mlm+nsp": {"objective": "mlm+nsp"},
+    "mlm": {"objective": "mlm"},
+    "causal": {"objective": "causal"},
+    "encoder": {"objective": ""},
+    "bare": {"objective": "", "imported": {"from": "x", "format": "hf", "heads": []}},
+    "classify": {"task": Task("classify", ("no", "yes", "maybe")).to_dict()},
+    "regress": {"task": Task("regress").to_dict()},
+    "tags": {"task": Task("tags", ("O", "B-PER", "I-PER")).to_dict()},
+    "spans": {"task": Task("spans").to_dict()},
+}
+OUTPUTS = {  # what each answers, beside sequence_output
+    "mlm+nsp": {"pooled_output", "masked_lm_logits", "next_sentence_logits"},
+    "mlm": {"pooled_output", "masked_lm_logits"},
+    "causal": {"pooled_output", "masked_lm_logits"},
+    "encoder": {"pooled_output"},
+    "bare": set(),
+    **{name: {"pooled_output", "logits"} for name in ("classify", "regress", "tags", "spans")},
+}
+
+
+def source(name: str = "mlm+nsp", index: dict | None = None, cased: bool = False, **sizes) -> Source:
+    """A source with random weights under which nothing is 0, 1 or tiny."""
+    attention = {"attention": "causal"} if name == "causal" else {}
+    index = (INDEXES[name] if index is None else index) | {"encoder": SMALL.to_dict() | attention | sizes, "step": 7}
+    return Source(scatter(state.model_for(index)), TOKENS, cased, LENGTH, index)
+
+
+def features(cased: bool = False, texts: list[tuple[str, str]] = TEXTS) -> dict[str, np.ndarray]:
+    """The texts as our own tokenizer has them."""
+    pieces, ids = WordPiece(Vocabulary.from_tokens(list(TOKENS)), cased), TOKENS.index
+    firsts, seconds = ([pieces.encode([text]).ids for text in side] for side in zip(*texts, strict=True))
+    return assemble(firsts, seconds, (ids("[PAD]"), ids("[CLS]"), ids("[SEP]")), LENGTH)
+
+
+def written(module, name: str, folder: Path, **options) -> Path:
+    """A format's folder of a source."""
+    folder.mkdir()
+    module.write(source(name, **options), str(folder))
+    return folder
