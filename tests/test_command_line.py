@@ -37,6 +37,8 @@ FLAGS = {
     "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
     "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
     "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
+    "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
+    "import": f"{COMMON} --cased --no-cased --output SOURCE",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
     "demo": f"{COMMON} --output --progress --no-progress --seed --vocab-size",
@@ -105,6 +107,8 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
         "prepare": ["input", "vocab", "output"],
         "pretrain": ["data", "output"],
         "evaluate": ["run", "data"],
+        "export": ["run", "output"],
+        "import": ["source", "output"],
         "preflight": ["topology"],
         "demo": ["output"],
     }
@@ -172,6 +176,13 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["pretrain", "--output", "a"], "--data is missing: give a dataset that clozemill prepare wrote"),
         (["pretrain", "--data", "a", "--output", "b", "--warmup", "3"], "unknown option --warmup"),
         (["evaluate"], "RUN is missing"),
+        (["export"], "RUN is missing"),
+        (["export", "no/such/run"], "--output is missing"),
+        (["export", "a", "--output", "b", "--formats", "hf,kears"], "--formats names 'kears', which is none: give some of "),
+        (["export", "a", "--output", "b", "--formats", ","], "--formats names none: give some of savedmodel,hf,keras"),
+        (["export", "a", "--output", "b", "--max-seq-length", "5"], "--max-seq-length is 5: give a value between 8 and 65536"),
+        (["import"], "SOURCE is missing"),
+        (["import", "no/such/folder", "--output", "b"], "no/such/folder is no folder: give one of Hugging Face's"),
         (["evaluate", "no/such/run"], "--data is missing"),
         (["prepare", "--max-seq-length", "x"], "--max-seq-length is 'x': give a whole number"),
         (["prepare", "--config", "no/such.yaml"], "no/such.yaml can't be read (No such file or directory): give a YAML file"),

@@ -53,7 +53,7 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
     assert names.isdisjoint({"keras", "tensorflow", "tf_keras", "jax", "torch"})
 
 
-@pytest.mark.parametrize("module", ["model.config", "trainers.config", "trainers.recipes"])
+@pytest.mark.parametrize("module", ["model.config", "trainers.config", "trainers.config_export", "trainers.recipes"])
 def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
     assert loaded(f"import {module}").isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
 
@@ -76,6 +76,8 @@ def test_model_and_trainers_load_no_beam(package: str) -> None:
         ["vocab", "--help"],
         ["pretrain", "--help"],
         ["evaluate", "--help"],
+        ["export", "--help"],
+        ["import", "--help"],
         ["preflight", "--help"],
         ["nonsense"],
         ["verify", "--limt"],

@@ -1,0 +1,325 @@
+"""Hugging Face folders: bit for bit there and back, read by KerasHub and transformers, our tokenizer's ids, mistakes named."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from model import hf, hf_tokenizer
+from model.export import TOLERANCE, answers, furthest
+from model.tasks import Task
+from pipelines.wordpiece import Vocabulary, WordPiece
+from tests.model import sources
+
+FILES = {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "README.md"}
+CLASSES = {
+    "mlm+nsp": "BertForPreTraining", "mlm": "BertForMaskedLM", "causal": "BertLMHeadModel", "encoder": "BertModel",
+    "bare": "BertModel", "classify": "BertForSequenceClassification", "regress": "BertForSequenceClassification",
+    "tags": "BertForTokenClassification", "spans": "BertForQuestionAnswering",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder per kind of model; read them only."""
+    base = tmp_path_factory.mktemp("hf")
+    return {name: sources.written(hf, name, base / name) for name in CLASSES}
+
+
+def settings(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_files_and_class(name: str, folders: dict[str, Path]) -> None:
+    assert {path.name for path in folders[name].iterdir()} == FILES
+    told = settings(folders[name])
+    assert told["architectures"] == [CLASSES[name]] and told["model_type"] == "bert" and told["pad_token_id"] == 2
+    assert told.get("is_decoder", False) == (name == "causal")
+
+
+def test_labels(folders: dict[str, Path]) -> None:
+    told = {name: settings(folders[name]) for name in ("classify", "regress", "tags", "spans")}
+    assert told["classify"]["id2label"] == {"0": "no", "1": "yes", "2": "maybe"}
+    assert told["classify"]["label2id"] == {"no": 0, "yes": 1, "maybe": 2}
+    assert told["tags"]["id2label"] == {"0": "O", "1": "B-PER", "2": "I-PER"} and "problem_type" not in told["tags"]
+    assert len(told["regress"]["id2label"]) == 1 and told["regress"]["problem_type"] == "regression"
+    assert "id2label" not in told["spans"] and told["classify"]["problem_type"] == "single_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (Task("tags", ("O", "B"), head="bilstm"), "transformers has no class for the head bilstm"),
+        (Task("classify", ("a", "b"), layers=(-1, -2)), "transformers has no class for a head on the layers -1,-2"),
+        (Task("spans", layers=(-2,)), "transformers has no class for a head on the layers -2"),
+    ],
+)
+def test_heads_that_have_no_class(task: Task, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        hf.write(sources.source(index={"task": task.to_dict()}), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "causal", "encoder", "bare"])
+def test_there_and_back_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
+    source, found = sources.source(name), hf.read(folders[name])
+    mine = source.weights()
+    assert found.config == source.config and found.cased is False and found.notes == ()
+    assert found.vocabulary == "".join(f"{token}\n" for token in sources.TOKENS).encode()
+    assert all(np.array_equal(value, mine[path]) for path, value in found.converted.weights.items())
+    assert found.converted.parts == source.parts
+    left = {path.split("/")[0] if "pooler" not in path else "pooler" for path in mine.keys() - found.converted.weights.keys()}
+    assert left == ({"pooler"} if name in ("mlm", "causal", "bare") else set())
+
+
+def test_the_decoder_is_tied_and_not_written_twice(folders: dict[str, Path]) -> None:
+    assert not [name for name in load_file(folders["mlm"] / "model.safetensors") if "decoder" in name]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Tokenizer]:
+    found = {}
+    for cased in (False, True):
+        folder = sources.written(hf, "encoder", tmp_path_factory.mktemp("cased") / str(cased), cased=cased)
+        found[cased] = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return found
+
+
+UNICODE = [
+    "The mill is unbelievable, isn't it?", "Straße, naïve ÑANDÚ; İstanbul ÀÉÎÕÜ Ångström", "МОСКВА и Привет, ЁЖ",
+    "Ο ΟΔΟΣ, ΣΟΦΟΣ! ΑΣ ΣΑΣ; Σ", "ΆΣ ΟΔΟΣ.ΟΔΟΣ Α'Σ Α''Σ'Α ΑΣʰ ΑΣΣ", "東京の川。北京，漢字 of 𠀀", "हिन्दी का पाठ",
+    "مرحبا بالعالم", "שלום", "한국어 텍스트", "😀😀 of 👩‍👩‍👧",
+    "soft\u00adhyphen zero\u200bwidth no\u00a0break \u3000wide\ttab",
+    "x" * 100 + " " + "y" * 101, "z" * 200 + " a", "w" * 201 + " a", "e\u0301 decomposed o\u0308",
+    "a'b-c_d/e@f#g$h%i^j&k*l", "“quotes” — dashes… «guillemets»", "\ufffd \x00 \x07 bell", "1.234,56 € ½ ² ①", "", "   ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cased", [False, True])
+def test_tokenizer_json_gives_our_ids(cased: bool, tokenizers: dict[bool, Tokenizer]) -> None:
+    pieces = WordPiece(Vocabulary.from_tokens(list(sources.TOKENS)), cased)
+    for text in UNICODE + [text for pair in sources.TEXTS for text in pair]:
+        assert tokenizers[cased].encode(text, add_special_tokens=False).ids == pieces.encode([text]).ids.tolist(), text
+    assert sum(pieces.encode([text]).ids.size for text in UNICODE) > 500
+
+
+def test_tokenizer_json_packs_as_bert(tokenizers: dict[bool, Tokenizer]) -> None:
+    found = tokenizers[False].encode("The mill", "a river [MASK].")
+    assert found.tokens == ["[CLS]", "the", "mill", "[SEP]", "a", "river", "[MASK]", ".", "[SEP]"]
+    assert found.type_ids == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert tokenizers[False].decode(found.ids) == "the mill a river."
+
+
+def test_a_tokenizer_that_differs_shows(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["mlm"], tmp_path / "mlm")
+    hf_tokenizer.build(sources.TOKENS, True).save(str(tmp_path / "mlm/tokenizer.json"))
+    with pytest.raises(ValueError, match=r"tokenizer.json gives other ids for the text 'The river was"):
+        hf.outputs(str(tmp_path / "mlm"), sources.TEXTS, sources.features())
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_our_own_reader_answers_as_the_source(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "_with_transformers", lambda: False)
+    features = sources.features()
+    found, expected = hf.outputs(str(folders[name]), sources.TEXTS, features), answers(sources.source(name), features)
+    trained = name not in ("bare", "mlm", "causal", "tags", "spans")
+    assert found.keys() == {"sequence_output", *(["pooled_output"] if trained else [])}
+    assert max(furthest(expected, found, features["input_mask"]).values()) == 0
+    assert hf.checked_with().startswith("clozemill's own reader, since transformers and torch aren't installed")
+
+
+def test_keras_hub_answers_the_same(folders: dict[str, Path]) -> None:
+    """It reads the same folder with code of its own (its gelu is the tanh form, and its LayerNorm's epsilon 1e-12)."""
+    import keras_hub
+
+    features = sources.features()
+    backbone = keras_hub.models.BertBackbone.from_preset(str(folders["mlm+nsp"]))
+    given = {"token_ids": "input_ids", "padding_mask": "input_mask", "segment_ids": "segment_ids"}
+    theirs = backbone.predict({name: features[ours] for name, ours in given.items()}, verbose=0)
+    expected = answers(sources.source(), features)
+    found = {name: np.asarray(theirs[name]) for name in ("sequence_output", "pooled_output")}
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("act", ["gelu_tanh", "gelu_erf", "relu"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_transformers_answers_the_same(name: str, act: str, tmp_path: Path) -> None:
+    """No key missing or unexpected: hf_outputs refuses those."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    features, source = sources.features(), sources.source(name, hidden_act=act)
+    folder = sources.written(hf, name, tmp_path / "hf", hidden_act=act)
+    assert hf.checked_with() == "transformers"
+    found, expected = hf.outputs(str(folder), sources.TEXTS, features), answers(source, features)
+    assert found.keys() == {"sequence_output", *sources.OUTPUTS[name]} - (
+        {"pooled_output"} if name in ("mlm", "causal", "tags", "spans") else set()
+    )
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+def test_transformers_finds_a_key_that_lacks(folders: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    for name, change, sentence in (
+        (
+            "mlm+nsp",
+            lambda tensors: tensors.pop("cls.seq_relationship.bias"),
+            "finds missing keys in it: cls.seq_relationship.bias",
+        ),
+        ("mlm", lambda tensors: tensors.update(more=np.ones(2, np.float32)), "finds unexpected keys in it: more"),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(folders[name], folder)
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=sentence):
+            hf.outputs(str(folder), sources.TEXTS, sources.features())
+
+
+def test_transformers_tokenizer_gives_our_ids(folders: dict[str, Path]) -> None:
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folders["mlm"]))
+    pieces = WordPiece(Vocabulary.from_tokens(list(sources.TOKENS)))
+    for text in UNICODE:
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == pieces.encode([text]).ids.tolist(), text
+    batch = tokenizer(["The mill."], ["a river"], padding="max_length", max_length=12)
+    special = [sources.TOKENS.index(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]")]
+    assert set(batch) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id] == special
+    assert batch["token_type_ids"][0] == [0] * 5 + [1] * 3 + [0] * 4 and batch["attention_mask"][0] == [1] * 8 + [0] * 4
+
+
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "tags", "spans"])
+def test_the_card_s_example_runs(name: str, folders: dict[str, Path]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    code = (folders[name] / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folders[name], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("torch.Size([2, "), done.stderr
+
+
+def test_the_card_tells_sizes_and_training(folders: dict[str, Path]) -> None:
+    text = (folders["classify"] / "README.md").read_text("utf-8")
+    assert f"| vocabulary | {len(sources.TOKENS)} WordPieces, uncased: lower case, accents stripped |" in text
+    assert "Fine-tuned for the task classify, labels no, yes, maybe" in text and "| layers | 2 |" in text
+    pretrained = (folders["mlm+nsp"] / "README.md").read_text("utf-8")
+    assert "Pretraining objective: mlm+nsp." in pretrained and "Steps: 7." in pretrained
+
+
+# Folders that others wrote.
+
+
+@pytest.fixture
+def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(folders["mlm+nsp"], tmp_path / "copy"))
+
+
+def bfloat16_file(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Writes tensors cut to their upper halves, as the format is laid out; returns what they are then."""
+    header, blobs, offset, cut = {}, [], 0, {}
+    for name, value in tensors.items():
+        halves = (value.astype("<f4").view("<u4") >> 16).astype("<u2")
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [offset, offset + halves.nbytes]}
+        offset += halves.nbytes
+        blobs.append(halves.tobytes())
+        cut[name] = (halves.astype("<u4") << 16).view("<f4")
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+    return cut
+
+
+def test_bfloat16(folder: Path) -> None:
+    cut = bfloat16_file(folder / "model.safetensors", load_file(folder / "model.safetensors"))
+    found = hf.read(folder).converted.weights
+    assert np.array_equal(found["encoder/layer_1/output/kernel"], cut["bert.encoder.layer.1.output.dense.weight"].T)
+    assert {value.dtype for value in found.values()} == {np.dtype("float32")}
+
+
+def test_several_files(folder: Path) -> None:
+    tensors, expected = load_file(folder / "model.safetensors"), hf.read(folder).converted.weights
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(tensors), {}
+    for number, part in enumerate((names[:20], names[20:]), 1):
+        save_file({name: tensors[name] for name in part}, folder / f"model-{number:05d}-of-00002.safetensors")
+        index |= dict.fromkeys(part, f"model-{number:05d}-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    found = hf.read(folder).converted.weights
+    assert found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model-00002-of-00002\.safetensors can't be read"):
+        hf.read(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
+    with pytest.raises(ValueError, match=r"names \.\./x.safetensors, which is no file of the folder"):
+        hf.read(folder)
+
+
+def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
+    expected = (folder / "vocab.txt").read_bytes()
+    (folder / "vocab.txt").unlink()
+    assert hf.read(folder).vocabulary == expected
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"vocab\.txt is missing"):
+        hf.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "normalizer", "cased", "notes"),
+    [
+        ({"do_lower_case": False}, None, True, 0),
+        ({"do_lower_case": True}, None, False, 0),
+        ({}, {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}, False, 0),
+        ({}, {"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "lowercase": False}]}, True, 0),
+        ({}, None, None, 0),
+        ({"do_lower_case": True, "strip_accents": False}, None, False, 1),
+        ({"do_lower_case": True, "strip_accents": None}, None, False, 0),
+        ({"do_lower_case": False, "tokenize_chinese_chars": False}, None, True, 1),
+    ],
+)
+def test_casing(told: dict, normalizer: dict | None, cased: bool | None, notes: int, folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    (folder / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+    found = hf.read(folder)
+    assert found.cased is cased and len(found.notes) == notes
+
+
+def test_mistakes_are_named(folder: Path) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    good, tensors = settings(folder), load_file(weights)
+
+    def refused(sentence: str) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            hf.read(folder)
+
+    for changes, sentence in (
+        ({"model_type": "roberta"}, "^config.json: its model_type is 'roberta'"),
+        ({"vocab_size": 999}, r"word_embeddings.weight has the shape \[\d+, 16\], and its configuration asks for \[999, 16\]"),
+        ({"num_hidden_layers": 3}, r"the tensor bert.encoder.layer.2.attention.self.query.weight is missing"),
+        ({"num_hidden_layers": 1}, r"the tensor bert.encoder.layer.1.\S+ \(and 15 more\) has no place"),
+        ({"tie_word_embeddings": False}, "its decoder is not tied to the word embeddings"),
+    ):
+        config.write_text(json.dumps(good | changes))
+        refused(sentence)
+    config.write_text("{")
+    refused("config.json can't be read")
+    config.write_text("[]")
+    refused("config.json is no mapping")
+    config.write_text(json.dumps(good))
+    save_file(tensors | {"bert.pooler.dense.bias": np.ones(3, np.float32)}, weights)
+    refused(r"bert.pooler.dense.bias has the shape \[3\], and its configuration asks for \[16\]")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused("model.safetensors can't be read")
+    weights.unlink()
+    refused("model.safetensors is missing: give a folder with config.json, model.safetensors and vocab.txt")
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    refused("its weights are pickled, which clozemill never opens")

@@ -1,0 +1,137 @@
+"""`clozemill export`: a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, each compared with it.
+
+clozemill export RUN --output OUT --formats savedmodel,hf,keras
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from model.export import FORMATS, TOLERANCE, Source, answers, assemble, furthest
+from pipelines.options import require
+from pipelines.schema import VOCAB, UserError
+from pipelines.wordpiece import Vocabulary, WordPiece
+from trainers import checkpoints, files, state
+from trainers.checkpoints import Saved
+from trainers.config_export import ExportConfig
+
+EXIT_DIFFERS = 1
+
+TEXTS = [  # in Unicode's form NFC, as the tokenizer of training sees all text; each with a second one or ""
+    ("The mill stands by the river, and its wheel turns day and night.", ""),
+    ("Who built the bridge?", "It was built in 1887 by two brothers from a village nearby."),
+    ("She didn't say \"no\"; she said: 'not yet' -- and left at 7:45 p.m. (or so).", ""),
+    ("Der Müller mahlt das Korn, und die Straße führt über den Fluß.", "Ça coûte 12,50 € à l'entrée, n'est-ce pas ?"),
+    ("Мельница стоит у реки, а за ней начинается лес.", ""),
+    ("Ο ΜΥΛΟΣ ΕΙΝΑΙ ΠΑΛΙΟΣ, και ο ποταμός είναι βαθύς.", "İstanbul'da bir değirmen var."),
+    ("水车在河边转动。", "川のそばに古い水車小屋があります。"),
+    ("강가에 오래된 방앗간이 있다.", "नदी के किनारे एक पुरानी चक्की है।"),
+    ("تدور الطاحونة كل يوم.", "הטחנה עומדת ליד הנהר."),
+    ("Fun 😀 with 👩\u200d🌾 and supercalifragilisticexpialidocious words, e-mail@example.org, x_1 = 3.14e-2.", ""),
+    ("The water rises in spring and falls in summer. " * 60, ""),
+    ("A long question about grain, flour and bread? " * 30, "And an answer that is just as long as that. " * 30),
+    ("", ""),
+    ("a", ""),
+]
+
+
+def read(one: Saved, max_seq_length: int = 0) -> Source:
+    """A checkpoint as the source of exports. Raises UserError when it can't be one.
+
+    max_seq_length: 0 for a fine-tuned model's own, else 128 or, where that is less, as long as the model takes.
+    """
+    weights = checkpoints.weights(one)
+    try:
+        model = state.model_for(one.index)
+        heads, pooler = (one.index.get("imported") or {}).get("heads", ("pooler",)), "encoder/pooler/"
+        state.assign(model, weights, () if "pooler" in heads else (pooler,))
+        cased = bool(one.index["vocabulary"]["cased"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
+    path, sizes = files.join(one.folder, VOCAB), model.config
+    vocabulary = Vocabulary.from_bytes(files.read(path, "give another checkpoint"), path)
+    if len(vocabulary) != sizes.vocab_size:
+        raise UserError(f"{path} has {len(vocabulary):,} tokens, and the model {sizes.vocab_size:,}: restore it")
+    own = model.task.max_seq_length if "task" in one.index else min(128, sizes.max_position_embeddings)
+    length = max_seq_length or own
+    if length > sizes.max_position_embeddings:
+        raise UserError(
+            f"--max-seq-length is {length}, and {one.folder} takes {sizes.max_position_embeddings} tokens: give at most that"
+        )
+    return Source(model, vocabulary.tokens, cased, length, one.index)
+
+
+def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Texts as the tokenizer of training has them: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
+    vocabulary = Vocabulary.from_tokens(list(source.vocabulary))
+    tokenizer = WordPiece(vocabulary, source.cased)
+    firsts, seconds = ([tokenizer.encode([text]).ids for text in side] for side in zip(*texts, strict=True))
+    return assemble(firsts, seconds, (vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id), source.max_seq_length)
+
+
+def _places(output: str, formats: tuple[str, ...]) -> dict[str, tuple[Path, Path]]:
+    """(temporary, final) folder of each format. Raises UserError where one is there already."""
+    if "://" in output:
+        raise UserError(f"--output {output} is no local folder: export into one, then copy it")
+    places = {name: (Path(output) / f".{name}.tmp", Path(output) / name) for name in formats}
+    for _, final in places.values():
+        if final.exists():
+            raise UserError(f"{final} is there already: remove it, or give another --output")
+    return places
+
+
+def _write(source: Source, name: str, folder: Path) -> None:
+    """Writes a format. Raises UserError for what it can't hold, and for a disk that doesn't take it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        FORMATS[name].write(source, str(folder))
+    except ValueError as error:
+        raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror or error}): mend that and run it again") from None
+
+
+def _differences(source: Source, places: dict[str, tuple[Path, Path]]) -> dict[str, dict[str, float]]:
+    """By format, how far each of its outputs is from the source's."""
+    given = features(source, TEXTS)
+    expected, found = answers(source, given), {}
+    for name, (temporary, _) in places.items():
+        found[name] = furthest(expected, FORMATS[name].outputs(str(temporary), TEXTS, given), given["input_mask"])
+    return found
+
+
+def _tell(source: Source, one: Saved, found: dict[str, dict[str, float]]) -> None:
+    longest = source.max_seq_length
+    print(f"{one.folder}, step {one.step:,}: {len(TEXTS)} texts of up to {longest} tokens, largest differences in float32")
+    print(f"{'format':<12}{'output':<24}{'difference':>12}")
+    for name, rows in found.items():
+        for output, difference in rows.items():
+            print(f"{name:<12}{output:<24}{difference:>12.1e}")
+        if told := FORMATS[name].checked_with():
+            print(f"{name:<12}(compared by {told})")
+
+
+def main(config: ExportConfig) -> int:
+    """Writes and compares every format; renames them once all are within TOLERANCE, else writes nothing and returns 1."""
+    require(config, "run", "output")
+    places = _places(config.output, config.chosen())
+    one = checkpoints.find(config.run, config.checkpoint)
+    source = read(one, config.max_seq_length)
+    try:
+        for name, (temporary, _) in places.items():
+            _write(source, name, temporary)
+        found = _differences(source, places)
+        _tell(source, one, found)
+        bad = [name for name, rows in found.items() if not max(rows.values()) <= TOLERANCE]
+        if bad:
+            print(f"{', '.join(bad)}: further from the checkpoint than {TOLERANCE:g}, so nothing was exported", flush=True)
+            return EXIT_DIFFERS
+        for temporary, final in places.values():
+            temporary.rename(final)
+    finally:
+        for temporary, _ in places.values():
+            shutil.rmtree(temporary, ignore_errors=True)
+    print(f"done: {', '.join(str(final) for _, final in places.values())}", flush=True)
+    return 0
