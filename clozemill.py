@@ -19,6 +19,7 @@ from pipelines import options
 from pipelines.schema import UserError
 from trainers import config as training
 from trainers import config_export as exporting
+from trainers import config_finetune as finetuning
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -81,6 +82,27 @@ COMMANDS: dict[str, Command] = {
         "trainers.evaluate:main",
         "measure a checkpoint on a dataset's eval split",
         "clozemill evaluate RUN --data DATASET",
+    ),
+    "finetune": Command(
+        finetuning.FinetuneConfig,
+        "trainers.finetune:main",
+        "teach an encoder a task: classification, regression, tags or answers in a text",
+        "clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT",
+        interrupted="what was saved is whole: run the same command again to go on",
+    ),
+    "predict": Command(
+        finetuning.PredictConfig,
+        "trainers.predict:main",
+        "answer with a fine-tuned model, for a file of texts or for one",
+        "clozemill predict FT --input texts.tsv --output predictions.jsonl",
+        interrupted="no half-written file carries a final name",
+    ),
+    "embed": Command(
+        finetuning.EmbedConfig,
+        "trainers.embed:main",
+        "write an encoder's layers as features, per token or per text",
+        "clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --output features.parquet",
+        interrupted="no half-written file carries a final name",
     ),
     "export": Command(
         exporting.ExportConfig,

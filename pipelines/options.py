@@ -86,7 +86,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 _KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
 
 
-def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
+def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
+    """A value, as a flag's text or YAML has it, in the field's type. Raises UserError, with `where`, for one that doesn't fit."""
     kind, meta = _type_of(field), field.metadata
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -130,7 +131,7 @@ def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, An
     for key in values:
         if key not in fields:
             raise UserError(f"{where}: unknown option {key!r}{suggest(str(key), list(fields))}")
-    return {key: _convert(fields[key], value, f"{where}: {key}") for key, value in values.items()}
+    return {key: value_of(fields[key], value, f"{where}: {key}") for key, value in values.items()}
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
     for field in dataclasses.fields(config):
         if getattr(arguments, field.name, None) is not None:
-            values[field.name] = _convert(field, getattr(arguments, field.name), "--" + field.name.replace("_", "-"))
+            values[field.name] = value_of(field, getattr(arguments, field.name), "--" + field.name.replace("_", "-"))
     if values.get("recipe"):
         values = {**config.RECIPES[values["recipe"]].options, **values}
     resolved = config(**values)

@@ -126,7 +126,7 @@ class TrainReader:
         """Batches of parsed features from the host's example number `begin` on, without end, prefetched."""
         batches = self.records(begin).batch(batch_size, drop_remainder=True)
         parsed = batches.map(lambda batch: parse(batch, self.contract), tf.data.AUTOTUNE, deterministic=True)
-        return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
+        return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
 def eval_counts(contract: Contract, hosts: int = 1, limit: int = 0) -> list[int]:
@@ -163,10 +163,10 @@ def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int 
     fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
     batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)
     parsed = batches.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
-    return _with_options(parsed.prefetch(tf.data.AUTOTUNE))
+    return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
-def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Deterministic, and not sharded again by a strategy."""
     options = tf.data.Options()
     options.deterministic = True

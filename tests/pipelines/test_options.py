@@ -169,7 +169,7 @@ def test_every_configuration_round_trips(config: type, tmp_path: Path) -> None:
 def test_every_default_passes_its_own_check(config: type) -> None:
     for field in fields(config):
         if field.default is not None:
-            assert options._convert(field, field.default, field.name) == field.default
+            assert options.value_of(field, field.default, field.name) == field.default
         assert field.metadata["help"]
 
 

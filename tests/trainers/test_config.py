@@ -99,9 +99,9 @@ def test_a_recipe_holds_valid_options(name: str) -> None:
     for key, value in recipe.options.items():
         if key == "phases":
             plain = [{name: given for name, given in asdict(phase).items() if given or name != "steps"} for phase in value]
-            assert options._convert(known[key], plain, key) == value
+            assert options.value_of(known[key], plain, key) == value
         else:
-            assert options._convert(known[key], value, key) == value and type(value) is type(known[key].default)
+            assert options.value_of(known[key], value, key) == value and type(value) is type(known[key].default)
     assert not {"data", "output", "recipe"} & recipe.options.keys()
     data = tuple(f"data{number}" for number in range(len(recipe.max_seq_lengths)))
     phases = PretrainConfig(recipe=name, data=data, **recipe.options).resolved_phases()
@@ -171,7 +171,7 @@ def test_defaults_pass_their_own_checks(config: type) -> None:
     """But for what must be given."""
     for field in fields(config):
         if (config, field.name) != (Phase, "steps") and field.name != "phases":
-            assert options._convert(field, field.default, field.name) == field.default
+            assert options.value_of(field, field.default, field.name) == field.default
         assert field.metadata["help"]
 
 

@@ -1,0 +1,117 @@
+"""What can be configured of fine-tuning, predicting and extracting features, as config.py does for pretraining.
+
+To add a task's preset, see tasks.py; to add an option, a field.
+"""
+
+from dataclasses import dataclass
+
+from pipelines.options import option
+from pipelines.schema import UserError
+from trainers.config import DeviceOptions
+from trainers.presets import TASKS, Layout
+
+HEAD_CHOICES = ("linear", "bilstm")
+LAST_FOUR = "-1,-2,-3,-4"
+
+
+def layers(text: str, flag: str = "--layers") -> tuple[int, ...]:
+    """'-1,-2' as numbers. Raises UserError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{flag} {text!r} is no list of layers: give numbers, such as {flag}=-1,-2,-3,-4") from None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the texts and answers stand in a table; what isn't given is as the task's preset has it."""
+
+    text_column: str = option("", "the text: a column's name, or its number from 0 where there is no header")
+    pair_column: str = option("", "a second text")
+    label_column: str = option("", "the answer: a label, a number, or tags")
+    header: str = option("auto", "whether the first line names the columns", choices=("auto", "yes", "no"))
+
+    def layout(self, task: str) -> Layout:
+        """The preset's layout of a file, changed by what was given."""
+        return TASKS[task].layout.changed(
+            text=self.text_column, pair=self.pair_column, label=self.label_column, header=self.header
+        )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Columns, DeviceOptions):
+    """`clozemill finetune`"""
+
+    init: str = option("", "what to begin with: a run, a checkpoint, or a SavedModel of clozemill export", identity=False)
+    from_scratch: bool = option(False, "begin with random weights of the same sizes instead, for comparison")
+    task: str = option("", "what is learnt", choices=tuple(TASKS))
+    train: str = option("", "the examples to learn from: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON", identity=False)
+    dev: str = option("", "the examples to judge by, likewise", identity=False)
+    output: str = option("", "the run's folder", identity=False)
+    labels: str = option("", "the labels, with commas between; default: the preset's, or those in the training file")
+    metric: str = option("", "what the best checkpoint is chosen by; default: the task's first")
+    max_seq_length: int = option(128, "tokens that texts are cut to (spans: of a window)", low=8, high=65536)
+    doc_stride: int = option(128, "spans: tokens from one window of a long context to the next", low=1, high=65536)
+    head: str = option("linear", "what answers; bilstm: two layers of it, for tags", choices=HEAD_CHOICES)
+    layers: str = option("", f"what the head sees: layers side by side; default: the last, for bilstm {LAST_FOUR}")
+    frozen: bool = option(False, "train the head alone: the feature-based approach")
+    epochs: float = option(3.0, "passes over the examples", low=0, high=10_000)
+    batch_size: int = option(32, "examples per update, over all devices", low=1, high=1 << 20)
+    gradient_accumulation_steps: int = option(1, "parts that a device's batch is worked through in", low=1, high=1 << 16)
+    learning_rate: float = option(3e-5, "its peak", low=0, high=100)
+    warmup_share: float = option(0.1, "share of the steps in which it rises", low=0, high=1)
+    optimizer: str = option("adamw", "the update rule", choices=("adamw", "lamb"))
+    weight_decay: float = option(0.01, "of all but biases and LayerNorm", low=0, high=10)
+    clip_norm: float = option(1.0, "the gradients' global norm is cut to this; 0: not", low=0)
+    dropout: float = option(0.1, "share of hidden activations dropped", low=0, high=0.9)
+    attention_dropout: float = option(0.1, "share of attention probabilities dropped", low=0, high=0.9)
+    seed: int = option(0, "of the head's initial weights, order of the examples and dropout", low=0, high=2**63 - 1)
+    seeds: int = option(1, "so many runs, with seed, seed + 1, ...; their mean and deviation are told", low=1, high=1000, identity=False)
+    sweep: tuple[str, ...] = option(
+        (), "every combination of values, such as learning_rate=2e-5,5e-5 batch_size=16,32; or paper: BERT's own",
+        identity=False, metavar="NAME=VALUES",
+    )  # fmt: skip
+    steps_per_call: int = option(10, "steps done on the device before the host looks", low=1, high=1 << 16, identity=False)
+    checkpoint_steps: int = option(0, "save every so many steps, besides every epoch; 0: not", low=0, high=1 << 30, identity=False)
+    checkpoint_minutes: float = option(15.0, "save after so many minutes; 0: not by time", low=0, identity=False)
+    keep_checkpoints: int = option(1, "the newest so many are kept, and the best", low=1, high=1000, identity=False)
+    eval_steps: int = option(0, "judge (and save) every so many steps; 0: after every epoch", low=0, high=1 << 30, identity=False)
+    log_steps: int = option(50, "a line of figures every so many steps", low=1, high=1 << 30, identity=False)
+    tensorboard: bool = option(True, "write scalars for TensorBoard", identity=False)
+    peak_tflops: float = option(0.0, "of one device, for utilisation; 0: from a table of known ones", low=0, identity=False)
+
+    def validate(self) -> None:
+        """Raises UserError for values that don't fit each other."""
+        if self.layers:
+            layers(self.layers)
+        if self.task and self.head == "bilstm" and TASKS[self.task].kind != "tags":
+            raise UserError(f"--head bilstm answers for every word, and --task {self.task} doesn't: give it for conll or tags")
+
+
+@dataclass(frozen=True)
+class PredictConfig(Columns, DeviceOptions):
+    """`clozemill predict`"""
+
+    run: str = option("", "a run of clozemill finetune, or one of its checkpoints", flag=False)
+    input: str = option("", "the texts: a file as finetune reads it; answers needn't be in it")
+    text: str = option("", "a text, instead of a file: the answer is printed")
+    text_pair: str = option("", "a second text to it (for spans: text is the question, this the context)")
+    output: str = option("", "where the answers go: .jsonl or .parquet")
+    checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
+    batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
+    progress: bool = option(True, "show a progress bar")
+
+
+@dataclass(frozen=True)
+class EmbedConfig(Columns, DeviceOptions):
+    """`clozemill embed`"""
+
+    run: str = option("", "a run, or a checkpoint, of pretrain, import or finetune", flag=False)
+    input: str = option("", "the texts: CSV, TSV, JSONL, Parquet, or plain text with a text per line")
+    output: str = option("", "where the features go: .parquet")
+    layers: str = option(LAST_FOUR, "which layers, side by side; 0 is the embeddings, -1 the last")
+    pool: str = option("none", "none: a row per token; cls, mean: a row per text", choices=("none", "cls", "mean"))
+    max_seq_length: int = option(128, "tokens that texts are cut to", low=8, high=65536)
+    checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
+    batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
+    progress: bool = option(True, "show a progress bar")

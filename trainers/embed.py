@@ -1,0 +1,108 @@
+"""`clozemill embed`: an encoder's layers as features, a row per token with its word, or a row per text.
+
+clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --pool cls --output features.parquet
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+from keras import ops
+
+from pipelines.options import require
+from pipelines.schema import UserError
+from trainers import initial, sinks, state, strategy, tables
+from trainers.config_finetune import EmbedConfig, layers
+from trainers.features import TextEncoder, plain, trimmed
+from trainers.forward import Forward
+from trainers.initial import Initial
+from trainers.predict import chunks
+from trainers.presets import Layout
+
+CHUNK = 64  # texts that are in memory at once
+_MULTIPLE = 32
+
+
+class Embedder:
+    """An encoder, ready to turn texts into features."""
+
+    def __init__(self, config: EmbedConfig, found: Initial) -> None:
+        self.config, self.vocabulary = config, found.vocabulary
+        self.layers = layers(config.layers)
+        count = found.encoder.num_hidden_layers + 1
+        if not all(-count <= layer < count for layer in self.layers):
+            raise UserError(f"--layers {config.layers}: {found.name} has the layers 0 (its embeddings) to {count - 1}")
+        if config.max_seq_length > found.encoder.max_position_embeddings:
+            longest = found.encoder.max_position_embeddings
+            raise UserError(f"--max-seq-length {config.max_seq_length}: {found.name} takes {longest} tokens: give no more")
+        self.texts = TextEncoder(found.vocabulary, found.cased, config.max_seq_length)
+        devices = strategy.make(config)
+        with devices.scope():
+            self.encoder = state.model_for(found.index, config.precision)
+            state.assign(self.encoder, found.weights)
+        self.cut = 0  # texts that were too long
+        self.forward = Forward(devices, self._features, config.batch_size, strategy.compiles(config, devices))
+
+    def _features(self, batch: dict) -> Any:
+        """float32 [B, S, layers x H], or [B, layers x H] when pooled; the mean is over all tokens but padding."""
+        encoder = getattr(self.encoder, "encoder", self.encoder)
+        outputs = encoder(batch["input_ids"], batch["input_mask"], batch["segment_ids"])["all_layers"]
+        found = ops.cast(ops.concatenate([outputs[layer] for layer in self.layers], axis=-1), "float32")
+        if self.config.pool == "cls":
+            return found[:, 0]
+        if self.config.pool == "mean":
+            mask = ops.cast(batch["input_mask"], "float32")[:, :, None]
+            return ops.sum(found * mask, axis=1) / ops.sum(mask, axis=1)
+        return found
+
+    def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+        """Features of texts with their numbers, one record per text, or one per token, special tokens left out."""
+        room, tokenized = self.config.max_seq_length - 2, [self.texts.with_offsets(text) for _, text in rows]
+        features = trimmed(self.texts.pack([(ids[:room], None) for ids, _, _ in tokenized]), _MULTIPLE)
+        self.cut += sum(len(ids) > room for ids, _, _ in tokenized)
+        for (number, text), (ids, starts, ends), values in zip(rows, tokenized, self.forward(features), strict=True):
+            if self.config.pool != "none":
+                yield {"row": number, "text": text, "features": values}
+                continue
+            text = plain(text)
+            words = np.cumsum(np.diff(starts, prepend=-1) != 0) - 1
+            for place in range(min(len(ids), room)):
+                begin, end = int(starts[place]), int(ends[place])
+                yield {
+                    "row": number,
+                    "token": self.vocabulary.tokens[ids[place]],
+                    "word_number": int(words[place]),
+                    "word": text[begin:end],
+                    "start": begin,
+                    "end": end,
+                    "features": values[1 + place],
+                }
+
+
+def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
+    layout = Layout().changed(config.text_column, "", "", config.header)
+    for number, row in enumerate(tables.rows(config.input, layout)):
+        yield number, tables.text(row, layout.text, "--text-column")
+
+
+def main(config: EmbedConfig) -> int:
+    """Writes the features, a part of the texts at a time."""
+    require(config, "run", "input", "output")
+    sinks.check(config.output, (".parquet",))
+    embedder = Embedder(config, initial.read(config.run, config.checkpoint))
+    count = written = empty = 0
+    bar = tqdm.tqdm(unit=" texts", disable=not config.progress, file=sys.stderr, mininterval=0.5)
+    with sinks.opened(config.output) as sink, bar:
+        for rows in chunks(_texts(config), CHUNK):
+            records = list(embedder.records(rows))
+            sink.write(records)
+            count, written = count + len(rows), written + len(records)
+            empty += sum(not text.strip() for _, text in rows)
+            bar.update(len(rows))
+        if not count:
+            raise UserError(f"{config.input} holds no texts: give a file with a text per line")
+    notes = [f"{empty:,} were empty"] * (empty > 0) + [f"{embedder.cut:,} were cut to {config.max_seq_length} tokens"] * (embedder.cut > 0)
+    print(f"wrote {config.output}: {written:,} rows of {count:,} texts{'; ' * bool(notes)}{', '.join(notes)}", flush=True)
+    return 0

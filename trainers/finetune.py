@@ -1,0 +1,157 @@
+"""`clozemill finetune`: an encoder with a head learns a task, in one run, over several seeds, or over a grid of settings.
+
+clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT
+"""
+
+import dataclasses
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model.config import PRECISIONS
+from model.tasks import TaskModel
+from pipelines.options import require, suggest, value_of
+from pipelines.schema import UserError
+from trainers import checkpoints, files, initial, plan, state, strategy
+from trainers.config_finetune import FinetuneConfig
+from trainers.finetune_plan import FinetunePlan, make
+from trainers.initial import Initial
+from trainers.journal import Journal
+from trainers.loop import EXIT_DONE, Loop
+from trainers.state import TrainState
+
+SUMMARY = "sweep.json"
+
+# Devlin et al. 2018, appendix A.3.
+PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
+
+
+def main(config: FinetuneConfig) -> int:
+    """Fine-tunes; returns the exit code (loop.EXIT_...)."""
+    require(config, "init", "task", "train", "dev", "output")
+    begun = initial.read(config.init)
+    if config.sweep or config.seeds > 1:
+        return _sweep(config, begun)
+    return run(config, begun)
+
+
+def run(config: FinetuneConfig, begun: Initial) -> int:
+    """One run, or the rest of it."""
+    planned = make(config, begun)
+    devices = strategy.make(config)
+    strategy.check_batch(devices, config.batch_size, config.gradient_accumulation_steps)
+    plan.claim(planned, config.output)
+    with devices.scope():
+        made = _state(planned)
+    found = checkpoints.restore(config.output, made)
+    step, journal = 0, Journal(config.output, planned.steps, config.tensorboard)
+    if found:
+        step = found["step"]
+        journal.resume(step, found["journal"])
+    _introduce(planned, devices, step)
+    if step >= planned.steps and "curves.png" in files.listed(config.output):
+        print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
+        return EXIT_DONE
+    code = Loop(planned, config.output, devices, made, step, journal).run()
+    if code == EXIT_DONE:
+        best = checkpoints.find(config.output, "best")
+        print(f"best: {told(planned, best.index['eval'])}, at step {best.step:,}: {best.folder}", flush=True)
+    return code
+
+
+def _state(planned: FinetunePlan) -> TrainState:
+    """The model with the weights it begins with, those of its head drawn by the seed."""
+    config = planned.config
+    model = TaskModel(planned.encoder, planned.task, dtype=PRECISIONS[config.precision])
+    model.build()
+    state.initialize(model, config.seed, planned.encoder.initializer_range)
+    if not config.from_scratch:
+        weights = {name: value for name, value in planned.initial.weights.items() if name.startswith("encoder/")}
+        try:
+            absent = state.assign(model, weights, may_lack=("head/", "encoder/pooler/"))
+        except ValueError as error:
+            raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
+        if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):
+            print(f"note: {planned.initial.name} has no pooler: it begins with random weights")
+    return state.with_moments(model)
+
+
+def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int) -> None:
+    """What is about to happen, in a few lines."""
+    config, task = planned.config, planned.task
+    begun = f"random weights, in the sizes of {planned.initial.name}" if config.from_scratch else planned.initial.name
+    answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
+    print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
+          f"{strategy.device_name(devices)}, {config.precision}")  # fmt: skip
+    print(
+        f"{len(planned.train):,} rows to learn from, {len(planned.dev):,} to judge by, {planned.phases[0].max_seq_length} tokens "
+        f"at most; {planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
+        f"{config.learning_rate:g}"
+    )
+    if step:
+        print(f"going on after step {step:,}")
+    print(flush=True)
+
+
+def told(planned: FinetunePlan, figures: dict[str, Any]) -> str:
+    """'matthews 0.3124, accuracy 0.7213'."""
+    return ", ".join(f"{name} {figures[name]:.4f}" for name in planned.metrics)
+
+
+def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
+    """Every combination of the values that --sweep names. Raises UserError for an option that there isn't."""
+    known = {field.name: field for field in dataclasses.fields(FinetuneConfig) if field.metadata["identity"]}
+    axes = []
+    for text in PAPER if config.sweep == ("paper",) else config.sweep:
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known or not values or name in ("seed", "task"):
+            raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune's{suggest(name, list(known))}")
+        axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in values.split(",")])
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def _name(changes: dict[str, Any], seed: int) -> str:
+    """A run's folder: 'learning_rate-3e-05_batch_size-16_seed-0'."""
+    return "_".join([*(f"{name}-{value}" for name, value in changes.items()), f"seed-{seed}"]).replace("/", "-")
+
+
+def _sweep(config: FinetuneConfig, begun: Initial) -> int:
+    """A run per combination and seed, each resumable; then a table of means and deviations."""
+    rows = []
+    for changes in _grid(config):
+        scores = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            name = _name(changes, seed)
+            one = replace(config, **changes, seed=seed, seeds=1, sweep=(), output=files.join(config.output, name))
+            print(f"\n== {name}", flush=True)
+            keras.backend.clear_session()
+            if code := run(one, begun):
+                return code
+            scores.append((name, checkpoints.find(one.output, "best").index["eval"]))
+        rows.append((changes, scores))
+    print("\n" + "\n".join(_table(rows, begun.name)), flush=True)
+    runs = {name: figures for _, scores in rows for name, figures in scores}
+    best = min(runs, key=lambda name: (runs[name]["criterion"], name))
+    files.write_json(files.join(config.output, SUMMARY), {"best": best, "runs": runs})
+    print(f"best run: {files.join(config.output, best)}", flush=True)
+    return EXIT_DONE
+
+
+def _table(rows: list, begun: str) -> list[str]:
+    """A line per combination: each metric's mean and deviation (n - 1) over the seeds."""
+    metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples")]
+    heads = ["settings", "seeds", *metrics]
+    lines = [heads]
+    for changes, scores in rows:
+        values = np.array([[figures[name] for name in metrics] for _, figures in scores])
+        spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(metrics))
+        cells = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in zip(values.mean(axis=0), spread, strict=True)]
+        settings = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as given"
+        lines.append([settings, str(len(scores)), *cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return [f"from {begun}"] + ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]

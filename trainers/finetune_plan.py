@@ -1,0 +1,229 @@
+"""A fine-tuning run as it is laid out before any device is touched: its examples as rows, its steps, how it is judged."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from model.config import EncoderConfig
+from model.flops import flops_per_example
+from model.tasks import Task, sums
+from pipelines import options
+from pipelines.schema import UserError
+from trainers.batches import with_options
+from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers
+from trainers.features import TextEncoder, trimmed
+from trainers.forward import Forward
+from trainers.initial import Initial
+from trainers.kinds import KINDS, Example, Rows, Spans
+from trainers.metrics import METRICS
+from trainers.optimizer import Hyper, Schedule
+from trainers.presets import TASKS
+
+_FOREVER = 1 << 40
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """One host's part of the rows as an endless, seekable stream: epoch k is a permutation by (seed, k) alone."""
+
+    features: dict[str, np.ndarray]
+    seed: int
+    name: str
+    host: int = 0
+    hosts: int = 1
+
+    def shards_between(self, begin: int, end: int) -> list[str]:
+        """The one file."""
+        return [self.name]
+
+    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
+        """Batches of features from the host's example number `begin` on, without end."""
+        count = len(self.features["input_ids"])
+        columns = {name: tf.constant(value) for name, value in self.features.items()}
+
+        def gathered(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+            numbers = numbers * self.hosts + self.host
+            epochs = numbers // count
+            seeds = tf.stack([tf.zeros_like(epochs) + self.seed, epochs, tf.zeros_like(epochs)], axis=1)
+            # tf.random.experimental.index_shuffle, which takes one seed for all only
+            order = tf.raw_ops.RandomIndexShuffle(index=numbers % count, seed=seeds, max_index=tf.constant(count - 1, tf.int64))
+            rows = {name: tf.gather(value, order) for name, value in columns.items()}
+            return {name: tf.ensure_shape(value, [batch_size, *value.shape[1:]]) for name, value in rows.items()}
+
+        numbers = tf.data.Dataset.range(begin, _FOREVER).batch(batch_size, drop_remainder=True)
+        return with_options(numbers.map(gathered).prefetch(tf.data.AUTOTUNE))
+
+
+class DevEvaluation:
+    """Judges a model on the dev examples, ready to be run again and again."""
+
+    def __init__(self, devices: tf.distribute.Strategy, model, plan: "FinetunePlan", jit: bool) -> None:
+        self.plan = plan
+        batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
+        self.forward = Forward(devices, lambda batch: model(batch)["logits"], batch_size, jit)
+
+    def figures(self) -> dict[str, Any]:
+        """Metrics, loss, and the criterion by which the best checkpoint is kept (the lower the better)."""
+        plan, rows = self.plan, self.plan.dev
+        logits = self.forward(rows.features)
+        answers = plan.kind.answers(plan.dev_examples, rows, logits, plan.task)
+        judged = plan.kind.judged(plan.dev_examples, answers, plan.task)
+        scores = {name: METRICS[name](*judged) for name in plan.metrics}
+        found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
+        loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
+        return {**scores, "loss": loss, "criterion": -scores[plan.metrics[0]], "examples": len(plan.dev_examples)}
+
+
+@dataclass(frozen=True)
+class FinetunePhase:
+    """All steps of a run; what the loop knows of data, it knows through this (as plan.PlannedPhase)."""
+
+    plan: "FinetunePlan"
+    end: int
+    batch_size: int
+    schedule: Schedule
+    begin: ClassVar = 0
+
+    @property
+    def folder(self) -> str:
+        return self.plan.config.train
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.plan.train.features["input_ids"].shape[1]
+
+    @property
+    def train_examples(self) -> int:
+        return len(self.plan.train)
+
+    def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
+        return RowReader(self.plan.train.features, config.seed, config.train, host, hosts)
+
+    def evaluation(self, devices: tf.distribute.Strategy, model, config: FinetuneConfig, jit: bool) -> DevEvaluation:
+        return DevEvaluation(devices, model, self.plan, jit)
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """All of a run that follows from its configuration, its files and what it begins with."""
+
+    config: FinetuneConfig
+    initial: Initial
+    task: Task
+    metrics: tuple[str, ...]
+    train: Rows
+    dev: Rows
+    dev_examples: Sequence[Example]
+    kind: Any
+    stage: ClassVar = "finetune"
+
+    @cached_property
+    def encoder(self) -> EncoderConfig:
+        config = self.config
+        rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
+        return replace(self.initial.encoder, **rates)
+
+    @property
+    def vocabulary(self) -> bytes:
+        return self.initial.vocabulary_bytes
+
+    @property
+    def steps(self) -> int:
+        return max(1, math.ceil(len(self.train) * self.config.epochs / self.config.batch_size))
+
+    @property
+    def phases(self) -> tuple[FinetunePhase, ...]:
+        config = self.config
+        schedule = Schedule(config.learning_rate, math.ceil(self.steps * config.warmup_share), self.steps)
+        return (FinetunePhase(self, self.steps, config.batch_size, schedule),)
+
+    @property
+    def hyper(self) -> Hyper:
+        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.task}, learning rate {self.config.learning_rate:g}, {self.steps:,} steps"
+
+    def flops(self, phase: FinetunePhase) -> int:
+        """FLOPs per example, as for pretraining without any prediction."""
+        return flops_per_example(self.encoder, phase.max_seq_length, 0)
+
+    def about(self) -> dict[str, Any]:
+        """What every checkpoint says of its model."""
+        task = {"task": self.task.to_dict(), "preset": self.config.task}
+        return {"encoder": self.encoder.to_dict(), **task, "vocabulary": self.initial.index["vocabulary"]}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the losses of a run: a resume must match it."""
+        begun = "random weights" if self.config.from_scratch else self.initial.digest()
+        data = {"init": begun, "train": _digest(self.train.features), "dev": _digest(self.dev.features)}
+        return options.identity(self.config) | data
+
+
+def _digest(features: dict[str, np.ndarray]) -> str:
+    """SHA-256 of rows."""
+    found = hashlib.sha256()
+    for name in sorted(features):
+        found.update(name.encode() + b"\0" + np.ascontiguousarray(features[name]).tobytes())
+    return found.hexdigest()
+
+
+def _metrics(config: FinetuneConfig) -> tuple[str, ...]:
+    """The preset's, the chosen one first. Raises UserError for one that the task hasn't."""
+    known = TASKS[config.task].metrics
+    if config.metric and config.metric not in known:
+        raise UserError(f"--metric {config.metric}: --task {config.task} is judged by {', '.join(known)}: give one of these")
+    return tuple(sorted(known, key=lambda name: name != config.metric)) if config.metric else known
+
+
+def _labels(config: FinetuneConfig) -> dict[str, str]:
+    """Names of the labels as the files have them; {}: whatever the training file has."""
+    if config.labels:
+        return {label.strip(): label.strip() for label in config.labels.split(",")}
+    return dict(TASKS[config.task].labels)
+
+
+def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
+    examples = list(kind.read(path, config.layout(config.task), labels, answers=True))
+    if not examples:
+        raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
+    return examples
+
+
+def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
+    """Reads the files and checks everything against everything. Raises UserError."""
+    preset = TASKS[config.task]
+    if config.max_seq_length > initial.encoder.max_position_embeddings:
+        raise UserError(
+            f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
+            "at most: give no more"
+        )
+    kind = Spans(config.doc_stride) if preset.kind == "spans" else KINDS[preset.kind]()
+    labels = _labels(config)
+    train = _read(kind, config.train, config, labels)
+    names = tuple(labels.values()) or kind.names(train)
+    dev = _read(kind, config.dev, config, labels or {name: name for name in names})
+    seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
+    count = initial.encoder.num_hidden_layers + 1
+    chosen = layers(seen) if config.layers else tuple(layer for layer in layers(seen) if -count <= layer)
+    if not all(-count <= layer < count for layer in chosen):
+        raise UserError(f"--layers {seen}: {initial.name} has the layers 0 (its embeddings) to {count - 1}: give some of these")
+    chosen = tuple(layer - count if layer >= 0 else layer for layer in chosen)
+    no_answer = preset.kind == "spans" and any(not example.answer for example in train)
+    try:
+        task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer)
+    except ValueError as error:
+        raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+    encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)
+    rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
+    train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
+    per_epoch = math.ceil(len(train_rows) / config.batch_size)
+    config = replace(config, eval_steps=config.eval_steps or per_epoch)
+    return FinetunePlan(config, initial, task, _metrics(config), train_rows, dev_rows, dev, kind)

@@ -1,0 +1,74 @@
+"""What fine-tuning, predicting and extracting begin with: a checkpoint's model, or a SavedModel of clozemill export."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from model.config import EncoderConfig
+from pipelines.schema import VOCAB, UserError
+from pipelines.wordpiece import Vocabulary
+from trainers import checkpoints, files
+
+SAVED_MODEL = "saved_model.pb"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A model that is there: its checkpoint.json, its weights by path within the model, its vocabulary's bytes."""
+
+    name: str
+    index: dict[str, Any]
+    weights: dict[str, np.ndarray] = field(repr=False)
+    vocabulary_bytes: bytes = field(repr=False)
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        return EncoderConfig(**self.index["encoder"])
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_bytes(self.vocabulary_bytes, f"{self.name}'s vocabulary")
+
+    @property
+    def cased(self) -> bool:
+        return self.index["vocabulary"]["cased"]
+
+    def digest(self) -> str:
+        """SHA-256 of the encoder's weights."""
+        found = hashlib.sha256()
+        for name in sorted(self.weights):
+            if name.startswith("encoder/"):
+                found.update(name.encode() + b"\0" + np.ascontiguousarray(self.weights[name]).tobytes())
+        return found.hexdigest()
+
+
+def read(path: str, which: str = "best") -> Initial:
+    """Reads a run's checkpoint, a checkpoint, or a SavedModel. Raises UserError for anything else."""
+    if tf.io.gfile.exists(files.join(path, SAVED_MODEL)):
+        return _saved_model(path)
+    if tf.io.gfile.exists(files.join(path, "config.json")) and not files.listed(files.join(path, checkpoints.FOLDER)):
+        raise UserError(f"{path} is a Hugging Face folder: make a checkpoint of it first, with clozemill import")
+    one = checkpoints.find(path, which)
+    vocabulary = files.read(files.join(one.folder, VOCAB), "give another checkpoint")
+    found = Initial(one.folder, one.index, checkpoints.weights(one), vocabulary)
+    if len(found.vocabulary) != found.encoder.vocab_size:
+        raise UserError(
+            f"{one.folder}: {VOCAB} has {len(found.vocabulary):,} tokens, and the model's embedding "
+            f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
+        )
+    return found
+
+
+def _saved_model(path: str) -> Initial:
+    """A SavedModel's; raises UserError unless clozemill export wrote it."""
+    from model import savedmodel
+
+    try:
+        index, weights, tokens = savedmodel.read(path)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no SavedModel of clozemill export ({told}): give one, or a run or a checkpoint") from None
+    return Initial(path, index, weights, ("\n".join(tokens) + "\n").encode())

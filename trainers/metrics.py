@@ -1,0 +1,105 @@
+"""How answers are judged: names to functions of (expected, given). To add a metric, add it to METRICS."""
+
+import collections
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def _accuracy(expected: Sequence[int], given: Sequence[int]) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(expected, given))
+
+
+def _macro_f1(expected: Sequence[int], given: Sequence[int]) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(expected, given, average="macro", zero_division=0))
+
+
+def _f1(expected: Sequence[int], given: Sequence[int]) -> float:
+    """Of class 1."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(expected, given, pos_label=1, average="binary", zero_division=0))
+
+
+def _matthews(expected: Sequence[int], given: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(expected, given))
+
+
+def _correlation(name: str) -> Callable[[Sequence[float], Sequence[float]], float]:
+    """scipy's; 0 where one side is constant, for which there is none."""
+
+    def correlation(expected: Sequence[float], given: Sequence[float]) -> float:
+        from scipy import stats
+
+        if len(expected) < 2 or np.ptp(expected) == 0 or np.ptp(given) == 0:
+            return 0.0
+        return float(getattr(stats, name)(expected, given).statistic)
+
+    return correlation
+
+
+def _entity_f1(expected: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
+    """Micro F1 of whole entities, BIO: kind and both ends must be right, as conlleval has it."""
+    from nervaluate import Evaluator
+
+    kinds = sorted({tag[2:] for sentence in (*expected, *given) for tag in sentence if tag[1:2] == "-"})
+    if not kinds:
+        return 0.0
+    found = Evaluator(list(map(list, expected)), list(map(list, given)), tags=kinds, loader="list").evaluate()
+    return float(found["overall"]["strict"].f1)
+
+
+def _token_accuracy(expected: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
+    pairs = [pair for rows in zip(expected, given, strict=True) for pair in zip(*rows, strict=True)]
+    return sum(one == other for one, other in pairs) / max(1, len(pairs))
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation))
+
+
+def normalised(answer: str) -> str:
+    """SQuAD's evaluate-v2.0: lower case, without punctuation and articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def _overlap(expected: str, given: str) -> float:
+    """F1 over words."""
+    one, other = normalised(expected).split(), normalised(given).split()
+    if not one or not other:
+        return float(one == other)
+    common = sum((collections.Counter(one) & collections.Counter(other)).values())
+    return 2 * common / (len(one) + len(other))
+
+
+def _span_score(score: Callable[[str, str], float]) -> Callable[[Sequence[Sequence[str]], Sequence[str]], float]:
+    """The mean of each question's best score over its right answers; none is "" (SQuAD's evaluate-v2.0)."""
+
+    def mean(expected: Sequence[Sequence[str]], given: Sequence[str]) -> float:
+        rows = zip(expected, given, strict=True)
+        return float(np.mean([max(score(one, answer) for one in answers or [""]) for answers, answer in rows]))
+
+    return mean
+
+
+METRICS: dict[str, Callable[[Any, Any], float]] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "binary_f1": _f1,
+    "matthews": _matthews,
+    "pearson": _correlation("pearsonr"),
+    "spearman": _correlation("spearmanr"),
+    "entity_f1": _entity_f1,
+    "token_accuracy": _token_accuracy,
+    "f1": _span_score(_overlap),
+    "exact_match": _span_score(lambda one, other: float(normalised(one) == normalised(other))),
+}
