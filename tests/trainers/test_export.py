@@ -1,0 +1,198 @@
+"""Export: each format is compared with the checkpoint before it has its name, and nothing is left of one that differs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import clozemill
+from model import hf, keras_file
+from model.export import FORMATS, TOLERANCE
+from model.tasks import Task
+from tests.model import sources
+from trainers import checkpoints, config_export, export
+from trainers.state import TrainState
+
+VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
+LONG = {"max_position_embeddings": 160}
+
+
+def checkpoint(folder: Path, name: str = "mlm+nsp", index: dict | None = None, **changes) -> Path:
+    """A checkpoint as a run's, with random weights."""
+    source = sources.source(name, index, **LONG)
+    told = {"sha256": "0" * 64, "size": len(sources.TOKENS), "cased": False}
+    about = source.about | {"vocabulary": told} | changes
+    checkpoints.write(str(folder), {"weights": TrainState(source.model).weights()}, VOCABULARY, about)
+    return folder
+
+
+def run(source: Path, output: Path, *arguments: str) -> int:
+    return clozemill.main(["export", str(source), "--output", str(output), *arguments])
+
+
+def test_formats_are_the_dict_s() -> None:
+    assert list(config_export.FORMATS) == list(FORMATS)
+
+
+@pytest.mark.parametrize("name", ["mlm+nsp", "classify"])
+def test_every_format_lies_under_its_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = checkpoint(tmp_path / "checkpoint", name)
+    assert run(one, tmp_path / "out", "--formats", "hf,keras") == 0
+    told = capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["hf", "keras"]
+    assert (tmp_path / "out/keras/model.keras").exists() and (tmp_path / "out/hf/model.safetensors").exists()
+    rows = [line.split() for line in told.splitlines() if line.startswith(("hf  ", "keras  ")) and "(compared" not in line]
+    names = {"sequence_output", *sources.OUTPUTS[name]}
+    assert {row[1] for row in rows if row[0] == "keras"} == names
+    assert {row[1] for row in rows if row[0] == "hf"} >= {"sequence_output", "pooled_output"}
+    assert all(float(row[2]) <= TOLERANCE for row in rows)
+    assert f"{one}, step 7: {len(export.TEXTS)} texts of up to 128 tokens" in told
+    assert "(compared by " in told and told.endswith(f"done: {tmp_path}/out/hf, {tmp_path}/out/keras\n")
+
+
+def test_the_model_card_tells_the_run_s_figures(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "checkpoint", eval={"masked_lm_loss": 2.5, "examples": 3})
+    assert run(one, tmp_path / "out", "--formats", "hf") == 0
+    text = (tmp_path / "out/hf/README.md").read_text("utf-8")
+    assert "On the eval split: masked_lm_loss 2.5000." in text and "0" * 64 in text
+
+
+def test_the_texts_have_what_the_comparison_needs(tmp_path: Path) -> None:
+    source = export.read(checkpoints.find(str(checkpoint(tmp_path / "checkpoint"))))
+    found = export.features(source, export.TEXTS)
+    lengths = found["input_mask"].sum(axis=1)
+    assert len(export.TEXTS) >= 12 and source.max_seq_length == 128 and lengths.min() == 2
+    assert (lengths == 128).sum() == 2 and (found["segment_ids"].sum(axis=1) > 0).sum() == 7
+    seen = "".join(text for pair in export.TEXTS for text in pair)
+    assert all(any(low <= char <= high for char in seen) for low, high in ("az", "ая", "αω", "一龥", "가힣", "अह", "ءي", "את"))
+
+
+class Shifted:
+    """A format whose answers are a little off."""
+
+    def __init__(self, module, by: float) -> None:
+        self.module, self.by, self.write = module, by, module.write
+
+    def outputs(self, folder: str, texts: list, features: dict) -> dict[str, np.ndarray]:
+        found = self.module.outputs(folder, texts, features)
+        found["pooled_output"] = found["pooled_output"] + self.by
+        return found
+
+    def checked_with(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("by", [2e-5, np.nan])
+def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Nor do the formats that don't."""
+    monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "keras: further from the checkpoint than 1e-05, so nothing was exported" in capsys.readouterr().out
+
+
+def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
+    source = sources.source(**LONG)
+    source.model.encoder.pooler.bias.assign(np.full(16, np.nan, np.float32))
+    about = source.about | {"vocabulary": {"cased": False}}
+    checkpoints.write(str(tmp_path / "one"), {"weights": TrainState(source.model).weights()}, VOCABULARY, about)
+    assert run(tmp_path / "one", tmp_path / "out", "--formats", "keras") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def write(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras_file, "write", write)
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 2
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "out/.keras.tmp can't be written (No space left on device): mend that" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "out/.hf.tmp").mkdir(parents=True)
+    (tmp_path / "out/.hf.tmp/more").write_text("half")
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["hf"]
+    assert not (tmp_path / "out/hf/more").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "out/hf").mkdir(parents=True)
+    assert run(one, tmp_path / "out", "--formats", "keras,hf") == 2
+    assert f"{tmp_path}/out/hf is there already: remove it, or give another --output" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["hf"]
+
+
+BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "arguments", "sentence"),
+    [
+        (
+            BILSTM,
+            {},
+            [],
+            "the format hf: transformers has no class for the head bilstm: export to keras or savedmodel, or leave",
+        ),
+        (None, {"encoder": {}}, [], "can't be exported ("),
+        (None, {"objective": "mlm"}, [], "can't be exported (next_sentence/dense/bias is no variable of the model): give"),
+        (None, {"vocabulary": {}}, [], "can't be exported ('cased'): give another checkpoint"),
+        (None, {}, ["--max-seq-length", "512"], "--max-seq-length is 512, and "),
+        (
+            None,
+            {},
+            ["--output", "gs://bucket/out"],
+            "--output gs://bucket/out is no local folder: export into one, then copy it",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    index: dict | None, changes: dict, arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    one = checkpoint(tmp_path / "checkpoint", index=index, **changes)
+    assert run(one, tmp_path / "out", "--formats", "hf", *arguments) == 2
+    told = capsys.readouterr().err
+    assert sentence in told and told.startswith("clozemill: ") and told.count("\n") == 1
+    assert not (tmp_path / "out/hf").exists()
+
+
+def test_a_vocabulary_that_is_not_the_model_s(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = sources.source(**LONG)
+    about = source.about | {"vocabulary": {"cased": False}}
+    checkpoints.write(str(tmp_path / "one"), {"weights": TrainState(source.model).weights()}, VOCABULARY + b"more\n", about)
+    assert run(tmp_path / "one", tmp_path / "out", "--formats", "hf") == 2
+    count = len(sources.TOKENS)
+    assert f"vocab.txt has {count + 1} tokens, and the model {count}: restore it" in capsys.readouterr().err
+
+
+def test_a_run_s_best_checkpoint_is_taken(tmp_path: Path) -> None:
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        checkpoint(tmp_path / f"run/checkpoints/step-{step:08d}", step=step, eval={"masked_lm_loss": loss})
+    assert run(tmp_path / "run", tmp_path / "best", "--formats", "hf") == 0
+    assert run(tmp_path / "run", tmp_path / "latest", "--formats", "hf", "--checkpoint", "latest") == 0
+    steps = [(tmp_path / name / "hf/README.md").read_text("utf-8") for name in ("best", "latest")]
+    assert "Steps: 2." in steps[0] and "Steps: 3." in steps[1]
+
+
+def test_a_fine_tuned_model_s_own_length(tmp_path: Path) -> None:
+    index = {"task": Task("classify", ("no", "yes"), max_seq_length=24).to_dict()}
+    one = checkpoints.find(str(checkpoint(tmp_path / "one", index=index)))
+    assert export.read(one).max_seq_length == 24 and export.read(one, 100).max_seq_length == 100
+    small = sources.source()
+    about = small.about | {"vocabulary": {"cased": True}}
+    checkpoints.write(str(tmp_path / "two"), {"weights": TrainState(small.model).weights()}, VOCABULARY, about)
+    found = export.read(checkpoints.find(str(tmp_path / "two")))
+    assert (found.max_seq_length, found.cased, found.vocabulary) == (sources.LENGTH, True, sources.TOKENS)
+
+
+def test_without_transformers_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(hf, "_with_transformers", lambda: False)
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
+    told = capsys.readouterr().out
+    assert "(compared by clozemill's own reader, since transformers and torch aren't installed (pip install" in told
+    assert tf.io.gfile.exists(str(tmp_path / "out/hf/config.json"))
