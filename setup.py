@@ -17,6 +17,7 @@ INSTALL = [
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
     "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
+    "tensorflow-text>=2.20,<2.22",  # the tokenizer inside of an exported SavedModel
     "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes tokenizer.json
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input

@@ -40,15 +40,15 @@ def dropout(x, rate: float, seed):
     """Zeroes elements with probability `rate`, rounded to 1/65536, and scales the others up; without a seed, x as it is.
 
     Args:
-        x: floats of any shape, static but for the first dimension.
+        x: floats of any shape.
         rate: at least 0 and below 1.
         seed: int32 [2], or None outside of training.
     """
     threshold = round(rate * (1 << _BITS))
     if seed is None or threshold == 0:
         return x
-    rows = ops.shape(x)[0]
-    words = _bits(((rows + _LANES - 1) // _LANES, *x.shape[1:]), seed)
+    rows, *others = ops.shape(x)
+    words = _bits(((rows + _LANES - 1) // _LANES, *others), seed)
     low = ops.left_shift(words, _BITS)  # its upper half decides about one element, and that of `words` about another
     least = (threshold - (1 << (_BITS - 1))) * (1 << _BITS)
     keep = ops.concatenate([words >= least, low >= least], axis=0)

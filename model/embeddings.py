@@ -39,9 +39,9 @@ class Embeddings(keras.layers.Layer):
         self.built = True
 
     def call(self, input_ids, segment_ids, seed=None):
-        config, length = self.config, input_ids.shape[1]
+        config, length = self.config, ops.shape(input_ids)[1]
         words_BSH = ops.take(self.word_embeddings, input_ids, axis=0)
-        positions_SH = ops.convert_to_tensor(self.position_embeddings)[: length or ops.shape(input_ids)[1]]
+        positions_SH = ops.convert_to_tensor(self.position_embeddings)[:length]
         # A product instead of a lookup: its gradient is a product too, not a scatter of every token onto two rows.
         kinds_BST = ops.one_hot(segment_ids, config.type_vocab_size, dtype=self.compute_dtype)
         segments_BSH = ops.matmul(kinds_BST, ops.convert_to_tensor(self.segment_embeddings))

@@ -35,7 +35,7 @@ def visible(input_mask_BS, query_positions_BQ, causal: bool):
     """Which keys a query sees, bool [B, 1, Q or 1, S]: those that aren't padding, and, if causal, none to its right."""
     mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
     if causal:
-        keys_S = ops.arange(input_mask_BS.shape[1], dtype="int32")
+        keys_S = ops.arange(ops.shape(input_mask_BS)[1], dtype="int32")
         mask = ops.logical_and(mask, query_positions_BQ[:, None, :, None] >= keys_S)
     return mask
 
@@ -66,7 +66,7 @@ class Attention(keras.layers.Layer):
         self.built = True
 
     def _heads(self, x_BSH):
-        return ops.reshape(x_BSH, (-1, x_BSH.shape[1], self.config.num_attention_heads, self.config.head_size))
+        return ops.reshape(x_BSH, (-1, ops.shape(x_BSH)[1], self.config.num_attention_heads, self.config.head_size))
 
     def call(self, query_BQH, hidden_BSH, visible, seed=None):
         query_BQND, key_BSND, value_BSND = (
@@ -80,7 +80,7 @@ class Attention(keras.layers.Layer):
             scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
             probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
             mixed_BQND = ops.einsum("BNQS,BSND->BQND", probs_BNQS, value_BSND)
-        return self.output_dense(ops.reshape(mixed_BQND, (-1, query_BQH.shape[1], self.config.hidden_size)))
+        return self.output_dense(ops.reshape(mixed_BQND, (-1, ops.shape(query_BQH)[1], self.config.hidden_size)))
 
 
 class Block(keras.layers.Layer):
@@ -168,7 +168,7 @@ class Encoder(keras.Model):
 
     def call(self, input_ids, input_mask, segment_ids, positions=None, training=False, seed=None):
         seed = self.seeds.next() if training and seed is None else seed
-        length, causal = input_ids.shape[1], self.config.attention == "causal"
+        length, causal = ops.shape(input_ids)[1], self.config.attention == "causal"
         everywhere_BQ = ops.arange(length, dtype="int32")[None]
         seen, picked_BQS = visible(input_mask, everywhere_BQ, causal), None
         layers = [self.embeddings(input_ids, segment_ids, seed=fold(seed, 0))]

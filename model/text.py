@@ -1,0 +1,159 @@
+"""Raw text to ids in TensorFlow's operations, exactly as the training data's tokenizer makes them: for exported graphs.
+
+Cleaning, normalisation and WordPiece of any Unicode text, then pairs packed as BERT has them. The vocabulary is part of the
+graph. Text without anything but ASCII takes a short way. What can differ from the tokenizer in Python: a word that holds a
+character of the vocabulary which the exporting Python's Unicode doesn't know yet; nothing else is known. Bytes that are no
+UTF-8 are dropped.
+
+B texts, S sequence length. `[MASK]` and the like in a text are text, but in `tokenize_masked`.
+"""
+
+import tensorflow as tf
+from tensorflow_text import FastWordpieceTokenizer, normalize_utf8
+
+from model.characters import CONTROLS, MAX_WORD_CHARS, PAGE, SPACES, UNK, Characters, final_sigma
+
+PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
+TEXTS = tf.TensorSpec([None], tf.string)
+_TOO_LONG = rf"[^\x00-/:-@\[-`{{-\x7f]{{{MAX_WORD_CHARS + 1},}}"  # of word characters
+_MAX_TOKEN_BYTES = 256  # FastWordpieceTokenizer's, the ## left out
+
+
+def clean(texts: tf.Tensor) -> tf.Tensor:
+    """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space."""
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+    texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, CONTROLS, ""), f"{SPACES}+", " ")
+    return normalize_utf8(tf.strings.strip(texts), "NFC")
+
+
+def look_up(table: tuple, codes: tf.Tensor) -> tf.Tensor:
+    """Rows of a table of `Characters`, int32 [N, W], of code points, int32 [N]."""
+    pages, rows = (tf.constant(part) for part in table)
+    return tf.gather(tf.reshape(rows, (-1, rows.shape[-1])), tf.gather(pages, codes // PAGE) * PAGE + codes % PAGE)
+
+
+def cut(ragged: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
+    """The first `keep` values, int64 [B], of each row."""
+    starts = ragged.row_starts()
+    return tf.gather(ragged.values, tf.ragged.range(starts, starts + tf.minimum(keep, ragged.row_lengths())))
+
+
+def dense(ragged: tf.RaggedTensor, length: tf.Tensor, default) -> tf.Tensor:
+    """[B, length] with `default` behind each row's values; no row is longer."""
+    rows, values = tf.reshape(ragged.value_rowids(), (-1, 1)), ragged.flat_values
+    columns = tf.range(tf.size(rows, tf.int64), dtype=tf.int64)[:, None] - tf.gather(ragged.row_starts(), rows)
+    empty = tf.fill(tf.stack([ragged.nrows(), tf.cast(length, tf.int64)]), tf.constant(default, values.dtype))
+    return tf.tensor_scatter_nd_update(empty, tf.concat([rows, columns], 1), values)
+
+
+class TextOps(tf.Module):
+    """A vocabulary's tokenizer, as a graph.
+
+    Arguments:
+        tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP], and [MASK], wherever they stand.
+        cased: case and accents stay. max_seq_length: ids that a text or pair is cut to, special ones included.
+
+    Raises ValueError for a vocabulary without the special tokens, or with a token too long for the library.
+    """
+
+    def __init__(self, tokens: tuple[str, ...], cased: bool, max_seq_length: int) -> None:
+        super().__init__()
+        if missing := [token for token in (PAD, UNK, CLS, SEP, MASK) if token not in tokens]:
+            raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
+        self.cased, self.max_seq_length = cased, max_seq_length
+        self.pad, self.cls, self.sep, self.mask = (tokens.index(token) for token in (PAD, CLS, SEP, MASK))
+        self.characters = Characters(tuple(tokens), cased, _substitutes(Characters(tuple(tokens), cased, {})))
+        entries = self.characters.entries()
+        for token in entries:
+            if len(token.removeprefix("##").encode()) > _MAX_TOKEN_BYTES:
+                raise ValueError(f"{token!r} has more than {_MAX_TOKEN_BYTES} bytes of UTF-8: export takes no such token")
+        self._pieces = _pieces(entries)
+        # One function, so that a graph holds the tables and the vocabulary once however often it tokenizes.
+        self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
+        self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
+
+    def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """int32 [B, (pieces)] of raw texts, without special tokens, not cut."""
+        ascii_B = tf.strings.regex_full_match(texts, r"[\x00-\x7f]*")
+        plain, wide = tf.where(ascii_B)[:, 0], tf.where(~ascii_B)[:, 0]
+        parts = [self._normalise_ascii(tf.gather(texts, plain)), self._normalise(tf.gather(texts, wide))]
+        texts_B = tf.dynamic_stitch([tf.cast(plain, tf.int32), tf.cast(wide, tf.int32)], parts)
+        return self._pieces.tokenize(tf.strings.regex_replace(texts_B, _TOO_LONG, self.characters.unknown))
+
+    def _normalise_ascii(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = texts if self.cased else tf.strings.lower(texts)
+        texts = tf.strings.regex_replace(texts, r"[\x00-\x08\x0e-\x1b\x1f\x7f]", "")
+        return tf.strings.regex_replace(texts, r"[\x0b\x0c\x1c-\x1e]", " ")
+
+    def _normalise(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+        texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, CONTROLS, ""), SPACES, " ")
+        # Before NFC, of which Python knows nothing for these characters.
+        texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
+        texts = self.lower_sigmas(normalize_utf8(texts, "NFC"))
+        codes = tf.strings.unicode_decode(texts, "UTF-8")
+        replaced = look_up(self.characters.replacements(), codes.values)
+        kept = tf.not_equal(replaced, 0)
+        ends = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int64), axis=1))
+        splits = tf.gather(tf.concat([tf.zeros([1], tf.int64), ends], 0), codes.row_splits)
+        return tf.strings.unicode_encode(
+            tf.RaggedTensor.from_row_splits(tf.boolean_mask(replaced, kept), splits, validate=False), "UTF-8"
+        )
+
+    def lower_sigmas(self, texts: tf.Tensor) -> tf.Tensor:
+        """NFC texts with small sigmas, if uncased: the one letter whose lower case, σ or ς, hangs on its neighbours."""
+        if self.cased:
+            return texts
+        return tf.strings.regex_replace(tf.strings.regex_replace(texts, *final_sigma()), "Σ", "σ")
+
+    def _tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """As `tokenize`, but each literal `[MASK]` is the mask's id."""
+        parts = tf.strings.split(texts, MASK)
+        pieces = self.tokenize(parts.values)
+        last = tf.scatter_nd(
+            parts.row_limits()[:, None] - 1, tf.ones_like(parts.row_limits()), [tf.size(parts.values, tf.int64)]
+        )
+        masks = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(1 - last)], self.mask), 1 - last)
+        joined = tf.concat([pieces, masks], axis=1)
+        return tf.RaggedTensor.from_row_splits(joined.values, tf.gather(joined.row_splits, parts.row_splits))
+
+    def pack(self, first: tf.RaggedTensor, second: tf.RaggedTensor, length=0) -> dict[str, tf.Tensor]:
+        """The model's inputs of texts or pairs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` where b has any piece.
+
+        Args:
+            first, second: int32 [B, (pieces)]. While they are too long, the longer one, or of equal ones the second, loses
+                its last piece.
+            length: int, S, at most `max_seq_length`; 0 for the longest of the batch.
+
+        Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
+        """
+        first_B, second_B = first.row_lengths(), second.row_lengths()
+        paired_B = tf.cast(second_B > 0, tf.int64)
+        limit = tf.where(tf.equal(length, 0), self.max_seq_length, tf.minimum(length, self.max_seq_length))
+        budget_B = tf.cast(limit, tf.int64) - 2 - paired_B
+        half_B = tf.where(paired_B > 0, (budget_B + 1) // 2, budget_B)
+        first_B = tf.minimum(first_B, tf.maximum(half_B, budget_B - second_B))
+        second_B = tf.minimum(second_B, budget_B - first_B)
+        starts, ends = (tf.fill([first.nrows(), 1], token) for token in (self.cls, self.sep))
+        closing = cut(tf.RaggedTensor.from_tensor(ends), paired_B)
+        ids = tf.concat([starts, cut(first, first_B), ends, cut(second, second_B), closing], axis=1)
+        longest = tf.maximum(tf.reduce_max(tf.concat([ids.row_lengths(), [2]], 0)), tf.cast(length, tf.int64))
+        place_S = tf.range(longest)[None]
+        used_BS = place_S < ids.row_lengths()[:, None]
+        return {
+            "input_ids": dense(ids, longest, self.pad),
+            "input_mask": tf.cast(used_BS, tf.int32),
+            "segment_ids": tf.cast(used_BS & (place_S >= first_B[:, None] + 2), tf.int32),
+        }
+
+
+def _pieces(entries: list[str]) -> FastWordpieceTokenizer:
+    return FastWordpieceTokenizer(entries, token_out_type=tf.int32, unknown_token=UNK, max_bytes_per_word=4 * MAX_WORD_CHARS)
+
+
+def _substitutes(characters: Characters) -> dict[str, str]:
+    """Characters of the vocabulary that the library takes for punctuation or space, of a newer Unicode, and others for them."""
+    words = {char: f"a{char}a" for char in characters.words}
+    found = _pieces([UNK, "a", *words.values()]).tokenize([*words.values()]).to_list() if words else []
+    apart = [char for index, (char, pieces) in enumerate(zip(words, found, strict=True), 2) if pieces != [index]]
+    return dict(zip(apart, characters.private[1:], strict=False))
