@@ -32,7 +32,7 @@ FLAGS = {
     "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --limit --offset --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
-    "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --initializer-range "
+    "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "
     "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
     "--tensorboard --no-tensorboard --warmup-steps --weight-decay",

@@ -132,14 +132,6 @@ def weights(one: Saved) -> dict[str, np.ndarray]:
         raise UserError(f"{one.folder}: the weights can't be read ({told}): give another checkpoint") from None
 
 
-def load_weights(one: Saved, variables: dict[str, tf.Variable]) -> None:
-    """Reads a model's weights, by path. Raises UserError when they don't fit or are damaged."""
-    try:
-        _read_variables(variables, files.join(one.folder, "weights"))
-    except ValueError as error:
-        raise UserError(f"{one.folder}: the weights can't be read ({error}): give another checkpoint") from None
-
-
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     """Reads the newest checkpoint that can be read into a state; returns its checkpoint.json, None when there is none yet.
 

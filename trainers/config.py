@@ -65,7 +65,8 @@ class PretrainConfig(DeviceOptions):
     data: tuple[str, ...] = option((), "datasets of clozemill prepare, one per phase", identity=False, metavar="DATASET")
     phases: tuple[Phase, ...] = option((), "steps with a dataset, batch size and learning rate of their own", identity=False)
     output: str = option("", "the run's folder", identity=False)
-    preset: str = option("base", "the encoder's size", choices=tuple(PRESETS))
+    init: str = option("", "a run, checkpoint or import whose weights it begins with, in its sizes", identity=False)
+    preset: str = option("", "the encoder's size; default: base, or that of --init", choices=tuple(PRESETS))
     objective: str = option("mlm+nsp", "what is learnt", choices=OBJECTIVES)
     attention: str = option(
         "auto", "auto: causal for the objective causal, else bidirectional", choices=("auto", "bidirectional", "causal")
@@ -121,6 +122,10 @@ class PretrainConfig(DeviceOptions):
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a schedule of `steps`."""
         return min(steps, math.ceil(steps / 10) if self.warmup_steps < 0 else self.warmup_steps)
+
+    def resolved_preset(self) -> str:
+        """The preset's name, "" where the sizes are those of --init."""
+        return self.preset or ("" if self.init else "base")
 
     def resolved_attention(self) -> str:
         """bidirectional or causal."""

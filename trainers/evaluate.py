@@ -102,15 +102,20 @@ def main(config: EvaluateConfig) -> int:
     """Prints the figures of a checkpoint on a dataset's eval split."""
     require(config, "run", "data")
     one = checkpoints.find(config.run, config.checkpoint)
+    if not one.index.get("objective"):
+        raise UserError(f"{one.folder} has no masked-LM head: give a checkpoint of pretrain, or of an import with that head")
     dataset, about = contract.read(config.data), one.index
     encoder = EncoderConfig(**about["encoder"])
     contract.check_vocabulary(dataset, about["vocabulary"], one.folder)
     contract.check_objective(dataset, about["objective"])
     contract.check_lengths(dataset, encoder.max_position_embeddings)
     devices = strategy.make(config)
-    with devices.scope():
-        model = state.make_model(encoder, about["objective"], config.precision)
-    checkpoints.load_weights(one, state.TrainState(model).weights())
+    weights = checkpoints.weights(one)
+    try:
+        with devices.scope():
+            model = state.loaded(about, weights, config.precision)
+    except ValueError as error:
+        raise UserError(f"{one.folder}: the weights don't fit ({error}): give another checkpoint") from None
     jit = strategy.compiles(config, devices)
     with files.reading(config.data):
         figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()

@@ -43,9 +43,7 @@ def read(one: Saved, max_seq_length: int = 0) -> Source:
     """
     weights = checkpoints.weights(one)
     try:
-        model = state.model_for(one.index)
-        heads, pooler = (one.index.get("imported") or {}).get("heads", ("pooler",)), "encoder/pooler/"
-        state.assign(model, weights, () if "pooler" in heads else (pooler,))
+        model = state.loaded(one.index, weights)
         cased = bool(one.index["vocabulary"]["cased"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None

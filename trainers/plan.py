@@ -6,16 +6,17 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from model.config import EncoderConfig, preset
+from model.config import EncoderConfig
 from model.flops import flops_per_example
 from pipelines import options
 from pipelines.schema import UserError
-from trainers import contract, files
+from trainers import contract, files, warm_start
 from trainers.batches import TrainReader, eval_counts
 from trainers.config import PretrainConfig
 from trainers.contract import Contract
 from trainers.evaluate import Evaluation
 from trainers.optimizer import Hyper, Schedule
+from trainers.warm_start import Start
 
 RUN = "run.json"
 
@@ -63,6 +64,7 @@ class Plan:
     phases: tuple[PlannedPhase, ...]
     encoder: EncoderConfig
     vocabulary: bytes
+    start: Start | None = None
     stage: ClassVar = "pretrain"
 
     @property
@@ -72,7 +74,12 @@ class Plan:
     @property
     def title(self) -> str:
         """What stands above the curves."""
-        return f"{self.config.preset}, {self.config.objective}, {self.steps:,} steps"
+        return f"{self.size_name}, {self.config.objective}, {self.steps:,} steps"
+
+    @property
+    def size_name(self) -> str:
+        """The preset, or what stands for one."""
+        return self.config.resolved_preset() or "as --init"
 
     @property
     def hyper(self) -> Hyper:
@@ -95,6 +102,10 @@ class Plan:
         """What decides the losses of a run: a resume must match it."""
         own = options.identity(self.config)
         own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
+        own["preset"] = self.config.resolved_preset()
+        own |= {name: getattr(self.encoder, name) for name in ("hidden_act", "max_position_embeddings")}
+        if self.start:
+            own["init"] = self.start.digest
         own["phases"] = len(self.phases)
         for number, phase in enumerate(self.phases, 1):
             schedule = phase.schedule
@@ -128,28 +139,22 @@ def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
 def make(config: PretrainConfig) -> Plan:
     """Reads the datasets' contracts and checks everything against everything. Raises UserError."""
     wanted = config.resolved_phases()
+    start = warm_start.find(config, files.join(config.output, RUN))
+    longest = start.encoder.max_position_embeddings if start else config.max_position_embeddings
     phases, begin = [], 0
     for phase, schedule in zip(wanted, _schedules(config, wanted), strict=True):
         dataset = contract.read(phase.data)
         contract.check_objective(dataset, config.objective)
-        contract.check_lengths(dataset, config.max_position_embeddings)
+        contract.check_lengths(dataset, longest)
+        if start:
+            contract.check_vocabulary(dataset, start.vocabulary, start.path)
         if phases:
             contract.check_vocabulary(dataset, phases[0].dataset.vocabulary, phases[0].dataset.folder)
         phases.append(PlannedPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
         begin += phase.steps
     first = phases[0].dataset
-    encoder = preset(
-        config.preset,
-        vocab_size=first.vocabulary["size"],
-        hidden_act=config.hidden_act,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.attention_dropout,
-        max_position_embeddings=config.max_position_embeddings,
-        initializer_range=config.initializer_range,
-        attention=config.resolved_attention(),
-        remat=config.remat,
-    )
-    return Plan(config, tuple(phases), encoder, first.read_vocabulary())
+    encoder = warm_start.encoder(config, start, first.vocabulary["size"])
+    return Plan(config, tuple(phases), encoder, first.read_vocabulary(), start)
 
 
 def claim(plan: Plan, folder: str) -> None:

@@ -6,7 +6,7 @@ clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --o
 import tensorflow as tf
 
 from pipelines.options import require
-from trainers import checkpoints, contract, files, plan, state, strategy
+from trainers import checkpoints, contract, files, plan, state, strategy, warm_start
 from trainers.config import PretrainConfig
 from trainers.journal import Journal
 from trainers.loop import Loop
@@ -25,11 +25,15 @@ def main(config: PretrainConfig) -> int:
     with devices.scope():
         made = state.make(planned.encoder, config.objective, config.precision, config.seed)
     found = checkpoints.restore(config.output, made)
-    step, journal = 0, Journal(config.output, planned.steps, config.tensorboard)
+    step, journal, told = 0, Journal(config.output, planned.steps, config.tensorboard), []
     if found:
         step = found["step"]
         journal.resume(step, found["journal"])
+    elif planned.start:
+        with devices.scope():
+            told = warm_start.load(planned.start, made.model)
     _introduce(planned, devices, made, step)
+    print("".join(f"{line}\n" for line in told), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal)
     if step >= planned.steps:
         print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
@@ -46,7 +50,7 @@ def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.
     weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
     where = f"{devices.num_replicas_in_sync} x {strategy.device_name(devices)}, {config.precision}"
     print(
-        f"{config.preset}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
+        f"{planned.size_name}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
         f"{weights:,} weights; {config.objective}; on {where}"
     )
     for phase in planned.phases:
@@ -64,4 +68,3 @@ def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.
             print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, these have {have}")
     if step:
         print(f"going on after step {step:,}")
-    print(flush=True)

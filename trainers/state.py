@@ -105,6 +105,15 @@ def assign(model: keras.Model, weights: dict[str, np.ndarray], may_lack: tuple[s
     return absent
 
 
+def loaded(
+    index: dict[str, Any], weights: dict[str, np.ndarray], precision: str = "float32"
+) -> PretrainingModel | TaskModel | EncoderModel:
+    """`model_for` with its weights; only the pooler of an import that came without one may lack. Raises ValueError."""
+    model, heads = model_for(index, precision), (index.get("imported") or {}).get("heads", ("pooler",))
+    assign(model, weights, () if "pooler" in heads else ("encoder/pooler/",))
+    return model
+
+
 def make(config: EncoderConfig, objective: str, precision: str, seed: int) -> TrainState:
     """A model with its initial weights and moments of 0; call it within the strategy's scope."""
     model = make_model(config, objective, precision)

@@ -227,3 +227,25 @@ def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
     assert told.startswith(f"{tmp_path}: a shard can't be read (") and told.endswith(
         f"): run clozemill verify {tmp_path}, then mend it"
     )
+
+
+def test_an_import_is_evaluated_where_it_has_the_head(small: Contract, run: str, tmp_path: Path, capsys) -> None:
+    """Without a pooler, which masked tokens don't need; without the masked-LM head there is nothing to measure."""
+    one = checkpoints.find(run)
+    values = {path: tf.Variable(value) for path, value in checkpoints.weights(one).items() if not path.startswith("next_")}
+    kept = {f"pretraining/{path}": value for path, value in values.items() if "pooler" not in path}
+    about = {name: one.index[name] for name in ("step", "encoder", "vocabulary")}
+    about |= {"objective": "mlm", "imported": {"heads": ["masked_lm"]}}
+    checkpoints.write(str(tmp_path / "lm"), {"weights": kept}, VOCABULARY, about)
+    config = EvaluateConfig(run=str(tmp_path / "lm"), data=small.folder, output=str(tmp_path / "figures.json"))
+    assert evaluate.main(config) == 0
+    whole = EvaluateConfig(run=run, data=small.folder, output=str(tmp_path / "whole.json"))
+    assert evaluate.main(whole) == 0
+    found, expected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("figures", "whole"))
+    assert found["masked_lm_loss"] == pytest.approx(expected["masked_lm_loss"], rel=1e-6)
+    bare = {path: value for path, value in kept.items() if "/encoder/" in path}
+    for more in ({"objective": ""}, {"task": {}}):
+        index = {name: value for name, value in about.items() if name != "objective"} | {"imported": {"heads": []}} | more
+        checkpoints.write(str(tmp_path / "bare"), {"weights": bare}, VOCABULARY, index)
+        with pytest.raises(UserError, match="bare has no masked-LM head: give a checkpoint of pretrain, or of an import with"):
+            evaluate.main(EvaluateConfig(run=str(tmp_path / "bare"), data=small.folder))
