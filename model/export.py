@@ -128,12 +128,12 @@ def _kept(first: int, second: int, room: int) -> tuple[int, int]:
 def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a source answers at every position.
 
-    Returns float32 arrays: `sequence_output` [B, S, H], `pooled_output` [B, H], and, where the model has them,
-    `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` as TaskModel gives them.
+    Returns float32 arrays, of which a format answers some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, where
+    the model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` as TaskModel gives them.
     """
     inputs = {name: features[name] for name in TOKENS}
     encoded = source.model.encoder(*inputs.values())
-    found = {name: encoded[name] for name in ("sequence_output", *(("pooled_output",) if source.has_pooler else ()))}
+    found = {name: encoded[name] for name in ("sequence_output", "pooled_output")}
     if not isinstance(source.model, EncoderModel):
         found |= source.model(inputs)
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}

@@ -120,7 +120,11 @@ def main(config: ExportConfig) -> int:
     try:
         for name, (temporary, _) in places.items():
             _write(source, name, temporary)
-        found = _differences(source, places)
+        try:
+            found = _differences(source, places)
+        except ValueError as error:  # another token's id, a weight that transformers lacks
+            print(f"{error}, so nothing was exported", flush=True)
+            return EXIT_DIFFERS
         _tell(source, one, found)
         bad = [name for name, rows in found.items() if not max(rows.values()) <= TOLERANCE]
         if bad:

@@ -108,8 +108,13 @@ def assign(model: keras.Model, weights: dict[str, np.ndarray], may_lack: tuple[s
 def loaded(
     index: dict[str, Any], weights: dict[str, np.ndarray], precision: str = "float32"
 ) -> PretrainingModel | TaskModel | EncoderModel:
-    """`model_for` with its weights; only the pooler of an import that came without one may lack. Raises ValueError."""
+    """`model_for` with its weights; only the pooler of an import that came without one may lack, and has random weights then.
+
+    Raises ValueError for any other weight that lacks or doesn't fit.
+    """
     model, heads = model_for(index, precision), (index.get("imported") or {}).get("heads", ("pooler",))
+    if "pooler" not in heads:
+        initialize(model, 0, model.config.initializer_range)  # so that the same checkpoint gives the same exports
     assign(model, weights, () if "pooler" in heads else ("encoder/pooler/",))
     return model
 

@@ -70,7 +70,7 @@ OUTPUTS = {  # what each answers, beside sequence_output
     "mlm": {"pooled_output", "masked_lm_logits"},
     "causal": {"pooled_output", "masked_lm_logits"},
     "encoder": {"pooled_output"},
-    "bare": set(),
+    "bare": set(),  # its pooler has no values: formats may leave it out
     **{name: {"pooled_output", "logits"} for name in ("classify", "regress", "tags", "spans")},
 }
 

@@ -31,7 +31,7 @@ def test_answers_are_the_model_s() -> None:
     for name, more in sources.OUTPUTS.items():
         source, features = sources.source(name), sources.features()
         found = answers(source, features)
-        assert found.keys() == {"sequence_output", *more}, name
+        assert found.keys() == {"sequence_output", "pooled_output", *more}, name
         assert found["sequence_output"].shape == (len(sources.TEXTS), sources.LENGTH, 16)
         if "masked_lm_logits" in more:
             assert found["masked_lm_logits"].shape == (len(sources.TEXTS), sources.LENGTH, len(sources.TOKENS))

@@ -54,7 +54,7 @@ def test_it_answers_as_the_source(name: str, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name)), sources.features()
     keras_file.write(source, str(tmp_path))
     expected, found = answers(source, features), keras_file.outputs(str(tmp_path), sources.TEXTS, features)
-    assert found.keys() == expected.keys()
+    assert found.keys() == expected.keys() - ({"pooled_output"} if name == "bare" else set())
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 

@@ -92,6 +92,16 @@ def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytes
     assert "keras: further from the checkpoint than 1e-05, so nothing was exported" in capsys.readouterr().out
 
 
+def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def outputs(*_: object) -> None:
+        raise ValueError("tokenizer.json gives other ids for the text 'a'")
+
+    monkeypatch.setattr(hf, "outputs", outputs)
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "tokenizer.json gives other ids for the text 'a', so nothing was exported" in capsys.readouterr().out
+
+
 def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
     source = sources.source(**LONG)
     source.model.encoder.pooler.bias.assign(np.full(16, np.nan, np.float32))
