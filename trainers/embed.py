@@ -15,7 +15,7 @@ from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, state, strategy, tables
 from trainers.config_finetune import EmbedConfig, layers
-from trainers.features import TextEncoder, plain, trimmed
+from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
 from trainers.predict import chunks
@@ -66,7 +66,6 @@ class Embedder:
             if self.config.pool != "none":
                 yield {"row": number, "text": text, "features": values}
                 continue
-            text = plain(text)
             words = np.cumsum(np.diff(starts, prepend=-1) != 0) - 1
             for place in range(min(len(ids), room)):
                 begin, end = int(starts[place]), int(ends[place])

@@ -1,5 +1,6 @@
 """Texts to the three id tensors: tokenized as the shards were, cut to a length, padded."""
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,16 +11,41 @@ from pipelines.wordpiece import Vocabulary, WordPiece
 
 IDS = ("input_ids", "input_mask", "segment_ids")
 
-# Every character that ends a line, or would separate words once cleaned, becomes a space, so that offsets stay as they are.
+# Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
 
-def plain(text: str) -> str:
-    """A text as it is tokenized: in Unicode's form NFC, as the shards' texts, on one line.
+def _dropped(char: str) -> bool:
+    """Whether cleaning drops a character: controls, lone surrogates, the replacement character."""
+    return char == "\ufffd" or (char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs"))
 
-    Characters keep their places unless the text wasn't in NFC.
+
+def plain(text: str) -> str:
+    """A text as it is tokenized: as the shards' texts, without controls and in Unicode's form NFC, but on one line."""
+    text = text.translate(_BREAKS)
+    if not text.isprintable() or "\ufffd" in text:
+        text = "".join(char for char in text if not _dropped(char))
+    return unicodedata.normalize("NFC", text)
+
+
+def places(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where in a text each character of `plain(text)` comes from: (begin, end), int64 [len(plain(text))].
+
+    Characters that are joined, or change their order, all come from the whole of their group.
     """
-    return unicodedata.normalize("NFC", text).translate(_BREAKS)
+    begins, ends = [], []
+    group, begin, end = "", 0, 0
+    for place, char in enumerate(text.translate(_BREAKS)):
+        kept = "" if _dropped(char) else char
+        alone = unicodedata.normalize("NFC", group) + unicodedata.normalize("NFC", kept)
+        if kept and not unicodedata.combining(kept) and unicodedata.normalize("NFC", group + kept) == alone:
+            count = len(unicodedata.normalize("NFC", group))
+            begins += [begin] * count
+            ends += [end] * count
+            group, begin = "", place
+        group, end = group + kept, place + 1 if kept else end
+    count = len(unicodedata.normalize("NFC", group))
+    return np.array(begins + [begin] * count, np.int64), np.array(ends + [end] * count, np.int64)
 
 
 def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
@@ -53,20 +79,23 @@ class TextEncoder:
         return np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(texts) else []
 
     def with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(tokens, where each one's word begins and ends in `plain(text)`), int [pieces]."""
-        found = self.wordpiece.encode([plain(text)], offsets=True)
-        return found.ids, found.starts, found.ends
+        """(tokens, where each one's word begins and ends in the text as it was given), int [pieces]."""
+        one = plain(text)
+        found = self.wordpiece.encode([one], offsets=True)
+        if one == text.translate(_BREAKS) or not len(found.ids):
+            return found.ids, found.starts, found.ends
+        begins, ends = places(text)
+        return found.ids, begins[found.starts], ends[found.ends - 1]
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Texts, or pairs of them, as rows: the longer of a pair is cut first."""
-        first, second = self.ids(firsts), self.ids(seconds) if seconds else None
+        """Texts, or pairs of them, as rows: the longer of a pair is cut first, and an empty second text is none."""
         rows = []
-        for number, one in enumerate(first):
-            if second is None:
-                rows.append((one[: self.max_seq_length - 2], None))
+        for first, second in itertools.zip_longest(self.ids(firsts), self.ids(seconds)):
+            if second is None or not len(second):
+                rows.append((first[: self.max_seq_length - 2], None))
             else:
-                kept = kept_lengths(len(one), len(second[number]), self.max_seq_length - 3)
-                rows.append((one[: kept[0]], second[number][: kept[1]]))
+                one, other = kept_lengths(len(first), len(second), self.max_seq_length - 3)
+                rows.append((first[:one], second[:other]))
         return self.pack(rows)
 
     def pack(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, np.ndarray]:
@@ -86,8 +115,8 @@ class TextEncoder:
 
 
 def trimmed(features: dict[str, np.ndarray], multiple: int = 8) -> dict[str, np.ndarray]:
-    """Rows without the padding that all of them share: shapes stay static, and short texts cost what they hold."""
-    longest = int(features["input_mask"].sum(axis=1).max(initial=1))
-    length = min(features["input_mask"].shape[1], -(-longest // multiple) * multiple)
-    whole = features["input_mask"].shape[1]
+    """Rows without the padding that all of them share, their length a multiple or the whole: shapes stay static, and short texts cost what they hold."""
+    mask = features["input_mask"]
+    whole, longest = mask.shape[1], int(mask.sum(axis=1).max(initial=1))
+    length = min(whole, -(-longest // multiple) * multiple)
     return {name: value[:, :length] if value.shape[1:2] == (whole,) else value for name, value in features.items()}
