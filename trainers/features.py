@@ -115,7 +115,10 @@ class TextEncoder:
 
 
 def trimmed(features: dict[str, np.ndarray], multiple: int = 8) -> dict[str, np.ndarray]:
-    """Rows without the padding that all of them share, their length a multiple or the whole: shapes stay static, and short texts cost what they hold."""
+    """Rows without the padding that all of them share, up to a multiple: shapes stay static, short texts cost what they hold.
+
+    Columns [N, S, ...] are cut, those of one value per row aren't.
+    """
     mask = features["input_mask"]
     whole, longest = mask.shape[1], int(mask.sum(axis=1).max(initial=1))
     length = min(whole, -(-longest // multiple) * multiple)

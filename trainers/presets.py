@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Layout:
-    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last)."""
+    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last).
+
+    torn: rows that lack columns are passed over, with a warning; else they are errors.
+    """
 
     text: str = "text"
     pair: str = ""
     label: str = "label"
     header: bool = True
+    torn: bool = False
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
         """With what isn't empty in place of its own; `header`: auto, yes or no."""
@@ -55,11 +59,17 @@ TASKS = {
     ),
     "sst2": Preset("classify", Layout("sentence"), _binary("negative", "positive"), ("accuracy",)),
     "mrpc": Preset(
-        "classify", Layout("#1 String", "#2 String", "Quality"), _binary("not_equivalent", "equivalent"), ("binary_f1", "accuracy")
+        "classify",
+        Layout("#1 String", "#2 String", "Quality"),
+        _binary("not_equivalent", "equivalent"),
+        ("binary_f1", "accuracy"),
     ),
     "stsb": Preset("regress", Layout("sentence1", "sentence2", "score"), (), ("pearson", "spearman")),
     "qqp": Preset(
-        "classify", Layout("question1", "question2", "is_duplicate"), _binary("not_duplicate", "duplicate"), ("binary_f1", "accuracy")
+        "classify",
+        Layout("question1", "question2", "is_duplicate", torn=True),
+        _binary("not_duplicate", "duplicate"),
+        ("binary_f1", "accuracy"),
     ),
     "mnli": Preset(
         "classify",

@@ -5,8 +5,11 @@ Any of them may be local or on gs://, and all but Parquet gzipped (`.gz`). To ad
 
 import csv
 import gzip
-import io
+import itertools
 import json
+import re
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,48 +25,81 @@ Row = tuple[str, dict[str, Any]]  # (where it stands, such as "dev.tsv, line 7";
 csv.field_size_limit(1 << 28)  # characters; Python's own limit is 131,072
 
 
+def _split(file: Any) -> Iterator[bytes]:
+    """A file's lines without their ends. (GFile's own lose every carriage return.)"""
+    rest = b""
+    while block := file.read(1 << 20):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
 def lines(path: str) -> Iterator[str]:
     """A text file's lines without their ends. Raises UserError when it can't be read, or isn't UTF-8."""
-    number = 0
+    number = 1
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder: give a file of texts")
     try:
         with tf.io.gfile.GFile(path, "rb") as raw:
-            file = gzip.open(io.BytesIO(raw.read())) if path.endswith(".gz") else raw
-            for number, line in enumerate(file, 1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield text.removesuffix("\n").removesuffix("\r")
+            for line in _split(gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
+                number += 1
     except UnicodeDecodeError:
-        raise UserError(f"{path}, line {number + 1}: it is not UTF-8: convert the file") from None
+        raise UserError(f"{path}, line {number}: it is not UTF-8: convert the file") from None
     except tf.errors.NotFoundError:
         raise UserError(f"{path} is not there: give a file of texts") from None
-    except (tf.errors.OpError, OSError, EOFError) as error:
+    except (tf.errors.OpError, OSError, EOFError, zlib.error) as error:
         told = getattr(error, "message", None) or error
         raise UserError(f"{path} can't be read ({told}): mend that, or give another file") from None
 
 
-def _delimited(path: str, layout: Layout, **dialect: Any) -> Iterator[Row]:
-    """Columns by the header's names, or by their numbers as texts; -1 is the last."""
-    reader = csv.reader(lines(path), strict=True, **dialect)
-    names: list[str] | None = None
+def _named(records: Iterator[tuple[str, list[str]]], layout: Layout) -> Iterator[Row]:
+    """Cells as columns, by the header's names, or by their numbers as texts; -1 is the last. Raises UserError."""
+    names, passed = None, []
+    for where, cells in records:
+        if layout.header and names is None:
+            names = cells
+        elif names is None:
+            yield where, {str(number): cell for number, cell in enumerate(cells)} | {"-1": cells[-1]}
+        elif len(cells) < len(names) and layout.torn:
+            passed.append(where)
+        elif len(cells) < len(names):
+            raise UserError(f"{where}: it has {len(cells)} columns, and the header {len(names)}: mend that line, or remove it")
+        else:
+            yield where, dict(zip(names, cells, strict=False)) | {"-1": cells[-1]}
+    if passed:
+        print(f"warning: {passed[0]}: it lacks columns: passed over, with {len(passed) - 1} more", file=sys.stderr, flush=True)
+
+
+def _csv_records(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Rows with where each begins; quoted cells may hold line breaks."""
+    reader, begin = csv.reader((line + "\n" for line in lines(path)), strict=True), 1
     try:
         for cells in reader:
-            if not cells:
-                continue
-            if layout.header and names is None:
-                names = cells
-                continue
-            found = dict(zip(names, cells, strict=False)) if names else {str(number): cell for number, cell in enumerate(cells)}
-            yield f"{path}, line {reader.line_num}", found | {"-1": cells[-1]}
+            if cells:
+                yield f"{path}, line {begin}", cells
+            begin = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}: mend that line") from None
+        raise UserError(f"{path}, line {begin}: {error}: mend that line") from None
 
 
 def _csv(path: str, layout: Layout) -> Iterator[Row]:
-    return _delimited(path, layout)
+    return _named(_csv_records(path), layout)
 
 
 def _tsv(path: str, layout: Layout) -> Iterator[Row]:
     """Quotes are characters like any other, as GLUE's files need it."""
-    return _delimited(path, layout, delimiter="\t", quoting=csv.QUOTE_NONE)
+    numbered = enumerate(lines(path), 1)
+    return _named(((f"{path}, line {number}", line.split("\t")) for number, line in numbered if line), layout)
+
+
+def _parsed(text: str) -> Any:
+    """JSON's value; halves of surrogate pairs, which no file can hold, are replaced. Raises ValueError, RecursionError."""
+    if r"\ud" in text.lower():
+        whole = json.dumps(json.loads(text), ensure_ascii=False)
+        text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.loads(text)
 
 
 def _jsonl(path: str, layout: Layout) -> Iterator[Row]:
@@ -71,7 +107,7 @@ def _jsonl(path: str, layout: Layout) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _parsed(line)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
@@ -111,35 +147,40 @@ def conll(path: str, layout: Layout) -> Iterator[Row]:
     Raises UserError for a line that lacks the column of the words or of the tags.
     """
     words, tags, began = [], [], 1
-    for number, line in enumerate([*lines(path), ""], 1):
-        cells = line.split()
-        if cells and not line.startswith("-DOCSTART-"):
+    for number, line in enumerate(itertools.chain(lines(path), [""]), 1):
+        cells = re.split("[ \t]+", line.strip(" \t"))
+        if any(cells) and not line.startswith("-DOCSTART-"):
             try:
-                words.append(cells[int(layout.text)])
-                tags.append(cells[int(layout.label)])
+                word, tag = (range(len(cells))[int(column)] for column in (layout.text, layout.label))
+                if word == tag and layout.text != layout.label:
+                    raise IndexError
             except (IndexError, ValueError):
                 raise UserError(
                     f"{path}, line {number}: it has {len(cells)} columns, and the words should be in column {layout.text}, the "
-                    f"tags in {layout.label}: give --text-column and --label-column as numbers from 0"
+                    f"tags in {layout.label}: mend it, or give --text-column and --label-column as numbers from 0"
                 ) from None
-        elif words:
-            yield f"{path}, line {began}", {"words": words, "tags": tags}
-            words, tags, began = [], [], number + 1
+            words.append(cells[word])
+            tags.append(cells[tag])
         else:
-            began = number + 1
+            if words:
+                yield f"{path}, line {began}", {"words": words, "tags": tags}
+            words, tags, began = [], [], number + 1
 
 
 def squad(path: str, layout: Layout) -> Iterator[Row]:
     """Questions of SQuAD's JSON (1.1 or 2.0): `id`, `question`, `context`, `answers` as a list of (text, start)."""
     try:
-        data = json.loads("\n".join(lines(path)))
+        data = _parsed("\n".join(lines(path)))
         for article in data["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     answers = [(answer["text"], int(answer["answer_start"])) for answer in asked.get("answers") or ()]
                     row = {"id": str(asked["id"]), "question": asked["question"], "context": paragraph["context"]}
-                    yield f"{path}, question {asked['id']}", row | {"answers": answers}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    texts = [row["question"], row["context"], *(text for text, _ in answers)]
+                    if other := [found for found in texts if not isinstance(found, str)]:
+                        raise TypeError(f"{other[0]!r} is no text, in question {row['id']}")
+                    yield f"{path}, question {row['id']}", row | {"answers": answers}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not laid out as SQuAD's JSON ({type(error).__name__}: {error}): give data, paragraphs, qas, answers"
         ) from None
@@ -164,11 +205,13 @@ def rows(path: str, layout: Layout) -> Iterator[Row]:
 
 
 def value(row: Row, column: str, flag: str) -> Any:
-    """A row's value in a column. Raises UserError, with the columns that are there, where it has none."""
+    """A row's value in a column. Raises UserError where it has none, with the columns that are there."""
     where, values = row
-    if values.get(column) is None:
+    if column not in values:
         names = ", ".join(name for name in values if name != "-1")
         raise UserError(f"{where}: there is no column {column!r} (there are: {names}): give {flag}")
+    if values[column] is None:
+        raise UserError(f"{where}: its {column!r} is empty: mend it, or give {flag}")
     return values[column]
 
 

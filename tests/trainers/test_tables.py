@@ -1,0 +1,309 @@
+"""Every format of a table gives the rows that are in it, with where they stand, or one sentence about what is wrong."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.schema import UserError
+from trainers import tables
+from trainers.kinds import KINDS
+from trainers.presets import TASKS, Layout
+
+HEADED, NUMBERED = Layout(), Layout("0", "", "1", header=False)
+COLUMNS = Layout("0", "", "-1", header=False)
+
+
+def written(path: Path, data: str | bytes) -> str:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return str(path)
+
+
+def rows(path: str, layout: Layout = HEADED) -> list[tuple[str, dict]]:
+    """A file's rows, with where they stand without the folder, and without the column -1."""
+    found = list(tables.rows(path, layout))
+    folder = str(Path(path).parent) + "/"
+    return [(where.removeprefix(folder), {name: v for name, v in row.items() if name != "-1"}) for where, row in found]
+
+
+def test_csv_with_quotes_line_breaks_and_a_mark_of_byte_order(tmp_path: Path) -> None:
+    text = '\ufefftext,label\r\n"He said ""no"", twice",0\r\n\r\n"two\nlines, and\n\nmore",1\r\nlast,2'
+    assert rows(written(tmp_path / "a.csv", text)) == [
+        ("a.csv, line 2", {"text": 'He said "no", twice', "label": "0"}),
+        ("a.csv, line 4", {"text": "two\nlines, and\n\nmore", "label": "1"}),
+        ("a.csv, line 8", {"text": "last", "label": "2"}),
+    ]
+
+
+def test_tsv_takes_quotes_and_carriage_returns_as_they_are(tmp_path: Path) -> None:
+    text = 'text\tlabel\n"Never closed\t0\nHe said "no"\t1\na "" b\rc\t0\n'
+    assert [row for _, row in rows(written(tmp_path / "a.tsv", text))] == [
+        {"text": '"Never closed', "label": "0"},
+        {"text": 'He said "no"', "label": "1"},
+        {"text": 'a "" b\rc', "label": "0"},
+    ]
+
+
+def test_columns_by_number(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", "x\ty\tz\n\nu\tv\n")
+    assert list(tables.rows(path, NUMBERED)) == [
+        (f"{path}, line 1", {"0": "x", "1": "y", "2": "z", "-1": "z"}),
+        (f"{path}, line 3", {"0": "u", "1": "v", "-1": "v"}),
+    ]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    text = '\ufeff{"text": "a\\nb", "label": true}\n\n  \n{"text": "é\u2028", "label": 2, "more": [1]}'
+    assert rows(written(tmp_path / "a.jsonl", text)) == [
+        ("a.jsonl, line 1", {"text": "a\nb", "label": True}),
+        ("a.jsonl, line 4", {"text": "é\u2028", "label": 2, "more": [1]}),
+    ]
+
+
+def test_halves_of_surrogate_pairs_are_replaced(tmp_path: Path) -> None:
+    """JSON can hold them and no UTF-8 file can; a whole pair, and an escaped backslash, stay what they are."""
+    text = r'{"text": "a\ud800b \ud83d\ude00 \\ud800 \udc00", "\ud800": 1}'
+    assert rows(written(tmp_path / "a.jsonl", text))[0][1] == {"text": "a\ufffdb 😀 \\ud800 \ufffd", "\ufffd": 1}
+
+
+def test_parquet_of_several_row_groups(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"t{n}" for n in range(5000)], "label": list(range(5000)), "words": [["a", "b"]] * 5000})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+    found = rows(str(tmp_path / "a.parquet"))
+    assert [row["label"] for _, row in found] == list(range(5000))
+    assert found[4999] == ("a.parquet, row 5000", {"text": "t4999", "label": 4999, "words": ["a", "b"]})
+
+
+def test_plain_text_has_a_text_per_line_under_the_layout_s_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", "one \n\n  \ntwo\ttwo\r\nthree")
+    assert rows(path, Layout("sentence")) == [
+        ("a.txt, line 1", {"sentence": "one "}),
+        ("a.txt, line 4", {"sentence": "two\ttwo"}),
+        ("a.txt, line 5", {"sentence": "three"}),
+    ]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".txt"])
+def test_gzipped_is_the_same(ending: str, tmp_path: Path) -> None:
+    data = {".csv": "text\na\n", ".tsv": "text\na\n", ".jsonl": '{"text": "a"}\n', ".txt": "a\n"}[ending].encode()
+    zipped = rows(written(tmp_path / f"a{ending}.gz", gzip.compress(data[:3]) + gzip.compress(data[3:])))
+    assert [row for _, row in zipped] == [row for _, row in rows(written(tmp_path / f"a{ending}", data))] == [{"text": "a"}]
+
+
+CONLL = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+
+
+\u200b NN I-NP O
+New\xa0York NN I-NP B-LOC
+-DOCSTART- -X- -X- O
+Peter NNP\tB-NP  B-PER"""
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n \n"])
+def test_conll_sentences(end: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", CONLL + end)
+    assert list(tables.conll(path, COLUMNS)) == [
+        (f"{path}, line 3", {"words": ["EU", "rejects"], "tags": ["B-ORG", "O"]}),
+        (f"{path}, line 7", {"words": ["\u200b", "New\xa0York"], "tags": ["O", "B-LOC"]}),
+        (f"{path}, line 10", {"words": ["Peter"], "tags": ["B-PER"]}),
+    ]
+    assert next(tables.conll(path, Layout("0", "", "2")))[1]["tags"] == ["B-NP", "B-VP"]
+
+
+def squad_file(path: Path, *paragraphs: dict, **more: object) -> str:
+    return written(path, json.dumps({"data": [{"title": "t", "paragraphs": list(paragraphs)}], **more}))
+
+
+def test_squad_of_both_versions(tmp_path: Path) -> None:
+    one = {"id": "a", "question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}, {"text": "Bo", "answer_start": 4}]}
+    none = {"id": 7, "question": "When?", "answers": [], "is_impossible": True, "plausible_answers": [{"text": "Bo"}]}
+    asked = {"id": "c", "question": "Why?"}
+    path = squad_file(
+        tmp_path / "a.json", {"context": "Ann Bo", "qas": [one, none]}, {"context": "x", "qas": [asked]}, version="2"
+    )
+    assert list(tables.squad(path, HEADED)) == [
+        (f"{path}, question a", {"id": "a", "question": "Who?", "context": "Ann Bo", "answers": [("Ann", 0), ("Bo", 4)]}),
+        (f"{path}, question 7", {"id": "7", "question": "When?", "context": "Ann Bo", "answers": []}),
+        (f"{path}, question c", {"id": "c", "question": "Why?", "context": "x", "answers": []}),
+    ]
+
+
+ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("a.csv", None, "a.csv is not there: give a file of texts"),
+        ("a.parquet", None, "a.parquet is not there: give a file of texts"),
+        ("a.csv", b"text\na\n\xff\xfe\n", "a.csv, line 3: it is not UTF-8: convert the file"),
+        ("a.txt", b"\xffone\n", "a.txt, line 1: it is not UTF-8: convert the file"),
+        ("a.csv", 'text,label\na,0\n"b,1\nc,2\n', "a.csv, line 3: unexpected end of data: mend that line"),
+        ("a.csv", 'text,label\n"a"b,0\n', "a.csv, line 2: ',' expected after '\"': mend that line"),
+        ("a.csv", "text,label\na,0\nb\n", "a.csv, line 3: it has 1 columns, and the header 2: mend that line, or remove it"),
+        ("a.tsv", "text\tlabel\nb 1\n", "a.tsv, line 2: it has 1 columns, and the header 2: mend that line, or remove it"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', "a.jsonl, line 2: it is no JSON object: mend that line"),
+        ("a.jsonl", '["a"]\n', "a.jsonl, line 1: it is no JSON object: mend that line"),
+        ("a.jsonl", "[" * 99_999, "a.jsonl, line 1: it is no JSON object: mend that line"),
+        ("a.xlsx", "", "a.xlsx has none of the endings .csv, .tsv, .jsonl, .parquet, .txt: rename it, or convert it"),
+        ("a.csv.gz", ZIPPED[:-12], "a.csv.gz can't be read (Compressed file ended before the end-of-stream marker"),
+        ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): mend that, or give another file"),
+        ("a.csv.gz", ZIPPED[:10] + b"\xff" * 40, "a.csv.gz can't be read (Error -3 while decompressing data"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet can't be read ("),
+    ],
+)
+def test_mistakes_are_one_sentence(name: str, data: str | bytes | None, sentence: str, tmp_path: Path) -> None:
+    path = str(tmp_path / name) if data is None else written(tmp_path / name, data)
+    with pytest.raises(UserError) as told:
+        rows(path)
+    assert str(told.value).startswith(f"{tmp_path}/{sentence}") and "\n" not in str(told.value)
+
+
+def test_a_parquet_file_cut_short(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"] * 9}), tmp_path / "whole.parquet")
+    path = written(tmp_path / "a.parquet", (tmp_path / "whole.parquet").read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"a\.parquet can't be read \(.*\): give a whole Parquet file$"):
+        rows(path)
+
+
+@pytest.mark.parametrize(("ending", "told"), [(".csv", "is a folder: give"), (".parquet", "can't be read (")])
+def test_a_folder_is_no_table(ending: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{ending}").mkdir()
+    with pytest.raises(UserError, match="^" + re.escape(f"{tmp_path}/a{ending} {told}")):
+        rows(f"{tmp_path}/a{ending}")
+
+
+def test_long_lines_and_the_edges_of_blocks(tmp_path: Path) -> None:
+    """A file is read in blocks of 2^20 bytes."""
+    texts = ["x" * ((1 << 20) - 1), "y", "é" * (1 << 20), "z\r\rz", ""]
+    path = written(tmp_path / "a.txt", "\n".join(texts) + "\r\n")
+    assert list(tables.lines(path)) == texts
+    assert list(tables.lines(written(tmp_path / "none.txt", ""))) == []
+    assert list(tables.lines(written(tmp_path / "empty.txt", "\n\n"))) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "layout", "columns"),
+    [("EU", COLUMNS, 1), ("EU", Layout("0", "", "3"), 1), ("EU B", Layout("0", "", "-3"), 2), ("EU B", Layout("word"), 2)],
+)
+def test_a_conll_line_that_is_too_short(line: str, layout: Layout, columns: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", f"a b c d\n{line}\n")
+    with pytest.raises(UserError) as told:
+        list(tables.conll(path, layout))
+    number = 1 if layout.text == "word" else 2
+    columns = 4 if layout.text == "word" else columns
+    assert str(told.value) == (
+        f"{path}, line {number}: it has {columns} columns, and the words should be in column {layout.text}, the tags in "
+        f"{layout.label}: mend it, or give --text-column and --label-column as numbers from 0"
+    )
+
+
+def test_words_without_tags_are_read_when_asked_for_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", "EU\nrejects\n")
+    assert [row["words"] for _, row in tables.conll(path, Layout("0", "", "0"))] == [["EU", "rejects"]]
+
+
+FLAT = {"data": [{"question": "Who?", "context": "Ann", "answers": []}]}
+QAS = {"id": "a", "question": "Who?", "answers": []}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (FLAT, "KeyError: 'paragraphs'"),
+        ([], "TypeError: list indices"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": ["q"]}]}]}, "AttributeError: 'str'"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "a"}]}]}]}, "KeyError: 'question'"),
+        ({"data": [{"paragraphs": [{"context": 5, "qas": [QAS]}]}]}, "TypeError: 5 is no text, in question a"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": [QAS | {"answers": ["x"]}]}]}]}, "TypeError: "),
+        (
+            {"data": [{"paragraphs": [{"context": "x", "qas": [QAS | {"answers": [{"text": "x"}]}]}]}]},
+            "KeyError: 'answer_start'",
+        ),
+    ],
+)
+def test_squad_of_another_layout(data: object, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", json.dumps(data))
+    with pytest.raises(UserError, match="^" + re.escape(f"{path} is not laid out as SQuAD's JSON ({told}")) as found:
+        list(tables.squad(path, HEADED))
+    assert str(found.value).endswith("): give data, paragraphs, qas, answers")
+
+
+def test_what_is_no_json_at_all(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", '{"data": [\n\n]')
+    with pytest.raises(UserError, match=r"SQuAD's JSON \(JSONDecodeError: .*line 3 column 2"):
+        list(tables.squad(path, HEADED))
+
+
+def test_columns_that_are_missing_or_empty_or_no_texts() -> None:
+    row = ("a.jsonl, line 3", {"sentence": 5, "label": None, "-1": None})
+    for column, sentence in {
+        "text": "a.jsonl, line 3: there is no column 'text' (there are: sentence, label): give --x",
+        "label": "a.jsonl, line 3: its 'label' is empty: mend it, or give --x",
+        "sentence": "a.jsonl, line 3: 'sentence' is int, not a text: give --x",
+    }.items():
+        with pytest.raises(UserError) as told:
+            tables.text(row, column, "--x")
+        assert str(told.value) == sentence
+    assert tables.value(row, "sentence", "--x") == 5
+
+
+MNLI = (
+    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+    "sentence1 sentence2 label1 gold_label"
+)
+PARSES = ("( a )", "( b )", "(ROOT a)", "(ROOT b)")
+STSB = "index genre filename year old_index source1 source2 sentence1 sentence2 score"
+GLUE = {  # a few rows in each task's own layout, and what is read of them
+    "cola": (
+        "gj04\t1\t\tOur friends won't buy this analysis.\ngj04\t0\t*\tThe box contains of 3 \"balls.\n",
+        [("Our friends won't buy this analysis.", None, "acceptable"), ('The box contains of 3 "balls.', None, "unacceptable")],
+    ),
+    "sst2": (
+        "sentence\tlabel\nhide new secretions from the parental units \t0\nit 's a charming journey . \t1\n",
+        [("hide new secretions from the parental units ", None, "negative"), ("it 's a charming journey . ", None, "positive")],
+    ),
+    "mrpc": (
+        '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t70\t71\tHe said "a.\tShe said b.\r\n0\t1\t2\tc\td\r\n',
+        [('He said "a.', "She said b.", "equivalent"), ("c", "d", "not_equivalent")],
+    ),
+    "stsb": (
+        "\t".join(STSB.split()) + "\n" + "0\tnews\tMSR\t2012\t1\tnone\tnone\tA \"plane.\tA jet.\t3.800\n",
+        [('A "plane.', "A jet.", 3.8)],
+    ),
+    "qqp": (
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tHow?\tWhy?\t0\n4\t5\t6\ttorn\n7\t8\t9\tA?\tA ?\t1\n",
+        [("How?", "Why?", "not_duplicate"), ("A?", "A ?", "duplicate")],
+    ),
+    "mnli": (
+        "\t".join(MNLI.split()) + "\n" + "\t".join(["0", "1", "1n", "fiction", *PARSES, "Yes.", "No.", "neutral", "neutral"]),
+        [("Yes.", "No.", "neutral")],
+    ),
+    "qnli": (
+        "index\tquestion\tsentence\tlabel\n0\tWhen?\tIn 1.\tentailment\n1\tWho?\tx\tnot_entailment\n",
+        [("When?", "In 1.", "entailment"), ("Who?", "x", "not_entailment")],
+    ),
+    "rte": ("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tnot_entailment\n", [("a", "b", "not_entailment")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_glue_as_it_comes(task: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    preset, (data, expected) = TASKS[task], GLUE[task]
+    path = written(tmp_path / "train.tsv", data)
+    found = list(KINDS[preset.kind]().read(path, preset.layout, dict(preset.labels), answers=True))
+    assert [(example.text, example.pair, example.answer) for example in found] == expected
+    told = f"warning: {path}, line 3: it lacks columns: passed over, with 0 more\n"
+    assert capsys.readouterr().err == (told if task == "qqp" else "")
+
+
+def test_every_task_is_of_a_known_kind() -> None:
+    assert {preset.kind for preset in TASKS.values()} == set(KINDS) and set(KINDS) <= set(TASKS)
+    assert {name for name, preset in TASKS.items() if preset.labels} == {*GLUE, "conll"} - {"stsb"}
