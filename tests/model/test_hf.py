@@ -323,3 +323,25 @@ def test_mistakes_are_named(folder: Path) -> None:
     refused("model.safetensors is missing: give a folder with config.json, model.safetensors and vocab.txt")
     (folder / "pytorch_model.bin").write_bytes(b"never opened")
     refused("its weights are pickled, which clozemill never opens")
+
+
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "BertModel", "BertForNextSentencePrediction"])
+def test_smaller_classes_of_transformers_leave_only_heads_over(name: str, folders: dict[str, Path]) -> None:
+    """They find every weight of theirs, and answer as the source."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model, told = getattr(transformers, name).from_pretrained(str(folders["mlm+nsp"]), output_loading_info=True)
+    assert not told["missing_keys"] and not told["mismatched_keys"]
+    assert all(key.startswith(("cls.", "bert.pooler.")) for key in told["unexpected_keys"])
+    features = sources.features()
+    given = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
+    with torch.no_grad():
+        found = model.eval()(**{theirs: torch.from_numpy(features[ours]).long() for theirs, ours in given.items()})
+    ours = {
+        "BertForMaskedLM": "masked_lm_logits",
+        "BertModel": "pooled_output",
+        "BertForNextSentencePrediction": "next_sentence_logits",
+    }
+    expected = {ours[name]: answers(sources.source(), features)[ours[name]]}
+    value = found.pooler_output if name == "BertModel" else found.logits
+    assert max(furthest(expected, {ours[name]: value.numpy()}, features["input_mask"]).values()) <= TOLERANCE
