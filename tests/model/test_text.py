@@ -21,28 +21,7 @@ from tests.corpora import tokens
 
 DATA = Path(__file__).parents[3] / "shared/data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-TINY = (
-    "a",
-    "b",
-    "##b",
-    "[MASK]",
-    "c",
-    "[SEP]",
-    ".",
-    "[UNK]",
-    "σ",
-    "ς",
-    "##σ",
-    "##ς",
-    "[CLS]",
-    "中",
-    "=",
-    "[PAD]",
-    "é",
-    "A",
-    "i",
-    "[",
-)
+TINY = tuple("a b ##b [MASK] c [SEP] . [UNK] σ ς ##σ ##ς [CLS] 中 = [PAD] é A i [".split())  # noqa: SIM905
 PAD, UNK, CLS, SEP, MASK = 15, 7, 12, 5, 3
 ODD = (
     "ΣσςİıẞßſKÅéÉ≠≮中〇한글ǅﬁ½…№;`ͅ\u0301\u0338\u0327\u00ad\u200b\u200d\ufffd\ufeff\xa0\u2028\u3000\x85\x1c\x1f\x00\x7f\n\r\t"
