@@ -1,4 +1,4 @@
-"""Fine-tuning: what can be asked of an encoder with a head of its own, and the model that answers (Devlin et al. 2018, 4 and 5.3).
+"""Fine-tuning: what can be asked of an encoder with a head of its own, and the model that answers (Devlin et al. 2018).
 
 B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a kind of task, to KINDS.
 """
@@ -39,6 +39,7 @@ class Task:
     kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
     head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
     max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
+    doc_stride: spans: tokens from one window of a long context to the next.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Task:
     frozen: bool = False
     max_seq_length: int = 128
     no_answer: bool = False
+    doc_stride: int = 128
 
     def __post_init__(self) -> None:
         if KINDS[self.kind].labelled and len(self.labels) < 2:

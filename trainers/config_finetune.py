@@ -66,16 +66,22 @@ class FinetuneConfig(Columns, DeviceOptions):
     dropout: float = option(0.1, "share of hidden activations dropped", low=0, high=0.9)
     attention_dropout: float = option(0.1, "share of attention probabilities dropped", low=0, high=0.9)
     seed: int = option(0, "of the head's initial weights, order of the examples and dropout", low=0, high=2**63 - 1)
-    seeds: int = option(1, "so many runs, with seed, seed + 1, ...; their mean and deviation are told", low=1, high=1000, identity=False)
+    seeds: int = option(
+        1, "so many runs, with seed, seed + 1, ...; their mean and deviation are told", low=1, high=1000, identity=False
+    )
     sweep: tuple[str, ...] = option(
         (), "every combination of values, such as learning_rate=2e-5,5e-5 batch_size=16,32; or paper: BERT's own",
         identity=False, metavar="NAME=VALUES",
     )  # fmt: skip
     steps_per_call: int = option(10, "steps done on the device before the host looks", low=1, high=1 << 16, identity=False)
-    checkpoint_steps: int = option(0, "save every so many steps, besides every epoch; 0: not", low=0, high=1 << 30, identity=False)
+    checkpoint_steps: int = option(
+        0, "save every so many steps, besides every epoch; 0: not", low=0, high=1 << 30, identity=False
+    )
     checkpoint_minutes: float = option(15.0, "save after so many minutes; 0: not by time", low=0, identity=False)
     keep_checkpoints: int = option(1, "the newest so many are kept, and the best", low=1, high=1000, identity=False)
-    eval_steps: int = option(0, "judge (and save) every so many steps; 0: after every epoch", low=0, high=1 << 30, identity=False)
+    eval_steps: int = option(
+        0, "judge (and save) every so many steps; 0: after every epoch", low=0, high=1 << 30, identity=False
+    )
     log_steps: int = option(50, "a line of figures every so many steps", low=1, high=1 << 30, identity=False)
     tensorboard: bool = option(True, "write scalars for TensorBoard", identity=False)
     peak_tflops: float = option(0.0, "of one device, for utilisation; 0: from a table of known ones", low=0, identity=False)
@@ -84,6 +90,8 @@ class FinetuneConfig(Columns, DeviceOptions):
         """Raises UserError for values that don't fit each other."""
         if self.layers:
             layers(self.layers)
+        if not self.epochs:
+            raise UserError("--epochs is 0: give a number above it")
         if self.task and self.head == "bilstm" and TASKS[self.task].kind != "tags":
             raise UserError(f"--head bilstm answers for every word, and --task {self.task} doesn't: give it for conll or tags")
 

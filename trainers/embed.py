@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tqdm
 from keras import ops
 
 from pipelines.options import require
 from pipelines.schema import UserError
-from trainers import initial, sinks, state, strategy, tables
+from trainers import initial, sinks, strategy, tables
 from trainers.config_finetune import EmbedConfig, layers
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
-from trainers.predict import chunks
+from trainers.predict import chunks, ready
 from trainers.presets import Layout
 
 CHUNK = 64  # texts that are in memory at once
@@ -33,22 +34,21 @@ class Embedder:
         self.layers = layers(config.layers)
         count = found.encoder.num_hidden_layers + 1
         if not all(-count <= layer < count for layer in self.layers):
-            raise UserError(f"--layers {config.layers}: {found.name} has the layers 0 (its embeddings) to {count - 1}")
+            raise UserError(
+                f"--layers {config.layers}: {found.name} has the layers 0 (its embeddings) to {count - 1}: give some of these"
+            )
         if config.max_seq_length > found.encoder.max_position_embeddings:
             longest = found.encoder.max_position_embeddings
             raise UserError(f"--max-seq-length {config.max_seq_length}: {found.name} takes {longest} tokens: give no more")
         self.texts = TextEncoder(found.vocabulary, found.cased, config.max_seq_length)
         devices = strategy.make(config)
-        with devices.scope():
-            self.encoder = state.model_for(found.index, config.precision)
-            state.assign(self.encoder, found.weights)
+        self.encoder = ready(found, devices, config.precision).encoder
         self.cut = 0  # texts that were too long
         self.forward = Forward(devices, self._features, config.batch_size, strategy.compiles(config, devices))
 
     def _features(self, batch: dict) -> Any:
         """float32 [B, S, layers x H], or [B, layers x H] when pooled; the mean is over all tokens but padding."""
-        encoder = getattr(self.encoder, "encoder", self.encoder)
-        outputs = encoder(batch["input_ids"], batch["input_mask"], batch["segment_ids"])["all_layers"]
+        outputs = self.encoder(batch["input_ids"], batch["input_mask"], batch["segment_ids"])["all_layers"]
         found = ops.cast(ops.concatenate([outputs[layer] for layer in self.layers], axis=-1), "float32")
         if self.config.pool == "cls":
             return found[:, 0]
@@ -56,6 +56,15 @@ class Embedder:
             mask = ops.cast(batch["input_mask"], "float32")[:, :, None]
             return ops.sum(found * mask, axis=1) / ops.sum(mask, axis=1)
         return found
+
+    def columns(self) -> pa.Schema:
+        """The types of the records."""
+        texts = [("text", pa.string())]
+        if self.config.pool == "none":
+            texts = [("token", pa.string()), ("word_number", pa.int64()), ("word", pa.string())]
+            texts += [("start", pa.int64()), ("end", pa.int64())]
+        width = len(self.layers) * self.encoder.config.hidden_size
+        return pa.schema([("row", pa.int64()), *texts, ("features", pa.list_(pa.float32(), width))])
 
     def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
         """Features of texts with their numbers, one record per text, or one per token, special tokens left out."""
@@ -93,7 +102,7 @@ def main(config: EmbedConfig) -> int:
     embedder = Embedder(config, initial.read(config.run, config.checkpoint))
     count = written = empty = 0
     bar = tqdm.tqdm(unit=" texts", disable=not config.progress, file=sys.stderr, mininterval=0.5)
-    with sinks.opened(config.output) as sink, bar:
+    with sinks.opened(config.output, embedder.columns()) as sink, bar:
         for rows in chunks(_texts(config), CHUNK):
             records = list(embedder.records(rows))
             sink.write(records)
@@ -102,6 +111,8 @@ def main(config: EmbedConfig) -> int:
             bar.update(len(rows))
         if not count:
             raise UserError(f"{config.input} holds no texts: give a file with a text per line")
-    notes = [f"{empty:,} were empty"] * (empty > 0) + [f"{embedder.cut:,} were cut to {config.max_seq_length} tokens"] * (embedder.cut > 0)
+    notes = [f"{empty:,} were empty"] * (empty > 0) + [f"{embedder.cut:,} were cut to {config.max_seq_length} tokens"] * (
+        embedder.cut > 0
+    )
     print(f"wrote {config.output}: {written:,} rows of {count:,} texts{'; ' * bool(notes)}{', '.join(notes)}", flush=True)
     return 0

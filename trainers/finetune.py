@@ -24,8 +24,6 @@ from trainers.journal import Journal
 from trainers.loop import EXIT_DONE, Loop
 from trainers.state import TrainState
 
-SUMMARY = "sweep.json"
-
 # Devlin et al. 2018, appendix A.3.
 PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 
@@ -88,8 +86,8 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
     print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
           f"{strategy.device_name(devices)}, {config.precision}")  # fmt: skip
     print(
-        f"{len(planned.train):,} rows to learn from, {len(planned.dev):,} to judge by, {planned.phases[0].max_seq_length} tokens "
-        f"at most; {planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
+        f"{len(planned.train):,} rows to learn from, {len(planned.dev):,} to judge by, of {planned.phases[0].max_seq_length} "
+        f"tokens; {planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
         f"{config.learning_rate:g}"
     )
     if step:
@@ -137,7 +135,7 @@ def _sweep(config: FinetuneConfig, begun: Initial) -> int:
     print("\n" + "\n".join(_table(rows, begun.name)), flush=True)
     runs = {name: figures for _, scores in rows for name, figures in scores}
     best = min(runs, key=lambda name: (runs[name]["criterion"], name))
-    files.write_json(files.join(config.output, SUMMARY), {"best": best, "runs": runs})
+    files.write_json(files.join(config.output, initial.SWEEP), {"best": best, "runs": runs})
     print(f"best run: {files.join(config.output, best)}", flush=True)
     return EXIT_DONE
 
@@ -154,4 +152,6 @@ def _table(rows: list, begun: str) -> list[str]:
         settings = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as given"
         lines.append([settings, str(len(scores)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return [f"from {begun}"] + ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return [f"from {begun}"] + [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,10 +17,11 @@ from pipelines import options
 from pipelines.schema import UserError
 from trainers.batches import with_options
 from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers
+from trainers.examples import Example, Rows
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
-from trainers.kinds import KINDS, Example, Rows, Spans
+from trainers.kinds import KINDS
 from trainers.metrics import METRICS
 from trainers.optimizer import Hyper, Schedule
 from trainers.presets import TASKS
@@ -158,7 +159,8 @@ class FinetunePlan:
     def about(self) -> dict[str, Any]:
         """What every checkpoint says of its model."""
         task = {"task": self.task.to_dict(), "preset": self.config.task}
-        return {"encoder": self.encoder.to_dict(), **task, "vocabulary": self.initial.index["vocabulary"]}
+        layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
+        return {"encoder": self.encoder.to_dict(), **task, **layout, "vocabulary": self.initial.index["vocabulary"]}
 
     def identity(self) -> dict[str, Any]:
         """What decides the losses of a run: a resume must match it."""
@@ -205,7 +207,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
             f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
             "at most: give no more"
         )
-    kind = Spans(config.doc_stride) if preset.kind == "spans" else KINDS[preset.kind]()
+    kind = KINDS[preset.kind]()
     labels = _labels(config)
     train = _read(kind, config.train, config, labels)
     names = tuple(labels.values()) or kind.names(train)
@@ -218,7 +220,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     chosen = tuple(layer - count if layer >= 0 else layer for layer in chosen)
     no_answer = preset.kind == "spans" and any(not example.answer for example in train)
     try:
-        task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer)
+        task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride)
     except ValueError as error:
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
     encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)

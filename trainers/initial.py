@@ -1,6 +1,7 @@
 """What fine-tuning, predicting and extracting begin with: a checkpoint's model, or a SavedModel of clozemill export."""
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.schema import VOCAB, UserError
 from pipelines.wordpiece import Vocabulary
 from trainers import checkpoints, files
 
-SAVED_MODEL = "saved_model.pb"
+SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Initial:
 
 
 def read(path: str, which: str = "best") -> Initial:
-    """Reads a run's checkpoint, a checkpoint, or a SavedModel. Raises UserError for anything else."""
+    """Reads a run's checkpoint (of a sweep: its best run's), a checkpoint, or a SavedModel. Raises UserError."""
+    if tf.io.gfile.exists(files.join(path, SWEEP)):
+        path = files.join(path, json.loads(files.read(files.join(path, SWEEP), "give one of its runs"))["best"])
     if tf.io.gfile.exists(files.join(path, SAVED_MODEL)):
         return _saved_model(path)
     if tf.io.gfile.exists(files.join(path, "config.json")) and not files.listed(files.join(path, checkpoints.FOLDER)):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+import keras
+import tensorflow as tf
 import tqdm
 
 from model.tasks import Task
@@ -16,10 +18,12 @@ from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, state, strategy
 from trainers.config_finetune import PredictConfig
+from trainers.examples import Example
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
-from trainers.kinds import KINDS, Example
+from trainers.kinds import KINDS
+from trainers.presets import TASKS, Layout
 
 T = TypeVar("T")
 CHUNK = 1024  # examples that are in memory at once
@@ -33,18 +37,25 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def ready(found: Initial, devices: tf.distribute.Strategy, precision: str) -> keras.Model:
+    """The model with its weights. Raises UserError when they don't fit."""
+    try:
+        with devices.scope():
+            return state.loaded(found.index, found.weights, precision)
+    except ValueError as error:
+        raise UserError(f"{found.name}: its weights don't fit ({error}): give another checkpoint") from None
+
+
 class Predictor:
-    """A fine-tuned model, ready to answer."""
+    """A fine-tuned model, ready to answer. Raises UserError for a checkpoint that isn't one."""
 
     def __init__(self, config: PredictConfig, found: Initial) -> None:
         if "task" not in found.index:
             raise UserError(f"{found.name} is no fine-tuned model: make one with clozemill finetune")
-        self.found, self.task = found, Task.from_dict(found.index["task"])
-        self.kind = KINDS[self.task.kind]()
         devices = strategy.make(config)
-        with devices.scope():
-            model = state.model_for(found.index, config.precision)
-            state.assign(model, found.weights)
+        model = ready(found, devices, config.precision)
+        self.task = Task.from_dict(found.index["task"])
+        self.kind = KINDS[self.task.kind]()
         self.encoder = TextEncoder(found.vocabulary, found.cased, self.task.max_seq_length)
         jit = strategy.compiles(config, devices)
         self.forward = Forward(devices, lambda batch: model(batch)["logits"], config.batch_size, jit)
@@ -57,11 +68,19 @@ class Predictor:
 
 
 def typed(kind: str, text: str, pair: str) -> Example:
-    """What was typed on the command line, as an example of its kind."""
+    """What was typed on the command line, as an example of its kind. Raises UserError for no text."""
+    text, pair = (given.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for given in (text, pair))
     if not text.strip() or (kind == "spans" and not pair.strip()):
         missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
         raise UserError(f"{missing} to answer for")
     return Example("--text", text, pair or None, words=tuple(text.split()))
+
+
+def _layout(config: PredictConfig, found: Initial, kind: str) -> Layout:
+    """The training file's, changed by what was given."""
+    index = found.index
+    layout = Layout(**index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
+    return layout.changed(config.text_column, config.pair_column, config.label_column, config.header)
 
 
 def main(config: PredictConfig) -> int:
@@ -78,19 +97,23 @@ def main(config: PredictConfig) -> int:
         answer = predictor([typed(predictor.task.kind, config.text, config.text_pair)])[0]
         print(json.dumps(answer, ensure_ascii=False, indent=1), flush=True)
         return 0
-    layout = config.layout(found.index["preset"])
-    if predictor.task.kind == "tags" and not config.label_column:
-        layout = layout.changed("", "", layout.text, "auto")
-    count = empty = 0
-    bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
-    with sinks.opened(config.output) as sink, bar:
-        for examples in chunks(predictor.kind.read(config.input, layout, {}, answers=False), CHUNK):
-            sink.write(predictor(examples))
-            count += len(examples)
-            empty += sum(not (example.text.strip() or example.words) for example in examples)
-            bar.update(len(examples))
-        if not count:
-            raise UserError(f"{config.input} holds no examples: give a file with a text per line")
+    layout = _layout(config, found, predictor.task.kind)
+    count, empty = _write(config, predictor, predictor.kind.read(config.input, layout, {}, answers=False))
     note = f" ({empty:,} texts were empty)" if empty else ""
     print(f"wrote {config.output}: {count:,} answers{note}", flush=True)
     return 0
+
+
+def _write(config: PredictConfig, predictor: Predictor, examples: Iterator[Example]) -> tuple[int, int]:
+    """Writes the answers, a part of the examples at a time; returns how many there are, and to how many empty texts."""
+    count = empty = 0
+    bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
+    with sinks.opened(config.output, predictor.kind.columns(predictor.task)) as sink, bar:
+        for chunk in chunks(examples, CHUNK):
+            sink.write(predictor(chunk))
+            count += len(chunk)
+            empty += sum(not (example.text.strip() or example.words) for example in chunk)
+            bar.update(len(chunk))
+        if not count:
+            raise UserError(f"{config.input} holds no examples: give a file with a text per line")
+    return count, empty

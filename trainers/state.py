@@ -51,7 +51,8 @@ def initialize(model: keras.Model, seed: int, deviation: float) -> None:
     """Gives kernels and embeddings, trained or not, values by (seed, path) alone; biases stay 0, LayerNorm 1 and 0."""
     for variable in model.weights:
         if len(variable.shape) > 1:
-            variable.assign(truncated_normal(_stream(seed, variable.path), tuple(variable.shape), deviation))
+            own = (2 / sum(variable.shape)) ** 0.5 if "/lstm_" in variable.path else deviation  # Glorot and Bengio 2010
+            variable.assign(truncated_normal(_stream(seed, variable.path), tuple(variable.shape), own))
 
 
 def make_model(config: EncoderConfig, objective: str, precision: str) -> PretrainingModel:

@@ -1,0 +1,253 @@
+"""`clozemill finetune` as it is run: each kind of task is learnt, runs go on where they stopped, mistakes are one sentence."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clozemill
+from tests.trainers import finetuning
+from trainers import checkpoints, finetune, initial
+from trainers.config_finetune import FinetuneConfig
+from trainers.finetune_plan import RowReader
+from trainers.loop import Loop
+
+QUICK = ("--learning-rate", "3e-3", "--batch-size", "16", "--log-steps", "4", "--no-tensorboard", "--max-seq-length", "32")
+RATES = ("examples_per_second", "tokens_per_second", "input_share")
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finetuning.checkpoint(tmp_path_factory.mktemp("init") / "checkpoint")
+
+
+def run(init: Path, task: str, files: tuple[Path, Path], output: Path, *more: object, code: int = 0) -> None:
+    paths = ("--init", init, "--task", task, "--train", files[0], "--dev", files[1], "--output", output)
+    assert clozemill.main(["finetune", *map(str, paths), *QUICK, *map(str, more)]) == code
+
+
+def best(output: Path) -> dict[str, Any]:
+    return checkpoints.find(str(output), "best").index
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the rates."""
+    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in RATES} for row in found]
+
+
+def test_classification_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(init, "classify", finetuning.classification(tmp_path), tmp_path / "ft", "--epochs", "12")
+    found = best(tmp_path / "ft")
+    assert found["task"]["labels"] == ["bad", "good"] and found["eval"]["accuracy"] == found["eval"]["macro_f1"] == 1.0
+    assert "best: accuracy 1.0000, macro_f1 1.0000, at step" in capsys.readouterr().out
+    assert (tmp_path / "ft/curves.png").stat().st_size > 10_000 and (tmp_path / "ft/finetune.yaml").exists()
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", "the old river is bad"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] == "bad" and answer["probabilities"]["bad"] > 0.9
+
+
+def test_a_pair_s_second_text_decides(init: Path, tmp_path: Path) -> None:
+    """MRPC's columns: both texts are seen, each as what it is; the first one says the opposite half of the time."""
+    stream = np.random.default_rng(3)
+    lines = [
+        (label, 1, 2, f"the mill is {('bad', 'good')[int(stream.integers(2))]}", f"a river is {('bad', 'good')[label]}")
+        for label in (stream.integers(0, 2, 160).tolist())
+    ]
+    header = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+    files = (
+        finetuning.table(tmp_path / "a.tsv", lines[:128], *header),
+        finetuning.table(tmp_path / "b.tsv", lines[128:], *header),
+    )
+    run(init, "mrpc", files, tmp_path / "ft", "--epochs", "20")
+    assert best(tmp_path / "ft")["eval"]["binary_f1"] > 0.9
+    assert best(tmp_path / "ft")["task"]["labels"] == ["not_equivalent", "equivalent"]
+
+
+def test_regression_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = [(0, text, text, (0.0, 4.0)[label == "good"]) for text, label in finetuning.sentences(96)]
+    header = ("index", "sentence1", "sentence2", "score")
+    files = (
+        finetuning.table(tmp_path / "a.tsv", lines[:64], *header),
+        finetuning.table(tmp_path / "b.tsv", lines[64:], *header),
+    )
+    run(init, "stsb", files, tmp_path / "ft", "--epochs", "20")
+    assert best(tmp_path / "ft")["eval"]["pearson"] > 0.9
+    assert (
+        "%"
+        not in next(line for line in capsys.readouterr().out.splitlines() if "task" in line and "step" in line).split("lr")[0]
+    )
+
+
+TAGS = {"mill": "B-LOC", "river": "I-LOC", "good": "B-PER"}
+
+
+def conll(path: Path, count: int, seed: int) -> Path:
+    lines = []
+    for text, _ in finetuning.sentences(count, seed):
+        lines += [f"{word} x {TAGS.get(word, 'O')}" for word in text.split()] + [""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("how", [(), ("--frozen", "--head", "bilstm", "--layers=-1,-2,-3")], ids=["whole", "bilstm"])
+def test_tags_are_learnt(init: Path, tmp_path: Path, how: tuple) -> None:
+    files = conll(tmp_path / "train.txt", 64, 0), conll(tmp_path / "dev.txt", 20, 1)
+    run(init, "conll", files, tmp_path / "ft", "--epochs", "30" if how else "12", *how)
+    found = best(tmp_path / "ft")
+    assert found["eval"]["entity_f1"] > 0.95 and found["task"]["labels"][0] == "O" and len(found["task"]["labels"]) == 9
+    begun, ended = initial.read(str(init)).weights, initial.read(str(tmp_path / "ft")).weights
+    same = [np.array_equal(begun[name], ended[name]) for name in ended if name.startswith("encoder/layer_")]
+    assert all(same) if how else not any(same)
+
+
+def squad(path: Path, count: int, seed: int) -> Path:
+    questions = []
+    for number, (text, _) in enumerate(finetuning.sentences(count, seed)):
+        context = f"{text} key {('mill', 'bread')[number % 2]} ."
+        answer = {"text": f"key {context.split()[-2]}", "answer_start": context.index("key")}
+        asked = {"id": str(number), "question": "which word ?", "answers": [] if number % 5 == 0 else [answer]}
+        if number % 5 == 0:
+            context = context.replace("key", "old")
+        questions.append({"context": context, "qas": [asked]})
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "", "paragraphs": questions}]}))
+    return path
+
+
+def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = squad(tmp_path / "train.json", 100, 0), squad(tmp_path / "dev.json", 20, 1)
+    run(init, "squad2", files, tmp_path / "ft", "--epochs", "25", "--doc-stride", "8", "--max-seq-length", "16")
+    found = best(tmp_path / "ft")
+    assert found["task"]["no_answer"] and found["eval"]["exact_match"] > 0.9 and found["eval"]["f1"] > 0.9
+    capsys.readouterr()
+    asked = ("--text", "which word ?", "--text-pair", "the river is good key bread .")
+    assert clozemill.main(["predict", str(tmp_path / "ft"), *asked]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == "key bread"
+
+
+def test_a_run_that_was_killed_goes_on_to_the_bit(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout, order of the examples and evaluations are those of a run that was never stopped."""
+    files = finetuning.classification(tmp_path)
+    settings = ("--epochs", "3", "--checkpoint-steps", "3", "--steps-per-call", "2", "--keep-checkpoints", "9")
+    run(init, "classify", files, tmp_path / "whole", *settings)
+    saved = []
+
+    def save(self: Loop, figures: dict | None = None) -> None:
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(original(self, figures))
+
+    original = Loop._save
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_save", save)
+        begun = initial.read(str(init))
+        arguments = clozemill.parser().parse_args(
+            ["finetune", "--init", str(init), "--task", "classify", "--train", str(files[0]), "--dev", str(files[1])]
+            + ["--output", str(tmp_path / "killed"), *QUICK, *settings]  # noqa: RUF005
+        )
+        finetune.run(clozemill.options.resolve(FinetuneConfig, arguments), begun)
+    assert 0 < checkpoints.find(str(tmp_path / "killed")).step < 12
+    run(init, "classify", files, tmp_path / "killed", *settings)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    whole, killed = (checkpoints.weights(checkpoints.find(str(tmp_path / name))) for name in ("whole", "killed"))
+    assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
+
+
+def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = finetuning.classification(tmp_path)
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    other = finetuning.checkpoint(tmp_path / "other", seed=2)
+    run(other, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    assert "was begun with init" in capsys.readouterr().err
+    finetuning.table(files[0], finetuning.sentences(63), "text", "label")
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    assert "was begun with train" in capsys.readouterr().err
+
+
+def test_several_seeds_and_a_sweep_end_in_a_table(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    grid = ("--sweep", "learning_rate=1e-9,3e-3", "epochs=6", "--seeds", "2", "--no-tensorboard")
+    run(init, "classify", files, tmp_path / "ft", *grid)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("settings", "learning_rate "))]
+    assert [line.split()[0] for line in table] == ["settings", "learning_rate", "learning_rate"] and "+-" in table[1]
+    summary = json.loads((tmp_path / "ft/sweep.json").read_text())
+    assert len(summary["runs"]) == 4 and summary["best"].startswith("learning_rate-0.003_epochs-6.0_seed-")
+    scores = [row["accuracy"] for name, row in summary["runs"].items() if name.startswith("learning_rate-0.003")]
+    assert f"{np.mean(scores):.4f} +- {np.std(scores, ddof=1):.4f}" in table[2]
+    assert initial.read(str(tmp_path / "ft")).name.startswith(str(tmp_path / "ft" / summary["best"]))
+    run(init, "classify", files, tmp_path / "ft", *grid)
+    assert capsys.readouterr().out.count("nothing to do") == 4
+
+
+def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    for name, more in (("scratch", ("--from-scratch",)), ("init", ())):
+        run(init, "classify", files, tmp_path / name, "--epochs", "1", "--learning-rate", "0", *more)
+    begun = initial.read(str(init)).weights
+    for name, same in (("init", True), ("scratch", False)):
+        ended = initial.read(str(tmp_path / name)).weights
+        assert (
+            np.array_equal(begun["encoder/layer_0/attention/query/kernel"], ended["encoder/layer_0/attention/query/kernel"])
+            == same
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("--train", "LABEL"), "bad-label.tsv, line 3: its label 'fine' is none of bad, good"),
+        (("--train", "EMPTY"), "empty.tsv, line 2: its text is empty"),
+        (("--text-column", "sentence"), "there is no column 'sentence' (there are: text, label): give --text-column"),
+        (("--init", "FOREIGN"), "is no SavedModel of clozemill export"),
+        (("--init", "HF"), "is a Hugging Face folder: make a checkpoint of it first, with clozemill import"),
+        (("--init", "NOTHING"), "holds no checkpoint"),
+        (("--init", "VOCABULARY"), "has 21 tokens, and the model's embedding 20"),
+        (("--metric", "bleu"), "--task classify is judged by accuracy, macro_f1"),
+        (("--max-seq-length", "64"), "takes 32 tokens at most"),
+        (("--layers=-4",), "has the layers 0 (its embeddings) to 2"),
+        (("--layers=last",), "is no list of layers"),
+        (("--head", "bilstm"), "give it for conll or tags"),
+        (("--epochs", "0"), "--epochs"),
+        (("--sweep", "learning=1"), "did you mean learning_rate?"),
+        (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
+        (("--labels", "good"), "its label 'bad' is none of good"),
+    ],
+)
+def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture, change: tuple, told: str) -> None:
+    files = finetuning.classification(tmp_path, 8, 8)
+    finetuning.table(tmp_path / "bad-label.tsv", [("a mill", "good"), ("the mill", "fine")], "text", "label")
+    finetuning.table(tmp_path / "empty.tsv", [(" ", "good"), ("the mill", "bad")], "text", "label")
+    for name in ("foreign", "hf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "foreign/saved_model.pb").write_bytes(b"")
+    (tmp_path / "hf/config.json").write_text("{}")
+    shutil.copytree(init, tmp_path / "vocabulary")
+    with open(tmp_path / "vocabulary/vocab.txt", "a") as file:
+        file.write("more\n")
+    index = json.loads((tmp_path / "vocabulary/checkpoint.json").read_text())
+    index["files"]["vocab.txt"] += 5
+    (tmp_path / "vocabulary/checkpoint.json").write_text(json.dumps(index))
+    paths = {"LABEL": "bad-label.tsv", "EMPTY": "empty.tsv"} | {
+        name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY")
+    }
+    given = [str(tmp_path / paths[word]) if word in paths else word for word in change]
+    more = ["--labels", "bad,good"] if "LABEL" in change else []
+    run(init, "classify", files, tmp_path / "ft", *given, *more, code=2)
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and error.startswith("clozemill: ")
+    assert not (tmp_path / "ft").exists()
+
+
+def test_every_epoch_is_a_permutation_that_can_be_entered_anywhere() -> None:
+    features = {"input_ids": np.arange(10, dtype=np.int32)[:, None]}
+    order = [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 5, "x").batches(1).take(30)]
+    epochs = [tuple(order[begin : begin + 10]) for begin in (0, 10, 20)]
+    assert len(set(epochs)) == 3 and all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    later = [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 5, "x").batches(1, begin=13).take(9)]
+    assert later == order[13:22]
+    hosts = [[int(b["input_ids"][0, 0]) for b in RowReader(features, 5, "x", h, 2).batches(1).take(15)] for h in (0, 1)]
+    assert [number for pair in zip(*hosts, strict=True) for number in pair] == order
+    assert order != [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 6, "x").batches(1).take(30)]
