@@ -22,7 +22,7 @@ class Sink(Protocol):
 
 
 class _Jsonl:
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: tf.io.gfile.GFile, columns: pa.Schema) -> None:
         self._file = file
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
@@ -32,32 +32,24 @@ class _Jsonl:
 
 
 class _Parquet:
-    """The first records decide the columns' types; columns of numpy arrays become lists of a fixed size."""
+    """What a record lacks is null; columns of lists of a fixed size take numpy arrays."""
 
-    def __init__(self, file: Any) -> None:
-        self._file, self._writer = file, None
+    def __init__(self, file: tf.io.gfile.GFile, columns: pa.Schema) -> None:
+        self._columns, self._writer = columns, pq.ParquetWriter(pa.PythonFile(_Writable(file), mode="w"), columns)
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
-        if not records:
-            return
-        names = list(records[0])
-        columns = {name: _column([record[name] for record in records]) for name in names}
-        table = pa.table(columns)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, table.schema)
-        self._writer.write_table(table.cast(self._writer.schema))
+        if records:
+            arrays = [_column([record.get(column.name) for record in records], column.type) for column in self._columns]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._columns))
 
     def close(self) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, pa.schema([]))
         self._writer.close()
 
 
-def _column(values: list[Any]) -> pa.Array:
-    if isinstance(values[0], np.ndarray):
-        stacked = np.stack(values)
-        return pa.FixedSizeListArray.from_arrays(pa.array(stacked.reshape(-1)), stacked.shape[1])
-    return pa.array(values)
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values), kind.value_type), kind.list_size)
+    return pa.array(values, kind)
 
 
 SINKS = {".jsonl": _Jsonl, ".parquet": _Parquet}
@@ -72,23 +64,28 @@ def check(path: str, endings: tuple[str, ...] = tuple(SINKS)) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[Sink]:
-    """A sink by the path's ending; the file is renamed to its name when the block ends well, and removed otherwise."""
+def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
+    """A sink by the path's ending; the file is renamed to its name when the block ends well, and removed otherwise.
+
+    Args:
+        columns: their names and types, for the formats that have types.
+
+    Raises UserError when it can't be written.
+    """
     part = path + ".tmp"
+    made = next(sink for ending, sink in SINKS.items() if path.endswith(ending))
     try:
-        if "/" in path:
-            tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
-        with tf.io.gfile.GFile(part, "wb") as file:
-            wrapped = pa.PythonFile(_Writable(file), mode="w")
-            sink = next(made for ending, made in SINKS.items() if path.endswith(ending))(wrapped)
-            yield sink
-            sink.close()
-        tf.io.gfile.rename(part, path)
+        try:
+            if "/" in path:
+                tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
+            with tf.io.gfile.GFile(part, "wb") as file, contextlib.closing(made(file, columns)) as sink:
+                yield sink
+            tf.io.gfile.rename(part, path)
+        finally:
+            if tf.io.gfile.exists(part):
+                tf.io.gfile.remove(part)
     except tf.errors.OpError as error:
         raise UserError(f"{path} can't be written ({error.message}): mend that and run it again") from None
-    finally:
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.remove(part)
 
 
 class _Writable:

@@ -1,0 +1,115 @@
+"""Spans: where in a context the answer to a question stands."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from model.tasks import Task
+from pipelines.schema import UserError
+from trainers import tables
+from trainers.examples import Example, Rows
+from trainers.features import TextEncoder
+from trainers.presets import Layout
+
+_MAX_QUESTION, _MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py
+
+
+class Spans:
+    """Where in a context the answer to a question stands; long contexts are read in windows that overlap."""
+
+    def read(self, path: str, layout: Layout, labels: dict[str, str], answers: bool) -> Iterator[Example]:
+        """SQuAD's JSON. Raises UserError where an answer doesn't stand in its context."""
+        for where, row in tables.squad(path, layout):
+            question, context = row["question"].strip(), row["context"]
+            if not question or not context.strip():
+                raise UserError(f"{where}: its question or context is empty: remove it, or mend it")
+            for text, start in row["answers"] if answers else ():
+                if not text or start < 0 or context[start : start + len(text)] != text:
+                    raise UserError(f"{where}: its answer {text!r} doesn't stand at {start} in the context: mend it")
+            yield Example(where, question, context, answer=tuple(row["answers"]) if answers else None, id=row["id"])
+
+    def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return ()
+
+    def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
+        """Windows overlap by half at least, so that an answer at a window's edge is whole in the next one.
+
+        `about`: (example, the context's first token in the row, where each token's word begins and ends).
+        """
+        questions = encoder.ids([example.text for example in examples])
+        packed, about, targets = [], [], []
+        for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
+            question = question[: min(_MAX_QUESTION, encoder.max_seq_length // 2)]
+            ids, starts, ends = encoder.with_offsets(example.pair)
+            room = encoder.max_seq_length - len(question) - 3
+            target = _tokens_of(example.answer[0], starts, ends) if example.answer else None
+            for begin in range(0, max(1, len(ids)), min(task.doc_stride, -(-room // 2))):
+                window, offset = slice(begin, begin + room), len(question) + 2
+                packed.append((question, ids[window]))
+                about.append((number, offset, starts[window], ends[window]))
+                inside = target is not None and begin <= target[0] and target[1] < begin + room
+                targets.append([edge - begin + offset for edge in target] if inside else [0, 0])
+                if begin + room >= len(ids):
+                    break
+        features = encoder.pack(packed)
+        if answers:
+            edges = np.array(targets, np.int32).reshape(-1, 2)
+            features |= {"starts": edges[:, 0], "ends": edges[:, 1], "weights": np.ones(len(edges), np.float32)}
+        return Rows(features, about)
+
+    def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
+        """The best span of all windows, or "" where [CLS] scores higher and the task has questions without an answer.
+
+        `probability` compares all spans of the best one's window, and `no_answer_probability` no answer with the best span.
+        """
+        best: dict[int, tuple] = {}
+        nothing = dict.fromkeys(range(len(examples)), np.inf)
+        for (number, offset, starts, ends), row in zip(rows.about, logits, strict=True):
+            nothing[number] = min(nothing[number], float(row[0].sum()))
+            score, probability, first, last = _best_span(row[offset : offset + len(starts)])
+            if number not in best or score > best[number][0]:
+                place = (int(starts[first]), int(ends[last])) if len(starts) else (0, 0)
+                best[number] = (score, probability, place)
+        found = []
+        for number, example in enumerate(examples):
+            score, probability, (begin, end) = best[number]
+            none = 1 / (1 + np.exp(np.clip(score - nothing[number], -500, 500))) if task.no_answer else 0.0
+            answer = "" if none > 0.5 else example.pair[begin:end]
+            asked = {"id": example.id, "question": example.text, "context": example.pair}
+            found.append(
+                asked
+                | {"answer": answer, "start": begin if answer else -1}
+                | {"probability": probability, "no_answer_probability": float(none)}
+            )
+        return found
+
+    def columns(self, task: Task) -> pa.Schema:
+        """The types of what `answers` gives."""
+        texts = [(name, pa.string()) for name in ("id", "question", "context", "answer")]
+        return pa.schema(
+            [*texts, ("start", pa.int64()), ("probability", pa.float64()), ("no_answer_probability", pa.float64())]
+        )
+
+    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
+        return [[text for text, _ in e.answer] for e in examples], [answer["answer"] for answer in answers]
+
+
+def _tokens_of(answer: tuple[str, int], starts: np.ndarray, ends: np.ndarray) -> tuple[int, int] | None:
+    """The first and last token whose words an answer (text, place) touches; None where it touches none."""
+    touched = np.flatnonzero((starts < answer[1] + len(answer[0])) & (ends > answer[1]))
+    return (int(touched[0]), int(touched[-1])) if len(touched) else None
+
+
+def _best_span(logits: np.ndarray) -> tuple[float, float, int, int]:
+    """(score, probability, first token, last token) of the best span of up to 30 tokens; logits [tokens, 2]."""
+    if not len(logits):
+        return -np.inf, 0.0, 0, 0
+    scores = logits[:, 0, None].astype(np.float64) + logits[None, :, 1]
+    places = np.arange(len(logits))
+    length = places[None, :] - places[:, None]
+    scores[(length < 0) | (length >= _MAX_ANSWER)] = -np.inf
+    best = int(scores.argmax())
+    top = scores.flat[best]
+    return float(top), float(1 / np.exp(scores - top).sum()), *divmod(best, len(logits))
