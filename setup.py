@@ -8,12 +8,15 @@ INSTALL = [
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
     "keras>=3.15,<4",  # the encoder, on any of its backends
     "matplotlib>=3.8",  # curves of a run
+    "nervaluate>=1.2",  # F1 of whole entities
     "numpy>=1.26",  # all numerics of the mill
     "protobuf>=5",  # parses tf.train.Example to check what was written
     "psutil>=6",  # ends worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
     "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
+    "scikit-learn>=1.5",  # F1 and Matthews' correlation of fine-tuned classifiers
+    "scipy>=1.11",  # Pearson's and Spearman's correlation
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
     "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
@@ -49,7 +52,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*"]),
     py_modules=["clozemill"],
-    package_data={"pipelines": ["data/*.xml"]},
+    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["clozemill=clozemill:main"]},

@@ -85,7 +85,7 @@ def _span_score(score: Callable[[str, str], float]) -> Callable[[Sequence[Sequen
     """The mean of each question's best score over its right answers; none is "" (SQuAD's evaluate-v2.0)."""
 
     def mean(expected: Sequence[Sequence[str]], given: Sequence[str]) -> float:
-        rows = zip(expected, given, strict=True)
+        rows = zip(([one for one in answers if normalised(one)] for answers in expected), given, strict=True)
         return float(np.mean([max(score(one, answer) for one in answers or [""]) for answers, answer in rows]))
 
     return mean

@@ -83,6 +83,7 @@ def test_pairs_are_classified(tmp_path: Path) -> None:
     assert (expected, given) == ([0, 1], [2, 1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(CLASSES.labels), min_size=1, max_size=9))
 def test_labels_come_back(labels: list[str]) -> None:
     examples = [Example("", "the", answer=label) for label in labels]
@@ -144,6 +145,7 @@ def test_empty_texts_are_answered(tmp_path: Path) -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=9))
 def test_numbers_come_back(numbers: list[float]) -> None:
     task, examples = Task("regress"), [Example("", "the", answer=number) for number in numbers]
