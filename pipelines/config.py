@@ -137,4 +137,5 @@ class DemoConfig:
     output: str = option("demo-out", "the folder to write to; made anew")
     vocab_size: int = option(4000, "entries of the demo's vocabulary", low=16, high=1 << 20)
     seed: int = option(7, "of everything random", low=0, high=2**63 - 1)
+    text: str = option("The old bridge was repaired by an engineer.", "the sentence that the fine-tuned model answers for")
     progress: bool = option(True, "draw a progress bar")

@@ -87,7 +87,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
 
 
 def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
-    """A value, as a flag's text or YAML has it, in the field's type. Raises UserError, with `where`, for one that doesn't fit."""
+    """A value, as a flag's text or YAML has it, in the field's type. Raises UserError, with `where`, for any other."""
     kind, meta = _type_of(field), field.metadata
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

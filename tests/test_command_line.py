@@ -41,7 +41,7 @@ FLAGS = {
     "import": f"{COMMON} --cased --no-cased --output SOURCE",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
-    "demo": f"{COMMON} --output --progress --no-progress --seed --vocab-size",
+    "demo": f"{COMMON} --output --progress --no-progress --seed --text --vocab-size",
 }
 
 

@@ -39,7 +39,7 @@ class Saved:
 
     @property
     def criterion(self) -> float:
-        """The lower the better: what was evaluated as `criterion`, else the masked-LM loss; infinity where there is no number."""
+        """The lower the better: what was evaluated as `criterion`, else the masked-LM loss; infinity where there is none."""
         evaluated = self.index.get("eval") or {}
         found = evaluated.get("criterion", evaluated.get("masked_lm_loss", math.inf))
         return found if math.isfinite(found) else math.inf

@@ -144,10 +144,9 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(init: Path, tmp_path: Path, mo
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Loop, "_save", save)
         begun = initial.read(str(init))
-        arguments = clozemill.parser().parse_args(
-            ["finetune", "--init", str(init), "--task", "classify", "--train", str(files[0]), "--dev", str(files[1])]
-            + ["--output", str(tmp_path / "killed"), *QUICK, *settings]  # noqa: RUF005
-        )
+        paths = ["--init", init, "--train", files[0], "--dev", files[1], "--output", tmp_path / "killed"]
+        words = ["finetune", "--task", "classify", *map(str, paths), *QUICK, *settings]
+        arguments = clozemill.parser().parse_args(words)
         finetune.run(clozemill.options.resolve(FinetuneConfig, arguments), begun)
     assert 0 < checkpoints.find(str(tmp_path / "killed")).step < 12
     run(init, "classify", files, tmp_path / "killed", *settings)
