@@ -17,7 +17,7 @@ import numpy as np
 UNK = "[UNK]"
 MAX_WORD_CHARS = 200  # longer words are [UNK]
 PAGE = 256  # code points per page: most pages are alike, and are kept once
-_CODES = 0x110000
+_CODES, _FAR, _TAGS = 0x110000, 0x40000, 0xE0000  # from _FAR on, characters are assigned in the first 4096 of _TAGS alone
 _PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing by themselves
 _CJK = (
     (0x3400, 0x4DBF),
@@ -160,17 +160,20 @@ class Characters:
 
         pages: int32 [4352]. rows: int32 [P, 256, W], W the longest replacement.
         """
-        return _paged(self.replacement)
+        return _paged(self.replacement, far=any(ord(char) >= _FAR for char in self.alphabet))
 
     def kinds(self) -> tuple[np.ndarray, np.ndarray]:
         """As `replacements`, of one code point each: 32 for space, 33 for a token by itself, 97 for part of a word."""
         return _paged(lambda char: " " if is_space(char) else "!" if is_isolated(char) else "a")
 
 
-def _paged(of: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray]:
+def _paged(of: Callable[[str], str], far: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Without `far`, unassigned and private planes are taken to be as their first character: most of all code points."""
     found: dict[tuple[str, ...], int] = {}
     pages = [
         found.setdefault(tuple(of(chr(code)) for code in range(first, first + PAGE)), len(found))
+        if far or first < _FAR or first >> 12 == _TAGS >> 12
+        else found.setdefault((of(chr(_FAR)),) * PAGE, len(found))
         for first in range(0, _CODES, PAGE)
     ]
     rows = np.zeros((len(found), PAGE, max(len(text) for page in found for text in page)), np.int32)
