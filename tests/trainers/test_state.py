@@ -154,3 +154,18 @@ def test_weights_are_assigned_strictly() -> None:
     assert set(state.assign(model, lacking, may_lack=("encoder/pooler/",))) == pooler
     changed = {weight.path.split("/", 1)[1] for weight in model.weights if (weight.numpy() == 1).all()}
     assert changed >= set(lacking) and "encoder/pooler/kernel" not in changed
+
+
+def test_an_import_without_a_pooler_is_loaded_the_same_every_time() -> None:
+    index = {"objective": "mlm", "encoder": SMALL.to_dict()}
+    model = state.model_for(index)
+    state.initialize(model, 5, 0.1)
+    values = {weight.path.split("/", 1)[1]: weight.numpy() for weight in model.weights}
+    kept = {path: value for path, value in values.items() if "pooler" not in path}
+    with pytest.raises(ValueError, match="encoder/pooler/kernel is missing"):
+        state.loaded(index, kept)
+    found = [state.loaded(index | {"imported": {"heads": ["masked_lm"]}}, kept) for _ in range(2)]
+    for weights in zip(*(model.weights for model in found), strict=True):
+        path = weights[0].path.split("/", 1)[1]
+        assert np.array_equal(weights[0].numpy(), kept[path] if path in kept else weights[1].numpy()), path
+    assert found[0].encoder.pooler.kernel.numpy().any()
