@@ -15,7 +15,7 @@ from keras import ops
 from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, strategy, tables
-from trainers.config_finetune import EmbedConfig, layers
+from trainers.config_finetune import LAST_FOUR, EmbedConfig, layers
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
@@ -31,8 +31,10 @@ class Embedder:
 
     def __init__(self, config: EmbedConfig, found: Initial) -> None:
         self.config, self.vocabulary = config, found.vocabulary
-        self.layers = layers(config.layers)
         count = found.encoder.num_hidden_layers + 1
+        self.layers = layers(config.layers)
+        if config.layers == LAST_FOUR:  # the default: as many of these as there are
+            self.layers = tuple(layer for layer in self.layers if -count <= layer)
         if not all(-count <= layer < count for layer in self.layers):
             raise UserError(
                 f"--layers {config.layers}: {found.name} has the layers 0 (its embeddings) to {count - 1}: give some of these"
@@ -111,8 +113,7 @@ def main(config: EmbedConfig) -> int:
             bar.update(len(rows))
         if not count:
             raise UserError(f"{config.input} holds no texts: give a file with a text per line")
-    notes = [f"{empty:,} were empty"] * (empty > 0) + [f"{embedder.cut:,} were cut to {config.max_seq_length} tokens"] * (
-        embedder.cut > 0
-    )
-    print(f"wrote {config.output}: {written:,} rows of {count:,} texts{'; ' * bool(notes)}{', '.join(notes)}", flush=True)
+    told = {"were empty": empty, f"were cut to {config.max_seq_length} tokens": embedder.cut}
+    notes = "".join(f"; {number:,} {what}" for what, number in told.items() if number)
+    print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}", flush=True)
     return 0

@@ -38,12 +38,12 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def ready(found: Initial, devices: tf.distribute.Strategy, precision: str) -> keras.Model:
-    """The model with its weights. Raises UserError when they don't fit."""
+    """The model with its weights. Raises UserError for a checkpoint that describes none, or whose weights don't fit."""
     try:
         with devices.scope():
             return state.loaded(found.index, found.weights, precision)
     except ValueError as error:
-        raise UserError(f"{found.name}: its weights don't fit ({error}): give another checkpoint") from None
+        raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None
 
 
 class Predictor:
@@ -99,7 +99,7 @@ def main(config: PredictConfig) -> int:
         return 0
     layout = _layout(config, found, predictor.task.kind)
     count, empty = _write(config, predictor, predictor.kind.read(config.input, layout, {}, answers=False))
-    note = f" ({empty:,} texts were empty)" if empty else ""
+    note = f" (empty texts: {empty:,})" if empty else ""
     print(f"wrote {config.output}: {count:,} answers{note}", flush=True)
     return 0
 

@@ -79,6 +79,7 @@ def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
             if "/" in path:
                 tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
             with tf.io.gfile.GFile(part, "wb") as file, contextlib.closing(made(file, columns)) as sink:
+                file.write(b"")  # a GFile makes no file before it is written to
                 yield sink
             tf.io.gfile.rename(part, path)
         finally:

@@ -1,0 +1,21 @@
+"""Checkpoints with random weights of every kind of model, for tests of what reads checkpoints."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tests.model import sources
+from trainers import checkpoints
+from trainers.state import TrainState
+
+VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
+
+
+def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Path:
+    """A checkpoint of one of sources.INDEXES; `about` goes into checkpoint.json, weights that begin with `without` don't."""
+    source = sources.source(name, sources.INDEXES[name] | {key: about[key] for key in ("task",) if key in about})
+    told = {"sha256": hashlib.sha256(VOCABULARY).hexdigest(), "size": len(sources.TOKENS), "cased": False}
+    weights = TrainState(source.model).weights()
+    kept = {path: value for path, value in weights.items() if not path.split("/", 1)[1].startswith(without)}
+    checkpoints.write(str(folder), {"weights": kept}, VOCABULARY, source.about | {"vocabulary": told} | about)
+    return folder
