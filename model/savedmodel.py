@@ -21,6 +21,7 @@ the encoder's outputs, `all_layers` as a list, a fine-tuned one `logits`.
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,8 @@ from model import answers
 from model.text import TEXTS, TextOps
 
 TOKENS = ("input_ids", "input_mask", "segment_ids")
+_ABOUT = ("assets.extra", "clozemill.json")
+_SEEDS = "seed_generator_state"  # how the variables of dropout's seeds end: their values are of no account
 LIKELIEST = 5  # tokens that the signature `mlm` gives
 _IDS = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in TOKENS}
 _COUNT = tf.TensorSpec([], tf.int32)
@@ -159,10 +162,34 @@ def build(source) -> tuple[Exported, dict[str, Callable]]:
 
 
 def write(source, folder: str) -> None:
-    """Writes a source (export.Source) as a SavedModel; raises ValueError for a vocabulary that the graph can't hold."""
+    """Writes a source (export.Source) as a SavedModel; raises ValueError for a vocabulary that the graph can't hold.
+
+    Its checkpoint.json, vocabulary and the variables' paths go into `assets.extra`, for `read` alone: the graph needs none.
+    """
     with _kept_activations(source.model.encoder):
         root, signatures = build(source)
         tf.saved_model.save(root, folder, signatures=signatures)
+    paths = [variable.path.split("/", 1)[1] for variable in source.model.variables]
+    about = {"checkpoint": source.about, "vocabulary": source.vocabulary, "variables": paths}
+    tf.io.gfile.makedirs(tf.io.gfile.join(folder, *_ABOUT[:-1]))
+    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *_ABOUT), "w") as file:
+        file.write(json.dumps(about))
+
+
+def read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
+    """(checkpoint.json, weights by path within the model, the vocabulary's tokens) of what `write` wrote.
+
+    Raises ValueError, OSError or tf.errors.OpError for any other folder.
+    """
+    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *_ABOUT), "r") as file:
+        about = json.loads(file.read())
+    try:
+        reader = tf.train.load_checkpoint(tf.io.gfile.join(folder, "variables", "variables"))
+        keys = ((path, f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE") for number, path in enumerate(about["variables"]))
+        weights = {path: reader.get_tensor(key) for path, key in keys if not path.endswith(_SEEDS)}
+        return about["checkpoint"], weights, tuple(about["vocabulary"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -39,6 +39,16 @@ FLAGS = {
     "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
     "import": f"{COMMON} --cased --no-cased --output SOURCE",
+    "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
+    "--dev --doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
+    "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
+    "--max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard --optimizer --output "
+    "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
+    "--text-column --train --warmup-share --weight-decay",
+    "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --no-progress --output --pair-column "
+    "--progress --text --text-column --text-pair RUN",
+    "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-seq-length --no-progress "
+    "--output --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
     "demo": f"{COMMON} --output --progress --no-progress --seed --text --vocab-size",
@@ -82,7 +92,14 @@ def test_the_choices_are_frozen() -> None:
         "hidden_act": ("gelu_tanh", "gelu_erf", "relu"),
         "optimizer": ("adamw", "lamb"),
         "checkpoint": ("latest", "best"),
-    }
+        "header": ("auto", "yes", "no"),
+        "task": (
+            "classify", "regress", "tags", "spans", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "conll",
+            "squad", "squad2",
+        ),
+        "head": ("linear", "bilstm"),
+        "pool": ("none", "cls", "mean"),
+    }  # fmt: skip
 
 
 def test_the_keys_of_a_phase_are_frozen() -> None:
@@ -109,6 +126,9 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
         "evaluate": ["run", "data"],
         "export": ["run", "output"],
         "import": ["source", "output"],
+        "finetune": ["init", "task", "train", "dev", "output"],
+        "predict": ["run", "input", "output"],
+        "embed": ["run", "input", "output"],
         "preflight": ["topology"],
         "demo": ["output"],
     }

@@ -23,13 +23,25 @@ def layers(text: str, flag: str = "--layers") -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Where the texts and answers stand in a table; what isn't given is as the task's preset has it."""
+class TextColumn:
+    """Where the texts stand in a table."""
 
     text_column: str = option("", "the text: a column's name, or its number from 0 where there is no header")
-    pair_column: str = option("", "a second text")
-    label_column: str = option("", "the answer: a label, a number, or tags")
     header: str = option("auto", "whether the first line names the columns", choices=("auto", "yes", "no"))
+
+
+@dataclass(frozen=True)
+class PairColumn(TextColumn):
+    """Where second texts stand; what isn't given is as it was in fine-tuning."""
+
+    pair_column: str = option("", "a second text, likewise")
+
+
+@dataclass(frozen=True)
+class Columns(PairColumn):
+    """Where the answers stand, too; what isn't given is as the task's preset has it."""
+
+    label_column: str = option("", "the answer, likewise: a label, a number, or tags")
 
     def layout(self, task: str) -> Layout:
         """The preset's layout of a file, changed by what was given."""
@@ -97,7 +109,7 @@ class FinetuneConfig(Columns, DeviceOptions):
 
 
 @dataclass(frozen=True)
-class PredictConfig(Columns, DeviceOptions):
+class PredictConfig(PairColumn, DeviceOptions):
     """`clozemill predict`"""
 
     run: str = option("", "a run of clozemill finetune, or one of its checkpoints", flag=False)
@@ -111,7 +123,7 @@ class PredictConfig(Columns, DeviceOptions):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(Columns, DeviceOptions):
+class EmbedConfig(TextColumn, DeviceOptions):
     """`clozemill embed`"""
 
     run: str = option("", "a run, or a checkpoint, of pretrain, import or finetune", flag=False)

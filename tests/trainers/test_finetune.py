@@ -250,3 +250,16 @@ def test_every_epoch_is_a_permutation_that_can_be_entered_anywhere() -> None:
     hosts = [[int(b["input_ids"][0, 0]) for b in RowReader(features, 5, "x", h, 2).batches(1).take(15)] for h in (0, 1)]
     assert [number for pair in zip(*hosts, strict=True) for number in pair] == order
     assert order != [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 6, "x").batches(1).take(30)]
+
+
+def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_path: Path) -> None:
+    """The same digest, so that either goes on with a run of the other; the checkpoint itself isn't needed any more."""
+    files = finetuning.classification(tmp_path, 16, 8)
+    assert clozemill.main(["export", str(init), "--output", str(tmp_path / "out"), "--formats", "savedmodel"]) == 0
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "out/savedmodel", moved)
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    run(moved, "classify", files, tmp_path / "other", "--epochs", "1")
+    one, other = (checkpoints.weights(checkpoints.find(str(tmp_path / name))) for name in ("ft", "other"))
+    assert one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
+    run(moved, "classify", files, tmp_path / "ft", "--epochs", "1")
