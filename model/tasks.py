@@ -54,6 +54,8 @@ class Task:
     def __post_init__(self) -> None:
         if KINDS[self.kind].labelled and len(self.labels) < 2:
             raise ValueError(f"a task of the kind {self.kind} has two labels or more, not {len(self.labels)}")
+        if repeated := [label for label in self.labels if self.labels.count(label) > 1]:
+            raise ValueError(f"a task's labels are all different, and {repeated[0]} comes twice")
         if self.head == "bilstm" and not KINDS[self.kind].per_token:
             raise ValueError(f"the head bilstm answers per token, and the kind {self.kind} once per text")
 
