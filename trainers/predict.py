@@ -80,7 +80,7 @@ def _layout(config: PredictConfig, found: Initial, kind: str) -> Layout:
     """The training file's, changed by what was given."""
     index = found.index
     layout = Layout(**index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
-    return layout.changed(config.text_column, config.pair_column, config.label_column, config.header)
+    return layout.changed(config.text_column, config.pair_column, "", config.header)
 
 
 def main(config: PredictConfig) -> int:
