@@ -39,7 +39,7 @@ class Task:
     kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
     head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
     max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
-    doc_stride: spans: tokens from one window of a long context to the next.
+    doc_stride: spans: tokens from one window of a long context to the next, half a window at most.
     """
 
     kind: str

@@ -35,17 +35,21 @@ def places(text: str) -> tuple[np.ndarray, np.ndarray]:
     """
     begins, ends = [], []
     group, begin, end = "", 0, 0
-    for place, char in enumerate(text.translate(_BREAKS)):
+    for place, char in enumerate(text.translate(_BREAKS) + " "):  # the space ends the last group
         kept = "" if _dropped(char) else char
-        alone = unicodedata.normalize("NFC", group) + unicodedata.normalize("NFC", kept)
-        if kept and not unicodedata.combining(kept) and unicodedata.normalize("NFC", group + kept) == alone:
+        if kept and not unicodedata.combining(kept) and _apart(group, kept):
             count = len(unicodedata.normalize("NFC", group))
             begins += [begin] * count
             ends += [end] * count
             group, begin = "", place
         group, end = group + kept, place + 1 if kept else end
-    count = len(unicodedata.normalize("NFC", group))
-    return np.array(begins + [begin] * count, np.int64), np.array(ends + [end] * count, np.int64)
+    return np.array(begins, np.int64), np.array(ends, np.int64)
+
+
+def _apart(group: str, char: str) -> bool:
+    """Whether NFC leaves a character alone that comes after others."""
+    one, other, both = (unicodedata.normalize("NFC", text) for text in (group, char, group + char))
+    return both == one + other
 
 
 def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:

@@ -242,6 +242,13 @@ def test_what_is_no_json_at_all(tmp_path: Path) -> None:
         list(tables.squad(path, HEADED))
 
 
+def test_a_row_without_the_last_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", "gj04\t1\t\tFine.\ngj04\t1\n")
+    with pytest.raises(UserError) as told:
+        list(KINDS["classify"]().read(path, TASKS["cola"].layout, {}, answers=True))
+    assert str(told.value) == f"{path}, line 2: there is no column '3' (there are: 0, 1): give --text-column"
+
+
 def test_columns_that_are_missing_or_empty_or_no_texts() -> None:
     row = ("a.jsonl, line 3", {"sentence": 5, "label": None, "-1": None})
     for column, sentence in {
