@@ -63,7 +63,9 @@ class FinetuneConfig(Columns, DeviceOptions):
     labels: str = option("", "the labels, with commas between; default: the preset's, or those in the training file")
     metric: str = option("", "what the best checkpoint is chosen by; default: the task's first")
     max_seq_length: int = option(128, "tokens that texts are cut to (spans: of a window)", low=8, high=65536)
-    doc_stride: int = option(128, "spans: tokens from one window of a long context to the next; half a window at most", low=1, high=65536)
+    doc_stride: int = option(
+        128, "spans: tokens from a long context's window to the next; at most half a window", low=1, high=65536
+    )
     head: str = option("linear", "what answers; bilstm: two layers of it, for tags", choices=HEAD_CHOICES)
     layers: str = option("", f"what the head sees: layers side by side; default: the last, for bilstm {LAST_FOUR}")
     frozen: bool = option(False, "train the head alone: the feature-based approach")

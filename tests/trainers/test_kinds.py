@@ -274,9 +274,9 @@ CONTEXT_WORDS = st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.integers(8, 40), st.integers(1, 30), st.booleans(), st.booleans())
+@given(st.data(), st.integers(8, 24), st.integers(1, 30), st.booleans(), st.booleans())
 def test_answers_come_back_from_windows(data: st.DataObject, length: int, stride: int, cased: bool, no_answer: bool) -> None:
-    words = data.draw(st.lists(CONTEXT_WORDS, min_size=1, max_size=40))
+    words = data.draw(st.lists(CONTEXT_WORDS, min_size=8, max_size=40))
     spaces = data.draw(st.lists(st.sampled_from([" ", "\n", "  ", "\r\n"]), min_size=len(words), max_size=len(words)))
     context = "".join(word + space for word, space in zip(words, spaces, strict=True))
     first = data.draw(st.integers(0, len(words) - 1))
@@ -322,9 +322,11 @@ def _same(ids: np.ndarray, starts: np.ndarray, at: int, held: np.ndarray, begins
     return ids[window].tolist() == held.tolist() and starts[window].tolist() == begins.tolist()
 
 
-def test_windows_are_literal() -> None:
+@pytest.mark.parametrize("stride", [2, 3, 100])
+def test_windows_are_literal(stride: int) -> None:
+    """Half a window is the longest way from one to the next: no answer of half a window's length falls between two."""
     example = Example("", "is", "the mill of a river", answer=(("a river", 12),), id="q")
-    rows = Spans().encode([example], replace(ANSWERS, max_seq_length=8, doc_stride=2), encoder(8), answers=True)
+    rows = Spans().encode([example], replace(ANSWERS, max_seq_length=8, doc_stride=stride), encoder(8), answers=True)
     assert [tokens(row) for row in rows.features["input_ids"]] == [
         ["[CLS]", "is", "[SEP]", "the", "mill", "of", "a", "[SEP]"],
         ["[CLS]", "is", "[SEP]", "of", "a", "river", "[SEP]"],
@@ -345,6 +347,27 @@ def test_an_answer_is_cut_from_the_context_as_it_is_in_the_file(tmp_path: Path) 
     assert (answer["answer"], answer["start"]) == ("Cafe\u0301 no\u0308", begin)
     assert answer["context"] == context and answer["id"] == "q" and answer["no_answer_probability"] == 0
     assert Spans().judged(examples, [answer], ANSWERS) == ([["Cafe\u0301 no\u0308"]], ["Cafe\u0301 no\u0308"])
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "begin", "pointed_at"),
+    [
+        ("the (a) mill", "a", 5, ["a"]),  # neighbours without a space between aren't touched
+        ("the mill.a", "mill", 4, ["mill"]),
+        ("東京。the", "京", 1, ["京"]),
+        ("the unable mill", "able", 6, ["un", "##able"]),  # the whole of a word of which it is a part
+        ("the mill , a", "mill ", 4, ["mill"]),
+        ("the  mill", " ", 3, []),
+    ],
+)
+def test_targets_are_the_tokens_of_the_words_that_an_answer_touches(
+    context: str, answer: str, begin: int, pointed_at: list[str]
+) -> None:
+    example = Example("", "is", context, answer=((answer, begin),), id="q")
+    rows = Spans().encode([example], replace(ANSWERS, max_seq_length=20), encoder(20), answers=True)
+    start, end = int(rows.features["starts"][0]), int(rows.features["ends"][0])
+    found = [TOKENS[number] for number in rows.features["input_ids"][0][start : end + 1]] if start else []
+    assert found == pointed_at and (start > 0) == (end > 0)
 
 
 def test_a_question_without_an_answer() -> None:
