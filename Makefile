@@ -34,10 +34,11 @@ test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
 	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py
 
-$(VENV)-tpu/installed: deploy/tpu/requirements.txt deploy/tpu/requirements-test.txt
+$(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
 	$(PYTHON) -m venv $(VENV)-tpu
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tpu/requirements-test.txt
-	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
+		-r deploy/tpu/requirements-no-deps.txt
 	touch $@
 
 test-tpu-stack: $(VENV)-tpu/installed  ## the trainer's tests on the versions that TPU VMs have (2 GB), on this machine's CPU

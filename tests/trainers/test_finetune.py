@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +265,26 @@ def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_p
     one, other = (checkpoints.weights(checkpoints.find(str(tmp_path / name))) for name in ("ft", "other"))
     assert one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
     run(moved, "classify", files, tmp_path / "ft", "--epochs", "1")
+
+
+TWO_DEVICES = """
+import sys, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import clozemill
+sys.exit(clozemill.main(sys.argv[1:]))
+"""
+
+
+def test_two_devices_learn_what_one_does(init: Path, tmp_path: Path) -> None:
+    """The same losses and scores to 1e-5, with rows of a word or two whose weights differ between the devices."""
+    files = conll(tmp_path / "train.txt", 40, 0), conll(tmp_path / "dev.txt", 21, 1)
+    still = ("--epochs", "3", "--dropout", "0", "--attention-dropout", "0")
+    run(init, "conll", files, tmp_path / "one", *still)
+    paths = ("--init", init, "--train", files[0], "--dev", files[1], "--output", tmp_path / "two")
+    words = ["finetune", "--task", "conll", *map(str, paths), *QUICK, *still, "--strategy", "mirrored"]
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "on 2 x CPU" in done.stdout, done.stderr
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one.pop("split", "") == two.pop("split", "")
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
