@@ -5,6 +5,7 @@ To add a task's preset, see presets.py; to add an option, a field.
 
 from dataclasses import dataclass
 
+from model.config import EncoderConfig
 from pipelines.options import option
 from pipelines.schema import UserError
 from trainers.config import DeviceOptions
@@ -14,12 +15,24 @@ HEAD_CHOICES = ("linear", "bilstm")
 LAST_FOUR = "-1,-2,-3,-4"
 
 
-def layers(text: str, flag: str = "--layers") -> tuple[int, ...]:
+def layers(text: str) -> tuple[int, ...]:
     """'-1,-2' as numbers. Raises UserError for anything else."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"{flag} {text!r} is no list of layers: give numbers, such as {flag}=-1,-2,-3,-4") from None
+        raise UserError(f"--layers {text!r} is no list of layers: give numbers, such as --layers={LAST_FOUR}") from None
+
+
+def layers_of(text: str, encoder: EncoderConfig, name: str) -> tuple[int, ...]:
+    """Layers of an encoder called `name`, counted from its last one, -1; of the last four, as many as there are.
+
+    Raises UserError for layers that it hasn't.
+    """
+    count = encoder.num_hidden_layers + 1
+    chosen = [layer for layer in layers(text) if text != LAST_FOUR or -count <= layer]
+    if not all(-count <= layer < count for layer in chosen):
+        raise UserError(f"--layers {text}: {name} has the layers 0 (its embeddings) to {count - 1}: give some of these")
+    return tuple(layer - count if layer >= 0 else layer for layer in chosen)
 
 
 @dataclass(frozen=True)

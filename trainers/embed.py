@@ -15,7 +15,7 @@ from keras import ops
 from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, strategy, tables
-from trainers.config_finetune import LAST_FOUR, EmbedConfig, layers
+from trainers.config_finetune import EmbedConfig, layers_of
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
@@ -31,14 +31,7 @@ class Embedder:
 
     def __init__(self, config: EmbedConfig, found: Initial) -> None:
         self.config, self.vocabulary = config, found.vocabulary
-        count = found.encoder.num_hidden_layers + 1
-        self.layers = layers(config.layers)
-        if config.layers == LAST_FOUR:  # the default: as many of these as there are
-            self.layers = tuple(layer for layer in self.layers if -count <= layer)
-        if not all(-count <= layer < count for layer in self.layers):
-            raise UserError(
-                f"--layers {config.layers}: {found.name} has the layers 0 (its embeddings) to {count - 1}: give some of these"
-            )
+        self.layers = layers_of(config.layers, found.encoder, found.name)
         if config.max_seq_length > found.encoder.max_position_embeddings:
             longest = found.encoder.max_position_embeddings
             raise UserError(f"--max-seq-length {config.max_seq_length}: {found.name} takes {longest} tokens: give no more")

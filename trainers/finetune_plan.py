@@ -16,7 +16,7 @@ from model.tasks import Task, sums
 from pipelines import options
 from pipelines.schema import UserError
 from trainers.batches import with_options
-from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers
+from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers_of
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
@@ -207,17 +207,15 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
             f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
             "at most: give no more"
         )
+    if initial.encoder.attention == "causal" and preset.kind in ("classify", "regress"):
+        raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
     kind = KINDS[preset.kind]()
     labels = _labels(config)
     train = _read(kind, config.train, config, labels)
     names = tuple(labels.values()) or kind.names(train)
     dev = _read(kind, config.dev, config, labels or {name: name for name in names})
     seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
-    count = initial.encoder.num_hidden_layers + 1
-    chosen = layers(seen) if config.layers else tuple(layer for layer in layers(seen) if -count <= layer)
-    if not all(-count <= layer < count for layer in chosen):
-        raise UserError(f"--layers {seen}: {initial.name} has the layers 0 (its embeddings) to {count - 1}: give some of these")
-    chosen = tuple(layer - count if layer >= 0 else layer for layer in chosen)
+    chosen = layers_of(seen, initial.encoder, initial.name)
     no_answer = preset.kind == "spans" and any(not example.answer for example in train)
     try:
         task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--init", "VOCABULARY"), "has 21 tokens, and the model's embedding 20"),
         (("--metric", "bleu"), "--task classify is judged by accuracy, macro_f1"),
         (("--max-seq-length", "64"), "takes 32 tokens at most"),
+        (("--init", "CAUSAL"), "looks to the left alone"),
         (("--layers=-4",), "has the layers 0 (its embeddings) to 2"),
         (("--layers=last",), "is no list of layers"),
         (("--head", "bilstm"), "give it for conll or tags"),
@@ -225,6 +227,8 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
         (tmp_path / name).mkdir()
     (tmp_path / "foreign/saved_model.pb").write_bytes(b"")
     (tmp_path / "hf/config.json").write_text("{}")
+    if "CAUSAL" in change:
+        finetuning.checkpoint(tmp_path / "causal", encoder=replace(finetuning.ENCODER, attention="causal"))
     shutil.copytree(init, tmp_path / "vocabulary")
     with open(tmp_path / "vocabulary/vocab.txt", "a") as file:
         file.write("more\n")
@@ -232,7 +236,7 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
     index["files"]["vocab.txt"] += 5
     (tmp_path / "vocabulary/checkpoint.json").write_text(json.dumps(index))
     paths = {"LABEL": "bad-label.tsv", "EMPTY": "empty.tsv"} | {
-        name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY")
+        name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY", "CAUSAL")
     }
     given = [str(tmp_path / paths[word]) if word in paths else word for word in change]
     more = ["--labels", "bad,good"] if "LABEL" in change else []
