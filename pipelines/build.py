@@ -1,6 +1,5 @@
 """`clozemill prepare` and `clozemill vocab`: plan, refuse what doesn't fit, run or go on, sum up."""
 
-import dataclasses
 import glob
 import hashlib
 import json
@@ -18,10 +17,8 @@ from pipelines.launch import Progress
 from pipelines.options import identity, require, to_yaml
 from pipelines.readers import Plan
 from pipelines.schema import MANIFEST, VOCAB, WORK, UserError, split_id
-from pipelines.stages import GroupStage, Job, ManifestStage, SplitStage
+from pipelines.stages import GroupStage, Job, ManifestStage, SplitStage, resolved
 from pipelines.wordpiece import Vocabulary
-
-GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times over
 
 
 def _plan(config: VocabConfig | PrepareConfig, extra: list[str], *needed: str) -> tuple[Plan, int, PipelineOptions]:
@@ -72,16 +69,9 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
 
-def _resolve(config: PrepareConfig, plan: Plan) -> tuple[PrepareConfig, int]:
-    """The configuration with its number of groups and of predictions, and the number of eval groups."""
-    groups = config.num_groups or max(1, -(-plan.text_estimate // GROUP_TEXT_BYTES))
-    eval_groups = max(1, round(groups * config.eval_fraction)) if config.eval_fraction else 0
-    return dataclasses.replace(config, num_groups=groups, max_predictions=config.predictions()), eval_groups
-
-
 def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
     """The resolved job. Where the output is remote, the `files` shuffle spills to this machine's temporary folder."""
-    config, eval_groups = _resolve(config, plan)
+    config, eval_groups = resolved(config, plan.text_estimate)
     runner = runners.RUNNERS.get(config.runner)
     shuffle = config.shuffle
     if shuffle == "auto":

@@ -35,12 +35,17 @@ def pieces(split: Split) -> Iterator[tuple[bytes, bool]]:
     Raises UserError for a file that is truncated or isn't what its name says.
     """
     with open_read(split.path) as file, telling(split.path, "read"):
-        if split.compression == "none":
-            yield from _plain(file, split)
-        elif split.compression == "bz2":
-            yield from _bz2_streams(file, split)
-        else:
-            yield from ((piece, True) for piece in _DECODERS[split.compression](file, split.path))
+        yield from decoded(file, split)
+
+
+def decoded(file: BinaryIO, split: Split) -> Iterator[tuple[bytes, bool]]:
+    """`pieces` of a file that is open already; how far it was read tells what was consumed."""
+    if split.compression == "none":
+        yield from _plain(file, split)
+    elif split.compression == "bz2":
+        yield from _bz2_streams(file, split)
+    else:
+        yield from ((piece, True) for piece in _DECODERS[split.compression](file, split.path))
 
 
 def _plain(file: BinaryIO, split: Split) -> Iterator[tuple[bytes, bool]]:
@@ -56,7 +61,7 @@ def damaged(path: str, kind: str, why: str) -> UserError:
     return UserError(f"{path} is not a whole {kind} file ({why}): fetch it again or leave it out")
 
 
-def _stream_start(file: BinaryIO, start: int, end: int) -> int:
+def stream_start(file: BinaryIO, start: int, end: int) -> int:
     """Where the first bz2 stream at or after `start` and before `end` begins, or -1."""
     file.seek(start)
     base, tail = start, b""
@@ -71,7 +76,7 @@ def _stream_start(file: BinaryIO, start: int, end: int) -> int:
 
 
 def _bz2_streams(file: BinaryIO, split: Split) -> Iterator[tuple[bytes, bool]]:
-    position = _stream_start(file, split.start, split.end) if split.start else 0
+    position = stream_start(file, split.start, split.end) if split.start else 0
     if position < 0:
         return
     file.seek(position)

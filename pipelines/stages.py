@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,17 @@ from pipelines.wordpiece import Vocabulary, WordPiece
 
 Row = tuple[int, bytes]
 REFUSED = "refused.txt"
+GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times over
+
+
+def resolved(config: PrepareConfig, text_estimate: int) -> tuple[PrepareConfig, int]:
+    """The configuration with its number of groups and of predictions, and the number of eval groups.
+
+    text_estimate: bytes of clean text to expect, by the input's size on disk.
+    """
+    groups = config.num_groups or max(1, -(-text_estimate // GROUP_TEXT_BYTES))
+    eval_groups = max(1, round(groups * config.eval_fraction)) if config.eval_fraction else 0
+    return replace(config, num_groups=groups, max_predictions=config.predictions()), eval_groups
 
 
 @dataclass(frozen=True)
