@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.config import SubmitConfig
 from pipelines import config as configs
+from pipelines import config_plan as planning
 from pipelines import options
 from pipelines.schema import UserError
 from trainers import config as training
 from trainers import config_export as exporting
 from trainers import config_finetune as finetuning
+from trainers import config_plan as training_plan
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -28,8 +31,8 @@ EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 class Command:
     """A stage: its configuration, the functions that run it ("module:function", one after the other), and what --help says.
 
-    `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `interrupted`: what to say
-    after Ctrl-C.
+    `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `after_dashes`: what stands after
+    -- is handed over as it is. `interrupted`: what to say after Ctrl-C.
     """
 
     config: type
@@ -37,10 +40,23 @@ class Command:
     help: str
     example: str
     passes_on: bool = False
+    after_dashes: bool = False
     interrupted: str = "nothing was changed"
 
 
+@dataclass(frozen=True)
+class PlanConfig(training_plan.TrainingPlan, planning.MillPlan):
+    """`clozemill plan`: what the mill and the trainer each have to know."""
+
+
 COMMANDS: dict[str, Command] = {
+    "plan": Command(
+        PlanConfig,
+        "clozemill:plan",
+        "estimate from a sample what prepare and pretrain will make, take and cost, and what will hurt",
+        "clozemill plan --input 'corpus/*.jsonl.gz' --vocab vocab.txt --target dataflow tpu --num-workers 32 "
+        "--recipe bert-base --topology v5e:4x4 --output plan.json",
+    ),
     "vocab": Command(
         configs.VocabConfig,
         "pipelines.build:vocab",
@@ -124,6 +140,15 @@ COMMANDS: dict[str, Command] = {
         "compile the training step for a TPU, without one",
         "clozemill preflight --topology v5e:2x2 --preset base --batch-size 32",
     ),
+    "submit": Command(
+        SubmitConfig,
+        "deploy.submit:main",
+        "run a pipeline or a training on a cluster or a cloud, or print what that takes",
+        "clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --input 'gs://my-bucket/corpus/*.parquet' "
+        "--vocab gs://my-bucket/vocab.txt --output gs://my-bucket/dataset",
+        after_dashes=True,
+        interrupted="what was begun in a cloud is deleted, or named above",
+    ),
     "demo": Command(
         configs.DemoConfig,
         ("pipelines.demo:main", "trainers.demo:main"),
@@ -184,13 +209,38 @@ def _function(path: str) -> Callable[..., Any]:
     return function
 
 
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before and after --, for a command that hands the latter over; else all words, and none."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name not in COMMANDS or not COMMANDS[name].after_dashes or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
+def plan(config: PlanConfig) -> None:
+    """`clozemill plan`. Joined here, since the mill and the trainer know nothing of each other."""
+    mill = _function("pipelines.plan:measure")(config)
+    training = [], [], []
+    if "tpu" in config.target or config.recipe:
+        data = _function("trainers.estimate:Dataset")(
+            mill.figures["train examples per copy"],
+            int(mill.figures["train groups"].estimate),
+            config.max_seq_length,
+            config.predictions(),
+            mill.about["vocabulary_size"] if config.vocab else config.vocab_size,
+        )
+        training = _function("trainers.estimate:estimate")(config, data)
+    _function("pipelines.plan_report:tell")(config, mill, training)
+
+
 def _run(command: Command, config: Any, extra: list[str]) -> int:
     """Runs a command's functions until one returns something else than 0."""
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
         os.environ.setdefault(name, value)  # before a library that reads it is imported
     for path in (command.run,) if isinstance(command.run, str) else command.run:
         run = _function(path)
-        if code := run(config, extra) if command.passes_on else run(config):
+        if code := run(config, extra) if command.passes_on or command.after_dashes else run(config):
             return code
     return EXIT_OK
 
@@ -219,12 +269,13 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv
     try:
+        words, after = _split(words)
         arguments, extra = parser().parse_known_args(words)
         command = COMMANDS[arguments.command]
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
         config = options.resolve(command.config, arguments)
-        return _run(command, config, extra)
+        return _run(command, config, after if command.after_dashes else extra)
     except KeyboardInterrupt:
         print(f"\nclozemill: interrupted; {command.interrupted}", file=sys.stderr, flush=True)
         os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive

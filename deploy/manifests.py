@@ -1,0 +1,92 @@
+"""Kubernetes manifests and Vertex AI's job, read from the example files of this folder and filled in from a configuration."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.config import SubmitConfig
+
+FOLDER = Path(__file__).parent
+JOB_SERVER = "clozemill-job-server"
+_SLOTS = 2  # of a task manager
+
+
+def load(name: str) -> list[dict[str, Any]]:
+    """The documents of one of the example files."""
+    return list(yaml.safe_load_all((FOLDER / name).read_text("utf-8")))
+
+
+def dump(documents: list[dict[str, Any]]) -> str:
+    """Documents as YAML, in the order they were written in."""
+    texts = [yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000) for document in documents]
+    return "---\n".join(texts)
+
+
+def flink(config: SubmitConfig, arguments: list[str]) -> str:
+    """The session cluster, the job server and the job that submits."""
+    cluster, server, service, job = load("flink/flink.yaml")
+    for document in (cluster, server, service, job):
+        document["metadata"]["namespace"] = config.namespace
+    spec = cluster["spec"]
+    managers = -(-config.max_workers // _SLOTS)
+    spec["flinkConfiguration"] |= {"taskmanager.numberOfTaskSlots": str(_SLOTS), "parallelism.default": str(managers * _SLOTS)}
+    spec["taskManager"]["replicas"] = managers
+    spec["taskManager"]["podTemplate"]["spec"]["containers"][1]["image"] = config.image
+    job["metadata"]["name"] = config.name
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["image"], container["args"] = config.image, arguments
+    return dump([cluster, server, service, job])
+
+
+def _pod(job: dict[str, Any]) -> dict[str, Any]:
+    return job["template"]["spec"]["template"]["spec"]
+
+
+def _on_tpu(pod: dict[str, Any], config: SubmitConfig) -> None:
+    """Puts a pod on the TPU that the configuration names."""
+    tpu = config.accelerator()
+    pod["nodeSelector"] = {
+        "cloud.google.com/gke-tpu-accelerator": tpu.family.gke,
+        "cloud.google.com/gke-tpu-topology": tpu.topology,
+    }
+    if config.spot:
+        pod["nodeSelector"]["cloud.google.com/gke-spot"] = "true"
+    pod["containers"][0]["resources"]["limits"]["google.com/tpu"] = tpu.chips_per_host
+
+
+def jobset(config: SubmitConfig, arguments: list[str]) -> str:
+    """The JobSet for one host, or for a slice of several."""
+    tpu = config.accelerator()
+    (document,) = load("gke/jobset-single-host.yaml" if tpu.hosts == 1 else "gke/jobset-multi-host.yaml")
+    document["metadata"] = {"name": config.name, "namespace": config.namespace}
+    document["spec"]["failurePolicy"]["maxRestarts"] = config.retries
+    jobs = document["spec"]["replicatedJobs"]
+    for job in jobs:
+        pod = _pod(job)
+        pod["containers"][0]["image"] = config.trainer_image
+        if config.service_account:
+            pod["serviceAccountName"] = config.service_account.split("@")[0]
+    _on_tpu(_pod(jobs[0]), config)
+    trainer = _pod(jobs[-1])["containers"][0]
+    trainer["args"] = copy.copy(arguments)
+    if tpu.hosts > 1:
+        jobs[0]["template"]["spec"] |= {"parallelism": tpu.hosts, "completions": tpu.hosts}
+        hosts = [f"grpc://{config.name}-hosts-0-{number}.{config.name}:8470" for number in range(tpu.hosts)]
+        trainer["env"] = [{"name": "TPU_NAME", "value": ",".join(hosts)}]
+    return dump([document])
+
+
+def custom_job(config: SubmitConfig, arguments: list[str]) -> str:
+    """Vertex AI's custom job."""
+    (document,) = load("vertex/custom-job.yaml")
+    tpu = config.accelerator()
+    pool = document["workerPoolSpecs"][0]
+    pool["machineSpec"] = {"machineType": tpu.machine_type, "tpuTopology": tpu.topology}
+    pool["containerSpec"] |= {"imageUri": config.trainer_image, "args": list(arguments)}
+    if config.service_account:
+        document["serviceAccount"] = config.service_account
+    if not config.spot:
+        del document["scheduling"]["strategy"]
+    return dump([document])

@@ -1,0 +1,73 @@
+"""What a submission consists of: commands as argument lists, with what they read; printed for pasting, or run."""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from pipelines.schema import UserError
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command. `stdin`: what it reads, a manifest for instance. `always`: it is run even when one before it failed."""
+
+    title: str
+    argv: tuple[str, ...]
+    stdin: str = ""
+    always: bool = False
+
+
+def pasteable(argv: tuple[str, ...]) -> str:
+    """A command as a shell takes it, long ones over several lines."""
+    lines, line = [], ""
+    for word in map(shlex.quote, argv):
+        if line and len(line) + len(word) > _WIDTH:
+            lines.append(line)
+            line = "    " + word
+        else:
+            line = f"{line} {word}" if line else word
+    return " \\\n".join([*lines, line])
+
+
+def printed(step: Step) -> str:
+    """A step for a shell: its title as a comment, the command, and what it reads as a here-document."""
+    text = f"# {step.title}\n{pasteable(step.argv)}"
+    if step.stdin:
+        text += f" <<'END-OF-INPUT'\n{step.stdin.rstrip()}\nEND-OF-INPUT"
+    return text + "\n"
+
+
+def failed(argv: tuple[str, ...], why: str) -> UserError:
+    """The sentence for a command that failed."""
+    return UserError(f"{why}: {shlex.join(argv)}: mend that and run the same command again")
+
+
+def run(steps: list[Step]) -> None:
+    """Runs steps one after the other, saying which. Raises UserError for the first that fails, with its command."""
+    for number, step in enumerate(steps, 1):
+        print(f"[{number}/{len(steps)}] {step.title}", file=sys.stderr, flush=True)
+        try:
+            _run(step)
+        except BaseException:
+            for last in steps[number:]:
+                if last.always:
+                    _run(last)
+            raise
+
+
+def _run(step: Step) -> None:
+    reads = {"input": step.stdin} if step.stdin else {"stdin": subprocess.DEVNULL}
+    try:
+        done = subprocess.run(step.argv, text=True, **reads)
+    except FileNotFoundError:
+        raise missing(step.argv[0]) from None
+    if done.returncode:
+        raise failed(step.argv, f"{step.title} failed with exit code {done.returncode}")
+
+
+def missing(program: str) -> UserError:
+    """The sentence for a program that isn't there."""
+    return UserError(f"{program} isn't installed here: install it, or use --dry-run and run its commands elsewhere")

@@ -1,0 +1,26 @@
+"""`clozemill submit`: run a pipeline or a training on a cluster or a cloud, or print what that would take.
+
+clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --input 'gs://…' --vocab gs://… --output gs://…
+"""
+
+import sys
+
+from deploy import config as configs
+from deploy import steps, tpu_job
+from deploy.config import SubmitConfig
+from deploy.targets import TARGETS
+
+
+def main(config: SubmitConfig, words: list[str]) -> int:
+    """Submits, or prints, what `words`, the options after --, ask for. Raises UserError before anything is created."""
+    configs.check(config)
+    planned = TARGETS[config.target](config, words)
+    if config.target in configs.TRAINERS and config.tpu_type.startswith("v6e"):
+        print("warning: TensorFlow on v6e is experimental: some report that it fails", file=sys.stderr)
+    if config.dry_run:
+        print("\n".join(map(steps.printed, planned)), end="")
+        return 0
+    if config.target == "tpu":
+        return tpu_job.main(config, planned, words)
+    steps.run(planned)
+    return 0

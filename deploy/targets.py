@@ -1,0 +1,174 @@
+"""What each target of `clozemill submit` does, as a list of commands. To add a target, add a function to TARGETS.
+
+`tpu` is not a list but a life, in tpu_job.py; what is printed for it is one life without a mishap.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy import manifests, passthrough, tpu_commands
+from deploy.config import SubmitConfig
+from deploy.steps import Step
+from pipelines.schema import UserError
+
+METADATA = Path("deploy/dataflow/metadata.json")
+_SPARK_SERVER = "apache/beam_spark3_job_server:2.77.0"
+_DELIMITERS = ("~", ";", "|", "@@", "#~#")
+
+
+def built(config: SubmitConfig, kind: str, image: str) -> list[Step]:
+    """The step that builds an image with Cloud Build, if that was asked for. Raises UserError where there is no source."""
+    if not config.build:
+        return []
+    recipe = Path(config.source, "deploy", kind, "cloudbuild.yaml")
+    if not recipe.is_file():
+        raise UserError(f"{recipe} isn't there, so no image can be built: give a checkout as --source, or --no-build")
+    argv = ["gcloud", "builds", "submit", config.source, f"--project={config.project}", f"--config={recipe}"]
+    return [Step(f"Build {image}", (*argv, f"--substitutions=_IMAGE={image}", "--quiet"))]
+
+
+def _listed(values: dict[str, str]) -> str:
+    """A dictionary as gcloud takes it, with a delimiter that no value holds. Raises UserError when there is none."""
+    for delimiter in _DELIMITERS:
+        if not any(delimiter in value for value in values.values()):
+            return f"^{delimiter}^" + delimiter.join(f"{name}={value}" for name, value in values.items())
+    raise UserError(f"a value after -- holds all of {' '.join(_DELIMITERS)}: change one")
+
+
+def _parameter(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(shlex.quote(item) if re.search(r"""[\s'"\\]""", item) else item for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """Image, Flex Template, job."""
+    values = passthrough.prepare(words, cloud=True)
+    parameters = {name: _parameter(value) for name, value in values.items()} | {"sdk_container_image": config.image}
+    template = config.folder(f"templates/{config.name}.json")
+    project = f"--project={config.project}"
+    build = ("gcloud", "dataflow", "flex-template", "build", template, project, f"--image={config.image}")
+    pipeline = {"sdk_location": "container", "disk_size_gb": str(config.disk_size_gb)}
+    if config.service_options:
+        pipeline["dataflow_service_options"] = ",".join(config.service_options)
+    run = [
+        "gcloud", "dataflow", "flex-template", "run", config.name, project, f"--region={config.region}",
+        f"--template-file-gcs-location={template}", f"--worker-machine-type={config.machine_type}",
+        f"--num-workers={config.num_workers}", f"--max-workers={config.max_workers}",
+        f"--temp-location={config.folder('tmp')}", f"--staging-location={config.folder('staging')}",
+    ]  # fmt: skip
+    run += [f"--subnetwork={config.subnetwork}"] if config.subnetwork else []
+    run += [] if config.public_ips else ["--disable-public-ips"]
+    run += [f"--service-account-email={config.service_account}"] if config.service_account else []
+    run += [f"--additional-pipeline-options={_listed(pipeline)}", f"--parameters={_listed(parameters)}"]
+    metadata = Path(config.source) / METADATA
+    return [
+        *built(config, "dataflow", config.image),
+        Step("Write the Flex Template", (*build, "--sdk-language=PYTHON", f"--metadata-file={metadata}")),
+        Step("Start the job", tuple(run)),
+    ]
+
+
+def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """A session cluster of the Flink Kubernetes operator, and a job on it."""
+    values = passthrough.prepare(words, cloud=True)
+    server = manifests.JOB_SERVER
+    runner = ["--runner=PortableRunner", f"--job_endpoint={server}:8099", f"--artifact_endpoint={server}:8098"]
+    runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000", "--no-progress"]
+    manifest = manifests.flink(config, ["prepare", *passthrough.flags(values), *runner])
+    where = f"--namespace={config.namespace}"
+    return [
+        Step("Start the cluster and submit the job", ("kubectl", "apply", where, "--filename=-"), manifest),
+        Step("Wait for the job", ("kubectl", "wait", where, "--for=condition=complete", "--timeout=-1s", f"job/{config.name}")),
+    ]
+
+
+def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """Beam's Spark job server in a container of this machine, and `clozemill prepare` against it."""
+    values = passthrough.prepare(words, cloud=False)
+    server = f"{config.name}-job-server"
+    start = ("docker", "run", "--detach", "--rm", "--network=host", f"--name={server}", _SPARK_SERVER)
+    runner = ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--artifact_endpoint=localhost:8098"]
+    runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]
+    return [
+        Step("Start Beam's Spark job server", (*start, f"--spark-master-url={config.spark_master}")),
+        Step("Run the pipeline", ("clozemill", "prepare", *passthrough.flags(values), *runner)),
+        Step("Stop the job server", ("docker", "stop", server), always=True),
+    ]
+
+
+def dask(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """`clozemill prepare` against a Dask scheduler."""
+    values = passthrough.prepare(words, cloud=False)
+    runner = ["--runner=DaskRunner", f"--dask_client_address={config.dask_scheduler}"]
+    return [Step("Run the pipeline", ("clozemill", "prepare", *passthrough.flags(values), *runner))]
+
+
+def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """One life of a TPU: made, installed, started, followed, deleted."""
+    commands = tpu_commands.Commands(config)
+    if config.action == "status":
+        return [commands.describe(), commands.describe_node()]
+    if config.action == "stop":
+        return [commands.stop(), *([] if config.existing else [commands.delete()])]
+    arguments = passthrough.pretrain(words)
+    made = [] if config.existing else [commands.create(), commands.describe()]
+    gone = [commands.delete()] if config.autodelete and not config.existing else []
+    return [
+        *built(config, "gke", config.trainer_image),
+        *made,
+        *commands.install(),
+        *commands.start(arguments),
+        commands.follow(),
+        *gone,
+    ]
+
+
+def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """A JobSet on a GKE cluster that has node pools of this TPU."""
+    arguments = passthrough.pretrain(words)
+    if not config.accelerator().family.gke:
+        raise UserError(f"GKE has no {config.tpu_type}: give another tpu_type, such as v5litepod-8")
+    cluster = ("gcloud", "container", "clusters", "get-credentials", config.cluster)
+    where = f"--namespace={config.namespace}"
+    return [
+        *built(config, "gke", config.trainer_image),
+        Step("Get access to the cluster", (*cluster, f"--project={config.project}", f"--location={config.region}")),
+        Step("Submit the JobSet", ("kubectl", "apply", where, "--filename=-"), manifests.jobset(config, arguments)),
+        Step(
+            "Wait for the end",
+            ("kubectl", "wait", where, "--for=condition=Completed", "--timeout=-1s", f"jobset/{config.name}"),
+        ),
+    ]
+
+
+def vertex(config: SubmitConfig, words: list[str]) -> list[Step]:
+    """A custom job of Vertex AI, on one TPU host."""
+    arguments = passthrough.pretrain(words)
+    accelerator = config.accelerator()
+    if not accelerator.machine_type or accelerator.hosts > 1:
+        raise UserError(
+            f"submit vertex runs on one host, and {config.tpu_type} isn't one there: give v5litepod-8, or submit gke"
+        )
+    create = ("gcloud", "ai", "custom-jobs", "create", f"--project={config.project}", f"--region={config.region}")
+    return [
+        *built(config, "gke", config.trainer_image),
+        Step(
+            "Submit the custom job",
+            (*create, f"--display-name={config.name}", "--config=/dev/stdin"),
+            manifests.custom_job(config, arguments),
+        ),
+    ]
+
+
+TARGETS: dict[str, Callable[[SubmitConfig, list[str]], list[Step]]] = {
+    "dataflow": dataflow,
+    "flink": flink,
+    "spark": spark,
+    "dask": dask,
+    "tpu": tpu,
+    "gke": gke,
+    "vertex": vertex,
+}

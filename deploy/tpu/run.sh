@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# What runs on a TPU VM, in a container that outlives the connection:
+#   run.sh host  IMAGE                  on every host of a slice: TensorFlow's server on its chips
+#   run.sh start IMAGE ARGUMENT...      on worker 0: clozemill ARGUMENT... on all chips
+#   run.sh follow                       its log from the start; ends with its exit code
+#   run.sh state                        running 0, or exited and its exit code
+#   run.sh stop                         SIGTERM, upon which training saves a checkpoint
+set -euo pipefail
+
+readonly libtpu=/usr/local/lib/python3.11/site-packages/libtpu/libtpu.so
+readonly attributes=http://metadata.google.internal/computeMetadata/v1/instance/attributes
+
+start() {
+    local name="$1"
+    shift
+    sudo docker rm --force "$name" > /dev/null 2>&1 || true
+    sudo docker run --detach --name "$name" --privileged --network=host --stop-timeout=30 "$@" > /dev/null
+}
+
+# The hosts' servers as TensorFlow takes them, from "…:…:IP,…:…:IP"; nothing where there is one host.
+hosts() {
+    curl --silent --fail --header 'Metadata-Flavor: Google' "$attributes/worker-network-endpoints" \
+        | tr ',' '\n' | awk -F: 'NF > 2 { n++; list = list (n > 1 ? "," : "") "grpc://" $3 ":8470" } END { if (n > 1) print list }'
+}
+
+case "${1:-}" in
+    host)
+        start clozemill-host --env=NEXT_PLUGGABLE_DEVICE_USE_C_API=true --env=TF_PLUGGABLE_DEVICE_LIBRARY_PATH="$libtpu" \
+            --entrypoint=start_grpc_tpu_worker "${2:?IMAGE is missing}"
+        ;;
+    start)
+        image="${2:?IMAGE is missing}"
+        shift 2
+        endpoints="$(hosts)"
+        start clozemill --env=TPU_NAME="${endpoints:-local}" "$image" "$@"
+        ;;
+    follow)
+        sudo docker logs --follow clozemill
+        exit "$(sudo docker wait clozemill)"
+        ;;
+    state)
+        sudo docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' clozemill
+        ;;
+    stop)
+        sudo docker stop clozemill
+        ;;
+    *)
+        echo "usage: run.sh host|start|follow|state|stop" >&2
+        exit 2
+        ;;
+esac
