@@ -115,7 +115,8 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     )
 
 
-def _open_parquet(path: str) -> pq.ParquetFile:
+def open_parquet(path: str) -> pq.ParquetFile:
+    """A Parquet file, its metadata read. Raises UserError."""
     try:
         return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -124,7 +125,7 @@ def _open_parquet(path: str) -> pq.ParquetFile:
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
     """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
-    metadata = _open_parquet(info.path).metadata
+    metadata = open_parquet(info.path).metadata
     splits, low, size = [], 0, 0
     for index in range(metadata.num_row_groups):
         row_group = metadata.row_group(index)
@@ -133,6 +134,14 @@ def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: in
             splits.append(Split(info.path, format_, compression, low, index + 1, size, info.stamp))
             low, size = index + 1, 0
     return splits or [Split(info.path, format_, compression, 0, 0, 0, info.stamp)]
+
+
+def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> list[str]:
+    """The columns that are read. Raises UserError for a file without the text's."""
+    names = set(file.schema_arrow.names)
+    if options.text_field not in names:
+        raise UserError(f"{path} has no column {options.text_field!r} (it has {sorted(names)[:20]}): see --text-field")
+    return [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
 
 
 def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -> Record:
@@ -146,11 +155,8 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
 
 def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
     """Rows of some row groups; only the columns needed are read."""
-    file = _open_parquet(split.path)
-    names = set(file.schema_arrow.names)
-    if options.text_field not in names:
-        raise UserError(f"{split.path} has no column {options.text_field!r} (it has {sorted(names)[:20]}): see --text-field")
-    wanted = [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
+    file = open_parquet(split.path)
+    wanted = wanted_columns(file, split.path, options)
     for index in range(split.start, split.end):
         row = 0
         try:

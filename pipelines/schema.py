@@ -58,6 +58,20 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """An estimate and its range, all three equal for what was counted or follows by arithmetic.
+
+    unit: "" for a count, "B", "s", "h" (of a core or chip), "x" (times) or "price" (in the unit that prices were given in).
+    """
+
+    name: str
+    unit: str
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Split:
     """A piece of an input file that one worker reads: bytes [start, end) of it, or Parquet row groups [start, end)."""
 

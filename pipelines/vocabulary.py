@@ -103,11 +103,11 @@ def alphabet(counts: list[tuple[str, int]], limit: int) -> list[str]:
     return kept + ["##" + char for char in kept if not is_cjk(ord(char)) and (char.isalnum() or char in inside)]
 
 
-def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int) -> list[str]:
+def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int, fewer: bool = False) -> list[str]:
     """Exactly `vocab_size` tokens: the special ones, the alphabet, then pieces as the trainer learnt them.
 
     Args:
-        counts: (word, count), each word once, in any order.
+        counts: (word, count), each word once, in any order. fewer: that many pieces need not be found.
     Raises UserError when the size is too small for the alphabet, or the words don't yield that many pieces.
     """
     counts = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
@@ -130,12 +130,28 @@ def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int) -> 
     tokenizer.train_from_iterator(words, trainer)
     ids = tokenizer.get_vocab()
     tokens = fixed + sorted(ids.keys() - set(fixed), key=lambda token: ids[token])
-    if len(tokens) < vocab_size:
+    if len(tokens) < vocab_size and not fewer:
         raise UserError(
             f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}: give "
             f"--vocab-size {len(tokens)} or less, a lower --min-count, or more text"
         )
     return tokens[:vocab_size]
+
+
+def learn_here(splits: list[Split], config: VocabConfig) -> bytes:
+    """A vocabulary's bytes from a few splits, in this process; smaller where they don't yield as many tokens.
+
+    Raises UserError when there is no word, or the size is too small for the alphabet.
+    """
+    counts: dict[str, int] = {}
+    for split in splits:
+        for bucket, packed in count_split(split, config):
+            if bucket != BUCKETS:
+                add_packed(counts, packed)
+    kept = [pair for pair in counts.items() if pair[1] >= config.min_count]
+    if not kept:
+        raise UserError(f"no word occurs {config.min_count} times in the input: check --input")
+    return ("\n".join(learn(kept, config.vocab_size, config.max_alphabet, fewer=True)) + "\n").encode()
 
 
 @dataclass

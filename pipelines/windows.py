@@ -1,0 +1,237 @@
+"""Input files that can be entered at any place: whole records from there on, and the bytes on disk they stand for.
+
+However large a file is, a bounded part of it is read: a window of a plain file, some streams of a multistream .bz2, some rows
+of a Parquet row group. A .gz, .zst or single-stream .bz2 file can't be entered, so that a prefix of it stands for the whole.
+"""
+
+import bz2
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import decompression, filesystem, wikixml
+from pipelines.config import InputOptions
+from pipelines.filesystem import FileInfo
+from pipelines.readers import open_parquet, wanted_columns
+from pipelines.schema import Split
+
+PREFIX_BYTES = 64 << 20  # decompressed, of all files that can't be entered together
+SEARCH_BYTES = 4 << 20  # on disk, in which a multistream .bz2 begins a stream
+MAX_RECORD = 16 << 20  # a record that hasn't ended by then is given up
+_BZ2_RATE = 3.5  # about how much text a byte on disk holds
+_STEP = 1 << 14  # compressed bytes a read: what is told as consumed is that exact
+_CHUNK = 1 << 16
+_DELIMITERS = {
+    "jsonl": re.compile(rb"\n"),
+    "bert": re.compile(rb"\n(?:[ \t\r]*\n)+"),
+    "wikixml": re.compile(re.escape(wikixml.CLOSE)),
+}
+_LONGEST = 64  # bytes of a delimiter that may lie across two chunks
+_ENDS = {"jsonl": b"\n", "bert": b"\n\n", "wikixml": b""}
+
+
+@dataclass
+class Window:
+    """What was read at one place: whole records (or Arrow batches), and the bytes on disk that they stand for."""
+
+    records: list = field(default_factory=list)
+    disk: float = 0.0
+
+
+def cut(chunks: Iterable[bytes], format_: str, wanted: float, skip: bool = False, whole: bool = True) -> list[bytes]:
+    """Whole records with their delimiters, of `wanted` bytes at least where there are as many.
+
+    skip: the chunks begin within a record, which isn't theirs. whole: they go on to the end of the file, where a record
+    needs no delimiter. A record longer than MAX_RECORD ends it.
+    """
+    delimiter, records, taken = _DELIMITERS[format_], [], 0
+    buffer, begin, scan = bytearray(), -1 if skip else 0, 0
+    for chunk in chunks:
+        buffer += chunk
+        while hit := delimiter.search(buffer, scan):
+            if begin >= 0:
+                records.append(bytes(buffer[begin : hit.end()]))
+                taken += len(records[-1])
+                if taken >= wanted:
+                    return records
+            begin = scan = hit.end()
+        scan = max(scan, len(buffer) - _LONGEST)
+        if scan - max(begin, 0) > MAX_RECORD:
+            return records
+        if begin > 0:
+            del buffer[:begin]
+            begin, scan = 0, scan - begin
+    if whole and begin >= 0 and buffer[begin:].strip() and format_ != "wikixml":
+        records.append(bytes(buffer[begin:]) + _ENDS[format_])
+    return records
+
+
+class _Stepwise:
+    """A file that is read in small steps."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, _STEP))
+
+
+def _chunks(path: str, start: int) -> Iterator[bytes]:
+    with filesystem.open_read(path) as file, filesystem.telling(path, "read"):
+        file.seek(start)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@dataclass
+class TextFile:
+    """A file of lines, pages or paragraphs, plain or compressed.
+
+    budget: decompressed bytes that may be read of it where it can't be entered; `folder` takes them. seconds: of
+    decompression, and `unpacked` the bytes on disk that took them. share: what part of the file places can lie in.
+    """
+
+    info: FileInfo
+    format: str
+    compression: str
+    folder: str
+    budget: int
+    seconds: float = 0.0
+    unpacked: float = 0.0
+    share: float = 1.0
+    _text: tuple[str, int, float] | None = None  # a file's path, bytes, and the bytes on disk that each stands for
+    _multistream: bool | None = None
+
+    def window(self, place: float, wanted: float) -> Window:
+        """Records from a place in [0, 1) on that stand for `wanted` bytes on disk, or up to the file's end."""
+        if self.compression == "bz2" and self._streams_begin():
+            return self._streams(int(place * self.info.size), wanted)
+        if self._text is None:
+            self._text = (self.info.path, self.info.size, 1.0) if self.compression == "none" else self._unpack()
+        path, size, rate = self._text
+        start = int(place * size)
+        with contextlib.closing(_chunks(path, start)) as chunks:
+            records = cut(chunks, self.format, wanted / rate, start > 0, self.share == 1)
+        return self._checked(Window(records, sum(map(len, records)) * rate), start)
+
+    def _streams_begin(self) -> bool:
+        """Whether a .bz2 holds more than one stream, the second within reach."""
+        if self._multistream is None:
+            with filesystem.open_read(self.info.path) as file, filesystem.telling(self.info.path, "read"):
+                at = decompression.stream_start(file, 1, min(SEARCH_BYTES, self.info.size))
+            self._multistream = at > 0
+        return self._multistream
+
+    def _checked(self, window: Window, start: int) -> Window:
+        if self.format == "wikixml":
+            if not start and window.records:
+                wikixml.check_header(window.records[0], self.info.path)
+            pages = [wikixml.cut_page(record) for record in window.records]
+            window.records = [page + b"\n" for page in pages if page]
+        return window
+
+    def _unpack(self) -> tuple[str, int, float]:
+        """The file's beginning, decompressed to a temporary file."""
+        begin, size = time.process_time(), 0
+        name = os.path.join(self.folder, hashlib.blake2b(self.info.path.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+        path, whole = self.info.path, Split(self.info.path, self.format, self.compression, 0, self.info.size, self.info.size)
+        with filesystem.open_read(path) as raw, filesystem.telling(path, "read"), open(name, "wb") as out:
+            consumed = self.info.size
+            for piece, _ in decompression.decoded(_Stepwise(raw), whole):
+                size += out.write(piece)
+                if size >= self.budget:
+                    consumed = raw.tell()
+                    break
+        self.seconds += time.process_time() - begin
+        self.unpacked += consumed
+        self.share = consumed / max(self.info.size, 1)
+        return name, size, consumed / max(size, 1)
+
+    def _streams(self, start: int, wanted: float) -> Window:
+        """Records from the bz2 streams that begin at byte `start` or soon after; none where none does."""
+        begin = time.process_time()
+        with filesystem.open_read(self.info.path) as file, filesystem.telling(self.info.path, "read"):
+            at = decompression.stream_start(file, start, min(start + SEARCH_BYTES, self.info.size))
+            if at < 0:
+                return Window()
+            streams = _Streams(file, at, self.info.path)
+            records = cut(streams, self.format, wanted * _BZ2_RATE, at > 0)
+        self.seconds += time.process_time() - begin
+        self.unpacked += streams.disk
+        return self._checked(Window(records, sum(map(len, records)) * streams.disk / max(streams.size, 1)), at)
+
+
+class _Streams:
+    """Whole bz2 streams from one that begins at `start` on: chunks of text; `disk` and `size`, what they took and gave."""
+
+    def __init__(self, file: BinaryIO, start: int, path: str) -> None:
+        self._file, self._start, self._path, self.disk, self.size = file, start, path, 0, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(self._start)
+        data = b""
+        while data or (data := self._file.read(_STEP)):
+            decoder, text = bz2.BZ2Decompressor(), []
+            while not decoder.eof:
+                if not data and not (data := self._file.read(_STEP)):
+                    raise decompression.damaged(self._path, "bz2", "it ends in the middle of a stream")
+                try:
+                    text.append(decoder.decompress(data))
+                except OSError as error:
+                    raise decompression.damaged(self._path, "bz2", str(error)) from None
+                data = decoder.unused_data.lstrip(b"\0")
+                if decoder.eof or sum(map(len, text)) > MAX_RECORD:
+                    self.disk = self._file.tell() - len(data) - self._start
+                    self.size += sum(map(len, text))
+                    yield b"".join(text)
+                    text = []
+
+
+@dataclass
+class ParquetFile:
+    """A Parquet file, entered at row groups and, as far as that is cheap, within them."""
+
+    info: FileInfo
+    options: InputOptions
+    seconds: float = 0.0
+    unpacked: float = 0.0
+    share: float = 1.0
+
+    def window(self, place: float, wanted: float) -> Window:
+        """Arrow batches from a place in [0, 1) on; rows stand for equal shares of the file's bytes."""
+        found = Window()
+        with contextlib.closing(open_parquet(self.info.path)) as file:
+            rows = file.metadata.num_rows
+            columns = wanted_columns(file, self.info.path, self.options)
+            for batch in _batches(file, int(place * rows), columns, self.info.path):
+                found.records.append(batch)
+                found.disk += len(batch) * self.info.size / rows
+                if found.disk >= wanted:
+                    break
+        return found
+
+
+def _batches(file: pq.ParquetFile, begin: int, columns: list[str], path: str) -> Iterator[pa.RecordBatch]:
+    """Batches of rows from row `begin` on, or from a row before it in a row group too large to be read up to there."""
+    for index in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(index)
+        if begin >= group.num_rows:
+            begin -= group.num_rows
+            continue
+        skipped = min(begin, group.num_rows * MAX_RECORD // max(group.total_byte_size, 1))
+        begin = 0
+        try:
+            for batch in file.iter_batches(64, row_groups=[index], columns=columns, use_threads=False):
+                if skipped < len(batch):
+                    yield batch.slice(skipped)
+                skipped = max(0, skipped - len(batch))
+        except (pa.ArrowException, OSError) as error:
+            raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
