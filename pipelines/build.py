@@ -63,6 +63,9 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
         )
     finally:
         filesystem.remove_tree(marks)
+    if launch.is_template(options):
+        print("wrote the job's description; Dataflow writes the vocabulary")
+        return
     if not filesystem.exists(config.output):
         raise UserError(f"the workers wrote {config.output} to disks of their own: give an --output that all machines see")
     filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
@@ -151,6 +154,9 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
     except BaseException:  # workers may have been ended in the middle of a write
         filesystem.remove_temporaries(job.folder)
         raise
+    if launch.is_template(options):
+        print("wrote the job's description; Dataflow writes the dataset")
+        return
     if not filesystem.exists(job.path(MANIFEST)):
         raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
     run |= {

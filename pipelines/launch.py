@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 import psutil
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from tqdm import tqdm
 
 from pipelines.schema import UserError
@@ -121,11 +121,21 @@ class _Bars:
             bar.close()
 
 
+def is_template(options: PipelineOptions) -> bool:
+    """Whether the runner only writes the job's description, for Dataflow to start: a Flex Template's launcher asks for that.
+
+    There is nothing to wait for then, and a launcher must not wait.
+    """
+    return bool(options.view_as(GoogleCloudOptions).template_location)
+
+
 def _run(pipeline: beam.Pipeline, failures: list[BaseException]) -> None:
     # Worker processes inherit the signals that the thread which starts them blocks: Ctrl-C is this program's alone.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        if not is_template(pipeline.options):
+            result.wait_until_finish()
     except BaseException as error:  # handed to the main thread, which raises it
         failures.append(error)
 
