@@ -31,7 +31,7 @@ DATAFLOW_MEMORY = 3.75e9  # bytes a core, of its default machines
 
 @dataclass
 class Mill:
-    """The mill's part of the plan. `about`: what the estimate rests on, for the JSON."""
+    """The mill's part of the plan. about: what the estimate rests on. stages: seconds of the whole corpus."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     alone = replace(config, num_groups=1, dupe_factor=COPIES, eval_fraction=0.0, max_predictions=config.predictions())
     parts = []
     for part in drawn.parts:
-        if part.splits and part.disk:
+        if part.disk:
             parts.append(rehearsal.run(part.splits, part.disk, alone, 0, lambda: None))
         bar.update(sample.WINDOWS // sample.PARTS)
     sizes = {info.path: info.size for info in infos}
@@ -186,6 +186,7 @@ def workers(config: MillPlan) -> int:
 def _take(config: MillPlan, plan: Plan, scale: Scale, unpacking: float, mill: Mill) -> None:
     """CPU hours, wall time, cost."""
     passes = config.dupe_factor * (1 - config.eval_fraction) + config.eval_fraction
+    copies = config.dupe_factor if scale.whole else COPIES
     before = [value + unpacking for value in scale(lambda part: part.mill_seconds, LEAST_SECONDS)]
     after = _times(scale(lambda part: part.group_seconds, LEAST_SECONDS), passes)
     count, groups = workers(config), mill.figures["train groups"].estimate + mill.figures["eval groups"].estimate
@@ -198,8 +199,12 @@ def _take(config: MillPlan, plan: Plan, scale: Scale, unpacking: float, mill: Mi
     ]
     name = f"wall time, {count} worker" + "s" * (count > 1)
     mill.add(name, "s", wall[0], wall[1], 1.5 * wall[2])  # machines are shared, and a cloud's core is half a core
-    used = {stage: sum(part.stages.get(stage, 0.0) for part in scale.parts) for part in scale.parts for stage in part.stages}
-    mill.stages = dict(sorted(used.items(), key=lambda pair: -pair[1]))
+    mill.stages = {"decompress": unpacking} if unpacking else {}
+    for part in scale.parts:
+        of_all = scale.total / sum(part.disk for part in scale.parts)
+        for seconds, factor in ((part.mill_stages, of_all), (part.group_stages, of_all * passes / copies)):
+            for stage, value in seconds.items():
+                mill.stages[stage] = mill.stages.get(stage, 0.0) + value * factor
     if largest > 1.5 / count and before[0] * largest > 60:
         split = max(plan.splits, key=lambda split: split.size)
         mill.warnings.append(

@@ -70,9 +70,10 @@ def tell(config: MillPlan, mill: Mill, training: tuple[list[Figure], list[str], 
     figures = [*mill.figures.values(), *training[0]]
     said, warnings = notes(config, mill) + training[1], mill.warnings + training[2]
     spent = sum(mill.stages.values())
-    stages = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in list(mill.stages.items())[:_SHOWN_STAGES]]
+    longest = sorted(mill.stages.items(), key=lambda pair: -pair[1])[:_SHOWN_STAGES]
+    stages = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in longest]
     print("\n".join(table(figures)))
-    print(f"\nof the sample's time: {', '.join(stages)}" if spent else "")
+    print(f"\nwhere the mill's time goes: {', '.join(stages)}" if spent else "")
     print("\n".join(f"note: {sentence}" for sentence in said))
     print("\n".join(f"warning: {sentence}" for sentence in warnings), end="\n" if warnings else "", flush=True)
     if config.output:
@@ -90,6 +91,6 @@ def _json(config: MillPlan, mill: Mill, figures: list[Figure], said: list[str], 
         "notes": said,
         "warnings": warnings,
         "sample": mill.about,
-        "sample_seconds": mill.stages,
+        "stage_seconds": mill.stages,
         "config": options.to_dict(config),
     }

@@ -115,10 +115,10 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     )
 
 
-def open_parquet(path: str) -> pq.ParquetFile:
-    """A Parquet file, its metadata read. Raises UserError."""
+def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
+    """A Parquet file, its metadata read. `buffer`: bytes a read; 0: a row group's whole column. Raises UserError."""
     try:
-        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False)
+        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
 

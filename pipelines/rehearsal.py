@@ -11,6 +11,7 @@ from typing import Any
 from pipelines import filesystem, vocabulary
 from pipelines.config import InputOptions, PrepareConfig, VocabConfig
 from pipelines.documents import MapSummary
+from pipelines.manifest import add_counts
 from pipelines.schema import Split
 from pipelines.stages import GroupStage, Job, SplitStage
 from pipelines.wordpiece import Vocabulary
@@ -21,7 +22,8 @@ class Outcome:
     """What the stages made of some splits.
 
     disk: bytes on disk that these stand for. summary: of the splits. groups: a row per group, as in dataset.json.
-    mill_seconds, group_seconds: CPU before and after the shuffle, the latter per copy.
+    mill_seconds, group_seconds: CPU before and after the shuffle, the latter per copy. mill_stages, group_stages: what
+    the stages' own watches say.
     """
 
     disk: float
@@ -29,7 +31,8 @@ class Outcome:
     groups: list[dict[str, Any]]
     mill_seconds: float
     group_seconds: float
-    stages: dict[str, float] = field(default_factory=dict)
+    mill_stages: dict[str, float] = field(default_factory=dict)
+    group_stages: dict[str, float] = field(default_factory=dict)
 
     def count(self, split: str, what: str) -> int:
         """The sum of a figure over the shards of a split: examples or bytes."""
@@ -76,11 +79,10 @@ class Rehearsal:
             tick()
         end = time.process_time()
         shutil.rmtree(output)
-        stages = dict(total.seconds)
+        stages: dict[str, float] = {}
         for group in groups:
-            for name, seconds in group["seconds"].items():
-                stages[name] = stages.get(name, 0.0) + seconds
-        return Outcome(disk, total, groups, middle - begin, (end - middle) / config.dupe_factor, stages)
+            add_counts(stages, group["seconds"])
+        return Outcome(disk, total, groups, middle - begin, (end - middle) / config.dupe_factor, total.seconds, stages)
 
 
 def vocabulary_of(splits: list[Split], config: PrepareConfig, vocab_size: int) -> bytes:

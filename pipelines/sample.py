@@ -1,9 +1,9 @@
 """A deterministic sample of a corpus as small files that the stages of `prepare` read like any input.
 
 The corpus is taken as one string of bytes on disk, its files sorted by path. WINDOWS places are spread evenly over it,
-each moved by a stable hash within its own stretch; from each place on, as many whole records are taken as stand for an
-equal number of bytes on disk. So every record is as likely as any other to be taken, and what the sample gives is scaled
-by bytes on disk. The windows are dealt out to PARTS, whose differences tell how far the estimate can be trusted.
+each moved by a stable hash within its own stretch; whole records are taken that begin within an equal number of bytes on
+disk from a place on. So every record is as likely as any other to be taken, and what the sample gives is scaled by bytes
+on disk. The windows are dealt out to PARTS, whose differences tell how far the estimate can be trusted.
 """
 
 import hashlib
@@ -122,10 +122,10 @@ def _windows(files: list[TextFile | ParquetFile], writers: list[_Writer], wanted
         within = (place - starts[index]) / files[index].info.size
         for _ in range(min(_HOPS, len(files))):  # where a file ends, the window goes on with the next
             file = files[index]
-            window = file.window(within, left) if file.info.size else Window()
+            window = file.window(within, left) if file.info.size else Window(ended=True)
             writers[number % PARTS].add(window, getattr(file, "format", "parquet"))
-            left -= window.disk
-            if left <= 0:
+            left -= (1 - within) * file.info.size
+            if not window.ended or left <= 0:
                 break
             index, within = (index + 1) % len(files), 0.0
         tick()

@@ -7,6 +7,7 @@ of a Parquet row group. A .gz, .zst or single-stream .bz2 file can't be entered,
 import bz2
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import time
@@ -25,8 +26,8 @@ from pipelines.schema import Split
 
 PREFIX_BYTES = 64 << 20  # decompressed, of all files that can't be entered together
 SEARCH_BYTES = 4 << 20  # on disk, in which a multistream .bz2 begins a stream
-MAX_RECORD = 16 << 20  # a record that hasn't ended by then is given up
-_BZ2_RATE = 3.5  # about how much text a byte on disk holds
+MAX_RECORD = 8 << 20  # a record that hasn't ended by then is given up
+SKIP_BYTES = 2 << 20  # of a Parquet row group that are read to get within it
 _STEP = 1 << 14  # compressed bytes a read: what is told as consumed is that exact
 _CHUNK = 1 << 16
 _DELIMITERS = {
@@ -40,38 +41,43 @@ _ENDS = {"jsonl": b"\n", "bert": b"\n\n", "wikixml": b""}
 
 @dataclass
 class Window:
-    """What was read at one place: whole records (or Arrow batches), and the bytes on disk that they stand for."""
+    """What begins within a stretch of a file: whole records (or Arrow batches), and the bytes on disk that they stand for.
+
+    ended: the file ended before the stretch did.
+    """
 
     records: list = field(default_factory=list)
     disk: float = 0.0
+    ended: bool = False
 
 
-def cut(chunks: Iterable[bytes], format_: str, wanted: float, skip: bool = False, whole: bool = True) -> list[bytes]:
-    """Whole records with their delimiters, of `wanted` bytes at least where there are as many.
+def cut(
+    chunks: Iterable[bytes], format_: str, wanted: float, skip: bool = False, whole: bool = True
+) -> tuple[list[bytes], bool]:
+    """The records that begin 0 to `wanted` bytes on, each with its delimiter; and whether the chunks ended first.
 
     skip: the chunks begin within a record, which isn't theirs. whole: they go on to the end of the file, where a record
     needs no delimiter. A record longer than MAX_RECORD ends it.
     """
-    delimiter, records, taken = _DELIMITERS[format_], [], 0
-    buffer, begin, scan = bytearray(), -1 if skip else 0, 0
+    delimiter, records = _DELIMITERS[format_], []
+    buffer, base, begin, scan = bytearray(), 0, -1 if skip else 0, 0  # base: where the buffer begins in the chunks
     for chunk in chunks:
         buffer += chunk
         while hit := delimiter.search(buffer, scan):
             if begin >= 0:
                 records.append(bytes(buffer[begin : hit.end()]))
-                taken += len(records[-1])
-                if taken >= wanted:
-                    return records
             begin = scan = hit.end()
+            if base + begin > wanted:
+                return records, False
         scan = max(scan, len(buffer) - _LONGEST)
-        if scan - max(begin, 0) > MAX_RECORD:
-            return records
+        if scan - max(begin, 0) > MAX_RECORD or (begin < 0 and base + scan > wanted):
+            return records, False
         if begin > 0:
             del buffer[:begin]
-            begin, scan = 0, scan - begin
+            base, scan, begin = base + begin, scan - begin, 0
     if whole and begin >= 0 and buffer[begin:].strip() and format_ != "wikixml":
         records.append(bytes(buffer[begin:]) + _ENDS[format_])
-    return records
+    return records, True
 
 
 class _Stepwise:
@@ -111,7 +117,7 @@ class TextFile:
     _multistream: bool | None = None
 
     def window(self, place: float, wanted: float) -> Window:
-        """Records from a place in [0, 1) on that stand for `wanted` bytes on disk, or up to the file's end."""
+        """The records that begin within `wanted` bytes on disk from a place in [0, 1) on, or up to the file's end."""
         if self.compression == "bz2" and self._streams_begin():
             return self._streams(int(place * self.info.size), wanted)
         if self._text is None:
@@ -119,8 +125,8 @@ class TextFile:
         path, size, rate = self._text
         start = int(place * size)
         with contextlib.closing(_chunks(path, start)) as chunks:
-            records = cut(chunks, self.format, wanted / rate, start > 0, self.share == 1)
-        return self._checked(Window(records, sum(map(len, records)) * rate), start)
+            records, ended = cut(chunks, self.format, wanted / rate, start > 0, self.share == 1)
+        return self._checked(Window(records, sum(map(len, records)) * rate, ended and self.share == 1), start)
 
     def _streams_begin(self) -> bool:
         """Whether a .bz2 holds more than one stream, the second within reach."""
@@ -161,12 +167,15 @@ class TextFile:
         with filesystem.open_read(self.info.path) as file, filesystem.telling(self.info.path, "read"):
             at = decompression.stream_start(file, start, min(start + SEARCH_BYTES, self.info.size))
             if at < 0:
-                return Window()
+                return Window(ended=start + SEARCH_BYTES >= self.info.size)
             streams = _Streams(file, at, self.info.path)
-            records = cut(streams, self.format, wanted * _BZ2_RATE, at > 0)
+            pieces = iter(streams)
+            first = next(pieces, b"")
+            rate = streams.size / max(streams.disk, 1)
+            records, ended = cut(itertools.chain([first], pieces), self.format, wanted * rate, at > 0)
         self.seconds += time.process_time() - begin
         self.unpacked += streams.disk
-        return self._checked(Window(records, sum(map(len, records)) * streams.disk / max(streams.size, 1)), at)
+        return self._checked(Window(records, sum(map(len, records)) / max(rate, 1e-9), ended), at)
 
 
 class _Streams:
@@ -206,27 +215,30 @@ class ParquetFile:
     share: float = 1.0
 
     def window(self, place: float, wanted: float) -> Window:
-        """Arrow batches from a place in [0, 1) on; rows stand for equal shares of the file's bytes."""
+        """Arrow batches of the rows from a place in [0, 1) on; each row stands for an equal share of the file's bytes."""
         found = Window()
-        with contextlib.closing(open_parquet(self.info.path)) as file:
+        with contextlib.closing(open_parquet(self.info.path, _CHUNK)) as file:
             rows = file.metadata.num_rows
             columns = wanted_columns(file, self.info.path, self.options)
-            for batch in _batches(file, int(place * rows), columns, self.info.path):
-                found.records.append(batch)
-                found.disk += len(batch) * self.info.size / rows
-                if found.disk >= wanted:
+            begin, left = int(place * rows), int((place + wanted / max(self.info.size, 1)) * rows) - int(place * rows)
+            for batch in _batches(file, begin, columns, self.info.path) if left else ():
+                found.records.append(batch.slice(0, left))
+                found.disk += len(found.records[-1]) * self.info.size / rows
+                left -= len(found.records[-1])
+                if not left:
                     break
+        found.ended = left > 0 or not rows
         return found
 
 
 def _batches(file: pq.ParquetFile, begin: int, columns: list[str], path: str) -> Iterator[pa.RecordBatch]:
-    """Batches of rows from row `begin` on, or from a row before it in a row group too large to be read up to there."""
+    """Batches of rows from row `begin` on, or in a large row group from as far within its first SKIP_BYTES."""
     for index in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(index)
         if begin >= group.num_rows:
             begin -= group.num_rows
             continue
-        skipped = min(begin, group.num_rows * MAX_RECORD // max(group.total_byte_size, 1))
+        skipped = int(begin * min(1.0, SKIP_BYTES / max(group.total_byte_size, 1)))
         begin = 0
         try:
             for batch in file.iter_batches(64, row_groups=[index], columns=columns, use_threads=False):
