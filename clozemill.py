@@ -17,7 +17,7 @@ from typing import Any
 from deploy.config import SubmitConfig
 from pipelines import config as configs
 from pipelines import config_plan as planning
-from pipelines import options
+from pipelines import options, remote
 from pipelines.schema import UserError
 from trainers import config as training
 from trainers import config_export as exporting
@@ -250,6 +250,9 @@ def _told(error: BaseException, debug: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, UserError):
         print(f"clozemill: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if sentence := remote.told(error):
+        print(f"clozemill: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
     print(
         f"clozemill: unexpected {type(error).__name__}: {' '.join(str(error).split())[-500:]}: this is a defect of "

@@ -135,6 +135,13 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         _run(job, plan, run, options)
 
 
+def _workers_log(job: Job) -> str:
+    """Where workers print to: beside what they write on this machine; "" where they may be on others."""
+    if not filesystem.is_remote(job.folder):
+        return job.work("workers.log")
+    return filesystem.join(job.spill, "workers.log") if job.shuffle == "files" else ""
+
+
 def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) -> None:
     config = job.config
     print(
@@ -149,7 +156,7 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
             options,
             lambda: _progress(job, plan),
             config.progress,
-            "" if filesystem.is_remote(job.folder) else job.work("workers.log"),
+            _workers_log(job),
         )
     except BaseException:  # workers may have been ended in the middle of a write
         filesystem.remove_temporaries(job.folder)

@@ -15,6 +15,7 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -123,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         with fake.lock:
             fault = fake.faults.next()
-            fake.log.append(f"{asked.method} {asked.path}{f' ({fault})' if fault else ''}")
+            fake.log.append(f"{asked.method} {unquote(self.path)}{f' ({fault})' if fault else ''}")
+        fake.before(fake.log[-1])
         if fault == "slow":
             time.sleep(fake.faults.seconds)
         if fault == "dropped":
@@ -201,11 +203,13 @@ class _Listener(ThreadingHTTPServer):
 class Server:
     """Serves within a `with` block.
 
-    Args: folder: where the certificate is written.
+    Args: folder: where the certificate is written. `log` has a line per request, method and path; `before` is called with
+    that line before anything is done, from a thread of the server's.
     """
 
     def __init__(self, folder: Path) -> None:
         self.storage, self.faults, self.log, self.lock = Storage(), Faults(), [], threading.Lock()
+        self.before: Callable[[str], None] = lambda line: None
         self._listener = _Listener(("127.0.0.1", 0), _Handler)
         self._listener.fake = self
         self.certificate, key = _certificate(folder)

@@ -164,7 +164,7 @@ def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: by
         for name, variables in groups.items():
             _write_variables(variables, files.join(folder, name))
     except (tf.errors.OpError, OSError) as error:
-        told = getattr(error, "message", None) or error
+        told = files.cause(error) if isinstance(error, tf.errors.OpError) else error
         raise UserError(f"{folder} can't be written ({told}): mend that, then run the same command again") from None
     files.write(files.join(folder, VOCAB), vocabulary)
     sizes = {name: tf.io.gfile.stat(files.join(folder, name)).length for name in files.listed(folder)}

@@ -1,6 +1,8 @@
 """Small files on any filesystem that TensorFlow knows (local, gs://): whole or absent, and errors as one sentence."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +10,15 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines.schema import UserError
+
+
+@contextmanager
+def telling(path: str, verb: str, hint: str = "mend that and run it again") -> Iterator[None]:
+    """Turns errors of TensorFlow's filesystems into one sentence."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(f"{path} can't be {verb} ({cause(error)}): {hint}") from None
 
 
 def join(folder: str, *names: str) -> str:
@@ -23,7 +34,7 @@ def read(path: str, hint: str) -> bytes:
     except tf.errors.NotFoundError:
         raise UserError(f"{path} is not there: {hint}") from None
     except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be read ({error.message}): {hint}") from None
+        raise UserError(f"{path} can't be read ({cause(error)}): {hint}") from None
 
 
 def write(path: str, data: bytes) -> None:
@@ -34,12 +45,25 @@ def write(path: str, data: bytes) -> None:
             file.write(data)
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
     except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be written ({error.message}): mend that and run it again") from None
+        raise UserError(f"{path} can't be written ({cause(error)}): mend that and run it again") from None
 
 
 def write_json(path: str, value: Any) -> None:
     """Writes a value as JSON, likewise."""
     write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def upload(folder: str, target: str, last: str) -> None:
+    """Copies a local folder to an object store, where each object is whole or absent, the file named `last` after all others.
+
+    Raises UserError; what was copied by then is written over when it is done again.
+    """
+    names = [os.path.relpath(os.path.join(place, name), folder) for place, _, found in os.walk(folder) for name in found]
+    with telling(target, "written"):
+        for name in sorted(names, key=lambda name: (name == last, name)):
+            path = join(target, *name.split(os.sep))
+            tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
+            tf.io.gfile.copy(os.path.join(folder, name), path, overwrite=True)
 
 
 def listed(folder: str) -> list[str]:
@@ -50,7 +74,7 @@ def listed(folder: str) -> list[str]:
 def cause(error: tf.errors.OpError) -> str:
     """What went wrong, without the places in the program and in the graph that TensorFlow tells around it."""
     lines = error.message.split("\n\t [[{{node")[0].split("\n")
-    return " ".join(lines[-1].split())[:200]
+    return re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", " ".join(lines[-1].split()))[:200]
 
 
 @contextmanager

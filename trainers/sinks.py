@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from pipelines.schema import UserError
+from trainers import files
 
 
 class Sink(Protocol):
@@ -86,7 +87,7 @@ def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
             if tf.io.gfile.exists(part):
                 tf.io.gfile.remove(part)
     except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be written ({error.message}): mend that and run it again") from None
+        raise UserError(f"{path} can't be written ({files.cause(error)}): mend that and run it again") from None
 
 
 class _Writable:
