@@ -13,11 +13,11 @@ from keras import ops
 
 from model.config import EncoderConfig
 from model.conversion import PARTS
+from model.packing import TOKENS
 from model.pretraining import EncoderModel, PretrainingModel
 from model.tasks import TaskModel
 
-TOLERANCE = 1e-5  # of any output, in float32
-TOKENS = ("input_ids", "input_mask", "segment_ids")
+TOLERANCE = 1e-5  # of any output in float32, or of its largest value where that is above 1
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """A format, of which the module, and with it heavy libraries, is imported when it is used."""
+    """A format, of which the module, and with it heavy libraries, is imported when it is used.
+
+    name: the module. entry: the file without which whoever loads the format takes a folder for none.
+    """
 
     name: str
+    entry: str
 
     def module(self) -> ModuleType:
         return importlib.import_module(self.name)
@@ -90,39 +94,11 @@ class Format:
         return told() if told else ""
 
 
-FORMATS = {"savedmodel": Format("model.savedmodel"), "hf": Format("model.hf"), "keras": Format("model.keras_file")}
-
-
-def assemble(
-    firsts: list[np.ndarray], seconds: list[np.ndarray], special: tuple[int, int, int], length: int
-) -> dict[str, np.ndarray]:
-    """Token ids as features: [CLS] A [SEP], or [CLS] A [SEP] B [SEP], cut as google-research/bert cuts and padded.
-
-    Args:
-        firsts, seconds: ids of each text's A and B, of which B may be empty. special: the ids of [PAD], [CLS] and [SEP].
-        length: S. Too long a pair loses tokens at the end of its longer side, of B when they are equally long.
-
-    Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
-    """
-    pad, cls, sep = special
-    found = {name: np.full((len(firsts), length), pad if name == "input_ids" else 0, np.int32) for name in TOKENS}
-    for row, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
-        keep_first, keep_second = _kept(len(first), len(second), length - (3 if len(second) else 2))
-        ids = [cls, *first[:keep_first], sep]
-        kinds = [0] * len(ids)
-        if len(second):
-            ids += [*second[:keep_second], sep]
-            kinds += [1] * (keep_second + 1)
-        for name, values in zip(TOKENS, (ids, [1] * len(ids), kinds), strict=True):
-            found[name][row, : len(ids)] = values
-    return found
-
-
-def _kept(first: int, second: int, room: int) -> tuple[int, int]:
-    """Lengths after the longer of two loses one at a time, the second at a tie."""
-    while first + second > max(room, 0):
-        first, second = (first - 1, second) if first > second else (first, second - 1)
-    return first, second
+FORMATS = {
+    "savedmodel": Format("model.savedmodel", "saved_model.pb"),
+    "hf": Format("model.hf", "config.json"),
+    "keras": Format("model.keras_file", "model.keras"),
+}
 
 
 def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -147,6 +123,11 @@ def furthest(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], mask
     if unknown := sorted(found.keys() - expected.keys()) or (not found and ["nothing"]):
         raise ValueError(f"the export answers {unknown[0]}, which the source doesn't")
     return {name: _difference(expected[name], value, mask_BS > 0) for name, value in found.items()}
+
+
+def bounds(expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """How large each output's difference may be: rounding grows with the values, and a trained model's logits are above 10."""
+    return {name: TOLERANCE * max(1.0, float(np.abs(value).max(initial=0))) for name, value in expected.items()}
 
 
 def _difference(one: np.ndarray, other: np.ndarray, mask_BS: np.ndarray) -> float:

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from model import conversion, hf_tokenizer
 from model.card import card
 from model.conversion import Imported
-from model.export import Source, assemble
+from model.export import Source
+from model.packing import assemble
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TASKS = {  # kind of a task: (transformers' class, its head's name)

@@ -4,17 +4,20 @@ clozemill export RUN --output OUT --formats savedmodel,hf,keras
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from model.export import FORMATS, TOLERANCE, Source, answers, assemble, furthest
+from model.export import FORMATS, Source, answers, bounds, furthest
 from pipelines.options import require
 from pipelines.schema import VOCAB, UserError
-from pipelines.wordpiece import Vocabulary, WordPiece
+from pipelines.wordpiece import Vocabulary
 from trainers import checkpoints, files, state
 from trainers.checkpoints import Saved
 from trainers.config_export import ExportConfig
+from trainers.features import TextEncoder
 
 EXIT_DIFFERS = 1
 
@@ -62,19 +65,21 @@ def read(one: Saved, max_seq_length: int = 0) -> Source:
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     """Texts as the tokenizer of training has them: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
-    vocabulary = Vocabulary.from_tokens(list(source.vocabulary))
-    tokenizer = WordPiece(vocabulary, source.cased)
-    firsts, seconds = ([tokenizer.encode([text]).ids for text in side] for side in zip(*texts, strict=True))
-    return assemble(firsts, seconds, (vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id), source.max_seq_length)
+    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length)
+    return encoder.pairs(*map(list, zip(*texts, strict=True)))
 
 
-def _places(output: str, formats: tuple[str, ...]) -> dict[str, tuple[Path, Path]]:
-    """(temporary, final) folder of each format. Raises UserError where one is there already."""
-    if "://" in output:
-        raise UserError(f"--output {output} is no local folder: export into one, then copy it")
-    places = {name: (Path(output) / f".{name}.tmp", Path(output) / name) for name in formats}
-    for _, final in places.values():
-        if final.exists():
+def _places(output: str, formats: tuple[str, ...], scratch: str) -> dict[str, tuple[Path, str]]:
+    """(temporary, final) folder of each format; the temporary ones of an object store are local, in `scratch`.
+
+    Raises UserError where one is there already.
+    """
+    remote = "://" in output
+    places = {name: (Path(scratch if remote else output) / f".{name}.tmp", files.join(output, name)) for name in formats}
+    for name, (_, final) in places.items():
+        with files.telling(final, "looked at"):
+            there = tf.io.gfile.exists(files.join(final, FORMATS[name].entry) if remote else final)
+        if there:
             raise UserError(f"{final} is there already: remove it, or give another --output")
     return places
 
@@ -91,49 +96,63 @@ def _write(source: Source, name: str, folder: Path) -> None:
         raise UserError(f"{folder} can't be written ({error.strerror or error}): mend that and run it again") from None
 
 
-def _differences(source: Source, places: dict[str, tuple[Path, Path]]) -> dict[str, dict[str, float]]:
-    """By format, how far each of its outputs is from the source's."""
+def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By format, how far each of its outputs is from the source's, and how far it may be."""
     given = features(source, TEXTS)
     expected, found = answers(source, given), {}
+    limits = bounds(expected)
     for name, (temporary, _) in places.items():
-        found[name] = furthest(expected, FORMATS[name].outputs(str(temporary), TEXTS, given), given["input_mask"])
+        rows = furthest(expected, FORMATS[name].outputs(str(temporary), TEXTS, given), given["input_mask"])
+        found[name] = {output: (difference, limits[output]) for output, difference in rows.items()}
     return found
 
 
-def _tell(source: Source, one: Saved, found: dict[str, dict[str, float]]) -> None:
+def _tell(source: Source, one: Saved, found: dict[str, dict[str, tuple[float, float]]]) -> None:
     longest = source.max_seq_length
     print(f"{one.folder}, step {one.step:,}: {len(TEXTS)} texts of up to {longest} tokens, largest differences in float32")
-    print(f"{'format':<12}{'output':<24}{'difference':>12}")
+    print(f"{'format':<12}{'output':<24}{'difference':>12}{'bound':>12}")
     for name, rows in found.items():
-        for output, difference in rows.items():
-            print(f"{name:<12}{output:<24}{difference:>12.1e}")
+        for output, (difference, bound) in rows.items():
+            print(f"{name:<12}{output:<24}{difference:>12.1e}{bound:>12.1e}")
         if told := FORMATS[name].checked_with():
             print(f"{name:<12}(compared by {told})")
 
 
 def main(config: ExportConfig) -> int:
-    """Writes and compares every format; renames them once all are within TOLERANCE, else writes nothing and returns 1."""
+    """Writes and compares every format; gives them their names once all are within bounds, else writes nothing, returns 1.
+
+    Local folders are renamed. To an object store they are copied, the file last without which a folder is no such export:
+    what a kill leaves of a copy is taken for nothing, and written over by the same command.
+    """
     require(config, "run", "output")
-    places = _places(config.output, config.chosen())
-    one = checkpoints.find(config.run, config.checkpoint)
-    source = read(one, config.max_seq_length)
-    try:
-        for name, (temporary, _) in places.items():
-            _write(source, name, temporary)
+    with tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
+        places = _places(config.output, config.chosen(), scratch)
+        one = checkpoints.find(config.run, config.checkpoint)
+        source = read(one, config.max_seq_length)
         try:
-            found = _differences(source, places)
-        except ValueError as error:  # another token's id, a weight that transformers lacks
-            print(f"{error}, so nothing was exported", flush=True)
-            return EXIT_DIFFERS
-        _tell(source, one, found)
-        bad = [name for name, rows in found.items() if not max(rows.values()) <= TOLERANCE]
-        if bad:
-            print(f"{', '.join(bad)}: further from the checkpoint than {TOLERANCE:g}, so nothing was exported", flush=True)
-            return EXIT_DIFFERS
-        for temporary, final in places.values():
+            return _export(source, one, places, "://" in config.output)
+        finally:
+            for temporary, _ in places.values():
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _export(source: Source, one: Saved, places: dict[str, tuple[Path, str]], remote: bool) -> int:
+    for name, (temporary, _) in places.items():
+        _write(source, name, temporary)
+    try:
+        found = _differences(source, places)
+    except ValueError as error:  # another token's id, a weight that transformers lacks
+        print(f"{error}, so nothing was exported", flush=True)
+        return EXIT_DIFFERS
+    _tell(source, one, found)
+    bad = [name for name, rows in found.items() if not all(difference <= bound for difference, bound in rows.values())]
+    if bad:
+        print(f"{', '.join(bad)}: further from the checkpoint than the bound, so nothing was exported", flush=True)
+        return EXIT_DIFFERS
+    for name, (temporary, final) in places.items():
+        if remote:
+            files.upload(str(temporary), final, FORMATS[name].entry)
+        else:
             temporary.rename(final)
-    finally:
-        for temporary, _ in places.values():
-            shutil.rmtree(temporary, ignore_errors=True)
-    print(f"done: {', '.join(str(final) for _, final in places.values())}", flush=True)
+    print(f"done: {', '.join(final for _, final in places.values())}", flush=True)
     return 0

@@ -1,15 +1,13 @@
 """Texts to the three id tensors: tokenized as the shards were, cut to a length, padded."""
 
-import itertools
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
+from model.packing import assemble, pack
 from pipelines.wordpiece import Vocabulary, WordPiece
-
-IDS = ("input_ids", "input_mask", "segment_ids")
 
 # Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -52,15 +50,6 @@ def _apart(group: str, char: str) -> bool:
     return both == one + other
 
 
-def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of two texts is kept: tokens are taken from the end of the longer one, of the second when they are equal.
-
-    This is google-research/bert's `_truncate_seq_pair` in closed form.
-    """
-    one = min(first, max(room - second, room - room // 2))
-    return one, min(second, room - one)
-
-
 class TextEncoder:
     """Tokenizes and packs.
 
@@ -91,31 +80,17 @@ class TextEncoder:
         begins, ends = places(text)
         return found.ids, begins[found.starts], ends[found.ends - 1]
 
+    @property
+    def _special(self) -> tuple[int, int, int]:
+        return self.vocabulary.pad_id, self.vocabulary.cls_id, self.vocabulary.sep_id
+
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Texts, or pairs of them, as rows: the longer of a pair is cut first, and an empty second text is none."""
-        rows = []
-        for first, second in itertools.zip_longest(self.ids(firsts), self.ids(seconds)):
-            if second is None or not len(second):
-                rows.append((first[: self.max_seq_length - 2], None))
-            else:
-                one, other = kept_lengths(len(first), len(second), self.max_seq_length - 3)
-                rows.append((first[:one], second[:other]))
-        return self.pack(rows)
+        """Texts, or pairs of them, as rows (packing.assemble): an empty second text is none."""
+        return assemble(self.ids(firsts), self.ids(seconds or [""] * len(firsts)), self._special, self.max_seq_length)
 
     def pack(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, np.ndarray]:
-        """[CLS] first [SEP] second [SEP] and padding, int32 [N, S] under the names of IDS; the tokens must fit."""
-        words, shape = self.vocabulary, (len(rows), self.max_seq_length)
-        ids, mask, segments = np.full(shape, words.pad_id, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        for row, (first, second) in enumerate(rows):
-            middle = 2 + len(first)
-            ids[row, 0], ids[row, 1 : middle - 1], ids[row, middle - 1] = words.cls_id, first, words.sep_id
-            end = middle
-            if second is not None:
-                end = middle + len(second) + 1
-                ids[row, middle : end - 1], ids[row, end - 1] = second, words.sep_id
-                segments[row, middle:end] = 1
-            mask[row, :end] = 1
-        return dict(zip(IDS, (ids, mask, segments), strict=True))
+        """Tokens that fit as rows (packing.pack)."""
+        return pack(rows, self._special, self.max_seq_length)
 
 
 def trimmed(features: dict[str, np.ndarray], multiple: int = 8) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from trainers.features import IDS
+from model.packing import TOKENS
 
 
 class Forward:
@@ -30,7 +30,7 @@ class Forward:
         """Outputs of a batch of rows after another."""
         count = len(features["input_ids"])
         for begin in range(0, count, self.batch_size):
-            rows = {name: features[name][begin : begin + self.batch_size] for name in IDS}
+            rows = {name: features[name][begin : begin + self.batch_size] for name in TOKENS}
             kept = len(rows["input_ids"])
             if kept < self.batch_size:  # the first row again, as often as needed
                 rows = {name: np.concatenate([v, np.repeat(v[:1], self.batch_size - kept, 0)]) for name, v in rows.items()}

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from model.config import EncoderConfig
-from model.export import Source, assemble
+from model.export import Source
+from model.packing import assemble
 from model.tasks import Task
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests.model.small import scatter

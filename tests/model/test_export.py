@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from model.export import FORMATS, answers, assemble, furthest
+from model.export import FORMATS, answers, bounds, furthest
+from model.packing import assemble
 from tests.model import sources
 
 
@@ -64,3 +65,10 @@ def test_answers_that_nobody_asked_for(found: dict, sentence: str) -> None:
 def test_a_format_is_its_module(name: str) -> None:
     module = FORMATS[name].module()
     assert callable(module.write) and callable(module.outputs) and isinstance(FORMATS[name].checked_with(), str)
+
+
+def test_bounds_grow_with_the_values_beyond_1() -> None:
+    assert bounds({"small": np.array([0.5, -0.2]), "large": np.array([[3.0, -20.0]])}) == {
+        "small": 1e-5,
+        "large": pytest.approx(2e-4),
+    }

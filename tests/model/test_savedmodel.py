@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from model import savedmodel
 from model.config import EncoderConfig
-from model.export import Source, answers, assemble, furthest
+from model.export import Source, answers, furthest
+from model.packing import assemble
 from model.pretraining import EncoderModel, PretrainingModel
 from model.tasks import Task, TaskModel
 from pipelines.cleaning import clean

@@ -46,7 +46,7 @@ def test_every_format_lies_under_its_name(name: str, tmp_path: Path, capsys: pyt
     names = {"sequence_output", *sources.OUTPUTS[name]}
     assert {row[1] for row in rows if row[0] == "keras"} == names
     assert {row[1] for row in rows if row[0] == "hf"} >= {"sequence_output", "pooled_output"}
-    assert all(float(row[2]) <= TOLERANCE for row in rows)
+    assert all(float(row[2]) <= TOLERANCE <= float(row[3]) for row in rows)
     assert f"{one}, step 7: {len(export.TEXTS)} texts of up to 128 tokens" in told
     assert "(compared by " in told and told.endswith(f"done: {tmp_path}/out/hf, {tmp_path}/out/keras\n")
 
@@ -89,7 +89,7 @@ def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
     assert list((tmp_path / "out").iterdir()) == []
-    assert "keras: further from the checkpoint than 1e-05, so nothing was exported" in capsys.readouterr().out
+    assert "keras: further from the checkpoint than the bound, so nothing was exported" in capsys.readouterr().out
 
 
 def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.packing import TOKENS as TENSORS
+from model.packing import kept_lengths
 from pipelines import cleaning
 from pipelines.wordpiece import Vocabulary, WordPiece
-from trainers.features import IDS, TextEncoder, kept_lengths, places, plain, trimmed
+from trainers.features import TextEncoder, places, plain, trimmed
 
 TOKENS = [
     "x",
@@ -162,12 +164,12 @@ def test_trimmed_rows_keep_what_they_hold(longest: int, length: int) -> None:
     """As many rows as tokens: a column of one value per row must not be taken for one of the sequence."""
     mask = np.arange(20) < np.minimum(np.arange(20), longest)[:, None]
     mask[3, :longest] = 1
-    rows = {name: (mask * (place + 2)).astype(np.int32) for place, name in enumerate(IDS)} | {
+    rows = {name: (mask * (place + 2)).astype(np.int32) for place, name in enumerate(TENSORS)} | {
         "input_mask": mask.astype(np.int32)
     }
     rows |= {"labels": mask.astype(np.int32), "weights": np.arange(20.0), "starts": np.arange(20)}
     found = trimmed(rows)
-    assert {name: value.shape for name, value in found.items()} == dict.fromkeys([*IDS, "labels"], (20, length)) | {
+    assert {name: value.shape for name, value in found.items()} == dict.fromkeys([*TENSORS, "labels"], (20, length)) | {
         "weights": (20,),
         "starts": (20,),
     }

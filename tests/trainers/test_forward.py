@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.packing import TOKENS
 from trainers import strategy
 from trainers.config import DeviceOptions
-from trainers.features import IDS
 from trainers.forward import Forward
 
 RECORD = "from tests.trainers.test_forward import record; record()"
@@ -20,12 +20,12 @@ RECORD = "from tests.trainers.test_forward import record; record()"
 def rows(count: int, length: int = 5) -> dict[str, np.ndarray]:
     """Each row's ids are its number; a column of targets that the model must not see."""
     ids = np.repeat(np.arange(count, dtype=np.int32)[:, None], length, axis=1)
-    return dict(zip(IDS, (ids, np.ones_like(ids), ids % 2), strict=True)) | {"labels": np.full(count, 99)}
+    return dict(zip(TOKENS, (ids, np.ones_like(ids), ids % 2), strict=True)) | {"labels": np.full(count, 99)}
 
 
 def outputs(batch: dict) -> tf.Tensor:
     """[B, S, 2]; the second is the mean of the ids in the same replica's batch."""
-    assert set(batch) == set(IDS)
+    assert set(batch) == set(TOKENS)
     ids = tf.cast(batch["input_ids"] * batch["input_mask"], tf.float32)
     return tf.stack([ids, tf.zeros_like(ids) + tf.reduce_mean(ids)], axis=-1)
 
