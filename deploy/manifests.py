@@ -24,8 +24,8 @@ def dump(documents: list[dict[str, Any]]) -> str:
     return "---\n".join(texts)
 
 
-def flink(config: SubmitConfig, arguments: list[str]) -> str:
-    """The session cluster, the job server and the job that submits."""
+def flink(config: SubmitConfig, arguments: list[str]) -> tuple[str, str]:
+    """The session cluster with the job server, and the job that submits."""
     cluster, server, service, job = load("flink/flink.yaml")
     for document in (cluster, server, service, job):
         document["metadata"]["namespace"] = config.namespace
@@ -37,7 +37,7 @@ def flink(config: SubmitConfig, arguments: list[str]) -> str:
     job["metadata"]["name"] = config.name
     container = job["spec"]["template"]["spec"]["containers"][0]
     container["image"], container["args"] = config.image, arguments
-    return dump([cluster, server, service, job])
+    return dump([cluster, server, service]), dump([job])
 
 
 def _pod(job: dict[str, Any]) -> dict[str, Any]:

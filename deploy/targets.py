@@ -77,11 +77,15 @@ def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
     server = manifests.JOB_SERVER
     runner = ["--runner=PortableRunner", f"--job_endpoint={server}:8099", f"--artifact_endpoint={server}:8098"]
     runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000", "--no-progress"]
-    manifest = manifests.flink(config, ["prepare", *passthrough.flags(values), *runner])
-    where = f"--namespace={config.namespace}"
+    cluster, job = manifests.flink(config, ["prepare", *passthrough.flags(values), *runner])
+    where, name = f"--namespace={config.namespace}", f"job/{config.name}"
+    ready = ("--for=condition=available", "--timeout=10m", f"deployment/{server}")
     return [
-        Step("Start the cluster and submit the job", ("kubectl", "apply", where, "--filename=-"), manifest),
-        Step("Wait for the job", ("kubectl", "wait", where, "--for=condition=complete", "--timeout=-1s", f"job/{config.name}")),
+        Step("Start the cluster and Beam's job server", ("kubectl", "apply", where, "--filename=-"), cluster),
+        Step("Wait for the job server", ("kubectl", "wait", where, *ready)),
+        Step("Submit the job", ("kubectl", "create", where, "--filename=-"), job),
+        Step("Follow its log", ("kubectl", "logs", where, "--follow", "--pod-running-timeout=10m", name)),
+        Step("Look whether it completed", ("kubectl", "wait", where, "--for=condition=complete", "--timeout=60s", name)),
     ]
 
 
@@ -132,15 +136,14 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
     if not config.accelerator().family.gke:
         raise UserError(f"GKE has no {config.tpu_type}: give another tpu_type, such as v5litepod-8")
     cluster = ("gcloud", "container", "clusters", "get-credentials", config.cluster)
-    where = f"--namespace={config.namespace}"
+    where, name = f"--namespace={config.namespace}", f"jobset/{config.name}"
+    wait = ("kubectl", "wait", where)
     return [
         *built(config, "gke", config.trainer_image),
         Step("Get access to the cluster", (*cluster, f"--project={config.project}", f"--location={config.region}")),
-        Step("Submit the JobSet", ("kubectl", "apply", where, "--filename=-"), manifests.jobset(config, arguments)),
-        Step(
-            "Wait for the end",
-            ("kubectl", "wait", where, "--for=condition=Completed", "--timeout=-1s", f"jobset/{config.name}"),
-        ),
+        Step("Submit the JobSet", ("kubectl", "create", where, "--filename=-"), manifests.jobset(config, arguments)),
+        Step("Wait for its end", (*wait, "--for=jsonpath={.status.terminalState}", "--timeout=-1s", name)),
+        Step("Look whether it completed", (*wait, "--for=condition=Completed", "--timeout=60s", name)),
     ]
 
 

@@ -23,7 +23,7 @@ class Commands:
 
     @property
     def _where(self) -> tuple[str, ...]:
-        return (f"--zone={self.config.zone}", f"--project={self.config.project}", "--quiet")
+        return ("--quiet", f"--zone={self.config.zone}", f"--project={self.config.project}")
 
     def create(self) -> Step:
         """Asks for it; the answer comes at once, the TPU when there is one."""

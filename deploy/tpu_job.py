@@ -210,22 +210,26 @@ class Life:
 def main(config: SubmitConfig, planned: list[Step], words: list[str]) -> int:
     """`clozemill submit tpu`. Raises UserError; KeyboardInterrupt after the TPU is gone."""
     if config.action != "run":
-        for step in planned:
-            done = processes.run(step, False)
-            if done.code and config.action == "status":
-                return 1
-        return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+        codes = [processes.run(step, False).code for step in planned]  # stop: one that can't be reached is deleted all the same
+        if codes[-1] and config.action == "stop":
+            raise steps.failed(planned[-1].argv, f"{planned[-1].title} failed with exit code {codes[-1]}")
+        return int(any(codes) and config.action == "status")
     steps.run([step for step in planned if step.argv[:2] == ("gcloud", "builds")])
-    life, interrupted = Life(config, passthrough.pretrain(words)), False
+    life, failure = Life(config, passthrough.pretrain(words)), None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         life.live()
-    except KeyboardInterrupt:
-        interrupted = True
-        raise
+    except BaseException as error:
+        failure = error
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what ends it is not interrupted
+    try:
+        life.end(isinstance(failure, KeyboardInterrupt))
+    except UserError as error:
+        raise UserError(f"{failure}; and {error}" if isinstance(failure, UserError) else str(error)) from failure
     finally:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what ends it is not interrupted
-        life.end(interrupted)
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGTERM, before)
+    if failure is not None:
+        raise failure
     print(f"done: {config.name}", file=sys.stderr)
     return 0

@@ -51,6 +51,11 @@ FLAGS = {
     "--output --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
+    "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "
+    "--dry-run --no-dry-run --existing --image --machine-type --max-workers --name --namespace --network --num-workers "
+    "--poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version --service-account "
+    "--service-options --source --spark-master --spot --no-spot --subnetwork --tpu-topology --tpu-type --trainer-image "
+    "--valid-until --zone TARGET ACTION",
     "demo": f"{COMMON} --output --progress --no-progress --seed --text --vocab-size",
 }
 
@@ -99,6 +104,8 @@ def test_the_choices_are_frozen() -> None:
         ),
         "head": ("linear", "bilstm"),
         "pool": ("none", "cls", "mean"),
+        "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),
+        "action": ("run", "status", "stop"),
     }  # fmt: skip
 
 
@@ -116,7 +123,8 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
     assert example == clozemill.COMMANDS[name].example
     words = shlex.split(example)
     assert words[:2] == ["clozemill", name]
-    arguments, extra = clozemill.parser().parse_known_args(words[1:])
+    monkeypatch.chdir(ROOT)  # an example may name a file of the repository
+    arguments, extra = clozemill.parser().parse_known_args(clozemill._split(words[1:])[0])
     assert extra == []
     config = options.resolve(clozemill.COMMANDS[name].config, arguments)
     required = {
@@ -130,6 +138,7 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
         "predict": ["run", "input", "output"],
         "embed": ["run", "input", "output"],
         "preflight": ["topology"],
+        "submit": ["target", "project", "region", "bucket", "image"],
         "demo": ["output"],
     }
     options.require(config, *required.get(name, ["dataset"]))

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("pipelines", "model", "trainers")
+PACKAGES = ("pipelines", "model", "trainers", "deploy")
+# What deploy may import from the others.
+DEPLOYED = {"pipelines.config", "pipelines.options", "pipelines.schema", "trainers.config", "trainers.topologies"}
 SHARED = {"schema", "features", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
@@ -53,7 +55,9 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
     assert names.isdisjoint({"keras", "tensorflow", "tf_keras", "jax", "torch"})
 
 
-@pytest.mark.parametrize("module", ["model.config", "trainers.config", "trainers.config_export", "trainers.recipes"])
+@pytest.mark.parametrize(
+    "module", ["model.config", "trainers.config", "trainers.config_export", "trainers.recipes", "deploy.submit"]
+)
 def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
     assert loaded(f"import {module}").isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
 
@@ -79,6 +83,19 @@ def test_model_and_trainers_load_no_beam(package: str) -> None:
         ["export", "--help"],
         ["import", "--help"],
         ["preflight", "--help"],
+        ["submit", "--help"],
+        [
+            "submit",
+            "tpu",
+            "--config",
+            "deploy/config.example.yaml",
+            "--dry-run",
+            "--",
+            "--data",
+            "gs://b/d",
+            "--output",
+            "gs://b/o",
+        ],
         ["nonsense"],
         ["verify", "--limt"],
         ["pretrain", "--data", "a", "--steps", "many"],
@@ -109,6 +126,9 @@ def test_who_imports_whom() -> None:
         if package == "trainers":
             shared = {found.split(".")[1] for found in own if found.startswith("pipelines.")}
             assert shared <= SHARED and "pipelines" not in names - {found.rsplit(".", 1)[0] for found in names}, name
+        if package == "deploy":
+            others = {found for found in own if found.count(".") and not found.startswith("deploy")}
+            assert {".".join(found.split(".")[:2]) for found in others} <= DEPLOYED, name
         if package in PACKAGES:
             assert not {found.split(".")[0] for found in names} & {"tests", "clozemill"}, name
 

@@ -1,0 +1,194 @@
+"""What is printed, what is run, and what is refused before anything is."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clozemill
+from deploy import accelerators, steps, targets
+from deploy.config import NEEDED, SubmitConfig
+from pipelines.schema import UserError
+from tests.deploy import golden
+from trainers import topologies
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ["--config", "deploy/config.example.yaml"]
+PREPARE = ["--", "--input", "gs://my-bucket/a", "--vocab", "gs://my-bucket/v", "--output", "gs://my-bucket/o"]
+PRETRAIN = ["--", "--data", "gs://my-bucket/d", "--output", "gs://my-bucket/r"]
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", golden.RUNS)
+def test_a_dry_run_is_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # nothing can be run
+    assert golden.printed(name) == (golden.FOLDER / f"{name}.sh").read_text("utf-8")
+
+
+def test_every_target_and_no_other_has_a_golden_run() -> None:
+    assert {name.split("-")[0] for name in golden.RUNS} == set(targets.TARGETS) == set(NEEDED)
+    assert {path.stem for path in golden.FOLDER.iterdir()} == set(golden.RUNS)
+
+
+@pytest.mark.parametrize("name", golden.RUNS)
+def test_what_is_printed_can_be_pasted(name: str, tmp_path: Path) -> None:
+    """A shell gives each command exactly the words, and the input, that it would be run with."""
+    words = ["submit", name.split("-")[0], *golden.RUNS[name]]
+    config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(clozemill._split(words)[0]))
+    planned = targets.TARGETS[config.target](config, clozemill._split(words)[1])
+    record = (
+        f"#!{sys.executable} -SE\nimport json, sys\nseen = [sys.argv, sys.stdin.read()]\n"
+        f"print(json.dumps(seen), file=open({str(tmp_path / 'log')!r}, 'a'))\n"
+    )
+    for program in {step.argv[0] for step in planned}:
+        (tmp_path / program).write_text(record)
+        (tmp_path / program).chmod(0o755)
+    text = "set -eu\n" + golden.printed(name)
+    subprocess.run(
+        ["bash", "-c", text], env={"PATH": str(tmp_path)}, stdin=subprocess.DEVNULL, check=True, executable="/bin/bash"
+    )
+    seen = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(Path(argv[0]).name, *argv[1:]) for argv, _ in seen] == [step.argv for step in planned]
+    assert [stdin.rstrip() for _, stdin in seen] == [step.stdin.rstrip() for step in planned]
+
+
+def test_steps_are_run_until_one_fails(capfd: pytest.CaptureFixture) -> None:
+    planned = [
+        steps.Step("First", ("cat",), "read from a pipe\n"),
+        steps.Step("Second", ("python3", "-c", "import sys; sys.exit(3)", "with space")),
+        steps.Step("Third", ("echo", "not run")),
+        steps.Step("Last", ("echo", "cleaned up"), always=True),
+    ]
+    with pytest.raises(
+        UserError, match=re.escape("Second failed with exit code 3: python3 -c 'import sys; sys.exit(3)' 'with space': ")
+    ):
+        steps.run(planned)
+    told = capfd.readouterr()
+    assert told.out == "read from a pipe\ncleaned up\n" and told.err == "[1/4] First\n[2/4] Second\n"
+
+
+def test_a_program_that_is_not_there_is_said() -> None:
+    with pytest.raises(UserError, match="no-such-program isn't installed here: install it, or use --dry-run"):
+        steps.run([steps.Step("First", ("no-such-program",))])
+
+
+# Target and flags, flags after -- besides those that are needed, and how the sentence begins.
+MISTAKES = [
+    ("dataflow --bucket s3://b", "", "bucket is 's3://b': give gs://BUCKET"),
+    ("dataflow --bucket my-bucket", "", "bucket is 'my-bucket': give gs://BUCKET"),
+    ("dataflow --project 'My Project'", "", "project is 'My Project': give the project's id"),
+    ("dataflow --region europe-west4-b", "", "region is 'europe-west4-b': give a region"),
+    ("dataflow --source no/where", "", "no/where/deploy/dataflow/cloudbuild.yaml isn't there, so no image"),
+    ("dataflow --bukcet x", "", "unknown option --bukcet: see clozemill submit --help"),
+    ("dataflow", "--seeed 3", "unknown option --seeed after --: clozemill prepare doesn't have it; did you mean --seed?"),
+    ("dataflow", "--runner x", "--runner after --: the target decides that: leave it out"),
+    ("dataflow", "--masking x", "argument --masking: invalid choice: 'x'"),
+    ("dataflow", "--input a", "--input a is no gs:// path, and the machines there don't see"),
+    ("dataflow", "--title-field '~ ; | @@ #~#'", "a value after -- holds all of"),
+    ("tpu --zone europe-west4", "", "zone is 'europe-west4': give a zone"),
+    ("tpu --name My_TPU", "", "name is 'My_TPU': give a name of small letters"),
+    ("tpu --image 'an image'", "", "image is 'an image': give an image"),
+    ("tpu --tpu-type v5e-8", "", "tpu_type is 'v5e-8', which is none that is known"),
+    ("tpu", "--data d", "--data d is no gs:// path"),
+    ("tpu", "--output r", "--output r is no gs:// path"),
+    ("tpu", "--strategy tpu", "--strategy after --: the target decides that: leave it out"),
+    ("tpu", "--config f.yaml", "--config after -- names a file that the machines there don't have"),
+    ("tpu", "--steps many", "--steps is 'many': give a whole number"),
+    ("gke stop", "", "submit gke has no stop: only submit tpu has status and stop"),
+    ("gke --tpu-type v2-8", "", "GKE has no v2-8: give another tpu_type"),
+    ("gke --tpu-type v5litepod-3", "", "tpu_type is 'v5litepod-3', which is none that is known"),
+    ("gke --tpu-topology 2x2", "", "tpu_topology 2x2 has 4 chips and tpu_type v5litepod-8 has 8: give 2x4"),
+    ("gke --tpu-topology 2x2x2", "", "tpu_topology is '2x2x2': a shape of v5litepod-8 has 2 sides, such as 2x4"),
+    ("vertex --tpu-type v5litepod-16", "", "submit vertex runs on one host"),
+]
+BARE = [
+    ("", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
+    ("dataflw", "--target is 'dataflw': give one of dataflow, flink"),
+    ("dataflow", "project is missing: submit dataflow needs the Google Cloud project's id: give --project"),
+    ("tpu --project my-project --zone europe-west4-b", "bucket is missing: submit tpu needs gs://BUCKET"),
+    ("dataflow --config deploy/config.example.yaml", "--input is missing after --: clozemill prepare needs files or globs"),
+    ("tpu --config deploy/config.example.yaml", "--data is missing after --: clozemill pretrain needs datasets"),
+]
+
+
+def refused(words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert clozemill.main(["submit", *words]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"clozemill: {sentence}") and told.err.count("\n") == 1 and told.out == ""
+
+
+@pytest.mark.parametrize(("words", "after", "sentence"), MISTAKES)
+def test_mistakes_are_one_sentence_before_anything_is_created(
+    words: str, after: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    needed = PREPARE if words.startswith("dataflow") else PRETRAIN
+    refused([*shlex.split(words), *EXAMPLE, *needed, *shlex.split(after)], sentence, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("words", "sentence"), BARE)
+def test_what_is_missing_is_said(
+    words: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    refused(shlex.split(words), sentence, monkeypatch, capsys)
+
+
+def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(["submit", "tpu", *EXAMPLE, "--dry-run", "--tpu-type", "v6e-8", *PRETRAIN]) == 0
+    assert "TensorFlow on v6e is experimental" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", accelerators.TYPES)
+def test_a_type_s_shape_is_one_that_the_compiler_knows(name: str) -> None:
+    found = accelerators.find(name)
+    assert topologies.parse(f"{found.family.generation}:{found.topology}").chips == found.chips
+    assert found.hosts * found.chips_per_host == found.chips
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "hosts", "machine"),
+    [
+        ("v5litepod-1", 1, 1, "ct5lp-hightpu-1t"),
+        ("v5litepod-8", 8, 1, "ct5lp-hightpu-8t"),
+        ("v5litepod-16", 16, 4, "ct5lp-hightpu-4t"),
+        ("v6e-256", 256, 64, "ct6e-standard-4t"),
+        ("v4-8", 4, 1, "ct4p-hightpu-4t"),
+        ("v5p-16", 8, 2, "ct5p-hightpu-4t"),
+        ("v3-8", 4, 1, ""),
+        ("v2-32", 16, 4, ""),
+    ],
+)
+def test_known_types(name: str, chips: int, hosts: int, machine: str) -> None:
+    found = accelerators.find(name)
+    assert (found.chips, found.hosts, found.machine_type) == (chips, hosts, machine)
+
+
+@pytest.mark.skipif(
+    not shutil.which("gcloud"), reason="gcloud isn't on this machine, so no printed command was held against it"
+)
+def test_gcloud_knows_every_printed_command(tmp_path: Path) -> None:
+    text = "\n".join((golden.FOLDER / f"{name}.sh").read_text("utf-8") for name in golden.RUNS).replace(" \\\n", "")
+    commands = sorted({line.split(" <<")[0] for line in text.splitlines() if line.startswith("gcloud ")})
+    assert len(commands) > 20
+    strings = [{"command_string": shlex.join(shlex.split(command))} for command in commands]
+    (tmp_path / "commands.json").write_text(json.dumps(strings))
+    lint = ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path / 'commands.json'}"]
+    environment = {
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(lint, capture_output=True, text=True, check=True, env=environment)
+    results = json.loads(done.stdout)
+    assert len(results) == len({found["command_string"] for found in strings})
+    assert [(found["command_string"], found["error_message"]) for found in results if not found["success"]] == []
