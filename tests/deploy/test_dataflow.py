@@ -89,7 +89,10 @@ def check_job(job: dict, cloud: Cloud) -> None:
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 20
     assert {found["containerImage"] for found in pool["sdkHarnessContainerImages"]} == {IMAGE}
     assert pool["workerHarnessContainerImage"] == IMAGE
-    assert pool["subnetwork"] == "regions/europe-west4/subnetworks/default" and pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
+    assert pool["subnetwork"] == "regions/europe-west4/subnetworks/default" and pool["ipConfiguration"] in (
+        "WORKER_IP_PRIVATE",
+        2,
+    )
     assert job["environment"]["serviceAccountEmail"] == "clozemill@my-project.iam.gserviceaccount.com"
     assert "use_runner_v2" in job["environment"]["experiments"]
     assert job["environment"].get("serviceOptions") == ["enable_dynamic_thread_scaling"]
@@ -98,10 +101,7 @@ def check_job(job: dict, cloud: Cloud) -> None:
     place = options["pipelineUrl"].removeprefix("gs://my-bucket/")
     graph = beam_runner_api_pb2.Pipeline.FromString(cloud.storage.below("my-bucket")[place])
     shuffles = [each.unique_name for each in graph.components.transforms.values() if each.spec.urn.endswith(":group_by_key:v1")]
-    assert sorted(shuffles) == ["Gather summaries", "Shuffle documents", "Spread splits/GroupByKey"] or {
-        name.split("/")[-1] for name in shuffles
-    }
-    assert sum("Shuffle documents" in name for name in shuffles) == 1 and len(shuffles) == 3
+    assert sorted(shuffles) == ["Gather summaries", "Shuffle documents", "_Spread/Spread splits"]  # the others are of rows
 
 
 SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"

@@ -99,7 +99,9 @@ def check(document: dict[str, Any]) -> None:
         kubernetes_validate.validate(document, "1.34", strict=True)
 
 
-@pytest.mark.parametrize("path", [path for path in named(".yaml") if path.name not in NOT_KUBERNETES], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in named(".yaml") if path.name not in NOT_KUBERNETES], ids=lambda path: path.name
+)
 def test_manifests(path: Path) -> None:
     for document in yaml.safe_load_all(path.read_text()):
         check(document)

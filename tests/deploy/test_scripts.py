@@ -1,0 +1,102 @@
+"""The scripts that run on TPU hosts, with docker, sudo and the metadata server faked; TensorFlow's server on CPUs."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.tpu import tpu_host
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "europe-west4-docker.pkg.dev/my-project/images/clozemill-tpu:1"
+FAKES = {
+    "sudo": 'exec "$@"',
+    "docker": 'echo "docker $*" >> "$LOG"; case "$1" in wait) echo 75;; inspect) echo exited 75;; login) cat >> "$LOG";; esac',
+    "curl": 'case "$*" in *token) echo "{\\"access_token\\": \\"secret\\"}";; *endpoints) echo "$ENDPOINTS";; esac',
+    "apt-get": 'echo "apt-get $*" >> "$LOG"',
+}
+
+
+def run(folder: Path, script: str, *words: str, endpoints: str = "unknown:unknown:10.0.0.1", code: int = 0) -> list[str]:
+    """Runs a script with the fakes; returns what docker was told."""
+    for name, text in FAKES.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    log = folder / "log"
+    log.write_text("")
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), "ENDPOINTS": endpoints}
+    done = subprocess.run(["bash", ROOT / "deploy/tpu" / script, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return log.read_text().splitlines()
+
+
+def test_startup_fetches_the_image_with_the_service_account_s_rights(tmp_path: Path) -> None:
+    registry = "https://europe-west4-docker.pkg.dev"
+    assert run(tmp_path, "startup.sh", IMAGE) == [
+        f"docker login --username oauth2accesstoken --password-stdin {registry}", "secret", f"docker pull --quiet {IMAGE}",
+    ]  # fmt: skip
+    assert run(tmp_path, "startup.sh", "clozemill:1") == ["docker pull --quiet clozemill:1"]
+    run(tmp_path, "startup.sh", code=1)
+
+
+def test_a_single_host_is_local(tmp_path: Path) -> None:
+    removed, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", "--output", "gs://b/a run")
+    assert removed == "docker rm --force clozemill"
+    options = "--detach --name clozemill --privileged --network=host --stop-timeout=30 --env=TPU_NAME=local"
+    assert started == f"docker run {options} {IMAGE} pretrain --output gs://b/a run"
+
+
+def test_a_slice_is_reached_by_its_hosts_servers(tmp_path: Path) -> None:
+    endpoints = "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2"
+    *_, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", endpoints=endpoints)
+    assert "--env=TPU_NAME=grpc://10.0.0.1:8470,grpc://10.0.0.2:8470 " in started
+    *_, server = run(tmp_path, "run.sh", "host", IMAGE)
+    assert "--entrypoint=start_grpc_tpu_worker" in server and "--env=NEXT_PLUGGABLE_DEVICE_USE_C_API=true" in server
+
+
+def test_the_log_ends_with_the_training_s_code(tmp_path: Path) -> None:
+    assert run(tmp_path, "run.sh", "follow", code=75) == ["docker logs --follow clozemill", "docker wait clozemill"]
+    assert run(tmp_path, "run.sh", "stop") == ["docker stop clozemill"]
+    assert run(tmp_path, "run.sh", "state") == ["docker inspect --format {{.State.Status}} {{.State.ExitCode}} clozemill"]
+    assert run(tmp_path, "run.sh", "nonsense", code=2) == []
+
+
+def test_a_host_s_environment() -> None:
+    given = {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a.clozemill,b.clozemill"}
+    assert tpu_host.environment(given, "") == {"TPU_HOSTNAME_OVERRIDE": "b.clozemill", "CLOUD_TPU_TASK_ID": "1"}
+    assert tpu_host.environment(given, "lib")["TF_PLUGGABLE_DEVICE_LIBRARY_PATH"] == "lib"
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+COORDINATOR = """
+import sys, tensorflow as tf
+resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=sys.argv[1])
+tf.config.experimental_connect_to_cluster(resolver)
+for number in range(2):
+    with tf.device(f"/job:worker/task:{number}/device:CPU:0"):
+        found = tf.constant(20) + 1
+    print(found.device, int(found))
+"""
+
+
+def test_a_coordinator_works_on_all_hosts(tmp_path: Path) -> None:
+    """By the addresses that the manifests and run.sh give it. Without a TPU: the servers' CPUs do the work."""
+    ports = [_free_port(), _free_port()]
+    code = "from deploy.tpu import tpu_host; import sys; tpu_host.serve(int(sys.argv[1]))"
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    servers = [subprocess.Popen([sys.executable, "-c", code, str(port)], **quiet) for port in ports]
+    try:
+        address = ",".join(f"grpc://localhost:{port}" for port in ports)
+        done = subprocess.run([sys.executable, "-c", COORDINATOR, address], capture_output=True, text=True, timeout=120)
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [f"/job:worker/replica:0/task:{number}/device:CPU:0 21" for number in range(2)]
