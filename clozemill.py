@@ -220,9 +220,11 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def plan(config: PlanConfig) -> None:
     """`clozemill plan`. Joined here, since the mill and the trainer know nothing of each other."""
-    mill = _function("pipelines.plan:measure")(config)
-    training = [], [], []
-    if "tpu" in config.target or config.recipe:
+    trains = "tpu" in config.target or config.recipe
+    if trains:
+        _function("trainers.topologies:parse")(config.topology)  # a mistake is told before anything is read
+    mill, training = _function("pipelines.plan:measure")(config), ([], [], [])
+    if trains:
         data = _function("trainers.estimate:Dataset")(
             mill.figures["train examples per copy"],
             int(mill.figures["train groups"].estimate),

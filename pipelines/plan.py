@@ -108,6 +108,8 @@ def measure(config: MillPlan) -> Mill:
         from pipelines.filters import identifier
 
         identifier()
+    if config.vocab:
+        vocabulary_of([], config, 0)  # a mistake in it is told before anything is read
     plan, mill = readers.plan(config), Mill()
     whole = plan.text_estimate <= 2e6 * config.sample_min_mb
     steps = len(plan.splits) + resolved(config, plan.text_estimate)[0].num_groups if whole else 2 * sample.WINDOWS
@@ -163,7 +165,7 @@ def _count(config: MillPlan, plan: Plan, scale: Scale, mill: Mill) -> None:
     mill.add("tokens", "", *scale(lambda part: part.summary.tokens))
     for what, unit in (("examples", ""), ("bytes", "B")):
         train = scale(lambda part, what=what: part.count("train", what))
-        held = scale(lambda part, what=what: part.count("eval", what)) if scale.whole else _times(train, evals / COPIES)
+        held = scale(lambda part, what=what: part.count("eval", what)) if scale.whole else _drawn(train, config, mill)
         train = _times(train, 1 / copies if scale.whole else (1 - evals) / COPIES)
         mill.add(f"train {what} per copy", unit, *train)
         mill.add(f"eval {what}", unit, *held)
@@ -172,6 +174,13 @@ def _count(config: MillPlan, plan: Plan, scale: Scale, mill: Mill) -> None:
     mill.add("train groups", "", full.num_groups)
     mill.add("eval groups", "", eval_groups)
     mill.add("tokens per group", "", *(value / full.num_groups for value in _triple(mill.figures["tokens"])))
+
+
+def _drawn(train: tuple[float, float, float], config: MillPlan, mill: Mill) -> tuple[float, float, float]:
+    """The eval split's share: each document is drawn for it by itself, so that a small split's size is chance."""
+    estimate, low, high = _times(train, config.eval_fraction / COPIES)
+    chance = 2 * estimate / max(mill.figures["documents kept"].estimate * config.eval_fraction, 1.0) ** 0.5
+    return estimate, max(0.0, low - chance), high + chance
 
 
 def _triple(figure: Figure) -> tuple[float, float, float]:

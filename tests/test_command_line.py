@@ -23,12 +23,17 @@ INPUT = "--cased --no-cased --format --headings --no-headings --id-field --input
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
 DEVICES = "--jit --precision --strategy --tpu"
 MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
+PREPARE = (
+    f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
+    "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
+    "--num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --vocab"
+)
 FLAGS = {
+    "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
+    "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb --steps --target --topology "
+    "--utilisation --vocab-size",
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
-    "prepare": f"{COMMON} {INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking "
-    "--max-predictions --max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars "
-    "--min-sentences --num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob "
-    "--shuffle --splitter --vocab",
+    "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --limit --offset --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
@@ -128,6 +133,7 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
     assert extra == []
     config = options.resolve(clozemill.COMMANDS[name].config, arguments)
     required = {
+        "plan": ["input"],
         "vocab": ["input", "output"],
         "prepare": ["input", "vocab", "output"],
         "pretrain": ["data", "output"],
@@ -198,6 +204,8 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["verify", "a", "b"], "unknown option b"),
         (["inspect", "DS", "--lim", "3"], "unknown option --lim"),  # no abbreviations
         (["vocab"], "--input is missing: give files or globs"),
+        (["plan"], "--input is missing: give files or globs"),
+        (["plan", "--target", "moon"], "--target names 'moon', which is none: give some of local, dataflow, tpu"),
         (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give vocab.txt"),
         (["verify"], "DATASET is missing"),
         (["inspect"], "DATASET is missing"),

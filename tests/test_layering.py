@@ -56,10 +56,29 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["model.config", "trainers.config", "trainers.config_export", "trainers.recipes", "deploy.submit"]
+    "module",
+    [
+        "model.config",
+        "trainers.config",
+        "trainers.config_export",
+        "trainers.config_plan",
+        "trainers.estimate",
+        "trainers.recipes",
+        "deploy.submit",
+    ],
 )
 def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
     assert loaded(f"import {module}").isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
+
+
+def test_planning_loads_neither_beam_nor_tensorflow() -> None:
+    """The stages of `prepare` run without Beam's start-up."""
+    code = (
+        "import clozemill, importlib.resources as r\n"
+        "path = str(r.files('pipelines') / 'data/demo-corpus.xml')\n"
+        "assert clozemill.main(['plan', '--input', path, '--vocab-size', '2000', '--recipe', 'demo', '--no-progress']) == 0"
+    )
+    assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras", "jax"})
 
 
 @pytest.mark.parametrize("module", sorted(SHARED))
@@ -83,6 +102,7 @@ def test_model_and_trainers_load_no_beam(package: str) -> None:
         ["export", "--help"],
         ["import", "--help"],
         ["preflight", "--help"],
+        ["plan", "--help"],
         ["submit", "--help"],
         [
             "submit",

@@ -14,7 +14,7 @@ from pipelines.filesystem import FileInfo
 from pipelines.schema import UserError
 from pipelines.windows import ParquetFile, TextFile, cut
 
-from ..corpora import HEADER, bert, jsonl, page, texts
+from tests.corpora import HEADER, bert, jsonl, page, texts
 
 
 def chunks(data: bytes, size: int = 7) -> list[bytes]:
