@@ -39,7 +39,7 @@ class Commands:
         argv += [f"--network={config.network}"] if config.network else []
         argv += [f"--subnetwork={config.subnetwork.rsplit('/', 1)[-1]}"] if config.subnetwork else []
         argv += [f"--service-account={config.service_account}"] if config.service_account else []
-        return Step(f"Ask for a {config.tpu_type}", (*argv, "--scopes=cloud-platform", "--async"))
+        return Step(f"Ask for a {config.tpu_type}", (*argv, "--scopes=https://www.googleapis.com/auth/cloud-platform", "--async"))
 
     def describe(self) -> Step:
         argv = (*_TPUS, "queued-resources", "describe", self.name, *self._where, "--format=json(state)")

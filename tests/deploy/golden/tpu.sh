@@ -6,7 +6,8 @@ gcloud builds submit . --project=my-project --config=deploy/gke/cloudbuild.yaml 
 gcloud compute tpus queued-resources create clozemill --node-id=clozemill --quiet --zone=europe-west4-b \
     --project=my-project --accelerator-type=v5litepod-8 --runtime-version=v2-alpha-tpuv5-lite \
     --valid-until-duration=24h --labels=made-by=clozemill --spot --internal-ips --subnetwork=default \
-    --service-account=clozemill@my-project.iam.gserviceaccount.com --scopes=cloud-platform --async
+    --service-account=clozemill@my-project.iam.gserviceaccount.com \
+    --scopes=https://www.googleapis.com/auth/cloud-platform --async
 
 # Look whether it is ACTIVE, again and again until it is
 gcloud compute tpus queued-resources describe clozemill --quiet --zone=europe-west4-b --project=my-project \
