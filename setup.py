@@ -51,6 +51,8 @@ EXTRAS["test"] = [
     "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions
 ]
 
+DEPLOY = ["*.yaml", *(f"*/*{end}" for end in (".json", ".md", ".py", ".sh", ".txt", ".yaml", "Dockerfile", ".dockerignore"))]
+
 setup(
     name="clozemill",
     version="0.1.0",
@@ -58,7 +60,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*", "deploy"]),
     py_modules=["clozemill"],
-    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"], "deploy": ["*.yaml", "*/*"]},
+    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"], "deploy": DEPLOY},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["clozemill=clozemill:main"]},

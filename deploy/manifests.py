@@ -13,6 +13,12 @@ JOB_SERVER = "clozemill-job-server"
 _SLOTS = 2  # of a task manager
 
 
+def shown(name: str) -> str:
+    """One of this folder's files, as a command names it: relative where that can be."""
+    path = FOLDER / name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def load(name: str) -> list[dict[str, Any]]:
     """The documents of one of the example files."""
     return list(yaml.safe_load_all((FOLDER / name).read_text("utf-8")))

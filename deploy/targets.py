@@ -13,7 +13,6 @@ from deploy.config import SubmitConfig
 from deploy.steps import Step
 from pipelines.schema import UserError
 
-METADATA = Path("deploy/dataflow/metadata.json")
 _SPARK_SERVER = "apache/beam_spark3_job_server:2.77.0"
 _DELIMITERS = ("~", ";", "|", "@@", "#~#")
 
@@ -63,10 +62,12 @@ def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
     run += [] if config.public_ips else ["--disable-public-ips"]
     run += [f"--service-account-email={config.service_account}"] if config.service_account else []
     run += [f"--additional-pipeline-options={_listed(pipeline)}", f"--parameters={_listed(parameters)}"]
-    metadata = Path(config.source) / METADATA
     return [
         *built(config, "dataflow", config.image),
-        Step("Write the Flex Template", (*build, "--sdk-language=PYTHON", f"--metadata-file={metadata}")),
+        Step(
+            "Write the Flex Template",
+            (*build, "--sdk-language=PYTHON", f"--metadata-file={manifests.shown('dataflow/metadata.json')}"),
+        ),
         Step("Start the job", tuple(run)),
     ]
 

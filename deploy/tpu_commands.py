@@ -2,12 +2,11 @@
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
+from deploy import manifests
 from deploy.config import SubmitConfig
 from deploy.steps import Step
 
-SCRIPTS = Path(__file__).parent / "tpu"
 _TPUS = ("gcloud", "compute", "tpus")
 
 
@@ -39,7 +38,9 @@ class Commands:
         argv += [f"--network={config.network}"] if config.network else []
         argv += [f"--subnetwork={config.subnetwork.rsplit('/', 1)[-1]}"] if config.subnetwork else []
         argv += [f"--service-account={config.service_account}"] if config.service_account else []
-        return Step(f"Ask for a {config.tpu_type}", (*argv, "--scopes=https://www.googleapis.com/auth/cloud-platform", "--async"))
+        return Step(
+            f"Ask for a {config.tpu_type}", (*argv, "--scopes=https://www.googleapis.com/auth/cloud-platform", "--async")
+        )
 
     def describe(self) -> Step:
         argv = (*_TPUS, "queued-resources", "describe", self.name, *self._where, "--format=json(state)")
@@ -59,8 +60,7 @@ class Commands:
     def install(self) -> list[Step]:
         """The scripts, and on every host the image."""
         direct = () if self.config.public_ips else ("--internal-ip",)
-        here = SCRIPTS.relative_to(Path.cwd()) if SCRIPTS.is_relative_to(Path.cwd()) else SCRIPTS
-        scripts = [str(here / name) for name in ("startup.sh", "run.sh")]
+        scripts = [manifests.shown(f"tpu/{name}") for name in ("startup.sh", "run.sh")]
         copy = (*_TPUS, "tpu-vm", "scp", *scripts, f"{self.name}:", *self._where, *direct, "--worker=all")
         return [
             Step("Copy the scripts", copy),

@@ -49,7 +49,7 @@ def after(seen: str, state: str) -> str:
 
     seen: the TPU's condition. state: of the training, `running 0`, `exited CODE`, or empty where it can't be asked.
     """
-    if seen != "ready":
+    if seen == "lost":
         return "recreate"
     if state.startswith("exited "):
         return {"exited 0": "done", f"exited {SAVED}": "start"}.get(state, "failed")
@@ -133,7 +133,7 @@ class Life:
             done = self.run(step, False)
             if not done.code:
                 return
-            if self.look() != "ready":
+            if self.look() == "lost":
                 raise _Lost
             self.pause(self.config.poll_seconds)
         raise steps.failed(step.argv, f"{step.title} failed with exit code {done.code}")

@@ -2,7 +2,7 @@
 
 `install` writes both. `events` says what happens, one after the other, when the training's log is followed: done, preempted,
 dropped (the connection alone), saved (it ended with 75), failed, hang. `create` says how requests for a TPU are answered, an
-error's text or "" (granted), and `looks` through which states a granted one goes.
+error's text or "" (granted), `looks` through which states a granted one goes, `refusals` how often ssh isn't ready.
 """
 
 import json
@@ -23,7 +23,8 @@ def install(folder: Path, **cloud: object) -> Path:
         f"runpy.run_path({__file__!r}, init_globals={{'PLACE': {str(state)!r}}}, run_name='__main__')\n"
     )
     program.chmod(0o755)
-    empty = {"resource": "ABSENT", "node": "", "training": "", "events": [], "create": [], "looks": LOOKS, "log": []}
+    empty = {"resource": "ABSENT", "node": "", "training": "", "events": [], "create": [], "looks": LOOKS}
+    empty |= {"refusals": 0, "log": []}
     state.write_text(json.dumps(empty | cloud))
     return state
 
@@ -102,6 +103,9 @@ def _answer(words: list[str], cloud: dict, state: Path) -> int:
         return _ssh(cloud, command, state)
     if verb == "scp":
         cloud["log"].append("copy")
+        if cloud["refusals"]:
+            cloud["refusals"] -= 1
+            return _error("ssh: connection refused", 255)
         return 0 if all(os.path.isfile(word) for word in words[4:6]) else _error("no such file")
     if verb == "create":
         cloud["log"].append("create")

@@ -155,6 +155,26 @@ def test_gcloud_that_is_not_there(cloud: Cloud, monkeypatch: pytest.MonkeyPatch)
     assert "gcloud isn't installed here: install it, or use --dry-run" in cloud.told
 
 
+def test_a_host_that_is_not_ready_for_ssh_is_tried_again(cloud: Cloud) -> None:
+    assert cloud(events=["done"], refusals=2) == 0
+    assert cloud.log.count("copy") == 3 and cloud.log.count("create") == 1 and "Copy the scripts, try 3" in cloud.told
+    assert cloud(events=["done"], refusals=3) == 2
+    assert "Copy the scripts failed with exit code 255: gcloud compute tpus tpu-vm scp" in cloud.sentence
+    assert cloud.log[-1] == "delete"
+
+
+def test_ctrl_c_while_it_waits_for_capacity_leaves_no_request(cloud: Cloud) -> None:
+    state = fake_gcloud.install(cloud.folder, looks=["WAITING_FOR_RESOURCES"] * 1000)
+    process = subprocess.Popen([sys.executable, "clozemill.py", *SUBMIT, *FLAGS], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while '"look"' not in state.read_text():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert fake_gcloud.log(state)[-1] == "delete" and json.loads(state.read_text())["resource"] == "ABSENT"
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_deletes(cloud: Cloud, signum: int) -> None:
     state = fake_gcloud.install(cloud.folder, events=["hang"])
@@ -180,4 +200,4 @@ def test_what_follows_a_log_s_end() -> None:
     assert [tpu_job.after("ready", state) for state in ("exited 0", "exited 75", "exited 1", "running 0", "")] == [
         "done", "start", "failed", "follow", "follow",
     ]  # fmt: skip
-    assert tpu_job.after("lost", "exited 0") == "recreate"
+    assert tpu_job.after("lost", "") == "recreate" and tpu_job.after("wait", "") == "follow"
