@@ -22,7 +22,8 @@ from pipelines.stages import resolved
 
 # Ranges. STUDENT: of the mean of 8 parts, two-sided 95 %. The least: of what depends on the text, and of seconds, which
 # depend on what else the machine does. UNSEEN: added where a file's beginning stands for all of it, times the rest's share.
-STUDENT, LEAST, LEAST_SECONDS, UNSEEN = 2.4, 0.02, 0.25, 0.2
+# LEARNT: added for a vocabulary of the sample.
+STUDENT, LEAST, LEAST_SECONDS, UNSEEN, LEARNT = 2.4, 0.02, 0.25, 0.2, 0.03
 COPIES = 10  # of the sample: a document in ten is cut into short examples at random, which a single draw tells poorly
 STARTUP_SECONDS = {"local": 10.0, "dataflow": 240.0}
 GROUP_MEMORY, GROUP_TOKEN_BYTES, PROVENANCE_BYTES = 300e6, 6, 16  # bytes of a worker, per token of a group, with provenance
@@ -47,12 +48,17 @@ class Mill:
 
 @dataclass(frozen=True)
 class Scale:
-    """From parts of a sample to the corpus of `total` bytes on disk. `whole`: the corpus was read, so nothing is scaled."""
+    """From parts of a sample to the corpus of `total` bytes on disk.
+
+    whole: the corpus was read, so nothing is scaled. unseen: share of it that lies behind the beginnings that were read.
+    learnt: so was the vocabulary, which fits the sample better than the corpus.
+    """
 
     parts: list[Outcome]
     total: float
     whole: bool
     unseen: float = 0.0
+    learnt: bool = False
 
     def __call__(self, of: Callable[[Outcome], float], least: float = LEAST) -> tuple[float, float, float]:
         """(estimate, low, high) of a figure: the ratio to bytes on disk, and how far the parts are from it."""
@@ -61,7 +67,7 @@ class Scale:
         spread = sum((of(part) - rate * part.disk) ** 2 for part in self.parts)
         count = len(self.parts)
         error = (spread * count / (count - 1)) ** 0.5 / disk * STUDENT if count > 1 else rate / 2
-        margin = 0.0 if self.whole else max(error, rate * (LEAST + UNSEEN * self.unseen))
+        margin = 0.0 if self.whole else max(error, rate * (LEAST + UNSEEN * self.unseen + LEARNT * self.learnt))
         margin = max(margin, rate * least) if least > LEAST else margin
         return rate * self.total, max(0.0, rate - margin) * self.total, (rate + margin) * self.total
 
@@ -90,7 +96,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     unseen = sum(sizes[path] * (1 - share) for path, share in drawn.prefixes)
     for path, share in drawn.prefixes[:3]:
         mill.notes.append(f"{path} can't be entered in the middle, so its first {100 * share:.3g} % stand for the whole of it")
-    return Scale(parts, plan.size, whole=False, unseen=unseen / plan.size), drawn.unpacking, vocabulary
+    return Scale(parts, plan.size, whole=False, unseen=unseen / plan.size, learnt=not config.vocab), drawn.unpacking, vocabulary
 
 
 def _whole(config: MillPlan, plan: Plan, folder: str, bar: tqdm) -> tuple[Scale, float, bytes]:
@@ -115,7 +121,12 @@ def measure(config: MillPlan) -> Mill:
     steps = len(plan.splits) + resolved(config, plan.text_estimate)[0].num_groups if whole else 2 * sample.WINDOWS
     with tempfile.TemporaryDirectory(prefix="clozemill-plan-") as folder:
         shown = None if config.progress else True
-        with tqdm(total=steps, desc="milling a sample", disable=shown, bar_format="{desc} {bar} {percentage:3.0f} %") as bar:
+        with tqdm(
+            total=steps,
+            desc="milling" if whole else "milling a sample",
+            disable=shown,
+            bar_format="{desc} {bar} {percentage:3.0f} %",
+        ) as bar:
             found = _whole(config, plan, folder, bar) if whole else _sampled(config, plan, folder, mill, bar)
     scale, unpacking, vocabulary = found
     if not sum(part.documents for part in scale.parts):

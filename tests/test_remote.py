@@ -139,3 +139,18 @@ def test_removing_a_tree_takes_what_lies_deep(bucket: Path) -> None:
         filesystem.write_bytes(f"fake://bucket/{name}", json.dumps(name).encode())
     filesystem.remove_tree("fake://bucket/t")
     assert [path.name for path in bucket.rglob("*") if path.is_file()] == ["tt"]
+
+
+def test_a_plan_of_a_remote_corpus(bucket: Path, demo_corpus: str, demo_vocab: str) -> None:
+    """Sampled and whole, of files that can be entered and of others; the vocabulary and the estimate are remote, too."""
+    data = Path(demo_corpus).read_bytes()
+    shutil.copy(demo_vocab, bucket / "vocab.txt")
+    for name, content in (("a.xml", data), ("b.xml.gz", gzip.compress(data))):
+        (bucket / name).write_bytes(content)
+        command = ["plan", "--input", f"fake://bucket/{name}", "--vocab", "fake://bucket/vocab.txt", "--no-progress"]
+        tokens = []
+        for least in ("4", "0.01"):
+            assert clozemill.main([*command, "--sample-min-mb", least, "--output", "fake://bucket/plan.json"]) == 0
+            tokens.append(json.loads((bucket / "plan.json").read_bytes())["figures"]["tokens"])
+        assert tokens[0]["low"] == tokens[0]["high"] and tokens[1]["low"] < tokens[0]["estimate"] < tokens[1]["high"]
+    assert sorted(path.name for path in bucket.iterdir()) == ["a.xml", "b.xml.gz", "plan.json", "vocab.txt"]

@@ -152,6 +152,8 @@ def test_scaling_by_bytes_and_the_range() -> None:
     assert uneven(lambda part: part.documents) == pytest.approx((500, 500 - 240, 500 + 240))  # 2.4 x 2 / 20 x 1000
     prefix = plan.Scale([outcome(10, 5), outcome(30, 15)], 1000, whole=False, unseen=0.5)
     assert prefix(lambda part: part.documents) == pytest.approx((500, 440, 560))
+    learnt = plan.Scale([outcome(10, 5), outcome(30, 15)], 1000, whole=False, learnt=True)
+    assert learnt(lambda part: part.documents) == pytest.approx((500, 475, 525))
     whole = plan.Scale([outcome(10, 5)], 10, whole=True)
     assert whole(lambda part: part.documents) == (5, 5, 5)
     assert whole(lambda part: part.mill_seconds, 0.25) == pytest.approx((1, 0.75, 1.25))
