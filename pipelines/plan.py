@@ -23,7 +23,7 @@ from pipelines.stages import resolved
 # Ranges. STUDENT: of the mean of 8 parts, two-sided 95 %. The least: of what depends on the text, and of seconds, which
 # depend on what else the machine does. UNSEEN: added where a file's beginning stands for all of it, times the rest's share.
 # LEARNT: added for a vocabulary of the sample.
-STUDENT, LEAST, LEAST_SECONDS, UNSEEN, LEARNT = 2.4, 0.02, 0.25, 0.2, 0.03
+STUDENT, LEAST, LEAST_SECONDS, UNSEEN, LEARNT = 2.4, 0.03, 0.25, 0.2, 0.03
 COPIES = 10  # of the sample: a document in ten is cut into short examples at random, which a single draw tells poorly
 STARTUP_SECONDS = {"local": 10.0, "dataflow": 240.0}
 GROUP_MEMORY, GROUP_TOKEN_BYTES, PROVENANCE_BYTES = 300e6, 6, 16  # bytes of a worker, per token of a group, with provenance

@@ -147,13 +147,13 @@ def outcome(disk: float, value: int, **summary: int) -> Outcome:
 
 def test_scaling_by_bytes_and_the_range() -> None:
     steady = plan.Scale([outcome(10, 5), outcome(30, 15)], 1000, whole=False)
-    assert steady(lambda part: part.documents) == pytest.approx((500, 490, 510))  # 2 % at least
+    assert steady(lambda part: part.documents) == pytest.approx((500, 485, 515))  # 3 % at least
     uneven = plan.Scale([outcome(10, 4), outcome(10, 6)], 1000, whole=False)
     assert uneven(lambda part: part.documents) == pytest.approx((500, 500 - 240, 500 + 240))  # 2.4 x 2 / 20 x 1000
     prefix = plan.Scale([outcome(10, 5), outcome(30, 15)], 1000, whole=False, unseen=0.5)
-    assert prefix(lambda part: part.documents) == pytest.approx((500, 440, 560))
+    assert prefix(lambda part: part.documents) == pytest.approx((500, 435, 565))
     learnt = plan.Scale([outcome(10, 5), outcome(30, 15)], 1000, whole=False, learnt=True)
-    assert learnt(lambda part: part.documents) == pytest.approx((500, 475, 525))
+    assert learnt(lambda part: part.documents) == pytest.approx((500, 470, 530))
     whole = plan.Scale([outcome(10, 5)], 10, whole=True)
     assert whole(lambda part: part.documents) == (5, 5, 5)
     assert whole(lambda part: part.mill_seconds, 0.25) == pytest.approx((1, 0.75, 1.25))
