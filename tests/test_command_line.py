@@ -92,7 +92,7 @@ def test_the_choices_are_frozen() -> None:
         "compression": ("none", "gzip"),
         "shuffle": ("auto", "files", "beam"),
         "split": ("train", "eval"),
-        "strategy": ("default", "mirrored", "tpu"),
+        "strategy": ("default", "mirrored", "multiworker", "tpu"),
         "precision": ("float32", "bfloat16"),
         "jit": ("auto", "on", "off"),
         "recipe": ("bert-base", "lamb-large", "budget-24h", "demo"),

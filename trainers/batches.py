@@ -167,8 +167,11 @@ def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int 
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Deterministic, and not sharded again by a strategy."""
+    """Deterministic, not sharded again by a strategy, and known to have no end.
+
+    Several workers would else ask one another, before each step, whether it has come, and take batches to be of any size.
+    """
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)
+    return dataset.with_options(options).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

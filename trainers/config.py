@@ -24,7 +24,10 @@ class DeviceOptions:
     """Where it runs."""
 
     strategy: str = option(
-        "default", "one device, all GPUs of this machine, or a TPU", choices=("default", "mirrored", "tpu"), identity=False
+        "default",
+        "one device, all GPUs of this machine, those of several machines (pretrain; each has TF_CONFIG), or a TPU",
+        choices=("default", "mirrored", "multiworker", "tpu"),
+        identity=False,
     )
     tpu: str = option("", "the TPU's name, or local on a TPU VM (default: $TPU_NAME)", identity=False)
     precision: str = option("float32", "of activations; weights stay float32", choices=tuple(PRECISIONS))

@@ -58,12 +58,13 @@ class Journal:
     """Collects steps' figures and tells them every so often.
 
     Args:
-        folder: the run's. steps: of the whole run. tensorboard: whether to write events, too.
+        folder: the run's. steps: of the whole run. tensorboard: whether to write events, too. silent: another worker tells.
     """
 
     folder: str
     steps: int
     tensorboard: bool = True
+    silent: bool = False
     lines: list[str] = field(default_factory=list)
     pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
     count: int = 0  # steps in `pending`
@@ -96,6 +97,8 @@ class Journal:
         """A line about the steps since the last one: on standard output, in metrics.jsonl and for TensorBoard."""
         totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
+        if self.silent:
+            return
         seconds = max(totals["seconds"], 1e-9)
         speed, tokens = scale.batch_size * count / seconds, totals["tokens"] / seconds
         entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
@@ -115,6 +118,8 @@ class Journal:
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
         """The figures of an evaluation, likewise."""
+        if self.silent:
+            return
         own = {name: value for name, value in figures.items() if isinstance(value, float) and name != "criterion"}
         scores = _scores(figures) or "  ".join(f"{name} {value:.4f}" for name, value in own.items())
         print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
@@ -137,6 +142,8 @@ class Journal:
 
     def flush(self) -> None:
         """Brings metrics.jsonl and the events to disk, whole."""
+        if self.silent:
+            return
         files.write(files.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
         if self._writer:
             self._writer.flush()

@@ -69,14 +69,25 @@ class Loop:
         """All steps that are left; returns the exit code."""
         self.saved_at = self.step if self.step else -1
         code = EXIT_DONE
-        with self.signals.caught():
+        with self.signals.caught(), strategy.joined(self.devices):
             for phase in self.plan.phases:
-                if self.step < phase.end:
+                if self.step < phase.end and code == EXIT_DONE:
                     code = self._phase(phase)
-                if code != EXIT_DONE:
-                    return code
-        self._draw()
+            if code == EXIT_DONE and self._writes:
+                self._draw()
+            strategy.gathered(self.devices, 0)  # whoever left while worker 0 writes would be taken for lost
         return code
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return strategy.worker(self.devices)[0] == 0
+
+    def _stopped(self) -> str:
+        """The signal that came to this process, or to another worker, or ""."""
+        mine = signal.Signals[self.signals.received] if self.signals.received else 0
+        every = max(strategy.gathered(self.devices, int(mine)))
+        return signal.Signals(every).name if every else ""
 
     def _stepper(self, phase: PlannedPhase) -> Stepper:
         config = self.plan.config
@@ -120,19 +131,20 @@ class Loop:
                 return EXIT_DIVERGED
             self.journal.add(rows)
             self.step += count
+            stopped = self._stopped()  # asked once: all workers must do the same
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
             due = last or (config.eval_steps and self.step % config.eval_steps == 0)
-            if evaluation and due and not self.signals.received:  # who is told to stop has seconds, not minutes
+            if evaluation and due and not stopped:  # who is told to stop has seconds, not minutes
                 with files.reading(phase.folder):
                     figures = evaluation.figures()
                 self.journal.tell_eval(self.step, figures)
                 self._save(figures)
-            elif last or self.signals.received or self._due():
+            elif last or stopped or self._due():
                 self._save()
-            if self.signals.received:
-                print(f"{self.signals.received}: saved at step {self.step:,}; run the same command to go on", flush=True)
+            if stopped:
+                print(f"{stopped}: saved at step {self.step:,}; run the same command to go on", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
 
@@ -165,6 +177,8 @@ class Loop:
         bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
         if not len(bad):
             return True
+        if not self._writes:
+            return False
         at = self.step + int(bad[0]) + 1
         rate = float(rows[bad[0], COLUMNS.index("learning_rate")])
         since = max(self.saved_at, phase.begin)
@@ -194,11 +208,13 @@ class Loop:
         return bool(by_steps or (config.checkpoint_minutes and self._clock.minutes() >= config.checkpoint_minutes))
 
     def _save(self, figures: dict | None = None) -> None:
+        self.saved_at = self.step
+        if not self._writes:
+            return
         about = {**self.plan.about(), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
         checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
-        self.saved_at = self.step
         self._clock.reset()
 
     def _draw(self) -> None:

@@ -157,8 +157,8 @@ def make(config: PretrainConfig) -> Plan:
     return Plan(config, tuple(phases), encoder, first.read_vocabulary(), start)
 
 
-def claim(plan: Plan, folder: str) -> None:
-    """Writes run.json into a new run's folder; raises UserError where another run lies there."""
+def claim(plan: Plan, folder: str, writes: bool = True) -> None:
+    """Writes run.json into a new run's folder, or leaves that to worker 0; raises UserError where another run lies there."""
     path, mine, names = files.join(folder, RUN), plan.identity(), set(files.listed(folder))
     if RUN in names:
         try:
@@ -174,8 +174,8 @@ def claim(plan: Plan, folder: str) -> None:
                 raise UserError(f"{folder} was begun with {name} {their}, not {my}: give the same, or another --output")
     elif names - {RUN + ".tmp"}:  # that one is left by a kill at the very beginning
         raise UserError(f"{folder} is there and is no run: give a new folder as --output")
-    else:
+    elif writes:
         about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
         files.write_json(path, about)
-    if f"{plan.stage}.yaml" not in names:
+    if writes and f"{plan.stage}.yaml" not in names:
         files.write(files.join(folder, f"{plan.stage}.yaml"), options.to_yaml(plan.config).encode())

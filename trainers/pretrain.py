@@ -6,6 +6,7 @@ clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --o
 import tensorflow as tf
 
 from pipelines.options import require
+from pipelines.schema import UserError
 from trainers import checkpoints, contract, files, plan, state, strategy, warm_start
 from trainers.config import PretrainConfig
 from trainers.journal import Journal
@@ -17,31 +18,43 @@ def main(config: PretrainConfig) -> int:
     require(config, "output")
     planned = plan.make(config)
     devices = strategy.make(config)
-    hosts = max(1, getattr(devices.extended, "num_hosts", 1))
+    writes = strategy.worker(devices)[0] == 0
     for phase in planned.phases:
-        contract.check_training(phase.dataset, hosts)
+        contract.check_training(phase.dataset, strategy.hosts(devices))
         strategy.check_batch(devices, phase.batch_size, config.gradient_accumulation_steps)
-    plan.claim(planned, config.output)
-    with devices.scope():
+    plan.claim(planned, config.output, writes)
+    with strategy.joined(devices), devices.scope():
         made = state.make(planned.encoder, config.objective, config.precision, config.seed)
     found = checkpoints.restore(config.output, made)
-    step, journal, told = 0, Journal(config.output, planned.steps, config.tensorboard), []
+    step, journal, told = 0, Journal(config.output, planned.steps, config.tensorboard, silent=not writes), []
     if found:
         step = found["step"]
         journal.resume(step, found["journal"])
     elif planned.start:
         with devices.scope():
             told = warm_start.load(planned.start, made.model)
-    _introduce(planned, devices, made, step)
-    print("".join(f"{line}\n" for line in told), flush=True)
+    _agree(devices, step, config.output)
+    if writes:
+        _introduce(planned, devices, made, step)
+        print("".join(f"{line}\n" for line in told), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal)
     if step >= planned.steps:
         print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
         return 0 if "curves.png" in files.listed(config.output) else loop.run()  # a kill before they were drawn
     code = loop.run()
-    if code == 0:
+    if code == 0 and writes:
         print(f"done: {files.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
     return code
+
+
+def _agree(devices: tf.distribute.Strategy, step: int, output: str) -> None:
+    """Raises UserError unless all workers begin at the same step."""
+    with strategy.joined(devices):
+        steps = strategy.gathered(devices, step)
+    if len(steps) > 1:
+        raise UserError(
+            f"{output}: the workers found checkpoints of steps {sorted(steps)} there: give a folder that all of them see"
+        )
 
 
 def _introduce(planned: plan.Plan, devices: tf.distribute.Strategy, made: state.TrainState, step: int) -> None:
