@@ -47,7 +47,7 @@ class Faults:
 
     too_many, unavailable: it is answered 429, 503. dropped: the connection is cut before anything was done, but for the
     first half of what was uploaded. cut: all was done, and the connection is cut in the middle of the answer. slow: the
-    answer takes `seconds`. forbidden: requests for names that hold this are answered 403.
+    answer takes `seconds`. forbidden: requests whose path or query holds this are answered 403.
     """
 
     too_many: int = 0
@@ -71,8 +71,8 @@ class Faults:
         return ""
 
     def forbids(self, path: str) -> bool:
-        """Whether a request's path names an object that is answered 403."""
-        return bool(self.forbidden) and f"{self.forbidden}" in unquote(path)
+        """Whether a request, by its path and query, is answered 403."""
+        return bool(self.forbidden) and self.forbidden in unquote(path)
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._drop(asked)
         if fault in ("too_many", "unavailable"):
             return self._send(Answer(429 if fault == "too_many" else 503, b"{}"))
-        if fake.faults.forbids(asked.path):
+        if fake.faults.forbids(self.path):
             return self._send(Answer(403, b"{}"))
         self._send(fake.storage.answer(asked), fault == "cut")
 

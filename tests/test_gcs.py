@@ -60,8 +60,13 @@ def test_a_dataset_whose_making_was_killed(cloud: Cloud, demo_dataset: Path, tmp
     assert digest_of(cloud.download("mill/killed", tmp_path)) == digest_of(demo_dataset)
 
 
-def test_a_run_is_killed_and_goes_on_to_the_bit(cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path) -> None:
-    """Killed after the weights of step 8 were written, and before its checkpoint.json is; it goes on through faults."""
+@pytest.mark.parametrize("faults", [None, pytest.param(ROUGH_FOR_TENSORFLOW, marks=pytest.mark.slow)])
+def test_a_run_is_killed_and_goes_on_to_the_bit(
+    faults: dict | None, cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path
+) -> None:
+    """Killed after the weights of step 8 were written, and before its checkpoint.json is."""
+    for name in [name for name in cloud.storage.objects if name.startswith("mill/run/")]:
+        del cloud.storage.objects[name]
     local = tmp_path / "local"
     assert clozemill.main(["pretrain", "--data", str(demo_dataset), "--output", str(local), "--no-tensorboard", *TRAIN]) == 0
     cloud.killed("name=run/checkpoints/step-00000008/checkpoint.json", *PRETRAIN)
@@ -71,7 +76,7 @@ def test_a_run_is_killed_and_goes_on_to_the_bit(cloud: Cloud, data: str, demo_da
     assert_whole("mill/run/checkpoints/step-00000004", cloud)
     assert len(there["metrics.jsonl"].splitlines()) == 8
 
-    out, _ = cloud.run(*PRETRAIN, faults=ROUGH_FOR_TENSORFLOW)
+    out, _ = cloud.run(*PRETRAIN, faults=faults)
     assert "going on after step 4\n" in out
     assert assert_whole(f"mill/run/checkpoints/step-{STEPS:08d}", cloud)["step"] == STEPS
     mine = cloud.download("mill/run", tmp_path / "remote")
@@ -80,6 +85,10 @@ def test_a_run_is_killed_and_goes_on_to_the_bit(cloud: Cloud, data: str, demo_da
     assert bits(mine / newest) == bits(local / newest)
     assert {path.name for path in mine.iterdir()} == {path.name for path in local.iterdir()} | {"tensorboard"}
     assert not [name for name in cloud.storage.below("mill/run") if name.endswith(".tmp") or "_temp" in name]
+
+    before = dict(cloud.storage.objects)  # a run that can't be listed isn't begun anew
+    _, err = cloud.run(*PRETRAIN, code=2, faults={"forbidden": "prefix=run/"})
+    assert err.startswith("clozemill: gs://mill/run") and err.count("\n") == 1 and cloud.storage.objects == before
 
     cloud.run("evaluate", "gs://mill/run", "--data", "gs://mill/data", "--output", "gs://mill/figures.json")
     assert clozemill.main(["evaluate", str(local), "--data", str(demo_dataset), "--output", str(tmp_path / "f.json")]) == 0

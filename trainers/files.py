@@ -67,8 +67,18 @@ def upload(folder: str, target: str, last: str) -> None:
 
 
 def listed(folder: str) -> list[str]:
-    """The names in a folder, sorted, without slashes at their ends; none where there is no such folder."""
-    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else []
+    """The names in a folder, sorted, without slashes at their ends; none where there is no such folder.
+
+    Whether it is there is asked with `stat`: `isdir` says no as well when storage doesn't answer, and a run whose folder
+    looks empty would be begun anew.
+    """
+    try:
+        if not tf.io.gfile.stat(folder).is_directory:
+            return []
+    except tf.errors.NotFoundError:
+        return []
+    with telling(folder, "listed"):
+        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
 
 
 def cause(error: tf.errors.OpError) -> str:
