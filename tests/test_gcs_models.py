@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401 (registers the operations of its tokenizer)
 
+pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[gcp]")
+
 import clozemill
 from tests.cloud import Cloud
 from tests.trainers import finetuning
-
-pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[gcp]")
 
 FINETUNE = ["--train", "gs://mill/train.tsv", "--dev", "gs://mill/dev.tsv", "--epochs", "2", "--batch-size", "8"]
 FINETUNE += ["--max-seq-length", "32"]

@@ -77,6 +77,10 @@ def listed(folder: str) -> list[str]:
             return []
     except tf.errors.NotFoundError:
         return []
+    except tf.errors.FailedPreconditionError:  # below a file; of storage it means that its host isn't known
+        if "://" in folder:
+            raise
+        return []
     with telling(folder, "listed"):
         return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
 
