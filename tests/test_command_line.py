@@ -26,12 +26,13 @@ MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --o
 PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
-    "--num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --vocab"
+    "--num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob "
+    "--shuffle --splitter --vocab"
 )
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
-    "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb --steps --target --topology "
-    "--utilisation --vocab-size",
+    "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb "
+    "--steps --target --topology --utilisation --vocab-size",
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",

@@ -15,7 +15,6 @@ from pipelines import plan, plan_report, rehearsal
 from pipelines.documents import MapSummary
 from pipelines.rehearsal import Outcome
 from pipelines.schema import Figure, UserError
-
 from tests.corpora import jsonl, texts
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

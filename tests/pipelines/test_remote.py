@@ -20,8 +20,8 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
         (
             "All 10 retry attempts failed. The last failure: Error executing an HTTP request: HTTP response code 503 with body "
             "'busy' when reading metadata of gs://b/dataset.json",
-            "gs://b/dataset.json: the storage can't be used (All 10 retry attempts failed. The last failure: Error executing an "
-            f"HTTP request: HTTP response code 503 with body 'busy'): {AGAIN}",
+            "gs://b/dataset.json: the storage can't be used (All 10 retry attempts failed. The last failure: Error executing "
+            f"an HTTP request: HTTP response code 503 with body 'busy'): {AGAIN}",
         ),
         (
             "Unexpected response from GCS when writing to gs://b/w.index: 'Location' header not returned.",

@@ -13,7 +13,6 @@ from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
 from pipelines.schema import UserError
 from pipelines.windows import ParquetFile, TextFile, cut
-
 from tests.corpora import HEADER, bert, jsonl, page, texts
 
 
