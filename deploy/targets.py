@@ -119,16 +119,10 @@ def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
     if config.action == "stop":
         return [commands.stop(), *([] if config.existing else [commands.delete()])]
     arguments = passthrough.pretrain(words)
-    made = [] if config.existing else [commands.create(), commands.describe()]
+    made = [commands.describe_node()] if config.existing else [commands.create(), commands.describe(), commands.describe_node()]
     gone = [commands.delete()] if config.autodelete and not config.existing else []
-    return [
-        *built(config, "gke", config.trainer_image),
-        *made,
-        *commands.install(),
-        *commands.start(arguments),
-        commands.follow(),
-        *gone,
-    ]
+    trained = [*commands.install(), *commands.start(arguments), commands.follow(), commands.ended()]
+    return [*built(config, "gke", config.trainer_image), *made, *trained, *gone]
 
 
 def gke(config: SubmitConfig, words: list[str]) -> list[Step]:

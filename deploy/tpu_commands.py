@@ -44,10 +44,13 @@ class Commands:
 
     def describe(self) -> Step:
         argv = (*_TPUS, "queued-resources", "describe", self.name, *self._where, "--format=json(state)")
-        return Step("Look whether it is ACTIVE, again and again until it is", argv)
+        return Step("Look for its state, again and again until it is ACTIVE", argv)
 
     def describe_node(self) -> Step:
-        return Step("Look at the TPU VM", (*_TPUS, "tpu-vm", "describe", self.name, *self._where, "--format=value(state)"))
+        return Step(
+            "Look whether its machines are READY",
+            (*_TPUS, "tpu-vm", "describe", self.name, *self._where, "--format=value(state)"),
+        )
 
     def delete(self) -> Step:
         return Step("Delete the TPU", (*_TPUS, "queued-resources", "delete", self.name, *self._where, "--force"))
@@ -81,7 +84,7 @@ class Commands:
 
     def ended(self) -> Step:
         """Prints `running 0`, or `exited` and the exit code."""
-        return self._ssh("Look how the training ended", "0", "bash", "run.sh", "state")
+        return self._ssh("Look how the training ended, where its log broke off", "0", "bash", "run.sh", "state")
 
     def stop(self) -> Step:
         return self._ssh("Stop the training; it saves a checkpoint", "0", "bash", "run.sh", "stop")

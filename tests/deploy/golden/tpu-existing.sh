@@ -1,3 +1,7 @@
+# Look whether its machines are READY
+gcloud compute tpus tpu-vm describe mine --quiet --zone=europe-west4-b --project=my-project \
+    '--format=value(state)'
+
 # Copy the scripts
 gcloud compute tpus tpu-vm scp deploy/tpu/startup.sh deploy/tpu/run.sh mine: --quiet --zone=europe-west4-b \
     --project=my-project --internal-ip --worker=all
@@ -13,3 +17,7 @@ gcloud compute tpus tpu-vm ssh mine --quiet --zone=europe-west4-b --project=my-p
 # Follow its log
 gcloud compute tpus tpu-vm ssh mine --quiet --zone=europe-west4-b --project=my-project --internal-ip --worker=0 \
     '--command=bash run.sh follow'
+
+# Look how the training ended, where its log broke off
+gcloud compute tpus tpu-vm ssh mine --quiet --zone=europe-west4-b --project=my-project --internal-ip --worker=0 \
+    '--command=bash run.sh state'

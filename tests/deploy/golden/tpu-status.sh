@@ -1,7 +1,7 @@
-# Look whether it is ACTIVE, again and again until it is
+# Look for its state, again and again until it is ACTIVE
 gcloud compute tpus queued-resources describe clozemill --quiet --zone=europe-west4-b --project=my-project \
     '--format=json(state)'
 
-# Look at the TPU VM
+# Look whether its machines are READY
 gcloud compute tpus tpu-vm describe clozemill --quiet --zone=europe-west4-b --project=my-project \
     '--format=value(state)'

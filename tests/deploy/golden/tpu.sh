@@ -9,9 +9,13 @@ gcloud compute tpus queued-resources create clozemill --node-id=clozemill --quie
     --service-account=clozemill@my-project.iam.gserviceaccount.com \
     --scopes=https://www.googleapis.com/auth/cloud-platform --async
 
-# Look whether it is ACTIVE, again and again until it is
+# Look for its state, again and again until it is ACTIVE
 gcloud compute tpus queued-resources describe clozemill --quiet --zone=europe-west4-b --project=my-project \
     '--format=json(state)'
+
+# Look whether its machines are READY
+gcloud compute tpus tpu-vm describe clozemill --quiet --zone=europe-west4-b --project=my-project \
+    '--format=value(state)'
 
 # Copy the scripts
 gcloud compute tpus tpu-vm scp deploy/tpu/startup.sh deploy/tpu/run.sh clozemill: --quiet --zone=europe-west4-b \
@@ -29,6 +33,10 @@ gcloud compute tpus tpu-vm ssh clozemill --quiet --zone=europe-west4-b --project
 # Follow its log
 gcloud compute tpus tpu-vm ssh clozemill --quiet --zone=europe-west4-b --project=my-project --internal-ip \
     --worker=0 '--command=bash run.sh follow'
+
+# Look how the training ended, where its log broke off
+gcloud compute tpus tpu-vm ssh clozemill --quiet --zone=europe-west4-b --project=my-project --internal-ip \
+    --worker=0 '--command=bash run.sh state'
 
 # Delete the TPU
 gcloud compute tpus queued-resources delete clozemill --quiet --zone=europe-west4-b --project=my-project \
