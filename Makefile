@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-hf test-tpu-stack lint format clean
+.PHONY: demo test test-slow test-engines test-hf test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,12 @@ $(VENV)/installed-slow: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dask]'
 	touch $@
 
+# beam-pyspark-runner asks for a Beam of 2023 and works with ours; beside the environment, which stays consistent.
+$(VENV)/spark: $(VENV)/installed-slow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
+		beam-pyspark-runner==0.0.3 pyspark==3.5.9 py4j==0.10.9.7
+	touch $@
+
 $(VENV)/installed-hf: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,hf]'
 	touch $@
@@ -30,6 +36,9 @@ test: $(VENV)/installed-test  ## what CI runs
 
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
+
+test-engines: $(VENV)/spark  ## Dask, Spark (Java 17), the job service give FnApiRunner's digest; CORPUS=FILE for another corpus than the demo's
+	CORPUS=$(CORPUS) PYTHONPATH=$(VENV)/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
 
 test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
 	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py

@@ -158,9 +158,8 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
             config.progress,
             _workers_log(job),
         )
-    except BaseException:  # workers may have been ended in the middle of a write
+    finally:  # workers may have been ended in the middle of a write; some engines then go on without them
         filesystem.remove_temporaries(job.folder)
-        raise
     if launch.is_template(options):
         print("wrote the job's description; Dataflow writes the dataset")
         return

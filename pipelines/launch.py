@@ -198,6 +198,7 @@ def launch(
         finally:
             bars.close()
     if failures:  # threads that served the workers may still end with an exception: they stay quiet
+        error = _user_error(failures[0]) or failures[0]  # Spark's asks its Java process, a child, for the message
         kill_children()
-        raise _user_error(failures[0]) or failures[0] from None
+        raise error from None
     threading.excepthook = threading.__excepthook__
