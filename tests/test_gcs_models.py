@@ -51,7 +51,9 @@ def test_a_saved_model_answers_as_before(cloud: Cloud, tmp_path: Path) -> None:
     out, _ = cloud.run("export", "gs://mill/checkpoint", "--output", "gs://mill/out", "--formats", "savedmodel")
     assert out.endswith("done: gs://mill/out/savedmodel\n")
     loaded = tf.saved_model.load(str(cloud.download("mill/out/savedmodel", tmp_path)))
-    answers = loaded.signatures["serving_default"](tf.constant(["the old mill is good .", ""]))
+    answers = loaded.signatures["serving_default"](
+        text=tf.constant(["the old mill is good .", ""]), text_pair=tf.constant(["", ""])
+    )
     assert all(value.shape[0] == 2 and np.isfinite(value).all() for value in answers.values())
 
 

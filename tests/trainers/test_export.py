@@ -153,12 +153,6 @@ BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}
         (None, {"objective": "mlm"}, [], "can't be exported (next_sentence/dense/bias is no variable of the model): give"),
         (None, {"vocabulary": {}}, [], "can't be exported ('cased'): give another checkpoint"),
         (None, {}, ["--max-seq-length", "512"], "--max-seq-length is 512, and "),
-        (
-            None,
-            {},
-            ["--output", "gs://bucket/out"],
-            "--output gs://bucket/out is no local folder: export into one, then copy it",
-        ),
     ],
 )
 def test_mistakes_are_one_sentence(
