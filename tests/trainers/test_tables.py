@@ -135,7 +135,7 @@ def test_squad_of_both_versions(tmp_path: Path) -> None:
     ]
 
 
-ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() * 2)
+ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() * 2, mtime=0)
 
 
 @pytest.mark.parametrize(
