@@ -19,8 +19,8 @@ $(VENV)/installed-slow: $(VENV)/installed-test
 	touch $@
 
 # beam-pyspark-runner asks for a Beam of 2023 and works with ours; beside the environment, which stays consistent.
-$(VENV)/spark: $(VENV)/installed-slow
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
+$(VENV)/installed-spark: $(VENV)/installed-slow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/spark \
 		beam-pyspark-runner==0.0.3 pyspark==3.5.9 py4j==0.10.9.7
 	touch $@
 
@@ -37,8 +37,8 @@ test: $(VENV)/installed-test  ## what CI runs
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
 
-test-engines: $(VENV)/spark  ## Dask, Spark (Java 17), the job service give FnApiRunner's digest; CORPUS=FILE for another corpus than the demo's
-	CORPUS=$(CORPUS) PYTHONPATH=$(VENV)/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
+test-engines: $(VENV)/installed-spark  ## every engine that one machine can have; Spark needs Java 17. CORPUS=FILE: not the demo's
+	CORPUS=$(CORPUS) PYTHONPATH=$(abspath $(VENV))/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
 
 test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
 	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py

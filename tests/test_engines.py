@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -106,29 +106,34 @@ def prepare(corpus: str, vocab: str, tmp_path: Path) -> list[str]:
     return ["prepare", "--input", corpus, "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
 
 
+@pytest.fixture(scope="session")
+def table(pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Prints a row of the table in deploy/README.md."""
+
+    def show(engine: str, began: float, *packages: str) -> None:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+        with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n| {engine} | {versions} | {time.monotonic() - began:.1f} |")
+
+    return show
+
+
 @pytest.fixture(scope="module")
-def expected(corpus: str, vocab: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def expected(corpus: str, vocab: str, tmp_path_factory: pytest.TempPathFactory, table: Callable) -> str:
     """FnApiRunner's digest."""
     folder = tmp_path_factory.mktemp("expected")
     began = time.monotonic()
     found = Engines(folder)(["prepare", "--input", corpus, "--vocab", vocab, "--output", str(folder / "d"), *OPTIONS])
     assert found.returncode == 0, found.stderr
-    seconds = time.monotonic() - began
-    yield digest_of(folder / "d")
-    print(f"\n| FnApiRunner | apache-beam {metadata.version('apache-beam')} | {seconds:.1f} |")
+    table("FnApiRunner", began, "apache-beam")
+    return digest_of(folder / "d")
 
 
 @pytest.fixture
-def row(capsys: pytest.CaptureFixture[str]) -> Callable[[str, str], None]:
-    """Prints a row of the table in deploy/README.md; the seconds count from the fixture's making."""
+def row(expected: str, table: Callable) -> Callable[..., None]:
+    """Prints a row whose seconds count from here."""
     began = time.monotonic()
-
-    def show(engine: str, *packages: str) -> None:
-        versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-        with capsys.disabled():
-            print(f"\n| {engine} | {versions} | {time.monotonic() - began:.1f} | equal |")
-
-    return show
+    return lambda engine, *packages: table(engine, began, *packages)
 
 
 def same(found: subprocess.CompletedProcess[str], folder: Path, expected: str) -> None:
