@@ -39,7 +39,7 @@ def test_match_refuses_nothing_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "what_to_do"), [("gs://bucket/a", r"pip install 'clozemill\[gcp\]'"), ("nosuch://host/a", "check the scheme")]
+    ("path", "what_to_do"), [("s3://bucket/a", r"pip install 'clozemill\[aws\]'"), ("nosuch://host/a", "check the scheme")]
 )
 def test_a_filesystem_that_is_not_there(path, what_to_do):
     with pytest.raises(UserError, match=what_to_do):
