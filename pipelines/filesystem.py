@@ -4,6 +4,7 @@ Local paths never load Beam; `gs://…` and the like go through Beam's FileSyste
 """
 
 import contextlib
+import importlib.util
 import glob
 import os
 import shutil
@@ -35,10 +36,12 @@ def is_remote(path: str) -> bool:
 def _beam(path: str) -> Any:
     from apache_beam.io.filesystems import FileSystems
 
+    scheme = path.split("://")[0]
     try:
         FileSystems.get_filesystem(path)
+        if scheme == "s3" and importlib.util.find_spec("boto3") is None:  # Beam's is there, but can do nothing
+            raise ValueError
     except ValueError:
-        scheme = path.split("://")[0]
         extra = {"gs": "gcp", "s3": "aws"}.get(scheme)
         how = f"pip install 'clozemill[{extra}]'" if extra else "check the scheme"
         raise UserError(f"{path}: the filesystem {scheme}:// isn't installed: {how}") from None

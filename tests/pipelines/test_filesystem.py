@@ -4,6 +4,8 @@ import errno
 import os
 
 import pytest
+from apache_beam.io.filesystem import FileSystem
+from apache_beam.io.localfilesystem import LocalFileSystem
 
 from pipelines import filesystem
 from pipelines.schema import UserError
@@ -39,9 +41,16 @@ def test_match_refuses_nothing_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "what_to_do"), [("s3://bucket/a", r"pip install 'clozemill\[aws\]'"), ("nosuch://host/a", "check the scheme")]
+    ("path", "what_to_do"),
+    [
+        ("gs://bucket/a", r"'clozemill\[gcp\]'"),
+        ("s3://bucket/a", r"'clozemill\[aws\]'"),
+        ("nosuch://host/a", "check the scheme"),
+    ],
 )
-def test_a_filesystem_that_is_not_there(path, what_to_do):
+def test_a_filesystem_that_is_not_there(path, what_to_do, monkeypatch):
+    """As where Beam was installed without extras."""
+    monkeypatch.setattr(FileSystem, "get_all_subclasses", classmethod(lambda cls: [LocalFileSystem]))
     with pytest.raises(UserError, match=what_to_do):
         filesystem.match([path])
     with pytest.raises(UserError, match=what_to_do):
