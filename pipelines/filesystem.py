@@ -4,8 +4,8 @@ Local paths never load Beam; `gs://…` and the like go through Beam's FileSyste
 """
 
 import contextlib
-import importlib.util
 import glob
+import importlib.util
 import os
 import shutil
 import stat
