@@ -78,10 +78,15 @@ def _state(planned: FinetunePlan) -> TrainState:
     return state.with_moments(model)
 
 
+def _begun(config: FinetuneConfig, found: Initial) -> str:
+    """What a run begins with, for people."""
+    return f"random weights, in the sizes of {found.name}" if config.from_scratch else found.name
+
+
 def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int) -> None:
     """What is about to happen, in a few lines."""
     config, task = planned.config, planned.task
-    begun = f"random weights, in the sizes of {planned.initial.name}" if config.from_scratch else planned.initial.name
+    begun = _begun(config, planned.initial)
     answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
     print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
           f"{strategy.device_name(devices)}, {config.precision}")  # fmt: skip
@@ -132,7 +137,7 @@ def _sweep(config: FinetuneConfig, begun: Initial) -> int:
                 return code
             scores.append((name, checkpoints.find(one.output, "best").index["eval"]))
         rows.append((changes, scores))
-    print("\n" + "\n".join(_table(rows, begun.name)), flush=True)
+    print("\n" + "\n".join(_table(rows, _begun(config, begun))), flush=True)
     runs = {name: figures for _, scores in rows for name, figures in scores}
     best = min(runs, key=lambda name: (runs[name]["criterion"], name))
     files.write_json(files.join(config.output, initial.SWEEP), {"best": best, "runs": runs})
