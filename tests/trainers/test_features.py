@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.packing import TOKENS as TENSORS
@@ -150,9 +150,10 @@ def test_places_lead_back_to_the_text(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
+@example("E\ufffd\u0301")  # what is taken out first, or the two sides of it compose afterwards
 def test_a_plain_text_keeps_its_offsets(text: str) -> None:
-    kept = unicodedata.normalize("NFC", "".join(char for char in text if char.isprintable() or char in "\n\r\t\x85\u2028\xa0"))
-    kept = kept.replace("\ufffd", "")
+    kept = "".join(char for char in text if (char.isprintable() or char in "\n\r\t\x85\u2028\xa0") and char != "\ufffd")
+    kept = unicodedata.normalize("NFC", kept)
     assert len(plain(kept)) == len(kept) and plain(plain(kept)) == plain(kept)
     starts, ends = UNCASED.with_offsets(kept)[1:]
     found = UNCASED.wordpiece.encode([plain(kept)], offsets=True)
