@@ -17,6 +17,7 @@ _KEYS = (
     "documents",
     "splits",
     "shards",
+    "manifest_sha256",
 )
 
 
@@ -76,20 +77,37 @@ def build(
     }
 
 
+def _sha256(manifest: Manifest) -> str:
+    """SHA-256 of a manifest without its own: of its canonical JSON, so that indentation and the order of keys don't count."""
+    rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def dumps(manifest: Manifest) -> bytes:
-    """The file's bytes."""
-    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    """The file's bytes, signed: `manifest_sha256` is the digest of all else."""
+    signed = manifest | {"manifest_sha256": _sha256(manifest)}
+    return (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def loads(data: bytes, name: str) -> Manifest:
-    """Reads dataset.json's bytes. Raises UserError when it isn't one, or of a format this version doesn't know."""
+    """Reads dataset.json's bytes; what comes back is what `dumps` was given.
+
+    Raises UserError when it isn't one, of a format this version doesn't know, or changed since it was written.
+    """
     try:
         manifest = json.loads(data)
         version = manifest["format_version"]
         if missing := [key for key in _KEYS if version == FORMAT_VERSION and key not in manifest]:
-            raise UserError(f"{name} lacks {missing[0]!r}: it was changed by hand or cut short; make the dataset anew")
+            raise UserError(
+                f"{name} lacks {missing[0]!r}: it was changed by hand, cut short, or made by an older version; "
+                "make the dataset anew"
+            )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{name} is not a dataset's manifest: give the folder that clozemill prepare wrote") from None
     if version != FORMAT_VERSION:
         raise UserError(f"{name} has format version {version}, not {FORMAT_VERSION}: use the clozemill that wrote it")
+    if manifest.pop("manifest_sha256") != _sha256(manifest):
+        raise UserError(
+            f"{name} was changed after it was written (see its manifest_sha256): restore it, or make the dataset anew"
+        )
     return manifest

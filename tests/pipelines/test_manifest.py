@@ -90,6 +90,33 @@ def test_a_manifest_that_lost_a_part_is_told() -> None:
         manifest.loads(b'{"format_version": 1}', "dataset.json")
 
 
+BUILT = {"format_version": 1, "config": {"input": ["a\udcff"], "seed": 7}, "share": 0.1} | dict.fromkeys(
+    ("digest", "vocabulary", "max_seq_length", "max_predictions", "num_eval_groups", "documents", "splits", "shards"), 0
+)
+
+
+def test_the_signature_literally() -> None:
+    """Of the canonical JSON of all else: whoever has a JSON library and SHA-256 can check it."""
+    rest = (
+        '{"config":{"input":["a\\udcff"],"seed":7},"digest":0,"documents":0,"format_version":1,"max_predictions":0,'
+        '"max_seq_length":0,"num_eval_groups":0,"shards":0,"share":0.1,"splits":0,"vocabulary":0}'
+    )
+    assert json.loads(manifest.dumps(BUILT))["manifest_sha256"] == hashlib.sha256(rest.encode()).hexdigest()
+    assert manifest.loads(manifest.dumps(BUILT), "dataset.json") == BUILT
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b'"seed": 7', b'"seed": 8'), (b"0.1", b"0.10000000000000002"), (b'"share"', b'"shore"')]
+)
+def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> None:
+    data = manifest.dumps(BUILT)
+    with pytest.raises(UserError, match=r"^x was changed after it was written .*: restore it, or make the dataset anew$"):
+        manifest.loads(data.replace(before, after), "x")
+    with pytest.raises(UserError, match="lacks 'manifest_sha256'"):
+        manifest.loads(json.dumps(BUILT).encode(), "x")
+    assert manifest.loads(json.dumps(json.loads(data), sort_keys=True).encode(), "x") == BUILT  # laid out anew: the same
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -164,7 +164,7 @@ def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
     (dataset / "provenance" / SHARD.replace("00000-of", "00001-of").replace(".tfrecord", ".parquet")).unlink()
     contract = json.loads((dataset / "dataset.json").read_text())
     contract["shards"] = [shard for shard in contract["shards"] if shard["copy"] == 0]
-    (dataset / "dataset.json").write_text(json.dumps(contract))
+    (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
     sign(dataset)
     lines = "\n".join(found(dataset))
     assert "dataset.json doesn't list this file" in lines and "examples-00007-of-00009" in lines
@@ -208,7 +208,7 @@ def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
     contract = json.loads((dataset / "dataset.json").read_text())
     contract["shards"][0]["examples"] += 1
     contract["shards"][1]["sha256"] = "0" * 64
-    (dataset / "dataset.json").write_text(json.dumps(contract))
+    (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
     tokens = (dataset / "vocab.txt").read_text().replace("\nthe\n", "\nteh\n")
     (dataset / "vocab.txt").write_text(tokens)
     lines = "\n".join(found(dataset))

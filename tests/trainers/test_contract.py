@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.pretraining import OBJECTIVES
+from pipelines import manifest
 from pipelines.schema import UserError
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, VOCABULARY
@@ -27,7 +28,7 @@ def edit(folder: Path, **changes) -> Contract:
     about = json.loads(path.read_bytes())
     for part in ("config", "vocabulary"):
         about[part] |= {key: value for key, value in changes.items() if key in about[part]}
-    path.write_text(json.dumps(about))
+    path.write_bytes(manifest.dumps(about))  # signed again
     return contract.read(str(folder))
 
 
