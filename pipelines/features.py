@@ -7,7 +7,9 @@ then squeezed out. `decode` parses with protocol buffers, so that one checks the
 Shapes: E examples, S sequence length, P predictions.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -165,26 +167,38 @@ def _example_class() -> type:
 Example = _example_class()
 
 
-def decode(records: list[bytes], max_seq_length: int, max_predictions: int) -> Columns:
+def read(data: bytes, compression: str, max_seq_length: int, max_predictions: int, batch: int = 4096) -> Iterator[Columns]:
+    """The examples of a shard's bytes, some thousands at a time.
+
+    Raises tfrecord.CorruptRecord, naming the record by its place in the shard, at the first whose frame is damaged or which
+    isn't an example; of those before it, all that lie in earlier batches have come.
+    """
+    records, first = tfrecord.read(data, compression), 0
+    while rows := list(islice(records, batch)):
+        yield decode(rows, max_seq_length, max_predictions, first)
+        first += len(rows)
+
+
+def decode(records: list[bytes], max_seq_length: int, max_predictions: int, first: int = 0) -> Columns:
     """The columns of some serialized examples (int64, weights float32).
 
-    Raises ValueError, naming the record by its place in `records`, when one isn't a tf.train.Example with exactly the
-    seven features, their types and lengths.
+    Raises tfrecord.CorruptRecord, naming the record by its number (that of the first one is `first`), when one isn't a
+    tf.train.Example with exactly the seven features, their types and lengths.
     """
     sizes = {"max_seq_length": max_seq_length, "max_predictions": max_predictions, None: 1}
     found: dict[str, list] = {name: [] for name in FEATURES}
-    for number, record in enumerate(records):
+    for number, record in enumerate(records, first):
         try:
             example = Example.FromString(record)
         except DecodeError:
-            raise ValueError(f"record {number}: not a tf.train.Example") from None
+            raise tfrecord.CorruptRecord(f"record {number}: not a tf.train.Example") from None
         entries = {entry.key: entry.value for entry in example.features.feature}
         if entries.keys() != FEATURES.keys():
-            raise ValueError(f"record {number}: its features are {sorted(entries)}, not {sorted(FEATURES)}")
+            raise tfrecord.CorruptRecord(f"record {number}: its features are {sorted(entries)}, not {sorted(FEATURES)}")
         for name, (dtype, length) in FEATURES.items():
             values = (entries[name].float_list if dtype == "float32" else entries[name].int64_list).value
             if len(values) != sizes[length]:
-                raise ValueError(f"record {number}: {name} holds {len(values)} {dtype} values, not {sizes[length]}")
+                raise tfrecord.CorruptRecord(f"record {number}: {name} holds {len(values)} {dtype} values, not {sizes[length]}")
             found[name].append(values)
     arrays = {
         name: np.array(found[name], dtype).reshape(len(records), sizes[length]) for name, (dtype, length) in FEATURES.items()

@@ -79,7 +79,8 @@ def describe_shard(config: InspectConfig) -> Iterator[str]:
     data = filesystem.read_bytes(filesystem.join(config.dataset, shard["name"]))
     try:
         records = list(islice(tfrecord.read(data, contract["config"]["compression"]), config.offset + config.limit))
-        columns = features.decode(records[config.offset :], contract["max_seq_length"], contract["max_predictions"])
+        sizes = contract["max_seq_length"], contract["max_predictions"]
+        columns = features.decode(records[config.offset :], *sizes, config.offset)
     except ValueError as error:
         raise UserError(f"{shard['name']}: {error}: run clozemill verify {config.dataset}") from None
     yield f"{shard['name']}: {shard['examples']:,} records; {contract['config']['pairs']}, {contract['config']['masking']}"

@@ -5,11 +5,13 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
 
 HEADER, FOOTER = 12, 4  # length and its CRC before a record's data, the data's CRC after it
+MAX_RECORD = 64 << 20  # bytes; an example of 65,536 tokens takes one
 _MASK_DELTA = 0xA282EAD8
 
 
@@ -52,26 +54,40 @@ class CorruptRecord(ValueError):
 def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
     """The records of a TFRecord file's bytes.
 
-    Raises CorruptRecord at the first record whose length or CRC is wrong, or where the file ends within a record.
+    Raises CorruptRecord at the first record whose length or CRC is wrong, or where the file ends within a record. A gzip
+    stream is unpacked as its records are taken, so that one that expands to anything takes no more memory than a record.
     """
-    if compression == "gzip":
-        if not data:  # gzip.decompress takes it for an empty stream
-            raise CorruptRecord("the gzip stream is empty")
+    if compression == "gzip" and not data:  # gzip takes it for an empty stream
+        raise CorruptRecord("the gzip stream is empty")
+    raw = io.BytesIO(data)
+    stream, number = gzip.GzipFile(fileobj=raw) if compression == "gzip" else raw, 0
+    while True:
         try:
-            data = gzip.decompress(data)
+            record = _next(stream)
+        except CorruptRecord as error:
+            raise CorruptRecord(f"record {number}: {error}") from None
         except (OSError, EOFError, zlib.error) as error:
-            raise CorruptRecord(f"the gzip stream is damaged ({error})") from None
-    stream, number = io.BytesIO(data), 0
-    while header := stream.read(HEADER):
-        if len(header) < HEADER:
-            raise CorruptRecord(f"record {number}: the file ends within its header")
-        if masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
-            raise CorruptRecord(f"record {number}: the CRC of its length is wrong")
-        (length,) = struct.unpack("<Q", header[:8])
-        record, footer = stream.read(length), stream.read(FOOTER)
-        if len(record) < length or len(footer) < FOOTER:
-            raise CorruptRecord(f"record {number}: the file ends within it")
-        if masked_crc(record) != struct.unpack("<I", footer)[0]:
-            raise CorruptRecord(f"record {number}: the CRC of its data is wrong")
+            raise CorruptRecord(f"record {number}: the gzip stream is damaged ({error})") from None
+        if record is None:
+            return
         yield record
         number += 1
+
+
+def _next(stream: BinaryIO) -> bytes | None:
+    """The next record, None at the end. Raises CorruptRecord with the reason alone."""
+    if not (header := stream.read(HEADER)):
+        return None
+    if len(header) < HEADER:
+        raise CorruptRecord("the file ends within its header")
+    if masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
+        raise CorruptRecord("the CRC of its length is wrong")
+    (length,) = struct.unpack("<Q", header[:8])
+    if length > MAX_RECORD:
+        raise CorruptRecord(f"it claims to hold {length:,} bytes, more than any example does")
+    record, footer = stream.read(length), stream.read(FOOTER)
+    if len(record) < length or len(footer) < FOOTER:
+        raise CorruptRecord("the file ends within it")
+    if masked_crc(record) != struct.unpack("<I", footer)[0]:
+        raise CorruptRecord("the CRC of its data is wrong")
+    return record
