@@ -18,7 +18,7 @@ from deploy.config import SubmitConfig
 from pipelines import config as configs
 from pipelines import config_plan as planning
 from pipelines import options, remote
-from pipelines.schema import UserError
+from pipelines.schema import CheckFailed, UserError
 from trainers import config as training
 from trainers import config_export as exporting
 from trainers import config_finetune as finetuning
@@ -252,7 +252,7 @@ def _told(error: BaseException, debug: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, UserError):
         print(f"clozemill: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
     if sentence := remote.told(error):
         print(f"clozemill: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -131,14 +131,20 @@ def _quota(view: _View, count: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
     if view.rules.masking == "subword":
         yield count != np.minimum(wanted, maskable), "another number of masked positions than masked_lm_prob asks for"
         return
-    # More than asked for are the pieces of a single word, which is masked whole where no shorter one is there.
-    together = np.diff(view.columns.masked_lm_positions, axis=1) == 1
-    together &= view.rules.vocabulary.is_continuation[view.columns.masked_lm_ids[:, 1:]]
-    one_word = (together | ~view.used[:, 1:]).all(axis=1)
-    yield (count > wanted) & ~one_word, "more masked positions than masked_lm_prob asks for"
+    yield (
+        (count > wanted) & ~one_word(view.columns, view.rules.vocabulary),
+        "more masked positions than masked_lm_prob asks for",
+    )
     single = view.inside & ~view.special & ~view.rules.vocabulary.is_continuation[view.columns.input_ids]
     single[:, :-1] &= ~view.rules.vocabulary.is_continuation[view.columns.input_ids[:, 1:]]
     yield (count == 0) & single.any(axis=1), "nothing is masked though there are whole words that might be"
+
+
+def one_word(columns: Columns, vocabulary: Vocabulary) -> np.ndarray:
+    """bool [E]: at most one word is masked. It may have more pieces than are asked for, where no shorter word is there."""
+    together = np.diff(columns.masked_lm_positions, axis=1) == 1
+    together &= vocabulary.is_continuation[columns.masked_lm_ids[:, 1:]]
+    return (together | (columns.masked_lm_weights[:, 1:] == 0)).all(axis=1)
 
 
 def broken(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray, str]]:

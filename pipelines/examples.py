@@ -140,8 +140,9 @@ def mill(
     vocabulary: Vocabulary,
     write: Callable[[memoryview], object],
     watch: Stopwatch,
+    observe: Callable[[features.Columns], None] = lambda columns: None,
 ) -> Shard:
-    """Makes one copy of one group and hands its framed records to `write`, chunk by chunk."""
+    """Makes one copy of one group; hands its columns to `observe` and its framed records to `write`, chunk by chunk."""
     rngs = {purpose: seeds.generator(settings.seed, index, copy, purpose) for purpose in seeds.PURPOSES}
     with watch.time("pairs"):
         pair_settings = PairSettings(settings.max_seq_length - special_tokens(settings.pairs), settings.short_seq_prob)
@@ -156,6 +157,8 @@ def mill(
             columns = make_columns(group, part, settings, vocabulary, rngs)
             for name, value in count(columns, vocabulary).items():
                 counts[name] += value
+        with watch.time("statistics"):
+            observe(columns)
         with watch.time("encode"):
             data = features.encode(columns)
         with watch.time("write"):

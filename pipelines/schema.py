@@ -28,6 +28,10 @@ class UserError(Exception):
     """A mistake that the user can mend: one sentence that names the file, what is wrong and what to do."""
 
 
+class CheckFailed(UserError):
+    """A check found something in what was made: exit code 1 instead of 2."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One document as a reader yields it.

@@ -1,0 +1,121 @@
+"""The last stage of `prepare`: the summaries of all groups added up, checked, and told in statistics.json and dataset.json."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import filesystem, gate, manifest, probe, statistics
+from pipelines.documents import MapSummary
+from pipelines.options import identity
+from pipelines.schema import MANIFEST, UserError
+from pipelines.stages import REFUSED, Job, load_vocabulary
+
+_WORDS = 1000  # words that became [UNK], the commonest first
+
+
+@dataclass
+class ManifestStage:
+    """The summaries of all groups to dataset.json, written last: a dataset without it is unfinished."""
+
+    job: Job
+
+    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
+        """Checks the whole and writes the manifest.
+
+        Raises UserError where the input gave nothing, too much of it is bad, or the statistical gate stops the dataset.
+        """
+        totals, groups, splits = statistics.Totals(), [], MapSummary()
+        for row in rows:  # one by one: what a row says of statistics is large
+            summary = json.loads(row)
+            if "splits" in summary:
+                splits = MapSummary(**summary["splits"])
+                continue
+            for shard in summary["shards"]:
+                totals.add(shard, statistics.unpack(shard.pop("statistics")))
+            groups.append(summary)
+        groups.sort(key=lambda group: group["group"])
+        try:
+            self._check(splits, groups)
+        except UserError as error:  # so that the next run may begin anew with other input or options
+            filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
+            raise
+        built = self._manifest(splits, groups)
+        told = self._judged(built, splits, totals)
+        data = statistics.dumps(told)
+        filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
+        filesystem.write_bytes(self.job.path(statistics.STATISTICS), data)
+        built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
+        built["gate"] = {name: told["gate"][name] for name in ("passed", "overridden")}
+        filesystem.write_bytes(self.job.path(MANIFEST), manifest.dumps(built))
+        return b"done"
+
+    def _manifest(self, splits: MapSummary, groups: list[dict[str, Any]]) -> manifest.Manifest:
+        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
+        documents = {
+            "read": splits.read,
+            "kept": sum(group["documents"] for group in groups),
+            "dropped": dict(sorted(splits.dropped.items())),
+            "defective": splits.bad,
+            "characters": splits.characters,
+            "sentences": splits.sentences,
+            "tokens": splits.tokens,
+            "unknown_tokens": splits.unknown,
+        }
+        about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
+        full = {"input": list(config.input), **identity(config)}
+        sheet = {name: list(getattr(config, name)) for name in ("sources", "licenses", "languages")}
+        return manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": sheet}
+
+    def _judged(self, built: manifest.Manifest, splits: MapSummary, totals: statistics.Totals) -> dict[str, Any]:
+        """statistics.json. Raises UserError when the gate stops the dataset; the statistics then lie in the work folder."""
+        config = self.job.config
+        words = sorted(splits.unknown_words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]
+        told: dict[str, Any] = {
+            "format_version": statistics.FORMAT_VERSION,
+            "splits": totals.splits(),
+            "documents": {
+                "token_lengths": splits.token_lengths,
+                "unknown_words": [list(item) for item in words],
+                "samples": dict(sorted(splits.samples.items())),
+            },
+            "probe": probe.judge(totals.probe_rows(), config.max_seq_length),
+        }
+        found = gate.judge(built, told, load_vocabulary(self.job.vocabulary))
+        told["gate"] = gate.verdict(found, config.gate)
+        if not told["gate"]["passed"] and config.gate:
+            filesystem.write_bytes(self.job.work(gate.REASONS), statistics.dumps(told))
+            failed = [check.sentence for check in found if not check.passed]
+            raise UserError(f"{gate.STOPPED} ({len(failed)} of {len(found)} checks fail): {'; '.join(failed[:3])}")
+        return told
+
+    def _check(self, splits: MapSummary, groups: list[dict[str, Any]]) -> None:
+        limit = self.job.config.max_reject_rate
+        if splits.bad > limit * splits.read:
+            raise UserError(
+                f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
+                f"allows, e.g. {splits.defects[0]}: see {self.job.path('rejects')}, then mend them or raise the rate"
+            )
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
+        if not any(group["documents"] for group in groups):
+            raise UserError(
+                f"the input holds no document to keep ({splits.read:,} records read: {dropped}): check --input and the filters"
+            )
+        if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
+            raise UserError(
+                f"no training example could be built from {sum(g['documents'] for g in groups):,} documents: --pairs "
+                f"{self.job.config.pairs} needs documents of two sentences, or a second document in the group: "
+                "give more text or a smaller --num-groups"
+            )
+
+
+def _times(splits: MapSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
+    text = {"mb": splits.characters / 1e6, "of": "clean text"}
+    shards = {"mb": sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6, "of": "shards"}
+    times: dict[str, dict[str, Any]] = {name: {"seconds": seconds} | text for name, seconds in splits.seconds.items()}
+    for group in groups:
+        for name, seconds in group["seconds"].items():
+            times.setdefault(name, {"seconds": 0.0} | shards)["seconds"] += seconds
+    return times
