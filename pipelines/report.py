@@ -39,11 +39,14 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
     return [*lines, "", *_warnings(manifest), f"digest      {manifest['digest']}"]
 
 
-def _copies(manifest: dict[str, Any]) -> list[str]:
-    """A table with a row per split and copy; its shares are of tokens (masked), masked positions, examples, and all places."""
+def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads, and a row (split, copy, a cell per head) per copy.
+
+    The shares are of tokens (masked), masked positions, examples, and all places.
+    """
     what = {"nsp": "random next", "sop": "swapped", "single": ""}[manifest["config"]["pairs"]]
     heads = ("documents", "examples", "masked", "[MASK]", "random", "kept", *([what, "forced"] if what else []), "padding")
-    lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
+    rows = []
     for name, split in manifest["splits"].items():
         for copy, counts in split["copies"].items():
             masked, examples = counts["masked"], counts["examples"]
@@ -52,8 +55,15 @@ def _copies(manifest: dict[str, Any]) -> list[str]:
             if what:
                 cells += [_share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
             cells.append(_share(counts["padding"], counts["padding"] + counts["tokens"]))
-            lines.append(f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells))
-    return lines
+            rows.append((name, copy, *cells))
+    return heads, rows
+
+
+def _copies(manifest: dict[str, Any]) -> list[str]:
+    """copy_rows as a table."""
+    heads, rows = copy_rows(manifest)
+    lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
+    return lines + [f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells) for name, copy, *cells in rows]
 
 
 def _warnings(manifest: dict[str, Any]) -> list[str]:

@@ -1,0 +1,111 @@
+"""The card of a dataset: report.html and report.md, from dataset.json, statistics.json, run.json and rejects/ alone."""
+
+import json
+import sys
+from typing import Any
+
+from pipelines import card_sections, filesystem, pages, report
+from pipelines.card_parts import Card, Dataset, large, share
+from pipelines.schema import UserError
+from pipelines.verify import read_contract
+
+STATISTICS, RUN, HTML, MARKDOWN = "statistics.json", "run.json", "report.html", "report.md"
+_REJECT_FILES = 20
+
+
+def _json(folder: str, name: str) -> dict[str, Any]:
+    path = filesystem.join(folder, name)
+    if not filesystem.exists(path):
+        return {}
+    try:
+        found = json.loads(filesystem.read_bytes(path))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; make the dataset anew")
+    return found
+
+
+def _rejects(folder: str) -> dict[str, list[str]]:
+    """Some of what the first files in rejects/ hold, in their order; a line that isn't one of ours is passed over."""
+    found: dict[str, list[str]] = {}
+    for name in filesystem.names_below(filesystem.join(folder, "rejects"))[:_REJECT_FILES]:
+        for line in filesystem.read_bytes(filesystem.join(folder, f"rejects/{name}")).splitlines():
+            try:
+                reject = json.loads(line)
+                samples = found.setdefault(str(reject["reason"]), [])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+            if len(samples) < card_sections.SHOWN_SAMPLES:
+                told = " ".join(str(reject.get(key) or "") for key in ("detail", "excerpt")).strip()
+                samples.append(f"{reject.get('source', '')}: {told}")
+    return found
+
+
+def read(folder: str) -> Dataset:
+    """A finished dataset's files. Raises UserError."""
+    contract, vocabulary = read_contract(folder)
+    statistics = _json(folder, STATISTICS)
+    samples = _rejects(folder) | statistics.get("documents", {}).get("samples", {})
+    return Dataset(contract, vocabulary, statistics, _json(folder, RUN), samples)
+
+
+def build(data: Dataset) -> Card:
+    """The card. Deterministic: no clock, no other file."""
+    state, verdict = _verdict(data.statistics.get("gate"))
+    sections = [
+        card_sections.about(data.contract),
+        card_sections.in_and_out(data),
+        card_sections.dropped(data),
+        card_sections.lengths(data),
+        card_sections.words(data),
+        card_sections.masks(data),
+        card_sections.gate(data.statistics, verdict),
+        card_sections.made(data),
+        card_sections.fixed(data),
+    ]
+    inputs = [str(name).rsplit("/", 1)[-1] for name in data.contract["config"].get("input", [])]
+    kept = [section for section in sections if section.text or section.tables or section.plots]
+    return Card(data.contract["digest"], inputs, state, verdict, _tiles(data.contract), kept)
+
+
+def _verdict(gate: dict[str, Any] | None) -> tuple[str, str]:
+    if not gate:
+        return "absent", "No statistics: an earlier version made this dataset; the gate was not asked."
+    checks = gate.get("checks", [])
+    failed = sum(not check["passed"] for check in checks)
+    if gate["passed"]:
+        return "passed", f"The statistical gate passed: {report.counted(len(checks), 'check')}, none failed."
+    told = f"{failed:,} of {report.counted(len(checks), 'check')} failed"
+    if gate.get("overridden"):
+        return "overridden", f"The statistical gate did not pass, and was overridden with --no-gate: {told}."
+    return "failed", f"The statistical gate did not pass: {told}."
+
+
+def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
+    documents, splits = contract["documents"], contract["splits"]
+    tiles = [
+        ("documents kept", large(documents["kept"])),
+        ("tokens of text", large(documents["tokens"])),
+        ("[UNK]", share(documents["unknown_tokens"], documents["tokens"])),
+        ("train examples", large(splits.get("train", {}).get("examples", 0))),
+        ("eval examples", large(splits.get("eval", {}).get("examples", 0))),
+        ("tokens per example", f"{contract['max_seq_length']:,}"),
+    ]
+    return tiles
+
+
+def write(folder: str) -> None:
+    """Draws the card of a finished dataset, anew where there is one. Raises UserError."""
+    card = build(read(folder))
+    filesystem.write_bytes(filesystem.join(folder, MARKDOWN), pages.card_markdown(card).encode())
+    filesystem.write_bytes(filesystem.join(folder, HTML), pages.card_html(card).encode())
+
+
+def draw(folder: str) -> None:
+    """`write` at the end of `prepare`: what goes wrong is told and no more, for the dataset is whole without its card."""
+    try:
+        write(folder)
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        print(f"warning: no data card ({why}): clozemill inspect {folder} --report draws it", file=sys.stderr, flush=True)
