@@ -89,7 +89,8 @@ def _actions(copy: _Copy) -> Iterator[Check]:
         off = checks.bound(share * (1 - share) * shared) / masked
         found = copy.counts[f"masked_as_{name}"] / masked
         why = f"{100 * share:.2f} % is drawn, {masked:,} times"
-        yield copy.check(f"masked as {name}", f"of masked positions are {name}", why, found, share - off, share + off, "%")
+        low, high = max(share - off, 0), min(share + off, 1)
+        yield copy.check(f"masked as {name}", f"of masked positions are {name}", why, found, low, high, "%")
 
 
 def _labels(copy: _Copy) -> Iterator[Check]:

@@ -16,6 +16,7 @@ from pipelines import checks, masking, probe
 from pipelines.examples import word_starts
 from pipelines.features import Columns
 from pipelines.groups import Group
+from pipelines.schema import UserError
 from pipelines.wordpiece import Vocabulary
 
 Sums = dict[str, np.ndarray]
@@ -224,3 +225,14 @@ def _figures(sums: Sums) -> dict[str, Any]:
 def dumps(statistics: dict[str, Any]) -> bytes:
     """The file's bytes."""
     return (json.dumps(statistics, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def loads(data: bytes, name: str) -> dict[str, Any]:
+    """Reads statistics.json's bytes. Raises UserError when it isn't one, or of a format this version doesn't know."""
+    try:
+        found = json.loads(data)
+        if found["format_version"] == FORMAT_VERSION and isinstance(found["splits"], dict) and isinstance(found["probe"], dict):
+            return found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{name} holds no statistics that this clozemill knows: it was changed by hand; make the dataset anew")

@@ -10,12 +10,24 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipelines import checks, examples, features, filesystem, manifest, masking, report, runners, seeds, tfrecord
+from pipelines import (
+    checks,
+    examples,
+    features,
+    filesystem,
+    gate,
+    manifest,
+    probe,
+    report,
+    runners,
+    seeds,
+    statistics,
+    tfrecord,
+)
 from pipelines.config import VerifyConfig
 from pipelines.options import require
 from pipelines.provenance import documents_name, provenance_name, read_parquet
@@ -30,7 +42,7 @@ class Findings:
     name: str
     violations: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    clusters: int = 0  # sum of squared sizes of runs of masked positions, for the interval of the 80/10/10 shares
+    sums: statistics.Sums = field(default_factory=dict)
 
 
 def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
@@ -59,6 +71,8 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
     if hashlib.sha256(data).hexdigest() != shard["sha256"]:
         found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
     rules, total = _rules(contract, vocabulary), 0
+    settings = statistics.Settings.of(contract["config"])
+    gatherer = statistics.Gatherer(settings, vocabulary, shard["split"], shard["copy"])
     sizes = contract["max_seq_length"], contract["max_predictions"]
     try:
         for columns in features.read(data, contract["config"]["compression"], *sizes):
@@ -67,23 +81,16 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
                 found.violations.append(f"{shard['name']}: record {total + indices[0]}: {message}{more}")
             if not found.violations:
                 manifest.add_counts(found.counts, examples.count(columns, vocabulary))
-                found.clusters += _clusters(columns)
+                gatherer.add(columns)
             total += len(columns)
     except tfrecord.CorruptRecord as error:
         found.violations.append(f"{shard['name']}: {error}")
         return found
     if total != shard["examples"]:
         found.violations.append(f"{shard['name']}: it holds {total} records, not {shard['examples']}")
+    if not found.violations:
+        found.sums = gatherer.sums()
     return found
-
-
-def _clusters(columns: features.Columns) -> int:
-    """Sum of squared lengths of runs of adjacent masked positions: what shares one action at most."""
-    used = columns.masked_lm_weights > 0
-    joined = np.zeros(used.shape, bool)
-    joined[:, 1:] = (np.diff(columns.masked_lm_positions, axis=1) == 1) & used[:, 1:]
-    run = np.cumsum((used & ~joined).ravel())[used.ravel()]
-    return int((np.bincount(run).astype(np.int64) ** 2).sum())
 
 
 def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
@@ -147,49 +154,43 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
 
 
-def check_proportions(contract: dict[str, Any], findings: list[Findings], vocabulary: Vocabulary) -> Iterator[str]:
-    """Counts against dataset.json's, and shares against their expectation within five standard deviations."""
-    copies: dict[tuple[str, str], list[tuple[dict[str, Any], Findings]]] = {}
-    for shard, found in zip(contract["shards"], findings, strict=True):
-        copies.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append((shard, found))
-    for (split, copy), parts in copies.items():
-        where, told = f"{split} copy {copy}", contract["splits"][split]["copies"][copy]
-        counts: dict[str, int] = {}
-        for _, found in parts:
-            manifest.add_counts(counts, found.counts)
-        for name, value in counts.items():
+def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:
+    """Counts of what was read against dataset.json's."""
+    for (split, copy), found in counts.items():
+        told = contract["splits"][split]["copies"][copy]
+        for name, value in found.items():
             if told.get(name) != value:
-                yield f"{where}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
-        clusters = sum(found.clusters for _, found in parts)
-        yield from _actions(where, counts, clusters if contract["config"]["masking"] == "span" else 0, vocabulary)
-        yield from _labels(where, counts, [shard for shard, _ in parts])
+                yield f"{split} copy {copy}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
 
 
-def _actions(where: str, counts: dict[str, int], clusters: int, vocabulary: Vocabulary) -> Iterator[str]:
-    """The 80/10/10 shares; `clusters`, where actions are shared, is the sum of the squared sizes of what may share one."""
-    if not (masked := counts.get("masked", 0)):
+def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    """statistics.json against dataset.json and against what was read."""
+    try:
+        data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
+        told = statistics.loads(data, statistics.STATISTICS)
+    except UserError as error:
+        yield str(error)
         return
-    drawn_alike = 1 / len(vocabulary.random_ids)  # a random token may be the one that was there
-    shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
-    shares["kept"] = 1 - sum(shares.values())
-    for name, share in shares.items():
-        off = checks.bound(share * (1 - share) * (clusters or masked)) / masked
-        found = counts[f"masked_as_{name}"] / masked
-        if abs(found - share) > off:
-            interval = f"{100 * share:.2f} +- {100 * off:.2f} %"
-            yield f"{where}: {100 * found:.2f} % of masked positions are {name}, not {interval}"
+    if hashlib.sha256(data).hexdigest() != contract.get("statistics", {}).get("sha256"):
+        yield f"{statistics.STATISTICS}: its SHA-256 is not the one in {MANIFEST}"
+    for split, copies in found["splits"].items():
+        for copy, figures in copies.items():
+            before = told["splits"].get(split, {}).get(copy, {})
+            for name in [name for name, value in figures.items() if before.get(name) != value]:
+                yield f"{statistics.STATISTICS}: {split} copy {copy}: {name} is not what the shards hold"
+    if found["probe"].get("judged") != told["probe"].get("judged"):
+        yield f"{statistics.STATISTICS}: probe is not what the shards give"
 
 
-def _labels(where: str, counts: dict[str, int], shards: list[dict[str, Any]]) -> Iterator[str]:
-    """The share of labels 1: those forced, and of those drawn as many as each group's probability says."""
-    if not (count := counts.get("examples", 0)):
-        return
-    expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
-    variance = sum(shard["labels_drawn"] * shard["random_prob"] * (1 - shard["random_prob"]) for shard in shards)
-    if abs(counts["labels_random"] - expected) > checks.bound(variance):
-        low, high = (max(0.0, (expected + sign * checks.bound(variance)) / count) for sign in (-1, 1))
-        interval = f"{100 * low:.2f} to {100 * high:.2f} %"
-        yield f"{where}: {100 * counts['labels_random'] / count:.2f} % of next_sentence_labels are 1, not within {interval}"
+def check_gate(contract: dict[str, Any], counts: dict, found: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
+    """The statistical gate on what was read; a sentence per check that fails."""
+    splits = {
+        split: about | {"copies": {copy: told | counts.get((split, copy), {}) for copy, told in about["copies"].items()}}
+        for split, about in contract["splits"].items()
+    }
+    for check in gate.judge(contract | {"splits": splits}, found, vocabulary):
+        if not check.passed:
+            yield check.sentence
 
 
 class _Task:
@@ -222,7 +223,7 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
 def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
     """Everything that is wrong with a dataset, a line each; what `read_contract` gave goes in."""
     yield from check_contract(contract, vocabulary)
-    findings = []
+    sound, totals, counts = True, statistics.Totals(), {}
     bar = tqdm(
         _map(config, contract, vocabulary),
         total=len(contract["shards"]),
@@ -230,13 +231,20 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
         unit=" shards",
         disable=None if config.progress else True,
     )
-    for found in bar:
-        findings.append(found)
+    for shard, found in zip(contract["shards"], bar, strict=True):
         yield from found.violations
+        sound = sound and not found.violations
+        if sound:
+            totals.add(shard, found.sums)
+            manifest.add_counts(counts.setdefault((shard["split"], f"{shard['copy']:02d}"), {}), found.counts)
     yield from check_files(config.dataset, contract)
     yield from check_documents(config.dataset, contract)
-    if not any(found.violations for found in findings):
-        yield from check_proportions(contract, findings, vocabulary)
+    if sound:
+        figures = {"splits": totals.splits(), "probe": probe.judge(totals.probe_rows(), contract["max_seq_length"])}
+        yield from check_counts(contract, counts)
+        yield from check_statistics(config.dataset, contract, figures)
+        if config.gate or not contract.get("gate", {}).get("overridden"):
+            yield from check_gate(contract, counts, figures, vocabulary)
 
 
 def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
@@ -246,6 +254,8 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)
+    if contract.get("gate", {}).get("overridden"):
+        show(f"{config.dataset}: made with --no-gate, past checks of the statistical gate that fail")
     held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:
         show(
