@@ -102,11 +102,12 @@ def loads(data: bytes, name: str) -> Manifest:
                 f"{name} lacks {missing[0]!r}: it was changed by hand, cut short, or made by an older version; "
                 "make the dataset anew"
             )
+        whole = version != FORMAT_VERSION or manifest.pop("manifest_sha256") == _sha256(manifest)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{name} is not a dataset's manifest: give the folder that clozemill prepare wrote") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"{name} has format version {version}, not {FORMAT_VERSION}: use the clozemill that wrote it")
-    if manifest.pop("manifest_sha256") != _sha256(manifest):
+        raise UserError(f"{name} has format version {version!r:.50}, not {FORMAT_VERSION}: use the clozemill that wrote it")
+    if not whole:
         raise UserError(
             f"{name} was changed after it was written (see its manifest_sha256): restore it, or make the dataset anew"
         )

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,6 +21,8 @@ C = TypeVar("C")
 
 
 UNSET, HelpFormatter = argparse.SUPPRESS, argparse.RawDescriptionHelpFormatter
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 200
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +86,14 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             )
 
 
+def _shown(value: Any) -> str:
+    """A value as a message has it: short, though YAML's aliases of aliases may stand for more than memory holds."""
+    try:
+        return _short.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"  # which Python doesn't spell out
+
+
 _KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
 
 
@@ -95,12 +106,12 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         return tuple(kind(**_converted(kind, item, f"{where}, number {number}")) for number, item in enumerate(value, 1))
     if kind is bool:
         if not isinstance(value, bool) and not (value is None and field.default is None):
-            raise UserError(f"{where} is {value!r}: give true or false")
+            raise UserError(f"{where} is {_shown(value)}: give true or false")
         return value
     if kind is tuple:
         values = value if isinstance(value, list | tuple) else (value,)
         if not all(isinstance(item, str) for item in values):
-            raise UserError(f"{where} is {value!r}: give a text in quotes, or a list of them")
+            raise UserError(f"{where} is {_shown(value)}: give a text in quotes, or a list of them")
         return tuple(values)
     try:
         if isinstance(value, bool | list | dict | None) or (kind is int and isinstance(value, float) and value != int(value)):
@@ -109,13 +120,13 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         if kind is float and not math.isfinite(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where} is {value!r}: give {_KINDS[kind]}") from None
+        raise UserError(f"{where} is {_shown(value)}: give {_KINDS[kind]}") from None
     if meta["choices"] and value not in (*meta["choices"], field.default):
-        raise UserError(f"{where} is {value!r}: give one of {', '.join(meta['choices'])}")
+        raise UserError(f"{where} is {_shown(value)}: give one of {', '.join(meta['choices'])}")
     low, high = meta["low"], meta["high"]
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"between {low} and {high}" if None not in (low, high) else f"at least {low}"
-        raise UserError(f"{where} is {value}: give a value {bounds}")
+        raise UserError(f"{where} is {_shown(value)}: give a value {bounds}")
     return value
 
 
@@ -130,16 +141,24 @@ def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, An
     fields = {field.name: field for field in dataclasses.fields(config)}
     for key in values:
         if key not in fields:
-            raise UserError(f"{where}: unknown option {key!r}{suggest(str(key), list(fields))}")
+            close = suggest(key, list(fields)) if isinstance(key, str) else ""
+            raise UserError(f"{where}: unknown option {_shown(key)}{close}")
     return {key: value_of(fields[key], value, f"{where}: {key}") for key, value in values.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without merge keys: a few lines of `<<` over `<<` make mappings that no memory holds."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leaves `<<` as it is: a key that is refused."""
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        values = yaml.load(Path(path).read_text("utf-8"), _Loader) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read ({getattr(error, 'strerror', None) or error}): give a YAML file") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # beside YAMLError, whatever PyYAML's conversions of a value raise: KeyError, AttributeError…
         at = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: mend it") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

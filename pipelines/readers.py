@@ -124,13 +124,16 @@ def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
-    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
+    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups.
+
+    A row group's part of the file is told by its uncompressed size: over a damaged column's metadata pyarrow aborts.
+    """
     metadata = open_parquet(info.path).metadata
-    splits, low, size = [], 0, 0
-    for index in range(metadata.num_row_groups):
-        row_group = metadata.row_group(index)
-        size += sum(row_group.column(column).total_compressed_size for column in range(row_group.num_columns))
-        if size >= split_bytes or index == metadata.num_row_groups - 1:
+    weights = [max(metadata.row_group(index).total_byte_size, 1) for index in range(metadata.num_row_groups)]
+    total, splits, low, size = sum(weights), [], 0, 0
+    for index, weight in enumerate(weights):
+        size += info.size * weight // total
+        if size >= split_bytes or index == len(weights) - 1:
             splits.append(Split(info.path, format_, compression, low, index + 1, size, info.stamp))
             low, size = index + 1, 0
     return splits or [Split(info.path, format_, compression, 0, 0, 0, info.stamp)]
@@ -150,6 +153,8 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
         values = batch.to_pylist()[0]
     except UnicodeDecodeError as error:
         return Dropped("invalid_utf8", source, str(error))
+    except (ValueError, OverflowError) as error:  # a date beyond those that Python has
+        return Dropped("unreadable_value", source, str(error).splitlines()[0][:200])
     return _fields_record(values.get, set(values), source, options)
 
 

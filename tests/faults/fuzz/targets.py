@@ -1,0 +1,365 @@
+"""What is fuzzed of the mill: a target hands bytes to a parser, which takes them or raises UserError in one sentence.
+
+Some targets hold what comes out against more than that: splits add up to the whole, spans cover the text. The trainer's
+parsers are in trainer_targets.py; `python -m tests.faults.fuzz.run` runs all of them.
+"""
+
+import argparse
+import atexit
+import bz2
+import contextlib
+import copy
+import gzip
+import io
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from pipelines import checks, decompression, features, manifest, options, readers, tfrecord, verify, wikitext
+from pipelines.cleaning import clean
+from pipelines.config import InputOptions, PrepareConfig
+from pipelines.filesystem import FileInfo
+from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
+from pipelines.sentences import SPLITTERS, split
+from pipelines.wordpiece import Vocabulary, WordPiece
+from tests import corpora
+
+MAX_BYTES = 100_000  # what a short input is blown up to; what takes long there is superlinear
+MAX_UNPACKED = 1 << 20  # archives that explode have tests of their own
+
+
+@dataclass(frozen=True)
+class Target:
+    """A harness. run: raises what nobody should ever see. seeds: inputs to begin with. words: what the format is made of."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+    words: tuple[bytes, ...] = ()
+
+
+_folders: list[str] = []
+
+
+def scratch(name: str, data: bytes) -> str:
+    """A file with these bytes, in memory where that can be had; each name holds one file at a time."""
+    if not _folders:
+        _folders.append(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        atexit.register(shutil.rmtree, _folders[0], ignore_errors=True)
+    path = os.path.join(_folders[0], name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+@contextlib.contextmanager
+def refusing(*others: type[Exception]) -> Iterator[None]:
+    """Takes a UserError that is one short sentence, and a parser's documented exceptions."""
+    try:
+        yield
+    except UserError as error:
+        assert "\n" not in str(error), error
+        assert len(str(error)) < 2000, len(str(error))
+    except others:
+        pass
+
+
+_TIMES = (1, MAX_BYTES, 256, 256, *[16] * 4, *[1] * 8)  # mostly small: a long input takes as long as a thousand short ones
+
+
+def blown_up(data: bytes) -> bytes:
+    """What follows the first byte, which says how often a part of it is repeated, up to MAX_BYTES: unit, or head NUL unit, or
+    head NUL unit NUL tail."""
+    times, body = _TIMES[data[0] % len(_TIMES)] if data else 1, data[1:]
+    if times == 1:
+        return body
+    parts = body.split(b"\0", 2)
+    head, unit, tail = [*([b""] if len(parts) == 1 else []), *parts, b""][:3]
+    return head + unit * min(times, MAX_BYTES // max(len(unit), 1)) + tail
+
+
+def repeated(*texts: str) -> list[bytes]:
+    """Seeds: texts as they are, and over and over."""
+    return [bytes([times]) + text.encode() for text in texts for times in range(3)]
+
+
+# Wikitext
+
+
+def run_wikitext(data: bytes) -> None:
+    source = blown_up(data).decode("utf-8", "replace")
+    text = wikitext.to_text(source, headings=len(data) % 2 == 1)
+    assert len(text) <= 2 * len(source) + 100
+
+
+WIKITEXT = tuple(
+    b"[[ ]] {{ }} {| |} |- || !! '' ''' ''''' <ref> </ref> <ref/> <!-- --> <nowiki> </nowiki> <math> </math> == === __TOC__ "
+    b"[http:// [//a &nbsp; &#x &#9 &lt; File: Category: convert| small| lang|fr| as.of| {{! {{{1|}}} <br/> <a ~~~~ ---- "
+    b"( ; ) ,, :; * # {{frac| {{val| {{circa| {{nihongo| {{sic| {{ill| 's ]]] {{{{ [[[[ =".split()
+) + (b"\n", b"\n\n", b"\n==", b"\n|", b"\n{|", b" ,", b" .", b"( ", b"\0")
+
+
+# Documents out of files
+
+_PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.ZstdCompressor().compress}
+_NAMES = {"none": "", "gzip": ".gz", "bz2": ".bz2", "zst": ".zst"}
+
+
+def _what(records: Iterator[Document | Dropped]) -> list[tuple]:
+    """Records without their places, which are told from where a split begins."""
+    return [
+        (record.text, record.title, record.kind) if isinstance(record, Document) else (record.reason, record.excerpt)
+        for record in records
+    ]
+
+
+def _small(path: str, compression: str, size: int) -> bool:
+    """Whether it unpacks to a size at which its parser is to be tried."""
+    unpacked = 0
+    for piece, _ in decompression.pieces(Split(path, "document", compression, 0, size, size)):
+        unpacked += len(piece)
+        if unpacked > MAX_UNPACKED:
+            return False
+    return True
+
+
+def reading(format_: str) -> Callable[[bytes], None]:
+    """A target of one of READERS. First byte: compression, by ourselves or found so; second: bytes a split; then `blown_up`."""
+
+    def run(data: bytes) -> None:
+        if len(data) < 3:
+            return
+        ending = list(_PACK)[data[0] % 4]
+        body = blown_up(data[2:]) if data[0] & 4 or not ending else data[2:]
+        packed = _PACK[ending](body) if data[0] & 4 else body
+        path = scratch(f"input{ending}", packed)
+        compression, _ = decompression.compression_of(path)
+        info, reader, config = FileInfo(path, len(packed), ""), readers.READERS[format_], InputOptions(format=format_)
+        with refusing():
+            if not _small(path, compression, len(packed)):
+                return
+            whole = _what(reader.read(Split(path, format_, compression, 0, len(packed), len(packed)), config))
+            parts = reader.plan(info, format_, compression, max(len(packed) // (1 + data[1] % 7), 1 + data[1]))
+            if ending != ".bz2" or data[0] & 4:  # a damaged .bz2 may hold the beginning of a stream anywhere
+                assert whole == [record for part in parts for record in _what(reader.read(part, config))]
+            for text, *more in whole:
+                if format_ == "wikixml" and len(more) == 2 and len(text) <= MAX_BYTES:
+                    wikitext.to_text(text)
+
+    return run
+
+
+def reading_seeds(plain: bytes) -> list[bytes]:
+    """A file in every compression, in one split and in several."""
+    packed = [bytes([number]) + b"\1" + pack(plain) for number, pack in enumerate(_PACK.values()) if number]
+    streams = corpora.multistream(plain, range(50, len(plain), 100))
+    return [bytes([number, 6, 0]) + plain for number in (0, 4, 5, 6, 7)] + packed + [b"\2\6" + streams]
+
+
+TEXTS = ["The old bridge. It moves — “at night”.", "Élan vital, 中文 and more.\nA second line."]
+XML = tuple(
+    b"<page> </page> <title> </title> <ns>0</ns> <id>1</id> <revision> </revision> <text </text> <redirect <mediawiki "
+    b'</mediawiki> <!DOCTYPE <!ENTITY &lt; &amp; &a; <![CDATA[ ]]> <!-- --> <?xml xml:space="preserve" <page/> xmlns='.split()
+)
+JSON = tuple(b'{"text": "title": "id": \\u00e9 \\ud800 \\ude00 null true 1e9 -0 [ ] { } }\n :{ "a" NaN'.split())
+
+
+# Parquet
+
+
+def run_parquet(data: bytes) -> None:
+    path = scratch("input.parquet", data)
+    config = InputOptions(format="parquet")
+    with refusing():
+        for part in readers.plan_parquet(FileInfo(path, len(data), ""), "parquet", "none", 64):
+            for _ in readers.read_parquet(part, config):
+                pass
+
+
+def parquet_seeds() -> list[bytes]:
+    found = []
+    texts = ["The old bridge.", None, "é"] * 3
+    columns = [texts, pa.array(texts, pa.large_string()), pa.array(texts).dictionary_encode(), [b"\xff", b"a", b""] * 3]
+    columns += [[{"a": "b"}] * 9, [["a", "b"]] * 9, [10**17] * 9]
+    for number, column in enumerate(columns):
+        ids = pa.array([0, 1, 10**14] * 3, (pa.int64(), pa.timestamp("ns"), pa.timestamp("s"), pa.date64())[number % 4])
+        file = io.BytesIO()
+        codec = ("none", "snappy", "gzip", "zstd")[number % 4]
+        pq.write_table(pa.table({"text": column, "title": texts, "id": ids}), file, 4, compression=codec)
+        found.append(file.getvalue())
+    return found
+
+
+# TFRecord
+
+LENGTH, PREDICTIONS = 12, 3
+VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, "the", "old", "bridge", "##s", ".", "中", "e", "##e", "##́"])
+
+
+def _frame(record: bytes, length: int | None = None) -> bytes:
+    head = struct.pack("<Q", len(record) if length is None else length)
+    crcs = (struct.pack("<I", tfrecord.masked_crc(part)) for part in (head, record))
+    return b"".join((head, next(crcs), record, next(crcs)))
+
+
+def run_tfrecord(data: bytes) -> None:
+    """Bytes as a file, the same gzipped by others, and with right CRCs around what they hold and a length of their own."""
+    for compression in ("none", "gzip"):
+        with refusing(tfrecord.CorruptRecord):
+            list(tfrecord.read(data, compression))
+    parts = data.split(b"\0\1")
+    assert list(tfrecord.read(b"".join(map(_frame, parts)))) == parts
+    (length,) = struct.unpack("<Q", data[:8].ljust(8, b"\0"))
+    with refusing(tfrecord.CorruptRecord):
+        list(tfrecord.read(_frame(data[8:], length)))
+    assert list(tfrecord.read(gzip.compress(_frame(data), 1), "gzip")) == [data]
+
+
+def _columns() -> features.Columns:
+    cls, sep, mask = VOCABULARY.cls_id, VOCABULARY.sep_id, VOCABULARY.mask_id
+    ids = [[cls, 5, mask, sep, 7, 8, 9, sep, 0, 0, 0, 0], [cls, mask, sep, 5, sep] + [0] * 7]
+    inside = [[1] * 8 + [0] * 4, [1] * 5 + [0] * 7]
+    segments = [[0] * 4 + [1] * 4 + [0] * 4, [0] * 3 + [1] * 2 + [0] * 7]
+    masks = [[2, 0, 0], [1, 0, 0]], [[6, 0, 0], [5, 0, 0]]
+    weights = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
+    return features.Columns(*map(np.array, (ids, inside, segments, *masks)), weights, np.array([0, 1]))
+
+
+def run_example(data: bytes) -> None:
+    """A tf.train.Example decoded; where it has the right features, `verify` must be able to judge any values of theirs."""
+    try:
+        columns = features.decode([data], LENGTH, PREDICTIONS)
+    except ValueError:
+        return
+    list(checks.broken(columns, checks.Rules(VOCABULARY, "nsp", "whole_word", 0.15, PREDICTIONS)))
+
+
+def example_seeds() -> list[bytes]:
+    return list(tfrecord.read(features.encode(_columns()).tobytes()))
+
+
+# Vocabulary and text
+
+
+def run_vocab(data: bytes) -> None:
+    """A vocabulary, and with it its own bytes as text."""
+    with refusing():
+        found = Vocabulary.from_bytes(data, "vocab.txt")
+        text = data.decode("utf-8", "replace")
+        found.casing_warning(True), found.casing_warning(False)
+        for cased in (True, False):
+            encoded = WordPiece(found, cased).encode(text.splitlines())
+            assert ((encoded.ids >= 0) & (encoded.ids < len(found))).all()
+
+
+TOKENIZERS = {cased: WordPiece(VOCABULARY, cased) for cased in (True, False)}
+
+
+def run_text(data: bytes) -> None:
+    """Any text through cleaning, every splitter and the tokenizer: nothing but white space is outside of sentences."""
+    raw = blown_up(data)
+    try:
+        text = clean(raw.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        text = clean(raw.decode("utf-8", "replace"))
+    assert clean(text) == text
+    for splitter in SPLITTERS:
+        spans = split(text, splitter)
+        edges = [0, *spans.ravel().tolist(), len(text)]
+        assert edges == sorted(edges)
+        assert not any(text[low:high].strip() for low, high in zip(edges[::2], edges[1::2], strict=True))
+    for tokenizer in TOKENIZERS.values():
+        encoded = tokenizer.encode_text(text, spans[:, 0], offsets=True)
+        assert encoded.lengths.sum() == len(encoded.ids) and len(encoded.lengths) == len(spans)
+        assert ((encoded.starts >= 0) & (encoded.starts < encoded.ends) & (encoded.ends <= len(text))).all()
+
+
+# Contract and configuration
+
+
+def _manifest() -> dict:
+    shard = {"name": "train/copy-00/examples-00000-of-00001.tfrecord", "split": "train", "group": 0, "copy": 0}
+    shard |= {"examples": 1, "bytes": 1, "sha256": "00", "labels_forced": 0, "labels_drawn": 1, "random_prob": 0.5}
+    group = {"split": "train", "group": 0, "documents": 2, "duplicates": 0, "shards": [shard | {"counts": {"examples": 1}}]}
+    config = options.to_dict(PrepareConfig(num_groups=1, max_predictions=20, dupe_factor=1))
+    return manifest.build(config, {"sha256": VOCABULARY.sha256, "size": 14, "cased": False}, {"read": 2}, [group], 0)
+
+
+_VALUES = (None, True, 0, -1, 10**30, 1.5, "", "x", "../x", [], ["x"], {}, {"x": 1}, [[]], [{}], [None])
+
+
+def _nodes(value: object) -> Iterator[tuple]:
+    """(container, key) of every value within, at any depth."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _nodes(value[key])
+
+
+def _altered(data: bytes) -> bytes:
+    """dataset.json with values replaced or taken away after it was signed: three bytes for each of them."""
+    found = json.loads(manifest.dumps(_manifest()))
+    for low in range(0, min(len(data), 30) - 2, 3):
+        nodes = list(_nodes(found))
+        container, key = nodes[int.from_bytes(data[low : low + 2]) % max(len(nodes), 1)] if nodes else ({}, "")
+        if data[low + 2] >= 240 and isinstance(container, dict):
+            container.pop(key, None)
+        else:
+            container[key] = copy.deepcopy(_VALUES[data[low + 2] % len(_VALUES)])
+    return json.dumps(found).encode()
+
+
+def run_manifest(data: bytes) -> None:
+    """dataset.json as `verify` reads it, and what it says held against itself. First byte: ours altered, or the bytes."""
+    told = data[1:] if not data or data[0] % 4 == 0 else _altered(data[1:])
+    path = scratch("dataset/dataset.json", told)
+    scratch("dataset/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())
+    with refusing():
+        contract, vocabulary = verify.read_contract(os.path.dirname(path))
+        list(verify.check_contract(contract, vocabulary))
+
+
+def manifest_seeds() -> list[bytes]:
+    return [b"\0" + text for text in (manifest.dumps(_manifest()), b"{}", b'{"format_version": 1}', b"[[")] + [b"\1\0\5\2"]
+
+
+def run_yaml(data: bytes) -> None:
+    path = scratch("job.yaml", blown_up(data))
+    with refusing():
+        options.resolve(PrepareConfig, argparse.Namespace(config=path, save_config=None))
+
+
+def yaml_seeds() -> list[bytes]:
+    texts = ["seed: 7\ninput: [a, 'b']\n", options.to_yaml(PrepareConfig()), "a: &a [x, *a]\n<<: {seed: 1}\n"]
+    texts += ["- ", "[", "{a: ", "? ", "&a ", "a: 'x", "seed: 2001-01-01\n", "seed: !!float 1\n", "- &a [*a,\0*a,\0]"]
+    return repeated(*texts)
+
+
+YAML = tuple(
+    b"--- ... - : ? & * ! | > ' \" % @ ` [ ] { } # << !! !!int !!float !!bool !!binary !!timestamp !!set !!omap !!pairs "
+    b"!!python/object:os.system &a *a 0x 0b 1:2 2001-01-01 ~ null true .nan .inf seed: input: pairs: \\x \\u \\U %YAML".split()
+)
+PAGES = corpora.dump(["The [[old|bridge]]. {{lang|fr|x}} ''a''", "Second"])
+TARGETS = {
+    "wikitext": Target(run_wikitext, lambda: repeated(*map(bytes.decode, WIKITEXT), Path(__file__).stem), WIKITEXT),
+    "wikixml": Target(reading("wikixml"), lambda: reading_seeds(PAGES), XML),
+    "jsonl": Target(reading("jsonl"), lambda: reading_seeds(corpora.jsonl(TEXTS)), JSON),
+    "bert": Target(reading("bert"), lambda: reading_seeds(corpora.bert(TEXTS)), (b"\n", b"\n\n", b"\r\n", b"\xff")),
+    "document": Target(reading("document"), lambda: reading_seeds("\n".join(TEXTS).encode())),
+    "parquet": Target(run_parquet, parquet_seeds, (b"PAR1", b"text", b"id", b"\x15\x04", b"\x19\x18")),
+    "tfrecord": Target(run_tfrecord, lambda: [features.encode(_columns()).tobytes(), b"\xff" * 8, b"ab\0\1c"]),
+    "example": Target(run_example, example_seeds, tuple(map(str.encode, features.FEATURES))),
+    "vocab": Target(run_vocab, lambda: [("\n".join(VOCABULARY.tokens) + "\n").encode()], (*map(str.encode, SPECIAL_TOKENS),)),
+    "text": Target(run_text, lambda: repeated(*TEXTS, "“a. ", "...", "e\u0301", "Mr. J. ", "\u3000", "ΑΣ", "\x85", "x" * 200)),
+    "manifest": Target(run_manifest, manifest_seeds, JSON),
+    "yaml": Target(run_yaml, yaml_seeds, YAML),
+}
