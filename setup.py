@@ -6,8 +6,9 @@ from setuptools import find_packages, setup
 INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
+    "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
     "keras>=3.15,<4",  # the encoder, on any of its backends
-    "matplotlib>=3.8",  # curves of a run
+    "matplotlib>=3.8",  # curves of a run, plots of a data card
     "nervaluate>=1.2",  # F1 of whole entities
     "numpy>=1.26",  # all numerics of the mill
     "protobuf>=5",  # parses tf.train.Example to check what was written
@@ -50,6 +51,7 @@ EXTRAS["test"] = [
     "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner
     "pytest>=8",
     "pytest-xdist>=3.6",  # runs the tests on all cores
+    "selenium>=4.20",  # opens data cards in a headless Chromium, where there is one
     "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions
 ]
 
@@ -62,7 +64,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*", "deploy"]),
     py_modules=["clozemill"],
-    package_data={"pipelines": ["data/*.xml"], "trainers": ["data/*.tsv"], "deploy": DEPLOY},
+    package_data={"pipelines": ["data/*.xml", "data/*.html", "data/*.css"], "trainers": ["data/*.tsv"], "deploy": DEPLOY},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["clozemill=clozemill:main"]},

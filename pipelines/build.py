@@ -11,7 +11,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import filesystem, launch, manifest, readers, report, runners, state, transforms
+from pipelines import datacard, filesystem, launch, manifest, readers, report, runners, state, transforms
 from pipelines.config import PrepareConfig, VocabConfig
 from pipelines.launch import Progress
 from pipelines.options import identity, require, to_yaml
@@ -121,7 +121,10 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     if state.check(job, now):
         print(f"{config.output} is whole already; nothing to do")
         filesystem.remove_tree(job.work(""))
-        report.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), None)
+        there = manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST)
+        if not datacard.stands(job.folder, there["digest"]):
+            datacard.draw(job.folder)
+        report.print_summary(there, None)
         return
     filesystem.write_bytes(job.work(state.STATE), json.dumps(now).encode())
     with state.locked(job):
@@ -161,17 +164,22 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
     finally:  # workers may have been ended in the middle of a write; some engines then go on without them
         filesystem.remove_temporaries(job.folder)
     if launch.is_template(options):
-        print("wrote the job's description; Dataflow writes the dataset")
+        print(
+            "wrote the job's description; Dataflow writes the dataset, and then "
+            f"clozemill inspect {config.output} --report its data card"
+        )
         return
     if not filesystem.exists(job.path(MANIFEST)):
         raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
     run |= {
         "seconds": time.perf_counter() - begin,
+        "input_files": plan.files,
         "input_mb": plan.size / 1e6,
         "stages": json.loads(filesystem.read_bytes(job.work("times.json"))),
     }
     filesystem.write_bytes(job.path(state.RUN), (json.dumps(run, indent=1) + "\n").encode())
     filesystem.remove_tree(job.work(""))
     filesystem.remove_tree(job.spill)
+    datacard.draw(job.folder)
     report.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), run)
     print(f"wrote {config.output}")

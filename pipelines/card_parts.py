@@ -1,5 +1,6 @@
 """The parts of a dataset's card: what it is drawn from, its tables and plots, and how figures are written in it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,12 +71,14 @@ def share(part: float, whole: float) -> str:
 
 
 def figure(value: Any) -> str:
-    """A figure of unknown size and kind, to four digits."""
+    """A figure of unknown size and kind, to be read below others."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1e4):
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return str(value)
+    if value == int(value) or abs(value) >= 1e4:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
 def listed(value: Any) -> str:

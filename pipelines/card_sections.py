@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import card_plots, report
-from pipelines.card_parts import Dataset, Section, Table, figure, listed, share
+from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed, share
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS
 
 SHOWN_TOKENS, SHOWN_SAMPLES, SHOWN_SHARDS = 15, 4, 400
@@ -26,7 +26,7 @@ def in_and_out(data: Dataset) -> Section:
     if "input_files" in run:
         rows.append(("files", f"{run['input_files']:,}"))
     if "input_mb" in run:
-        rows.append(("MB on disk, as they lie there", f"{run['input_mb']:,.2f}"))
+        rows.append(("MB on disk", f"{run['input_mb']:,.2f}"))
     rows += [
         ("documents read", f"{documents['read']:,}"),
         ("documents kept", f"{documents['kept']:,}"),
@@ -132,14 +132,18 @@ def gate(statistics: dict[str, Any], verdict: str) -> Section:
     failed = [(check["name"], str(check["where"]), check["sentence"]) for check in checks if not check["passed"]]
     if failed:
         tables.append(Table("What failed", "llt", ("check", "where", "why"), failed))
-    rows = [
-        (check["name"], str(check["where"]), figure(check["found"]), figure(check["low"]), figure(check["high"]),
-         _place(check["found"], check["low"], check["high"]), "yes" if check["passed"] else "NO")
-        for check in checks
-    ]  # fmt: skip
-    if rows:
-        head = ("check", "where", "found", "from", "to", "the interval", "passed")
-        tables.append(Table("Found, and the interval it must lie in", "llrrril", head, rows))
+    places: dict[str, list[tuple[Cell, ...]]] = {}
+    for check in checks:
+        found, low, high = (check[name] for name in ("found", "low", "high"))
+        cells = figure(found), figure(low), figure(high), _place(found, low, high), "yes" if check["passed"] else "NO"
+        places.setdefault(str(check["where"]), []).append((check["name"], *cells))
+    splits = set()
+    for where, rows in places.items():
+        split = where.split(" ")[0]
+        title = f"{where}: found, and the interval it must lie in"
+        head = ("check", "found", "from", "to", "the interval", "passed")
+        tables.append(Table(title, "lrrril", head, rows, folded=split in splits))  # the other copies of it: to be opened
+        splits.add(split)
     if probe:
         told = [(name.replace("_", " "), listed(value)) for name, value in probe.items()]
         note = (

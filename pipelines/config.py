@@ -81,6 +81,9 @@ class PrepareConfig(InputOptions, RunOptions):
     compression: str = option("none", "of the shards", choices=("none", "gzip"))
     provenance: bool = option(False, "write where each record comes from, as Parquet")
     seed: int = option(0, "of everything random", low=0, high=2**63 - 1)
+    sources: tuple[str, ...] = option((), "for the data card: where the text is from", identity=False, metavar="TEXT")
+    licenses: tuple[str, ...] = option((), "for the data card: the licences of the text", identity=False, metavar="TEXT")
+    languages: tuple[str, ...] = option((), "for the data card: the languages of the text", identity=False, metavar="TEXT")
     shuffle: str = option(
         "auto",
         "files: on this machine's disk; beam: by the engine; auto: files for FnApiRunner",
@@ -128,6 +131,8 @@ class InspectConfig:
     copy: int = option(0, "which copy of the train split", low=0)
     group: int = option(0, "which shard", low=0)
     offset: int = option(0, "records skipped first", low=0)
+    html: str = option("", "write the records to this file instead, as a page with masks and segments in colour")
+    report: bool = option(False, "draw the dataset's report.html and report.md again, instead of showing records")
 
 
 @dataclass(frozen=True)

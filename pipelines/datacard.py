@@ -102,6 +102,12 @@ def write(folder: str) -> None:
     filesystem.write_bytes(filesystem.join(folder, HTML), pages.card_html(card).encode())
 
 
+def stands(folder: str, digest: str) -> bool:
+    """Whether the folder holds the card of this dataset, and not of what it was before an update."""
+    path = filesystem.join(folder, HTML)
+    return filesystem.exists(path) and digest.encode() in filesystem.read_bytes(path)
+
+
 def draw(folder: str) -> None:
     """`write` at the end of `prepare`: what goes wrong is told and no more, for the dataset is whole without its card."""
     try:

@@ -1,17 +1,20 @@
 """`clozemill inspect DATASET`: records in words, so that a person can see what a model will be asked.
 
     clozemill inspect DATASET --limit 5
+    clozemill inspect DATASET --limit 50 --html records.html
+    clozemill inspect DATASET --report
 
 A masked position reads {shown<-original}: {[MASK]<-river}, {apple<-river} for a random token, {river} for one that was kept.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from pipelines import features, filesystem, tfrecord
+from pipelines import datacard, features, filesystem, inspect_html, tfrecord
 from pipelines.config import InspectConfig
 from pipelines.options import require
 from pipelines.provenance import provenance_name, read_parquet
@@ -19,7 +22,7 @@ from pipelines.schema import UserError
 from pipelines.verify import read_contract
 from pipelines.wordpiece import Vocabulary
 
-_LABELS = {
+LABELS = {
     "nsp": ("B follows A", "B is random"),
     "sop": ("B follows A", "A and B are swapped"),
     "single": ("one run of sentences", ""),
@@ -66,8 +69,29 @@ def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
     return f"document {key.hex()} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
 
 
-def describe_shard(config: InspectConfig) -> Iterator[str]:
-    """Lines about some records of one shard."""
+@dataclass(frozen=True)
+class Records:
+    """Some records of one shard, the first of them number `offset`; origins: provenance by column, where the dataset has it."""
+
+    contract: dict[str, Any]
+    vocabulary: Vocabulary
+    shard: dict[str, Any]
+    columns: features.Columns
+    offset: int
+    origins: dict[str, list[Any]] | None
+
+    def meaning(self, row: int) -> str:
+        """What the label says."""
+        return LABELS[self.contract["config"]["pairs"]][int(self.columns.next_sentence_labels[row])]
+
+    def sizes(self, row: int) -> str:
+        """'128 tokens, 19 to predict'."""
+        masked = int(np.count_nonzero(self.columns.masked_lm_weights[row]))
+        return f"{int(self.columns.input_mask[row].sum())} tokens, {masked} to predict"
+
+
+def read(config: InspectConfig) -> Records:
+    """The records that are asked for. Raises UserError."""
     contract, vocabulary = read_contract(config.dataset)
     shards = [shard for shard in contract["shards"] if shard["split"] == config.split]
     chosen = [shard for shard in shards if shard["copy"] == config.copy]
@@ -83,25 +107,35 @@ def describe_shard(config: InspectConfig) -> Iterator[str]:
         columns = features.decode(records[config.offset :], *sizes, config.offset)
     except ValueError as error:
         raise UserError(f"{shard['name']}: {error}: run clozemill verify {config.dataset}") from None
-    yield f"{shard['name']}: {shard['examples']:,} records; {contract['config']['pairs']}, {contract['config']['masking']}"
+    return Records(contract, vocabulary, shard, columns, config.offset, _provenance(config.dataset, shard["name"]))
+
+
+def describe_shard(records: Records) -> Iterator[str]:
+    """Lines about some records of one shard."""
+    config, shard = records.contract["config"], records.shard
+    yield f"{shard['name']}: {shard['examples']:,} records; {config['pairs']}, {config['masking']}"
     yield "{[MASK]<-word} is masked, {other<-word} replaced at random, {word} to be predicted as it stands"
-    if not len(columns):
-        yield f"no record from number {config.offset} on"
-    origins = _provenance(config.dataset, shard["name"])
-    for row in range(len(columns)):
-        number = config.offset + row
-        label = _LABELS[contract["config"]["pairs"]][int(columns.next_sentence_labels[row])]
-        tokens, masked = int(columns.input_mask[row].sum()), int(np.count_nonzero(columns.masked_lm_weights[row]))
-        yield f"\nrecord {number}: {tokens} tokens, {masked} to predict, label {columns.next_sentence_labels[row]}: {label}"
-        for side, text in describe(columns, row, vocabulary).items():
+    if not len(records.columns):
+        yield f"no record from number {records.offset} on"
+    for row in range(len(records.columns)):
+        number, label = records.offset + row, records.columns.next_sentence_labels[row]
+        yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
+        for side, text in describe(records.columns, row, records.vocabulary).items():
             yield f"  {side}  {text}"
-            if origins:
-                yield f"     {_origin(origins, number, side.lower())}"
+            if records.origins:
+                yield f"     {_origin(records.origins, number, side.lower())}"
 
 
 def main(config: InspectConfig) -> int:
-    """Prints describe_shard."""
+    """Prints describe_shard, or writes a page."""
     require(config, "dataset")
-    for line in describe_shard(config):
-        print(line)
+    if config.report:
+        datacard.write(config.dataset)
+        print(f"wrote {filesystem.join(config.dataset, datacard.HTML)} and {datacard.MARKDOWN}")
+    if config.html:
+        filesystem.write_bytes(config.html, inspect_html.page(read(config)).encode())
+        print(f"wrote {config.html}")
+    if not config.html and not config.report:
+        for line in describe_shard(read(config)):
+            print(line)
     return 0

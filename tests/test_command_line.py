@@ -27,7 +27,7 @@ PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
     "--num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob "
-    "--shuffle --splitter --vocab"
+    "--shuffle --splitter --vocab --sources --licenses --languages"
 )
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
@@ -36,7 +36,7 @@ FLAGS = {
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
-    "inspect": f"{COMMON} --copy --group --limit --offset --split DATASET",
+    "inspect": f"{COMMON} --copy --group --html --limit --offset --report --no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "

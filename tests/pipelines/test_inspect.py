@@ -1,5 +1,6 @@
 """inspect shows what a record says, and provenance points at the very text."""
 
+import html
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
-from pipelines import features, inspect, seeds, sentences, tfrecord, wikitext, wikixml
+from pipelines import features, inspect, inspect_html, seeds, sentences, tfrecord, wikitext, wikixml
 from pipelines.cleaning import clean
 from pipelines.features import Columns
 from pipelines.wordpiece import Vocabulary, WordPiece
@@ -28,6 +29,38 @@ def test_describe_is_literal() -> None:
         "A": "the {[MASK]<-river} ##s",
         "B": "run {apple<-river} {the}",
     }
+
+
+def test_tokens_are_literal() -> None:
+    """As the page shows them: pieces without ## are glued, what is masked stands as it is, special tokens are told apart."""
+
+    def row(*values: float) -> np.ndarray:
+        return np.array([values])
+
+    columns = Columns(
+        row(2, 5, 4, 7, 3, 7, 8, 9, 5, 4, 3, 0), row(*[1] * 11, 0), row(*[0] * 5, *[1] * 6, 0),
+        row(2, 7, 8, 9), row(6, 6, 5, 7), row(1.0, 1.0, 1.0, 1.0), np.array([1]),
+    )  # fmt: skip
+    found = inspect_html.tokens(columns, 0, Vocabulary.from_tokens(TOKENS))
+    assert {side: [tuple(token.values()) for token in tokens] for side, tokens in found.items()} == {
+        "A": [("[CLS]", "[CLS]", "special", False), ("the", "the", "", False), ("[MASK]", "river", "mask", False),
+              ("s", "##s", "", True), ("[SEP]", "[SEP]", "special", False)],
+        "B": [("##s", "##s", "", False), ("run", "run", "", False), ("apple", "river", "random", False),
+              ("the", "the", "kept", False), ("[MASK]", "##s", "mask", True), ("[SEP]", "[SEP]", "special", False)],
+    }  # fmt: skip
+
+
+def test_it_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "new/records.html"
+    assert clozemill.main(["inspect", str(demo_dataset), "--limit", "3", "--offset", "2", "--html", str(path)]) == 0
+    assert capsys.readouterr().out == f"wrote {path}\n"
+    page = path.read_text("utf-8")
+    assert [number for number in range(9) if f"<h2>Record {number}</h2>" in page] == [2, 3, 4]
+    rows = pq.read_table(demo_dataset / "provenance/train/copy-00/examples-00000-of-00003.parquet").to_pylist()
+    for row in rows[2:5]:
+        assert f"<bdi>{html.escape(row['a_title'])}</bdi>, characters {row['a_start']:,} to {row['a_end']:,}" in page
+    assert clozemill.main(["inspect", str(demo_dataset), "--offset", "9999", "--html", str(path)]) == 0
+    assert "No record from number 9999 on." in path.read_text("utf-8")
 
 
 def test_it_prints_records_labels_and_origins(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
