@@ -29,6 +29,15 @@ def parse(records: tf.Tensor, contract: Contract) -> dict[str, tf.Tensor]:
     return {name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()}
 
 
+def _shard(paths: tf.Tensor, count: tf.Tensor | int, contract: Contract) -> tf.data.Dataset:
+    """The records of a shard, or of several, in order; an error where there are more or fewer than `count`.
+
+    For TensorFlow takes a file that was cut off between two records, and many a cut gzip stream, for a whole one.
+    """
+    records = tf.data.TFRecordDataset(paths, _COMPRESSION[contract.compression])
+    return records.apply(tf.data.experimental.assert_cardinality(count))
+
+
 @dataclass(frozen=True)
 class TrainReader:
     """One host's part of the train split as an endless, seekable stream of batches.
@@ -108,11 +117,11 @@ class TrainReader:
     def _window(self, epoch, window, rows) -> tf.data.Dataset:
         groups = tf.gather(rows, window)
         groups = tf.boolean_mask(groups, groups >= 0)
-        paths = tf.gather(tf.constant(self._paths), tf.cast(epoch, tf.int64) % len(self._paths))
-        shards = tf.data.Dataset.from_tensor_slices(tf.gather(paths, groups))
-        kind = _COMPRESSION[self.contract.compression]
+        copy = tf.cast(epoch, tf.int64) % len(self._paths)
+        paths, counts = (tf.gather(tf.gather(tf.constant(of), copy), groups) for of in (self._paths, self.counts))
+        shards = tf.data.Dataset.from_tensor_slices((paths, counts))
         records = shards.interleave(
-            lambda path: tf.data.TFRecordDataset(path, kind),
+            lambda path, count: _shard(path, count, self.contract),
             cycle_length=self.cycle_length,
             block_length=16,
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -157,8 +166,9 @@ def eval_batches(contract: Contract, batch_size: int, host: int = 0, hosts: int 
 
     `example_weights` float32 [B] is 1 for an example and 0 for a filler. `limit`: as of eval_counts.
     """
-    paths = [contract.path(shard) for shard in contract.shards("eval")[host::hosts]]
-    records = tf.data.TFRecordDataset(tf.constant(paths, tf.string), _COMPRESSION[contract.compression])
+    shards = contract.shards("eval")[host::hosts]
+    paths = tf.constant([contract.path(shard) for shard in shards], tf.string)
+    records = _shard(paths, sum(shard["examples"] for shard in shards), contract)
     weighted = records.take(eval_counts(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
     fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
     batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)

@@ -14,7 +14,7 @@ from model.losses import SUMS
 from model.pretraining import Objective, prepare
 from pipelines.options import require
 from pipelines.schema import UserError
-from trainers import checkpoints, contract, files, state, step, strategy
+from trainers import checkpoints, contract, damage, files, state, step, strategy
 from trainers.batches import TrainReader, eval_batches, eval_counts, eval_steps
 from trainers.config import EvaluateConfig
 from trainers.contract import Contract
@@ -117,7 +117,7 @@ def main(config: EvaluateConfig) -> int:
     except ValueError as error:
         raise UserError(f"{one.folder}: the weights don't fit ({error}): give another checkpoint") from None
     jit = strategy.compiles(config, devices)
-    with files.reading(config.data):
+    with damage.reading(dataset):
         figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
         figures |= without_context(dataset, model.objective) | {"step": one.step}
     print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")

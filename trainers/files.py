@@ -89,16 +89,3 @@ def cause(error: tf.errors.OpError) -> str:
     """What went wrong, without the places in the program and in the graph that TensorFlow tells around it."""
     lines = error.message.split("\n\t [[{{node")[0].split("\n")
     return re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", " ".join(lines[-1].split()))[:200]
-
-
-@contextmanager
-def reading(folder: str) -> Iterator[None]:
-    """Raises UserError when a shard of a dataset turns out to be damaged while steps read it."""
-    try:
-        yield
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-        if "{{node" in str(error) and "Iterator" not in str(error):
-            raise
-        raise UserError(
-            f"{folder}: a shard can't be read ({cause(error)}): run clozemill verify {folder}, then mend it"
-        ) from None

@@ -224,8 +224,9 @@ def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
     path = Path(dataset.path(dataset.shards("eval")[2]))
     path.write_bytes(path.read_bytes()[:-3])
     told = mistake(run=run, data=str(tmp_path))
-    assert told.startswith(f"{tmp_path}: a shard can't be read (") and told.endswith(
-        f"): run clozemill verify {tmp_path}, then mend it"
+    assert told == (
+        f"{path}: record {EVAL[2] - 1}: the file ends within it: restore it or make the dataset anew; "
+        f"clozemill verify {tmp_path} lists all damage"
     )
 
 

@@ -272,7 +272,8 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     shard.write_bytes(shard.read_bytes()[:-20])
     assert clozemill.main(["evaluate", str(trained), "--data", str(data)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"clozemill: {data}: a shard can't be read (truncated record at ") and told.count("\n") == 1
+    assert re.match(rf"clozemill: {shard}: record \d+: the file ends within it: restore it or make", told)
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
