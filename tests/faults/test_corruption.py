@@ -1,0 +1,187 @@
+"""A shard altered anywhere: `verify` and the trainer's reader name the file and the record; an edited manifest is refused."""
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import clozemill
+from pipelines import features, manifest, tfrecord, verify
+from pipelines.schema import UserError
+from trainers import contract, damage
+from trainers.batches import TrainReader, eval_batches
+from trainers.contract import Contract
+
+FEW, MANY = 10, pytest.param(400, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["none", "gzip"])
+def dataset(request, tmp_path_factory, demo_dataset: Path) -> Path:
+    """A dataset to be damaged and mended, of one train shard and one eval shard, plain or compressed."""
+    folder = Path(shutil.copytree(demo_dataset, tmp_path_factory.mktemp("corrupt") / "d"))
+    about = json.loads((folder / "dataset.json").read_text())
+    about["config"] |= {"compression": request.param, "num_groups": 1, "dupe_factor": 1}
+    about["shards"] = about["shards"][:2]  # eval, and the first of train
+    for shard in about["shards"]:
+        path = folder / shard["name"]
+        if request.param == "gzip":
+            path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        shard |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (folder / "dataset.json").write_bytes(manifest.dumps(about))
+    return folder
+
+
+def altered(path: Path, count: int, seed: int) -> Iterator[tuple[int, bytes]]:
+    """(byte, the file's content) with one bit of that byte flipped, the file so written; whole again at the end."""
+    good, stream = path.read_bytes(), np.random.default_rng(seed)
+    try:
+        for bit in stream.integers(0, 8 * len(good), count).tolist():
+            data = bytearray(good)
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            yield bit // 8, good
+    finally:
+        path.write_bytes(good)
+
+
+def number_of(byte: int, data: bytes) -> int:
+    """The record of a plain file in whose frame a byte lies."""
+    sizes = [len(record) + tfrecord.HEADER + tfrecord.FOOTER for record in tfrecord.read(data)]
+    return sum(byte >= end for end in accumulate(sizes))
+
+
+def found_by_verify(folder: Path, shard: dict, held: Contract) -> list[str]:
+    _, vocabulary = verify.read_contract(str(folder))
+    return verify.check_shard(str(folder), shard, held.manifest, vocabulary).violations
+
+
+def told(held: Contract, batches: tf.data.Dataset, steps: int) -> str:
+    """What is said when a shard is read in batches, "" when nothing is wrong."""
+    try:
+        with damage.reading(held):
+            for _ in batches.take(steps):
+                pass
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, split: str, count: int) -> None:
+    held = contract.read(str(dataset))
+    (shard,) = held.shards(split)
+    plain = held.compression == "none"
+    batches = TrainReader(held, 3).batches(8) if split == "train" else eval_batches(held, 8)
+    steps = -(-shard["examples"] // 8) + 1
+    assert told(held, batches, steps) == ""
+    for byte, good in altered(dataset / shard["name"], count, seed=count):
+        sentence, violations = told(held, batches, steps), found_by_verify(dataset, shard, held)
+        assert violations[0] == f"{shard['name']}: its SHA-256 is not the one in dataset.json"
+        if not plain and len(violations) == 1:
+            assert 3 <= byte < 10 or byte >= len(good) - 9  # what means nothing in gzip's header; the records are the same
+            assert sentence == ""
+            continue
+        named = re.match(rf"{dataset}/{shard['name']}: record (\d+): [^\n]+: restore it or make the dataset anew", sentence)
+        assert named, sentence
+        assert violations[1].startswith(f"{shard['name']}: record {named[1]}: "), violations
+        if plain:
+            assert int(named[1]) == number_of(byte, good)
+            assert re.search(r"record \d+: the CRC of its (length|data) is wrong", violations[1])
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_file_that_ends_too_early_is_named(dataset: Path, split: str) -> None:
+    """Above all between two records, and within a gzip stream: TensorFlow takes either for the file's end."""
+    held = contract.read(str(dataset))
+    (shard,) = held.shards(split)
+    path = dataset / shard["name"]
+    good = path.read_bytes()
+    batches = TrainReader(held, 3).batches(8) if split == "train" else eval_batches(held, 8)
+    sizes = [len(record) + 16 for record in tfrecord.read(good, held.compression)]
+    cuts = [0, 1, len(good) // 2, len(good) - 1, *([sizes[0], sum(sizes[:-1])] if held.compression == "none" else [5, 12])]
+    try:
+        for cut in cuts:
+            path.write_bytes(good[:cut])
+            sentence = told(held, batches, len(sizes))
+            assert len(found_by_verify(dataset, shard, held)) == 2
+            if held.compression == "gzip" and cut == len(good) - 1:  # nothing but gzip's own checksum is cut: no record is lost
+                continue
+            assert sentence.startswith(f"{path}: "), (cut, sentence)
+            if held.compression == "none" and cut in (0, sizes[0]):
+                assert f"it holds {int(cut > 0)} records, not {len(sizes)}" in sentence
+    finally:
+        path.write_bytes(good)
+
+
+def frame(record: bytes) -> bytes:
+    length = struct.pack("<Q", len(record))
+    crcs = [struct.pack("<I", tfrecord.masked_crc(part)) for part in (length, record)]
+    return length + crcs[0] + record + crcs[1]
+
+
+def test_an_example_without_a_feature_is_named_though_its_checksums_are_right(dataset: Path) -> None:
+    held = contract.read(str(dataset))
+    (shard,) = held.shards("train")
+    path = dataset / shard["name"]
+    good = path.read_bytes()
+    records = list(tfrecord.read(good, held.compression))
+    example = features.Example.FromString(records[5])
+    example.features.feature.remove(next(entry for entry in example.features.feature if entry.key == "segment_ids"))
+    records[5] = example.SerializeToString()
+    data = b"".join(map(frame, records))
+    try:
+        path.write_bytes(gzip.compress(data) if held.compression == "gzip" else data)
+        sentence = told(held, TrainReader(held, 3).batches(8), len(records) // 8)
+        assert sentence.startswith(f"{path}: record 5: its features are ['input_ids',"), sentence
+        assert f"{shard['name']}: record 5: its features are " in found_by_verify(dataset, shard, held)[1]
+    finally:
+        path.write_bytes(good)
+
+
+@pytest.fixture
+def copy(demo_dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_dataset, tmp_path / "d"))
+
+
+def mistake(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    capsys.readouterr()
+    assert clozemill.main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("clozemill: ") and error.count("\n") == 1
+    return error
+
+
+def test_pretrain_stops_at_a_damaged_record_and_says_which(copy: Path, tmp_path: Path, capsys) -> None:
+    shard = copy / "train/copy-00/examples-00001-of-00003.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    number = number_of(len(data) // 2, shard.read_bytes())
+    shard.write_bytes(data)
+    run = ["--preset", "tiny", "--batch-size", "8", "--steps", "50", "--eval-steps", "0", "--output", tmp_path / "run"]
+    error = mistake(capsys, "pretrain", "--data", copy, *run)
+    assert f"{shard}: record {number}: the CRC of its data is wrong: restore it or make the dataset anew" in error
+
+
+def test_a_manifest_edited_by_hand_is_refused_by_every_command(copy: Path, tmp_path: Path, capsys) -> None:
+    path = copy / "dataset.json"
+    path.write_text(path.read_text().replace('"seed": 7', '"seed": 8'))
+    commands = [
+        ["verify", copy],
+        ["inspect", copy],
+        ["pretrain", "--data", copy, "--output", tmp_path / "run", "--steps", "1", "--preset", "tiny"],
+    ]
+    for command in commands:
+        assert f"{path} was changed after it was written" in mistake(capsys, *command)
+    with pytest.raises(UserError, match=r"changed after it was written"):  # what evaluate, plan and fine-tuning read it with
+        contract.read(str(copy))
+    assert not (tmp_path / "run").exists()
