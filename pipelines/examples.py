@@ -104,23 +104,24 @@ def make_columns(
 
 def count(columns: features.Columns, vocabulary: Vocabulary) -> dict[str, int]:
     """STATISTICS of some examples, all but what only the pairs know."""
-    used = columns.masked_lm_weights > 0
-    now = np.take_along_axis(columns.input_ids, columns.masked_lm_positions, axis=1)[used]
-    before = columns.masked_lm_ids[used]
-    inside = columns.input_mask > 0
-    as_mask, as_kept = int((now == vocabulary.mask_id).sum()), int((now == before).sum())
-    special = vocabulary.is_special[columns.input_ids] & inside
+    (width, places), ids = (columns.masked_lm_ids.shape[1], columns.input_ids.shape[1]), columns.input_ids
+    used = np.flatnonzero(columns.masked_lm_weights > 0)
+    now = ids.ravel()[used // width * places + columns.masked_lm_positions.ravel()[used]]
+    as_mask = np.count_nonzero(now == vocabulary.mask_id)
+    as_kept = np.count_nonzero(now == columns.masked_lm_ids.ravel()[used])
+    tokens = np.count_nonzero(columns.input_mask)
+    special = {token: np.count_nonzero(ids == token) for token in vocabulary.special_ids.tolist()}
     return {
         "examples": len(columns),
-        "tokens": int(inside.sum()),
-        "padding": int((~inside).sum()),
-        "maskable": int(inside.sum() - special.sum()) + as_mask,
-        "masked": int(used.sum()),
+        "tokens": tokens,
+        "padding": ids.size - tokens,
+        "maskable": tokens - (sum(special.values()) - special[vocabulary.pad_id]) + as_mask,
+        "masked": len(used),
         "masked_as_mask": as_mask,
         "masked_as_kept": as_kept,
-        "masked_as_random": int(used.sum()) - as_mask - as_kept,
+        "masked_as_random": len(used) - as_mask - as_kept,
         "labels_random": int(columns.next_sentence_labels.sum()),
-        "unknown": int((columns.input_ids == vocabulary.unk_id).sum()),
+        "unknown": special[vocabulary.unk_id],
     }
 
 

@@ -23,7 +23,7 @@ Sums = dict[str, np.ndarray]
 STATISTICS = "statistics.json"
 FORMAT_VERSION = 1
 BUCKETS = 256
-_FIXED = 1 << 30  # expectations are summed in this part of a position: exact, also as float64 within a chunk
+_FIXED = 1 << 30  # expectations are summed in whole numbers of this part of a position
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: odd, and its multiples are spread evenly
 
 
@@ -51,30 +51,31 @@ def buckets(ids: np.ndarray, size: int) -> np.ndarray:
 
 
 def fingerprints(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """uint64 [E]: a hash of each row of tokens and its label, the same whatever the width of the integers given."""
-    words = np.zeros((len(ids), -(-ids.shape[1] // 2) * 2), np.uint32)
-    words[:, : ids.shape[1]] = ids
-    wide = words.view(np.uint64)
-    wide ^= wide >> np.uint64(29)
-    wide *= np.uint64(_GOLDEN)
-    wide ^= wide >> np.uint64(32)
-    places = np.arange(1, 2 * wide.shape[1], 2, dtype=np.uint64) * np.uint64(_GOLDEN)
-    return (wide * places).sum(axis=1) * np.uint64(2) + labels.astype(np.uint64)
+    """uint64 [E]: a hash of each row of tokens, uint16 or uint32 [E, S], and its label."""
+    whole = 8 // ids.itemsize
+    padded = np.zeros((len(ids), -(-ids.shape[1] // whole) * whole), ids.dtype)
+    padded[:, : ids.shape[1]] = ids
+    words = padded.view(np.uint64)
+    words ^= words >> np.uint64(29)
+    words *= np.uint64(_GOLDEN)
+    words ^= words >> np.uint64(32)
+    places = np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64) * np.uint64(_GOLDEN)
+    return np.einsum("ep,p->e", words, places) ^ labels.astype(np.uint64)
 
 
 def repeated_sentences(group: Group, limit: int) -> int:
-    """How many of a group's sentences stand in it before: only these, and cut ones' windows, explain equal examples.
+    """How many of a group's sentences stand in it before, at most: only these, and cut ones' windows, explain equal examples.
 
-    limit: tokens of an example; a longer sentence counts once more for each window of so many that it fills.
+    Sentences are told apart by their length, first four and last four tokens. limit: tokens of an example; a longer sentence
+    counts once more for each window of so many that it fills.
     """
-    lengths = np.diff(group.sentences)
-    if not len(lengths):
-        return 0
-    within = np.arange(len(group.tokens)) - np.repeat(group.sentences[:-1], lengths)
-    mixed = (group.tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
-    mixed ^= mixed >> np.uint64(32)
-    mixed *= (2 * within + 1).astype(np.uint64) * np.uint64(_GOLDEN)
-    hashes = np.add.reduceat(mixed, group.sentences[:-1])
+    starts, lengths = group.sentences[:-1], np.diff(group.sentences)
+    hashes = lengths.astype(np.uint64)
+    for place in range(4):
+        near = np.minimum(place, lengths - 1)
+        for at in (starts + near, starts + lengths - 1 - near):
+            hashes = (hashes ^ group.tokens[at]) * np.uint64(_GOLDEN)
+            hashes ^= hashes >> np.uint64(32)
     return int(len(hashes) - len(np.unique(hashes)) + ((lengths - 1) // limit).sum())
 
 
@@ -85,6 +86,35 @@ def clusters(columns: Columns) -> int:
     joined[:, 1:] = (np.diff(columns.masked_lm_positions, axis=1) == 1) & used[:, 1:]
     run = np.cumsum((used & ~joined).ravel())[used.ravel()]
     return int((np.bincount(run).astype(np.int64) ** 2).sum())
+
+
+@dataclass(frozen=True)
+class _Masked:
+    """The masked positions of some examples: which example, and where in it; int64 [masked] both."""
+
+    row: np.ndarray
+    at: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> "_Masked":
+        return _Masked(self.row[chosen], self.at[chosen])
+
+
+def _single_words(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """bool [E, S]: words of one piece."""
+    candidates, starts = ~vocabulary.is_special[ids], word_starts(ids, vocabulary)
+    alone = candidates & starts
+    alone[:, :-1] &= ~candidates[:, 1:] | starts[:, 1:]
+    return alone
+
+
+def _over_positions(values: np.ndarray, lengths: np.ndarray, others: np.ndarray, places: int) -> np.ndarray:
+    """int64 [S]: each example's value added at all its positions but `others`, which count from the first of the first example.
+
+    values: whole numbers as float64 [E], so that sums are exact.
+    """
+    ending = np.bincount(lengths, values, minlength=places + 1)
+    total = ending[::-1].cumsum()[::-1][1:]
+    return (total - np.bincount(others % places, values[others // places], minlength=places)).astype(np.int64)
 
 
 class Gatherer:
@@ -105,16 +135,17 @@ class Gatherer:
 
     def add(self, columns: Columns) -> None:
         """Takes in some examples, in the order of the shard."""
-        vocabulary, used = self._vocabulary, columns.masked_lm_weights > 0
-        row = np.nonzero(used)[0]
-        at, before = columns.masked_lm_positions[used], columns.masked_lm_ids[used]
-        now = columns.input_ids[row, at]
+        vocabulary, (width, places) = self._vocabulary, (columns.masked_lm_ids.shape[1], columns.input_ids.shape[1])
+        used = np.flatnonzero(columns.masked_lm_weights > 0)
+        masked = _Masked(used // width, columns.masked_lm_positions.ravel()[used])
+        before = columns.masked_lm_ids.ravel()[used]
+        spots = masked.row * places + masked.at
+        now = columns.input_ids.ravel()[spots]
         ids = columns.input_ids.astype(vocabulary.dtype)
-        ids[row, at] = before
-        lengths = np.count_nonzero(columns.input_mask, axis=1)
+        ids.ravel()[spots] = before
         self._hashes.append(fingerprints(ids, columns.next_sentence_labels))
-        self._lengths(columns, ids, lengths)
-        self._positions(columns, ids, lengths, row, at)
+        lengths, a_len, b_len = self._lengths(columns, ids)
+        self._positions(columns, ids, (lengths, a_len, b_len), masked)
         self._add("random_tokens", buckets(now[(now != vocabulary.mask_id) & (now != before)], len(vocabulary)))
         self._add("masked_tokens", buckets(before, len(vocabulary)))
         if len(self._sums["tokens"]):
@@ -124,10 +155,14 @@ class Gatherer:
     def _add(self, name: str, values: np.ndarray | int) -> None:
         self._sums[name] += values
 
-    def _lengths(self, columns: Columns, ids: np.ndarray, lengths: np.ndarray) -> None:
+    def _lengths(self, columns: Columns, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """int64 [E] each: tokens of the examples, of A, and of B."""
         width, labels = self._settings.max_seq_length + 1, columns.next_sentence_labels.astype(np.int64)
-        b_len = np.maximum(np.count_nonzero(columns.segment_ids, axis=1) - 1, 0)
-        a_len = lengths - (2 if self._settings.pairs == "single" else b_len + 3)
+        inside, behind = columns.input_mask.astype(bool), columns.segment_ids.astype(bool)
+        lengths = np.where(inside[:, -1], width - 1, inside.argmin(axis=1))
+        single = self._settings.pairs == "single"
+        a_len = lengths - 2 if single else behind.argmax(axis=1) - 2
+        b_len = np.zeros_like(a_len) if single else lengths - a_len - 3
         self._add("lengths", np.bincount(lengths, minlength=width))
         for name, side in (("a_lengths", a_len), ("b_lengths", b_len)):
             self._add(name, np.bincount(labels * width + side, minlength=2 * width).reshape(2, width))
@@ -135,31 +170,35 @@ class Gatherer:
             rows = probe.features(ids[:wanted], a_len[:wanted], b_len[:wanted], labels[:wanted], self._vocabulary)
             self._rows.append(rows)
             self._probed -= wanted
+        return lengths, a_len, b_len
 
-    def _positions(self, columns: Columns, ids: np.ndarray, lengths: np.ndarray, row: np.ndarray, at: np.ndarray) -> None:
+    def _positions(self, columns: Columns, ids: np.ndarray, sizes: tuple[np.ndarray, ...], masked: "_Masked") -> None:
         """Masked positions, and where they were as likely: at all tokens, or at all words of one piece (whole_word)."""
-        settings, vocabulary = self._settings, self._vocabulary
-        alike = candidates = ~vocabulary.is_special[ids]
+        settings, vocabulary, (lengths, a_len, b_len) = self._settings, self._vocabulary, sizes
+        unknown, text = np.flatnonzero(ids == vocabulary.unk_id), a_len + b_len
+        maskable = text - np.bincount(unknown // ids.shape[1], minlength=len(ids))
         wanted = masking.quota(lengths, masking.MaskSettings(settings.masked_lm_prob, settings.max_predictions))
-        wanted = np.minimum(wanted, np.count_nonzero(candidates, axis=1))
+        wanted = np.minimum(wanted, maskable)
         if settings.masking != "subword":
-            count = np.bincount(row, minlength=len(ids))
+            count = np.bincount(masked.row, minlength=len(ids))
             wanted = np.where(checks.one_word(columns, vocabulary) & (count > wanted), count, wanted)
-        if settings.masking == "whole_word":
-            starts = word_starts(ids, vocabulary)
-            alike = candidates & starts
-            alike[:, :-1] &= ~candidates[:, 1:] | starts[:, 1:]
         if settings.masking == "span":
             self._add("clusters", clusters(columns))
         self._add("quota", wanted.sum())
-        counted = alike[row, at]
-        maskable, masked = np.count_nonzero(alike, axis=1), np.bincount(row[counted], minlength=len(ids))
-        rate = masked / np.maximum(maskable, 1)
+        if settings.masking == "whole_word":
+            alike = _single_words(ids, vocabulary)
+            masked = masked.where(alike[masked.row, masked.at])
+            maskable = np.count_nonzero(alike, axis=1)
+            others = np.flatnonzero(~alike & (np.arange(ids.shape[1]) < lengths[:, None]))
+        else:  # [CLS], [SEP] after A, [SEP] after B, and unknown words
+            first = np.arange(len(ids)) * ids.shape[1]
+            ends = (first + a_len + 1,) if settings.pairs != "single" else ()
+            others = np.concatenate([first, *ends, first + lengths - 1, unknown])
+        self._add("masked_positions", np.bincount(masked.at, minlength=ids.shape[1]))
+        rate = np.bincount(masked.row, minlength=len(ids)) / np.maximum(maskable, 1)
         variance = rate * (1 - rate) * maskable / np.maximum(maskable - 1, 1)
-        self._add("masked_positions", np.bincount(at[counted], minlength=ids.shape[1]))
-        sums = np.rint(np.stack([rate, variance]) * _FIXED) @ alike.astype(np.float64)
-        self._add("expected", sums[0].astype(np.int64))
-        self._add("variance", sums[1].astype(np.int64))
+        for name, values in (("expected", rate), ("variance", variance)):
+            self._add(name, _over_positions(np.rint(values * _FIXED), lengths, others, ids.shape[1]))
 
     def sums(self) -> Sums:
         """All sums, and under "probe" the rows for the probe, int32 [rows, features]."""
@@ -170,16 +209,17 @@ class Gatherer:
 
 def pack(sums: Sums) -> dict[str, Any]:
     """Sums as they travel, in a tenth of the room that JSON's numbers take."""
-    shapes = {name: values.shape for name, values in sums.items()}
-    data = b"".join(values.astype("<i8").T.tobytes() for values in sums.values())
-    return {"shapes": shapes, "data": base64.b85encode(zlib.compress(data, 1)).decode()}
+    layout = {name: [values.dtype.str, values.shape] for name, values in sums.items()}
+    data = b"".join(values.T.tobytes() for values in sums.values())
+    return {"layout": layout, "data": base64.b64encode(zlib.compress(data, 1)).decode()}
 
 
 def unpack(packed: dict[str, Any]) -> Sums:
     """What `pack` was given."""
-    flat, sums, start = np.frombuffer(zlib.decompress(base64.b85decode(packed["data"])), "<i8"), {}, 0
-    for name, shape in packed["shapes"].items():
-        sums[name] = flat[start : (start := start + int(np.prod(shape)))].reshape(shape[::-1]).T
+    data, sums, start = zlib.decompress(base64.b64decode(packed["data"])), {}, 0
+    for name, (dtype, shape) in packed["layout"].items():
+        values = np.frombuffer(data, dtype, int(np.prod(shape)), start)
+        sums[name], start = values.reshape(shape[::-1]).T, start + values.nbytes
     return sums
 
 
@@ -193,7 +233,7 @@ class Totals:
     def add(self, shard: dict[str, Any], sums: Sums) -> None:
         """Adds a shard's; `shard` tells its split, group and copy."""
         if len(sums["probe"]):
-            self._rows[shard["group"]] = sums["probe"].astype(np.int32)
+            self._rows[shard["group"]] = sums["probe"]
         copy = self._copies.setdefault((shard["split"], f"{shard['copy']:02d}"), {})
         for name, values in sums.items():
             if name != "probe":
