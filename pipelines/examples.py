@@ -107,10 +107,10 @@ def count(columns: features.Columns, vocabulary: Vocabulary) -> dict[str, int]:
     (width, places), ids = (columns.masked_lm_ids.shape[1], columns.input_ids.shape[1]), columns.input_ids
     used = np.flatnonzero(columns.masked_lm_weights > 0)
     now = ids.ravel()[used // width * places + columns.masked_lm_positions.ravel()[used]]
-    as_mask = np.count_nonzero(now == vocabulary.mask_id)
-    as_kept = np.count_nonzero(now == columns.masked_lm_ids.ravel()[used])
-    tokens = np.count_nonzero(columns.input_mask)
-    special = {token: np.count_nonzero(ids == token) for token in vocabulary.special_ids.tolist()}
+    as_mask = int(np.count_nonzero(now == vocabulary.mask_id))
+    as_kept = int(np.count_nonzero(now == columns.masked_lm_ids.ravel()[used]))
+    tokens = int(np.count_nonzero(columns.input_mask))
+    special = {token: int(np.count_nonzero(ids == token)) for token in vocabulary.special_ids.tolist()}
     return {
         "examples": len(columns),
         "tokens": tokens,
