@@ -109,7 +109,8 @@ SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
 
 def test_a_template_s_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
     out, _ = cloud.run(*arguments(SERVICE, f"--template_location={tmp_path / 'job.json'}"))
-    assert out.splitlines()[-1] == "wrote the job's description; Dataflow writes the dataset"
+    told = "wrote the job's description; Dataflow writes the dataset, and then clozemill inspect {} --report its data card"
+    assert out.splitlines()[-1] == told.format("gs://my-bucket/dataset")
     check_job(json.loads((tmp_path / "job.json").read_text()), cloud)
     assert json.loads(cloud.storage.below("my-bucket/dataset")[".work/state.json"])["config"]["max_seq_length"] == 512
 
@@ -150,12 +151,12 @@ def test_metadata_is_what_the_option_parser_has() -> None:
 
 
 def test_the_locked_requirements_are_those_of_the_pipelines() -> None:
-    """What setup.py asks for, less the trainer's libraries, in a version that it admits."""
+    """What setup.py asks for, less the libraries of the trainer and of the data card, in a version that it admits."""
     from packaging.requirements import Requirement
 
     lines = (ROOT / "deploy/dataflow/requirements.txt").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
-    trainer = {"keras", "matplotlib", "nervaluate", "safetensors", "scikit-learn", "scipy", "tensorboard", "tensorflow",
+    trainer = {"jinja2", "keras", "matplotlib", "nervaluate", "safetensors", "scikit-learn", "scipy", "tensorboard", "tensorflow",
                "tensorflow-text"}  # fmt: skip
     asked = [Requirement(text) for text in requires("clozemill") if "extra" not in text]
     for each in asked:
