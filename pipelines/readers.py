@@ -19,6 +19,8 @@ from pipelines.schema import Document, Dropped, Split, UserError
 EXCERPT_CHARS = 300
 MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits to aim at between these bounds
 
+_SUSPECT = 500  # times: a row group that expands so far holds no text
+
 Record = Document | Dropped
 _ENDINGS = {
     ".xml": "wikixml",
@@ -29,6 +31,10 @@ _ENDINGS = {
     ".txt": "bert",
     ".text": "bert",
 }
+
+
+def _too_long(source: str) -> Dropped:
+    return Dropped("too_long", source, f"it holds more than {records.MAX_RECORD >> 20} MB: cut it into documents")
 
 
 def _excerpt(data: bytes) -> str:
@@ -53,11 +59,13 @@ def plan_whole(info: FileInfo, format_: str, compression: str, split_bytes: int)
 def read_wikixml(split: Split, options: InputOptions) -> Iterator[Record]:
     """Articles of a MediaWiki dump: namespace 0, no redirects."""
     for number, (record, owned, closed) in enumerate(records.delimited(split, wikixml.CLOSE)):
-        if split.start == 0 and number == 0:
+        if split.start == 0 and number == 0 and record is not None:
             wikixml.check_header(record, split.path)
         if not owned:
             return
-        if page := wikixml.cut_page(record):
+        if record is None:
+            yield _too_long(f"{split.path}, page {number + 1}" + (f" after byte {split.start}" if split.start else ""))
+        elif page := wikixml.cut_page(record):
             yield _article(page, closed, split.path)
 
 
@@ -79,10 +87,10 @@ def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
     for number, (line, owned) in enumerate(records.lines(split)):
         if not owned:
             return
-        if not line.strip():
+        if line is not None and not line.strip():
             continue
         source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
-        yield _json_record(line, source, options)
+        yield _too_long(source) if line is None else _json_record(line, source, options)
 
 
 def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
@@ -105,6 +113,8 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     if options.text_field not in names:
         detail = f"no field {options.text_field!r} among {sorted(names)[:20]}: see --text-field"
         return Dropped("missing_field", source, detail, _excerpt(excerpt))
+    if isinstance(text, str) and len(text) > records.MAX_RECORD:
+        return _too_long(source)
     if not isinstance(text, str):
         return Dropped("field_is_no_text", source, f"{options.text_field} is {type(text).__name__}", _excerpt(excerpt))
     name, title = get(options.id_field), get(options.title_field)
@@ -163,11 +173,16 @@ def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
     file = open_parquet(split.path)
     wanted = wanted_columns(file, split.path, options)
     for index in range(split.start, split.end):
-        row = 0
+        row, size, source = 0, file.metadata.row_group(index).total_byte_size, f"{split.path}, row group {index}"
+        if size > records.MAX_RECORD and size > _SUSPECT * split.size:
+            detail = f"{split.size:,} bytes on disk expand to {size:,}, as no text does: write the file anew if it is one"
+            yield Dropped("too_long", source, detail)
+            continue
+        rows = max(1, min(64, 2 * records.MAX_RECORD // max(size, 1)))  # any of them may be as long as all
         try:
-            for batch in file.iter_batches(64, row_groups=[index], columns=wanted, use_threads=False):
+            for batch in file.iter_batches(rows, row_groups=[index], columns=wanted, use_threads=False):
                 for at in range(len(batch)):
-                    yield _parquet_record(batch.slice(at, 1), f"{split.path}, row group {index}, row {row + at}", options)
+                    yield _parquet_record(batch.slice(at, 1), f"{source}, row {row + at}", options)
                 row += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise decompression.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
@@ -178,25 +193,30 @@ def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
 
     A document belongs to the split that owns the empty line before it.
     """
-    ours, begun, lines, number = split.start == 0, 0, [], -1
+    ours, begun, lines, size, number = split.start == 0, 0, [], 0, -1
     for number, (line, owned) in enumerate(records.lines(split)):
-        if line.strip():
-            if ours:
-                lines.append(line)
-            elif not owned:
+        if line is None or line.strip():
+            if not (ours or owned):
                 return
+            size += records.MAX_RECORD + 1 if line is None else len(line) + 1
+            if ours and size <= records.MAX_RECORD:
+                lines.append(line)
+            elif ours:
+                lines = [b""]  # stands for what is given up
             continue
         if lines:
-            yield _bert_document(lines, split, begun)
-        ours, begun, lines = owned, number + 1, []
+            yield _bert_document(lines, size, split, begun)
+        ours, begun, lines, size = owned, number + 1, [], 0
         if not owned:
             return
     if lines:
-        yield _bert_document(lines, split, begun)
+        yield _bert_document(lines, size, split, begun)
 
 
-def _bert_document(lines: list[bytes], split: Split, number: int) -> Record:
+def _bert_document(lines: list[bytes], size: int, split: Split, number: int) -> Record:
     source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
+    if size > records.MAX_RECORD:
+        return _too_long(source)
     data = b"\n".join(lines)
     try:
         return Document(data.decode("utf-8"), "", source, kind="sentences")
@@ -206,7 +226,14 @@ def _bert_document(lines: list[bytes], split: Split, number: int) -> Record:
 
 def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
     """The whole file as one document, its name as the title."""
-    data = b"".join(piece for piece, _ in decompression.pieces(split))
+    parts, size = [], 0
+    for piece, _ in decompression.pieces(split):
+        parts.append(piece)
+        size += len(piece)
+        if size > records.MAX_RECORD:
+            yield _too_long(split.path)
+            return
+    data = b"".join(parts)
     try:
         title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
         yield Document(data.decode("utf-8"), title, split.path)
