@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipelines.options import suggest
 from pipelines.schema import UserError
 from trainers import topologies
+from trainers.estimate import hosts_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Family:
     shapes: dict[int, str]
     gke: str = ""
     machine: str = ""
-    single_host: int = 4  # chips of the largest slice that is one host
 
 
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -34,9 +34,9 @@ FAMILIES: dict[str, Family] = {
     "v2": Family("v2", 2, _BASE, _SQUARES),
     "v3": Family("v3", 2, _BASE, _SQUARES),
     "v4": Family("v4", 2, _BASE, _CUBES, "tpu-v4-podslice", "ct4p-hightpu-{}t"),
-    "v5litepod": Family("v5e", 1, "v2-alpha-tpuv5-lite", _FLAT, "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t", 8),
+    "v5litepod": Family("v5e", 1, "v2-alpha-tpuv5-lite", _FLAT, "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t"),
     "v5p": Family("v5p", 2, "v2-alpha-tpuv5", _CUBES, "tpu-v5p-slice", "ct5p-hightpu-{}t"),
-    "v6e": Family("v6e", 1, "v2-alpha-tpuv6e", _FLAT, "tpu-v6e-slice", "ct6e-standard-{}t", 8),
+    "v6e": Family("v6e", 1, "v2-alpha-tpuv6e", _FLAT, "tpu-v6e-slice", "ct6e-standard-{}t"),
 }
 TYPES = [f"{name}-{chips * family.per_chip}" for name, family in FAMILIES.items() for chips in family.shapes]
 
@@ -53,7 +53,7 @@ class Slice:
     @property
     def hosts(self) -> int:
         """Machines that hold it: of more than one, each has 4 chips."""
-        return 1 if self.chips <= self.family.single_host else self.chips // 4
+        return hosts_of(self.family.generation, self.chips)
 
     @property
     def chips_per_host(self) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from model.tasks import MAX_ANSWER, MAX_QUESTION
 from model.text import TextOps, clean, cut, dense, look_up
 
-MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py
 Ask = Callable[[dict[str, tf.Tensor]], tf.Tensor]  # the three id tensors to logits, float32
 
 

@@ -142,7 +142,7 @@ def _convert(tensors: dict[str, np.ndarray], config: EncoderConfig, kind: str, p
             raise ValueError(
                 f"the tensor {getattr(entry, kind)} has the shape {found}, and its configuration asks for {wanted}"
             )
-        weights[entry.ours] = np.ascontiguousarray(value.T if kind in entry.turned else value, np.float32)
+        weights[entry.ours] = np.ascontiguousarray(_laid_out(entry, value, kind), np.float32)
     return Converted(weights, tuple(part for part in PARTS if part in there), passed_over)
 
 
@@ -186,10 +186,10 @@ def from_tf1(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted
     return _convert(kept, config, "tf1", heads)
 
 
-_SIZES = {  # a configuration's entry: the least that it may be
-    "vocab_size": 1, "hidden_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 1,
-    "max_position_embeddings": 1, "type_vocab_size": 1,
-}  # fmt: skip
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+    "type_vocab_size",
+)  # fmt: skip
 _RATES = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02, "layer_norm_eps": 1e-12}
 _HF_ACTIVATIONS = {
     "gelu": "gelu_erf", "gelu_python": "gelu_erf",
@@ -202,9 +202,9 @@ TO_HF_ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"
 
 def _sized(values: dict[str, Any], activations: dict[str, str], **more: Any) -> EncoderConfig:
     sizes = {}
-    for name, least in _SIZES.items():
+    for name in _SIZES:
         sizes[name] = values.get(name)
-        if not isinstance(sizes[name], int) or isinstance(sizes[name], bool) or sizes[name] < least:
+        if not isinstance(sizes[name], int) or isinstance(sizes[name], bool) or sizes[name] < 1:
             raise ValueError(f"{name} is {sizes[name]!r}, and a BERT encoder has a whole number there")
     rates = {name: values.get(name, default) for name, default in _RATES.items()}
     for name, rate in rates.items():

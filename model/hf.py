@@ -19,7 +19,7 @@ from model import conversion, hf_tokenizer
 from model.card import card
 from model.conversion import Imported
 from model.export import Source
-from model.packing import assemble
+from model.packing import TOKENS, assemble
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TASKS = {  # kind of a task: (transformers' class, its head's name)
@@ -174,7 +174,7 @@ def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.
         name = weight.path.split("/", 1)[1]
         if name in found.converted.weights:
             weight.assign(found.converted.weights[name])
-    encoded = model({name: features[name] for name in ("input_ids", "input_mask", "segment_ids")})
+    encoded = model({name: features[name] for name in TOKENS})
     names = ("sequence_output", *(("pooled_output",) if "pooler" in found.converted.parts else ()))
     return {name: keras.ops.convert_to_numpy(encoded[name]) for name in names}
 

@@ -10,17 +10,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model.export import TOKENS, Source
+from model.encoder import activation
+from model.export import Source
+from model.packing import TOKENS
 from model.tasks import BiLSTMHead
 
 NAME = "model.keras"
-
-
-def _gelu_tanh(x):
-    return ops.gelu(x, approximate=True)
-
-
-_ACTIVATIONS = {"gelu_tanh": _gelu_tanh, "gelu_erf": lambda x: ops.gelu(x, approximate=False), "relu": ops.relu}
 
 
 class _Builder:
@@ -92,7 +87,7 @@ def _block(make: _Builder, index: int, hidden, mask):
     mixed = attention(hidden, hidden, attention_mask=mask, use_causal_mask=causal)
     mixed = make.dropout(f"{name}_attention_dropout")(mixed)
     hidden = make.norm(f"{path}/attention_layer_norm", f"{name}_attention_layer_norm")(hidden + mixed)
-    inner = _ACTIVATIONS[config.hidden_act](make.dense(f"{path}/intermediate", f"{name}_intermediate")(hidden))
+    inner = activation(config.hidden_act)(make.dense(f"{path}/intermediate", f"{name}_intermediate")(hidden))
     outer = make.dropout(f"{name}_output_dropout")(make.dense(f"{path}/output", f"{name}_output")(inner))
     return make.norm(f"{path}/output_layer_norm", f"{name}_output_layer_norm")(hidden + outer)
 
@@ -101,7 +96,7 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
     found, model = {}, make.source.model
     if getattr(model, "masked_lm", None) is not None:
         hidden = make.dense("masked_lm/transform", "masked_lm_transform")(outputs["sequence_output"])
-        hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(_ACTIVATIONS[make.config.hidden_act](hidden))
+        hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(activation(make.config.hidden_act)(hidden))
         # A bias of its own is no stock layer: a table of one row, looked up at 0, is one that is trained alike.
         bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
         found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias

@@ -12,6 +12,7 @@ from model.config import EncoderConfig
 from model.encoder import Encoder
 from model.heads import MaskedLMHead, NextSentenceHead
 from model.losses import sums
+from model.packing import TOKENS
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
     Returns (inputs, targets). For "causal" the masked tokens are put back, and every position predicts the next one: the
     targets' weights are 1 wherever that is a token, so the data of a comparison stay fixed.
     """
-    inputs = {name: features[name] for name in ("input_ids", "input_mask", "segment_ids")}
+    inputs = {name: features[name] for name in TOKENS}
     size = ops.shape(inputs["input_ids"])[0]
     weights_B = ops.cast(features.get("example_weights", ops.ones((size,))), "float32")
     targets = {
@@ -106,7 +107,7 @@ class PretrainingModel(keras.Model):
         if positions is not None and self.objective.next_sentence:
             first = 1  # [CLS], for the pooler, before the masked positions
             positions = ops.pad(positions, ((0, 0), (1, 0)))
-        tokens = [inputs[name] for name in ("input_ids", "input_mask", "segment_ids")]
+        tokens = [inputs[name] for name in TOKENS]
         encoded = self.encoder(*tokens, positions=positions, training=training, seed=seed)
         words_VH = self.encoder.embeddings.word_embeddings
         outputs = {"masked_lm_logits": self.masked_lm(encoded["sequence_output"][:, first:], words_VH)}
@@ -145,6 +146,4 @@ class EncoderModel(keras.Model):
         self.built = True
 
     def call(self, inputs, training=False, seed=None):
-        return self.encoder(
-            *(inputs[name] for name in ("input_ids", "input_mask", "segment_ids")), training=training, seed=seed
-        )
+        return self.encoder(*(inputs[name] for name in TOKENS), training=training, seed=seed)

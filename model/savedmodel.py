@@ -32,9 +32,9 @@ import numpy as np
 import tensorflow as tf
 
 from model import answers
+from model.packing import TOKENS
 from model.text import TEXTS, TextOps
 
-TOKENS = ("input_ids", "input_mask", "segment_ids")
 _ABOUT = ("assets.extra", "clozemill.json")
 _SEEDS = "seed_generator_state"  # how the variables of dropout's seeds end: their values are of no account
 LIKELIEST = 5  # tokens that the signature `mlm` gives

@@ -14,6 +14,7 @@ from model.dropout import dropout, fold
 from model.embeddings import initializer
 from model.encoder import Encoder
 from model.losses import named, weighted
+from model.packing import TOKENS
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class BiLSTMHead(keras.layers.Layer):
         return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
 
 
+MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py
 HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
 _SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
 
@@ -165,7 +167,7 @@ class TaskModel(keras.Model):
 
     def call(self, inputs, training=False, seed=None):
         seed = self.encoder.seeds.next() if training and seed is None else seed
-        tokens = [inputs[name] for name in ("input_ids", "input_mask", "segment_ids")]
+        tokens = [inputs[name] for name in TOKENS]
         encoded = self.encoder(*tokens, seed=None if self.task.frozen else seed)
         if self.pooled:
             hidden = encoded["pooled_output"]
@@ -178,7 +180,7 @@ class TaskModel(keras.Model):
 
     def prepare(self, batch: dict) -> tuple[dict, dict]:
         """(inputs, targets) of a batch: its three id tensors, and all the rest."""
-        inputs = {name: batch[name] for name in ("input_ids", "input_mask", "segment_ids")}
+        inputs = {name: batch[name] for name in TOKENS}
         return inputs, {name: value for name, value in batch.items() if name not in inputs}
 
     def weights_of(self, targets: dict) -> dict:

@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers", "deploy")
 # What deploy may import from the others.
-DEPLOYED = {"pipelines.config", "pipelines.options", "pipelines.schema", "trainers.config", "trainers.topologies"}
+DEPLOYED = {
+    "pipelines.config",
+    "pipelines.options",
+    "pipelines.schema",
+    "trainers.config",
+    "trainers.estimate",
+    "trainers.topologies",
+}
 SHARED = {"schema", "features", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 NEEDS = {"model.hf_outputs": "transformers"}  # of an extra

@@ -17,7 +17,7 @@ from pipelines.schema import FEATURES
 from trainers.contract import Contract
 
 _COMPRESSION = {"none": "", "gzip": "GZIP"}
-_FOREVER = 1 << 40  # epochs
+FOREVER = 1 << 40  # epochs, or batches
 _STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, so that no two windows share a stream; neighbouring seeds share none soon
 
 
@@ -105,7 +105,7 @@ class TrainReader:
         """Serialized examples from the host's example number `begin` on, without end."""
         epoch, window, skip = self.seek(begin)
         first = self._windows(epoch, tf.range(window, self.windows(epoch).shape[0], dtype=tf.int64)).skip(skip)
-        rest = tf.data.Dataset.range(epoch + 1, _FOREVER).flat_map(lambda number: self._windows(number))
+        rest = tf.data.Dataset.range(epoch + 1, FOREVER).flat_map(lambda number: self._windows(number))
         return first.concatenate(rest)
 
     def _windows(self, epoch, chosen=None) -> tf.data.Dataset:

@@ -31,10 +31,15 @@ class Dataset:
     vocab_size: int
 
 
+def hosts_of(generation: str, chips: int) -> int:
+    """Machines that hold, and feed, so many chips of a generation."""
+    single, many = HOST_CHIPS[generation]
+    return 1 if chips <= single else -(-chips // many)
+
+
 def hosts(topology: Topology) -> int:
     """Machines that feed a TPU."""
-    single, many = HOST_CHIPS[topology.name.split(":")[0]]
-    return 1 if topology.chips <= single else -(-topology.chips // many)
+    return hosts_of(topology.name.split(":")[0], topology.chips)
 
 
 def chip_tflops(topology: Topology) -> float:

@@ -39,13 +39,11 @@ def read(path: str, hint: str) -> bytes:
 
 def write(path: str, data: bytes) -> None:
     """Writes a small file under a temporary name and renames it. Raises UserError."""
-    try:
+    with telling(path, "written"):
         tf.io.gfile.makedirs(path.rsplit("/", 1)[0] if "/" in path else ".")
         with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
             file.write(data)
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-    except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be written ({cause(error)}): mend that and run it again") from None
 
 
 def write_json(path: str, value: Any) -> None:

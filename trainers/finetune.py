@@ -21,7 +21,7 @@ from trainers.config_finetune import FinetuneConfig
 from trainers.finetune_plan import FinetunePlan, make
 from trainers.initial import Initial
 from trainers.journal import Journal
-from trainers.loop import EXIT_DONE, Loop
+from trainers.loop import EXIT_DONE, Loop, resumed
 from trainers.state import TrainState
 
 # Devlin et al. 2018, appendix A.3.
@@ -45,11 +45,7 @@ def run(config: FinetuneConfig, begun: Initial) -> int:
     plan.claim(planned, config.output)
     with devices.scope():
         made = _state(planned)
-    found = checkpoints.restore(config.output, made)
-    step, journal = 0, Journal(config.output, planned.steps, config.tensorboard)
-    if found:
-        step = found["step"]
-        journal.resume(step, found["journal"])
+    step, journal = resumed(made, Journal(config.output, planned.steps, config.tensorboard))
     _introduce(planned, devices, step)
     if step >= planned.steps and "curves.png" in files.listed(config.output):
         print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
@@ -68,9 +64,8 @@ def _state(planned: FinetunePlan) -> TrainState:
     model.build()
     state.initialize(model, config.seed, planned.encoder.initializer_range)
     if not config.from_scratch:
-        weights = {name: value for name, value in planned.initial.weights.items() if name.startswith("encoder/")}
         try:
-            absent = state.assign(model, weights, may_lack=("head/", "encoder/pooler/"))
+            absent = state.assign(model, planned.initial.encoder_weights, may_lack=("head/", "encoder/pooler/"))
         except ValueError as error:
             raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
         if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):

@@ -1,6 +1,5 @@
 """A fine-tuning run as it is laid out before any device is touched: its examples as rows, its steps, how it is judged."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,18 +14,16 @@ from model.flops import flops_per_example
 from model.tasks import Task, sums
 from pipelines import options
 from pipelines.schema import UserError
-from trainers.batches import with_options
+from trainers.batches import FOREVER, with_options
 from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers_of
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
-from trainers.initial import Initial
+from trainers.initial import Initial, digest
 from trainers.kinds import KINDS
 from trainers.metrics import METRICS
 from trainers.optimizer import Hyper, Schedule
 from trainers.presets import TASKS
-
-_FOREVER = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class RowReader:
             rows = {name: tf.gather(value, order) for name, value in columns.items()}
             return {name: tf.ensure_shape(value, [batch_size, *value.shape[1:]]) for name, value in rows.items()}
 
-        numbers = tf.data.Dataset.range(begin, _FOREVER).batch(batch_size, drop_remainder=True)
+        numbers = tf.data.Dataset.range(begin, FOREVER).batch(batch_size, drop_remainder=True)
         return with_options(numbers.map(gathered).prefetch(tf.data.AUTOTUNE))
 
 
@@ -164,17 +161,9 @@ class FinetunePlan:
 
     def identity(self) -> dict[str, Any]:
         """What decides the losses of a run: a resume must match it."""
-        begun = "random weights" if self.config.from_scratch else self.initial.digest()
-        data = {"init": begun, "train": _digest(self.train.features), "dev": _digest(self.dev.features)}
+        begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
+        data = {"init": begun, "train": digest(self.train.features), "dev": digest(self.dev.features)}
         return options.identity(self.config) | data
-
-
-def _digest(features: dict[str, np.ndarray]) -> str:
-    """SHA-256 of rows."""
-    found = hashlib.sha256()
-    for name in sorted(features):
-        found.update(name.encode() + b"\0" + np.ascontiguousarray(features[name]).tobytes())
-    return found.hexdigest()
 
 
 def _metrics(config: FinetuneConfig) -> tuple[str, ...]:

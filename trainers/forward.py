@@ -20,7 +20,7 @@ class Forward:
         self.devices, self.replicas = devices, devices.num_replicas_in_sync
         self.per_replica = max(1, -(-batch_size // self.replicas))
         one = tf.function(outputs, jit_compile=True) if jit else outputs
-        self._run = tf.function(lambda batch: devices.run(one, args=(batch,)), reduce_retracing=False)
+        self._run = tf.function(lambda batch: devices.run(one, args=(batch,)))
 
     @property
     def batch_size(self) -> int:

@@ -16,6 +16,14 @@ from trainers import checkpoints, files
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
 
 
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()
+
+
 @dataclass(frozen=True)
 class Initial:
     """A model that is there: its checkpoint.json, its weights by path within the model, its vocabulary's bytes."""
@@ -37,13 +45,10 @@ class Initial:
     def cased(self) -> bool:
         return self.index["vocabulary"]["cased"]
 
-    def digest(self) -> str:
-        """SHA-256 of the encoder's weights."""
-        found = hashlib.sha256()
-        for name in sorted(self.weights):
-            if name.startswith("encoder/"):
-                found.update(name.encode() + b"\0" + np.ascontiguousarray(self.weights[name]).tobytes())
-        return found.hexdigest()
+    @property
+    def encoder_weights(self) -> dict[str, np.ndarray]:
+        """Those of the encoder."""
+        return {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
 
 
 def read(path: str, which: str = "best") -> Initial:

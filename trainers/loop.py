@@ -46,6 +46,15 @@ class Signals:
                 signal.signal(number, handler)
 
 
+def resumed(state: TrainState, journal: Journal) -> tuple[int, Journal]:
+    """Where the journal's run stands, 0 for a new one: its newest checkpoint is read into the state, and into the journal."""
+    found = checkpoints.restore(journal.folder, state)
+    if not found:
+        return 0, journal
+    journal.resume(found["step"], found["journal"])
+    return found["step"], journal
+
+
 @dataclass
 class Loop:
     """Runs a plan from wherever its folder stands.

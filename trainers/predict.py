@@ -27,7 +27,7 @@ from trainers.presets import TASKS, Layout
 
 T = TypeVar("T")
 CHUNK = 1024  # examples that are in memory at once
-_MULTIPLE = 32  # tokens: rows are padded to the longest of a chunk, rounded up, so that few shapes are compiled
+MULTIPLE = 32  # tokens: rows are padded to the longest of a chunk, rounded up, so that few shapes are compiled
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -63,7 +63,7 @@ class Predictor:
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """An answer for each example."""
         rows = self.kind.encode(examples, self.task, self.encoder, answers=False)
-        rows.features = trimmed(rows.features, _MULTIPLE)
+        rows.features = trimmed(rows.features, MULTIPLE)
         return self.kind.answers(examples, rows, self.forward(rows.features), self.task)
 
 

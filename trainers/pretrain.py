@@ -10,7 +10,7 @@ from pipelines.schema import UserError
 from trainers import checkpoints, contract, files, plan, state, strategy, warm_start
 from trainers.config import PretrainConfig
 from trainers.journal import Journal
-from trainers.loop import Loop
+from trainers.loop import Loop, resumed
 
 
 def main(config: PretrainConfig) -> int:
@@ -25,12 +25,9 @@ def main(config: PretrainConfig) -> int:
     plan.claim(planned, config.output, writes)
     with strategy.joined(devices), devices.scope():
         made = state.make(planned.encoder, config.objective, config.precision, config.seed)
-    found = checkpoints.restore(config.output, made)
-    step, journal, told = 0, Journal(config.output, planned.steps, config.tensorboard, silent=not writes), []
-    if found:
-        step = found["step"]
-        journal.resume(step, found["journal"])
-    elif planned.start:
+    step, journal = resumed(made, Journal(config.output, planned.steps, config.tensorboard, silent=not writes))
+    told = []
+    if planned.start and not step:
         with devices.scope():
             told = warm_start.load(planned.start, made.model)
     _agree(devices, step, config.output)

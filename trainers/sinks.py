@@ -75,7 +75,7 @@ def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
     """
     part = path + ".tmp"
     made = next(sink for ending, sink in SINKS.items() if path.endswith(ending))
-    try:
+    with files.telling(path, "written"):
         try:
             if "/" in path:
                 tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
@@ -86,8 +86,6 @@ def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
         finally:
             if tf.io.gfile.exists(part):
                 tf.io.gfile.remove(part)
-    except tf.errors.OpError as error:
-        raise UserError(f"{path} can't be written ({files.cause(error)}): mend that and run it again") from None
 
 
 class _Writable:

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.tasks import Task
+from model.tasks import MAX_ANSWER, MAX_QUESTION, Task
 from pipelines.schema import UserError
 from trainers import tables
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder
 from trainers.presets import Layout
-
-_MAX_QUESTION, _MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py
 
 
 class Spans:
@@ -41,7 +39,7 @@ class Spans:
         questions = encoder.ids([example.text for example in examples])
         packed, about, targets = [], [], []
         for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
-            question = question[: min(_MAX_QUESTION, encoder.max_seq_length // 2)]
+            question = question[: min(MAX_QUESTION, encoder.max_seq_length // 2)]
             ids, starts, ends = encoder.with_offsets(example.pair)
             room = encoder.max_seq_length - len(question) - 3
             target = _tokens_of(example.answer[0], starts, ends) if example.answer else None
@@ -109,7 +107,7 @@ def _best_span(logits: np.ndarray) -> tuple[float, float, int, int]:
     scores = logits[:, 0, None].astype(np.float64) + logits[None, :, 1]
     places = np.arange(len(logits))
     length = places[None, :] - places[:, None]
-    scores[(length < 0) | (length >= _MAX_ANSWER)] = -np.inf
+    scores[(length < 0) | (length >= MAX_ANSWER)] = -np.inf
     best = int(scores.argmax())
     top = scores.flat[best]
     return float(top), float(1 / np.exp(scores - top).sum()), *divmod(best, len(logits))

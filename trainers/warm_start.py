@@ -3,7 +3,6 @@
 The weights' digest is part of the run's identity, not their path, and a run that goes on doesn't read them again.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from model.config import PRESETS, EncoderConfig, preset
 from pipelines.schema import UserError
 from trainers import files, initial, state
 from trainers.config import PretrainConfig
+from trainers.initial import digest
 
 _MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/")
 
@@ -29,14 +29,6 @@ class Start:
     encoder: EncoderConfig
     vocabulary: dict[str, Any]
     weights: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
-
-
-def digest(weights: dict[str, np.ndarray]) -> str:
-    """SHA-256 of weights with their names."""
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        found.update(name.encode() + b"\0" + np.ascontiguousarray(weights[name]).tobytes())
-    return found.hexdigest()
 
 
 def _read(path: str) -> Start:
