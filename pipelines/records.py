@@ -51,7 +51,7 @@ def delimited(split: Split, delimiter: bytes) -> Iterator[tuple[bytes | None, bo
         if limit is None and owner and delimiter in data:  # all of it is the split's own: the usual case, many times as fast
             head, *whole, rest = data.split(delimiter)
             yield pieces.take(head), True, True
-            yield from ((record, True, True) for record in whole)
+            yield from ((record if len(record) <= MAX_RECORD else None, True, True) for record in whole)
             position = len(data) - len(rest)
         while (hit := data.find(delimiter, position)) >= 0:
             if owner is not None:

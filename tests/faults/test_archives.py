@@ -1,0 +1,135 @@
+"""Archives that explode: a few kB that expand to 10 GB take bounded memory, and end in a counted reject."""
+
+import bz2
+import gzip
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from pipelines import readers, records
+from pipelines.config import PrepareConfig
+from pipelines.schema import Dropped
+from tests import corpora
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": lambda data: gzip.compress(data, 9, mtime=0),
+    ".bz2": bz2.compress,
+    ".zst": lambda data: zstandard.ZstdCompressor(19).compress(data),
+}
+GOOD = corpora.texts(30)
+BODY = {".jsonl": corpora.jsonl(GOOD), ".xml": corpora.dump(GOOD), ".txt": corpora.bert(GOOD) + b"\n"}
+STREAM = 64 << 20
+GIGABYTE = 1 << 30
+
+
+def bomb(path: Path, ending: str, size: int) -> None:
+    """A sound file, then `size` zero bytes in streams of 64 MB, one after another as all three formats allow."""
+    pack = PACK[path.suffix]
+    stream = pack(bytes(STREAM))
+    path.write_bytes(pack(BODY[ending]) + stream * (size // STREAM))
+    assert path.stat().st_size < size / 500
+
+
+def prepared(folder: Path, source: Path, *more: str) -> tuple[int, str, int]:
+    """(exit code, standard error, peak of memory in bytes) of `prepare` in a process of its own."""
+    corpora.write_vocabulary(folder / "vocab.txt")
+    command = [sys.executable, "-m", "clozemill", "prepare", "--input", str(source), "--vocab", str(folder / "vocab.txt")]
+    command += ["--output", str(folder / "out"), "--max-seq-length", "32", "--in-memory", "--no-progress", "--num-groups", "1"]
+    with open(folder / "error", "wb") as error:
+        process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=error)
+        status, usage = os.wait4(process.pid, 0)[1:]
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, (folder / "error").read_text(), usage.ru_maxrss * 1024
+
+
+def assert_given_up(folder: Path, source: Path, record: str) -> None:
+    """Refused with the record's name, or, where that is allowed, all other documents kept."""
+    code, error, peak = prepared(folder, source)
+    print(f"{source.name}: {source.stat().st_size:,} bytes on disk, peak {peak / 1e6:,.0f} MB")
+    assert code == 2 and error.count("\n") == 1, error
+    assert f"{source}, {record}" in error and "too_long it holds more than 128 MB: cut it into documents" in error
+    assert peak < GIGABYTE
+    code, error, peak = prepared(folder, source, "--max-reject-rate", "1")
+    assert (code, error) == (0, "")
+    documents = json.loads((folder / "out/dataset.json").read_text())["documents"]
+    assert documents["dropped"] == {"too_long": 1} and documents["kept"] == 30
+    assert peak < GIGABYTE
+
+
+def test_a_gzip_file_of_2_gb_of_zeros(tmp_path: Path) -> None:
+    bomb(tmp_path / "a.jsonl.gz", ".jsonl", 2 * GIGABYTE)
+    assert_given_up(tmp_path, tmp_path / "a.jsonl.gz", "line 31")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", PACK)
+@pytest.mark.parametrize(("ending", "record"), [(".jsonl", "line 31"), (".xml", "page 31"), (".txt", "line 2")])
+def test_10_gb_of_zeros(tmp_path: Path, ending: str, record: str, packed: str) -> None:
+    bomb(tmp_path / f"a{ending}{packed}", ending, 10 * GIGABYTE)
+    assert_given_up(tmp_path, tmp_path / f"a{ending}{packed}", record)
+
+
+@pytest.mark.slow
+def test_10_gb_as_one_document(tmp_path: Path) -> None:
+    bomb(tmp_path / "a.txt.bz2", ".txt", 10 * GIGABYTE)
+    code, error, peak = prepared(tmp_path, tmp_path / "a.txt.bz2", "--format", "document")
+    assert code == 2 and f"{tmp_path}/a.txt.bz2: too_long" in error
+    assert peak < GIGABYTE
+
+
+def write_parquet(path: Path) -> None:
+    """In a process of its own: a child's peak of memory counts its parent's."""
+    row = pa.table({"text": pa.array(["0" * (100 << 20)], pa.large_string()), "title": ["a"]})
+    with pq.ParquetWriter(path, row.schema, compression="zstd", use_dictionary=False) as writer:
+        writer.write_table(pa.table({"text": pa.array(GOOD, pa.large_string()), "title": ["a"] * len(GOOD)}))
+        writer.write_table(pa.concat_tables([row] * 10), row_group_size=10)
+
+
+def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
+    """Ten values of 100 MB in a few kB: none is unpacked."""
+    writer = multiprocessing.get_context("spawn").Process(target=write_parquet, args=(tmp_path / "a.parquet",))
+    writer.start()
+    writer.join()
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    code, error, peak = prepared(tmp_path, tmp_path / "a.parquet", "--max-reject-rate", "1")
+    assert (code, error) == (0, "") and peak < GIGABYTE
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["documents"]["dropped"] == {"too_long": 1}
+    (reject,) = [json.loads(line) for file in tmp_path.glob("out/rejects/*.jsonl") for line in file.open()]
+    assert reject["source"] == f"{tmp_path}/a.parquet, row group 1" and "as no text does" in reject["detail"]
+
+
+def read(path: Path, split_bytes: int) -> list:
+    """The records of a file, cut into splits of so many bytes."""
+    (info,) = readers.filesystem.match([str(path)])
+    format_, compression = readers.detect(str(path), "auto")
+    splits = readers.READERS[format_].plan(info, format_, compression, split_bytes)
+    options = PrepareConfig(input=(str(path),))
+    return [record for split in splits for record in readers.read(split, options)]
+
+
+@pytest.mark.parametrize("split_bytes", [100, 700, 5000, 1 << 20])
+@pytest.mark.parametrize("ending", BODY)
+def test_a_long_record_is_one_reject_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split_bytes: int
+) -> None:
+    """And the records around it are all there, once: a limit that depended on the cuts would change the bytes."""
+    monkeypatch.setattr(records, "MAX_RECORD", 2000)
+    long = "word " * 600 + "end."
+    (tmp_path / f"a{ending}").write_bytes(
+        {".jsonl": corpora.jsonl, ".xml": corpora.dump, ".txt": corpora.bert}[ending]([*GOOD[:7], long, *GOOD[7:]])
+    )
+    found = read(tmp_path / f"a{ending}", split_bytes)
+    dropped = [record for record in found if isinstance(record, Dropped)]
+    assert [record.reason for record in dropped] == ["too_long"] and dropped[0].bad
+    assert len(found) == 31
+    texts = [" ".join(record.text.split()) for record in found if not isinstance(record, Dropped)]
+    assert texts == GOOD
