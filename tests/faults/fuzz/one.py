@@ -21,7 +21,7 @@ except ImportError:  # no wheels beside Linux's
     atheris = None
 
 INSTRUMENTED = ["pipelines", "trainers", "model", "yaml"]
-MODULES = ("tests.faults.fuzz.targets",)
+MODULES = ("tests.faults.fuzz.targets", "tests.faults.fuzz.trainer_targets")
 SECONDS = 5.0  # of CPU for an input, all of which are at most 100 kB long once blown up
 MEMORY_MB = 3000
 
@@ -93,14 +93,10 @@ def main(name: str, seconds: int, folder: Path) -> None:
         target = load(name)
     for seed in target.seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    flags = [
-        f"-max_total_time={seconds}",
-        "-timeout=120",
-        f"-rss_limit_mb={MEMORY_MB}",
-        "-max_len=4096",
-        "-print_final_stats=1",
-    ]
-    flags += ["-print_final_stats=1", f"-artifact_prefix={folder}/", f"-dict={_dictionary(target.words, folder / 'words')}"]
+    flags = [f"-max_total_time={seconds}", "-timeout=120", f"-rss_limit_mb={MEMORY_MB}", "-max_len=2000", "-len_control=0"]
+    flags += ["-print_final_stats=1", f"-artifact_prefix={folder}/"]
+    if target.words:
+        flags.append(f"-dict={_dictionary(target.words, folder / 'words')}")
     atheris.Setup([sys.argv[0], *flags, str(corpus)], Ledger(target, folder))
     atheris.Fuzz()
 

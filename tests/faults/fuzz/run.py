@@ -30,7 +30,7 @@ def _last(pattern: str, text: str, default: str = "?") -> str:
 
 
 def fuzz(name: str, seconds: int, folder: Path) -> tuple[str, int]:
-    """Runs one target for so long; (its line, how many findings it has)."""
+    """Runs one target for so long; (its line, how many findings it has: that nothing could be run is one)."""
     folder.mkdir(parents=True, exist_ok=True)
     end, executed, restarts, log = time.monotonic() + seconds, 0, 0, ""
     while (left := round(end - time.monotonic())) > 0 and restarts <= MAX_RESTARTS:
@@ -49,7 +49,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> tuple[str, int]:
         f"{sum(1 for _ in folder.glob('corpus/*')):>5}, findings {len(found)}, slowest {told['seconds']:.2f} s of CPU "
         f"({len(told['input']) // 2} bytes), {memory} MB" + (f", process ended {restarts - 1} times" if restarts > 1 else "")
     )
-    return line, len(found)
+    return line, len(found) + (not executed)
 
 
 def main() -> int:

@@ -18,7 +18,6 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -102,11 +101,12 @@ def run_wikitext(data: bytes) -> None:
     assert len(text) <= 2 * len(source) + 100
 
 
-WIKITEXT = tuple(
+_MARKUP = (
     b"[[ ]] {{ }} {| |} |- || !! '' ''' ''''' <ref> </ref> <ref/> <!-- --> <nowiki> </nowiki> <math> </math> == === __TOC__ "
     b"[http:// [//a &nbsp; &#x &#9 &lt; File: Category: convert| small| lang|fr| as.of| {{! {{{1|}}} <br/> <a ~~~~ ---- "
-    b"( ; ) ,, :; * # {{frac| {{val| {{circa| {{nihongo| {{sic| {{ill| 's ]]] {{{{ [[[[ =".split()
-) + (b"\n", b"\n\n", b"\n==", b"\n|", b"\n{|", b" ,", b" .", b"( ", b"\0")
+    b"( ; ) ,, :; * # {{frac| {{val| {{circa| {{nihongo| {{sic| {{ill| 's ]]] {{{{ [[[[ ="
+)
+WIKITEXT = (*_MARKUP.split(), b"\n", b"\n\n", b"\n==", b"\n|", b"\n{|", b" ,", b" .", b"( ", b"\0")
 
 
 # Documents out of files
@@ -350,7 +350,7 @@ YAML = tuple(
 )
 PAGES = corpora.dump(["The [[old|bridge]]. {{lang|fr|x}} ''a''", "Second"])
 TARGETS = {
-    "wikitext": Target(run_wikitext, lambda: repeated(*map(bytes.decode, WIKITEXT), Path(__file__).stem), WIKITEXT),
+    "wikitext": Target(run_wikitext, lambda: repeated(*map(bytes.decode, WIKITEXT)), WIKITEXT),
     "wikixml": Target(reading("wikixml"), lambda: reading_seeds(PAGES), XML),
     "jsonl": Target(reading("jsonl"), lambda: reading_seeds(corpora.jsonl(TEXTS)), JSON),
     "bert": Target(reading("bert"), lambda: reading_seeds(corpora.bert(TEXTS)), (b"\n", b"\n\n", b"\r\n", b"\xff")),
