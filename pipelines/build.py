@@ -52,6 +52,8 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
     marks = "" if filesystem.is_remote(config.output) else config.output + WORK
     if marks:  # an output that can't be written is told before the corpus is read
         filesystem.remove_tree(marks)
+        for path in (config.output, config.output + ".yaml"):
+            filesystem.remove_temporaries_of(path)
         filesystem.write_bytes(filesystem.join(marks, "workers.log"), b"")
     try:
         launch.launch(
@@ -118,6 +120,7 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
     job = _job(config, data, plan)
     now = state.describe(identity(job.config), vocabulary.sha256, plan)
+    filesystem.refuse_links(job.folder)
     if state.check(job, now):
         print(f"{config.output} is whole already; nothing to do")
         filesystem.remove_tree(job.work(""))

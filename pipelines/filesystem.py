@@ -76,7 +76,7 @@ def _match(pattern: str) -> Iterator[FileInfo]:
             yield FileInfo(info.path, info.size_in_bytes, f"{info.size_in_bytes}-{info.last_updated_in_seconds}")
         return
     literal = os.path.exists(pattern)
-    for name in [pattern] if literal else glob.glob(pattern, recursive=True):
+    for name in [pattern] if literal else _glob(pattern):
         if not literal and os.path.isdir(name):
             continue
         if os.path.isdir(name):
@@ -87,6 +87,21 @@ def _match(pattern: str) -> Iterator[FileInfo]:
                 f"{name} is no regular file, and a pipe or device can't be read in pieces: write it to a file first"
             )
         yield FileInfo(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def _glob(pattern: str) -> list[str]:
+    """The paths that a local glob matches. ** doesn't enter links to folders: two that point upwards have 2**40 paths."""
+    before, deep, rest = pattern.partition("**")
+    if not deep or before.rpartition("/")[2] or not rest.startswith("/"):
+        return glob.glob(pattern)
+    tops = glob.glob(before) if before else ["."]
+    folders = [place for top in tops for place, names, _ in os.walk(top) if not _drop_hidden(names)]
+    found = {path for place in folders for path in glob.glob(os.path.join(glob.escape(place), rest.lstrip("/")))}
+    return [path.removeprefix("./") if not before else path for path in found]
+
+
+def _drop_hidden(names: list[str]) -> None:
+    names[:] = [name for name in names if not name.startswith(".")]
 
 
 def open_read(path: str) -> BinaryIO:
@@ -178,8 +193,27 @@ def remove_tree(folder: str) -> None:
     if is_remote(folder):
         with contextlib.suppress(OSError):
             _beam(folder).delete(_files_below(folder))
+    elif os.path.islink(folder):  # not what it points at
+        os.unlink(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_links(folder: str) -> None:
+    """Raises UserError when a local folder holds a symbolic link: what is written to it would land outside."""
+    for place, folders, names in [] if is_remote(folder) else os.walk(folder):
+        for path in (os.path.join(place, name) for name in (*folders, *names)):
+            if os.path.islink(path):
+                raise UserError(
+                    f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
+                )
+
+
+def remove_temporaries_of(path: str) -> None:
+    """Removes what an earlier run, killed while it wrote this file, left of it (local files only)."""
+    for left in [] if is_remote(path) else glob.glob(f"{glob.escape(path)}.tmp-" + "[0-9a-f]" * 32):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
 
 
 def remove_temporaries(folder: str) -> None:
