@@ -204,6 +204,93 @@ def test_a_single_long_document_is_sound(tmp_path: Path, demo_vocab: str, seed: 
     assert found(tmp_path / "d") == []
 
 
+def signed_statistics(folder: Path, change: Callable[[dict], None]) -> None:
+    """Changes statistics.json and makes dataset.json agree with it."""
+    told = json.loads((folder / "statistics.json").read_text())
+    change(told)
+    (folder / "statistics.json").write_text(json.dumps(told))
+    contract = json.loads((folder / "dataset.json").read_text())
+    contract["statistics"]["sha256"] = hashlib.sha256((folder / "statistics.json").read_bytes()).hexdigest()
+    (folder / "dataset.json").write_bytes(manifest.dumps(contract))
+
+
+def test_the_statistics_are_those_of_the_shards(dataset: Path) -> None:
+    told = json.loads((dataset / "statistics.json").read_text())
+    contract = json.loads((dataset / "dataset.json").read_text())
+    assert contract["gate"] == {"passed": True, "overridden": False} == {key: told["gate"][key] for key in contract["gate"]}
+    assert told["splits"].keys() == {"train", "eval"} and told["splits"]["train"].keys() == {"00", "01"}
+    for split, copies in told["splits"].items():
+        for copy, figures in copies.items():
+            counts = contract["splits"][split]["copies"][copy]
+            assert sum(figures["lengths"]) == sum(map(sum, figures["a_lengths"])) == counts["examples"]
+            assert sum(figures["random_tokens"]) == counts["masked_as_random"]
+            assert sum(figures["tokens"]) == (counts["tokens"] if copy == "00" else 0)
+    documents = told["documents"]
+    assert sum(documents["token_lengths"]) == contract["documents"]["kept"] + contract["documents"]["duplicates"]
+    assert all(isinstance(word, str) and count > 0 for word, count in documents["unknown_words"])
+    assert set(documents["samples"]) == set(contract["documents"]["dropped"])
+
+    signed_statistics(dataset, lambda told: told["splits"]["train"]["01"]["lengths"].append(1))
+    assert found(dataset) == ["statistics.json: train copy 01: lengths is not what the shards hold"]
+
+
+def test_statistics_that_are_gone_or_edited(dataset: Path) -> None:
+    path = dataset / "statistics.json"
+    path.write_text(path.read_text().replace('"passed": true', '"passed": false', 1))
+    assert found(dataset) == ["statistics.json: its SHA-256 is not the one in dataset.json"]
+    path.write_text("[]")
+    assert [line for line in found(dataset) if "holds no statistics" in line]
+    path.unlink()
+    assert len(found(dataset)) == 1 and "statistics.json" in found(dataset)[0]
+
+
+def strange(folder: Path) -> list[str]:
+    """The options of `prepare` on a corpus whose words the vocabulary doesn't know: most tokens are [UNK]."""
+    words = [f"{first}{second}" for first in "абвгдежзик" for second in "лмнопрстуф"]
+    sentences = [" ".join(words[(7 * i + 3 * j) % 100] for j in range(1 + i % 5)) + " ." for i in range(3000)]
+    (folder / "a.txt").write_text("\n\n".join(sentences), "utf-8")
+    return ["prepare", "--input", str(folder / "a.txt"), "--output", str(folder / "d"), "--no-progress", "--num-groups", "3"]
+
+
+@pytest.mark.parametrize("processes", [["--in-memory"], ["--no-in-memory", "--num-workers", "2"]])
+def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture, processes: list[str]) -> None:
+    """Exit code 1, the reasons, no dataset.json; the same command with --no-gate makes no shard again and finishes."""
+    command = [*strange(tmp_path), "--vocab", demo_vocab, *processes]
+    for _ in range(2):
+        assert clozemill.main(command) == 1
+        told = capsys.readouterr()
+        assert "train copy 00: " in told.out and "of tokens are [UNK]" in told.out and "not within" in told.out
+        assert (
+            "the statistical gate stopped the dataset" in told.err and "--no-gate" in told.err and "Traceback" not in told.err
+        )
+        assert not (tmp_path / "d/dataset.json").exists() and not (tmp_path / "d/statistics.json").exists()
+        assert json.loads((tmp_path / "d/.work/gate.json").read_text())["gate"]["passed"] is False
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "d/train").rglob("*.tfrecord")}
+    assert clozemill.main([*command, "--no-gate"]) == 0
+    assert len(shards) == 15 and shards == {path: path.stat().st_mtime_ns for path in shards}
+    contract = json.loads((tmp_path / "d/dataset.json").read_text())
+    assert contract["gate"] == {"passed": False, "overridden": True}
+    assert "gate" not in contract["config"]
+
+    capsys.readouterr()
+    verify = ["verify", str(tmp_path / "d"), "--no-progress"]
+    assert clozemill.main(verify) == 1
+    told = capsys.readouterr().out
+    assert "made with --no-gate" in told and "of tokens are [UNK]" in told
+    assert clozemill.main([*verify, "--no-gate"]) == 0
+    told = capsys.readouterr().out
+    assert "made with --no-gate" in told and "whole and consistent" in told
+
+
+def test_the_gate_is_not_passed_over_where_it_was_not_overridden(dataset: Path) -> None:
+    """verify --no-gate speaks of datasets that were made with it."""
+    for shard in sorted((dataset / "train/copy-00").glob("*.tfrecord")):
+        rewrite(dataset, lambda columns: columns.next_sentence_labels.fill(1), str(shard.relative_to(dataset)))
+    config = VerifyConfig(dataset=str(dataset), progress=False, gate=False)
+    assert any("of next_sentence_labels are 1, not within" in line for line in verify.violations(
+        config, *verify.read_contract(str(dataset))))  # fmt: skip
+
+
 def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
     contract = json.loads((dataset / "dataset.json").read_text())
     contract["shards"][0]["examples"] += 1
