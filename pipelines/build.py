@@ -7,18 +7,34 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import datacard, filesystem, launch, manifest, readers, report, runners, state, transforms
+from pipelines import (
+    clusters,
+    datacard,
+    decontamination,
+    filesystem,
+    gate,
+    launch,
+    manifest,
+    readers,
+    report,
+    runners,
+    state,
+    transforms,
+)
 from pipelines.config import PrepareConfig, VocabConfig
+from pipelines.deduplication import BandStage, ClusterStage, LinkStage
+from pipelines.finish import ManifestStage
 from pipelines.launch import Progress
 from pipelines.options import identity, require, to_yaml
 from pipelines.readers import Plan
-from pipelines.schema import MANIFEST, VOCAB, WORK, UserError, split_id
-from pipelines.stages import GroupStage, Job, ManifestStage, SplitStage, resolved
-from pipelines.wordpiece import Vocabulary
+from pipelines.schema import MANIFEST, VOCAB, WORK, CheckFailed, UserError, split_id
+from pipelines.stages import GroupStage, Job, SplitStage, resolved
+from pipelines.wordpiece import Vocabulary, WordPiece
 
 
 def _plan(config: VocabConfig | PrepareConfig, extra: list[str], *needed: str) -> tuple[Plan, int, PipelineOptions]:
@@ -76,6 +92,8 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
 
 def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
     """The resolved job. Where the output is remote, the `files` shuffle spills to this machine's temporary folder."""
+    if config.update and not config.num_groups:  # a corpus that grew keeps its groups, or every document would move
+        config = replace(config, num_groups=state.groups_of(config.output))
     config, eval_groups = resolved(config, plan.text_estimate)
     runner = runners.RUNNERS.get(config.runner)
     shuffle = config.shuffle
@@ -85,7 +103,7 @@ def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
     if filesystem.is_remote(config.output):
         name = hashlib.blake2b(f"{config.output} {state.fingerprint(plan)}".encode(), digest_size=8).hexdigest()
         spill = os.path.join(tempfile.gettempdir(), f"clozemill-{name}")
-    return Job(config, vocabulary, eval_groups, shuffle, spill)
+    return Job(config, vocabulary, eval_groups, shuffle, spill, bool(config.decontaminate))
 
 
 def _size_done(plan: Plan, folder: str) -> int:
@@ -108,7 +126,10 @@ def _progress(job: Job, plan: Plan) -> list[Progress]:
 
 
 def prepare(config: PrepareConfig, extra: list[str]) -> None:
-    """Makes a dataset, or goes on with one that was begun. See the package's README for what is written."""
+    """Makes a dataset, or goes on with one that was begun. See the package's README for what is written.
+
+    Raises CheckFailed when the statistical gate stops the dataset.
+    """
     plan, count, options = _plan(config, extra, "input", "vocab", "output")
     if config.language:
         from pipelines.filters import identifier
@@ -119,7 +140,10 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     if warning := vocabulary.casing_warning(config.cased):
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
     job = _job(config, data, plan)
-    now = state.describe(identity(job.config), vocabulary.sha256, plan)
+    evaluation = _evaluation(config, vocabulary)
+    now = state.describe(
+        identity(job.config), vocabulary.sha256, plan, hashlib.sha256(evaluation).hexdigest() if evaluation else ""
+    )
     filesystem.refuse_links(job.folder)
     if state.check(job, now):
         print(f"{config.output} is whole already; nothing to do")
@@ -135,10 +159,49 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         filesystem.write_bytes(job.path("prepare.yaml"), to_yaml(config).encode())
         filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
         filesystem.remove_temporaries(job.folder)
-        run = {"input": now["input"], "versions": now["versions"], "runner": config.runner, "workers": count}
+        run = {key: now[key] for key in ("input", "evaluation", "versions")} | {"runner": config.runner, "workers": count}
         run["shuffle"] = job.shuffle
         filesystem.write_bytes(job.path(state.RUN), json.dumps(run, indent=1).encode())
+        if evaluation:
+            filesystem.write_bytes(job.work(decontamination.NAME), evaluation)
+        if job.config.clustered and not filesystem.exists(job.path(clusters.NAME)):
+            _find_clusters(job, plan, options)
         _run(job, plan, run, options)
+
+
+def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> bytes:
+    """The n-grams of the evaluation sets that are kept out; empty where there are none. Raises UserError."""
+    if not config.decontaminate:
+        return b""
+    found = decontamination.gather(config.decontaminate, WordPiece(vocabulary, config.cased), config.decontaminate_words)
+    if not len(found.hashes):
+        raise UserError(
+            f"no text of {', '.join(config.decontaminate)} has {found.size} known words in a row, so nothing can be kept out: "
+            "give a smaller --decontaminate-words, or leave out --decontaminate"
+        )
+    print(
+        f"keeping out {report.counted(len(found.places), 'evaluation text')} by runs of {found.size} words; "
+        f"{found.short:,} are shorter, and can't be told",
+        flush=True,
+    )
+    return found.dump()
+
+
+def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
+    """The first of two readings: which documents are nearly the same."""
+    if launch.is_template(options):
+        raise UserError("--dedup near and --eval-by cluster take two jobs, one after the other: leave out --template_location")
+    bands = filesystem.join(job.spill, "bands")
+    launch.launch(
+        lambda pipeline: transforms.prepare(pipeline, plan.splits, BandStage(job), LinkStage(job), ClusterStage(job)),
+        options,
+        lambda: [Progress("comparing documents", _size_done(plan, bands), plan.size, "B")] if job.shuffle == "files" else [],
+        job.config.progress,
+        _workers_log(job),
+    )
+    if not filesystem.exists(job.path(clusters.NAME)):
+        raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
+    filesystem.remove_tree(bands)
 
 
 def _workers_log(job: Job) -> str:
@@ -146,6 +209,20 @@ def _workers_log(job: Job) -> str:
     if not filesystem.is_remote(job.folder):
         return job.work("workers.log")
     return filesystem.join(job.spill, "workers.log") if job.shuffle == "files" else ""
+
+
+def _stopped(job: Job, error: UserError) -> UserError:
+    """What to raise for a worker's mistake: where the statistical gate stopped the dataset, its reasons are printed first."""
+    if not str(error).startswith(gate.STOPPED):
+        return error
+    told = json.loads(filesystem.read_bytes(job.work(gate.REASONS)))
+    for check in told["gate"]["checks"]:
+        if not check["passed"]:
+            print(check["sentence"], flush=True)
+    return CheckFailed(
+        f"{gate.STOPPED}: the reasons stand above, all figures in {job.work(gate.REASONS)}; mend the input or the options, or "
+        "run the same command with --no-gate to finish it as it is"
+    )
 
 
 def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) -> None:
@@ -164,6 +241,8 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
             config.progress,
             _workers_log(job),
         )
+    except UserError as error:
+        raise _stopped(job, error) from None
     finally:  # workers may have been ended in the middle of a write; some engines then go on without them
         filesystem.remove_temporaries(job.folder)
     if launch.is_template(options):

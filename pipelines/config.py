@@ -66,6 +66,20 @@ class PrepareConfig(InputOptions, RunOptions):
     max_repeated_ngrams: float = option(
         0.0, "drop documents with a larger share of tokens in repeated 10-grams (Gopher: 0.1); 0: off", low=0, high=1
     )
+    dedup: str = option(
+        "exact",
+        "of documents that are the same (exact) or nearly so (near, which reads the corpus twice), keep one",
+        choices=("exact", "near", "none"),
+    )
+    near_threshold: float = option(
+        0.8, "share of word 5-grams in common from which documents are near-duplicates", low=0.3, high=1
+    )
+    decontaminate: tuple[str, ...] = option(
+        (),
+        "evaluation sets (.csv .tsv .jsonl .json .txt): documents that share words in a row with one are dropped",
+        identity=False,
+    )
+    decontaminate_words: int = option(13, "how many words in a row", low=2, high=100)
     language: str = option("", "keep documents in this language only, as ISO 639-1 (needs clozemill[language])")
     pairs: str = option("nsp", "next sentence, sentence order, or one run of sentences", choices=("nsp", "sop", "single"))
     masking: str = option("subword", "what is masked as a unit", choices=("subword", "whole_word", "span"))
@@ -77,13 +91,22 @@ class PrepareConfig(InputOptions, RunOptions):
     short_seq_prob: float = option(0.1, "share of documents cut into shorter examples", low=0, high=1)
     dupe_factor: int = option(5, "copies of the train split, each with pairs and masks of its own", low=1, high=1000)
     eval_fraction: float = option(0.01, "share of documents that go to the eval split", low=0, high=0.5)
+    eval_by: str = option(
+        "document", "what goes to one side as a whole; cluster: near-duplicates do", choices=("document", "cluster")
+    )
     num_groups: int = option(0, "train shards per copy; 0: from the bytes of the input on disk", low=0, high=1 << 24)
     compression: str = option("none", "of the shards", choices=("none", "gzip"))
     provenance: bool = option(False, "write where each record comes from, as Parquet")
     seed: int = option(0, "of everything random", low=0, high=2**63 - 1)
+    update: bool = option(False, "the dataset is there; remake only groups whose documents changed", identity=False)
     sources: tuple[str, ...] = option((), "for the data card: where the text is from", identity=False, metavar="TEXT")
     licenses: tuple[str, ...] = option((), "for the data card: the licences of the text", identity=False, metavar="TEXT")
     languages: tuple[str, ...] = option((), "for the data card: the languages of the text", identity=False, metavar="TEXT")
+    gate: bool = option(
+        True,
+        "stop a dataset whose statistics are not what they must be, or whose labels a linear classifier can tell",
+        identity=False,
+    )
     shuffle: str = option(
         "auto",
         "files: on this machine's disk; beam: by the engine; auto: files for FnApiRunner",
@@ -95,6 +118,11 @@ class PrepareConfig(InputOptions, RunOptions):
         """max_predictions, or enough for the share of a whole example: 20 at length 128."""
         enough = min(math.ceil(self.masked_lm_prob * self.max_seq_length), self.max_seq_length - 3)
         return self.max_predictions or enough
+
+    @property
+    def clustered(self) -> bool:
+        """Whether near-duplicates must be known."""
+        return self.dedup == "near" or self.eval_by == "cluster"
 
     def validate(self) -> None:
         """Raises UserError for values that don't fit each other."""
@@ -117,6 +145,7 @@ class VerifyConfig:
 
     dataset: str = option("", "the dataset's folder", flag=False)
     max_lines: int = option(20, "violations printed at most (all are counted)", low=1)
+    gate: bool = option(True, "with --no-gate, a dataset made with --no-gate may fail the statistical gate")
     num_workers: int = option(0, "processes; 0: as many as cores", low=0, high=1024)
     progress: bool = option(True, "draw a progress bar")
 

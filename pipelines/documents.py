@@ -5,7 +5,7 @@ one is cut into several.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,12 +19,20 @@ from pipelines.wordpiece import WordPiece
 
 BATCH_CHARS = 1 << 21
 MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all are counted
-MAX_SAMPLES = 3  # defective records quoted per split in messages; all are in rejects/
+MAX_SAMPLES = 3  # records quoted per reason in messages and in the report; all defective ones are in rejects/
+MAX_UNKNOWN = 5000  # words that became [UNK], with their counts
+MAX_BITS = 33  # of a document's number of tokens
+
+Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> (reason, detail) of what is to be dropped
 
 
 @dataclass
 class MapSummary:
-    """What became of one split, or of several: counts to be added up, and seconds per stage."""
+    """What became of one split, or of several: counts to be added up, and seconds per stage.
+
+    defects: some defective records. samples: some records dropped, by reason. token_lengths: documents by the bit length of
+    their number of tokens. unknown_words: what became [UNK], cut at 100 characters.
+    """
 
     read: int = 0
     bad: int = 0
@@ -34,7 +42,10 @@ class MapSummary:
     tokens: int = 0
     unknown: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    samples: list[str] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    token_lengths: list[int] = field(default_factory=lambda: [0] * MAX_BITS)
+    unknown_words: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "MapSummary") -> "MapSummary":
         """Adds another summary to this one."""
@@ -43,8 +54,20 @@ class MapSummary:
         for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
             for key, value in theirs.items():
                 mine[key] = mine.get(key, 0) + value
-        self.samples = sorted(self.samples + other.samples)[:MAX_SAMPLES]
+        self.defects = sorted(self.defects + other.defects)[:MAX_SAMPLES]
+        for key, values in other.samples.items():
+            self.samples[key] = sorted(self.samples.get(key, []) + values)[:MAX_SAMPLES]
+        self.token_lengths = [mine + theirs for mine, theirs in zip(self.token_lengths, other.token_lengths, strict=True)]
+        self.count_unknown(other.unknown_words)
         return self
+
+    def count_unknown(self, words: dict[str, int]) -> None:
+        """Adds words that became [UNK]; beyond MAX_UNKNOWN the rarest are forgotten."""
+        for word, count in words.items():
+            self.unknown_words[word] = self.unknown_words.get(word, 0) + count
+        if len(self.unknown_words) > 2 * MAX_UNKNOWN:
+            ordered = sorted(self.unknown_words.items(), key=lambda item: (-item[1], item[0]))
+            self.unknown_words = dict(ordered[:MAX_UNKNOWN])
 
     def to_json(self) -> str:
         return json.dumps(self.__dict__)
@@ -57,8 +80,8 @@ class MapSummary:
 class Miller:
     """Turns splits into (key, payload) items; keeps the summary and the rejects of the split it is at."""
 
-    def __init__(self, config: PrepareConfig, tokenizer: WordPiece) -> None:
-        self._config, self._tokenizer = config, tokenizer
+    def __init__(self, config: PrepareConfig, tokenizer: WordPiece, screens: tuple[Screen, ...] = ()) -> None:
+        self._config, self._tokenizer, self._screens = config, tokenizer, screens
         self.begin()
 
     def begin(self) -> None:
@@ -96,8 +119,11 @@ class Miller:
         self.summary.dropped[record.reason] = self.summary.dropped.get(record.reason, 0) + 1
         if record.bad:
             self.summary.bad += 1
-            if len(self.summary.samples) < MAX_SAMPLES:
-                self.summary.samples.append(f"{record.source}: {record.reason} {record.detail}".strip())
+            if len(self.summary.defects) < MAX_SAMPLES:
+                self.summary.defects.append(f"{record.source}: {record.reason} {record.detail}".strip())
+        samples = self.summary.samples.setdefault(record.reason, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append(": ".join(part for part in (record.source, record.detail, record.excerpt) if part))
         # Of what filters leave out, thousands say no more than a sample: memory stays bounded.
         kept = record.bad or self.summary.dropped[record.reason] <= MAX_FILTERED
         if kept and record.reason not in ("redirect", "other_namespace"):
@@ -117,12 +143,19 @@ class Miller:
             with self._watch.time("pack"):
                 parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
                 candidate = filters.Candidate(text, parts, lengths, ids)
-                if why := filters.reason(candidate, self._config):
-                    self._drop(Dropped(why, document.source, document.title, text[: readers.EXCERPT_CHARS], bad=False))
+                key = seeds.document_key(text)
+                if why := self._verdict(document, candidate, key):
+                    self._drop(Dropped(why[0], document.source, why[1], text[: readers.EXCERPT_CHARS], bad=False))
                     continue
                 self._count(candidate)
-                item = seeds.document_key(text), groups.pack(document.title, ids, lengths, offsets)
+                item = key, groups.pack(document.title, ids, lengths, offsets)
             yield item
+
+    def _verdict(self, document: Document, candidate: filters.Candidate, key: bytes) -> tuple[str, str] | None:
+        """(reason, detail) when the document is to be dropped."""
+        if why := filters.reason(candidate, self._config):
+            return why, document.title
+        return next((found for screen in self._screens if (found := screen(key, candidate.ids))), None)
 
     def _split(self, text: str, kind: str) -> np.ndarray:
         if kind == "sentences":
@@ -133,6 +166,7 @@ class Miller:
         self.summary.characters += len(candidate.text)
         self.summary.sentences += len(candidate.lengths)
         self.summary.tokens += len(candidate.ids)
+        self.summary.token_lengths[len(candidate.ids).bit_length()] += 1
         self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
 
     def _encode(self, texts: list[str], spans: list[np.ndarray]) -> Iterator[tuple]:
@@ -161,6 +195,7 @@ class Miller:
         """ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] where they aren't wanted."""
         first = begins[0] if len(begins) else 0
         encoded = self._tokenizer.encode_text(window, begins - first, wanted)
+        self.summary.count_unknown(encoded.unknown)
         offsets = np.stack([encoded.starts, encoded.ends]) + first if wanted else np.zeros((2, 0), np.int64)
         return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
 

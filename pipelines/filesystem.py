@@ -188,6 +188,15 @@ def write_bytes(path: str, data: bytes) -> None:
         file.write(data)
 
 
+def remove(path: str) -> None:
+    """Removes a file, if it is there."""
+    with contextlib.suppress(OSError):
+        if is_remote(path):
+            _beam(path).delete([path])
+        else:
+            os.unlink(path)
+
+
 def remove_tree(folder: str) -> None:
     """Removes a folder and what is in it, if it is there."""
     if is_remote(folder):

@@ -3,9 +3,11 @@
 A payload is one encoded document in bytes: what crosses the shuffle, and nothing else does.
 """
 
+import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,7 +64,7 @@ class Group:
 
     tokens: uint16 or uint32 [T]. sentences: int64 [N + 1], where each sentence starts in `tokens`. documents:
     int64 [D + 1], where each document starts in `sentences`. keys, titles: D each. spans: uint32 [2, T] or None.
-    duplicates: how many documents were dropped as exact duplicates.
+    duplicates: how many documents were dropped as exact duplicates, or, where none are dropped, stand there besides.
     """
 
     tokens: np.ndarray
@@ -73,8 +75,15 @@ class Group:
     spans: np.ndarray | None
     duplicates: int
 
+    @cached_property
+    def twins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each document, int64 [D] both: the first with the same text, which lie side by side, and how many they are."""
+        begins = np.array([not at or self.keys[at - 1] != key for at, key in enumerate(self.keys)], bool)
+        first, run = np.flatnonzero(begins), np.cumsum(begins) - 1
+        return first[run], np.diff(np.append(first, len(begins)))[run]
+
     @classmethod
-    def build(cls, items: Iterable[tuple[bytes, bytes]]) -> "Group":
+    def build(cls, items: Iterable[tuple[bytes, bytes]], keep_duplicates: bool = False) -> "Group":
         """Builds a group from (key, payload) items in any order.
 
         Of several documents with one key, the one with the smallest payload survives (they differ in the title, or in where
@@ -84,7 +93,7 @@ class Group:
         kept: list[tuple[bytes, Payload]] = []
         ordered = sorted(items)
         for index, (key, payload) in enumerate(ordered):
-            if not index or ordered[index - 1][0] != key:
+            if keep_duplicates or not index or ordered[index - 1][0] != key:
                 kept.append((key, unpack(payload)))
         payloads = [payload for _, payload in kept]
         sizes = np.array([len(payload.lengths) for payload in payloads], np.int64)
@@ -96,8 +105,17 @@ class Group:
             keys=[key for key, _ in kept],
             titles=[payload.title for payload in payloads],
             spans=np.concatenate(spans, axis=1) if spans else None,
-            duplicates=len(ordered) - len(kept),
+            duplicates=len(ordered) - len({key for key, _ in kept}),
         )
+
+
+def items_digest(items: list[tuple[bytes, bytes]]) -> str:
+    """SHA-256 of a group's sorted items: two groups with the same one have the same shards."""
+    digest = hashlib.sha256()
+    for key, payload in items:
+        digest.update(key + len(payload).to_bytes(8, "big"))
+        digest.update(payload)
+    return digest.hexdigest()
 
 
 def _edges(lengths: np.ndarray) -> np.ndarray:

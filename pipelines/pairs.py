@@ -126,6 +126,7 @@ class _Walk:
 def _walk(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float) -> _Walk:
     """Cuts documents into chunks and A's, and decides which B is random: all that the next chunk depends on."""
     count, sentences = len(group.documents) - 1, group.sentences
+    strange = group.twins[1] < count  # documents for which there is another one
     target = _targets(count, settings, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
     going = np.flatnonzero(here < stop)
@@ -135,7 +136,7 @@ def _walk(group: Group, settings: PairSettings, rng: np.random.Generator, random
         end = _reach(sentences, first, stop[going], goal)
         lone = end == first + 1
         middle = np.where(lone, end, first + rng.integers(1, np.maximum(end - first, 2)))
-        random = (lone | (rng.random(len(going)) < random_prob)) & (count > 1)
+        random = (lone | (rng.random(len(going)) < random_prob)) & strange[going]
         steps.append((going, first, middle, end, goal, random, lone))
         here[going] = following = np.where(random, middle, end)
         going = going[following < stop[going]]
@@ -144,13 +145,23 @@ def _walk(group: Group, settings: PairSettings, rng: np.random.Generator, random
     return _Walk(document[order], *(column[order] for column in columns))
 
 
+def _others(group: Group, document: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random document for each of `document`, int64 [chunks], never itself nor one with the same text."""
+    count = len(group.documents) - 1
+    if len(set(group.keys)) == count:  # no two are the same: one draw with one bound for all
+        other = rng.integers(0, max(count - 1, 1), len(document))
+        return other + (other >= document)
+    first, same = (column[document] for column in group.twins)
+    other = rng.integers(0, np.maximum(count - same, 1))
+    return other + np.where(other >= first, same, 0)
+
+
 def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random.Generator, random_prob: float) -> Pairs:
     """Gives each chunk its B: the segments after A, or a run from a random segment of a random other document."""
     kept, sentences, documents = walk.kept, group.sentences, group.documents
     document, first, middle, end = (c[kept] for c in (walk.document, walk.first, walk.middle, walk.end))
     random, goal = walk.random[kept], walk.goal[kept]
-    other = rng.integers(0, max(len(documents) - 2, 1), len(document))
-    other = np.where(random, other + (other >= document), document)
+    other = np.where(random, _others(group, document, rng), document)
     begin = documents[other] + rng.integers(0, documents[other + 1] - documents[other])
     last = _reach(sentences, begin, documents[other + 1], goal - (sentences[middle] - sentences[first]))
     runs = (
@@ -160,7 +171,7 @@ def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random
         sentences[np.where(random, last, end)],
     )
     cut = _cut(runs, settings.max_tokens, rng)
-    drawn = len(random) - walk.forced if len(documents) > 2 else 0
+    drawn = int((group.twins[1][document] < len(documents) - 1).sum()) - walk.forced
     return Pairs(*cut, random.astype(np.int8), walk.forced, drawn, int((~kept).sum()), random_prob)
 
 

@@ -63,7 +63,9 @@ class Rehearsal:
             config: with its number of groups resolved. tick: called after each split and group.
         """
         output = os.path.join(self._folder, "dataset")
-        job = Job(replace(config, output=output), self._vocabulary, eval_groups, "files", os.path.join(output, "spill"))
+        # Which documents are nearly the same isn't looked into: it takes the whole corpus.
+        config = replace(config, output=output, dedup="none" if config.dedup == "none" else "exact", eval_by="document")
+        job = Job(config, self._vocabulary, eval_groups, "files", os.path.join(output, "spill"))
         if self._stage is None:
             self._stage = SplitStage(job)
             self._stage.setup()

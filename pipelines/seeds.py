@@ -23,15 +23,19 @@ def _seeded(key: bytes, seed: int, purpose: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=HASH_BYTES, salt=seed.to_bytes(8, "big"), person=purpose).digest()
 
 
-def place(key: bytes, seed: int, num_groups: int, num_eval_groups: int, eval_fraction: float) -> tuple[int, bytes]:
+def place(
+    key: bytes, seed: int, num_groups: int, num_eval_groups: int, eval_fraction: float, side: bytes = b""
+) -> tuple[int, bytes]:
     """(group, sort key) of a document by its key: eval groups are numbered from `num_groups` on.
+
+    side: another document's key that decides between train and eval instead, for documents that must not be parted.
 
     The group is a range partition of the sort key's first 64 bits, so sorting by (group, sort key) equals sorting
     by sort key alone, and a group is a simple random sample of the corpus.
     """
     sort_key = _seeded(key, seed, b"shuffle") + key
     point = int.from_bytes(sort_key[:8], "big")
-    if num_eval_groups and int.from_bytes(_seeded(key, seed, b"eval")[:8], "big") < eval_fraction * 2.0**64:
+    if num_eval_groups and int.from_bytes(_seeded(side or key, seed, b"eval")[:8], "big") < eval_fraction * 2.0**64:
         return num_groups + (point * num_eval_groups >> 64), sort_key
     return point * num_groups >> 64, sort_key
 

@@ -13,17 +13,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from pipelines import filesystem, manifest, seeds
+import numpy as np
+
+from pipelines import clusters, decontamination, filesystem, seeds, statistics
 from pipelines.config import PrepareConfig
-from pipelines.documents import MapSummary, Miller
+from pipelines.documents import MapSummary, Miller, Screen
 from pipelines.examples import ExampleSettings, Shard, mill
-from pipelines.groups import Group
-from pipelines.options import identity
+from pipelines.groups import Group, items_digest
+from pipelines.pairs import special_tokens
 from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
-from pipelines.schema import MANIFEST, VOCAB, WORK, Split, UserError, shard_name, split_id
+from pipelines.schema import VOCAB, WORK, Split, shard_name, split_id
 from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
 from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary, WordPiece
+from pipelines.words import Words
 
 Row = tuple[int, bytes]
 REFUSED = "refused.txt"
@@ -45,6 +48,7 @@ class Job:
     """Everything a worker must know.
 
     config.num_groups is resolved. vocabulary: vocab.txt's bytes. spill: a local folder for the `files` shuffle.
+    evaluation: whether n-grams of evaluation sets lie in the work folder.
     """
 
     config: PrepareConfig
@@ -52,6 +56,7 @@ class Job:
     num_eval_groups: int
     shuffle: str
     spill: str
+    evaluation: bool = False
 
     @property
     def folder(self) -> str:
@@ -68,8 +73,9 @@ class Job:
     def work(self, name: str) -> str:
         return filesystem.join(self.folder, f"{WORK}/{name}")
 
-    def make_shuffle(self) -> FilesShuffle | BeamShuffle:
-        return SHUFFLES[self.shuffle](self.spill, self.total_groups)
+    def make_shuffle(self, part: str = "") -> FilesShuffle | BeamShuffle:
+        """The shuffle of documents, or of a part that has a folder of its own."""
+        return SHUFFLES[self.shuffle](filesystem.join(self.spill, part) if part else self.spill, self.total_groups)
 
 
 @lru_cache(maxsize=2)
@@ -79,16 +85,51 @@ def load_vocabulary(data: bytes) -> Vocabulary:
 
 
 @dataclass
-class SplitStage:
-    """A split to (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+class Reading:
+    """What reads splits: `setup` builds the tokenizer, and what keeps documents out besides the filters, once per worker."""
 
     job: Job
-    _miller: Miller | None = None
+    miller: Miller | None = None
 
     def setup(self) -> None:
-        """Builds the tokenizer, once per worker."""
-        config = self.job.config
-        self._miller = Miller(config, WordPiece(load_vocabulary(self.job.vocabulary), config.cased))
+        """Builds the Miller."""
+        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
+        self.miller = Miller(config, WordPiece(vocabulary, config.cased), self.screens(vocabulary))
+
+    def screens(self, vocabulary: Vocabulary) -> tuple[Screen, ...]:
+        """Evaluation sets are kept out."""
+        if not self.job.evaluation:
+            return ()
+        evaluation, words = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME))), Words(vocabulary)
+
+        def contaminated(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
+            if found := evaluation.find(ids, words):
+                return "contaminated", f"{found[0]!r} stands in {found[1]}"
+            return None
+
+        return (contaminated,)
+
+
+@dataclass
+class SplitStage(Reading):
+    """A split to (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+
+    _clusters: clusters.Clusters = clusters.NONE
+
+    def setup(self) -> None:
+        """Builds the Miller, and reads which documents are nearly the same."""
+        if self.job.config.clustered:
+            self._clusters = clusters.read(self.job.path(clusters.NAME))
+        super().setup()
+
+    def screens(self, vocabulary: Vocabulary) -> tuple[Screen, ...]:
+        """Near-duplicates are kept out, all but one of each cluster."""
+
+        def near_duplicate(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
+            survivor = self._clusters.survivor(key)
+            return None if survivor == key else ("near_duplicate", f"document {key.hex()} is nearly {survivor.hex()}")
+
+        return super().screens(vocabulary) + ((near_duplicate,) if self.job.config.dedup == "near" else ())
 
     def __call__(self, split: Split) -> Iterator[Row]:
         """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
@@ -100,18 +141,19 @@ class SplitStage:
         if summary is None:
             yield from shuffle.scatter(name, self._items(split))
             self._write_rejects(f"rejects/{name}.jsonl")
-            summary = self._miller.summary.to_json().encode()
+            summary = self.miller.summary.to_json().encode()
             shuffle.finish(name, summary)
         yield self.job.total_groups, summary
 
     def _items(self, split: Split) -> Iterator[tuple[int, bytes, bytes]]:
         config, evals = self.job.config, self.job.num_eval_groups
-        for key, payload in self._miller(split):
-            yield *seeds.place(key, config.seed, config.num_groups, evals, config.eval_fraction), payload
+        for key, payload in self.miller(split):
+            side = self._clusters.survivor(key)
+            yield *seeds.place(key, config.seed, config.num_groups, evals, config.eval_fraction, side), payload
 
     def _write_rejects(self, name: str) -> None:
-        if self._miller.rejects:
-            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self._miller.rejects)
+        if self.miller.rejects:
+            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.miller.rejects)
             filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"))
 
 
@@ -136,12 +178,21 @@ class GroupStage:
         marker = self.job.work(f"groups/{group:05d}.json")
         summary = self._finished(marker)
         if summary is None:
-            watch = Stopwatch()
-            with watch.time("gather"):
-                built = Group.build(self.job.make_shuffle().gather(group, (value for value in values if value)))
-            summary = self._write(group, built, watch) | {"seconds": watch.seconds}
+            summary = self._made(group, (value for value in values if value))
             filesystem.write_bytes(marker, json.dumps(summary).encode())
         yield 0, json.dumps(summary).encode()
+
+    def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
+        """A group's summary, after its shards were made, or found to be made of the very same documents."""
+        record, watch = self.job.path(f"groups/{group:05d}.json"), Stopwatch()
+        with watch.time("gather"):
+            items = sorted(self.job.make_shuffle().gather(group, values))
+            digest = items_digest(items)
+            before = self._finished(record)
+        if before is None or before["items"] != digest:
+            before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
+            filesystem.write_bytes(record, json.dumps(before).encode())
+        return before | {"seconds": watch.seconds}
 
     def _finished(self, marker: str) -> dict[str, Any] | None:
         """The summary that an earlier run left, if all files it speaks of are there and of the right size."""
@@ -154,6 +205,8 @@ class GroupStage:
     def _write(self, index: int, group: Group, watch: Stopwatch) -> dict[str, Any]:
         config = self.job.config
         split = "train" if index < config.num_groups else "eval"
+        with watch.time("statistics"):
+            repeated = statistics.repeated_sentences(group, config.max_seq_length - special_tokens(config.pairs))
         shards = []
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
@@ -161,7 +214,8 @@ class GroupStage:
             if config.provenance:
                 with watch.time("provenance"):
                     write_parquet(self.job.path(provenance_name(name)), provenance_table(group, shard.pairs))
-            shards.append({"name": name, "split": split, "group": index, "copy": copy, **entry})
+            about = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
+            shards.append(about | entry)
         write_parquet(self.job.path(documents_name(split, index, config.num_groups)), documents_table(group))
         return {
             "split": split,
@@ -172,15 +226,19 @@ class GroupStage:
         }
 
     def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Shard, dict[str, Any]]:
-        config = self.job.config
+        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
         settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
+        split = "train" if index < config.num_groups else "eval"
+        figures = statistics.Gatherer(statistics.Settings.of(vars(config)), vocabulary, split, copy)
         path = self.job.path(name)
         with ExitStack() as stack:
             sink = _Hashed(stack.enter_context(filesystem.atomic_write(path)))
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
-            shard = mill(group, index, copy, settings, load_vocabulary(self.job.vocabulary), write, watch)
+            shard = mill(group, index, copy, settings, vocabulary, write, watch, figures.add)
+        with watch.time("statistics"):
+            packed = statistics.pack(figures.sums())
         return shard, {
             "examples": len(shard.pairs),
             "bytes": sink.size,
@@ -189,6 +247,7 @@ class GroupStage:
             "labels_forced": shard.pairs.forced,
             "labels_drawn": shard.pairs.drawn,
             "random_prob": shard.pairs.random_prob,
+            "statistics": packed,
         }
 
 
@@ -206,68 +265,3 @@ class _Hashed:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-@dataclass
-class ManifestStage:
-    """The summaries of all groups to dataset.json, written last: a dataset without it is unfinished."""
-
-    job: Job
-
-    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
-        """Checks the whole and writes the manifest. Raises UserError where the input gave nothing, or too much of it is bad."""
-        summaries = [json.loads(row) for row in rows]
-        groups = sorted((row for row in summaries if "shards" in row), key=lambda row: row["group"])
-        splits = MapSummary(**next(row["splits"] for row in summaries if "splits" in row))
-        try:
-            self._check(splits, groups)
-        except UserError as error:  # so that the next run may begin anew with other input or options
-            filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
-            raise
-        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
-        documents = {
-            "read": splits.read,
-            "kept": sum(group["documents"] for group in groups),
-            "dropped": dict(sorted(splits.dropped.items())),
-            "defective": splits.bad,
-            "characters": splits.characters,
-            "sentences": splits.sentences,
-            "tokens": splits.tokens,
-            "unknown_tokens": splits.unknown,
-        }
-        about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
-        full = {"input": list(config.input), **identity(config)}
-        data = manifest.dumps(manifest.build(full, about, documents, groups, self.job.num_eval_groups))
-        filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
-        filesystem.write_bytes(self.job.path(MANIFEST), data)
-        return b"done"
-
-    def _check(self, splits: MapSummary, groups: list[dict[str, Any]]) -> None:
-        limit = self.job.config.max_reject_rate
-        if splits.bad > limit * splits.read:
-            raise UserError(
-                f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
-                f"allows, e.g. {splits.samples[0]}: see {self.job.path('rejects')}, then mend them or raise the rate"
-            )
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
-        if not any(group["documents"] for group in groups):
-            raise UserError(
-                f"the input holds no document to keep ({splits.read:,} records read: {dropped}): check --input and the filters"
-            )
-        if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
-            raise UserError(
-                f"no training example could be built from {sum(g['documents'] for g in groups):,} documents: --pairs "
-                f"{self.job.config.pairs} needs documents of two sentences, or a second document in the group: "
-                "give more text or a smaller --num-groups"
-            )
-
-
-def _times(splits: MapSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
-    text = {"mb": splits.characters / 1e6, "of": "clean text"}
-    shards = {"mb": sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6, "of": "shards"}
-    times: dict[str, dict[str, Any]] = {name: {"seconds": seconds} | text for name, seconds in splits.seconds.items()}
-    for group in groups:
-        for name, seconds in group["seconds"].items():
-            times.setdefault(name, {"seconds": 0.0} | shards)["seconds"] += seconds
-    return times

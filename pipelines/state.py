@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import filesystem, manifest
+from pipelines import clusters, filesystem, manifest
 from pipelines.readers import Plan
 from pipelines.schema import FORMAT_VERSION, MANIFEST, WORK, UserError
 from pipelines.stages import REFUSED, Job
 
 STATE, RUN = "state.json", "run.json"
+PREVIOUS = "previous.json"  # in .work/: the manifest of the dataset that is being updated
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # their results are part of a dataset's bytes
 
 
@@ -41,16 +42,21 @@ def fingerprint(plan: Plan) -> str:
     return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def describe(config: dict[str, Any], vocabulary_sha256: str, plan: Plan) -> dict[str, Any]:
-    """The state of a run. config: the identity of the configuration, `num_groups` and `max_predictions` resolved."""
-    return {"config": config, "vocabulary": vocabulary_sha256, "input": fingerprint(plan), "versions": versions()}
+def describe(config: dict[str, Any], vocabulary_sha256: str, plan: Plan, evaluation: str) -> dict[str, Any]:
+    """The state of a run.
+
+    config: the identity of the configuration, `num_groups` and `max_predictions` resolved. evaluation: a digest of the
+    evaluation sets that are kept out, or "".
+    """
+    state = {"config": config, "vocabulary": vocabulary_sha256, "input": fingerprint(plan), "versions": versions()}
+    return state | {"evaluation": evaluation}
 
 
 def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises UserError for the first difference."""
     if before.get("input", now["input"]) != now["input"]:
         raise UserError(
-            f"{folder} was made from input files with other names, sizes or times: give another --output, or remove it first"
+            f"{folder} was made from input files with other names, sizes or times: give --update, or another --output"
         )
     for part in ("config", "versions"):
         for key, value in now[part].items():
@@ -61,6 +67,8 @@ def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
                 )
     if before["vocabulary"] != now["vocabulary"]:
         raise UserError(f"{folder} was begun with another vocabulary: give the same --vocab to go on, or another --output")
+    if before.get("evaluation", "") != now["evaluation"]:
+        raise UserError(f"{folder} was begun with other --decontaminate files: give the same to go on, or another --output")
 
 
 def check(job: Job, now: dict[str, Any]) -> bool:
@@ -71,7 +79,12 @@ def check(job: Job, now: dict[str, Any]) -> bool:
         config = {key: value for key, value in there["config"].items() if key != "input"}
         before = {"config": config, "vocabulary": there["vocabulary"]["sha256"]}
         if filesystem.exists(job.path(RUN)):
-            before["input"] = json.loads(filesystem.read_bytes(job.path(RUN)))["input"]
+            run = json.loads(filesystem.read_bytes(job.path(RUN)))
+            before |= {"input": run["input"], "evaluation": run.get("evaluation", "")}
+        if job.config.update:
+            _compare(job.folder, before | {"input": now["input"], "evaluation": now["evaluation"]}, now)
+            _reopen(job, now)
+            return False
         _compare(job.folder, before, now)
         return True
     state = job.work(STATE)
@@ -79,16 +92,42 @@ def check(job: Job, now: dict[str, Any]) -> bool:
         before = json.loads(filesystem.read_bytes(state))
         if before == now:
             return False
+        if filesystem.exists(job.work(PREVIOUS)) and job.config.update:  # the input changed again in the middle of an update
+            _compare(job.folder, before | {"input": now["input"], "evaluation": now["evaluation"]}, now)
+            _clear(job, f"{WORK}/groups", "rejects")
+            return False
         if filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
             _compare(job.folder, before, now)
-        for name in (f"{WORK}/", "rejects", "train", "eval", "documents", "provenance"):
-            filesystem.remove_tree(job.path(name))
-        filesystem.remove_tree(job.spill)
+        _clear(job, f"{WORK}/", "rejects", "train", "eval", "documents", "groups", "provenance")
     elif filesystem.holds_files(job.folder):
         raise UserError(
             f"{job.folder} is there and holds other files, or a dataset without its {MANIFEST}: give a new folder as --output"
         )
     return False
+
+
+def _clear(job: Job, *names: str) -> None:
+    for name in names:
+        filesystem.remove_tree(job.path(name))
+    filesystem.remove_tree(job.spill)
+    filesystem.remove(job.path(clusters.NAME))
+
+
+def _reopen(job: Job, now: dict[str, Any]) -> None:
+    """Makes a whole dataset an unfinished one that other input may finish; its groups' shards and records stay."""
+    filesystem.write_bytes(job.work(PREVIOUS), filesystem.read_bytes(job.path(MANIFEST)))
+    filesystem.write_bytes(job.work(STATE), json.dumps(now).encode())
+    filesystem.remove(job.path(MANIFEST))
+    _clear(job, "rejects")
+
+
+def groups_of(folder: str) -> int:
+    """The number of train groups of the dataset that is to be updated. Raises UserError when there is none."""
+    for name in (MANIFEST, f"{WORK}/{PREVIOUS}"):
+        path = filesystem.join(folder, name)
+        if filesystem.exists(path):
+            return manifest.loads(filesystem.read_bytes(path), path)["config"]["num_groups"]
+    raise UserError(f"--update: {folder} holds no dataset: leave out --update to make one")
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ import apache_beam as beam
 
 from pipelines import filesystem, vocabulary
 from pipelines.config import VocabConfig
+from pipelines.deduplication import BandStage, ClusterStage, LinkStage
+from pipelines.finish import ManifestStage
 from pipelines.schema import Split, split_id
-from pipelines.stages import GroupStage, ManifestStage, SplitStage
+from pipelines.stages import GroupStage, SplitStage
 
 # The types of the edges, spelled with typing-compatible builtins: Beam picks its coders by them.
 Row = tuple[int, bytes]
@@ -40,7 +42,7 @@ def _splits(element: tuple[int, Iterable[bytes]]) -> Iterator[Split]:
 
 
 class _MillSplit(beam.DoFn):
-    def __init__(self, stage: SplitStage) -> None:
+    def __init__(self, stage: SplitStage | BandStage) -> None:
         self._stage = stage
 
     def setup(self) -> None:
@@ -52,9 +54,16 @@ class _MillSplit(beam.DoFn):
 
 
 def prepare(
-    pipeline: beam.Pipeline, splits: list[Split], mill: SplitStage, group: GroupStage, finish: ManifestStage
+    pipeline: beam.Pipeline,
+    splits: list[Split],
+    mill: SplitStage | BandStage,
+    group: GroupStage | LinkStage,
+    finish: ManifestStage | ClusterStage,
 ) -> beam.PCollection:
-    """The whole of `prepare`. Every group gets an empty row besides, so that groups without documents get shards too."""
+    """The whole of `prepare`, or, with the stages of deduplication.py, what finds near-duplicates before it.
+
+    Every group gets an empty row besides, so that groups without documents get shards too.
+    """
     # The empty rows come from a pseudo-split, for a second source would need a Flatten.
     every = Split("", "", "", 0, group.total_groups, 0)
     return (

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipelines import (
     checks,
+    clusters,
     examples,
     features,
     filesystem,
@@ -134,9 +135,21 @@ def _check_provenance(folder: str, shard: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: it holds {rows} rows, not {shard['examples']}"
 
 
+def _clustered(config: dict[str, Any]) -> bool:
+    return config.get("dedup") == "near" or config.get("eval_by") == "cluster"
+
+
 def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
-    """Each document stands once, in the group and on the side that its key says: so none is in train and in eval."""
+    """Each document stands once, in the group and on the side that its key says: so none is in train and in eval.
+
+    Where near-duplicates were told apart, one of each cluster stands there, or all stand on the side of their survivor.
+    """
     config, evals = contract["config"], contract["num_eval_groups"]
+    try:
+        alike = clusters.read(filesystem.join(folder, clusters.NAME)) if _clustered(config) else clusters.NONE
+    except (UserError, pa.ArrowException, KeyError):
+        yield f"{clusters.NAME}: which documents are nearly the same can't be read"
+        return
     for group in range(config["num_groups"] + evals):
         split = "train" if group < config["num_groups"] else "eval"
         name = documents_name(split, group, config["num_groups"])
@@ -147,10 +160,13 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
             continue
         seen: dict[bytes, int] = {}
         for row, key in enumerate(keys):
-            right, _ = seeds.place(key, config["seed"], config["num_groups"], evals, config["eval_fraction"])
+            side = alike.survivor(key)
+            right, _ = seeds.place(key, config["seed"], config["num_groups"], evals, config["eval_fraction"], side)
+            if side != key and config["dedup"] == "near":
+                yield f"{name}: row {row}: document {key.hex()} is nearly {side.hex()}, which stands for it"
             if right != group:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
-            if (other := seen.setdefault(key, row)) != row:
+            if (other := seen.setdefault(key, row)) != row and config.get("dedup") != "none":
                 yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
 
 

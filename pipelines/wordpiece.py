@@ -13,10 +13,11 @@ cleaning.py: line breaks of any kind and control characters are gone before sent
 import hashlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.chunks import Chunker
 from pipelines.schema import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, UserError
@@ -121,12 +122,14 @@ class Encoded:
     """The pieces of some sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
 
     `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word.
+    `unknown`: the chunks, cut at 100 characters, of which a part became [UNK], and how often each stands there.
     """
 
     ids: np.ndarray
     lengths: np.ndarray
     starts: np.ndarray | None = None
     ends: np.ndarray | None = None
+    unknown: dict[str, int] = field(default_factory=dict)
 
 
 class _Cache(dict):
@@ -204,9 +207,21 @@ class WordPiece:
         if offsets:
             begin = np.repeat(chunks.characters(chunks.starts), count)
             end = np.repeat(chunks.characters(chunks.ends), count)
+        unknown = self._unknown(distinct, ids, total)
         if len(self._cache) > CACHE_CHUNKS:
             self._cache = _Cache(self._tokenize)
-        return Encoded(ids, lengths, begin, end)
+        return Encoded(ids, lengths, begin, end, unknown)
+
+    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> dict[str, int]:
+        """The chunks with an [UNK]; chunk n has the pieces total[n] to total[n + 1]."""
+        if not len(at := np.flatnonzero(ids == self.vocabulary.unk_id)):
+            return {}
+        lost = np.unique(np.searchsorted(total, at, side="right") - 1)
+        which, counts = np.unique(chunks.indices.to_numpy()[lost], return_counts=True)
+        found: dict[str, int] = {}
+        for chunk, count in zip(chunks.dictionary.take(pa.array(which)).to_pylist(), counts.tolist(), strict=True):
+            found[chunk[:100]] = found.get(chunk[:100], 0) + count
+        return found
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]

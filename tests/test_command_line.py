@@ -26,8 +26,9 @@ MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --o
 PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
-    "--num-groups --output --pairs --provenance --no-provenance --seed --sentence-language --short-seq-prob "
-    "--shuffle --splitter --vocab --sources --licenses --languages"
+    "--decontaminate --decontaminate-words --dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
+    "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update --vocab "
+    "--sources --licenses --languages"
 )
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
@@ -35,7 +36,7 @@ FLAGS = {
     "--steps --target --topology --utilisation --vocab-size",
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
-    "verify": f"{COMMON} --max-lines --num-workers --progress --no-progress DATASET",
+    "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --html --limit --offset --report --no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
@@ -89,6 +90,8 @@ def test_the_choices_are_frozen() -> None:
         "format": ("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
         "splitter": ("sentencex", "none"),
         "pairs": ("nsp", "sop", "single"),
+        "dedup": ("exact", "near", "none"),
+        "eval_by": ("document", "cluster"),
         "masking": ("subword", "whole_word", "span"),
         "compression": ("none", "gzip"),
         "shuffle": ("auto", "files", "beam"),

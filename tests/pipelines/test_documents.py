@@ -86,8 +86,38 @@ def test_what_is_dropped_is_counted_and_kept_with_its_reason(tmp_path):
     assert sorted(reject["source"] for reject in rejects if reject["reason"] != "empty_file") == [
         f"{tmp_path}/a.jsonl, line {number}" for number in (2, 3, 4, 5, 6)
     ]
-    assert len(summary.samples) == 3
-    assert summary.samples[0].startswith(f"{tmp_path}/a.jsonl, line 3: malformed_json ")
+    assert len(summary.defects) == 3
+    assert summary.defects[0].startswith(f"{tmp_path}/a.jsonl, line 3: malformed_json ")
+    assert {reason: len(samples) for reason, samples in summary.samples.items()} == expected
+    assert summary.samples["malformed_json"][0].startswith(f"{tmp_path}/a.jsonl, line 3: Expecting ")
+
+
+def test_the_report_gets_lengths_and_unknown_words(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(["Жук the жук.", "The old bridge. Жук!", "The old bridge."]))
+    _, summary, _ = mill(PrepareConfig(input=(str(tmp_path / "a.jsonl"),)))
+    assert {size: count for size, count in enumerate(summary.token_lengths) if count} == {3: 3}  # 4 to 7 tokens
+    assert {word: count for word, count in summary.unknown_words.items() if word.isalpha()} == {"Жук": 2, "жук": 1}
+    monkeypatch.setattr("pipelines.documents.MAX_UNKNOWN", 2)
+    summary.count_unknown({"a": 1, "b": 5, "c": 9, "d": 1, "e": 1})
+    assert {"c": 9, "b": 5}.items() <= summary.unknown_words.items() and len(summary.unknown_words) <= 4
+
+
+def test_what_a_screen_finds_is_dropped_after_the_filters(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(["The old bridge.", "", "The old bridge. The bridge."]))
+    config, seen = PrepareConfig(input=(str(tmp_path / "a.jsonl"),)), []
+
+    def screen(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
+        seen.append((key, len(ids)))
+        return ("known", "from elsewhere") if len(ids) > 4 else None
+
+    miller = Miller(config, WordPiece(VOCABULARY), (screen,))
+    (split,) = readers.plan(config).splits
+    assert [key for key, _ in miller(split)] == [seen[0][0]]
+    assert miller.summary.dropped == {"no_token": 1, "known": 1} and len(seen) == 2
+    assert [(reject["reason"], reject["detail"]) for reject in miller.rejects] == [
+        ("no_token", "Title 1"),
+        ("known", "from elsewhere"),
+    ]
 
 
 def test_redirects_and_other_namespaces_are_counted_but_not_kept(tmp_path):

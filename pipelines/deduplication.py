@@ -1,0 +1,92 @@
+"""The stages that find near-duplicates, free of Beam: a split to bands, a bucket group to links, the links to clusters.parquet.
+
+They run before `prepare`'s own stages and read the corpus once by themselves.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines import clusters, near, seeds
+from pipelines.groups import unpack
+from pipelines.schema import Split, split_id
+from pipelines.shuffle import BeamShuffle, FilesShuffle
+from pipelines.stages import Job, Reading, load_vocabulary
+from pipelines.words import Words
+
+Row = tuple[int, bytes]
+_BATCH = 256  # documents whose bands are made at a time
+_LINK = np.dtype([("key", "S16"), ("words", "<u4")])
+
+
+def _shuffle(job: Job) -> FilesShuffle | BeamShuffle:
+    return job.make_shuffle("bands")
+
+
+@dataclass
+class BandStage(Reading):
+    """A split to (bucket group, band and document) rows for the shuffle: of the documents that would be kept."""
+
+    def __call__(self, split: Split) -> Iterator[Row]:
+        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
+        if not split.path:
+            yield from ((group, b"") for group in range(self.job.total_groups))
+            return
+        name, shuffle = split_id(split), _shuffle(self.job)
+        if shuffle.finished(name) is None:
+            yield from shuffle.scatter(name, self._items(split))
+            shuffle.finish(name, b"")
+
+    def _items(self, split: Split) -> Iterator[tuple[int, bytes, bytes]]:
+        keys, rows, words_in = [], [], Words(load_vocabulary(self.job.vocabulary))
+        for key, payload in self.miller(split):
+            words, _ = words_in(unpack(payload).ids)
+            if len(words):
+                keys.append(key)
+                rows.append(np.append(near.signature(words), np.uint32(len(words))))
+            if len(keys) == _BATCH:
+                yield from self._bands(keys, np.stack(rows))
+                keys, rows = [], []
+        if keys:
+            yield from self._bands(keys, np.stack(rows))
+
+    def _bands(self, keys: list[bytes], rows: np.ndarray) -> Iterator[tuple[int, bytes, bytes]]:
+        found = near.items(keys, rows[:, :-1], rows[:, -1], self.job.config.near_threshold).ravel()
+        data, size = found.tobytes(), near.ITEM.itemsize
+        for start in range(0, len(data), size):
+            middle = start + seeds.KEY_BYTES
+            group = int.from_bytes(data[start : start + 8], "big") * self.job.total_groups >> 64
+            yield group, data[start:middle], data[middle : start + size]
+
+
+@dataclass
+class LinkStage:
+    """A bucket group's items to the links among them, in one row under key 0."""
+
+    job: Job
+
+    @property
+    def total_groups(self) -> int:
+        return self.job.total_groups
+
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
+        items = _shuffle(self.job).gather(group, (value for value in values if value))
+        found = np.frombuffer(b"".join(key + payload for key, payload in items), near.ITEM)
+        linked = near.links(found, self.job.config.near_threshold)
+        pairs = np.zeros(linked.shape, _LINK)
+        pairs["key"], pairs["words"] = linked["key"], linked["words"]
+        yield 0, pairs.tobytes()
+
+
+@dataclass
+class ClusterStage:
+    """All links to clusters.parquet: the same for the same documents, in whatever order the rows come."""
+
+    job: Job
+
+    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
+        """Writes the file."""
+        pairs = np.frombuffer(b"".join(rows), _LINK).reshape(-1, 2)
+        clusters.write(self.job.path(clusters.NAME), clusters.Clusters(*near.clusters(pairs)))
+        return b"done"

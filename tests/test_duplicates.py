@@ -1,0 +1,218 @@
+"""`prepare` with --dedup, --eval-by, --decontaminate and --update, end to end on small corpora with planted duplicates."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import clozemill
+from pipelines import features, tfrecord
+from tests import corpora
+from tests.test_determinism import digest_of
+
+OPTIONS = [
+    "--num-groups",
+    "3",
+    "--dupe-factor",
+    "2",
+    "--eval-fraction",
+    "0.3",
+    "--seed",
+    "7",
+    "--no-progress",
+    "--max-seq-length",
+    "32",
+]
+BASES, COPIES = 20, 3
+
+
+def planted(seed: int = 1) -> list[str]:
+    """20 texts of some 300 words, each followed by three in which one to three words are changed."""
+    rng, found = np.random.default_rng(seed), []
+    for text in corpora.texts(BASES, seed, 40):
+        found.append(text)
+        for _ in range(COPIES):
+            words = text.split(" ")
+            for at in rng.permutation(len(words))[: rng.integers(1, 4)]:
+                words[at] = "harbour" if words[at] != "harbour" else "grain"
+            found.append(" ".join(words))
+    return found
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("v") / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *dict.fromkeys(corpora.WORDS)]) + "\n")
+    return str(path)
+
+
+def prepare(folder: Path, vocab: str, documents: list[str], *more: str) -> dict:
+    """Prepares documents, verifies the dataset, and returns its manifest."""
+    source = folder.parent / "in.jsonl"
+    source.write_bytes(corpora.jsonl(documents))
+    command = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(folder), *OPTIONS, *more]
+    assert clozemill.main(command) == 0
+    assert clozemill.main(["verify", str(folder), "--no-progress"]) == 0
+    digest_of(folder)
+    return json.loads((folder / "dataset.json").read_text())
+
+
+def keys(folder: Path, split: str) -> list[bytes]:
+    return [key for path in sorted((folder / "documents").glob(f"{split}-*")) for key in pq.read_table(path)["key"].to_pylist()]
+
+
+def test_near_duplicates_leave_one_of_each_cluster(tmp_path: Path, vocab: str) -> None:
+    found = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["documents"]
+    assert (found["read"], found["kept"], found["dropped"]) == (80, BASES, {"near_duplicate": BASES * COPIES})
+    table = pq.read_table(tmp_path / "d/clusters.parquet")
+    assert table.num_rows == 80 and len(set(table["survivor"].to_pylist())) == BASES
+    assert sorted(keys(tmp_path / "d", "train") + keys(tmp_path / "d", "eval")) == sorted(set(table["survivor"].to_pylist()))
+    (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
+    reasons = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert len(reasons) == 60 and all(" is nearly " in reject["detail"] for reject in reasons)
+
+
+@pytest.mark.parametrize("more", [["--shuffle", "beam"], ["--no-in-memory", "--num-workers", "2"], ["--in-memory"]])
+def test_however_it_runs(tmp_path: Path, vocab: str, more: list[str]) -> None:
+    """The order of the input, the shuffle and the workers change nothing."""
+    expected = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["digest"]
+    (tmp_path / "other").mkdir()
+    found = prepare(tmp_path / "other/d", vocab, planted()[::-1], "--dedup", "near", *more)["digest"]
+    assert found == expected
+    assert (tmp_path / "d/clusters.parquet").read_bytes() == (tmp_path / "other/d/clusters.parquet").read_bytes()
+
+
+def test_a_document_that_the_filters_drop_is_nobodys_survivor(tmp_path: Path, vocab: str) -> None:
+    """The longest is dropped as too repetitive, and the others stay."""
+    (text,) = corpora.texts(1, 3, 40)
+    long = text + " " + " ".join(text.split(" ")[:7])
+    documents = [text, long, *corpora.texts(5, 4)]
+    kept = prepare(tmp_path / "d", vocab, documents, "--dedup", "near", "--max-repeated-ngrams", "0.001")["documents"]
+    assert kept["dropped"] == {"repeated_ngrams": 1} or kept["dropped"] == {"near_duplicate": 1}
+    assert kept["kept"] == 6
+
+
+def test_a_cluster_goes_to_one_side(tmp_path: Path, vocab: str) -> None:
+    """By document, some cluster is parted; by cluster, none is, and nothing is dropped."""
+    documents = planted()
+    for by, parted in (("document", True), ("cluster", False)):
+        folder = tmp_path / by / "d"
+        folder.parent.mkdir()
+        found = prepare(folder, vocab, documents, "--eval-by", by)
+        assert found["documents"]["kept"] == 80 and found["documents"]["dropped"] == {}
+        table = pq.read_table(
+            (tmp_path / "cluster/d" if by == "cluster" else _clusters(tmp_path, vocab, documents)) / "clusters.parquet"
+        )
+        cluster = dict(zip(table["key"].to_pylist(), table["survivor"].to_pylist(), strict=True))
+        sides = [{cluster[key] for key in keys(folder, split)} for split in ("train", "eval")]
+        assert all(sides) and bool(sides[0] & sides[1]) == parted
+
+
+def _clusters(tmp_path: Path, vocab: str, documents: list[str]) -> Path:
+    (tmp_path / "near").mkdir()
+    prepare(tmp_path / "near/d", vocab, documents, "--dedup", "near")
+    return tmp_path / "near/d"
+
+
+def test_no_deduplication_keeps_what_is_the_same(tmp_path: Path, vocab: str) -> None:
+    texts = corpora.texts(12, 5)
+    once = prepare(tmp_path / "a" / "d", vocab, texts) if (tmp_path / "a").mkdir() is None else {}
+    (tmp_path / "b").mkdir()
+    found = prepare(tmp_path / "b" / "d", vocab, texts + texts[:6], "--dedup", "none", "--provenance")
+    assert (found["documents"]["kept"], found["documents"]["duplicates"]) == (18, 6) and once["documents"]["kept"] == 12
+    assert sorted(keys(tmp_path / "b/d", "train") + keys(tmp_path / "b/d", "eval")).count(
+        keys(tmp_path / "a/d", "train")[0]
+    ) in (1, 2)
+    for path in (tmp_path / "b/d/provenance").rglob("*.parquet"):
+        rows, labels = pq.read_table(path).to_pydict(), _labels(tmp_path / "b/d", path, found)
+        for a, b, label in zip(rows["a_key"], rows["b_key"], labels, strict=True):
+            assert (a == b) == (label == 0)  # never a random B from the same text
+
+
+def _labels(folder: Path, provenance: Path, found: dict) -> list[int]:
+    name = provenance.relative_to(folder / "provenance").with_suffix(".tfrecord")
+    records = list(tfrecord.read((folder / name).read_bytes(), "none"))
+    return features.decode(records, found["max_seq_length"], found["max_predictions"]).next_sentence_labels.tolist()
+
+
+def test_a_group_of_nothing_but_the_same_text_has_no_random_pairs(tmp_path: Path, vocab: str) -> None:
+    found = prepare(
+        tmp_path / "d", vocab, corpora.texts(1, 5) * 9, "--dedup", "none", "--eval-fraction", "0", "--num-groups", "1"
+    )
+    assert found["splits"]["train"]["copies"]["00"]["labels_random"] == 0
+
+
+def test_contaminated_documents_are_dropped_and_told(tmp_path: Path, vocab: str) -> None:
+    texts = corpora.texts(20, 6)
+    words = " ".join(texts[3].lower().replace(".", "").split(" ")[5:18])
+    (tmp_path / "dev.tsv").write_text(f"1\tshort\n2\t{words.upper()}\n")
+    command = ["--decontaminate", str(tmp_path / "dev.tsv")]
+    found = prepare(tmp_path / "d", vocab, texts, *command)["documents"]
+    assert (found["kept"], found["dropped"]) == (19, {"contaminated": 1})
+    (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
+    detail = json.loads(rejects.read_text())["detail"].replace(" .", "")  # as it stands in the document
+    assert detail == f"{words!r} stands in {tmp_path / 'dev.tsv'}, line 2"
+
+
+def test_other_evaluation_files_are_another_dataset(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    texts = corpora.texts(6, 6)
+    (tmp_path / "dev.txt").write_text(texts[0])
+    prepare(tmp_path / "d", vocab, texts, "--decontaminate", str(tmp_path / "dev.txt"))
+    (tmp_path / "dev.txt").write_text(texts[1])
+    command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    assert clozemill.main([*command, "--decontaminate", str(tmp_path / "dev.txt")]) == 2
+    assert "was begun with other --decontaminate files" in capfd.readouterr().err
+    (tmp_path / "dev.txt").write_text("too short")
+    assert clozemill.main([*command, "--decontaminate", str(tmp_path / "dev.txt")]) == 2
+    assert "has 13 known words in a row" in capfd.readouterr().err
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a dataset but what tells of times."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in TIMED}
+
+
+TIMED = ("run.json", "report.html", "report.md", "prepare.yaml")
+
+
+@pytest.mark.parametrize("dedup", ["exact", "near"])
+def test_an_update_remakes_what_changed_and_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str) -> None:
+    texts, options = corpora.texts(60, 9, 12), ["--num-groups", "12", "--dupe-factor", "1", "--dedup", dedup]
+    prepare(tmp_path / "d", vocab, texts, *options)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.tfrecord")}
+    texts[7] = corpora.texts(1, 10, 12)[0]
+    prepare(tmp_path / "d", vocab, texts[:-1], *options, "--update")
+    changed = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
+    assert 1 <= len(changed) <= 3  # one document went, one came, and another went from the end
+    updated = tree(tmp_path / "d")
+    shutil.rmtree(tmp_path / "d")
+    prepare(tmp_path / "d", vocab, texts[:-1], *options)
+    rebuilt = tree(tmp_path / "d")
+    assert updated.keys() == rebuilt.keys()
+    assert [name for name in rebuilt if rebuilt[name] != updated[name]] == []
+
+
+def test_an_update_keeps_the_number_of_groups(tmp_path: Path, vocab: str) -> None:
+    texts = corpora.texts(30, 9)
+    prepare(tmp_path / "d", vocab, texts)
+    found = prepare(tmp_path / "d", vocab, texts + corpora.texts(500, 11), "--num-groups", "0", "--update")
+    assert found["config"]["num_groups"] == 3 and found["documents"]["kept"] == 530
+
+
+def test_what_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(corpora.jsonl(corpora.texts(9)))
+    command = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), "--no-progress"]
+    assert clozemill.main([*command, "--update"]) == 2
+    assert "holds no dataset: leave out --update" in capfd.readouterr().err
+    assert clozemill.main(command) == 0
+    source.write_bytes(corpora.jsonl(corpora.texts(8)))
+    assert clozemill.main(command) == 2
+    assert "was made from input files with other names, sizes or times: give --update" in capfd.readouterr().err
+    assert clozemill.main([*command, "--seed", "8", "--update"]) == 2
+    assert "was begun with seed = 0, not 8" in capfd.readouterr().err
+    assert (tmp_path / "d/dataset.json").exists()
