@@ -9,7 +9,7 @@ from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed, 
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS
 
 SHOWN_TOKENS, SHOWN_SAMPLES, SHOWN_SHARDS = 15, 4, 400
-_SAMPLE_CHARS = 300
+_SAMPLE_CHARS, _WORD_CHARS = 300, 40
 
 
 def about(contract: dict[str, Any]) -> Section:
@@ -91,6 +91,10 @@ def lengths(data: Dataset) -> Section:
     return Section("Lengths", tables=[table] if rows else [], plots=card_plots.lengths(data.statistics, data.contract))
 
 
+def _short(word: str) -> str:
+    return word if len(word) <= _WORD_CHARS else word[:_WORD_CHARS] + "…"
+
+
 def words(data: Dataset) -> Section:
     tables = []
     counts, tokens = card_plots.token_counts(data.statistics), data.vocabulary.tokens
@@ -107,7 +111,7 @@ def words(data: Dataset) -> Section:
     unknown = data.statistics.get("documents", {}).get("unknown_words", [])
     if unknown:
         most = max(count for _, count in unknown) or 1
-        rows = [(str(word), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
+        rows = [(_short(str(word)), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
         tables.append(Table("Words that became [UNK]", "trb", ("word", "times", ""), rows))
     return Section("Words", tables=tables, plots=card_plots.frequencies(data.statistics))
 

@@ -54,7 +54,7 @@ def statistics() -> dict[str, Any]:
     first = COPY | {"tokens": [0, 3, 20, 20, 0, 30, 10, 5, 4, 1]}
     return {
         "format_version": 1,
-        "splits": {"train": {"00": first, "01": COPY}, "eval": {"00": first}},
+        "splits": {"train": {"00": first, "01": dict(COPY)}, "eval": {"00": dict(first)}},
         "documents": {
             "token_lengths": [0, 0, 0, 1, 4, 20, 5],
             "unknown_words": [[SCRIPT, 9], [ARABIC, 3]],

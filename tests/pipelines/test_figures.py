@@ -68,6 +68,6 @@ def test_bars_stand_as_high_as_their_values() -> None:
 
 
 def test_figures_of_axes() -> None:
-    assert [figures.compact(value) for value in (0, 0.01, 10, 2500, 30e6, -1500, 2e9)] == [
-        "0", "0.01", "10", "2.5k", "30M", "-1.5k", "2G",
+    assert [figures.compact(value) for value in (0, 0.01, 10, 2048, 30e6, -15000, 2e9)] == [
+        "0", "0.01", "10", "2,048", "30M", "-15k", "2G",
     ]  # fmt: skip
