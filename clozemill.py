@@ -247,17 +247,22 @@ def _run(command: Command, config: Any, extra: list[str]) -> int:
     return EXIT_OK
 
 
+def _line(error: BaseException) -> str:
+    """A message on one line that moves no cursor, whatever names of files stand in it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(error).split()))
+
+
 def _told(error: BaseException, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, UserError):
-        print(f"clozemill: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"clozemill: {_line(error)}", file=sys.stderr)
         return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
     if sentence := remote.told(error):
         print(f"clozemill: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
     print(
-        f"clozemill: unexpected {type(error).__name__}: {' '.join(str(error).split())[-500:]}: this is a defect of "
+        f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a defect of "
         "clozemill or of its machine; run it again with --debug to see where",
         file=sys.stderr,
     )
@@ -273,6 +278,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes, likewise; errors are raised
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
     try:
         words, after = _split(words)
         arguments, extra = parser().parse_known_args(words)
