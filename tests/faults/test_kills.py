@@ -1,0 +1,151 @@
+"""`prepare` and `vocab` killed at random moments and run again come to the same files, to the byte, and leave nothing else.
+
+The moments are drawn over the time that an undisturbed run takes, start-up included. 100 of each: `make test-faults`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.test_resume import CODE, after, run_until
+
+VARYING = {"run.json", "report.html", "report.md"}  # they tell times
+PREPARE = ["--num-groups", "8", "--dupe-factor", "3", "--eval-fraction", "0.1", "--seed", "7", "--provenance", "--no-progress"]
+MODES = {"one process": ["--in-memory"], "two workers": ["--no-in-memory", "--num-workers", "2"]}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, hidden ones and temporary ones too; of those that tell times, that they are there."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): b"" if path.name in VARYING else path.read_bytes() for path in paths}
+
+
+@dataclass
+class Bench:
+    """A command with its output in FOLDER, and what undisturbed runs of it leave and take."""
+
+    arguments: list[str]
+    folder: Path
+    whole: dict[str, bytes]
+    seconds: float
+    kills: int = 0
+    finished: int = 0
+
+    def begin_anew(self) -> None:
+        """Removes what a finished run left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+
+    def disturb(self, stream: np.random.Generator) -> None:
+        """One more kill of the run under way, or its end; then all of it is compared, and the next begins anew."""
+        code = run_until(self.arguments, after(stream.uniform(0, self.seconds)), signal.SIGKILL)
+        if code == 0:
+            self.compare()
+            return
+        assert code == -signal.SIGKILL
+        self.kills += 1
+
+    def compare(self) -> None:
+        assert contents(self.folder) == self.whole
+        self.finished += 1
+        self.begin_anew()
+
+
+def bench(folder: Path, words: list[str]) -> Bench:
+    """Runs a command undisturbed, in a folder of its own."""
+    made = Bench([sys.executable, "-c", CODE, *words], folder, {}, 0.0)
+    made.begin_anew()
+    began = time.monotonic()
+    subprocess.run(made.arguments, check=True, stdout=subprocess.DEVNULL)
+    made.seconds = time.monotonic() - began
+    made.whole = contents(folder)
+    made.begin_anew()
+    return made
+
+
+@pytest.fixture(params=["prepare, one process", "prepare, two workers", "vocab, one process", "vocab, two workers"])
+def disturbed(request, tmp_path: Path, demo_corpus: str, demo_vocab: str) -> Bench:
+    name, mode = request.param.split(", ")
+    out = tmp_path / "out"
+    if name == "vocab":
+        words = ["vocab", "--input", demo_corpus, "--output", str(out / "vocab.txt"), "--vocab-size", "3000", "--no-progress"]
+    else:
+        words = ["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(out / "d"), *PREPARE]
+    return bench(out, words + MODES[mode])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [int(os.environ.get("KILLS", "50"))])  # in each of two modes: 100 of either command
+def test_a_hundred_kills_at_random_moments(disturbed: Bench, wanted: int) -> None:
+    stream, began = np.random.default_rng(1), time.monotonic()
+    while disturbed.kills < wanted:
+        disturbed.disturb(stream)
+    subprocess.run(disturbed.arguments, check=True, stdout=subprocess.DEVNULL)
+    disturbed.compare()
+    print(
+        f"{disturbed.arguments[3]}: {disturbed.kills} kills hit a running process, {disturbed.finished} runs came to their end "
+        f"with the same bytes; undisturbed {disturbed.seconds:.1f} s, all {time.monotonic() - began:.0f} s"
+    )
+    assert disturbed.finished >= 2
+
+
+@pytest.mark.parametrize("disturbed", ["prepare, one process", "vocab, one process"], indirect=True)
+def test_a_few_kills_at_random_moments(disturbed: Bench) -> None:
+    stream = np.random.default_rng(1)
+    while disturbed.kills < 2:
+        disturbed.disturb(stream)
+    subprocess.run(disturbed.arguments, check=True, stdout=subprocess.DEVNULL)
+    disturbed.compare()
+
+
+def test_what_a_killed_write_of_a_vocabulary_left_is_removed(tmp_path: Path, demo_corpus: str) -> None:
+    """The moment between a temporary file's beginning and its new name is too short to be hit by chance."""
+    import clozemill
+
+    (tmp_path / f"vocab.txt.tmp-{'0' * 32}").write_text("[PAD]\n[UN")
+    (tmp_path / f"vocab.txt.yaml.tmp-{'0' * 32}").write_text("seed")
+    (tmp_path / "other.txt.tmp-mine").write_text("not ours")
+    words = ["vocab", "--input", demo_corpus, "--output", str(tmp_path / "vocab.txt"), "--vocab-size", "3000", "--no-progress"]
+    assert clozemill.main([*words, "--in-memory"]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["other.txt.tmp-mine", "vocab.txt", "vocab.txt.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [int(os.environ.get("KILLS", "20"))])
+@pytest.mark.parametrize("disturbed", ["prepare, two workers"], indirect=True)
+def test_workers_that_die_at_random_moments(disturbed: Bench, tmp_path: Path, wanted: int) -> None:
+    """Each time one sentence and exit code 2, or the run ends well all the same; the same command goes on."""
+    from pipelines import launch
+
+    stream, deaths, told = np.random.default_rng(7), 0, 0
+    while deaths < wanted:
+        with open(tmp_path / "error", "w+") as error:
+            process = subprocess.Popen(disturbed.arguments, stdout=subprocess.DEVNULL, stderr=error)
+            time.sleep(stream.uniform(0.3, 1) * disturbed.seconds)
+            try:
+                workers = list(filter(launch._is_worker, psutil.Process(process.pid).children(recursive=True)))
+            except psutil.NoSuchProcess:
+                workers = []
+            if workers:
+                workers[int(stream.integers(len(workers)))].kill()
+                deaths += 1
+            code = process.wait(timeout=200)
+            error.seek(0)
+            lines = error.read().splitlines()
+        if code == 0:
+            disturbed.compare()
+            continue
+        assert code == 2 and len(lines) == 1 and lines[0].startswith("clozemill: a worker process died"), lines
+        told += 1
+    subprocess.run(disturbed.arguments, check=True, stdout=subprocess.DEVNULL)
+    disturbed.compare()
+    print(f"{deaths} workers killed, {told} times told in one sentence, {disturbed.finished} runs ended with the same bytes")
