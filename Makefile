@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-engines test-hf test-tpu-stack lint format clean
+.PHONY: demo test test-slow test-faults test-engines test-hf test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ test: $(VENV)/installed-test  ## what CI runs
 
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
+
+# As root it also mounts small file systems, to fill them. KILLS=7 DOCUMENTS=20000: a shorter one.
+test-faults: $(VENV)/installed-test  ## kills, full disks, altered bits, archives that explode, a million documents: an hour or two
+	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
 
 test-engines: $(VENV)/installed-spark  ## every engine that one machine can have; Spark needs Java 17. CORPUS=FILE: not the demo's
 	CORPUS=$(CORPUS) PYTHONPATH=$(abspath $(VENV))/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
