@@ -181,7 +181,7 @@ def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> bytes:
         )
     print(
         f"keeping out {report.counted(len(found.places), 'evaluation text')} by runs of {found.size} words; "
-        f"{found.short:,} are shorter, and can't be told",
+        f"{report.counted(found.short, 'line')} hold shorter ones, which can't be told",
         flush=True,
     )
     return found.dump()

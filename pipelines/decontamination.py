@@ -1,7 +1,7 @@
 """Evaluation sets kept out of the corpus: documents that share an n-gram of words with one are dropped, and told why.
 
 As in GPT-3's report (Brown et al. 2020, arXiv:2005.14165), 13 words in a row by default. Words are what the tokenizer makes of
-both texts, so that case, accents and punctuation don't matter. Shorter texts can't be told from chance and are only counted.
+both texts, so that case, accents and punctuation don't matter. Shorter texts can't be told from chance; they are counted.
 """
 
 import csv
@@ -79,7 +79,7 @@ def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
 class Evaluation:
     """What must not be in the corpus: hashes of n-grams, uint64 [n] sorted, and for each the place it is from, int64 [n].
 
-    places: file and line, of as many texts as gave n-grams. size: words per n-gram. short: texts too short to be told.
+    places: file and line, of as many texts as gave n-grams. size: words per n-gram. short: lines with no text long enough.
     """
 
     hashes: np.ndarray
@@ -132,15 +132,17 @@ def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> Evaluati
     """The n-grams of evaluation files. Raises UserError for one that can't be read."""
     words, parts, origin, places, short = Words(tokenizer.vocabulary), [np.zeros(0, np.uint64)], [], [], 0
     for info in filesystem.match(patterns):
+        lines: dict[int, bool] = {}  # whether a line gave an n-gram
         for line, text in texts(info.path, info.size):
             if not text.strip():
                 continue
             found, _ = words(tokenizer.encode([" ".join(text.split())]).ids)
             grams = np.unique(ngrams(found, size)[_known(found != words.unknown, size)])
-            short += not len(grams)
+            lines[line] = lines.get(line, False) or len(grams) > 0
             if len(grams):
                 parts.append(grams)
                 origin.append(np.full(len(grams), len(places)))
                 places.append(f"{info.path}, line {line}")
+        short += len(lines) - sum(lines.values())
     hashes, first = np.unique(np.concatenate(parts), return_index=True)
     return Evaluation(hashes, np.concatenate(origin or [first])[first].astype(np.int64), places, size, short)

@@ -140,13 +140,14 @@ class Miller:
             spans = [self._split(text, document.kind) for text, document in zip(texts, batch, strict=True)]
         for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans), strict=True):
             ids, lengths, offsets = encoded
-            with self._watch.time("pack"):
+            with self._watch.time("filter"):
                 parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
                 candidate = filters.Candidate(text, parts, lengths, ids)
                 key = seeds.document_key(text)
                 if why := self._verdict(document, candidate, key):
                     self._drop(Dropped(why[0], document.source, why[1], text[: readers.EXCERPT_CHARS], bad=False))
                     continue
+            with self._watch.time("pack"):
                 self._count(candidate)
                 item = key, groups.pack(document.title, ids, lengths, offsets)
             yield item
