@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-faults test-engines test-hf test-tpu-stack lint format clean
+.PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,15 @@ demo: $(VENV)/installed  ## the whole line on the corpus that comes with the pac
 
 test: $(VENV)/installed-test  ## what CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
+	touch $@
+
+SECONDS ?= 600
+FUZZ ?= $(HOME)/.cache/clozemill-fuzz
+fuzz: $(VENV)/installed-fuzz  ## every parser for SECONDS one after another, a line each; the corpus stays in FUZZ. ONLY=NAMES
+	$(BIN)/python -m tests.faults.fuzz.run --seconds $(SECONDS) --corpus $(FUZZ) $(if $(ONLY),--only $(ONLY))
 
 test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests

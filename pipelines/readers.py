@@ -22,15 +22,8 @@ MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits t
 _SUSPECT = 500  # times: a row group that expands so far holds no text
 
 Record = Document | Dropped
-_ENDINGS = {
-    ".xml": "wikixml",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "bert",
-    ".text": "bert",
-}
+_ENDINGS = {".xml": "wikixml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+_ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
 
 
 def _too_long(source: str) -> Dropped:
@@ -134,11 +127,8 @@ def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
-    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups.
-
-    A row group's part of the file is told by its uncompressed size: over a damaged column's metadata pyarrow aborts.
-    """
-    metadata = open_parquet(info.path).metadata
+    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
+    metadata = open_parquet(info.path).metadata  # of the whole row groups: over a damaged column's pyarrow ends the process
     weights = [max(metadata.row_group(index).total_byte_size, 1) for index in range(metadata.num_row_groups)]
     total, splits, low, size = sum(weights), [], 0, 0
     for index, weight in enumerate(weights):
@@ -161,10 +151,9 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
     """The record that a batch of one row holds."""
     try:
         values = batch.to_pylist()[0]
-    except UnicodeDecodeError as error:
-        return Dropped("invalid_utf8", source, str(error))
-    except (ValueError, OverflowError) as error:  # a date beyond those that Python has
-        return Dropped("unreadable_value", source, str(error).splitlines()[0][:200])
+    except (ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
+        reason = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "unreadable_value"
+        return Dropped(reason, source, str(error).splitlines()[0][:200])
     return _fields_record(values.get, set(values), source, options)
 
 

@@ -130,7 +130,7 @@ def _parquet(path: str, layout: Layout) -> Iterator[Row]:
                 yield f"{path}, row {number}", row
     except FileNotFoundError:
         raise UserError(f"{path} is not there: give a file of texts") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
         raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give a whole Parquet file") from None
 
 

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -29,10 +30,16 @@ def _last(pattern: str, text: str, default: str = "?") -> str:
     return (re.findall(pattern, text) or [default])[-1]
 
 
+def _cpu() -> float:
+    """Seconds that processes which have ended took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def fuzz(name: str, seconds: int, folder: Path) -> tuple[str, int]:
     """Runs one target for so long; (its line, how many findings it has: that nothing could be run is one)."""
     folder.mkdir(parents=True, exist_ok=True)
-    end, executed, restarts, log = time.monotonic() + seconds, 0, 0, ""
+    end, begun, executed, restarts, log = time.monotonic() + seconds, _cpu(), 0, 0, ""
     while (left := round(end - time.monotonic())) > 0 and restarts <= MAX_RESTARTS:
         command = [sys.executable, "-m", "tests.faults.fuzz.one", name, str(left), str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -45,7 +52,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> tuple[str, int]:
     told = json.loads(slowest.read_text()) if slowest.exists() else {"seconds": 0.0, "input": ""}
     coverage, memory = _last(r"cov: (\d+)", log), _last(r"peak_rss_mb: +(\d+)", log)
     line = (
-        f"{name:<12} {seconds:>5} s {executed:>10,} inputs, coverage {coverage:>5}, corpus "
+        f"{name:<12} {seconds:>5} s ({_cpu() - begun:.0f} s of CPU) {executed:>10,} inputs, coverage {coverage:>5}, corpus "
         f"{sum(1 for _ in folder.glob('corpus/*')):>5}, findings {len(found)}, slowest {told['seconds']:.2f} s of CPU "
         f"({len(told['input']) // 2} bytes), {memory} MB" + (f", process ended {restarts - 1} times" if restarts > 1 else "")
     )
