@@ -160,3 +160,64 @@ def test_vocab_on_disks_of_random_sizes(disk: Disk, tmp_path: Path, demo_corpus:
         assert run([*vocab, disk.folder / "vocab.txt"]) == (0, [])
         assert (disk.folder / "vocab.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
         disk.unmount()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_on_a_full_disk(disk: Disk, tmp_path: Path, demo_dataset: Path) -> None:
+    """What was saved of it counts as nothing; with room, the same command goes on to the losses of an undisturbed run."""
+    words = [
+        "pretrain",
+        "--data",
+        demo_dataset,
+        "--preset",
+        "tiny",
+        "--steps",
+        "4",
+        "--batch-size",
+        "4",
+        "--checkpoint-steps",
+        "2",
+    ]
+    words += ["--keep-checkpoints", "2", "--seed", "3", "--output"]
+    assert run([*words, tmp_path / "whole"])[0] == 0
+    one = sum(map(len, contents(tmp_path / "whole/checkpoints/step-00000002").values())) // 1024
+    for kilobytes in (one // 2, one + one // 2):  # full within the first checkpoint, within the second
+        disk.resize(kilobytes)
+        assert refused([*words, disk.folder / "run"], disk.folder, "No space left on device")
+        disk.resize(10 * one)
+        assert run([*words, disk.folder / "run"])[0] == 0
+        losses = [
+            [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+            for folder in (tmp_path / "whole", disk.folder / "run")
+        ]
+        assert losses[0] == losses[1] and losses[0]
+        disk.unmount()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
+    """The file that predict and embed write into."""
+    import pyarrow as pa
+
+    from pipelines.schema import UserError
+    from trainers import sinks
+
+    path, columns = str(disk.folder / name), pa.schema([("text", pa.string()), ("vector", pa.list_(pa.float32(), 64))])
+    stream = np.random.default_rng(1)
+    rows = [[{"text": "a", "vector": stream.normal(size=64).astype(np.float32)} for _ in range(100)] for _ in range(20)]
+    if name.endswith("jsonl"):
+        rows = [[{**row, "vector": row["vector"].tolist()} for row in part] for part in rows]
+
+    def write() -> None:
+        with sinks.opened(path, columns) as sink:
+            for part in rows:
+                sink.write(part)
+
+    disk.resize(64)
+    with pytest.raises(UserError, match=r"can't be written \(.*No space left on device\)") as error:
+        write()
+    assert str(error.value).startswith(path) and "\n" not in str(error.value)
+    assert list(disk.folder.iterdir()) == []
+    disk.resize(8192)
+    write()
+    assert [file.name for file in disk.folder.iterdir()] == [name]

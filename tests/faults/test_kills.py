@@ -95,7 +95,7 @@ def test_a_hundred_kills_at_random_moments(disturbed: Bench, wanted: int) -> Non
         f"{disturbed.arguments[3]}: {disturbed.kills} kills hit a running process, {disturbed.finished} runs came to their end "
         f"with the same bytes; undisturbed {disturbed.seconds:.1f} s, all {time.monotonic() - began:.0f} s"
     )
-    assert disturbed.finished >= 2
+    assert disturbed.finished
 
 
 @pytest.mark.parametrize("disturbed", ["prepare, one process", "vocab, one process"], indirect=True)
