@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import clozemill
 from pipelines import features, tfrecord
 from tests import corpora
 from tests.test_determinism import digest_of
+from tests.test_resume import CODE, files, run_until
 
 OPTIONS = [
     "--num-groups",
@@ -216,3 +220,25 @@ def test_what_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.Captur
     assert clozemill.main([*command, "--seed", "8", "--update"]) == 2
     assert "was begun with seed = 0, not 8" in capfd.readouterr().err
     assert (tmp_path / "d/dataset.json").exists()
+
+
+def test_killed_while_comparing_and_while_updating(tmp_path: Path, vocab: str) -> None:
+    """The same command goes on, though an update has no dataset.json any more, and where the input changed once more."""
+    texts, source = corpora.texts(300, 9, 12), tmp_path / "in.jsonl"
+    options = [*OPTIONS, "--num-groups", "12", "--dedup", "near"]
+    words = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), *options]
+    command = [sys.executable, "-c", CODE, *words]
+    source.write_bytes(corpora.jsonl(texts))
+    moments = [files(tmp_path / "d", ".work/spill/bands/*.json", 1), files(tmp_path / "d", "clusters.parquet", 1)]
+    assert [run_until(command, moment, signal.SIGKILL) for moment in moments].count(-signal.SIGKILL) >= 1
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    source.write_bytes(corpora.jsonl(texts[::2]))
+    moment = files(tmp_path / "d", ".work/groups/*.json", 3)
+    assert run_until([*command, "--update"], moment, signal.SIGKILL) == -signal.SIGKILL
+    assert not (tmp_path / "d/dataset.json").exists()
+    source.write_bytes(corpora.jsonl(texts[1:]))
+    subprocess.run([*command, "--update"], check=True, stdout=subprocess.DEVNULL)
+    updated = tree(tmp_path / "d")
+    shutil.rmtree(tmp_path / "d")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert updated == tree(tmp_path / "d")
