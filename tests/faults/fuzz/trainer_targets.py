@@ -1,4 +1,4 @@
-"""What is fuzzed of the trainer: tables and other examples, and checkpoints of Hugging Face's layout.
+"""What is fuzzed of the trainer: tables, and the examples of each kind of task.
 
 A module of its own, since it loads TensorFlow; see targets.py.
 """
@@ -6,18 +6,12 @@ A module of its own, since it loads TensorFlow; see targets.py.
 import gzip
 import io
 import json
-import os
 from collections.abc import Callable
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import save
 
-from model import hf
-from pipelines.wordpiece import Vocabulary
-from tests.faults.fuzz.targets import JSON, VOCABULARY, Target, refusing, repeated, scratch
-from tests.faults.fuzz.targets import blown_up as blown
+from tests.faults.fuzz.targets import JSON, Target, blown_up, refusing, repeated, scratch
 from trainers import tables
 from trainers.kinds import KINDS
 from trainers.presets import Layout
@@ -36,7 +30,7 @@ def of_kind(kind: str, ending: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         if len(data) < 2:
             return
-        layout, body = LAYOUTS[data[0] % 4], data[1:] if ending == ".parquet" else blown(data[1:])
+        layout, body = LAYOUTS[data[0] % 4], data[1:] if ending == ".parquet" else blown_up(data[1:])
         packed = data[0] & 8 and ending != ".parquet"
         path = scratch("examples" + ending + (".gz" if packed else ""), gzip.compress(body) if packed == 8 else body)
         with refusing():
@@ -65,40 +59,6 @@ def _parquet() -> list[bytes]:
     return found
 
 
-# Hugging Face's folders
-
-_CONFIG = {
-    **{"model_type": "bert", "vocab_size": len(VOCABULARY), "hidden_size": 4, "num_hidden_layers": 0, "hidden_act": "gelu"},
-    **{"num_attention_heads": 2, "intermediate_size": 4, "max_position_embeddings": 8, "type_vocab_size": 2},
-}
-
-
-def run_hf(data: bytes) -> None:
-    """config.json NUL NUL tokenizer_config.json NUL NUL tokenizer.json NUL NUL model.safetensors, beside a sound vocab.txt."""
-    parts = data.split(b"\0\0", 3)
-    if len(parts) < 4:
-        return
-    for name, part in zip((hf.CONFIG, "tokenizer_config.json", "tokenizer.json", hf.WEIGHTS), parts, strict=True):
-        path = scratch(f"hf/{name}", part)
-    scratch("hf/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())
-    if data[-1:] == b"\xfe":
-        os.remove(scratch("hf/vocab.txt", b""))
-    with refusing(ValueError):
-        found = hf.read(hf.Path(os.path.dirname(path)))
-        Vocabulary.from_bytes(found.vocabulary, "vocab.txt")
-
-
-def _hf() -> list[bytes]:
-    size, names = _CONFIG["hidden_size"], ("word", "position", "token_type")
-    rows = (_CONFIG["vocab_size"], _CONFIG["max_position_embeddings"], 2)
-    tensors = {f"bert.embeddings.{name}_embeddings.weight": np.zeros((row, size), np.float32)
-               for name, row in zip(names, rows, strict=True)}  # fmt: skip
-    tensors |= {f"bert.embeddings.LayerNorm.{name}": np.zeros(size, np.float32) for name in ("weight", "bias")}
-    texts = [{"do_lower_case": True}, {"model": {"type": "WordPiece", "vocab": {"a": 0}}, "normalizer": {"normalizers": []}}]
-    one = [json.dumps(value).encode() for value in (_CONFIG, *texts)]
-    return [b"\0\0".join([*one, weights]) for weights in (save(tensors), save({}), b"\2\0\0\0\0\0\0\0{}\xfe")]
-
-
 SQUAD = json.dumps(
     {"data": [{"paragraphs": [{"context": "The old bridge.", "qas": [
         {"id": "1", "question": "What?", "answers": [{"text": "old", "answer_start": 4}]}]}]}]})  # fmt: skip
@@ -116,5 +76,4 @@ TARGETS = {
         of_kind("tags", ".txt"), seeds_of("-DOCSTART- O\n\na O\nb B-PER\n\n", "a b c O\n"), (b"\n\n", b"-DOCSTART-")
     ),
     "squad": Target(of_kind("spans", ".json"), seeds_of(SQUAD, '{"data": [\0[\0]}'), JSON),
-    "hf": Target(run_hf, _hf, (b'"dtype":"F32"', b'"data_offsets":[0,8]', b'"shape":[2]', b'"hidden_act"', b"null")),
 }

@@ -1,0 +1,165 @@
+"""Every parser under mutated and repeated input, as far as the ordinary suite has time for it, and what fuzzing once found.
+
+`make fuzz SECONDS=600` goes on for as long as it is let, guided by coverage. A target raises what nobody should ever see.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import manifest, options, readers, tfrecord
+from pipelines.config import InputOptions, PrepareConfig
+from pipelines.filesystem import FileInfo
+from pipelines.schema import Document, Dropped, UserError
+from tests.faults.fuzz import mutation, one, run, targets
+
+INPUTS = 250
+SLOWER = {"wikitext": 80, "text": 60, "yaml": 30}  # inputs of targets that take longer for each
+CPU_SECONDS = 150  # for all of `repetitions`, a tenth of which they take: a single one in quadratic time takes as long alone
+OFTEN = {"wikitext": b"\1", "wikixml": b"\0\1\1", "jsonl": b"\0\1\1", "bert": b"\0\1\1", "yaml": b"\2"}  # first bytes
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_mutated_input_is_taken_or_refused(name: str) -> None:
+    target = one.load(name)
+    seeds = target.seeds()
+    for data in itertools.islice(mutation.mutants(seeds, target.words), len(seeds), len(seeds) + SLOWER.get(name, INPUTS)):
+        target.run(data)
+
+
+def test_mutants_are_the_same_every_time_and_differ() -> None:
+    first, again = (list(itertools.islice(mutation.mutants([b"kite", b"\0"], (b"word",)), 300)) for _ in range(2))
+    assert first == again and first[:2] == [b"kite", b"\0"]
+    assert len(set(first)) > 150 and any(b"word" in data for data in first)
+
+
+def test_what_is_found_is_kept_once_per_place(tmp_path: Path) -> None:
+    def failing(data: bytes) -> None:
+        json.loads(data)
+
+    ledger = one.Ledger(targets.Target(failing, list), tmp_path)
+    for data in (b"{", b"1", b"{,", b"\xff"):
+        ledger(data)
+    findings = sorted(path.read_text().splitlines()[0].split()[0] for path in tmp_path.glob("finding-*.txt"))
+    assert findings == ["JSONDecodeError", "UnicodeDecodeError"]
+    assert ledger.executed == 4 and len(list(tmp_path.glob("finding-*.bin"))) == 2
+
+
+def test_a_part_of_an_input_is_repeated() -> None:
+    assert targets.blown_up(b"\x0fab") == b"ab"
+    assert targets.blown_up(b"\4ab") == b"ab" * 16
+    assert targets.blown_up(b"\4a\0bc\0d") == b"a" + b"bc" * 16 + b"d"
+    assert len(targets.blown_up(b"\1\0[[\0")) == targets.MAX_BYTES
+
+
+def repetitions() -> None:
+    """100 kB of each opening and closing of each format's markup before a letter (yaml: 256 of them), between two others."""
+    for name, first in OFTEN.items():
+        target = targets.TARGETS[name]
+        for word in (*target.words, b"(", b"\xe2\x80\x9c", b". "):
+            target.run(first + word + b"\0" + word + b"a\0" + word)
+
+
+def test_no_markup_takes_more_than_its_share_of_time() -> None:
+    """The time is the process's own and ends it, so a busy machine changes nothing."""
+    limits = (CPU_SECONDS, CPU_SECONDS)
+    script = "import resource; from tests.faults import test_fuzz; "
+    script += f"resource.setrlimit(resource.RLIMIT_CPU, {limits}); test_fuzz.repetitions()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# What fuzzing found
+
+
+def resolved(tmp_path: Path, text: str) -> PrepareConfig:
+    (tmp_path / "job.yaml").write_text(text)
+    return options.resolve(PrepareConfig, argparse.Namespace(config=str(tmp_path / "job.yaml"), save_config=None))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed: 2001-99-99", "seed: !!timestamp x", "seed: !!bool x", "seed: !!int ''", "seed: !!float .", "seed: 0x_"],
+)
+def test_yaml_values_that_pyyaml_cannot_convert(tmp_path: Path, text: str) -> None:
+    """It raised ValueError, AttributeError, KeyError or IndexError."""
+    with pytest.raises(UserError, match="is not valid YAML: mend it"):
+        resolved(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["seed", "input", "max_reject_rate", "progress", "runner", "nonsense"])
+def test_yaml_numbers_of_thousands_of_digits(tmp_path: Path, name: str) -> None:
+    """Python refuses to spell them out, so that the message itself raised ValueError."""
+    with pytest.raises(UserError, match=r"a number of thousands of digits|unknown option"):
+        resolved(tmp_path, f"{name}: 0x{'f' * 4000}")
+
+
+def test_yaml_aliases_of_aliases_are_no_bomb(tmp_path: Path) -> None:
+    """2**60 values: they were spelt out in the message, and merged into one mapping."""
+    steps = "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+    with pytest.raises(UserError, match=r"seed is \[.*\.\.\..*\]: give a whole number") as found:
+        resolved(tmp_path, "seed:\n- &a0 [x]\n" + steps)
+    assert len(str(found.value)) < 1000
+    merged = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60))
+    with pytest.raises(UserError, match="is not valid YAML"):
+        resolved(tmp_path, merged)
+
+
+def plan_and_read(path: Path, data: bytes) -> list[Document | Dropped]:
+    path.write_bytes(data)
+    splits = readers.plan_parquet(FileInfo(str(path), len(data), ""), "parquet", "none", 1)
+    return [record for split in splits for record in readers.read_parquet(split, InputOptions(format="parquet"))]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.date64()])
+def test_parquet_dates_that_python_has_no_room_for(tmp_path: Path, kind: pa.DataType) -> None:
+    """One beyond them in the column of the names raised ValueError or OverflowError; it costs that row."""
+    file = io.BytesIO()
+    when = pa.array([0, 10**17 + 1, 0], pa.int64()).cast(kind, safe=False)
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "id": when}), file)
+    records = plan_and_read(tmp_path / "a.parquet", file.getvalue())
+    assert [getattr(record, "text", None) or record.reason for record in records] == ["a", "unreadable_value", "c"]
+
+
+def test_a_damaged_column_s_metadata_does_not_end_the_process(tmp_path: Path) -> None:
+    """pyarrow aborts where it is asked for the size of a column whose statistics of levels are damaged."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", None]}), file)
+    data, tried = file.getvalue(), 0
+    footer = len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]
+    for at in range(footer, len(data) - 8):
+        with targets.refusing():
+            plan_and_read(tmp_path / "a.parquet", data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
+        tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])
+def test_a_tfrecord_s_length_that_no_index_holds(length: int) -> None:
+    """OverflowError."""
+    with pytest.raises(tfrecord.CorruptRecord, match="record 0"):
+        list(tfrecord.read(targets._frame(b"kite", length)))
+
+
+def test_a_manifest_that_is_almost_too_deep_to_parse() -> None:
+    """It could be read, and then not be written to be compared: RecursionError."""
+    sound = manifest.dumps(targets._manifest())
+    for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit()):
+        data = sound.rstrip()[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}"
+        with pytest.raises(UserError, match=r"was changed after it was written|is not a dataset's manifest"):
+            manifest.loads(data, "dataset.json")
+
+
+def test_a_format_version_is_told_in_one_short_line() -> None:
+    with pytest.raises(UserError) as found:
+        manifest.loads(json.dumps({"format_version": "\n" * 5000}).encode(), "dataset.json")
+    assert "\n" not in str(found.value) and len(str(found.value)) < 200
