@@ -230,7 +230,7 @@ def _padding(copy: _Copy) -> Iterator[Check]:
 
 
 def _duplicates(copy: _Copy) -> Iterator[Check]:
-    """A's are disjoint runs of sentences, so two equal examples begin with a sentence that the group holds twice, or a cut one."""
+    """A's are disjoint runs of sentences, so equal examples begin with a sentence that the group holds twice, or a cut one."""
     repeated, count = sum(shard["repeated_sentences"] for shard in copy.shards), copy.counts["examples"]
     high = repeated + checks.bound(count)
     why = f"the groups' documents repeat {repeated:,} sentences, which explains as many, and {count:,} examples some by chance"

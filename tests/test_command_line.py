@@ -27,8 +27,8 @@ PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
     "--decontaminate --decontaminate-words --dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
-    "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update --vocab "
-    "--sources --licenses --languages"
+    "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update "
+    "--vocab --sources --licenses --languages"
 )
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
