@@ -38,11 +38,11 @@ class ManifestStage:
         groups.sort(key=lambda group: group["group"])
         try:
             self._check(splits, groups)
+            built = self._manifest(splits, groups)
+            told = self._judged(built, splits, totals)
         except UserError as error:  # so that the next run may begin anew with other input or options
             filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
             raise
-        built = self._manifest(splits, groups)
-        told = self._judged(built, splits, totals)
         data = statistics.dumps(told)
         filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
         filesystem.write_bytes(self.job.path(statistics.STATISTICS), data)
