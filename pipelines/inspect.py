@@ -8,25 +8,17 @@ A masked position reads {shown<-original}: {[MASK]<-river}, {apple<-river} for a
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
-
-import numpy as np
 
 from pipelines import datacard, features, filesystem, inspect_html, tfrecord
 from pipelines.config import InspectConfig
 from pipelines.options import require
 from pipelines.provenance import provenance_name, read_parquet
 from pipelines.schema import UserError
+from pipelines.shown import Records
 from pipelines.verify import read_contract
 from pipelines.wordpiece import Vocabulary
-
-LABELS = {
-    "nsp": ("B follows A", "B is random"),
-    "sop": ("B follows A", "A and B are swapped"),
-    "single": ("one run of sentences", ""),
-}
 
 
 def _words(pieces: list[str]) -> str:
@@ -67,27 +59,6 @@ def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
     key = rows[f"{side}_key"][record]
     start, end = rows[f"{side}_start"][record], rows[f"{side}_end"][record]
     return f"document {key.hex()} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
-
-
-@dataclass(frozen=True)
-class Records:
-    """Some records of one shard, the first of them number `offset`; origins: provenance by column, where the dataset has it."""
-
-    contract: dict[str, Any]
-    vocabulary: Vocabulary
-    shard: dict[str, Any]
-    columns: features.Columns
-    offset: int
-    origins: dict[str, list[Any]] | None
-
-    def meaning(self, row: int) -> str:
-        """What the label says."""
-        return LABELS[self.contract["config"]["pairs"]][int(self.columns.next_sentence_labels[row])]
-
-    def sizes(self, row: int) -> str:
-        """'128 tokens, 19 to predict'."""
-        masked = int(np.count_nonzero(self.columns.masked_lm_weights[row]))
-        return f"{int(self.columns.input_mask[row].sum())} tokens, {masked} to predict"
 
 
 def read(config: InspectConfig) -> Records:

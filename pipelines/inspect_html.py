@@ -1,14 +1,10 @@
 """Records as a page: segments and masks in colours, and in marks for who doesn't see them; pages.fill escapes all text."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines import features, pages
+from pipelines.shown import Records
 from pipelines.wordpiece import Vocabulary
-
-if TYPE_CHECKING:  # inspect imports this module
-    from pipelines.inspect import Records
 
 Token = dict[str, Any]
 

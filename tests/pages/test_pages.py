@@ -13,7 +13,8 @@ import pytest
 from pipelines import datacard, inspect_html, pages
 from pipelines.config import InspectConfig
 from pipelines.features import Columns
-from pipelines.inspect import Records, read
+from pipelines.inspect import read
+from pipelines.shown import Records
 from pipelines.wordpiece import Vocabulary
 from tests.pages import cards
 
