@@ -8,6 +8,9 @@ ATTENTION = ("bidirectional", "causal")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's dtype policy
 
 
+MAX_LAYERS = 1000  # a damaged configuration must not make lists of billions of weights
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Sizes of an encoder; the defaults are BERT-base's.
@@ -43,6 +46,8 @@ class EncoderConfig:
             raise ValueError("hidden_dropout_prob and attention_probs_dropout_prob are at least 0 and below 1")
         if min(self.vocab_size, self.hidden_size, self.num_hidden_layers, self.intermediate_size) < 1:
             raise ValueError("vocab_size, hidden_size, num_hidden_layers and intermediate_size are at least 1")
+        if self.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}, and at most {MAX_LAYERS:,} make sense")
 
     @property
     def head_size(self) -> int:

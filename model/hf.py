@@ -92,7 +92,7 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} is no mapping: copy it again")

@@ -58,8 +58,12 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
+    return _mapping(found)
+
+
+def _mapping(found: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
@@ -67,23 +71,24 @@ def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> bytes:
     """vocab.txt, or the same from tokenizer.json. Raises ValueError when there is neither."""
     if (folder / VOCAB).exists():
         return (folder / VOCAB).read_bytes()
-    model = tokenizer.get("model") or {}
+    model = _mapping(tokenizer.get("model"))
     if not tokenizer:
         raise ValueError(f"{VOCAB} is missing: copy it from where the weights come from")
     ids = model.get("vocab")
     if model.get("type", "WordPiece") != "WordPiece" or not isinstance(ids, dict):
         raise ValueError(f"{TOKENIZER} is no WordPiece tokenizer, and BERT's is one")
-    tokens = sorted(ids, key=ids.get)
-    if [ids[token] for token in tokens] != list(range(len(tokens))):
+    named = {index: token for token, index in ids.items() if isinstance(index, int)}
+    if sorted(named) != list(range(len(ids))):
         raise ValueError(f"{TOKENIZER} has a vocabulary with gaps: give a {VOCAB}")
-    return ("\n".join(tokens) + "\n").encode()
+    return ("\n".join(named[index] for index in range(len(ids))) + "\n").encode("utf-8", "replace")
 
 
 def read(folder: Path) -> tuple[bytes, bool | None, tuple[str, ...]]:
     """A folder's vocab.txt, whether it is cased (None: its files don't say), and what is to be told. Raises ValueError."""
     settings, tokenizer = _json(folder / SETTINGS), _json(folder / TOKENIZER)
-    normalizer = tokenizer.get("normalizer") or {}
-    for part in normalizer.get("normalizers") or ():
+    normalizer = _mapping(tokenizer.get("normalizer"))
+    parts = normalizer.get("normalizers")
+    for part in map(_mapping, parts if isinstance(parts, list) else ()):
         if part.get("type") == "BertNormalizer":
             normalizer = part
     lower = settings.get("do_lower_case", normalizer.get("lowercase"))

@@ -293,6 +293,35 @@ def test_casing(told: dict, normalizer: dict | None, cased: bool | None, notes: 
     assert found.cased is cased and len(found.notes) == notes
 
 
+@pytest.mark.parametrize(
+    "tokenizer", [[], {"normalizer": "x"}, {"normalizer": {"normalizers": 3}}, {"normalizer": [1]}, {"model": 7}]
+)
+def test_a_tokenizer_of_another_form_says_nothing(tokenizer: object, folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert hf.read(folder).cased is None
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "sentence"),
+    [
+        ("config.json", '{"num_hidden_layers": 1000000000}', "at most 1,000 make sense"),
+        ("config.json", "[" * 100_000, "config.json can't be read"),
+        ("tokenizer.json", "[" * 100_000, "tokenizer.json can't be read"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 0, "b": "x", "c": null}}}', "a vocabulary with gaps"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 0, "b": 0}}}', "a vocabulary with gaps"),
+        ("tokenizer.json", '{"model": []}', "is no WordPiece tokenizer"),
+    ],
+)
+def test_hostile_files_are_refused(file: str, data: str, sentence: str, folder: Path) -> None:
+    (folder / "vocab.txt").unlink()
+    if file == "config.json" and data.startswith("{"):
+        data = json.dumps(settings(folder) | json.loads(data))
+    (folder / file).write_text(data)
+    with pytest.raises(ValueError, match=sentence):
+        hf.read(folder)
+
+
 def test_mistakes_are_named(folder: Path) -> None:
     weights, config = folder / "model.safetensors", folder / "config.json"
     good, tensors = settings(folder), load_file(weights)
