@@ -191,7 +191,7 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
     """The first of two readings: which documents are nearly the same."""
     if launch.is_template(options):
         raise UserError("--dedup near and --eval-by cluster take two jobs, one after the other: leave out --template_location")
-    bands = filesystem.join(job.spill, "bands")
+    bands, begin = filesystem.join(job.spill, "bands"), time.perf_counter()
     launch.launch(
         lambda pipeline: transforms.prepare(pipeline, plan.splits, BandStage(job), LinkStage(job), ClusterStage(job)),
         options,
@@ -202,6 +202,12 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
     if not filesystem.exists(job.path(clusters.NAME)):
         raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
     filesystem.remove_tree(bands)
+    found = clusters.read(job.path(clusters.NAME))
+    print(
+        f"compared all documents in {time.perf_counter() - begin:.1f} s: {len(found.keys):,} have near-duplicates, in "
+        f"{report.counted(len(set(found.survivors.tolist())), 'cluster')}",
+        flush=True,
+    )
 
 
 def _workers_log(job: Job) -> str:
