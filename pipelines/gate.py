@@ -217,7 +217,8 @@ def _padding(copy: _Copy) -> Iterator[Check]:
     """
     config, length, documents = copy.config, copy.config["max_seq_length"], copy.documents
     special = pairs.special_tokens(config["pairs"])
-    kept = max(copy.contract["documents"]["kept"] + copy.contract["documents"]["duplicates"], 1)
+    told = copy.contract["documents"]
+    kept = max(told["kept"] + (told["duplicates"] if config.get("dedup") != "none" else 0), 1)
     room, mean = length - special, copy.contract["documents"]["tokens"] / kept
     shorter = float((room / np.arange(2, room + 1)).mean())
     chance = config["short_seq_prob"]
