@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,6 +26,14 @@ def below(folder: Path) -> dict[str, bytes]:
     """What lies in a folder: names to contents, links not followed."""
     found = [Path(place) / name for place, folders, names in os.walk(folder) for name in (*folders, *names)]
     return {os.fsdecode(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in found}
+
+
+@pytest.fixture(autouse=True)
+def unlogged() -> Iterator[None]:
+    """Beam logs errors with names that are no UTF-8, which xdist's workers can't report."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
