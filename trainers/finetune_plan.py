@@ -1,7 +1,8 @@
 """A fine-tuning run as it is laid out before any device is touched: its examples as rows, its steps, how it is judged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -99,6 +100,10 @@ class FinetunePhase:
     @property
     def train_examples(self) -> int:
         return len(self.plan.train)
+
+    def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
+        """Nothing is read while steps run: all rows are in memory."""
+        return nullcontext()
 
     def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
         return RowReader(self.plan.train.features, config.seed, config.train, host, hosts)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from model.losses import LOSSES
 from pipelines.schema import UserError
-from trainers import checkpoints, curves, damage, devices, files, strategy
+from trainers import checkpoints, curves, devices, files, strategy
 from trainers.batches import TrainReader
 from trainers.journal import Clock, Journal, Scale
 from trainers.plan import Plan, PlannedPhase
@@ -146,7 +146,7 @@ class Loop:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
             due = last or (config.eval_steps and self.step % config.eval_steps == 0)
             if evaluation and due and not stopped:  # who is told to stop has seconds, not minutes
-                with damage.reading(phase.dataset):
+                with phase.reading():
                     figures = evaluation.figures()
                 self.journal.tell_eval(self.step, figures)
                 self._save(figures)
@@ -167,7 +167,7 @@ class Loop:
         """The next steps' figures; their seconds add up to this call's, unless it also traced or compiled the function."""
         known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         try:
-            with damage.reading(phase.dataset, lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
+            with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
                 rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
         except tf.errors.ResourceExhaustedError as error:
             told = files.cause(error)

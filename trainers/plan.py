@@ -1,6 +1,8 @@
 """A run as it is laid out before any device is touched: phases with their datasets, the model, what a resume must match."""
 
 import json
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +12,7 @@ from model.config import EncoderConfig
 from model.flops import flops_per_example
 from pipelines import options
 from pipelines.schema import UserError
-from trainers import contract, files, warm_start
+from trainers import contract, damage, files, warm_start
 from trainers.batches import TrainReader, eval_counts
 from trainers.config import PretrainConfig
 from trainers.contract import Contract
@@ -47,6 +49,10 @@ class PlannedPhase:
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
         """One host's reader."""
         return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
+
+    def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
+        """Within it, a shard that turns out to be damaged is named; `likely` gives those that were read last."""
+        return damage.reading(self.dataset, likely)
 
     def evaluation(self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool) -> Evaluation | None:
         """What measures the model now and then; None where the dataset has no eval split."""

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,16 +38,23 @@ def bomb(path: Path, ending: str, size: int) -> None:
     assert path.stat().st_size < size / 500
 
 
+# A small process starts the command: Linux counts a parent's own peak as that of the child it forks.
+WATCHER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def prepared(folder: Path, source: Path, *more: str) -> tuple[int, str, int]:
     """(exit code, standard error, peak of memory in bytes) of `prepare` in a process of its own."""
     corpora.write_vocabulary(folder / "vocab.txt")
     command = [sys.executable, "-m", "clozemill", "prepare", "--input", str(source), "--vocab", str(folder / "vocab.txt")]
     command += ["--output", str(folder / "out"), "--max-seq-length", "32", "--in-memory", "--no-progress", "--num-groups", "1"]
     with open(folder / "error", "wb") as error:
-        process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=error)
-        status, usage = os.wait4(process.pid, 0)[1:]
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, (folder / "error").read_text(), usage.ru_maxrss * 1024
+        done = subprocess.run([sys.executable, "-c", WATCHER, *command, *more], stdout=subprocess.PIPE, stderr=error)
+    code, peak = map(int, done.stdout.split()[-2:])
+    return code, (folder / "error").read_text(), peak * 1024
 
 
 def assert_given_up(folder: Path, source: Path, record: str) -> None:

@@ -209,7 +209,11 @@ def test_identity_leaves_out_what_changes_no_byte() -> None:
     }
     left_out = {field.name for field in fields(PrepareConfig)} - options.identity(PrepareConfig()).keys()
     run = {"runner", "num_workers", "in_memory", "progress", "max_reject_rate"}
-    assert left_out == run | {"input", "vocab", "output", "shuffle"} | {"sources", "licenses", "languages"}
+    assert left_out == run | {"input", "vocab", "output", "shuffle", "sources", "licenses", "languages"} | {
+        "decontaminate",
+        "gate",
+        "update",
+    }
 
 
 def test_suggest() -> None:
