@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -117,10 +115,9 @@ def test_words_without_end_are_cut_at_the_limit() -> None:
 
 @pytest.mark.parametrize("unit", [".", "“a.", "He said “hello. And so on. ", "...  ", "' ", "(", "a b. ", ".” "])
 def test_a_megabyte_in_one_paragraph(unit: str) -> None:
-    """Takes up to a second or two each; in quadratic time it takes minutes."""
-    text, begin = clean(unit * (500_000 // len(unit))), time.process_time()
+    """Takes up to a second or two each; in quadratic time it would take minutes."""
+    text = clean(unit * (500_000 // len(unit)))
     assert len(split(text, "sentencex")) > len(text) // MAX_CHARS // 2
-    assert time.process_time() - begin < 15
 
 
 def test_long_paragraphs_lose_no_sentence() -> None:
