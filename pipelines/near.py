@@ -80,7 +80,7 @@ def items(keys: list[bytes], signatures: np.ndarray, words: np.ndarray, threshol
         for row in range(rows):
             total = mix(total + parts[:, :, row])
         halves.append(total)
-    found["band"] = np.stack(halves, axis=-1).astype(">u8")[..., 0]
+    found["band"] = np.stack(halves, axis=-1).astype(">u8").view("S16")[..., 0]
     found["key"] = np.frombuffer(b"".join(keys), f"S{HASH_BYTES}")[:, None]
     found["sketch"] = sketches(signatures)[:, None]
     found["words"] = words[:, None]
@@ -101,7 +101,8 @@ def links(found: np.ndarray, threshold: float) -> np.ndarray:
         first = np.flatnonzero(begins)
         leader = rest[np.repeat(first, np.diff(np.append(first, len(rest))))]
         alike = (similarity(rest["sketch"], leader["sketch"]) >= threshold) & ~begins
-        pairs.append(np.stack([leader[alike], rest[alike]], axis=1))
+        other = alike & (rest["key"] != leader["key"])  # an exact duplicate has the same key, and needs no link
+        pairs.append(np.stack([leader[other], rest[other]], axis=1))
         rest = rest[~alike & ~begins]
         if not len(rest):
             break
@@ -109,7 +110,7 @@ def links(found: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def clusters(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(keys V16 [n] of all linked documents, sorted; the key of each one's survivor, V16 [n]), from ITEM [m, 2].
+    """(keys S16 [n] of all linked documents, sorted; the key of each one's survivor, S16 [n]), from ITEM [m, 2].
 
     The survivor of a cluster is its longest document in words; of several, the one with the smallest key.
     """

@@ -146,6 +146,22 @@ def test_neither_order_nor_groups_change_the_clusters(seed: int, groups: int) ->
     assert clustered(texts, groups=groups) == clustered(texts)
 
 
+def test_bands_are_spread_evenly_over_the_groups() -> None:
+    """By their first 64 bits, as the stages spread them: no group gets twice its share."""
+    rng = np.random.default_rng(6)
+    found = items([words(rng, 50) for _ in range(300)])
+    groups = [int.from_bytes(band.ljust(16, b"\0")[:8], "big") * 16 >> 64 for band in found["band"].tolist()]
+    counts = np.bincount(groups, minlength=16)
+    assert len(counts) == 16 and (np.abs(counts - len(found) / 16) < 6 * np.sqrt(len(found) / 16)).all()
+    assert len(set(found["band"].tolist())) == len(found)
+
+
+def test_exact_duplicates_need_no_link() -> None:
+    text = words(np.random.default_rng(7), 100)
+    found = near.items([bytes(16), bytes(16)], np.stack([near.signature(text)] * 2), np.array([100, 100]), 0.8).ravel()
+    assert len(near.links(found, 0.8)) == 0
+
+
 def test_nothing_to_link() -> None:
     assert near.links(np.zeros(0, near.ITEM), 0.8).shape == (0, 2)
     keys, survivors = near.clusters(np.zeros((0, 2), near.ITEM))
