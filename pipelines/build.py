@@ -58,6 +58,12 @@ def _refuse_own_input(plan: Plan, output: str) -> None:
             raise UserError(f"{path} is both input and --output {output}: leave it out of --input, or give another --output")
 
 
+def _landed(path: str, output: str) -> None:
+    """Raises UserError when a file that the workers wrote isn't there."""
+    if not filesystem.exists(path):
+        raise UserError(f"the workers wrote {output} to disks of their own: give an --output that all machines see")
+
+
 def vocab(config: VocabConfig, extra: list[str]) -> None:
     """Learns a vocabulary from the input and writes it, and the configuration beside it."""
     if os.path.isdir(config.output):
@@ -84,8 +90,7 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
     if launch.is_template(options):
         print("wrote the job's description; Dataflow writes the vocabulary")
         return
-    if not filesystem.exists(config.output):
-        raise UserError(f"the workers wrote {config.output} to disks of their own: give an --output that all machines see")
+    _landed(config.output, config.output)
     filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
@@ -199,8 +204,7 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
         job.config.progress,
         _workers_log(job),
     )
-    if not filesystem.exists(job.path(clusters.NAME)):
-        raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
+    _landed(job.path(clusters.NAME), job.folder)
     filesystem.remove_tree(bands)
     found = clusters.read(job.path(clusters.NAME))
     print(
@@ -257,8 +261,7 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
             f"clozemill inspect {config.output} --report its data card"
         )
         return
-    if not filesystem.exists(job.path(MANIFEST)):
-        raise UserError(f"the workers wrote {job.folder} to disks of their own: give an --output that all machines see")
+    _landed(job.path(MANIFEST), job.folder)
     run |= {
         "seconds": time.perf_counter() - begin,
         "input_files": plan.files,

@@ -65,11 +65,6 @@ def large(count: float) -> str:
     return f"{count / 1e3:.0f} k" if count >= 1e5 else f"{count:,.0f}"
 
 
-def share(part: float, whole: float) -> str:
-    """'12.34 %', '-' of nothing."""
-    return f"{100 * part / whole:.2f} %" if whole else "-"
-
-
 def figure(value: Any) -> str:
     """A figure of unknown size and kind, to be read below others."""
     if isinstance(value, bool) or value is None:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from pipelines import card_plots, report
-from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed, share
+from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed
+from pipelines.report import share
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS
 
 SHOWN_TOKENS, SHOWN_SAMPLES, SHOWN_SHARDS = 15, 4, 400

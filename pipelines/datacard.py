@@ -5,11 +5,13 @@ import sys
 from typing import Any
 
 from pipelines import card_sections, filesystem, pages, report
-from pipelines.card_parts import Card, Dataset, large, share
+from pipelines.card_parts import Card, Dataset, large
+from pipelines.report import share
 from pipelines.schema import UserError
+from pipelines.statistics import STATISTICS
 from pipelines.verify import read_contract
 
-STATISTICS, RUN, HTML, MARKDOWN = "statistics.json", "run.json", "report.html", "report.md"
+RUN, HTML, MARKDOWN = "run.json", "report.html", "report.md"
 _REJECT_FILES = 20
 
 

@@ -12,8 +12,7 @@ from pipelines import clusters, near, seeds
 from pipelines.groups import unpack
 from pipelines.schema import Split, split_id
 from pipelines.shuffle import BeamShuffle, FilesShuffle
-from pipelines.stages import Job, Reading, load_vocabulary
-from pipelines.words import Words
+from pipelines.stages import Job, Reading, load_words
 
 Row = tuple[int, bytes]
 _BATCH = 256  # documents whose bands are made at a time
@@ -28,18 +27,15 @@ def _shuffle(job: Job) -> FilesShuffle | BeamShuffle:
 class BandStage(Reading):
     """A split to (bucket group, band and document) rows for the shuffle: of the documents that would be kept."""
 
-    def __call__(self, split: Split) -> Iterator[Row]:
+    def rows(self, split: Split) -> Iterator[Row]:
         """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
-        if not split.path:
-            yield from ((group, b"") for group in range(self.job.total_groups))
-            return
         name, shuffle = split_id(split), _shuffle(self.job)
         if shuffle.finished(name) is None:
             yield from shuffle.scatter(name, self._items(split))
             shuffle.finish(name, b"")
 
     def _items(self, split: Split) -> Iterator[tuple[int, bytes, bytes]]:
-        keys, rows, words_in = [], [], Words(load_vocabulary(self.job.vocabulary))
+        keys, rows, words_in = [], [], load_words(self.job.vocabulary)
         for key, payload in self.miller(split):
             words, _ = words_in(unpack(payload).ids)
             if len(words):
@@ -65,10 +61,6 @@ class LinkStage:
     """A bucket group's items to the links among them, in one row under key 0."""
 
     job: Job
-
-    @property
-    def total_groups(self) -> int:
-        return self.job.total_groups
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
         items = _shuffle(self.job).gather(group, (value for value in values if value))

@@ -17,7 +17,8 @@ def files(plan: Plan) -> str:
     return f"{counted(plan.files, 'file')}, {plan.size / 1e6:,.1f} MB"
 
 
-def _share(part: float, whole: float) -> str:
+def share(part: float, whole: float) -> str:
+    """'12.34 %', '-' of nothing."""
     return f"{100 * part / whole:.2f} %" if whole else "-"
 
 
@@ -30,7 +31,7 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
     lines = [
         f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
         f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
-        f"{counted(documents['tokens'], 'token')}, [UNK] {_share(documents['unknown_tokens'], documents['tokens'])}",
+        f"{counted(documents['tokens'], 'token')}, [UNK] {share(documents['unknown_tokens'], documents['tokens'])}",
         "",
         *_copies(manifest),
     ]
@@ -50,11 +51,11 @@ def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str
     for name, split in manifest["splits"].items():
         for copy, counts in split["copies"].items():
             masked, examples = counts["masked"], counts["examples"]
-            cells = [f"{split['documents']:,}", f"{examples:,}", _share(masked, counts["tokens"])]
-            cells += [_share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept")]
+            cells = [f"{split['documents']:,}", f"{examples:,}", share(masked, counts["tokens"])]
+            cells += [share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept")]
             if what:
-                cells += [_share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
-            cells.append(_share(counts["padding"], counts["padding"] + counts["tokens"]))
+                cells += [share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
+            cells.append(share(counts["padding"], counts["padding"] + counts["tokens"]))
             rows.append((name, copy, *cells))
     return heads, rows
 

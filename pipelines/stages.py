@@ -84,9 +84,18 @@ def load_vocabulary(data: bytes) -> Vocabulary:
     return Vocabulary.from_bytes(data, VOCAB)
 
 
+@lru_cache(maxsize=2)
+def load_words(data: bytes) -> Words:
+    """The words of a vocabulary, likewise."""
+    return Words(load_vocabulary(data))
+
+
 @dataclass
 class Reading:
-    """What reads splits: `setup` builds the tokenizer, and what keeps documents out besides the filters, once per worker."""
+    """What reads splits: `setup` builds the tokenizer, and what keeps documents out besides the filters, once per worker.
+
+    `rows` is a kind's own: a split to the rows that go into the shuffle.
+    """
 
     job: Job
     miller: Miller | None = None
@@ -94,13 +103,20 @@ class Reading:
     def setup(self) -> None:
         """Builds the Miller."""
         config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
-        self.miller = Miller(config, WordPiece(vocabulary, config.cased), self.screens(vocabulary))
+        self.miller = Miller(config, WordPiece(vocabulary, config.cased), self.screens())
 
-    def screens(self, vocabulary: Vocabulary) -> tuple[Screen, ...]:
+    def __call__(self, split: Split) -> Iterator[Row]:
+        """The rows of a split; the one without a path stands for an empty row in every group."""
+        if split.path:
+            return self.rows(split)
+        return ((group, b"") for group in range(self.job.total_groups))
+
+    def screens(self) -> tuple[Screen, ...]:
         """Evaluation sets are kept out."""
         if not self.job.evaluation:
             return ()
-        evaluation, words = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME))), Words(vocabulary)
+        evaluation = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME)))
+        words = load_words(self.job.vocabulary)
 
         def contaminated(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
             if found := evaluation.find(ids, words):
@@ -122,20 +138,17 @@ class SplitStage(Reading):
             self._clusters = clusters.read(self.job.path(clusters.NAME))
         super().setup()
 
-    def screens(self, vocabulary: Vocabulary) -> tuple[Screen, ...]:
+    def screens(self) -> tuple[Screen, ...]:
         """Near-duplicates are kept out, all but one of each cluster."""
 
         def near_duplicate(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
             survivor = self._clusters.survivor(key)
             return None if survivor == key else ("near_duplicate", f"document {key.hex()} is nearly {survivor.hex()}")
 
-        return super().screens(vocabulary) + ((near_duplicate,) if self.job.config.dedup == "near" else ())
+        return super().screens() + ((near_duplicate,) if self.job.config.dedup == "near" else ())
 
-    def __call__(self, split: Split) -> Iterator[Row]:
+    def rows(self, split: Split) -> Iterator[Row]:
         """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
-        if not split.path:
-            yield from ((group, b"") for group in range(self.job.total_groups))
-            return
         name, shuffle = split_id(split), self.job.make_shuffle()
         summary = shuffle.finished(name)
         if summary is None:
@@ -162,10 +175,6 @@ class GroupStage:
     """A group's items to its shards; the row that comes out is its summary, all under key 0."""
 
     job: Job
-
-    @property
-    def total_groups(self) -> int:
-        return self.job.total_groups
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
         """Writes what the group lacks. The number after the last group stands for the splits' summaries."""

@@ -65,7 +65,7 @@ def prepare(
     Every group gets an empty row besides, so that groups without documents get shards too.
     """
     # The empty rows come from a pseudo-split, for a second source would need a Flatten.
-    every = Split("", "", "", 0, group.total_groups, 0)
+    every = Split("", "", "", 0, group.job.total_groups, 0)
     return (
         pipeline
         | _Spread([*splits, every])

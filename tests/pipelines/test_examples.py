@@ -98,18 +98,21 @@ def test_word_starts_literally():
     assert np.flatnonzero(~word_starts(ids, VOCABULARY)[0]).tolist() == [3, 4]
 
 
+# A masked, a random and a kept token, and an unknown word; then one masked token.
+COLUMNS = features.Columns(
+    np.array([[CLS, MASK, 9, SEP, 7, UNK, SEP, 0], [CLS, MASK, SEP, 8, SEP, 0, 0, 0]]),
+    np.array([[1] * 7 + [0], [1] * 5 + [0] * 3]),
+    np.array([[0, 0, 0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0, 0, 0]]),
+    np.array([[1, 2, 4], [1, 0, 0]]),
+    np.array([[6, 8, 7], [6, 0, 0]]),
+    np.array([[1, 1, 1], [1, 0, 0]], np.float32),
+    np.array([1, 0]),
+)
+
+
 def test_count_literally():
     """One [MASK], one random, one kept and, in the second example, one [MASK]; an unknown word is not maskable."""
-    columns = features.Columns(
-        np.array([[CLS, MASK, 9, SEP, 7, UNK, SEP, 0], [CLS, MASK, SEP, 8, SEP, 0, 0, 0]]),
-        np.array([[1] * 7 + [0], [1] * 5 + [0] * 3]),
-        np.array([[0, 0, 0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0, 0, 0]]),
-        np.array([[1, 2, 4], [1, 0, 0]]),
-        np.array([[6, 8, 7], [6, 0, 0]]),
-        np.array([[1, 1, 1], [1, 0, 0]], np.float32),
-        np.array([1, 0]),
-    )
-    assert count(columns, VOCABULARY) == {
+    assert count(COLUMNS, VOCABULARY) == {
         **{"examples": 2, "tokens": 12, "padding": 4, "maskable": 5, "masked": 4},
         **{"masked_as_mask": 2, "masked_as_random": 1, "masked_as_kept": 1, "labels_random": 1, "unknown": 1},
     }

@@ -12,20 +12,11 @@ from pipelines.schema import UserError
 from pipelines.statistics import Gatherer, Settings, Totals, pack, unpack
 from pipelines.stopwatch import Stopwatch
 from tests import reference
+from tests.pipelines.test_examples import COLUMNS
 
 VOCABULARY = reference.make_vocabulary()
 UNK, CLS, SEP, MASK = 2, 3, 4, 5
 SETTINGS = Settings("nsp", "subword", 0.4, 3, 8, 1)
-# A masked, a random and a kept token, and an unknown word; then one masked token.
-COLUMNS = features.Columns(
-    np.array([[CLS, MASK, 9, SEP, 7, UNK, SEP, 0], [CLS, MASK, SEP, 8, SEP, 0, 0, 0]]),
-    np.array([[1] * 7 + [0], [1] * 5 + [0] * 3]),
-    np.array([[0, 0, 0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0, 0, 0]]),
-    np.array([[1, 2, 4], [1, 0, 0]]),
-    np.array([[6, 8, 7], [6, 0, 0]]),
-    np.array([[1, 1, 1], [1, 0, 0]], np.float32),
-    np.array([1, 0]),
-)
 
 
 def joined(*parts: features.Columns) -> features.Columns:
