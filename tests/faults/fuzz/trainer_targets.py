@@ -1,4 +1,4 @@
-"""What is fuzzed of the trainer: tables, and the examples of each kind of task.
+"""What is fuzzed of the trainer: tables and other examples, and checkpoints of Hugging Face's layout.
 
 A module of its own, since it loads TensorFlow; see targets.py.
 """
@@ -7,11 +7,16 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import save
 
-from tests.faults.fuzz.targets import JSON, Target, blown_up, refusing, repeated, scratch
+from model import conversion, hf
+from pipelines.wordpiece import Vocabulary
+from tests.faults.fuzz.targets import JSON, VOCABULARY, Target, blown_up, refusing, repeated, scratch
 from trainers import tables
 from trainers.kinds import KINDS
 from trainers.presets import Layout
@@ -59,6 +64,47 @@ def _parquet() -> list[bytes]:
     return found
 
 
+# Hugging Face's folders
+
+_CONFIG = {
+    **{"model_type": "bert", "vocab_size": len(VOCABULARY), "hidden_size": 2, "num_hidden_layers": 1, "hidden_act": "gelu"},
+    **{"num_attention_heads": 1, "intermediate_size": 2, "max_position_embeddings": 8, "type_vocab_size": 2},
+}
+_VOCAB = ("\n".join(VOCABULARY.tokens) + "\n").encode()
+_ENTRIES = conversion.table(conversion.config_from_hf(_CONFIG), ())
+_SOUND = save(conversion.to_hf({entry.ours: np.zeros(entry.shape, np.float32) for entry in _ENTRIES}, _ENTRIES))
+
+
+def run_hf(data: bytes) -> None:
+    """config.json, tokenizer_config.json, tokenizer.json, two bytes saying where in sound weights the bytes after them go.
+
+    Two NULs stand between; 255 first: there is no vocab.txt.
+    """
+    config, settings, tokenizer, patch = [*data[1:].split(b"\0\0", 3), b"", b"", b""][:4]
+    at = int.from_bytes(patch[:2], "big")
+    weights = _SOUND[:at] + patch[2:] + _SOUND[at + max(len(patch) - 2, 0) :]
+    files = {
+        "config.json": config,
+        "tokenizer_config.json": settings,
+        "tokenizer.json": tokenizer,
+        "model.safetensors": weights,
+    }
+    paths = [Path(scratch(f"hf/{name}", value)) for name, value in {**files, "vocab.txt": _VOCAB}.items()]
+    if data[:1] == b"\xff":
+        paths[-1].unlink()
+    with refusing(ValueError):
+        Vocabulary.from_bytes(hf.read(paths[0].parent).vocabulary, "vocab.txt")
+
+
+def _hf() -> list[bytes]:
+    words = {token: index for index, token in enumerate(VOCABULARY.tokens)}
+    tokenizers = [{}, {"model": {"type": "WordPiece", "vocab": words}, "normalizer": {"normalizers": [{"lowercase": True}]}}]
+    files = [(_CONFIG, {"do_lower_case": True}, tokenizer) for tokenizer in tokenizers]
+    parts = [[json.dumps(value).encode() for value in values] for values in files]
+    patches = (b"", b"\0\0" + b"\xff" * 8, b"\0\x08{}")
+    return [first + b"\0\0".join([*part, patch]) for first in (b"\0", b"\xff") for part in parts for patch in patches]
+
+
 SQUAD = json.dumps(
     {"data": [{"paragraphs": [{"context": "The old bridge.", "qas": [
         {"id": "1", "question": "What?", "answers": [{"text": "old", "answer_start": 4}]}]}]}]})  # fmt: skip
@@ -76,4 +122,5 @@ TARGETS = {
         of_kind("tags", ".txt"), seeds_of("-DOCSTART- O\n\na O\nb B-PER\n\n", "a b c O\n"), (b"\n\n", b"-DOCSTART-")
     ),
     "squad": Target(of_kind("spans", ".json"), seeds_of(SQUAD, '{"data": [\0[\0]}'), JSON),
+    "hf": Target(run_hf, _hf, (b'"dtype":"F32"', b'"data_offsets":[0,8]', b'"shape":[2]', b'"hidden_act"', b"null")),
 }
