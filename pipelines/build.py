@@ -24,6 +24,7 @@ from pipelines import (
     report,
     runners,
     state,
+    statistics,
     transforms,
 )
 from pipelines.config import PrepareConfig, VocabConfig
@@ -222,16 +223,18 @@ def _workers_log(job: Job) -> str:
 
 
 def _stopped(job: Job, error: UserError) -> UserError:
-    """What to raise for a worker's mistake: where the statistical gate stopped the dataset, its reasons are printed first."""
+    """What to raise for a worker's mistake; where the gate stopped the dataset, its reasons are printed and drawn."""
     if not str(error).startswith(gate.STOPPED):
         return error
-    told = json.loads(filesystem.read_bytes(job.work(gate.REASONS)))
+    judged = job.work(gate.STOPPED_AT)
+    told = json.loads(filesystem.read_bytes(filesystem.join(judged, statistics.STATISTICS)))
     for check in told["gate"]["checks"]:
         if not check["passed"]:
             print(check["sentence"], flush=True)
+    datacard.draw(job.folder, judged)
     return CheckFailed(
-        f"{gate.STOPPED}: the reasons stand above, all figures in {job.work(gate.REASONS)}; mend the input or the options, or "
-        "run the same command with --no-gate to finish it as it is"
+        f"{gate.STOPPED}: the reasons stand above, and with all figures in {job.path(datacard.HTML)}; mend the input or the "
+        "options, or run the same command with --no-gate to finish it as it is"
     )
 
 

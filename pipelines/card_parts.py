@@ -36,7 +36,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """`state`: "passed", "failed", "overridden" or "absent", of the gate, and `verdict`, the sentence about it."""
+    """`state`: "passed", "failed" or "overridden", of the gate, and `verdict`, the sentence about it."""
 
     digest: str
     inputs: list[str]
@@ -48,7 +48,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a card is drawn from. statistics, run: {} where the dataset has none; samples: reason -> ["source: excerpt"]."""
+    """What a card is drawn from. run: {} where the dataset has none; samples: reason -> ["source: excerpt"]."""
 
     contract: dict[str, Any]
     vocabulary: Vocabulary

@@ -109,7 +109,7 @@ def words(data: Dataset) -> Section:
         ]
         head = ("rank", "token", "times", "share", "")
         tables.append(Table("The most frequent tokens", "rtrrb", head, rows, "In train copy 00, special tokens left out."))
-    unknown = data.statistics.get("documents", {}).get("unknown_words", [])
+    unknown = data.statistics["documents"]["unknown_words"]
     if unknown:
         most = max(count for _, count in unknown) or 1
         rows = [(_short(str(word)), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
@@ -132,8 +132,7 @@ def _place(found: Any, low: Any, high: Any) -> float | None:
 
 
 def gate(statistics: dict[str, Any], verdict: str) -> Section:
-    gate, probe = statistics.get("gate", {}), statistics.get("probe", {})
-    checks, tables = gate.get("checks", []), []
+    checks, probe, tables = statistics["gate"]["checks"], statistics["probe"], []
     failed = [(check["name"], str(check["where"]), check["sentence"]) for check in checks if not check["passed"]]
     if failed:
         tables.append(Table("What failed", "llt", ("check", "where", "why"), failed))

@@ -1,14 +1,14 @@
 """The card of a dataset: report.html and report.md, from dataset.json, statistics.json, run.json and rejects/ alone."""
 
+import hashlib
 import json
 import sys
 from typing import Any
 
-from pipelines import card_sections, filesystem, pages, report
+from pipelines import card_sections, filesystem, pages, report, statistics
 from pipelines.card_parts import Card, Dataset, large
 from pipelines.report import share
-from pipelines.schema import UserError
-from pipelines.statistics import STATISTICS
+from pipelines.schema import MANIFEST, UserError
 from pipelines.verify import read_contract
 
 RUN, HTML, MARKDOWN = "run.json", "report.html", "report.md"
@@ -44,17 +44,20 @@ def _rejects(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def read(folder: str) -> Dataset:
-    """A finished dataset's files. Raises UserError."""
-    contract, vocabulary = read_contract(folder)
-    statistics = _json(folder, STATISTICS)
-    samples = _rejects(folder) | statistics.get("documents", {}).get("samples", {})
-    return Dataset(contract, vocabulary, statistics, _json(folder, RUN), samples)
+def read(folder: str, judged: str = "") -> Dataset:
+    """A dataset's files; of a stopped one, `judged` is where its dataset.json and statistics.json lie. Raises UserError."""
+    contract, vocabulary = read_contract(judged or folder)
+    path = filesystem.join(judged or folder, statistics.STATISTICS)
+    data = filesystem.read_bytes(path)
+    told = statistics.loads(data, path)
+    if hashlib.sha256(data).hexdigest() != contract["statistics"]["sha256"]:
+        raise UserError(f"{path}: its SHA-256 is not the one in {MANIFEST}: restore it, or make the dataset anew")
+    return Dataset(contract, vocabulary, told, _json(folder, RUN), _rejects(folder) | told["documents"]["samples"])
 
 
 def build(data: Dataset) -> Card:
     """The card. Deterministic: no clock, no other file."""
-    state, verdict = _verdict(data.statistics.get("gate"))
+    state, verdict = _verdict(data.statistics["gate"])
     sections = [
         card_sections.about(data.contract),
         card_sections.in_and_out(data),
@@ -71,17 +74,15 @@ def build(data: Dataset) -> Card:
     return Card(data.contract["digest"], inputs, state, verdict, _tiles(data.contract), kept)
 
 
-def _verdict(gate: dict[str, Any] | None) -> tuple[str, str]:
-    if not gate:
-        return "absent", "No statistics: an earlier version made this dataset; the gate was not asked."
-    checks = gate.get("checks", [])
+def _verdict(gate: dict[str, Any]) -> tuple[str, str]:
+    checks = gate["checks"]
     failed = sum(not check["passed"] for check in checks)
     if gate["passed"]:
         return "passed", f"The statistical gate passed: {report.counted(len(checks), 'check')}, none failed."
     told = f"{failed:,} of {report.counted(len(checks), 'check')} failed"
-    if gate.get("overridden"):
+    if gate["overridden"]:
         return "overridden", f"The statistical gate did not pass, and was overridden with --no-gate: {told}."
-    return "failed", f"The statistical gate did not pass: {told}."
+    return "failed", f"The statistical gate stopped this dataset, which is not finished: {told}."
 
 
 def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
@@ -97,9 +98,9 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
     return tiles
 
 
-def write(folder: str) -> None:
-    """Draws the card of a finished dataset, anew where there is one. Raises UserError."""
-    card = build(read(folder))
+def write(folder: str, judged: str = "") -> None:
+    """Draws a dataset's card, anew where there is one; see `read`. Raises UserError."""
+    card = build(read(folder, judged))
     filesystem.write_bytes(filesystem.join(folder, MARKDOWN), pages.card_markdown(card).encode())
     filesystem.write_bytes(filesystem.join(folder, HTML), pages.card_html(card).encode())
 
@@ -110,10 +111,14 @@ def stands(folder: str, digest: str) -> bool:
     return filesystem.exists(path) and digest.encode() in filesystem.read_bytes(path)
 
 
-def draw(folder: str) -> None:
+def draw(folder: str, judged: str = "") -> None:
     """`write` at the end of `prepare`: what goes wrong is told and no more, for the dataset is whole without its card."""
     try:
-        write(folder)
+        write(folder, judged)
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        print(f"warning: no data card ({why}): clozemill inspect {folder} --report draws it", file=sys.stderr, flush=True)
+        print(
+            f"warning: no data card ({why}): clozemill inspect {judged or folder} --report draws it",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines import filesystem, gate, manifest, probe, statistics
 from pipelines.documents import MapSummary
 from pipelines.options import identity
-from pipelines.schema import MANIFEST, UserError
+from pipelines.schema import MANIFEST, VOCAB, UserError
 from pipelines.stages import REFUSED, Job, load_vocabulary
 
 _WORDS = 1000  # words that became [UNK], the commonest first
@@ -40,15 +40,11 @@ class ManifestStage:
             self._check(splits, groups)
             built = self._manifest(splits, groups)
             told = self._judged(built, splits, totals)
+            self._write(built, told)
         except UserError as error:  # so that the next run may begin anew with other input or options
             filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
             raise
-        data = statistics.dumps(told)
         filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
-        filesystem.write_bytes(self.job.path(statistics.STATISTICS), data)
-        built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
-        built["gate"] = {name: told["gate"][name] for name in ("passed", "overridden")}
-        filesystem.write_bytes(self.job.path(MANIFEST), manifest.dumps(built))
         return b"done"
 
     def _manifest(self, splits: MapSummary, groups: list[dict[str, Any]]) -> manifest.Manifest:
@@ -69,7 +65,7 @@ class ManifestStage:
         return manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": sheet}
 
     def _judged(self, built: manifest.Manifest, splits: MapSummary, totals: statistics.Totals) -> dict[str, Any]:
-        """statistics.json. Raises UserError when the gate stops the dataset; the statistics then lie in the work folder."""
+        """statistics.json"""
         config = self.job.config
         words = sorted(splits.unknown_words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]
         told: dict[str, Any] = {
@@ -82,13 +78,22 @@ class ManifestStage:
             },
             "probe": probe.judge(totals.probe_rows(), config.max_seq_length),
         }
-        found = gate.judge(built, told, load_vocabulary(self.job.vocabulary))
-        told["gate"] = gate.verdict(found, config.gate)
-        if not told["gate"]["passed"] and config.gate:
-            filesystem.write_bytes(self.job.work(gate.REASONS), statistics.dumps(told))
-            failed = [check.sentence for check in found if not check.passed]
-            raise UserError(f"{gate.STOPPED} ({len(failed)} of {len(found)} checks fail): {'; '.join(failed[:3])}")
-        return told
+        return told | {"gate": gate.verdict(gate.judge(built, told, load_vocabulary(self.job.vocabulary)), config.gate)}
+
+    def _write(self, built: manifest.Manifest, told: dict[str, Any]) -> None:
+        """Both files; where the gate stops the dataset, into the work folder, for a card. Raises UserError then."""
+        data, verdict = statistics.dumps(told), told["gate"]
+        built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
+        built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
+        failed = [check["sentence"] for check in verdict["checks"] if not check["passed"]]
+        stopped = bool(failed) and not verdict["overridden"]
+        folder = self.job.work(gate.STOPPED_AT) if stopped else self.job.folder
+        if stopped:
+            filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
+        filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
+        filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
+        if stopped:
+            raise UserError(f"{gate.STOPPED} ({len(failed)} of {len(verdict['checks'])} checks fail): {'; '.join(failed[:3])}")
 
     def _check(self, splits: MapSummary, groups: list[dict[str, Any]]) -> None:
         limit = self.job.config.max_reject_rate

@@ -18,7 +18,7 @@ from pipelines.wordpiece import Vocabulary
 
 _CELL = 25  # positions and buckets are merged until so many are expected, so that their sum is as good as normal
 _EXACT = 1e-9  # of rounding
-REASONS = "gate.json"  # in .work: the statistics of a dataset that was stopped
+STOPPED_AT = "stopped"  # in .work: dataset.json, statistics.json and vocab.txt of a dataset that was stopped
 STOPPED = "the statistical gate stopped the dataset"  # begins the error that crosses from a worker
 
 
@@ -218,7 +218,7 @@ def _padding(copy: _Copy) -> Iterator[Check]:
     config, length, documents = copy.config, copy.config["max_seq_length"], copy.documents
     special = pairs.special_tokens(config["pairs"])
     told = copy.contract["documents"]
-    kept = max(told["kept"] + (told["duplicates"] if config.get("dedup") != "none" else 0), 1)
+    kept = max(told["kept"] + (told["duplicates"] if config["dedup"] != "none" else 0), 1)
     room, mean = length - special, copy.contract["documents"]["tokens"] / kept
     shorter = float((room / np.arange(2, room + 1)).mean())
     chance = config["short_seq_prob"]

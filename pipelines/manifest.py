@@ -1,24 +1,21 @@
 """dataset.json: the contract between the mill and whoever reads its shards. Imports neither Beam nor TensorFlow."""
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import fastjsonschema
+
+from pipelines.config import PrepareConfig
+from pipelines.options import value_of
 from pipelines.schema import FEATURES, FORMAT_VERSION, UserError
 
 Manifest = dict[str, Any]
-_KEYS = (
-    "digest",
-    "config",
-    "vocabulary",
-    "max_seq_length",
-    "max_predictions",
-    "num_eval_groups",
-    "documents",
-    "splits",
-    "shards",
-    "manifest_sha256",
-)
+_SCHEMA = Path(__file__).parent / "data" / "dataset.schema.json"
 
 
 def dataset_digest(shards: list[dict[str, Any]]) -> str:
@@ -89,17 +86,40 @@ def dumps(manifest: Manifest) -> bytes:
     return (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=1)
+def _schema() -> Callable[[Manifest], Manifest]:
+    return fastjsonschema.compile(json.loads(_SCHEMA.read_text("utf-8")))
+
+
+def _check_form(manifest: Manifest, name: str) -> None:
+    """Raises UserError for a part that lacks, or is of another kind than `build` makes it: whoever wrote it could sign it."""
+    try:
+        _schema()(manifest)
+    except fastjsonschema.JsonSchemaValueException as error:
+        place, said = str(error.name).partition(".")[2], str(error).removeprefix(error.name)
+        raise UserError(f"{name}: {place or 'it'}{said}: make the dataset anew with clozemill prepare") from None
+    config = manifest["config"]
+    for field in dataclasses.fields(PrepareConfig):
+        where, known = f"{name}: config.{field.name}", field.metadata["identity"] and field.name in config
+        if known and field.name != "input" and value_of(field, config[field.name], where) != config[field.name]:
+            raise UserError(f"{where} is a text: make the dataset anew with clozemill prepare")
+    wanted, listed = config["num_groups"] * config["dupe_factor"] + manifest["num_eval_groups"], len(manifest["shards"])
+    if wanted != listed:
+        raise UserError(f"{name} lists {listed:,} shards, and its config asks for {wanted:,}: make the dataset anew")
+
+
 def loads(data: bytes, name: str) -> Manifest:
     """Reads dataset.json's bytes; what comes back is what `dumps` was given.
 
-    Raises UserError when it isn't one, of a format this version doesn't know, or changed since it was written.
+    Raises UserError when it isn't one (data/dataset.schema.json says what is), of a format this version doesn't know, or
+    changed since it was written.
     """
     try:
         manifest = json.loads(data)
         version = manifest["format_version"]
-        if missing := [key for key in _KEYS if version == FORMAT_VERSION and key not in manifest]:
+        if version == FORMAT_VERSION and "manifest_sha256" not in manifest:
             raise UserError(
-                f"{name} lacks {missing[0]!r}: it was changed by hand, cut short, or made by an older version; "
+                f"{name} lacks 'manifest_sha256': it was changed by hand, cut short, or made by an older version; "
                 "make the dataset anew"
             )
         whole = version != FORMAT_VERSION or manifest.pop("manifest_sha256") == _sha256(manifest)
@@ -111,4 +131,5 @@ def loads(data: bytes, name: str) -> Manifest:
         raise UserError(
             f"{name} was changed after it was written (see its manifest_sha256): restore it, or make the dataset anew"
         )
+    _check_form(manifest, name)
     return manifest

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import clusters, filesystem, manifest
+from pipelines import clusters, datacard, filesystem, manifest
 from pipelines.readers import Plan
 from pipelines.schema import FORMAT_VERSION, MANIFEST, WORK, UserError
 from pipelines.stages import REFUSED, Job
@@ -110,7 +110,8 @@ def _clear(job: Job, *names: str) -> None:
     for name in names:
         filesystem.remove_tree(job.path(name))
     filesystem.remove_tree(job.spill)
-    filesystem.remove(job.path(clusters.NAME))
+    for name in (clusters.NAME, datacard.HTML, datacard.MARKDOWN):
+        filesystem.remove(job.path(name))
 
 
 def _reopen(job: Job, now: dict[str, Any]) -> None:

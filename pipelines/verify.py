@@ -136,7 +136,7 @@ def _check_provenance(folder: str, shard: dict[str, Any]) -> Iterator[str]:
 
 
 def _clustered(config: dict[str, Any]) -> bool:
-    return config.get("dedup") == "near" or config.get("eval_by") == "cluster"
+    return config["dedup"] == "near" or config["eval_by"] == "cluster"
 
 
 def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
@@ -166,14 +166,14 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}: row {row}: document {key.hex()} is nearly {side.hex()}, which stands for it"
             if right != group:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
-            if (other := seen.setdefault(key, row)) != row and config.get("dedup") != "none":
+            if (other := seen.setdefault(key, row)) != row and config["dedup"] != "none":
                 yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
 
 
 def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:
     """Counts of what was read against dataset.json's."""
     for (split, copy), found in counts.items():
-        told = contract["splits"][split]["copies"][copy]
+        told = contract["splits"].get(split, {"copies": {}})["copies"].get(copy, {})
         for name, value in found.items():
             if told.get(name) != value:
                 yield f"{split} copy {copy}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
@@ -187,7 +187,7 @@ def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any
     except UserError as error:
         yield str(error)
         return
-    if hashlib.sha256(data).hexdigest() != contract.get("statistics", {}).get("sha256"):
+    if hashlib.sha256(data).hexdigest() != contract["statistics"]["sha256"]:
         yield f"{statistics.STATISTICS}: its SHA-256 is not the one in {MANIFEST}"
     for split, copies in found["splits"].items():
         for copy, figures in copies.items():
@@ -259,7 +259,7 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
         figures = {"splits": totals.splits(), "probe": probe.judge(totals.probe_rows(), contract["max_seq_length"])}
         yield from check_counts(contract, counts)
         yield from check_statistics(config.dataset, contract, figures)
-        if config.gate or not contract.get("gate", {}).get("overridden"):
+        if config.gate or not contract["gate"]["overridden"]:
             yield from check_gate(contract, counts, figures, vocabulary)
 
 
@@ -270,7 +270,7 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)
-    if contract.get("gate", {}).get("overridden"):
+    if contract["gate"]["overridden"]:
         show(f"{config.dataset}: made with --no-gate, past checks of the statistical gate that fail")
     held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:

@@ -92,7 +92,7 @@ def files(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     texts = {
         "card": pages.card_html(datacard.build(datacard.read(str(demo_dataset)))),
         "hostile card": pages.card_html(datacard.build(cards.dataset())),
-        "bare card": pages.card_html(datacard.build(replace(cards.dataset(), statistics={}, run={}, samples={}))),
+        "bare card": pages.card_html(datacard.build(replace(cards.dataset(), run={}, samples={}))),
         "records": inspect_html.page(shown),
         "hostile records": inspect_html.page(hostile_records()),
     }

@@ -101,13 +101,11 @@ def test_figures_are_written_for_the_eye() -> None:
     assert listed({"a": [1, 0.5], "b": "c"}) == "a 1; 0.5000; b c"
 
 
-def test_without_statistics_and_run() -> None:
-    """Older datasets have none: the card says so, and shows what there is."""
-    old = cards.contract()
-    old.pop("datasheet")
-    card = datacard.build(cards.dataset(contract=old, statistics={}, run={}, samples={}))
-    assert card.state == "absent" and "earlier version" in card.verdict
-    assert not [plot for section in card.sections for plot in section.plots]
+def test_without_datasheet_and_run() -> None:
+    """A dataset that was copied without run.json."""
+    bare = cards.contract()
+    bare.pop("datasheet")
+    card = datacard.build(cards.dataset(contract=bare, run={}, samples={}))
     assert table(card, "Datasheet").rows[0] == ("sources", "not stated")
     assert "Shares per copy" in pages.card_html(card) and "Shares per copy" in pages.card_markdown(card)
 
@@ -219,12 +217,12 @@ def test_prepare_draws_it_and_inspect_draws_it_again(demo_dataset: Path, tmp_pat
 
 def test_samples_come_from_rejects_where_statistics_has_none(demo_dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(demo_dataset, tmp_path / "d")
-    (tmp_path / "d/statistics.json").unlink(missing_ok=True)
+    here = json.loads((tmp_path / "d/statistics.json").read_text())["documents"]["samples"]
     shutil.rmtree(tmp_path / "d/rejects", ignore_errors=True)
     (tmp_path / "d/rejects").mkdir()
     lines = [json.dumps({"reason": "r", "source": f"s{n}", "detail": "", "excerpt": "e"}) for n in range(9)]
     (tmp_path / "d/rejects/a.jsonl").write_text("\n".join(["no json", "[]", *lines, '{"reason": "half']))
-    assert datacard.read(str(tmp_path / "d")).samples == {"r": ["s0: e", "s1: e", "s2: e", "s3: e"]}
+    assert datacard.read(str(tmp_path / "d")).samples == here | {"r": ["s0: e", "s1: e", "s2: e", "s3: e"]}
 
 
 def test_a_card_that_can_not_be_drawn_costs_no_dataset(
@@ -236,6 +234,15 @@ def test_a_card_that_can_not_be_drawn_costs_no_dataset(
     told = capsys.readouterr().err
     assert told.startswith("warning: no data card (") and "statistics.json" in told and "inspect" in told
     assert clozemill.main(["inspect", str(tmp_path / "d"), "--report"]) == 2
+
+
+def test_statistics_of_another_hand_are_not_drawn(demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(demo_dataset, tmp_path / "d")
+    path = tmp_path / "d/statistics.json"
+    path.write_text(path.read_text().replace('"passed": true', '"passed": false', 1))
+    assert clozemill.main(["inspect", str(tmp_path / "d"), "--report"]) == 2
+    told = f"{path}: its SHA-256 is not the one in dataset.json: restore it, or make the dataset anew"
+    assert told in capsys.readouterr().err
 
 
 def test_the_datasheet_travels_and_changes_no_byte_of_a_shard(

@@ -42,7 +42,7 @@ def judged(
     told, columns = told or options, []
     shard = examples.mill(group, 0, 0, options, VOCABULARY, lambda data: None, Stopwatch(), columns.append)
     chunk = Columns(*map(np.concatenate, zip(*(vars(part).values() for part in columns), strict=True))) if columns else None
-    config = vars(told) | {"num_groups": 1}
+    config = vars(told) | {"num_groups": 1, "dedup": "exact"}
     gatherer = statistics.Gatherer(statistics.Settings.of(config), VOCABULARY, "train", 0)
     counts, totals = dict.fromkeys(examples.STATISTICS, 0), statistics.Totals()
     if chunk is not None:

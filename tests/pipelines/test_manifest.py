@@ -1,11 +1,15 @@
+import copy
+import functools
 import hashlib
 import itertools
 import json
+import operator
 
 import pytest
 
 from pipelines import manifest
 from pipelines.schema import FEATURES, FORMAT_VERSION, UserError
+from tests import contracts
 
 SHARDS = [
     {"name": "train/copy-00/examples-00000-of-00002.tfrecord", "sha256": "0b" * 32},
@@ -77,36 +81,24 @@ def test_build() -> None:
     assert orders == {manifest.dumps(built)}
 
 
+BUILT = contracts.whole([[3, 4], [3, 5]], [2], input=("é*", "a\udcff"), seed=7)
+
+
 def test_round_trip() -> None:
-    keys = ("digest", "vocabulary", "max_seq_length", "max_predictions", "num_eval_groups", "documents", "splits", "shards")
-    built = {"format_version": 1, "config": {"input": ["é*", "中"]}, "share": 0.1} | dict.fromkeys(keys, 0)
-    data = manifest.dumps(built)
+    data = manifest.dumps(BUILT)
     assert data.endswith(b"}\n") and "é*".encode() in data
-    assert manifest.loads(data, "dataset.json") == built
-
-
-def test_a_manifest_that_lost_a_part_is_told() -> None:
-    with pytest.raises(UserError, match="lacks 'digest'"):
-        manifest.loads(b'{"format_version": 1}', "dataset.json")
-
-
-BUILT = {"format_version": 1, "config": {"input": ["a\udcff"], "seed": 7}, "share": 0.1} | dict.fromkeys(
-    ("digest", "vocabulary", "max_seq_length", "max_predictions", "num_eval_groups", "documents", "splits", "shards"), 0
-)
+    assert manifest.loads(data, "dataset.json") == BUILT
 
 
 def test_the_signature_literally() -> None:
     """Of the canonical JSON of all else: whoever has a JSON library and SHA-256 can check it."""
-    rest = (
-        '{"config":{"input":["a\\udcff"],"seed":7},"digest":0,"documents":0,"format_version":1,"max_predictions":0,'
-        '"max_seq_length":0,"num_eval_groups":0,"shards":0,"share":0.1,"splits":0,"vocabulary":0}'
-    )
-    assert json.loads(manifest.dumps(BUILT))["manifest_sha256"] == hashlib.sha256(rest.encode()).hexdigest()
-    assert manifest.loads(manifest.dumps(BUILT), "dataset.json") == BUILT
+    told = {"share": 0.1, "config": {"seed": 7, "input": ["a\udcff"]}}
+    rest = '{"config":{"input":["a\\udcff"],"seed":7},"share":0.1}'
+    assert json.loads(manifest.dumps(told))["manifest_sha256"] == hashlib.sha256(rest.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(b'"seed": 7', b'"seed": 8'), (b"0.1", b"0.10000000000000002"), (b'"share"', b'"shore"')]
+    ("before", "after"), [(b'"seed": 7', b'"seed": 8'), (b"0.15", b"0.15000000000000002"), (b'"read"', b'"lead"')]
 )
 def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> None:
     data = manifest.dumps(BUILT)
@@ -136,6 +128,49 @@ def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> No
 def test_what_is_no_manifest(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^x/dataset\.json is not a dataset's manifest: give the folder"):
         manifest.loads(data, "x/dataset.json")
+
+
+def edited(place: tuple, value: object) -> bytes:
+    """BUILT with a value put there, or, if it is None, with nothing there; signed."""
+    whole = copy.deepcopy(BUILT)
+    *path, last = place
+    part = functools.reduce(operator.getitem, path, whole)
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return manifest.dumps(whole)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("digest",), 3, "digest must be string: make"),
+        (("digest",), None, r"it must contain \['digest'\] properties: make"),
+        (("config", "seed"), "7", "config.seed is a text: make"),
+        (("config", "seed"), [7], r"config.seed is \[7\]: give a whole number"),
+        (("config", "pairs"), "both", "config.pairs is 'both': give one of nsp, sop, single"),
+        (("config", "provenance"), None, r"config must contain \['provenance'\] properties: make"),
+        (("config", "input"), ["a", 1], r"config.input\[1\] must be string: make"),
+        (("documents", "dropped", "redirect"), -1, "documents.dropped.redirect must be bigger than or equal to 0: make"),
+        (("splits", "train", "copies", "00", "masked"), 1.5, "splits.train.copies.00.masked must be integer: make"),
+        (("splits", "test"), {}, r"splits must not contain \{'test'\} properties: make"),
+        (("shards", 0, "name"), "../../secret", r"shards\[0\].name must match pattern .*: make"),
+        (("shards", 0, "copy"), True, r"shards\[0\].copy must be integer: make"),
+    ],
+)
+def test_what_only_another_program_could_have_signed(place: tuple, value: object, told: str) -> None:
+    with pytest.raises(UserError, match=rf"^x/dataset\.json: {told}"):
+        manifest.loads(edited(place, value), "x/dataset.json")
+
+
+def test_other_shards_than_the_configuration_asks_for() -> None:
+    with pytest.raises(UserError, match=r"^x lists 5 shards, and its config asks for 7: make the dataset anew$"):
+        manifest.loads(edited(("config", "num_groups"), 3), "x")
+
+
+def test_options_that_are_not_known_yet_are_let_be() -> None:
+    assert manifest.loads(edited(("config", "of_a_later_version"), [1]), "x")["config"]["of_a_later_version"] == [1]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])

@@ -158,17 +158,19 @@ def test_a_document_twice_in_its_group(dataset: Path) -> None:
 
 
 def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
-    shutil.copy(dataset / SHARD, dataset / "train/copy-00/examples-00007-of-00009.tfrecord")
+    other, mine = "train/copy-00/examples-00007-of-00009.tfrecord", "train/copy-01/examples-00000-of-00003.tfrecord"
+    shutil.copy(dataset / SHARD, dataset / other)
     provenance = dataset / "provenance" / SHARD.replace(".tfrecord", ".parquet")
     pq.write_table(pq.read_table(provenance).slice(1), provenance)
     (dataset / "provenance" / SHARD.replace("00000-of", "00001-of").replace(".tfrecord", ".parquet")).unlink()
     contract = json.loads((dataset / "dataset.json").read_text())
-    contract["shards"] = [shard for shard in contract["shards"] if shard["copy"] == 0]
+    (shard,) = (shard for shard in contract["shards"] if shard["name"] == mine)
+    shard["name"] = other
     (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
     sign(dataset)
     lines = "\n".join(found(dataset))
-    assert "dataset.json doesn't list this file" in lines and "examples-00007-of-00009" in lines
-    assert "dataset.json: it lacks train/copy-01/examples-00000-of-00003.tfrecord" in lines
+    assert f"dataset.json: it lists {other}, which is none of its shards" in lines
+    assert f"{mine}: dataset.json doesn't list this file" in lines and f"dataset.json: it lacks {mine}" in lines
     assert "rows, not" in lines and "it can't be read" in lines
 
 
@@ -264,13 +266,18 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
             "the statistical gate stopped the dataset" in told.err and "--no-gate" in told.err and "Traceback" not in told.err
         )
         assert not (tmp_path / "d/dataset.json").exists() and not (tmp_path / "d/statistics.json").exists()
-        assert json.loads((tmp_path / "d/.work/gate.json").read_text())["gate"]["passed"] is False
+        card = (tmp_path / "d/report.html").read_text()
+        assert (
+            "The statistical gate stopped this dataset, which is not finished" in card
+            and f"{tmp_path}/d/report.html" in told.err
+        )
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "d/train").rglob("*.tfrecord")}
     assert clozemill.main([*command, "--no-gate"]) == 0
     assert len(shards) == 15 and shards == {path: path.stat().st_mtime_ns for path in shards}
     contract = json.loads((tmp_path / "d/dataset.json").read_text())
     assert contract["gate"] == {"passed": False, "overridden": True}
     assert "gate" not in contract["config"]
+    assert "overridden with --no-gate" in (tmp_path / "d/report.html").read_text()
 
     capsys.readouterr()
     verify = ["verify", str(tmp_path / "d"), "--no-progress"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines import features, manifest, tfrecord
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS, VOCAB, shard_name
+from tests import contracts
 from trainers import contract
 from trainers.contract import Contract
 
@@ -42,22 +43,17 @@ def write(
     vocabulary: bytes = VOCABULARY,
 ) -> Contract:
     """A dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
-    groups = len(train[0]) if train else 0
-    sizes = {("train", copy, group): size for copy, row in enumerate(train) for group, size in enumerate(row)}
-    sizes |= {("eval", 0, groups + group): size for group, size in enumerate(evaluation)}
-    stream, rows = np.random.default_rng(len(sizes)), []
-    for (split, copy, group), size in sizes.items():
+    groups, stream, about = len(train[0]) if train else 0, np.random.default_rng(len(train) + len(evaluation)), []
+    for _, copy, group, size in contracts.places(train, evaluation):
         name, data = shard_name(group, groups, len(evaluation), copy), features.encode(examples(size, stream)).tobytes()
         data = gzip.compress(data) if compression == "gzip" else data
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-        about = {"name": name, "split": split, "group": group, "copy": copy, "examples": size, "bytes": len(data)}
-        shard = about | {"sha256": hashlib.sha256(data).hexdigest(), "counts": {"examples": size}}
-        rows.append({"split": split, "group": group, "documents": size, "duplicates": 0, "shards": [shard]})
+        about.append({"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     config = {"max_seq_length": LENGTH, "max_predictions": PREDICTIONS, "pairs": pairs, "compression": compression}
     told = {"sha256": hashlib.sha256(vocabulary).hexdigest(), "size": vocabulary.count(b"\n"), "cased": False}
     (folder / VOCAB).write_bytes(vocabulary)
-    (folder / MANIFEST).write_bytes(manifest.dumps(manifest.build(config, told, {}, rows, len(evaluation))))
+    (folder / MANIFEST).write_bytes(manifest.dumps(contracts.whole(train, evaluation, told, about, **config)))
     return contract.read(str(folder))
 
 

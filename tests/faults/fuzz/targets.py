@@ -24,14 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipelines import checks, decompression, features, manifest, options, readers, tfrecord, verify, wikitext
+from pipelines import checks, decompression, features, manifest, options, readers, report, tfrecord, verify, wikitext
 from pipelines.cleaning import clean
 from pipelines.config import InputOptions, PrepareConfig
 from pipelines.filesystem import FileInfo
 from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
 from pipelines.sentences import SPLITTERS, split
 from pipelines.wordpiece import Vocabulary, WordPiece
-from tests import corpora
+from tests import contracts, corpora
 
 MAX_BYTES = 100_000  # what a short input is blown up to; what takes long there is superlinear
 MAX_UNPACKED = 1 << 20  # archives that explode have tests of their own
@@ -287,11 +287,7 @@ def run_text(data: bytes) -> None:
 
 
 def _manifest() -> dict:
-    shard = {"name": "train/copy-00/examples-00000-of-00001.tfrecord", "split": "train", "group": 0, "copy": 0}
-    shard |= {"examples": 1, "bytes": 1, "sha256": "00", "labels_forced": 0, "labels_drawn": 1, "random_prob": 0.5}
-    group = {"split": "train", "group": 0, "documents": 2, "duplicates": 0, "shards": [shard | {"counts": {"examples": 1}}]}
-    config = options.to_dict(PrepareConfig(num_groups=1, max_predictions=20, dupe_factor=1))
-    return manifest.build(config, {"sha256": VOCABULARY.sha256, "size": 14, "cased": False}, {"read": 2}, [group], 0)
+    return contracts.whole([[1]], (), {"sha256": VOCABULARY.sha256, "size": 14, "cased": False})
 
 
 _VALUES = (None, True, 0, -1, 10**30, 1.5, "", "x", "../x", [], ["x"], {}, {"x": 1}, [[]], [{}], [None])
@@ -305,30 +301,33 @@ def _nodes(value: object) -> Iterator[tuple]:
 
 
 def _altered(data: bytes) -> bytes:
-    """dataset.json with values replaced or taken away after it was signed: three bytes for each of them."""
-    found = json.loads(manifest.dumps(_manifest()))
-    for low in range(0, min(len(data), 30) - 2, 3):
+    """dataset.json with values replaced or taken away, three bytes for each of them; signed if the first one is above 15."""
+    found = _manifest()
+    for low in range(1, min(len(data), 31) - 2, 3):
         nodes = list(_nodes(found))
         container, key = nodes[int.from_bytes(data[low : low + 2]) % max(len(nodes), 1)] if nodes else ({}, "")
         if data[low + 2] >= 240 and isinstance(container, dict):
             container.pop(key, None)
         else:
             container[key] = copy.deepcopy(_VALUES[data[low + 2] % len(_VALUES)])
-    return json.dumps(found).encode()
+    return manifest.dumps(found) if data[:1] > b"\x0f" else json.dumps(found).encode()
 
 
 def run_manifest(data: bytes) -> None:
-    """dataset.json as `verify` reads it, and what it says held against itself. First byte: ours altered, or the bytes."""
+    """dataset.json as `verify` reads it, held against itself, judged and told. First byte: ours altered, or the bytes."""
     told = data[1:] if not data or data[0] % 4 == 0 else _altered(data[1:])
     path = scratch("dataset/dataset.json", told)
     scratch("dataset/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())
     with refusing():
         contract, vocabulary = verify.read_contract(os.path.dirname(path))
         list(verify.check_contract(contract, vocabulary))
+        list(verify.check_files(os.path.dirname(path), contract))
+        list(verify.check_documents(os.path.dirname(path), contract))
+        report.summary_lines(contract, None)
 
 
 def manifest_seeds() -> list[bytes]:
-    return [b"\0" + text for text in (manifest.dumps(_manifest()), b"{}", b'{"format_version": 1}', b"[[")] + [b"\1\0\5\2"]
+    return [b"\0" + text for text in (manifest.dumps(_manifest()), b"{}", b'{"format_version": 1}', b"[[")] + [b"\1\xff\0\5\2"]
 
 
 def run_yaml(data: bytes) -> None:

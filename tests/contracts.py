@@ -1,0 +1,46 @@
+"""Whole manifests of chosen shards, for tests of whoever reads dataset.json; without Beam."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipelines import manifest
+from pipelines.config import PrepareConfig
+from pipelines.examples import STATISTICS
+from pipelines.options import identity
+from pipelines.schema import shard_name
+
+DOCUMENTS = dict.fromkeys(("read", "kept", "defective", "characters", "sentences", "tokens", "unknown_tokens"), 0)
+SHA256 = "0a" * 32
+
+
+def whole(
+    train: Sequence[Sequence[int]],
+    evaluation: Sequence[int] = (),
+    vocabulary: dict[str, Any] | None = None,
+    about: Iterable[dict[str, Any]] = (),
+    **config: Any,
+) -> dict[str, Any]:
+    """A manifest whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`.
+
+    about: what else is to be told of each shard, in the order of `places`. config: options other than the default ones.
+    """
+    groups = len(train[0]) if train else 0
+    rows, more = [], iter(about)
+    for split, copy, group, size in places(train, evaluation):
+        shard = {"name": shard_name(group, groups, len(evaluation), copy), "split": split, "group": group, "copy": copy}
+        shard |= {"repeated_sentences": 0, "examples": size, "bytes": 0, "sha256": SHA256, "labels_forced": 0}
+        shard |= {"labels_drawn": size, "random_prob": 0.5, "counts": dict.fromkeys(STATISTICS, 0) | {"examples": size}}
+        shard |= next(more, {})
+        rows.append({"split": split, "group": group, "documents": size, "duplicates": 0, "shards": [shard]})
+    options = PrepareConfig(num_groups=groups, dupe_factor=max(len(train), 1), **config)
+    full = {"input": list(options.input), **identity(options)}
+    told = vocabulary or {"sha256": SHA256, "size": 5, "cased": False}
+    built = manifest.build(full, told, DOCUMENTS | {"dropped": {}}, rows, len(evaluation))
+    return built | {"statistics": {"sha256": SHA256}, "gate": {"passed": True, "overridden": False}}
+
+
+def places(train: Sequence[Sequence[int]], evaluation: Sequence[int]) -> list[tuple[str, int, int, int]]:
+    """(split, copy, group, examples) of each shard."""
+    groups = len(train[0]) if train else 0
+    found = [("train", copy, group, size) for copy, row in enumerate(train) for group, size in enumerate(row)]
+    return found + [("eval", 0, groups + group, size) for group, size in enumerate(evaluation)]
