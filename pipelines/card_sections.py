@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines import card_plots, report
 from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed
+from pipelines.manifest import told_apart
 from pipelines.report import share
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS
 
@@ -36,6 +37,8 @@ def in_and_out(data: Dataset) -> Section:
         ("tokens", f"{documents['tokens']:,}"),
         ("[UNK] among them", f"{documents['unknown_tokens']:,} ({share(documents['unknown_tokens'], documents['tokens'])})"),
     ]
+    apart = told_apart(data.contract)
+    note = f"Text is counted with the exact duplicates in it: {report.counted(apart, 'document')}." if apart else ""
     copies = []
     for name, split in data.contract["splits"].items():
         for copy, counts in split["copies"].items():
@@ -45,7 +48,7 @@ def in_and_out(data: Dataset) -> Section:
     head = ("split", "copy", "documents", "examples", "tokens", "masked", "padding")
     return Section(
         "What went in, what came out",
-        tables=[Table("In", "lr", ("what", "how much"), rows), Table("Out", "llrrrrr", head, copies)],
+        tables=[Table("In", "lr", ("what", "how much"), rows, note), Table("Out", "llrrrrr", head, copies)],
     )
 
 
@@ -70,10 +73,9 @@ def dropped(data: Dataset) -> Section:
 
 
 def lengths(data: Dataset) -> Section:
-    documents = data.contract["documents"]
-    rows = []
-    if documents["kept"]:
-        rows.append(("documents", f"{documents['tokens'] / documents['kept']:,.1f}", "", "", "", ""))
+    documents, rows = data.contract["documents"], []
+    if counted := documents["kept"] + told_apart(data.contract):
+        rows.append(("documents", f"{documents['tokens'] / counted:,.1f}", "", "", "", ""))
     for split, copies in card_plots.splits_of(data.statistics).items():
         total = card_plots.summed(copies)
         parts = [("examples", total["lengths"]), ("A", np.sum(total["a_lengths"], 0)), ("B", np.sum(total["b_lengths"], 0))]

@@ -31,6 +31,11 @@ def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
     return total
 
 
+def told_apart(manifest: Manifest) -> int:
+    """Documents that were left out after their sentences and tokens had been counted: equal ones, which meet in a group."""
+    return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0
+
+
 def build(
     config: dict[str, Any],
     vocabulary: dict[str, Any],
