@@ -31,9 +31,9 @@ from pipelines.config import PrepareConfig, VocabConfig
 from pipelines.deduplication import BandStage, ClusterStage, LinkStage
 from pipelines.finish import ManifestStage
 from pipelines.launch import Progress
-from pipelines.options import identity, require, to_yaml
+from pipelines.options import require, to_yaml
 from pipelines.readers import Plan
-from pipelines.schema import MANIFEST, VOCAB, WORK, CheckFailed, UserError, split_id
+from pipelines.schema import MANIFEST, PREVIOUS, RUN, VOCAB, WORK, CheckFailed, UserError, split_id
 from pipelines.stages import GroupStage, Job, SplitStage, resolved
 from pipelines.wordpiece import Vocabulary, WordPiece
 
@@ -109,7 +109,7 @@ def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
     if filesystem.is_remote(config.output):
         name = hashlib.blake2b(f"{config.output} {state.fingerprint(plan)}".encode(), digest_size=8).hexdigest()
         spill = os.path.join(tempfile.gettempdir(), f"clozemill-{name}")
-    return Job(config, vocabulary, eval_groups, shuffle, spill, bool(config.decontaminate))
+    return Job(config, vocabulary, eval_groups, shuffle, spill)
 
 
 def _size_done(plan: Plan, folder: str) -> int:
@@ -147,9 +147,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
     job = _job(config, data, plan)
     evaluation = _evaluation(config, vocabulary)
-    now = state.describe(
-        identity(job.config), vocabulary.sha256, plan, hashlib.sha256(evaluation).hexdigest() if evaluation else ""
-    )
+    job = replace(job, evaluation=evaluation.digest if evaluation else "")
+    now = state.describe(job, plan)
     filesystem.refuse_links(job.folder)
     if state.check(job, now):
         print(f"{config.output} is whole already; nothing to do")
@@ -167,18 +166,18 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         filesystem.remove_temporaries(job.folder)
         run = {key: now[key] for key in ("input", "evaluation", "versions")} | {"runner": config.runner, "workers": count}
         run["shuffle"] = job.shuffle
-        filesystem.write_bytes(job.path(state.RUN), json.dumps(run, indent=1).encode())
+        filesystem.write_bytes(job.path(RUN), json.dumps(run, indent=1).encode())
         if evaluation:
-            filesystem.write_bytes(job.work(decontamination.NAME), evaluation)
+            filesystem.write_bytes(job.work(decontamination.NAME), evaluation.dump())
         if job.config.clustered and not filesystem.exists(job.path(clusters.NAME)):
             _find_clusters(job, plan, options)
         _run(job, plan, run, options)
 
 
-def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> bytes:
-    """The n-grams of the evaluation sets that are kept out; empty where there are none. Raises UserError."""
+def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontamination.Evaluation | None:
+    """The n-grams of the evaluation sets that are kept out, if there are any. Raises UserError."""
     if not config.decontaminate:
-        return b""
+        return None
     found = decontamination.gather(config.decontaminate, WordPiece(vocabulary, config.cased), config.decontaminate_words)
     if not len(found.hashes):
         raise UserError(
@@ -187,10 +186,10 @@ def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> bytes:
         )
     print(
         f"keeping out {report.counted(len(found.places), 'evaluation text')} by runs of {found.size} words; "
-        f"{report.counted(found.short, 'line')} hold shorter ones, which can't be told",
+        f"{report.counted(found.short, 'line')} without such a run can't be told",
         flush=True,
     )
-    return found.dump()
+    return found
 
 
 def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
@@ -224,8 +223,10 @@ def _workers_log(job: Job) -> str:
 
 def _stopped(job: Job, error: UserError) -> UserError:
     """What to raise for a worker's mistake; where the gate stopped the dataset, its reasons are printed and drawn."""
+    back = f"; until then {job.folder} is no whole dataset: --update with the input as it was brings the old one back"
+    back = back if filesystem.exists(job.path(PREVIOUS)) else ""
     if not str(error).startswith(gate.STOPPED):
-        return error
+        return UserError(f"{error}{back}")
     judged = job.work(gate.STOPPED_AT)
     told = json.loads(filesystem.read_bytes(filesystem.join(judged, statistics.STATISTICS)))
     for check in told["gate"]["checks"]:
@@ -234,7 +235,7 @@ def _stopped(job: Job, error: UserError) -> UserError:
     datacard.draw(job.folder, judged)
     return CheckFailed(
         f"{gate.STOPPED}: the reasons stand above, and with all figures in {job.path(datacard.HTML)}; mend the input or the "
-        "options, or run the same command with --no-gate to finish it as it is"
+        f"options, or run the same command with --no-gate to finish it as it is{back}"
     )
 
 
@@ -271,7 +272,7 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
         "input_mb": plan.size / 1e6,
         "stages": json.loads(filesystem.read_bytes(job.work("times.json"))),
     }
-    filesystem.write_bytes(job.path(state.RUN), (json.dumps(run, indent=1) + "\n").encode())
+    filesystem.write_bytes(job.path(RUN), (json.dumps(run, indent=1) + "\n").encode())
     filesystem.remove_tree(job.work(""))
     filesystem.remove_tree(job.spill)
     datacard.draw(job.folder)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines import card_plots, report
 from pipelines.card_parts import Cell, Dataset, Section, Table, figure, listed
-from pipelines.manifest import told_apart
+from pipelines.manifest import exact_duplicates
 from pipelines.report import share
 from pipelines.schema import MANIFEST, SPECIAL_TOKENS
 
@@ -37,8 +37,8 @@ def in_and_out(data: Dataset) -> Section:
         ("tokens", f"{documents['tokens']:,}"),
         ("[UNK] among them", f"{documents['unknown_tokens']:,} ({share(documents['unknown_tokens'], documents['tokens'])})"),
     ]
-    apart = told_apart(data.contract)
-    note = f"Text is counted with the exact duplicates in it: {report.counted(apart, 'document')}." if apart else ""
+    equal = exact_duplicates(data.contract)
+    note = f"Text is counted with the exact duplicates in it: {report.counted(equal, 'document')}." if equal else ""
     copies = []
     for name, split in data.contract["splits"].items():
         for copy, counts in split["copies"].items():
@@ -55,8 +55,8 @@ def in_and_out(data: Dataset) -> Section:
 def dropped(data: Dataset) -> Section:
     documents = data.contract["documents"]
     dropped = dict(documents["dropped"])
-    if documents.get("duplicates"):
-        dropped.setdefault("exact_duplicate", documents["duplicates"])
+    if equal := exact_duplicates(data.contract):
+        dropped["exact_duplicate"] = equal
     read = documents["read"]
     if not dropped:
         return Section("What was left out", [f"Nothing: all of {report.counted(read, 'document')} were kept."])
@@ -74,7 +74,7 @@ def dropped(data: Dataset) -> Section:
 
 def lengths(data: Dataset) -> Section:
     documents, rows = data.contract["documents"], []
-    if counted := documents["kept"] + told_apart(data.contract):
+    if counted := documents["kept"] + exact_duplicates(data.contract):
         rows.append(("documents", f"{documents['tokens'] / counted:,.1f}", "", "", "", ""))
     for split, copies in card_plots.splits_of(data.statistics).items():
         total = card_plots.summed(copies)

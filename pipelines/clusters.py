@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.provenance import read_parquet, write_parquet
+from pipelines.provenance import read_keys, write_parquet
 from pipelines.seeds import HASH_BYTES
 
 NAME = "clusters.parquet"
@@ -39,5 +39,4 @@ def write(path: str, found: Clusters) -> None:
 
 def read(path: str) -> Clusters:
     """Reads clusters.parquet. Raises UserError, or pa.ArrowException or KeyError when it isn't one."""
-    table = read_parquet(path)
-    return Clusters(*(np.frombuffer(b"".join(table[name].to_pylist()), _KEY) for name in ("key", "survivor")))
+    return Clusters(*(np.frombuffer(b"".join(keys), _KEY) for keys in read_keys(path, "key", "survivor")))

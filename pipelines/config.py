@@ -11,6 +11,11 @@ from pipelines.options import option
 from pipelines.schema import UserError
 
 
+def clustered(dedup: str, eval_by: str) -> bool:
+    """Whether near-duplicates must be known, by the options of those names."""
+    return dedup == "near" or eval_by == "cluster"
+
+
 @dataclass(frozen=True)
 class InputOptions:
     """What is read and how it becomes clean text."""
@@ -122,7 +127,7 @@ class PrepareConfig(InputOptions, RunOptions):
     @property
     def clustered(self) -> bool:
         """Whether near-duplicates must be known."""
-        return self.dedup == "near" or self.eval_by == "cluster"
+        return clustered(self.dedup, self.eval_by)
 
     def validate(self) -> None:
         """Raises UserError for values that don't fit each other."""

@@ -8,10 +8,10 @@ from typing import Any
 from pipelines import card_sections, filesystem, pages, report, statistics
 from pipelines.card_parts import Card, Dataset, large
 from pipelines.report import share
-from pipelines.schema import MANIFEST, UserError
+from pipelines.schema import MANIFEST, RUN, UserError
 from pipelines.verify import read_contract
 
-RUN, HTML, MARKDOWN = "run.json", "report.html", "report.md"
+HTML, MARKDOWN = "report.html", "report.md"
 _REJECT_FILES = 20
 
 
@@ -100,7 +100,14 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
 
 def write(folder: str, judged: str = "") -> None:
     """Draws a dataset's card, anew where there is one; see `read`. Raises UserError."""
-    card = build(read(folder, judged))
+    data = read(folder, judged)
+    try:
+        card = build(data)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # of files that another program signed
+        name = filesystem.join(judged or folder, statistics.STATISTICS)
+        raise UserError(
+            f"{name} or {RUN} is not of the form that clozemill writes ({error!r}): make the dataset anew"
+        ) from None
     filesystem.write_bytes(filesystem.join(folder, MARKDOWN), pages.card_markdown(card).encode())
     filesystem.write_bytes(filesystem.join(folder, HTML), pages.card_html(card).encode())
 

@@ -5,6 +5,7 @@ both texts, so that case, accents and punctuation don't matter. Shorter texts ca
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -106,6 +107,11 @@ class Evaluation:
                 return words_in.text(ids[begins[at] : end]), self.places[self.origin[row]]
         return None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is kept out, wherever it was read from."""
+        return hashlib.sha256(self.hashes.astype("<u8").tobytes() + self.size.to_bytes(8, "little")).hexdigest()
+
     def dump(self) -> bytes:
         """The bytes that `load` reads; the same for the same evaluation texts."""
         file = io.BytesIO()
@@ -122,12 +128,6 @@ def load(data: bytes) -> Evaluation:
     return Evaluation(hashes, origin, **json.loads(about.tobytes()))
 
 
-def _known(known: np.ndarray, size: int) -> np.ndarray:
-    """bool [words - size + 1]: runs without an unknown word, for such runs of different texts may look the same."""
-    total = np.concatenate([[0], np.cumsum(known)])
-    return total[size:] - total[:-size] == size if len(known) >= size else np.zeros(0, bool)
-
-
 def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> Evaluation:
     """The n-grams of evaluation files. Raises UserError for one that can't be read."""
     words, parts, origin, places, short = Words(tokenizer.vocabulary), [np.zeros(0, np.uint64)], [], [], 0
@@ -137,7 +137,7 @@ def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> Evaluati
             if not text.strip():
                 continue
             found, _ = words(tokenizer.encode([" ".join(text.split())]).ids)
-            grams = np.unique(ngrams(found, size)[_known(found != words.unknown, size)])
+            grams = np.unique(words.ngrams(found, size))
             lines[line] = lines.get(line, False) or len(grams) > 0
             if len(grams):
                 parts.append(grams)

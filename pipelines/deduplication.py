@@ -38,9 +38,10 @@ class BandStage(Reading):
         keys, rows, words_in = [], [], load_words(self.job.vocabulary)
         for key, payload in self.miller(split):
             words, _ = words_in(unpack(payload).ids)
-            if len(words):
+            grams = near.shingles(words, words_in)
+            if len(grams):
                 keys.append(key)
-                rows.append(np.append(near.signature(words), np.uint32(len(words))))
+                rows.append(np.append(near.signature(grams), np.uint32(len(words))))
             if len(keys) == _BATCH:
                 yield from self._bands(keys, np.stack(rows))
                 keys, rows = [], []

@@ -5,6 +5,7 @@ Local paths never load Beam; `gs://…` and the like go through Beam's FileSyste
 
 import contextlib
 import glob
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -111,6 +112,8 @@ def open_read(path: str) -> BinaryIO:
             from apache_beam.io.filesystem import CompressionTypes
 
             return _beam(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{path} is no file: give one, or leave it out")
         return open(path, "rb")
 
 
@@ -118,6 +121,15 @@ def read_bytes(path: str) -> bytes:
     """A whole file. Raises UserError."""
     with open_read(path) as file, telling(path, "read"):
         return file.read()
+
+
+def sha256(path: str) -> str:
+    """A file's SHA-256. Raises UserError."""
+    with open_read(path) as file, telling(path, "read"):
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
 
 
 def join(folder: str, name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import filesystem, gate, manifest, probe, statistics
+from pipelines import clusters, filesystem, gate, manifest, probe, statistics
 from pipelines.documents import MapSummary
 from pipelines.options import identity
 from pipelines.schema import MANIFEST, VOCAB, UserError
@@ -61,8 +61,14 @@ class ManifestStage:
         }
         about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
         full = {"input": list(config.input), **identity(config)}
-        sheet = {name: list(getattr(config, name)) for name in ("sources", "licenses", "languages")}
-        return manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": sheet}
+        built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": self.job.datasheet}
+        if self.job.evaluation:
+            built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
+        if config.clustered:
+            built["files"][clusters.NAME] = filesystem.sha256(self.job.path(clusters.NAME))
+        if lost := manifest.unaccounted(built):
+            raise UserError(f"{lost}: files of two runs are mixed in {self.job.folder}; give another --output")
+        return built
 
     def _judged(self, built: manifest.Manifest, splits: MapSummary, totals: statistics.Totals) -> dict[str, Any]:
         """statistics.json"""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import checks, masking, pairs
-from pipelines.manifest import Manifest, told_apart
+from pipelines.manifest import Manifest, exact_duplicates
 from pipelines.statistics import buckets
 from pipelines.wordpiece import Vocabulary
 
@@ -218,7 +218,7 @@ def _padding(copy: _Copy) -> Iterator[Check]:
     config, length, documents = copy.config, copy.config["max_seq_length"], copy.documents
     special = pairs.special_tokens(config["pairs"])
     told = copy.contract["documents"]
-    room, mean = length - special, told["tokens"] / max(told["kept"] + told_apart(copy.contract), 1)
+    room, mean = length - special, told["tokens"] / max(told["kept"] + exact_duplicates(copy.contract), 1)
     shorter = float((room / np.arange(2, room + 1)).mean())
     chance = config["short_seq_prob"]
     filled = 0.5 * min(mean, room) / (1 - chance + chance * shorter)

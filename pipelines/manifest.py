@@ -31,9 +31,22 @@ def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
     return total
 
 
-def told_apart(manifest: Manifest) -> int:
-    """Documents that were left out after their sentences and tokens had been counted: equal ones, which meet in a group."""
+def exact_duplicates(manifest: Manifest) -> int:
+    """Documents left out as equal to others: they meet in a group only, so their sentences and tokens were counted before."""
     return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0
+
+
+def unaccounted(manifest: Manifest) -> str:
+    """What doesn't add up of the documents, as the beginning of a sentence; "" when every one that was read is told of."""
+    documents, splits = manifest["documents"], manifest["splits"].values()
+    held = sum(split["documents"] for split in splits)
+    if held != documents["kept"]:
+        return f"the groups hold {held:,} documents, and {documents['kept']:,} were kept"
+    left = sum(count for reason, count in documents["dropped"].items() if reason != "empty_file")  # a file isn't a record
+    told = documents["kept"] + left + exact_duplicates(manifest)
+    if told != documents["read"]:
+        return f"{documents['read']:,} documents were read, and {told:,} are told of"
+    return ""
 
 
 def build(
@@ -49,7 +62,7 @@ def build(
         config: the options that decide the bytes, `num_groups` resolved.
         vocabulary: sha256, size, cased.
         documents: what became of the input's documents, by count.
-        groups: a row per group: split, documents, duplicates, and its shards.
+        groups: a row per group: split, documents, duplicates, its shards, and its other files with their SHA-256.
         num_eval_groups: shards of the eval split, as `config.num_groups` is of the train split.
     """
     shards = sorted((shard for group in groups for shard in group["shards"]), key=lambda shard: shard["name"])
@@ -76,6 +89,7 @@ def build(
             for name in sorted(splits, reverse=True)
         },
         "shards": [{key: value for key, value in shard.items() if key != "counts"} for shard in shards],
+        "files": dict(sorted(item for group in groups for item in group["files"].items())),
     }
 
 
@@ -108,6 +122,9 @@ def _check_form(manifest: Manifest, name: str) -> None:
         where, known = f"{name}: config.{field.name}", field.metadata["identity"] and field.name in config
         if known and field.name != "input" and value_of(field, config[field.name], where) != config[field.name]:
             raise UserError(f"{where} is a text: make the dataset anew with clozemill prepare")
+    copies = {(split, copy) for split, about in manifest["splits"].items() for copy in about["copies"]}
+    if copies != {(shard["split"], f"{shard['copy']:02d}") for shard in manifest["shards"]}:
+        raise UserError(f"{name} tells of other copies than its shards are of: make the dataset anew")
     wanted, listed = config["num_groups"] * config["dupe_factor"] + manifest["num_eval_groups"], len(manifest["shards"])
     if wanted != listed:
         raise UserError(f"{name} lists {listed:,} shards, and its config asks for {wanted:,}: make the dataset anew")

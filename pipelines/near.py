@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipelines.seeds import HASH_BYTES
-from pipelines.words import mix, ngrams
+from pipelines.words import Words, mix
 
 NGRAM, PERMUTATIONS = 5, 128
 SKETCH_BYTES = PERMUTATIONS // 2
@@ -41,12 +41,16 @@ def _permutations() -> tuple[np.ndarray, np.ndarray]:
     return (draws[0] | 1).astype(np.uint32), draws[1].astype(np.uint32)
 
 
-def signature(words: np.ndarray) -> np.ndarray:
-    """uint32 [P]: the smallest hash of the document's 5-grams under each permutation. words: uint64 [words], one at least.
+def shingles(words: np.ndarray, words_in: Words) -> np.ndarray:
+    """uint64 [n]: a document's 5-grams without unknown words. words: uint64 [words], as `words_in` gave them.
 
     A document of fewer than five words counts as one n-gram.
     """
-    grams = ngrams(words, min(NGRAM, len(words)))
+    return words_in.ngrams(words, min(NGRAM, len(words))) if len(words) else words
+
+
+def signature(grams: np.ndarray) -> np.ndarray:
+    """uint32 [P]: the smallest hash of a document's n-grams under each permutation. grams: uint64 [n], one at least."""
     grams = (grams >> np.uint64(32)).astype(np.uint32)
     multiply, add = _permutations()
     smallest = np.full(PERMUTATIONS, 0xFFFFFFFF, np.uint32)

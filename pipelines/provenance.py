@@ -1,5 +1,9 @@
 """Where examples come from, as Parquet: a row per document of a group, and on request a row per record of a shard."""
 
+import hashlib
+import io
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +11,7 @@ import pyarrow.parquet as pq
 from pipelines import filesystem, seeds
 from pipelines.groups import Group
 from pipelines.pairs import Pairs
+from pipelines.schema import UserError
 
 
 def provenance_name(shard: str) -> str:
@@ -64,7 +69,22 @@ def read_parquet(path: str) -> pa.Table:
     return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
 
 
-def write_parquet(path: str, table: pa.Table) -> None:
-    """Writes a Parquet file atomically."""
-    with filesystem.atomic_write(path) as file:
-        pq.write_table(table, file, compression="zstd")
+def read_keys(path: str, *columns: str) -> list[Any]:
+    """Columns of document keys, lists of 16 bytes each; a single one by itself.
+
+    Raises UserError, pa.ArrowException, or KeyError when the file has no such column.
+    """
+    table = read_parquet(path)
+    for name in columns:
+        if table.schema.field(name).type != pa.binary(seeds.HASH_BYTES) or table[name].null_count:
+            raise UserError(f"{path}: its column {name} holds no document keys: make the dataset anew")
+    found = [table[name].to_pylist() for name in columns]
+    return found[0] if len(found) == 1 else found
+
+
+def write_parquet(path: str, table: pa.Table) -> str:
+    """Writes a Parquet file atomically; returns its SHA-256."""
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    filesystem.write_bytes(path, data.getvalue())
+    return hashlib.sha256(data.getvalue()).hexdigest()

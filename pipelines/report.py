@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipelines.manifest import exact_duplicates
 from pipelines.readers import Plan
 
 _SHOWN_SECONDS = 0.05  # a rate from less than this says nothing
@@ -26,8 +27,8 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
     """The summary that `prepare` prints: what was read, kept and dropped, and what the examples are like."""
     documents = manifest["documents"]
     dropped = [f"{count:,} {reason}" for reason, count in documents["dropped"].items()]
-    if documents["duplicates"]:
-        dropped.append(f"{documents['duplicates']:,} exact_duplicate")
+    if equal := exact_duplicates(manifest):
+        dropped.append(f"{equal:,} exact_duplicate")
     lines = [
         f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
         f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
@@ -76,6 +77,11 @@ def _warnings(manifest: dict[str, Any]) -> list[str]:
         lines.append(
             "warning: most chunks hold one sentence, so most B's are random: is a line of the input a sentence? "
             "(--format document for prose)"
+        )
+    random = sum(counts["labels_random"] for counts in train["copies"].values())
+    if manifest["config"]["pairs"] != "single" and random in (0, train["examples"]):
+        lines.append(
+            "warning: all next-sentence labels are the same, so they teach nothing: give --pairs single, or other text"
         )
     if manifest["config"]["num_groups"] > max(train["documents"], 1):
         lines.append("warning: there are more groups than documents: give fewer --num-groups")

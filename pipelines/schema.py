@@ -11,6 +11,8 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 MANIFEST = "dataset.json"
 VOCAB = "vocab.txt"
 WORK = ".work"
+RUN = "run.json"
+PREVIOUS = f"{WORK}/previous.json"  # the manifest of the dataset that is being updated
 
 # google-research/bert's features: name -> (dtype, the configuration field that gives its length, or None for 1).
 FEATURES = {

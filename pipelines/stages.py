@@ -18,11 +18,11 @@ import numpy as np
 from pipelines import clusters, decontamination, filesystem, seeds, statistics
 from pipelines.config import PrepareConfig
 from pipelines.documents import MapSummary, Miller, Screen
-from pipelines.examples import ExampleSettings, Shard, mill
+from pipelines.examples import ExampleSettings, mill
 from pipelines.groups import Group, items_digest
-from pipelines.pairs import special_tokens
+from pipelines.pairs import Pairs, special_tokens
 from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
-from pipelines.schema import VOCAB, WORK, Split, shard_name, split_id
+from pipelines.schema import PREVIOUS, VOCAB, WORK, Split, shard_name, split_id
 from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
 from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary, WordPiece
@@ -48,7 +48,7 @@ class Job:
     """Everything a worker must know.
 
     config.num_groups is resolved. vocabulary: vocab.txt's bytes. spill: a local folder for the `files` shuffle.
-    evaluation: whether n-grams of evaluation sets lie in the work folder.
+    evaluation: the digest of the evaluation sets whose n-grams lie in the work folder, "" without any.
     """
 
     config: PrepareConfig
@@ -56,7 +56,7 @@ class Job:
     num_eval_groups: int
     shuffle: str
     spill: str
-    evaluation: bool = False
+    evaluation: str = ""
 
     @property
     def folder(self) -> str:
@@ -66,6 +66,11 @@ class Job:
     def total_groups(self) -> int:
         """Train groups, then eval groups; the row number after them carries the summaries of the splits."""
         return self.config.num_groups + self.num_eval_groups
+
+    @property
+    def datasheet(self) -> dict[str, list[str]]:
+        """Sources, licences and languages as they were stated."""
+        return {name: list(getattr(self.config, name)) for name in ("sources", "licenses", "languages")}
 
     def path(self, name: str) -> str:
         return filesystem.join(self.folder, name)
@@ -172,9 +177,13 @@ class SplitStage(Reading):
 
 @dataclass
 class GroupStage:
-    """A group's items to its shards; the row that comes out is its summary, all under key 0."""
+    """A group's items to its shards; the row that comes out is its summary, all under key 0.
+
+    Attributes: _previous: name -> SHA-256 of the files of the dataset that is being updated, once they were read.
+    """
 
     job: Job
+    _previous: dict[str, str] | None = None
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
         """Writes what the group lacks. The number after the last group stands for the splits' summaries."""
@@ -193,48 +202,67 @@ class GroupStage:
 
     def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
         """A group's summary, after its shards were made, or found to be made of the very same documents."""
-        record, watch = self.job.path(f"groups/{group:05d}.json"), Stopwatch()
+        watch = Stopwatch()
         with watch.time("gather"):
             items = sorted(self.job.make_shuffle().gather(group, values))
-            digest = items_digest(items)
-            before = self._finished(record)
+            digest, name = items_digest(items), f"groups/{group:05d}.json"
+            before = self._before(name)
         if before is None or before["items"] != digest:
             before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
-            filesystem.write_bytes(record, json.dumps(before).encode())
-        return before | {"seconds": watch.seconds}
+            filesystem.write_bytes(self.job.path(name), json.dumps(before).encode())
+        sha256 = hashlib.sha256(json.dumps(before).encode()).hexdigest()
+        return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
 
     def _finished(self, marker: str) -> dict[str, Any] | None:
-        """The summary that an earlier run left, if all files it speaks of are there and of the right size."""
+        """The summary that this run left when it was begun, if its shards are there and of the right size."""
         if not filesystem.exists(marker):
             return None
         summary = json.loads(filesystem.read_bytes(marker))
         whole = all(filesystem.size(self.job.path(shard["name"])) == shard["bytes"] for shard in summary["shards"])
         return summary if whole else None
 
+    def _before(self, record: str) -> dict[str, Any] | None:
+        """A group's summary in the dataset that is being updated, if it and all its files are as dataset.json has them."""
+        if self._previous is None:
+            path = self.job.path(PREVIOUS)
+            self._previous = json.loads(filesystem.read_bytes(path))["files"] if filesystem.exists(path) else {}
+        if not self._same(record, self._previous.get(record, "")):
+            return None
+        summary = json.loads(filesystem.read_bytes(self.job.path(record)))
+        files = summary["files"] | {shard["name"]: shard["sha256"] for shard in summary["shards"]}
+        return summary if all(self._same(name, sha256) for name, sha256 in files.items()) else None
+
+    def _same(self, name: str, sha256: str) -> bool:
+        path = self.job.path(name)
+        return filesystem.exists(path) and filesystem.sha256(path) == sha256
+
     def _write(self, index: int, group: Group, watch: Stopwatch) -> dict[str, Any]:
         config = self.job.config
         split = "train" if index < config.num_groups else "eval"
         with watch.time("statistics"):
             repeated = statistics.repeated_sentences(group, config.max_seq_length - special_tokens(config.pairs))
-        shards = []
+        shards, files = [], {}
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
-            shard, entry = self._shard(index, copy, name, group, watch)
+            pairs, entry = self._shard(index, copy, name, group, watch)
             if config.provenance:
                 with watch.time("provenance"):
-                    write_parquet(self.job.path(provenance_name(name)), provenance_table(group, shard.pairs))
+                    beside = provenance_name(name)
+                    files[beside] = write_parquet(self.job.path(beside), provenance_table(group, pairs))
             about = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
             shards.append(about | entry)
-        write_parquet(self.job.path(documents_name(split, index, config.num_groups)), documents_table(group))
+        documents = documents_name(split, index, config.num_groups)
+        files[documents] = write_parquet(self.job.path(documents), documents_table(group))
         return {
             "split": split,
             "group": index,
             "documents": len(group.keys),
             "duplicates": group.duplicates,
             "shards": shards,
+            "files": files,
         }
 
-    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Shard, dict[str, Any]]:
+    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
         config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
         settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
         split = "train" if index < config.num_groups else "eval"
@@ -248,7 +276,7 @@ class GroupStage:
             shard = mill(group, index, copy, settings, vocabulary, write, watch, figures.add)
         with watch.time("statistics"):
             packed = statistics.pack(figures.sums())
-        return shard, {
+        return shard.pairs, {
             "examples": len(shard.pairs),
             "bytes": sink.size,
             "sha256": sink.digest.hexdigest(),

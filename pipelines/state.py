@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import clusters, datacard, filesystem, manifest
+from pipelines import clusters, datacard, filesystem, gate, manifest
+from pipelines.options import identity
 from pipelines.readers import Plan
-from pipelines.schema import FORMAT_VERSION, MANIFEST, WORK, UserError
+from pipelines.schema import FORMAT_VERSION, MANIFEST, PREVIOUS, RUN, WORK, UserError
 from pipelines.stages import REFUSED, Job
 
-STATE, RUN = "state.json", "run.json"
-PREVIOUS = "previous.json"  # in .work/: the manifest of the dataset that is being updated
+STATE = "state.json"
+CHANGING = ("input", "evaluation", "datasheet")  # what an update may change
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # their results are part of a dataset's bytes
 
 
@@ -42,14 +43,16 @@ def fingerprint(plan: Plan) -> str:
     return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def describe(config: dict[str, Any], vocabulary_sha256: str, plan: Plan, evaluation: str) -> dict[str, Any]:
-    """The state of a run.
-
-    config: the identity of the configuration, `num_groups` and `max_predictions` resolved. evaluation: a digest of the
-    evaluation sets that are kept out, or "".
-    """
-    state = {"config": config, "vocabulary": vocabulary_sha256, "input": fingerprint(plan), "versions": versions()}
-    return state | {"evaluation": evaluation}
+def describe(job: Job, plan: Plan) -> dict[str, Any]:
+    """The state of a run: the identity of its configuration, resolved, and digests of all that decides what it writes."""
+    return {
+        "config": identity(job.config),
+        "vocabulary": hashlib.sha256(job.vocabulary).hexdigest(),
+        "input": fingerprint(plan),
+        "versions": versions(),
+        "evaluation": job.evaluation,
+        "datasheet": job.datasheet,
+    }
 
 
 def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -69,36 +72,37 @@ def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
         raise UserError(f"{folder} was begun with another vocabulary: give the same --vocab to go on, or another --output")
     if before.get("evaluation", "") != now["evaluation"]:
         raise UserError(f"{folder} was begun with other --decontaminate files: give the same to go on, or another --output")
+    for name, value in now["datasheet"].items():
+        if before.get("datasheet", {}).get(name, []) != value:
+            raise UserError(f"{folder} was begun with other --{name}: give the same to go on, --update, or another --output")
 
 
 def check(job: Job, now: dict[str, Any]) -> bool:
     """Whether the dataset is there already, whole. Raises UserError when the folder holds something else."""
-    path = job.path(MANIFEST)
-    if filesystem.exists(path):
-        there = manifest.loads(filesystem.read_bytes(path), path)
-        config = {key: value for key, value in there["config"].items() if key != "input"}
-        before = {"config": config, "vocabulary": there["vocabulary"]["sha256"]}
-        if filesystem.exists(job.path(RUN)):
-            run = json.loads(filesystem.read_bytes(job.path(RUN)))
-            before |= {"input": run["input"], "evaluation": run.get("evaluation", "")}
-        if job.config.update:
-            _compare(job.folder, before | {"input": now["input"], "evaluation": now["evaluation"]}, now)
-            _reopen(job, now)
-            return False
-        _compare(job.folder, before, now)
-        return True
-    state = job.work(STATE)
-    if filesystem.exists(state):
-        before = json.loads(filesystem.read_bytes(state))
+    updating = filesystem.exists(job.path(PREVIOUS))
+    if filesystem.exists(job.path(MANIFEST)):
+        before = _made_of(job)
+        if not job.config.update:
+            _compare(job.folder, before, now)
+            return True
+        _compare(job.folder, before | {key: now[key] for key in CHANGING}, now)
+        _reopen(job)
+    elif updating and not job.config.update:
+        raise UserError(
+            f"{job.folder} is in the middle of an update: give --update to finish it, with the input as it was before to undo "
+            "it, or another --output"
+        )
+    elif filesystem.exists(job.work(STATE)):
+        before = _json(job.work(STATE))
         if before == now:
             return False
-        if filesystem.exists(job.work(PREVIOUS)) and job.config.update:  # the input changed again in the middle of an update
-            _compare(job.folder, before | {"input": now["input"], "evaluation": now["evaluation"]}, now)
-            _clear(job, f"{WORK}/groups", "rejects")
-            return False
-        if filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
+        if updating:  # the input changed again in the middle of an update
+            _compare(job.folder, before | {key: now[key] for key in CHANGING}, now)
+        elif filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
             _compare(job.folder, before, now)
-        _clear(job, f"{WORK}/", "rejects", "train", "eval", "documents", "groups", "provenance")
+        _clear(job, *(() if updating else ("train", "eval", "documents", "groups", "provenance")))
+    elif updating:  # ended between the two steps of _reopen
+        _clear(job)
     elif filesystem.holds_files(job.folder):
         raise UserError(
             f"{job.folder} is there and holds other files, or a dataset without its {MANIFEST}: give a new folder as --output"
@@ -106,25 +110,50 @@ def check(job: Job, now: dict[str, Any]) -> bool:
     return False
 
 
+def _json(path: str) -> dict[str, Any]:
+    """Raises UserError when the file is no JSON object."""
+    try:
+        found = json.loads(filesystem.read_bytes(path))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; give another --output")
+    return found
+
+
+def _made_of(job: Job) -> dict[str, Any]:
+    """What a whole dataset was made of, as `describe` tells it; its input is told in run.json alone."""
+    path = job.path(MANIFEST)
+    there = manifest.loads(filesystem.read_bytes(path), path)
+    config = {key: value for key, value in there["config"].items() if key != "input"}
+    told = {"config": config, "vocabulary": there["vocabulary"]["sha256"], "datasheet": there["datasheet"]}
+    told["evaluation"] = there["decontamination"]["sha256"] if "decontamination" in there else ""
+    return told | ({"input": _json(job.path(RUN)).get("input")} if filesystem.exists(job.path(RUN)) else {"input": None})
+
+
 def _clear(job: Job, *names: str) -> None:
-    for name in names:
+    """Removes all of a run but the dataset that it updates, and from the folder what the run would make, and the names."""
+    for name in (*names, *(f"{WORK}/{part}" for part in ("groups", gate.STOPPED_AT)), "rejects"):
         filesystem.remove_tree(job.path(name))
     filesystem.remove_tree(job.spill)
-    for name in (clusters.NAME, datacard.HTML, datacard.MARKDOWN):
+    for name in (clusters.NAME, datacard.HTML, datacard.MARKDOWN, f"{WORK}/{REFUSED}", f"{WORK}/{STATE}"):
         filesystem.remove(job.path(name))
 
 
-def _reopen(job: Job, now: dict[str, Any]) -> None:
-    """Makes a whole dataset an unfinished one that other input may finish; its groups' shards and records stay."""
-    filesystem.write_bytes(job.work(PREVIOUS), filesystem.read_bytes(job.path(MANIFEST)))
-    filesystem.write_bytes(job.work(STATE), json.dumps(now).encode())
+def _reopen(job: Job) -> None:
+    """Makes a whole dataset an unfinished one that other input may finish; its groups' shards and records stay.
+
+    From the moment that dataset.json is gone until all is cleared there is no state, so that whoever goes on clears again.
+    """
+    filesystem.remove(job.work(STATE))
+    filesystem.write_bytes(job.path(PREVIOUS), filesystem.read_bytes(job.path(MANIFEST)))
     filesystem.remove(job.path(MANIFEST))
-    _clear(job, "rejects")
+    _clear(job)
 
 
 def groups_of(folder: str) -> int:
     """The number of train groups of the dataset that is to be updated. Raises UserError when there is none."""
-    for name in (MANIFEST, f"{WORK}/{PREVIOUS}"):
+    for name in (MANIFEST, PREVIOUS):
         path = filesystem.join(folder, name)
         if filesystem.exists(path):
             return manifest.loads(filesystem.read_bytes(path), path)["config"]["num_groups"]

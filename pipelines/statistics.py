@@ -271,8 +271,10 @@ def loads(data: bytes, name: str) -> dict[str, Any]:
     """Reads statistics.json's bytes. Raises UserError when it isn't one, or of a format this version doesn't know."""
     try:
         found = json.loads(data)
-        if found["format_version"] == FORMAT_VERSION and isinstance(found["splits"], dict) and isinstance(found["probe"], dict):
+        parts = found["splits"], found["probe"], found["gate"], found["documents"], *found["splits"].values()
+        parts += tuple(copy for copies in found["splits"].values() for copy in copies.values())
+        if found["format_version"] == FORMAT_VERSION and all(isinstance(part, dict) for part in parts):
             return found
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise UserError(f"{name} holds no statistics that this clozemill knows: it was changed by hand; make the dataset anew")

@@ -7,11 +7,11 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipelines import (
@@ -29,11 +29,13 @@ from pipelines import (
     statistics,
     tfrecord,
 )
-from pipelines.config import VerifyConfig
+from pipelines.config import VerifyConfig, clustered
 from pipelines.options import require
-from pipelines.provenance import documents_name, provenance_name, read_parquet
-from pipelines.schema import MANIFEST, VOCAB, UserError, shard_name
+from pipelines.provenance import documents_name, provenance_name, read_keys, read_parquet
+from pipelines.schema import MANIFEST, VOCAB, WORK, UserError, shard_name
 from pipelines.wordpiece import Vocabulary
+
+_FOLDERS = {"train", "eval", "documents", "groups", "provenance"}  # where nothing lies but what dataset.json lists
 
 
 @dataclass
@@ -49,6 +51,8 @@ class Findings:
 def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
     """dataset.json and the vocabulary of a dataset. Raises UserError when there is none."""
     name = filesystem.join(folder, MANIFEST)
+    if filesystem.exists(filesystem.join(folder, f"{WORK}/{gate.STOPPED_AT}")):
+        raise UserError(f"{folder} was stopped by the statistical gate: see its report.html")
     if not filesystem.exists(name):
         raise UserError(f"{folder} holds no {MANIFEST}: it is no dataset, or clozemill prepare has not finished it")
     contract = manifest.loads(filesystem.read_bytes(name), name)
@@ -68,7 +72,11 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
     if not filesystem.exists(path):
         found.violations.append(f"{shard['name']}: the file is missing")
         return found
-    data = filesystem.read_bytes(path)
+    try:
+        data = filesystem.read_bytes(path)
+    except UserError as error:
+        found.violations.append(str(error))
+        return found
     if hashlib.sha256(data).hexdigest() != shard["sha256"]:
         found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
     rules, total = _rules(contract, vocabulary), 0
@@ -104,39 +112,45 @@ def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator
         listed = sum(shard["examples"] for shard in contract["shards"] if shard["split"] == name)
         if listed != split["examples"]:
             yield f"{MANIFEST}: {name} says {split['examples']} examples, its shards {listed}"
+    if lost := manifest.unaccounted(contract):
+        yield f"{MANIFEST}: {lost}"
+
+
+def _wanted(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The shards that the configuration asks for, and the other files."""
+    config, evals = contract["config"], contract["num_eval_groups"]
+    groups, copies = config["num_groups"], range(config["dupe_factor"])
+    shards = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
+    shards |= {shard_name(group, groups, evals, 0) for group in range(groups, groups + evals)}
+    files = {f"groups/{group:05d}.json" for group in range(groups + evals)}
+    files |= {documents_name("train" if group < groups else "eval", group, groups) for group in range(groups + evals)}
+    files |= {provenance_name(name) for name in shards} if config["provenance"] else set()
+    return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
 
 
 def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
-    """The shards listed are those that the configuration asks for, no other shard lies beside them, provenance is whole."""
-    config, evals = contract["config"], contract["num_eval_groups"]
-    groups, copies = config["num_groups"], range(config["dupe_factor"])
-    wanted = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
-    wanted |= {shard_name(group, groups, evals, 0) for group in range(groups, groups + evals)}
-    listed = {shard["name"] for shard in contract["shards"]}
-    for name in sorted(wanted ^ listed):
-        yield f"{MANIFEST}: it lists {name}, which is none of its shards" if name in listed else f"{MANIFEST}: it lacks {name}"
+    """The files listed are those that the configuration asks for, the others are as written, none lies beside them."""
+    listed, config = {shard["name"] for shard in contract["shards"]}, contract["config"]
+    for wanted, told in zip(_wanted(contract), (listed, set(contract["files"])), strict=True):
+        for name in sorted(wanted ^ told):
+            yield f"{MANIFEST}: it lists {name}, which is none of its files" if name in told else f"{MANIFEST}: it lacks {name}"
     for name in filesystem.names_below(folder):
-        if name.startswith(("train/", "eval/")) and name not in listed:
+        if name.split("/")[0] in _FOLDERS and name not in listed and name not in contract["files"]:
             yield f"{name}: {MANIFEST} doesn't list this file"
-    if config["provenance"]:
-        for shard in contract["shards"]:
-            yield from _check_provenance(folder, shard)
-
-
-def _check_provenance(folder: str, shard: dict[str, Any]) -> Iterator[str]:
-    name = provenance_name(shard["name"])
-    try:
-        data = filesystem.read_bytes(filesystem.join(folder, name))
-        rows = pq.read_metadata(pa.BufferReader(data)).num_rows
-    except (UserError, pa.ArrowException):
-        yield f"{name}: it can't be read"
-        return
-    if rows != shard["examples"]:
-        yield f"{name}: it holds {rows} rows, not {shard['examples']}"
-
-
-def _clustered(config: dict[str, Any]) -> bool:
-    return config["dedup"] == "near" or config["eval_by"] == "cluster"
+    for name, sha256 in contract["files"].items():
+        path = filesystem.join(folder, name)
+        try:
+            if not filesystem.exists(path):
+                yield f"{name}: the file is missing"
+            elif filesystem.sha256(path) != sha256:
+                yield f"{name}: its SHA-256 is not the one in {MANIFEST}"
+        except UserError as error:
+            yield str(error)
+    for shard in contract["shards"] if config["provenance"] else ():
+        with suppress(UserError, pa.ArrowException):
+            rows = read_parquet(filesystem.join(folder, provenance_name(shard["name"]))).num_rows
+            if rows != shard["examples"]:
+                yield f"{provenance_name(shard['name'])}: it holds {rows} rows, not {shard['examples']}"
 
 
 def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
@@ -144,9 +158,9 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
 
     Where near-duplicates were told apart, one of each cluster stands there, or all stand on the side of their survivor.
     """
-    config, evals = contract["config"], contract["num_eval_groups"]
+    config, evals, held = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}
     try:
-        alike = clusters.read(filesystem.join(folder, clusters.NAME)) if _clustered(config) else clusters.NONE
+        alike = clusters.read(filesystem.join(folder, clusters.NAME)) if clusters.NAME in contract["files"] else clusters.NONE
     except (UserError, pa.ArrowException, KeyError):
         yield f"{clusters.NAME}: which documents are nearly the same can't be read"
         return
@@ -154,10 +168,11 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
         split = "train" if group < config["num_groups"] else "eval"
         name = documents_name(split, group, config["num_groups"])
         try:
-            keys = read_parquet(filesystem.join(folder, name))["key"].to_pylist()
+            keys = read_keys(filesystem.join(folder, name), "key")
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue
+        held[split] += len(keys)
         seen: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             side = alike.survivor(key)
@@ -168,12 +183,15 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
             if (other := seen.setdefault(key, row)) != row and config["dedup"] != "none":
                 yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
+    for split, about in contract["splits"].items():
+        if held[split] != about["documents"]:
+            yield f"documents: {MANIFEST} says {about['documents']} of {split}, the lists hold {held[split]}"
 
 
 def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:
     """Counts of what was read against dataset.json's."""
     for (split, copy), found in counts.items():
-        told = contract["splits"].get(split, {"copies": {}})["copies"].get(copy, {})
+        told = contract["splits"][split]["copies"][copy]
         for name, value in found.items():
             if told.get(name) != value:
                 yield f"{split} copy {copy}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"

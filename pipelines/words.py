@@ -40,6 +40,11 @@ class Words:
         place = (np.arange(len(at)) - np.repeat(first, np.diff(np.append(first, len(at))))).astype(np.uint64)
         return mix(np.add.reduceat(mix(self._hashes[pieces] + place * _ODD), first)), at[first]
 
+    def ngrams(self, words: np.ndarray, size: int) -> np.ndarray:
+        """The hashes of each run of `size` words without an unknown one: such runs of different texts may look the same."""
+        known = np.concatenate([[0], np.cumsum(words != self.unknown)])
+        return ngrams(words, size)[known[size:] - known[:-size] == size] if len(words) >= size else ngrams(words, size)
+
     def text(self, ids: np.ndarray) -> str:
         """The words and punctuation that ids stand for, normalised as the tokenizer does."""
         pieces = [self._vocabulary.tokens[piece] for piece in ids.tolist()]

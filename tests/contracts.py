@@ -31,11 +31,12 @@ def whole(
         shard |= {"repeated_sentences": 0, "examples": size, "bytes": 0, "sha256": SHA256, "labels_forced": 0}
         shard |= {"labels_drawn": size, "random_prob": 0.5, "counts": dict.fromkeys(STATISTICS, 0) | {"examples": size}}
         shard |= next(more, {})
-        rows.append({"split": split, "group": group, "documents": size, "duplicates": 0, "shards": [shard]})
+        rows.append({"split": split, "group": group, "documents": size, "duplicates": 0, "shards": [shard], "files": {}})
     options = PrepareConfig(num_groups=groups, dupe_factor=max(len(train), 1), **config)
     full = {"input": list(options.input), **identity(options)}
     told = vocabulary or {"sha256": SHA256, "size": 5, "cased": False}
     built = manifest.build(full, told, DOCUMENTS | {"dropped": {}}, rows, len(evaluation))
+    built["datasheet"] = {name: [] for name in ("sources", "licenses", "languages")}
     return built | {"statistics": {"sha256": SHA256}, "gate": {"passed": True, "overridden": False}}
 
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,113 @@ def test_killed_while_comparing_and_while_updating(tmp_path: Path, vocab: str) -
     shutil.rmtree(tmp_path / "d")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert updated == tree(tmp_path / "d")
+
+
+def gone(path: Path) -> Callable[[], bool]:
+    """A file was there, and is no more."""
+    seen = []
+
+    def moment() -> bool:
+        seen.extend([1] * path.exists())
+        return bool(seen) and not path.exists()
+
+    return moment
+
+
+@pytest.mark.parametrize("window", ["dataset.json is there, .work is too", "dataset.json went"])
+def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) -> None:
+    """What the first run left must not stand for the second one's: neither finished groups nor clusters."""
+    texts, source, folder = corpora.texts(90, 9, 12), tmp_path / "in.jsonl", tmp_path / "d"
+    words = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(folder), *OPTIONS, "--dedup", "near"]
+    command = [sys.executable, "-c", CODE, *words]
+    source.write_bytes(corpora.jsonl(texts[:40]))
+    for _ in range(5):  # the first window is some milliseconds wide
+        shutil.rmtree(folder, ignore_errors=True)
+        first = run_until(command, files(folder, "dataset.json", 1), signal.SIGKILL)
+        if (folder / ".work").exists() or window == "dataset.json went":
+            break
+    assert first in (0, -signal.SIGKILL) and (folder / "dataset.json").exists()
+    copies = [f"{text} The end ." for text in texts[:20]]  # near-duplicates of what was there
+    source.write_bytes(corpora.jsonl(texts + copies))
+    if window == "dataset.json went":
+        run_until([*command, "--update"], gone(folder / "dataset.json"), signal.SIGKILL)
+    subprocess.run([*command, "--update"], check=True, stdout=subprocess.DEVNULL)
+    updated = tree(folder)
+    assert clozemill.main(["verify", str(folder), "--no-progress"]) == 0
+    shutil.rmtree(folder)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert updated == tree(folder)
+
+
+def test_an_update_mends_what_was_damaged(tmp_path: Path, vocab: str) -> None:
+    """Files altered, gone, or told of by an altered record are made again, whatever their size."""
+    texts, options = corpora.texts(60, 9, 12), ["--num-groups", "6", "--dupe-factor", "1", "--provenance"]
+    prepare(tmp_path / "d", vocab, texts, *options)
+    before, folder = tree(tmp_path / "d"), tmp_path / "d"
+    shard = folder / "train/copy-00/examples-00000-of-00006.tfrecord"
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    (folder / "documents/train-00001.parquet").unlink()
+    (folder / "provenance/train/copy-00/examples-00002-of-00006.parquet").write_bytes(b"PAR1")
+    (folder / "groups/00003.json").write_text("{}")
+    record = folder / "groups/00004.json"
+    record.write_text(record.read_text().replace('"documents": ', '"documents": 5'))
+    prepare(folder, vocab, texts, *options, "--update")
+    assert tree(folder) == before
+
+
+def test_in_the_middle_of_an_update(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    """A failed update says how to get back; nothing but --update touches what is left; the old input brings all back."""
+    texts, source = corpora.texts(30, 9), tmp_path / "in.jsonl"
+    prepare(tmp_path / "d", vocab, texts)
+    before = tree(tmp_path / "d")
+    command = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    source.write_text('{"words": "no text"}\n')
+    assert clozemill.main([*command, "--update"]) == 2
+    told = capfd.readouterr().err
+    assert "is no whole dataset: --update with the input as it was brings the old one back" in told and told.count("\n") == 1
+    shards = sorted((tmp_path / "d/train").rglob("*.tfrecord"))
+    for more in ([], ["--seed", "8"]):
+        assert clozemill.main([*command, *more]) == 2
+        assert "is in the middle of an update: give --update to finish it" in capfd.readouterr().err
+    assert shards == sorted((tmp_path / "d/train").rglob("*.tfrecord"))
+    prepare(tmp_path / "d", vocab, texts, "--update")
+    assert tree(tmp_path / "d") == before
+
+
+def test_another_datasheet_is_not_passed_over(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    texts = corpora.texts(12, 9)
+    prepare(tmp_path / "d", vocab, texts, "--sources", "novels")
+    command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    assert clozemill.main([*command, "--sources", "plays"]) == 2
+    assert "was begun with other --sources: give the same to go on, --update, or another --output" in capfd.readouterr().err
+    found = prepare(tmp_path / "d", vocab, texts, "--sources", "plays", "--update")
+    assert found["datasheet"]["sources"] == ["plays"]
+
+
+def test_what_was_kept_out_is_signed(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    """By content: a copy of the evaluation set under another name is the same."""
+    texts = corpora.texts(12, 6, 12)
+    for name in ("dev.txt", "copy.txt"):
+        (tmp_path / name).write_text(texts[3])
+    first = prepare(tmp_path / "d", vocab, texts, "--decontaminate", str(tmp_path / "dev.txt"))
+    assert first["documents"]["dropped"] == {"contaminated": 1}
+    assert first["decontamination"]["files"] == [str(tmp_path / "dev.txt")] and len(first["decontamination"]["sha256"]) == 64
+    command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    assert clozemill.main([*command, "--decontaminate", str(tmp_path / "copy.txt")]) == 0
+    assert "is whole already" in capfd.readouterr().out
+    assert "decontamination" not in prepare(tmp_path / "other", vocab, texts)
+
+
+def test_documents_of_unknown_words_are_not_nearly_the_same(tmp_path: Path, vocab: str) -> None:
+    """Every one of their words is [UNK]: that says nothing of what they share."""
+    rng, letters = np.random.default_rng(5), np.array(list("абвгдежзиклмно"))
+    strange = [" ".join("".join(rng.choice(letters, 6)) for _ in range(60)) + " ." for _ in range(8)]
+    found = prepare(tmp_path / "d", vocab, corpora.texts(20, 9) + strange, "--dedup", "near", "--no-gate")
+    assert found["documents"]["dropped"] == {} and found["documents"]["kept"] == 28
+
+
+def test_duplicates_that_are_kept_are_not_called_dropped(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    texts = corpora.texts(20, 9)
+    prepare(tmp_path / "d", vocab, texts + texts[:5], "--dedup", "none", "--no-gate")
+    assert "25 read, 25 kept; dropped: none" in capfd.readouterr().out
+    assert "exact_duplicate" not in (tmp_path / "d/report.md").read_text()

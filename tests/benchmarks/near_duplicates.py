@@ -59,7 +59,7 @@ def grams(documents: list[list[str]]) -> list[np.ndarray]:
 
 def ours(hashes: list[np.ndarray], threshold: float) -> set[tuple[int, int]]:
     keys = [number.to_bytes(16, "big") for number in range(len(hashes))]
-    signatures = np.stack([near.signature(words) for words in hashes])
+    signatures = np.stack([near.signature(ngrams(words, min(near.NGRAM, len(words)))) for words in hashes])
     found = near.items(keys, signatures, np.array([len(words) for words in hashes]), threshold).ravel()
     names, survivors = near.clusters(near.links(found, threshold))
     return pairs_of(zip(_numbers(names), _numbers(survivors), strict=True))

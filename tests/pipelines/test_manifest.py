@@ -50,7 +50,14 @@ def group(split: str, index: int, copies: int) -> dict:
         }
         for copy in range(copies)
     ]
-    return {"split": split, "group": index, "documents": 7, "duplicates": index, "shards": shards}
+    return {
+        "split": split,
+        "group": index,
+        "documents": 7,
+        "duplicates": index,
+        "shards": shards,
+        "files": {f"groups/{index:05d}.json": f"{index}" * 64},
+    }
 
 
 def test_build() -> None:

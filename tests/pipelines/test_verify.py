@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,46 @@ def test_an_eval_document_in_train(dataset: Path) -> None:
     assert "belongs to group 3, not to train group 0" in lines
 
 
+@pytest.mark.parametrize("name", ["documents/train-00000.parquet", "provenance/" + SHARD.replace("tfrecord", "parquet")])
+def test_other_files_than_shards(dataset: Path, name: str) -> None:
+    pq.write_table(pq.read_table(dataset / name).slice(1), dataset / name)
+    lines = found(dataset)
+    assert f"{name}: its SHA-256 is not the one in dataset.json" in lines and len(lines) == 2  # and that a row lacks
+
+
+def test_an_edited_record_of_a_group(dataset: Path) -> None:
+    path = dataset / "groups/00001.json"
+    path.write_text(path.read_text().replace('"duplicates": 0', '"duplicates": 1'))
+    assert found(dataset) == ["groups/00001.json: its SHA-256 is not the one in dataset.json"]
+    path.unlink()
+    assert found(dataset) == ["groups/00001.json: the file is missing"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.binary(15)])
+def test_keys_of_another_type(dataset: Path, kind: pa.DataType) -> None:
+    path = dataset / "documents/train-00000.parquet"
+    count = pq.read_table(path).num_rows
+    pq.write_table(
+        pa.table({"key": pa.array([b"k" * 15] * count, pa.binary()).cast(pa.binary(15) if kind == pa.binary(15) else kind)}),
+        path,
+    )
+    assert "documents/train-00000.parquet: the list of the group's documents can't be read" in found(dataset)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_shard_that_is_no_file(dataset: Path, make: Callable) -> None:
+    (dataset / SHARD).unlink()
+    make(dataset / SHARD)
+    assert f"{dataset / SHARD} is no file: give one, or leave it out" in found(dataset)
+
+
+def test_documents_that_no_count_tells_of(dataset: Path) -> None:
+    contract = json.loads((dataset / "dataset.json").read_text())
+    contract["documents"]["read"] += 50
+    (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
+    assert [line for line in found(dataset) if "documents were read, and" in line]
+
+
 def test_a_document_twice_in_its_group(dataset: Path) -> None:
     path = dataset / "documents/train-00000.parquet"
     table = pq.read_table(path)
@@ -169,9 +210,9 @@ def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
     (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
     sign(dataset)
     lines = "\n".join(found(dataset))
-    assert f"dataset.json: it lists {other}, which is none of its shards" in lines
+    assert f"dataset.json: it lists {other}, which is none of its files" in lines
     assert f"{mine}: dataset.json doesn't list this file" in lines and f"dataset.json: it lacks {mine}" in lines
-    assert "rows, not" in lines and "it can't be read" in lines
+    assert "rows, not" in lines and "its SHA-256 is not the one in dataset.json" in lines and "the file is missing" in lines
 
 
 def test_masks_over_the_quota_in_whole_words(tmp_path: Path, demo_corpus: str, demo_vocab: str) -> None:
