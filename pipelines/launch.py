@@ -5,6 +5,7 @@ finished on disk, and is there for Ctrl-C.
 """
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -152,9 +153,11 @@ def _workers_log(path: str) -> Iterator[None]:
         sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 2)
+    logs, logging.raiseExceptions = logging.raiseExceptions, False  # a log may lie on the disk that is full
     try:
         yield
     finally:
+        logging.raiseExceptions = logs
         os.dup2(ours, 2)
         os.close(ours)
         os.close(log)

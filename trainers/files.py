@@ -84,6 +84,10 @@ def listed(folder: str) -> list[str]:
 
 
 def cause(error: tf.errors.OpError) -> str:
-    """What went wrong, without the places in the program and in the graph that TensorFlow tells around it."""
+    """What went wrong, without the places in the program and in the graph that TensorFlow tells around it.
+
+    Of a long text both ends: TensorFlow begins with the file and ends with the reason.
+    """
     lines = error.message.split("\n\t [[{{node")[0].split("\n")
-    return re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", " ".join(lines[-1].split()))[:200]
+    told = re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", " ".join(lines[-1].split()))
+    return told if len(told) <= 200 else f"{told[:99]} … {told[-98:]}"

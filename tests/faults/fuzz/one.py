@@ -93,8 +93,9 @@ def main(name: str, seconds: int, folder: Path) -> None:
         target = load(name)
     for seed in target.seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    flags = [f"-max_total_time={seconds}", "-timeout=120", f"-rss_limit_mb={MEMORY_MB}", "-max_len=2000", "-len_control=0"]
-    flags += ["-print_final_stats=1", f"-artifact_prefix={folder}/"]
+    longest = max(2000, 500 + max(map(len, target.seeds())))  # what is longer than that libFuzzer cuts short
+    flags = [f"-max_total_time={seconds}", "-timeout=120", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={longest}"]
+    flags += ["-len_control=0", "-print_final_stats=1", f"-artifact_prefix={folder}/"]
     if target.words:
         flags.append(f"-dict={_dictionary(target.words, folder / 'words')}")
     atheris.Setup([sys.argv[0], *flags, str(corpus)], Ledger(target, folder))
