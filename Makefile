@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # another Python over an environment breaks it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
@@ -57,7 +57,7 @@ test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other 
 	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py
 
 $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
-	$(PYTHON) -m venv $(VENV)-tpu
+	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tpu/requirements-test.txt
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
 		-r deploy/tpu/requirements-no-deps.txt

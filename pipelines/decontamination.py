@@ -35,7 +35,11 @@ def _json_texts(value: object) -> Iterator[str]:
 def _json_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield from ((number, each) for each in _json_texts(json.loads(line)))
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number}: {getattr(error, 'msg', 'too deep')}") from None
+            yield from ((number, each) for each in _json_texts(value))
 
 
 def _cells(text: str, **dialect: object) -> Iterator[tuple[int, str]]:

@@ -103,6 +103,8 @@ def main(config: InspectConfig) -> int:
     if config.report:
         datacard.write(config.dataset)
         print(f"wrote {filesystem.join(config.dataset, datacard.HTML)} and {datacard.MARKDOWN}")
+    if config.html and not config.html.endswith((".html", ".htm")):
+        raise UserError(f"--html {config.html} is no name of a page: give one that ends in .html")
     if config.html:
         filesystem.write_bytes(config.html, inspect_html.page(read(config)).encode())
         print(f"wrote {config.html}")

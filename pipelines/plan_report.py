@@ -46,14 +46,21 @@ def table(figures: list[Figure]) -> list[str]:
 def notes(config: MillPlan, mill: Mill) -> list[str]:
     """What the estimate rests on, a sentence each."""
     about, found = mill.about, list(mill.notes)
+    left = [f"--dedup {config.dedup}"] if config.dedup == "near" else []
+    left += ["--decontaminate"] if config.decontaminate else []
     text = f"{about['sample_characters'] / 1e6:,.1f} M characters, {about['sample_documents']:,} documents"
     if about["whole"]:
-        found.insert(0, f"the corpus is small: all of it was milled ({text}), so that counts and bytes are exact")
+        exact = "so that counts and bytes are exact" + (" but for what is said below" if left else "")
+        found.insert(0, f"the corpus is small: all of it was milled ({text}), {exact}")
     else:
         found.insert(0, f"from a sample: {text}, milled as prepare does it")
         found.append(
             "duplicates of the whole corpus can't be seen in a sample: where there are some, there will be less of all"
         )
+    if left:
+        found.append(f"what {' and '.join(left)} will keep out is counted as kept: prepare tells by the whole corpus")
+    if config.clustered:
+        found.append("near-duplicates are told apart in a reading of their own, which isn't in these seconds")
     if about["vocabulary_learnt"]:
         found.append(
             f"without --vocab, a vocabulary of {about['vocabulary_size']:,} tokens was learnt on what was read: one learnt "
