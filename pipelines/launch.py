@@ -5,7 +5,6 @@ finished on disk, and is there for Ctrl-C.
 """
 
 import contextlib
-import logging
 import os
 import re
 import signal
@@ -145,23 +144,33 @@ def _run(pipeline: beam.Pipeline, failures: list[BaseException]) -> None:
 def _workers_log(path: str) -> Iterator[None]:
     """Sends what worker processes print to a file: Beam's harness logs every step of its life to standard error.
 
-    They inherit file descriptor 2, so it is turned aside, and this process goes on writing to what it was.
+    They inherit file descriptor 2, so it is turned aside, and this process goes on writing to what it was. A pipe stands
+    between, for the harness ends without an answer when it can't print: on a full disk the run would wait for it for ever.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     ours, before = os.dup(2), sys.stderr
     if before is sys.__stderr__:
         sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 2)
-    logs, logging.raiseExceptions = logging.raiseExceptions, False  # a log may lie on the disk that is full
+    source, sink = os.pipe()
+    os.dup2(sink, 2)
+    os.close(sink)
+    threading.Thread(target=_copy, args=(source, log), daemon=True).start()
     try:
         yield
     finally:
-        logging.raiseExceptions = logs
         os.dup2(ours, 2)
         os.close(ours)
-        os.close(log)
         sys.stderr = before
+
+
+def _copy(source: int, log: int) -> None:
+    """Copies one file descriptor to another until the first one's writers have all ended; what can't be written is left out."""
+    while data := os.read(source, 1 << 16):
+        with contextlib.suppress(OSError):
+            os.write(log, data)
+    os.close(source)
+    os.close(log)
 
 
 def launch(

@@ -51,10 +51,11 @@ class Findings:
 def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
     """dataset.json and the vocabulary of a dataset. Raises UserError when there is none."""
     name = filesystem.join(folder, MANIFEST)
-    if filesystem.exists(filesystem.join(folder, f"{WORK}/{gate.STOPPED_AT}")):
-        raise UserError(f"{folder} was stopped by the statistical gate: see its report.html")
     if not filesystem.exists(name):
-        raise UserError(f"{folder} holds no {MANIFEST}: it is no dataset, or clozemill prepare has not finished it")
+        why = "it is no dataset, or clozemill prepare has not finished it"
+        if filesystem.exists(filesystem.join(folder, f"{WORK}/{gate.STOPPED_AT}")):
+            why = "the statistical gate stopped it, see its report.html"
+        raise UserError(f"{folder} holds no {MANIFEST}: {why}")
     contract = manifest.loads(filesystem.read_bytes(name), name)
     vocab = filesystem.join(folder, VOCAB)
     return contract, Vocabulary.from_bytes(filesystem.read_bytes(vocab), vocab)

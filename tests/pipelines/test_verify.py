@@ -312,6 +312,8 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
             "The statistical gate stopped this dataset, which is not finished" in card
             and f"{tmp_path}/d/report.html" in told.err
         )
+        assert clozemill.main(["verify", str(tmp_path / "d")]) == 2
+        assert "holds no dataset.json: the statistical gate stopped it, see its report.html" in capsys.readouterr().err
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "d/train").rglob("*.tfrecord")}
     assert clozemill.main([*command, "--no-gate"]) == 0
     assert len(shards) == 15 and shards == {path: path.stat().st_mtime_ns for path in shards}
