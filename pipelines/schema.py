@@ -4,6 +4,7 @@ Nothing here imports Beam, TensorFlow or pyarrow, so that the trainer can share 
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 FORMAT_VERSION = 1
@@ -24,10 +25,19 @@ FEATURES = {
     "masked_lm_weights": ("float32", "max_predictions"),
     "next_sentence_labels": ("int64", None),
 }
+MAX_MESSAGE = 2000  # characters
+_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one sentence that names the file, what is wrong and what to do."""
+    """A mistake that the user can mend: one sentence that names the file, what is wrong and what to do.
+
+    Names and values out of files stand in it: it is kept to one line, and, of a very long one, to both ends.
+    """
+
+    def __str__(self) -> str:
+        text = _LINE_ENDS.sub("⏎", super().__str__())
+        return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
 
 
 class CheckFailed(UserError):
