@@ -7,25 +7,12 @@ from typing import Any
 
 from pipelines import card_sections, filesystem, pages, report, statistics
 from pipelines.card_parts import Card, Dataset, large
+from pipelines.dataset import read_contract
 from pipelines.report import share
 from pipelines.schema import MANIFEST, RUN, UserError
-from pipelines.verify import read_contract
 
 HTML, MARKDOWN = "report.html", "report.md"
 _REJECT_FILES = 20
-
-
-def _json(folder: str, name: str) -> dict[str, Any]:
-    path = filesystem.join(folder, name)
-    if not filesystem.exists(path):
-        return {}
-    try:
-        found = json.loads(filesystem.read_bytes(path))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; make the dataset anew")
-    return found
 
 
 def _rejects(folder: str) -> dict[str, list[str]]:
@@ -52,7 +39,9 @@ def read(folder: str, judged: str = "") -> Dataset:
     told = statistics.loads(data, path)
     if hashlib.sha256(data).hexdigest() != contract["statistics"]["sha256"]:
         raise UserError(f"{path}: its SHA-256 is not the one in {MANIFEST}: restore it, or make the dataset anew")
-    return Dataset(contract, vocabulary, told, _json(folder, RUN), _rejects(folder) | told["documents"]["samples"])
+    run = filesystem.join(folder, RUN)
+    about = filesystem.read_json(run) if filesystem.exists(run) else {}
+    return Dataset(contract, vocabulary, told, about, _rejects(folder) | told["documents"]["samples"])
 
 
 def build(data: Dataset) -> Card:

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import stat
@@ -121,6 +122,17 @@ def read_bytes(path: str) -> bytes:
     """A whole file. Raises UserError."""
     with open_read(path) as file, telling(path, "read"):
         return file.read()
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError when the file is none."""
+    try:
+        found = json.loads(read_bytes(path))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; restore it, or make the dataset anew")
+    return found
 
 
 def sha256(path: str) -> str:
@@ -243,3 +255,19 @@ def remove_temporaries(folder: str) -> None:
         if ".tmp-" in os.path.basename(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+class Hashed:
+    """A file that keeps the size and the SHA-256 of what is written to it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.size, self.digest = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -13,11 +13,11 @@ from typing import Any
 
 from pipelines import datacard, features, filesystem, inspect_html, tfrecord
 from pipelines.config import InspectConfig
+from pipelines.dataset import read_contract
 from pipelines.options import require
 from pipelines.provenance import provenance_name, read_parquet
 from pipelines.schema import UserError
 from pipelines.shown import Records
-from pipelines.verify import read_contract
 from pipelines.wordpiece import Vocabulary
 
 

@@ -269,7 +269,7 @@ class GroupStage:
         figures = statistics.Gatherer(statistics.Settings.of(vars(config)), vocabulary, split, copy)
         path = self.job.path(name)
         with ExitStack() as stack:
-            sink = _Hashed(stack.enter_context(filesystem.atomic_write(path)))
+            sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path)))
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
@@ -286,19 +286,3 @@ class GroupStage:
             "random_prob": shard.pairs.random_prob,
             "statistics": packed,
         }
-
-
-class _Hashed:
-    """A file that keeps the size and the SHA-256 of what is written to it."""
-
-    def __init__(self, file: Any) -> None:
-        self._file, self.size, self.digest = file, 0, hashlib.sha256()
-
-    def write(self, data: bytes | memoryview) -> int:
-        self._file.write(data)
-        self.digest.update(data)
-        self.size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()

@@ -7,7 +7,6 @@ were wrong, nothing is lost by beginning anew with other ones.
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def check(job: Job, now: dict[str, Any]) -> bool:
             "it, or another --output"
         )
     elif filesystem.exists(job.work(STATE)):
-        before = _json(job.work(STATE))
+        before = filesystem.read_json(job.work(STATE))
         if before == now:
             return False
         if updating:  # the input changed again in the middle of an update
@@ -110,17 +109,6 @@ def check(job: Job, now: dict[str, Any]) -> bool:
     return False
 
 
-def _json(path: str) -> dict[str, Any]:
-    """Raises UserError when the file is no JSON object."""
-    try:
-        found = json.loads(filesystem.read_bytes(path))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; give another --output")
-    return found
-
-
 def _made_of(job: Job) -> dict[str, Any]:
     """What a whole dataset was made of, as `describe` tells it; its input is told in run.json alone."""
     path = job.path(MANIFEST)
@@ -128,7 +116,9 @@ def _made_of(job: Job) -> dict[str, Any]:
     config = {key: value for key, value in there["config"].items() if key != "input"}
     told = {"config": config, "vocabulary": there["vocabulary"]["sha256"], "datasheet": there["datasheet"]}
     told["evaluation"] = there["decontamination"]["sha256"] if "decontamination" in there else ""
-    return told | ({"input": _json(job.path(RUN)).get("input")} if filesystem.exists(job.path(RUN)) else {"input": None})
+    return told | (
+        {"input": filesystem.read_json(job.path(RUN)).get("input")} if filesystem.exists(job.path(RUN)) else {"input": None}
+    )
 
 
 def _clear(job: Job, *names: str) -> None:

@@ -29,10 +29,11 @@ from pipelines import (
     statistics,
     tfrecord,
 )
-from pipelines.config import VerifyConfig, clustered
+from pipelines.config import VerifyConfig
+from pipelines.dataset import files_of, read_contract
 from pipelines.options import require
 from pipelines.provenance import documents_name, provenance_name, read_keys, read_parquet
-from pipelines.schema import MANIFEST, VOCAB, WORK, UserError, shard_name
+from pipelines.schema import MANIFEST, VOCAB, UserError
 from pipelines.wordpiece import Vocabulary
 
 _FOLDERS = {"train", "eval", "documents", "groups", "provenance"}  # where nothing lies but what dataset.json lists
@@ -46,19 +47,6 @@ class Findings:
     violations: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     sums: statistics.Sums = field(default_factory=dict)
-
-
-def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
-    """dataset.json and the vocabulary of a dataset. Raises UserError when there is none."""
-    name = filesystem.join(folder, MANIFEST)
-    if not filesystem.exists(name):
-        why = "it is no dataset, or clozemill prepare has not finished it"
-        if filesystem.exists(filesystem.join(folder, f"{WORK}/{gate.STOPPED_AT}")):
-            why = "the statistical gate stopped it, see its report.html"
-        raise UserError(f"{folder} holds no {MANIFEST}: {why}")
-    contract = manifest.loads(filesystem.read_bytes(name), name)
-    vocab = filesystem.join(folder, VOCAB)
-    return contract, Vocabulary.from_bytes(filesystem.read_bytes(vocab), vocab)
 
 
 def _rules(contract: dict[str, Any], vocabulary: Vocabulary) -> checks.Rules:
@@ -117,22 +105,10 @@ def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator
         yield f"{MANIFEST}: {lost}"
 
 
-def _wanted(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """The shards that the configuration asks for, and the other files."""
-    config, evals = contract["config"], contract["num_eval_groups"]
-    groups, copies = config["num_groups"], range(config["dupe_factor"])
-    shards = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
-    shards |= {shard_name(group, groups, evals, 0) for group in range(groups, groups + evals)}
-    files = {f"groups/{group:05d}.json" for group in range(groups + evals)}
-    files |= {documents_name("train" if group < groups else "eval", group, groups) for group in range(groups + evals)}
-    files |= {provenance_name(name) for name in shards} if config["provenance"] else set()
-    return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
-
-
 def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
     """The files listed are those that the configuration asks for, the others are as written, none lies beside them."""
     listed, config = {shard["name"] for shard in contract["shards"]}, contract["config"]
-    for wanted, told in zip(_wanted(contract), (listed, set(contract["files"])), strict=True):
+    for wanted, told in zip(files_of(contract), (listed, set(contract["files"])), strict=True):
         for name in sorted(wanted ^ told):
             yield f"{MANIFEST}: it lists {name}, which is none of its files" if name in told else f"{MANIFEST}: it lacks {name}"
     for name in filesystem.names_below(folder):

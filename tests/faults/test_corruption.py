@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import clozemill
 from pipelines import features, manifest, tfrecord, verify
+from pipelines.dataset import read_contract
 from pipelines.schema import UserError
 from trainers import contract, damage
 from trainers.batches import TrainReader, eval_batches
@@ -62,7 +63,7 @@ def number_of(byte: int, data: bytes) -> int:
 
 
 def found_by_verify(folder: Path, shard: dict, held: Contract) -> list[str]:
-    _, vocabulary = verify.read_contract(str(folder))
+    _, vocabulary = read_contract(str(folder))
     return verify.check_shard(str(folder), shard, held.manifest, vocabulary).violations
 
 

@@ -15,6 +15,7 @@ import pytest
 import clozemill
 from pipelines import features, manifest, tfrecord, verify
 from pipelines.config import VerifyConfig
+from pipelines.dataset import read_contract
 from pipelines.features import Columns
 from pipelines.wordpiece import Vocabulary
 
@@ -28,7 +29,7 @@ def dataset(demo_dataset: Path, tmp_path: Path) -> Path:
 
 
 def found(folder: Path) -> list[str]:
-    return list(verify.violations(VerifyConfig(dataset=str(folder), progress=False), *verify.read_contract(str(folder))))
+    return list(verify.violations(VerifyConfig(dataset=str(folder), progress=False), *read_contract(str(folder))))
 
 
 def vocabulary(folder: Path) -> Vocabulary:
@@ -338,7 +339,7 @@ def test_the_gate_is_not_passed_over_where_it_was_not_overridden(dataset: Path) 
         rewrite(dataset, lambda columns: columns.next_sentence_labels.fill(1), str(shard.relative_to(dataset)))
     config = VerifyConfig(dataset=str(dataset), progress=False, gate=False)
     assert any("of next_sentence_labels are 1, not within" in line for line in verify.violations(
-        config, *verify.read_contract(str(dataset))))  # fmt: skip
+        config, *read_contract(str(dataset))))  # fmt: skip
 
 
 def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:

@@ -27,6 +27,7 @@ import zstandard
 from pipelines import checks, decompression, features, manifest, options, readers, report, tfrecord, verify, wikitext
 from pipelines.cleaning import clean
 from pipelines.config import InputOptions, PrepareConfig
+from pipelines.dataset import read_contract
 from pipelines.filesystem import FileInfo
 from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
 from pipelines.sentences import SPLITTERS, split
@@ -319,7 +320,7 @@ def run_manifest(data: bytes) -> None:
     path = scratch("dataset/dataset.json", told)
     scratch("dataset/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())
     with refusing():
-        contract, vocabulary = verify.read_contract(os.path.dirname(path))
+        contract, vocabulary = read_contract(os.path.dirname(path))
         list(verify.check_contract(contract, vocabulary))
         list(verify.check_files(os.path.dirname(path), contract))
         list(verify.check_documents(os.path.dirname(path), contract))
