@@ -26,7 +26,7 @@ FEATURES = {
     "next_sentence_labels": ("int64", None),
 }
 MAX_MESSAGE = 2000  # characters
-_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
+_LINE_ENDS = re.compile("\\s*[\n\r\v\f\x85\u2028\u2029]\\s*")
 
 
 class UserError(Exception):
@@ -36,7 +36,7 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        text = _LINE_ENDS.sub("⏎", super().__str__())
+        text = _LINE_ENDS.sub(" ", super().__str__())
         return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
 
 
