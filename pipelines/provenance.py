@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,8 +68,8 @@ def read_parquet(path: str) -> pa.Table:
     return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
 
 
-def read_keys(path: str, *columns: str) -> list[Any]:
-    """Columns of document keys, lists of 16 bytes each; a single one by itself.
+def read_keys(path: str, *columns: str) -> list[list[bytes]]:
+    """Columns of document keys, each a list of 16 bytes.
 
     Raises UserError, pa.ArrowException, or KeyError when the file has no such column.
     """
@@ -78,8 +77,7 @@ def read_keys(path: str, *columns: str) -> list[Any]:
     for name in columns:
         if table.schema.field(name).type != pa.binary(seeds.HASH_BYTES) or table[name].null_count:
             raise UserError(f"{path}: its column {name} holds no document keys: make the dataset anew")
-    found = [table[name].to_pylist() for name in columns]
-    return found[0] if len(found) == 1 else found
+    return [table[name].to_pylist() for name in columns]
 
 
 def write_parquet(path: str, table: pa.Table) -> str:

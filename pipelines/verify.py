@@ -145,7 +145,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
         split = "train" if group < config["num_groups"] else "eval"
         name = documents_name(split, group, config["num_groups"])
         try:
-            keys = read_keys(filesystem.join(folder, name), "key")
+            (keys,) = read_keys(filesystem.join(folder, name), "key")
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue

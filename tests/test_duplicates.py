@@ -353,3 +353,9 @@ def test_duplicates_that_are_kept_are_not_called_dropped(tmp_path: Path, vocab: 
     prepare(tmp_path / "d", vocab, texts + texts[:5], "--dedup", "none", "--no-gate")
     assert "25 read, 25 kept; dropped: none" in capfd.readouterr().out
     assert "exact_duplicate" not in (tmp_path / "d/report.md").read_text()
+
+
+def test_labels_that_teach_nothing_are_told(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+    """One document has no other one to take a random B from."""
+    prepare(tmp_path / "d", vocab, corpora.texts(1, 9, 60), "--eval-fraction", "0", "--num-groups", "1")
+    assert "warning: all next-sentence labels are the same" in capfd.readouterr().out

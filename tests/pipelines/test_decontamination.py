@@ -86,7 +86,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
         ("e.parquet", b"PAR1", "--decontaminate knows .csv"),
         ("e.txt", b"\xff\xfe", "is not UTF-8 (byte 0)"),
         ("e.json", b"{", "can't be read as json"),
-        ("e.jsonl", b"{}\n{", "can't be read as jsonl"),
+        ("e.jsonl", b"{}\n{", "can't be read as jsonl (line 2: Expecting property name"),
         ("e.json", b"[" * 100_000, "can't be read as json"),
         ("e.txt.gz", b"no gzip", "is not a whole gzip file"),
         ("e.csv", b'a\0b,"c\n', ""),

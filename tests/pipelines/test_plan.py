@@ -77,6 +77,17 @@ def test_a_small_corpus_is_told_exactly(
     assert any("counts and bytes are exact" in note for note in found["notes"])
 
 
+def test_what_only_the_whole_corpus_tells_is_said(
+    demo_corpus: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Which documents are nearly the same, or of an evaluation set, isn't looked into."""
+    (tmp_path / "dev.txt").write_text("x")
+    more = ["--dedup", "near", "--decontaminate", str(tmp_path / "dev.txt")]
+    notes = planned(capsys, tmp_path, "--input", demo_corpus, "--vocab", demo_vocab, *more)["notes"]
+    assert any("counts and bytes are exact but for what is said below" in note for note in notes)
+    assert "what --dedup near and --decontaminate will keep out is counted as kept: prepare tells by the whole corpus" in notes
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
 def test_a_sample_tells_the_whole(ending: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = jsonl(varied(4000))
