@@ -32,7 +32,7 @@ demo: $(VENV)/installed  ## the whole line on the corpus that comes with the pac
 	$(BIN)/clozemill demo
 
 test: $(VENV)/installed-test  ## what CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 $(VENV)/installed-fuzz: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
