@@ -35,6 +35,7 @@ from pipelines.options import require, to_yaml
 from pipelines.readers import Plan
 from pipelines.schema import MANIFEST, PREVIOUS, RUN, VOCAB, WORK, CheckFailed, UserError, split_id
 from pipelines.stages import GroupStage, Job, SplitStage, resolved
+from pipelines.vocabulary import LeftOut, left_out_warning
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 
@@ -78,21 +79,27 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
         for path in (config.output, config.output + ".yaml"):
             filesystem.remove_temporaries_of(path)
         filesystem.write_bytes(filesystem.join(marks, "workers.log"), b"")
+    left = "" if launch.is_template(options) else filesystem.join(config.output + WORK, "left-out.json")
+    lost = ""
     try:
         launch.launch(
-            lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks),
+            lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks, left),
             options,
             lambda: [Progress("counting words", _size_done(plan, marks), plan.size, "B")],
             config.progress,
             filesystem.join(marks, "workers.log") if marks else "",
         )
+        if left and filesystem.exists(left):
+            lost = left_out_warning(LeftOut(**json.loads(filesystem.read_bytes(left))), config)
     finally:
-        filesystem.remove_tree(marks)
+        filesystem.remove_tree(config.output + WORK)
     if launch.is_template(options):
         print("wrote the job's description; Dataflow writes the vocabulary")
         return
     _landed(config.output, config.output)
     filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
+    if lost:
+        print(lost, file=sys.stderr, flush=True)
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
 

@@ -51,7 +51,12 @@ class VocabConfig(InputOptions, RunOptions):
     output: str = option("", "the vocabulary to write, e.g. vocab.txt", identity=False)
     vocab_size: int = option(30522, "entries, special tokens included", low=16, high=1 << 20)
     min_count: int = option(2, "words rarer than this are left out", low=1)
-    max_alphabet: int = option(1000, "characters that get entries of their own, most frequent first", low=1)
+    max_alphabet: int = option(
+        0,
+        "characters that get entries of their own, most frequent first; 0: at least 1,000, and as many as cover 99.95 % of the "
+        "text and leave room for pieces",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

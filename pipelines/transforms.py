@@ -110,9 +110,11 @@ class _MergeCounts(beam.CombineFn):
         return vocabulary.pack(accumulator)
 
 
-def learn_vocabulary(pipeline: beam.Pipeline, splits: list[Split], config: VocabConfig, marks: str) -> beam.PCollection:
+def learn_vocabulary(
+    pipeline: beam.Pipeline, splits: list[Split], config: VocabConfig, marks: str, report: str
+) -> beam.PCollection:
     """The whole of `vocab`: counts per bucket of words, rare words dropped, all under one key, the library, the file."""
-    finish = vocabulary.VocabStage(config)
+    finish = vocabulary.VocabStage(config, report)
     return (
         pipeline
         | _Spread(splits)

@@ -6,10 +6,11 @@ whatever the order of the input and the number of workers.
 """
 
 import json
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -27,6 +28,11 @@ _MAX_CHUNKS = 2_000_000  # distinct chunks that a worker counts before it hands 
 _BATCH_CHARS = 1 << 22
 # Records, counted beside the words in a bucket of their own, and one that is defective: no word holds a NUL.
 _READ, _BAD, _SAMPLE = "\0read", "\0bad", "\0sample "
+_RARE = "\0rare "  # and a character: its occurrences in words rarer than --min-count
+# By default the alphabet holds LEAST_ALPHABET characters, and beyond them as many as cover COVERAGE of all occurrences
+# (the default of SentencePiece's trainer), as long as _PIECES_SHARE of the vocabulary is left for pieces of several
+# characters, where there are any. An unknown character loses its word; a missing piece only makes a text longer.
+LEAST_ALPHABET, COVERAGE, _PIECES_SHARE = 1000, 0.9995, 1 / 8
 
 
 def pack(counts: dict[str, int]) -> bytes:
@@ -87,37 +93,123 @@ def _count(batch: list[str], chunker: Chunker, chunks: Counter) -> None:
         chunks[chunk] += count
 
 
-def alphabet(counts: list[tuple[str, int]], limit: int) -> list[str]:
-    """Entries for single characters: each of the `limit` most frequent, and its `##` form where it continues a word.
-
-    ASCII letters and digits in use are always among them, first.
-    """
+def _occurrences(counts: list[tuple[str, int]]) -> tuple[Counter, Counter]:
+    """(character -> occurrences in all, character -> those of them that continue a word)."""
     starts, inside = Counter(), Counter()
     for word, count in counts:
         starts[word[0]] += count
         for char in word[1:]:
             inside[char] += count
-    total = starts + inside
+    return starts + inside, inside
+
+
+def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage: float = COVERAGE) -> list[str]:
+    """Entries for single characters: each of the most frequent, and its `##` form where it continues a word.
+
+    ASCII letters and digits in use are always among them, first.
+
+    Args:
+        limit: how many characters; 0: LEAST_ALPHABET, and more until they cover `coverage` of all occurrences or have
+            `room` entries.
+    """
+    total, inside = _occurrences(counts)
+
+    def continues(char: str) -> bool:
+        return not is_cjk(ord(char)) and (char.isalnum() or char in inside)
+
     by_count = sorted(total, key=lambda char: (not (char.isascii() and char.isalnum()), -total[char], char))
+    if not limit:
+        limit, missing = LEAST_ALPHABET, (1 - coverage) * sum(total.values())
+        entries = sum(1 + continues(char) for char in by_count[:limit])
+        left = sum(total[char] for char in by_count[limit:])
+        for char in by_count[limit:]:
+            entries += 1 + continues(char)
+            if left <= missing or entries > room:
+                break
+            limit, left = limit + 1, left - total[char]
     kept = sorted(by_count[:limit])
-    return kept + ["##" + char for char in kept if not is_cjk(ord(char)) and (char.isalnum() or char in inside)]
+    return kept + ["##" + char for char in kept if continues(char)]
 
 
-def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int, fewer: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class LeftOut:
+    """Characters of a corpus that a vocabulary has no entry for.
+
+    Attributes:
+        characters, of: how many, and of how many different ones.
+        share: of all occurrences, white space not counted.
+        rare: how many of them occur only in words rarer than --min-count.
+    """
+
+    characters: int
+    of: int
+    share: float
+    rare: int
+
+    @property
+    def sentence(self) -> str:
+        """'2,001 of 3,001 characters (19.53 % of all occurrences) are left out'."""
+        verb = "is" if self.characters == 1 else "are"
+        share = f"{100 * self.share:.2f}" if self.share >= 0.0001 else "less than 0.01"
+        return f"{self.characters:,} of {self.of:,} characters ({share} % of all occurrences) {verb} left out"
+
+    def options(self, max_alphabet: int) -> list[str]:
+        """The options that let more characters in."""
+        now = f"{max_alphabet:,}" if max_alphabet else f"as many as cover {100 * COVERAGE:g} % and fit"
+        more = [f"a higher --max-alphabet (now {now})"] if self.characters > self.rare else []
+        return more + (["a lower --min-count"] if self.rare else [])
+
+
+def left_out(counts: list[tuple[str, int]], rare: dict[str, int], tokens: list[str]) -> LeftOut:
+    """What `tokens` leave out of the characters of the words in `counts`, and of `rare` (character -> occurrences)."""
+    frequent, _ = _occurrences(counts)
+    total = frequent + Counter(rare)
+    lost = total.keys() - {token.removeprefix("##") for token in tokens}
+    share = sum(total[char] for char in lost) / max(sum(total.values()), 1)
+    return LeftOut(len(lost), len(total), share, len(lost - frequent.keys()))
+
+
+def learn(
+    counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int, rare: dict[str, int] | None = None, fewer: bool = False
+) -> list[str]:
     """Exactly `vocab_size` tokens: the special ones, the alphabet, then pieces as the trainer learnt them.
 
     Args:
-        counts: (word, count), each word once, in any order. fewer: that many pieces need not be found.
+        counts: (word, count), each word once, in any order.
+        max_alphabet: characters with entries of their own; 0: see `alphabet`.
+        rare: character -> occurrences in words that are too rare for `counts`, for the message alone.
+        fewer: that many pieces need not be found.
     Raises UserError when the size is too small for the alphabet, or the words don't yield that many pieces.
     """
     counts = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
-    fixed = [*SPECIAL_TOKENS, *alphabet(counts, max_alphabet)]
-    if len(fixed) > vocab_size:
+    room = vocab_size - len(SPECIAL_TOKENS)
+    singles = alphabet(counts, max_alphabet, int((1 - _PIECES_SHARE) * room))
+    if len(singles) > room:
         raise UserError(
-            f"--vocab-size {vocab_size} has no room for the {len(fixed)} special tokens and single characters of "
-            "this corpus: raise it or lower --max-alphabet"
+            f"--vocab-size {vocab_size} has no room for the {len(singles) + len(SPECIAL_TOKENS)} special tokens and single "
+            "characters of this corpus: raise it or lower --max-alphabet"
         )
-    known = {token.removeprefix("##") for token in fixed[len(SPECIAL_TOKENS) :]}
+    tokens = _train(counts, vocab_size, singles)
+    if len(tokens) < vocab_size and not max_alphabet:
+        # Entries that no piece takes go to further characters. One more than fit: the last may need two.
+        more = alphabet(counts, 0, min(room, len(singles) + vocab_size - len(tokens) + 1), 1.0)
+        tokens = _train(counts, vocab_size, more) if len(more) > len(singles) else tokens
+    if len(tokens) < vocab_size and not fewer:
+        lost = left_out(counts, rare or {}, tokens)
+        remedies = [f"--vocab-size {len(tokens)} or less", *lost.options(max_alphabet)]
+        remedies += ["a lower --min-count"] if rare and not lost.rare else []
+        why = f", and {lost.sentence}" if lost.characters else ""
+        raise UserError(
+            f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}{why}: give "
+            f"{', '.join(remedies)}, or more text"
+        )
+    return tokens[:vocab_size]
+
+
+def _train(counts: list[tuple[str, int]], vocab_size: int, singles: list[str]) -> list[str]:
+    """The special tokens, the entries of single characters, and the pieces that the trainer learns of sorted counts."""
+    fixed = [*SPECIAL_TOKENS, *singles]
+    known = {token.removeprefix("##") for token in singles}
     total = sum(count for _, count in counts)
     scale = max(1.0, total / FED_WORDS)
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARS))
@@ -129,13 +221,7 @@ def learn(counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int, few
     words = (((word + " ") * max(1, round(count / scale))) for word, count in counts if known.issuperset(word))
     tokenizer.train_from_iterator(words, trainer)
     ids = tokenizer.get_vocab()
-    tokens = fixed + sorted(ids.keys() - set(fixed), key=lambda token: ids[token])
-    if len(tokens) < vocab_size and not fewer:
-        raise UserError(
-            f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}: give "
-            f"--vocab-size {len(tokens)} or less, a lower --min-count, or more text"
-        )
-    return tokens[:vocab_size]
+    return fixed + sorted(ids.keys() - set(fixed), key=lambda token: ids[token])
 
 
 def learn_here(splits: list[Split], config: VocabConfig) -> bytes:
@@ -154,31 +240,65 @@ def learn_here(splits: list[Split], config: VocabConfig) -> bytes:
     return ("\n".join(learn(kept, config.vocab_size, config.max_alphabet, fewer=True)) + "\n").encode()
 
 
+def left_out_warning(lost: LeftOut, config: VocabConfig) -> str:
+    """A line about characters that have no entry, or "": loud where they are more than the default means to leave out."""
+    if not lost.characters:
+        return ""
+    remedies = lost.options(config.max_alphabet)
+    if not config.max_alphabet and lost.characters > lost.rare:
+        remedies.insert(1, "a higher --vocab-size")
+    begin = "warning: " if lost.share > 1 - COVERAGE else ""
+    return f"{begin}{lost.sentence}, and words with one become [UNK]: to keep more, give {', or '.join(remedies)}"
+
+
 @dataclass
 class VocabStage:
-    """Bucketed counts to vocab.txt."""
+    """Bucketed counts to vocab.txt. `report`: a file for what it leaves out, as JSON; "": it is printed here."""
 
     config: VocabConfig
+    report: str = ""
 
     def drop_rare(self, bucket: int, packed: bytes) -> tuple[int, bytes]:
-        """The counts of one bucket without words under the floor, all under one key."""
+        """The counts of one bucket without words under the floor, but with their characters; all under one key."""
         if bucket == BUCKETS:
             return 0, packed
-        return 0, pack({word: count for word, count in unpack(packed) if count >= self.config.min_count})
+        kept: dict[str, int] = {}
+        for word, count in unpack(packed):
+            if count >= self.config.min_count:
+                kept[word] = count
+                continue
+            for char in word:
+                kept[_RARE + char] = kept.get(_RARE + char, 0) + count
+        return 0, pack(kept)
 
     def run(self, key: int, packed: Iterable[bytes]) -> bytes:
         """Learns and writes the vocabulary."""
-        counts = [pair for piece in packed for pair in unpack(piece)]
-        records = dict(pair for pair in counts if pair[0].startswith("\0"))
+        counts: list[tuple[str, int]] = []
+        records: dict[str, int] = {}
+        for piece in packed:
+            for name, count in unpack(piece):
+                if name.startswith("\0"):
+                    records[name] = records.get(name, 0) + count
+                else:
+                    counts.append((name, count))
+        self._check(records)
+        if not counts:
+            raise UserError(f"no word occurs {self.config.min_count} times in the input: check --input, or lower --min-count")
+        rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
+        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare)
+        lost = left_out(counts, rare, tokens)
+        if self.report:
+            filesystem.write_bytes(self.report, json.dumps(asdict(lost)).encode())
+        elif line := left_out_warning(lost, self.config):
+            print(line, file=sys.stderr, flush=True)
+        filesystem.write_bytes(self.config.output, ("\n".join(tokens) + "\n").encode())
+        return b"done"
+
+    def _check(self, records: dict[str, int]) -> None:
+        """Raises UserError where too many records are defective."""
         sample = min((name for name in records if name.startswith(_SAMPLE)), default="").removeprefix(_SAMPLE)
         if records.get(_BAD, 0) > self.config.max_reject_rate * records.get(_READ, 0):
             raise UserError(
                 f"{records[_BAD]:,} of {records[_READ]:,} records are defective, more than --max-reject-rate "
-                f"{self.config.max_reject_rate:g} allows, e.g. {sample}: mend them, or raise it"
+                f"{self.config.max_reject_rate:g} allows, e.g. {sample}: fix them, or raise it"
             )
-        counts = [pair for pair in counts if not pair[0].startswith("\0")]
-        if not counts:
-            raise UserError(f"no word occurs {self.config.min_count} times in the input: check --input, or lower --min-count")
-        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet)
-        filesystem.write_bytes(self.config.output, ("\n".join(tokens) + "\n").encode())
-        return b"done"

@@ -11,8 +11,9 @@ import pytest
 
 import clozemill
 from pipelines import vocabulary
+from pipelines.config import VocabConfig
 from pipelines.schema import SPECIAL_TOKENS, UserError
-from pipelines.vocabulary import VocabStage, alphabet, learn, pack, unpack
+from pipelines.vocabulary import COVERAGE, LeftOut, VocabStage, alphabet, learn, left_out, left_out_warning, pack, unpack
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests import reference_tokenizer
 
@@ -120,6 +121,94 @@ def test_characters_beyond_the_alphabet_have_no_entry() -> None:
     assert not any(set("éж中") & set(token) for token in tokens)
 
 
+def ideographs(count: int) -> list[tuple[str, int]]:
+    """(character, count): of so many ideographs the later ones are rarer, the last 20 occur once each."""
+    return [(chr(0x7000 + at), 1 if at >= count - 20 else 4 + 40_000 // (at + 1)) for at in range(count)]
+
+
+def test_by_default_enough_ideographs_are_kept() -> None:
+    counts = [*ideographs(3000), *COUNTS]
+    kept = alphabet(counts, 0, 10_000)
+    total = sum(count * len(word) for word, count in counts)
+    lost = left_out(counts, {}, kept)
+    assert len(kept) > 2500 and 0 < lost.characters < 200
+    assert 1 - COVERAGE >= lost.share > 1 - COVERAGE - 20 / total
+    assert len(alphabet(counts, 0, 10_000, 1.0)) == 3000 + len(alphabet(COUNTS, 9999))
+
+
+def test_up_to_a_thousand_characters_the_default_keeps_all() -> None:
+    counts = ideographs(1000)
+    assert len(alphabet(counts, 0, 1)) == 1000
+    assert learn(COUNTS, 500, 0) == learn(COUNTS, 500, 1000)
+
+
+def test_an_alphabet_that_is_asked_for_is_exact() -> None:
+    counts = [*ideographs(3000), *COUNTS]
+    for limit in (1, 40, 1500):
+        assert len({entry.removeprefix("##") for entry in alphabet(counts, limit, 10_000)}) == limit
+
+
+def test_the_default_leaves_room_for_pieces_where_there_are_any() -> None:
+    words = invented_words(3000)
+    tokens = learn([*ideographs(3000), *words], 2000, 0)
+    pieces = [token for token in tokens[5:] if len(token.removeprefix("##")) > 1]
+    assert len(tokens) == 2000 and 245 <= len(pieces) <= 260
+    alone = learn(ideographs(3000), 2000, 0)
+    assert len(alone) == 2000 and all(len(token) == 1 for token in alone[5:])
+    assert set(alone[5:]) == {char for char, _ in ideographs(3000)[:1995]}
+
+
+def test_what_is_left_out() -> None:
+    counts = [("ab", 6), ("中", 3), ("文", 1)]
+    assert left_out(counts, {"b": 2, "ж": 3, "é": 1}, ["[PAD]", "a", "##b", "b", "中"]) == LeftOut(3, 6, 5 / 22, 2)
+    none = left_out(counts, {}, ["a", "b", "中", "文"])
+    assert none.characters == 0 and left_out_warning(none, VocabConfig()) == ""
+
+
+@pytest.mark.parametrize(
+    ("lost", "limit", "expected"),
+    [
+        (
+            LeftOut(2000, 3001, 0.1953, 0),
+            1000,
+            "warning: 2,000 of 3,001 characters (19.53 % of all occurrences) are left out, and words with one become [UNK]: "
+            "to keep more, give a higher --max-alphabet (now 1,000)",
+        ),
+        (
+            LeftOut(1, 90, 0.00001, 1),
+            0,
+            "1 of 90 characters (less than 0.01 % of all occurrences) is left out, and words with one become [UNK]: "
+            "to keep more, give a lower --min-count",
+        ),
+        (
+            LeftOut(7, 5000, 0.001, 3),
+            0,
+            "warning: 7 of 5,000 characters (0.10 % of all occurrences) are left out, and words with one become [UNK]: to keep "
+            "more, give a higher --max-alphabet (now as many as cover 99.95 % and fit), or a higher --vocab-size, or a lower "
+            "--min-count",
+        ),
+    ],
+)
+def test_the_warning_names_what_helps(lost: LeftOut, limit: int, expected: str) -> None:
+    assert left_out_warning(lost, VocabConfig(max_alphabet=limit)) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "limit", "rare", "sentence"),
+    [
+        (ideographs(3000), 1000, {}, "characters .* are left out: give --vocab-size 1005 or less, a higher --max-alphabet "),
+        (ideographs(3000), 0, {}, "--vocab-size 4,000: give --vocab-size 3005 or less, or more text$"),
+        (ideographs(30), 0, {"ж": 1}, "give --vocab-size 35 or less, a lower --min-count, or more text$"),
+        (ideographs(30), 0, {"\u7000": 1}, "4,000: give --vocab-size 35 or less, a lower --min-count, or more text$"),
+    ],
+)
+def test_a_size_that_is_too_large_names_its_causes(
+    counts: list[tuple[str, int]], limit: int, rare: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        learn(counts, 4000, limit, rare)
+
+
 @pytest.mark.parametrize(("size", "sentence"), [(60, "--vocab-size 60 has no room for the 64"), (100_000, "yields")])
 def test_sizes_that_don_t_fit(size: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
@@ -128,12 +217,13 @@ def test_sizes_that_don_t_fit(size: int, sentence: str) -> None:
 
 
 def test_the_largest_size_is_the_one_that_the_message_names() -> None:
-    with pytest.raises(UserError) as error:
-        learn(COUNTS, 100_000, 1000)
-    largest = int(str(error.value).split("give --vocab-size ")[1].split()[0])
-    assert len(learn(COUNTS, largest, 1000)) == largest
-    with pytest.raises(UserError):
-        learn(COUNTS, largest + 1, 1000)
+    for counts, limit in ((COUNTS, 1000), ([*COUNTS, *ideographs(1500)], 0)):
+        with pytest.raises(UserError) as error:
+            learn(counts, 100_000, limit)
+        largest = int(str(error.value).split("give --vocab-size ")[1].split()[0])
+        assert len(learn(counts, largest, limit)) == largest
+        with pytest.raises(UserError):
+            learn(counts, largest + 1, limit)
 
 
 def test_large_counts_are_scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +305,20 @@ def test_min_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         word for record in RECORDS for word in reference_tokenizer.basic_tokens(json.loads(record)["text"], cased=False)
     )
     assert sorted(seen[0]) == sorted((word, count) for word, count in words.items() if count >= 3)
+
+
+def test_vocab_reports_characters_that_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """With the options that let them in; characters of words below --min-count are counted too."""
+    folder = write(tmp_path / "in", all=[*RECORDS, *[json.dumps({"text": "ж 中 中 ab文"}, ensure_ascii=False) + "\n"] * 40])
+    run_vocab(folder, "--max-alphabet", "34", "--min-count", "3")
+    told = capsys.readouterr().err
+    assert told.startswith("warning: ") and told.count("\n") == 1 and "give a higher --max-alphabet (now 34)" in told
+    one = write(tmp_path / "one", all=[*RECORDS, '{"text": "ж"}\n'])
+    run_vocab(one, "--min-count", "2")
+    assert capsys.readouterr().err.startswith("1 of ")
+    run_vocab(one, "--min-count", "1")
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "one.txt.work").exists()
 
 
 def test_nothing_above_the_min_count(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
