@@ -20,7 +20,7 @@ DEPLOYED = {
     "trainers.estimate",
     "trainers.topologies",
 }
-SHARED = {"schema", "features", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
+SHARED = {"schema", "features", "locks", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 NEEDS = {"model.hf_outputs": "transformers"}  # of an extra
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")

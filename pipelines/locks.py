@@ -1,0 +1,70 @@
+"""Exclusive locks on local files: one process works, its twin is refused in a sentence.
+
+The system releases a lock when its process ends, however it ends. Filesystems of object stores have no locks: whoever writes
+to gs:// has to see to it that one process writes.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+
+from pipelines.schema import UserError
+
+_PLAIN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hold up the open
+
+
+def _open(path: str) -> int:
+    """A descriptor of a plain file that only this path names, made if it is missing. Raises UserError."""
+    try:
+        found = os.open(path, _PLAIN, 0o644)
+    except OSError as error:
+        raise UserError(f"{path} can't be opened as a plain file ({error.strerror}): remove it and run it again") from None
+    status = os.fstat(found)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(found)
+        raise UserError(f"{path} is not a plain file of its own: a link or device is never written to; remove it")
+    return found
+
+
+def _names(path: str, descriptor: int) -> bool:
+    """Whether a path still names the file that was opened."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def acquire(path: str, busy: str) -> int:
+    """Open a file, created if it is missing, and lock it; return its descriptor, whose closing ends the lock.
+
+    Nothing is written to the file. Symbolic links and files with several names are refused.
+
+    Args:
+        path: a local file in an existing folder.
+        busy: the message of the UserError that is raised when another process holds the lock.
+    """
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed or renamed the file between our open and our lock.
+            if _names(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(busy) from None
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: str, busy: str) -> Iterator[None]:
+    """Hold the lock of a file within the block; the file is removed at its end. Raises UserError(busy)."""
+    descriptor = acquire(path, busy)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # while it is still locked: whoever opened it by now finds that the name is gone
+        os.close(descriptor)
