@@ -8,23 +8,22 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from deploy.config import SubmitConfig
 from pipelines import config as configs
 from pipelines import config_plan as planning
-from pipelines import options, remote
+from pipelines import options, process, remote
 from pipelines.schema import CheckFailed, UserError
 from trainers import config as training
 from trainers import config_export as exporting
 from trainers import config_finetune as finetuning
 from trainers import config_plan as training_plan
 
-EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -183,26 +182,9 @@ def parser() -> options.Parser:
     return top
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what libraries write to standard error in the block, TensorFlow's start-up notes above all; not if it fails."""
-    with tempfile.TemporaryFile() as dropped, contextlib.ExitStack() as stack:
-        sys.stderr.flush()
-        before = os.dup(2)
-        os.dup2(dropped.fileno(), 2)
-        stack.callback(os.close, before)
-        stack.callback(os.dup2, before, 2)
-        try:
-            yield
-        except BaseException:
-            dropped.seek(0)
-            os.write(before, dropped.read())
-            raise
-
-
 def _function(path: str) -> Callable[..., Any]:
     module, name = path.split(":")
-    with contextlib.nullcontext() if "--debug" in sys.argv else _quiet():
+    with contextlib.nullcontext() if "--debug" in sys.argv else process.quiet():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices()  # it looks for GPUs here, and says so
@@ -279,7 +261,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv
     if argv is None:
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
+        process.open_streams()
+        process.raise_on_signals()
+    command = None
     try:
         words, after = _split(words)
         arguments, extra = parser().parse_known_args(words)
@@ -287,20 +271,38 @@ def main(argv: list[str] | None = None) -> int:
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
         config = options.resolve(command.config, arguments)
-        return _run(command, config, after if command.after_dashes else extra)
-    except KeyboardInterrupt:
-        print(f"\nclozemill: interrupted; {command.interrupted}", file=sys.stderr, flush=True)
-        os._exit(EXIT_INTERRUPTED)  # threads of the runner would keep the process alive
+        code = _run(command, config, after if command.after_dashes else extra)
+    except KeyboardInterrupt as error:
+        code = _interrupted(error, command)
+        os._exit(code)  # threads of the runner would keep the process alive
+    except SystemExit as error:  # after --help
+        code = error.code
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough; only inspect has then done its work
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_OK if arguments.command == "inspect" else EXIT_CHECK_FAILED
+        process.drop_output()
+        return EXIT_OK if command is COMMANDS["inspect"] else EXIT_CHECK_FAILED
     except Exception as error:
         code = _told(error, "--debug" in words)
-        sys.stderr.flush()
+    return _end(code) if argv is None else code
+
+
+def _interrupted(error: KeyboardInterrupt, command: Command | None) -> int:
+    """Says that a signal ended a command, and what is left of it; returns the exit code."""
+    process.ignore_signals()
+    number, name = (error.number, f"ended by {error}") if isinstance(error, process.Terminated) else (2, "interrupted")
+    with contextlib.suppress(Exception):
         sys.stdout.flush()
-        if "apache_beam" in sys.modules and argv is None:
-            os._exit(code)  # after a failed run, threads of the runner may linger
-        return code
+    print(f"\nclozemill: {name}; {command.interrupted if command else 'nothing was changed'}", file=sys.stderr, flush=True)
+    return process.EXIT_SIGNALLED + number
+
+
+def _end(code: int) -> int:
+    """The exit code of the program, which is not 0 when its output was lost."""
+    if lost := process.close_output():
+        print(f"clozemill: {lost}", file=sys.stderr)
+        code = code or EXIT_USER_ERROR
+    if code and "apache_beam" in sys.modules:
+        os._exit(code)  # after a failed run, threads of the runner may linger
+    return code
 
 
 if __name__ == "__main__":

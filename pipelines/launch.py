@@ -19,6 +19,7 @@ import psutil
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from tqdm import tqdm
 
+from pipelines import process
 from pipelines.schema import UserError
 
 _POLL_SECONDS = 0.2
@@ -150,7 +151,7 @@ def _workers_log(path: str) -> Iterator[None]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     ours, before = os.dup(2), sys.stderr
     if before is sys.__stderr__:
-        sys.stderr = os.fdopen(os.dup(ours), "w", buffering=1)
+        sys.stderr = process.error_stream(ours)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     source, sink = os.pipe()
     os.dup2(sink, 2)
