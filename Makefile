@@ -53,8 +53,11 @@ test-faults: $(VENV)/installed-test  ## kills, full disks, altered bits, archive
 test-engines: $(VENV)/installed-spark  ## every engine that one machine can have; Spark needs Java 17. CORPUS=FILE: not the demo's
 	CORPUS=$(CORPUS) PYTHONPATH=$(abspath $(VENV))/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
 
+# The newest torch and transformers that the extra allows, with what they bring (triton).
 test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
-	$(BIN)/python -m pytest tests/model/test_hf.py tests/trainers/test_export.py tests/trainers/test_importing.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test,hf]' torch transformers
+	$(BIN)/python -m pytest -rs tests/model/test_hf.py tests/model/test_hf_outputs.py tests/model/test_hf_process.py \
+		tests/model/test_backends.py tests/trainers/test_export.py tests/trainers/test_importing.py
 
 $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
 	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu

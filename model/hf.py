@@ -5,7 +5,6 @@
 Pickled weights (pytorch_model.bin) are never opened.
 """
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from model import conversion, hf_tokenizer
+from model import conversion, hf_process, hf_tokenizer
 from model.card import card
 from model.conversion import Imported
 from model.export import Source
@@ -139,26 +138,22 @@ def read(folder: Path) -> Imported:
 
 def checked_with() -> str:
     """What `outputs` computes with."""
-    if _with_transformers():
+    if not (absent := hf_process.missing()):
         return "transformers"
-    return "clozemill's own reader, since transformers and torch aren't installed (pip install 'clozemill[hf]')"
-
-
-def _with_transformers() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("transformers", "torch"))
+    return (
+        f"clozemill's own reader, not by transformers, for {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not "
+        "installed: pip install 'clozemill[hf]'"
+    )
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the folder answers, by transformers, or, where that isn't installed, by our own model with the folder's weights.
 
-    Raises ValueError when tokenizer.json gives other ids than the features.
+    Raises ValueError when tokenizer.json gives other ids than the features, hf_process.ProcessDied when transformers gives
+    no answer.
     """
     _check_tokenizer(Path(folder), texts, features)
-    if _with_transformers():
-        from model import hf_outputs
-
-        return hf_outputs.outputs(folder, features)
-    return _own_outputs(Path(folder), features)
+    return _own_outputs(Path(folder), features) if hf_process.missing() else hf_process.outputs(folder, features)
 
 
 def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

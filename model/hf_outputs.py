@@ -1,9 +1,22 @@
-"""What `transformers` computes with an exported folder; the one module that needs it and torch."""
+"""What `transformers` computes with an exported folder, as a program of its own: the one module that needs it and torch.
+
+python -P hf_outputs.py FOLDER FEATURES.npz ANSWERS
+
+Runs apart from TensorFlow (hf_process.py starts it), for libraries of the two must not meet in one process: TensorFlow 2.21
+and triton 3.8, which torch brings, crash the interpreter. Writes an .npy file per output into the folder ANSWERS, then
+answers.json: {"outputs": [names]}, or {"error": "what is wrong with FOLDER"}.
+"""
 
 import json
+import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # whoever imports it here finds it missing
 
 import numpy as np
 import torch
@@ -23,7 +36,7 @@ def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarra
         )
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(map(str, told[what]))
-        if what == "unexpected_keys":  # an import may have a pooler that the class of its heads passes over
+        if what == "unexpected_keys":  # an import may have a pooler that the class of its heads ignores
             keys = [key for key in keys if not key.startswith("bert.pooler.")]
         if keys:
             raise ValueError(f"transformers finds {what.replace('_', ' ')} in it: {', '.join(keys)}")
@@ -71,3 +84,25 @@ def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarr
         masked = type(model).__name__ in ("BertForMaskedLM", "BertLMHeadModel")
         answers["masked_lm_logits" if masked else "logits"] = found.logits
     return {name: value.numpy() for name, value in answers.items()}
+
+
+def _end_with_parent() -> None:
+    """Ends this process when whoever started it is gone: its end of the pipe is closed then."""
+    os.read(0, 1)  # not sys.stdin's buffer, whose lock a daemon thread must not hold when Python ends
+    os._exit(1)
+
+
+def main(folder: str, features: str, answers: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        found = outputs(folder, dict(np.load(features, allow_pickle=False)))
+        told = {"outputs": sorted(found)}
+    except ValueError as error:
+        found, told = {}, {"error": " ".join(str(error).split())}
+    for name, value in found.items():
+        np.save(Path(answers) / f"{name}.npy", value, allow_pickle=False)
+    (Path(answers) / "answers.json").write_text(json.dumps(told), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,7 +1,6 @@
 """Architecture: which package may import which, and what importing one part must not load."""
 
 import ast
-import importlib.util
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ DEPLOYED = {
 }
 SHARED = {"schema", "features", "locks", "manifest", "options", "wordpiece"}  # what trainers may import from pipelines
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
-NEEDS = {"model.hf_outputs": "transformers"}  # of an extra
+APART = "model.hf_outputs"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in FILES if path.suffix == ".py"}
@@ -97,7 +96,7 @@ def test_what_trainers_share_loads_no_beam(module: str) -> None:
 
 @pytest.mark.parametrize("package", ["model", "trainers"])
 def test_model_and_trainers_load_no_beam(package: str) -> None:
-    names = [name for name in modules(package) if importlib.util.find_spec(NEEDS.get(name, "sys"))]
+    names = [name for name in modules(package) if name != APART]
     assert "apache_beam" not in loaded("\n".join(f"import {name}" for name in [package, *names]))
 
 
@@ -161,6 +160,19 @@ def test_who_imports_whom() -> None:
             assert {".".join(found.split(".")[:2]) for found in others} <= DEPLOYED, name
         if package in PACKAGES:
             assert not {found.split(".")[0] for found in names} & {"tests", "clozemill"}, name
+
+
+def test_tensorflow_and_torch_never_meet_in_one_process() -> None:
+    """One program imports torch and transformers, and nothing imports it; of the tests, the one of peers in processes."""
+    heavy = {"torch", "transformers", "triton"}
+    for name, tree in TREES.items():
+        names = {found.split(".")[0] for found in imports(tree)}
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        names |= {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
+        if name == APART.replace(".", "/") + ".py":
+            assert names & heavy and not names & {*PACKAGES, "keras", "tensorflow"}
+        elif name != "tests/benchmarks/contenders.py":
+            assert not names & heavy and APART not in imports(tree), name
 
 
 def test_no_randomness_that_is_not_an_argument() -> None:

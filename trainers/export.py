@@ -4,13 +4,18 @@ clozemill export RUN --output OUT --formats savedmodel,hf,keras
 """
 
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from safetensors import SafetensorError
 
 from model.export import FORMATS, Source, answers, bounds, furthest
+from model.hf_process import ProcessDied
 from pipelines.options import require
 from pipelines.schema import VOCAB, UserError
 from pipelines.wordpiece import Vocabulary
@@ -92,18 +97,42 @@ def _write(source: Source, name: str, folder: Path) -> None:
         FORMATS[name].write(source, str(folder))
     except ValueError as error:
         raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror or error}): mend that and run it again") from None
+    except (OSError, SafetensorError, tf.errors.OpError) as error:
+        raise UserError(f"{folder} can't be written ({_cause(error)}): free some space there, or repair that") from None
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, tf.errors.OpError):
+        return files.cause(error)
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+
+
+def _compared(name: str, place: tuple[Path, str], given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a format answers. Raises UserError when its folder, or the process that loads it, gives no answer."""
+    temporary, final = place
+    try:
+        return FORMATS[name].outputs(str(temporary), TEXTS, given)
+    except ProcessDied as error:
+        raise UserError(
+            f"{final} can't be compared: the process that loads it with transformers {error}; nothing was exported: repair "
+            f"that installation, or leave {name} out of --formats"
+        ) from None
+    except (OSError, tf.errors.OpError) as error:
+        scratch = tempfile.gettempdir()
+        raise UserError(
+            f"{final} can't be compared ({_cause(error)}); nothing was exported: free some space in {scratch}, or repair that"
+        ) from None
 
 
 def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By format, how far each of its outputs is from the source's, and how far it may be."""
+    """By format, how far each output is from the source's, and how far it may be; NaN for what a format doesn't answer."""
     given = features(source, TEXTS)
     expected, found = answers(source, given), {}
     limits = bounds(expected)
-    for name, (temporary, _) in places.items():
-        rows = furthest(expected, FORMATS[name].outputs(str(temporary), TEXTS, given), given["input_mask"])
-        found[name] = {output: (difference, limits[output]) for output, difference in rows.items()}
+    for name, place in places.items():
+        rows = furthest(expected, _compared(name, place, given), given["input_mask"])
+        found[name] = {output: (rows.get(output, np.nan), limits[output]) for output in expected}
     return found
 
 
@@ -113,9 +142,41 @@ def _tell(source: Source, one: Saved, found: dict[str, dict[str, tuple[float, fl
     print(f"{'format':<12}{'output':<24}{'difference':>12}{'bound':>12}")
     for name, rows in found.items():
         for output, (difference, bound) in rows.items():
-            print(f"{name:<12}{output:<24}{difference:>12.1e}{bound:>12.1e}")
+            if not np.isnan(difference):
+                print(f"{name:<12}{output:<24}{difference:>12.1e}{bound:>12.1e}")
         if told := FORMATS[name].checked_with():
             print(f"{name:<12}(compared by {told})")
+        if left := [output for output, (difference, _) in rows.items() if np.isnan(difference)]:
+            print(f"{name:<12}(not compared: {', '.join(left)})")
+
+
+class _Ended(BaseException):
+    """SIGTERM or SIGHUP came."""
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP leave the block by an exception, so that it cleans up; a second one doesn't disturb that.
+
+    Then SIGTERM and SIGHUP end the process as they would have without.
+    """
+    received: list[int] = []
+
+    def leave(number: int, _frame: object) -> None:
+        if not received:
+            received.append(number)
+            raise KeyboardInterrupt if number == signal.SIGINT else _Ended
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except _Ended:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def main(config: ExportConfig) -> int:
@@ -125,7 +186,7 @@ def main(config: ExportConfig) -> int:
     what a kill leaves of a copy is taken for nothing, and written over by the same command.
     """
     require(config, "run", "output")
-    with tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
+    with _unwound_by_signals(), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         places = _places(config.output, config.chosen(), scratch)
         one = checkpoints.find(config.run, config.checkpoint)
         source = read(one, config.max_seq_length)
@@ -134,6 +195,7 @@ def main(config: ExportConfig) -> int:
         finally:
             for temporary, _ in places.values():
                 shutil.rmtree(temporary, ignore_errors=True)
+    return EXIT_DIFFERS  # where the process outlives the signal
 
 
 def _export(source: Source, one: Saved, places: dict[str, tuple[Path, str]], remote: bool) -> int:
@@ -145,7 +207,7 @@ def _export(source: Source, one: Saved, places: dict[str, tuple[Path, str]], rem
         print(f"{error}, so nothing was exported", flush=True)
         return EXIT_DIFFERS
     _tell(source, one, found)
-    bad = [name for name, rows in found.items() if not all(difference <= bound for difference, bound in rows.values())]
+    bad = [name for name, rows in found.items() if any(difference > bound for difference, bound in rows.values())]
     if bad:
         print(f"{', '.join(bad)}: further from the checkpoint than the bound, so nothing was exported", flush=True)
         return EXIT_DIFFERS

@@ -1,20 +1,29 @@
 """Export: each format is compared with the checkpoint before it has its name, and nothing is left of one that differs."""
 
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import clozemill
-from model import hf, keras_file
+from model import hf, hf_process, keras_file
 from model.export import FORMATS, TOLERANCE
 from model.tasks import Task
+from tests.apart import pretend_torch
+from tests.faults import test_disk_full
 from tests.model import sources
 from trainers import checkpoints, config_export, export
 from trainers.state import TrainState
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
+disk = test_disk_full.disk  # a fixture
 LONG = {"max_position_embeddings": 160}
 
 
@@ -42,7 +51,7 @@ def test_every_format_lies_under_its_name(name: str, tmp_path: Path, capsys: pyt
     told = capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["hf", "keras"]
     assert (tmp_path / "out/keras/model.keras").exists() and (tmp_path / "out/hf/model.safetensors").exists()
-    rows = [line.split() for line in told.splitlines() if line.startswith(("hf  ", "keras  ")) and "(compared" not in line]
+    rows = [line.split() for line in told.splitlines() if line.startswith(("hf  ", "keras  ")) and "compared" not in line]
     names = {"sequence_output", *sources.OUTPUTS[name]}
     assert {row[1] for row in rows if row[0] == "keras"} == names
     assert {row[1] for row in rows if row[0] == "hf"} >= {"sequence_output", "pooled_output"}
@@ -118,7 +127,66 @@ def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(keras_file, "write", write)
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 2
     assert list((tmp_path / "out").iterdir()) == []
-    assert "out/.keras.tmp can't be written (No space left on device): mend that" in capsys.readouterr().err
+    assert "out/.keras.tmp can't be written (No space left on device): free some" in capsys.readouterr().err
+
+
+def test_a_crash_of_what_compares_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    pretend_torch("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", tmp_path / "pretended", monkeypatch)
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 2
+    assert list((tmp_path / "out").iterdir()) == [] and "torch" not in sys.modules
+    assert capsys.readouterr().err == (
+        f"clozemill: {tmp_path}/out/hf can't be compared: the process that loads it with transformers was killed by SIGSEGV "
+        "(exit code -11); nothing was exported: repair that installation, or leave hf out of --formats\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a second one while the first cleans up. SIGTERM and SIGHUP then do what they did before."""
+    later, real = [], shutil.rmtree
+
+    def rmtree(*arguments, **options) -> None:
+        if written:
+            signal.raise_signal(number)
+        real(*arguments, **options)
+
+    written: list[str] = []
+    module = SimpleNamespace(write=lambda _, folder: (written.append(folder), signal.raise_signal(number)))
+    monkeypatch.setitem(FORMATS, "keras", module)
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    one, before = checkpoint(tmp_path / "checkpoint"), signal.signal(number, lambda *_: later.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else contextlib.nullcontext():
+            assert export.main(config_export.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras")) == 1
+    finally:
+        signal.signal(number, before)
+    assert written == [f"{tmp_path}/out/.keras.tmp"] and list((tmp_path / "out").iterdir()) == []
+    assert later == [number] * (number != signal.SIGINT)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kilobytes"), [("hf", 8), ("hf", 28), ("keras", 12), pytest.param("savedmodel", 40, marks=pytest.mark.slow)]
+)
+def test_a_full_disk_is_one_sentence(name: str, kilobytes: int, tmp_path: Path, disk: test_disk_full.Disk, capsys) -> None:
+    disk.resize(kilobytes)
+    assert run(checkpoint(tmp_path / "checkpoint"), disk.folder / "out", "--formats", name) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"clozemill: {disk.folder}/out/.{name}.tmp can't be written (") and told.count("\n") == 1
+    assert "free some space there" in told and list((disk.folder / "out").iterdir()) == []
+
+
+def test_a_full_temporary_folder_is_one_sentence(
+    tmp_path: Path, disk: test_disk_full.Disk, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    pretend_torch("raise SystemExit('it was started')", tmp_path / "pretended", monkeypatch)
+    disk.resize(8)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 2
+    told = capsys.readouterr().err
+    assert f"out/hf can't be compared (No space left on device); nothing was exported: free some space in {disk.folder}" in told
+    assert list((tmp_path / "out").iterdir()) == [] and list(disk.folder.iterdir()) == []
 
 
 def test_what_a_kill_left_is_no_hindrance(tmp_path: Path) -> None:
@@ -195,8 +263,11 @@ def test_a_fine_tuned_model_s_own_length(tmp_path: Path) -> None:
 
 
 def test_without_transformers_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(hf, "_with_transformers", lambda: False)
+    monkeypatch.setattr(hf_process, "missing", lambda: ["transformers", "torch"])
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
     told = capsys.readouterr().out
-    assert "(compared by clozemill's own reader, since transformers and torch aren't installed (pip install" in told
+    assert (
+        "(compared by clozemill's own reader, not by transformers, for transformers and torch are not installed: pip in" in told
+    )
+    assert "hf          (not compared: masked_lm_logits, next_sentence_logits)\n" in told
     assert tf.io.gfile.exists(str(tmp_path / "out/hf/config.json"))
