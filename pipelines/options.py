@@ -100,12 +100,14 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
 def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     """A value, as a flag's text or YAML has it, in the field's type. Raises UserError, with `where`, for any other."""
     kind, meta = _type_of(field), field.metadata
+    if value is None and field.default is None:
+        return None
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise UserError(f"{where} is no list of mappings: write lines such as '- {{data: DATASET, steps: 1000}}'")
         return tuple(kind(**_converted(kind, item, f"{where}, number {number}")) for number, item in enumerate(value, 1))
     if kind is bool:
-        if not isinstance(value, bool) and not (value is None and field.default is None):
+        if not isinstance(value, bool):
             raise UserError(f"{where} is {_shown(value)}: give true or false")
         return value
     if kind is tuple:

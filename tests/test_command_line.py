@@ -49,13 +49,13 @@ FLAGS = {
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--dev --doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
     "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
-    "--max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard --optimizer --output "
+    "--max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard --optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
     "--text-column --train --warmup-share --weight-decay",
-    "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --no-progress --output --pair-column "
-    "--progress --text --text-column --text-pair RUN",
-    "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-seq-length --no-progress "
-    "--output --pool --progress --text-column RUN",
+    "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --max-reject-rate --no-progress --output "
+    "--pair-column --progress --text --text-column --text-pair RUN",
+    "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
+    "--no-progress --output --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "

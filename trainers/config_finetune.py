@@ -9,7 +9,7 @@ from model.config import EncoderConfig
 from pipelines.options import option
 from pipelines.schema import UserError
 from trainers.config import DeviceOptions
-from trainers.presets import TASKS, Layout
+from trainers.presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
 LAST_FOUR = "-1,-2,-3,-4"
@@ -37,10 +37,20 @@ def layers_of(text: str, encoder: EncoderConfig, name: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """Where the texts stand in a table."""
+    """Where the texts stand in a table, and how many of its rows may be unusable."""
 
     text_column: str = option("", "the text: a column's name, or its number from 0 where there is no header")
     header: str = option("auto", "whether the first line names the columns", choices=("auto", "yes", "no"))
+    max_reject_rate: float | None = option(
+        None,
+        "maximum fraction of unusable rows before the command fails; they are counted and reported (default: 0; "
+        f"{PUBLISHED:g} for {', '.join(name for name, task in TASKS.items() if task.max_reject_rate)})",
+        low=0, high=1, identity=False,
+    )  # fmt: skip
+
+    def allowed(self, task: str) -> float:
+        """The fraction of a file's rows that may be unusable for a task."""
+        return TASKS[task].max_reject_rate if self.max_reject_rate is None else self.max_reject_rate
 
 
 @dataclass(frozen=True)

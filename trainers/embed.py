@@ -14,11 +14,12 @@ from keras import ops
 
 from pipelines.options import require
 from pipelines.schema import UserError
-from trainers import initial, sinks, strategy, tables
+from trainers import initial, sinks, strategy
 from trainers.config_finetune import EmbedConfig, layers_of
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial
+from trainers.kinds import Classify
 from trainers.predict import MULTIPLE, chunks, ready
 from trainers.presets import Layout
 
@@ -85,8 +86,9 @@ class Embedder:
 
 def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
     layout = Layout().changed(config.text_column, "", "", config.header)
-    for number, row in enumerate(tables.rows(config.input, layout)):
-        yield number, tables.text(row, layout.text, "--text-column")
+    examples = Classify().read(config.input, layout, {}, answers=False, max_reject_rate=config.max_reject_rate or 0.0)
+    for number, example in enumerate(examples):
+        yield number, example.text
 
 
 def main(config: EmbedConfig) -> int:

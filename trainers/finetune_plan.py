@@ -187,7 +187,8 @@ def _labels(config: FinetuneConfig) -> dict[str, str]:
 
 
 def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
-    examples = list(kind.read(path, config.layout(config.task), labels, answers=True))
+    rate = config.allowed(config.task)
+    examples = list(kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate))
     if not examples:
         raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
     return examples

@@ -11,39 +11,37 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import Task
-from pipelines.schema import UserError
 from trainers import tables
 from trainers.examples import Example, Rows, softmax
 from trainers.features import TextEncoder
+from trainers.labels import label_name
 from trainers.presets import Layout
+from trainers.reading import Reader
 from trainers.spans import Spans
 from trainers.tags import Tags
 
 _TEXTS = (("text", pa.string()), ("text_pair", pa.string()))
 
 
-class Classify:
+class Classify(Reader):
     """One label for a text, or for a pair."""
 
-    def read(self, path: str, layout: Layout, labels: dict[str, str], answers: bool) -> Iterator[Example]:
-        """A file's examples. `labels`: names of the labels as the file has them, {} for any. Raises UserError."""
-        for row in tables.rows(path, layout):
-            text = tables.text(row, layout.text, "--text-column")
-            pair = tables.text(row, layout.pair, "--pair-column") if layout.pair else None
-            answer = self._answer(row, layout, labels) if answers else None
-            if answers and (not text.strip() or (pair is not None and not pair.strip())):
-                raise UserError(f"{row[0]}: its text is empty: remove that example, or mend it")
-            yield Example(row[0], text, pair, answer=answer)
+    def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
+        return tables.rows(path, layout, answers)
+
+    def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
+        """A text, or a pair, and its label. Texts may be empty where no answers are read."""
+        empty = None if answers else ""
+        text = tables.text(row, layout.text, "--text-column", empty)
+        pair = tables.text(row, layout.pair, "--pair-column", empty) if layout.pair else None
+        answer = self._answer(row, layout, labels) if answers else None
+        if answers and (not text.strip() or (pair is not None and not pair.strip())):
+            raise tables.BadRow(row[0], "empty text", "its text is empty", "fix it, or remove that row")
+        return Example(row[0], text, pair, answer=answer)
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str:
         value = tables.value(row, layout.label, "--label-column")
-        whole = isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer())
-        told = str(int(value)) if whole else str(value)  # tables with gaps hold whole numbers as floats
-        if labels and told not in labels:
-            raise UserError(
-                f"{row[0]}: its label {told!r} is none of {', '.join(labels)}: mend it, or give --label-column or --labels"
-            )
-        return labels.get(told, told)
+        return label_name(row[0], layout.label, value, labels)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The labels that occur, sorted."""
@@ -92,11 +90,12 @@ class Regress(Classify):
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> float:
         value = tables.value(row, layout.label, "--label-column")
         try:
-            number = float(value)
+            number = np.nan if "_" in str(value) else float(value)  # Python reads 1_000 as 1000
         except (TypeError, ValueError):
             number = np.nan
         if not np.isfinite(number):
-            raise UserError(f"{row[0]}: its answer {value!r} is no number: mend it, or give --label-column")
+            problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {value!r} is no number"
+            raise tables.BadRow(row[0], "no number", problem, "fix it, or give --label-column")
         return number
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:

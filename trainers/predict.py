@@ -79,7 +79,7 @@ def typed(kind: str, text: str, pair: str) -> Example:
 def _layout(config: PredictConfig, found: Initial, kind: str) -> Layout:
     """The training file's, changed by what was given."""
     index = found.index
-    layout = Layout(**index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
+    layout = Layout.from_dict(index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
     return layout.changed(config.text_column, config.pair_column, "", config.header)
 
 
@@ -98,7 +98,9 @@ def main(config: PredictConfig) -> int:
         print(json.dumps(answer, ensure_ascii=False, indent=1), flush=True)
         return 0
     layout = _layout(config, found, predictor.task.kind)
-    count, empty = _write(config, predictor, predictor.kind.read(config.input, layout, {}, answers=False))
+    rate = config.allowed(found.index.get("preset", predictor.task.kind))
+    examples = predictor.kind.read(config.input, layout, {}, answers=False, max_reject_rate=rate)
+    count, empty = _write(config, predictor, examples)
     note = f" (empty texts: {empty:,})" if empty else ""
     print(f"wrote {config.output}: {count:,} answers{note}", flush=True)
     return 0

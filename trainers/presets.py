@@ -3,21 +3,28 @@
 GLUE's files are read as they come (Wang et al. 2018). To add a task, add an entry to TASKS.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last).
-
-    torn: rows that lack columns are passed over, with a warning; else they are errors.
-    """
+    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last)."""
 
     text: str = "text"
     pair: str = ""
     label: str = "label"
     header: bool = True
-    torn: bool = False
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Layout":
+        """The layout that a checkpoint records; earlier versions recorded more of it, which is ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+    def columns(self, answers: bool) -> list[tuple[str, str]]:
+        """The columns that are read, each with the option that names it. answers: the label's, too."""
+        found = [(self.text, "--text-column"), (self.pair, "--pair-column"), (self.label if answers else "", "--label-column")]
+        return [(column, flag) for column, flag in found if column]
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
         """With what isn't empty in place of its own; `header`: auto, yes or no."""
@@ -28,13 +35,15 @@ class Layout:
 @dataclass(frozen=True)
 class Preset:
     """A task. kind: of model.tasks.KINDS. labels: (as the files have it, its name), in the order of the classes; none: those
-    of the training file. metrics: of metrics.METRICS; the first chooses the best checkpoint.
+    of the training file. metrics: of metrics.METRICS; the first chooses the best checkpoint. max_reject_rate: the fraction of
+    rows that may be unusable; the published files of some tasks have such rows.
     """
 
     kind: str
     layout: Layout
     labels: tuple[tuple[str, str], ...]
     metrics: tuple[str, ...]
+    max_reject_rate: float = 0.0
 
 
 def _binary(no: str, yes: str) -> tuple[tuple[str, str], ...]:
@@ -48,12 +57,14 @@ def _named(*names: str) -> tuple[tuple[str, str], ...]:
 _ENTAILMENT = _named("entailment", "not_entailment")
 _ENTITIES = tuple(f"{place}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for place in "BI")
 _COLUMNS = Layout("0", "", "-1", header=False)
+# QQP has torn rows and empty questions, MNLI's own release rows whose label is "-", translated SQuADs shifted answers.
+PUBLISHED = 0.1
 
 TASKS = {
     "classify": Preset("classify", Layout(), (), ("accuracy", "macro_f1")),
     "regress": Preset("regress", Layout(), (), ("pearson", "spearman")),
     "tags": Preset("tags", _COLUMNS, (), ("entity_f1", "token_accuracy")),
-    "spans": Preset("spans", Layout(), (), ("f1", "exact_match")),
+    "spans": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
     "cola": Preset(
         "classify", Layout("3", "", "1", header=False), _binary("unacceptable", "acceptable"), ("matthews", "accuracy")
     ),
@@ -67,19 +78,21 @@ TASKS = {
     "stsb": Preset("regress", Layout("sentence1", "sentence2", "score"), (), ("pearson", "spearman")),
     "qqp": Preset(
         "classify",
-        Layout("question1", "question2", "is_duplicate", torn=True),
+        Layout("question1", "question2", "is_duplicate"),
         _binary("not_duplicate", "duplicate"),
         ("binary_f1", "accuracy"),
+        PUBLISHED,
     ),
     "mnli": Preset(
         "classify",
         Layout("sentence1", "sentence2", "gold_label"),
         _named("contradiction", "entailment", "neutral"),
         ("accuracy",),
+        PUBLISHED,
     ),
     "qnli": Preset("classify", Layout("question", "sentence"), _ENTAILMENT, ("accuracy",)),
     "rte": Preset("classify", Layout("sentence1", "sentence2"), _ENTAILMENT, ("accuracy",)),
     "conll": Preset("tags", _COLUMNS, _named("O", *_ENTITIES), ("entity_f1", "token_accuracy")),
-    "squad": Preset("spans", Layout(), (), ("f1", "exact_match")),
-    "squad2": Preset("spans", Layout(), (), ("f1", "exact_match")),
+    "squad": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
+    "squad2": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
 }

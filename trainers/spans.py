@@ -7,26 +7,38 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import MAX_ANSWER, MAX_QUESTION, Task
-from pipelines.schema import UserError
 from trainers import tables
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder
 from trainers.presets import Layout
+from trainers.reading import Reader
 
 
-class Spans:
+class Spans(Reader):
     """Where in a context the answer to a question stands; long contexts are read in windows that overlap."""
 
-    def read(self, path: str, layout: Layout, labels: dict[str, str], answers: bool) -> Iterator[Example]:
-        """SQuAD's JSON. Raises UserError where an answer doesn't stand in its context."""
-        for where, row in tables.squad(path, layout):
-            question, context = row["question"].strip(), row["context"]
-            if not question or not context.strip():
-                raise UserError(f"{where}: its question or context is empty: remove it, or mend it")
-            for text, start in row["answers"] if answers else ():
-                if not text or start < 0 or context[start : start + len(text)] != text:
-                    raise UserError(f"{where}: its answer {text!r} doesn't stand at {start} in the context: mend it")
-            yield Example(where, question, context, answer=tuple(row["answers"]) if answers else None, id=row["id"])
+    def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
+        return tables.squad(path)
+
+    def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
+        """A question. The first answer that is where it should be becomes the first: what is learnt."""
+        where, values = row
+        question, context = values["question"].strip(), values["context"]
+        if not answers:
+            return Example(where, question, context, id=values["id"])
+        if not question or not context.strip():
+            raise tables.BadRow(where, "empty text", "its question or context is empty", "fix it, or remove that question")
+
+        def misplaced(answer: tuple[str, int]) -> bool:
+            text, start = answer
+            return not text or start < 0 or context[start : start + len(text)] != text
+
+        found = sorted(values["answers"], key=misplaced)  # stable: others are kept for their texts, by which answers are scored
+        if found and misplaced(found[0]):
+            text, start = found[0]
+            problem = f"its answer {text!r} is not at {start} in the context"
+            raise tables.BadRow(where, "misplaced answer", problem, "fix it, or remove that question")
+        return Example(where, question, context, answer=tuple(found), id=values["id"])
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return ()

@@ -1,176 +1,228 @@
-"""Rows of tables, with where each stands: CSV, TSV, JSON lines, Parquet, plain text, CoNLL columns, SQuAD's JSON.
+"""Rows of tables, with where each is: CSV, TSV, JSON lines, Parquet, plain text; and SQuAD's JSON.
 
 Any of them may be local or on gs://, and all but Parquet gzipped (`.gz`). To add a format, add a function to READERS.
 """
 
 import csv
-import gzip
 import itertools
 import json
 import re
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from pipelines.schema import UserError
+from trainers.lines import MAX_LINE, exceeds, lines, parse_json
 from trainers.presets import Layout
 
-Row = tuple[str, dict[str, Any]]  # (where it stands, such as "dev.tsv, line 7"; values by column)
+Row = tuple[str, dict[str, Any]]  # (where it is, such as "dev.tsv, line 7"; values by column)
 
-csv.field_size_limit(1 << 28)  # characters; Python's own limit is 131,072
+MAX_CELLS = 1_000_000  # of a row
+MAX_RATIO = 500  # times: a row group that expands so far holds no text
+_DELIMITERS = ",;\t"  # of CSV, in the order in which they are tried: Excel writes the second where the comma is decimal
+_CELL = {char: re.compile(f'"[^"]*"|[{char}]') for char in _DELIMITERS}
 
-
-def _split(file: Any) -> Iterator[bytes]:
-    """A file's lines without their ends. (GFile's own lose every carriage return.)"""
-    rest = b""
-    while block := file.read(1 << 20):
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
+_BUFFER = 1 << 20  # bytes of a Parquet column that are read at a time, instead of all of a row group's
+csv.field_size_limit(MAX_LINE)  # characters; Python's own limit is 131,072
 
 
-def lines(path: str) -> Iterator[str]:
-    """A text file's lines without their ends. Raises UserError when it can't be read, or isn't UTF-8."""
-    number = 1
-    if tf.io.gfile.isdir(path):
-        raise UserError(f"{path} is a folder: give a file of texts")
-    try:
-        with tf.io.gfile.GFile(path, "rb") as raw:
-            for line in _split(gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
-                number += 1
-    except UnicodeDecodeError:
-        raise UserError(f"{path}, line {number}: it is not UTF-8: convert the file") from None
-    except tf.errors.NotFoundError:
-        raise UserError(f"{path} is not there: give a file of texts") from None
-    except (tf.errors.OpError, OSError, EOFError, zlib.error) as error:
-        told = getattr(error, "message", None) or error
-        raise UserError(f"{path} can't be read ({told}): mend that, or give another file") from None
+class BadRow(UserError):
+    """A row that can't be used. `reason`: in a few words, the same for all rows of its kind."""
+
+    def __init__(self, where: str, reason: str, problem: str, hint: str) -> None:
+        super().__init__(f"{where}: {problem}: {hint}")
+        self.where, self.reason = where, reason
 
 
-def _named(records: Iterator[tuple[str, list[str]]], layout: Layout) -> Iterator[Row]:
-    """Cells as columns, by the header's names, or by their numbers as texts; -1 is the last. Raises UserError."""
-    names, passed = None, []
+def column_of(names: Sequence[str], column: str) -> str | None:
+    """The name of a column: exactly `column`, or the only one that differs in case or outer blanks alone; else None.
+
+    Raises ValueError if several have it.
+    """
+    found = [name for name in names if name == column]
+    found = found or [name for name in names if name.strip().casefold() == column.strip().casefold()]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} columns are named {column!r}")
+    return found[0] if found else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The columns that are there, for messages."""
+    return ", ".join(name for name in names if name != "-1")
+
+
+def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: str) -> None:
+    """Raises UserError for a header without the columns that are read, or with two of one of them."""
+    for column, flag in layout.columns(answers):
+        try:
+            found = column_of(names, column)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
+        if found is None:
+            raise UserError(f"{where}: there is no column {column!r} (there are: {_listed(names)}): give {flag}")
+
+
+def _named(records: Iterable[tuple[str, list[str]]], layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
+    """Cells as columns, by the header's names, or by their numbers as texts; -1 is the last.
+
+    A row that has more or fewer cells than the header, or than the first row, is a BadRow. Raises UserError for the header.
+    """
+    names, begin = None, ""
     for where, cells in records:
-        if layout.header and names is None:
-            names = cells
-        elif names is None:
-            yield where, {str(number): cell for number, cell in enumerate(cells)} | {"-1": cells[-1]}
-        elif len(cells) < len(names) and layout.torn:
-            passed.append(where)
-        elif len(cells) < len(names):
-            raise UserError(f"{where}: it has {len(cells)} columns, and the header {len(names)}: mend that line, or remove it")
+        if names is None:
+            begin = f"the header {len(cells)}" if layout.header else f"{where.rsplit(', ', 1)[1]} has {len(cells)}"
+            names = [cell.strip() for cell in cells] if layout.header else [str(number) for number in range(len(cells))]
+            _check_header([*names, "-1"], layout, answers, where)
+            if layout.header:
+                continue
+        if len(cells) != len(names):
+            problem = f"it has {len(cells)} column{'s' * (len(cells) != 1)}, and {begin}"
+            yield BadRow(where, "wrong number of columns", problem, "fix that row, or remove it")
         else:
-            yield where, dict(zip(names, cells, strict=False)) | {"-1": cells[-1]}
-    if passed:
-        print(f"warning: {passed[0]}: it lacks columns: passed over, with {len(passed) - 1} more", file=sys.stderr, flush=True)
+            yield where, dict(zip(names, cells, strict=True)) | {"-1": cells[-1]}
 
 
-def _csv_records(path: str) -> Iterator[tuple[str, list[str]]]:
+class _Fed:
+    """A CSV file's lines as csv.reader takes them; `size` counts the characters since it was set to 0."""
+
+    def __init__(self, path: str, delimiter: str, rows: Iterator[str]) -> None:
+        self.path, self.delimiter, self.rows, self.size = path, delimiter, enumerate(rows, 1), 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self.rows:
+            self.size += len(line)
+            if self.size > MAX_LINE:
+                raise UserError(f"{self.path}, line {number}: its row is longer than {MAX_LINE >> 20} MB: close its quotes")
+            if exceeds(line, self.delimiter, _CELL[self.delimiter], MAX_CELLS):
+                raise UserError(f"{self.path}, line {number}: it has more than {MAX_CELLS:,} columns: fix that line")
+            yield line + "\n"
+
+
+def _delimiter(first: str, layout: Layout, answers: bool) -> str:
+    """By which of _DELIMITERS a CSV file's header has the columns that are read; a comma if by none of them."""
+    for delimiter in _DELIMITERS if layout.header else ():
+        if exceeds(first, delimiter, _CELL[delimiter], MAX_CELLS):
+            continue
+        try:
+            names = [cell.strip().casefold() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        except csv.Error:
+            continue
+        if all(column.strip().casefold() in [*names, "-1"] for column, _ in layout.columns(answers)):
+            return delimiter
+    return ","
+
+
+def _csv_records(path: str, layout: Layout, answers: bool) -> Iterator[tuple[str, list[str]]]:
     """Rows with where each begins; quoted cells may hold line breaks."""
-    reader, begin = csv.reader((line + "\n" for line in lines(path)), strict=True), 1
+    found = lines(path)
+    first = next(found, "")
+    if named := re.fullmatch("sep=([,;\t])", first):  # Excel's own way to say so
+        delimiter, begin = named[1], 2
+    else:
+        found, delimiter, begin = itertools.chain([first], found), _delimiter(first, layout, answers), 1
+    fed, before = _Fed(path, delimiter, found), begin - 1
+    reader = csv.reader(iter(fed), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             if cells:
                 yield f"{path}, line {begin}", cells
-            begin = reader.line_num + 1
+            begin, fed.size = reader.line_num + before + 1, 0
     except csv.Error as error:
         raise UserError(f"{path}, line {begin}: {error}: mend that line") from None
 
 
-def _csv(path: str, layout: Layout) -> Iterator[Row]:
-    return _named(_csv_records(path), layout)
+def _csv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
+    return _named(_csv_records(path, layout, answers), layout, answers)
 
 
-def _tsv(path: str, layout: Layout) -> Iterator[Row]:
+def _tsv_records(path: str, rows: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    for number, line in enumerate(rows, 1):
+        if line.count("\t") >= MAX_CELLS:
+            raise UserError(f"{path}, line {number}: it has more than {MAX_CELLS:,} columns: fix that line")
+        if line:
+            yield f"{path}, line {number}", line.split("\t")
+
+
+def _tsv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
     """Quotes are characters like any other, as GLUE's files need it."""
-    numbered = enumerate(lines(path), 1)
-    return _named(((f"{path}, line {number}", line.split("\t")) for number, line in numbered if line), layout)
+    return _named(_tsv_records(path, lines(path)), layout, answers)
 
 
-def _parsed(text: str) -> Any:
-    """JSON's value; halves of surrogate pairs, which no file can hold, are replaced. Raises ValueError, RecursionError."""
-    if r"\ud" in text.lower():
-        whole = json.dumps(json.loads(text), ensure_ascii=False)
-        text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.loads(text)
-
-
-def _jsonl(path: str, layout: Layout) -> Iterator[Row]:
+def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
+        where, problem = f"{path}, line {number}", "it is no JSON object"
         try:
-            row = _parsed(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: it is no JSON object: mend that line")
-        yield f"{path}, line {number}", row
+            row = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            row, problem = None, problem if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+        yield (where, row) if isinstance(row, dict) else BadRow(where, "no JSON object", problem, "mend that line")
 
 
-def _parquet(path: str, layout: Layout) -> Iterator[Row]:
-    """A row group's part at a time."""
+def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) -> list[str] | None:
+    """The columns to read; None for all of them, where one that is needed isn't there. Raises UserError for two of one name."""
+    names = file.schema_arrow.names
+    try:
+        found = [column_of(names, column) for column, _ in layout.columns(answers)]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}: rename one of them, or give --text-column, --pair-column, --label-column") from None
+    return None if None in found else [name for name in names if name in found]
+
+
+def _rows_at_once(group: pq.RowGroupMetaData, columns: list[str] | None, path: str) -> int:
+    """How many rows of a row group fit into memory, if any of them may be as long as all. Raises UserError if one can't."""
+    parts = [group.column(index) for index in range(group.num_columns)]
+    parts = [part for part in parts if columns is None or part.path_in_schema.split(".")[0] in columns]
+    size, disk = sum(part.total_uncompressed_size for part in parts), sum(part.total_compressed_size for part in parts)
+    if size > MAX_LINE and (size > MAX_RATIO * disk or size > MAX_LINE * group.num_rows):
+        raise UserError(
+            f"{path} can't be read ({disk:,} bytes of a row group expand to {size:,}, as no text does): give another file"
+        )
+    return max(1, min(4096, 2 * MAX_LINE // max(size, 1)))
+
+
+def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
+    """The columns that are needed, some rows at a time."""
     try:
         if "://" in path:
             system, inner = pa.fs.FileSystem.from_uri(path)
-            table = pq.ParquetFile(system.open_input_file(inner))
+            file = pq.ParquetFile(system.open_input_file(inner), buffer_size=_BUFFER)
         else:
-            table = pq.ParquetFile(path)
-        number = 0
-        for batch in table.iter_batches(batch_size=4096, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", row
+            file = pq.ParquetFile(path, buffer_size=_BUFFER)
+        number, columns = 0, _projection(file, layout, answers, path)
+        for index in range(file.num_row_groups):
+            size = _rows_at_once(file.metadata.row_group(index), columns, path)
+            for batch in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
     except FileNotFoundError:
         raise UserError(f"{path} is not there: give a file of texts") from None
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
         raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give a whole Parquet file") from None
 
 
-def _texts(path: str, layout: Layout) -> Iterator[Row]:
-    """A text per line."""
-    for number, line in enumerate(lines(path), 1):
+def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
+    """A text per line; or a table with tabs, if more than the text is needed, or the first line names its column."""
+    found = lines(path)
+    first = next(found, "")
+    found = itertools.chain([first], found)
+    names = [name.strip().casefold() for name in first.split("\t", MAX_CELLS)]
+    if answers or layout.pair or (layout.header and len(names) > 1 and layout.text.casefold() in names):
+        yield from _named(_tsv_records(path, found), layout, answers)
+        return
+    for number, line in enumerate(found, 1):
         if line.strip():
             yield f"{path}, line {number}", {layout.text: line}
 
 
-def conll(path: str, layout: Layout) -> Iterator[Row]:
-    """Sentences of CoNLL columns: a word per line, an empty line after each; as lists, under `words` and `tags`.
-
-    Raises UserError for a line that lacks the column of the words or of the tags.
-    """
-    words, tags, began = [], [], 1
-    for number, line in enumerate(itertools.chain(lines(path), [""]), 1):
-        cells = re.split("[ \t]+", line.strip(" \t"))
-        if any(cells) and not line.startswith("-DOCSTART-"):
-            try:
-                word, tag = (range(len(cells))[int(column)] for column in (layout.text, layout.label))
-                if word == tag and layout.text != layout.label:
-                    raise IndexError
-            except (IndexError, ValueError):
-                raise UserError(
-                    f"{path}, line {number}: it has {len(cells)} columns, and the words should be in column {layout.text}, the "
-                    f"tags in {layout.label}: mend it, or give --text-column and --label-column as numbers from 0"
-                ) from None
-            words.append(cells[word])
-            tags.append(cells[tag])
-        else:
-            if words:
-                yield f"{path}, line {began}", {"words": words, "tags": tags}
-            words, tags, began = [], [], number + 1
-
-
-def squad(path: str, layout: Layout) -> Iterator[Row]:
+def squad(path: str) -> Iterator[Row]:
     """Questions of SQuAD's JSON (1.1 or 2.0): `id`, `question`, `context`, `answers` as a list of (text, start)."""
     try:
-        data = _parsed("\n".join(lines(path)))
+        data = parse_json("\n".join(lines(path)))
         for article in data["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
@@ -186,38 +238,48 @@ def squad(path: str, layout: Layout) -> Iterator[Row]:
         ) from None
 
 
-READERS: dict[str, Callable[[str, Layout], Iterator[Row]]] = {
+READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
     ".parquet": _parquet,
-    ".txt": _texts,
+    ".txt": _text_lines,
 }
 
 
-def rows(path: str, layout: Layout) -> Iterator[Row]:
-    """A table's rows, by the file's ending. Raises UserError for an ending that none of READERS has."""
+def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | BadRow]:
+    """A table's rows, by the file's ending. Raises UserError for an ending that none of READERS has.
+
+    Args:
+        layout: the columns that are needed. answers: the answers' column is one of them.
+    """
     plain = path.removesuffix(".gz")
     ending = next((ending for ending in READERS if plain.endswith(ending)), None)
     if ending is None:
         raise UserError(f"{path} has none of the endings {', '.join(READERS)}: rename it, or convert it")
-    return READERS[ending](path, layout)
+    return READERS[ending](path, layout, answers)
 
 
-def value(row: Row, column: str, flag: str) -> Any:
-    """A row's value in a column. Raises UserError where it has none, with the columns that are there."""
+def value(row: Row, column: str, flag: str, empty: Any = None) -> Any:
+    """A row's value in a column, `empty` for null. Raises BadRow where it has none, with the columns that are there."""
     where, values = row
-    if column not in values:
-        names = ", ".join(name for name in values if name != "-1")
-        raise UserError(f"{where}: there is no column {column!r} (there are: {names}): give {flag}")
-    if values[column] is None:
-        raise UserError(f"{where}: its {column!r} is empty: mend it, or give {flag}")
-    return values[column]
+    try:
+        name = column if column in values else column_of(list(values), column)
+    except ValueError as error:
+        raise BadRow(where, "ambiguous column", str(error), f"give {flag}") from None
+    if name is None:
+        problem = f"there is no column {column!r} (there are: {_listed(values)})"
+        raise BadRow(where, "missing column", problem, f"give {flag}")
+    if values[name] is None and empty is None:
+        raise BadRow(where, f"empty {name!r}", f"its {name!r} is empty", f"mend it, or give {flag}")
+    return empty if values[name] is None else values[name]
 
 
-def text(row: Row, column: str, flag: str) -> str:
-    """A row's text. Raises UserError when it isn't one."""
-    found = value(row, column, flag)
+def text(row: Row, column: str, flag: str, empty: str | None = None) -> str:
+    """A row's text, `empty` for null. Raises BadRow when it isn't one."""
+    found = value(row, column, flag, empty)
     if not isinstance(found, str):
-        raise UserError(f"{row[0]}: {column!r} is {type(found).__name__}, not a text: give {flag}")
+        raise BadRow(row[0], "no text", f"{column!r} is {type(found).__name__}, not a text", f"give {flag}")
+    if len(found) > MAX_LINE:
+        raise BadRow(row[0], "too long", f"{column!r} is longer than {MAX_LINE >> 20} MB", "cut it")
     return found

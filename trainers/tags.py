@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import Task
-from pipelines.schema import UserError
-from trainers import tables
+from trainers import conll, tables
+from trainers.conll import MAX_WORDS
 from trainers.examples import Example, Rows, softmax
 from trainers.features import TextEncoder
+from trainers.labels import label_name
 from trainers.presets import Layout
+from trainers.reading import Reader
 
 
 def _column(name: str, default: str) -> str:
@@ -19,38 +21,60 @@ def _column(name: str, default: str) -> str:
     return default if name.removeprefix("-").isdigit() else name
 
 
-def _known(where: str, tags: list, labels: dict[str, str]) -> tuple[str, ...]:
-    """Tags by their names. Raises UserError for one that isn't in the set, where there is one ({}: any)."""
-    for tag in tags:
-        if not isinstance(tag, str | int) or (labels and str(tag) not in labels):
-            known = f"none of {', '.join(labels)}" if labels else "neither a text nor a number"
-            raise UserError(f"{where}: its tag {tag!r} is {known}: mend it, or give --labels")
-    return tuple(labels.get(str(tag), str(tag)) for tag in tags)
+def _words(row: tables.Row, column: str, answers: bool) -> list[str]:
+    """A row's words; without answers `text` will do. Raises BadRow for anything but a list of texts."""
+    where, values = row
+    name = tables.column_of(list(values), column)
+    found = None if name is None else values[name]
+    if found is None and not answers and isinstance(values.get("text"), str):
+        found = values["text"].split(None, MAX_WORDS)
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise tables.BadRow(where, "no words", f"{column!r} is no list of words", "give one, or --text-column")
+    if len(found) > MAX_WORDS:
+        raise tables.BadRow(where, "too many words", f"it has more than {MAX_WORDS:,} words", "cut it into sentences")
+    return found
 
 
-class Tags:
+def _lists(row: tables.Row, layout: Layout, answers: bool) -> tables.Row | tables.BadRow:
+    """A table's row with its lists under `words` and `tags`."""
+    where, values = row
+    try:
+        words = _words(row, layout.text, answers)
+        name = tables.column_of(list(values), layout.label)
+        tags = values[name] if name is not None else None
+        if answers and (not isinstance(tags, list) or len(tags) != len(words)):
+            problem = f"{layout.label!r} is no list of as many as its {len(words)} words"
+            raise tables.BadRow(where, "no tags", problem, "fix it, or give --label-column")
+    except tables.BadRow as bad:
+        return bad
+    return where, {"words": words, "tags": tags}
+
+
+class Tags(Reader):
     """A label for every word; its first piece answers. Sentences that are too long go on in a row of their own."""
 
-    def read(self, path: str, layout: Layout, labels: dict[str, str], answers: bool) -> Iterator[Example]:
+    def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
         """CoNLL columns, or a table (JSON lines, Parquet) with words and tags as lists, or `text` with spaces.
 
         Such a table's columns are `words` and `tags` unless the layout has names instead of numbers.
         """
-        table = path.removesuffix(".gz").endswith((".jsonl", ".parquet"))
-        if not answers and not table:
+        if path.removesuffix(".gz").endswith((".jsonl", ".parquet")):
+            layout = Layout(_column(layout.text, "words"), "", _column(layout.label, "tags"))
+            for row in tables.rows(path, layout, answers):
+                found = row if isinstance(row, tables.BadRow) else _lists(row, layout, answers)
+                if isinstance(found, tables.BadRow) or found[1]["words"] or not answers:  # nothing is learnt of no words
+                    yield found
+            return
+        if not answers:
             layout = layout.changed("", "", layout.text, "auto")  # the words' column will do
-        of_words, of_tags = (_column(layout.text, "words"), _column(layout.label, "tags")) if table else ("words", "tags")
-        for where, row in tables.rows(path, layout) if table else tables.conll(path, layout):
-            words, tags = row.get(of_words), row.get(of_tags) if answers else None
-            if words is None and isinstance(row.get("text"), str) and not answers:
-                words = row["text"].split()
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise UserError(f"{where}: {of_words!r} is no list of words: give one, or --text-column")
-            if answers and (not isinstance(tags, list) or len(tags) != len(words)):
-                told = f"{of_tags!r} is no list of as many as its {len(words)} words"
-                raise UserError(f"{where}: {told}: mend it, or give --label-column")
-            if words:
-                yield Example(where, words=tuple(words), answer=_known(where, tags, labels) if answers else None)
+        yield from conll.sentences(path, layout)
+
+    def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
+        where, values = row
+        if not answers:
+            return Example(where, words=tuple(values["words"]))
+        found = [label_name(where, "tags", tag, labels, "tag") for tag in values["tags"]]
+        return Example(where, words=tuple(values["words"]), answer=tuple(found))
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """O first, then the tags that occur, sorted."""

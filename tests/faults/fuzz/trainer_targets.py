@@ -24,7 +24,7 @@ from trainers.presets import Layout
 LAYOUTS = (
     Layout(),
     Layout("0", "", "-1", header=False),
-    Layout("text", "title", "label", torn=True),
+    Layout("text", "title", "label"),
     Layout("3", "", "1", False),
 )
 
@@ -39,18 +39,19 @@ def of_kind(kind: str, ending: str) -> Callable[[bytes], None]:
         packed = data[0] & 8 and ending != ".parquet"
         path = scratch("examples" + ending + (".gz" if packed else ""), gzip.compress(body) if packed == 8 else body)
         with refusing():
-            for _ in KINDS[kind]().read(path, layout, {}, bool(data[0] & 16)):
+            for _ in KINDS[kind]().read(path, layout, {}, bool(data[0] & 16), max_reject_rate=float(data[0] & 32 > 0)):
                 pass
         with refusing():
             if kind == "classify":
                 for row in tables.rows(path, layout):
-                    tables.text(row, layout.text, "--text-column")
+                    if not isinstance(row, tables.BadRow):
+                        tables.text(row, layout.text, "--text-column")
 
     return run
 
 
 def seeds_of(*texts: str) -> Callable[[], list[bytes]]:
-    return lambda: [bytes([first]) + seed for seed in repeated(*texts) for first in (0, 1, 16, 17, 24)]
+    return lambda: [bytes([first]) + seed for seed in repeated(*texts) for first in (0, 1, 16, 17, 24, 49)]
 
 
 def _parquet() -> list[bytes]:

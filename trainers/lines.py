@@ -1,0 +1,114 @@
+"""Lines of text files, local or on gs://, plain or gzipped, within bounded memory.
+
+Text is UTF-8, with or without a byte order mark. Lines end in LF, CR LF, or, in a file whose first megabyte has no LF, in CR.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from pipelines.schema import UserError
+from trainers import files
+
+MAX_LINE = 128 << 20  # bytes; as long as the longest record of `prepare`
+MAX_ITEMS = 8_000_000  # commas and brackets of a JSON value, or of a row's cells: each item takes some 60 to 200 bytes
+MAX_EXPANSION = 300  # times; text is compressed to a third, tables of equal rows to a hundredth
+_BLOCK = 1 << 20
+_SURE = 256 << 20  # bytes: a gzip file may expand to as many however small it is
+_MARKS = {  # byte order marks of encodings that aren't read, the longer ones first
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+_JSON_ITEM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    """A file's bytes, decompressed. Raises UserError for a gzip file that expands as no text does."""
+    with tf.io.gfile.GFile(path, "rb") as raw:
+        zipped = path.endswith(".gz")
+        file, size = gzip.GzipFile(fileobj=raw) if zipped else raw, 0
+        while block := file.read(_BLOCK):
+            size += len(block)
+            if zipped and size > max(_SURE, MAX_EXPANSION * raw.size()):
+                raise UserError(
+                    f"{path} expands to more than {MAX_EXPANSION} times its size, as no text does: give another file"
+                )
+            yield block
+
+
+def _check_encoding(begin: bytes, path: str) -> None:
+    """Raises UserError for UTF-16 or UTF-32, with a byte order mark or without one (Latin letters have a NUL beside them)."""
+    marked = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
+    if marked or b"\0" in begin[:2]:
+        raise UserError(f"{path} is {marked or 'UTF-16 or binary'}, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)")
+
+
+def _split(path: str) -> Iterator[bytes]:
+    """A file's lines without their ends. (GFile's own lose every carriage return.)"""
+    parts: list[bytes] = []  # of the line that isn't at its end yet
+    end, size, number = b"", 0, 1
+    for block in _blocks(path):
+        if not end:
+            _check_encoding(block, path)
+            end = b"\r" if b"\r" in block[:-1] and b"\n" not in block else b"\n"  # the last may be half of a CR LF
+        first, *more = block.split(end)
+        for piece in more:
+            yield b"".join((*parts, first))
+            parts, size, first, number = [], 0, piece, number + 1
+        parts.append(first)
+        size += len(first)
+        if size > MAX_LINE:
+            raise UserError(f"{path}, line {number}: it is longer than {MAX_LINE >> 20} MB: split it into several lines")
+    if size:
+        yield b"".join(parts)
+
+
+def lines(path: str) -> Iterator[str]:
+    """A text file's lines without their ends. Raises UserError when it can't be read, isn't UTF-8 or has a huge line."""
+    number = 1
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder: give a file of texts")
+    try:
+        for line in _split(path):
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
+            number += 1
+    except UnicodeDecodeError:
+        raise UserError(f"{path}, line {number}: it is not UTF-8: convert the file") from None
+    except tf.errors.NotFoundError:
+        raise UserError(f"{path} is not there: give a file of texts") from None
+    except (tf.errors.OpError, OSError, EOFError, zlib.error) as error:
+        cause = files.cause(error) if isinstance(error, tf.errors.OpError) else error
+        raise UserError(f"{path} can't be read ({cause}): mend that, or give another file") from None
+
+
+def exceeds(text: str, separators: str, pattern: re.Pattern, limit: int = MAX_ITEMS) -> bool:
+    """Whether a text has more than `limit` items; what is quoted doesn't count.
+
+    Args:
+        separators: the characters that separate items. pattern: matches one of them, or a quoted part in one piece.
+    """
+    if sum(text.count(char) for char in separators) <= limit:  # of nearly all texts, at the speed of memory
+        return False
+    found = 0
+    for match in pattern.finditer(text):
+        found += match.group()[0] != '"'
+        if found > limit:
+            return True
+    return False
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value; halves of surrogate pairs, which no file can hold, are replaced.
+
+    Raises ValueError, RecursionError; ValueError, too, for more than MAX_ITEMS values, which would fill the memory.
+    """
+    if exceeds(text, ",[{", _JSON_ITEM):
+        raise ValueError(f"it holds more than {MAX_ITEMS:,} values")
+    if r"\ud" in text or r"\uD" in text:
+        joined = json.dumps(json.loads(text), ensure_ascii=False)
+        text = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.loads(text)
