@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipelines import filters, groups, readers, seeds, sentences
+from pipelines import filters, groups, readers, records, seeds, sentences
 from pipelines.cleaning import clean
 from pipelines.config import PrepareConfig
 from pipelines.schema import Document, Dropped, Split
@@ -97,10 +97,10 @@ class Miller:
 
     def _batches(self, split: Split) -> Iterator[list[Document]]:
         batch, size = [], 0
-        records = readers.read(split, self._config)
+        found = readers.read(split, self._config)
         while True:
             with self._watch.time("read"):
-                record = next(records, None)
+                record = next(found, None)
             if record is None:
                 break
             self.summary.read += not (isinstance(record, Dropped) and record.reason == "empty_file")
@@ -126,7 +126,7 @@ class Miller:
             samples.append(": ".join(part for part in (record.source, record.detail, record.excerpt) if part))
         # Of what filters leave out, thousands say no more than a sample: memory stays bounded.
         kept = record.bad or self.summary.dropped[record.reason] <= MAX_FILTERED
-        if kept and record.reason not in ("redirect", "other_namespace"):
+        if kept and record.reason not in ("redirect", "other_namespace", "other_content_model"):
             self.rejects.append(
                 {"reason": record.reason, "source": record.source, "detail": record.detail, "excerpt": record.excerpt}
             )
@@ -145,7 +145,7 @@ class Miller:
                 candidate = filters.Candidate(text, parts, lengths, ids)
                 key = seeds.document_key(text)
                 if why := self._verdict(document, candidate, key):
-                    self._drop(Dropped(why[0], document.source, why[1], text[: readers.EXCERPT_CHARS], bad=False))
+                    self._drop(Dropped(why[0], document.source, why[1], text[: records.EXCERPT_CHARS], bad=False))
                     continue
             with self._watch.time("pack"):
                 self._count(candidate)

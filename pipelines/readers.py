@@ -5,6 +5,7 @@ A record belongs to the split in which the delimiter before it begins, so that n
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,24 +15,16 @@ import pyarrow.parquet as pq
 from pipelines import decompression, filesystem, records, wikitext, wikixml
 from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
+from pipelines.records import Record
 from pipelines.schema import Document, Dropped, Split, UserError
 
-EXCERPT_CHARS = 300
 MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits to aim at between these bounds
 
 _SUSPECT = 500  # times: a row group that expands so far holds no text
 
-Record = Document | Dropped
+_PART = re.compile(r"[-_.](?:p\d+p\d+|\d+(?:-of-\d+)?)$")
 _ENDINGS = {".xml": "wikixml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
-
-
-def _too_long(source: str) -> Dropped:
-    return Dropped("too_long", source, f"it holds more than {records.MAX_RECORD >> 20} MB: cut it into documents")
-
-
-def _excerpt(data: bytes) -> str:
-    return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
 def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
@@ -49,32 +42,6 @@ def plan_whole(info: FileInfo, format_: str, compression: str, split_bytes: int)
     return [Split(info.path, format_, compression, 0, info.size, info.size, info.stamp)]
 
 
-def read_wikixml(split: Split, options: InputOptions) -> Iterator[Record]:
-    """Articles of a MediaWiki dump: namespace 0, no redirects."""
-    for number, (record, owned, closed) in enumerate(records.delimited(split, wikixml.CLOSE)):
-        if split.start == 0 and number == 0 and record is not None:
-            wikixml.check_header(record, split.path)
-        if not owned:
-            return
-        if record is None:
-            yield _too_long(f"{split.path}, page {number + 1}" + (f" after byte {split.start}" if split.start else ""))
-        elif page := wikixml.cut_page(record):
-            yield _article(page, closed, split.path)
-
-
-def _article(data: bytes, closed: bool, path: str) -> Record:
-    if not closed:
-        return Dropped("malformed_xml", path, "the file ends within a page", _excerpt(data))
-    try:
-        page = wikixml.parse_page(data)
-    except ValueError as error:
-        return Dropped("malformed_xml", path, str(error), _excerpt(data))
-    source = f"{path}#{page.page_id}"
-    if page.redirect or page.namespace != "0":
-        return Dropped("redirect" if page.redirect else "other_namespace", source, page.title, bad=False)
-    return Document(page.text, page.title, source, kind="wikitext")
-
-
 def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
     """A JSON object a line."""
     for number, (line, owned) in enumerate(records.lines(split)):
@@ -83,19 +50,22 @@ def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
         if line is not None and not line.strip():
             continue
         source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
-        yield _too_long(source) if line is None else _json_record(line, source, options)
+        yield records.too_long(source) if line is None else _json_record(line, source, options)
 
 
 def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     try:
         record = json.loads(line.decode("utf-8-sig"))  # given bytes, loads would guess at UTF-16 and let surrogates pass
     except UnicodeDecodeError as error:
-        return Dropped("invalid_utf8", source, str(error), _excerpt(line))
+        return Dropped("invalid_utf8", source, str(error), records.excerpt(line))
     except (ValueError, RecursionError) as error:
-        return Dropped("malformed_json", source, str(error), _excerpt(line))
+        return Dropped("malformed_json", source, str(error), records.excerpt(line))
     if not isinstance(record, dict):
         return Dropped(
-            "not_an_object", source, "every line must be a JSON object (jq -c '.[]' takes an array apart)", _excerpt(line)
+            "not_an_object",
+            source,
+            "every line must be a JSON object (jq -c '.[]' takes an array apart)",
+            records.excerpt(line),
         )
     return _fields_record(record.get, set(record), source, options, line)
 
@@ -105,11 +75,11 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     text = get(options.text_field)
     if options.text_field not in names:
         detail = f"no field {options.text_field!r} among {sorted(names)[:20]}: see --text-field"
-        return Dropped("missing_field", source, detail, _excerpt(excerpt))
+        return Dropped("missing_field", source, detail, records.excerpt(excerpt))
     if isinstance(text, str) and len(text) > records.MAX_RECORD:
-        return _too_long(source)
+        return records.too_long(source)
     if not isinstance(text, str):
-        return Dropped("field_is_no_text", source, f"{options.text_field} is {type(text).__name__}", _excerpt(excerpt))
+        return Dropped("field_is_no_text", source, f"{options.text_field} is {type(text).__name__}", records.excerpt(excerpt))
     name, title = get(options.id_field), get(options.title_field)
     return Document(
         text,
@@ -205,12 +175,12 @@ def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
 def _bert_document(lines: list[bytes], size: int, split: Split, number: int) -> Record:
     source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
     if size > records.MAX_RECORD:
-        return _too_long(source)
+        return records.too_long(source)
     data = b"\n".join(lines)
     try:
         return Document(data.decode("utf-8"), "", source, kind="sentences")
     except UnicodeDecodeError as error:
-        return Dropped("invalid_utf8", source, str(error), _excerpt(data))
+        return Dropped("invalid_utf8", source, str(error), records.excerpt(data))
 
 
 def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
@@ -220,19 +190,21 @@ def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
         parts.append(piece)
         size += len(piece)
         if size > records.MAX_RECORD:
-            yield _too_long(split.path)
+            yield records.too_long(split.path)
             return
     data = b"".join(parts)
     try:
         title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
         yield Document(data.decode("utf-8"), title, split.path)
     except UnicodeDecodeError as error:
-        yield Dropped("invalid_utf8", split.path, str(error), _excerpt(data))
+        yield Dropped("invalid_utf8", split.path, str(error), records.excerpt(data))
 
 
 def plain_text(document: Document, options: InputOptions) -> str:
     """A document's text without markup, not cleaned yet."""
-    return wikitext.to_text(document.text, headings=options.headings) if document.kind == "wikitext" else document.text
+    if document.kind != "wikitext":
+        return document.text
+    return wikitext.to_text(document.text, headings=options.headings, wiki=document.wiki)
 
 
 @dataclass(frozen=True)
@@ -245,7 +217,7 @@ class Reader:
 
 
 READERS: dict[str, Reader] = {
-    "wikixml": Reader(plan_bytes, read_wikixml, 0.25),
+    "wikixml": Reader(plan_bytes, wikixml.read_pages, 0.25),
     "jsonl": Reader(plan_bytes, read_jsonl),
     "parquet": Reader(plan_parquet, read_parquet, 2.0),
     "bert": Reader(plan_bytes, read_bert),
@@ -255,14 +227,18 @@ _EXPANSION = {"none": 1.0, "gzip": 2.7, "bz2": 3.5, "zst": 3.0}
 
 
 def detect(path: str, format_: str) -> tuple[str, str]:
-    """(format, compression) of a file by its name. Raises UserError when `auto` doesn't know the ending."""
+    """(format, compression) of a file by its name, or, for a MediaWiki dump, by how it begins.
+
+    A part's number doesn't count: a.xml-p1p41242.bz2, a.jsonl-00001-of-00010, a.txt.03. Raises UserError when `auto` knows
+    neither.
+    """
     compression, stem = decompression.compression_of(path)
-    ending = "." + stem.rsplit(".", 1)[-1].lower()
     if format_ == "auto":
-        if ending not in _ENDINGS:
+        ending = "." + _PART.sub("", stem).rsplit(".", 1)[-1].lower()
+        format_ = _ENDINGS.get(ending) or ("wikixml" if wikixml.is_dump(path, compression) else "")
+        if not format_:
             known = ", ".join(sorted(_ENDINGS))
             raise UserError(f"{path}: its name doesn't tell its format ({known}): leave it out, convert it, or give --format")
-        format_ = _ENDINGS[ending]
     if format_ == "parquet" and compression != "none":
         raise UserError(f"{path}: a Parquet file compressed once more can't be read in pieces: decompress it")
     return format_, compression

@@ -6,9 +6,21 @@ A record belongs to the split in which the delimiter before it begins, so that n
 from collections.abc import Iterator
 
 from pipelines import decompression
-from pipelines.schema import Split
+from pipelines.schema import Document, Dropped, Split
 
+Record = Document | Dropped
+EXCERPT_CHARS = 300
 MAX_RECORD = 128 << 20  # bytes: a longer record is given up, so that a file that expands to anything fits into memory
+
+
+def too_long(source: str) -> Dropped:
+    """What stands for a record longer than MAX_RECORD."""
+    return Dropped("too_long", source, f"it holds more than {MAX_RECORD >> 20} MB: cut it into documents")
+
+
+def excerpt(data: bytes) -> str:
+    """The beginning of a record, for people who look for it."""
+    return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
 class _Pieces:

@@ -77,15 +77,16 @@ class _Writer:
             path = os.path.join(self._folder, f"{self._count}.txt")
             filesystem.write_bytes(path, window.records[0])
         else:
-            self._append(os.path.join(self._folder, f"sample.{_ENDINGS[format_]}"), window.records, format_)
+            wiki = hashlib.blake2b(window.head, digest_size=8).hexdigest()  # dumps of several wikis stay apart
+            self._append(os.path.join(self._folder, f"sample-{wiki}.{_ENDINGS[format_]}"), window, format_)
             return
         self.part.splits.append(split_of(path, format_))
 
-    def _append(self, path: str, records: list[bytes], format_: str) -> None:
+    def _append(self, path: str, window: Window, format_: str) -> None:
         with open(path, "ab") as file:
-            if not file.tell() and format_ == "wikixml":
-                file.write(b"<mediawiki>\n")
-            file.writelines(records)
+            if not file.tell():
+                file.write(window.head)
+            file.writelines(window.records)
         self.part.splits = [split for split in self.part.splits if split.path != path] + [split_of(path, format_)]
 
 

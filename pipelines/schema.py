@@ -5,7 +5,9 @@ Nothing here imports Beam, TensorFlow or pyarrow, so that the trainer can share 
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pipelines.wikis import UNKNOWN_WIKI, Wiki
 
 FORMAT_VERSION = 1
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -50,12 +52,14 @@ class Document:
 
     `kind` says what the text is: "text", "wikitext", or "sentences" (a line each, the BERT text convention).
     `source` is where it came from, for messages and rejects only: it never influences what is written.
+    `wiki` is what the dump says of its wiki, for wikitext.
     """
 
     text: str
     title: str = ""
     source: str = ""
     kind: str = "text"
+    wiki: Wiki = field(default=UNKNOWN_WIKI, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -13,33 +13,20 @@ and the like lose their lists and keep the lines that end like a sentence. Lines
 without an empty line are one paragraph, as on the rendered page.
 """
 
-import html
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
+
+from pipelines import entities, variants
+from pipelines.wikis import REFERENCE_SECTIONS, SWITCHES, UNKNOWN_WIKI, Wiki, normal_name
 
 Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …) or name; a missing one is ""
 Renderer = Callable[[Args], str]
 _words = str.split  # a table of words reads better without a pair of quotes for each
 
-# Namespaces whose links leave no text, in the languages with the largest Wikipedias.
-_HIDDEN_NAMESPACES = frozenset(
-    _words(
-        "file image media fichier datei bild archivo imagen ficheiro imagem immagine файл изображение plik "
-        "grafika bestand afbeelding fil tiedosto kuva dosya soubor fájl kép αρχείο berkas ファイル 画像 "
-        "文件 图像 圖像 파일 그림 ملف קובץ चित्र category catégorie kategorie categoría categoria категория "
-        "категорія kategoria kategori categorie luokka kategória κατηγορία カテゴリ 分类 分類 분류 تصنيف"
-    )
-)
 _IMAGE_ENDINGS = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .ogv .webm .pdf"))
-_REFERENCE_SECTIONS = frozenset(
-    _words(
-        "references|external links|external link|see also|further reading|notes|notes and references|"
-        "references and notes|footnotes|bibliography|sources|citations|works cited|weblinks|"
-        "einzelnachweise|siehe auch|literatur|références|liens externes|voir aussi|referencias|véase también",
-        "|",
-    )
-)
+_MEDIA_ENDINGS = (*_IMAGE_ENDINGS, *_words(".flac .wav .mp3 .mp4 .oga .opus .mid .midi .mpg .mpeg .djvu .xcf .bmp .stl"))
 _MONTHS = _words("January February March April May June July August September October November December")
 _RANGES = {"-": "–", "–": "–", "x": " × ", "+/-": " ± "} | {w: f" {w} " for w in _words("to and or by × ±")}
 _UNITS = {"sqmi": "mi²", "sqkm": "km²", "km2": "km²", "m2": "m²", "m3": "m³", "C": "°C", "F": "°F"}
@@ -136,14 +123,13 @@ _EXTERNAL = re.compile(
 )
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?>")
 _TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center blockquote poem hr"), "\n\n")
-_SWITCH = re.compile(r"__[A-Z]{3,}__")
+_SWITCH = re.compile(r"(?:__|＿＿)(?!_)([^\s<>\[\]{}|!-/:-@\\^`~＿]+?)(?:__|＿＿)")
 _LEFTOVER = re.compile(r"[][{}|']{2,}|\[\s+\]|\{\s+\}")
-_HUGE_ENTITY = re.compile(r"&#(?:\d{8}|[xX][0-9a-fA-F]{7})[0-9a-fA-F]*;?")
-_NOWIKI = {ord(c): f"&#{ord(c)};" for c in "[]{}|<>'=*#:;_-/()"}
 _DOUBLED = re.compile(r"([;,])(?: ?[;,])+|[;,] ?(?=\.(?: |$))")
 _EMPTY = re.compile(r" ?\([ ;,:/–—-]*\)")
 _MARGIN = re.compile(r"(\()[ ;,:]+|(?<![ ;,])[ ;,]+(\))")
 _SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
+_ENDS = tuple(".!?。！？؟।॥۔։።…")
 _WORD = re.compile(r"[^\W_]")
 
 
@@ -172,7 +158,7 @@ def _drop_blocks(text: str) -> str:
         if name == "ref" and "\n==" in content:  # no reference spans sections: the end is another one's
             continue
         if name == "nowiki":
-            out.append(content.translate(_NOWIKI))
+            out.append(entities.protect(content))
         position = end.end()
     return "".join(out) + text[position:]
 
@@ -193,15 +179,15 @@ def _template(body: str) -> str:
     return render(args)
 
 
-def _link(body: str) -> str:
+def _link(body: str, wiki: Wiki) -> str:
     target, bar, label = body.partition("|")
     namespace, colon, title = target.partition(":")
     if title.startswith("//"):  # an external link in two pairs of brackets
         return f"[{body}]"
-    hidden = bar and namespace and target.rstrip().lower().endswith(_IMAGE_ENDINGS)
+    hidden = bar and namespace and target.rstrip().lower().endswith(_MEDIA_ENDINGS if colon else _IMAGE_ENDINGS)
     if colon and not hidden:
         interwiki = _LANGUAGE.fullmatch(namespace) and title[:1] != " "
-        hidden = interwiki or namespace.strip().lower() in _HIDDEN_NAMESPACES
+        hidden = interwiki or normal_name(namespace) in wiki.hidden
     if hidden:  # no caption spans paragraphs: one that seems to has got the end of another link
         return body.partition("\n\n")[2]
     if "\n" in target:
@@ -214,22 +200,25 @@ def _link(body: str) -> str:
     return title.rpartition("(")[0].strip() if title.endswith(")") else title.partition(",")[0]
 
 
-def _replace(match: re.Match) -> str:
-    kind, body = match[0][:2], match[0][2:-2]
-    if "\n==" in body:  # no bracket spans sections: where one seems to, its end got lost
-        return body
-    return _link(body) if kind == "[[" else _template(body) if kind == "{{" else ""
-
-
-def _resolve(text: str) -> str:
+def _resolve(text: str, wiki: Wiki) -> str:
     """Replaces templates, links and tables by their text, a level of nesting in each round."""
+
+    def replace(match: re.Match) -> str:
+        kind, body = match[0][:2], match[0][2:-2]
+        if "\n==" in body:  # no bracket spans sections: where one seems to, its end got lost
+            return body
+        return _link(body, wiki) if kind == "[[" else _template(body) if kind == "{{" else ""
+
     for pattern in (_INNERMOST, _LENIENT, _TABLE):
         for _ in range(_MAX_NESTING):
-            text, count = pattern.subn(_replace, text)
+            if wiki.variants:  # before the template around it would be taken apart at its bars
+                text = variants.resolve(text, wiki.variants)
+            text, count = pattern.subn(replace, text)
             if not count:
                 break
     text = _UNPAIRED.sub("", text)  # its label stays
-    return text.replace("{|", "\n|")  # the first line of a table without end is dropped like its rows
+    text = text.replace("{|", "\n|")  # the first line of a table without end is dropped like its rows
+    return variants.tidy(text) if wiki.variants else text
 
 
 def _leftover(match: re.Match) -> str:
@@ -237,17 +226,33 @@ def _leftover(match: re.Match) -> str:
     return run if len(run) == 1 else ""
 
 
-def _inline(text: str) -> str:
+def _is_switch(word: str, wiki: Wiki) -> bool:
+    """Whether __WORD__ is a behaviour switch of any language: letters without lower case, of three letters or more in ASCII.
+
+    So Python's __init__ stays, and on an English wiki C's __VA_ARGS__ too: English switches hold no "_".
+    """
+    if word.lower() in SWITCHES:
+        return True
+    letters = word.replace("_", "").replace("\u200c", "")
+    if not letters or any(unicodedata.category(char)[0] not in "LM" for char in letters):
+        return False
+    if any(char.islower() and not "\u10d0" <= char <= "\u10ff" for char in letters):  # Georgian is written in one case
+        return False
+    return len(letters) > 2 and (letters == word or wiki.language[:2] not in ("", "en")) if word.isascii() else len(letters) > 1
+
+
+def _inline(text: str, wiki: Wiki) -> str:
     """Removes quotes, external links, tags, switches and the brackets that no partner was found for."""
     text = _ELISION.sub(r"'\1", _POSSESSIVE.sub(r"\1", text))
     text = _TAG.sub(lambda tag: _TAG_TEXT.get(tag[1].lower(), ""), _EXTERNAL.sub(r"\1", text))
-    return _LEFTOVER.sub(_leftover, _SWITCH.sub("", text))
+    if "__" in text or "＿＿" in text:
+        text = _SWITCH.sub(lambda match: "" if _is_switch(match[1], wiki) else match[0], text)
+    return _LEFTOVER.sub(_leftover, text)
 
 
 def _tidy(line: str) -> str:
     """Decodes entities, then mends the holes that removed markup left: `( ; )`, ` ,`, double spaces."""
-    if "&" in line:
-        line = html.unescape(_HUGE_ENTITY.sub("", line))  # int() refuses thousands of digits
+    line = entities.decode(line)
     line = _DOUBLED.sub(r"\1", " ".join(line.split()))
     if "(" in line:
         line = _MARGIN.sub(r"\1\2", _EMPTY.sub("", _EMPTY.sub("", line)))
@@ -270,12 +275,12 @@ def _paragraphs(text: str, headings: bool) -> str:
         if first == "=" and line[-1] == "=" and (title := line.strip("= \t")):
             level = len(line) - len(line.lstrip("="))
             if not references or level <= references:
-                references = level if title.lower() in _REFERENCE_SECTIONS else 0
+                references = level if title.lower() in REFERENCE_SECTIONS else 0
             pending = [heading for heading in pending if heading[0] < level] + [(level, _tidy(title))]
             joins = False
             continue
         item = first in ("*", "#", ":", ";")
-        source = references and (item or not line.endswith((".", "!", "?", "。")))
+        source = references and (item or not line.endswith(_ENDS))
         if first == "|" or source:  # a vertical bar begins a row of a broken table
             line = ""
         line = _tidy(line.lstrip("*#:; ") if item else line)
@@ -291,7 +296,7 @@ def _paragraphs(text: str, headings: bool) -> str:
     return "".join(out)[1:]
 
 
-def to_text(wikitext: str, *, headings: bool = False) -> str:
+def to_text(wikitext: str, *, headings: bool = False, wiki: Wiki = UNKNOWN_WIKI) -> str:
     """Plain text of a page, a paragraph or list item per line; the titles of its sections if `headings`."""
-    text = _resolve(_drop_blocks(wikitext))
-    return _paragraphs(_inline(text), headings)
+    text = _resolve(_drop_blocks(wikitext), wiki)
+    return _paragraphs(_inline(text, wiki), headings)

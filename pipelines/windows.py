@@ -43,12 +43,13 @@ _ENDS = {"jsonl": b"\n", "bert": b"\n\n", "wikixml": b""}
 class Window:
     """What begins within a stretch of a file: whole records (or Arrow batches), and the bytes on disk that they stand for.
 
-    ended: the file ended before the stretch did.
+    ended: the file ended before the stretch did. head: of a dump, what its pages are read by.
     """
 
     records: list = field(default_factory=list)
     disk: float = 0.0
     ended: bool = False
+    head: bytes = b""
 
 
 def cut(
@@ -115,6 +116,7 @@ class TextFile:
     share: float = 1.0
     _text: tuple[str, int, float] | None = None  # a file's path, bytes, and the bytes on disk that each stands for
     _multistream: bool | None = None
+    _head: bytes | None = None
 
     def window(self, place: float, wanted: float) -> Window:
         """The records that begin within `wanted` bytes on disk from a place in [0, 1) on, or up to the file's end."""
@@ -142,6 +144,9 @@ class TextFile:
                 wikixml.check_header(window.records[0], self.info.path)
             pages = [wikixml.cut_page(record) for record in window.records]
             window.records = [page + b"\n" for page in pages if page]
+            if self._head is None:
+                self._head = wikixml.read_head(self.info.path, self.compression)
+            window.head = self._head + b"\n" if b"<mediawiki" in self._head else b"<mediawiki>\n"
         return window
 
     def _unpack(self) -> tuple[str, int, float]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines import decompression, filesystem, readers
 from pipelines.config import PrepareConfig
+from pipelines.records import EXCERPT_CHARS
 from pipelines.schema import Document, Dropped, Split, UserError
 from tests import corpora
 
@@ -191,7 +192,7 @@ def test_a_defective_line_costs_that_line(tmp_path, line, reason, detail):
     assert (before.text, after.text) == ("before", "after")
     assert (dropped.reason, dropped.source, dropped.bad) == (reason, f"{path}, line 2", True)
     assert detail in dropped.detail
-    assert len(dropped.excerpt) <= readers.EXCERPT_CHARS
+    assert len(dropped.excerpt) <= EXCERPT_CHARS
 
 
 def test_a_byte_order_mark_is_no_defect(tmp_path):
@@ -242,10 +243,22 @@ def test_an_empty_file_is_told_but_no_defect(tmp_path, name):
         ("a.parquet", "auto", ("parquet", "none")),
         ("a.txt.zst", "auto", ("bert", "zst")),
         ("dir.v1/part-0.bz2", "jsonl", ("jsonl", "bz2")),
+        ("enwiki-20260101-pages-articles1.xml-p1p41242.bz2", "auto", ("wikixml", "bz2")),
+        ("a.jsonl-00001-of-00010.gz", "auto", ("jsonl", "gzip")),
+        ("a.txt.03", "auto", ("bert", "none")),
     ],
 )
 def test_detect(path, format_, expected):
     assert readers.detect(path, format_) == expected
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_dump_is_known_by_how_it_begins(tmp_path, ending):
+    path = write(tmp_path / f"pages-articles{ending}", COMPRESS[ending](corpora.dump(["One."])))
+    assert readers.detect(str(path), "auto")[0] == "wikixml"
+    other = write(tmp_path / f"other{ending}", COMPRESS[ending](b"<html><mediawik"))
+    with pytest.raises(UserError, match="its name doesn't tell its format"):
+        readers.detect(str(other), "auto")
 
 
 @pytest.mark.parametrize("path", ["noending", "a.csv", "a.csv.gz", "a.jsonl/part-0"])

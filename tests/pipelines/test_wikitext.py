@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import wikitext
+from pipelines.wikis import Wiki
 from pipelines.wikitext import TEMPLATES, to_text
 
 PAGE = """{{Short description|Toy that flies}}
@@ -163,6 +164,33 @@ def test_markup(source: str, text: str) -> None:
 )
 def test_templates_that_carry_prose(source: str, text: str) -> None:
     assert to_text(source) == text
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "text"),
+    [
+        ("de", "__KEIN_INHALTSVERZEICHNIS__ a __ABSCHNITTE_NICHT_BEARBEITEN__", "a"),
+        ("ru", "__БЕЗ_ОГЛ__ a __БЕЗОГЛ__ b", "a b"),
+        ("fr", "a __SECTIONNONÉDITABLE__ __AUCUNSOMMAIRE__", "a"),
+        ("ja", "a __目次非表示__ ＿＿目次強制＿＿", "a"),
+        ("he", "__ללא_תוכן_עניינים__ a", "a"),
+        ("hi", "__विषय_सूची_हीन__ a", "a"),
+        ("ka", "__უსარჩევო__ a", "a"),
+        ("", "__NOTOC__ a __NoToc__ __toc__", "a"),
+        ("", "__init__ __Foo__ __x__ __A1__ ____ __AB__", "__init__ __Foo__ __x__ __A1__ ____ __AB__"),
+        ("en", "__VA_ARGS__ and __über__ and snake__CASE", "__VA_ARGS__ and __über__ and snake__CASE"),
+        ("de", "__init__ und __neu__", "__init__ und __neu__"),
+    ],
+)
+def test_switches_of_any_language(language: str, source: str, text: str) -> None:
+    assert to_text(source, wiki=Wiki(language)) == text
+
+
+def test_links_to_the_wiki_s_own_files_and_categories_leave_no_text() -> None:
+    wiki = Wiki("xx", ((-2, "Mīdija"), (6, "Fails Jauns"), (14, "Ryhmä"), (4, "Wikia")))
+    source = "a [[Fails_jauns:b|thumb|c [[d]]]] [[ryhmä:e|f]] [[Mīdija:g.ogg]] [[:Ryhmä:h]] [[Wikia:i|j]] [[Image:k]]"
+    assert to_text(source, wiki=wiki) == "a Ryhmä:h j"
+    assert to_text("a [[Ryhmä:e]]") == "a Ryhmä:e"
 
 
 def test_every_template_renders_any_number_of_arguments() -> None:

@@ -1,0 +1,150 @@
+"""What a wiki says of itself at the head of its dump, and the words that no dump lists.
+
+A dump names its language and its namespaces. It doesn't name the words of redirects, the older names of namespaces and the
+titles of sections with references: these tables hold them for the languages with the largest wikis.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+_words = str.split  # a table of words reads better without a pair of quotes for each
+
+# English names work on every wiki; "Image" is the older name of "File".
+ENGLISH_NAMESPACES = {
+    "media": -2, "special": -1, "talk": 1, "user": 2, "user talk": 3, "project": 4, "project talk": 5, "file": 6, "image": 6,
+    "file talk": 7, "image talk": 7, "mediawiki": 8, "mediawiki talk": 9, "template": 10, "template talk": 11, "help": 12,
+    "help talk": 13, "category": 14, "category talk": 15, "module": 828, "module talk": 829,
+}  # fmt: skip
+_FILES, _CATEGORIES = (-2, 6), (14,)  # the numbers of the namespaces whose links leave no text
+
+# Names of these namespaces that a wiki may know beside the one that its dump lists: older ones, and the usual ones for a dump
+# without a head. A name of several words is written with "_".
+_HIDDEN_ALIASES = frozenset(
+    name.replace("_", " ")
+    for name in _words(
+        "file image media fichier datei bild archivo imagen ficheiro imagem immagine файл изображение plik "
+        "grafika bestand afbeelding fil tiedosto kuva dosya soubor fájl kép αρχείο berkas ファイル 画像 "
+        "文件 图像 圖像 파일 그림 ملف קובץ चित्र category catégorie kategorie categoría categoria категория "
+        "категорія kategoria kategori categorie luokka kategória κατηγορία カテゴリ 分类 分類 분류 تصنيف "
+        "档案 檔案 图片 圖片 صورة پرونده تصویر رده תמונה קטגוריה датотека слика категорија datoteka slika kategorija "
+        "зображення выява катэгорыя картинка resim εικόνα fișier imagine súbor obrázok obrázek vaizdas attēls kateqoriya "
+        "şəkil fitxer imatge gambar tập_tin hình thể_loại ไฟล์ ภาพ หมวดหมู่ படிமம் பகுப்பு దస్త్రం వర్గం চিত্র বিষয়শ্রেণী श्रेणी "
+        "ფაილი კატეგორია պատկեր կատեգորիա сурет санат fitxategi irudi kategorio dosiero skrá mynd flokkur"
+    )
+)
+
+# The words of redirects, as MediaWiki's translations have them.
+REDIRECTS = frozenset(
+    word.replace("_", " ").lower()
+    for word in _words(
+        "redirect WEITERLEITUNG REDIRECTION REDIRECCIÓN REDIRECCION REDIRECIONAMENTO RINVIA RINVIO RIMANDO DOORVERWIJZING "
+        "AANSTUUR OMDIRIGERING omdiriger OHJAUS UUDELLEENOHJAUS tilvísun suuna PATRZ PRZEKIERUJ TAM PŘESMĚRUJ presmeruj "
+        "PREUSMJERI PREUSMERI PREUSMERITEV ÁTIRÁNYÍTÁS REDIRECTEAZA ALIDIREKTU BIRZUZENDU ADKAS ail-cyfeirio ailgyfeirio "
+        "athsheoladh PERADRESAVIMAS RIDREJTO YÖNLENDİRME yönlendirme ALIH LENCONG đổi перенаправление перенапр "
+        "ПЕРЕНАПРАВЛЕННЯ перанакіраванне перанакіраваньне преусмери пренасочване виж пренасочување види АЙДАУ "
+        "ΑΝΑΚΑΤΕΥΘΥΝΣΗ ՎԵՐԱՀՂՈՒՄ გადამისამართება הפניה ווייטערפירן تحويل تغییرمسیر تغییر_مسیر رجوع_مکرر अनुप्रेषित "
+        "पुनर्प्रेषित पुनर्निर्देशन পুনর্নির্দেশ வழிமாற்று దారిమార్పు തിരിച്ചുവിടുക เปลี่ยนทาง 転送 リダイレクト 重定向 重新導向 넘겨주기"
+    )
+)
+
+# Titles of sections that hold references, links and the like, in lower case.
+REFERENCE_SECTIONS = frozenset(
+    _words(
+        "references|external links|external link|see also|further reading|notes|notes and references|"
+        "references and notes|footnotes|bibliography|sources|citations|works cited|weblinks|"
+        "einzelnachweise|siehe auch|literatur|références|liens externes|voir aussi|referencias|véase también|"
+        "enlaces externos|bibliografía|notes et références|bibliographie|anmerkungen|quellen|annexes|"
+        "примечания|литература|ссылки|см. также|источники|примітки|посилання|джерела|література|див. також|"
+        "референце|спољашње везе|извори|види још|reference|spoljašnje veze|vidi još|"
+        "przypisy|bibliografia|linki zewnętrzne|zobacz też|note|collegamenti esterni|voci correlate|"
+        "referências|ligações externas|ver também|bibliografia|referenties|externe links|zie ook|bronnen|"
+        "referenser|externa länkar|se även|källor|referencer|eksterne henvisninger|se også|kilder|eksterne lenker|"
+        "lähteet|aiheesta muualla|katso myös|viitteet|související články|externí odkazy|literatura|"
+        "jegyzetek|források|további információk|kaynakça|dış bağlantılar|ayrıca bakınız|παραπομπές|εξωτερικοί σύνδεσμοι|"
+        "referensi|pranala luar|lihat pula|tham khảo|liên kết ngoài|chú thích|xem thêm|"
+        "脚注|出典|参考文献|外部リンク|関連項目|注釈|参考资料|参考資料|外部链接|外部連結|参见|參見|注释|註釋|延伸阅读|"
+        "각주|같이 보기|외부 링크|참고 문헌|مراجع|المراجع|وصلات خارجية|انظر أيضا|انظر أيضًا|منابع|پانویس|"
+        "جستارهای وابسته|پیوند به بیرون|"
+        "הערות שוליים|קישורים חיצוניים|ראו גם|לקריאה נוספת|सन्दर्भ|संदर्भ|बाहरी कड़ियाँ|इन्हें भी देखें|อ้างอิง|แหล่งข้อมูลอื่น|ดูเพิ่ม",
+        "|",
+    )
+)
+
+# English behaviour switches that MediaWiki takes in any case.
+SWITCHES = frozenset(_words("notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc"))
+
+# Languages whose wikis convert between scripts or spellings: there, -{...}- is markup. With the variants to prefer.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "zh": ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh"),
+    "wuu": ("wuu-hans", "wuu"),
+    "gan": ("gan-hans", "gan"),
+    "sr": ("sr-ec", "sr-cyrl", "sr"),
+    "sh": ("sh-latn", "sh"),
+    "kk": ("kk-cyrl", "kk-kz", "kk"),
+    "ku": ("ku-latn", "ku"),
+    "uz": ("uz-latn", "uz"),
+    "tg": ("tg", "tg-cyrl"),
+    "crh": ("crh-latn", "crh"),
+    "iu": ("ike-cans", "iu"),
+    "shi": ("shi-latn", "shi"),
+    "zgh": ("zgh", "zgh-tfng"),
+    "mni": ("mni", "mni-mtei"),
+    "tly": ("tly", "tly-latn"),
+    "ban": ("ban", "ban-latn"),
+}
+_NO_VARIANTS = ("zh-yue", "zh-min", "zh-class")  # languages of their own
+_DATABASE = re.compile(r"([a-z]{2,3})(?:_[a-z_]+)?wik")
+
+
+def normal_name(name: str) -> str:
+    """A namespace's name in the form that is compared: lower case, single spaces, no marks of direction; one letter i."""
+    return " ".join(name.lower().translate(_NAME_SIGNS).split())
+
+
+# Turkish has two letters i, which Unicode's lower case of capitals mixes up: with a dot above as a character of its own.
+_NAME_SIGNS = dict.fromkeys((*range(0x202A, 0x202F), 0x200E, 0x200F, 0x307)) | {ord("_"): " ", ord("ı"): "i"}
+
+
+@dataclass(frozen=True)
+class Wiki:
+    """What the head of a dump says.
+
+    language: a code such as "de", "" where the dump names none. namespaces: (number, name) in the dump's order.
+    """
+
+    language: str = ""
+    namespaces: tuple[tuple[int, str], ...] = ()
+
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The normal names of namespaces whose links leave no text: files and categories."""
+        own = {normal_name(name) for number, name in self.namespaces if number in _FILES + _CATEGORIES}
+        return _HIDDEN_ALIASES | own
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return ENGLISH_NAMESPACES | {normal_name(name): number for number, name in self.namespaces if name}
+
+    def namespace_of(self, title: str) -> int:
+        """The number of the namespace that a title's prefix names; 0 where it names none."""
+        prefix, colon, _ = title.partition(":")
+        return self._numbers.get(normal_name(prefix), 0) if colon else 0
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """The variants to prefer within -{...}-; empty where that is no markup."""
+        if self.language.startswith(_NO_VARIANTS):
+            return ()
+        return VARIANTS.get(self.language.partition("-")[0], ())
+
+
+UNKNOWN_WIKI = Wiki()
+
+
+def language_of(declared: str, database: str) -> str:
+    """A wiki's language by xml:lang, or else by the name of its database, such as "dewiktionary"."""
+    if declared.strip():
+        return declared.strip().lower()
+    found = _DATABASE.match(database.strip().lower())
+    return found[1] if found else ""

@@ -1,0 +1,135 @@
+"""Wikis of many languages and schema versions: what a dump says of its wiki decides what is text."""
+
+import bz2
+
+import pytest
+
+from pipelines import filesystem, readers, wikixml
+from pipelines.cleaning import clean
+from pipelines.config import PrepareConfig
+from pipelines.schema import Document, Split
+from pipelines.wikis import REDIRECTS, Wiki, language_of, normal_name
+from tests import wikis
+
+
+def read(path, split_bytes: int = 1 << 30) -> list[readers.Record]:
+    (info,) = filesystem.match([str(path)])
+    format_, compression = readers.detect(info.path, "auto")
+    splits: list[Split] = readers.READERS[format_].plan(info, format_, compression, split_bytes)
+    return [record for split in splits for record in readers.read(split, PrepareConfig())]
+
+
+def texts(records: list[readers.Record]) -> list[str]:
+    return [clean(readers.plain_text(record, PrepareConfig())) for record in records if isinstance(record, Document)]
+
+
+@pytest.mark.parametrize("sample", wikis.SAMPLES, ids=lambda sample: f"{sample.language}-{sample.version}")
+def test_articles_of_any_wiki_hold_no_markup_and_nothing_else_is_read(tmp_path, sample):
+    (tmp_path / "a.xml").write_bytes(wikis.dump(sample))
+    records = read(tmp_path / "a.xml")
+    assert texts(records) == [sample.text]
+    assert [getattr(record, "reason", "") for record in records] == ["", *["other_namespace"] * 4, "redirect"]
+    assert wikis.markup_characters(sample.text) == 0
+    assert wikis.markup_characters(sample.source) > 10
+
+
+def test_a_split_that_begins_later_knows_the_wiki(tmp_path):
+    """The head stands in the first stream alone, and the file's last splits begin far behind it."""
+    sample = next(sample for sample in wikis.SAMPLES if sample.language == "fa")
+    streams = [wikis.head(sample), *wikis.pages(sample, 40), "</mediawiki>\n"]
+    path = tmp_path / "fawiki-20240101-pages-articles-multistream1.xml-p1p904.bz2"
+    path.write_bytes(b"".join(bz2.compress(stream.encode()) for stream in streams))
+    assert texts(read(path, 500)) == texts(read(path)) == [sample.text] * 40
+
+
+def test_a_dump_without_a_head_is_read_by_the_names_of_all_wikis(tmp_path):
+    source = "<mediawiki><page><title>Talk:A</title><revision><text>x</text></revision></page>"
+    source += (
+        "<page><title>A</title><revision><text>Eins. [[Kategorie:B]] [[Файл:C]] -{a}-</text></revision></page></mediawiki>"
+    )
+    (tmp_path / "a.xml").write_text(source, "utf-8")
+    assert texts(read(tmp_path / "a.xml")) == ["Eins. -{a}-"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ("<text>a</text>", True),
+        ("<model>wikitext</model><format>text/x-wiki</format><text>a</text>", True),
+        ("<format>text/x-wiki</format><text>a</text>", True),
+        ("<model>json</model><format>application/json</format><text>{}</text>", False),
+        ("<model>Scribunto</model><format>text/plain</format><text>return {}</text>", False),
+        ("<model>flow-board</model><text>x</text>", False),
+        ("<format>text/css</format><text>a {}</text>", False),
+        ("<content><role>main</role><model>wikitext</model><text>a</text></content>", True),
+        ("<content><role>main</role><model>css</model><text>a {}</text></content>", False),
+        ("<content><role>other</role><model>json</model><text>{}</text></content><text>a</text>", True),
+        ("<model>wikitext</model><text>a</text><content><role>other</role><model>json</model><text>{}</text></content>", True),
+    ],
+)
+def test_only_wikitext_is_read(tmp_path, content, kept):
+    (tmp_path / "a.xml").write_text(
+        f"<mediawiki><page><title>T</title><ns>0</ns><id>1</id><revision>{content}</revision></page></mediawiki>", "utf-8"
+    )
+    (record,) = read(tmp_path / "a.xml")
+    if kept:
+        assert (record.text, record.title) == ("a", "T")
+    else:
+        assert (record.reason, record.bad) == ("other_content_model", False)
+        assert record.detail.startswith("T: ")
+
+
+def test_the_last_revision_says_what_it_is():
+    page = b"<page><title>T</title><revision><model>json</model><text>{}</text></revision><revision><text>new</text></revision>"
+    assert wikixml.parse_page(page).is_wikitext
+    assert wikixml.parse_page(page).text == "new"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("#REDIRECT [[A]]", True),
+        (" \n#redirect: [[A#b|c]] {{R from x}}", True),
+        ("#UMLEITUNG NACH [[A]]", True),  # an unknown word, and nothing else
+        ("#Foo [[A]]\n{{bar}}\n[[Category:B]]", True),
+        ("#Foo [[A]] is the first of many.", False),
+        ("#Foo [[A]]\n#Bar [[B]]", False),
+        ("# [[A]]", False),
+        ("#REDIRECT A", False),
+        ("Text #REDIRECT [[A]]", False),
+        ("", False),
+    ],
+)
+def test_redirects_by_their_text(text, expected):
+    assert wikixml.is_redirect(text) is expected
+
+
+def test_redirect_words_are_in_lower_case():
+    assert {word.lower() for word in REDIRECTS} == REDIRECTS
+    assert {"redirect", "weiterleitung", "重定向", "رجوع مکرر"} <= REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("title", "number"),
+    [("A", 0), ("Alien: B", 0), ("Talk:A", 1), ("user_talk:A", 3), ("Razgovor:A", 1), (" RAZGOVOR :A", 1), ("Слика:A", 0)],
+)
+def test_a_title_s_prefix_names_its_namespace(title, number):
+    assert Wiki("hr", ((0, ""), (1, "Razgovor"), (6, "Datoteka"))).namespace_of(title) == number
+
+
+@pytest.mark.parametrize(
+    ("declared", "database", "expected"),
+    [("de", "", "de"), ("", "dewiktionary", "de"), ("", "zh_yuewiki", "zh"), ("zh-Hant", "x", "zh-hant"), ("", "commons", "")],
+)
+def test_language_of(declared, database, expected):
+    assert language_of(declared, database) == expected
+
+
+def test_names_are_compared_without_case_underscores_and_marks():
+    assert normal_name("\u200fUser_Talk ") == "user talk"
+
+
+def test_where_language_variants_are_markup():
+    assert [bool(Wiki(code).variants) for code in ("zh", "zh-tw", "sr", "sr-el", "zh-yue", "en", "")] == [True] * 4 + [
+        False
+    ] * 3
