@@ -6,7 +6,6 @@ needs to go on, dropout's seeds and the place in the data, follows from the step
 """
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from pipelines.schema import VOCAB, UserError
 from trainers import files
+from trainers.early_stopping import rank
 from trainers.state import TrainState
 
 FORMAT_VERSION = 1
@@ -40,9 +40,7 @@ class Saved:
     @property
     def criterion(self) -> float:
         """The lower the better: what was evaluated as `criterion`, else the masked-LM loss; infinity where there is none."""
-        evaluated = self.index.get("eval") or {}
-        found = evaluated.get("criterion", evaluated.get("masked_lm_loss", math.inf))
-        return found if math.isfinite(found) else math.inf
+        return rank(self.index.get("eval"))[0]
 
 
 def _read_index(folder: str) -> dict[str, Any]:
@@ -88,8 +86,8 @@ def saved(run: str) -> Iterator[Saved]:
 
 
 def _best(whole: list[Saved]) -> Saved:
-    """The one of the lowest criterion, the newest of several."""
-    return min(whole, key=lambda one: (one.criterion, -one.step))
+    """The one of the lowest criterion, of equal ones that of the lowest dev loss, then the newest."""
+    return min(whole, key=lambda one: (rank(one.index.get("eval")), -one.step))
 
 
 def find(path: str, which: str = "latest") -> Saved:

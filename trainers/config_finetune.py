@@ -13,6 +13,7 @@ from trainers.presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
 LAST_FOUR = "-1,-2,-3,-4"
+DEFAULT_FRACTION = 0.1  # of the training texts, held out where there is no dev file
 
 
 def layers(text: str) -> tuple[int, ...]:
@@ -81,7 +82,12 @@ class FinetuneConfig(Columns, DeviceOptions):
     from_scratch: bool = option(False, "begin with random weights of the same sizes instead, for comparison")
     task: str = option("", "what is learnt", choices=tuple(TASKS))
     train: str = option("", "the examples to learn from: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON", identity=False)
-    dev: str = option("", "the examples to judge by, likewise", identity=False)
+    dev: str = option("", "the examples to evaluate on, likewise; default: a held-out share of --train", identity=False)
+    dev_fraction: float = option(
+        0.0, f"without --dev: share of the distinct training texts to hold out as dev examples; 0: {DEFAULT_FRACTION:g}",
+        low=0, high=0.5,
+    )  # fmt: skip
+    dev_seed: int = option(0, "without --dev: seed of the held-out share, the same whatever --seed", low=0, high=2**63 - 1)
     output: str = option("", "the run's folder", identity=False)
     labels: str = option("", "the labels, with commas between; default: the preset's, or those in the training file")
     metric: str = option("", "what the best checkpoint is chosen by; default: the task's first")
@@ -96,6 +102,8 @@ class FinetuneConfig(Columns, DeviceOptions):
     batch_size: int = option(32, "examples per update, over all devices", low=1, high=1 << 20)
     gradient_accumulation_steps: int = option(1, "parts that a device's batch is worked through in", low=1, high=1 << 16)
     learning_rate: float = option(3e-5, "its peak", low=0, high=100)
+    patience: int = option(0, "stop after so many evaluations in a row without improvement; 0: never", low=0, high=1 << 30)
+    min_delta: float = option(0.0, "with --patience: smallest change of the metric that counts as improvement", low=0)
     warmup_share: float = option(0.1, "share of the steps in which it rises", low=0, high=1)
     optimizer: str = option("adamw", "the update rule", choices=("adamw", "lamb"))
     weight_decay: float = option(0.01, "of all but biases and LayerNorm", low=0, high=10)
@@ -129,6 +137,12 @@ class FinetuneConfig(Columns, DeviceOptions):
             layers(self.layers)
         if not self.epochs:
             raise UserError("--epochs is 0: give a number above it")
+        if self.dev and (self.dev_fraction or self.dev_seed):
+            raise UserError(
+                "--dev gives the dev examples, which --dev-fraction and --dev-seed hold out: leave one or the other out"
+            )
+        if self.min_delta and not self.patience:
+            raise UserError("--min-delta changes nothing without --patience: give both")
         if self.task and self.head == "bilstm" and TASKS[self.task].kind != "tags":
             raise UserError(f"--head bilstm answers for every word, and --task {self.task} doesn't: give it for conll or tags")
 

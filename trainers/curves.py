@@ -3,28 +3,66 @@
 import io
 from typing import Any
 
+LOSSES = {"masked_lm_loss": "masked LM", "next_sentence_loss": "next sentence", "task_loss": "task"}
+ACCURACIES = {"masked_lm_accuracy": "masked LM", "next_sentence_accuracy": "next sentence", "task_accuracy": "accuracy"}
+# Of an evaluation: neither losses nor metrics between 0 and 1.
+_OTHERS = {"step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy"}
 
-def draw(entries: list[dict[str, Any]], title: str) -> bytes:
-    """Losses, accuracies and learning rate over the steps, train as lines and eval as dots; a PNG's bytes."""
+Line = tuple[str, str, list[tuple[int, float]]]  # (label, style, points)
+
+
+def _points(entries: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
+    """(step, value) wherever there is a value: an undefined metric is null."""
+    return [(entry["step"], entry[name]) for entry in entries if isinstance(entry.get(name), int | float)]
+
+
+def _losses(train: list[dict], evaluated: list[dict]) -> list[Line]:
+    lines = [(f"{shown}, train", "-", _points(train, name)) for name, shown in LOSSES.items()]
+    lines += [(f"{shown}, eval", "o--", _points(evaluated, name)) for name, shown in LOSSES.items()]
+    if not any(name in entry for entry in evaluated for name in LOSSES):  # fine-tuning's evaluations have one loss
+        lines.append(("task, dev", "o--", _points(evaluated, "loss")))
+    lines.append(("masked LM, word frequencies alone", ":", _points(evaluated, "unigram_loss")))
+    return lines
+
+
+def _scores(train: list[dict], evaluated: list[dict]) -> list[Line]:
+    lines = [(f"{shown}, train", "-", _points(train, name)) for name, shown in ACCURACIES.items()]
+    names = dict.fromkeys(name for entry in evaluated for name in entry if name not in _OTHERS and name not in LOSSES)
+    for name in names:
+        shown = f"{ACCURACIES[name]}, eval" if name in ACCURACIES else f"{name}, dev"
+        lines.append((shown, "o--", _points(evaluated, name)))
+    return lines
+
+
+def panels(entries: list[dict[str, Any]]) -> dict[str, list[Line]]:
+    """What is drawn: by title, the lines that have points."""
+    train = [entry for entry in entries if entry.get("split") != "eval"]
+    evaluated = [entry for entry in entries if entry.get("split") == "eval"]
+    found = {
+        "loss": _losses(train, evaluated),
+        "metrics": _scores(train, evaluated),
+        "learning rate": [("", "-", _points(train, "learning_rate"))],
+    }
+    return {title: [line for line in lines if line[2]] for title, lines in found.items()}
+
+
+def draw(entries: list[dict[str, Any]], title: str, best: int | None = None) -> bytes:
+    """Losses, metrics and learning rate over the steps, train as lines and evaluations as dots; a PNG's bytes.
+
+    Args:
+        best: the step of the best checkpoint, which is marked in every panel of results.
+    """
     from matplotlib.figure import Figure  # takes a second to import, and only the end of a run needs it
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    train = [entry for entry in entries if entry.get("split") != "eval"]
-    panels = (
-        ("loss (nats)", {"masked_lm_loss": "masked LM", "next_sentence_loss": "next sentence"}),
-        ("accuracy", {"masked_lm_accuracy": "masked LM", "next_sentence_accuracy": "next sentence"}),
-        ("learning rate", {"learning_rate": ""}),
-    )
-    for number, (label, names) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), number)
-        for colour, (name, shown) in enumerate(names.items()):
-            for rows, style in ((train, "-"), ([entry for entry in entries if entry.get("split") == "eval"], "o")):
-                points = [(entry["step"], entry[name]) for entry in rows if name in entry]
-                if points:
-                    text = shown and f"{shown}, {'train' if style == '-' else 'eval'}"
-                    axes.plot(*zip(*points, strict=True), style, color=f"C{colour}", markersize=4, label=text or None)
+    for number, (name, lines) in enumerate(panels(entries).items(), 1):
+        axes = figure.add_subplot(1, 3, number)
+        for label, style, points in lines:
+            axes.plot(*zip(*points, strict=True), style, markersize=4, label=label or None)
+        if best is not None and lines and name != "learning rate":
+            axes.axvline(best, color="0.4", linestyle="-.", linewidth=1, label=f"best checkpoint (step {best:,})")
         axes.set_xlabel("step")
-        axes.set_title(label)
+        axes.set_title(name)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize="small")

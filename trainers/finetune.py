@@ -18,6 +18,7 @@ from pipelines.options import require, suggest, value_of
 from pipelines.schema import UserError
 from trainers import checkpoints, files, initial, plan, state, strategy
 from trainers.config_finetune import FinetuneConfig
+from trainers.early_stopping import EarlyStopping, rank
 from trainers.finetune_plan import FinetunePlan, make
 from trainers.initial import Initial
 from trainers.journal import Journal
@@ -30,7 +31,7 @@ PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 
 def main(config: FinetuneConfig) -> int:
     """Fine-tunes; returns the exit code (loop.EXIT_...)."""
-    require(config, "init", "task", "train", "dev", "output")
+    require(config, "init", "task", "train", "output")
     begun = initial.read(config.init)
     if config.sweep or config.seeds > 1:
         return _sweep(config, begun)
@@ -45,16 +46,26 @@ def run(config: FinetuneConfig, begun: Initial) -> int:
     plan.claim(planned, config.output)
     with devices.scope():
         made = _state(planned)
-    step, journal = resumed(made, Journal(config.output, planned.steps, config.tensorboard))
+    stopping = EarlyStopping(config.patience, config.min_delta)
+    step, journal, evaluated = resumed(made, Journal(config.output, planned.steps, config.tensorboard), stopping)
     _introduce(planned, devices, step)
-    if step >= planned.steps and "curves.png" in files.listed(config.output):
-        print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
+    done = (step >= planned.steps and evaluated) or stopping.stops
+    if done and "curves.png" in files.listed(config.output):
+        steps = f"stopped early at step {step:,}" if step < planned.steps else f"has all its {step:,} steps"
+        print(f"{config.output} {steps}: nothing to do", flush=True)
         return EXIT_DONE
-    code = Loop(planned, config.output, devices, made, step, journal).run()
+    code = Loop(planned, config.output, devices, made, step, journal, evaluated, stopping).run()
     if code == EXIT_DONE:
-        best = checkpoints.find(config.output, "best")
-        print(f"best: {told(planned, best.index['eval'])}, at step {best.step:,}: {best.folder}", flush=True)
+        _conclude(planned, checkpoints.find(config.output, "best"))
     return code
+
+
+def _conclude(planned: FinetunePlan, best: checkpoints.Saved) -> None:
+    """The best result, what is had without looking at any text, and what must be said of a result that is no better."""
+    figures, base = best.index["eval"], planned.baseline
+    print(f"best: {told(planned, figures)}, at step {best.step:,}: {best.folder}")
+    print(f"baseline: {told(planned, base.scores)} ({base.name})")
+    print("".join(f"warning: {remark}\n" for remark in figures.get("remarks", ())), end="", flush=True)
 
 
 def _state(planned: FinetunePlan) -> TrainState:
@@ -96,8 +107,9 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
 
 
 def told(planned: FinetunePlan, figures: dict[str, Any]) -> str:
-    """'matthews 0.3124, accuracy 0.7213'."""
-    return ", ".join(f"{name} {figures[name]:.4f}" for name in planned.metrics)
+    """'matthews 0.3124, accuracy 0.7213'; a metric that is undefined says so."""
+    found = ((name, figures[name]) for name in planned.metrics)
+    return ", ".join(f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in found)
 
 
 def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -134,7 +146,7 @@ def _sweep(config: FinetuneConfig, begun: Initial) -> int:
         rows.append((changes, scores))
     print("\n" + "\n".join(_table(rows, _begun(config, begun))), flush=True)
     runs = {name: figures for _, scores in rows for name, figures in scores}
-    best = min(runs, key=lambda name: (runs[name]["criterion"], name))
+    best = min(runs, key=lambda name: (rank(runs[name]), name))
     files.write_json(files.join(config.output, initial.SWEEP), {"best": best, "runs": runs})
     print(f"best run: {files.join(config.output, best)}", flush=True)
     return EXIT_DONE
@@ -142,11 +154,11 @@ def _sweep(config: FinetuneConfig, begun: Initial) -> int:
 
 def _table(rows: list, begun: str) -> list[str]:
     """A line per combination: each metric's mean and deviation (n - 1) over the seeds."""
-    metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples")]
+    metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples", "remarks")]
     heads = ["settings", "seeds", *metrics]
     lines = [heads]
     for changes, scores in rows:
-        values = np.array([[figures[name] for name in metrics] for _, figures in scores])
+        values = np.array([[figures[name] for name in metrics] for _, figures in scores], float)  # None: NaN
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(metrics))
         cells = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in zip(values.mean(axis=0), spread, strict=True)]
         settings = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as given"

@@ -15,14 +15,15 @@ from model.flops import flops_per_example
 from model.tasks import Task, sums
 from pipelines import options
 from pipelines.schema import UserError
+from trainers import baselines, held_out
+from trainers.baselines import Baseline
 from trainers.batches import FOREVER, with_options
-from trainers.config_finetune import LAST_FOUR, FinetuneConfig, layers_of
+from trainers.config_finetune import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder, trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial, digest
 from trainers.kinds import KINDS
-from trainers.metrics import METRICS
 from trainers.optimizer import Hyper, Schedule
 from trainers.presets import TASKS
 
@@ -60,7 +61,7 @@ class RowReader:
 
 
 class DevEvaluation:
-    """Judges a model on the dev examples, ready to be run again and again."""
+    """Evaluates a model on the dev examples, ready to be run again and again."""
 
     def __init__(self, devices: tf.distribute.Strategy, model, plan: "FinetunePlan", jit: bool) -> None:
         self.plan = plan
@@ -68,15 +69,24 @@ class DevEvaluation:
         self.forward = Forward(devices, lambda batch: model(batch)["logits"], batch_size, jit)
 
     def figures(self) -> dict[str, Any]:
-        """Metrics, loss, and the criterion by which the best checkpoint is kept (the lower the better)."""
+        """Metrics, unweighted loss, and the criterion by which the best checkpoint is kept (the lower the better).
+
+        A metric that is undefined for these answers is None, and so is the criterion then: any evaluation that could be
+        measured is better, and among those that couldn't, a lower loss. `remarks`: what must be said of a useless result.
+        """
         plan, rows = self.plan, self.plan.dev
         logits = self.forward(rows.features)
         answers = plan.kind.answers(plan.dev_examples, rows, logits, plan.task)
         judged = plan.kind.judged(plan.dev_examples, answers, plan.task)
-        scores = {name: METRICS[name](*judged) for name in plan.metrics}
+        scores = baselines.scored(plan.metrics, *judged)
         found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
         loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
-        return {**scores, "loss": loss, "criterion": -scores[plan.metrics[0]], "examples": len(plan.dev_examples)}
+        criterion, score = loss, scores[plan.metrics[0]]
+        if plan.baseline.measurable:
+            criterion = None if score is None else -score
+        remarks = baselines.remarks(plan.metrics, scores, judged[1], plan.baseline)
+        counted = {"examples": len(plan.dev_examples), "remarks": remarks}
+        return {**scores, "loss": loss, "criterion": criterion, **counted}
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,8 @@ class FinetunePlan:
     dev: Rows
     dev_examples: Sequence[Example]
     kind: Any
+    baseline: Baseline
+    held_out: dict[str, Any] | None = None  # how the dev examples were taken from the training file
     stage: ClassVar = "finetune"
 
     @cached_property
@@ -162,12 +174,15 @@ class FinetunePlan:
         """What every checkpoint says of its model."""
         task = {"task": self.task.to_dict(), "preset": self.config.task}
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
-        return {"encoder": self.encoder.to_dict(), **task, **layout, "vocabulary": self.initial.index["vocabulary"]}
+        results = {"baseline": self.baseline.to_dict(), **({"held_out": self.held_out} if self.held_out else {})}
+        return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
 
     def identity(self) -> dict[str, Any]:
         """What decides the losses of a run: a resume must match it."""
         begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
         data = {"init": begun, "train": digest(self.train.features), "dev": digest(self.dev.features)}
+        if self.config.patience:  # then the evaluations decide where the run ends
+            data["eval_steps"] = self.config.eval_steps
         return options.identity(self.config) | data
 
 
@@ -177,6 +192,22 @@ def _metrics(config: FinetuneConfig) -> tuple[str, ...]:
     if config.metric and config.metric not in known:
         raise UserError(f"--metric {config.metric}: --task {config.task} is judged by {', '.join(known)}: give one of these")
     return tuple(sorted(known, key=lambda name: name != config.metric)) if config.metric else known
+
+
+def _measured_first(metrics: tuple[str, ...], base: Baseline, config: FinetuneConfig) -> tuple[str, ...]:
+    """The metrics, those that say nothing on the dev examples last: the first one chooses the best checkpoint.
+
+    Raises UserError where --metric is one of the latter.
+    """
+    if metrics[0] in base.measurable:
+        return metrics
+    where = config.dev or "the held-out share"
+    told = f"{where}: {metrics[0]} can't be measured on it, even a perfect answer would score nothing"
+    if config.metric:
+        raise UserError(f"{told}: give other examples, or another --metric")
+    found = tuple(sorted(metrics, key=lambda name: name not in base.measurable))
+    print(f"note: {told}; the best checkpoint is chosen by {found[0] if base.measurable else 'the dev loss'}")
+    return found
 
 
 def _labels(config: FinetuneConfig) -> dict[str, str]:
@@ -194,6 +225,26 @@ def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) 
     return examples
 
 
+def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
+    """(training examples, dev examples, names of the labels, how the latter were held out or None). Raises UserError."""
+    labels = _labels(config)
+    train = _read(kind, config.train, config, labels)
+    names = tuple(labels.values()) or kind.names(train)
+    if config.dev:
+        return train, _read(kind, config.dev, config, labels or {name: name for name in names}), names, None
+    fraction = config.dev_fraction or DEFAULT_FRACTION
+    split = held_out.split(train, TASKS[config.task].kind, fraction, config.dev_seed, config.train)
+    about = {"fraction": fraction, "seed": config.dev_seed, "train": len(split.train), "dev": len(split.dev)}
+    print(
+        f"no --dev: {len(split.dev):,} of the {len(train):,} examples are held out to evaluate on "
+        f"(--dev-fraction {fraction:g}, --dev-seed {config.dev_seed})"
+    )
+    if split.lone:
+        told = ", ".join(split.lone[:5]) + (f" and {len(split.lone) - 5} more" if len(split.lone) > 5 else "")
+        print(f"note: {config.train}: only one text has {told}: it is trained on, and nothing evaluates it")
+    return split.train, split.dev, names, about
+
+
 def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     """Reads the files and checks everything against everything. Raises UserError."""
     preset = TASKS[config.task]
@@ -205,10 +256,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     if initial.encoder.attention == "causal" and preset.kind in ("classify", "regress"):
         raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
     kind = KINDS[preset.kind]()
-    labels = _labels(config)
-    train = _read(kind, config.train, config, labels)
-    names = tuple(labels.values()) or kind.names(train)
-    dev = _read(kind, config.dev, config, labels or {name: name for name in names})
+    train, dev, names, held = _shares(kind, config)
     seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
     chosen = layers_of(seen, initial.encoder, initial.name)
     no_answer = preset.kind == "spans" and any(not example.answer for example in train)
@@ -216,9 +264,11 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
         task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride)
     except ValueError as error:
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+    base = baselines.baseline(kind, task, _metrics(config), train, dev)
+    metrics = _measured_first(_metrics(config), base, config)
     encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)
     rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
     train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
     per_epoch = math.ceil(len(train_rows) / config.batch_size)
     config = replace(config, eval_steps=config.eval_steps or per_epoch)
-    return FinetunePlan(config, initial, task, _metrics(config), train_rows, dev_rows, dev, kind)
+    return FinetunePlan(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held)

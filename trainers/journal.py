@@ -120,8 +120,9 @@ class Journal:
         """The figures of an evaluation, likewise."""
         if self.silent:
             return
-        own = {name: value for name, value in figures.items() if isinstance(value, float) and name != "criterion"}
-        scores = _scores(figures) or "  ".join(f"{name} {value:.4f}" for name, value in own.items())
+        own = {name: value for name, value in figures.items() if isinstance(value, float | None) and name != "criterion"}
+        values = ((name, "undefined" if value is None else f"{value:.4f}") for name, value in own.items())
+        scores = _scores(figures) or "  ".join(f"{name} {value}" for name, value in values)
         print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
         self._write({"step": step, "split": "eval", **figures}, "eval")
 

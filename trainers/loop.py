@@ -14,6 +14,7 @@ from model.losses import LOSSES
 from pipelines.schema import UserError
 from trainers import checkpoints, curves, devices, files, strategy
 from trainers.batches import TrainReader
+from trainers.early_stopping import EarlyStopping
 from trainers.journal import Clock, Journal, Scale
 from trainers.plan import Plan, PlannedPhase
 from trainers.state import TrainState
@@ -46,13 +47,18 @@ class Signals:
                 signal.signal(number, handler)
 
 
-def resumed(state: TrainState, journal: Journal) -> tuple[int, Journal]:
-    """Where the journal's run stands, 0 for a new one: its newest checkpoint is read into the state, and into the journal."""
+def resumed(state: TrainState, journal: Journal, stopping: EarlyStopping | None = None) -> tuple[int, Journal, bool]:
+    """Reads the newest checkpoint of the journal's run into the state, the journal and what counts evaluations.
+
+    Returns (the step where the run stands, 0 for a new one; the journal; whether that step has been evaluated).
+    """
     found = checkpoints.restore(journal.folder, state)
     if not found:
-        return 0, journal
+        return 0, journal, True
     journal.resume(found["step"], found["journal"])
-    return found["step"], journal
+    if stopping:
+        stopping.resume(found)
+    return found["step"], journal, bool(found.get("eval"))
 
 
 @dataclass
@@ -61,7 +67,8 @@ class Loop:
 
     Args:
         plan: what is to be done. folder: the run's. devices: the strategy. state: the variables, restored.
-        step: steps done. journal: restored, too.
+        step: steps done. journal: restored, too. evaluated: whether an evaluation that is due at `step` has been made;
+            it hasn't where a signal stopped the run there. stopping: what ends the run early.
     """
 
     plan: Plan
@@ -70,6 +77,8 @@ class Loop:
     state: TrainState
     step: int
     journal: Journal
+    evaluated: bool = True
+    stopping: EarlyStopping = field(default_factory=EarlyStopping)
     signals: Signals = field(default_factory=Signals)
     saved_at: int = -1  # the step of the newest checkpoint
     _clock: Clock = field(default_factory=Clock)
@@ -80,7 +89,8 @@ class Loop:
         code = EXIT_DONE
         with self.signals.caught(), strategy.joined(self.devices):
             for phase in self.plan.phases:
-                if self.step < phase.end and code == EXIT_DONE:
+                owed = self.step == phase.end and not self.evaluated
+                if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
                     code = self._phase(phase)
             if code == EXIT_DONE and self._writes:
                 self._draw()
@@ -132,8 +142,11 @@ class Loop:
         peak = config.peak_tflops or devices.peak_tflops(strategy.device_name(self.devices))
         scale = Scale(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
         evaluation = phase.evaluation(self.devices, self.state.model, config, strategy.compiles(config, self.devices))
+        if not self.evaluated and evaluation and self._evaluation_due(phase):
+            self._evaluate(evaluation, phase)
+        self.evaluated = True
         stepper, iterator = self._stepper(phase), self._batches(phase)
-        while self.step < phase.end:
+        while self.step < phase.end and not self.stopping.stops:
             count = self._until_next(phase)
             rows = self._train(stepper, iterator, count, phase)
             if not self._finite(rows, phase):
@@ -144,18 +157,33 @@ class Loop:
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
-            due = last or (config.eval_steps and self.step % config.eval_steps == 0)
-            if evaluation and due and not stopped:  # who is told to stop has seconds, not minutes
-                with phase.reading():
-                    figures = evaluation.figures()
-                self.journal.tell_eval(self.step, figures)
-                self._save(figures)
+            if evaluation and self._evaluation_due(phase) and not stopped:  # a process told to stop has seconds, not minutes
+                self._evaluate(evaluation, phase)
             elif last or stopped or self._due():
                 self._save()
             if stopped:
                 print(f"{stopped}: saved at step {self.step:,}; run the same command to go on", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
+
+    def _evaluation_due(self, phase: PlannedPhase) -> bool:
+        every = self.plan.config.eval_steps
+        return self.step == phase.end or bool(every and self.step % every == 0)
+
+    def _evaluate(self, evaluation, phase: PlannedPhase) -> None:
+        """Evaluates and saves."""
+        with phase.reading():
+            figures = evaluation.figures()
+        self.evaluated = True
+        self.stopping.add(figures)
+        self.journal.tell_eval(self.step, figures)
+        self._save(figures)
+        if self.stopping.stops and self._writes:
+            print(
+                f"stopped early at step {self.step:,} of {self.plan.steps:,}: no improvement in the last "
+                f"{self.stopping.waited} evaluations (--patience)",
+                flush=True,
+            )
 
     def _until_next(self, phase: PlannedPhase) -> int:
         """Steps up to the next thing to do on the host."""
@@ -221,10 +249,13 @@ class Loop:
         if not self._writes:
             return
         about = {**self.plan.about(), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
+        about |= self.stopping.state()
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
         checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
         self._clock.reset()
 
     def _draw(self) -> None:
-        files.write(files.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), self.plan.title))
+        best = checkpoints.find(self.folder, "best")
+        marked = best.step if best.index.get("eval") else None
+        files.write(files.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), self.plan.title, marked))

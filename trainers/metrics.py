@@ -35,13 +35,13 @@ def _matthews(expected: Sequence[int], given: Sequence[int]) -> float:
 
 
 def _correlation(name: str) -> Callable[[Sequence[float], Sequence[float]], float]:
-    """scipy's; 0 where one side is constant, for which there is none."""
+    """scipy's; NaN where one side is constant, for which it is undefined."""
 
     def correlation(expected: Sequence[float], given: Sequence[float]) -> float:
         from scipy import stats
 
         if len(expected) < 2 or np.ptp(expected) == 0 or np.ptp(given) == 0:
-            return 0.0
+            return float("nan")
         return float(getattr(stats, name)(expected, given).statistic)
 
     return correlation

@@ -169,7 +169,8 @@ def claim(plan: Plan, folder: str, writes: bool = True) -> None:
     if RUN in names:
         try:
             theirs = json.loads(files.read(path, "give another --output"))["identity"]
-            pairs = [(name, theirs.get(name), mine.get(name)) for name in {**theirs, **mine}]
+            defaults = options.to_dict(type(plan.config)())  # of options that the run's version of clozemill hadn't yet
+            pairs = [(name, theirs.get(name, defaults.get(name)), mine.get(name)) for name in {**theirs, **mine}]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path} is not a run's: give another --output") from None
         for name, their, my in pairs:

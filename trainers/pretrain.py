@@ -25,7 +25,7 @@ def main(config: PretrainConfig) -> int:
     plan.claim(planned, config.output, writes)
     with strategy.joined(devices), devices.scope():
         made = state.make(planned.encoder, config.objective, config.precision, config.seed)
-    step, journal = resumed(made, Journal(config.output, planned.steps, config.tensorboard, silent=not writes))
+    step, journal, evaluated = resumed(made, Journal(config.output, planned.steps, config.tensorboard, silent=not writes))
     told = []
     if planned.start and not step:
         with devices.scope():
@@ -34,7 +34,7 @@ def main(config: PretrainConfig) -> int:
     if writes:
         _introduce(planned, devices, made, step)
         print("".join(f"{line}\n" for line in told), flush=True)
-    loop = Loop(planned, config.output, devices, made, step, journal)
+    loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
     if step >= planned.steps:
         print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
         return 0 if "curves.png" in files.listed(config.output) else loop.run()  # a kill before they were drawn

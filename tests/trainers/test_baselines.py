@@ -1,0 +1,70 @@
+"""What answers without looking at the text are worth, by hand, and what is said of a result that is no better."""
+
+import pytest
+
+from model.tasks import Task
+from trainers.baselines import BASELINES, Baseline, baseline, remarks
+from trainers.examples import Example
+from trainers.kinds import KINDS
+from trainers.presets import TASKS
+
+
+def examples(answers: list) -> list[Example]:
+    return [Example("", "text", answer=answer, words=("w",) * (len(answer) if isinstance(answer, tuple) else 0))
+            for answer in answers]  # fmt: skip
+
+
+CASES = {
+    "classify": (("no", "yes"), list("yyn"), list("ynnn"), "always 'y'", {"accuracy": 0.25, "macro_f1": 0.2}),
+    "regress": ((), [1.0, 2.0, 6.0], [1.0, 4.0], "always 3, the mean", {"pearson": None, "spearman": None}),
+    "tags": (
+        ("O", "B-X"), [("O", "O", "B-X")], [("O", "B-X"), ("O",)], "always 'O'", {"entity_f1": 0.0, "token_accuracy": 2 / 3},
+    ),
+    "spans": ((), [(("mill", 0),)], [(), (("mill", 0),), ()], "never an answer", {"f1": 2 / 3, "exact_match": 2 / 3}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_by_hand(kind: str) -> None:
+    labels, train, dev, name, scores = CASES[kind]
+    labels = ("n", "y") if kind == "classify" else labels
+    found = baseline(KINDS[kind](), Task(kind, labels), TASKS[kind].metrics, examples(train), examples(dev))
+    assert found.name.startswith(name) and found.scores == pytest.approx(scores)
+    assert found.measurable == TASKS[kind].metrics and found.to_dict() == {"answer": found.name, **found.scores}
+
+
+def test_every_kind_of_task_has_one() -> None:
+    assert set(BASELINES) == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "dev", "measurable"),
+    [
+        ("classify", ("n", "y"), list("yyy"), ("accuracy",)),  # Matthews: all answers are alike
+        ("regress", (), [2.0, 2.0, 2.0], ()),
+        ("tags", ("DET", "NOUN"), [("DET", "NOUN")], ("token_accuracy",)),  # no entity: entity_f1 has nothing to count
+    ],
+)
+def test_a_metric_that_a_perfect_answer_can_t_raise_is_not_measurable(
+    kind: str, labels: tuple, dev: list, measurable: tuple
+) -> None:
+    names = ("matthews", "accuracy") if kind == "classify" else TASKS[kind].metrics
+    assert baseline(KINDS[kind](), Task(kind, labels), names, examples(dev), examples(dev)).measurable == measurable
+
+
+BASE = Baseline("always 'y', the most frequent label", {"accuracy": 0.6}, ("accuracy",))
+
+
+@pytest.mark.parametrize(
+    ("score", "given", "told"),
+    [
+        (0.9, [0, 1, 1], []),
+        (0.6, [0, 1, 1], ["accuracy 0.6000 is no better than without looking at the text (always 'y'"]),
+        (0.6, [1, 1, 1], ["the model answers 1 all 3 times", "accuracy 0.6000 is no better"]),
+        (0.9, [["O", "O"], ["O"]], ["the model answers 'O' all 3 times"]),
+        (None, [0.5, 0.5], ["the model answers 0.5 all 2 times", "accuracy is undefined for these answers"]),
+    ],
+)
+def test_remarks(score: float | None, given: list, told: list[str]) -> None:
+    found = remarks(("accuracy",), {"accuracy": score}, given, BASE)
+    assert len(found) == len(told) and all(one.startswith(start) for one, start in zip(found, told, strict=True))
