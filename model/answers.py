@@ -45,6 +45,12 @@ def classify(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor
     return {"label": tf.gather(labels_L, tf.argmax(probs_BL, -1)), "probabilities": probs_BL, "labels": labels_L}
 
 
+def multilabel(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`probabilities` float32 [B, L] of the `labels` [L], and `given` bool [B, L]: those of the task's threshold or above."""
+    probs_BL = tf.sigmoid(ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair))))
+    return {"probabilities": probs_BL, "given": probs_BL >= task.threshold, "labels": tf.constant(task.labels)}
+
+
 def regress(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
     """`score` float32 [B]."""
     return {"score": ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair)))[:, 0]}
@@ -131,6 +137,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
 
 ANSWERS = {  # kind of task -> function, names of the texts that it is asked with
     "classify": (classify, ("text", "text_pair")),
+    "multilabel": (multilabel, ("text", "text_pair")),
     "regress": (regress, ("text", "text_pair")),
     "tags": (tags, ("text",)),
     "spans": (spans, ("question", "context")),

@@ -52,6 +52,9 @@ def _training(about: dict[str, Any]) -> list[str]:
     if task := about.get("task"):
         answers = f", labels {', '.join(task['labels'])}" if task.get("labels") else ""
         lines.append(f"Fine-tuned for the task {task['kind']}{answers}; texts were cut to {task['max_seq_length']} tokens.")
+        if task["kind"] == "multilabel":
+            threshold = task.get("threshold", 0.5)
+            lines.append(f"Each label has a sigmoid of its own; a label is given from a probability of {threshold:g}.")
     elif objective := about.get("objective"):
         lines.append(f"Pretraining objective: {objective}.")
     if about.get("step"):
@@ -62,6 +65,7 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"Dataset: {dataset}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
     lines += [f"On the eval split: {name} {value:.4f}." for name, value in figures.items()]
+    lines += [f"Note: {remark}." for remark in (about.get("eval") or {}).get("remarks", ())]
     return lines or ["Nothing is recorded of its training."]
 
 

@@ -23,9 +23,16 @@ from model.packing import TOKENS, assemble
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TASKS = {  # kind of a task: (transformers' class, its head's name)
     "classify": ("BertForSequenceClassification", "classifier"),
+    "multilabel": ("BertForSequenceClassification", "classifier"),
     "regress": ("BertForSequenceClassification", "classifier"),
     "tags": ("BertForTokenClassification", "classifier"),
     "spans": ("BertForQuestionAnswering", "qa_outputs"),
+}
+
+PROBLEMS = {  # kind of a task: transformers' name for the loss of its class, which its pipelines apply, too
+    "classify": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regress": "regression",
 }
 
 
@@ -52,8 +59,8 @@ def _configuration(source: Source) -> dict[str, Any]:
     if task is not None and task.kind != "spans":
         names = task.labels or ("LABEL_0",)
         more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-        if task.kind != "tags":
-            more["problem_type"] = "regression" if task.kind == "regress" else "single_label_classification"
+        if task.kind in PROBLEMS:
+            more["problem_type"] = PROBLEMS[task.kind]
     ids = {token: index for index, token in enumerate(source.vocabulary)}
     return {
         "architectures": [architecture(source)],

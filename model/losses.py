@@ -52,6 +52,17 @@ def weighted(logits, labels, weights):
     return ops.sum(losses * weights), ops.sum(weights), ops.sum(hits * weights)
 
 
+def weighted_sigmoid(logits, labels, weights):
+    """Sums of sigmoid cross entropy (nats), weights and hits: logits, labels (0 or 1) and weights float [B, L].
+
+    A label of a row counts as one answer; it is a hit where its probability is on the right side of one half.
+    """
+    labels, weights = ops.cast(labels, "float32"), ops.cast(weights, "float32")
+    losses = ops.maximum(logits, 0.0) - logits * labels + ops.log1p(ops.exp(-ops.abs(logits)))
+    hits = ops.cast(ops.equal(logits > 0, labels > 0.5), "float32")
+    return ops.sum(losses * weights), ops.sum(weights), ops.sum(hits * weights)
+
+
 def sums(outputs: dict, targets: dict) -> dict:
     """The losses' sums of a batch.
 

@@ -13,7 +13,7 @@ Signatures; `text` and `text_pair` are string [B], the pair's "" for none:
     encode_tokens: input_ids, input_mask, segment_ids -> the same; serving_default: as encode, or as the task's
     mlm: text with a literal [MASK], text_pair -> as answers.fill_mask, the 5 likeliest tokens
     nsp: text, text_pair -> probabilities float32 [B, 2]: the pair's second follows the first; it doesn't
-    classify, regress, tags, spans (of a fine-tuned model): as answers.ANSWERS
+    classify, multilabel, regress, tags, spans (of a fine-tuned model): as answers.ANSWERS
 The object besides: `tokenize(text)`, ragged ids without special tokens; `preprocess(text, text_pair, length)`, padded to a
 length, 0 for the longest; `fill_mask(text, text_pair, k)`; and, called with a dict of the three id tensors and `training`,
 the interface of reusable SavedModels (`variables`, `trainable_variables`, `regularization_losses`): a pretrained model gives

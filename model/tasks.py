@@ -13,23 +13,24 @@ from model.config import EncoderConfig
 from model.dropout import dropout, fold
 from model.embeddings import initializer
 from model.encoder import Encoder
-from model.losses import named, weighted
+from model.losses import named, weighted, weighted_sigmoid
 from model.packing import TOKENS
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task. `per_token`: it answers at every position instead of once. `labelled`: its answers have names."""
+    """A kind of task. `per_token`: it answers at every position instead of once. `labels`: the fewest it has, 0: none."""
 
     per_token: bool = False
-    labelled: bool = True
+    labels: int = 2
 
 
 KINDS = {
     "classify": Kind(),  # one label for a text, or for a pair of texts
-    "regress": Kind(labelled=False),  # one number
+    "multilabel": Kind(labels=1),  # any number of labels, or none: a logit and a sigmoid for each
+    "regress": Kind(labels=0),  # one number
     "tags": Kind(per_token=True),  # a label for every word
-    "spans": Kind(per_token=True, labelled=False),  # where an answer begins and ends: two logits per position
+    "spans": Kind(per_token=True, labels=0),  # where an answer begins and ends: two logits per position
 }
 
 
@@ -41,6 +42,7 @@ class Task:
     head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
     max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
     doc_stride: spans: tokens from one window of a long context to the next, half a window at most.
+    threshold: multilabel: the probability from which a label is given.
     """
 
     kind: str
@@ -51,10 +53,12 @@ class Task:
     max_seq_length: int = 128
     no_answer: bool = False
     doc_stride: int = 128
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if KINDS[self.kind].labelled and len(self.labels) < 2:
-            raise ValueError(f"a task of the kind {self.kind} has two labels or more, not {len(self.labels)}")
+        if len(self.labels) < KINDS[self.kind].labels:
+            least = {1: "one label", 2: "two labels"}[KINDS[self.kind].labels]
+            raise ValueError(f"a task of the kind {self.kind} has {least} or more, not {len(self.labels)}")
         if repeated := [label for label in self.labels if self.labels.count(label) > 1]:
             raise ValueError(f"a task's labels are all different, and {repeated[0]} comes twice")
         if self.head == "bilstm" and not KINDS[self.kind].per_token:
@@ -197,7 +201,8 @@ def sums(logits, targets: dict, kind: str) -> dict:
 
     Args:
         logits: as TaskModel gives them. kind: of KINDS.
-        targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for spans
+        targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
+            both float [B, 1, L], labels 0 or 1 (the axis of 1: no other is taken for that of tokens); for spans
             `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer.
 
     For regress the loss is the squared error, for spans the mean of both ends' cross entropies; hits are counted in halves for
@@ -207,6 +212,8 @@ def sums(logits, targets: dict, kind: str) -> dict:
     if kind == "regress":
         errors = ops.square(logits[:, 0] - ops.cast(targets["labels"], "float32"))
         return named({"task": (ops.sum(errors * weights), ops.sum(weights), -ops.sum(weights))})
+    if kind == "multilabel":
+        return named({"task": weighted_sigmoid(logits, ops.cast(targets["labels"], "float32")[:, 0], weights[:, 0])})
     if kind == "spans":
         ends = (weighted(logits[:, :, end], targets[name], weights) for end, name in enumerate(("starts", "ends")))
         return named({"task": tuple((first + last) / 2 for first, last in zip(*ends, strict=True))})

@@ -46,6 +46,12 @@ def _majority(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, li
     return f"always {label!r}, the most frequent label", [{"label": label}] * len(dev)
 
 
+def _set(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+    labels = _most_frequent([tuple(sorted(example.answer)) for example in train])
+    told = f"always {', '.join(map(repr, labels))}" if labels else "never a label"
+    return f"{told}, the most frequent set of labels", [{"labels": list(labels)}] * len(dev)
+
+
 def _mean(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
     mean = float(np.mean([example.answer for example in train]))
     return f"always {mean:.4g}, the mean", [{"score": mean}] * len(dev)
@@ -62,6 +68,7 @@ def _nothing(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, lis
 
 BASELINES: dict[str, Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[dict]]]] = {
     "classify": _majority,
+    "multilabel": _set,
     "regress": _mean,
     "tags": _tag,
     "spans": _nothing,
@@ -84,20 +91,24 @@ def baseline(kind: Any, task: Task, metrics: Sequence[str], train: Sequence[Exam
     return Baseline(name, scored(metrics, expected, given), measurable)
 
 
-def _flat(given: Sequence[Any]) -> list[Any]:
-    """Answers one by one: tags of all sentences; a set of labels is one answer."""
-    return [one for row in given for one in row] if given and isinstance(given[0], list) else list(given)
+def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
+    """What a kind's `answers` answer, one by one: the tags of all sentences; a set of labels is one answer."""
+    if answers and "tags" in answers[0]:
+        return [tag for answer in answers for tag in answer["tags"]]
+    name = next(name for name in ("label", "labels", "answer", "score") if name in answers[0])
+    return [float(f"{answer[name]:.6g}") if name == "score" else answer[name] for answer in answers]
 
 
-def remarks(names: Sequence[str], scores: dict[str, float | None], given: Sequence[Any], base: Baseline) -> list[str]:
+def remarks(names: Sequence[str], scores: dict[str, float | None], answers: Sequence[dict], base: Baseline) -> list[str]:
     """What must be said of a result that looks at no text, or is worth no more than one that doesn't.
 
     Args:
-        names: of the metrics, the one that chooses the best checkpoint first. given: the model's answers as they are scored.
+        names: of the metrics, the one that chooses the best checkpoint first. answers: the model's, to the dev examples.
     """
-    answers, found = _flat(given), []
-    if len(answers) > 1 and all(answer == answers[0] for answer in answers):
-        found.append(f"the model answers {answers[0]!r} all {len(answers):,} times: it doesn't tell the examples apart")
+    given, found = _flat(answers), []
+    if len(given) > 1 and all(one == given[0] for one in given):
+        told = given[0] if given[0] else "nothing"
+        found.append(f"the model answers {told!r} all {len(given):,} times: it doesn't tell the examples apart")
     name = names[0]
     mine, theirs = scores[name], base.scores[name]
     if mine is None:

@@ -3,7 +3,8 @@
 To add a task's preset, see presets.py; to add an option, a field.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from model.config import EncoderConfig
 from pipelines.options import option
@@ -14,6 +15,37 @@ from trainers.presets import PUBLISHED, TASKS, Layout
 HEAD_CHOICES = ("linear", "bilstm")
 LAST_FOUR = "-1,-2,-3,-4"
 DEFAULT_FRACTION = 0.1  # of the training texts, held out where there is no dev file
+NONE, BALANCED = "none", "balanced"  # --class-weights
+WEIGHTED = ("classify", "multilabel", "tags")  # kinds of tasks whose labels can have weights
+
+
+def _weights_in(text: str) -> list[str]:
+    """At its commas, unless a label itself has one: 'a=1,b=2' is two, 'a,b=2' is one."""
+    parts = text.split(",")
+    return parts if all("=" in part for part in parts) else [text]
+
+
+def parsed_weights(given: tuple[str, ...]) -> dict[str, float] | str:
+    """'none', 'balanced', or weights by name from words such as 'spam=5', or 'spam=5,ham=1'. Raises UserError."""
+    if not given or given == (NONE,):
+        return NONE
+    if given == (BALANCED,):
+        return BALANCED
+    found: dict[str, float] = {}
+    for word in (part for text in given for part in _weights_in(text)):
+        name, equals, number = word.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not equals or not name.strip() or not math.isfinite(weight) or weight < 0:
+            raise UserError(f"--class-weights {word!r}: give none, balanced, or LABEL=WEIGHT with a number of at least 0")
+        if name.strip() in found:
+            raise UserError(f"--class-weights names {name.strip()!r} twice: give one weight for each label")
+        found[name.strip()] = weight
+    if not any(found.values()):
+        raise UserError("--class-weights are all 0, so nothing would be learnt: give one above 0")
+    return found
 
 
 def layers(text: str) -> tuple[int, ...]:
@@ -65,13 +97,18 @@ class PairColumn(TextColumn):
 class Columns(PairColumn):
     """Where the answers stand, too; what isn't given is as the task's preset has it."""
 
-    label_column: str = option("", "the answer, likewise: a label, a number, or tags")
+    label_column: str = option("", "the answer, likewise: a label, a number, or tags; multilabel: a list, or a cell of labels")
+    label_separator: str = option("", "multilabel: what separates the labels of a cell, such as , or ; or |")
+    label_columns: tuple[str, ...] = option(
+        (), "multilabel: columns of 0 and 1, one per label, instead of --label-column", metavar="COLUMN"
+    )
 
     def layout(self, task: str) -> Layout:
         """The preset's layout of a file, changed by what was given."""
-        return TASKS[task].layout.changed(
+        layout = TASKS[task].layout.changed(
             text=self.text_column, pair=self.pair_column, label=self.label_column, header=self.header
         )
+        return replace(layout, separator=self.label_separator, flags=self.label_columns)
 
 
 @dataclass(frozen=True)
@@ -91,6 +128,11 @@ class FinetuneConfig(Columns, DeviceOptions):
     output: str = option("", "the run's folder", identity=False)
     labels: str = option("", "the labels, with commas between; default: the preset's, or those in the training file")
     metric: str = option("", "what the best checkpoint is chosen by; default: the task's first")
+    threshold: float = option(0.5, "multilabel: the probability from which a label is given", low=0, high=1)
+    class_weights: tuple[str, ...] = option(
+        ("none",), "how much each label's examples count in the training loss: none, balanced (rare labels count more), or "
+        "LABEL=WEIGHT for some; for classify, multilabel and tags", metavar="LABEL=WEIGHT",
+    )  # fmt: skip
     max_seq_length: int = option(128, "tokens that texts are cut to (spans: of a window)", low=8, high=65536)
     doc_stride: int = option(
         128, "spans: tokens from a long context's window to the next; at most half a window", low=1, high=65536
@@ -143,6 +185,16 @@ class FinetuneConfig(Columns, DeviceOptions):
             )
         if self.min_delta and not self.patience:
             raise UserError("--min-delta changes nothing without --patience: give both")
+        kind = TASKS[self.task].kind if self.task else ""
+        if kind and kind != "multilabel" and (self.label_separator or self.label_columns or self.threshold != 0.5):
+            raise UserError(
+                "--label-separator, --label-columns and --threshold are for texts with several labels: give --task multilabel, "
+                "or leave them out"
+            )
+        if self.label_columns and (self.label_column or self.labels or self.label_separator):
+            raise UserError("--label-columns names the labels: leave --label-column, --label-separator and --labels out")
+        if kind and parsed_weights(self.class_weights) != NONE and kind not in WEIGHTED:
+            raise UserError(f"--class-weights: --task {self.task} has no labels to weigh: leave it out")
         if self.task and self.head == "bilstm" and TASKS[self.task].kind != "tags":
             raise UserError(f"--head bilstm answers for every word, and --task {self.task} doesn't: give it for conll or tags")
 
@@ -158,6 +210,9 @@ class PredictConfig(PairColumn, DeviceOptions):
     output: str = option("", "where the answers go: .jsonl or .parquet")
     checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
     batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
+    threshold: float | None = option(
+        None, "multilabel: the probability from which a label is given; default: that of fine-tuning", low=0, high=1
+    )
     progress: bool = option(True, "show a progress bar")
 
 

@@ -32,6 +32,11 @@ class Rows:
         return len(self.features["input_ids"])
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Of each, float64."""
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))

@@ -101,6 +101,9 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
         f"tokens; {planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
         f"{config.learning_rate:g}"
     )
+    if planned.class_weights:
+        shown = [f"{name} {weight:.4g}" for name, weight in planned.class_weights.items()]
+        print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
     if step:
         print(f"going on after step {step:,}")
     print(flush=True)

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from model.config import EncoderConfig
 from model.flops import flops_per_example
+from model.tasks import KINDS as TASK_KINDS
 from model.tasks import Task, sums
 from pipelines import options
 from pipelines.schema import UserError
-from trainers import baselines, held_out
+from trainers import baselines, class_weights, held_out
 from trainers.baselines import Baseline
 from trainers.batches import FOREVER, with_options
 from trainers.config_finetune import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
@@ -84,7 +85,7 @@ class DevEvaluation:
         criterion, score = loss, scores[plan.metrics[0]]
         if plan.baseline.measurable:
             criterion = None if score is None else -score
-        remarks = baselines.remarks(plan.metrics, scores, judged[1], plan.baseline)
+        remarks = baselines.remarks(plan.metrics, scores, answers, plan.baseline)
         counted = {"examples": len(plan.dev_examples), "remarks": remarks}
         return {**scores, "loss": loss, "criterion": criterion, **counted}
 
@@ -136,6 +137,7 @@ class FinetunePlan:
     kind: Any
     baseline: Baseline
     held_out: dict[str, Any] | None = None  # how the dev examples were taken from the training file
+    class_weights: dict[str, float] | None = None  # by label, in the training loss
     stage: ClassVar = "finetune"
 
     @cached_property
@@ -174,7 +176,8 @@ class FinetunePlan:
         """What every checkpoint says of its model."""
         task = {"task": self.task.to_dict(), "preset": self.config.task}
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
-        results = {"baseline": self.baseline.to_dict(), **({"held_out": self.held_out} if self.held_out else {})}
+        chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
+        results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
         return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
 
     def identity(self) -> dict[str, Any]:
@@ -212,6 +215,8 @@ def _measured_first(metrics: tuple[str, ...], base: Baseline, config: FinetuneCo
 
 def _labels(config: FinetuneConfig) -> dict[str, str]:
     """Names of the labels as the files have them; {}: whatever the training file has."""
+    if config.label_columns:
+        return {label: label for label in config.label_columns}
     if config.labels:
         return {label.strip(): label.strip() for label in config.labels.split(",")}
     return dict(TASKS[config.task].labels)
@@ -248,12 +253,13 @@ def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Exam
 def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     """Reads the files and checks everything against everything. Raises UserError."""
     preset = TASKS[config.task]
+    task_kind = TASK_KINDS[preset.kind]
     if config.max_seq_length > initial.encoder.max_position_embeddings:
         raise UserError(
             f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
             "at most: give no more"
         )
-    if initial.encoder.attention == "causal" and preset.kind in ("classify", "regress"):
+    if initial.encoder.attention == "causal" and not task_kind.per_token:
         raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
     kind = KINDS[preset.kind]()
     train, dev, names, held = _shares(kind, config)
@@ -261,7 +267,10 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     chosen = layers_of(seen, initial.encoder, initial.name)
     no_answer = preset.kind == "spans" and any(not example.answer for example in train)
     try:
-        task = Task(preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride)
+        task = Task(
+            preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride,
+            config.threshold,
+        )  # fmt: skip
     except ValueError as error:
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
     base = baselines.baseline(kind, task, _metrics(config), train, dev)
@@ -269,6 +278,10 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)
     rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
     train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
+    weights = class_weights.class_weights(config.class_weights, train_rows.features, task)
+    if weights is not None:
+        train_rows = Rows(class_weights.weigh(train_rows.features, task, weights), train_rows.about)
+    named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
     per_epoch = math.ceil(len(train_rows) / config.batch_size)
     config = replace(config, eval_steps=config.eval_steps or per_epoch)
-    return FinetunePlan(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held)
+    return FinetunePlan(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held, named)

@@ -42,12 +42,14 @@ def _text(example: Example) -> tuple[str, ...]:
 # By kind of task: what keeps examples together, and which labels an example has.
 KEYS: dict[str, Callable[[Example], tuple[str, ...]]] = {
     "classify": _text,
+    "multilabel": _text,
     "regress": _text,
     "tags": lambda example: example.words,
     "spans": lambda example: (example.pair or "",),
 }
 LABELS: dict[str, Callable[[Example], tuple[str, ...]]] = {
     "classify": lambda example: (example.answer,),
+    "multilabel": lambda example: example.answer,
     "regress": lambda example: (),
     "tags": lambda example: example.answer,
     "spans": lambda example: () if example.answer else ("questions without an answer",),

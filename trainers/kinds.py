@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import Task
-from trainers import tables
-from trainers.examples import Example, Rows, softmax
+from trainers import label_sets, tables
+from trainers.examples import Example, Rows, sigmoid, softmax
 from trainers.features import TextEncoder
 from trainers.labels import label_name
 from trainers.presets import Layout
@@ -51,8 +51,7 @@ class Classify(Reader):
         """A row per example."""
         features = encoder.pairs([example.text for example in examples], [example.pair or "" for example in examples])
         if answers:
-            features |= self._targets(examples, task)
-            features["weights"] = np.ones(len(examples), np.float32)
+            features |= {"weights": np.ones(len(examples), np.float32)} | self._targets(examples, task)
         return Rows(features, [(number,) for number in range(len(examples))])
 
     def _targets(self, examples: Sequence[Example], task: Task) -> dict[str, np.ndarray]:
@@ -82,6 +81,44 @@ class Classify(Reader):
 def _asked(example: Example) -> dict[str, Any]:
     """What an answer is to."""
     return {"text": example.text} | ({"text_pair": example.pair} if example.pair is not None else {})
+
+
+class MultiLabel(Classify):
+    """Any number of labels for a text, or for a pair, none included."""
+
+    def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
+        return label_sets.labels_of(row, layout, labels)
+
+    def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
+        return tuple(sorted({label for example in examples for label in example.answer}))
+
+    def _flags(self, answers: Sequence[Sequence[str]], task: Task) -> np.ndarray:
+        """Which labels each answer has, int [N, L]."""
+        return np.array([[label in answer for label in task.labels] for answer in answers], np.int64)
+
+    def _targets(self, examples: Sequence[Example], task: Task) -> dict[str, np.ndarray]:
+        labels = self._flags([example.answer for example in examples], task).astype(np.float32)[:, None]
+        return {"labels": labels, "weights": np.ones_like(labels)}
+
+    def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
+        """The labels of each example whose probability reaches the threshold, and all probabilities."""
+        probs = sigmoid(logits)
+        return [
+            _asked(example)
+            | {"labels": [label for label, prob in zip(task.labels, row, strict=True) if prob >= task.threshold]}
+            | {"probabilities": dict(zip(task.labels, row.tolist(), strict=True))}
+            for example, row in zip(examples, probs, strict=True)
+        ]
+
+    def columns(self, task: Task) -> pa.Schema:
+        probabilities = pa.struct([(label, pa.float64()) for label in task.labels])
+        return pa.schema([*_TEXTS, ("labels", pa.list_(pa.string())), ("probabilities", probabilities)])
+
+    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """(expected, given): 0 and 1, int [N, L]."""
+        expected, given = [example.answer for example in examples], [answer["labels"] for answer in answers]
+        return self._flags(expected, task), self._flags(given, task)
 
 
 class Regress(Classify):
@@ -115,4 +152,4 @@ class Regress(Classify):
         return [example.answer for example in examples], [answer["score"] for answer in answers]
 
 
-KINDS = {"classify": Classify, "regress": Regress, "tags": Tags, "spans": Spans}
+KINDS = {"classify": Classify, "multilabel": MultiLabel, "regress": Regress, "tags": Tags, "spans": Spans}

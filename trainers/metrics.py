@@ -10,6 +10,7 @@ import numpy as np
 
 
 def _accuracy(expected: Sequence[int], given: Sequence[int]) -> float:
+    """Of sets of labels (0 and 1 [examples, labels]): the share of sets that are right to the last label."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(expected, given))
@@ -19,6 +20,13 @@ def _macro_f1(expected: Sequence[int], given: Sequence[int]) -> float:
     from sklearn.metrics import f1_score
 
     return float(f1_score(expected, given, average="macro", zero_division=0))
+
+
+def _micro_f1(expected: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> float:
+    """Of all labels together; 0 and 1 [examples, labels]."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(expected, given, average="micro", zero_division=0))
 
 
 def _f1(expected: Sequence[int], given: Sequence[int]) -> float:
@@ -94,6 +102,8 @@ def _span_score(score: Callable[[str, str], float]) -> Callable[[Sequence[Sequen
 METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
+    "micro_f1": _micro_f1,
+    "subset_accuracy": _accuracy,
     "binary_f1": _f1,
     "matthews": _matthews,
     "pearson": _correlation("pearsonr"),

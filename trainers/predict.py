@@ -6,6 +6,7 @@ clozemill predict FT --input texts.tsv --output predictions.jsonl
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -55,6 +56,10 @@ class Predictor:
         devices = strategy.make(config)
         model = ready(found, devices, config.precision)
         self.task = Task.from_dict(found.index["task"])
+        if config.threshold is not None:
+            if self.task.kind != "multilabel":
+                raise UserError(f"--threshold: {found.name} answers {self.task.kind}, not multilabel: leave it out")
+            self.task = replace(self.task, threshold=config.threshold)
         self.kind = KINDS[self.task.kind]()
         self.encoder = TextEncoder(found.vocabulary, found.cased, self.task.max_seq_length)
         jit = strategy.compiles(config, devices)

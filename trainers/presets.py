@@ -9,12 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Layout:
-    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last)."""
+    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last).
+
+    separator: what separates the labels of a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
+    """
 
     text: str = "text"
     pair: str = ""
     label: str = "label"
     header: bool = True
+    separator: str = ""
+    flags: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
@@ -23,7 +28,8 @@ class Layout:
 
     def columns(self, answers: bool) -> list[tuple[str, str]]:
         """The columns that are read, each with the option that names it. answers: the label's, too."""
-        found = [(self.text, "--text-column"), (self.pair, "--pair-column"), (self.label if answers else "", "--label-column")]
+        labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, "--label-column")]
+        found = [(self.text, "--text-column"), (self.pair, "--pair-column"), *(labels if answers else ())]
         return [(column, flag) for column, flag in found if column]
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
@@ -62,6 +68,7 @@ PUBLISHED = 0.1
 
 TASKS = {
     "classify": Preset("classify", Layout(), (), ("accuracy", "macro_f1")),
+    "multilabel": Preset("multilabel", Layout(label="labels"), (), ("micro_f1", "macro_f1", "subset_accuracy")),
     "regress": Preset("regress", Layout(), (), ("pearson", "spearman")),
     "tags": Preset("tags", _COLUMNS, (), ("entity_f1", "token_accuracy")),
     "spans": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),

@@ -104,7 +104,8 @@ class Stepper:
         context = tf.distribute.get_replica_context()
         _, targets = self.state.model.prepare(batch)
         weights = self.state.model.weights_of(targets)
-        divisors = tf.maximum(_total(tf.stack(list(weights.values()))), 1.0)
+        divisors = _total(tf.stack(list(weights.values())))
+        divisors = tf.where(divisors > 0, divisors, 1.0)  # a batch without weight has no loss
         totals = dict(zip(weights, tf.unstack(divisors), strict=True))
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
         gradients, found = self._forward_backward(batch, totals, step, replica)

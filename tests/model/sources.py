@@ -62,6 +62,7 @@ INDEXES = {
     "encoder": {"objective": ""},
     "bare": {"objective": "", "imported": {"from": "x", "format": "hf", "heads": []}},
     "classify": {"task": Task("classify", ("no", "yes", "maybe")).to_dict()},
+    "multilabel": {"task": Task("multilabel", ("no", "yes", "maybe")).to_dict()},
     "regress": {"task": Task("regress").to_dict()},
     "tags": {"task": Task("tags", ("O", "B-PER", "I-PER")).to_dict()},
     "spans": {"task": Task("spans").to_dict()},
@@ -72,7 +73,7 @@ OUTPUTS = {  # what each answers, beside sequence_output
     "causal": {"pooled_output", "masked_lm_logits"},
     "encoder": {"pooled_output"},
     "bare": set(),  # its pooler has no values: formats may leave it out
-    **{name: {"pooled_output", "logits"} for name in ("classify", "regress", "tags", "spans")},
+    **{name: {"pooled_output", "logits"} for name in ("classify", "multilabel", "regress", "tags", "spans")},
 }
 
 

@@ -19,7 +19,8 @@ from tests.model import sources
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "README.md"}
 CLASSES = {
     "mlm+nsp": "BertForPreTraining", "mlm": "BertForMaskedLM", "causal": "BertLMHeadModel", "encoder": "BertModel",
-    "bare": "BertModel", "classify": "BertForSequenceClassification", "regress": "BertForSequenceClassification",
+    "bare": "BertModel", "classify": "BertForSequenceClassification",
+    "multilabel": "BertForSequenceClassification", "regress": "BertForSequenceClassification",
     "tags": "BertForTokenClassification", "spans": "BertForQuestionAnswering",
 }  # fmt: skip
 
@@ -44,12 +45,14 @@ def test_files_and_class(name: str, folders: dict[str, Path]) -> None:
 
 
 def test_labels(folders: dict[str, Path]) -> None:
-    told = {name: settings(folders[name]) for name in ("classify", "regress", "tags", "spans")}
+    told = {name: settings(folders[name]) for name in ("classify", "multilabel", "regress", "tags", "spans")}
     assert told["classify"]["id2label"] == {"0": "no", "1": "yes", "2": "maybe"}
     assert told["classify"]["label2id"] == {"no": 0, "yes": 1, "maybe": 2}
     assert told["tags"]["id2label"] == {"0": "O", "1": "B-PER", "2": "I-PER"} and "problem_type" not in told["tags"]
     assert len(told["regress"]["id2label"]) == 1 and told["regress"]["problem_type"] == "regression"
     assert "id2label" not in told["spans"] and told["classify"]["problem_type"] == "single_label_classification"
+    assert told["multilabel"]["problem_type"] == "multi_label_classification"
+    assert told["multilabel"]["id2label"] == {"0": "no", "1": "yes", "2": "maybe"}
 
 
 @pytest.mark.parametrize(

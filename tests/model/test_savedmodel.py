@@ -77,6 +77,7 @@ SOURCES = {
     "causal": lambda: PretrainingModel(replace(CONFIG, attention="causal"), "causal"),
     "encoder": lambda: EncoderModel(CONFIG),
     "classify": lambda: TaskModel(CONFIG, Task("classify", ("no", "yes"))),
+    "multilabel": lambda: TaskModel(CONFIG, Task("multilabel", ("no", "yes", "maybe"), threshold=0.4)),
     "regress": lambda: TaskModel(CONFIG, Task("regress")),
     "tags": lambda: TaskModel(CONFIG, Task("tags", ("O", "B", "I"), layers=(-1, -2))),
     "bilstm": lambda: TaskModel(CONFIG, Task("tags", ("O", "B", "I"), head="bilstm", frozen=True)),
@@ -84,7 +85,8 @@ SOURCES = {
 }
 ALWAYS = {"encode", "encode_tokens", "preprocess", "serving_default"}
 SIGNATURES = {
-    "nsp": {"mlm", "nsp"}, "mlm": {"mlm"}, "classify": {"classify"}, "regress": {"regress"}, "tags": {"tags"},
+    "nsp": {"mlm", "nsp"}, "mlm": {"mlm"}, "classify": {"classify"},
+    "multilabel": {"multilabel"}, "regress": {"regress"}, "tags": {"tags"},
     "bilstm": {"tags"}, "spans": {"spans"},
 }  # fmt: skip
 
@@ -174,6 +176,15 @@ def test_nsp(loaded, source: Source) -> None:
     found = loaded.signatures["nsp"](text=ARRAYS[0], text_pair=ARRAYS[1])["probabilities"]
     expected = keras.ops.softmax(source.model(features(TEXTS))["next_sentence_logits"])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_multilabel(tmp_path: Path) -> None:
+    one = make(SOURCES["multilabel"]())
+    found = tf.saved_model.load(str(saved(one, tmp_path / "a"))).signatures["multilabel"](text=ARRAYS[0], text_pair=ARRAYS[1])
+    probs = 1 / (1 + np.exp(-answers(one, features(TEXTS))["logits"]))
+    assert np.abs(found["probabilities"].numpy() - probs).max() < 1e-6
+    assert found["given"].numpy().tolist() == (probs >= 0.4).tolist() and 0 < (probs >= 0.4).sum() < probs.size
+    assert found["labels"].numpy().tolist() == [b"no", b"yes", b"maybe"]
 
 
 def test_classify_and_regress(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, run, s
 LABELS = ("O", "B", "I")
 CASES = {
     "classify": Task("classify", LABELS),
+    "multilabel": Task("multilabel", LABELS, threshold=0.25),
     "regress": Task("regress"),
     "tags": Task("tags", LABELS),
     "spans": Task("spans", no_answer=True, doc_stride=5),
@@ -25,7 +26,7 @@ CASES = {
     "classify, frozen": Task("classify", LABELS, frozen=True),
 }
 BACKENDS = ("regress", "spans", "classify, layers", "tags, bilstm")  # cases that are tried on several
-SHAPES = {"classify": (4, 3), "regress": (4, 1), "tags": (4, 10, 3), "spans": (4, 10, 2)}
+SHAPES = {"classify": (4, 3), "multilabel": (4, 3), "regress": (4, 1), "tags": (4, 10, 3), "spans": (4, 10, 2)}
 RECORD = "import sys; from tests.model.test_tasks import record; record(sys.argv[1])"
 SEED = np.array([3, 5], "int32")
 BATCH = {name: features()[name] for name in TOKENS}
@@ -44,6 +45,9 @@ def targets(kind: str) -> dict[str, np.ndarray]:
     found = {"weights": weights}
     if kind == "spans":
         return found | {name: stream.integers(0, 10, 4).astype("int32") for name in ("starts", "ends")}
+    if kind == "multilabel":
+        found["weights"] = np.repeat(weights[:, None, None], 3, axis=2) * np.array([1, 2, 0.5], "float32")
+        return found | {"labels": stream.integers(0, 2, (4, 1, 3)).astype("float32")}
     if kind == "regress":
         return found | {"labels": stream.normal(size=4).astype("float32")}
     return found | {"labels": stream.integers(0, 3, rows).astype("int32")}
@@ -89,6 +93,7 @@ def test_a_linear_head_is_dense_over_what_it_sees(case: str) -> None:
     ("case", "encoder", "pooler"),
     [
         ("classify", True, True),
+        ("multilabel", True, True),
         ("regress", True, True),
         ("tags", True, False),
         ("spans", True, False),
@@ -161,7 +166,11 @@ def test_dropout_follows_the_seed() -> None:
 def test_sums_are_literal(kind: str) -> None:
     logits, given = np.random.default_rng(1).normal(size=SHAPES[kind]).astype("float32"), targets(kind)
     weight = given["weights"]
-    if kind == "regress":
+    if kind == "multilabel":
+        flags, factors, probs = given["labels"][:, 0], weight[:, 0], 1 / (1 + np.exp(-logits.astype("float64")))
+        loss = -((flags * np.log(probs) + (1 - flags) * np.log(1 - probs)) * factors).sum()
+        hits = pytest.approx((((logits > 0) == (flags > 0)) * factors).sum())
+    elif kind == "regress":
         loss, hits = ((logits[:, 0] - given["labels"]) ** 2 * weight).sum(), -3
     elif kind == "spans":
         parts = [(logits[:, :, end], given[name]) for end, name in enumerate(("starts", "ends"))]
@@ -201,6 +210,7 @@ def test_a_task_of_an_older_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"kind": "multilabel"}, "a task of the kind multilabel has one label or more, not 0"),
         ({"kind": "classify", "labels": ("one",)}, "a task of the kind classify has two labels or more, not 1"),
         ({"kind": "tags"}, "a task of the kind tags has two labels or more, not 0"),
         ({"kind": "tags", "labels": ("O", "B", "O")}, "a task's labels are all different, and O comes twice"),

@@ -16,6 +16,10 @@ def examples(answers: list) -> list[Example]:
 
 CASES = {
     "classify": (("no", "yes"), list("yyn"), list("ynnn"), "always 'y'", {"accuracy": 0.25, "macro_f1": 0.2}),
+    "multilabel": (
+        ("a", "b"), [("b", "a"), (), ("a", "b")], [("a",), ("a", "b")], "always 'a', 'b', the most frequent set of labels",
+        {"micro_f1": 6 / 7, "macro_f1": 5 / 6, "subset_accuracy": 0.5},
+    ),
     "regress": ((), [1.0, 2.0, 6.0], [1.0, 4.0], "always 3, the mean", {"pearson": None, "spearman": None}),
     "tags": (
         ("O", "B-X"), [("O", "O", "B-X")], [("O", "B-X"), ("O",)], "always 'O'", {"entity_f1": 0.0, "token_accuracy": 2 / 3},
@@ -52,19 +56,29 @@ def test_a_metric_that_a_perfect_answer_can_t_raise_is_not_measurable(
     assert baseline(KINDS[kind](), Task(kind, labels), names, examples(dev), examples(dev)).measurable == measurable
 
 
+def answers(name: str, *values: object) -> list[dict]:
+    return [{name: value} for value in values]
+
+
 BASE = Baseline("always 'y', the most frequent label", {"accuracy": 0.6}, ("accuracy",))
 
 
 @pytest.mark.parametrize(
-    ("score", "given", "told"),
+    ("score", "answers", "told"),
     [
-        (0.9, [0, 1, 1], []),
-        (0.6, [0, 1, 1], ["accuracy 0.6000 is no better than without looking at the text (always 'y'"]),
-        (0.6, [1, 1, 1], ["the model answers 1 all 3 times", "accuracy 0.6000 is no better"]),
-        (0.9, [["O", "O"], ["O"]], ["the model answers 'O' all 3 times"]),
-        (None, [0.5, 0.5], ["the model answers 0.5 all 2 times", "accuracy is undefined for these answers"]),
+        (0.9, answers("label", "n", "y", "y"), []),
+        (0.6, answers("label", "n", "y", "y"), ["accuracy 0.6000 is no better than without looking at the text (always 'y'"]),
+        (0.6, answers("label", "y", "y", "y"), ["the model answers 'y' all 3 times", "accuracy 0.6000 is no better"]),
+        (0.9, answers("labels", ["a"], ["a"]), ["the model answers ['a'] all 2 times"]),
+        (0.9, answers("labels", [], []), ["the model answers 'nothing' all 2 times"]),
+        (0.9, answers("tags", ["O", "O"], ["O"]), ["the model answers 'O' all 3 times"]),
+        (
+            None,
+            answers("score", 0.5, 0.50000001),
+            ["the model answers 0.5 all 2 times", "accuracy is undefined for these answers"],
+        ),
     ],
 )
-def test_remarks(score: float | None, given: list, told: list[str]) -> None:
-    found = remarks(("accuracy",), {"accuracy": score}, given, BASE)
+def test_remarks(score: float | None, answers: list[dict], told: list[str]) -> None:
+    found = remarks(("accuracy",), {"accuracy": score}, answers, BASE)
     assert len(found) == len(told) and all(one.startswith(start) for one, start in zip(found, told, strict=True))

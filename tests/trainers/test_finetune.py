@@ -53,6 +53,31 @@ def test_classification_is_learnt(init: Path, tmp_path: Path, capsys: pytest.Cap
     assert answer["label"] == "bad" and answer["probabilities"]["bad"] > 0.9
 
 
+def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """With rare labels weighed, and a share held out; `predict` gives what its threshold lets through."""
+    lines = []
+    for text, label in finetuning.sentences(96):
+        labels = ([label] if label == "good" else []) + (["water"] if "river" in text else [])
+        lines.append({"text": text, "labels": labels})
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["finetune", "--init", init, "--task", "multilabel", "--train", path, "--output", tmp_path / "ft", *QUICK]
+    words += ["--epochs", "15", "--class-weights", "balanced", "--threshold", "0.6"]
+    assert clozemill.main(list(map(str, words))) == 0
+    told = capsys.readouterr().out
+    assert "class weights: good 1, water" in told and "warning" not in told
+    found = best(tmp_path / "ft")
+    assert found["task"]["labels"] == ["good", "water"] and found["task"]["threshold"] == 0.6
+    assert found["class_weights"]["good"] == 1.0 and found["held_out"]["dev"] == 10
+    assert found["eval"]["micro_f1"] > 0.9 and found["eval"]["subset_accuracy"] > 0.8
+    for text, labels in (("the old river is good", ["good", "water"]), ("a bad mill", [])):
+        assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", text]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["labels"] == labels and set(answer["probabilities"]) == {"good", "water"}
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", text, "--threshold", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["good", "water"]
+
+
 def test_a_pair_s_second_text_decides(init: Path, tmp_path: Path) -> None:
     """MRPC's columns: both texts are seen, each as what it is; the first one says the opposite half of the time."""
     stream = np.random.default_rng(3)
@@ -245,6 +270,12 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--sweep", "learning=1"), "did you mean learning_rate?"),
         (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
         (("--labels", "good"), "its label 'bad' is none of good"),
+        (("--threshold", "0.2"), "--threshold are for texts with several labels: give --task multilabel"),
+        (("--class-weights", "fine=2"), "--class-weights names 'fine', and the labels are bad, good"),
+        (("--class-weights", "heavy"), "--class-weights 'heavy': give none, balanced, or LABEL=WEIGHT"),
+        (("--task", "stsb", "--class-weights", "balanced"), "--task stsb has no labels to weigh"),
+        (("--task", "multilabel", "--label-columns", "a", "--labels", "a"), "--label-columns names the labels"),
+        (("--task", "multilabel"), "there is no column 'labels' (there are: text, label): give --label-column"),
         (("--dev-fraction", "0.2"), "--dev gives the dev examples"),
         (("--min-delta", "0.1"), "--min-delta changes nothing without --patience"),
     ],

@@ -17,8 +17,8 @@ from pipelines.schema import UserError
 from pipelines.wordpiece import Vocabulary
 from tests.model.sources import TOKENS
 from trainers.examples import Example, Rows, softmax
-from trainers.features import TextEncoder
-from trainers.kinds import KINDS, Classify, Regress, Spans, Tags
+from trainers.features import TextEncoder, trimmed
+from trainers.kinds import KINDS, Classify, MultiLabel, Regress, Spans, Tags
 from trainers.presets import TASKS, Layout
 
 VOCABULARY = Vocabulary.from_tokens(list(TOKENS))
@@ -56,6 +56,26 @@ def tokens(row: np.ndarray) -> list[str]:
 def test_softmax_of_large_logits() -> None:
     found = softmax(np.array([[1e4, 1e4, -1e4], [0, math.log(3), -np.inf]], np.float32))
     assert np.allclose(found, [[0.5, 0.5, 0], [0.25, 0.75, 0]], atol=1e-7) and found.dtype == np.float64
+
+
+def test_sets_of_labels(tmp_path: Path) -> None:
+    rows = [{"text": "the mill", "label": ["b", "a", "b"]}, {"text": "the", "label": []}, {"text": "a", "label": "b"}]
+    kind, layout = MultiLabel(), Layout()
+    examples = read(kind, table(tmp_path / "a.jsonl", *rows), layout)
+    assert [example.answer for example in examples] == [("b", "a"), (), ("b",)] and kind.names(examples) == ("a", "b")
+    typed = [row | {"label": [row["label"]] if isinstance(row["label"], str) else row["label"]} for row in rows]
+    assert [e.answer for e in read(kind, table(tmp_path / "a.parquet", *typed), layout)] == [e.answer for e in examples]
+    task = Task("multilabel", ("a", "b"), max_seq_length=12, threshold=0.7)
+    found = kind.encode(examples, task, encoder(12), answers=True)
+    assert found.features["labels"].tolist() == [[[1, 1]], [[0, 0]], [[0, 1]]] and found.features["weights"].min() == 1
+    assert trimmed(found.features, 4)["labels"].shape == (3, 1, 2)
+    answers = kind.answers(examples, found, np.log(np.array([[3, 9], [1, 1 / 3], [1 / 4, 4]])), task)
+    assert [answer["labels"] for answer in answers] == [["a", "b"], [], ["b"]]
+    assert answers[1]["probabilities"] == pytest.approx({"a": 0.5, "b": 0.25})
+    expected, given = kind.judged(examples, answers, task)
+    assert expected.tolist() == given.tolist() == [[1, 1], [0, 0], [0, 1]]
+    with pytest.raises(UserError, match="its label 'a' is none of b: fix it"):
+        read(kind, str(tmp_path / "a.jsonl"), layout, {"b": "b"})
 
 
 def test_pairs_are_classified(tmp_path: Path) -> None:

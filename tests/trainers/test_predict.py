@@ -20,6 +20,7 @@ from trainers.kinds import KINDS
 
 TASKS = {
     "classify": Task("classify", ("no", "yes", "maybe"), max_seq_length=24),
+    "multilabel": Task("multilabel", ("no", "yes", "maybe"), max_seq_length=24, threshold=0.25),
     "regress": Task("regress", max_seq_length=24),
     "tags": Task("tags", ("O", "B-PER", "I-PER"), max_seq_length=12),
     "spans": Task("spans", max_seq_length=24, no_answer=True, doc_stride=4),
@@ -106,7 +107,7 @@ def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monke
     found = pq.read_table(tmp_path / "out/b.parquet")
     assert found.schema.equals(KINDS[kind]().columns(TASKS[kind]))
     assert_same(found.to_pylist(), expected)
-    empty = " (empty texts: 1)" if kind in ("classify", "regress") else ""
+    empty = " (empty texts: 1)" if kind in ("classify", "multilabel", "regress") else ""
     told = f"wrote {tmp_path}/out/b.parquet: {len(expected)} answers{empty}\n"
     assert capsys.readouterr().out.endswith(told)
     assert len({json.dumps({**answer, "text": "", "words": []}) for answer in expected}) > 2  # they differ at all

@@ -1,0 +1,71 @@
+"""Sets of labels as files have them."""
+
+import pytest
+
+from pipelines.schema import UserError
+from trainers.label_sets import labels_of
+from trainers.presets import Layout
+
+LISTS = Layout(label="labels")
+
+
+@pytest.mark.parametrize(
+    ("value", "separator", "expected"),
+    [
+        (["a", " b ", "a"], "", ["a", "b"]),
+        (3, "", ["3"]),
+        ([], "", []),
+        ([3, 1], "", ["3", "1"]),
+        ('["a", "b, c"]', "", ["a", "b, c"]),
+        ("['a', 'b']", "", ["a", "b"]),  # as pandas writes a column of lists
+        ("[]", ",", []),
+        ("a, b ,c", ",", ["a", "b", "c"]),
+        ("a|b|", "|", ["a", "b"]),
+        ("a, b;c", ";", ["a, b", "c"]),
+        ("a b", " ", ["a", "b"]),
+        ("a", "", ["a"]),
+        (" ", "", []),
+        ("", ";", []),
+    ],
+)
+def test_lists_and_cells(value: object, separator: str, expected: list[str]) -> None:
+    layout = Layout(label="labels", separator=separator)
+    assert labels_of(("a.tsv, line 2", {"text": "x", "labels": value}), layout, {}) == tuple(expected)
+
+
+def test_columns_of_0_and_1() -> None:
+    layout = Layout(flags=("a", "b", "c", "d", "e", "f"))
+    row = {"text": "x", "a": "1", "b": 0, "c": True, "d": 1.0, "e": " False ", "f": "1.0"}
+    assert labels_of(("a.csv, line 2", row), layout, {}) == ("a", "c", "d", "f")
+    assert layout.columns(True) == [("text", "--text-column"), *((name, "--label-columns") for name in "abcdef")]
+    assert layout.columns(False) == [("text", "--text-column")]
+
+
+def test_names_of_labels() -> None:
+    row = ("a.csv, line 2", {"labels": [1, "0", 1.0]})
+    assert labels_of(row, LISTS, {"0": "no", "1": "yes"}) == ("yes", "no")
+    with pytest.raises(UserError, match="line 2: its label '2' is none of 0, 1: fix it"):
+        labels_of(("a.csv, line 2", {"labels": "2"}), LISTS, {"0": "no", "1": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("values", "layout", "told"),
+    [
+        ({"labels": "a;b"}, LISTS, "a.csv, line 2: its labels 'a;b' hold ';': give --label-separator"),
+        ({"labels": None}, LISTS, "its 'labels' is null: give a list; [] for an example without labels"),
+        ({"labels": ["a", "nan"]}, LISTS, "its label 'nan' is a missing value"),
+        ({"labels": {"a": 1}}, LISTS, "not a list of labels"),
+        ({"labels": ["a", ""]}, LISTS, "its 'labels' is empty"),
+        ({"labels": ["a", None]}, LISTS, "its 'labels' is empty"),
+        ({"labels": [["a"]]}, LISTS, "its label is a list: ['a']"),
+        ({"labels": "[a, b]"}, LISTS, "its labels '[a, b]' are not a JSON list"),
+        ({"text": "x"}, LISTS, "there is no column 'labels' (there are: text): give --label-column, or --label-columns"),
+        ({"a": "2"}, Layout(flags=("a",)), "its 'a' is '2', and a label's column holds 0 or 1"),
+        ({"a": ""}, Layout(flags=("a",)), "its 'a' is ''"),
+        ({"a": 1}, Layout(flags=("a", "b")), "there is no column 'b' (there are: a): give --label-columns"),
+    ],
+)
+def test_what_is_no_set_of_labels(values: dict, layout: Layout, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        labels_of(("a.csv, line 2", values), layout, {})
+    assert told in str(error.value)
