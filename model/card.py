@@ -63,6 +63,9 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"SHA-256 of the vocabulary it was trained with: {digest}.")
     for dataset in about.get("datasets") or ():
         lines.append(f"Dataset: {dataset}.")
+    if base := about.get("baseline"):
+        scores = [f"{name} {value:.4f}" for name, value in base.items() if isinstance(value, float)]
+        lines.append(f"Without looking at the text ({base['answer']}): {', '.join(scores) or 'no metric is defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
     lines += [f"On the eval split: {name} {value:.4f}." for name, value in figures.items()]
     lines += [f"Note: {remark}." for remark in (about.get("eval") or {}).get("remarks", ())]

@@ -4,6 +4,7 @@ clozemill evaluate RUN --data DATASET
 """
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,16 @@ def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> 
     return counts
 
 
-def without_context(dataset: Contract, objective: Objective, batch_size: int = 256) -> dict[str, float]:
+def without_context(dataset: Contract, objective: Objective, batch_size: int = 256, limit: int = 0) -> dict[str, float]:
     """What can be had on the eval split without looking at any context, in nats.
 
     `unigram_loss`: of the token frequencies of the train split (its first 100,000 examples at most, one added to each count).
     `unigram_entropy`: of the eval split's own frequencies, which no guess without context can beat; on a small split it is
-    much too low to be had.
+    much too low to be had. `limit`: examples of the eval split, 0 for all.
     """
     size, examples = dataset.vocabulary["size"], dataset.train_examples
-    steps = eval_steps(dataset, batch_size)
-    asked = _token_counts(eval_batches(dataset, batch_size).take(steps), objective, size)
+    steps = eval_steps(dataset, batch_size, limit=limit)
+    asked = _token_counts(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
     learnt = np.ones(size)
     if examples:
         train = TrainReader(dataset, seed=0).batches(min(batch_size, examples))
@@ -59,7 +60,7 @@ class Evaluation:
             raise UserError(
                 f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
             )
-        self.devices, self.dataset, self.limit = devices, dataset, limit
+        self.devices, self.dataset, self.limit, self.objective = devices, dataset, limit, model.objective
         self.batch_size = -(-batch_size // devices.num_replicas_in_sync) * devices.num_replicas_in_sync
         self.sums = step.evaluation(devices, model, jit)
 
@@ -80,6 +81,34 @@ class Evaluation:
             "predictions": round(totals["masked_lm_weight"]),
         }
         return {**found, "perplexity": perplexity, **counted}
+
+
+# A model that has learnt the frequencies of words and nothing else is within rounding of this baseline.
+HARDLY_BETTER = 0.01  # of the baseline's loss
+
+
+class ComparedEvaluation(Evaluation):
+    """An evaluation during training: its figures are compared with what word frequencies alone are worth."""
+
+    @cached_property
+    def _baseline(self) -> dict[str, float]:
+        return without_context(self.dataset, self.objective, limit=self.limit)
+
+    def figures(self) -> dict[str, Any]:
+        """As Evaluation's, with those of `without_context`, and `remarks`: what must be said of a useless result."""
+        found = super().figures() | self._baseline
+        return found | {"remarks": remarks(found)}
+
+
+def remarks(figures: dict[str, Any]) -> list[str]:
+    """Whether the model is hardly better than word frequencies, in plain words; [] where it is better."""
+    loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    if not figures["predictions"] or loss < (1 - HARDLY_BETTER) * unigrams:
+        return []
+    return [
+        f"the masked LM loss of {loss:.3f} nats is no better than that of word frequencies alone, {unigrams:.3f}: the model "
+        "has not learnt to use the context"
+    ]
 
 
 def report(figures: dict[str, Any]) -> list[str]:

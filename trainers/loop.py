@@ -178,7 +178,7 @@ class Loop:
         self.stopping.add(figures)
         self.journal.tell_eval(self.step, figures)
         self._save(figures)
-        if self.stopping.stops and self._writes:
+        if self.stopping.stops and self.step < self.plan.steps and self._writes:
             print(
                 f"stopped early at step {self.step:,} of {self.plan.steps:,}: no improvement in the last "
                 f"{self.stopping.waited} evaluations (--patience)",

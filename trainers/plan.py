@@ -16,7 +16,7 @@ from trainers import contract, damage, files, warm_start
 from trainers.batches import TrainReader, eval_counts
 from trainers.config import PretrainConfig
 from trainers.contract import Contract
-from trainers.evaluate import Evaluation
+from trainers.evaluate import ComparedEvaluation, Evaluation
 from trainers.optimizer import Hyper, Schedule
 from trainers.warm_start import Start
 
@@ -59,7 +59,7 @@ class PlannedPhase:
         if not sum(eval_counts(self.dataset)):
             return None
         size = max(1, self.batch_size // config.gradient_accumulation_steps)
-        return Evaluation(devices, model, self.dataset, size, config.eval_examples, jit)
+        return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN
 """
 
+import sys
+
 import tensorflow as tf
 
 from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import checkpoints, contract, files, plan, state, strategy, warm_start
+from trainers.batches import eval_counts
 from trainers.config import PretrainConfig
 from trainers.journal import Journal
 from trainers.loop import Loop, resumed
@@ -17,6 +20,7 @@ def main(config: PretrainConfig) -> int:
     """Trains, or goes on; returns the exit code (loop.EXIT_...)."""
     require(config, "output")
     planned = plan.make(config)
+    _check_eval_splits(planned)
     devices = strategy.make(config)
     writes = strategy.worker(devices)[0] == 0
     for phase in planned.phases:
@@ -40,8 +44,37 @@ def main(config: PretrainConfig) -> int:
         return 0 if "curves.png" in files.listed(config.output) else loop.run()  # a kill before they were drawn
     code = loop.run()
     if code == 0 and writes:
+        _conclude(checkpoints.find(config.output, "best"))
         print(f"done: {files.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
     return code
+
+
+FEW = 100  # eval examples: figures over fewer are mostly chance
+
+
+def _check_eval_splits(planned: plan.Plan) -> None:
+    """Warns of a dataset with few eval examples, or none; raises UserError for the latter where evaluations were asked for."""
+    config = planned.config
+    counts = {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
+    asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
+    for folder, count in counts.items():
+        if not count and asked:
+            raise UserError(f"{folder} has no eval examples: prepare with a larger --eval-fraction, or leave {asked} out")
+        if count < FEW:
+            few = f"only {count:,} eval examples, too few to compare runs by" if count else (
+                "no eval examples: nothing is measured, and the newest checkpoint counts as the best"
+            )  # fmt: skip
+            print(f"warning: {folder} has {few}; prepare with a larger --eval-fraction", file=sys.stderr, flush=True)
+
+
+def _conclude(best: checkpoints.Saved) -> None:
+    """The best result, what is had without any context, and what must be said of a result that is no better."""
+    figures = best.index.get("eval") or {}
+    if "unigram_loss" not in figures:
+        return
+    loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    print(f"best: masked LM loss {loss:.4f} nats at step {best.step:,} (word frequencies alone: {unigrams:.4f})")
+    print("".join(f"warning: {remark}\n" for remark in figures["remarks"]), end="", flush=True)
 
 
 def _agree(devices: tf.distribute.Strategy, step: int, output: str) -> None:

@@ -17,7 +17,7 @@ from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, VOCABULARY
 from trainers import checkpoints, evaluate
 from trainers.config import EvaluateConfig
 from trainers.contract import Contract
-from trainers.evaluate import Evaluation, report, without_context
+from trainers.evaluate import ComparedEvaluation, Evaluation, remarks, report, without_context
 
 TRAIN, EVAL = [[7, 0, 6], [5, 5, 1]], [4, 0, 9, 3]
 
@@ -147,6 +147,22 @@ def test_no_eval_examples(tmp_path: Path) -> None:
         assert str(error.value) == (
             f"{tmp_path / name} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
         )
+
+
+@pytest.mark.parametrize(("loss", "predictions", "better"), [(5.0, 9, True), (5.96, 9, False), (7.0, 9, False), (0.0, 0, True)])
+def test_what_is_said_of_a_model_that_knows_word_frequencies_alone(loss: float, predictions: int, better: bool) -> None:
+    """A hundredth better is as good as no better; without anything to predict there is nothing to say."""
+    found = remarks({"masked_lm_loss": loss, "unigram_loss": 6.0, "predictions": predictions})
+    assert found == [] if better else "is no better than that of word frequencies alone, 6.000" in found[0]
+
+
+def test_a_training_run_s_evaluation_knows_its_baseline(small: Contract) -> None:
+    model = steps.make(num_hidden_layers=1).state.model
+    found = ComparedEvaluation(tf.distribute.get_strategy(), model, small, 8, limit=7).figures()
+    plain = Evaluation(tf.distribute.get_strategy(), model, small, 8, limit=7).figures()
+    baseline = without_context(small, model.objective, limit=7)
+    assert found == plain | baseline | {"remarks": remarks(plain | baseline)}
+    assert baseline["unigram_loss"] != without_context(small, model.objective)["unigram_loss"]
 
 
 FIGURES = {

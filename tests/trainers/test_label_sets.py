@@ -59,6 +59,8 @@ def test_names_of_labels() -> None:
         ({"labels": ["a", None]}, LISTS, "its 'labels' is empty"),
         ({"labels": [["a"]]}, LISTS, "its label is a list: ['a']"),
         ({"labels": "[a, b]"}, LISTS, "its labels '[a, b]' are not a JSON list"),
+        ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
+        ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),
         ({"text": "x"}, LISTS, "there is no column 'labels' (there are: text): give --label-column, or --label-columns"),
         ({"a": "2"}, Layout(flags=("a",)), "its 'a' is '2', and a label's column holds 0 or 1"),
         ({"a": ""}, Layout(flags=("a",)), "its 'a' is ''"),

@@ -103,6 +103,41 @@ def trained(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Path:
     return run
 
 
+# What a run says of its evaluations
+
+
+def test_evaluations_that_can_t_be_made_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without being asked for they are a warning, as are too few examples."""
+    none, few = (datasets.write(tmp_path / name, [[20]], sizes).folder for name, sizes in (("none", []), ("few", [9])))
+    for flag in ("--eval-steps", "--eval-examples"):
+        pretrain(tmp_path / "run", "--data", few, none, "--config", phases(tmp_path), flag, 2, code=2)
+        assert f"{none} has no eval examples: prepare with a larger --eval-fraction, or leave {flag} out" in (
+            capsys.readouterr().err
+        )
+    assert not (tmp_path / "run").exists()
+    pretrain(tmp_path / "run", "--data", few, none, "--config", phases(tmp_path))
+    shown = capsys.readouterr()
+    told, index = shown.err, json.loads((checkpoint(tmp_path / "run", 1) / "checkpoint.json").read_text())
+    loss, unigrams = (index["eval"][name] for name in ("masked_lm_loss", "unigram_loss"))
+    assert f"best: masked LM loss {loss:.4f} nats at step 1 (word frequencies alone: {unigrams:.4f})\n" in shown.out
+    assert f"warning: {few} has only 9 eval examples, too few to compare runs by; prepare with a larger" in told
+    assert f"warning: {none} has no eval examples: nothing is measured, and the newest checkpoint counts as the best" in told
+
+
+def phases(folder: Path) -> Path:
+    path = folder / "phases.yaml"
+    path.write_text("phases: [{steps: 1}, {steps: 1}]")
+    return path
+
+
+def test_a_run_that_knows_word_frequencies_alone_says_so(trained: Path) -> None:
+    """15 steps: in its evaluations and its checkpoint."""
+    row = rows(trained, "eval")[-1]
+    index = json.loads((checkpoint(trained, 15) / "checkpoint.json").read_text())
+    told = f"the masked LM loss of {row['masked_lm_loss']:.3f} nats is no better than that of word frequencies alone"
+    assert row["remarks"][0].startswith(told) and index["eval"]["remarks"] == row["remarks"]
+
+
 # What a run leaves
 
 
@@ -221,8 +256,8 @@ def test_evaluate(trained: Path, tmp_path: Path, short: Path, capsys: pytest.Cap
     assert f"{found['unigram_loss']:.4f} nats (frequencies of the train split)\n" in told
     assert f"{found['unigram_entropy']:.4f} nats (unigram entropy of these very tokens)\n" in told
     assert found["unigram_entropy"] < min(found["unigram_loss"], math.log(found["predictions"]))
-    row = rows(trained, "eval")[-1] | {name: found[name] for name in ("unigram_loss", "unigram_entropy")}
-    assert found == pytest.approx({name: row[name] for name in row if name != "split"}, rel=1e-5)  # what training had said
+    row = rows(trained, "eval")[-1]
+    assert found == pytest.approx({name: row[name] for name in row if name not in ("split", "remarks")}, rel=1e-5)
 
 
 def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
