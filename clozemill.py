@@ -3,11 +3,15 @@
 Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are imported when it runs.
 """
 
+import os
+import sys
+
+if __name__ == "__main__" and sys.path[:1] == [os.getcwd()] != [os.path.dirname(os.path.abspath(__file__))]:
+    del sys.path[0]  # python -m puts the current folder first: a queue.py or a folder `model` in it would pass for ours
+
 import contextlib
 import importlib
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -257,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     `pretrain` returns 75 when a signal stopped it and all was saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that we start imports from the current folder
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes, likewise; errors are raised
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv

@@ -19,7 +19,7 @@ import psutil
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from tqdm import tqdm
 
-from pipelines import process
+from pipelines import process, worker
 from pipelines.schema import UserError
 
 _POLL_SECONDS = 0.2
@@ -87,8 +87,7 @@ class _Workers:
 
 def _is_worker(child: psutil.Process) -> bool:
     try:
-        living = child.status() != psutil.STATUS_ZOMBIE and child.name() != "sh"
-        return living and "sdk_worker_main" in " ".join(child.cmdline())
+        return child.status() != psutil.STATUS_ZOMBIE and worker.__file__ in child.cmdline()
     except psutil.NoSuchProcess:
         return False
 

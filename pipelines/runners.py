@@ -48,8 +48,10 @@ class Runner:
     one_machine: bool = False
 
 
+_LOCAL_RUNNER = Runner("pipelines.local_runner.LocalRunner", _local, one_machine=True)
 RUNNERS: dict[str, Runner] = {
-    "FnApiRunner": Runner("apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner", _local, one_machine=True),
+    "FnApiRunner": _LOCAL_RUNNER,
+    "DirectRunner": _LOCAL_RUNNER,  # Beam's would download a program, and serve this machine's files to the network
     "DaskRunner": Runner("apache_beam.runners.dask.dask_runner.DaskRunner"),
 }
 
@@ -82,14 +84,18 @@ def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
 
 def check(config: RunOptions, extra: list[str]) -> None:
     """Raises UserError for a runner or options nobody knows."""
+    from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import create_runner
 
+    from pipelines import listening
+
     try:
-        create_runner(_runner(config).path)  # imports the runner's module, which registers the options of its own
+        made = create_runner(_runner(config).path)  # imports the runner's module, which registers the options of its own
     except (ValueError, ImportError, AttributeError) as error:
         why = str(error).splitlines()[0].split(" or the fully")[0]
         raise UserError(f"--runner {config.runner} can't be used ({why}): check the name, or install its extra") from None
     check_options(extra, ["--" + field.name.replace("_", "-") for field in fields(config)])
+    listening.refuse_open_servers(config.runner, made, PipelineOptions(extra).get_all_options())
 
 
 def _runner(config: RunOptions) -> Runner:
@@ -100,7 +106,10 @@ def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "Pipel
     """Beam's options for a run. Raises UserError for a runner or options nobody knows."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from pipelines import listening
+
     check(config, extra)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
+    listening.listen_on_loopback_only()
     runner = _runner(config)
     return PipelineOptions([f"--runner={runner.path}", *runner.flags(config, count), *extra], save_main_session=False)
