@@ -12,7 +12,6 @@ if __name__ == "__main__" and sys.path[:1] == [os.getcwd()] != [os.path.dirname(
 import contextlib
 import importlib
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,13 @@ from typing import Any
 from deploy.config import SubmitConfig
 from pipelines import config as configs
 from pipelines import config_plan as planning
-from pipelines import options, process, remote
-from pipelines.schema import CheckFailed, UserError
+from pipelines import options, outcome, process
+from pipelines.outcome import EXIT_CHECK_FAILED, EXIT_OK, EXIT_USER_ERROR
+from pipelines.schema import UserError
 from trainers import config as training
 from trainers import config_export as exporting
 from trainers import config_finetune as finetuning
 from trainers import config_plan as training_plan
-
-EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -233,28 +231,6 @@ def _run(command: Command, config: Any, extra: list[str]) -> int:
     return EXIT_OK
 
 
-def _line(error: BaseException) -> str:
-    """A message on one line that moves no cursor, whatever names of files stand in it."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(error).split()))
-
-
-def _told(error: BaseException, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, UserError):
-        print(f"clozemill: {_line(error)}", file=sys.stderr)
-        return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
-    if sentence := remote.told(error):
-        print(f"clozemill: {sentence}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    print(
-        f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a defect of "
-        "clozemill or of its machine; run it again with --debug to see where",
-        file=sys.stderr,
-    )
-    return EXIT_CHECK_FAILED
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error.
 
@@ -286,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         process.drop_output()
         return EXIT_OK if command is COMMANDS["inspect"] else EXIT_CHECK_FAILED
     except Exception as error:
-        code = _told(error, "--debug" in words)
+        code = outcome.report_error(error, "--debug" in words)
     return _end(code) if argv is None else code
 
 
