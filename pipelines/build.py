@@ -34,6 +34,7 @@ from pipelines.launch import Progress
 from pipelines.options import require, to_yaml
 from pipelines.readers import Plan
 from pipelines.schema import MANIFEST, PREVIOUS, RUN, VOCAB, WORK, CheckFailed, UserError, split_id
+from pipelines.sentence_languages import language_warning
 from pipelines.stages import GroupStage, Job, SplitStage, resolved
 from pipelines.vocabulary import LeftOut, left_out_warning
 from pipelines.wordpiece import Vocabulary, WordPiece
@@ -152,6 +153,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     vocabulary = Vocabulary.from_bytes(data, config.vocab)
     if warning := vocabulary.casing_warning(config.cased):
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
+    if warning := language_warning(config.splitter, config.sentence_language):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     job = _job(config, data, plan)
     evaluation = _evaluation(config, vocabulary)
     job = replace(job, evaluation=evaluation.digest if evaluation else "")

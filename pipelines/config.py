@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipelines.options import option
 from pipelines.schema import UserError
+from pipelines.sentence_languages import KNOWN
 
 
 def clustered(dedup: str, eval_by: str) -> bool:
@@ -66,7 +67,9 @@ class PrepareConfig(InputOptions, RunOptions):
     vocab: str = option("", "vocab.txt, a token per line; special tokens are found by name", identity=False)
     output: str = option("", "the dataset's folder", identity=False)
     splitter: str = option("sentencex", "how text is split into sentences", choices=("sentencex", "none"))
-    sentence_language: str = option("en", "the language whose rules the splitter uses, as ISO 639-1")
+    sentence_language: str = option(
+        "en", f"the language whose rules the splitter uses, as ISO 639-1; it knows {', '.join(KNOWN)}, any other only roughly"
+    )
     min_chars: int = option(0, "drop documents with fewer characters of clean text", low=0)
     min_sentences: int = option(1, "drop documents with fewer sentences", low=1)
     max_symbol_ratio: float = option(0.0, "drop documents with more '#' and ellipses per word (Gopher: 0.1); 0: off", low=0)

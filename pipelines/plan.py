@@ -18,6 +18,7 @@ from pipelines.options import require
 from pipelines.readers import Plan
 from pipelines.rehearsal import Outcome, Rehearsal, vocabulary_of
 from pipelines.schema import Figure, UserError
+from pipelines.sentence_languages import language_warning
 from pipelines.stages import resolved
 
 # Ranges. STUDENT: of the mean of 8 parts, two-sided 95 %. The least: of what depends on the text, and of seconds, which
@@ -261,6 +262,8 @@ def _warn(config: MillPlan, scale: Scale, mill: Mill) -> None:
         )
     if groups > mill.figures["documents kept"].estimate:
         mill.warnings.append(f"there are more groups than documents: give fewer --num-groups than {groups:,.0f}")
+    if unknown := language_warning(config.splitter, config.sentence_language):
+        mill.warnings.append(unknown)
     bad, read = (sum(getattr(part.summary, name) for part in scale.parts) for name in ("bad", "read"))
     if bad > config.max_reject_rate * read:
         reasons = sorted({reason for part in scale.parts for reason in part.summary.dropped})
