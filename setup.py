@@ -10,7 +10,6 @@ INSTALL = [
     "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
     "keras>=3.15,<4",  # the encoder, on any of its backends
     "matplotlib>=3.8",  # curves of a run, plots of a data card
-    "nervaluate>=1.2",  # F1 of whole entities
     "numpy>=1.26",  # all numerics of the mill
     "protobuf>=5",  # parses tf.train.Example to check what was written
     "psutil>=6",  # ends worker processes on Ctrl-C

@@ -227,6 +227,7 @@ def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) 
     examples = list(kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate))
     if not examples:
         raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
+    kind.check(examples)
     return examples
 
 

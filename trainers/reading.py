@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipelines.schema import UserError
 from trainers.examples import Example
@@ -53,6 +53,9 @@ class Reader:
     def example(self, row: Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
         """What a row says. Raises BadRow if it can't be used."""
         raise NotImplementedError
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raises UserError for answers that can't be learnt from or scored."""
 
     def read(
         self, path: str, layout: Layout, labels: dict[str, str], answers: bool, max_reject_rate: float = 0.0

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import Task
+from pipelines.schema import UserError
 from trainers import conll, tables
 from trainers.conll import MAX_WORDS
 from trainers.examples import Example, Rows, softmax
@@ -14,6 +15,7 @@ from trainers.features import TextEncoder
 from trainers.labels import label_name
 from trainers.presets import Layout
 from trainers.reading import Reader
+from trainers.schemes import UnknownScheme, scheme_of
 
 
 def _column(name: str, default: str) -> str:
@@ -75,6 +77,14 @@ class Tags(Reader):
             return Example(where, words=tuple(values["words"]))
         found = [label_name(where, "tags", tag, labels, "tag") for tag in values["tags"]]
         return Example(where, words=tuple(values["words"]), answer=tuple(found))
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raises UserError for tags that look like entities and follow no known scheme: nothing could score them."""
+        try:
+            scheme_of(tag for example in examples for tag in example.answer)
+        except UnknownScheme as error:
+            where = next(example.where for example in examples if error.tag in example.answer)
+            raise UserError(f"{where}: {error}") from None
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """O first, then the tags that occur, sorted."""

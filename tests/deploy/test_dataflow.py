@@ -156,7 +156,7 @@ def test_the_locked_requirements_are_those_of_the_pipelines() -> None:
 
     lines = (ROOT / "deploy/dataflow/requirements.txt").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
-    trainer = {"jinja2", "keras", "matplotlib", "nervaluate", "safetensors", "scikit-learn", "tensorboard", "tensorflow",
+    trainer = {"jinja2", "keras", "matplotlib", "safetensors", "scikit-learn", "tensorboard", "tensorflow",
                "tensorflow-text"}  # fmt: skip
     asked = [Requirement(text) for text in requires("clozemill") if "extra" not in text]
     for each in asked:
