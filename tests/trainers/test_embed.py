@@ -127,7 +127,7 @@ def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, mon
     """What is in memory is a part of the texts, and its features: the first are written before the others are read."""
     taken, seen = [], []
 
-    def rows(path: str, layout: Layout) -> Any:
+    def rows(path: str, layout: Layout, answers: bool) -> Any:
         for number in range(40):
             taken.append(number)
             yield "x", {"text": "the mill"}
@@ -175,7 +175,7 @@ def test_texts_that_all_lack_tokens_keep_their_columns(pretrained: Path, tmp_pat
         (["--layers=-1,-4"], "--layers -1,-4: {run} has the layers 0 (its embeddings) to 2: give some of these"),
         (["--layers=last"], "--layers 'last' is no list of layers: give numbers, such as --layers=-1,-2,-3,-4"),
         (["--max-seq-length", "49"], "--max-seq-length 49: {run} takes 48 tokens: give no more"),
-        (["--text-column", "body"], "in.csv, line 2: there is no column 'body' (there are: text): give --text-column"),
+        (["--text-column", "body"], "in.csv, line 1: there is no column 'body' (there are: text): give --text-column"),
         (["--output", "a.jsonl"], "--output a.jsonl: give a name that ends in .parquet"),
     ],
 )
