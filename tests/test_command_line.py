@@ -46,14 +46,15 @@ FLAGS = {
     "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
     "import": f"{COMMON} --cased --no-cased --output SOURCE",
-    "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
-    "--dev --doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
+    "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
+    "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
+    "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
     "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
     "--max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard --optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
     "--text-column --train --warmup-share --weight-decay",
     "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --max-reject-rate --no-progress --output "
-    "--pair-column --progress --text --text-column --text-pair RUN",
+    "--pair-column --progress --text --text-column --text-pair --threshold RUN",
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
     "--no-progress --output --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
@@ -108,8 +109,8 @@ def test_the_choices_are_frozen() -> None:
         "checkpoint": ("latest", "best"),
         "header": ("auto", "yes", "no"),
         "task": (
-            "classify", "regress", "tags", "spans", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "conll",
-            "squad", "squad2",
+            "classify", "multilabel", "regress", "tags", "spans", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte",
+            "conll", "squad", "squad2",
         ),
         "head": ("linear", "bilstm"),
         "pool": ("none", "cls", "mean"),

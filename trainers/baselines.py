@@ -91,6 +91,21 @@ def baseline(kind: Any, task: Task, metrics: Sequence[str], train: Sequence[Exam
     return Baseline(name, scored(metrics, expected, given), measurable)
 
 
+FEW = 50  # dev examples: one more right answer is worth 2 points
+
+
+def warnings(train: Sequence[Example], dev: Sequence[Example]) -> list[str]:
+    """What is wrong with the examples, before anything is trained: answers that are all alike, few dev examples."""
+    found = []
+    for name, examples in (("training", train), ("dev", dev)):
+        if len(examples) > 1 and all(example.answer == examples[0].answer for example in examples):
+            told = "nothing can be learnt from them" if name == "training" else "they can't tell a good model from a bad one"
+            found.append(f"all {len(examples):,} {name} examples have the same answer: {told}")
+    if len(dev) < FEW:
+        found.append(f"only {len(dev):,} dev examples: metrics over so few are mostly chance")
+    return found
+
+
 def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
     """What a kind's `answers` answer, one by one: the tags of all sentences; a set of labels is one answer."""
     if answers and "tags" in answers[0]:

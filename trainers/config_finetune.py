@@ -130,8 +130,8 @@ class FinetuneConfig(Columns, DeviceOptions):
     metric: str = option("", "what the best checkpoint is chosen by; default: the task's first")
     threshold: float = option(0.5, "multilabel: the probability from which a label is given", low=0, high=1)
     class_weights: tuple[str, ...] = option(
-        ("none",), "how much each label's examples count in the training loss: none, balanced (rare labels count more), or "
-        "LABEL=WEIGHT for some; for classify, multilabel and tags", metavar="LABEL=WEIGHT",
+        (), "how much each label's examples count in the training loss: none (the default), balanced (rare labels count more), "
+        "or LABEL=WEIGHT for some; for classify, multilabel and tags", metavar="LABEL=WEIGHT",
     )  # fmt: skip
     max_seq_length: int = option(128, "tokens that texts are cut to (spans: of a window)", low=8, high=65536)
     doc_stride: int = option(

@@ -58,7 +58,7 @@ def draw(entries: list[dict[str, Any]], title: str, best: int | None = None) -> 
     for number, (name, lines) in enumerate(panels(entries).items(), 1):
         axes = figure.add_subplot(1, 3, number)
         for label, style, points in lines:
-            style += "." if style == "-" and len(points) < 30 else ""  # one point alone has no line
+            style = ".-" if style == "-" and len(points) < 30 else style  # one point alone has no line
             axes.plot(*zip(*points, strict=True), style, markersize=4, label=label or None)
         if best is not None and lines and name != "learning rate":
             axes.axvline(best, color="0.4", linestyle="-.", linewidth=1, label=f"best checkpoint (step {best:,})")

@@ -5,6 +5,7 @@ clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_d
 
 import dataclasses
 import itertools
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -97,10 +98,12 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
     print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
           f"{strategy.device_name(devices)}, {config.precision}")  # fmt: skip
     print(
-        f"{len(planned.train):,} rows to learn from, {len(planned.dev):,} to judge by, of {planned.phases[0].max_seq_length} "
-        f"tokens; {planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
+        f"{len(planned.train):,} training rows, {len(planned.dev):,} dev rows, of {planned.phases[0].max_seq_length} tokens; "
+        f"{planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
         f"{config.learning_rate:g}"
     )
+    for warning in planned.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if planned.class_weights:
         shown = [f"{name} {weight:.4g}" for name, weight in planned.class_weights.items()]
         print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
@@ -128,9 +131,14 @@ def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
     return [dict(combination) for combination in itertools.product(*axes)]
 
 
+def _shown(value: Any) -> str:
+    """A value of an option as a run's folder and the table have it."""
+    return "+".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _name(changes: dict[str, Any], seed: int) -> str:
     """A run's folder: 'learning_rate-3e-05_batch_size-16_seed-0'."""
-    return "_".join([*(f"{name}-{value}" for name, value in changes.items()), f"seed-{seed}"]).replace("/", "-")
+    return "_".join([*(f"{name}-{_shown(value)}" for name, value in changes.items()), f"seed-{seed}"]).replace("/", "-")
 
 
 def _sweep(config: FinetuneConfig, begun: Initial) -> int:
@@ -164,7 +172,7 @@ def _table(rows: list, begun: str) -> list[str]:
         values = np.array([[figures[name] for name in metrics] for _, figures in scores], float)  # None: NaN
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(metrics))
         cells = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in zip(values.mean(axis=0), spread, strict=True)]
-        settings = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as given"
+        settings = ", ".join(f"{name} {_shown(value)}" for name, value in changes.items()) or "as given"
         lines.append([settings, str(len(scores)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return [f"from {begun}"] + [

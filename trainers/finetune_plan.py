@@ -138,6 +138,7 @@ class FinetunePlan:
     baseline: Baseline
     held_out: dict[str, Any] | None = None  # how the dev examples were taken from the training file
     class_weights: dict[str, float] | None = None  # by label, in the training loss
+    warnings: Sequence[str] = ()  # what is wrong with the examples
     stage: ClassVar = "finetune"
 
     @cached_property
@@ -274,6 +275,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+    warned = baselines.warnings(train, dev)
     base = baselines.baseline(kind, task, _metrics(config), train, dev)
     metrics = _measured_first(_metrics(config), base, config)
     encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)
@@ -285,4 +287,4 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
     per_epoch = math.ceil(len(train_rows) / config.batch_size)
     config = replace(config, eval_steps=config.eval_steps or per_epoch)
-    return FinetunePlan(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held, named)
+    return FinetunePlan(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held, named, warned)

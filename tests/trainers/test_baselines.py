@@ -3,7 +3,7 @@
 import pytest
 
 from model.tasks import Task
-from trainers.baselines import BASELINES, Baseline, baseline, remarks
+from trainers.baselines import BASELINES, Baseline, baseline, remarks, warnings
 from trainers.examples import Example
 from trainers.kinds import KINDS
 from trainers.presets import TASKS
@@ -54,6 +54,20 @@ def test_a_metric_that_a_perfect_answer_can_t_raise_is_not_measurable(
 ) -> None:
     names = ("matthews", "accuracy") if kind == "classify" else TASKS[kind].metrics
     assert baseline(KINDS[kind](), Task(kind, labels), names, examples(dev), examples(dev)).measurable == measurable
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "told"),
+    [
+        ("ab" * 30, "ab" * 30, []),
+        ("a" * 60, "ab" * 30, ["all 60 training examples have the same answer: nothing can be learnt"]),
+        ("ab" * 30, "b" * 60, ["all 60 dev examples have the same answer: they can't tell a good model"]),
+        ("ab", "ab", ["only 2 dev examples: metrics over so few are mostly chance"]),
+    ],
+)
+def test_warnings_before_training(train: str, dev: str, told: list[str]) -> None:
+    found = warnings(examples(list(train)), examples(list(dev)))
+    assert len(found) == len(told) and all(one.startswith(start) for one, start in zip(found, told, strict=True))
 
 
 def answers(name: str, *values: object) -> list[dict]:

@@ -65,10 +65,11 @@ def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, caps
     words += ["--epochs", "15", "--class-weights", "balanced", "--threshold", "0.6"]
     assert clozemill.main(list(map(str, words))) == 0
     told = capsys.readouterr().out
-    assert "class weights: good 1, water" in told and "warning" not in told
     found = best(tmp_path / "ft")
+    good, water = (found["class_weights"][name] for name in ("good", "water"))
+    assert f"class weights: good {good:.4g}, water {water:.4g}\n" in told and "warning" not in told
     assert found["task"]["labels"] == ["good", "water"] and found["task"]["threshold"] == 0.6
-    assert found["class_weights"]["good"] == 1.0 and found["held_out"]["dev"] == 10
+    assert (good, water) == pytest.approx((1, 1), abs=0.2) and found["held_out"]["dev"] == 10
     assert found["eval"]["micro_f1"] > 0.9 and found["eval"]["subset_accuracy"] > 0.8
     for text, labels in (("the old river is good", ["good", "water"]), ("a bad mill", [])):
         assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", text]) == 0
