@@ -8,8 +8,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from model.tasks import MAX_ANSWER, MAX_QUESTION
-from model.text import TextOps, clean, cut, dense, look_up
+from model.tasks import MAX_QUESTION
+from model.text import TextOps, clean, cut, dense
 
 Ask = Callable[[dict[str, tf.Tensor]], tf.Tensor]  # the three id tensors to logits, float32
 
@@ -82,33 +82,17 @@ def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
     return found | {"lengths": tf.cast(words.row_lengths(), tf.int32)}
 
 
-def _words_with_places(ops: TextOps, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-    """Pieces of clean texts, and where each one's word begins and ends, in characters: three of [B, (pieces)]."""
-    codes = tf.strings.unicode_decode(ops.lower_sigmas(texts), "UTF-8")
-    kinds = look_up(ops.characters.kinds(), codes.values)[:, 0]
-    rows = codes.value_rowids()
-    places = tf.range(tf.size(rows, tf.int64), dtype=tf.int64) - tf.gather(codes.row_starts(), rows)
-    before = tf.where(tf.equal(places, 0), ord(" "), tf.concat([[ord(" ")], kinds[:-1]], 0))
-    is_start = tf.equal(kinds, ord("!")) | (tf.equal(kinds, ord("a")) & tf.not_equal(before, ord("a")))
-    kept = tf.not_equal(kinds, ord(" "))
-    numbers = tf.boolean_mask(tf.cumsum(tf.cast(is_start, tf.int64)) - 1, kept)
-    begin, row = tf.boolean_mask(places, is_start), tf.boolean_mask(rows, is_start)
-    words = tf.RaggedTensor.from_value_rowids(tf.boolean_mask(codes.values, kept), numbers, tf.size(row, tf.int64))
-    pieces = ops.tokenize(tf.strings.unicode_encode(words, "UTF-8"))
-    word = pieces.value_rowids()
-    found = (pieces.values, tf.gather(begin, word), tf.gather(begin + words.row_lengths(), word))
-    return tuple(tf.RaggedTensor.from_value_rowids(each, tf.gather(row, word), codes.nrows()) for each in found)
-
-
 def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The best span, of up to 30 tokens, of the context: its beginning, where it is longer than the sequence has room for.
+    """The best span of the context, of up to `task.max_answer` tokens.
+
+    Of a context that is longer than the sequence has room for, only the beginning is read.
 
     Returns `answer` string [B], in the form of `clean`, "" for none; `probability` float32 [B] among all spans;
     `no_answer_probability` float32 [B], of [CLS] against the best span, 0 for a task whose questions all have an answer.
     """
     asked, contexts = ops.tokenize(question), clean(context)
     asked = asked[:, : min(MAX_QUESTION, ops.max_seq_length // 2)]
-    pieces, begin, end = _words_with_places(ops, contexts)
+    pieces, begin, end = ops.tokenize_with_places(contexts)
     room_B = ops.max_seq_length - 3 - asked.row_lengths()
     pieces, begin, end = (cut(each, room_B) for each in (pieces, begin, end))
     logits_BS2 = ask(ops.pack(asked, pieces))
@@ -116,7 +100,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
     first_B, none_B = asked.row_lengths() + 2, tf.equal(pieces.row_lengths(), 0)
     place_S = tf.range(tf.cast(size, tf.int64))[None]
     inside_BS = (place_S >= first_B[:, None]) & (place_S < (first_B + pieces.row_lengths())[:, None])
-    near_SS = tf.linalg.band_part(tf.ones([size, size], tf.bool), 0, tf.minimum(MAX_ANSWER, size) - 1)
+    near_SS = tf.linalg.band_part(tf.ones([size, size], tf.bool), 0, tf.minimum(task.max_answer, size) - 1)
     allowed_BSS = inside_BS[:, :, None] & inside_BS[:, None] & near_SS
     scores_BSS = tf.where(allowed_BSS, logits_BS2[:, :, None, 0] + logits_BS2[:, None, :, 1], -1e9)
     flat = tf.reshape(scores_BSS, [-1, size * size])

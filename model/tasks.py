@@ -25,6 +25,7 @@ class Kind:
     labels: int = 2
 
 
+MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py has them
 KINDS = {
     "classify": Kind(),  # one label for a text, or for a pair of texts
     "multilabel": Kind(labels=1),  # any number of labels, or none: a logit and a sigmoid for each
@@ -43,6 +44,7 @@ class Task:
     max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
     doc_stride: spans: tokens from one window of a long context to the next, half a window at most.
     threshold: multilabel: the probability from which a label is given.
+    max_answer: spans: the most tokens that an answer has.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Task:
     no_answer: bool = False
     doc_stride: int = 128
     threshold: float = 0.5
+    max_answer: int = MAX_ANSWER
 
     def __post_init__(self) -> None:
         if len(self.labels) < KINDS[self.kind].labels:
@@ -135,7 +138,6 @@ class BiLSTMHead(keras.layers.Layer):
         return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
 
 
-MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py
 HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
 _SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
 

@@ -71,6 +71,7 @@ class TextOps(tf.Module):
         # One function, so that a graph holds the tables and the vocabulary once however often it tokenizes.
         self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
         self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
+        self.tokenize_with_places = tf.function(self._tokenize_with_places, input_signature=[TEXTS], autograph=False)
 
     def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """int32 [B, (pieces)] of raw texts, without special tokens, not cut."""
@@ -91,14 +92,60 @@ class TextOps(tf.Module):
         # Before NFC, of which Python knows nothing for these characters.
         texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
         texts = self.lower_sigmas(normalize_utf8(texts, "NFC"))
-        codes = tf.strings.unicode_decode(texts, "UTF-8")
+        return tf.strings.unicode_encode(self._replaced(tf.strings.unicode_decode(texts, "UTF-8"))[0], "UTF-8")
+
+    def _replaced(self, codes: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """(normalised code points, int32 [B, (characters)]; which of `codes` each comes from, int64 [all of them])."""
         replaced = look_up(self.characters.replacements(), codes.values)
         kept = tf.not_equal(replaced, 0)
         ends = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int64), axis=1))
         splits = tf.gather(tf.concat([tf.zeros([1], tf.int64), ends], 0), codes.row_splits)
-        return tf.strings.unicode_encode(
-            tf.RaggedTensor.from_row_splits(tf.boolean_mask(replaced, kept), splits, validate=False), "UTF-8"
-        )
+        found = tf.RaggedTensor.from_row_splits(tf.boolean_mask(replaced, kept), splits, validate=False)
+        return found, tf.where(kept)[:, 0]
+
+    def _tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Pieces of clean texts, and where in them each one begins and ends, in characters: three of [B, (pieces)].
+
+        A character that normalising drops belongs to the one before it, as in the tokenizer in Python.
+        """
+        texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
+        codes = tf.strings.unicode_decode(self.lower_sigmas(texts), "UTF-8")
+        normal, sources = self._replaced(codes)
+        normal = normal.with_values(self._without_long_words(normal))
+        pieces, *edges = self._pieces.tokenize_with_offsets(tf.strings.unicode_encode(normal, "UTF-8"))
+        # From bytes of the normalised text to its characters, then to those of the text.
+        wide = [tf.cast(normal.values >= limit, tf.int64) for limit in (0x80, 0x800, 0x10000)]
+        bytes_before = tf.cumsum(1 + tf.add_n(wide), exclusive=True)
+        before_text = tf.gather(tf.concat([bytes_before, [0]], 0), normal.row_starts())
+        row = pieces.value_rowids()
+        begin, end = (edge.values + tf.gather(before_text, row) for edge in edges)
+        first = tf.searchsorted(bytes_before, begin, "right", tf.int64) - 1
+        last = tf.searchsorted(bytes_before, end, "left", tf.int64) - 1
+        text_begin = tf.gather(codes.row_starts(), row)
+        begins = tf.gather(sources, first) - text_begin
+        ends = self._ends(codes, sources, tf.gather(sources, last)) - text_begin
+        return pieces, pieces.with_values(begins), pieces.with_values(ends)
+
+    def _without_long_words(self, normal: tf.RaggedTensor) -> tf.Tensor:
+        """The code points, with `unknown` for all of a word that is too long: it becomes [UNK], and keeps its places."""
+        codes = normal.values
+        apart = [(codes >= low) & (codes <= high) for low, high in ((0, 47), (58, 64), (91, 96), (123, 127))]
+        word = ~tf.reduce_any(tf.stack(apart), axis=0)
+        rows = normal.value_rowids()
+        before = tf.concat([[False], word], 0)[:-1] & tf.equal(rows, tf.concat([[-1], rows], 0)[:-1])
+        begins = word & ~before
+        number = tf.cumsum(tf.cast(begins, tf.int64))
+        sizes = tf.math.unsorted_segment_sum(tf.cast(word, tf.int32), number, tf.size(number, tf.int64) + 1)
+        long = word & (tf.gather(sizes, number) > MAX_WORD_CHARS)
+        return tf.where(long, ord(self.characters.unknown), codes)
+
+    def _ends(self, codes: tf.RaggedTensor, sources: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        """Where pieces end whose last character is number `last` of `codes`: at the next one that normalising keeps."""
+        alone = tf.equal(tf.gather(look_up(self.characters.kinds(), codes.values)[:, 0], last), ord("!"))
+        edges = tf.concat([sources, codes.row_splits[-1:]], 0)
+        following = tf.gather(edges, tf.searchsorted(edges, last, "right", tf.int64))
+        text_end = tf.gather(codes.row_limits(), tf.gather(codes.value_rowids(), last))
+        return tf.where(alone, last + 1, tf.minimum(following, text_end))
 
     def lower_sigmas(self, texts: tf.Tensor) -> tf.Tensor:
         """NFC texts with small sigmas, if uncased: the one letter whose lower case, σ or ς, hangs on its neighbours."""

@@ -4,6 +4,8 @@ A chunk, normalised, is what google-research/bert's basic tokenizer makes of it;
 a text's UTF-8 bytes, and normalising once per distinct chunk.
 """
 
+import bisect
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -152,9 +154,56 @@ class Chunker:
         """The reference's basic tokens of one chunk: none, one, or several where normalising brings out punctuation."""
         if chunk.isascii() and chunk.isalnum():
             return [chunk]
-        chunk = "".join(c for c in chunk if c not in "\x00\ufffd" and unicodedata.category(c) not in ("Cc", "Cf"))
+        chunk = "".join(c for c in chunk if not _left_out(c))
         if not self.cased and not chunk.isascii():
             chunk = "".join(c for c in unicodedata.normalize("NFD", chunk.lower()) if unicodedata.category(c) != "Mn")
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()
+
+    def normalise_with_places(self, chunk: str) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """`normalise`, and where in the chunk each character of each basic token comes from: (token, begins, ends).
+
+        A character that normalising drops, such as an accent, belongs to the one before it. Characters that one character
+        is taken apart to, as a Hangul syllable is, all come from it. The chunk holds no capital sigma, as `__call__` sees to.
+        """
+        if chunk.isascii() and chunk.isalnum():
+            return [(chunk, tuple(range(len(chunk))), tuple(range(1, len(chunk) + 1)))]
+        parts = [(char, place) for place, whole in enumerate(chunk) for char in self._taken_apart(whole)]
+        if not self.cased:
+            parts = [part for part in _canonical_order(parts) if unicodedata.category(part[0]) != "Mn"]
+        words: list[list[tuple[str, int, int]]] = []
+        within = False  # a word that goes on
+        for (char, begin), end in zip(parts, _ends([place for _, place in parts], len(chunk)), strict=True):
+            alone, space = is_punctuation(char), char.isspace()
+            if not space:
+                words += [] if within and not alone else [[]]
+                words[-1].append((char, begin, end))
+            within = not (alone or space)
+        columns = (tuple(zip(*word, strict=True)) for word in words)
+        return [("".join(chars), begins, ends) for chars, begins, ends in columns]
+
+    def _taken_apart(self, char: str) -> str:
+        """What one character of a chunk becomes, marks among it."""
+        if _left_out(char):
+            return ""
+        return char if self.cased else unicodedata.normalize("NFD", char.lower())
+
+
+def _left_out(char: str) -> bool:
+    """Whether normalising drops a character, cased or not."""
+    return char in "\x00\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
+
+
+def _canonical_order(parts: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Characters, each taken apart, with the marks of each run of them sorted by their class, as NFD has them."""
+    found: list[tuple[str, int]] = []
+    for _, run in itertools.groupby(parts, lambda part: unicodedata.combining(part[0]) > 0):
+        found += sorted(run, key=lambda part: unicodedata.combining(part[0]))
+    return found
+
+
+def _ends(places: list[int], length: int) -> list[int]:
+    """For each character that is kept, by its place in a chunk: where the next one begins, so that none lies between."""
+    later = sorted({*places, length})
+    return [later[bisect.bisect_right(later, place)] for place in places]

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from pipelines.chunks import Chunker
+from pipelines.chunks import Chunker, Chunks
 from pipelines.schema import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, UserError
 
 MAX_TOKENS = 1 << 21  # ids are written in three bytes at most
@@ -121,7 +121,8 @@ class Vocabulary:
 class Encoded:
     """The pieces of some sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
 
-    `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word.
+    `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word, or of
+    the piece itself.
     `unknown`: the chunks, cut at 100 characters, of which a part became [UNK], and how often each stands there.
     """
 
@@ -157,6 +158,14 @@ class _Cache(dict):
         return np.array(self._first), np.array(self._count), np.array(self._pool, np.int32)
 
 
+def _gathered(pool: np.ndarray, first: np.ndarray, count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The values of chunks side by side: of chunk n those of `pool` from first[n] on, count[n] in number.
+
+    total: int64 [chunks + 1], the sums of `count`. With the counts 2 and 1, and 5 and 9 as first: the values 5, 6 and 9.
+    """
+    return pool[np.repeat(first - total[:-1], count) + np.arange(total[-1])]
+
+
 def _encodable(sentence: str) -> str:
     """A sentence without lone surrogates, which no UTF-8 holds."""
     return sentence if sentence.isascii() else sentence.encode("utf-8", "ignore").decode()
@@ -170,28 +179,29 @@ class WordPiece:
         self._chunker = Chunker(cased)
         self._max_piece = max(len(token) for token in vocabulary.tokens)
         self._continuations = {token[2:]: index for token, index in vocabulary.ids.items() if token.startswith("##")}
-        self._cache = _Cache(self._tokenize)
+        self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
 
-    def encode(self, sentences: list[str], offsets: bool = False) -> Encoded:
-        """Tokenizes sentences (none may hold a line break); see Encoded for what comes back."""
+    def encode(self, sentences: list[str], offsets: bool = False, by_piece: bool = False) -> Encoded:
+        """Tokenizes sentences (none may hold a line break); see Encoded for what comes back, `encode_text` for arguments."""
         sentences = [_encodable(sentence) for sentence in sentences]
         text = "\n".join(sentences)
         if text.count("\n") > max(len(sentences) - 1, 0):
             raise ValueError("a sentence holds a line break")
         starts = np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])[:-1]
-        found = self.encode_text(text, starts, offsets)
+        found = self.encode_text(text, starts, offsets, by_piece)
         if not offsets:
             return found
         base = np.repeat(starts, found.lengths)
         return Encoded(found.ids, found.lengths, found.starts - base, found.ends - base)
 
-    def encode_text(self, text: str, starts: np.ndarray, offsets: bool = False) -> Encoded:
+    def encode_text(self, text: str, starts: np.ndarray, offsets: bool = False, by_piece: bool = False) -> Encoded:
         """Tokenizes a text without lone surrogates at one go, and tells its sentences apart.
 
         Args:
             starts: int64 [sentences], ascending: where each sentence begins, in characters. Nothing but white space lies
                 before the first, nor between one's end and the next.
-            offsets: also give `starts` and `ends`, here in characters of the text.
+            offsets: also give `starts` and `ends`, here in characters of the text. by_piece: those of each piece instead of
+                those of its word. An unknown word's [UNK] is all of the word either way.
         """
         chunks = self._chunker(text)
         distinct = chunks.words.dictionary_encode()
@@ -200,17 +210,27 @@ class WordPiece:
         count = count[rows]
         total = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(count, out=total[1:])
-        ids = pool[np.repeat(first[rows] - total[:-1], count) + np.arange(total[-1])]
+        ids = _gathered(pool, first[rows], count, total)
         edges = np.append(chunks.bytes(starts), len(chunks.data) + 1)
         lengths = np.diff(total[np.searchsorted(chunks.starts, edges)])
         begin = end = None
-        if offsets:
+        if offsets and by_piece:
+            begin, end = self._piece_offsets(chunks, distinct, count, total)
+        elif offsets:
             begin = np.repeat(chunks.characters(chunks.starts), count)
             end = np.repeat(chunks.characters(chunks.ends), count)
         unknown = self._unknown(distinct, ids, total)
         if len(self._cache) > CACHE_CHUNKS:
-            self._cache = _Cache(self._tokenize)
+            self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
         return Encoded(ids, lengths, begin, end, unknown)
+
+    def _piece_offsets(self, chunks: Chunks, distinct: pa.DictionaryArray, count: np.ndarray, total: np.ndarray) -> tuple:
+        """Where each piece begins and ends, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
+        rows = self._places_cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
+        first, _, pool = self._places_cache.arrays()
+        within = _gathered(pool.reshape(-1, 2), first[rows] // 2, count, total)
+        begins = np.repeat(chunks.characters(chunks.starts), count)
+        return begins + within[:, 0], begins + within[:, 1]
 
     def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> dict[str, int]:
         """The chunks with an [UNK]; chunk n has the pieces total[n] to total[n + 1]."""
@@ -225,6 +245,20 @@ class WordPiece:
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
+
+    def _places(self, chunk: str) -> list[int]:
+        """Where each piece of a chunk begins and ends in it: begin, end, begin, end, ..."""
+        found: list[int] = []
+        for word, begins, ends in self._chunker.normalise_with_places(chunk):
+            pieces = self.pieces(word)
+            sizes = [len(self.vocabulary.tokens[piece]) - 2 * (number > 0) for number, piece in enumerate(pieces)]
+            if pieces == [self.vocabulary.unk_id]:
+                sizes = [len(word)]
+            at = 0
+            for size in sizes:
+                found += [min(begins[at : at + size]), max(ends[at : at + size])]
+                at += size
+        return found
 
     def pieces(self, word: str) -> list[int]:
         """Greedy longest match of one basic token, as the reference: [UNK] when a part of it matches nothing."""

@@ -50,7 +50,8 @@ FLAGS = {
     "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
     "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
     "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
-    "--max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard --optimizer --output "
+    "--max-answer-length --max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard "
+    "--optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
     "--text-column --train --warmup-share --weight-decay",
     "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --max-reject-rate --no-progress --output "

@@ -137,6 +137,7 @@ class FinetuneConfig(Columns, DeviceOptions):
     doc_stride: int = option(
         128, "spans: tokens from a long context's window to the next; at most half a window", low=1, high=65536
     )
+    max_answer_length: int = option(30, "spans: the maximum number of tokens of an answer", low=1, high=65536)
     head: str = option("linear", "what answers; bilstm: two layers of it, for tags", choices=HEAD_CHOICES)
     layers: str = option("", f"what the head sees: layers side by side; default: the last, for bilstm {LAST_FOUR}")
     frozen: bool = option(False, "train the head alone: the feature-based approach")

@@ -1,13 +1,17 @@
 """Texts to the three id tensors: tokenized as the shards were, cut to a length, padded."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from model.packing import assemble, pack
 from pipelines.wordpiece import Vocabulary, WordPiece
+
+Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # a text's tokens, where they begin and where they end
+
+_PART = 1 << 20
 
 # Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -50,6 +54,26 @@ def _apart(group: str, char: str) -> bool:
     return both == one + other
 
 
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts in parts of about `_PART` characters: offsets of a part take some 50 bytes a character while they are made."""
+    begin = size = 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size >= _PART:
+            yield texts[begin : number + 1]
+            begin, size = number + 1, 0
+    if begin < len(texts):
+        yield texts[begin:]
+
+
+def _as_given(text: str, one: str, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places in a plain text as places in the text that it was made of."""
+    if one == text.translate(_BREAKS) or not len(starts):
+        return starts, ends
+    begins, stops = places(text)
+    return begins[starts], stops[ends - 1]
+
+
 class TextEncoder:
     """Tokenizes and packs.
 
@@ -71,14 +95,21 @@ class TextEncoder:
         found = self.wordpiece.encode([plain(text) for text in texts])
         return np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(texts) else []
 
-    def with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(tokens, where each one's word begins and ends in the text as it was given), int [pieces]."""
-        one = plain(text)
-        found = self.wordpiece.encode([one], offsets=True)
-        if one == text.translate(_BREAKS) or not len(found.ids):
-            return found.ids, found.starts, found.ends
-        begins, ends = places(text)
-        return found.ids, begins[found.starts], ends[found.ends - 1]
+    def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[Located]:
+        """Each text's (tokens, begins, ends), int [pieces]: where each token's word stands in the text as it was given.
+
+        by_piece: where the token itself stands, instead of its word. A token whose characters NFC joins with others, or that
+        is a part of one character only, comes from all of them; one of [UNK] from its word.
+        """
+        found = []
+        for part in _parts(texts):
+            plains = [plain(text) for text in part]
+            encoded = self.wordpiece.encode(plains, offsets=True, by_piece=by_piece)
+            splits = np.cumsum(encoded.lengths)[:-1]
+            columns = (np.split(column, splits) for column in (encoded.ids, encoded.starts, encoded.ends))
+            for text, one, ids, starts, ends in zip(part, plains, *columns, strict=True):
+                found.append((ids, *_as_given(text, one, starts, ends)))
+        return found
 
     @property
     def _special(self) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from model.config import PRECISIONS
 from model.tasks import TaskModel
 from pipelines.options import require, suggest, value_of
 from pipelines.schema import UserError
-from trainers import checkpoints, files, initial, plan, state, strategy
+from trainers import checkpoints, files, initial, plan, spans, state, strategy
 from trainers.config_finetune import FinetuneConfig
 from trainers.early_stopping import EarlyStopping, rank
 from trainers.finetune_plan import FinetunePlan, make
@@ -107,6 +107,9 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
     if planned.class_weights:
         shown = [f"{name} {weight:.4g}" for name, weight in planned.class_weights.items()]
         print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
+    if task.kind == "spans" and (missed := spans.out_of_reach(planned.dev_examples, planned.dev, task)):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in missed.items())
+        print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be given exactly: {reasons}")
     if step:
         print(f"going on after step {step:,}")
     print(flush=True)

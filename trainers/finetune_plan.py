@@ -271,7 +271,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     try:
         task = Task(
             preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride,
-            config.threshold,
+            config.threshold, config.max_answer_length,
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None

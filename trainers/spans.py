@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.tasks import MAX_ANSWER, MAX_QUESTION, Task
+from model.tasks import MAX_QUESTION, Task
 from trainers import tables
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder
+from trainers.metrics import normalised
 from trainers.presets import Layout
 from trainers.reading import Reader
 
@@ -46,13 +47,15 @@ class Spans(Reader):
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
         """Windows overlap by half at least, so that an answer at a window's edge is whole in the next one.
 
-        `about`: (example, the context's first token in the row, where each token's word begins and ends).
+        `about`: (example, the context's first token in the row, where each token begins and ends in the context).
         """
         questions = encoder.ids([example.text for example in examples])
+        contexts = list({example.pair: None for example in examples})  # many questions are asked about one context
+        located = dict(zip(contexts, encoder.with_offsets(contexts, by_piece=True), strict=True))
         packed, about, targets = [], [], []
         for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
             question = question[: min(MAX_QUESTION, encoder.max_seq_length // 2)]
-            ids, starts, ends = encoder.with_offsets(example.pair)
+            ids, starts, ends = located[example.pair]
             room = encoder.max_seq_length - len(question) - 3
             target = _tokens_of(example.answer[0], starts, ends) if example.answer else None
             for begin in range(0, max(1, len(ids)), min(task.doc_stride, -(-room // 2))):
@@ -78,7 +81,7 @@ class Spans(Reader):
         nothing = dict.fromkeys(range(len(examples)), np.inf)
         for (number, offset, starts, ends), row in zip(rows.about, logits, strict=True):
             nothing[number] = min(nothing[number], float(row[0].sum()))
-            score, probability, first, last = _best_span(row[offset : offset + len(starts)])
+            score, probability, first, last = _best_span(row[offset : offset + len(starts)], task.max_answer)
             if number not in best or score > best[number][0]:
                 place = (int(starts[first]), int(ends[last])) if len(starts) else (0, 0)
                 best[number] = (score, probability, place)
@@ -107,19 +110,43 @@ class Spans(Reader):
 
 
 def _tokens_of(answer: tuple[str, int], starts: np.ndarray, ends: np.ndarray) -> tuple[int, int] | None:
-    """The first and last token whose words an answer (text, place) touches; None where it touches none."""
+    """The first and last token that an answer (text, place) touches; None where it touches none."""
     touched = np.flatnonzero((starts < answer[1] + len(answer[0])) & (ends > answer[1]))
     return (int(touched[0]), int(touched[-1])) if len(touched) else None
 
 
-def _best_span(logits: np.ndarray) -> tuple[float, float, int, int]:
-    """(score, probability, first token, last token) of the best span of up to 30 tokens; logits [tokens, 2]."""
+def out_of_reach(examples: Sequence[Example], rows: Rows, task: Task) -> dict[str, int]:
+    """How many answers, of the first that each question has, no model could give exactly, by reason; rows with targets."""
+    best = {}  # per question, how its answer is cut in any window that holds it
+    edges = zip(rows.about, rows.features["starts"].tolist(), rows.features["ends"].tolist(), strict=True)
+    for (number, offset, starts, ends), first, last in edges:
+        if first:
+            cut = examples[number].pair[starts[first - offset] : ends[last - offset]]
+            best[number] = last - first < task.max_answer, cut
+    found: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        if example.answer:
+            fits, cut = best.get(number, (True, None))
+            if cut is None:
+                reason = f"don't fit a window of --max-seq-length {task.max_seq_length}"
+            elif not fits:
+                reason = f"are longer than --max-answer-length {task.max_answer}"
+            elif normalised(cut) != normalised(example.answer[0][0]):
+                reason = "begin or end within a token"
+            else:
+                continue
+            found[reason] = found.get(reason, 0) + 1
+    return found
+
+
+def _best_span(logits: np.ndarray, longest: int) -> tuple[float, float, int, int]:
+    """(score, probability, first token, last token) of the best span of up to `longest` tokens; logits [tokens, 2]."""
     if not len(logits):
         return -np.inf, 0.0, 0, 0
     scores = logits[:, 0, None].astype(np.float64) + logits[None, :, 1]
     places = np.arange(len(logits))
     length = places[None, :] - places[:, None]
-    scores[(length < 0) | (length >= MAX_ANSWER)] = -np.inf
+    scores[(length < 0) | (length >= longest)] = -np.inf
     best = int(scores.argmax())
     top = scores.flat[best]
     return float(top), float(1 / np.exp(scores - top).sum()), *divmod(best, len(logits))

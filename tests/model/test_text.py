@@ -107,6 +107,22 @@ def test_every_character(cased: bool) -> None:
     assert differing(texts, rich(), cased) == []
 
 
+def located(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> list[list[tuple[int, int, int]]]:
+    """(piece, begin, end) of each piece of clean texts, as the tokenizer in Python has them."""
+    found = reference(vocabulary, cased).encode(texts, offsets=True, by_piece=True)
+    rows = list(zip(found.ids.tolist(), found.starts.tolist(), found.ends.tolist(), strict=True))
+    return [rows[end - length : end] for length, end in zip(found.lengths, np.cumsum(found.lengths), strict=True)]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(TEXT, min_size=1, max_size=4), st.booleans(), st.sampled_from([0, 199, 201, 300]))
+def test_pieces_have_the_places_of_the_tokenizer(texts: list[str], cased: bool, long: int) -> None:
+    texts = [text.decode() for text in clean(tf.constant([*texts, "é" * long + "a.b"])).numpy()]
+    columns = ops(rich(), cased).tokenize_with_places(tf.constant(texts))
+    found = [list(zip(*row, strict=True)) for row in zip(*(column.to_list() for column in columns), strict=True)]
+    assert found == located(texts, rich(), cased)
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(TEXT, max_size=12), st.booleans())
 def test_any_text(texts: list[str], cased: bool) -> None:

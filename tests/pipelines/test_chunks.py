@@ -52,6 +52,12 @@ def test_normalised_chunks_are_the_reference_s_words(text: str, cased: bool) -> 
     chunks = chunker(text)
     words = [word for chunk in chunks.words.to_pylist() for word in chunker.normalise(chunk)]
     assert words == reference_tokenizer.basic_tokens(text, cased)
+    for chunk in chunks.words.to_pylist():
+        located = chunker.normalise_with_places(chunk)
+        assert [word for word, _, _ in located] == chunker.normalise(chunk)
+        for word, begins, ends in located:
+            assert len(word) == len(begins) == len(ends) and sorted(begins) == list(begins)
+            assert all(0 <= begin < end <= len(chunk) for begin, end in zip(begins, ends, strict=True))
     assert (chunks.starts[1:] >= chunks.ends[:-1]).all()
     assert (chunks.starts < chunks.ends).all()
     found = [bytes(chunks.data[low:high]).decode() for low, high in zip(chunks.starts, chunks.ends, strict=True)]
@@ -61,6 +67,31 @@ def test_normalised_chunks_are_the_reference_s_words(text: str, cased: bool) -> 
     assert all(0 <= low < high <= len(text) for low, high in places)
     if cased:
         assert [text[low:high] for low, high in places] == found
+
+
+@pytest.mark.parametrize(
+    ("chunk", "cased", "located"),
+    [
+        ("mill", False, [("mill", (0, 1, 2, 3), (1, 2, 3, 4))]),
+        ("Ünï\u200bc", False, [("unic", (0, 1, 2, 4), (1, 2, 4, 5))]),
+        ("u\u0308\u0323ni\u0308", False, [("uni", (0, 3, 4), (3, 4, 6))]),
+        ("u\u0308n", True, [("u\u0308n", (0, 1, 2), (1, 2, 3))]),
+        ("\u0301ab", False, [("ab", (1, 2), (2, 3))]),
+        ("가각", False, [("\u1100\u1161\u1100\u1161\u11a8", (0, 0, 1, 1, 1), (1, 1, 2, 2, 2))]),
+        ("a≠b", False, [("a", (0,), (1,)), ("=", (1,), (2,)), ("b", (2,), (3,))]),
+        ("İx", False, [("ix", (0, 1), (1, 2))]),
+        ("\u0301\u0308", False, []),
+        ("a\u302e\u0323b", False, [("a\u302eb", (0, 1, 3), (1, 3, 4))]),  # the tone mark that stays goes behind the dot below
+    ],
+)
+def test_places_of_normalised_characters_are_literal(chunk: str, cased: bool, located: list) -> None:
+    assert Chunker(cased).normalise_with_places(chunk) == located
+
+
+def test_a_long_chunk_is_normalised_in_linear_time() -> None:
+    """Very many characters without a space between: a quadratic loop would take hours."""
+    ((word, begins, _),) = Chunker(False).normalise_with_places("é" * 200_000)
+    assert word == "e" * 200_000 and begins == tuple(range(200_000))
 
 
 def test_texts_joined_by_line_breaks_don_t_influence_each_other() -> None:

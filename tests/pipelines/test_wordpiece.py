@@ -74,7 +74,11 @@ def check(sentences: list[str], cased: bool) -> None:
     plain = ENCODERS[cased].encode(sentences)
     assert plain.starts is None and plain.ends is None
     assert as_lists(plain) == reference(sentences, cased)
-    check_offsets(sentences, cased, ENCODERS[cased].encode(sentences, offsets=True), plain)
+    words = ENCODERS[cased].encode(sentences, offsets=True)
+    check_offsets(sentences, cased, words, plain)
+    pieces = ENCODERS[cased].encode(sentences, offsets=True, by_piece=True)
+    assert pieces.ids.tolist() == plain.ids.tolist() and pieces.lengths.tolist() == plain.lengths.tolist()
+    assert (words.starts <= pieces.starts).all() and (pieces.ends <= words.ends).all() and (pieces.starts < pieces.ends).all()
 
 
 def check_offsets(sentences: list[str], cased: bool, encoded: Encoded, plain: Encoded) -> None:
@@ -201,6 +205,15 @@ def test_literal_ids() -> None:
     assert (encoded.starts.dtype, encoded.ends.dtype) == (np.int64, np.int64)
 
 
+def test_literal_places_of_pieces() -> None:
+    encoded = WordPiece(VOCABULARY).encode(["Unaffable,", "", "The QU\u00ed\u0301ck xx 漢xyz가"], offsets=True, by_piece=True)
+    names = [TOKENS[number] for number in encoded.ids]
+    assert names == ["un", "##aff", "##able", ",", "the", "quick", "x", "##x", "[UNK]", "[UNK]"]
+    assert encoded.starts.tolist() == [0, 2, 5, 9, 0, 4, 11, 12, 14, 15]
+    assert encoded.ends.tolist() == [2, 5, 9, 10, 3, 10, 12, 13, 15, 19]
+    assert (encoded.starts.dtype, encoded.ends.dtype) == (np.int64, np.int64)
+
+
 @pytest.mark.parametrize("sentences", [[], [""], ["", ""], [" "], ["\u200b", "\x00"]])
 def test_sentences_without_pieces(sentences: list[str]) -> None:
     encoded = WordPiece(VOCABULARY).encode(sentences, offsets=True)
@@ -214,6 +227,10 @@ def test_a_new_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wordpiece, "CACHE_CHUNKS", 5)
     encoder = WordPiece(VOCABULARY)
     assert [as_lists(encoder.encode(batch)) for batch in batches] == expected
+    fresh = [WordPiece(VOCABULARY) for _ in batches]
+    for batch, other in zip(batches, fresh, strict=True):
+        one, two = (each.encode(batch, offsets=True, by_piece=True) for each in (encoder, other))
+        assert one.starts.tolist() == two.starts.tolist() and one.ends.tolist() == two.ends.tolist()
 
 
 def test_special_tokens_are_found_by_name() -> None:
