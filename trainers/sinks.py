@@ -1,9 +1,9 @@
-"""Records to a file, a part at a time: JSON lines or Parquet, under its final name only when whole, local or on gs://."""
+"""Records to a file, a part at a time: JSON lines or Parquet, under its final name only when complete, local or on gs://."""
 
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 
 class _Jsonl:
-    def __init__(self, file: tf.io.gfile.GFile, columns: pa.Schema) -> None:
+    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
         self._file = file
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
@@ -35,8 +35,8 @@ class _Jsonl:
 class _Parquet:
     """What a record lacks is null; columns of lists of a fixed size take numpy arrays."""
 
-    def __init__(self, file: tf.io.gfile.GFile, columns: pa.Schema) -> None:
-        self._columns, self._writer = columns, pq.ParquetWriter(pa.PythonFile(_Writable(file), mode="w"), columns)
+    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
+        self._columns, self._writer = columns, pq.ParquetWriter(pa.PythonFile(file, mode="w"), columns)
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
         if records:
@@ -73,37 +73,6 @@ def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
 
     Raises UserError when it can't be written.
     """
-    part = path + ".tmp"
     made = next(sink for ending, sink in SINKS.items() if path.endswith(ending))
-    with files.telling(path, "written"):
-        try:
-            if "/" in path:
-                tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
-            with tf.io.gfile.GFile(part, "wb") as file, contextlib.closing(made(file, columns)) as sink:
-                file.write(b"")  # a GFile makes no file before it is written to
-                yield sink
-            tf.io.gfile.rename(part, path)
-        finally:
-            if tf.io.gfile.exists(part):
-                tf.io.gfile.remove(part)
-
-
-class _Writable:
-    """A GFile as pyarrow wants a file: it asks whether it is closed."""
-
-    closed = False
-
-    def __init__(self, file: tf.io.gfile.GFile) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        self._file.write(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None: ...
+    with files.writing(path, overwrite=False) as file, contextlib.closing(made(file, columns)) as sink:
+        yield sink

@@ -326,6 +326,6 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         files.read(str(tmp_path / "none"), "look again")
     with pytest.raises(UserError, match=r" can't be read \(.+\): look again"):
         files.read(str(tmp_path), "look again")
-    with pytest.raises(UserError, match=r"/file/below can't be written \(.+\): mend that and run it again"):
+    with pytest.raises(UserError, match=r"/file/below can't be written \(.+\): fix that and run it again"):
         files.write(str(tmp_path / "file/below"), b"")
     assert files.listed(str(tmp_path / "none")) == files.listed(str(tmp_path / "file")) == []

@@ -92,7 +92,7 @@ def test_what_a_kill_left_is_no_hindrance(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_a_file_that_came_meanwhile_is_not_overwritten(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{ending}"
-    with pytest.raises(UserError, match=r"can't be written \(.*\): mend that and run it again$"):  # noqa: SIM117
+    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run it again$"):  # noqa: SIM117
         with sinks.opened(str(path), COLUMNS) as sink:
             sink.write(RECORDS)
             path.write_text("another's")
@@ -102,7 +102,7 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(ending: str, tmp_path: Pa
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_a_place_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"can't be written \(.*\): mend that and run it again$") as told:  # noqa: SIM117
+    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run it again$") as told:  # noqa: SIM117
         with sinks.opened(f"{tmp_path}/file/a{ending}", COLUMNS):
             pass
     assert str(told.value).startswith(f"{tmp_path}/file/a{ending} can't") and "\n" not in str(told.value)
