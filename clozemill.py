@@ -243,7 +243,6 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if argv is None:
         process.open_streams()
-        process.raise_on_signals()
     command = None
     try:
         words, after = _split(words)
@@ -252,7 +251,8 @@ def main(argv: list[str] | None = None) -> int:
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
         config = options.resolve(command.config, arguments)
-        code = _run(command, config, after if command.after_dashes else extra)
+        with process.unwinding() if argv is None else contextlib.nullcontext():
+            code = _run(command, config, after if command.after_dashes else extra)
     except KeyboardInterrupt as error:
         code = _interrupted(error, command)
         os._exit(code)  # threads of the runner would keep the process alive

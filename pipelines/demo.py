@@ -3,14 +3,16 @@
 clozemill demo --output demo-out
 """
 
+import os
 from importlib import resources
 
-from pipelines import build, filesystem, inspect, verify
+from pipelines import build, filesystem, inspect, locks, verify
 from pipelines.config import DemoConfig, InspectConfig, PrepareConfig, VerifyConfig, VocabConfig
 from pipelines.options import to_yaml
-from pipelines.schema import MANIFEST, UserError
+from pipelines.schema import UserError
 
 CORPUS = "data/demo-corpus.xml"
+MARK = ".clozemill-demo"  # written before anything else, so that a demo removes only what a demo made
 
 
 def _say(step: str) -> None:
@@ -18,17 +20,26 @@ def _say(step: str) -> None:
 
 
 def _begin(folder: str) -> None:
-    """Removes an earlier demo's folder; one that holds anything else is refused."""
-    vocab, dataset = filesystem.join(folder, "vocab.txt"), filesystem.join(folder, "dataset")
-    ours = filesystem.exists(vocab) or filesystem.exists(filesystem.join(dataset, MANIFEST))
-    if filesystem.holds_files(folder) and not ours:
-        raise UserError(f"{folder} is there and is no earlier demo: give a new folder as --output")
-    for part in (dataset, filesystem.join(folder, "run")):
-        filesystem.remove_tree(part)
+    """Removes what an earlier demo made; a folder that no demo began is refused, whatever it holds."""
+    mark = filesystem.join(folder, MARK)
+    others = [name for name in filesystem.names_below(folder) if name != locks.FOLDER]
+    if others and not filesystem.exists(mark):
+        raise UserError(
+            f"{folder} has files, and no demo made it (it has no {MARK}): nothing was removed; give a new folder as --output"
+        )
+    filesystem.write_bytes(mark, b"clozemill demo made this folder, and removes what is in it when it is run again.\n")
+    for part in ("dataset", "run"):
+        filesystem.remove_tree(filesystem.join(folder, part))
 
 
 def main(config: DemoConfig) -> int:
     """Vocabulary, shards, verification and a look at some records; returns verify's exit code."""
+    os.makedirs(config.output, exist_ok=True)
+    with locks.locked(f"{config.output}/{locks.FOLDER}", f"another demo is writing to {config.output}: wait for it to end"):
+        return _run(config)
+
+
+def _run(config: DemoConfig) -> int:
     _begin(config.output)
     corpus = str(resources.files("pipelines") / CORPUS)
     vocab, dataset = filesystem.join(config.output, "vocab.txt"), filesystem.join(config.output, "dataset")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from pipelines.schema import UserError
 
+FOLDER = ".lock"  # the file that is locked in a folder which a command writes to
 _PLAIN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hold up the open
 
 

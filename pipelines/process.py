@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from pipelines.schema import UserError
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_SIGNALLED = 128  # and the number of the signal, as shells have it: 130 after Ctrl-C, 143 after SIGTERM
 
 
@@ -115,20 +116,35 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def raise_on_signals() -> None:
-    """SIGTERM and SIGHUP raise Terminated in the main thread, unless they are ignored, as under nohup."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _raise)
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP raise, so that what the block has begun is cleaned up.
 
+    SIGINT raises KeyboardInterrupt, the others Terminated. A second signal doesn't disturb the cleaning; a third one ends the
+    process at once. Signals that are ignored, as under nohup, stay so.
+    """
+    count = 0
 
-def _raise(number: int, frame) -> None:
-    raise Terminated(number)
+    def leave(number: int, frame) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        if count > 2:
+            os._exit(EXIT_SIGNALLED + number)
+
+    taken = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ignore_signals() -> None:
     """The program is about to end by itself: another signal would only cut its message short."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -151,7 +167,7 @@ def noted(first: Callable[[str], None]) -> Iterator[None]:
 
     source, sink = os.pipe()
     os.set_blocking(sink, False)
-    taken = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    taken = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
     thread = threading.Thread(target=_watch, args=(source, note), daemon=True)
     before = {number: signal.signal(number, lambda number, frame: note(number)) for number in taken}
     wakeup = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)

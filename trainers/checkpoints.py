@@ -1,11 +1,15 @@
 """Checkpoints: folders `step-00001000` that are whole or ignored, the newest K and the best kept, damaged ones passed over.
 
 A checkpoint holds the weights and the optimizer's moments (two TensorFlow checkpoints, variables by name), `vocab.txt`, and
-`checkpoint.json`, written last: step, sizes of the files, the encoder's configuration, figures. Everything else that a run
-needs to go on, dropout's seeds and the place in the data, follows from the step. Local folders and gs:// alike.
+`checkpoint.json`, written last: step, sizes of the files and, of local ones, their SHA-256, the encoder's configuration,
+figures, and a SHA-256 of all that. Everything else that a run needs to resume, dropout's seeds and the place in the data,
+follows from the step. Local folders and gs:// alike.
 """
 
+import contextlib
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import locks
 from pipelines.schema import VOCAB, UserError
 from trainers import files
 from trainers.early_stopping import rank
 from trainers.state import TrainState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNSIGNED = 1  # the version before checkpoint.json was signed: still read
 INDEX = "checkpoint.json"
 FOLDER = "checkpoints"
 _PREFIX = "step-"
@@ -43,21 +49,42 @@ class Saved:
         return rank(self.index.get("eval"))[0]
 
 
+def _signature(index: dict[str, Any]) -> str:
+    """SHA-256 of a checkpoint.json without its own, whatever its indentation and the order of its keys."""
+    rest = {key: value for key, value in index.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def dumps(index: dict[str, Any]) -> bytes:
+    """A checkpoint.json, signed: `sha256` is the digest of all else."""
+    signed = {"format_version": FORMAT_VERSION, **index}
+    return (json.dumps(signed | {"sha256": _signature(signed)}, indent=1) + "\n").encode()
+
+
 def _read_index(folder: str) -> dict[str, Any]:
     """checkpoint.json of a folder. Raises ValueError when it isn't one, or a file hasn't the size that it says."""
     try:
         index = json.loads(files.read(files.join(folder, INDEX), "-"))
         version, sizes, _ = index["format_version"], dict(index["files"]), index["step"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{INDEX} is not a checkpoint's") from None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, UNSIGNED):
         raise ValueError(f"its format version is {version}, not {FORMAT_VERSION}")
+    if version != UNSIGNED and index.pop("sha256", None) != _signature(index):
+        raise ValueError(f"{INDEX} was changed after it was written")
     for name, size in sizes.items():
         path = files.join(folder, name)
         found = tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else -1
         if found != size:
             raise ValueError(f"{name} has {found} bytes, not {size}" if found >= 0 else f"{name} is missing")
     return index
+
+
+def _check_contents(one: "Saved") -> None:
+    """Raises ValueError when a local file isn't the one that was written. Object stores check that themselves."""
+    for name, digest in (one.index.get("sha256_of_files") or {}).items() if files.is_local(one.folder) else ():
+        if files.sha256(files.join(one.folder, name)) != digest:
+            raise ValueError(f"{name} was changed after it was written")
 
 
 def _all_folders(run: str) -> list[str]:
@@ -121,6 +148,10 @@ def weights(one: Saved) -> dict[str, np.ndarray]:
     Raises UserError when they are damaged.
     """
     try:
+        _check_contents(one)
+    except ValueError as error:
+        raise UserError(f"{one.folder} is damaged ({error}): give another checkpoint") from None
+    try:
         reader = tf.train.load_checkpoint(files.join(one.folder, "weights"))
         keys = [key for key in reader.get_variable_to_shape_map() if key.endswith(_VALUE)]
         names = {key: key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".") for key in sorted(keys)}
@@ -137,6 +168,7 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     """
     for one in saved(run):
         try:
+            _check_contents(one)
             _read_variables(state.weights(), files.join(one.folder, "weights"))
             _read_variables(state.moments(), files.join(one.folder, "moments"))
             return one.index
@@ -155,26 +187,42 @@ def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[
 
 
 def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: bytes, about: dict[str, Any]) -> None:
-    """Writes a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json. Raises UserError."""
+    """Writes a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json.
+
+    Raises UserError; nothing of the checkpoint is left then.
+    """
     try:
-        _remove(folder)
-        tf.io.gfile.makedirs(folder)
-        for name, variables in groups.items():
-            _write_variables(variables, files.join(folder, name))
-    except (tf.errors.OpError, OSError) as error:
-        told = files.cause(error) if isinstance(error, tf.errors.OpError) else error
-        raise UserError(f"{folder} can't be written ({told}): mend that, then run the same command again") from None
-    files.write(files.join(folder, VOCAB), vocabulary)
-    sizes = {name: tf.io.gfile.stat(files.join(folder, name)).length for name in files.listed(folder)}
-    files.write_json(files.join(folder, INDEX), {"format_version": FORMAT_VERSION, **about, "files": sizes})
+        with files.telling(folder, "written", "fix that, then run the same command again"):
+            _remove(folder)
+            tf.io.gfile.makedirs(folder)
+            for name, variables in groups.items():
+                _write_variables(variables, files.join(folder, name))
+            files.write(files.join(folder, VOCAB), vocabulary)
+            index = {"format_version": FORMAT_VERSION, **about, **_described(folder)}
+            files.write(files.join(folder, INDEX), dumps(index))
+    except BaseException:
+        with contextlib.suppress(UserError):
+            _remove(folder)
+        raise
+
+
+def _described(folder: str) -> dict[str, Any]:
+    """What checkpoint.json says of the files in a folder; local ones are on disk afterwards."""
+    names = [name for name in files.listed(folder) if name != locks.FOLDER]
+    sizes = {name: tf.io.gfile.stat(files.join(folder, name)).length for name in names}
+    if not files.is_local(folder):
+        return {"files": sizes}
+    for name in names:
+        files.sync(files.join(folder, name))
+    return {"files": sizes, "sha256_of_files": {name: files.sha256(files.join(folder, name)) for name in names}}
 
 
 def _remove(folder: str) -> None:
-    """Removes a checkpoint, its checkpoint.json first, so that what a kill leaves of it is ignored."""
-    if tf.io.gfile.exists(files.join(folder, INDEX)):
-        tf.io.gfile.remove(files.join(folder, INDEX))
-    if tf.io.gfile.isdir(folder):
-        tf.io.gfile.rmtree(folder)
+    """Removes a checkpoint, its checkpoint.json first, so that what a kill leaves of it is ignored. Links aren't followed."""
+    index = files.join(folder, INDEX)
+    if tf.io.gfile.exists(index) and not (files.is_local(folder) and os.path.islink(folder)):
+        tf.io.gfile.remove(index)
+    files.remove_tree(folder)
 
 
 def prune(run: str, keep: int, step: int) -> None:
@@ -182,6 +230,7 @@ def prune(run: str, keep: int, step: int) -> None:
 
     A run that goes on had passed over those of later steps as damaged: kept, they would count as the newest.
     """
+    files.refuse_link(files.join(run, FOLDER))
     whole = [one for one in saved(run) if one.step <= step]
     kept = {one.folder for one in whole[:keep]} | ({_best(whole).folder} if whole else set())
     for folder in _all_folders(run):

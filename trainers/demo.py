@@ -5,8 +5,6 @@ clozemill demo --output demo-out --text "The windmill was repaired by an enginee
 
 from importlib import resources
 
-import tensorflow as tf
-
 from trainers import evaluate, export, files, finetune, predict, pretrain
 from trainers.config import EvaluateConfig, PretrainConfig
 from trainers.config_export import ExportConfig
@@ -16,13 +14,6 @@ from trainers.recipes import RECIPES
 EXAMPLES = "data/demo-{}.tsv"  # sentences about nature, technology and culture
 
 
-def _begin(folder: str) -> None:
-    """Removes what an earlier demo exported and fine-tuned; pipelines/demo.py has seen that the folder is a demo's."""
-    for part in ("exported", "fine-tuned"):
-        if tf.io.gfile.isdir(files.join(folder, part)):
-            tf.io.gfile.rmtree(files.join(folder, part))
-
-
 def main(config) -> int:
     """Pretrains, evaluates, exports, fine-tunes, answers; `config` is the demo's, of which output, seed and text are used."""
     out = config.output
@@ -30,7 +21,8 @@ def main(config) -> int:
     paths = {name: str(resources.files("trainers") / EXAMPLES.format(name)) for name in ("train", "dev")}
     settings = {"task": "classify", "learning_rate": 1e-3, "epochs": 12.0, "batch_size": 16, "seed": config.seed}
     answer = PredictConfig(run=tuned, text=config.text)
-    _begin(out)
+    for part in ("exported", "fine-tuned"):  # an earlier demo's: pipelines/demo.py has seen that the folder is one
+        files.remove_tree(files.join(out, part))
     for title, stage, settled in (
         ("pretrain: a tiny encoder on these shards", pretrain.main,
          PretrainConfig(recipe="demo", data=(dataset,), output=run, seed=config.seed, **RECIPES["demo"].options)),

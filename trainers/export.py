@@ -4,10 +4,7 @@ clozemill export RUN --output OUT --formats savedmodel,hf,keras
 """
 
 import shutil
-import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -150,35 +147,6 @@ def _tell(source: Source, one: Saved, found: dict[str, dict[str, tuple[float, fl
             print(f"{name:<12}(not compared: {', '.join(left)})")
 
 
-class _Ended(BaseException):
-    """SIGTERM or SIGHUP came."""
-
-
-@contextmanager
-def _unwound_by_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP leave the block by an exception, so that it cleans up; a second one doesn't disturb that.
-
-    Then SIGTERM and SIGHUP end the process as they would have without.
-    """
-    received: list[int] = []
-
-    def leave(number: int, _frame: object) -> None:
-        if not received:
-            received.append(number)
-            raise KeyboardInterrupt if number == signal.SIGINT else _Ended
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    except _Ended:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
-
-
 def main(config: ExportConfig) -> int:
     """Writes and compares every format; gives them their names once all are within bounds, else writes nothing, returns 1.
 
@@ -186,7 +154,7 @@ def main(config: ExportConfig) -> int:
     what a kill leaves of a copy is taken for nothing, and written over by the same command.
     """
     require(config, "run", "output")
-    with _unwound_by_signals(), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
+    with files.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         places = _places(config.output, config.chosen(), scratch)
         one = checkpoints.find(config.run, config.checkpoint)
         source = read(one, config.max_seq_length)
@@ -195,7 +163,6 @@ def main(config: ExportConfig) -> int:
         finally:
             for temporary, _ in places.values():
                 shutil.rmtree(temporary, ignore_errors=True)
-    return EXIT_DIFFERS  # where the process outlives the signal
 
 
 def _export(source: Source, one: Saved, places: dict[str, tuple[Path, str]], remote: bool) -> int:

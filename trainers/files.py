@@ -21,7 +21,6 @@ from pipelines import locks
 from pipelines.schema import UserError
 
 FIX = "fix that and run it again"
-LOCK = ".lock"  # in a folder that a command writes to, while it does
 
 
 @contextmanager
@@ -193,29 +192,37 @@ def remove_tree(folder: str) -> None:
             shutil.rmtree(folder)
 
 
+def refuse_link(path: str) -> None:
+    """Raises UserError when a local path is a link: what is written to it would land outside of its folder."""
+    if is_local(path) and os.path.islink(path):
+        raise UserError(
+            f"{path} is a symbolic link, and nothing is written outside {os.path.dirname(path)}: remove it, or give another "
+            "--output"
+        )
+
+
 def refuse_links(folder: str) -> None:
-    """Raises UserError when a local folder holds a link: what is written to it would land outside of the folder."""
+    """Raises UserError when a local folder holds a link."""
     for place, folders, names in os.walk(folder) if is_local(folder) else ():
-        for path in (os.path.join(place, name) for name in (*folders, *names)):
-            if os.path.islink(path):
-                raise UserError(
-                    f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
-                )
+        for name in (*folders, *names):
+            refuse_link(os.path.join(place, name))
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Keeps a second process out of a local folder within the block; the folder is made. Raises UserError.
+def locked(folder: str, beside: bool = False) -> Iterator[None]:
+    """Keeps a second process out of a local folder within the block. Raises UserError.
 
-    An object store has no locks: there, two processes that write to one folder are up to their user.
+    The lock is a file in the folder, which is made, or `beside` it, for a folder that is made later. An object store has no
+    locks: there it is up to users that one process writes to a folder.
     """
     if not is_local(folder):
         yield
         return
+    lock = folder.rstrip("/") + locks.FOLDER if beside else join(folder, locks.FOLDER)
     with telling(folder, "written"):
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(os.path.dirname(lock) or ".", exist_ok=True)
     busy = f"another clozemill is writing to {folder}: wait for it to end, or give another --output"
-    with locks.locked(join(folder, LOCK), busy):
+    with locks.locked(lock, busy):
         yield
 
 

@@ -44,6 +44,13 @@ def run(config: FinetuneConfig, begun: Initial) -> int:
     planned = make(config, begun)
     devices = strategy.make(config)
     strategy.check_batch(devices, config.batch_size, config.gradient_accumulation_steps)
+    with files.locked(config.output):
+        return _run(planned, devices)
+
+
+def _run(planned: FinetunePlan, devices: tf.distribute.Strategy) -> int:
+    """The run, or the rest of it, in a folder that is locked."""
+    config = planned.config
     plan.claim(planned, config.output)
     with devices.scope():
         made = _state(planned)

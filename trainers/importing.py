@@ -83,6 +83,11 @@ def write(found: Imported, folder: str, vocabulary: Vocabulary, cased: bool, nam
 def main(config: ImportConfig) -> int:
     """Reads a folder, writes a checkpoint, and says what is in it."""
     require(config, "source", "output")
+    with files.locked(config.output, beside=True):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> int:
     if files.listed(config.output):
         raise UserError(f"{config.output} is there already: remove it, or give another --output")
     found = _read(config.source)

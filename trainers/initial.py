@@ -54,7 +54,7 @@ class Initial:
 def read(path: str, which: str = "best") -> Initial:
     """Reads a run's checkpoint (of a sweep: its best run's), a checkpoint, or a SavedModel. Raises UserError."""
     if tf.io.gfile.exists(files.join(path, SWEEP)):
-        path = files.join(path, json.loads(files.read(files.join(path, SWEEP), "give one of its runs"))["best"])
+        path = files.join(path, _best_run(files.join(path, SWEEP)))
     if tf.io.gfile.exists(files.join(path, SAVED_MODEL)):
         return _saved_model(path)
     if tf.io.gfile.exists(files.join(path, "config.json")) and not files.listed(files.join(path, checkpoints.FOLDER)):
@@ -68,6 +68,17 @@ def read(path: str, which: str = "best") -> Initial:
             f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
         )
     return found
+
+
+def _best_run(path: str) -> str:
+    """The folder that a sweep.json names. Raises UserError."""
+    try:
+        best = json.loads(files.read(path, "give one of the sweep's runs"))["best"]
+        if isinstance(best, str) and best not in ("", ".", "..") and "/" not in best:
+            return best
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{path} names no best run: run the sweep again to rebuild it, or give one of its runs")
 
 
 def _saved_model(path: str) -> Initial:

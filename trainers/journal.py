@@ -1,7 +1,9 @@
 """What a run tells while it goes: the progress line, metrics.jsonl, TensorBoard's scalars."""
 
+import hashlib
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from model.losses import LOSSES
-from pipelines.schema import UserError
 from trainers import files
 from trainers.step import COLUMNS
 
@@ -71,22 +72,32 @@ class Journal:
     _writer: Any = None
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
-        """Goes on after `step`: what metrics.jsonl says of later steps will be said again."""
+        """Resumes after `step`: what metrics.jsonl says of later steps will be written again.
+
+        Warns if it isn't what it was when `step` was saved.
+        """
         path = files.join(self.folder, METRICS)
         if tf.io.gfile.exists(path):
             kept = []
-            for line in files.read(path, "mend that").decode("utf-8", "replace").splitlines():
+            for line in files.read(path, "restore it").decode("utf-8", "replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break  # the kill came while this line was written
             self.lines = kept
+        if pending.get("lines", self._digest()) != self._digest():
+            text = f"{path} was damaged or changed: its figures of earlier steps, and the curves, may be incomplete"
+            print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
         self.pending, self.count = np.array(pending["sums"]), pending["count"]
+
+    def _digest(self) -> str:
+        """SHA-256 of the lines so far."""
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that the first line after it averages over the same steps."""
-        return {"sums": self.pending.tolist(), "count": self.count}
+        return {"sums": self.pending.tolist(), "count": self.count, "lines": self._digest()}
 
     def add(self, rows: np.ndarray) -> None:
         """Takes the figures of some steps, [steps, len(COLUMNS)]."""
@@ -128,12 +139,8 @@ class Journal:
 
     def _write(self, entry: dict[str, Any], group: str) -> None:
         self.lines.append(json.dumps(entry))
-        if "://" not in self.folder:  # elsewhere nothing can be appended to; `flush` writes it whole
-            try:
-                with open(files.join(self.folder, METRICS), "a", encoding="utf-8") as file:
-                    file.write(self.lines[-1] + "\n")
-            except OSError as error:
-                raise UserError(f"{self.folder}/{METRICS} can't be written ({error.strerror}): mend that") from None
+        if files.is_local(self.folder):  # elsewhere nothing can be appended to; `flush` writes it whole
+            files.append(files.join(self.folder, METRICS), self.lines[-1] + "\n")
         if self.tensorboard:
             self._writer = self._writer or tf.summary.create_file_writer(files.join(self.folder, "tensorboard"))
             with self._writer.as_default(entry["step"]):

@@ -3,14 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
 from model.losses import LOSSES
+from pipelines import process
 from pipelines.schema import UserError
 from trainers import checkpoints, curves, devices, files, strategy
 from trainers.batches import TrainReader
@@ -20,6 +20,7 @@ from trainers.plan import Plan, PlannedPhase
 from trainers.state import TrainState
 from trainers.step import COLUMNS, Stepper
 
+RESPONSE_SECONDS = 2.0  # how long a call may last, so that a signal is soon acted upon
 EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: a signal came, all is saved, the same command goes on
 
 
@@ -29,22 +30,13 @@ class Signals:
 
     received: str = ""
 
-    def _take(self, number: int, frame) -> None:
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.received = signal.Signals(number).name
-        print(f"\n{self.received}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
+    def _take(self, name: str) -> None:
+        self.received = name
+        print(f"\n{name}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
 
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """SIGTERM and SIGINT are noted within the block."""
-        before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def caught(self) -> AbstractContextManager[None]:
+        """SIGTERM, SIGINT and SIGHUP are noted within the block, also while a step runs."""
+        return process.noted(self._take)
 
 
 def resumed(state: TrainState, journal: Journal, stopping: EarlyStopping | None = None) -> tuple[int, Journal, bool]:
@@ -82,6 +74,7 @@ class Loop:
     signals: Signals = field(default_factory=Signals)
     saved_at: int = -1  # the step of the newest checkpoint
     _clock: Clock = field(default_factory=Clock)
+    _affordable: int = 1  # steps that RESPONSE_SECONDS have room for; the first call is a single step
 
     def run(self) -> int:
         """All steps that are left; returns the exit code."""
@@ -189,6 +182,8 @@ class Loop:
         """Steps up to the next thing to do on the host."""
         config = self.plan.config
         marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
+        if strategy.worker(self.devices)[1] == 1:  # several workers must all do the same, however fast each of them is
+            marks.append(self._affordable)
         return min(config.steps_per_call, phase.end - self.step, *marks)
 
     def _train(self, stepper: Stepper, iterator, count: int, phase: PlannedPhase) -> np.ndarray:
@@ -206,6 +201,7 @@ class Loop:
         seconds = rows[:, COLUMNS.index("seconds")]
         if known:  # within the graph a GPU's work may be seen when it is queued, not when it is done
             seconds *= (time.perf_counter() - began) / seconds.sum()
+        self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
         return rows
 
     def _finite(self, rows: np.ndarray, phase: PlannedPhase) -> bool:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from model.config import EncoderConfig
 from model.flops import flops_per_example
-from pipelines import options
+from pipelines import locks, options
 from pipelines.schema import UserError
 from trainers import contract, damage, files, warm_start
 from trainers.batches import TrainReader, eval_counts
@@ -164,14 +164,18 @@ def make(config: PretrainConfig) -> Plan:
 
 
 def claim(plan: Plan, folder: str, writes: bool = True) -> None:
-    """Writes run.json into a new run's folder, or leaves that to worker 0; raises UserError where another run lies there."""
-    path, mine, names = files.join(folder, RUN), plan.identity(), set(files.listed(folder))
+    """Writes run.json into a new run's folder, or leaves that to worker 0; raises UserError where another run lies there.
+
+    The caller holds the folder's lock. Where links in the folder would be written through, UserError is raised, too.
+    """
+    path, mine, names = files.join(folder, RUN), plan.identity(), set(files.listed(folder)) - {locks.FOLDER}
+    files.refuse_links(folder)
     if RUN in names:
         try:
             theirs = json.loads(files.read(path, "give another --output"))["identity"]
             defaults = options.to_dict(type(plan.config)())  # of options that the run's version of clozemill hadn't yet
             pairs = [(name, theirs.get(name, defaults.get(name)), mine.get(name)) for name in {**theirs, **mine}]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path} is not a run's: give another --output") from None
         for name, their, my in pairs:
             if their != my:

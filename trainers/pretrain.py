@@ -3,6 +3,7 @@
 clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN
 """
 
+import contextlib
 import sys
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from trainers.batches import eval_counts
 from trainers.config import PretrainConfig
 from trainers.journal import Journal
 from trainers.loop import Loop, resumed
+from trainers.plan import Plan
 
 
 def main(config: PretrainConfig) -> int:
@@ -26,6 +28,13 @@ def main(config: PretrainConfig) -> int:
     for phase in planned.phases:
         contract.check_training(phase.dataset, strategy.hosts(devices))
         strategy.check_batch(devices, phase.batch_size, config.gradient_accumulation_steps)
+    with files.locked(config.output) if writes else contextlib.nullcontext():
+        return _run(planned, devices, writes)
+
+
+def _run(planned: Plan, devices: tf.distribute.Strategy, writes: bool) -> int:
+    """The run, or the rest of it, in a folder that is locked."""
+    config = planned.config
     plan.claim(planned, config.output, writes)
     with strategy.joined(devices), devices.scope():
         made = state.make(planned.encoder, config.objective, config.precision, config.seed)

@@ -1,6 +1,8 @@
 """Checkpoints with random weights of every kind of model, for tests of what reads checkpoints."""
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +21,11 @@ def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Pat
     kept = {path: value for path, value in weights.items() if not path.split("/", 1)[1].startswith(without)}
     checkpoints.write(str(folder), {"weights": kept}, VOCABULARY, source.about | {"vocabulary": told} | about)
     return folder
+
+
+def alter(folder: Path, change: Callable[[dict], None]) -> None:
+    """Changes what a checkpoint.json says, and signs it again; no longer with what the files are."""
+    index = json.loads((folder / checkpoints.INDEX).read_text("utf-8"))
+    index.pop("sha256_of_files")
+    change(index)
+    (folder / checkpoints.INDEX).write_bytes(checkpoints.dumps(index))

@@ -1,5 +1,6 @@
 """A checkpoint comes back to the bit or is passed over: never half of one, never a new beginning in silence."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -89,8 +90,55 @@ def test_what_is_saved_comes_back_to_the_bit(whole: Path, newer: TrainState, oth
     index = checkpoints.restore(str(whole), other)
     assert bits(other) == bits(newer)
     sizes = {path.name: path.stat().st_size for path in (whole / "checkpoints/step-00000020").glob("[!c]*")}
-    assert index == {"format_version": 1, "step": 20, **ABOUT, "eval": None, "files": sizes}
+    digests = {name: hashlib.sha256((whole / "checkpoints/step-00000020" / name).read_bytes()).hexdigest() for name in sizes}
+    about = {"step": 20, **ABOUT, "eval": None}
+    assert index == {"format_version": 2, **about, "files": sizes, "sha256_of_files": digests}
     assert sorted(sizes) == sorted([*NAMES, "vocab.txt"])
+
+
+def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, other: TrainState) -> None:
+    """Of the one whose checkpoint.json isn't signed and has no digests."""
+    path = run / "checkpoints/step-00000020/checkpoint.json"
+    index = json.loads(path.read_text())
+    del index["sha256"], index["sha256_of_files"]
+    path.write_text(json.dumps(index | {"format_version": 1}))
+    assert checkpoints.restore(str(run), other)["step"] == 20 and bits(other) == bits(newer)
+
+
+def test_what_checkpoint_json_says_is_not_changed_unnoticed(
+    run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """A resume from another step would go on with another schedule and other examples."""
+    path = run / "checkpoints/step-00000020/checkpoint.json"
+    path.write_text(path.read_text().replace('"step": 20', '"step": 21'))
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vocab.txt"])
+def test_zeros_of_the_right_size_are_noticed(
+    name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """What a power cut leaves of a file whose size was on disk before its contents."""
+    path = run / "checkpoints/step-00000020" / name
+    path.write_bytes(bytes(path.stat().st_size))
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("which", ["a checkpoint", "the folder of checkpoints"])
+def test_pruning_follows_no_links(which: str, whole: Path, run: Path, tmp_path: Path) -> None:
+    linked = run / "checkpoints" / ("" if which != "a checkpoint" else "step-00000010")
+    shutil.rmtree(linked)
+    elsewhere = Path(shutil.copytree(whole / linked.relative_to(run), tmp_path / "elsewhere"))
+    (elsewhere / "mine").write_text("mine")
+    linked.symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    if which == "a checkpoint":
+        checkpoints.prune(str(run), 1, 20)
+        assert not linked.is_symlink() and (run / "checkpoints/step-00000020").exists()
+    else:
+        with pytest.raises(UserError, match=r"checkpoints is a symbolic link, and nothing is written outside"):
+            checkpoints.prune(str(run), 1, 20)
+    assert sorted(elsewhere.rglob("*")) == before
 
 
 def test_variables_are_found_by_name(whole: Path, newer: TrainState, other: TrainState) -> None:
@@ -192,7 +240,7 @@ def test_a_checkpoint_of_another_version(
     run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     path = run / "checkpoints/step-00000020/checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
     assert_falls_back(run, other, older, capsys)
 
 
@@ -304,7 +352,7 @@ def test_saved_again_at_the_same_step(run: Path, older: TrainState, newer: Train
 
 def test_a_place_that_takes_no_checkpoint(tmp_path: Path, older: TrainState) -> None:
     (tmp_path / "checkpoints").write_bytes(b"a file")
-    with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): mend that, then run the same command again"):
+    with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): fix that, then run the same command again"):
         save(tmp_path, older, 1)
 
 

@@ -1,6 +1,5 @@
 """Export: each format is compared with the checkpoint before it has its name, and nothing is left of one that differs."""
 
-import contextlib
 import shutil
 import signal
 import sys
@@ -16,10 +15,11 @@ import clozemill
 from model import hf, hf_process, keras_file
 from model.export import FORMATS, TOLERANCE
 from model.tasks import Task
+from pipelines import process
 from tests.apart import pretend_torch
 from tests.faults import test_disk_full
 from tests.model import sources
-from trainers import checkpoints, config_export, export
+from trainers import checkpoints, config_export, export, files
 from trainers.state import TrainState
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
@@ -142,12 +142,13 @@ def test_a_crash_of_what_compares_is_one_sentence(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does a second one while the first cleans up. SIGTERM and SIGHUP then do what they did before."""
-    later, real = [], shutil.rmtree
+    """Nor does a second one while the first cleans up."""
+    real = shutil.rmtree
 
     def rmtree(*arguments, **options) -> None:
         if written:
             signal.raise_signal(number)
+            monkeypatch.setattr(shutil, "rmtree", real)  # a third one would end the process
         real(*arguments, **options)
 
     written: list[str] = []
@@ -155,15 +156,19 @@ def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeyp
     monkeypatch.setitem(FORMATS, "keras", module)
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    one, before = checkpoint(tmp_path / "checkpoint"), signal.signal(number, lambda *_: later.append(number))
-    try:
-        with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else contextlib.nullcontext():
-            assert export.main(config_export.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras")) == 1
-    finally:
-        signal.signal(number, before)
+    one = checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(KeyboardInterrupt), process.unwinding():
+        export.main(config_export.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras"))
     assert written == [f"{tmp_path}/out/.keras.tmp"] and list((tmp_path / "out").iterdir()) == []
-    assert later == [number] * (number != signal.SIGINT)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out"}
+
+
+def test_a_second_export_into_a_folder_is_refused_while_one_works(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = checkpoint(tmp_path / "checkpoint")
+    with files.locked(f"{tmp_path}/out"):
+        assert run(one, tmp_path / "out", "--formats", "keras") == 2
+    assert f"another clozemill is writing to {tmp_path}/out: wait" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clozemill
-from tests.trainers import finetuning
+from tests.trainers import finetuning, models
 from trainers import checkpoints, finetune, initial
 from trainers.config_finetune import FinetuneConfig
 from trainers.finetune_plan import RowReader
@@ -294,9 +294,8 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
     shutil.copytree(init, tmp_path / "vocabulary")
     with open(tmp_path / "vocabulary/vocab.txt", "a") as file:
         file.write("more\n")
-    index = json.loads((tmp_path / "vocabulary/checkpoint.json").read_text())
-    index["files"]["vocab.txt"] += 5
-    (tmp_path / "vocabulary/checkpoint.json").write_text(json.dumps(index))
+    size = (tmp_path / "vocabulary/vocab.txt").stat().st_size
+    models.alter(tmp_path / "vocabulary", lambda index: index["files"].update({"vocab.txt": size}))
     paths = {"LABEL": "bad-label.tsv", "EMPTY": "empty.tsv"} | {
         name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY", "CAUSAL")
     }

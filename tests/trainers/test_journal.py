@@ -131,7 +131,33 @@ def test_rubbish_ends_what_is_kept(tmp_path: Path, rubbish: bytes) -> None:
 def test_going_on_without_the_file(tmp_path: Path) -> None:
     told = journal(tmp_path)
     told.resume(10, {"sums": [1.0] * len(COLUMNS), "count": 3})
-    assert told.lines == [] and told.state() == {"sums": [1.0] * len(COLUMNS), "count": 3}
+    state = told.state()
+    assert told.lines == [] and (state["sums"], state["count"]) == ([1.0] * len(COLUMNS), 3)
+
+
+def test_a_file_that_was_damaged_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = journal(tmp_path)
+    first.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    first.tell_eval(2, {"masked_lm_loss": 2.4, "masked_lm_accuracy": 0.5, "examples": 9})
+    saved, path = first.state(), tmp_path / "metrics.jsonl"
+    first.tell_eval(3, {"masked_lm_loss": 2.3, "masked_lm_accuracy": 0.5, "examples": 9})
+    journal(tmp_path).resume(2, saved)
+    assert capsys.readouterr().err == ""
+    path.write_text(path.read_text().replace("2.4", "1.4"))
+    journal(tmp_path).resume(2, saved)
+    assert capsys.readouterr().err.startswith(f"warning: {path} was damaged or changed: its figures of earlier steps")
+
+
+def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    mine, told = tmp_path / "mine", journal(tmp_path / "run")
+    mine.write_text("mine")
+    for link in (Path.symlink_to, Path.hardlink_to):
+        link(tmp_path / "run/metrics.jsonl", mine)
+        with pytest.raises(UserError, match=r"metrics\.jsonl"):
+            told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+        assert mine.read_text() == "mine"
+        (tmp_path / "run/metrics.jsonl").unlink()
 
 
 def test_a_new_beginning_forgets_what_lay_there(tmp_path: Path) -> None:
@@ -170,7 +196,10 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     told = journal(tmp_path / "none")
     with pytest.raises(UserError) as error:
         told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
-    assert str(error.value) == f"{tmp_path}/none/metrics.jsonl can't be written (No such file or directory): mend that"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/none/metrics.jsonl can't be written (No such file or directory): fix that and run it again"
+    )
 
 
 def test_events_can_be_read_back(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 import clozemill
 from pipelines.schema import UserError
-from tests.trainers import datasets
+from tests.trainers import datasets, models
 from trainers import checkpoints, contract, plan
 from trainers.batches import TrainReader
 from trainers.config import PretrainConfig
@@ -263,8 +263,7 @@ def test_evaluate(trained: Path, tmp_path: Path, short: Path, capsys: pytest.Cap
 def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "figures.json"
     shutil.copytree(trained, run)
-    path = checkpoint(run, 14) / "checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"eval": {"masked_lm_loss": 0.1}}))
+    models.alter(checkpoint(run, 14), lambda index: index.update(eval={"masked_lm_loss": 0.1}))
     arguments = ["--data", str(short), "--output", str(output)]
     assert clozemill.main(["evaluate", str(run), *arguments, "--checkpoint", "best"]) == 0
     best = json.loads(output.read_text())
