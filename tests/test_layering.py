@@ -19,7 +19,8 @@ DEPLOYED = {
     "trainers.estimate",
     "trainers.topologies",
 }
-SHARED = {"schema", "features", "locks", "manifest", "options", "process", "wordpiece"}  # what trainers may import from pipelines
+# What trainers may import from pipelines.
+SHARED = {"schema", "features", "locks", "manifest", "options", "process", "wordpiece"}
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 APART = "model.hf_outputs"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
