@@ -67,7 +67,8 @@ def _training(about: dict[str, Any]) -> list[str]:
         scores = [f"{name} {value:.4f}" for name, value in base.items() if isinstance(value, float)]
         lines.append(f"Without looking at the text ({base['answer']}): {', '.join(scores) or 'no metric is defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
-    lines += [f"On the eval split: {name} {value:.4f}." for name, value in figures.items()]
+    figures.pop("criterion", None)  # the metric that chose the checkpoint, again
+    lines += [f"On the {'dev examples' if task else 'eval split'}: {name} {value:.4f}." for name, value in figures.items()]
     lines += [f"Note: {remark}." for remark in (about.get("eval") or {}).get("remarks", ())]
     return lines or ["Nothing is recorded of its training."]
 

@@ -124,6 +124,8 @@ def report(figures: dict[str, Any]) -> list[str]:
     if "next_sentence_loss" in figures:
         lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
         lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")
+    if "unigram_loss" in figures:
+        lines += [f"warning: {remark}" for remark in remarks(figures)]
     return lines
 
 

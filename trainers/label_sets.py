@@ -51,7 +51,7 @@ def _listed(row: tables.Row, layout: Layout) -> list[Any]:
 
 
 def _parsed(where: str, cell: str, separator: str) -> list[Any]:
-    """A cell of text as a list: JSON's (or Python's, as pandas writes it), or what the separator separates."""
+    """A cell of text as a list: JSON's (or Python's of texts, as pandas writes it), or what the separator separates."""
     if len(cell) > _LONGEST:
         raise BadRow(where, "too long", f"its labels have {len(cell):,} characters, more than {_LONGEST:,}", "fix it")
     if cell.startswith("[") and cell.endswith("]"):
@@ -60,7 +60,7 @@ def _parsed(where: str, cell: str, separator: str) -> list[Any]:
                 found = parse(cell)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            if isinstance(found, list):
+            if isinstance(found, list) and (parse is json.loads or all(isinstance(one, str) for one in found)):
                 return found
         raise BadRow(where, "no JSON list", f"its labels {cell[:60]!r} are not a JSON list", "fix it")
     if separator:

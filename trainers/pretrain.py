@@ -45,6 +45,7 @@ def _run(planned: Plan, devices: tf.distribute.Strategy, writes: bool) -> int:
             told = warm_start.load(planned.start, made.model)
     _agree(devices, step, config.output)
     if writes:
+        _warn_of_few(planned)
         _introduce(planned, devices, made, step)
         print("".join(f"{line}\n" for line in told), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
@@ -61,14 +62,23 @@ def _run(planned: Plan, devices: tf.distribute.Strategy, writes: bool) -> int:
 FEW = 100  # eval examples: figures over fewer are mostly chance
 
 
+def _eval_counts(planned: plan.Plan) -> dict[str, int]:
+    """Eval examples by dataset."""
+    return {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
+
+
 def _check_eval_splits(planned: plan.Plan) -> None:
-    """Warns of a dataset with few eval examples, or none; raises UserError for the latter where evaluations were asked for."""
+    """Raises UserError for a dataset without eval examples where evaluations were asked for."""
     config = planned.config
-    counts = {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
     asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
-    for folder, count in counts.items():
+    for folder, count in _eval_counts(planned).items():
         if not count and asked:
             raise UserError(f"{folder} has no eval examples: prepare with a larger --eval-fraction, or leave {asked} out")
+
+
+def _warn_of_few(planned: plan.Plan) -> None:
+    """Warns of datasets with few eval examples, or none."""
+    for folder, count in _eval_counts(planned).items():
         if count < FEW:
             few = f"only {count:,} eval examples, too few to compare runs by" if count else (
                 "no eval examples: nothing is measured, and the newest checkpoint counts as the best"

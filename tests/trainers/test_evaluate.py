@@ -188,6 +188,7 @@ def test_report_literally() -> None:
         lines[2],
         *pairs,
     ]
+    assert report(FIGURES | context | {"unigram_loss": 2.3})[-1].startswith("warning: the masked LM loss of 2.346 nats is no")
 
 
 def test_the_command(small: Contract, run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

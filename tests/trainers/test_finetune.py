@@ -215,6 +215,13 @@ def test_a_run_that_stops_early_does_so_after_a_kill_too_and_stays_stopped(
 def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = finetuning.classification(tmp_path)
     run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    path = tmp_path / "ft/run.json"
+    older = json.loads(path.read_text())
+    for name in ("patience", "dev_fraction", "class_weights"):  # options that an earlier version hadn't
+        del older["identity"][name]
+    path.write_text(json.dumps(older))
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    assert "nothing to do" in capsys.readouterr().out
     other = finetuning.checkpoint(tmp_path / "other", seed=2)
     run(other, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
     assert "was begun with init" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def test_names_of_labels() -> None:
         ({"labels": ["a", ""]}, LISTS, "its 'labels' is empty"),
         ({"labels": ["a", None]}, LISTS, "its 'labels' is empty"),
         ({"labels": [["a"]]}, LISTS, "its label is a list: ['a']"),
+        ({"labels": "[0x" + "f" * 9000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "[a, b]"}, LISTS, "its labels '[a, b]' are not a JSON list"),
         ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),

@@ -116,6 +116,11 @@ TARGETS = {
         of_kind("classify", ".tsv"), seeds_of("text\ttitle\tlabel\na\tb\t1\n", "a\t1\t\tb\n", "\r\n"), (b"\t", b"\n")
     ),
     "rows": Target(of_kind("classify", ".jsonl"), seeds_of(*_ROWS), JSON),
+    "labels": Target(
+        of_kind("multilabel", ".jsonl"),
+        seeds_of('{"text": "a", "label": ["x", 1]}\n{"text": "a", "label": "[\'x\']"}\n', '{"text": "", "label": "x"}\n'),
+        JSON,
+    ),
     "regress": Target(of_kind("regress", ".tsv"), seeds_of("text\tlabel\na\t1.5\n", "a\tnan\n", "a\t1e999\n"), (b"\t", b"inf")),
     "tables": Target(of_kind("classify", ".parquet"), _parquet, (b"PAR1", b"text", b"label")),
     "tags": Target(of_kind("tags", ".jsonl"), seeds_of(*_ROWS), JSON),
