@@ -71,11 +71,14 @@ def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, caps
     assert found["task"]["labels"] == ["good", "water"] and found["task"]["threshold"] == 0.6
     assert (good, water) == pytest.approx((1, 1), abs=0.2) and found["held_out"]["dev"] == 10
     assert found["eval"]["micro_f1"] > 0.9 and found["eval"]["subset_accuracy"] > 0.8
-    for text, labels in (("the old river is good", ["good", "water"]), ("a bad mill", [])):
-        assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", text]) == 0
-        answer = json.loads(capsys.readouterr().out)
-        assert answer["labels"] == labels and set(answer["probabilities"]) == {"good", "water"}
-    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", text, "--threshold", "0"]) == 0
+    texts = finetuning.table(tmp_path / "texts.tsv", [("the old river is good",), ("a bad mill",)], "text")
+    output = tmp_path / "answers.jsonl"
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--input", str(texts), "--output", str(output)]) == 0
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [answer["labels"] for answer in answers] == [["good", "water"], []]
+    assert set(answers[0]["probabilities"]) == {"good", "water"}
+    capsys.readouterr()
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", "a bad mill", "--threshold", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == ["good", "water"]
 
 
