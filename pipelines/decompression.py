@@ -9,7 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -17,6 +17,8 @@ from pipelines.filesystem import CHUNK_BYTES, open_read, telling
 from pipelines.schema import Split, UserError
 
 _ZST_STEP = 4096  # compressed bytes a call: even a bomb expands to 128 MB at most
+# The window of zstd's own --long and --ultra. A frame may ask for 2 GB (--long=31), which each worker would have to hold.
+_ZST_WINDOW = 1 << 27
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zst"}
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 
@@ -122,13 +124,17 @@ def _gzip(file: BinaryIO, path: str) -> Iterator[bytes]:
         raise damaged(path, "gzip", "it ends in the middle")
 
 
+def _zst_decoder() -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW).decompressobj()
+
+
 def _zst(file: BinaryIO, path: str) -> Iterator[bytes]:
-    decoder, data = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(), b""
+    decoder, data = _zst_decoder(), b""
     fresh = True
     try:
         while data or (data := file.read(CHUNK_BYTES)):
             if decoder.eof:
-                decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+                decoder = _zst_decoder()
             fresh = False
             for low in range(0, len(data), _ZST_STEP):
                 if piece := decoder.decompress(data[low : low + _ZST_STEP]):
@@ -139,6 +145,11 @@ def _zst(file: BinaryIO, path: str) -> Iterator[bytes]:
             else:
                 data = b""
     except zstandard.ZstdError as error:
+        if "too much memory" in str(error):
+            raise UserError(
+                f"{path} was compressed with a window of more than {_ZST_WINDOW >> 20} MB, which each reader would have to "
+                "hold in memory: compress it again without --long, as by zstd -d --long=31 -c FILE | zstd"
+            ) from None
         raise damaged(path, "zstd", str(error)) from None
     if fresh or not decoder.eof:
         raise damaged(path, "zstd", "it ends in the middle")

@@ -65,7 +65,7 @@ def read_parquet(path: str) -> pa.Table:
     Without pyarrow's threads: where they are still about when a process ends, it is now and then aborted.
     """
     data = pa.BufferReader(filesystem.read_bytes(path))
-    return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
+    return pq.ParquetFile(data, pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
 
 
 def read_keys(path: str, *columns: str) -> list[list[bytes]]:

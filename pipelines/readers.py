@@ -4,9 +4,8 @@ Everything that can be split is: plain files at any byte, multistream .bz2 at st
 A record belongs to the split in which the delimiter before it begins, so that none is read twice and none is lost.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,11 +14,14 @@ import pyarrow.parquet as pq
 from pipelines import decompression, filesystem, records, wikitext, wikixml
 from pipelines.config import InputOptions
 from pipelines.filesystem import FileInfo
-from pipelines.records import Record
+from pipelines.json_objects import TooManyValues, parse_object
+from pipelines.records import EXCERPT_CHARS, Record
 from pipelines.schema import Document, Dropped, Split, UserError
 
 MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits to aim at between these bounds
 
+MAX_TITLE = 1000  # characters: it is kept with every document, and a field of that name may hold anything
+_READ_BYTES = 1 << 20  # of a Parquet column at a time: a row group may be as large as the file
 _SUSPECT = 500  # times: a row group that expands so far holds no text
 
 _PART = re.compile(r"[-_.](?:p\d+p\d+|\d+(?:-of-\d+)?)$")
@@ -55,9 +57,11 @@ def read_jsonl(split: Split, options: InputOptions) -> Iterator[Record]:
 
 def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     try:
-        record = json.loads(line.decode("utf-8-sig"))  # given bytes, loads would guess at UTF-16 and let surrogates pass
+        record = parse_object(line, (options.text_field, options.title_field, options.id_field))
     except UnicodeDecodeError as error:
         return Dropped("invalid_utf8", source, str(error), records.excerpt(line))
+    except TooManyValues as error:
+        return Dropped("too_many_values", source, str(error), records.excerpt(line))
     except (ValueError, RecursionError) as error:
         return Dropped("malformed_json", source, str(error), records.excerpt(line))
     if not isinstance(record, dict):
@@ -74,7 +78,7 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     """A document from named fields, shared by JSONL and Parquet."""
     text = get(options.text_field)
     if options.text_field not in names:
-        detail = f"no field {options.text_field!r} among {sorted(names)[:20]}: see --text-field"
+        detail = f"no field {options.text_field!r} among {_shown(names)}: see --text-field"
         return Dropped("missing_field", source, detail, records.excerpt(excerpt))
     if isinstance(text, str) and len(text) > records.MAX_RECORD:
         return records.too_long(source)
@@ -83,15 +87,20 @@ def _fields_record(get: Callable, names: set[str], source: str, options: InputOp
     name, title = get(options.id_field), get(options.title_field)
     return Document(
         text,
-        str(title if title is not None else name if name is not None else ""),
-        source if name is None else f"{source} ({name})",
+        str(title if title is not None else name if name is not None else "")[:MAX_TITLE],
+        source if name is None else f"{source} ({str(name)[:EXCERPT_CHARS]})",
     )
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """Some names of fields or columns, none of them long, for a message."""
+    return [name[:100] for name in sorted(names)[:20]]
 
 
 def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
     """A Parquet file, its metadata read. `buffer`: bytes a read; 0: a row group's whole column. Raises UserError."""
     try:
-        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer)
+        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
 
@@ -113,7 +122,7 @@ def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> li
     """The columns that are read. Raises UserError for a file without the text's."""
     names = set(file.schema_arrow.names)
     if options.text_field not in names:
-        raise UserError(f"{path} has no column {options.text_field!r} (it has {sorted(names)[:20]}): see --text-field")
+        raise UserError(f"{path} has no column {options.text_field!r} (it has {_shown(names)}): see --text-field")
     return [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
 
 
@@ -127,12 +136,19 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
     return _fields_record(values.get, set(values), source, options)
 
 
+def _size_of(file: pq.ParquetFile, index: int, wanted: list[str]) -> int:
+    """Bytes of the wanted columns of a row group, decompressed, as the file says."""
+    group = file.metadata.row_group(index)
+    parts = (group.column(at) for at in range(group.num_columns))
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in wanted)
+
+
 def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
     """Rows of some row groups; only the columns needed are read."""
-    file = open_parquet(split.path)
+    file = open_parquet(split.path, _READ_BYTES)
     wanted = wanted_columns(file, split.path, options)
     for index in range(split.start, split.end):
-        row, size, source = 0, file.metadata.row_group(index).total_byte_size, f"{split.path}, row group {index}"
+        row, size, source = 0, _size_of(file, index, wanted), f"{split.path}, row group {index}"
         if size > records.MAX_RECORD and size > _SUSPECT * split.size:
             detail = f"{split.size:,} bytes on disk expand to {size:,}, as no text does: write the file anew if it is one"
             yield Dropped("too_long", source, detail)
@@ -152,31 +168,31 @@ def read_bert(split: Split, options: InputOptions) -> Iterator[Record]:
 
     A document belongs to the split that owns the empty line before it.
     """
-    ours, begun, lines, size, number = split.start == 0, 0, [], 0, -1
+    ours, begun, lines, size, number = split.start == 0, 0, bytearray(), 0, -1
     for number, (line, owned) in enumerate(records.lines(split)):
         if line is None or line.strip():
             if not (ours or owned):
                 return
             size += records.MAX_RECORD + 1 if line is None else len(line) + 1
             if ours and size <= records.MAX_RECORD:
-                lines.append(line)
+                lines += line + b"\n"  # not a list: a short line would take 30 times its bytes
             elif ours:
-                lines = [b""]  # stands for what is given up
+                lines = bytearray(b"\n")  # stands for what is given up
             continue
         if lines:
             yield _bert_document(lines, size, split, begun)
-        ours, begun, lines, size = owned, number + 1, [], 0
+        ours, begun, lines, size = owned, number + 1, bytearray(), 0
         if not owned:
             return
     if lines:
         yield _bert_document(lines, size, split, begun)
 
 
-def _bert_document(lines: list[bytes], size: int, split: Split, number: int) -> Record:
+def _bert_document(lines: bytearray, size: int, split: Split, number: int) -> Record:
     source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
     if size > records.MAX_RECORD:
         return records.too_long(source)
-    data = b"\n".join(lines)
+    data = bytes(lines[:-1])
     try:
         return Document(data.decode("utf-8"), "", source, kind="sentences")
     except UnicodeDecodeError as error:

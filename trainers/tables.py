@@ -189,9 +189,9 @@ def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]
     try:
         if "://" in path:
             system, inner = pa.fs.FileSystem.from_uri(path)
-            file = pq.ParquetFile(system.open_input_file(inner), buffer_size=_BUFFER)
+            file = pq.ParquetFile(system.open_input_file(inner), buffer_size=_BUFFER, page_checksum_verification=True)
         else:
-            file = pq.ParquetFile(path, buffer_size=_BUFFER)
+            file = pq.ParquetFile(path, buffer_size=_BUFFER, page_checksum_verification=True)
         number, columns = 0, _projection(file, layout, answers, path)
         for index in range(file.num_row_groups):
             size = _rows_at_once(file.metadata.row_group(index), columns, path)

@@ -13,6 +13,7 @@ from pipelines.schema import Split, UserError
 
 DATA = bytes(range(256)) * 400
 ZST = zstandard.ZstdCompressor().compress
+CHECKED = zstandard.ZstdCompressor(write_checksum=True).compress(b"some text " * 100)
 SKIPPABLE = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
 BZ2_OF_DATA = len(bz2.compress(DATA))
 
@@ -74,6 +75,7 @@ def test_what_little_data_expands_to_comes_in_pieces(tmp_path):
         ("zst", ZST(DATA)[:-4], "it ends in the middle"),
         ("zst", ZST(b"a") + ZST(DATA)[:20], "it ends in the middle"),
         ("zst", b"", "it ends in the middle"),
+        ("zst", CHECKED[:-1] + bytes([CHECKED[-1] ^ 1]), "doesn't match checksum"),
         ("zst", b"plain text, not zstd", "Unknown frame descriptor"),
         ("zst", ZST(b"a") + b"garbage", "Unknown frame descriptor"),
     ],
@@ -86,6 +88,29 @@ def test_damage_is_told_with_the_file(tmp_path, compression, stored, why):
     assert str(caught.value).startswith(f"{path} is not a whole ")
     assert why in str(caught.value)
     assert str(caught.value).endswith("fetch it again or leave it out")
+
+
+@pytest.mark.parametrize(("log", "fits"), [(27, True), (28, False), (31, False)])
+def test_a_zstd_window_is_bounded(tmp_path, log, fits):
+    """A frame header with a window of 2 ** log bytes, and one raw block."""
+    frame = b"\x28\xb5\x2f\xfd\x00" + bytes([(log - 10) << 3]) + (len(DATA) << 3 | 1).to_bytes(3, "little") + DATA
+    (tmp_path / "a.zst").write_bytes(frame)
+    if fits:
+        assert read(tmp_path / "a.zst", "zst") == DATA
+        return
+    with pytest.raises(UserError, match=r"a\.zst was compressed with a window of more than 128 MB, .*: compress it again"):
+        read(tmp_path / "a.zst", "zst")
+
+
+def test_damage_in_a_later_stream_is_told_by_the_split_that_owns_it(tmp_path):
+    """Each stream of a multistream .bz2 has its own checksums."""
+    first, second = bz2.compress(b"one " * 99), bz2.compress(b"two " * 99)
+    damaged = second[:10] + bytes([second[10] ^ 1]) + second[11:]  # of the block's CRC
+    (tmp_path / "a").write_bytes(first + damaged)
+    own = decompression.pieces(split(tmp_path / "a", "bz2", 0, len(first)))
+    assert next(own) == (b"one " * 99, True)
+    with pytest.raises(UserError, match="Invalid data stream"):
+        list(decompression.pieces(split(tmp_path / "a", "bz2", len(first), len(first + damaged))))
 
 
 def test_a_plain_split_owns_its_bytes_and_sees_the_rest(tmp_path):

@@ -132,6 +132,33 @@ def test_parquet_reads_only_the_columns_it_needs(tmp_path):
     assert asked == [["body", "title", "id"]]
 
 
+def test_parquet_pages_are_checked_where_they_have_checksums(tmp_path):
+    table = pa.table({"text": [f"The mill of the year {1500 + number} still stands." for number in range(40)]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False, write_statistics=False)
+    assert len(read(path)) == 40
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"1517 still", b"1517 Still"))
+    with pytest.raises(UserError, match=r"a\.parquet is not a whole Parquet file .*page integrity"):
+        read(path)
+
+
+def test_parquet_counts_the_bytes_of_the_columns_that_it_reads(tmp_path):
+    """A row group may be large by its other columns."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["short", "one"], "pixels": [b"\0" * 100_000] * 2}), path, use_dictionary=False)
+    with mock.patch("pipelines.records.MAX_RECORD", 10_000):
+        assert [record.text for record in read(path)] == ["short", "one"]
+
+
+def test_titles_and_names_of_records_are_bounded(tmp_path):
+    line = json.dumps({"text": "t", "title": "x" * 5000, "id": "y" * 5000, "z" * 5000: 1})
+    (record,) = read(write(tmp_path / "a.jsonl", line.encode()))
+    assert record.title == "x" * readers.MAX_TITLE and len(record.source) < 1000
+    (record,) = read(write(tmp_path / "b.jsonl", line.replace('"text"', '"body"').encode()))
+    assert record.reason == "missing_field" and len(record.detail) < 1000
+
+
 def test_parquet_takes_every_kind_of_string_column(tmp_path):
     path = tmp_path / "a.parquet"
     columns = {
