@@ -1,6 +1,5 @@
 """`clozemill prepare` and `clozemill vocab`: plan, refuse what doesn't fit, run or go on, sum up."""
 
-import glob
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ from pipelines import (
     gate,
     launch,
     manifest,
+    places,
+    progress,
     readers,
     report,
     runners,
@@ -34,10 +35,13 @@ from pipelines.launch import Progress
 from pipelines.options import require, to_yaml
 from pipelines.readers import Plan
 from pipelines.schema import MANIFEST, PREVIOUS, RUN, VOCAB, WORK, CheckFailed, UserError, split_id
+from pipelines.sealed import read_sealed, write_sealed
 from pipelines.sentence_languages import language_warning
 from pipelines.stages import GroupStage, Job, SplitStage, resolved
 from pipelines.vocabulary import LeftOut, left_out_warning
 from pipelines.wordpiece import Vocabulary, WordPiece
+
+_CLUSTERS = "clusters.json"  # that clusters.parquet is complete
 
 
 def _plan(config: VocabConfig | PrepareConfig, extra: list[str], *needed: str) -> tuple[Plan, int, PipelineOptions]:
@@ -74,34 +78,38 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
     plan, _, options = _plan(config, extra, "input", "output")
     print(f"reading {report.files(plan)}, to learn {config.vocab_size:,} tokens", flush=True)
     begin = time.perf_counter()
-    marks = "" if filesystem.is_remote(config.output) else config.output + WORK
-    if marks:  # an output that can't be written is told before the corpus is read
-        filesystem.remove_tree(marks)
-        for path in (config.output, config.output + ".yaml"):
-            filesystem.remove_temporaries_of(path)
-        filesystem.write_bytes(filesystem.join(marks, "workers.log"), b"")
-    left = "" if launch.is_template(options) else filesystem.join(config.output + WORK, "left-out.json")
-    lost = ""
+    with state.vocab_locked(config.output) as marks:
+        if marks:  # an output that can't be written is told before the corpus is read
+            for path in (config.output, config.output + ".yaml"):
+                filesystem.remove_temporaries_of(path)
+            filesystem.write_bytes(filesystem.join(marks, state.WORKERS_LOG), b"", sync=False)
+        lost = _learn(config, plan, options, marks)
+        if launch.is_template(options):
+            print("wrote the job's description; Dataflow writes the vocabulary")
+            return
+        _landed(config.output, config.output)
+        filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
+    if lost:
+        print(lost, file=sys.stderr, flush=True)
+    print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
+
+
+def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str) -> str:
+    """Runs the pipeline; returns what to warn of. marks: a local folder for the progress of workers, or ""."""
+    left = "" if launch.is_template(options) else filesystem.join(marks or config.output + WORK, "left-out.json")
     try:
         launch.launch(
             lambda pipeline: transforms.learn_vocabulary(pipeline, plan.splits, config, marks, left),
             options,
-            lambda: [Progress("counting words", _size_done(plan, marks), plan.size, "B")],
+            lambda: [Progress("counting words", progress.size_done(plan, marks), plan.size, "B")],
             config.progress,
-            filesystem.join(marks, "workers.log") if marks else "",
+            filesystem.join(marks, state.WORKERS_LOG) if marks else "",
         )
         if left and filesystem.exists(left):
-            lost = left_out_warning(LeftOut(**json.loads(filesystem.read_bytes(left))), config)
+            return left_out_warning(LeftOut(**json.loads(filesystem.read_bytes(left))), config)
+        return ""
     finally:
-        filesystem.remove_tree(config.output + WORK)
-    if launch.is_template(options):
-        print("wrote the job's description; Dataflow writes the vocabulary")
-        return
-    _landed(config.output, config.output)
-    filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
-    if lost:
-        print(lost, file=sys.stderr, flush=True)
-    print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
+        filesystem.remove_tree(marks or config.output + WORK, keep=state.LOCK)
 
 
 def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
@@ -113,30 +121,12 @@ def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
     shuffle = config.shuffle
     if shuffle == "auto":
         shuffle = "files" if runner and runner.one_machine else "beam"
-    spill = filesystem.join(config.output, f"{WORK}/spill")
+    spill = filesystem.inside(config.output, f"{WORK}/spill")
     if filesystem.is_remote(config.output):
         name = hashlib.blake2b(f"{config.output} {state.fingerprint(plan)}".encode(), digest_size=8).hexdigest()
-        spill = os.path.join(tempfile.gettempdir(), f"clozemill-{name}")
-    return Job(config, vocabulary, eval_groups, shuffle, spill)
-
-
-def _size_done(plan: Plan, folder: str) -> int:
-    """Bytes of the splits whose markers lie in a folder."""
-    done = {os.path.basename(path)[:-5] for path in glob.glob(glob.escape(folder) + "/*.json")}
-    return sum(split.size for split in plan.splits if split_id(split) in done)
-
-
-def _progress(job: Job, plan: Plan) -> list[Progress]:
-    """What lies finished on this machine's disk: splits with the `files` shuffle, groups of a local dataset."""
-    stages = []
-    read = _size_done(plan, job.spill)
-    if job.shuffle == "files":
-        stages.append(Progress("milling documents", read, plan.size, "B"))
-    if not filesystem.is_remote(job.folder):
-        groups = len(glob.glob(glob.escape(job.work("groups")) + "/*.json"))
-        if groups or not stages or read >= sum(split.size for split in plan.splits):
-            stages.append(Progress("writing shards", groups, job.total_groups, " groups"))
-    return stages
+        spill = places.private_folder(os.path.join(tempfile.gettempdir(), f"clozemill-{os.getuid()}-{name}"))
+    splits = len({split_id(split) for split in plan.splits})
+    return Job(config, vocabulary, eval_groups, shuffle, spill, splits=splits)
 
 
 def prepare(config: PrepareConfig, extra: list[str]) -> None:
@@ -159,17 +149,13 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     evaluation = _evaluation(config, vocabulary)
     job = replace(job, evaluation=evaluation.digest if evaluation else "")
     now = state.describe(job, plan)
+    job = replace(job, run=state.run_id(now))
     filesystem.refuse_links(job.folder)
-    if state.check(job, now):
-        print(f"{config.output} is whole already; nothing to do")
-        filesystem.remove_tree(job.work(""))
-        there = manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST)
-        if not datacard.stands(job.folder, there["digest"]):
-            datacard.draw(job.folder)
-        report.print_summary(there, None)
-        return
-    filesystem.write_bytes(job.work(state.STATE), json.dumps(now).encode())
-    with state.locked(job):
+    with state.locked(job):  # before anything is read or removed that another run may be at
+        if state.check(job, now):
+            _sum_up_again(job)
+            return
+        write_sealed(job.work(state.STATE), now, state.STATE)
         # The configuration as it was given: numbers that follow from this input would not fit another one.
         filesystem.write_bytes(job.path("prepare.yaml"), to_yaml(config).encode())
         filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
@@ -178,10 +164,26 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         run["shuffle"] = job.shuffle
         filesystem.write_bytes(job.path(RUN), json.dumps(run, indent=1).encode())
         if evaluation:
-            filesystem.write_bytes(job.work(decontamination.NAME), evaluation.dump())
-        if job.config.clustered and not filesystem.exists(job.path(clusters.NAME)):
+            filesystem.write_bytes(job.work(decontamination.NAME), evaluation.dump(), sync=False)
+        if job.config.clustered and not _clusters_found(job):
             _find_clusters(job, plan, options)
         _run(job, plan, run, options)
+
+
+def _sum_up_again(job: Job) -> None:
+    """What a command says whose dataset is there already."""
+    print(f"{job.folder} is whole already; nothing to do")
+    filesystem.remove_tree(job.work(""), keep=state.LOCK)
+    there = manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST)
+    if not datacard.stands(job.folder, there["digest"]):
+        datacard.draw(job.folder)
+    report.print_summary(there, None)
+
+
+def _clusters_found(job: Job) -> bool:
+    """Whether clusters.parquet is there as this run wrote it."""
+    path, record = job.path(clusters.NAME), read_sealed(job.work(_CLUSTERS), job.run)
+    return record is not None and filesystem.exists(path) and filesystem.sha256(path) == record["sha256"]
 
 
 def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontamination.Evaluation | None:
@@ -210,11 +212,12 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
     launch.launch(
         lambda pipeline: transforms.prepare(pipeline, plan.splits, BandStage(job), LinkStage(job), ClusterStage(job)),
         options,
-        lambda: [Progress("comparing documents", _size_done(plan, bands), plan.size, "B")] if job.shuffle == "files" else [],
+        lambda: progress.compared(job, plan, bands),
         job.config.progress,
         _workers_log(job),
     )
     _landed(job.path(clusters.NAME), job.folder)
+    write_sealed(job.work(_CLUSTERS), {"sha256": filesystem.sha256(job.path(clusters.NAME))}, job.run)
     filesystem.remove_tree(bands)
     found = clusters.read(job.path(clusters.NAME))
     print(
@@ -227,8 +230,8 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
 def _workers_log(job: Job) -> str:
     """Where workers print to: beside what they write on this machine; "" where they may be on others."""
     if not filesystem.is_remote(job.folder):
-        return job.work("workers.log")
-    return filesystem.join(job.spill, "workers.log") if job.shuffle == "files" else ""
+        return job.work(state.WORKERS_LOG)
+    return filesystem.join(job.spill, state.WORKERS_LOG) if job.shuffle == "files" else ""
 
 
 def _stopped(job: Job, error: UserError) -> UserError:
@@ -261,7 +264,7 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
         launch.launch(
             lambda pipeline: transforms.prepare(pipeline, plan.splits, SplitStage(job), GroupStage(job), ManifestStage(job)),
             options,
-            lambda: _progress(job, plan),
+            lambda: progress.stages_done(job, plan),
             config.progress,
             _workers_log(job),
         )
@@ -283,8 +286,8 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
         "stages": json.loads(filesystem.read_bytes(job.work("times.json"))),
     }
     filesystem.write_bytes(job.path(RUN), (json.dumps(run, indent=1) + "\n").encode())
-    filesystem.remove_tree(job.work(""))
-    filesystem.remove_tree(job.spill)
+    filesystem.remove_tree(job.work(""), keep=state.LOCK)
+    filesystem.remove_tree(job.spill, keep=state.LOCK)
     datacard.draw(job.folder)
     report.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), run)
     print(f"wrote {config.output}")

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from pipelines.filesystem import CHUNK_BYTES, open_read, telling
+from pipelines.filesystem import open_read, telling
+from pipelines.places import CHUNK_BYTES
 from pipelines.schema import Split, UserError
 
 _ZST_STEP = 4096  # compressed bytes a call: even a bomb expands to 128 MB at most

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines import clusters, near, seeds
 from pipelines.groups import unpack
-from pipelines.schema import Split, split_id
+from pipelines.schema import Split
 from pipelines.shuffle import BeamShuffle, FilesShuffle
 from pipelines.stages import Job, Reading, load_words
 
@@ -29,7 +29,7 @@ class BandStage(Reading):
 
     def rows(self, split: Split) -> Iterator[Row]:
         """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
-        name, shuffle = split_id(split), _shuffle(self.job)
+        name, shuffle = self.job.split_name(split), _shuffle(self.job)
         if shuffle.finished(name) is None:
             yield from shuffle.scatter(name, self._items(split))
             shuffle.finish(name, b"")
@@ -62,9 +62,11 @@ class LinkStage:
     """A bucket group's items to the links among them, in one row under key 0."""
 
     job: Job
+    _from: FilesShuffle | BeamShuffle | None = None  # lists its files once
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
-        items = _shuffle(self.job).gather(group, (value for value in values if value))
+        self._from = self._from or _shuffle(self.job)
+        items = self._from.gather(group, (value for value in values if value))
         found = np.frombuffer(b"".join(key + payload for key, payload in items), near.ITEM)
         linked = near.links(found, self.job.config.near_threshold)
         pairs = np.zeros(linked.shape, _LINK)

@@ -9,16 +9,18 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from pipelines import places
 from pipelines.schema import UserError
 
-CHUNK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,14 @@ def sha256(path: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """A path within a folder; `name` uses forward slashes."""
-    return f"{folder.rstrip('/')}/{name}"
+    """A path within a folder; `name` uses forward slashes. What lies Inside a folder of ours still does."""
+    path = f"{folder.rstrip('/')}/{name}"
+    return places.Inside(path, folder.root) if isinstance(folder, places.Inside) else path
+
+
+def inside(folder: str, name: str) -> str:
+    """A path within a folder of ours: what is written there, or removed, goes through no link of that folder."""
+    return places.Inside(join(folder, name), folder)
 
 
 def exists(path: str) -> bool:
@@ -174,41 +182,53 @@ def names_below(folder: str) -> list[str]:
     return sorted(path[start:].replace(os.sep, "/") for path in _files_below(folder))
 
 
-def holds_files(folder: str) -> bool:
-    """Whether a folder is there and holds a file, at any depth; what a killed or failed write left doesn't count."""
-    return any(".tmp-" not in path for path in _files_below(folder))
+def holds_files(folder: str, besides: Collection[str] = ()) -> bool:
+    """Whether a folder is there and holds a file, at any depth, besides some; what a killed write left doesn't count."""
+    return any(not _TEMPORARY.search(name) and name not in besides for name in names_below(folder))
 
 
 @contextlib.contextmanager
-def atomic_write(path: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is whole: written to PATH.tmp-<unique>, then renamed."""
+def atomic_write(path: str, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is whole: written to PATH.tmp-<unique>, then renamed.
+
+    The temporary file is a new one of that name, and a link that has the final name is replaced, so nothing is written
+    through a link. sync: the file and its name are on the disk afterwards, whatever happens to the power; sync_files does it
+    later for many at once.
+    """
+    if not is_remote(path):
+        with (
+            telling(path, "written"),
+            places.parent(path, make=True) as (folder, name),
+            places.renamed(folder, name, sync) as file,
+        ):
+            yield file
+        return
     temporary = f"{path}.tmp-{uuid.uuid4().hex}"
     try:
         with telling(path, "written"):
-            if is_remote(path):
-                from apache_beam.io.filesystem import CompressionTypes
+            from apache_beam.io.filesystem import CompressionTypes
 
-                file = _beam(path).create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
-            else:
-                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-                file = open(temporary, "wb", buffering=CHUNK_BYTES)  # noqa: SIM115 (closed below, like the other)
-            with file:
+            with _beam(path).create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
                 yield file
-            if is_remote(path):
-                if exists(path):
-                    _beam(path).delete([path])
-                _beam(path).rename([temporary], [path])
-            else:
-                os.replace(temporary, path)
+            if exists(path):
+                _beam(path).delete([path])
+            _beam(path).rename([temporary], [path])
     except BaseException:
         with contextlib.suppress(Exception):
-            _beam(path).delete([temporary]) if is_remote(path) else os.unlink(temporary)
+            _beam(path).delete([temporary])
         raise
 
 
-def write_bytes(path: str, data: bytes) -> None:
+def sync_files(folder: str, names: Iterable[str]) -> None:
+    """Waits until files and their names are on the disk (local ones only). Raises UserError."""
+    if not is_remote(folder):
+        with telling(folder, "written"):
+            places.sync(folder, names)
+
+
+def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
     """Writes a small file atomically."""
-    with atomic_write(path) as file:
+    with atomic_write(path, sync) as file:
         file.write(data)
 
 
@@ -217,19 +237,25 @@ def remove(path: str) -> None:
     with contextlib.suppress(OSError):
         if is_remote(path):
             _beam(path).delete([path])
-        else:
-            os.unlink(path)
+            return
+        with places.parent(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
 
-def remove_tree(folder: str) -> None:
-    """Removes a folder and what is in it, if it is there."""
+def remove_tree(folder: str, keep: str = "") -> None:
+    """Removes a folder and what is in it, if it is there; of a link to a folder, the link. keep: what is left in the folder."""
     if is_remote(folder):
         with contextlib.suppress(OSError):
             _beam(folder).delete(_files_below(folder))
-    elif os.path.islink(folder):  # not what it points at
-        os.unlink(folder)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError), places.parent(folder) as (parent, name):
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
+            os.unlink(name, dir_fd=parent)
+        elif not keep:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
+        else:
+            for inner in set(os.listdir(folder)) - {keep}:
+                remove_tree(join(folder, inner))
 
 
 def refuse_links(folder: str) -> None:
@@ -252,7 +278,7 @@ def remove_temporaries_of(path: str) -> None:
 def remove_temporaries(folder: str) -> None:
     """Removes what an earlier run, killed in the middle, left under temporary names (local folders only)."""
     for path in [] if is_remote(folder) else _files_below(folder):
-        if ".tmp-" in os.path.basename(path):
+        if _TEMPORARY.search(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
 

@@ -97,6 +97,8 @@ class ManifestStage:
         if stopped:
             filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
         filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
+        if not stopped:  # whoever finds a dataset.json finds all that it names
+            filesystem.sync_files(folder, [*built["files"], *(shard["name"] for shard in built["shards"])])
         filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
         if stopped:
             raise UserError(f"{gate.STOPPED} ({len(failed)} of {len(verdict['checks'])} checks fail): {'; '.join(failed[:3])}")

@@ -19,7 +19,7 @@ import psutil
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from tqdm import tqdm
 
-from pipelines import process, worker
+from pipelines import locks, places, process, worker
 from pipelines.schema import UserError
 
 _POLL_SECONDS = 0.2
@@ -147,11 +147,11 @@ def _workers_log(path: str) -> Iterator[None]:
     They inherit file descriptor 2, so it is turned aside, and this process goes on writing to what it was. A pipe stands
     between, for the harness ends without an answer when it can't print: on a full disk the run would wait for it for ever.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with places.parent(path, make=True):
+        log = locks.open_plain(path, os.O_APPEND)
     ours, before = os.dup(2), sys.stderr
     if before is sys.__stderr__:
         sys.stderr = process.error_stream(ours)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     source, sink = os.pipe()
     os.dup2(sink, 2)
     os.close(sink)

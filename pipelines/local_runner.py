@@ -23,7 +23,7 @@ from apache_beam.runners.worker import data_plane
 from apache_beam.utils import thread_pool_executor
 from google.protobuf import json_format, text_format
 
-from pipelines import worker
+from pipelines import locks, worker
 from pipelines.schema import UserError
 
 _MAX_PATH = 100  # bytes: a Unix socket's address holds 108 on Linux, 104 on macOS, and Beam's no more
@@ -106,7 +106,8 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
             "PYTHONPATH": _python_path(),
         }
         command = [sys.executable, "-P", worker.__file__, str(server.alive), server.folder]
-        self._process = subprocess.Popen(command, env=environment, pass_fds=(server.alive,))
+        # With the locks: should this process be killed, the next run waits until the workers have ended, too.
+        self._process = subprocess.Popen(command, env=environment, pass_fds=(server.alive, *locks.held()))
 
     def stop_worker(self) -> None:
         """Waits for the process, which ends when the control connection does."""

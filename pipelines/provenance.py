@@ -84,5 +84,5 @@ def write_parquet(path: str, table: pa.Table) -> str:
     """Writes a Parquet file atomically; returns its SHA-256."""
     data = io.BytesIO()
     pq.write_table(table, data, compression="zstd")
-    filesystem.write_bytes(path, data.getvalue())
+    filesystem.write_bytes(path, data.getvalue(), sync=False)  # with all others, before dataset.json is written
     return hashlib.sha256(data.getvalue()).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import clusters, decontamination, filesystem, seeds, statistics
+from pipelines import clusters, decontamination, filesystem, manifest, seeds, statistics
 from pipelines.config import PrepareConfig
 from pipelines.documents import MapSummary, Miller, Screen
 from pipelines.examples import ExampleSettings, mill
@@ -23,6 +23,7 @@ from pipelines.groups import Group, items_digest
 from pipelines.pairs import Pairs, special_tokens
 from pipelines.provenance import documents_name, documents_table, provenance_name, provenance_table, write_parquet
 from pipelines.schema import PREVIOUS, VOCAB, WORK, Split, shard_name, split_id
+from pipelines.sealed import read_sealed, write_sealed
 from pipelines.shuffle import SHUFFLES, BeamShuffle, FilesShuffle
 from pipelines.stopwatch import Stopwatch
 from pipelines.wordpiece import Vocabulary, WordPiece
@@ -48,7 +49,8 @@ class Job:
     """Everything a worker must know.
 
     config.num_groups is resolved. vocabulary: vocab.txt's bytes. spill: a local folder for the `files` shuffle.
-    evaluation: the digest of the evaluation sets whose n-grams lie in the work folder, "" without any.
+    evaluation: the digest of the evaluation sets whose n-grams lie in the work folder, "" without any. run: a hash of all that
+    decides what is written, which every intermediate file is bound to. splits: how many the input has; 0: not known.
     """
 
     config: PrepareConfig
@@ -57,6 +59,8 @@ class Job:
     shuffle: str
     spill: str
     evaluation: str = ""
+    run: str = ""
+    splits: int = 0
 
     @property
     def folder(self) -> str:
@@ -73,14 +77,19 @@ class Job:
         return {name: list(getattr(self.config, name)) for name in ("sources", "licenses", "languages")}
 
     def path(self, name: str) -> str:
-        return filesystem.join(self.folder, name)
+        return filesystem.inside(self.folder, name)
 
     def work(self, name: str) -> str:
-        return filesystem.join(self.folder, f"{WORK}/{name}")
+        return filesystem.inside(self.folder, f"{WORK}/{name}")
 
     def make_shuffle(self, part: str = "") -> FilesShuffle | BeamShuffle:
         """The shuffle of documents, or of a part that has a folder of its own."""
-        return SHUFFLES[self.shuffle](filesystem.join(self.spill, part) if part else self.spill, self.total_groups)
+        folder = filesystem.join(self.spill, part) if part else self.spill
+        return SHUFFLES[self.shuffle](folder, self.total_groups, self.run, self.splits)
+
+    def split_name(self, split: Split) -> str:
+        """The name of a split's intermediate files: those of another run have others."""
+        return f"{split_id(split)}-{self.run[:16]}"
 
 
 @lru_cache(maxsize=2)
@@ -154,11 +163,11 @@ class SplitStage(Reading):
 
     def rows(self, split: Split) -> Iterator[Row]:
         """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
-        name, shuffle = split_id(split), self.job.make_shuffle()
+        name, shuffle = self.job.split_name(split), self.job.make_shuffle()
         summary = shuffle.finished(name)
         if summary is None:
             yield from shuffle.scatter(name, self._items(split))
-            self._write_rejects(f"rejects/{name}.jsonl")
+            self._write_rejects(f"rejects/{split_id(split)}.jsonl")
             summary = self.miller.summary.to_json().encode()
             shuffle.finish(name, summary)
         yield self.job.total_groups, summary
@@ -172,7 +181,12 @@ class SplitStage(Reading):
     def _write_rejects(self, name: str) -> None:
         if self.miller.rejects:
             lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.miller.rejects)
-            filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"))
+            filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"), sync=False)
+
+
+def _files(summary: dict[str, Any]) -> dict[str, str]:
+    """name -> SHA-256 of a group's files: its shards, and the lists beside them."""
+    return summary["files"] | {shard["name"]: shard["sha256"] for shard in summary["shards"]}
 
 
 @dataclass
@@ -180,10 +194,12 @@ class GroupStage:
     """A group's items to its shards; the row that comes out is its summary, all under key 0.
 
     Attributes: _previous: name -> SHA-256 of the files of the dataset that is being updated, once they were read.
+    _shuffle: what the items come from, which lists its files once.
     """
 
     job: Job
     _previous: dict[str, str] | None = None
+    _shuffle: FilesShuffle | BeamShuffle | None = None
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
         """Writes what the group lacks. The number after the last group stands for the splits' summaries."""
@@ -197,40 +213,37 @@ class GroupStage:
         summary = self._finished(marker)
         if summary is None:
             summary = self._made(group, (value for value in values if value))
-            filesystem.write_bytes(marker, json.dumps(summary).encode())
+            write_sealed(marker, summary, self.job.run)
         yield 0, json.dumps(summary).encode()
 
     def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
         """A group's summary, after its shards were made, or found to be made of the very same documents."""
         watch = Stopwatch()
         with watch.time("gather"):
-            items = sorted(self.job.make_shuffle().gather(group, values))
+            self._shuffle = self._shuffle or self.job.make_shuffle()
+            items = sorted(self._shuffle.gather(group, values))
             digest, name = items_digest(items), f"groups/{group:05d}.json"
             before = self._before(name)
         if before is None or before["items"] != digest:
             before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
-            filesystem.write_bytes(self.job.path(name), json.dumps(before).encode())
+            filesystem.write_bytes(self.job.path(name), json.dumps(before).encode(), sync=False)
         sha256 = hashlib.sha256(json.dumps(before).encode()).hexdigest()
         return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
 
     def _finished(self, marker: str) -> dict[str, Any] | None:
-        """The summary that this run left when it was begun, if its shards are there and of the right size."""
-        if not filesystem.exists(marker):
-            return None
-        summary = json.loads(filesystem.read_bytes(marker))
-        whole = all(filesystem.size(self.job.path(shard["name"])) == shard["bytes"] for shard in summary["shards"])
-        return summary if whole else None
+        """The summary that this run left when it was begun, if its files are there as they were written."""
+        summary = read_sealed(marker, self.job.run)
+        return summary if summary and all(self._same(*file) for file in _files(summary).items()) else None
 
     def _before(self, record: str) -> dict[str, Any] | None:
         """A group's summary in the dataset that is being updated, if it and all its files are as dataset.json has them."""
         if self._previous is None:
             path = self.job.path(PREVIOUS)
-            self._previous = json.loads(filesystem.read_bytes(path))["files"] if filesystem.exists(path) else {}
+            self._previous = manifest.loads(filesystem.read_bytes(path), path)["files"] if filesystem.exists(path) else {}
         if not self._same(record, self._previous.get(record, "")):
             return None
         summary = json.loads(filesystem.read_bytes(self.job.path(record)))
-        files = summary["files"] | {shard["name"]: shard["sha256"] for shard in summary["shards"]}
-        return summary if all(self._same(name, sha256) for name, sha256 in files.items()) else None
+        return summary if all(self._same(*file) for file in _files(summary).items()) else None
 
     def _same(self, name: str, sha256: str) -> bool:
         path = self.job.path(name)
@@ -269,7 +282,7 @@ class GroupStage:
         figures = statistics.Gatherer(statistics.Settings.of(vars(config)), vocabulary, split, copy)
         path = self.job.path(name)
         with ExitStack() as stack:
-            sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path)))
+            sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path, sync=False)))
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write

@@ -7,19 +7,24 @@ were wrong, nothing is lost by beginning anew with other ones.
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import clusters, datacard, filesystem, gate, manifest
+from pipelines import clusters, datacard, filesystem, gate, locks, manifest, places
 from pipelines.options import identity
 from pipelines.readers import Plan
 from pipelines.schema import FORMAT_VERSION, MANIFEST, PREVIOUS, RUN, WORK, UserError
+from pipelines.sealed import read_sealed
 from pipelines.stages import REFUSED, Job
 
 STATE = "state.json"
+LOCK = "lock"
+WORKERS_LOG = "workers.log"
+_PATIENCE_SECONDS = 5.0  # that a killed run's workers get to end
 CHANGING = ("input", "evaluation", "datasheet")  # what an update may change
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # their results are part of a dataset's bytes
 
@@ -92,7 +97,9 @@ def check(job: Job, now: dict[str, Any]) -> bool:
             "it, or another --output"
         )
     elif filesystem.exists(job.work(STATE)):
-        before = filesystem.read_json(job.work(STATE))
+        before = read_sealed(job.work(STATE), STATE)
+        if before is None:
+            raise UserError(f"{job.work(STATE)} is damaged: remove {job.folder}, or give another --output")
         if before == now:
             return False
         if updating:  # the input changed again in the middle of an update
@@ -102,7 +109,7 @@ def check(job: Job, now: dict[str, Any]) -> bool:
         _clear(job, *(() if updating else ("train", "eval", "documents", "groups", "provenance")))
     elif updating:  # ended between the two steps of _reopen
         _clear(job)
-    elif filesystem.holds_files(job.folder):
+    elif filesystem.holds_files(job.folder, (f"{WORK}/{LOCK}", f"{WORK}/{WORKERS_LOG}")):
         raise UserError(
             f"{job.folder} is there and holds other files, or a dataset without its {MANIFEST}: give a new folder as --output"
         )
@@ -125,7 +132,7 @@ def _clear(job: Job, *names: str) -> None:
     """Removes all of a run but the dataset that it updates, and from the folder what the run would make, and the names."""
     for name in (*names, *(f"{WORK}/{part}" for part in ("groups", gate.STOPPED_AT)), "rejects"):
         filesystem.remove_tree(job.path(name))
-    filesystem.remove_tree(job.spill)
+    filesystem.remove_tree(job.spill, keep=LOCK)
     for name in (clusters.NAME, datacard.HTML, datacard.MARKDOWN, f"{WORK}/{REFUSED}", f"{WORK}/{STATE}"):
         filesystem.remove(job.path(name))
 
@@ -150,17 +157,60 @@ def groups_of(folder: str) -> int:
     raise UserError(f"--update: {folder} holds no dataset: leave out --update to make one")
 
 
+def run_id(now: dict[str, Any]) -> str:
+    """A hash of a run's state, which binds its intermediate files to it."""
+    return hashlib.blake2b(json.dumps(now, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 @contextlib.contextmanager
 def locked(job: Job) -> Iterator[None]:
-    """Keeps a second run out of a local folder; the lock goes with the process."""
-    if filesystem.is_remote(job.folder):
+    """Keeps a second run out: of a local folder; for a remote one, of this machine's spill files alone.
+
+    The lock goes with the process and its workers. A complete dataset that nothing is left to do for isn't locked, so that it
+    may lie in a folder that can't be written to.
+    """
+    place = job.spill if filesystem.is_remote(job.folder) else job.work("")
+    if filesystem.exists(job.path(MANIFEST)) and not job.config.update and not os.path.lexists(place.rstrip("/")):
         yield
         return
-    import fcntl
+    new = not os.path.lexists(job.folder)
+    try:
+        with _locked_folder(place, f"another clozemill prepare is writing to {job.folder}: wait for it to end"):
+            yield
+    finally:
+        if new:  # and nothing was written
+            with contextlib.suppress(OSError):
+                os.rmdir(job.folder)
 
-    with open(job.work("lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another clozemill prepare is writing to {job.folder}: wait for it to end") from None
-        yield
+
+@contextlib.contextmanager
+def vocab_locked(output: str) -> Iterator[str]:
+    """Keeps a second `vocab` away from a local output; yields an empty folder for the files of this run, "" for a remote one.
+
+    Raises UserError for a folder of that name that no `vocab` made.
+    """
+    if filesystem.is_remote(output):
+        yield ""
+        return
+    place = places.Inside(output + WORK, os.path.dirname(output) or ".")
+    if os.path.islink(place):
+        filesystem.remove(place)
+    names = os.listdir(place) if os.path.isdir(place) else []
+    if names and LOCK not in names:
+        raise UserError(f"{place} holds files that clozemill didn't write: move it, or give another --output")
+    with _locked_folder(place, f"another clozemill vocab is writing {output}: wait for it to end"):
+        filesystem.remove_tree(place, keep=LOCK)
+        yield place
+
+
+@contextlib.contextmanager
+def _locked_folder(place: str, busy: str) -> Iterator[None]:
+    """Locks a local folder for intermediate files, which is removed in the end if it is empty."""
+    with filesystem.telling(place, "written"), places.parent(filesystem.join(place, LOCK), make=True):
+        pass
+    try:
+        with locks.locked(filesystem.join(place, LOCK), busy, _PATIENCE_SECONDS):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(place)

@@ -87,7 +87,7 @@ class _CountWords(beam.DoFn):
         for split in _splits(element):
             yield from vocabulary.count_split(split, self._config)
             if self._marks:
-                filesystem.write_bytes(filesystem.join(self._marks, f"{split_id(split)}.json"), b"")
+                filesystem.write_bytes(filesystem.join(self._marks, f"{split_id(split)}.json"), b"", sync=False)
 
 
 class _MergeCounts(beam.CombineFn):

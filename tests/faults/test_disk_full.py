@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clozemill
-from pipelines import filesystem
+from pipelines import places
 from tests import corpora
 from tests.faults.test_kills import CODE, contents
 
@@ -118,12 +118,12 @@ def test_the_disk_is_full_at_a_random_write(
         return ["--output", str(tmp_path / str(number) / "out")]
 
     def opening(path, mode="r", buffering=-1, **options):
-        if "w" in mode and "b" in mode:
-            raw = Filling(path, "w")
+        if "x" in mode and "b" in mode:
+            raw = Filling(path, "x", opener=options.get("opener"))
             return io.BufferedWriter(raw, buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE)
         return open(path, mode, buffering, **options)
 
-    monkeypatch.setattr(filesystem, "open", opening, raising=False)
+    monkeypatch.setattr(places, "open", opening, raising=False)
     Filling.at, Filling.writes = 1 << 40, 0
     assert clozemill.main([*words, *output(0)]) == 0
     every = Filling.writes

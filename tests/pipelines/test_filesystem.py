@@ -7,7 +7,7 @@ import pytest
 from apache_beam.io.filesystem import FileSystem
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from pipelines import filesystem
+from pipelines import filesystem, places
 from pipelines.schema import UserError
 
 
@@ -84,7 +84,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 
 def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
     # The kernel's own full device: what is written there fails with ENOSPC.
-    monkeypatch.setattr(filesystem, "open", lambda *a, **k: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
+    monkeypatch.setattr(places, "open", lambda *a, **k: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
     with pytest.raises(UserError) as caught:
         filesystem.write_bytes(str(tmp_path / "a"), b"x")
     reason = os.strerror(errno.ENOSPC)
@@ -95,7 +95,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
 def test_a_folder_holds_files_at_any_depth_but_temporaries(tmp_path):
     assert not filesystem.holds_files(str(tmp_path / "none"))
     (tmp_path / ".work").mkdir()
-    (tmp_path / ".work" / "state.json.tmp-1f").write_text("half")
+    (tmp_path / ".work" / f"state.json.tmp-{'1f' * 16}").write_text("half")
     assert not filesystem.holds_files(str(tmp_path))
     filesystem.remove_temporaries(str(tmp_path))
     assert os.listdir(tmp_path / ".work") == []
@@ -104,3 +104,82 @@ def test_a_folder_holds_files_at_any_depth_but_temporaries(tmp_path):
     filesystem.remove_tree(str(tmp_path / ".work"))
     filesystem.remove_tree(str(tmp_path / ".work"))
     assert os.listdir(tmp_path) == []
+
+
+def test_only_temporary_files_of_our_own_are_removed(tmp_path):
+    """Not what a user may have named alike."""
+    for name in ("a.tmp-1", "b.tmp-" + "0" * 31, "c.tmp-" + "g" * 32, "d.tmp-" + "0a" * 16 + ".txt"):
+        (tmp_path / name).write_text("dear")
+    assert filesystem.holds_files(str(tmp_path))
+    (tmp_path / ("e.tmp-" + "0a" * 16)).write_text("half")
+    filesystem.remove_temporaries(str(tmp_path))
+    assert len(os.listdir(tmp_path)) == 4
+
+
+# Links
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A dataset's folder whose folder `train` is a link to somewhere else, put there while it was written."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_text("dear")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train").symlink_to(tmp_path / "elsewhere")
+    yield str(tmp_path / "d")
+    assert (tmp_path / "elsewhere" / "a").read_text() == "dear" and os.listdir(tmp_path / "elsewhere") == ["a"]
+
+
+@pytest.mark.parametrize("name", ["train/a", "train/new", "train/deep/a"])
+def test_nothing_is_written_or_removed_through_a_link_to_a_folder(linked, name):
+    path = filesystem.inside(linked, name)
+    with pytest.raises(UserError, match=rf"{name} can't be written \((Not a directory|Too many levels of symbolic links)\)"):
+        filesystem.write_bytes(path, b"x")
+    filesystem.remove(path)
+    filesystem.remove_tree(path)
+    filesystem.remove_tree(filesystem.join(filesystem.inside(linked, "train"), "a"))
+
+
+def test_of_a_link_the_link_is_removed_and_replaced(linked, tmp_path):
+    filesystem.remove_tree(filesystem.inside(linked, "train"))
+    assert os.listdir(linked) == []
+    for kind in (os.symlink, os.link):
+        kind(tmp_path / "elsewhere" / "a", f"{linked}/b")
+        filesystem.write_bytes(filesystem.inside(linked, "b"), b"x")
+        assert filesystem.read_bytes(f"{linked}/b") == b"x" and not os.path.islink(f"{linked}/b")
+        os.unlink(f"{linked}/b")
+
+
+def test_a_root_may_be_reached_through_links(tmp_path):
+    """That is the user's choice."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    filesystem.write_bytes(filesystem.inside(str(tmp_path / "data" / "d"), "train/a"), b"x")
+    assert (tmp_path / "disk" / "d" / "train" / "a").read_bytes() == b"x"
+
+
+def test_a_private_folder_is_this_user_s_alone(tmp_path):
+    path = str(tmp_path / "spill")
+    assert places.private_folder(path) == places.private_folder(path) == path
+    os.chmod(path, 0o755)
+    with pytest.raises(UserError, match=r"spill is not a folder of yours alone: remove it, or set TMPDIR"):
+        places.private_folder(path)
+    os.rmdir(path)
+    os.symlink(tmp_path, path)
+    with pytest.raises(UserError, match="not a folder of yours alone"):
+        places.private_folder(path)
+
+
+def test_files_and_their_folders_are_synced(tmp_path, monkeypatch):
+    """Each file, then each folder on the way to it, the deepest first."""
+    for name in ("a/b/c", "d"):
+        filesystem.write_bytes(f"{tmp_path}/{name}", b"x", sync=False)
+    synced = []
+    monkeypatch.setattr(
+        places.os, "fsync", lambda number: synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{number}"), tmp_path))
+    )
+    filesystem.sync_files(str(tmp_path), ["a/b/c", "d"])
+    assert synced == ["a/b/c", "d", "a/b", "a", "."]
+    synced.clear()
+    filesystem.write_bytes(f"{tmp_path}/e", b"x")
+    assert [name.split(".tmp-")[0] for name in synced] == ["e", "."]

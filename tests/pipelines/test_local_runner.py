@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import psutil
 import pytest
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_artifact_api_pb2, beam_artifact_api_pb2_grpc, beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 import clozemill
-from pipelines import local_runner
+from pipelines import local_runner, worker
 from pipelines.schema import UserError
 from tests import corpora, sockets
 
@@ -135,6 +136,42 @@ def test_worker_processes_listen_on_no_port_and_import_nothing_from_the_current_
     (only,) = found
     assert only.startswith("unix ") and only.endswith("/beam") and not os.path.exists(only[5:])
     digests = {json.loads((tmp_path / name / "dataset.json").read_text())["digest"] for name in ("one", "two")}
+    assert len(digests) == 1
+
+
+def test_a_worker_ends_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
+    """Whatever it is at: here it still loads Beam."""
+    (tmp_path / "socket").mkdir()
+    alive, held = os.pipe()
+    command = [sys.executable, "-P", worker.__file__, str(alive), str(tmp_path / "socket")]
+    process = subprocess.Popen(command, pass_fds=(alive,))
+    os.close(alive)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    os.close(held)  # as it is when the parent is killed
+    assert process.wait(60) == 1
+    assert not (tmp_path / "socket").exists()
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_end_and_leave_the_lock(tmp_path: Path, inputs: list[str]) -> None:
+    """The next run, with other options, waits for them and isn't disturbed."""
+    (tmp_path / "t").mkdir()
+    command = [sys.executable, "-m", "clozemill", *inputs, "--output", str(tmp_path / "d"), "--dupe-factor", "20"]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "t")}
+    process = subprocess.Popen([*command, "--no-in-memory", "--num-workers", "2"], env=environment, stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "d").rglob("spill/*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    workers = sockets.family(process.pid)[1:]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    more = ["--num-groups", "3", "--seed", "8", "--in-memory"]
+    assert clozemill.main([*inputs, "--output", str(tmp_path / "d"), *more]) == 0
+    assert not any(map(psutil.pid_exists, workers)) and os.listdir(tmp_path / "t") == []
+    assert clozemill.main([*inputs, "--output", str(tmp_path / "e"), *more]) == 0
+    digests = {json.loads((tmp_path / name / "dataset.json").read_text())["digest"] for name in "de"}
     assert len(digests) == 1
 
 

@@ -73,3 +73,21 @@ def test_what_is_no_plain_file_is_refused_and_stays_as_it_is(tmp_path: Path, kin
     with pytest.raises(UserError, match="lock"), locks.locked(str(path), "busy"):
         raise AssertionError("locked")
     assert mine.read_text() == "mine" and not (tmp_path / "nowhere").exists() and os.path.lexists(path)
+
+
+def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """As a worker that still writes; the next run waits for it a little."""
+    path = str(tmp_path / "lock")
+    code = (
+        "import os, subprocess, sys\nfrom pipelines import locks\n"
+        f"with locks.locked({path!r}, 'busy'):\n"
+        "    print(subprocess.Popen(['sleep', '60'], stdout=2, pass_fds=locks.held()).pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -9 and locks.held() == ()
+    with pytest.raises(UserError, match="busy"), locks.locked(path, "busy"):
+        pass
+    os.kill(int(killed.stdout), 9)
+    with locks.locked(path, "busy", patience=60):
+        assert len(locks.held()) == 1
