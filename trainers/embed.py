@@ -63,7 +63,10 @@ class Embedder:
 
     def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
         """Features of texts with their numbers, one record per text, or one per token, special tokens left out."""
-        room, tokenized = self.config.max_seq_length - 2, self.texts.with_offsets([text for _, text in rows])
+        room, tokenized = (
+            self.config.max_seq_length - 2,
+            self.texts.with_offsets([self.texts.beginning(text) for _, text in rows]),
+        )
         features = trimmed(self.texts.pack([(ids[:room], None) for ids, _, _ in tokenized]), MULTIPLE)
         self.cut += sum(len(ids) > room for ids, _, _ in tokenized)
         for (number, text), (ids, starts, ends), values in zip(rows, tokenized, self.forward(features), strict=True):

@@ -17,6 +17,11 @@ class Example:
     answer: Any = None
     id: str = ""
 
+    @property
+    def characters(self) -> int:
+        """How long it is; of words, with the space between them."""
+        return len(self.text) + len(self.pair or "") + sum(len(word) + 1 for word in self.words)
+
 
 @dataclass
 class Rows:

@@ -90,6 +90,18 @@ class TextEncoder:
         """[UNK] alone, int32 [1]."""
         return np.array([self.vocabulary.unk_id], np.int32)
 
+    def beginning(self, text: str) -> str:
+        """So much of a long text as fills a row: what comes after a row's last token changes nothing.
+
+        It ends before a space, so that its tokens are the first ones of the text.
+        """
+        size = _PART
+        while len(text) > size and (at := text.find(" ", size)) >= 0:
+            if len(self.ids([text[:at]])[0]) >= self.max_seq_length:
+                return text[:at]
+            size *= 4
+        return text
+
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Each text's tokens, int32 [pieces]."""
         found = self.wordpiece.encode([plain(text) for text in texts])

@@ -28,6 +28,8 @@ from trainers.kinds import KINDS
 from trainers.optimizer import Hyper, Schedule
 from trainers.presets import TASKS
 
+MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are in memory together
+
 
 @dataclass(frozen=True)
 class RowReader:
@@ -225,7 +227,12 @@ def _labels(config: FinetuneConfig) -> dict[str, str]:
 
 def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
     rate = config.allowed(config.task)
-    examples = list(kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate))
+    examples, characters = [], 0
+    for example in kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate):
+        examples.append(example)
+        characters += example.characters
+        if characters > MAX_CHARACTERS:
+            raise UserError(f"{path}: its texts have more than {MAX_CHARACTERS:,} characters in all: give a part of them")
     if not examples:
         raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
     kind.check(examples)

@@ -49,7 +49,8 @@ class Classify(Reader):
 
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
         """A row per example."""
-        features = encoder.pairs([example.text for example in examples], [example.pair or "" for example in examples])
+        texts, pairs = [example.text for example in examples], [example.pair or "" for example in examples]
+        features = encoder.pairs(*([encoder.beginning(text) for text in column] for column in (texts, pairs)))
         if answers:
             features |= {"weights": np.ones(len(examples), np.float32)} | self._targets(examples, task)
         return Rows(features, [(number,) for number in range(len(examples))])

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeVar
 
 import keras
@@ -26,15 +25,22 @@ from trainers.initial import Initial
 from trainers.kinds import KINDS
 from trainers.presets import TASKS, Layout
 
-T = TypeVar("T")
+T = TypeVar("T", Example, tuple[int, str])  # the latter: a text and its number
 CHUNK = 1024  # examples that are in memory at once
+MAX_CHARS = 1 << 24  # after which a chunk ends, however few examples it has
 MULTIPLE = 32  # tokens: rows are padded to the longest of a chunk, rounded up, so that few shapes are compiled
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+    """Lists of `size` items, shorter ones where the texts are long, and at the end."""
+    chunk, characters = [], 0
+    for item in items:
+        chunk.append(item)
+        characters += item.characters if isinstance(item, Example) else len(item[1])
+        if len(chunk) == size or characters >= MAX_CHARS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
         yield chunk
 
 

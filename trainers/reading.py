@@ -39,7 +39,7 @@ class Rejects:
             )
         if count:
             kinds = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(self.reasons.items()))
-            told = f"{self.instead} {count:,} of {self.read:,} rows ({kinds}), the first: {self.first}"
+            told = f"{count:,} of {self.read:,} rows were {self.instead} ({kinds}), the first: {self.first}"
             print(f"warning: {self.path}: {told}", file=sys.stderr, flush=True)
 
 
@@ -68,7 +68,7 @@ class Reader:
                 that predictions have as many rows as the file.
             max_reject_rate: the fraction of rows that may be unusable; they are counted and reported at the end.
         """
-        rejects = Rejects(path, max_reject_rate, "skipped" if answers else "took for empty texts")
+        rejects = Rejects(path, max_reject_rate, "skipped" if answers else "read as empty texts")
         for row in self.rows(path, layout, answers):
             rejects.read += 1
             try:

@@ -1,5 +1,6 @@
 """Tags: a label for every word of a sentence."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -79,12 +80,20 @@ class Tags(Reader):
         return Example(where, words=tuple(values["words"]), answer=tuple(found))
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Raises UserError for tags that look like entities and follow no known scheme: nothing could score them."""
+        """Raises UserError for tags that look like entities and follow no known scheme: nothing could score them.
+
+        And for WikiANN's words, which all begin with their language ("en:Rome"): no other text has such words.
+        """
         try:
             scheme_of(tag for example in examples for tag in example.answer)
         except UnknownScheme as error:
             where = next(example.where for example in examples if error.tag in example.answer)
             raise UserError(f"{where}: {error}") from None
+        words = [word for example in examples for word in example.words]
+        if (prefix := re.match(r"[a-z-]{2,12}:", words[0])) and all(word.startswith(prefix[0]) for word in words):
+            raise UserError(
+                f"{examples[0].where}: all words begin with {prefix[0]!r}, as WikiANN's do: remove that from the file"
+            )
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """O first, then the tags that occur, sorted."""

@@ -11,6 +11,7 @@ from model.packing import TOKENS as TENSORS
 from model.packing import kept_lengths
 from pipelines import cleaning
 from pipelines.wordpiece import Vocabulary, WordPiece
+from trainers import features
 from trainers.features import TextEncoder, places, plain, trimmed
 
 TOKENS = [
@@ -182,3 +183,17 @@ def test_trimmed_to_another_multiple_and_no_rows() -> None:
     rows = UNCASED.pairs(["the mill"])
     assert trimmed(rows, 3)["input_ids"].tolist() == [[CLS, 8, 5, SEP, PAD, PAD]]
     assert {value.shape for value in trimmed(UNCASED.pairs([])).values()} == {(0, 8)}
+
+
+LONG = ("the mill " * 50, " " * 90 + "the mill " * 50, "\u200b " * 70 + "the", "x" * 300, "the", "", "abc the " + "y" * 99)
+
+
+def test_the_beginning_of_a_long_text_fills_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much of it gives no token; a text without spaces is taken as it is."""
+    monkeypatch.setattr(features, "_PART", 4)
+    texts = TextEncoder(VOCABULARY, True, 6)
+    for text in LONG:
+        begin = texts.beginning(text)
+        one, other = texts.ids([begin, text])
+        assert text.startswith(begin) and one[:6].tolist() == other[:6].tolist()
+    assert texts.beginning(LONG[0]) == LONG[0][:66]

@@ -166,6 +166,30 @@ def test_no_examples_leave_nothing(runs: dict, tmp_path: Path, capsys: pytest.Ca
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_long_texts_end_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a thousand texts of megabytes aren't in memory together."""
+    monkeypatch.setattr(predict, "MAX_CHARS", 10)
+    texts = ["abcd", "ef", "x" * 40, "g", "h", "i"]
+    examples = [Example("", text) for text in texts]
+    assert [[len(e.text) for e in chunk] for chunk in predict.chunks(examples, 4)] == [[4, 2, 40], [1, 1, 1]]
+    pairs = [Example("", "abc", "def"), Example("", words=("ab", "c")), Example("", "a")]
+    assert [len(chunk) for chunk in predict.chunks(pairs, 4)] == [2, 1]
+    assert [len(chunk) for chunk in predict.chunks(list(enumerate(texts)), 2)] == [2, 1, 2, 1]
+
+
+def test_rows_that_cannot_be_read_keep_their_place(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in.tsv").write_text("text\tmore\nthe mill\t1\ntorn\nriver\t2\n", "utf-8")
+    paths = (runs["classify"], "--input", tmp_path / "in.tsv", "--output", tmp_path / "a.jsonl")
+    assert run(*paths) == 2
+    assert "in.tsv, line 3: it has 1 column, and the header 2: fix that row" in capsys.readouterr().err
+    assert run(*paths, "--max-reject-rate", "0.5") == 0
+    told = capsys.readouterr()
+    assert "1 of 3 rows were read as empty texts (wrong number of columns: 1)" in told.err
+    assert told.out.endswith("3 answers (empty texts: 1)\n")
+    lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["the mill", "", "river"]
+
+
 def test_a_mistake_far_down_the_file_leaves_nothing(runs: dict, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(predict, "CHUNK", 2)
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 3 + "{}\n", "utf-8")

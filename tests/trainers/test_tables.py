@@ -260,8 +260,8 @@ def test_glue_as_it_comes(task: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     found = list(KINDS[preset.kind]().read(path, preset.layout, dict(preset.labels), True, max_reject_rate=0.5))
     assert [(example.text, example.pair, example.answer) for example in found] == expected
     told = (
-        f"warning: {path}: skipped 2 of 4 rows (empty text: 1, wrong number of columns: 1), the first: {path}, line 3: it has "
-        "4 columns, and the header 6: fix that row, or remove it\n"
+        f"warning: {path}: 2 of 4 rows were skipped (empty text: 1, wrong number of columns: 1), the first: {path}, line 3: "
+        "it has 4 columns, and the header 6: fix that row, or remove it\n"
     )
     assert capsys.readouterr().err == (told if task == "qqp" else "")
 
@@ -269,3 +269,72 @@ def test_glue_as_it_comes(task: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_every_task_is_of_a_known_kind() -> None:
     assert {preset.kind for preset in TASKS.values()} == set(KINDS) and set(KINDS) <= set(TASKS)
     assert {name for name, preset in TASKS.items() if preset.labels} == {*GLUE, "conll"} - {"stsb"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "layout", "expected"),
+    [
+        ("a.csv", 'text;label\n"a; b";1\nc, d;2\n', HEADED, [("a; b", "1"), ("c, d", "2")]),  # Excel's, decimal comma
+        ("a.csv", "text\tlabel\na, b\t1\n", HEADED, [("a, b", "1")]),
+        ("a.csv", "sep=;\ntext;label\na;1\n", HEADED, [("a", "1")]),
+        ("a.csv", "text,label;x\na,1\n", Layout("text", "", "label;x"), [("a", "1")]),
+        ("a.csv", "\ufeff Text ,LABEL,\ra,1,\r", HEADED, [("a", "1")]),
+        ("a.csv", "Text,text,label\na,b,1\n", HEADED, [("b", "1")]),  # the exact name first
+        ("a.txt", "text\tlabel\na\t1\n", HEADED, [("a", "1")]),
+        ("a.jsonl", '{"Text": "a", "Label": 1}', HEADED, [("a", 1)]),
+    ],
+)
+def test_tables_of_other_programs(name: str, data: str, layout: Layout, expected: list, tmp_path: Path) -> None:
+    found = list(tables.rows(written(tmp_path / name, data), layout, answers=True))
+    flags = ("--text-column", "--label-column")
+    columns = (layout.text, layout.label)
+    assert [tuple(tables.value(row, *pair) for pair in zip(columns, flags, strict=True)) for row in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "layout", "sentence"),
+    [
+        ("a.csv", "text,text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
+        ("a.csv", "TEXT,Text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
+        ("a.csv", "text;label\na;1\n", Layout("0", "", "1", header=False), "line 1: there is no column '1' (there are: 0): "),
+        ("a.csv", "text,label\na, b,1\n", HEADED, "line 2: it has 3 columns, and the header 2: fix that row, or remove it"),
+        ("a.csv", "a,1\nb,2,c\n", NUMBERED, "line 2: it has 3 columns, and line 1 has 2: fix that row, or remove it"),
+        ("a.tsv", "text\tlabel\n" + "\t" * 1_000_000, HEADED, "line 2: it has more than 1,000,000 columns: fix that line"),
+        ("a.csv", "text,label\n" + "," * 1_000_001, HEADED, "line 2: it has more than 1,000,000 columns: fix that line"),
+    ],
+)
+def test_columns_that_are_not_clear(name: str, data: str, layout: Layout, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        rows(written(tmp_path / name, data), layout)
+    assert str(error.value).startswith(f"{tmp_path}/{name}, {sentence}")
+
+
+def test_a_text_file_is_a_table_where_its_first_line_names_the_text(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", "#1 String\t#2 String\nx\ty\n")
+    assert rows(path, Layout("#1 String", "#2 String"), answers=False) == [
+        ("a.txt, line 2", {"#1 String": "x", "#2 String": "y"})
+    ]
+    path = written(tmp_path / "b.txt", "sentence\tlabel\nx\ty\n")
+    assert rows(path, Layout("sentence"), answers=False)[0][1]["sentence"] == "x"
+    assert rows(path, Layout("text"), answers=False)[0][1]["text"] == "sentence\tlabel"
+
+
+def test_a_quoted_cell_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_LINE", 1000)
+    path = written(tmp_path / "a.csv", 'text,label\n"' + "a b c\n" * 150 + '",1\n"' + "a b c\n" * 200)
+    with pytest.raises(UserError, match=r"a\.csv, line 352: its row is longer than 0 MB: close its quotes"):
+        rows(path)
+
+
+def test_parquet_that_expands_as_no_text_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns that aren't read don't count; of two of one name neither is taken."""
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["a" * 1500] * 3, "label": ["x", "y", "z"], "image": [b"0" * 100_000] * 3})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(tables, "MAX_LINE", 4000)
+    assert len(rows(str(path))) == 3
+    with pytest.raises(UserError, match=r"bytes of a row group expand to 300,\d\d\d, as no text does\): give another file"):
+        rows(str(path), Layout("image"))
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "Text"]).rename_columns(["TEXT", "Text"]), path)
+    with pytest.raises(UserError, match="2 columns are named 'text': rename one of them"):
+        rows(str(path), answers=False)
