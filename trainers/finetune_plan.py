@@ -259,6 +259,27 @@ def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Exam
     return split.train, split.dev, names, about
 
 
+def _task(config: FinetuneConfig, initial: Initial, names: tuple[str, ...], train: Sequence[Example]) -> Task:
+    """What the model answers. Raises UserError for layers or labels that don't fit."""
+    kind = TASKS[config.task].kind
+    seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
+    try:
+        return Task(
+            kind,
+            names,
+            config.head,
+            layers_of(seen, initial.encoder, initial.name),
+            config.frozen,
+            config.max_seq_length,
+            no_answer=kind == "spans" and any(not example.answer for example in train),
+            doc_stride=config.doc_stride,
+            threshold=config.threshold,
+            max_answer=config.max_answer_length,
+        )
+    except ValueError as error:
+        raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+
+
 def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     """Reads the files and checks everything against everything. Raises UserError."""
     preset = TASKS[config.task]
@@ -272,16 +293,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
         raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
     kind = KINDS[preset.kind]()
     train, dev, names, held = _shares(kind, config)
-    seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
-    chosen = layers_of(seen, initial.encoder, initial.name)
-    no_answer = preset.kind == "spans" and any(not example.answer for example in train)
-    try:
-        task = Task(
-            preset.kind, names, config.head, chosen, config.frozen, config.max_seq_length, no_answer, config.doc_stride,
-            config.threshold, config.max_answer_length,
-        )  # fmt: skip
-    except ValueError as error:
-        raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+    task = _task(config, initial, names, train)
     warned = baselines.warnings(train, dev)
     base = baselines.baseline(kind, task, _metrics(config), train, dev)
     metrics = _measured_first(_metrics(config), base, config)

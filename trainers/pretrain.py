@@ -45,7 +45,7 @@ def _run(planned: Plan, devices: tf.distribute.Strategy, writes: bool) -> int:
             told = warm_start.load(planned.start, made.model)
     _agree(devices, step, config.output)
     if writes:
-        _warn_of_few(planned)
+        warn_of_few_examples(planned)
         _introduce(planned, devices, made, step)
         print("".join(f"{line}\n" for line in told), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
@@ -54,7 +54,7 @@ def _run(planned: Plan, devices: tf.distribute.Strategy, writes: bool) -> int:
         return 0 if "curves.png" in files.listed(config.output) else loop.run()  # a kill before they were drawn
     code = loop.run()
     if code == 0 and writes:
-        _conclude(checkpoints.find(config.output, "best"))
+        conclude(checkpoints.find(config.output, "best"))
         print(f"done: {files.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
     return code
 
@@ -76,7 +76,7 @@ def _check_eval_splits(planned: plan.Plan) -> None:
             raise UserError(f"{folder} has no eval examples: prepare with a larger --eval-fraction, or leave {asked} out")
 
 
-def _warn_of_few(planned: plan.Plan) -> None:
+def warn_of_few_examples(planned: plan.Plan) -> None:
     """Warns of datasets with few eval examples, or none."""
     for folder, count in _eval_counts(planned).items():
         if count < FEW:
@@ -86,7 +86,7 @@ def _warn_of_few(planned: plan.Plan) -> None:
             print(f"warning: {folder} has {few}; prepare with a larger --eval-fraction", file=sys.stderr, flush=True)
 
 
-def _conclude(best: checkpoints.Saved) -> None:
+def conclude(best: checkpoints.Saved) -> None:
     """The best result, what is had without any context, and what must be said of a result that is no better."""
     figures = best.index.get("eval") or {}
     if "unigram_loss" not in figures:

@@ -18,6 +18,7 @@ import clozemill
 from pipelines.schema import UserError
 from tests.trainers import datasets, models
 from trainers import checkpoints, contract, plan
+from trainers import pretrain as pretraining
 from trainers.batches import TrainReader
 from trainers.config import PretrainConfig
 from trainers.recipes import RECIPES, Phase
@@ -115,13 +116,21 @@ def test_evaluations_that_can_t_be_made_are_refused_before_training(tmp_path: Pa
             capsys.readouterr().err
         )
     assert not (tmp_path / "run").exists()
-    pretrain(tmp_path / "run", "--data", few, none, "--config", phases(tmp_path))
-    shown = capsys.readouterr()
-    told, index = shown.err, json.loads((checkpoint(tmp_path / "run", 1) / "checkpoint.json").read_text())
-    loss, unigrams = (index["eval"][name] for name in ("masked_lm_loss", "unigram_loss"))
-    assert f"best: masked LM loss {loss:.4f} nats at step 1 (word frequencies alone: {unigrams:.4f})\n" in shown.out
+    config = PretrainConfig(output=str(tmp_path / "run"), phases=(Phase(few, 1), Phase(none, 1)))
+    pretraining.warn_of_few_examples(plan.make(config))
+    told = capsys.readouterr().err
     assert f"warning: {few} has only 9 eval examples, too few to compare runs by; prepare with a larger" in told
     assert f"warning: {none} has no eval examples: nothing is measured, and the newest checkpoint counts as the best" in told
+
+
+def test_the_last_lines_of_a_run(capsys: pytest.CaptureFixture) -> None:
+    """Its best result beside that of word frequencies, and a warning if it is no better; nothing without an evaluation."""
+    figures = {"masked_lm_loss": 6.5, "unigram_loss": 6.25, "remarks": ["it is no better"]}
+    pretraining.conclude(checkpoints.Saved("", {"step": 1200, "eval": figures}))
+    told = "best: masked LM loss 6.5000 nats at step 1,200 (word frequencies alone: 6.2500)\nwarning: it is no better\n"
+    assert capsys.readouterr().out == told
+    pretraining.conclude(checkpoints.Saved("", {"step": 1200, "eval": None}))
+    assert capsys.readouterr().out == ""
 
 
 def phases(folder: Path) -> Path:
