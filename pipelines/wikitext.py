@@ -25,8 +25,8 @@ Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …)
 Renderer = Callable[[Args], str]
 _words = str.split  # a table of words reads better without a pair of quotes for each
 
-_IMAGE_ENDINGS = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .ogv .webm .pdf"))
-_MEDIA_ENDINGS = (*_IMAGE_ENDINGS, *_words(".flac .wav .mp3 .mp4 .oga .opus .mid .midi .mpg .mpeg .djvu .xcf .bmp .stl"))
+_IMAGES = tuple(_words(".jpg .jpeg .png .gif .svg .tif .tiff .webp .ogg .ogv .webm .pdf"))
+_MEDIA = (*_IMAGES, *_words(".flac .wav .mp3 .mp4 .oga .opus .mid .midi .mpg .mpeg .djvu .xcf .bmp .stl"))
 _MONTHS = _words("January February March April May June July August September October November December")
 _RANGES = {"-": "–", "–": "–", "x": " × ", "+/-": " ± "} | {w: f" {w} " for w in _words("to and or by × ±")}
 _UNITS = {"sqmi": "mi²", "sqkm": "km²", "km2": "km²", "m2": "m²", "m3": "m³", "C": "°C", "F": "°F"}
@@ -124,8 +124,10 @@ _EXTERNAL = re.compile(
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?>")
 _TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center blockquote poem hr"), "\n\n")
 _SWITCH = re.compile(r"(?:__|＿＿)(?!_)([^\s<>\[\]{}|!-/:-@\\^`~＿]+?)(?:__|＿＿)")
-_LEFTOVER = re.compile(r"[][{}|']{2,}|\[\s+\]|\{\s+\}")
-_DOUBLED = re.compile(r"([;,])(?: ?[;,])+|[;,] ?(?=\.(?: |$))")
+# A class of characters at the front is what the engine searches fastest.
+_LEFTOVER = re.compile(r"[][{}|'](?:[][{}|']+|(?<=\[)\s+\]|(?<=\{)\s+\})")
+_DOUBLED = re.compile(r"([;,])(?:((?: ?[;,])+)| ?(?=\.(?: |$)))")
+_HOLE = re.compile(r"\([ ;,:/–—)-]")  # without one neither _EMPTY nor the first half of _MARGIN matches
 _EMPTY = re.compile(r" ?\([ ;,:/–—-]*\)")
 _MARGIN = re.compile(r"(\()[ ;,:]+|(?<![ ;,])[ ;,]+(\))")
 _SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
@@ -184,7 +186,7 @@ def _link(body: str, wiki: Wiki) -> str:
     namespace, colon, title = target.partition(":")
     if title.startswith("//"):  # an external link in two pairs of brackets
         return f"[{body}]"
-    hidden = bar and namespace and target.rstrip().lower().endswith(_MEDIA_ENDINGS if colon else _IMAGE_ENDINGS)
+    hidden = bar and namespace and "." in target and target.rstrip().lower().endswith(_MEDIA if colon else _IMAGES)
     if colon and not hidden:
         interwiki = _LANGUAGE.fullmatch(namespace) and title[:1] != " "
         hidden = interwiki or normal_name(namespace) in wiki.hidden
@@ -211,6 +213,8 @@ def _resolve(text: str, wiki: Wiki) -> str:
 
     for pattern in (_INNERMOST, _LENIENT, _TABLE):
         for _ in range(_MAX_NESTING):
+            if "{{" not in text and "[[" not in text and "{|" not in text:
+                break
             if wiki.variants:  # before the template around it would be taken apart at its bars
                 text = variants.resolve(text, wiki.variants)
             text, count = pattern.subn(replace, text)
@@ -227,7 +231,7 @@ def _leftover(match: re.Match) -> str:
 
 
 def _is_switch(word: str, wiki: Wiki) -> bool:
-    """Whether __WORD__ is a behaviour switch of any language: letters without lower case, of three letters or more in ASCII.
+    """Whether __WORD__ is a behaviour switch of any language: letters without lower case, three or more in ASCII.
 
     So Python's __init__ stays, and on an English wiki C's __VA_ARGS__ too: English switches hold no "_".
     """
@@ -253,9 +257,14 @@ def _inline(text: str, wiki: Wiki) -> str:
 def _tidy(line: str) -> str:
     """Decodes entities, then mends the holes that removed markup left: `( ; )`, ` ,`, double spaces."""
     line = entities.decode(line)
-    line = _DOUBLED.sub(r"\1", " ".join(line.split()))
+    line = " ".join(line.split())
+    if ";" in line or ",," in line or ", ," in line or ",." in line or ", ." in line:
+        line = _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)
     if "(" in line:
-        line = _MARGIN.sub(r"\1\2", _EMPTY.sub("", _EMPTY.sub("", line)))
+        hole = _HOLE.search(line)
+        line = _EMPTY.sub("", _EMPTY.sub("", line)) if hole else line
+        if hole or " )" in line or ",)" in line or ";)" in line:
+            line = _MARGIN.sub(r"\1\2", line)
     if " ," in line or " ." in line:
         line = _SPACE_BEFORE.sub(r"\1", line)
     return line[2:] if line[:2] in (", ", ". ", "; ", ": ") else line.strip()
@@ -298,5 +307,4 @@ def _paragraphs(text: str, headings: bool) -> str:
 
 def to_text(wikitext: str, *, headings: bool = False, wiki: Wiki = UNKNOWN_WIKI) -> str:
     """Plain text of a page, a paragraph or list item per line; the titles of its sections if `headings`."""
-    text = _resolve(_drop_blocks(wikitext), wiki)
-    return _paragraphs(_inline(text, wiki), headings)
+    return _paragraphs(_inline(_resolve(_drop_blocks(wikitext), wiki), wiki), headings)
