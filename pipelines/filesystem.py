@@ -93,6 +93,18 @@ def _match(pattern: str) -> Iterator[FileInfo]:
         yield FileInfo(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
+def check_unchanged(path: str, stamp: str) -> None:
+    """Raises UserError when an input file isn't the one that was planned. stamp: as `match` gave it; "": not known."""
+    if not stamp:
+        return
+    with telling(path, "read"):
+        there = exists(path)
+        now = next((info.stamp for info in (_match(path) if there else ())), "")
+    if now != stamp:
+        what = "was changed" if there else "was removed"
+        raise UserError(f"{path} {what} while it was being read: run the same command again when nothing writes to it")
+
+
 def _glob(pattern: str) -> list[str]:
     """The paths that a local glob matches. ** doesn't enter links to folders: two that point upwards have 2**40 paths."""
     before, deep, rest = pattern.partition("**")

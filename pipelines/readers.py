@@ -284,8 +284,16 @@ def plan(options: InputOptions) -> Plan:
 
 
 def read(split: Split, options: InputOptions) -> Iterator[Record]:
-    """The documents of a split, and what is dropped on the way, each with its reason."""
-    if split.size == 0 and split.compression == "none":
-        yield Dropped("empty_file", split.path, bad=False)
-    else:
-        yield from READERS[split.format].read(split, options)
+    """The documents of a split, and what is dropped on the way, each with its reason.
+
+    Raises UserError for a file that can't be read, or that has changed since it was planned.
+    """
+    try:
+        if split.size == 0 and split.compression == "none":
+            yield Dropped("empty_file", split.path, bad=False)
+        else:
+            yield from READERS[split.format].read(split, options)
+    except UserError:
+        filesystem.check_unchanged(split.path, split.stamp)  # which explains what else is wrong
+        raise
+    filesystem.check_unchanged(split.path, split.stamp)

@@ -154,6 +154,10 @@ def draw(files: list[FileInfo], options: InputOptions, fraction: float, folder: 
     writers = [_Writer(os.path.join(folder, f"part-{number}")) for number in range(PARTS)]
     _windows(many, writers, fraction * sum(file.info.size for file in many), tick)
     _documents(single, writers, fraction * sum(info.size for info, _ in single))
+    now = {info.path: info.stamp for info in filesystem.match(options.input)}
+    for info in files:
+        if now.get(info.path) != info.stamp:
+            filesystem.check_unchanged(info.path, info.stamp)
     unpacked, seconds = sum(file.unpacked for file in many), sum(file.seconds for file in many)
     packed = sum(file.info.size for file in many if getattr(file, "compression", "none") != "none")
     return Sample(

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -189,6 +190,57 @@ def test_parquet_without_the_column_is_refused(tmp_path):
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet has no column 'text' \(it has \['body'\]\): see --text-field"):
         read(tmp_path / "a.parquet")
+
+
+# Input that changes between planning and reading
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def _replace(path: Path) -> None:
+    """With as many bytes."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("change", [_cut, _append, _replace, Path.unlink], ids=["cut", "appended", "replaced", "removed"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt.bz2", "a.xml", "a.parquet", "a.md"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_file_that_changed_since_it_was_planned_is_named(tmp_path, change, name, when):
+    path = tmp_path / name
+    documents = corpora.texts(3)
+    make = {".jsonl": corpora.jsonl, ".txt": corpora.bert, ".xml": corpora.dump, ".md": corpora.bert}
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": documents}), path)
+    else:
+        path.write_bytes(COMPRESS["".join(path.suffixes[1:])](make[path.suffixes[0]](documents)))
+    (split,) = splits_of(path, format_="document" if name == "a.md" else "auto")
+    if when == "before":
+        change(path)
+    what = "removed" if change == Path.unlink else "changed"
+    records = readers.read(split, PrepareConfig())
+    with pytest.raises(UserError) as caught:
+        for number, _ in enumerate(records):
+            if number == 0 and when == "during":
+                change(path)
+    assert (
+        str(caught.value) == f"{path} was {what} while it was being read: run the same command again when nothing writes to it"
+    )
+
+
+def test_an_unchanged_file_is_read_twice(tmp_path):
+    path = write(tmp_path / "a.jsonl", corpora.jsonl(corpora.texts(3)))
+    (split,) = splits_of(path)
+    assert split.stamp
+    assert len(list(readers.read(split, PrepareConfig()))) == len(list(readers.read(split, PrepareConfig()))) == 3
 
 
 # Defective records
