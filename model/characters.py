@@ -1,4 +1,4 @@
-"""What a tokenizer's normalisation makes of every character, as tables, from Python's own `unicodedata`.
+"""What a tokenizer's normalisation makes of every character, as tables, by the Unicode of pipelines/text_rules.py.
 
 An exported graph normalises text by looking characters up in these tables. So it does what the tokenizer that made the
 training data does, whichever versions of Unicode the libraries that run the graph know.
@@ -7,85 +7,75 @@ The rules are google-research/bert's. Characters of no entry of the vocabulary a
 [UNK] either way, and no library can take them for something else.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
+from pipelines.text_rules import CONTROLS, SPACES, category, is_cjk, is_punctuation, normalize
+
 UNK = "[UNK]"
 MAX_WORD_CHARS = 200  # longer words are [UNK]
 PAGE = 256  # code points per page: most pages are alike, and are kept once
 _CODES, _FAR, _TAGS = 0x110000, 0x40000, 0xE0000  # from _FAR on, characters are assigned in the first 4096 of _TAGS alone
 _PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing by themselves
-_CJK = (
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0x2F800, 0x2FA1F),
-)
-# Cc and Cf but white space, and the replacement character: cleaning drops them. Then white space of any kind, line breaks
-# among it. Both in RE2's syntax, by code points and not by properties, of which every library knows other versions.
-CONTROLS = (
-    r"[\x{0}-\x{8}\x{e}-\x{1b}\x{1f}\x{7f}-\x{84}\x{86}-\x{9f}\x{ad}\x{600}-\x{605}\x{61c}\x{6dd}\x{70f}\x{890}\x{891}"
-    r"\x{8e2}\x{180e}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{206f}\x{feff}\x{fff9}-\x{fffb}\x{fffd}"
-    r"\x{110bd}\x{110cd}\x{13430}-\x{1343f}\x{1bca0}-\x{1bca3}\x{1d173}-\x{1d17a}\x{e0001}\x{e0020}-\x{e007f}]"
-)
-SPACES = r"[\x{9}-\x{d}\x{1c}-\x{1e}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
-
-
-def is_cjk(code: int) -> bool:
-    """Whether a code point is an ideograph, by the reference's list of blocks."""
-    return 0x3400 <= code <= 0x2FA1F and any(low <= code <= high for low, high in _CJK)
 
 
 def is_isolated(char: str) -> bool:
     """Whether a character is a token by itself: punctuation, ASCII symbols, CJK ideographs."""
-    code = ord(char)
-    if code < 0x80:
-        return 32 < code < 127 and not char.isalnum()
-    return is_cjk(code) or unicodedata.category(char)[0] == "P"
+    return is_punctuation(char) or is_cjk(ord(char))
 
 
 def is_space(char: str) -> bool:
-    return char in "\t\n\r" or unicodedata.category(char)[0] == "Z"
+    return char in "\t\n\r" or category(char)[0] == "Z"
 
 
-def regex_class(codes: Iterable[int]) -> str:
-    """A class of RE2's that holds exactly these code points, given in ascending order; "" for none."""
-    ranges: list[list[int]] = []
+def ranges(codes: Iterable[int]) -> list[tuple[int, int]]:
+    """Code points, ascending, as (first, last) of each run."""
+    found: list[tuple[int, int]] = []
     for code in codes:
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
+        if found and found[-1][1] == code - 1:
+            found[-1] = (found[-1][0], code)
         else:
-            ranges.append([code, code])
-    return "".join(rf"\x{{{low:x}}}-\x{{{high:x}}}" for low, high in ranges)
+            found.append((code, code))
+    return found
+
+
+def regex_class(runs: Iterable[tuple[int, int]]) -> str:
+    """What stands within a class of RE2's that holds exactly these code points; by numbers, for every library knows others."""
+    return "".join(rf"\x{{{low:x}}}-\x{{{high:x}}}" for low, high in runs)
+
+
+DROPPED, SPACE = f"[{regex_class(CONTROLS)}]", f"[{regex_class(SPACES)}]"  # in RE2's syntax
 
 
 @lru_cache
-def final_sigma() -> tuple[str, str]:
-    """An RE2 pattern, and what to put in its place, that make each final capital sigma a small one, as `str.lower` would."""
+def sigma_neighbours() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(cased characters, ignorable ones), as ranges: a capital sigma after cased and ignorable ones may end a word."""
     before, between = [], []
     for code in range(_CODES):
         char = chr(code)
-        if unicodedata.category(char) in ("Cn", "Co", "Cs"):
+        if category(char) in ("Cn", "Co", "Cs"):
             continue
         if (char + "Σ").lower().endswith("ς"):
             before.append(code)
         elif ("A" + char + "Σ").lower().endswith("ς"):
             between.append(code)
-    cased, ignored = regex_class(before), regex_class(between)
+    return ranges(before), ranges(between)
+
+
+@lru_cache
+def final_sigma() -> tuple[str, str]:
+    """An RE2 pattern, and what to put in its place, that make each final capital sigma a small one, as `str.lower` would."""
+    cased, ignored = (regex_class(runs) for runs in sigma_neighbours())
     return f"([{cased}][{ignored}]*)Σ([{ignored}]*(?:[^{cased}{ignored}]|$))", r"\1ς\2"
 
 
 @lru_cache
-def _unassigned() -> tuple[int, ...]:
-    return tuple(code for code in range(_CODES) if unicodedata.category(chr(code)) == "Cn" and not is_cjk(code))
+def unassigned() -> tuple[int, ...]:
+    """Code points that mean nothing yet, in ascending order, without those that count as ideographs."""
+    return tuple(code for code in range(_CODES) if category(chr(code)) == "Cn" and not is_cjk(code))
 
 
 @dataclass(frozen=True)
@@ -130,23 +120,27 @@ class Characters:
         reachable = alone or (0 < len(body) <= MAX_WORD_CHARS and not any(is_isolated(c) or is_space(c) for c in body))
         return "".join(self.substitutes.get(char, char) for char in token) if reachable else ""
 
+    def unassigned_ranges(self) -> list[tuple[int, int]]:
+        """Unassigned characters, but ideographs and those of the vocabulary."""
+        return ranges(code for code in unassigned() if chr(code) not in self.alphabet)
+
     def unassigned(self) -> str:
-        """RE2's class of the characters that this Python knows nothing about, but ideographs and those of the vocabulary."""
-        return f"[{regex_class(code for code in _unassigned() if chr(code) not in self.alphabet)}]"
+        """RE2's class of them."""
+        return f"[{regex_class(self.unassigned_ranges())}]"
 
     def replacement(self, char: str) -> str:
         """What becomes of one character of NFC text, without controls, final sigmas done: 0 or more characters."""
-        category = unicodedata.category(char)
-        if category in ("Cn", "Co") and not is_isolated(char):
+        kind = category(char)
+        if kind in ("Cn", "Co") and not is_isolated(char):
             return self._known(char)
-        if char == "\ufffd" or category in ("Cc", "Cf", "Cs"):
+        if char == "\ufffd" or kind in ("Cc", "Cf", "Cs"):
             return " " if char in "\t\n\r" else ""
-        if category in ("Zs", "Zl", "Zp"):
+        if kind in ("Zs", "Zl", "Zp"):
             return " "
         kept = char
         if not self.cased:
-            decomposed = unicodedata.normalize("NFD", char.lower())
-            kept = "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
+            decomposed = normalize("NFD", char.lower())
+            kept = "".join(part for part in decomposed if category(part) != "Mn")
         kept = "".join(f" {self._known(part)} " if is_isolated(part) else self._known(part) for part in kept)
         return f" {kept.strip()} " if is_isolated(char) else kept
 

@@ -4,35 +4,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, processors
 
+from model import hf_rules
+from model.characters import MAX_WORD_CHARS, Characters
 from model.export import Source
 
 VOCAB, TOKENIZER, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-MAX_WORD_CHARS = 200  # google-research/bert's; the library's own is 100
-
-# Unicode's rule, as `str.lower` has it, but for more than three ignorable characters before the sigma.
-_CASED, _IGNORABLE = r"\p{Cased}", r"\p{Case_Ignorable}"
-_BEFORE = "|".join(_CASED + _IGNORABLE * count for count in range(4))
-_FINAL_SIGMA = f"(?<={_BEFORE})Σ(?!(?>{_IGNORABLE}*){_CASED})"
 
 
 def build(vocabulary: tuple[str, ...], cased: bool) -> Tokenizer:
-    """google-research/bert's tokenizer as the library has it.
+    """Our tokenizer as the library has it.
 
-    Its lower case goes character by character, so the sigma that ends a word is replaced before.
+    Its special tokens are no added tokens, for the library would find those in texts: `[SEP]` in a text is text.
+    Raises ValueError for a vocabulary that it can't express.
     """
     ids = {token: index for index, token in enumerate(vocabulary)}
     model = models.WordPiece(ids, unk_token=SPECIAL["unk_token"], max_input_chars_per_word=MAX_WORD_CHARS)
     tokenizer = Tokenizer(model)
-    bert = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=not cased, lowercase=not cased)
-    final_sigma = normalizers.Replace(Regex(_FINAL_SIGMA), "ς")
-    tokenizer.normalizer = bert if cased else normalizers.Sequence([final_sigma, bert])
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer = hf_rules.normalizer(Characters(tuple(vocabulary), cased, {}))
+    tokenizer.pre_tokenizer = hf_rules.pre_tokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens(list(SPECIAL.values()))
     return tokenizer
 
 
@@ -45,9 +39,10 @@ def write(source: Source, folder: Path) -> None:
         "do_lower_case": not source.cased,
         "strip_accents": not source.cased,
         "tokenize_chinese_chars": True,
-        "model_max_length": source.config.max_position_embeddings,
+        "model_max_length": source.config.max_position_embeddings,  # as trained: export.read has cut the rest
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "clean_up_tokenization_spaces": True,
+        "split_special_tokens": True,  # as tokenizer.json has it: transformers adds them, and would find them in texts
         **SPECIAL,
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -91,6 +86,8 @@ def read(folder: Path) -> tuple[bytes, bool | None, tuple[str, ...]]:
     for part in map(_mapping, parts if isinstance(parts, list) else ()):
         if part.get("type") == "BertNormalizer":
             normalizer = part
+        elif part.get("type") == "Lowercase":  # as `build` has it
+            normalizer = {"lowercase": True}
     lower = settings.get("do_lower_case", normalizer.get("lowercase"))
     cased, notes = (None if lower is None else not lower), []
     stripped = settings.get("strip_accents", normalizer.get("strip_accents"))

@@ -2,7 +2,7 @@
 
 Cleaning, normalisation and WordPiece of any Unicode text, then pairs packed as BERT has them. The vocabulary is part of the
 graph. Text without anything but ASCII takes a short way. What can differ from the tokenizer in Python: a word that holds a
-character of the vocabulary which the exporting Python's Unicode doesn't know yet; nothing else is known. Bytes that are no
+character of the vocabulary which Unicode 14.0 doesn't know yet; nothing else is known. Bytes that are no
 UTF-8 are dropped.
 
 B texts, S sequence length. `[MASK]` and the like in a text are text, but in `tokenize_masked`.
@@ -11,7 +11,7 @@ B texts, S sequence length. `[MASK]` and the like in a text are text, but in `to
 import tensorflow as tf
 from tensorflow_text import FastWordpieceTokenizer, normalize_utf8
 
-from model.characters import CONTROLS, MAX_WORD_CHARS, PAGE, SPACES, UNK, Characters, final_sigma
+from model.characters import DROPPED, MAX_WORD_CHARS, PAGE, SPACE, UNK, Characters, final_sigma
 
 PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 TEXTS = tf.TensorSpec([None], tf.string)
@@ -22,7 +22,7 @@ _MAX_TOKEN_BYTES = 256  # FastWordpieceTokenizer's, the ## left out
 def clean(texts: tf.Tensor) -> tf.Tensor:
     """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space."""
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
-    texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, CONTROLS, ""), f"{SPACES}+", " ")
+    texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), f"{SPACE}+", " ")
     return normalize_utf8(tf.strings.strip(texts), "NFC")
 
 
@@ -88,7 +88,7 @@ class TextOps(tf.Module):
 
     def _normalise(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
-        texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, CONTROLS, ""), SPACES, " ")
+        texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), SPACE, " ")
         # Before NFC, of which Python knows nothing for these characters.
         texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
         texts = self.lower_sigmas(normalize_utf8(texts, "NFC"))

@@ -7,41 +7,19 @@ a text's UTF-8 bytes, and normalising once per distinct chunk.
 import bisect
 import itertools
 import re
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.text_rules import category, combining, is_cjk, is_punctuation, lower, normalize
+
 _WORD, _SPACE, _ISOLATED, _UNKNOWN = range(4)
-_CJK = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
-)
-
-
-def is_punctuation(char: str) -> bool:
-    """The reference's rule: every ASCII character that is no letter, digit or space, and Unicode's P categories."""
-    code = ord(char)
-    if 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126:
-        return True
-    return unicodedata.category(char)[0] == "P"
-
-
-def is_cjk(code: int) -> bool:
-    """Whether the reference isolates this code point as a CJK ideograph."""
-    return any(low <= code <= high for low, high in _CJK)
 
 
 def _char_class(code: int) -> int:
     char = chr(code)
-    if char in "\t\n\r\u2028\u2029" or unicodedata.category(char) == "Zs":
+    if char in "\t\n\r\u2028\u2029" or category(char) == "Zs":
         return _SPACE
     if is_punctuation(char) or is_cjk(code):
         return _ISOLATED
@@ -61,7 +39,7 @@ def _lower_sigmas(text: str) -> str:
     reference sees no control characters among them; Unicode's rule doesn't see the soft hyphens put in their place, which
     normalising drops. `İ` alone would become two characters, the second of which is stripped later anyway.
     """
-    return "\n".join([line.lower() for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
+    return "\n".join([lower(line) for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
 
 
 def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,7 +134,7 @@ class Chunker:
             return [chunk]
         chunk = "".join(c for c in chunk if not _left_out(c))
         if not self.cased and not chunk.isascii():
-            chunk = "".join(c for c in unicodedata.normalize("NFD", chunk.lower()) if unicodedata.category(c) != "Mn")
+            chunk = "".join(c for c in normalize("NFD", lower(chunk)) if category(c) != "Mn")
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()
@@ -171,7 +149,7 @@ class Chunker:
             return [(chunk, tuple(range(len(chunk))), tuple(range(1, len(chunk) + 1)))]
         parts = [(char, place) for place, whole in enumerate(chunk) for char in self._taken_apart(whole)]
         if not self.cased:
-            parts = [part for part in _canonical_order(parts) if unicodedata.category(part[0]) != "Mn"]
+            parts = [part for part in _canonical_order(parts) if category(part[0]) != "Mn"]
         words: list[list[tuple[str, int, int]]] = []
         within = False  # a word that goes on
         for (char, begin), end in zip(parts, _ends([place for _, place in parts], len(chunk)), strict=True):
@@ -187,19 +165,19 @@ class Chunker:
         """What one character of a chunk becomes, marks among it."""
         if _left_out(char):
             return ""
-        return char if self.cased else unicodedata.normalize("NFD", char.lower())
+        return char if self.cased else normalize("NFD", lower(char))
 
 
 def _left_out(char: str) -> bool:
     """Whether normalising drops a character, cased or not."""
-    return char in "\x00\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
+    return char in "\x00\ufffd" or category(char) in ("Cc", "Cf")
 
 
 def _canonical_order(parts: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Characters, each taken apart, with the marks of each run of them sorted by their class, as NFD has them."""
     found: list[tuple[str, int]] = []
-    for _, run in itertools.groupby(parts, lambda part: unicodedata.combining(part[0]) > 0):
-        found += sorted(run, key=lambda part: unicodedata.combining(part[0]))
+    for _, run in itertools.groupby(parts, lambda part: combining(part[0]) > 0):
+        found += sorted(run, key=lambda part: combining(part[0]))
     return found
 
 

@@ -1,19 +1,14 @@
 """Any text to clean text: Unicode NFC, no control characters, single spaces, a paragraph per line, no empty line."""
 
 import re
-import unicodedata
 
 import numpy as np
 
-# Cc and Cf but tab, newline and carriage return (white space below), lone surrogates and the replacement character.
+from pipelines import text_rules
+
 # Line and paragraph separators, form feeds and the like end a line, as str.splitlines has it.
 _BREAKS = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e"
-    "\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\ufffd"
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
-    "\U000e0020-\U000e007f]"
-)
+_CONTROLS = re.compile(text_rules.character_class([*text_rules.CONTROLS, (0xD800, 0xDFFF)]))  # lone surrogates too
 
 
 # UTF-8 byte -> 1 for the white space that clean text has, 2 for what ASCII has besides and clean text has not.
@@ -29,7 +24,7 @@ def clean(text: str) -> str:
         # Controls go first: one between a letter and its accent would keep NFC from joining them.
         text = _CONTROLS.sub("", _BREAKS.sub("\n", text))
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+        text = text_rules.normalize("NFC", text)
     if not plain:
         return "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
     return _close_up(text) if (flags[1:] & flags[:-1]).any() or flags[:1].any() or flags[-1:].any() else text

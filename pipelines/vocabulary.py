@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pipelines import filesystem, readers
-from pipelines.chunks import Chunker, is_cjk
+from pipelines.chunks import Chunker
 from pipelines.cleaning import clean
 from pipelines.config import VocabConfig
 from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
+from pipelines.text_rules import category, is_cjk
 from pipelines.wordpiece import MAX_WORD_CHARS
 
 BUCKETS = 64  # of words, so that counts travel in bulk instead of word by word
@@ -115,7 +116,7 @@ def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage:
     total, inside = _occurrences(counts)
 
     def continues(char: str) -> bool:
-        return not is_cjk(ord(char)) and (char.isalnum() or char in inside)
+        return not is_cjk(ord(char)) and ((char.isalnum() and category(char) != "Cn") or char in inside)
 
     by_count = sorted(total, key=lambda char: (not (char.isascii() and char.isalnum()), -total[char], char))
     if not limit:

@@ -113,10 +113,10 @@ def test_tokenizer_json_gives_our_ids(cased: bool, tokenizers: dict[bool, Tokeni
 
 
 def test_tokenizer_json_packs_as_bert(tokenizers: dict[bool, Tokenizer]) -> None:
-    found = tokenizers[False].encode("The mill", "a river [MASK].")
-    assert found.tokens == ["[CLS]", "the", "mill", "[SEP]", "a", "river", "[MASK]", ".", "[SEP]"]
-    assert found.type_ids == [0, 0, 0, 0, 1, 1, 1, 1, 1]
-    assert tokenizers[False].decode(found.ids) == "the mill a river."
+    found = tokenizers[False].encode("The mill", "a river.")
+    assert found.tokens == ["[CLS]", "the", "mill", "[SEP]", "a", "river", ".", "[SEP]"]
+    assert found.type_ids == [0, 0, 0, 0, 1, 1, 1, 1] and found.special_tokens_mask == [1, 0, 0, 1, 0, 0, 0, 1]
+    assert tokenizers[False].decode(found.ids[4:7]) == "a river."
 
 
 def test_a_tokenizer_that_differs_shows(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -222,6 +222,7 @@ def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
         ({"do_lower_case": True}, None, False, 0),
         ({}, {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}, False, 0),
         ({}, {"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "lowercase": False}]}, True, 0),
+        ({}, {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}, False, 0),
         ({}, None, None, 0),
         ({"do_lower_case": True, "strip_accents": False}, None, False, 1),
         ({"do_lower_case": True, "strip_accents": None}, None, False, 0),

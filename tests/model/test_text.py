@@ -16,6 +16,7 @@ from model import characters
 from model.characters import Characters
 from model.text import TextOps, clean, dense
 from pipelines.cleaning import clean as clean_in_python
+from pipelines.text_rules import is_cjk
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests.corpora import tokens
 
@@ -40,7 +41,7 @@ def rich() -> tuple[str, ...]:
     """A vocabulary of words and continuations of one character each, all but most ideographs: little hides behind [UNK]."""
     none = ("Cn", "Cs", "Cc", "Cf", "Co", "Zs", "Zl", "Zp")
     chars = [chr(code) for code in range(0x30000) if unicodedata.category(chr(code)) not in none]
-    chars = [char for char in chars if ord(char) % 50 == 0 or (not characters.is_cjk(ord(char)) and not "가" <= char <= "힣")]
+    chars = [char for char in chars if ord(char) % 50 == 0 or (not is_cjk(ord(char)) and not "가" <= char <= "힣")]
     return (*SPECIAL, *chars, *("##" + char for char in chars if not characters.is_isolated(char)), "ab", "##ab", "...")
 
 

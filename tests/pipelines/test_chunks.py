@@ -2,7 +2,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.chunks import Chunker, is_cjk, is_punctuation
+from pipelines.chunks import Chunker
+from pipelines.text_rules import is_cjk, is_punctuation
 from tests import reference_tokenizer
 
 SURROGATES = range(0xD800, 0xE000)
