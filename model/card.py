@@ -26,6 +26,20 @@ with torch.no_grad():
     print(model(**batch).{output}.shape)
 """
 
+_TOKENIZER = """\
+`AutoTokenizer` (or `tokenizer.json` through the library tokenizers) gives the ids that the model was trained on, for any text.
+`BertTokenizer` applies rules of its own to `vocab.txt`: it differs on rare characters, such as those of private use and newer
+punctuation.
+
+Special tokens that are written in a text, such as `[SEP]`, are text. To have them found, give `split_special_tokens=False`.
+"""
+_FILL_MASK = """\
+from transformers import pipeline
+
+fill_mask = pipeline("fill-mask", model=".")
+print(fill_mask("A [MASK].", tokenizer_kwargs={"split_special_tokens": False}))
+"""
+
 
 def _rows(source: Source) -> list[tuple[str, Any]]:
     config: EncoderConfig = source.config
@@ -36,7 +50,7 @@ def _rows(source: Source) -> list[tuple[str, Any]]:
         ("hidden size", config.hidden_size),
         ("attention heads", config.num_attention_heads),
         ("inner size", config.intermediate_size),
-        ("longest sequence", config.max_position_embeddings),
+        ("longest sequence it was trained on", config.max_position_embeddings),
         ("attention", config.attention),
         ("activation", config.hidden_act),
         ("weights", f"{weights:,}"),
@@ -84,5 +98,8 @@ def card(source: Source, architecture: str) -> str:
         *(f"| {name} | {value} |" for name, value in _rows(source)), "",
         "## Training", "", *(f"- {line}" for line in _training(source.about)), "",
         "## Usage", "", "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
+        _TOKENIZER,
     ]  # fmt: skip
+    if architecture in ("BertForPreTraining", "BertForMaskedLM"):
+        lines += ["```python", _FILL_MASK + "```", ""]
     return "\n".join(lines)

@@ -149,21 +149,6 @@ def ignore_signals() -> None:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within the block no signal ends the process: for what is cleaned up after one, which a second one must not cut short."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def noted(first: Callable[[str], None]) -> Iterator[None]:
     """Within the block the first SIGINT, SIGTERM or SIGHUP calls `first` with its name; a second one ends the process.
 

@@ -61,6 +61,13 @@ def dumps(index: dict[str, Any]) -> bytes:
     return (json.dumps(signed | {"sha256": _signature(signed)}, indent=1) + "\n").encode()
 
 
+def trained_length(index: dict[str, Any]) -> int:
+    """The longest sequence that a checkpoint's model was trained on, by its checkpoint.json; what an import declares."""
+    longest = index["encoder"]["max_position_embeddings"]
+    found = index.get("trained_length")
+    return min(found, longest) if isinstance(found, int) and found > 0 else longest
+
+
 def _read_index(folder: str) -> dict[str, Any]:
     """checkpoint.json of a folder. Raises ValueError when it isn't one, or a file hasn't the size that it says."""
     try:

@@ -17,7 +17,10 @@ class ExportConfig:
     formats: str = option(",".join(FORMATS), "what to write, with commas between")
     checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
     max_seq_length: int = option(
-        0, "tokens that texts are cut to; 0: a fine-tuned model's own, else 128 or the model's longest", low=0, high=65536
+        0,
+        "tokens that texts are cut to; 0: a fine-tuned model's own, else the longest that it was trained on",
+        low=0,
+        high=65536,
     )
 
     def chosen(self) -> tuple[str, ...]:

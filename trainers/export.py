@@ -5,6 +5,7 @@ clozemill export RUN --output OUT --formats savedmodel,hf,keras
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from trainers.config_export import ExportConfig
 from trainers.features import TextEncoder
 
 EXIT_DIFFERS = 1
+POSITIONS = "encoder/embeddings/position_embeddings"
+SHORT = 128  # tokens: texts up to that are compared at that length, so that only the long ones take the memory of theirs
 
-TEXTS = [  # in Unicode's form NFC, as the tokenizer of training sees all text; each with a second one or ""
+TEXTS = [  # each with a second one or ""
     ("The mill stands by the river, and its wheel turns day and night.", ""),
     ("Who built the bridge?", "It was built in 1887 by two brothers from a village nearby."),
     ("She didn't say \"no\"; she said: 'not yet' -- and left at 7:45 p.m. (or so).", ""),
@@ -36,6 +39,10 @@ TEXTS = [  # in Unicode's form NFC, as the tokenizer of training sees all text; 
     ("Fun 😀 with 👩\u200d🌾 and supercalifragilisticexpialidocious words, e-mail@example.org, x_1 = 3.14e-2.", ""),
     ("The water rises in spring and falls in summer. " * 60, ""),
     ("A long question about grain, flour and bread? " * 30, "And an answer that is just as long as that. " * 30),
+    (
+        "Special tokens in a text are text: [CLS] [SEP] [MASK] [PAD] [UNK].",
+        "\uf0b7 private use, a\u0a76b, a\u0898\u0301, e\u0301",
+    ),
     ("", ""),
     ("a", ""),
 ]
@@ -44,11 +51,15 @@ TEXTS = [  # in Unicode's form NFC, as the tokenizer of training sees all text; 
 def read(one: Saved, max_seq_length: int = 0) -> Source:
     """A checkpoint as the source of exports. Raises UserError when it can't be one.
 
-    max_seq_length: 0 for a fine-tuned model's own, else 128 or, where that is less, as long as the model takes.
+    max_seq_length: 0 for a fine-tuned model's own, else as long as it was trained on. Positions beyond that hold random
+    values: they are left out.
     """
     weights = checkpoints.weights(one)
     try:
-        model = state.loaded(one.index, weights)
+        longest = checkpoints.trained_length(one.index)
+        about = one.index | {"encoder": one.index["encoder"] | {"max_position_embeddings": longest}}
+        weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
+        model = state.loaded(about, weights)
         cased = bool(one.index["vocabulary"]["cased"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
@@ -56,13 +67,10 @@ def read(one: Saved, max_seq_length: int = 0) -> Source:
     vocabulary = Vocabulary.from_bytes(files.read(path, "give another checkpoint"), path)
     if len(vocabulary) != sizes.vocab_size:
         raise UserError(f"{path} has {len(vocabulary):,} tokens, and the model {sizes.vocab_size:,}: restore it")
-    own = model.task.max_seq_length if "task" in one.index else min(128, sizes.max_position_embeddings)
-    length = max_seq_length or own
-    if length > sizes.max_position_embeddings:
-        raise UserError(
-            f"--max-seq-length is {length}, and {one.folder} takes {sizes.max_position_embeddings} tokens: give at most that"
-        )
-    return Source(model, vocabulary.tokens, cased, length, one.index)
+    length = max_seq_length or (model.task.max_seq_length if "task" in one.index else longest)
+    if length > longest:
+        raise UserError(f"--max-seq-length is {length}, and {one.folder} was trained on at most {longest} tokens: give no more")
+    return Source(model, vocabulary.tokens, cased, length, about)
 
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
@@ -105,11 +113,11 @@ def _cause(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
-def _compared(name: str, place: tuple[Path, str], given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a format answers. Raises UserError when its folder, or the process that loads it, gives no answer."""
     temporary, final = place
     try:
-        return FORMATS[name].outputs(str(temporary), TEXTS, given)
+        return FORMATS[name].outputs(str(temporary), texts, given)
     except ProcessDied as error:
         raise UserError(
             f"{final} can't be compared: the process that loads it with transformers {error}; nothing was exported: repair "
@@ -124,13 +132,25 @@ def _compared(name: str, place: tuple[Path, str], given: dict[str, np.ndarray]) 
 
 def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
     """By format, how far each output is from the source's, and how far it may be; NaN for what a format doesn't answer."""
-    given = features(source, TEXTS)
-    expected, found = answers(source, given), {}
-    limits = bounds(expected)
-    for name, place in places.items():
-        rows = furthest(expected, _compared(name, place, given), given["input_mask"])
-        found[name] = {output: (rows.get(output, np.nan), limits[output]) for output in expected}
+    found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in places}
+    for texts, given in _groups(features(source, TEXTS)):
+        expected = answers(source, given)
+        limits = bounds(expected)
+        for name, place in places.items():
+            rows = furthest(expected, _compared(name, place, texts, given), given["input_mask"])
+            for output, limit in limits.items():
+                pair = rows.get(output, np.nan), limit
+                found[name][output] = max(pair, found[name].get(output, pair), key=lambda one: one[0] / one[1])
     return found
+
+
+def _groups(given: dict[str, np.ndarray]) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
+    """TEXTS with their features: the short ones, then the long ones."""
+    lengths = given["input_mask"].sum(axis=1)
+    for rows, width in ((lengths <= SHORT, SHORT), (lengths > SHORT, None)):
+        if rows.any():
+            texts = [text for text, here in zip(TEXTS, rows, strict=True) if here]
+            yield texts, {name: value[rows, :width] for name, value in given.items()}
 
 
 def _tell(source: Source, one: Saved, found: dict[str, dict[str, tuple[float, float]]]) -> None:

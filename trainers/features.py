@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from model.packing import assemble, pack
+from pipelines.text_rules import is_control, normalize
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # a text's tokens, where they begin and where they end
@@ -19,7 +20,7 @@ _BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 def _dropped(char: str) -> bool:
     """Whether cleaning drops a character: controls, lone surrogates, the replacement character."""
-    return char == "\ufffd" or (char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs"))
+    return bool(is_control(char)) or "\ud800" <= char <= "\udfff"
 
 
 def plain(text: str) -> str:
@@ -27,7 +28,7 @@ def plain(text: str) -> str:
     text = text.translate(_BREAKS)
     if not text.isprintable() or "\ufffd" in text:
         text = "".join(char for char in text if not _dropped(char))
-    return unicodedata.normalize("NFC", text)
+    return normalize("NFC", text)
 
 
 def places(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +41,7 @@ def places(text: str) -> tuple[np.ndarray, np.ndarray]:
     for place, char in enumerate(text.translate(_BREAKS) + " "):  # the space ends the last group
         kept = "" if _dropped(char) else char
         if kept and not unicodedata.combining(kept) and _apart(group, kept):
-            count = len(unicodedata.normalize("NFC", group))
+            count = len(normalize("NFC", group))
             begins += [begin] * count
             ends += [end] * count
             group, begin = "", place
@@ -50,7 +51,7 @@ def places(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _apart(group: str, char: str) -> bool:
     """Whether NFC leaves a character alone that comes after others."""
-    one, other, both = (unicodedata.normalize("NFC", text) for text in (group, char, group + char))
+    one, other, both = (normalize("NFC", text) for text in (group, char, group + char))
     return both == one + other
 
 

@@ -175,10 +175,14 @@ class FinetunePlan:
         """FLOPs per example, as for pretraining without any prediction."""
         return flops_per_example(self.encoder, phase.max_seq_length, 0)
 
-    def about(self) -> dict[str, Any]:
+    def about(self, step: int = 0) -> dict[str, Any]:
         """What every checkpoint says of its model."""
         task = {"task": self.task.to_dict(), "preset": self.config.task}
-        layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
+        begun = 0 if self.config.from_scratch else self.initial.trained_length
+        layout = {
+            "layout": asdict(self.config.layout(self.config.task)),
+            "trained_length": max(begun, self.task.max_seq_length),
+        }
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
         results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
         return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}

@@ -38,6 +38,11 @@ class Initial:
         return EncoderConfig(**self.index["encoder"])
 
     @property
+    def trained_length(self) -> int:
+        """The longest sequence that it was trained on."""
+        return checkpoints.trained_length(self.index)
+
+    @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.from_bytes(self.vocabulary_bytes, f"{self.name}'s vocabulary")
 

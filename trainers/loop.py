@@ -244,7 +244,7 @@ class Loop:
         self.saved_at = self.step
         if not self._writes:
             return
-        about = {**self.plan.about(), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
+        about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
         about |= self.stopping.state()
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)

@@ -96,13 +96,20 @@ class Plan:
         dataset, causal = phase.dataset, self.config.objective == "causal"
         return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
 
-    def about(self) -> dict[str, Any]:
-        """What every checkpoint says of its model."""
+    def about(self, step: int = 0) -> dict[str, Any]:
+        """What every checkpoint says of its model, and of its training up to a step."""
         return {
             "encoder": self.encoder.to_dict(),
             "objective": self.config.objective,
             "vocabulary": self.phases[0].dataset.vocabulary,
+            "trained_length": self.trained_length(step),
+            **({"begun_length": self.start.trained_length} if self.start else {}),
         }
+
+    def trained_length(self, step: int) -> int:
+        """The longest sequences up to a step, those of what the run began with among them."""
+        own = (phase.max_seq_length for phase in self.phases if phase.begin < max(step, 1))
+        return max([self.start.trained_length if self.start else 0, *own])
 
     def identity(self) -> dict[str, Any]:
         """What decides the losses of a run: a resume must match it."""

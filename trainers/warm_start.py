@@ -28,12 +28,14 @@ class Start:
     digest: str
     encoder: EncoderConfig
     vocabulary: dict[str, Any]
+    trained_length: int
     weights: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
 
 def _read(path: str) -> Start:
     begun = initial.read(path)
-    return Start(path, digest(begun.weights), begun.encoder, begun.index["vocabulary"], begun.weights)
+    vocabulary = begun.index["vocabulary"]
+    return Start(path, digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights)
 
 
 def find(config: PretrainConfig, run_json: str) -> Start | None:
@@ -47,7 +49,9 @@ def find(config: PretrainConfig, run_json: str) -> Start | None:
         try:
             told = json.loads(files.read(run_json, "give another --output"))
             if told["config"]["init"] == config.init:
-                return Start(config.init, told["identity"]["init"], EncoderConfig(**told["encoder"]), told["vocabulary"])
+                begun, length = EncoderConfig(**told["encoder"]), told.get("begun_length")
+                length = length or begun.max_position_embeddings
+                return Start(config.init, told["identity"]["init"], begun, told["vocabulary"], length)
         except (ValueError, KeyError, TypeError):
             pass  # no run's: claiming the folder says so
     return _read(config.init)

@@ -96,11 +96,17 @@ tokenizer = AutoTokenizer.from_pretrained(given["folder"])
 batch = tokenizer(["The mill."], ["a river"], padding="max_length", max_length=12)
 special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
 texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in given["texts"]]
+marks = tokenizer("the [MASK] mill", split_special_tokens=False)
+assert tokenizer.convert_ids_to_tokens(marks["input_ids"]) == ["[CLS]", "the", "[MASK]", "mill", "[SEP]"]
+assert tokenizer.decode(marks["input_ids"], skip_special_tokens=True) == "the mill"
+pair = tokenizer("The Mill", return_offsets_mapping=True)
+assert pair["offset_mapping"] == [(0, 0), (0, 3), (4, 8), (0, 0)] and tokenizer.model_max_length == given["longest"]
 found = {"batch": dict(batch), "special": special, "texts": texts}
 """
-    found = run_apart(code, {"folder": str(folders["mlm"]), "texts": UNICODE})
+    texts = [*UNICODE, "a [SEP] b", "[MASK][CLS] [PAD] [UNK]", "\uf0b7 item", "a\u061db a\u166db"]
+    found = run_apart(code, {"folder": str(folders["mlm"]), "texts": texts, "longest": sources.LENGTH})
     pieces = WordPiece(Vocabulary.from_tokens(list(sources.TOKENS)))
-    assert found["texts"] == [pieces.encode([text]).ids.tolist() for text in UNICODE]
+    assert found["texts"] == [pieces.encode([text]).ids.tolist() for text in texts]
     assert found["special"] == [sources.TOKENS.index(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]")]
     assert set(found["batch"]) == {"input_ids", "token_type_ids", "attention_mask"}
     assert found["batch"]["token_type_ids"][0] == [0] * 5 + [1] * 3 + [0] * 4
@@ -109,6 +115,8 @@ found = {"batch": dict(batch), "special": special, "texts": texts}
 
 @pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "tags", "spans"])
 def test_the_card_s_example_runs(name: str, folders: dict[str, Path]) -> None:
-    code = (folders[name] / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", code], cwd=folders[name], capture_output=True, text=True)
+    code, *more = (part.split("```")[0] for part in (folders[name] / "README.md").read_text("utf-8").split("```python\n")[1:])
+    assert len(more) == (name in ("mlm+nsp", "mlm"))  # fill-mask, with [MASK] in a text
+    done = subprocess.run([sys.executable, "-c", code + "".join(more)], cwd=folders[name], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("torch.Size([2, "), done.stderr
+    assert not more or len(done.stdout.split("'token_str'")) == 6

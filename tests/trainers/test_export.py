@@ -1,9 +1,11 @@
 """Export: each format is compared with the checkpoint before it has its name, and nothing is left of one that differs."""
 
+import json
 import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from tests.apart import pretend_torch
 from tests.faults import test_disk_full
 from tests.model import sources
 from trainers import checkpoints, config_export, export, files
+from trainers.plan import Plan
 from trainers.state import TrainState
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
@@ -31,7 +34,7 @@ def checkpoint(folder: Path, name: str = "mlm+nsp", index: dict | None = None, *
     """A checkpoint as a run's, with random weights."""
     source = sources.source(name, index, **LONG)
     told = {"sha256": "0" * 64, "size": len(sources.TOKENS), "cased": False}
-    about = source.about | {"vocabulary": told} | changes
+    about = source.about | {"vocabulary": told, "trained_length": 128} | changes
     checkpoints.write(str(folder), {"weights": TrainState(source.model).weights()}, VOCABULARY, about)
     return folder
 
@@ -72,7 +75,7 @@ def test_the_texts_have_what_the_comparison_needs(tmp_path: Path) -> None:
     found = export.features(source, export.TEXTS)
     lengths = found["input_mask"].sum(axis=1)
     assert len(export.TEXTS) >= 12 and source.max_seq_length == 128 and lengths.min() == 2
-    assert (lengths == 128).sum() == 2 and (found["segment_ids"].sum(axis=1) > 0).sum() == 7
+    assert (lengths == 128).sum() == 2 and (found["segment_ids"].sum(axis=1) > 0).sum() == 8
     seen = "".join(text for pair in export.TEXTS for text in pair)
     assert all(any(low <= char <= high for char in seen) for low, high in ("az", "ая", "αω", "一龥", "가힣", "अह", "ءي", "את"))
 
@@ -225,7 +228,7 @@ BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}
         (None, {"encoder": {}}, [], "can't be exported ("),
         (None, {"objective": "mlm"}, [], "can't be exported (next_sentence/dense/bias is no variable of the model): give"),
         (None, {"vocabulary": {}}, [], "can't be exported ('cased'): give another checkpoint"),
-        (None, {}, ["--max-seq-length", "512"], "--max-seq-length is 512, and "),
+        (None, {}, ["--max-seq-length", "129"], "was trained on at most 128 tokens: give no more"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -236,6 +239,45 @@ def test_mistakes_are_one_sentence(
     told = capsys.readouterr().err
     assert sentence in told and told.startswith("clozemill: ") and told.count("\n") == 1
     assert not (tmp_path / "out/hf").exists()
+
+
+def test_what_was_trained_is_stated(tmp_path: Path) -> None:
+    """In configuration, tokenizer and card; positions without training are left out, and so they stay after an import."""
+    one = checkpoint(tmp_path / "checkpoint", "encoder")
+    assert run(one, tmp_path / "out", "--formats", "hf") == 0
+    config, tokenizer = (json.loads((tmp_path / f"out/hf/{name}.json").read_text()) for name in ("config", "tokenizer_config"))
+    assert (config["max_position_embeddings"], tokenizer["model_max_length"]) == (128, 128)
+    assert "| longest sequence it was trained on | 128 |" in (tmp_path / "out/hf/README.md").read_text()
+    whole = checkpoints.weights(checkpoints.find(str(one)))[export.POSITIONS]
+    assert whole.shape[0] == 160
+    assert clozemill.main(["import", str(tmp_path / "out/hf"), "--output", str(tmp_path / "imported")]) == 0
+    again = checkpoints.find(str(tmp_path / "imported"))
+    assert np.array_equal(checkpoints.weights(again)[export.POSITIONS], whole[:128])
+    assert export.read(again).max_seq_length == checkpoints.trained_length(again.index) == 128
+
+
+def test_long_sequences_are_compared_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = checkpoint(tmp_path / "checkpoint", "encoder", trained_length=160)
+    given = export.features(export.read(checkpoints.find(str(one))), export.TEXTS)
+    assert [len(texts) for texts, _ in export._groups(given)] == [len(export.TEXTS) - 2, 2]
+    assert run(one, tmp_path / "out", "--formats", "hf") == 0
+    assert "texts of up to 160 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("index", "length"),
+    [({}, 160), ({"trained_length": 32}, 32), ({"trained_length": 512}, 160), ({"trained_length": "x"}, 160)],
+)
+def test_the_trained_length(index: dict, length: int) -> None:
+    """Without it, of an import or an older run, what the model declares."""
+    assert checkpoints.trained_length({"encoder": {"max_position_embeddings": 160}} | index) == length
+
+
+def test_a_run_s_trained_length_is_that_of_the_phases_so_far() -> None:
+    phases = tuple(SimpleNamespace(begin=begin, max_seq_length=length) for begin, length in ((0, 32), (10, 128)))
+    plan = Plan(None, phases, None, b"", None)
+    assert [plan.trained_length(step) for step in (0, 10, 11)] == [32, 32, 128]
+    assert replace(plan, start=SimpleNamespace(trained_length=64)).trained_length(10) == 64
 
 
 def test_a_vocabulary_that_is_not_the_model_s(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
