@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from model import hf, hf_process, hf_tokenizer
+from model.card import card
 from model.export import TOLERANCE, answers, furthest
 from model.tasks import Task
 from pipelines.wordpiece import Vocabulary, WordPiece
@@ -307,3 +308,19 @@ def test_an_import_with_a_pooler_that_its_heads_do_not_use(tmp_path: Path) -> No
     assert all(np.array_equal(value, found.converted.weights[path]) for path, value in source.weights().items())
     given = hf.outputs(str(tmp_path), sources.TEXTS, features)  # by whichever reader is there
     assert max(furthest(answers(source, features), given, features["input_mask"]).values()) <= TOLERANCE
+
+
+def test_a_card_says_what_a_result_is_worth() -> None:
+    """Beside an answer that looks at no text; the criterion, which is a metric again, is left out."""
+    index = {
+        "task": Task("multilabel", ("a", "b"), threshold=0.3).to_dict(),
+        "baseline": {"answer": "never a label", "micro_f1": 0.25, "pearson": None},
+        "eval": {"micro_f1": 0.5, "criterion": -0.5, "examples": 9, "remarks": ["it is useless"]},
+    }
+    lines = card(sources.source(index=index), "BertForSequenceClassification").splitlines()
+    assert [line for line in lines if "micro_f1" in line or "useless" in line or "criterion" in line] == [
+        "- Without looking at the text (never a label): micro_f1 0.2500.",
+        "- On the dev examples: micro_f1 0.5000.",
+        "- Note: it is useless.",
+    ]
+    assert "- Each label has a sigmoid of its own; a label is given from a probability of 0.3." in lines

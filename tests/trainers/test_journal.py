@@ -88,6 +88,14 @@ def test_an_evaluation_literally(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert capsys.readouterr().out == "step 20/1,000  eval mlm 2.500 (50.0 %)  1,234 examples\n"
 
 
+def test_an_undefined_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """It is null in metrics.jsonl, which stays JSON that anyone reads, and "undefined" for people."""
+    figures = {"pearson": None, "loss": 1.25, "criterion": None, "examples": 9, "remarks": ["pearson is undefined"]}
+    journal(tmp_path).tell_eval(20, figures)
+    assert lines(tmp_path) == [{"step": 20, "split": "eval", **figures}]
+    assert capsys.readouterr().out == "step 20/1,000  eval pearson undefined  loss 1.2500  9 examples\n"
+
+
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
     """Lines after the checkpoint are dropped, one cut short by the kill too; its pending sums count for the next line."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
