@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import indexed_bzip2
 import zstandard
 
+from pipelines import charsets
 from pipelines.filesystem import open_read, telling
 from pipelines.places import CHUNK_BYTES
 from pipelines.schema import Split, UserError
@@ -33,18 +34,35 @@ def compression_of(path: str) -> tuple[str, str]:
 
 
 def pieces(split: Split) -> Iterator[tuple[bytes, bool]]:
-    """Decompressed bytes from a split's start to the end of its file, in pieces.
+    """Decompressed bytes in UTF-8 from a split's start to the end of its file, in pieces.
 
     The flag is True for pieces that the split owns; a reader goes on into the others only to finish a record. A plain
     file is cut at any byte, a .bz2 at the streams that begin within the split; .gz and .zst are one split.
     Raises UserError for a file that is truncated or isn't what its name says.
     """
     with open_read(split.path) as file, telling(split.path, "read"):
-        yield from (_bz2(file, split) if split.compression == "bz2" else decoded(file, split))
+        found = _bz2(file, split) if split.compression == "bz2" else _decoded(file, split)
+        yield from found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
+
+
+def encoding(path: str, format_: str, compression: str) -> str:
+    """The encoding that a file names by how it begins; "" for UTF-8. Raises UserError."""
+    with open_read(path) as file, telling(path, "read"):
+        head = b""
+        for piece, _ in _decoded(file, Split(path, format_, compression, 0, charsets.HEAD, charsets.HEAD)):
+            head += piece
+            if len(head) >= charsets.HEAD:
+                break
+    return charsets.encoding_of(head[: charsets.HEAD], path, format_ == "wikixml")
 
 
 def decoded(file: BinaryIO, split: Split) -> Iterator[tuple[bytes, bool]]:
-    """`pieces` of a file that is open already; how far it was read tells what was consumed."""
+    """`pieces` of a file that is open already, from its start; how far it was read tells what was consumed."""
+    found = _decoded(file, split)
+    return found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
+
+
+def _decoded(file: BinaryIO, split: Split) -> Iterator[tuple[bytes, bool]]:
     if split.compression == "none":
         yield from _plain(file, split)
     elif split.compression == "bz2":

@@ -31,7 +31,10 @@ _ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
 
 def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:
     """Byte ranges of a file, or the whole of it where it can't be entered in the middle."""
-    step = split_bytes if compression in ("none", "bz2") else max(info.size, 1)
+    entered = compression in ("none", "bz2")
+    if entered and info.size > split_bytes:  # text in another encoding is converted from its start
+        entered = not decompression.encoding(info.path, format_, compression)
+    step = split_bytes if entered else max(info.size, 1)
     starts = range(0, max(info.size, 1), step)
     return [
         Split(info.path, format_, compression, low, min(low + step, info.size), min(step, info.size - low), info.stamp)
@@ -59,7 +62,7 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     try:
         record = parse_object(line, (options.text_field, options.title_field, options.id_field))
     except UnicodeDecodeError as error:
-        return Dropped("invalid_utf8", source, str(error), records.excerpt(line))
+        return records.invalid_utf8(source, error, line)
     except TooManyValues as error:
         return Dropped("too_many_values", source, str(error), records.excerpt(line))
     except (ValueError, RecursionError) as error:
@@ -196,7 +199,7 @@ def _bert_document(lines: bytearray, size: int, split: Split, number: int) -> Re
     try:
         return Document(data.decode("utf-8"), "", source, kind="sentences")
     except UnicodeDecodeError as error:
-        return Dropped("invalid_utf8", source, str(error), records.excerpt(data))
+        return records.invalid_utf8(source, error, data)
 
 
 def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
@@ -213,7 +216,7 @@ def read_document(split: Split, options: InputOptions) -> Iterator[Record]:
         title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
         yield Document(data.decode("utf-8"), title, split.path)
     except UnicodeDecodeError as error:
-        yield Dropped("invalid_utf8", split.path, str(error), records.excerpt(data))
+        yield records.invalid_utf8(split.path, error, data)
 
 
 def plain_text(document: Document, options: InputOptions) -> str:

@@ -23,6 +23,11 @@ def excerpt(data: bytes) -> str:
     return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
+def invalid_utf8(source: str, error: UnicodeDecodeError, data: bytes) -> Dropped:
+    """A record that isn't UTF-8, in a file that names no other encoding."""
+    return Dropped("invalid_utf8", source, f"{error}: convert the file to UTF-8", excerpt(data))
+
+
 class _Pieces:
     """A record that is being gathered; None once it is longer than MAX_RECORD."""
 

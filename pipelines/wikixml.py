@@ -211,6 +211,10 @@ def _article(data: bytes, closed: bool, path: str, wiki: Wiki) -> Record:
     try:
         page = parse_page(data)
     except ValueError as error:
+        try:
+            data.decode()
+        except UnicodeDecodeError as cause:
+            return records.invalid_utf8(path, cause, data)
         return Dropped("malformed_xml", path, str(error), records.excerpt(data))
     source = f"{path}#{page.page_id}"
     namespace = page.namespace.strip() or str(wiki.namespace_of(page.title))

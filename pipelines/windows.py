@@ -117,13 +117,17 @@ class TextFile:
     _text: tuple[str, int, float] | None = None  # a file's path, bytes, and the bytes on disk that each stands for
     _multistream: bool | None = None
     _head: bytes | None = None
+    _encoded: bool | None = None  # in another encoding than UTF-8
 
     def window(self, place: float, wanted: float) -> Window:
         """The records that begin within `wanted` bytes on disk from a place in [0, 1) on, or up to the file's end."""
-        if self.compression == "bz2" and self._streams_begin():
+        if self._encoded is None:
+            self._encoded = bool(decompression.encoding(self.info.path, self.format, self.compression))
+        if self.compression == "bz2" and not self._encoded and self._streams_begin():
             return self._streams(int(place * self.info.size), wanted)
         if self._text is None:
-            self._text = (self.info.path, self.info.size, 1.0) if self.compression == "none" else self._unpack()
+            plain = self.compression == "none" and not self._encoded
+            self._text = (self.info.path, self.info.size, 1.0) if plain else self._unpack()
         path, size, rate = self._text
         start = int(place * size)
         with contextlib.closing(_chunks(path, start)) as chunks:
