@@ -6,8 +6,9 @@ import sys
 from typing import Any
 
 from pipelines import card_sections, filesystem, pages, report, statistics
-from pipelines.card_parts import Card, Dataset, large
+from pipelines.card_parts import Card, Dataset, Section, large
 from pipelines.dataset import read_contract
+from pipelines.dataset_warnings import dataset_warnings
 from pipelines.report import share
 from pipelines.schema import MANIFEST, RUN, UserError
 
@@ -47,7 +48,11 @@ def read(folder: str, judged: str = "") -> Dataset:
 def build(data: Dataset) -> Card:
     """The card. Deterministic: no clock, no other file."""
     state, verdict = _verdict(data.statistics["gate"])
+    warned = dataset_warnings(data.contract)
+    if warned:
+        verdict += f" But see the {report.counted(len(warned), 'warning')}."
     sections = [
+        Section("Warnings", warned),
         card_sections.about(data.contract),
         card_sections.in_and_out(data),
         card_sections.dropped(data),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipelines.dataset_warnings import dataset_warnings
 from pipelines.manifest import exact_duplicates
 from pipelines.readers import Plan
 
@@ -38,7 +39,7 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
     ]
     if run and "stages" in run:
         lines += ["", *_stages(run, documents["characters"] / 1e6)]
-    return [*lines, "", *_warnings(manifest), f"digest      {manifest['digest']}"]
+    return [*lines, "", *(f"warning: {line}" for line in dataset_warnings(manifest)), f"digest      {manifest['digest']}"]
 
 
 def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -66,26 +67,6 @@ def _copies(manifest: dict[str, Any]) -> list[str]:
     heads, rows = copy_rows(manifest)
     lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
     return lines + [f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells) for name, copy, *cells in rows]
-
-
-def _warnings(manifest: dict[str, Any]) -> list[str]:
-    """What a user would want to know before training on it."""
-    train = manifest["splits"]["train"]
-    forced = sum(counts["forced_random"] for counts in train["copies"].values())
-    lines = []
-    if manifest["config"]["pairs"] == "nsp" and 2 * forced > train["examples"]:
-        lines.append(
-            "warning: most chunks hold one sentence, so most B's are random: is a line of the input a sentence? "
-            "(--format document for prose)"
-        )
-    random = sum(counts["labels_random"] for counts in train["copies"].values())
-    if manifest["config"]["pairs"] != "single" and random in (0, train["examples"]):
-        lines.append(
-            "warning: all next-sentence labels are the same, so they teach nothing: give --pairs single, or other text"
-        )
-    if manifest["config"]["num_groups"] > max(train["documents"], 1):
-        lines.append("warning: there are more groups than documents: give fewer --num-groups")
-    return lines
 
 
 def _stages(run: dict[str, Any], text_mb: float) -> list[str]:

@@ -32,6 +32,7 @@ from pipelines import (
 )
 from pipelines.config import VerifyConfig
 from pipelines.dataset import files_of, read_contract
+from pipelines.dataset_warnings import dataset_warnings
 from pipelines.options import require
 from pipelines.provenance import documents_name, provenance_name, read_keys
 from pipelines.schema import MANIFEST, VOCAB, UserError
@@ -267,6 +268,8 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)
+    for line in dataset_warnings(contract):
+        show(f"warning: {line}")
     if contract["gate"]["overridden"]:
         asked = "; verify --no-gate passes over them" if config.gate else ""
         show(f"{config.dataset}: made with --no-gate, past checks of the statistical gate that fail{asked}")

@@ -37,7 +37,8 @@ def contract() -> dict[str, Any]:
     shard = {"name": "train/copy-00/examples-00000-of-00001.tfrecord", "examples": 10, "bytes": 4096, "sha256": "ab" * 32}
     return {
         "digest": "0123456789abcdef" * 4,
-        "config": {"input": [f"corpus/{SCRIPT}.jsonl"], "pairs": "nsp", "masking": "subword", "seed": 7, "dedup": "exact"},
+        "config": {"input": [f"corpus/{SCRIPT}.jsonl"], "pairs": "nsp", "masking": "subword", "seed": 7, "dedup": "exact",
+                   "format": "auto", "num_groups": 1, "eval_fraction": 0.0},
         "vocabulary": {"sha256": "cd" * 32, "size": len(TOKENS), "cased": False},
         "max_seq_length": 8,
         "max_predictions": 2,
