@@ -26,10 +26,15 @@ _MARKS = {  # byte order marks of encodings that aren't read, the longer ones fi
 _JSON_ITEM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
 
 
+def plain_name(path: str) -> str:
+    """A path in lower case and without .gz, to tell formats by: Windows writes DATA.CSV."""
+    return path.lower().removesuffix(".gz")
+
+
 def _blocks(path: str) -> Iterator[bytes]:
     """A file's bytes, decompressed. Raises UserError for a gzip file that expands as no text does."""
     with tf.io.gfile.GFile(path, "rb") as raw:
-        zipped = path.endswith(".gz")
+        zipped = path.lower().endswith(".gz")
         file, size = gzip.GzipFile(fileobj=raw) if zipped else raw, 0
         while block := file.read(_BLOCK):
             size += len(block)

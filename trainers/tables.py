@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.schema import UserError
-from trainers.lines import MAX_LINE, exceeds, lines, parse_json
+from trainers.lines import MAX_LINE, exceeds, lines, parse_json, plain_name
 from trainers.presets import Layout
 
 Row = tuple[str, dict[str, Any]]  # (where it is, such as "dev.tsv, line 7"; values by column)
@@ -253,7 +253,7 @@ def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | Bad
     Args:
         layout: the columns that are needed. answers: the answers' column is one of them.
     """
-    plain = path.removesuffix(".gz")
+    plain = plain_name(path)
     ending = next((ending for ending in READERS if plain.endswith(ending)), None)
     if ending is None:
         raise UserError(f"{path} has none of the endings {', '.join(READERS)}: rename it, or convert it")

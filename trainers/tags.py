@@ -14,6 +14,7 @@ from trainers.conll import MAX_WORDS
 from trainers.examples import Example, Rows, softmax
 from trainers.features import TextEncoder
 from trainers.labels import label_name
+from trainers.lines import plain_name
 from trainers.presets import Layout
 from trainers.reading import Reader
 from trainers.schemes import UnknownScheme, scheme_of
@@ -61,7 +62,7 @@ class Tags(Reader):
 
         Such a table's columns are `words` and `tags` unless the layout has names instead of numbers.
         """
-        if path.removesuffix(".gz").endswith((".jsonl", ".parquet")):
+        if plain_name(path).endswith((".jsonl", ".parquet")):
             layout = Layout(_column(layout.text, "words"), "", _column(layout.label, "tags"))
             for row in tables.rows(path, layout, answers):
                 found = row if isinstance(row, tables.BadRow) else _lists(row, layout, answers)

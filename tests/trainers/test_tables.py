@@ -281,6 +281,7 @@ def test_every_task_is_of_a_known_kind() -> None:
         ("a.csv", "\ufeff Text ,LABEL,\ra,1,\r", HEADED, [("a", "1")]),
         ("a.csv", "Text,text,label\na,b,1\n", HEADED, [("b", "1")]),  # the exact name first
         ("a.txt", "text\tlabel\na\t1\n", HEADED, [("a", "1")]),
+        ("A.CSV", "text,label\r\na,1\r\n", HEADED, [("a", "1")]),
         ("a.jsonl", '{"Text": "a", "Label": 1}', HEADED, [("a", 1)]),
     ],
 )
