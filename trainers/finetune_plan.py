@@ -177,12 +177,9 @@ class FinetunePlan:
 
     def about(self, step: int = 0) -> dict[str, Any]:
         """What every checkpoint says of its model."""
-        task = {"task": self.task.to_dict(), "preset": self.config.task}
-        begun = 0 if self.config.from_scratch else self.initial.trained_length
-        layout = {
-            "layout": asdict(self.config.layout(self.config.task)),
-            "trained_length": max(begun, self.task.max_seq_length),
-        }
+        length = max(self.task.max_seq_length, 0 if self.config.from_scratch else self.initial.trained_length)
+        task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
+        layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
         results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
         return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
