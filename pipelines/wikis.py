@@ -71,8 +71,10 @@ REFERENCE_SECTIONS = frozenset(
     )
 )
 
-# English behaviour switches that MediaWiki takes in any case.
-SWITCHES = frozenset(_words("notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc"))
+# English behaviour switches that MediaWiki takes in any case, or that hold a "_".
+SWITCHES = frozenset(
+    _words("expected_unconnected_page notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc")
+)
 
 # Languages whose wikis convert between scripts or spellings: there, -{...}- is markup. With the variants to prefer.
 VARIANTS: dict[str, tuple[str, ...]] = {

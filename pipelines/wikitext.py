@@ -104,7 +104,7 @@ _RENDERERS = {name: renderer for names, renderer in TEMPLATES.items() for name i
 _MAX_NESTING = 20  # rounds over the page; brackets nested deeper are taken for unpaired
 _BLOCK = re.compile(
     r"<(/?)(ref|references|nowiki|math|chem|ce|gallery|code|syntaxhighlight|source|pre|score|timeline|hiero|"
-    r"graph|imagemap|mapframe|maplink|templatedata|inputbox|includeonly|templatestyles)\b(?:([^<>]*)(>))?",
+    r"graph|imagemap|mapframe|maplink|templatedata|inputbox|rp|rt|includeonly|templatestyles)\b(?:([^<>]*)(>))?",
     re.IGNORECASE,
 )
 # What is inside brackets: anything but double brackets. Of three that close, the first belongs to the inside.
@@ -213,10 +213,10 @@ def _resolve(text: str, wiki: Wiki) -> str:
 
     for pattern in (_INNERMOST, _LENIENT, _TABLE):
         for _ in range(_MAX_NESTING):
-            if "{{" not in text and "[[" not in text and "{|" not in text:
-                break
             if wiki.variants:  # before the template around it would be taken apart at its bars
                 text = variants.resolve(text, wiki.variants)
+            if "{{" not in text and "[[" not in text and "{|" not in text:
+                break
             text, count = pattern.subn(replace, text)
             if not count:
                 break
