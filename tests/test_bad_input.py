@@ -16,7 +16,8 @@ import pytest
 import zstandard
 
 import clozemill
-from pipelines import filesystem
+from pipelines import places
+from pipelines.sealed import read_sealed, write_sealed
 from tests import corpora
 
 DOCUMENTS = corpora.texts(30)
@@ -398,14 +399,16 @@ def test_an_output_under_a_file(bench, output):
     bench("a.jsonl", JSONL, output=output).refused(f"{bench.folder}/{output}", "can't be written (Not a directory)")
 
 
-@pytest.mark.parametrize("part", ["state.json", ".spill", ".tfrecord", ".parquet", "dataset.json", "rejects/"])
+@pytest.mark.parametrize("part", ["state.json", ".spill", ".tfrecord", ".parquet", "dataset.json", ".jsonl"])
 def test_a_full_disk(bench, monkeypatch, part):
     full = [True]
 
     def fake(path, *arguments, **options):
-        return open("/dev/full" if full[0] and ".tmp-" in path and part in path else path, *arguments, **options)
+        if full[0] and part in path:
+            return open("/dev/full", "wb")
+        return open(path, *arguments, **options)
 
-    monkeypatch.setattr(filesystem, "open", fake, raising=False)
+    monkeypatch.setattr(places, "open", fake, raising=False)
     flags = ["--max-reject-rate", "0.1"]
     bench("a.jsonl", b"{\n" + JSONL, *flags).refused(
         f"{bench.folder}/out/",
@@ -452,9 +455,10 @@ def test_the_output_is_never_an_input(bench, tmp_path, capsys):
     bench("out/a.jsonl", JSONL).refused("out/a.jsonl is both input and --output")
 
 
-def test_a_second_run_in_the_same_folder_waits_for_the_first(bench):
+def test_a_second_run_in_the_same_folder_is_refused(bench, monkeypatch):
     import fcntl
 
+    monkeypatch.setattr("pipelines.state._PATIENCE_SECONDS", 0.0)
     bench("a.jsonl", b"{\n" + JSONL)  # begun, and refused at its end
     with open(bench.folder / "out/.work/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -470,6 +474,8 @@ def test_a_folder_among_the_files_of_a_glob_is_passed_over(bench):
 def test_another_version_doesn_t_go_on_with_what_was_begun(bench):
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     (folder / ".work/refused.txt").unlink()
-    state = folder / ".work/state.json"
-    state.write_text(state.read_text().replace('"numpy": "', '"numpy": "0.'))
+    state = str(folder / ".work/state.json")
+    before = read_sealed(state, "state.json")
+    before["versions"]["numpy"] = "0." + before["versions"]["numpy"]
+    write_sealed(state, before, "state.json")
     bench("a.jsonl", None).refused(f"{folder} was begun with numpy = '0.", "another --output")
