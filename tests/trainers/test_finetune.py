@@ -187,32 +187,35 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(init: Path, tmp_path: Path, mo
     assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
 
 
-def test_a_run_that_stops_early_does_so_after_a_kill_too_and_stays_stopped(
+def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
     init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Without --dev; a signal at a step that is evaluated delays its evaluation, and loses none."""
-    train, _ = finetuning.classification(tmp_path)
+    """Without --dev. Nothing is learnt, so the second and the third evaluation bring nothing, and the run ends. A signal at the
+    step of the second one delays that evaluation, and loses none.
+    """
+    train, output = finetuning.classification(tmp_path)[0], tmp_path / "ft"
 
-    def begin(output: Path, code: int = 0) -> str:
+    def begin(code: int = 0) -> str:
         words = ["finetune", "--init", init, "--task", "classify", "--train", train, "--output", output, *QUICK]
         words += ["--learning-rate", "0", "--epochs", "9", "--patience", "2", "--eval-steps", "4"]
         assert clozemill.main([*map(str, words)]) == code
         return capsys.readouterr().out
 
-    told = begin(tmp_path / "whole")
-    assert "stopped early at step 12 of 33: no improvement in the last 2 evaluations (--patience)" in told
-    assert "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)" in told
-    assert "baseline: accuracy 0.5000, macro_f1 0.3333 (always 'bad', the most frequent label)" in told
-    found = checkpoints.find(str(tmp_path / "whole")).index
-    assert found["stopping"]["waited"] == 2
-    assert found["held_out"] == {"fraction": 0.1, "seed": 0, "train": 58, "dev": 6}
     with monkeypatch.context() as patched:
         patched.setattr(Loop, "_stopped", lambda self: "SIGTERM" if self.step == 8 else "")
-        begin(tmp_path / "killed", code=75)
-    assert checkpoints.find(str(tmp_path / "killed")).index["eval"] is None
-    begin(tmp_path / "killed")
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert "stopped early at step 12: nothing to do" in begin(tmp_path / "killed")
+        told = begin(code=75)
+    assert "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)" in told
+    found = checkpoints.find(str(output)).index
+    assert found["eval"] is None and found["stopping"]["waited"] == 0
+    assert found["held_out"] == {"fraction": 0.1, "seed": 0, "train": 58, "dev": 6}
+    told = begin()
+    assert "stopped early at step 12 of 33: no improvement in the last 2 evaluations (--patience)" in told
+    assert "baseline: accuracy 0.5000, macro_f1 0.3333 (always 'bad', the most frequent label)" in told
+    assert [(row["step"], row.get("split", "train")) for row in rows(output)] == [
+        (step, split) for step in (4, 8, 12) for split in ("train", "eval")
+    ]
+    assert checkpoints.find(str(output)).index["stopping"]["waited"] == 2
+    assert "stopped early at step 12: nothing to do" in begin()
 
 
 def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
