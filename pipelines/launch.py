@@ -65,6 +65,7 @@ def kill_children() -> None:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+    worker.remove_sockets()
 
 
 class _Workers:

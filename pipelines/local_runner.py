@@ -67,6 +67,7 @@ class PrivateServer:
         state_servicer = worker_handlers.GrpcStateServicer(state)
         beam_fn_api_pb2_grpc.add_BeamFnStateServicer_to_server(state_servicer, self._server)
         self.folder = _private_folder()
+        worker.SOCKETS.add(self.folder)
         address = f"unix:{self.folder}/beam"
         self._server.add_insecure_port(address)
         # Beam makes "localhost:<port>" of these, in port_from_worker, which is replaced below.
@@ -80,6 +81,7 @@ class PrivateServer:
         self._server.stop(_STOP_SECONDS).wait()
         os.close(self._held)
         os.close(self.alive)
+        worker.SOCKETS.discard(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -11,6 +11,14 @@ import sys
 import threading
 from pathlib import Path
 
+SOCKETS: set[str] = set()  # folders of sockets that this process, a parent of workers, serves on
+
+
+def remove_sockets() -> None:
+    """Removes what this process serves its workers on, when it ends without stopping to serve."""
+    while SOCKETS:
+        shutil.rmtree(SOCKETS.pop(), ignore_errors=True)
+
 
 def _end_with_parent(pipe: int, folder: str) -> None:
     """Ends this process as soon as the one that started it is gone, for it would go on writing.

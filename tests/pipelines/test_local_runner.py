@@ -18,7 +18,7 @@ from apache_beam.portability.api import beam_artifact_api_pb2, beam_artifact_api
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 import clozemill
-from pipelines import local_runner, worker
+from pipelines import launch, local_runner, worker
 from pipelines.schema import UserError
 from tests import corpora, sockets
 
@@ -49,6 +49,12 @@ def test_the_server_is_a_socket_in_a_folder_of_the_user_s_own(server: local_runn
     assert stat.S_IMODE(os.stat(server.folder).st_mode) == 0o700
     assert sockets.listening([os.getpid()]) >= {f"unix {server.folder}/beam"}
     assert server.control_address == server.data_port == server.state_port == f"unix:{server.folder}/beam"
+
+
+def test_a_run_that_is_cut_short_removes_its_socket(server: local_runner.PrivateServer) -> None:
+    """After a signal nothing stops the server: its process ends."""
+    launch.kill_children()
+    assert not os.path.exists(server.folder) and not worker.SOCKETS
 
 
 def test_another_user_can_t_connect(server: local_runner.PrivateServer) -> None:
