@@ -1,10 +1,12 @@
 """The README.md of an exported Hugging Face folder: what the encoder is, what it was trained on, and an example that runs."""
 
+import re
 from typing import Any
 
 from model.config import EncoderConfig
 from model.export import Source
 
+_MARKUP = re.compile(r"([\\`*{}\[\]#!|~$<>&])")
 _LOADING = {
     "BertForPreTraining": ("AutoModelForPreTraining", "prediction_logits"),
     "BertForMaskedLM": ("AutoModelForMaskedLM", "logits"),
@@ -41,6 +43,12 @@ print(fill_mask("A [MASK].", tokenizer_kwargs={"split_special_tokens": False}))
 """
 
 
+def _text(value: Any) -> str:
+    """A name or label as Markdown shows it: in one line, no character of it read as markup or as a control character."""
+    text = _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+    return "".join(char if char.isprintable() else f"<U+{ord(char):04X}>".replace("<", "\\<") for char in text)
+
+
 def _rows(source: Source) -> list[tuple[str, Any]]:
     config: EncoderConfig = source.config
     casing = "cased" if source.cased else "uncased: lower case, accents stripped"
@@ -62,9 +70,9 @@ def _training(about: dict[str, Any]) -> list[str]:
     """What checkpoint.json says of the training."""
     lines, imported = [], about.get("imported")
     if imported:
-        lines.append(f"Weights imported from a folder of the format {imported['format']} ({imported['from']}).")
+        lines.append(f"Weights imported from a folder of the format {imported['format']} ({_text(imported['from'])}).")
     if task := about.get("task"):
-        answers = f", labels {', '.join(task['labels'])}" if task.get("labels") else ""
+        answers = f", labels {', '.join(map(_text, task['labels']))}" if task.get("labels") else ""
         lines.append(f"Fine-tuned for the task {task['kind']}{answers}; texts were cut to {task['max_seq_length']} tokens.")
         if task["kind"] == "multilabel":
             threshold = task.get("threshold", 0.5)
@@ -76,14 +84,14 @@ def _training(about: dict[str, Any]) -> list[str]:
     if digest := (about.get("vocabulary") or {}).get("sha256"):
         lines.append(f"SHA-256 of the vocabulary it was trained with: {digest}.")
     for dataset in about.get("datasets") or ():
-        lines.append(f"Dataset: {dataset}.")
+        lines.append(f"Dataset: {_text(dataset)}.")
     if base := about.get("baseline"):
         scores = [f"{name} {value:.4f}" for name, value in base.items() if isinstance(value, float)]
-        lines.append(f"Without looking at the text ({base['answer']}): {', '.join(scores) or 'no metric is defined'}.")
+        lines.append(f"Without looking at the text ({_text(base['answer'])}): {', '.join(scores) or 'no metric is defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
     figures.pop("criterion", None)  # the metric that chose the checkpoint, again
     lines += [f"On the {'dev examples' if task else 'eval split'}: {name} {value:.4f}." for name, value in figures.items()]
-    lines += [f"Note: {remark}." for remark in (about.get("eval") or {}).get("remarks", ())]
+    lines += [f"Note: {_text(remark)}." for remark in (about.get("eval") or {}).get("remarks", ())]
     return lines or ["Nothing is recorded of its training."]
 
 

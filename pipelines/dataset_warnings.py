@@ -16,8 +16,8 @@ _ALIKE = 0.05  # of the labels: with so few of one kind, the other is always the
 
 def _text_per_line(contract: Manifest) -> Iterator[str]:
     config, documents = contract["config"], contract["documents"]
-    plain = [name for name in config["input"] if compression_of(str(name))[1].endswith((".txt", ".text"))]
-    if config["format"] not in ("auto", "bert") or not plain or not 0 < documents["kept"] < FEW_DOCUMENTS:
+    plain = [name for name in config.get("input", []) if compression_of(str(name))[1].endswith((".txt", ".text"))]
+    if config.get("format", "auto") not in ("auto", "bert") or not plain or not 0 < documents["kept"] < FEW_DOCUMENTS:
         return
     if documents["sentences"] > FEW_DOCUMENTS * documents["kept"]:
         yield (

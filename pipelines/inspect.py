@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pipelines import datacard, features, filesystem, inspect_html, tfrecord
+from pipelines import datacard, features, filesystem, inspect_html, pages, tfrecord
 from pipelines.config import InspectConfig
 from pipelines.dataset import read_contract
 from pipelines.options import require
@@ -92,7 +92,7 @@ def describe_shard(records: Records) -> Iterator[str]:
         number, label = records.offset + row, records.columns.next_sentence_labels[row]
         yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
         for side, text in describe(records.columns, row, records.vocabulary).items():
-            yield f"  {side}  {text}"
+            yield f"  {side}  {pages.visible(text)}"  # a vocabulary may hold what moves a terminal's cursor
             if records.origins:
                 yield f"     {_origin(records.origins, number, side.lower())}"
 

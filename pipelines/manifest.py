@@ -15,6 +15,7 @@ from pipelines.options import value_of
 from pipelines.schema import FEATURES, FORMAT_VERSION, UserError
 
 Manifest = dict[str, Any]
+_COUNTS = {field.name for field in dataclasses.fields(PrepareConfig) if field.type is int}
 _SCHEMA = Path(__file__).parent / "data" / "dataset.schema.json"
 
 
@@ -110,6 +111,19 @@ def _schema() -> Callable[[Manifest], Manifest]:
     return fastjsonschema.compile(json.loads(_SCHEMA.read_text("utf-8")))
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _float_for_count(value: Any, place: str) -> str:
+    """Where a float is in place of a count, which the schema lets pass when it is 1.0; "" where none is."""
+    if isinstance(value, float):
+        group, _, name = place.rpartition(".")
+        return place if (name in _COUNTS if group.startswith("config") else name != "random_prob") else ""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for key, each in parts if (found := _float_for_count(each, f"{place}.{key}".lstrip(".")))), "")
+
+
 def _check_form(manifest: Manifest, name: str) -> None:
     """Raises UserError for a part that lacks, or is of another kind than `build` makes it: whoever wrote it could sign it."""
     try:
@@ -122,6 +136,11 @@ def _check_form(manifest: Manifest, name: str) -> None:
         where, known = f"{name}: config.{field.name}", field.metadata["identity"] and field.name in config
         if known and field.name != "input" and value_of(field, config[field.name], where) != config[field.name]:
             raise UserError(f"{where} is a text: make the dataset anew with clozemill prepare")
+    for size in ("max_seq_length", "max_predictions"):  # readers allocate by these
+        if manifest[size] != config[size]:
+            raise UserError(f"{name}: its {size} differ ({manifest[size]} and {config[size]}): make the dataset anew")
+    if place := _float_for_count(manifest, ""):
+        raise UserError(f"{name}: {place} is written with a decimal point, as no count is: make the dataset anew")
     copies = {(split, copy) for split, about in manifest["splits"].items() for copy in about["copies"]}
     if copies != {(shard["split"], f"{shard['copy']:02d}") for shard in manifest["shards"]}:
         raise UserError(f"{name} tells of other copies than its shards are of: make the dataset anew")
@@ -137,7 +156,7 @@ def loads(data: bytes, name: str) -> Manifest:
     changed since it was written.
     """
     try:
-        manifest = json.loads(data)
+        manifest = json.loads(data, parse_constant=_refuse_constant)
         version = manifest["format_version"]
         if version == FORMAT_VERSION and "manifest_sha256" not in manifest:
             raise UserError(

@@ -324,3 +324,11 @@ def test_a_card_says_what_a_result_is_worth() -> None:
         "- Note: it is useless.",
     ]
     assert "- Each label has a sigmoid of its own; a label is given from a probability of 0.3." in lines
+
+
+def test_no_name_or_label_is_markup_in_a_card() -> None:
+    labels = ("<script>", "[a](http://x)", "| b |", "`c`\n# d", "\x1b[31m", "\u202ee", "not_entailment")
+    index = {"task": Task("classify", labels).to_dict(), "datasets": ["![x](y)"]}
+    text = card(sources.source(index=index), "BertForSequenceClassification")
+    assert r"labels \<script\>, \[a\](http://x), \| b \|, \`c\` \# d, \<U+001B>\[31m, \<U+202E>e, not_entailment;" in text
+    assert r"- Dataset: \!\[x\](y)." in text

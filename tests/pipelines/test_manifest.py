@@ -164,11 +164,21 @@ def edited(place: tuple, value: object) -> bytes:
         (("splits", "test"), {}, r"splits must not contain \{'test'\} properties: make"),
         (("shards", 0, "name"), "../../secret", r"shards\[0\].name must match pattern .*: make"),
         (("shards", 0, "copy"), True, r"shards\[0\].copy must be integer: make"),
+        (("shards", 0, "copy"), 0.0, "shards.0.copy is written with a decimal point, as no count is: make"),
+        (("config", "num_groups"), 2.0, "config.num_groups is written with a decimal point, as no count is: make"),
+        (("num_eval_groups",), 1.0, "num_eval_groups is written with a decimal point, as no count is: make"),
+        (("max_seq_length",), 1 << 40, r"its max_seq_length differ \(1099511627776 and \d+\): make"),
+        (("max_predictions",), 1, r"its max_predictions differ \(1 and \d+\): make"),
     ],
 )
 def test_what_only_another_program_could_have_signed(place: tuple, value: object, told: str) -> None:
     with pytest.raises(UserError, match=rf"^x/dataset\.json: {told}"):
         manifest.loads(edited(place, value), "x/dataset.json")
+
+
+def test_a_number_that_json_has_no_word_for() -> None:
+    with pytest.raises(UserError, match=r"^x is not a dataset's manifest"):
+        manifest.loads(edited(("shards", 0, "random_prob"), float("nan")), "x")
 
 
 def test_other_shards_than_the_configuration_asks_for() -> None:
@@ -177,7 +187,7 @@ def test_other_shards_than_the_configuration_asks_for() -> None:
 
 
 def test_options_that_are_not_known_yet_are_let_be() -> None:
-    assert manifest.loads(edited(("config", "of_a_later_version"), [1]), "x")["config"]["of_a_later_version"] == [1]
+    assert manifest.loads(edited(("config", "of_a_later_version"), [1.0]), "x")["config"]["of_a_later_version"] == [1.0]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
