@@ -24,7 +24,7 @@ def _cross_entropy(logits, labels):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            return (probs - ops.one_hot(labels, logits.shape[-1], dtype=probs.dtype)) * ops.expand_dims(upstream, -1)
+            return (probs - ops.one_hot(labels, ops.shape(logits)[-1], dtype=probs.dtype)) * ops.expand_dims(upstream, -1)
 
         return found, gradient
 
@@ -38,7 +38,7 @@ def _chosen(logits, labels):
 
 def _first_highest(logits):
     """The first class with the highest logit, int32 [...]; ties are common in bfloat16."""
-    classes = logits.shape[-1]
+    classes = ops.shape(logits)[-1]
     highest = ops.max(logits, axis=-1, keepdims=True)
     return ops.min(ops.where(logits >= highest, ops.arange(classes, dtype="int32"), classes), axis=-1)
 

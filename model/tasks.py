@@ -139,6 +139,7 @@ class BiLSTMHead(keras.layers.Layer):
 
 
 HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
+_PADDING = -1e9  # a logit
 _SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
 
 
@@ -185,9 +186,10 @@ class TaskModel(keras.Model):
     # What the trainer asks of any model.
 
     def prepare(self, batch: dict) -> tuple[dict, dict]:
-        """(inputs, targets) of a batch: its three id tensors, and all the rest."""
+        """(inputs, targets) of a batch: its three id tensors, and all the rest; for spans the mask is a target, too."""
         inputs = {name: batch[name] for name in TOKENS}
-        return inputs, {name: value for name, value in batch.items() if name not in inputs}
+        seen = [name for name in TOKENS if name != "input_mask" or self.task.kind != "spans"]
+        return inputs, {name: value for name, value in batch.items() if name not in seen}
 
     def weights_of(self, targets: dict) -> dict:
         """By loss, what a batch's sum is divided by: a scalar."""
@@ -205,7 +207,8 @@ def sums(logits, targets: dict, kind: str) -> dict:
         logits: as TaskModel gives them. kind: of KINDS.
         targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
             both float [B, 1, L], labels 0 or 1 (the axis of 1: no other is taken for that of tokens); for spans
-            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer.
+            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer, and
+            `input_mask` [B, S]: an answer is a token, so padding takes no part and costs nothing however much there is.
 
     For regress the loss is the squared error, for spans the mean of both ends' cross entropies; hits are counted in halves for
     spans, and are negative for regress, which has none.
@@ -217,6 +220,7 @@ def sums(logits, targets: dict, kind: str) -> dict:
     if kind == "multilabel":
         return named({"task": weighted_sigmoid(logits, ops.cast(targets["labels"], "float32")[:, 0], weights[:, 0])})
     if kind == "spans":
+        logits = ops.where(ops.cast(targets["input_mask"], "bool")[:, :, None], logits, _PADDING)
         ends = (weighted(logits[:, :, end], targets[name], weights) for end, name in enumerate(("starts", "ends")))
         return named({"task": tuple((first + last) / 2 for first, last in zip(*ends, strict=True))})
     return named({"task": weighted(logits, targets["labels"], weights)})

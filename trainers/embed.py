@@ -16,14 +16,14 @@ from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, strategy
 from trainers.config_finetune import EmbedConfig, layers_of
-from trainers.features import TextEncoder, trimmed
+from trainers.features import TextEncoder
 from trainers.forward import Forward
 from trainers.initial import Initial
 from trainers.kinds import Classify
-from trainers.predict import MULTIPLE, chunks, ready
+from trainers.predict import chunks, ready
 from trainers.presets import Layout
 
-CHUNK = 64  # texts that are in memory at once
+CHUNK, FLOATS = 1024, 1 << 26  # texts that are in memory at once, and values of their tokens (256 MB)
 
 
 class Embedder:
@@ -39,7 +39,8 @@ class Embedder:
         devices = strategy.make(config)
         self.encoder = ready(found, devices, config.precision).encoder
         self.cut = 0  # texts that were too long
-        self.forward = Forward(devices, self._features, config.batch_size, strategy.compiles(config, devices))
+        jit, per_token = strategy.compiles(config, devices), config.pool == "none"
+        self.forward = Forward(devices, self._features, config.batch_size, jit, per_token)
 
     def _features(self, batch: dict) -> Any:
         """float32 [B, S, layers x H], or [B, layers x H] when pooled; the mean is over all tokens but padding."""
@@ -52,14 +53,24 @@ class Embedder:
             return ops.sum(found * mask, axis=1) / ops.sum(mask, axis=1)
         return found
 
+    @property
+    def at_once(self) -> int:
+        """Texts that are worked on at once: the more, the less padding."""
+        tokens = self.config.max_seq_length if self.config.pool == "none" else 1
+        return max(1, min(CHUNK, FLOATS // (tokens * self.width)))
+
+    @property
+    def width(self) -> int:
+        """Values of a token, or of a text."""
+        return len(self.layers) * self.encoder.config.hidden_size
+
     def columns(self) -> pa.Schema:
         """The types of the records."""
         texts = [("text", pa.string())]
         if self.config.pool == "none":
             texts = [("token", pa.string()), ("word_number", pa.int64()), ("word", pa.string())]
             texts += [("start", pa.int64()), ("end", pa.int64())]
-        width = len(self.layers) * self.encoder.config.hidden_size
-        return pa.schema([("row", pa.int64()), *texts, ("features", pa.list_(pa.float32(), width))])
+        return pa.schema([("row", pa.int64()), *texts, ("features", pa.list_(pa.float32(), self.width))])
 
     def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
         """Features of texts with their numbers, one record per text, or one per token, special tokens left out."""
@@ -67,7 +78,7 @@ class Embedder:
             self.config.max_seq_length - 2,
             self.texts.with_offsets([self.texts.beginning(text) for _, text in rows]),
         )
-        features = trimmed(self.texts.pack([(ids[:room], None) for ids, _, _ in tokenized]), MULTIPLE)
+        features = self.texts.pack([(ids[:room], None) for ids, _, _ in tokenized])
         self.cut += sum(len(ids) > room for ids, _, _ in tokenized)
         for (number, text), (ids, starts, ends), values in zip(rows, tokenized, self.forward(features), strict=True):
             if self.config.pool != "none":
@@ -102,7 +113,7 @@ def main(config: EmbedConfig) -> int:
     count = written = empty = 0
     bar = tqdm.tqdm(unit=" texts", disable=not config.progress, file=sys.stderr, mininterval=0.5)
     with sinks.opened(config.output, embedder.columns()) as sink, bar:
-        for rows in chunks(_texts(config), CHUNK):
+        for rows in chunks(_texts(config), embedder.at_once):
             records = list(embedder.records(rows))
             sink.write(records)
             count, written = count + len(rows), written + len(records)

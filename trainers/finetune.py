@@ -105,9 +105,9 @@ def _introduce(planned: FinetunePlan, devices: tf.distribute.Strategy, step: int
     print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
           f"{strategy.device_name(devices)}, {config.precision}")  # fmt: skip
     print(
-        f"{len(planned.train):,} training rows, {len(planned.dev):,} dev rows, of {planned.phases[0].max_seq_length} tokens; "
-        f"{planned.steps:,} steps of {config.batch_size} (epochs: {config.epochs:g}), peak learning rate "
-        f"{config.learning_rate:g}"
+        f"{len(planned.train):,} training rows, {len(planned.dev):,} dev rows, of up to "
+        f"{planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of {config.batch_size} "
+        f"(epochs: {config.epochs:g}), peak learning rate {config.learning_rate:g}"
     )
     for warning in planned.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)

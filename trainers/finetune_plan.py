@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from model.config import EncoderConfig
@@ -16,9 +15,8 @@ from model.tasks import KINDS as TASK_KINDS
 from model.tasks import Task, sums
 from pipelines import options
 from pipelines.schema import UserError
-from trainers import baselines, class_weights, held_out
+from trainers import baselines, class_weights, held_out, strategy
 from trainers.baselines import Baseline
-from trainers.batches import FOREVER, with_options
 from trainers.config_finetune import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder, trimmed
@@ -27,40 +25,9 @@ from trainers.initial import Initial, digest
 from trainers.kinds import KINDS
 from trainers.optimizer import Hyper, Schedule
 from trainers.presets import TASKS
+from trainers.row_reader import RowReader, static_lengths
 
 MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are in memory together
-
-
-@dataclass(frozen=True)
-class RowReader:
-    """One host's part of the rows as an endless, seekable stream: epoch k is a permutation by (seed, k) alone."""
-
-    features: dict[str, np.ndarray]
-    seed: int
-    name: str
-    host: int = 0
-    hosts: int = 1
-
-    def shards_between(self, begin: int, end: int) -> list[str]:
-        """The one file."""
-        return [self.name]
-
-    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
-        """Batches of features from the host's example number `begin` on, without end."""
-        count = len(self.features["input_ids"])
-        columns = {name: tf.constant(value) for name, value in self.features.items()}
-
-        def gathered(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
-            numbers = numbers * self.hosts + self.host
-            epochs = numbers // count
-            seeds = tf.stack([tf.zeros_like(epochs) + self.seed, epochs, tf.zeros_like(epochs)], axis=1)
-            # tf.random.experimental.index_shuffle, which takes one seed for all only
-            order = tf.raw_ops.RandomIndexShuffle(index=numbers % count, seed=seeds, max_index=tf.constant(count - 1, tf.int64))
-            rows = {name: tf.gather(value, order) for name, value in columns.items()}
-            return {name: tf.ensure_shape(value, [batch_size, *value.shape[1:]]) for name, value in rows.items()}
-
-        numbers = tf.data.Dataset.range(begin, FOREVER).batch(batch_size, drop_remainder=True)
-        return with_options(numbers.map(gathered).prefetch(tf.data.AUTOTUNE))
 
 
 class DevEvaluation:
@@ -69,7 +36,8 @@ class DevEvaluation:
     def __init__(self, devices: tf.distribute.Strategy, model, plan: "FinetunePlan", jit: bool) -> None:
         self.plan = plan
         batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
-        self.forward = Forward(devices, lambda batch: model(batch)["logits"], batch_size, jit)
+        per_token = TASK_KINDS[plan.task.kind].per_token
+        self.forward = Forward(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
 
     def figures(self) -> dict[str, Any]:
         """Metrics, unweighted loss, and the criterion by which the best checkpoint is kept (the lower the better).
@@ -119,7 +87,9 @@ class FinetunePhase:
         return nullcontext()
 
     def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
-        return RowReader(self.plan.train.features, config.seed, config.train, host, hosts)
+        compiled = strategy.compiles(config, tf.distribute.get_strategy())
+        static = None if config.strategy == "tpu" else static_lengths(self.max_seq_length, compiled)
+        return RowReader(self.plan.train.features, config.seed, config.train, self.batch_size, static, host, hosts)
 
     def evaluation(self, devices: tf.distribute.Strategy, model, config: FinetuneConfig, jit: bool) -> DevEvaluation:
         return DevEvaluation(devices, model, self.plan, jit)
@@ -173,7 +143,8 @@ class FinetunePlan:
 
     def flops(self, phase: FinetunePhase) -> int:
         """FLOPs per example, as for pretraining without any prediction."""
-        return flops_per_example(self.encoder, phase.max_seq_length, 0)
+        tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding is no work that a model has to do
+        return flops_per_example(self.encoder, round(float(tokens)), 0)
 
     def about(self, step: int = 0) -> dict[str, Any]:
         """What every checkpoint says of its model."""
@@ -187,7 +158,8 @@ class FinetunePlan:
     def identity(self) -> dict[str, Any]:
         """What decides the losses of a run: a resume must match it."""
         begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
-        data = {"init": begun, "train": digest(self.train.features), "dev": digest(self.dev.features)}
+        data = {"order": "similar lengths", "init": begun}
+        data |= {"train": digest(self.train.features), "dev": digest(self.dev.features)}
         if self.config.patience:  # then the evaluations decide where the run ends
             data["eval_steps"] = self.config.eval_steps
         return options.identity(self.config) | data

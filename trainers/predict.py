@@ -13,13 +13,14 @@ import keras
 import tensorflow as tf
 import tqdm
 
+from model.tasks import KINDS as TASK_KINDS
 from model.tasks import Task
 from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, state, strategy
 from trainers.config_finetune import PredictConfig
 from trainers.examples import Example
-from trainers.features import TextEncoder, trimmed
+from trainers.features import TextEncoder
 from trainers.forward import Forward
 from trainers.initial import Initial
 from trainers.kinds import KINDS
@@ -28,7 +29,6 @@ from trainers.presets import TASKS, Layout
 T = TypeVar("T", Example, tuple[int, str])  # the latter: a text and its number
 CHUNK = 1024  # examples that are in memory at once
 MAX_CHARS = 1 << 24  # after which a chunk ends, however few examples it has
-MULTIPLE = 32  # tokens: rows are padded to the longest of a chunk, rounded up, so that few shapes are compiled
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -69,12 +69,12 @@ class Predictor:
         self.kind = KINDS[self.task.kind]()
         self.encoder = TextEncoder(found.vocabulary, found.cased, self.task.max_seq_length)
         jit = strategy.compiles(config, devices)
-        self.forward = Forward(devices, lambda batch: model(batch)["logits"], config.batch_size, jit)
+        per_token = TASK_KINDS[self.task.kind].per_token
+        self.forward = Forward(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)
 
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """An answer for each example."""
         rows = self.kind.encode(examples, self.task, self.encoder, answers=False)
-        rows.features = trimmed(rows.features, MULTIPLE)
         return self.kind.answers(examples, rows, self.forward(rows.features), self.task)
 
 

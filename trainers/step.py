@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import keras
 import tensorflow as tf
 
 from model.losses import SUMS
@@ -45,7 +46,7 @@ class Stepper:
     def _gradients(self, batch: dict, totals: dict, step, replica):
         """(gradients, sums) of a replica's batch, worked through in `parts`."""
         rows = batch["input_ids"].shape[0] // self.parts
-        split = {name: tf.reshape(value, [self.parts, rows, *value.shape[1:]]) for name, value in batch.items()}
+        split = {name: tf.reshape(v, [self.parts, rows, *keras.ops.shape(v)[1:]]) for name, v in batch.items()}
         gradients, found = None, None
         for part in range(self.parts):
             if part:  # one after the other, or the memory of all parts would be needed at once

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from model.losses import SUMS
@@ -44,7 +45,9 @@ def targets(kind: str) -> dict[str, np.ndarray]:
     weights[1] = 0
     found = {"weights": weights}
     if kind == "spans":
-        return found | {name: stream.integers(0, 10, 4).astype("int32") for name in ("starts", "ends")}
+        lengths = BATCH["input_mask"].sum(axis=1)
+        edges = {name: (stream.integers(0, 10, 4) % lengths).astype("int32") for name in ("starts", "ends")}
+        return found | edges | {"input_mask": BATCH["input_mask"]}
     if kind == "multilabel":
         found["weights"] = np.repeat(weights[:, None, None], 3, axis=2) * np.array([1, 2, 0.5], "float32")
         return found | {"labels": stream.integers(0, 2, (4, 1, 3)).astype("float32")}
@@ -173,6 +176,7 @@ def test_sums_are_literal(kind: str) -> None:
     elif kind == "regress":
         loss, hits = ((logits[:, 0] - given["labels"]) ** 2 * weight).sum(), -3
     elif kind == "spans":
+        logits[given["input_mask"] == 0] = -np.inf
         parts = [(logits[:, :, end], given[name]) for end, name in enumerate(("starts", "ends"))]
         loss = sum(-(log_softmax(one)[range(4), place] * weight).sum() for one, place in parts) / 2
         hits = sum(((one.argmax(axis=1) == place) * weight).sum() for one, place in parts) / 2
@@ -194,6 +198,29 @@ def test_what_the_trainer_asks(kind: str) -> None:
     found = model.sums_of(model(inputs), others)
     assert {name: float(value) for name, value in model.weights_of(others).items()} == {"task": float(found["task_weight"])}
     assert np.isfinite(float(found["task_loss"])) and float(found["task_loss"]) > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_padding_changes_neither_losses_nor_gradients(case: str) -> None:
+    """However much of it a batch has: the trainer pads each batch to a length of its own."""
+    model, batch = made(case), BATCH | targets(CASES[case].kind)
+    longest = int(BATCH["input_mask"].sum(axis=1).max())
+    pads = {"input_ids": SMALL.vocab_size - 1, "labels": 0}  # any token will do
+    found = []
+    for length in (longest, longest + 1, longest + 14):
+        padded = {}
+        for name, value in batch.items():
+            wide = value.shape[1:2] == (10,)
+            padded[name] = value if not wide else np.full((4, length), pads.get(name, 0), value.dtype)
+            if wide:
+                padded[name][:, : min(length, 10)] = value[:, :length]
+        inputs, given = model.prepare({name: tf.constant(value) for name, value in padded.items()})
+        with tf.GradientTape() as tape:
+            values = model.sums_of(model(inputs), given)
+        gradients = tape.gradient(values["task_loss"], [one.value for one in model.trainable_variables])
+        found.append([*map(float, values.values()), *(tf.convert_to_tensor(one).numpy() for one in gradients)])
+    for other in found[1:]:
+        assert all(np.allclose(a, b, rtol=1e-4, atol=2e-5) for a, b in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize("task", CASES.values(), ids=list(CASES))

@@ -116,7 +116,6 @@ def test_pooled(pool: str, pretrained: Path, texts: Path, tmp_path: Path, capsys
 def test_batches_and_parts_change_nothing(pool: str, pretrained: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
     assert run(pretrained, texts, tmp_path / "a.parquet", "--pool", pool) == 0
     monkeypatch.setattr(embed, "CHUNK", 2)
-    monkeypatch.setattr(embed, "MULTIPLE", 1)
     assert run(pretrained, texts, tmp_path / "b.parquet", "--pool", pool, "--batch-size", 3) == 0
     one, two = records(tmp_path / "a.parquet"), records(tmp_path / "b.parquet")
     features = [[row.pop("features") for row in rows] for rows in (one, two)]

@@ -15,7 +15,6 @@ import clozemill
 from tests.trainers import finetuning, models
 from trainers import checkpoints, finetune, initial
 from trainers.config_finetune import FinetuneConfig
-from trainers.finetune_plan import RowReader
 from trainers.loop import Loop
 
 QUICK = ("--learning-rate", "3e-3", "--batch-size", "16", "--log-steps", "4", "--no-tensorboard", "--max-seq-length", "32")
@@ -318,18 +317,6 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1 and error.startswith("clozemill: ")
     assert not (tmp_path / "ft").exists()
-
-
-def test_every_epoch_is_a_permutation_that_can_be_entered_anywhere() -> None:
-    features = {"input_ids": np.arange(10, dtype=np.int32)[:, None]}
-    order = [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 5, "x").batches(1).take(30)]
-    epochs = [tuple(order[begin : begin + 10]) for begin in (0, 10, 20)]
-    assert len(set(epochs)) == 3 and all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    later = [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 5, "x").batches(1, begin=13).take(9)]
-    assert later == order[13:22]
-    hosts = [[int(b["input_ids"][0, 0]) for b in RowReader(features, 5, "x", h, 2).batches(1).take(15)] for h in (0, 1)]
-    assert [number for pair in zip(*hosts, strict=True) for number in pair] == order
-    assert order != [int(batch["input_ids"][0, 0]) for batch in RowReader(features, 6, "x").batches(1).take(30)]
 
 
 def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_path: Path) -> None:

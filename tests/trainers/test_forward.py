@@ -18,50 +18,53 @@ from trainers.forward import Forward
 RECORD = "from tests.trainers.test_forward import record; record()"
 
 
-def rows(count: int, length: int = 5) -> dict[str, np.ndarray]:
-    """Each row's ids are its number; a column of targets that the model must not see."""
+def rows(count: int, length: int = 12) -> dict[str, np.ndarray]:
+    """Each row's ids are its number; a column of targets that the model must not see. Lengths go up and down."""
     ids = np.repeat(np.arange(count, dtype=np.int32)[:, None], length, axis=1)
-    return dict(zip(TOKENS, (ids, np.ones_like(ids), ids % 2), strict=True)) | {"labels": np.full(count, 99)}
+    mask = (np.arange(length) < 1 + (np.arange(count) * 7 % length)[:, None]).astype(np.int32)
+    return dict(zip(TOKENS, (ids, mask, ids % 2), strict=True)) | {"labels": np.full(count, 99)}
 
 
 def outputs(batch: dict) -> tf.Tensor:
-    """[B, S, 2]; the second is the mean of the ids in the same replica's batch."""
+    """[B, S, 2]: the ids, and how many rows the replica's batch has."""
     assert set(batch) == set(TOKENS)
     ids = tf.cast(batch["input_ids"] * batch["input_mask"], tf.float32)
-    return tf.stack([ids, tf.zeros_like(ids) + tf.reduce_mean(ids)], axis=-1)
+    return tf.stack([ids, tf.zeros_like(ids) + tf.cast(tf.shape(ids)[0], tf.float32)], axis=-1)
 
 
 def found(devices: tf.distribute.Strategy, count: int, batch_size: int, **options: bool) -> np.ndarray:
-    return Forward(devices, outputs, batch_size, **options)(rows(count))
+    return Forward(devices, outputs, batch_size, per_token=True, **options)(rows(count))
 
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "jit"), [(5, 1, False), (6, 3, False), pytest.param(7, 3, True, marks=needs_xla), (2, 8, False)]
 )
-def test_in_order_with_the_last_batch_filled_up_by_its_first_row(count: int, batch_size: int, jit: bool) -> None:
-    values = found(strategy.make(DeviceOptions()), count, batch_size, jit=jit)
-    assert values.shape == (count, 5, 2) and (values[:, :, 0] == np.arange(count)[:, None]).all()
-    padded = np.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size)
-    padded = np.where(padded < count, padded, padded[:, :1])
-    assert np.allclose(values[:, 0, 1], padded.mean(axis=1).repeat(batch_size)[:count])
+def test_in_the_order_of_the_rows(count: int, batch_size: int, jit: bool) -> None:
+    values, given = found(strategy.make(DeviceOptions()), count, batch_size, jit=jit), rows(count)
+    assert values.shape == (count, 12, 2)
+    assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all()
+    sizes = {min(batch_size, count - begin) for begin in range(0, count, batch_size)}
+    assert set(values[:, 0, 1]) == ({batch_size} if jit else sizes)
 
 
-def test_batches_come_one_by_one_and_shapes_are_static() -> None:
-    """Every batch is computed when it is asked for; one trace serves them all, and another one serves longer rows."""
-    traced = []
+def test_a_value_for_each_row() -> None:
+    forward = Forward(strategy.make(DeviceOptions()), lambda batch: tf.reduce_sum(outputs(batch)[:, :, :1], axis=1), 4)
+    given = rows(10)
+    assert (forward(given) == (given["input_ids"] * given["input_mask"]).sum(axis=1)[:, None]).all()
+
+
+def test_batches_are_cut_to_what_they_hold() -> None:
+    """The longest rows come first; few traces serve all shapes."""
+    traced, seen = [], []
 
     def counted(batch: dict) -> tf.Tensor:
         traced.append(tuple(batch["input_ids"].shape))
+        tf.py_function(lambda ids: seen.append(tuple(ids.shape)), [batch["input_ids"]], [])
         return outputs(batch)
 
-    forward = Forward(strategy.make(DeviceOptions()), counted, 4)
-    batches = forward.batches(rows(10))
-    assert traced == [] and len(next(batches)) == 4
-    assert [len(batch) for batch in batches] == [4, 2] and forward.batch_size == 4
-    assert traced == [(4, 5)]
-    forward(rows(3))
-    forward(rows(3, 7))
-    assert traced == [(4, 5), (4, 7)]
+    forward = Forward(strategy.make(DeviceOptions()), counted, 4, per_token=True)
+    forward(rows(18, 20))
+    assert seen == [(4, 20), (4, 16), (4, 12), (4, 8), (2, 4)] and len(traced) <= 3 and forward.batch_size == 4
 
 
 def record() -> None:
@@ -83,6 +86,6 @@ def test_two_devices() -> None:
     assert told["replicas"] == 2 and told["sizes"] == [2, 2, 4, 4]
     for case, values in told["cases"].items():
         values, count = np.array(values), int(case.split(",")[0])
-        assert values.shape == (count, 5, 2) and (values[:, :, 0] == np.arange(count)[:, None]).all(), case
-    means = np.array(told["cases"]["7, 4"])[:, 0, 1]  # pairs of rows: 6 and, for the row that isn't there, 4
-    assert means.tolist() == [0.5, 0.5, 2.5, 2.5, 4.5, 4.5, 5.0]
+        given = rows(count)
+        assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all(), case
+        assert set(values[:, 0, 1]) <= {1.0, 2.0}, case  # each device has half of a batch
