@@ -160,8 +160,12 @@ def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeyp
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     one = checkpoint(tmp_path / "checkpoint")
-    with pytest.raises(KeyboardInterrupt), process.unwinding():
-        export.main(config_export.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras"))
+    before = signal.signal(number, signal.default_int_handler)  # a shell's background jobs ignore SIGINT, nohup's SIGHUP
+    try:
+        with pytest.raises(KeyboardInterrupt), process.unwinding():
+            export.main(config_export.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras"))
+    finally:
+        signal.signal(number, before)
     assert written == [f"{tmp_path}/out/.keras.tmp"] and list((tmp_path / "out").iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out"}
 
