@@ -351,5 +351,5 @@ def test_two_devices_learn_what_one_does(init: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TWO_DEVICES, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "on 2 x CPU" in done.stdout, done.stderr
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert one.pop("split", "") == two.pop("split", "")
+        assert [one.pop(name, "") for name in ("split", "remarks")] == [two.pop(name, "") for name in ("split", "remarks")]
         assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
