@@ -139,19 +139,12 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
     return _fields_record(values.get, set(values), source, options)
 
 
-def _size_of(file: pq.ParquetFile, index: int, wanted: list[str]) -> int:
-    """Bytes of the wanted columns of a row group, decompressed, as the file says."""
-    group = file.metadata.row_group(index)
-    parts = (group.column(at) for at in range(group.num_columns))
-    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in wanted)
-
-
 def read_parquet(split: Split, options: InputOptions) -> Iterator[Record]:
     """Rows of some row groups; only the columns needed are read."""
     file = open_parquet(split.path, _READ_BYTES)
     wanted = wanted_columns(file, split.path, options)
     for index in range(split.start, split.end):
-        row, size, source = 0, _size_of(file, index, wanted), f"{split.path}, row group {index}"
+        row, size, source = 0, file.metadata.row_group(index).total_byte_size, f"{split.path}, row group {index}"
         if size > records.MAX_RECORD and size > _SUSPECT * split.size:
             detail = f"{split.size:,} bytes on disk expand to {size:,}, as no text does: write the file anew if it is one"
             yield Dropped("too_long", source, detail)
