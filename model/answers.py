@@ -62,7 +62,7 @@ def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
     Returns `words` and `tags`, string [B, W], `probabilities` float32 [B, W] of those tags, and `lengths` int32 [B], each
     text's words. Words that don't fit into the sequence have the tag "" and the probability 0.
     """
-    words = tf.strings.split(clean(text))
+    words = tf.strings.split(clean(text, ops.rules.library))
     pieces = ops.tokenize(words.values)
     unknown = ops.characters.tokens.index("[UNK]")
     missing = tf.cast(tf.equal(pieces.row_lengths(), 0), tf.int64)
@@ -90,7 +90,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
     Returns `answer` string [B], in the form of `clean`, "" for none; `probability` float32 [B] among all spans;
     `no_answer_probability` float32 [B], of [CLS] against the best span, 0 for a task whose questions all have an answer.
     """
-    asked, contexts = ops.tokenize(question), clean(context)
+    asked, contexts = ops.tokenize(question), clean(context, ops.rules.library)
     asked = asked[:, : min(MAX_QUESTION, ops.max_seq_length // 2)]
     pieces, begin, end = ops.tokenize_with_places(contexts)
     room_B = ops.max_seq_length - 3 - asked.row_lengths()

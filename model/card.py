@@ -5,6 +5,7 @@ from typing import Any
 
 from model.config import EncoderConfig
 from model.export import Source
+from pipelines.tokenizer_rules import described
 
 _MARKUP = re.compile(r"([\\`*{}\[\]#!|~$<>&])")
 _LOADING = {
@@ -51,7 +52,8 @@ def _text(value: Any) -> str:
 
 def _rows(source: Source) -> list[tuple[str, Any]]:
     config: EncoderConfig = source.config
-    casing = "cased" if source.cased else "uncased: lower case, accents stripped"
+    casing = described(source.cased, source.rules)
+    casing = "uncased: lower case, accents stripped" if casing == "uncased" else casing
     weights = sum(value.size for value in source.weights().values())
     return [
         ("layers", config.num_hidden_layers),

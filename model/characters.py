@@ -7,19 +7,22 @@ The rules are google-research/bert's. Characters of no entry of the vocabulary a
 [UNK] either way, and no library can take them for something else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from pipelines.text_rules import CONTROLS, SPACES, category, is_cjk, is_punctuation, normalize
+from pipelines.text_rules import CONTROLS, SPACES, category, is_cjk, is_punctuation, lower, normalize
+from pipelines.tokenizer_rules import REFERENCE, TextRules
 
 UNK = "[UNK]"
-MAX_WORD_CHARS = 200  # longer words are [UNK]
 PAGE = 256  # code points per page: most pages are alike, and are kept once
 _CODES, _FAR, _TAGS = 0x110000, 0x40000, 0xE0000  # from _FAR on, characters are assigned in the first 4096 of _TAGS alone
 _PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing by themselves
+_PRIVATE_PLANES = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+# What the tokenizers library drops besides: separators that end a line in the shards, and characters of a private use.
+LIBRARY_DROPS = r"[\x{b}\x{c}\x{1c}-\x{1e}\x{85}\x{e000}-\x{f8ff}\x{f0000}-\x{ffffd}\x{100000}-\x{10fffd}]"
 
 
 def is_isolated(char: str) -> bool:
@@ -83,12 +86,23 @@ class Characters:
     """The characters of a tokenizer.
 
     tokens: the vocabulary. cased: case and accents stay. substitutes: characters that the tokenizer's library takes for
-    punctuation or space, and Python doesn't, with those to put in their place, in the vocabulary as in the text.
+    punctuation or space, and Python doesn't, with those to put in their place, in the vocabulary as in the text. rules: how
+    the tokenizer deviates from google-research/bert's.
     """
 
     tokens: tuple[str, ...]
     cased: bool
     substitutes: dict[str, str]
+    rules: TextRules = REFERENCE
+
+    @property
+    def strips(self) -> bool:
+        """Whether accents are removed."""
+        return self.rules.strips(self.cased)
+
+    def isolated(self, char: str) -> bool:
+        """Whether a character is a token by itself in this vocabulary's texts."""
+        return is_isolated(char) and (self.rules.tokenize_chinese_chars or not is_cjk(ord(char)))
 
     @cached_property
     def alphabet(self) -> frozenset[str]:
@@ -100,6 +114,11 @@ class Characters:
         """Characters that stand for nothing in this vocabulary; the first of them is `unknown`."""
         return [chr(code) for code in _PRIVATE if chr(code) not in self.alphabet]
 
+    def spare(self) -> Iterator[str]:
+        """Characters to put in the place of others: more than all ideographs together."""
+        yield from self.private[1:-1]
+        yield from (chr(code) for code in _PRIVATE_PLANES if chr(code) not in self.alphabet)
+
     @property
     def unknown(self) -> str:
         return self.private[0]
@@ -107,7 +126,7 @@ class Characters:
     @cached_property
     def words(self) -> list[str]:
         """Characters beyond ASCII of the vocabulary that are no token by themselves."""
-        return sorted(char for char in self.alphabet if not (char.isascii() or is_isolated(char) or is_space(char)))
+        return sorted(char for char in self.alphabet if not (char.isascii() or self.isolated(char) or is_space(char)))
 
     def entries(self) -> list[str]:
         """The vocabulary with its substitutes, and something unreachable for entries that no text has among its words."""
@@ -117,7 +136,8 @@ class Characters:
     def _entry(self, token: str) -> str:
         body = token.removeprefix("##")
         alone = body == token and len(token) == 1
-        reachable = alone or (0 < len(body) <= MAX_WORD_CHARS and not any(is_isolated(c) or is_space(c) for c in body))
+        fits = 0 < len(body) <= self.rules.max_word_chars
+        reachable = alone or (fits and not any(self.isolated(c) or is_space(c) for c in body))
         return "".join(self.substitutes.get(char, char) for char in token) if reachable else ""
 
     def unassigned_ranges(self) -> list[tuple[int, int]]:
@@ -131,18 +151,17 @@ class Characters:
     def replacement(self, char: str) -> str:
         """What becomes of one character of NFC text, without controls, final sigmas done: 0 or more characters."""
         kind = category(char)
-        if kind in ("Cn", "Co") and not is_isolated(char):
+        if kind in ("Cn", "Co") and not self.isolated(char):
             return self._known(char)
         if char == "\ufffd" or kind in ("Cc", "Cf", "Cs"):
             return " " if char in "\t\n\r" else ""
         if kind in ("Zs", "Zl", "Zp"):
             return " "
-        kept = char
-        if not self.cased:
-            decomposed = normalize("NFD", char.lower())
-            kept = "".join(part for part in decomposed if category(part) != "Mn")
-        kept = "".join(f" {self._known(part)} " if is_isolated(part) else self._known(part) for part in kept)
-        return f" {kept.strip()} " if is_isolated(char) else kept
+        kept = char if self.cased else lower(char)
+        if self.strips:
+            kept = "".join(part for part in normalize("NFD", kept) if category(part) != "Mn")
+        kept = "".join(f" {self._known(part)} " if self.isolated(part) else self._known(part) for part in kept)
+        return f" {kept.strip()} " if self.isolated(char) else kept
 
     def _known(self, char: str) -> str:
         if char in self.alphabet or char.isascii():
@@ -158,7 +177,7 @@ class Characters:
 
     def kinds(self) -> tuple[np.ndarray, np.ndarray]:
         """As `replacements`, of one code point each: 32 for space, 33 for a token by itself, 97 for part of a word."""
-        return _paged(lambda char: " " if is_space(char) else "!" if is_isolated(char) else "a")
+        return _paged(lambda char: " " if is_space(char) else "!" if self.isolated(char) else "a")
 
 
 def _paged(of: Callable[[str], str], far: bool = False) -> tuple[np.ndarray, np.ndarray]:

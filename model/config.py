@@ -36,6 +36,14 @@ class EncoderConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
+        sizes = (
+            self.vocab_size, self.hidden_size, self.num_hidden_layers, self.num_attention_heads, self.intermediate_size,
+            self.max_position_embeddings, self.type_vocab_size,
+        )  # fmt: skip
+        if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes) or min(sizes) < 1:
+            raise ValueError("an encoder's sizes are whole numbers and are at least 1")
+        if not 0 < self.layer_norm_eps < 1:
+            raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}, and is above 0 and below 1")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads")
         if self.hidden_act not in ACTIVATIONS:
@@ -44,8 +52,6 @@ class EncoderConfig:
             raise ValueError(f"attention {self.attention!r} is none of {', '.join(ATTENTION)}")
         if not all(0 <= rate < 1 for rate in (self.hidden_dropout_prob, self.attention_probs_dropout_prob)):
             raise ValueError("hidden_dropout_prob and attention_probs_dropout_prob are at least 0 and below 1")
-        if min(self.vocab_size, self.hidden_size, self.num_hidden_layers, self.intermediate_size) < 1:
-            raise ValueError("vocab_size, hidden_size, num_hidden_layers and intermediate_size are at least 1")
         if self.num_hidden_layers > MAX_LAYERS:
             raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}, and at most {MAX_LAYERS:,} make sense")
 

@@ -4,7 +4,7 @@ Plain numpy. `table` lists every weight of a configuration with its three names 
 tensors against it, and tell a tensor that is missing, unexpected or of another shape by its name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,9 @@ PARTS = ("pooler", "masked_lm", "next_sentence")  # what an encoder may come wit
 
 _HF_BASE = "bert."
 _HF_PASSED = ("embeddings.position_ids", "embeddings.token_type_ids")  # numbers that transformers computes
-_HF_HEADS = ("classifier.", "qa_outputs.")  # of fine-tuned models
-_TF1_PASSED = ("/adam_m", "/adam_v", "/AdamWeightDecayOptimizer", "/AdamWeightDecayOptimizer_1", "/LAMBOptimizer")
+_HF_ENCODER = (_HF_BASE, "cls.")  # any other tensor belongs to a head of someone's own, as for transformers
+_TF1_ENCODER = ("bert/", "cls/")
 _TF1_COUNTERS = ("global_step", "beta1_power", "beta2_power")
-_TF1_HEADS = ("output_weights", "output_bias")  # of the reference's fine-tuned models
 
 
 @dataclass(frozen=True)
@@ -115,11 +114,34 @@ def _pick(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Converted:
-    """weights: ours, float32, by name. parts: which of PARTS were there. passed_over: heads that have no place in ours."""
+    """weights: ours, float32, by name. parts: which of PARTS were there. passed_over: tensors of heads that BERT hasn't."""
 
     weights: dict[str, np.ndarray]
     parts: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
+
+
+def check_finite(name: str, value: np.ndarray) -> None:
+    """Raise ValueError, naming the tensor, if any of its values is NaN or infinite."""
+    if not np.isfinite(value).all():
+        raise ValueError(f"the tensor {name} holds NaN or infinite values, which no model computes with")
+
+
+def check_weights(config: EncoderConfig, weights: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless an encoder's weights, ours, have the sizes that its configuration states, and all are finite.
+
+    A model is only built, and its memory only taken, after this: a configuration may come from anybody.
+    """
+    for entry in table(config, ()):
+        if (found := _pick(weights, entry.ours).shape) != entry.shape:
+            raise ValueError(
+                f"the tensor {entry.ours} has the shape {list(found)}, and its configuration asks for {list(entry.shape)}"
+            )
+    layers = {name.split("/")[1] for name in weights if name.startswith("encoder/layer_")}
+    if len(layers) != config.num_hidden_layers:
+        raise ValueError(f"it has {len(layers)} layers, and its configuration asks for {config.num_hidden_layers}")
+    for name, value in weights.items():
+        check_finite(name, value)
 
 
 def _convert(tensors: dict[str, np.ndarray], config: EncoderConfig, kind: str, passed_over: tuple[str, ...]) -> Converted:
@@ -132,17 +154,16 @@ def _convert(tensors: dict[str, np.ndarray], config: EncoderConfig, kind: str, p
     if unexpected := sorted(tensors.keys() - names.keys()):
         more = f" (and {len(unexpected) - 1} more)" if len(unexpected) > 1 else ""
         raise ValueError(f"the tensor {unexpected[0]}{more} has no place in a BERT encoder of these sizes")
+    kept = [(getattr(entry, kind), entry) for entry in entries if entry.part in {*there, "encoder"}]
+    for name, entry in kept:  # all shapes before any value is read
+        found, shape = tuple(_pick(tensors, name).shape), entry.shape[::-1] if kind in entry.turned else entry.shape
+        if found != shape:
+            raise ValueError(f"the tensor {name} has the shape {list(found)}, and its configuration asks for {list(shape)}")
     weights = {}
-    for entry in entries:
-        if entry.part not in {*there, "encoder"}:
-            continue
-        value, shape = _pick(tensors, getattr(entry, kind)), entry.shape[::-1] if kind in entry.turned else entry.shape
-        if value.shape != shape:
-            found, wanted = list(value.shape), list(shape)
-            raise ValueError(
-                f"the tensor {getattr(entry, kind)} has the shape {found}, and its configuration asks for {wanted}"
-            )
-        weights[entry.ours] = np.ascontiguousarray(_laid_out(entry, value, kind), np.float32)
+    for name, entry in kept:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+            weights[entry.ours] = np.ascontiguousarray(_laid_out(entry, np.asarray(tensors[name]), kind), np.float32)
+        check_finite(name, weights[entry.ours])
     return Converted(weights, tuple(part for part in PARTS if part in there), passed_over)
 
 
@@ -156,10 +177,15 @@ def _hf_name(name: str) -> str:
 def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
     """Our weights from those of a Hugging Face folder, whatever heads it has and however old its names are.
 
-    The prefix "bert." may lack; a decoder that repeats the word embeddings and the bias is passed over, as are heads of
-    fine-tuned models. Raises ValueError, naming the tensor, for what doesn't fit, and for a decoder of its own.
+    The prefix "bert." may lack; a decoder that repeats the word embeddings and the bias is skipped, as are all heads that
+    aren't BERT's own.
+
+    Args:
+        tensors: arrays, or what has a `shape` and becomes an array by np.asarray, so that only what is kept is read.
+
+    Raises ValueError, naming the tensor, for what doesn't fit, and for a decoder of its own.
     """
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     for name, value in tensors.items():
         if _hf_name(name) in found:
             raise ValueError(f"the tensor {name} is there twice, with and without an older name")
@@ -169,21 +195,39 @@ def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
         raise ValueError("the tensor cls.predictions.decoder.bias differs from cls.predictions.bias, and BERT has one of them")
     if decoder is not None and not np.array_equal(decoder, found.get("bert.embeddings.word_embeddings.weight")):
         raise ValueError("the tensor cls.predictions.decoder.weight is not the word embeddings, and BERT's are tied")
-    heads = sorted(name for name in found if name.startswith(_HF_HEADS))
+    heads = sorted(name for name in found if not name.startswith(_HF_ENCODER))
     dropped = {*heads, *(_HF_BASE + name for name in _HF_PASSED)}
     return _convert({name: value for name, value in found.items() if name not in dropped}, config, "hf", tuple(heads))
 
 
-def tf1_wanted(name: str) -> bool:
-    """Whether a checkpoint's variable is the model's, not an optimizer's or a counter."""
-    return not name.endswith(_TF1_PASSED) and name not in _TF1_COUNTERS
+def tf1_wanted(config: EncoderConfig) -> Callable[[str], bool]:
+    """Return whether a checkpoint's variable is the encoder's, by name: not an optimizer's, a counter or another head.
+
+    Optimizers and moving averages name their slots after the variable: `.../kernel/adam_m`, `.../kernel/LAMB_1`,
+    `.../kernel/ExponentialMovingAverage`.
+    """
+    names = {entry.tf1 for entry in table(config)}
+
+    def wanted(name: str) -> bool:
+        parts = name.split("/")
+        slot = any("/".join(parts[:end]) in names for end in range(1, len(parts)))
+        return name.startswith(_TF1_ENCODER) and (name in names or not slot)
+
+    return wanted
 
 
-def from_tf1(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
-    """Our weights from the variables of a google-research/bert checkpoint. Raises ValueError, naming the tensor."""
-    heads = tuple(sorted(name for name in tensors if name in _TF1_HEADS))
-    kept = {name: value for name, value in tensors.items() if tf1_wanted(name) and name not in heads}
-    return _convert(kept, config, "tf1", heads)
+def from_tf1(tensors: dict[str, np.ndarray], config: EncoderConfig, names: Iterable[str] = ()) -> Converted:
+    """Our weights from the variables of a google-research/bert checkpoint.
+
+    Args:
+        names: of all its variables, where `tensors` are only some of them (those that are `tf1_wanted`).
+
+    Raises ValueError, naming the tensor.
+    """
+    wanted, others = tf1_wanted(config), {*names, *tensors} - {*_TF1_COUNTERS}
+    heads = {name for name in others if not name.startswith(_TF1_ENCODER)}
+    heads = {name for name in heads if name.rsplit("/", 1)[0] not in heads - {name}}  # without their slots
+    return _convert({name: value for name, value in tensors.items() if wanted(name)}, config, "tf1", tuple(sorted(heads)))
 
 
 _SIZES = (
@@ -242,18 +286,3 @@ def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
 def config_from_tf1(values: dict[str, Any]) -> EncoderConfig:
     """An encoder's configuration from google-research/bert's bert_config.json. Raises ValueError."""
     return _sized(values, _TF1_ACTIVATIONS)
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What was read of someone else's folder.
-
-    format: "hf" or "tf1". vocabulary: the bytes of vocab.txt. cased: None where the files don't say. notes: to be told.
-    """
-
-    format: str
-    config: EncoderConfig
-    converted: Converted
-    vocabulary: bytes
-    cased: bool | None
-    notes: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from model.conversion import PARTS
 from model.packing import TOKENS
 from model.pretraining import EncoderModel, PretrainingModel
 from model.tasks import TaskModel
+from pipelines.tokenizer_rules import REFERENCE, TextRules
 
 TOLERANCE = 1e-5  # of any output in float32, or of its largest value where that is above 1
 
@@ -25,7 +26,8 @@ class Source:
     """A model as it is exported.
 
     model: built, in float32. vocabulary: tokens by id. max_seq_length: tokens that texts are cut to. about: its
-    checkpoint.json, for the model card and for what an import lacked.
+    checkpoint.json, for the model card and for what an import lacked. rules: how its tokenizer deviates from
+    google-research/bert's.
     """
 
     model: PretrainingModel | TaskModel | EncoderModel
@@ -33,6 +35,7 @@ class Source:
     cased: bool
     max_seq_length: int
     about: dict[str, Any] = field(default_factory=dict)
+    rules: TextRules = REFERENCE
 
     @property
     def config(self) -> EncoderConfig:

@@ -1,8 +1,8 @@
-"""Hugging Face folders: written so that `transformers` loads them, and read whoever wrote them, from safetensors alone.
+"""Hugging Face folders, written so that `transformers` loads them; hf_folder.py reads them.
 
     config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
 
-Pickled weights (pytorch_model.bin) are never opened.
+The tokenizer is in hf_tokenizer.py, the card in card.py.
 """
 
 import json
@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from model import conversion, hf_process, hf_tokenizer
 from model.card import card
-from model.conversion import Imported
 from model.export import Source
+from model.hf_folder import CONFIG, WEIGHTS, is_folder, read
 from model.packing import TOKENS, assemble
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+__all__ = ["architecture", "checked_with", "is_folder", "outputs", "read", "write"]
 TASKS = {  # kind of a task: (transformers' class, its head's name)
     "classify": ("BertForSequenceClassification", "classifier"),
     "multilabel": ("BertForSequenceClassification", "classifier"),
@@ -82,65 +81,6 @@ def write(source: Source, folder: str) -> None:
     (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
     hf_tokenizer.write(source, there)
     (there / "README.md").write_text(card(source, settings["architectures"][0]), "utf-8")
-
-
-def _tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file. Raises ValueError when it is none."""
-    import ml_dtypes  # noqa: F401  (numpy learns of bfloat16)
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-    except (SafetensorError, OSError, TypeError) as error:
-        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no mapping: copy it again")
-    return found
-
-
-def _all_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Those of model.safetensors, or of the files that its index names."""
-    if (folder / WEIGHTS).exists():
-        return _tensors(folder / WEIGHTS)
-    if (folder / INDEX).exists():
-        names = _json(folder / INDEX).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError(f"{INDEX} has no weight_map: copy it again")
-        found: dict[str, np.ndarray] = {}
-        for name in sorted(set(names.values())):
-            if Path(name).name != name:
-                raise ValueError(f"{INDEX} names {name}, which is no file of the folder")
-            found |= _tensors(folder / name)
-        return found
-    if (folder / "pytorch_model.bin").exists():
-        raise ValueError(f"its weights are pickled, which clozemill never opens: save them as {WEIGHTS} first")
-    raise ValueError(f"{WEIGHTS} is missing: give a folder with {CONFIG}, {WEIGHTS} and vocab.txt")
-
-
-def is_folder(folder: Path) -> bool:
-    """Whether a folder looks like Hugging Face's."""
-    return (folder / CONFIG).exists()
-
-
-def read(folder: Path) -> Imported:
-    """Reads a Hugging Face BERT folder. Raises ValueError, naming the file or tensor, for what isn't one."""
-    settings = _json(folder / CONFIG)
-    try:
-        config = conversion.config_from_hf(settings)
-    except ValueError as error:
-        raise ValueError(f"{CONFIG}: {error}") from None
-    vocabulary, cased, notes = hf_tokenizer.read(folder)
-    tensors = _all_tensors(folder)
-    if settings.get("tie_word_embeddings") is False and "cls.predictions.transform.dense.weight" in tensors:
-        raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and BERT's is")
-    return Imported("hf", config, conversion.from_hf(tensors, config), vocabulary, cased, notes)
 
 
 def checked_with() -> str:

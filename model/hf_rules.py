@@ -14,7 +14,7 @@ from functools import lru_cache
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 from model.characters import Characters, is_isolated, ranges, sigma_neighbours
-from pipelines.text_rules import CONTROLS, SPACES, category, character_class, combining, lower, normalize
+from pipelines.text_rules import CONTROLS, SPACES, category, character_class, combining, is_cjk, lower, normalize
 
 _ALL = range(0x110000)
 _HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula, which every library knows
@@ -33,8 +33,8 @@ def _marks() -> tuple[tuple[int, int], ...]:
 
 
 @lru_cache
-def _isolated() -> tuple[tuple[int, int], ...]:
-    return tuple(ranges(code for code in _ALL if is_isolated(chr(code))))
+def _isolated(chinese: bool) -> tuple[tuple[int, int], ...]:
+    return tuple(ranges(code for code in _ALL if is_isolated(chr(code)) and (chinese or not is_cjk(code))))
 
 
 def _final_sigma() -> normalizers.Normalizer:
@@ -78,7 +78,7 @@ def _stand_ins(characters: Characters, form: str) -> list[tuple[str, str]]:
     U+16FF0 and U+16FF1 have a class of their own; the next one sorts them alike, but beside marks of that very class.
     """
     composed = {char for char, _ in _compositions()}
-    kept = [char for char in sorted(characters.alphabet - composed) if characters.cased or category(char) != "Mn"]
+    kept = [char for char in sorted(characters.alphabet - composed) if not characters.strips or category(char) != "Mn"]
     wrong = [char for char in kept if not char.isascii() and _misjudged(char, form)]
     private, marks, found = characters.private[1:], [], []
     if any(combining(char) for char in wrong):
@@ -98,25 +98,25 @@ def normalizer(characters: Characters) -> normalizers.Normalizer:
 
     Raises ValueError for a vocabulary with characters that the library can't be taught.
     """
-    form = "NFC" if characters.cased else "NFD"
+    strips, form = characters.strips, "NFD" if characters.strips else "NFC"
     composed = [pair for pair in _compositions() if characters.alphabet & set("".join(pair))]
     stand_ins = _stand_ins(characters, form)
     unknown = characters.unknown
     steps = _replace(CONTROLS, "") + _replace((one for one in SPACES if one != (0x20, 0x20)), " ")
     steps += _replace(characters.unassigned_ranges(), unknown)
-    if not characters.cased:
-        steps += [*_replace(_marks(), ""), _final_sigma()]
-    steps += [normalizers.Replace(*(pair[::-1] if characters.cased else pair)) for pair in composed]
+    steps += _replace(_marks(), "") if strips else []
+    steps += [] if characters.cased else [_final_sigma()]
+    steps += [normalizers.Replace(*(pair if strips else pair[::-1])) for pair in composed]
     for char, other in stand_ins:
         steps += [normalizers.Replace(other, unknown), normalizers.Replace(char, other)]
-    steps += [normalizers.NFC()] if characters.cased else [normalizers.NFD(), normalizers.Lowercase()]
+    steps += [normalizers.NFD() if strips else normalizers.NFC()]
+    steps += [] if characters.cased else [normalizers.Lowercase()]
     steps += [normalizers.Replace(other, char) for char, other in stand_ins]
-    if not characters.cased:
-        steps += _replace(_marks(), "")
+    steps += _replace(_marks(), "") if strips else []
     return normalizers.Sequence(steps)
 
 
-def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """Words between spaces, with punctuation and ideographs apart."""
-    alone = Regex(character_class(_isolated()))
+def pre_tokenizer(chinese: bool = True) -> pre_tokenizers.PreTokenizer:
+    """Words between spaces, with punctuation and, if `chinese`, ideographs apart."""
+    alone = Regex(character_class(_isolated(chinese)))
     return pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(alone, "isolated")])

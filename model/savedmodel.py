@@ -34,6 +34,7 @@ import tensorflow as tf
 from model import answers
 from model.packing import TOKENS
 from model.text import TEXTS, TextOps
+from model.variables import read_variables
 
 _ABOUT = ("assets.extra", "clozemill.json")
 _SEEDS = "seed_generator_state"  # how the variables of dropout's seeds end: their values are of no account
@@ -129,6 +130,8 @@ def _heads(source) -> set[str]:
     there = {part for part in source.parts if getattr(source.model, part, None) is not None}
     if source.model.config.attention == "causal":  # it sees nothing to the right of a mask, and was never shown one
         return set()
+    if source.model.config.type_vocab_size < 2:
+        there -= {"next_sentence"}  # it would need a pair
     return {name for name, part in (("mlm", "masked_lm"), ("nsp", "next_sentence")) if part in there}
 
 
@@ -143,7 +146,7 @@ def _to_train(source) -> list[keras.Variable]:
 def build(source) -> tuple[Exported, dict[str, Callable]]:
     """The object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps can't take."""
     model, root = source.model, Exported()
-    ops = TextOps(tuple(source.vocabulary), source.cased, source.max_seq_length)
+    ops = TextOps(tuple(source.vocabulary), source.cased, source.max_seq_length, source.rules, model.config.type_vocab_size)
     task = getattr(model, "task", None)
     root.text_ops, root.tokenize = ops, ops.tokenize
     root.variables = [variable.value for variable in model.variables]  # the state of dropout's seeds among them
@@ -179,17 +182,23 @@ def write(source, folder: str) -> None:
 def read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
     """(checkpoint.json, weights by path within the model, the vocabulary's tokens) of what `write` wrote.
 
+    Loading a SavedModel runs its operations, whoever wrote them. So this reads files of values alone, and loads nothing.
+
     Raises ValueError, OSError or tf.errors.OpError for any other folder.
     """
     with tf.io.gfile.GFile(tf.io.gfile.join(folder, *_ABOUT), "r") as file:
         about = json.loads(file.read())
     try:
-        reader = tf.train.load_checkpoint(tf.io.gfile.join(folder, "variables", "variables"))
-        keys = ((path, f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE") for number, path in enumerate(about["variables"]))
-        weights = {path: reader.get_tensor(key) for path, key in keys if not path.endswith(_SEEDS)}
-        return about["checkpoint"], weights, tuple(about["vocabulary"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        keys = {f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE": path for number, path in enumerate(about["variables"])}
+        wanted = {key: path for key, path in keys.items() if not path.endswith(_SEEDS)}
+        found = read_variables(tf.io.gfile.join(folder, "variables", "variables"), lambda key: key in wanted)
+        weights = {path: found[key] for key, path in wanted.items()}
+        tokens, checkpoint = tuple(about["vocabulary"]), dict(about["checkpoint"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
+    if not all(isinstance(token, str) for token in tokens):
+        raise ValueError("its vocabulary holds what isn't a text")
+    return checkpoint, weights, tokens
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

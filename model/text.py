@@ -8,22 +8,30 @@ UTF-8 are dropped.
 B texts, S sequence length. `[MASK]` and the like in a text are text, but in `tokenize_masked`.
 """
 
+from dataclasses import replace
+
 import tensorflow as tf
 from tensorflow_text import FastWordpieceTokenizer, normalize_utf8
 
-from model.characters import DROPPED, MAX_WORD_CHARS, PAGE, SPACE, UNK, Characters, final_sigma
+from model.characters import DROPPED, LIBRARY_DROPS, PAGE, SPACE, UNK, Characters, final_sigma
+from pipelines.tokenizer_rules import MAX_WORD_CHARS, REFERENCE, TextRules
 
 PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 TEXTS = tf.TensorSpec([None], tf.string)
-_TOO_LONG = rf"[^\x00-/:-@\[-`{{-\x7f]{{{MAX_WORD_CHARS + 1},}}"  # of word characters
+_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # in normalised text
 _MAX_TOKEN_BYTES = 256  # FastWordpieceTokenizer's, the ## left out
 
 
-def clean(texts: tf.Tensor) -> tf.Tensor:
-    """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space."""
+def clean(texts: tf.Tensor, library: bool = False) -> tf.Tensor:
+    """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space.
+
+    library: as TextRules: what it drops is dropped, and accents stay as they are.
+    """
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+    texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "") if library else texts
     texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), f"{SPACE}+", " ")
-    return normalize_utf8(tf.strings.strip(texts), "NFC")
+    texts = tf.strings.strip(texts)
+    return texts if library else normalize_utf8(texts, "NFC")
 
 
 def look_up(table: tuple, codes: tf.Tensor) -> tf.Tensor:
@@ -52,22 +60,29 @@ class TextOps(tf.Module):
     Arguments:
         tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP], and [MASK], wherever they stand.
         cased: case and accents stay. max_seq_length: ids that a text or pair is cut to, special ones included.
+        rules: how the tokenizer deviates from google-research/bert's. segments: that the model tells apart; with one, packing a
+        pair is an error when the graph runs.
 
     Raises ValueError for a vocabulary without the special tokens, or with a token too long for the library.
     """
 
-    def __init__(self, tokens: tuple[str, ...], cased: bool, max_seq_length: int) -> None:
+    def __init__(
+        self, tokens: tuple[str, ...], cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2
+    ) -> None:
         super().__init__()
         if missing := [token for token in (PAD, UNK, CLS, SEP, MASK) if token not in tokens]:
             raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
-        self.cased, self.max_seq_length = cased, max_seq_length
+        self.cased, self.max_seq_length, self.rules = cased, max_seq_length, rules
+        self._segments = segments
         self.pad, self.cls, self.sep, self.mask = (tokens.index(token) for token in (PAD, CLS, SEP, MASK))
-        self.characters = Characters(tuple(tokens), cased, _substitutes(Characters(tuple(tokens), cased, {})))
+        bare = Characters(tuple(tokens), cased, {}, rules)
+        self.characters = replace(bare, substitutes=_substitutes(bare))
         entries = self.characters.entries()
         for token in entries:
             if len(token.removeprefix("##").encode()) > _MAX_TOKEN_BYTES:
                 raise ValueError(f"{token!r} has more than {_MAX_TOKEN_BYTES} bytes of UTF-8: export takes no such token")
-        self._pieces = _pieces(entries)
+        self._pieces = _pieces(entries, rules.max_word_chars)
+        self._too_long = f"{_WORD_CHAR}{{{rules.max_word_chars + 1},}}"
         # One function, so that a graph holds the tables and the vocabulary once however often it tokenizes.
         self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
         self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
@@ -79,19 +94,21 @@ class TextOps(tf.Module):
         plain, wide = tf.where(ascii_B)[:, 0], tf.where(~ascii_B)[:, 0]
         parts = [self._normalise_ascii(tf.gather(texts, plain)), self._normalise(tf.gather(texts, wide))]
         texts_B = tf.dynamic_stitch([tf.cast(plain, tf.int32), tf.cast(wide, tf.int32)], parts)
-        return self._pieces.tokenize(tf.strings.regex_replace(texts_B, _TOO_LONG, self.characters.unknown))
+        return self._pieces.tokenize(tf.strings.regex_replace(texts_B, self._too_long, self.characters.unknown))
 
     def _normalise_ascii(self, texts: tf.Tensor) -> tf.Tensor:
         texts = texts if self.cased else tf.strings.lower(texts)
         texts = tf.strings.regex_replace(texts, r"[\x00-\x08\x0e-\x1b\x1f\x7f]", "")
-        return tf.strings.regex_replace(texts, r"[\x0b\x0c\x1c-\x1e]", " ")
+        return tf.strings.regex_replace(texts, r"[\x0b\x0c\x1c-\x1e]", "" if self.rules.library else " ")
 
     def _normalise(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+        if self.rules.library:
+            texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "")
         texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), SPACE, " ")
         # Before NFC, of which Python knows nothing for these characters.
         texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
-        texts = self.lower_sigmas(normalize_utf8(texts, "NFC"))
+        texts = self.lower_sigmas(texts if self.rules.library else normalize_utf8(texts, "NFC"))
         return tf.strings.unicode_encode(self._replaced(tf.strings.unicode_decode(texts, "UTF-8"))[0], "UTF-8")
 
     def _replaced(self, codes: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
@@ -136,7 +153,7 @@ class TextOps(tf.Module):
         begins = word & ~before
         number = tf.cumsum(tf.cast(begins, tf.int64))
         sizes = tf.math.unsorted_segment_sum(tf.cast(word, tf.int32), number, tf.size(number, tf.int64) + 1)
-        long = word & (tf.gather(sizes, number) > MAX_WORD_CHARS)
+        long = word & (tf.gather(sizes, number) > self.rules.max_word_chars)
         return tf.where(long, ord(self.characters.unknown), codes)
 
     def _ends(self, codes: tf.RaggedTensor, sources: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
@@ -151,7 +168,8 @@ class TextOps(tf.Module):
         """NFC texts with small sigmas, if uncased: the one letter whose lower case, σ or ς, hangs on its neighbours."""
         if self.cased:
             return texts
-        return tf.strings.regex_replace(tf.strings.regex_replace(texts, *final_sigma()), "Σ", "σ")
+        texts = texts if self.rules.library else tf.strings.regex_replace(texts, *final_sigma())
+        return tf.strings.regex_replace(texts, "Σ", "σ")
 
     def _tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """As `tokenize`, but each literal `[MASK]` is the mask's id."""
@@ -175,6 +193,12 @@ class TextOps(tf.Module):
         Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
         """
         first_B, second_B = first.row_lengths(), second.row_lengths()
+        if self._segments < 2:
+            message = "the model has one segment only (type_vocab_size 1), so it takes no pairs"
+            with tf.control_dependencies(
+                [tf.debugging.assert_equal(tf.reduce_sum(second_B), tf.constant(0, tf.int64), message)]
+            ):
+                second_B = tf.identity(second_B)
         paired_B = tf.cast(second_B > 0, tf.int64)
         limit = tf.where(tf.equal(length, 0), self.max_seq_length, tf.minimum(length, self.max_seq_length))
         budget_B = tf.cast(limit, tf.int64) - 2 - paired_B
@@ -194,8 +218,9 @@ class TextOps(tf.Module):
         }
 
 
-def _pieces(entries: list[str]) -> FastWordpieceTokenizer:
-    return FastWordpieceTokenizer(entries, token_out_type=tf.int32, unknown_token=UNK, max_bytes_per_word=4 * MAX_WORD_CHARS)
+def _pieces(entries: list[str], max_word_chars: int = MAX_WORD_CHARS) -> FastWordpieceTokenizer:
+    longest = 4 * max_word_chars
+    return FastWordpieceTokenizer(entries, token_out_type=tf.int32, unknown_token=UNK, max_bytes_per_word=longest)
 
 
 def _substitutes(characters: Characters) -> dict[str, str]:
@@ -203,4 +228,4 @@ def _substitutes(characters: Characters) -> dict[str, str]:
     words = {char: f"a{char}a" for char in characters.words}
     found = _pieces([UNK, "a", *words.values()]).tokenize([*words.values()]).to_list() if words else []
     apart = [char for index, (char, pieces) in enumerate(zip(words, found, strict=True), 2) if pieces != [index]]
-    return dict(zip(apart, characters.private[1:], strict=False))
+    return dict(zip(apart, characters.spare(), strict=False))

@@ -1,12 +1,14 @@
 """google-research/bert's checkpoints: `bert_model.ckpt.index` and its data, `bert_config.json`, `vocab.txt`."""
 
-import json
 from pathlib import Path
 
-import tensorflow as tf
-
 from model import conversion
-from model.conversion import Imported
+from model.config import EncoderConfig
+from model.conversion import Converted
+from model.foreign import MAX_VOCABULARY, read_bytes, read_json
+from model.foreign_tokenizer import ForeignTokenizer, read_lines
+from model.imported import Imported
+from model.variables import read_variables, variable_names
 
 CONFIG, VOCAB, INDEX = "bert_config.json", "vocab.txt", ".index"
 
@@ -26,14 +28,14 @@ def _prefix(folder: Path) -> str:
     return str(found[0]).removesuffix(INDEX)
 
 
-def _variables(prefix: str) -> dict:
-    """The model's variables by name; an optimizer's aren't read. Raises ValueError when the checkpoint is damaged."""
+def _converted(prefix: str, config: EncoderConfig) -> Converted:
+    """The weights; an optimizer's variables aren't read. Raises ValueError for a damaged checkpoint, or a tensor's name."""
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = [name for name in sorted(reader.get_variable_to_shape_map()) if conversion.tf1_wanted(name)]
-        return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{Path(prefix).name} can't be read ({' '.join(str(error).split())[:200]}): copy it again") from None
+        names = variable_names(prefix)
+        found = read_variables(prefix, conversion.tf1_wanted(config))
+    except ValueError as error:
+        raise ValueError(f"{Path(prefix).name} can't be read ({error}): copy it again") from None
+    return conversion.from_tf1(found, config, names)
 
 
 def read(folder: Path) -> Imported:
@@ -41,14 +43,10 @@ def read(folder: Path) -> Imported:
 
     Its `gelu` is the tanh form. The files don't tell the casing.
     """
+    settings = read_json(folder / CONFIG)
     try:
-        settings = json.loads((folder / CONFIG).read_text("utf-8"))
-        config = conversion.config_from_tf1(settings if isinstance(settings, dict) else {})
-    except FileNotFoundError:
-        raise ValueError(f"{CONFIG} is missing: copy it from where the checkpoint comes from") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{CONFIG}: {' '.join(str(error).split())}") from None
-    if not (folder / VOCAB).exists():
-        raise ValueError(f"{VOCAB} is missing: copy it from where the checkpoint comes from")
-    converted = conversion.from_tf1(_variables(_prefix(folder)), config)
-    return Imported("tf1", config, converted, (folder / VOCAB).read_bytes(), None)
+        config = conversion.config_from_tf1(settings)
+    except ValueError as error:
+        raise ValueError(f"{CONFIG}: {error}") from None
+    tokens = read_lines(read_bytes(folder / VOCAB, MAX_VOCABULARY))
+    return Imported("tf1", config, _converted(_prefix(folder), config), ForeignTokenizer(tokens))

@@ -190,7 +190,9 @@ def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontaminatio
     """The n-grams of the evaluation sets that are kept out, if there are any. Raises UserError."""
     if not config.decontaminate:
         return None
-    found = decontamination.gather(config.decontaminate, WordPiece(vocabulary, config.cased), config.decontaminate_words)
+    found = decontamination.gather(
+        config.decontaminate, WordPiece(vocabulary, config.cased, config.rules), config.decontaminate_words
+    )
     if not len(found.hashes):
         raise UserError(
             f"no text of {', '.join(config.decontaminate)} has {found.size} known words in a row, so nothing can be kept out: "

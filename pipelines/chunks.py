@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.text_rules import category, combining, is_cjk, is_punctuation, lower, normalize
+from pipelines.tokenizer_rules import REFERENCE, TextRules
 
 _WORD, _SPACE, _ISOLATED, _UNKNOWN = range(4)
 
 
-def _char_class(code: int) -> int:
+def _char_class(code: int, tokenize_chinese_chars: bool = True) -> int:
     char = chr(code)
     if char in "\t\n\r\u2028\u2029" or category(char) == "Zs":
         return _SPACE
-    if is_punctuation(char) or is_cjk(code):
+    if is_punctuation(char) or (tokenize_chinese_chars and is_cjk(code)):
         return _ISOLATED
     return _WORD
 
@@ -32,14 +33,18 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _WIDE_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
-def _lower_sigmas(text: str) -> str:
+def _lower_sigmas(text: str, keeps_accents: bool = False) -> str:
     """Lower case, character by character, for a text that holds a capital sigma.
 
     The lower case of a sigma depends on its neighbours, so it can't be told chunk by chunk as for all other characters. The
     reference sees no control characters among them; Unicode's rule doesn't see the soft hyphens put in their place, which
-    normalising drops. `İ` alone would become two characters, the second of which is stripped later anyway.
+    normalising drops. `İ` alone would become two characters, the second of which is stripped later anyway; where accents are
+    kept, it is left to `normalise`, for offsets count the characters of the text.
     """
-    return "\n".join([lower(line) for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
+    lowered = "\n".join([lower(line) for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
+    if not keeps_accents or "İ" not in text:
+        return lowered
+    return "".join("İ" if char == "İ" else low for char, low in zip(text, lowered, strict=True))
 
 
 def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,14 +90,15 @@ class Chunks:
 class Chunker:
     """Cuts text into chunks. Knows no vocabulary; keeps the classes of characters that it has met."""
 
-    def __init__(self, cased: bool) -> None:
-        self.cased = cased
+    def __init__(self, cased: bool, rules: TextRules = REFERENCE) -> None:
+        self.cased, self.rules = cased, rules
+        self._strips = rules.strips(cased)
         self._classes = np.full(0x110000, _UNKNOWN, np.uint8)
 
     def __call__(self, text: str) -> Chunks:
         """Cuts text; lone surrogates are left out."""
         if not self.cased and "Σ" in text:
-            text = _lower_sigmas(text)
+            text = text.replace("Σ", "σ") if self.rules.library else _lower_sigmas(text, not self._strips)
         encoded = text.encode("utf-8", "ignore")
         if not self.cased:
             encoded = encoded.lower()  # of ASCII letters; `normalise` does the others
@@ -120,7 +126,7 @@ class Chunker:
         """Marks the characters beyond ASCII that stand by themselves, in place; True where there are spaces among them."""
         at, codes, width = _wide_codes(data)
         for code in set(codes[self._classes[codes] == _UNKNOWN].tolist()):
-            self._classes[code] = _char_class(code)
+            self._classes[code] = _char_class(code, self.rules.tokenize_chinese_chars)
         alone = self._classes[codes] == _ISOLATED
         at, width = at[alone], width[alone]
         begin[at] = end[at + width - 1] = True
@@ -133,8 +139,10 @@ class Chunker:
         if chunk.isascii() and chunk.isalnum():
             return [chunk]
         chunk = "".join(c for c in chunk if not _left_out(c))
-        if not self.cased and not chunk.isascii():
-            chunk = "".join(c for c in normalize("NFD", lower(chunk)) if category(c) != "Mn")
+        if not chunk.isascii():
+            chunk = chunk if self.cased else lower(chunk)
+            if self._strips:
+                chunk = "".join(c for c in normalize("NFD", chunk) if category(c) != "Mn")
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()
@@ -148,7 +156,7 @@ class Chunker:
         if chunk.isascii() and chunk.isalnum():
             return [(chunk, tuple(range(len(chunk))), tuple(range(1, len(chunk) + 1)))]
         parts = [(char, place) for place, whole in enumerate(chunk) for char in self._taken_apart(whole)]
-        if not self.cased:
+        if self._strips:
             parts = [part for part in _canonical_order(parts) if category(part[0]) != "Mn"]
         words: list[list[tuple[str, int, int]]] = []
         within = False  # a word that goes on
@@ -165,7 +173,8 @@ class Chunker:
         """What one character of a chunk becomes, marks among it."""
         if _left_out(char):
             return ""
-        return char if self.cased else normalize("NFD", lower(char))
+        char = char if self.cased else lower(char)
+        return normalize("NFD", char) if self._strips else char
 
 
 def _left_out(char: str) -> bool:

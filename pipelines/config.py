@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipelines.options import option
 from pipelines.schema import UserError
 from pipelines.sentence_languages import KNOWN
+from pipelines.tokenizer_rules import TextRules
 
 
 def clustered(dedup: str, eval_by: str) -> bool:
@@ -32,6 +33,15 @@ class InputOptions:
     id_field: str = option("id", "the field or column that names a record in messages and rejects; may be absent")
     headings: bool = option(False, "keep the headings of wikitext")
     cased: bool = option(False, "keep case and accents")
+    strip_accents: bool | None = option(
+        None, "remove accents (default: unless --cased); --no-strip-accents: keep them in lower case too"
+    )
+    tokenize_chinese_chars: bool = option(True, "make every Chinese character a word of its own, as BERT does")
+
+    @property
+    def rules(self) -> TextRules:
+        """How the tokenizer deviates from google-research/bert's."""
+        return TextRules(self.strip_accents, self.tokenize_chinese_chars)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class ManifestStage:
             "unknown_tokens": splits.unknown,
         }
         about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
+        about |= config.rules.to_dict(config.cased)
         full = {"input": list(config.input), **identity(config)}
         built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": self.job.datasheet}
         if self.job.evaluation:

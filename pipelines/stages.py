@@ -117,7 +117,7 @@ class Reading:
     def setup(self) -> None:
         """Builds the Miller."""
         config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
-        self.miller = Miller(config, WordPiece(vocabulary, config.cased), self.screens())
+        self.miller = Miller(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
 
     def __call__(self, split: Split) -> Iterator[Row]:
         """The rows of a split; the one without a path stands for an empty row in every group."""

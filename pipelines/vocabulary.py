@@ -20,7 +20,7 @@ from pipelines.cleaning import clean
 from pipelines.config import VocabConfig
 from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
 from pipelines.text_rules import category, is_cjk
-from pipelines.wordpiece import MAX_WORD_CHARS
+from pipelines.tokenizer_rules import MAX_WORD_CHARS
 
 BUCKETS = 64  # of words, so that counts travel in bulk instead of word by word
 FED_WORDS = 20_000_000  # the trainer takes no counts: words are repeated, scaled down to about this many in all
@@ -55,7 +55,7 @@ def add_packed(total: dict[str, int], packed: bytes) -> dict[str, int]:
 
 def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]]:
     """(bucket, packed counts) of the words of one split; words as the tokenizer will see them."""
-    chunker, chunks = Chunker(config.cased), Counter()
+    chunker, chunks = Chunker(config.cased, config.rules), Counter()
     batch, size, read, bad, sample = [], 0, 0, 0, {}
     for record in readers.read(split, config):
         read += not (isinstance(record, Dropped) and record.reason == "empty_file")
@@ -116,7 +116,7 @@ def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage:
     total, inside = _occurrences(counts)
 
     def continues(char: str) -> bool:
-        return not is_cjk(ord(char)) and ((char.isalnum() and category(char) != "Cn") or char in inside)
+        return char in inside or (char.isalnum() and category(char) != "Cn" and not is_cjk(ord(char)))
 
     by_count = sorted(total, key=lambda char: (not (char.isascii() and char.isalnum()), -total[char], char))
     if not limit:

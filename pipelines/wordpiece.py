@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from pipelines.chunks import Chunker, Chunks
 from pipelines.schema import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, UserError
+from pipelines.tokenizer_rules import REFERENCE, TextRules
 
 MAX_TOKENS = 1 << 21  # ids are written in three bytes at most
-MAX_WORD_CHARS = 200  # longer words are [UNK], as in the reference
 CACHE_CHUNKS = 1_000_000  # then the cache starts anew: memory stays bounded whatever the corpus
 
 
@@ -174,9 +174,9 @@ def _encodable(sentence: str) -> str:
 class WordPiece:
     """The tokenizer: sentences in, ids out. Not thread-safe (it fills a cache); one per worker thread."""
 
-    def __init__(self, vocabulary: Vocabulary, cased: bool = False) -> None:
-        self.vocabulary = vocabulary
-        self._chunker = Chunker(cased)
+    def __init__(self, vocabulary: Vocabulary, cased: bool = False, rules: TextRules = REFERENCE) -> None:
+        self.vocabulary, self._max_word = vocabulary, rules.max_word_chars
+        self._chunker = Chunker(cased, rules)
         self._max_piece = max(len(token) for token in vocabulary.tokens)
         self._continuations = {token[2:]: index for token, index in vocabulary.ids.items() if token.startswith("##")}
         self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
@@ -263,9 +263,9 @@ class WordPiece:
     def pieces(self, word: str) -> list[int]:
         """Greedy longest match of one basic token, as the reference: [UNK] when a part of it matches nothing."""
         ids, unknown = self.vocabulary.ids, [self.vocabulary.unk_id]
-        if (whole := ids.get(word)) is not None and len(word) <= MAX_WORD_CHARS:
+        if (whole := ids.get(word)) is not None and len(word) <= self._max_word:
             return [whole]
-        if len(word) > MAX_WORD_CHARS:
+        if len(word) > self._max_word:
             return unknown
         found, start, table = [], 0, ids
         while start < len(word):

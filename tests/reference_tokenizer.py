@@ -25,7 +25,7 @@ def _punctuation(char: str) -> bool:
     return unicodedata.category(char).startswith("P")
 
 
-def _cleaned(text: str) -> str:
+def _cleaned(text: str, chinese: bool = True) -> str:
     """Controls dropped, white space made plain, ideographs set apart."""
     out = []
     for char in text:
@@ -33,19 +33,20 @@ def _cleaned(text: str) -> str:
             out.append(" ")
         elif char in "\x00\ufffd" or unicodedata.category(char) in ("Cc", "Cf"):
             continue
-        elif any(ord(char) in block for block in _IDEOGRAPHS):
+        elif chinese and any(ord(char) in block for block in _IDEOGRAPHS):
             out.append(f" {char} ")
         else:
             out.append(char)
     return "".join(out)
 
 
-def basic_tokens(text: str, cased: bool) -> list[str]:
-    """White space, punctuation and ideographs cut; lower case without accents unless cased."""
+def basic_tokens(text: str, cased: bool, strip: bool | None = None, chinese: bool = True) -> list[str]:
+    """White space, punctuation and ideographs cut; lower case unless cased; accents stripped if `strip`, or unless cased."""
     words = []
-    for token in _cleaned(text).split():
-        if not cased:
-            decomposed = unicodedata.normalize("NFD", token.lower())
+    for token in _cleaned(text, chinese).split():
+        token = token if cased else token.lower()
+        if not cased if strip is None else strip:
+            decomposed = unicodedata.normalize("NFD", token)
             token = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
         spaced = "".join(f" {char} " if _punctuation(char) else char for char in token)
         words += spaced.split()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from model.variables import read_variables
 from pipelines import locks
 from pipelines.schema import VOCAB, UserError
 from trainers import files
@@ -84,6 +85,7 @@ def _read_index(folder: str) -> dict[str, Any]:
         found = tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else -1
         if found != size:
             raise ValueError(f"{name} has {found} bytes, not {size}" if found >= 0 else f"{name} is missing")
+    _check_vocabulary(folder, index)
     return index
 
 
@@ -92,6 +94,14 @@ def _check_contents(one: "Saved") -> None:
     for name, digest in (one.index.get("sha256_of_files") or {}).items() if files.is_local(one.folder) else ():
         if files.sha256(files.join(one.folder, name)) != digest:
             raise ValueError(f"{name} was changed after it was written")
+
+
+def _check_vocabulary(folder: str, index: dict[str, Any]) -> None:
+    """Raises ValueError unless vocab.txt is the one that the checkpoint was written with: with another, all ids mean others."""
+    told = index.get("vocabulary")
+    sha256 = told.get("sha256") if isinstance(told, dict) else None
+    if sha256 is not None and hashlib.sha256(files.read(files.join(folder, VOCAB), "-")).hexdigest() != sha256:
+        raise ValueError(f"{VOCAB} is not the vocabulary that it was written with: its SHA-256 differs from {INDEX}'s")
 
 
 def _all_folders(run: str) -> list[str]:
@@ -130,8 +140,10 @@ def find(path: str, which: str = "latest") -> Saved:
         try:
             return Saved(path, _read_index(path))
         except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): give another checkpoint") from None
+            raise UserError(f"{path} is damaged ({error}): restore it, or give another checkpoint") from None
     found = list(saved(path))
+    if not found and _folders(path):
+        raise UserError(f"{files.join(path, FOLDER)}: every checkpoint is damaged: restore one, or give another run")
     if not found:
         raise UserError(f"{path} holds no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
     return _best(found) if which == "best" else found[0]
@@ -159,13 +171,12 @@ def weights(one: Saved) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise UserError(f"{one.folder} is damaged ({error}): give another checkpoint") from None
     try:
-        reader = tf.train.load_checkpoint(files.join(one.folder, "weights"))
-        keys = [key for key in reader.get_variable_to_shape_map() if key.endswith(_VALUE)]
-        names = {key: key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".") for key in sorted(keys)}
-        return {name.split("/", 1)[1]: reader.get_tensor(key) for key, name in names.items()}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        found = read_variables(files.join(one.folder, "weights"), lambda key: key.endswith(_VALUE))
+    except (tf.errors.OpError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{one.folder}: the weights can't be read ({told}): give another checkpoint") from None
+    names = {key: key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".") for key in found}
+    return {name.partition("/")[2]: found[key] for key, name in names.items()}
 
 
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
@@ -205,6 +216,10 @@ def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: by
             for name, variables in groups.items():
                 _write_variables(variables, files.join(folder, name))
             files.write(files.join(folder, VOCAB), vocabulary)
+            if isinstance(
+                told := about.get("vocabulary"), dict
+            ):  # of a SavedModel it may have other line ends than the shards'
+                about = about | {"vocabulary": told | {"sha256": hashlib.sha256(vocabulary).hexdigest()}}
             index = {"format_version": FORMAT_VERSION, **about, **_described(folder)}
             files.write(files.join(folder, INDEX), dumps(index))
     except BaseException:

@@ -50,3 +50,7 @@ class ImportConfig:
     )
     output: str = option("", "the checkpoint's folder")
     cased: bool | None = option(None, "whether the vocabulary is cased, where the files don't say, or say it wrongly")
+    strip_accents: bool | None = option(None, "remove accents from texts (default: as the files say, or else unless cased)")
+    tokenize_chinese_chars: bool | None = option(
+        None, "make every Chinese character a word of its own (default: as the files say, or else yes)"
+    )

@@ -115,7 +115,11 @@ class Columns(PairColumn):
 class FinetuneConfig(Columns, DeviceOptions):
     """`clozemill finetune`"""
 
-    init: str = option("", "what to begin with: a run, a checkpoint, or a SavedModel of clozemill export", identity=False)
+    init: str = option(
+        "",
+        "what to begin with: a run, a checkpoint, or a SavedModel of clozemill export (its values are read, it isn't run)",
+        identity=False,
+    )
     from_scratch: bool = option(False, "begin with random weights of the same sizes instead, for comparison")
     task: str = option("", "what is learnt", choices=tuple(TASKS))
     train: str = option("", "the examples to learn from: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON", identity=False)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from model.pretraining import OBJECTIVES
 from pipelines import manifest
 from pipelines.schema import MANIFEST, VOCAB, UserError
+from pipelines.tokenizer_rules import TextRules
 from trainers import files
 
 
@@ -104,9 +105,24 @@ def check_lengths(contract: Contract, max_positions: int) -> None:
         )
 
 
+def check_segments(contract: Contract, segments: int, whose: str) -> None:
+    """Raises UserError when the examples are pairs, and the model tells no segments apart."""
+    if segments < 2 and (have := contract.manifest["config"]["pairs"]) != "single":
+        raise UserError(
+            f"{contract.folder} has pairs {have}, and {whose} one segment only (type_vocab_size 1): prepare with --pairs single"
+        )
+
+
 def check_vocabulary(contract: Contract, vocabulary: dict[str, Any], whose: str) -> None:
     """Raises UserError unless the dataset was made with a vocabulary (sha256, size, cased)."""
     mine = contract.vocabulary
+    ours, theirs = (TextRules.from_dict(each).changes_words(each["cased"]) for each in (mine, vocabulary))
+    for key, value in theirs.items():
+        if ours[key] != value and mine["cased"] == vocabulary["cased"]:
+            flag = f"--{'' if value else 'no-'}{key.replace('_', '-')}"
+            raise UserError(
+                f"{contract.folder} was made with {key} {ours[key]}, and {whose} with {value}: prepare it with {flag}"
+            )
     for key, unit in (("size", "entries"), ("cased", "as its being cased"), ("sha256", "as its SHA-256")):
         if mine[key] != vocabulary[key]:
             raise UserError(

@@ -16,7 +16,6 @@ from pipelines.options import require
 from pipelines.schema import UserError
 from trainers import initial, sinks, strategy
 from trainers.config_finetune import EmbedConfig, layers_of
-from trainers.features import TextEncoder
 from trainers.forward import Forward
 from trainers.initial import Initial
 from trainers.kinds import Classify
@@ -35,7 +34,7 @@ class Embedder:
         if config.max_seq_length > found.encoder.max_position_embeddings:
             longest = found.encoder.max_position_embeddings
             raise UserError(f"--max-seq-length {config.max_seq_length}: {found.name} takes {longest} tokens: give no more")
-        self.texts = TextEncoder(found.vocabulary, found.cased, config.max_seq_length)
+        self.texts = found.text_encoder(config.max_seq_length)
         devices = strategy.make(config)
         self.encoder = ready(found, devices, config.precision).encoder
         self.cut = 0  # texts that were too long

@@ -139,6 +139,7 @@ def main(config: EvaluateConfig) -> int:
     encoder = EncoderConfig(**about["encoder"])
     contract.check_vocabulary(dataset, about["vocabulary"], one.folder)
     contract.check_objective(dataset, about["objective"])
+    contract.check_segments(dataset, encoder.type_vocab_size, one.folder)
     contract.check_lengths(dataset, encoder.max_position_embeddings)
     devices = strategy.make(config)
     weights = checkpoints.weights(one)

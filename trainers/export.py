@@ -16,6 +16,7 @@ from model.export import FORMATS, Source, answers, bounds, furthest
 from model.hf_process import ProcessDied
 from pipelines.options import require
 from pipelines.schema import VOCAB, UserError
+from pipelines.tokenizer_rules import TextRules
 from pipelines.wordpiece import Vocabulary
 from trainers import checkpoints, files, state
 from trainers.checkpoints import Saved
@@ -60,7 +61,7 @@ def read(one: Saved, max_seq_length: int = 0) -> Source:
         about = one.index | {"encoder": one.index["encoder"] | {"max_position_embeddings": longest}}
         weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
         model = state.loaded(about, weights)
-        cased = bool(one.index["vocabulary"]["cased"])
+        cased, rules = bool(one.index["vocabulary"]["cased"]), TextRules.from_dict(one.index["vocabulary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
     path, sizes = files.join(one.folder, VOCAB), model.config
@@ -70,12 +71,12 @@ def read(one: Saved, max_seq_length: int = 0) -> Source:
     length = max_seq_length or (model.task.max_seq_length if "task" in one.index else longest)
     if length > longest:
         raise UserError(f"--max-seq-length is {length}, and {one.folder} was trained on at most {longest} tokens: give no more")
-    return Source(model, vocabulary.tokens, cased, length, about)
+    return Source(model, vocabulary.tokens, cased, length, about, rules)
 
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     """Texts as the tokenizer of training has them: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
-    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length)
+    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length, source.rules)
     return encoder.pairs(*map(list, zip(*texts, strict=True)))
 
 
@@ -133,7 +134,7 @@ def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, 
 def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
     """By format, how far each output is from the source's, and how far it may be; NaN for what a format doesn't answer."""
     found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in places}
-    for texts, given in _groups(features(source, TEXTS)):
+    for texts, given in _groups(source):
         expected = answers(source, given)
         limits = bounds(expected)
         for name, place in places.items():
@@ -144,12 +145,15 @@ def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[st
     return found
 
 
-def _groups(given: dict[str, np.ndarray]) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
-    """TEXTS with their features: the short ones, then the long ones."""
+def _groups(source: Source) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
+    """TEXTS with their features: the short ones, then the long ones; without pairs for a model of one segment."""
+    paired = source.config.type_vocab_size > 1
+    asked = [(first, second if paired else "") for first, second in TEXTS]
+    given = features(source, asked)
     lengths = given["input_mask"].sum(axis=1)
     for rows, width in ((lengths <= SHORT, SHORT), (lengths > SHORT, None)):
         if rows.any():
-            texts = [text for text, here in zip(TEXTS, rows, strict=True) if here]
+            texts = [text for text, here in zip(asked, rows, strict=True) if here]
             yield texts, {name: value[rows, :width] for name, value in given.items()}
 
 

@@ -7,7 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from model.packing import assemble, pack
-from pipelines.text_rules import is_control, normalize
+from pipelines.schema import UserError
+from pipelines.text_rules import category, is_control, normalize
+from pipelines.tokenizer_rules import REFERENCE, TextRules
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # a text's tokens, where they begin and where they end
@@ -16,26 +18,38 @@ _PART = 1 << 20
 
 # Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
+_LIBRARY_BREAKS = {code: " " for code in _BREAKS if chr(code) in "\n\r\u2028\u2029"}  # it drops the others
 
 
-def _dropped(char: str) -> bool:
-    """Whether cleaning drops a character: controls, lone surrogates, the replacement character."""
+def _dropped(char: str, library: bool = False) -> bool:
+    """Whether cleaning drops a character: controls, lone surrogates, the replacement character.
+
+    library: as TextRules: separators and characters of a private use, too.
+    """
+    if library:
+        return char == "\ufffd" or (char != "\t" and category(char) in ("Cc", "Cf", "Cs", "Co"))
     return bool(is_control(char)) or "\ud800" <= char <= "\udfff"
 
 
-def plain(text: str) -> str:
-    """A text as it is tokenized: as the shards' texts, without controls and in Unicode's form NFC, but on one line."""
-    text = text.translate(_BREAKS)
+def plain(text: str, library: bool = False) -> str:
+    """A text as it is tokenized: as the shards' texts, without controls and in Unicode's form NFC, but on one line.
+
+    library: as TextRules: accents stay as they are.
+    """
+    text = text.translate(_LIBRARY_BREAKS if library else _BREAKS)
     if not text.isprintable() or "\ufffd" in text:
-        text = "".join(char for char in text if not _dropped(char))
-    return normalize("NFC", text)
+        text = "".join(char for char in text if not _dropped(char, library))
+    return text if library else normalize("NFC", text)
 
 
-def places(text: str) -> tuple[np.ndarray, np.ndarray]:
+def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Where in a text each character of `plain(text)` comes from: (begin, end), int64 [len(plain(text))].
 
     Characters that are joined, or change their order, all come from the whole of their group.
     """
+    if library:
+        kept = [place for place, char in enumerate(text.translate(_LIBRARY_BREAKS)) if not _dropped(char, library)]
+        return np.array(kept, np.int64), np.array(kept, np.int64) + 1
     begins, ends = [], []
     group, begin, end = "", 0, 0
     for place, char in enumerate(text.translate(_BREAKS) + " "):  # the space ends the last group
@@ -67,11 +81,13 @@ def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[begin:]
 
 
-def _as_given(text: str, one: str, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _as_given(
+    text: str, one: str, starts: np.ndarray, ends: np.ndarray, library: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Places in a plain text as places in the text that it was made of."""
     if one == text.translate(_BREAKS) or not len(starts):
         return starts, ends
-    begins, stops = places(text)
+    begins, stops = places(text, library)
     return begins[starts], stops[ends - 1]
 
 
@@ -79,12 +95,16 @@ class TextEncoder:
     """Tokenizes and packs.
 
     Args:
-        vocabulary: of the model. cased: whether it is. max_seq_length: tokens of a row, special ones included.
+        vocabulary: of the model. cased: whether it is. max_seq_length: tokens of a row, special ones included. rules: how
+        its tokenizer deviates from google-research/bert's. segments: that the model tells apart; with one, it takes no pairs.
     """
 
-    def __init__(self, vocabulary: Vocabulary, cased: bool, max_seq_length: int) -> None:
-        self.vocabulary, self.max_seq_length = vocabulary, max_seq_length
-        self.wordpiece = WordPiece(vocabulary, cased)
+    def __init__(
+        self, vocabulary: Vocabulary, cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2
+    ) -> None:
+        self.vocabulary, self.max_seq_length, self._library = vocabulary, max_seq_length, rules.library
+        self._segments = segments
+        self.wordpiece = WordPiece(vocabulary, cased, rules)
 
     @cached_property
     def unknown(self) -> np.ndarray:
@@ -105,7 +125,7 @@ class TextEncoder:
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Each text's tokens, int32 [pieces]."""
-        found = self.wordpiece.encode([plain(text) for text in texts])
+        found = self.wordpiece.encode([plain(text, self._library) for text in texts])
         return np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(texts) else []
 
     def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[Located]:
@@ -116,24 +136,31 @@ class TextEncoder:
         """
         found = []
         for part in _parts(texts):
-            plains = [plain(text) for text in part]
+            plains = [plain(text, self._library) for text in part]
             encoded = self.wordpiece.encode(plains, offsets=True, by_piece=by_piece)
             splits = np.cumsum(encoded.lengths)[:-1]
             columns = (np.split(column, splits) for column in (encoded.ids, encoded.starts, encoded.ends))
             for text, one, ids, starts, ends in zip(part, plains, *columns, strict=True):
-                found.append((ids, *_as_given(text, one, starts, ends)))
+                found.append((ids, *_as_given(text, one, starts, ends, self._library)))
         return found
 
     @property
     def _special(self) -> tuple[int, int, int]:
         return self.vocabulary.pad_id, self.vocabulary.cls_id, self.vocabulary.sep_id
 
+    def _check_pairs(self, paired: bool) -> None:
+        """Raises UserError for pairs that the model can't tell from single texts: the second text would have no segment."""
+        if paired and self._segments < 2:
+            raise UserError("the model has one segment only (type_vocab_size 1), so it takes no pairs: give single texts")
+
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Texts, or pairs of them, as rows (packing.assemble): an empty second text is none."""
+        """Texts, or pairs of them, as rows (packing.assemble): an empty second text is none. Raises UserError."""
+        self._check_pairs(any(seconds))
         return assemble(self.ids(firsts), self.ids(seconds or [""] * len(firsts)), self._special, self.max_seq_length)
 
     def pack(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, np.ndarray]:
-        """Tokens that fit as rows (packing.pack)."""
+        """Tokens that fit as rows (packing.pack). Raises UserError."""
+        self._check_pairs(any(second is not None for _, second in rows))
         return pack(rows, self._special, self.max_seq_length)
 
 

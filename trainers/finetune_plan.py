@@ -19,7 +19,7 @@ from trainers import baselines, class_weights, held_out, strategy
 from trainers.baselines import Baseline
 from trainers.config_finetune import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
 from trainers.examples import Example, Rows
-from trainers.features import TextEncoder, trimmed
+from trainers.features import trimmed
 from trainers.forward import Forward
 from trainers.initial import Initial, digest
 from trainers.kinds import KINDS
@@ -270,7 +270,7 @@ def make(config: FinetuneConfig, initial: Initial) -> FinetunePlan:
     warned = baselines.warnings(train, dev)
     base = baselines.baseline(kind, task, _metrics(config), train, dev)
     metrics = _measured_first(_metrics(config), base, config)
-    encoder = TextEncoder(initial.vocabulary, initial.cased, config.max_seq_length)
+    encoder = initial.text_encoder(config.max_seq_length)
     rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
     train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
     weights = class_weights.class_weights(config.class_weights, train_rows.features, task)

@@ -9,9 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from model.config import EncoderConfig
+from model.conversion import check_weights
 from pipelines.schema import VOCAB, UserError
+from pipelines.tokenizer_rules import TextRules
 from pipelines.wordpiece import Vocabulary
 from trainers import checkpoints, files
+from trainers.features import TextEncoder
+from trainers.state import encoder_config
 
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
 
@@ -51,6 +55,15 @@ class Initial:
         return self.index["vocabulary"]["cased"]
 
     @property
+    def rules(self) -> TextRules:
+        """How its tokenizer deviates from google-research/bert's."""
+        return TextRules.from_dict(self.index["vocabulary"])
+
+    def text_encoder(self, max_seq_length: int) -> TextEncoder:
+        """Its tokenizer, for texts and pairs of up to `max_seq_length` tokens."""
+        return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, self.encoder.type_vocab_size)
+
+    @property
     def encoder_weights(self) -> dict[str, np.ndarray]:
         """Those of the encoder."""
         return {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
@@ -66,10 +79,19 @@ def read(path: str, which: str = "best") -> Initial:
         raise UserError(f"{path} is a Hugging Face folder: make a checkpoint of it first, with clozemill import")
     one = checkpoints.find(path, which)
     vocabulary = files.read(files.join(one.folder, VOCAB), "give another checkpoint")
-    found = Initial(one.folder, one.index, checkpoints.weights(one), vocabulary)
+    return _checked(Initial(one.folder, one.index, checkpoints.weights(one), vocabulary))
+
+
+def _checked(found: Initial) -> Initial:
+    """What was read, if its parts fit each other. Raises UserError."""
+    try:
+        check_weights(encoder_config(found.index), found.weights)
+        TextRules.from_dict(found.index["vocabulary"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None
     if len(found.vocabulary) != found.encoder.vocab_size:
         raise UserError(
-            f"{one.folder}: {VOCAB} has {len(found.vocabulary):,} tokens, and the model's embedding "
+            f"{found.name}: {VOCAB} has {len(found.vocabulary):,} tokens, and the model's embedding "
             f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
         )
     return found
@@ -95,4 +117,4 @@ def _saved_model(path: str) -> Initial:
     except (ValueError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no SavedModel of clozemill export ({told}): give one, or a run or a checkpoint") from None
-    return Initial(path, index, weights, ("\n".join(tokens) + "\n").encode())
+    return _checked(Initial(path, index, weights, ("\n".join(tokens) + "\n").encode()))

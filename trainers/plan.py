@@ -161,6 +161,7 @@ def make(config: PretrainConfig) -> Plan:
         contract.check_lengths(dataset, longest)
         if start:
             contract.check_vocabulary(dataset, start.vocabulary, start.path)
+            contract.check_segments(dataset, start.encoder.type_vocab_size, start.path)
         if phases:
             contract.check_vocabulary(dataset, phases[0].dataset.vocabulary, phases[0].dataset.folder)
         phases.append(PlannedPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))

@@ -20,7 +20,6 @@ from pipelines.schema import UserError
 from trainers import initial, sinks, state, strategy
 from trainers.config_finetune import PredictConfig
 from trainers.examples import Example
-from trainers.features import TextEncoder
 from trainers.forward import Forward
 from trainers.initial import Initial
 from trainers.kinds import KINDS
@@ -67,7 +66,7 @@ class Predictor:
                 raise UserError(f"--threshold: {found.name} answers {self.task.kind}, not multilabel: leave it out")
             self.task = replace(self.task, threshold=config.threshold)
         self.kind = KINDS[self.task.kind]()
-        self.encoder = TextEncoder(found.vocabulary, found.cased, self.task.max_seq_length)
+        self.encoder = found.text_encoder(self.task.max_seq_length)
         jit = strategy.compiles(config, devices)
         per_token = TASK_KINDS[self.task.kind].per_token
         self.forward = Forward(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)

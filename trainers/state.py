@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.config import PRECISIONS, EncoderConfig
+from model.conversion import check_weights
 from model.pretraining import EncoderModel, PretrainingModel
 from model.tasks import Task, TaskModel
 
@@ -62,14 +63,22 @@ def make_model(config: EncoderConfig, objective: str, precision: str) -> Pretrai
     return model
 
 
+def encoder_config(index: dict[str, Any]) -> EncoderConfig:
+    """The encoder that a checkpoint.json describes. Raises ValueError when it describes none."""
+    try:
+        return EncoderConfig(**index["encoder"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its encoder is none that this version knows ({error})") from None
+
+
 def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingModel | TaskModel | EncoderModel:
     """The model that a checkpoint.json describes, its variables made and their values of no account.
 
     With "task" a TaskModel, with the objective "" (an import without heads) an EncoderModel, else a PretrainingModel. Call
     it within the strategy's scope. Raises ValueError when checkpoint.json describes no model.
     """
+    config, options = encoder_config(index), {"dtype": PRECISIONS[precision]}
     try:
-        config, options = EncoderConfig(**index["encoder"]), {"dtype": PRECISIONS[precision]}
         if "task" in index:
             model = TaskModel(config, Task.from_dict(index["task"]), **options)
         elif index["objective"] == "":
@@ -77,7 +86,7 @@ def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingM
         else:
             model = PretrainingModel(config, index["objective"], **options)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"its encoder, objective or task is none that this version knows ({error})") from None
+        raise ValueError(f"its objective or task is none that this version knows ({error})") from None
     model.build()
     return model
 
@@ -113,6 +122,7 @@ def loaded(
 
     Raises ValueError for any other weight that lacks or doesn't fit.
     """
+    check_weights(encoder_config(index), weights)
     model, heads = model_for(index, precision), (index.get("imported") or {}).get("heads", ("pooler",))
     if "pooler" not in heads:
         initialize(model, 0, model.config.initializer_range)  # so that the same checkpoint gives the same exports

@@ -14,6 +14,7 @@ from model import hf, hf_process, hf_tokenizer
 from model.card import card
 from model.export import TOLERANCE, answers, furthest
 from model.tasks import Task
+from pipelines.tokenizer_rules import REFERENCE
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests.model import sources
 
@@ -74,8 +75,8 @@ def test_heads_that_have_no_class(task: Task, sentence: str, tmp_path: Path) -> 
 def test_there_and_back_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
     source, found = sources.source(name), hf.read(folders[name])
     mine = source.weights()
-    assert found.config == source.config and found.cased is False and found.notes == ()
-    assert found.vocabulary == "".join(f"{token}\n" for token in sources.TOKENS).encode()
+    assert found.config == source.config and found.tokenizer.cased is False and found.tokenizer.notes == ()
+    assert found.tokenizer.tokens == sources.TOKENS and found.tokenizer.rules == REFERENCE
     assert all(np.array_equal(value, mine[path]) for path, value in found.converted.weights.items())
     assert found.converted.parts == source.parts
     left = {path.split("/")[0] if "pooler" not in path else "pooler" for path in mine.keys() - found.converted.weights.keys()}
@@ -203,47 +204,16 @@ def test_several_files(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"model-00002-of-00002\.safetensors can't be read"):
         hf.read(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
-    with pytest.raises(ValueError, match=r"names \.\./x.safetensors, which is no file of the folder"):
+    with pytest.raises(ValueError, match=r"names \.\./x.safetensors, which is not a file of the folder"):
         hf.read(folder)
 
 
 def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
-    expected = (folder / "vocab.txt").read_bytes()
     (folder / "vocab.txt").unlink()
-    assert hf.read(folder).vocabulary == expected
+    assert hf.read(folder).tokenizer.tokens == sources.TOKENS
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"vocab\.txt is missing"):
         hf.read(folder)
-
-
-@pytest.mark.parametrize(
-    ("told", "normalizer", "cased", "notes"),
-    [
-        ({"do_lower_case": False}, None, True, 0),
-        ({"do_lower_case": True}, None, False, 0),
-        ({}, {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}, False, 0),
-        ({}, {"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "lowercase": False}]}, True, 0),
-        ({}, {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}, False, 0),
-        ({}, None, None, 0),
-        ({"do_lower_case": True, "strip_accents": False}, None, False, 1),
-        ({"do_lower_case": True, "strip_accents": None}, None, False, 0),
-        ({"do_lower_case": False, "tokenize_chinese_chars": False}, None, True, 1),
-    ],
-)
-def test_casing(told: dict, normalizer: dict | None, cased: bool | None, notes: int, folder: Path) -> None:
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
-    (folder / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
-    found = hf.read(folder)
-    assert found.cased is cased and len(found.notes) == notes
-
-
-@pytest.mark.parametrize(
-    "tokenizer", [[], {"normalizer": "x"}, {"normalizer": {"normalizers": 3}}, {"normalizer": [1]}, {"model": 7}]
-)
-def test_a_tokenizer_of_another_form_says_nothing(tokenizer: object, folder: Path) -> None:
-    (folder / "tokenizer_config.json").unlink()
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert hf.read(folder).cased is None
 
 
 @pytest.mark.parametrize(
@@ -252,9 +222,17 @@ def test_a_tokenizer_of_another_form_says_nothing(tokenizer: object, folder: Pat
         ("config.json", '{"num_hidden_layers": 1000000000}', "at most 1,000 make sense"),
         ("config.json", "[" * 100_000, "config.json can't be read"),
         ("tokenizer.json", "[" * 100_000, "tokenizer.json can't be read"),
-        ("tokenizer.json", '{"model": {"vocab": {"a": 0, "b": "x", "c": null}}}', "a vocabulary with gaps"),
-        ("tokenizer.json", '{"model": {"vocab": {"a": 0, "b": 0}}}', "a vocabulary with gaps"),
-        ("tokenizer.json", '{"model": []}', "is no WordPiece tokenizer"),
+        (
+            "tokenizer.json",
+            '{"pre_tokenizer": {"type": "BertPreTokenizer"}, "model": {"vocab": {"a": 0, "b": "x"}}}',
+            "a vocabulary with gaps",
+        ),
+        (
+            "tokenizer.json",
+            '{"pre_tokenizer": {"type": "BertPreTokenizer"}, "model": {"vocab": {"a": 0, "b": 0}}}',
+            "a vocabulary with gaps",
+        ),
+        ("tokenizer.json", '{"model": []}', "is not a WordPiece tokenizer"),
     ],
 )
 def test_hostile_files_are_refused(file: str, data: str, sentence: str, folder: Path) -> None:
@@ -286,7 +264,7 @@ def test_mistakes_are_named(folder: Path) -> None:
     config.write_text("{")
     refused("config.json can't be read")
     config.write_text("[]")
-    refused("config.json is no mapping")
+    refused("config.json is not a JSON object")
     config.write_text(json.dumps(good))
     save_file(tensors | {"bert.pooler.dense.bias": np.ones(3, np.float32)}, weights)
     refused(r"bert.pooler.dense.bias has the shape \[3\], and its configuration asks for \[16\]")

@@ -17,8 +17,10 @@ from model.characters import Characters
 from model.text import TextOps, clean, dense
 from pipelines.cleaning import clean as clean_in_python
 from pipelines.text_rules import is_cjk
+from pipelines.tokenizer_rules import TextRules
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests.corpora import tokens
+from trainers.features import TextEncoder
 
 DATA = Path(__file__).parents[3] / "shared/data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -238,3 +240,37 @@ def test_the_private_characters_are_not_those_of_the_vocabulary() -> None:
     assert Characters(("\ue000a", "##\ue001"), False, {}).unknown == "\ue002"
     vocabulary = (*SPECIAL, "\ue000")
     assert pieces(["\ue000 \ue001 é"], vocabulary) == expected(["\ue000 \ue001 é"], vocabulary, False) == [[5, 1, 1]]
+
+
+RULES = [
+    (True, TextRules(strip_accents=True, max_word_chars=5)),
+    (False, TextRules(strip_accents=False, tokenize_chinese_chars=False, library=True, max_word_chars=100)),
+]
+MIXED = (
+    *SPECIAL,
+    *"aAéÉeEiIİσςΣ中水b.,ñ",
+    *(f"##{char}" for char in "aAéÉeE\u0301\u0307iİσςΣ中水bñ"),
+    "\u0301",
+    "水中",
+    "##中水",
+)
+
+
+@pytest.mark.parametrize(("cased", "rules"), RULES)
+def test_other_rules_are_those_of_the_tokenizer_in_python(cased: bool, rules: TextRules) -> None:
+    texts = [
+        *(
+            "aé É e\u0301 İ iİΣ ΣaΣ. Σ",
+            "a中b 水中a水 中水",
+            "\ue000a \x0bb\x85 \x1ca",
+            "b" * 5 + " " + "b" * 6 + " " + "é" * 101,
+        ),
+        *("".join(ODD[at : at + 5]) for at in range(0, len(ODD), 5)),
+    ]
+    graph = TextOps(MIXED, cased, 64, rules, segments=1)
+    found = graph.tokenize(tf.constant(texts)).to_list()
+    assert found == [ids.tolist() for ids in TextEncoder(Vocabulary.from_tokens(list(MIXED)), cased, 64, rules).ids(texts)]
+    none, pair = graph.tokenize(tf.constant([""])), graph.tokenize(tf.constant(["a"]))
+    assert graph.pack(pair, none)["segment_ids"].numpy().sum() == 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one segment only"):
+        graph.pack(pair, pair)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from model import tf1
 from model.config import EncoderConfig
+from model.foreign_tokenizer import ForeignTokenizer
 from tests.model.test_conversion import expected, same, weights
 
 SETTINGS = {
@@ -44,7 +45,7 @@ def test_a_checkpoint_comes_in(tmp_path: Path) -> None:
     found = tf1.read(write(tmp_path / "bert", theirs() | MORE))
     assert same(found.converted.weights, weights()) and found.converted.parts == ("pooler", "masked_lm", "next_sentence")
     assert found.config == EncoderConfig(11, 4, 2, 2, 6, 5, 3, "gelu_tanh")
-    assert found.vocabulary == b"[PAD]\n[UNK]\n" and found.cased is None and found.format == "tf1"
+    assert found.tokenizer == ForeignTokenizer(("[PAD]", "[UNK]")) and found.format == "tf1"
 
 
 def test_an_optimizer_s_slots_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +55,7 @@ def test_an_optimizer_s_slots_are_not_read(tmp_path: Path, monkeypatch: pytest.M
         def __init__(self, prefix: str) -> None:
             self.inner = reader(prefix)
             self.get_variable_to_shape_map = self.inner.get_variable_to_shape_map
+            self.get_variable_to_dtype_map = self.inner.get_variable_to_dtype_map
 
         def get_tensor(self, name: str) -> np.ndarray:
             read.append(name)
@@ -84,7 +86,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (folder / "bert_config.json").write_text(json.dumps(SETTINGS | {"hidden_act": "tanh"}))
     refused("^bert_config.json: hidden_act 'tanh' is none")
     (folder / "bert_config.json").write_text("[]")
-    refused("^bert_config.json: vocab_size is None")
+    refused("^bert_config.json is not a JSON object")
     (folder / "bert_config.json").unlink()
     refused("^bert_config.json is missing")
     write(folder, theirs())

@@ -17,6 +17,7 @@ from pipelines import wordpiece
 from pipelines.cleaning import clean
 from pipelines.schema import SPECIAL_TOKENS, UserError
 from pipelines.sentences import split
+from pipelines.tokenizer_rules import TextRules
 from pipelines.wordpiece import Encoded, Vocabulary, WordPiece
 from tests import reference_tokenizer
 
@@ -299,3 +300,32 @@ def test_a_line_break_within_a_sentence_is_refused() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_the_first_token() -> None:
     assert Vocabulary.from_bytes(b"\xef\xbb\xbf" + FIVE, "v.txt").tokens[0] == "[PAD]"
+
+
+@pytest.mark.parametrize("strip", [None, True, False])
+@pytest.mark.parametrize("chinese", [True, False])
+@pytest.mark.parametrize("cased", [True, False])
+def test_rules_against_the_reference(cased: bool, strip: bool | None, chinese: bool) -> None:
+    """Accents and ideographs apart from the casing. İ, which lower case makes two characters, keeps its place for offsets."""
+    texts = ["Ünde ÀÉ İstanbul ΑΣ İΣ ΟΔΟΣ", "a水b 水车 ﾊ一", "e\u0301 E\u0323\u0301 İ", "Σ'Σ İİΣ. naïve-Æ"]
+    chars = sorted({part for text in texts for char in text for part in (char, *char.lower(), *char.upper())} - {" "})
+    chars = sorted({*chars, *unicodedata.normalize("NFD", "".join(chars)), "ς"})
+    tokens = [*SPECIAL_TOKENS, *chars, *("##" + char for char in chars)]
+    ids = {token: index for index, token in enumerate(tokens)}
+    encoded = WordPiece(Vocabulary.from_tokens(tokens), cased, TextRules(strip, chinese)).encode(texts, offsets=True)
+    expected = [
+        [
+            ids[p]
+            for w in reference_tokenizer.basic_tokens(text, cased, strip, chinese)
+            for p in reference_tokenizer.word_pieces(w, ids)
+        ]
+        for text in texts
+    ]
+    assert as_lists(encoded) == expected
+    ends = np.split(encoded.ends, np.cumsum(encoded.lengths)[:-1])
+    assert all(found.max() <= len(text) for text, found in zip(texts, ends, strict=True))
+
+
+def test_the_longest_word_is_a_rule() -> None:
+    tokens = Vocabulary.from_tokens([*SPECIAL_TOKENS, "a", "##a", "a" * 6])
+    assert as_lists(WordPiece(tokens, False, TextRules(max_word_chars=5)).encode(["aaaaa aaaaaa"])) == [[5, 6, 6, 6, 6, 1]]

@@ -273,7 +273,9 @@ def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixtu
     (folder / "vocab.txt").unlink()
     assert checkpoints.find(str(run)).step == 10
     assert capsys.readouterr().err == f"warning: {folder} is damaged (vocab.txt is missing): passed over\n"
-    with pytest.raises(UserError, match=r"step-00000020 is damaged \(vocab.txt is missing\): give another checkpoint"):
+    with pytest.raises(
+        UserError, match=r"step-00000020 is damaged \(vocab.txt is missing\): restore it, or give another checkpoint"
+    ):
         checkpoints.find(str(folder))
 
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model.packing import TOKENS as TENSORS
 from model.packing import kept_lengths
 from pipelines import cleaning
+from pipelines.schema import SPECIAL_TOKENS, UserError
+from pipelines.tokenizer_rules import TextRules
 from pipelines.wordpiece import Vocabulary, WordPiece
 from trainers import features
 from trainers.features import TextEncoder, places, plain, trimmed
@@ -197,3 +200,53 @@ def test_the_beginning_of_a_long_text_fills_a_row(monkeypatch: pytest.MonkeyPatc
         one, other = texts.ids([begin, text])
         assert text.startswith(begin) and one[:6].tolist() == other[:6].tolist()
     assert texts.beginning(LONG[0]) == LONG[0][:66]
+
+
+HARD = [  # of others' models: in every form of Unicode that texts come in
+    "Ünde ÀÉ e\u0301 E\u0323\u0301 \u1e69 İstanbul I\u0307 Å \u212b ﬁ Ⅷ ß ẞ",
+    "ΟΔΟΣ ΑΣ. Σ σΣ ΣΣ' Σίσυφος ς",
+    "水车在 a水b ﾊ 東か\u3099 が 가 \u1100\u1161 \uf900 \u8c48",
+    "x\u000by \u000c \x1c\x1d\x1e \x85 \u2028 \u2029 \u200b\u200d\xad \ufeff\ufffd \x00\x07 \xa0\u3000 tab\there\r\nline",
+    "\ue000 a\uf8ffb \U000f0000 \U00100000c",
+    "don't (stop) [CLS-] #1 $5 a_b ~ «x» — … ¿que? x²½",
+    "w" * 100 + " " + "w" * 101 + " " + "é" * 100 + " " + "e\u0301" * 51 + " " + "水" * 120,
+    "हिन्दी தமிழ் ไทย עברית שָׁלוֹם العَرَبِيَّة 😀👩\u200d🌾",
+]
+
+
+def everything(texts: list[str]) -> list[str]:
+    """A vocabulary of every character that texts become in any form, alone and within words."""
+    forms = ("NFC", "NFD")
+    cases = {part for text in texts for case in (text, text.lower(), text.upper()) for part in case} - {" "}
+    chars = sorted({part for form in forms for part in unicodedata.normalize(form, "".join(sorted(cases)))} | cases | {"ς"})
+    chars = [char for char in chars if char.strip() and unicodedata.category(char) not in ("Cc", "Cf", "Zl", "Zp")]
+    return [*SPECIAL_TOKENS, *chars, *("##" + char for char in chars)]
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("strip", [True, False])
+@pytest.mark.parametrize("chinese", [True, False])
+def test_the_library_s_rules_give_the_library_s_ids(lower: bool, strip: bool, chinese: bool) -> None:
+    """Of the library that transformers tokenizes with, for every combination of the flags that tokenizer files have."""
+    tokens = everything(HARD)
+    theirs = Tokenizer(models.WordPiece(vocab={token: row for row, token in enumerate(tokens)}, unk_token="[UNK]"))
+    theirs.normalizer = normalizers.BertNormalizer(True, chinese, strip, lower)
+    theirs.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    rules = TextRules(strip, chinese, library=True, max_word_chars=100)
+    ours = TextEncoder(Vocabulary.from_tokens(tokens), not lower, 8, rules)
+    for text, found in zip(HARD, ours.ids(HARD), strict=True):
+        encoded = theirs.encode(text)
+        assert [tokens[row] for row in found] == encoded.tokens, text
+    for text in HARD[:6]:
+        _, starts, ends = ours.with_offsets([text], by_piece=True)[0]
+        assert ends.max() <= len(text) and (starts < ends).all()
+
+
+def test_pairs_for_a_model_of_one_segment_are_refused() -> None:
+    single = TextEncoder(VOCABULARY, False, 8, segments=1)
+    assert single.pairs(["the mill"], [""])["segment_ids"].sum() == 0
+    for refused in (lambda: single.pairs(["the"], ["mill"]), lambda: single.pack([(np.array([8]), np.array([5]))])):
+        with pytest.raises(
+            UserError, match=r"has one segment only .type_vocab_size 1., so it takes no pairs: give single texts"
+        ):
+            refused()
