@@ -172,14 +172,18 @@ def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) 
     return None if None in found else [name for name in names if name in found]
 
 
-def _rows_at_once(group: pq.RowGroupMetaData, columns: list[str] | None, path: str) -> int:
-    """How many rows of a row group fit into memory, if any of them may be as long as all. Raises UserError if one can't."""
-    parts = [group.column(index) for index in range(group.num_columns)]
-    parts = [part for part in parts if columns is None or part.path_in_schema.split(".")[0] in columns]
-    size, disk = sum(part.total_uncompressed_size for part in parts), sum(part.total_compressed_size for part in parts)
+def _rows_at_once(group: pq.RowGroupMetaData, disk: int, path: str) -> int:
+    """How many rows of a row group fit into memory, if any of them may be as long as all. Raises UserError if one can't.
+
+    Asks for the size of the row group alone: pyarrow ends the process over the metadata of a damaged column.
+
+    Args:
+        disk: the file's bytes.
+    """
+    size = group.total_byte_size
     if size > MAX_LINE and (size > MAX_RATIO * disk or size > MAX_LINE * group.num_rows):
         raise UserError(
-            f"{path} can't be read ({disk:,} bytes of a row group expand to {size:,}, as no text does): give another file"
+            f"{path} can't be read ({disk:,} bytes expand to {size:,} in a row group, as no text does): give another file"
         )
     return max(1, min(4096, 2 * MAX_LINE // max(size, 1)))
 
@@ -189,12 +193,13 @@ def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]
     try:
         if "://" in path:
             system, inner = pa.fs.FileSystem.from_uri(path)
-            file = pq.ParquetFile(system.open_input_file(inner), buffer_size=_BUFFER, page_checksum_verification=True)
+            source = system.open_input_file(inner)
         else:
-            file = pq.ParquetFile(path, buffer_size=_BUFFER, page_checksum_verification=True)
+            source = pa.OSFile(path)
+        file = pq.ParquetFile(source, buffer_size=_BUFFER, page_checksum_verification=True)
         number, columns = 0, _projection(file, layout, answers, path)
         for index in range(file.num_row_groups):
-            size = _rows_at_once(file.metadata.row_group(index), columns, path)
+            size = _rows_at_once(file.metadata.row_group(index), source.size(), path)
             for batch in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1

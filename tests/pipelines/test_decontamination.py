@@ -84,7 +84,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("e.parquet", b"PAR1", "--decontaminate knows .csv"),
-        ("e.txt", b"\xff\xfe", "is not UTF-8 (byte 0)"),
+        ("e.txt", b"a\xff", "is not UTF-8 (byte 1)"),
         ("e.json", b"{", "can't be read as json"),
         ("e.jsonl", b"{}\n{", "can't be read as jsonl (line 2: Expecting property name"),
         ("e.json", b"[" * 100_000, "can't be read as json"),
