@@ -150,7 +150,7 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     job = replace(job, evaluation=evaluation.digest if evaluation else "")
     now = state.describe(job, plan)
     job = replace(job, run=state.run_id(now))
-    filesystem.refuse_links(job.folder)
+    places.refuse_links(job.folder)
     with state.locked(job):  # before anything is read or removed that another run may be at
         if state.check(job, now):
             _sum_up_again(job)

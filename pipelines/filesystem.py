@@ -270,16 +270,6 @@ def remove_tree(folder: str, keep: str = "") -> None:
                 remove_tree(join(folder, inner))
 
 
-def refuse_links(folder: str) -> None:
-    """Raises UserError when a local folder holds a symbolic link: what is written to it would land outside."""
-    for place, folders, names in [] if is_remote(folder) else os.walk(folder):
-        for path in (os.path.join(place, name) for name in (*folders, *names)):
-            if os.path.islink(path):
-                raise UserError(
-                    f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
-                )
-
-
 def remove_temporaries_of(path: str) -> None:
     """Removes what an earlier run, killed while it wrote this file, left of it (local files only)."""
     for left in [] if is_remote(path) else glob.glob(f"{glob.escape(path)}.tmp-" + "[0-9a-f]" * 32):

@@ -36,6 +36,21 @@ def private_folder(path: str) -> str:
     return path
 
 
+def refuse_link(path: str, folder: str) -> None:
+    """Raises UserError when a path in a folder is a symbolic link: what is written to it would land outside."""
+    if os.path.islink(path):
+        raise UserError(
+            f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
+        )
+
+
+def refuse_links(folder: str) -> None:
+    """Raises UserError when a local folder holds a symbolic link; of paths with a scheme, there is nothing to be said."""
+    for place, folders, names in [] if "://" in folder else os.walk(folder):
+        for name in (*folders, *names):
+            refuse_link(os.path.join(place, name), folder)
+
+
 @contextlib.contextmanager
 def parent(path: str, make: bool = False) -> Iterator[tuple[int, str]]:
     """A descriptor of the folder that a path is in, and the name in it.

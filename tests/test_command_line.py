@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 # Frozen: a flag that goes or changes its name breaks scripts and saved configurations. Adding one means adding it here.
 COMMON = "--config --debug --help --save-config"
-INPUT = "--cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
+TEXT = "--strip-accents --no-strip-accents --tokenize-chinese-chars --no-tokenize-chinese-chars"
+INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
 DEVICES = "--jit --precision --strategy --tpu"
 MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
@@ -45,7 +46,7 @@ FLAGS = {
     "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
     "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
-    "import": f"{COMMON} --cased --no-cased --output SOURCE",
+    "import": f"{COMMON} {TEXT} --cased --no-cased --output SOURCE",
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
     "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
     "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
@@ -223,7 +224,7 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["export", "a", "--output", "b", "--formats", ","], "--formats names none: give some of savedmodel,hf,keras"),
         (["export", "a", "--output", "b", "--max-seq-length", "5"], "--max-seq-length is 5: give a value between 8 and 65536"),
         (["import"], "SOURCE is missing"),
-        (["import", "no/such/folder", "--output", "b"], "no/such/folder is no folder: give one of Hugging Face's"),
+        (["import", "no/such/folder", "--output", "b"], "no/such/folder is not a folder: give one of Hugging Face's"),
         (["evaluate", "no/such/run"], "--data is missing"),
         (["prepare", "--max-seq-length", "x"], "--max-seq-length is 'x': give a whole number"),
         (["prepare", "--config", "no/such.yaml"], "no/such.yaml can't be read (No such file or directory): give a YAML file"),

@@ -20,7 +20,9 @@ DEPLOYED = {
     "trainers.topologies",
 }
 # What trainers may import from pipelines.
-SHARED = {"schema", "features", "locks", "manifest", "options", "process", "text_rules", "tokenizer_rules", "wordpiece"}
+SHARED = {
+    "schema", "features", "locks", "manifest", "options", "places", "process", "text_rules", "tokenizer_rules", "wordpiece",
+}  # fmt: skip
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 APART = "model.hf_outputs"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")

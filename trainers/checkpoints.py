@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.variables import read_variables
-from pipelines import locks
+from pipelines import locks, places
 from pipelines.schema import VOCAB, UserError
 from trainers import files
 from trainers.early_stopping import rank
@@ -252,7 +252,7 @@ def prune(run: str, keep: int, step: int) -> None:
 
     A run that goes on had passed over those of later steps as damaged: kept, they would count as the newest.
     """
-    files.refuse_link(files.join(run, FOLDER))
+    places.refuse_link(files.join(run, FOLDER), run)
     whole = [one for one in saved(run) if one.step <= step]
     kept = {one.folder for one in whole[:keep]} | ({_best(whole).folder} if whole else set())
     for folder in _all_folders(run):

@@ -192,22 +192,6 @@ def remove_tree(folder: str) -> None:
             shutil.rmtree(folder)
 
 
-def refuse_link(path: str) -> None:
-    """Raises UserError when a local path is a link: what is written to it would land outside of its folder."""
-    if is_local(path) and os.path.islink(path):
-        raise UserError(
-            f"{path} is a symbolic link, and nothing is written outside {os.path.dirname(path)}: remove it, or give another "
-            "--output"
-        )
-
-
-def refuse_links(folder: str) -> None:
-    """Raises UserError when a local folder holds a link."""
-    for place, folders, names in os.walk(folder) if is_local(folder) else ():
-        for name in (*folders, *names):
-            refuse_link(os.path.join(place, name))
-
-
 @contextmanager
 def locked(folder: str, beside: bool = False) -> Iterator[None]:
     """Keeps a second process out of a local folder within the block. Raises UserError.

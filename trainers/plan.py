@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from model.config import EncoderConfig
 from model.flops import flops_per_example
-from pipelines import locks, options
+from pipelines import locks, options, places
 from pipelines.schema import UserError
 from trainers import contract, damage, files, warm_start
 from trainers.batches import TrainReader, eval_counts
@@ -177,7 +177,7 @@ def claim(plan: Plan, folder: str, writes: bool = True) -> None:
     The caller holds the folder's lock. Where links in the folder would be written through, UserError is raised, too.
     """
     path, mine, names = files.join(folder, RUN), plan.identity(), set(files.listed(folder)) - {locks.FOLDER}
-    files.refuse_links(folder)
+    places.refuse_links(folder)
     if RUN in names:
         try:
             theirs = json.loads(files.read(path, "give another --output"))["identity"]
