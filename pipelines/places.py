@@ -61,7 +61,8 @@ def parent(path: str, make: bool = False) -> Iterator[tuple[int, str]]:
     folder, name = os.path.split(os.path.abspath(path))
     root = os.path.abspath(path.root) if isinstance(path, Inside) else folder
     if make:
-        os.makedirs(root, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # of a file: opened as a folder, it is refused for what it is
+            os.makedirs(root, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in [] if folder == root else os.path.relpath(folder, root).split(os.sep):
