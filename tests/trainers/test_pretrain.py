@@ -492,7 +492,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: Path, cap
     run = tmp_path / "run"
     harsh = ["--learning-rate", 100, "--weight-decay", 10, "--warmup-steps", 10, "--clip-norm", 0, "--cycle-length", 1]
     pretrain(run, "--data", small, "--steps", 40, "--checkpoint-steps", 3, "--steps-per-call", 7, *harsh, code=1)
-    told = capsys.readouterr().err
+    _, told = capsys.readouterr().err.splitlines()  # after a warning of few eval examples
     stopped = json.loads((run / "diverged.json").read_text())
     step, last = stopped["step"], stopped["since_step"]
     assert 4 <= step <= 12 and last == (step - 1) // 3 * 3 > 0
@@ -501,7 +501,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: Path, cap
         f"clozemill: the loss or the gradients are no number at step {step} (learning rate {10 * step}); "
         f"the checkpoint of step {last} is kept; shards read since: "
     )
-    assert told.count("\n") == 1 and "verify" in told
+    assert "verify" in told
     reader = TrainReader(contract.read(str(small)), seed=0, cycle_length=1)
     order = reader.windows(0).numpy().ravel().tolist()  # of the shards, one window each
     owner = np.repeat(order, [reader.counts[0, group] for group in order])
