@@ -58,9 +58,10 @@ def test_what_is_wrong_with_the_folder_is_no_death(tmp_path: Path, monkeypatch: 
 def test_one_that_never_answers_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_torch("import time; time.sleep(600)", tmp_path, monkeypatch)
     monkeypatch.setattr(hf_process, "TIMEOUT", 1)
+    before = psutil.Process().children()
     with pytest.raises(hf_process.ProcessDied, match=r"^gave no answer within 0 minutes and was ended$"):
         hf_process.outputs(str(tmp_path), FEATURES)
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(before)
 
 
 def test_it_never_sees_tensorflow_nor_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
