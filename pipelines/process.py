@@ -167,7 +167,8 @@ def noted(first: Callable[[str], None]) -> Iterator[None]:
 
     source, sink = os.pipe()
     os.set_blocking(sink, False)
-    taken = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    # SIGHUP stays ignored under nohup. Shells ignore SIGINT for background jobs, which whoever sends it doesn't mean.
+    taken = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     thread = threading.Thread(target=_watch, args=(source, note), daemon=True)
     before = {number: signal.signal(number, lambda number, frame: note(number)) for number in taken}
     wakeup = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
