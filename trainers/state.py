@@ -68,7 +68,7 @@ def encoder_config(index: dict[str, Any]) -> EncoderConfig:
     try:
         return EncoderConfig(**index["encoder"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"its encoder is none that this version knows ({error})") from None
+        raise ValueError(f"its encoder, objective or task is none that this version knows ({error})") from None
 
 
 def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingModel | TaskModel | EncoderModel:
@@ -86,7 +86,7 @@ def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingM
         else:
             model = PretrainingModel(config, index["objective"], **options)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"its objective or task is none that this version knows ({error})") from None
+        raise ValueError(f"its encoder, objective or task is none that this version knows ({error})") from None
     model.build()
     return model
 

@@ -19,7 +19,7 @@ def arguments(words: list[str]) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if name not in ours:
             command.append(word)
-        elif ours[name].type is bool:
+        elif ours[name].type in (bool, bool | None):
             command.append(flag if value.lower() == "true" else "--no-" + flag.removeprefix("--"))
         elif ours[name].type == tuple[str, ...]:
             command += [flag, *shlex.split(value)]

@@ -133,11 +133,13 @@ def test_the_template_s_parameters_are_prepare_s_options() -> None:
         "--input=gs://b/a 'gs://b/b c'",
         "--cased=true",
         "--headings=false",
+        "--strip_accents=false",
         "--max_seq_length=512",
         "--text_field=the text",
     ]
     assert template.arguments([*words, "--runner=DataflowRunner", "--num_workers=3"]) == [
-        "prepare", "--no-progress", "--input", "gs://b/a", "gs://b/b c", "--cased", "--no-headings", "--max-seq-length=512",
+        "prepare", "--no-progress", "--input", "gs://b/a", "gs://b/b c", "--cased", "--no-headings", "--no-strip-accents",
+        "--max-seq-length=512",
         "--text-field=the text", "--runner=DataflowRunner", "--num_workers=3",
     ]  # fmt: skip
 
