@@ -237,11 +237,11 @@ def main(argv: list[str] | None = None) -> int:
     `pretrain` returns 75 when a signal stopped it and all was saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that we start imports from the current folder
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes, likewise; errors are raised
     logging.basicConfig(level=logging.ERROR)  # libraries' warnings at import say nothing to users; errors are raised
     words = sys.argv[1:] if argv is None else argv
     if argv is None:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that we start imports from the current folder
         process.open_streams()
     command = None
     try:
