@@ -216,9 +216,8 @@ def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: by
             for name, variables in groups.items():
                 _write_variables(variables, files.join(folder, name))
             files.write(files.join(folder, VOCAB), vocabulary)
-            if isinstance(
-                told := about.get("vocabulary"), dict
-            ):  # of a SavedModel it may have other line ends than the shards'
+            told = about.get("vocabulary")
+            if isinstance(told, dict):  # of a SavedModel it may have other line ends than the shards'
                 about = about | {"vocabulary": told | {"sha256": hashlib.sha256(vocabulary).hexdigest()}}
             index = {"format_version": FORMAT_VERSION, **about, **_described(folder)}
             files.write(files.join(folder, INDEX), dumps(index))
