@@ -112,6 +112,7 @@ class Loop:
             parts=config.gradient_accumulation_steps,
             seed=config.seed,
             jit=strategy.compiles(config, self.devices),
+            jit_update=strategy.compiles_updates(config, self.devices),
         )
 
     def readers(self, phase: PlannedPhase, hosts: int) -> list[TrainReader]:

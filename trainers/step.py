@@ -31,7 +31,9 @@ class Stepper:
 
     Args:
         state: the variables. rule, hyper, schedule: the optimizer. parts: micro-batches per device and step.
-        seed: of dropout. jit: compile forward and backward pass with XLA (without replicas: the update too).
+        seed: of dropout. jit: compile forward and backward pass with XLA.
+        jit_update: compile the update of each variable, for a device that isn't one of several. Op by op, an update of AdamW
+            writes some 15 temporary arrays of the variable's size.
     """
 
     strategy: tf.distribute.Strategy
@@ -42,6 +44,7 @@ class Stepper:
     parts: int = 1
     seed: int = 0
     jit: bool = False
+    jit_update: bool = False
 
     def _gradients(self, batch: dict, totals: dict, step, replica):
         """(gradients, sums) of a replica's batch, worked through in `parts`."""
@@ -75,11 +78,19 @@ class Stepper:
     def _forward_backward(self) -> Callable:
         return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
 
+    def _updated(self, value, gradient, first, second, scale, rate, step, decay: bool):
+        """New values of a variable and its moments."""
+        return OPTIMIZERS[self.rule](value, gradient * scale, first, second, rate, step, self.hyper, decay)
+
+    @cached_property
+    def _rule(self) -> Callable:
+        return tf.function(self._updated, jit_compile=True) if self.jit_update else self._updated
+
     def _apply(self, gradients: list, step):
         """Updates all variables from gradients that are the same on every replica; then returns (norm, learning rate)."""
         norm, rate = optimizer.global_norm(gradients), self.schedule(step)
         scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
-        state, rule = self.state, OPTIMIZERS[self.rule]
+        state, rule = self.state, self._rule
 
         def update_all(strategy, gradients, scale, rate, step) -> list:
             done = []
@@ -88,7 +99,7 @@ class Stepper:
                 decay = optimizer.decays(variable.path)
 
                 def update(value, gradient, first, second, scale, rate, step, decay=decay):
-                    new = rule(value, gradient * scale, first, second, rate, step, self.hyper, decay)
+                    new = rule(value, gradient, first, second, scale, rate, step, decay)
                     return tf.group(*(old.assign(changed) for old, changed in zip((value, first, second), new, strict=True)))
 
                 slots = (gradient, first.value, second.value, scale, rate, step)
@@ -118,6 +129,8 @@ class Stepper:
     def train(self) -> Callable:
         """A function of (iterator, first step, number of steps): figures per step, float32 [steps, len(COLUMNS)]."""
 
+        one = tf.autograph.experimental.do_not_convert(self._train)  # rewriting all that it calls would take seconds
+
         def steps(iterator, first, count):
             rows = tf.TensorArray(tf.float32, count, element_shape=[len(COLUMNS)])
             for number in tf.range(count):
@@ -125,7 +138,7 @@ class Stepper:
                 batch = next(iterator)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                     got = tf.timestamp()
-                per_replica = self.strategy.run(self._train, args=(batch, first + number))
+                per_replica = self.strategy.run(one, args=(batch, first + number))
                 figures = self.strategy.experimental_local_results(per_replica)[0]
                 with tf.control_dependencies([figures]):
                     times = tf.cast([got - begin, tf.timestamp() - begin], tf.float32)

@@ -12,6 +12,7 @@ from functools import cache
 import tensorflow as tf
 
 from pipelines.schema import UserError
+from trainers import memory
 from trainers.config import LOCAL_TPU, DeviceOptions, PretrainConfig
 
 _PATIENCE = 600.0  # seconds that a worker waits for the others' part of a step; one that dies is noticed much sooner
@@ -92,7 +93,11 @@ STRATEGIES: dict[str, Callable[[DeviceOptions], tf.distribute.Strategy]] = {
 
 
 def make(config: DeviceOptions) -> tf.distribute.Strategy:
-    """The strategy that a configuration names. Raises UserError when its devices aren't there."""
+    """The strategy that a configuration names. Raises UserError when its devices aren't there.
+
+    From then on this process keeps the memory that it frees (memory.py).
+    """
+    memory.keep_freed()
     return STRATEGIES[config.strategy](config)
 
 
@@ -149,6 +154,11 @@ def compiles(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
     if config.strategy == "tpu":
         return False
     return config.jit == "on" or (config.jit == "auto" and bool(tf.config.list_logical_devices("GPU")))
+
+
+def compiles_updates(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
+    """Whether a variable's update is wrapped in tf.function(jit_compile=True): on one CPU or GPU, unless --jit off."""
+    return config.jit != "off" and config.strategy != "tpu" and strategy.num_replicas_in_sync == 1
 
 
 def device_name(strategy: tf.distribute.Strategy) -> str:

@@ -26,6 +26,6 @@ def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Pat
 def alter(folder: Path, change: Callable[[dict], None]) -> None:
     """Changes what a checkpoint.json says, and signs it again; no longer with what the files are."""
     index = json.loads((folder / checkpoints.INDEX).read_text("utf-8"))
-    index.pop("sha256_of_files")
+    index.pop("sha256_of_files", None)
     change(index)
     (folder / checkpoints.INDEX).write_bytes(checkpoints.dumps(index))

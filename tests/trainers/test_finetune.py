@@ -307,7 +307,8 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
     with open(tmp_path / "vocabulary/vocab.txt", "a") as file:
         file.write("more\n")
     size = (tmp_path / "vocabulary/vocab.txt").stat().st_size
-    models.alter(tmp_path / "vocabulary", lambda index: index["files"].update({"vocab.txt": size}) or index["vocabulary"].pop("sha256"))
+    models.alter(tmp_path / "vocabulary", lambda index: index["files"].update({"vocab.txt": size}))
+    models.alter(tmp_path / "vocabulary", lambda index: index["vocabulary"].pop("sha256"))
     paths = {"LABEL": "bad-label.tsv", "EMPTY": "empty.tsv"} | {
         name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY", "CAUSAL")
     }
