@@ -2,16 +2,23 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import clozemill
+from trainers.recipes import RECIPES
 
 DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared/data"))
 
 
-def test_the_demo_runs_twice_and_keeps_strangers_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_demo_runs_twice_and_keeps_strangers_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few steps: make demo takes all of them."""
+    few = {"steps": 20, "warmup_steps": 2, "eval_steps": 10}
+    monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], options=RECIPES["demo"].options | few))
     out = tmp_path / "out"
     assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
     first = json.loads((out / "dataset/dataset.json").read_text())["digest"]

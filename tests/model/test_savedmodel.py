@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -57,13 +59,25 @@ def saved(source: Source, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source() -> Source:
-    return make(PretrainingModel(CONFIG))
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Source, Path]]:
+    """A source of SOURCES and its SavedModel, each written once: that takes ten seconds."""
+
+    @cache
+    def export(kind: str) -> tuple[Source, Path]:
+        source = make(SOURCES[kind]())
+        return source, saved(source, tmp_path_factory.mktemp("export") / "savedmodel")
+
+    return export
 
 
 @pytest.fixture(scope="module")
-def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(source, tmp_path_factory.mktemp("export") / "savedmodel")
+def source(exported) -> Source:
+    return exported("nsp")[0]
+
+
+@pytest.fixture(scope="module")
+def folder(exported) -> Path:
+    return exported("nsp")[1]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +106,8 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_answers_as_its_source(kind: str, tmp_path: Path) -> None:
-    one, inputs = make(SOURCES[kind]()), features(TEXTS)
-    path = saved(one, tmp_path / "it")
+def test_answers_as_its_source(kind: str, exported) -> None:
+    (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
     assert set(found) == {"sequence_output", "pooled_output"} | ({"logits"} & set(expected))
     assert max(furthest(expected, found, inputs["input_mask"]).values()) < 1e-5
@@ -178,24 +191,24 @@ def test_nsp(loaded, source: Source) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_multilabel(tmp_path: Path) -> None:
-    one = make(SOURCES["multilabel"]())
-    found = tf.saved_model.load(str(saved(one, tmp_path / "a"))).signatures["multilabel"](text=ARRAYS[0], text_pair=ARRAYS[1])
+def test_multilabel(exported) -> None:
+    one, path = exported("multilabel")
+    found = tf.saved_model.load(str(path)).signatures["multilabel"](text=ARRAYS[0], text_pair=ARRAYS[1])
     probs = 1 / (1 + np.exp(-answers(one, features(TEXTS))["logits"]))
     assert np.abs(found["probabilities"].numpy() - probs).max() < 1e-6
     assert found["given"].numpy().tolist() == (probs >= 0.4).tolist() and 0 < (probs >= 0.4).sum() < probs.size
     assert found["labels"].numpy().tolist() == [b"no", b"yes", b"maybe"]
 
 
-def test_classify_and_regress(tmp_path: Path) -> None:
-    one = make(SOURCES["classify"]())
-    found = tf.saved_model.load(str(saved(one, tmp_path / "a"))).signatures["classify"](text=ARRAYS[0], text_pair=ARRAYS[1])
+def test_classify_and_regress(exported) -> None:
+    one, path = exported("classify")
+    found = tf.saved_model.load(str(path)).signatures["classify"](text=ARRAYS[0], text_pair=ARRAYS[1])
     probs = keras.ops.convert_to_numpy(keras.ops.softmax(one.model(features(TEXTS))["logits"]))
     np.testing.assert_allclose(found["probabilities"], probs, atol=1e-5)
     assert found["labels"].numpy().tolist() == [b"no", b"yes"]
     assert found["label"].numpy().tolist() == [[b"no", b"yes"][index] for index in probs.argmax(-1)]
-    one = make(SOURCES["regress"]())
-    found = tf.saved_model.load(str(saved(one, tmp_path / "b"))).signatures["regress"](text=ARRAYS[0], text_pair=ARRAYS[1])
+    one, path = exported("regress")
+    found = tf.saved_model.load(str(path)).signatures["regress"](text=ARRAYS[0], text_pair=ARRAYS[1])
     np.testing.assert_allclose(found["score"], one.model(features(TEXTS))["logits"][:, 0], atol=1e-5)
 
 
@@ -215,10 +228,9 @@ def test_tags(tmp_path: Path) -> None:
     assert signature(text=tf.constant(["", ""]))["tags"].shape == (2, 0)
 
 
-def test_spans(tmp_path: Path) -> None:
-    for no_answer in (False, True):
-        one = make(TaskModel(CONFIG, Task("spans", no_answer=no_answer)))
-        path = saved(one, tmp_path / str(no_answer))
+def test_spans(exported, tmp_path: Path) -> None:
+    always = make(TaskModel(CONFIG, Task("spans", no_answer=False)))
+    for no_answer, (one, path) in ((False, (always, saved(always, tmp_path / "it"))), (True, exported("spans"))):
         question = ["Who built it?", "who", "who?"]
         context = ["  The old mills,  stand\nby É中. ", "", "ΟΣ river"]
         names = {"question": tf.constant(question), "context": tf.constant(context)}
@@ -251,11 +263,10 @@ print("found:", *found["pooled_output"].numpy().ravel().tolist())
 """
 
 
-def test_relocated_in_a_process_without_our_code(source: Source, tmp_path: Path) -> None:
-    made = saved(source, tmp_path / "made/it")
+def test_relocated_in_a_process_without_our_code(source: Source, folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
-    shutil.move(made, moved)
-    shutil.rmtree(tmp_path / "made")
+    shutil.copytree(folder, moved)
+    assert not any(str(folder).encode() in path.read_bytes() for path in moved.rglob("*") if path.is_file())
     root = str(Path(__file__).parents[2])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -286,8 +297,8 @@ LABELS = tf.constant([0] * 4 + [1] * 4)
 
 
 @pytest.mark.parametrize("kind", ["nsp", "mlm", "classify"])
-def test_fine_tuned_with_a_gradient_tape(kind: str, tmp_path: Path) -> None:
-    again = tf.saved_model.load(str(saved(make(SOURCES[kind]()), tmp_path / "it")))
+def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
+    again = tf.saved_model.load(str(exported(kind)[1]))
     kernel = tf.Variable(tf.zeros([16, 2]))
 
     def logits(training: bool) -> tf.Tensor:
