@@ -7,7 +7,6 @@ INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
     "fastjsonschema>=2.20",  # what dataset.json may hold, by a schema that others can use too
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
-    "indexed_bzip2>=1.7",  # decodes .bz2 half as fast again as Python's own module
     "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
     "keras>=3.15,<4",  # the encoder, on any of its backends
     "matplotlib>=3.8",  # curves of a run, plots of a data card

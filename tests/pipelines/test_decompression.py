@@ -113,51 +113,6 @@ def test_damage_in_a_later_stream_is_told_by_the_split_that_owns_it(tmp_path):
         list(decompression.pieces(split(tmp_path / "a", "bz2", len(first), len(first + damaged))))
 
 
-STREAMS = [bz2.compress(text) for text in (b"one" * 9000, b"two" * 70, b"three")]
-EDGES = [0, len(STREAMS[0]), len(STREAMS[0]) + len(STREAMS[1]), sum(map(len, STREAMS))]
-
-
-def _outcome(pieces) -> tuple[bytes, bytes, str]:
-    """The bytes that a split owns and those that it doesn't, and the sentence that ended them."""
-    owned, others, why = [], [], ""
-    try:
-        for piece, own in pieces:
-            (owned if own else others).append(piece)
-    except UserError as error:
-        why = str(error)
-    return b"".join(owned), b"".join(others), why
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        *(b"".join(STREAMS)[:size] for size in (1, 4, 9, 10, 30, EDGES[1] - 1, EDGES[1] + 5, EDGES[2] - 3, EDGES[3] - 9)),
-        b"".join(STREAMS) + b"\0" * 99,
-        b"\0\0".join(STREAMS),
-        b"".join(STREAMS) + b"garbage",
-        STREAMS[0] + b"garbage" + STREAMS[1],
-        b"".join(STREAMS).replace(STREAMS[1][:20], STREAMS[1][:19] + b"?"),
-        b"plain text",
-    ],
-    ids=lambda stored: str(len(stored)),
-)
-@pytest.mark.parametrize("cut", [0, 1, EDGES[1], EDGES[1] + 1])
-def test_the_library_s_decoder_gives_what_python_s_gives(tmp_path, stored, cut):
-    """To the byte and to the word, whatever is wrong with a file and wherever a split ends."""
-    (tmp_path / "a").write_bytes(stored)
-    for low, high in ((0, max(cut, 1)), (cut, len(stored))):
-        part = split(tmp_path / "a", "bz2", low, high)
-        with open(tmp_path / "a", "rb") as file:
-            expected = _outcome(decompression.decoded(file, part))
-        assert _outcome(decompression.pieces(part)) == expected
-
-
-def test_python_s_decoder_reads_nothing_of_an_intact_split_s_own(tmp_path):
-    (tmp_path / "a").write_bytes(b"".join(STREAMS))
-    with mock.patch.object(decompression.bz2, "BZ2Decompressor", side_effect=AssertionError):
-        assert read(tmp_path / "a", "bz2") == b"one" * 9000 + b"two" * 70 + b"three"
-
-
 def test_a_plain_split_owns_its_bytes_and_sees_the_rest(tmp_path):
     (tmp_path / "a").write_bytes(b"0123456789")
     with mock.patch.object(decompression, "CHUNK_BYTES", 4):
