@@ -25,7 +25,10 @@ class Forward:
         self.per_replica = max(1, -(-batch_size // self.replicas))
         self.compiled = jit or isinstance(devices, tf.distribute.TPUStrategy)
         one = tf.function(outputs, jit_compile=True) if jit else outputs
-        self._run = tf.function(lambda batch: devices.run(one, args=(batch,)), reduce_retracing=not self.compiled)
+        # Traced once for all shapes where nothing is compiled; several devices' values have no such signature.
+        loose = not self.compiled and self.replicas == 1
+        signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in TOKENS}] if loose else None
+        self._run = tf.function(lambda batch: devices.run(one, args=(batch,)), signature, reduce_retracing=not self.compiled)
 
     @property
     def batch_size(self) -> int:
