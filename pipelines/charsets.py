@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 
 from pipelines.schema import UserError
+from pipelines.text_rules import category
 
 HEAD = 256  # bytes in which a file says what it is
+_LEAST = 16  # bytes from which UTF-16 without a mark is recognized
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, with whose mark it begins
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -14,6 +16,27 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DECLARED = re.compile(rb"\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([A-Za-z0-9._:-]+)")
+
+
+def _is_utf16(head: bytes, high: bytes, name: str) -> bool:
+    """Whether bytes without a mark, of which some `high` ones (every second byte) are zero, are UTF-16.
+
+    The high bytes of most alphabets are below 0x20, those of their spaces 0. Ideographs have any: what they look like in UTF-8
+    is malformed, and in UTF-16 assigned characters. A stray zero in other text is neither.
+    """
+    if sum(byte < 0x20 for byte in high) >= 0.75 * len(high):
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        return False
+    except UnicodeDecodeError as error:
+        if error.start >= _LEAST and 0 not in high[: _LEAST // 2]:  # it begins as UTF-8, with a defective line further on
+            return False
+    try:
+        text = codecs.getincrementaldecoder(name)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return high.count(0) > 1 and not any(category(char) in ("Cc", "Cn", "Co", "Cs") for char in text if char not in "\t\n\r")
 
 
 def encoding_of(head: bytes, path: str, xml: bool) -> str:
@@ -25,19 +48,17 @@ def encoding_of(head: bytes, path: str, xml: bool) -> str:
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    # Without a mark: no UTF-8 text holds zeros, and every second byte of UTF-16 is one where the text is ASCII.
-    first, second = head[:16:2], head[1:16:2]
-    if len(second) == 8 and not any(second) and all(first):
-        return "utf-16-le"
-    if len(second) == 8 and not any(first) and all(second):
-        return "utf-16-be"
+    for name, high, low in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        zeros = high.count(0)
+        if len(head) >= _LEAST and low.count(0) < min(zeros, len(low) / 4) and _is_utf16(head, high, name):
+            return name
     found = _DECLARED.match(head.removeprefix(codecs.BOM_UTF8)) if xml else None
     if not found:
         return ""
     try:
         name = codecs.lookup(found[1].decode()).name
         "".encode(name)  # refuses what isn't an encoding of text
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise UserError(f"{path} declares the unknown encoding {found[1].decode()!r}: convert it to UTF-8") from None
     return "" if name in ("utf-8", "ascii") else name
 

@@ -26,6 +26,7 @@ _SUSPECT = 500  # times: a row group that expands so far holds no text
 
 _PART = re.compile(r"[-_.](?:p\d+p\d+|\d+(?:-of-\d+)?)$")
 _ENDINGS = {".xml": "wikixml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+_INDEX = re.compile(r"-multistream-index\d*\.txt$")  # Wikipedia's, of the dump beside it
 _ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
 
 
@@ -133,7 +134,7 @@ def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -
     """The record that a batch of one row holds."""
     try:
         values = batch.to_pylist()[0]
-    except (ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
+    except (ValueError, OverflowError, LookupError) as error:  # no UTF-8; a date, a time zone that Python has no room for
         reason = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "unreadable_value"
         return Dropped(reason, source, str(error).splitlines()[0][:200])
     return _fields_record(values.get, set(values), source, options)
@@ -246,6 +247,8 @@ def detect(path: str, format_: str) -> tuple[str, str]:
     """
     compression, stem = decompression.compression_of(path)
     if format_ == "auto":
+        if _INDEX.search(stem):
+            raise UserError(f"{path} is the index of a multistream dump, which holds no text: leave it out, or give --format")
         ending = "." + _PART.sub("", stem).rsplit(".", 1)[-1].lower()
         format_ = _ENDINGS.get(ending) or ("wikixml" if wikixml.is_dump(path, compression) else "")
         if not format_:

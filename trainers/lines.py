@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipelines import charsets
 from pipelines.schema import UserError
 from trainers import files
 
@@ -48,6 +49,7 @@ def _blocks(path: str) -> Iterator[bytes]:
 def _check_encoding(begin: bytes, path: str) -> None:
     """Raises UserError for UTF-16 or UTF-32, with a byte order mark or without one (Latin letters have a NUL beside them)."""
     marked = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
+    marked = marked or charsets.encoding_of(begin[: charsets.HEAD], path, xml=False).upper()
     if marked or b"\0" in begin[:2]:
         raise UserError(f"{path} is {marked or 'UTF-16 or binary'}, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)")
 

@@ -130,6 +130,15 @@ def test_parquet_dates_that_python_has_no_room_for(tmp_path: Path, kind: pa.Data
     assert [getattr(record, "text", None) or record.reason for record in records] == ["a", "unreadable_value", "c"]
 
 
+def test_parquet_times_in_a_zone_that_there_is_not(tmp_path: Path) -> None:
+    """pyarrow raises LookupError."""
+    file = io.BytesIO()
+    when = pa.array([0, None], pa.timestamp("us", "Nowhere/City"))
+    pq.write_table(pa.table({"text": ["a", "b"], "title": when}), file)
+    records = plan_and_read(tmp_path / "a.parquet", file.getvalue())
+    assert [getattr(record, "text", None) or record.reason for record in records] == ["unreadable_value", "b"]
+
+
 def test_a_damaged_column_s_metadata_does_not_end_the_process(tmp_path: Path) -> None:
     """pyarrow aborts where it is asked for the size of a column whose statistics of levels are damaged."""
     file = io.BytesIO()

@@ -4,9 +4,11 @@ import bz2
 import gzip
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from pipelines import filesystem, readers
-from pipelines.charsets import encoding_of
+from pipelines.charsets import HEAD, encoding_of
 from pipelines.config import PrepareConfig
 from pipelines.schema import Document, UserError
 from tests import corpora
@@ -61,11 +63,43 @@ def test_a_dump_is_read_in_the_encoding_that_its_declaration_names(tmp_path, enc
         (b"\xff\xfe\0\0a\0\0\0", False, "utf-32"),
         ("{\"text\": 1}".encode("utf-16-be"), False, "utf-16-be"),
         (bytes(300), False, ""),
+        ("plain text".encode("utf-32-le"), False, ""),
         (b"a\0b\0", False, ""),
     ],
 )  # fmt: skip
 def test_encoding_of(head, xml, expected):
     assert encoding_of(head, "a.xml", xml) == expected
+
+
+SCRIPTS = [
+    "Über die Mühle am Fluß.", "Привет, мир: вот мельница.", "Ο μύλος είναι παλιός.", "הטחנה עומדת ליד הנהר.",
+    "تدور الطاحونة كل يوم.", "नदी के किनारे एक पुरानी चक्की है।", "โรงสี อยู่ ริม แม่น้ำ\n", "강가에 오래된 방앗간이 있다.",
+    "水车在河边转动。\n川のそばに古い水車小屋があります。\nAB",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SCRIPTS, ids=lambda text: text[:4])
+def test_utf16_without_a_mark_is_recognized_in_every_script(text):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        for begin in (text, "\n" + text, text * 9):
+            assert encoding_of(begin.encode(encoding)[:HEAD], "a.txt", False) == encoding
+    assert encoding_of((text * 9).encode()[:HEAD], "a.txt", False) == ""
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=16), st.lists(st.integers(0, 99), max_size=3))
+def test_a_stray_zero_makes_no_utf16_of_utf8(text, places):
+    head = bytearray(text.encode()[:HEAD])
+    for place in places:
+        head[place % len(head) : place % len(head)] = b"\0"
+    controls = sum(byte < 0x20 for byte in head)
+    assume(controls < len(head) / 4)  # else it isn't text
+    assert encoding_of(bytes(head[:HEAD]).decode("utf-8", "ignore").encode(), "a.txt", False) == ""
+
+
+def test_a_declaration_of_what_encodes_nothing_is_named(tmp_path):
+    (tmp_path / "a.xml").write_text("<?xml version='1.0' encoding='undefined'?><mediawiki>")
+    with pytest.raises(UserError, match=r"a\.xml declares the unknown encoding 'undefined'"):
+        read(tmp_path / "a.xml")
 
 
 @pytest.mark.parametrize("name", ["klingon", "base64", "hex"])

@@ -462,3 +462,13 @@ def test_the_plan_covers_every_byte_once(tmp_path):
     assert (plan.files, plan.size) == (3, 5_000_001)
     assert sum(split.size for split in plan.splits) == 5_000_001
     assert [split.end for split in plan.splits[2:-1]] == [split.start for split in plan.splits[3:]]
+
+
+@pytest.mark.parametrize("name", ["dewiki-20260901-pages-articles-multistream-index.txt.bz2", "a-multistream-index27.txt"])
+def test_the_index_of_a_multistream_dump_is_no_text(name: str) -> None:
+    with pytest.raises(
+        UserError, match="is the index of a multistream dump, which holds no text: leave it out, or give --format"
+    ):
+        readers.detect(name, "auto")
+    assert readers.detect(name, "bert")[0] == "bert"
+    assert readers.detect("my-index.txt", "auto")[0] == "bert"

@@ -43,7 +43,7 @@ def test_ends_of_lines(data: str, expected: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("utf-16", "UTF-16"), ("utf-32", "UTF-32"), ("utf-16-le", "UTF-16 or binary"), ("utf-16-be", "UTF-16 or binary")],
+    [("utf-16", "UTF-16"), ("utf-32", "UTF-32"), ("utf-16-le", "UTF-16-LE"), ("utf-16-be", "UTF-16-BE")],
 )
 def test_other_encodings_are_named(encoding: str, name: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,label\na,1\n".encode(encoding))
