@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from typing import Any
 
 from trainers import tables
@@ -11,6 +12,8 @@ from trainers.tables import BadRow
 
 _SEPARATORS = (",", ";", "|")
 _LONGEST = 1 << 20  # characters of a cell: Python's parser takes hundreds of bytes for each
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*"""
+_TEXTS = re.compile(rf"\[\s*(?:{_TEXT}(?:,\s*{_TEXT})*+(?:,\s*)?)?\]", re.DOTALL)  # Python's list: with a comma between any two
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -54,13 +57,13 @@ def _parsed(where: str, cell: str, separator: str) -> list[Any]:
     """A cell of text as a list: JSON's (or Python's of texts, as pandas writes it), or what the separator separates."""
     if len(cell) > _LONGEST:
         raise BadRow(where, "too long", f"its labels have {len(cell):,} characters, more than {_LONGEST:,}", "fix it")
-    if cell.startswith("[") and cell.endswith("]"):
-        for parse in (json.loads, ast.literal_eval):
+    if cell == "set()" or (cell[:1], cell[-1:]) in (("[", "]"), ("{", "}")):
+        for parse in (json.loads, ast.literal_eval) if _TEXTS.fullmatch(cell) else (json.loads,):
             try:
                 found = parse(cell)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            if isinstance(found, list) and (parse is json.loads or all(isinstance(one, str) for one in found)):
+            if isinstance(found, list):
                 return found
         raise BadRow(where, "no JSON list", f"its labels {cell[:60]!r} are not a JSON list", "fix it")
     if separator:

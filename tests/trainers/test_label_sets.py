@@ -18,6 +18,7 @@ LISTS = Layout(label="labels")
         ([3, 1], "", ["3", "1"]),
         ('["a", "b, c"]', "", ["a", "b, c"]),
         ("['a', 'b']", "", ["a", "b"]),  # as pandas writes a column of lists
+        ("""[ 'a,]',"it's" , 'b\\'c',\n]""", "", ["a,]", "it's", "b'c"]),
         ("[]", ",", []),
         ("a, b ,c", ",", ["a", "b", "c"]),
         ("a|b|", "|", ["a", "b"]),
@@ -60,6 +61,18 @@ def test_names_of_labels() -> None:
         ({"labels": [["a"]]}, LISTS, "its label is a list: ['a']"),
         ({"labels": "[0x" + "f" * 9000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "[a, b]"}, LISTS, "its labels '[a, b]' are not a JSON list"),
+        (
+            {"labels": "['anger' 'joy']"},
+            LISTS,
+            """its labels "['anger' 'joy']" are not a JSON list: fix it""",
+        ),  # pandas: an array
+        ({"labels": "['anger'\n 'joy']"}, LISTS, "are not a JSON list"),
+        ({"labels": "['anger', 'sad' 'joy']"}, LISTS, "are not a JSON list"),
+        ({"labels": "['a'" + ", 'b'" * 100_000 + " 'c']"}, LISTS, "are not a JSON list"),
+        ({"labels": "set()"}, LISTS, "its labels 'set()' are not a JSON list: fix it"),
+        ({"labels": "{'a'}"}, LISTS, """its labels "{'a'}" are not a JSON list: fix it"""),
+        ({"labels": "{'a', 'b'}"}, Layout(label="labels", separator=","), "are not a JSON list"),
+        ({"labels": '{"a": 1}'}, LISTS, "are not a JSON list"),
         ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),
         ({"text": "x"}, LISTS, "there is no column 'labels' (there are: text): give --label-column, or --label-columns"),
