@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from trainers import tables
@@ -14,21 +15,28 @@ _SEPARATORS = (",", ";", "|")
 _LONGEST = 1 << 20  # characters of a cell: Python's parser takes hundreds of bytes for each
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*"""
 _TEXTS = re.compile(rf"\[\s*(?:{_TEXT}(?:,\s*{_TEXT})*+(?:,\s*)?)?\]", re.DOTALL)  # Python's list: with a comma between any two
+_COLUMNS = "write a column per label and give --label-columns"
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
-    """The names of a row's labels, each once; () for none.
+    """The names of a row's labels; () for none.
 
     Args:
         labels: names of the labels as files have them; {}: any.
 
-    Raises BadRow for what isn't a set of labels.
+    Raises BadRow for what isn't a set of labels: one of them twice, or a vector of 0 and 1.
     """
     if layout.flags:
         return tuple(column for column in layout.flags if _flag(row, column))
     found = _listed(row, layout)
-    return tuple(dict.fromkeys(label_name(row[0], layout.label, value, labels) for value in found))
+    if len(found) > 1 and all(isinstance(value, bool | float) and value in (0, 1) for value in found):
+        raise BadRow(row[0], "a vector", f"its {layout.label!r} is a vector of 0 and 1, not a list of labels", _COLUMNS)
+    names = tuple(label_name(row[0], layout.label, value, labels) for value in found)
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        problem = f"its {layout.label!r} holds the label {twice!r} twice"
+        raise BadRow(row[0], "label twice", problem, f"remove one, or, for a vector of 0 and 1, {_COLUMNS}")
+    return names
 
 
 def _flag(row: tables.Row, column: str) -> bool:

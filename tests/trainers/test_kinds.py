@@ -59,7 +59,7 @@ def test_softmax_of_large_logits() -> None:
 
 
 def test_sets_of_labels(tmp_path: Path) -> None:
-    rows = [{"text": "the mill", "label": ["b", "a", "b"]}, {"text": "the", "label": []}, {"text": "a", "label": "b"}]
+    rows = [{"text": "the mill", "label": ["b", "a"]}, {"text": "the", "label": []}, {"text": "a", "label": "b"}]
     kind, layout = MultiLabel(), Layout()
     examples = read(kind, table(tmp_path / "a.jsonl", *rows), layout)
     assert [example.answer for example in examples] == [("b", "a"), (), ("b",)] and kind.names(examples) == ("a", "b")

@@ -12,10 +12,12 @@ LISTS = Layout(label="labels")
 @pytest.mark.parametrize(
     ("value", "separator", "expected"),
     [
-        (["a", " b ", "a"], "", ["a", "b"]),
+        (["a", " b "], "", ["a", "b"]),
         (3, "", ["3"]),
         ([], "", []),
         ([3, 1], "", ["3", "1"]),
+        ([1.0], "", ["1"]),
+        ([0.0, 2.0], "", ["0", "2"]),
         ('["a", "b, c"]', "", ["a", "b, c"]),
         ("['a', 'b']", "", ["a", "b"]),  # as pandas writes a column of lists
         ("""[ 'a,]',"it's" , 'b\\'c',\n]""", "", ["a,]", "it's", "b'c"]),
@@ -43,7 +45,7 @@ def test_columns_of_0_and_1() -> None:
 
 
 def test_names_of_labels() -> None:
-    row = ("a.csv, line 2", {"labels": [1, "0", 1.0]})
+    row = ("a.csv, line 2", {"labels": [1, "0"]})
     assert labels_of(row, LISTS, {"0": "no", "1": "yes"}) == ("yes", "no")
     with pytest.raises(UserError, match="line 2: its label '2' is none of 0, 1: fix it"):
         labels_of(("a.csv, line 2", {"labels": "2"}), LISTS, {"0": "no", "1": "yes"})
@@ -61,11 +63,7 @@ def test_names_of_labels() -> None:
         ({"labels": [["a"]]}, LISTS, "its label is a list: ['a']"),
         ({"labels": "[0x" + "f" * 9000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "[a, b]"}, LISTS, "its labels '[a, b]' are not a JSON list"),
-        (
-            {"labels": "['anger' 'joy']"},
-            LISTS,
-            """its labels "['anger' 'joy']" are not a JSON list: fix it""",
-        ),  # pandas: an array
+        ({"labels": "['anger' 'joy']"}, LISTS, """its labels "['anger' 'joy']" are not a JSON list: fix it"""),
         ({"labels": "['anger'\n 'joy']"}, LISTS, "are not a JSON list"),
         ({"labels": "['anger', 'sad' 'joy']"}, LISTS, "are not a JSON list"),
         ({"labels": "['a'" + ", 'b'" * 100_000 + " 'c']"}, LISTS, "are not a JSON list"),
@@ -73,6 +71,20 @@ def test_names_of_labels() -> None:
         ({"labels": "{'a'}"}, LISTS, """its labels "{'a'}" are not a JSON list: fix it"""),
         ({"labels": "{'a', 'b'}"}, Layout(label="labels", separator=","), "are not a JSON list"),
         ({"labels": '{"a": 1}'}, LISTS, "are not a JSON list"),
+        (
+            {"labels": [0, 1, 0]},
+            LISTS,
+            "a.csv, line 2: its 'labels' holds the label '0' twice: remove one, or, for a vector of 0 and 1, write a column "
+            "per label and give --label-columns",
+        ),
+        (
+            {"labels": [1.0, 0.0]},
+            LISTS,
+            "a.csv, line 2: its 'labels' is a vector of 0 and 1, not a list of labels: write a column per label and give "
+            "--label-columns",
+        ),
+        ({"labels": "[true, false]"}, LISTS, "its 'labels' is a vector of 0 and 1"),
+        ({"labels": "a;b; a"}, Layout(label="labels", separator=";"), "its 'labels' holds the label 'a' twice: remove one"),
         ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),
         ({"text": "x"}, LISTS, "there is no column 'labels' (there are: text): give --label-column, or --label-columns"),
