@@ -54,7 +54,11 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: str) -> None:
-    """Raises UserError for a header without the columns that are read, or with two of one of them."""
+    """Raises UserError for a header without the columns that are read, with two of one of them, or with one for two of them.
+
+    `names`: with -1, which is the last, at the end.
+    """
+    read: dict[str, str] = {}  # under which names, by the columns' own
     for column, flag in layout.columns(answers):
         try:
             found = column_of(names, column)
@@ -62,6 +66,11 @@ def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: st
             raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
         if found is None:
             raise UserError(f"{where}: there is no column {column!r} (there are: {_listed(names)}): give {flag}")
+        found = names[-2] if found == "-1" else found
+        other = read.setdefault(found, column)
+        if other != column and "-1" in (other, column):
+            hint = f"separate columns by commas (.csv) or tabs (.tsv), or give {flag}"
+            raise UserError(f"{where}: columns {other!r} and {column!r} are one and the same: {hint}")
 
 
 def _named(records: Iterable[tuple[str, list[str]]], layout: Layout, answers: bool) -> Iterator[Row | BadRow]:

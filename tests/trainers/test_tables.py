@@ -293,12 +293,20 @@ def test_tables_of_other_programs(name: str, data: str, layout: Layout, expected
     assert [tuple(tables.value(row, *pair) for pair in zip(columns, flags, strict=True)) for row in found] == expected
 
 
+ONE_CELL = "columns '0' and '-1' are one and the same: separate columns by commas (.csv) or tabs (.tsv), or give --label-column"
+
+
 @pytest.mark.parametrize(
     ("name", "data", "layout", "sentence"),
     [
         ("a.csv", "text,text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
         ("a.csv", "TEXT,Text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
         ("a.csv", "text;label\na;1\n", Layout("0", "", "1", header=False), "line 1: there is no column '1' (there are: 0): "),
+        ("a.csv", "label,text\n1,a\n", Layout("-1", "TEXT", "label"), "line 1: columns '-1' and 'TEXT' are one and the same: "),
+        ("a.csv", "good;pos\nbad;neg\n", COLUMNS, f"line 1: {ONE_CELL}"),
+        ("a.tsv", "good pos\n", COLUMNS, f"line 1: {ONE_CELL}"),
+        ("a.csv", "a,b\n", Layout("1", "", "-1", header=False), "line 1: columns '1' and '-1' are one and the same: separate"),
+        ("a.csv", "n,text\n1,a\n", Layout("Text", "", "-1"), "line 1: columns 'Text' and '-1' are one and the same: separate"),
         ("a.csv", "text,label\na, b,1\n", HEADED, "line 2: it has 3 columns, and the header 2: fix that row, or remove it"),
         ("a.csv", "a,1\nb,2,c\n", NUMBERED, "line 2: it has 3 columns, and line 1 has 2: fix that row, or remove it"),
         ("a.tsv", "text\tlabel\n" + "\t" * 1_000_000, HEADED, "line 2: it has more than 1,000,000 columns: fix that line"),
