@@ -44,7 +44,9 @@ class Rejects:
 
 
 class Reader:
-    """How a kind of task reads its files; a kind gives `rows` and `example`."""
+    """How a kind of task reads its files; a kind gives `rows` and `example`. `paired`: all examples are pairs."""
+
+    paired = False
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
         """A file's rows."""
@@ -79,6 +81,6 @@ class Reader:
                 rejects.add(bad)
                 if answers:
                     continue
-                found = Example(bad.where, pair="" if layout.pair else None)
+                found = Example(bad.where, pair="" if layout.pair or self.paired else None)
             yield found
         rejects.finish()

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import MAX_QUESTION, Task
-from trainers import tables
+from trainers import squad, tables
 from trainers.examples import Example, Rows
 from trainers.features import TextEncoder
 from trainers.metrics import normalised
@@ -18,8 +18,10 @@ from trainers.reading import Reader
 class Spans(Reader):
     """Where in a context the answer to a question stands; long contexts are read in windows that overlap."""
 
+    paired = True
+
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
-        return tables.squad(path)
+        return squad.questions(path, answers)
 
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
         """A question. The first answer that is where it should be becomes the first: what is learnt."""

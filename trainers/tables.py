@@ -1,4 +1,4 @@
-"""Rows of tables, with where each is: CSV, TSV, JSON lines, Parquet, plain text; and SQuAD's JSON.
+"""Rows of tables, with where each is: CSV, TSV, JSON lines, Parquet, plain text.
 
 Any of them may be local or on gs://, and all but Parquet gzipped (`.gz`). To add a format, add a function to READERS.
 """
@@ -231,25 +231,6 @@ def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadR
     for number, line in enumerate(found, 1):
         if line.strip():
             yield f"{path}, line {number}", {layout.text: line}
-
-
-def squad(path: str) -> Iterator[Row]:
-    """Questions of SQuAD's JSON (1.1 or 2.0): `id`, `question`, `context`, `answers` as a list of (text, start)."""
-    try:
-        data = parse_json("\n".join(lines(path)))
-        for article in data["data"]:
-            for paragraph in article["paragraphs"]:
-                for asked in paragraph["qas"]:
-                    answers = [(answer["text"], int(answer["answer_start"])) for answer in asked.get("answers") or ()]
-                    row = {"id": str(asked["id"]), "question": asked["question"], "context": paragraph["context"]}
-                    texts = [row["question"], row["context"], *(text for text, _ in answers)]
-                    if other := [found for found in texts if not isinstance(found, str)]:
-                        raise TypeError(f"{other[0]!r} is no text, in question {row['id']}")
-                    yield f"{path}, question {row['id']}", row | {"answers": answers}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not laid out as SQuAD's JSON ({type(error).__name__}: {error}): give data, paragraphs, qas, answers"
-        ) from None
 
 
 READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {

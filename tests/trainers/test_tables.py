@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import json
 import re
 from pathlib import Path
 
@@ -99,24 +98,6 @@ def test_gzipped_is_the_same(ending: str, tmp_path: Path) -> None:
     assert [row for _, row in zipped] == [row for _, row in plain] == [{"text": "a"}]
 
 
-def squad_file(path: Path, *paragraphs: dict, **more: object) -> str:
-    return written(path, json.dumps({"data": [{"title": "t", "paragraphs": list(paragraphs)}], **more}))
-
-
-def test_squad_of_both_versions(tmp_path: Path) -> None:
-    one = {"id": "a", "question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}, {"text": "Bo", "answer_start": 4}]}
-    none = {"id": 7, "question": "When?", "answers": [], "is_impossible": True, "plausible_answers": [{"text": "Bo"}]}
-    asked = {"id": "c", "question": "Why?"}
-    path = squad_file(
-        tmp_path / "a.json", {"context": "Ann Bo", "qas": [one, none]}, {"context": "x", "qas": [asked]}, version="2"
-    )
-    assert list(tables.squad(path)) == [
-        (f"{path}, question a", {"id": "a", "question": "Who?", "context": "Ann Bo", "answers": [("Ann", 0), ("Bo", 4)]}),
-        (f"{path}, question 7", {"id": "7", "question": "When?", "context": "Ann Bo", "answers": []}),
-        (f"{path}, question c", {"id": "c", "question": "Why?", "context": "x", "answers": []}),
-    ]
-
-
 ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() * 2, mtime=0)
 
 
@@ -160,38 +141,6 @@ def test_a_folder_is_no_table(ending: str, told: str, tmp_path: Path) -> None:
     (tmp_path / f"a{ending}").mkdir()
     with pytest.raises(UserError, match="^" + re.escape(f"{tmp_path}/a{ending} {told}")):
         rows(f"{tmp_path}/a{ending}")
-
-
-FLAT = {"data": [{"question": "Who?", "context": "Ann", "answers": []}]}
-QAS = {"id": "a", "question": "Who?", "answers": []}
-
-
-@pytest.mark.parametrize(
-    ("data", "told"),
-    [
-        (FLAT, "KeyError: 'paragraphs'"),
-        ([], "TypeError: list indices"),
-        ({"data": [{"paragraphs": [{"context": "x", "qas": ["q"]}]}]}, "AttributeError: 'str'"),
-        ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "a"}]}]}]}, "KeyError: 'question'"),
-        ({"data": [{"paragraphs": [{"context": 5, "qas": [QAS]}]}]}, "TypeError: 5 is no text, in question a"),
-        ({"data": [{"paragraphs": [{"context": "x", "qas": [QAS | {"answers": ["x"]}]}]}]}, "TypeError: "),
-        (
-            {"data": [{"paragraphs": [{"context": "x", "qas": [QAS | {"answers": [{"text": "x"}]}]}]}]},
-            "KeyError: 'answer_start'",
-        ),
-    ],
-)
-def test_squad_of_another_layout(data: object, told: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", json.dumps(data))
-    with pytest.raises(UserError, match="^" + re.escape(f"{path} is not laid out as SQuAD's JSON ({told}")) as found:
-        list(tables.squad(path))
-    assert str(found.value).endswith("): give data, paragraphs, qas, answers")
-
-
-def test_what_is_no_json_at_all(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", '{"data": [\n\n]')
-    with pytest.raises(UserError, match=r"SQuAD's JSON \(JSONDecodeError: .*line 3 column 2"):
-        list(tables.squad(path))
 
 
 def test_a_row_without_the_last_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
