@@ -129,10 +129,10 @@ class Regress(Classify):
         value = tables.value(row, layout.label, "--label-column")
         try:
             number = np.nan if "_" in str(value) else float(value)  # Python reads 1_000 as 1000
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last: a whole number of 309 digits
             number = np.nan
         if not np.isfinite(number):
-            problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {value!r} is no number"
+            problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {repr(value)[:80]} is no number"
             raise tables.BadRow(row[0], "no number", problem, "fix it, or give --label-column")
         return number
 

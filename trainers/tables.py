@@ -215,6 +215,8 @@ def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]
                     yield f"{path}, row {number}", row
     except FileNotFoundError:
         raise UserError(f"{path} is not there: give a file of texts") from None
+    except KeyError as error:  # what both pytz and zoneinfo raise
+        raise UserError(f"{path}: there is no time zone {error.args[0]!r}: write its times as texts") from None
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
         raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give a whole Parquet file") from None
 
@@ -255,13 +257,19 @@ def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | Bad
     return READERS[ending](path, layout, answers)
 
 
+def name_in(row: Row, column: str, flag: str) -> str | None:
+    """The name under which a row has a column; None if it hasn't. Raises BadRow where several have it."""
+    where, values = row
+    try:
+        return column if column in values else column_of(list(values), column)
+    except ValueError as error:
+        raise BadRow(where, "ambiguous column", str(error), f"give {flag}") from None
+
+
 def value(row: Row, column: str, flag: str, empty: Any = None) -> Any:
     """A row's value in a column, `empty` for null. Raises BadRow where it has none, with the columns that are there."""
     where, values = row
-    try:
-        name = column if column in values else column_of(list(values), column)
-    except ValueError as error:
-        raise BadRow(where, "ambiguous column", str(error), f"give {flag}") from None
+    name = name_in(row, column, flag)
     if name is None:
         problem = f"there is no column {column!r} (there are: {_listed(values)})"
         raise BadRow(where, "missing column", problem, f"give {flag}")

@@ -28,7 +28,7 @@ def _column(name: str, default: str) -> str:
 def _words(row: tables.Row, column: str, answers: bool) -> list[str]:
     """A row's words; without answers `text` will do. Raises BadRow for anything but a list of texts."""
     where, values = row
-    name = tables.column_of(list(values), column)
+    name = tables.name_in(row, column, "--text-column")
     found = None if name is None else values[name]
     if found is None and not answers and isinstance(values.get("text"), str):
         found = values["text"].split(None, MAX_WORDS)
@@ -44,7 +44,7 @@ def _lists(row: tables.Row, layout: Layout, answers: bool) -> tables.Row | table
     where, values = row
     try:
         words = _words(row, layout.text, answers)
-        name = tables.column_of(list(values), layout.label)
+        name = tables.name_in(row, layout.label, "--label-column") if answers else None
         tags = values[name] if name is not None else None
         if answers and (not isinstance(tags, list) or len(tags) != len(words)):
             problem = f"{layout.label!r} is no list of as many as its {len(words)} words"

@@ -179,7 +179,7 @@ def test_numbers_come_back(numbers: list[float]) -> None:
 def test_scores_are_read_and_no_others(tmp_path: Path) -> None:
     good = table(tmp_path / "a.jsonl", *({"text": "a", "label": value} for value in ("3.8", 2, 1e-3, True)))
     assert [example.answer for example in read(Regress(), good, Layout())] == [3.8, 2.0, 0.001, 1.0]
-    for value in ("high", "nan", float("inf"), [1], "1_000", "3,8"):
+    for value in ("high", "nan", float("inf"), [1], "1_000", "3,8", 10**400):
         path = table(tmp_path / "b.jsonl", {"text": "a", "label": value})
         with pytest.raises(UserError, match=r"b\.jsonl, line 1: its answer .* is no number: fix it, or give --label-column"):
             read(Regress(), path, Layout())
@@ -266,6 +266,8 @@ def test_words_without_tags(tmp_path: Path) -> None:
             "its tag 'B-ORG' is none of O, B-PER, I-PER, B-LOC: fix it, or give --label-column or --labels",
         ),
         ({"words": ["a"], "tags": [None]}, "its 'tags' is empty: fix it, or give --label-column"),
+        ({"Words": ["a"], "WORDS": ["b"], "tags": ["O"]}, "2 columns are named 'words': give --text-column"),
+        ({"words": ["a"], "Tags": ["O"], "TAGS": ["O"]}, "2 columns are named 'tags': give --label-column"),
         ({"words": ["a"], "tags": [["O"]]}, "its tag is a list: ['O']: fix it, or give --label-column"),
     ],
 )

@@ -302,6 +302,14 @@ def test_parquet_that_expands_as_no_text_does(tmp_path: Path, monkeypatch: pytes
         rows(str(path), answers=False)
 
 
+def test_an_unknown_time_zone_in_parquet(tmp_path: Path) -> None:
+    times = pa.array([0], pa.timestamp("s", "Foo/Bar"))
+    pq.write_table(pa.table({"text": ["a"], "label": times}), tmp_path / "a.parquet")
+    with pytest.raises(UserError) as error:
+        rows(f"{tmp_path}/a.parquet")
+    assert str(error.value) == f"{tmp_path}/a.parquet: there is no time zone 'Foo/Bar': write its times as texts"
+
+
 def test_a_damaged_column_of_parquet_does_not_end_the_process(tmp_path: Path) -> None:
     """pyarrow aborts where it is asked for the size of a column whose statistics of levels are damaged."""
     path = tmp_path / "a.parquet"
