@@ -19,9 +19,35 @@ class TooManyValues(ValueError):
     """A line holds more values than a document could have."""
 
 
+class RepeatedField(ValueError):
+    """An object has a field, `name`, twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"it has the field {name!r} twice: which one is meant?")
+        self.name = name
+
+
 @lru_cache(maxsize=8)
-def _quoted(names: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    return [(name, json.dumps(name, ensure_ascii=False).encode("utf-8", "replace")) for name in names]
+def _quoted(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name, json.dumps(name, ensure_ascii=False)) for name in names]
+
+
+def loads_once(text: str, wanted: tuple[str, ...]) -> Any:
+    """The value of a JSON text. Raises RepeatedField for an object that holds one of the fields `wanted` twice, ValueError."""
+    repeated = [name for name, quoted in _quoted(wanted) if text.count(quoted) > 1]
+    if not repeated:
+        return json.loads(text)
+    seen: list[tuple[str, Any]] = []
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen[:] = found  # objects are closed from the inside out: what stays is the outermost
+        return dict(found)
+
+    value = json.loads(text, object_pairs_hook=pairs)
+    names = [name for name, _ in seen]
+    if isinstance(value, dict) and (twice := [name for name in repeated if names.count(name) > 1]):
+        raise RepeatedField(twice[0])
+    return value
 
 
 def parse_object(line: bytes, wanted: tuple[str, ...]) -> Any:
@@ -32,20 +58,7 @@ def parse_object(line: bytes, wanted: tuple[str, ...]) -> Any:
     text = line.removeprefix(b"\xef\xbb\xbf")  # given bytes, loads would guess at UTF-16 and let surrogates pass
     if len(text) > LONG:
         text = _without_nested(text)
-    repeated = [name for name, quoted in _quoted(wanted) if text.count(quoted) > 1]
-    if not repeated:
-        return json.loads(text.decode("utf-8"))
-    seen: list[tuple[str, Any]] = []
-
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen[:] = found  # objects are closed from the inside out: what stays is the outermost
-        return dict(found)
-
-    value = json.loads(text.decode("utf-8"), object_pairs_hook=pairs)
-    names = [name for name, _ in seen]
-    if isinstance(value, dict) and (twice := [name for name in repeated if names.count(name) > 1]):
-        raise ValueError(f"it has the field {twice[0]!r} twice: which one is meant?")
-    return value
+    return loads_once(text.decode("utf-8"), wanted)
 
 
 def _string_end(data: bytes, start: int) -> int:

@@ -21,8 +21,8 @@ DEPLOYED = {
 }
 # What trainers may import from pipelines.
 SHARED = {
-    "schema", "charsets", "features", "locks", "manifest", "options", "places", "process", "text_rules", "tokenizer_rules",
-    "wordpiece",
+    "schema", "charsets", "features", "json_objects", "locks", "manifest", "options", "places", "process", "text_rules",
+    "tokenizer_rules", "wordpiece",
 }  # fmt: skip
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
 APART = "model.hf_outputs"  # a program that needs transformers and torch, which must not meet TensorFlow in one process

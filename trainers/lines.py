@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines import charsets
+from pipelines.json_objects import loads_once
 from pipelines.schema import UserError
 from trainers import files
 
@@ -108,14 +109,15 @@ def exceeds(text: str, separators: str, pattern: re.Pattern, limit: int = MAX_IT
     return False
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, wanted: tuple[str, ...] = ()) -> Any:
     """A JSON value; halves of surrogate pairs, which no file can hold, are replaced.
 
-    Raises ValueError, RecursionError; ValueError, too, for more than MAX_ITEMS values, which would fill the memory.
+    Raises RepeatedField for an object that holds one of the fields `wanted` twice, RecursionError, ValueError; the last, too,
+    for more than MAX_ITEMS values, which would fill the memory.
     """
     if exceeds(text, ",[{", _JSON_ITEM):
         raise ValueError(f"it holds more than {MAX_ITEMS:,} values")
     if r"\ud" in text or r"\uD" in text:
-        joined = json.dumps(json.loads(text), ensure_ascii=False)
+        joined = json.dumps(loads_once(text, wanted), ensure_ascii=False)
         text = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.loads(text)
+    return loads_once(text, wanted)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.json_objects import RepeatedField
 from pipelines.schema import UserError
 from trainers.lines import MAX_LINE, exceeds, lines, parse_json, plain_name
 from trainers.presets import Layout
@@ -160,15 +161,18 @@ def _tsv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
 
 
 def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
+    wanted = tuple(column for column, _ in layout.columns(answers))
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
-        where, problem = f"{path}, line {number}", "it is no JSON object"
+        where, problem, hint = f"{path}, line {number}", "it is no JSON object", "mend that line"
         try:
-            row = parse_json(line)
+            row = parse_json(line, wanted)
+        except RepeatedField as error:
+            row, problem, hint = None, f"it has the field {error.name!r} twice", "remove one of them"
         except (ValueError, RecursionError) as error:
             row, problem = None, problem if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-        yield (where, row) if isinstance(row, dict) else BadRow(where, "no JSON object", problem, "mend that line")
+        yield (where, row) if isinstance(row, dict) else BadRow(where, "no JSON object", problem, hint)
 
 
 def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) -> list[str] | None:

@@ -60,10 +60,11 @@ def test_columns_by_number(tmp_path: Path) -> None:
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    text = '\ufeff{"text": "a\\nb", "label": true}\n\n  \n{"text": "é\u2028", "label": 2, "more": [1]}'
+    text = '\ufeff{"text": "a\\nb", "label": true}\n\n  \n'
+    text += '{"text": "é\u2028", "label": 2, "more": [{"text": 1}], "x": 1, "x": "text"}'
     assert rows(written(tmp_path / "a.jsonl", text)) == [
         ("a.jsonl, line 1", {"text": "a\nb", "label": True}),
-        ("a.jsonl, line 4", {"text": "é\u2028", "label": 2, "more": [1]}),
+        ("a.jsonl, line 4", {"text": "é\u2028", "label": 2, "more": [{"text": 1}], "x": "text"}),
     ]
 
 
@@ -115,6 +116,8 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "a.jsonl, line 2: it is no JSON object: mend that line"),
         ("a.jsonl", '["a"]\n', "a.jsonl, line 1: it is no JSON object: mend that line"),
         ("a.jsonl", "[" * 99_999, "a.jsonl, line 1: it is no JSON object: mend that line"),
+        ("a.jsonl", '{"text":"a","label":1,"text":"b"}', "a.jsonl, line 1: it has the field 'text' twice: remove one of them"),
+        ("a.jsonl", '{"text":"\\ud800","label":1,"label":2}', "a.jsonl, line 1: it has the field 'label' twice: remove one of"),
         ("a.xlsx", "", "a.xlsx has none of the endings .csv, .tsv, .jsonl, .parquet, .txt: rename it, or convert it"),
         ("a.csv.gz", ZIPPED[:-12], "a.csv.gz can't be read (Compressed file ended before the end-of-stream marker"),
         ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): mend that, or give another file"),
