@@ -4,8 +4,11 @@ from typing import Any
 
 from trainers.tables import BadRow
 
-# What pandas, numpy, Python, JSON, SQL and Excel write for a missing value. --labels can name any of them as a label.
-_MISSING = "nan NaN NAN -nan inf -inf Inf -Inf Infinity -Infinity None <NA> NaT null NULL #N/A #NAME? #REF! #VALUE! #DIV/0!"
+# What pandas, numpy, Python, R, JSON, SQL and Excel write for a missing value. --labels can name any of them as a label.
+_MISSING = (
+    "nan NaN NAN -nan -NaN inf -inf Inf -Inf Infinity -Infinity None NA N/A n/a <NA> NaT null NULL "
+    "#N/A #NA #NAME? #REF! #VALUE! #DIV/0!"
+)
 MISSING = frozenset(_MISSING.split())
 
 

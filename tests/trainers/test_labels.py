@@ -24,6 +24,8 @@ from trainers.tables import BadRow
         ("none", "", "none"),
         ("None", "None,favor", "None"),
         ("nan", "nan,an", "nan"),  # languages
+        ("NA", "DE,NA", "NA"),  # countries
+        ("na", "", "na"),
     ],
 )
 def test_labels(value: Any, labels: str, name: str) -> None:
@@ -46,6 +48,10 @@ def test_labels(value: Any, labels: str, name: str) -> None:
         (" None ", "its label 'None' is a missing value"),
         ("NULL", "its label 'NULL' is a missing value"),
         ("#N/A", "its label '#N/A' is a missing value"),
+        ("NA", "its label 'NA' is a missing value"),
+        ("N/A", "its label 'N/A' is a missing value"),
+        ("n/a", "its label 'n/a' is a missing value"),
+        ("<NA>", "its label '<NA>' is a missing value"),
     ],
 )
 def test_what_is_no_label(value: Any, sentence: str) -> None:
