@@ -4,7 +4,8 @@ Where a line has a tab, tabs alone separate its columns, so that a word may hold
 sentence have as many columns; all lines of a file, too, if a column is counted from the end. Not words are:
 
 - `-DOCSTART-` lines;
-- comments: `# key = value`, `# text<TAB>text`, `#begin document`; and other lines before a sentence that begin with `#`, if
+- comments: `#begin document`; `# key = value`, `# text<TAB>text`, unless they have as many columns as the words before them in
+  the same sentence (`#foo=bar` may be one); and other lines before a sentence that begin with `#`, if
   their number of columns isn't that of its words (a hashtag may be a word);
 - CoNLL-U's ranges (1-2) and empty nodes (3.1), if the first column numbers the words.
 """
@@ -21,7 +22,8 @@ from trainers.tables import BadRow, Row
 
 MAX_WORDS = 1_000_000  # of a sentence
 MAX_LENGTH = 1 << 20  # characters of a line
-_COMMENT = re.compile(r"#\s*[\w:.-]+\s*=|# [^\t]*\t|#(begin|end) document")
+_DOCUMENT = re.compile(r"#(begin|end) document")
+_COMMENT = re.compile(r"#\s*[\w:.-]+\s*=|# [^\t]*\t")
 _NUMBER = re.compile(r"\d+([-.]\d+)?")
 
 _Line = tuple[int, list[str]]  # number in the file, cells
@@ -36,19 +38,23 @@ def _blocks(path: str, counts: Counter) -> Iterator[list[_Line]]:
     """Lines between empty ones, without what is a comment whatever comes after it. Raises UserError for huge ones."""
     found: list[_Line] = []
     tabbed = None  # whether tabs separate the columns of the first word: then they do in every line
+    width = 0  # columns of the sentence's first word, 0 before it
     for number, line in enumerate(itertools.chain(lines(path), [""]), 1):
         if len(line) > MAX_LENGTH:
             raise UserError(f"{path}, line {number}: it has {len(line):,} characters: give a file with a word per line")
         line = line.rstrip("\t ")
-        if _COMMENT.match(line):
+        cells = _cells(line, bool(tabbed))
+        if _DOCUMENT.match(line) or (_COMMENT.match(line) and len(cells) != width):
             counts["comment lines"] += 1
         elif line and not line.startswith("-DOCSTART-"):
-            if tabbed is None and not line.startswith("#"):
-                tabbed = "\t" in line
-            found.append((number, _cells(line, bool(tabbed))))
-        elif found:
-            yield found
-            found = []
+            if not width and not line.startswith("#"):
+                tabbed, width = "\t" in line if tabbed is None else tabbed, len(cells)
+            found.append((number, cells))
+        else:
+            width = 0
+            if found:
+                yield found
+                found = []
         if len(found) > MAX_WORDS:
             raise UserError(
                 f"{path}, line {number}: its sentence has more than {MAX_WORDS:,} words: put empty lines between them"
@@ -125,9 +131,10 @@ class _Columns:
 
 
 def _check_words(block: list[_Line], path: str) -> None:
-    """Raises UserError if the first of several columns numbers the words, as in CoNLL-U."""
+    """Raises UserError if the first of several columns numbers the words, as in CoNLL-U, from 1 or from 0."""
     firsts = [cells[0] for _, cells in _without_ranges(block, Counter())]
-    if len(block[0][1]) > 2 and firsts == [str(number) for number in range(1, len(firsts) + 1)]:
+    numbers = [str(number) for number in range(len(firsts) + 1)]
+    if len(block[0][1]) > 2 and firsts in (numbers[1:], numbers[:-1]):
         where = f"{path}, line {block[0][0]}"
         raise UserError(f"{where}: column 0 holds the numbers of the words: give --text-column 1, and --label-column")
 

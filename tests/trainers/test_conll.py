@@ -95,6 +95,11 @@ GERMEVAL = """#\thttp://de.wikipedia.org/wiki/X\t[2009-10-17]
             "#begin document (a); part 0\na 0 0 The DT\na 0 1 mill NN\n\nb 0 0 Go VB x\n\n#end document\n",
             Layout("3", "", "4"), [(2, "The|mill", "DT|NN"), (5, "Go", "VB")], id="CoNLL-2012, columns by sentence",
         ),
+        pytest.param(
+            "a\tO\n#foo=bar\tO\n#tag =\tB-X\n# x\tO\n\n# x = y\tz\nb\tO\n# text = c\td\te\n#end document\n", COLUMNS,
+            [(1, "a|#foo=bar|#tag =|# x", "O|O|B-X|O"), (7, "b", "O")], id="words that look like comments",
+        ),
+        pytest.param("a X O\n#a=b X O\n# id = 7\n", COLUMNS, [(1, "a|#a=b", "O|O")], id="such words between spaces"),
         pytest.param("# O\na O\n", COLUMNS, [(1, "#|a", "O|O")], id="a hash is a word"),
         pytest.param("a O\n\n# a comment of words\n# x\n\nb O\n", COLUMNS, [(1, "a", "O"), (6, "b", "O")], id="comments alone"),
         pytest.param("#tag O\n#me B-X\n\na O\n", COLUMNS, [(1, "#tag|#me", "O|B-X"), (4, "a", "O")], id="hashtags alone"),
@@ -151,6 +156,9 @@ def test_columns_that_are_not_there(line: str, layout: Layout, columns: int, tmp
 def test_the_column_of_numbers_is_not_taken_for_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 4: column 0 holds the numbers of the words: give --text-column 1"):
         read(tmp_path / "a.conllu", UD_FILE)
+    with pytest.raises(UserError, match=r"line 1: column 0 holds the numbers of the words: give --text-column 1"):
+        read(tmp_path / "a.conll", "0\tEU\tB-ORG\n1\trejects\tO\n")
+    assert read(tmp_path / "a.conll", "0\tO\n1\tO\n") == [(1, "0|1", "O|O")]
 
 
 def test_huge_lines_and_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
