@@ -18,7 +18,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 
-from pipelines import entities, variants
+from pipelines import entities, quotes, variants
 from pipelines.wikis import REFERENCE_SECTIONS, SWITCHES, UNKNOWN_WIKI, Wiki, normal_name
 
 Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …) or name; a missing one is ""
@@ -114,9 +114,6 @@ _LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}
 _TABLE = re.compile(r"\{\|[^{|]*+(?:(?:\{(?!\|)|\|(?!\}))[^{|]*+){0,99999}\|\}")
 _UNPAIRED = re.compile(r"\[\[[^][\n]*\|")
 _LANGUAGE = re.compile(r"(?!doi|rfc|voy)[a-z]{2,3}(?:-[a-z-]+)?|simple")
-# ''Title'''s and l'''Étranger'': of three quotes against two, one is an apostrophe.
-_POSSESSIVE = re.compile(r"''(?<!''')(?!')([^'\n]+)''(?='s\b)")
-_ELISION = re.compile(r"'''(?<=[^\w'][a-zA-Z]''')([^'\n]+)''(?!')")
 _EXTERNAL = re.compile(
     r"\[\s*(?:(?:https?|ftp|irc|news):|mailto:|//)(?:[^][\s<>']|'(?!'))*[ \t]*"
     r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
@@ -155,6 +152,7 @@ def _drop_blocks(text: str) -> str:
         out.append(text[position : tag.start()])
         position = tag.end()
         if tag[1] or not tag[4] or tag[3].endswith("/") or not end:
+            out.append(tag[0] if tag[4] and tag[2].lower() == "nowiki" else "")  # goes later: it parts runs of quotes
             continue
         name, content = tag[2].lower(), text[position : end.start()]
         if name == "ref" and "\n==" in content:  # no reference spans sections: the end is another one's
@@ -247,7 +245,7 @@ def _is_switch(word: str, wiki: Wiki) -> bool:
 
 def _inline(text: str, wiki: Wiki) -> str:
     """Removes quotes, external links, tags, switches and the brackets that no partner was found for."""
-    text = _ELISION.sub(r"'\1", _POSSESSIVE.sub(r"\1", text))
+    text = quotes.remove(text) if "''" in text else text
     text = _TAG.sub(lambda tag: _TAG_TEXT.get(tag[1].lower(), ""), _EXTERNAL.sub(r"\1", text))
     if "__" in text or "＿＿" in text:
         text = _SWITCH.sub(lambda match: "" if _is_switch(match[1], wiki) else match[0], text)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import wikitext
+from pipelines import quotes, wikitext
 from pipelines.wikis import Wiki
 from pipelines.wikitext import TEMPLATES, to_text
 
@@ -79,7 +79,7 @@ def test_headings_only_where_text_follows() -> None:
 
 
 def test_docstring() -> None:
-    assert doctest.testmod(wikitext).failed == 0
+    assert doctest.testmod(wikitext).failed == doctest.testmod(quotes).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,9 @@ def test_docstring() -> None:
         ("''a'' '''b''' '''''c''''' ''d '''e''' f''", "a b c d e f"),
         ("''Animal Farm'''s '''A'''s d'''art'' '''A''' and ''b''", "Animal Farm's As d'art A and b"),
         ("the 1990s' kites, ''''a'''", "the 1990s' kites, 'a"),
+        ("Il dit qu'<nowiki/>''Amélie'' vient, '''L'<nowiki/>''Oréal'' '''", "Il dit qu'Amélie vient, L'Oréal"),
+        ("dell'<nowiki />''Arte'' e dell'''Opera''\nnell'''a'' '''b'''", "dell'Arte e dell'Opera nell'a b"),
+        ("'''Kite'''s, ''Farm''<nowiki/>'s ''''four'''' un'''even''' ''x''", "Kites, Farm's 'four' uneven x"),
         # Tags, comments, blocks
         ("a<ref>x</ref>b<ref name=y/>c<ref name='z'>x [[y]] {{z}}</ref>d<REF>x</REF>", "abcd"),
         ("a<ref group=n>x<!-- </ref> --> y</ref> b<!-- [[ {{ -->c", "a bc"),
