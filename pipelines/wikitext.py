@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from pipelines import entities, quotes, variants
+from pipelines.mending import mend
 from pipelines.wikis import REFERENCE_SECTIONS, SWITCHES, UNKNOWN_WIKI, Wiki, normal_name
 
 Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …) or name; a missing one is ""
@@ -123,11 +124,6 @@ _TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center b
 _SWITCH = re.compile(r"(?:__|＿＿)(?!_)([^\s<>\[\]{}|!-/:-@\\^`~＿]+?)(?:__|＿＿)")
 # A class of characters at the front is what the engine searches fastest.
 _LEFTOVER = re.compile(r"[][{}|'](?:[][{}|']+|(?<=\[)\s+\]|(?<=\{)\s+\})")
-_DOUBLED = re.compile(r"([;,])(?:((?: ?[;,])+)| ?(?=\.(?: |$)))")
-_HOLE = re.compile(r"\([ ;,:/–—)-]")  # without one neither _EMPTY nor the first half of _MARGIN matches
-_EMPTY = re.compile(r" ?\([ ;,:/–—-]*\)")
-_MARGIN = re.compile(r"(\()[ ;,:]+|(?<![ ;,])[ ;,]+(\))")
-_SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
 _ENDS = tuple(".!?。！？؟।॥۔։።…")
 _WORD = re.compile(r"[^\W_]")
 
@@ -253,19 +249,7 @@ def _inline(text: str, wiki: Wiki) -> str:
 
 
 def _tidy(line: str) -> str:
-    """Decodes entities, then mends the holes that removed markup left: `( ; )`, ` ,`, double spaces."""
-    line = entities.decode(line)
-    line = " ".join(line.split())
-    if ";" in line or ",," in line or ", ," in line or ",." in line or ", ." in line:
-        line = _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)
-    if "(" in line:
-        hole = _HOLE.search(line)
-        line = _EMPTY.sub("", _EMPTY.sub("", line)) if hole else line
-        if hole or " )" in line or ",)" in line or ";)" in line:
-            line = _MARGIN.sub(r"\1\2", line)
-    if " ," in line or " ." in line:
-        line = _SPACE_BEFORE.sub(r"\1", line)
-    return line[2:] if line[:2] in (", ", ". ", "; ", ": ") else line.strip()
+    return mend(entities.decode(line))
 
 
 def _paragraphs(text: str, headings: bool) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import quotes, wikitext
+from pipelines import mending, quotes, wikitext
 from pipelines.wikis import Wiki
 from pipelines.wikitext import TEMPLATES, to_text
 
@@ -79,7 +79,7 @@ def test_headings_only_where_text_follows() -> None:
 
 
 def test_docstring() -> None:
-    assert doctest.testmod(wikitext).failed == doctest.testmod(quotes).failed == 0
+    assert doctest.testmod(wikitext).failed == doctest.testmod(quotes).failed == doctest.testmod(mending).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,12 @@ def test_docstring() -> None:
         ("a , b . c,, d, .", "a, b. c, d."),
         ("a [ ] b [] c { } d    e", "a b c d e"),
         (" .5 and ... so", ".5 and ... so"),
+        ("李白（{{bd|701年}}）是（{{x}}、1990年）詩人（唐，{{x}}）。", "李白是（1990年）詩人（唐）。"),
+        ("他在{{x}}、{{y}}。又，{{z}}，好、{{z}}；", "他在。又，好、"),
+        ("{{x}}，好「{{x}}」的《{{x}}》是『』〈〉【】〔〕（：{{x}} / {{y}}）也", "好的是也"),
+        ("読点「、」と句点「。」、（a、b）。", "読点「、」と句点「。」、（a、b）。"),
+        ("قال ({{x}}؛ {{y}}) نعم ({{x}}، b)، {{x}}، ثم", "قال نعم (b)، ثم"),
+        ("(({{x}})) 甲（（{{x}}））乙（{{x}}）", "甲乙"),
     ],
 )
 def test_markup(source: str, text: str) -> None:
@@ -264,6 +270,8 @@ UNITS += [
     "''a'''s",
     "(",
     "( ;",
+    "（、",
+    "、 ",
     ", ",
     ";",
     "[http://",
