@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from pipelines import entities, quotes, variants
 from pipelines.mending import mend
-from pipelines.wikis import REFERENCE_SECTIONS, SWITCHES, UNKNOWN_WIKI, Wiki, normal_name
+from pipelines.wikis import LANGUAGES, REFERENCE_SECTIONS, SWITCHES, UNKNOWN_WIKI, Wiki, normal_name
 
 Args = defaultdict[str, str]  # a template's arguments by number ("1", "2", …) or name; a missing one is ""
 Renderer = Callable[[Args], str]
@@ -114,7 +114,6 @@ _INNERMOST = re.compile(rf"\[\[(?!\[){_INSIDE}\]\]|\{{\{{(?!\{{){_INSIDE}\}}\}}"
 _LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}\}\}")  # ignores [[ and ]]
 _TABLE = re.compile(r"\{\|[^{|]*+(?:(?:\{(?!\|)|\|(?!\}))[^{|]*+){0,99999}\|\}")
 _UNPAIRED = re.compile(r"\[\[[^][\n]*\|")
-_LANGUAGE = re.compile(r"(?!doi|rfc|voy)[a-z]{2,3}(?:-[a-z-]+)?|simple")
 _EXTERNAL = re.compile(
     r"\[\s*(?:(?:https?|ftp|irc|news):|mailto:|//)(?:[^][\s<>']|'(?!'))*[ \t]*"
     r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
@@ -182,7 +181,7 @@ def _link(body: str, wiki: Wiki) -> str:
         return f"[{body}]"
     hidden = bar and namespace and "." in target and target.rstrip().lower().endswith(_MEDIA if colon else _IMAGES)
     if colon and not hidden:
-        interwiki = _LANGUAGE.fullmatch(namespace) and title[:1] != " "
+        interwiki = namespace in LANGUAGES and title[:1] != " "
         hidden = interwiki or normal_name(namespace) in wiki.hidden
     if hidden:  # no caption spans paragraphs: one that seems to has got the end of another link
         return body.partition("\n\n")[2]

@@ -92,6 +92,8 @@ def test_docstring() -> None:
         ("[[#History|above]] [[Kite#History|there]] [[wikt:kite|kite]]", "above there kite"),
         ("[[:fr:Kite|le cerf]] [[CSI: NY]] [[Alien: Covenant]]", "le cerf CSI: NY Alien: Covenant"),
         ("a [[fr:Cerf]] b [[Category:C|k]] c [[Kategorie:C]] d [[zh-yue:X|y]] e", "a b c d e"),
+        ("[[re:publica|Republica]] [[mix:tape]] [[sub:culture]] [[doi:10.1|b]]", "Republica mix:tape sub:culture b"),
+        ("a [[simple:Kite]] b [[zh-min-nan:X]] c [[be-x-old:X|y]] d [[ceb:X]] e [[no:]]", "a b c d e"),
         ("a [[file:A.png]] [[Image:A.png|x]] [[Media:A.ogg|x]] [[Datei:A.png|x [[y]] z]] b", "a b"),
         ("a [[Unheard of namespace:A.JPG|thumb|x]] b", "a b"),
         ("[[File:A.jpg|thumb|x [[y|z]] {{w|[[v]]}} [http://a.example b]]]c", "c"),
