@@ -14,7 +14,7 @@ from pipelines.wikis import VARIANTS
 
 # Innermost: braces within belong to templates, which are resolved first.
 _MARKUP = re.compile(r"-\{(?!\{)([^{}]*+)\}-")
-_CODE = rf"(?:{'|'.join(VARIANTS)}|ike|ijek|ekav|cyrl|latn|hans|hant|arab)(?:-[a-z]+)*"
+_CODE = rf"(?i:{'|'.join(VARIANTS)}|ike|ijek|ekav|cyrl|latn|hans|hant|arab)(?:-[a-zA-Z]+)*"
 _FLAG = re.compile(rf"[A-Z+-]?|{_CODE}")
 _RULE = re.compile(rf"\s*(?:[^;:]*?=>)?\s*({_CODE})\s*:(?!//)(.*)", re.DOTALL)
 _BETWEEN = re.compile(rf";(?=\s*(?:[^;:]*?=>)?\s*{_CODE}\s*:(?!//))")
@@ -30,7 +30,7 @@ def _shown(text: str, preferred: Sequence[str]) -> str:
     rules: dict[str, str] = {}
     for part in _BETWEEN.split(text):
         if rule := _RULE.fullmatch(part):
-            rules.setdefault(rule[1], rule[2].strip().removesuffix(";").rstrip())
+            rules.setdefault(rule[1].lower(), rule[2].strip().removesuffix(";").rstrip())
     if not rules:
         return text.strip()
     return next((rules[variant] for variant in preferred if variant in rules), next(iter(rules.values())))

@@ -49,7 +49,7 @@ def test_one_variant_is_shown(source: str, text: str) -> None:
 
 
 def test_each_language_prefers_one_variant_in_any_order() -> None:
-    for source in ("-{sr-ec:река; sr-el:reka}-", "-{sr-el:reka; sr-ec:река}-"):
+    for source in ("-{sr-ec:река; sr-el:reka}-", "-{sr-el:reka; sr-ec:река}-", "-{sr-Latn:reka;sr-Cyrl:река}-"):
         assert to_text(source, wiki=SR) == "река"
 
 
