@@ -179,7 +179,7 @@ def _link(body: str, wiki: Wiki) -> str:
     namespace, colon, title = target.partition(":")
     if title.startswith("//"):  # an external link in two pairs of brackets
         return f"[{body}]"
-    hidden = bar and namespace and "." in target and target.rstrip().lower().endswith(_MEDIA if colon else _IMAGES)
+    hidden = (bar or colon) and namespace and "." in target and target.rstrip().lower().endswith(_MEDIA if colon else _IMAGES)
     if colon and not hidden:
         interwiki = namespace in LANGUAGES and title[:1] != " "
         hidden = interwiki or normal_name(namespace) in wiki.hidden

@@ -94,6 +94,7 @@ def test_docstring() -> None:
         ("a [[fr:Cerf]] b [[Category:C|k]] c [[Kategorie:C]] d [[zh-yue:X|y]] e", "a b c d e"),
         ("[[re:publica|Republica]] [[mix:tape]] [[sub:culture]] [[doi:10.1|b]]", "Republica mix:tape sub:culture b"),
         ("a [[simple:Kite]] b [[zh-min-nan:X]] c [[be-x-old:X|y]] d [[ceb:X]] e [[no:]]", "a b c d e"),
+        ("a [[Billede:a.jpg]] b [[រូបភាព:c.SVG ]] c [[X:y.stl]] [[:X:y.pdf]] [[x.jpg]]", "a b c X:y.pdf x.jpg"),
         ("a [[file:A.png]] [[Image:A.png|x]] [[Media:A.ogg|x]] [[Datei:A.png|x [[y]] z]] b", "a b"),
         ("a [[Unheard of namespace:A.JPG|thumb|x]] b", "a b"),
         ("[[File:A.jpg|thumb|x [[y|z]] {{w|[[v]]}} [http://a.example b]]]c", "c"),
