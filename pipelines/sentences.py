@@ -18,12 +18,13 @@ import sentencex
 MAX_CHARS = 600
 # On a paragraph of a megabyte sentencex loses a quarter of the sentences, and takes minutes where quotes are never closed.
 MAX_PARAGRAPH = 10_000
-_CLOSING, _WIDE_CLOSING = "[\"'”’»)\\]]", "[\"'”’»)\\]」』】〉》〕）］]"
+_CLOSERS = "」』】〉》〕）］﹂﹄＂༽"
+_CLOSING, _WIDE_CLOSING = "[\"'”’»)\\]]", f"[\"'”’»)\\]{_CLOSERS}]"
 # Marks that end a sentence, and a clause, without white space after them: those of scripts other than Latin, Greek and
 # Cyrillic. (The property Sentence_Terminal of Unicode, and of Terminal_Punctuation what is left.)
 _STOPS = "。！？｡﹖﹗؟۔؞؝܀܁܂߹।॥။።፧፨᙮᠃᠉᥄᥅។៕᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿։។៕།༎༏༐༑༔꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"
 _COMMAS = "；：，、､﹐﹑﹔﹕؛،՝፣፤፥፦၊៖・"
-_CONTINUES = frozenset(f"{_STOPS}{_COMMAS}\"'”’»)]」』】〉》〕）］")
+_CONTINUES = frozenset(f"{_STOPS}{_COMMAS}\"'”’»)]{_CLOSERS}")
 # Where a piece that is too long is cut: behind a sentence, a clause or a word. Possessive, and from the first mark of a run
 # on: else a long row of dots would take quadratic time.
 _SENTENCE, _CLAUSE, _SPACE = rf"(?<![.!?…])[.!?…]++{_CLOSING}*+\s+", r"[;:,—–]\s+", r"\s+"
@@ -44,6 +45,14 @@ _FOLLOWING, _LEADING = "\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff
 _REGIONAL, _VIRAMA = frozenset(map(chr, range(0x1F1E6, 0x1F200))), 9
 _BACK = 64  # characters before the limit among which a cut between words or characters is looked for
 
+# What sentencex doesn't know in other scripts than Latin, and what it knows, of the same length, to show it instead: brackets
+# (it takes no pair within a pair of its own kind), the Burmese comma, two Ethiopic word separators that stand for a full stop,
+# decimal points. (A class of characters at the front is what the engine searches fastest.)
+_UNKNOWN = re.compile(r"[『』〈〉〔〕﹁﹂﹃﹄＂၊፡.](?:(?<![፡.])|(?<=፡)(?<!፡፡)፡(?!፡)|(?<=\d\.)(?<![0-9]\.)(?=\d))")
+_KNOWN = dict(zip("『』〈〉〔〕﹃﹄﹁﹂＂၊.", '【】【】【】【】「」",,', strict=True)) | {"፡፡": "፡።"}
+# What no sentence begins with: commas and closing brackets, in so far as sentencex leaves them there.
+_NO_BEGINNING = re.compile(f"[{_CLOSERS.replace('＂', '')}{_COMMAS.replace('・', '')}]*+\\s*+")
+
 Span = tuple[int, int]
 
 
@@ -57,17 +66,17 @@ class Script:
 
 def _script(letters: str, ends: str) -> Script:
     """A full stop ends a sentence where it follows a word: after less than five letters it is taken for an abbreviation."""
-    full_stop = rf"(?:(?<![!?])[!?]++|(?<=[{letters}]{{5}})[.…]++){_CLOSING}*+\s++"
+    full_stop = rf"(?:(?<![!?])[!?]++|(?<=[{letters}]{{5}})[.…]++){_WIDE_CLOSING}*+\s++"
     return Script(re.compile(f"[{letters}]"), re.compile(f"{full_stop}|{ends}"))
 
 
 # Thai and Lao end sentences, and some clauses, with a space alone; but not before a repetition or abbreviation mark.
 _SPACED = "\\s++(?=[\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4])"
 SCRIPTS: dict[str, Script] = {
-    "Khmer": _script("\u1780-\u17d3\u17d7\u17dc\u17dd", rf"[។៕]++{_CLOSING}*+\s*"),
+    "Khmer": _script("\u1780-\u17d3\u17d7\u17dc\u17dd", rf"[។៕]++{_WIDE_CLOSING}*+\s*"),
     "Lao": _script("\u0e80-\u0ecf\u0edc-\u0edf", f"(?<=[\u0e80-\u0ecf\u0edc-\u0edf]){_SPACED}"),
     "Thai": _script("\u0e01-\u0e3a\u0e40-\u0e4e", f"(?<=[\u0e01-\u0e3a\u0e40-\u0e4e]){_SPACED}"),
-    "Tibetan": _script("\u0f00\u0f40-\u0f84\u0f88-\u0fbc", rf"[།༎༏༐༑༔]++(?:\s[།༎༏༐༑༔]++)*+{_CLOSING}*+\s*"),
+    "Tibetan": _script("\u0f00\u0f40-\u0f84\u0f88-\u0fbc", rf"[།༎༏༐༑༔]++(?:\s[།༎༏༐༑༔]++)*+{_WIDE_CLOSING}*+\s*"),
 }
 _ANY_SCRIPT = re.compile("[\u0e01-\u0fbc\u1780-\u17dd]")
 
@@ -91,14 +100,33 @@ def _by_script(paragraph: str, script: Script) -> Iterator[Span]:
 
 
 def _sentencex(paragraph: str, language: str, wide: bool) -> Iterator[Span]:
-    if wide and (script := _script_of(paragraph)):
+    if not wide:
+        yield from _segments(paragraph, language, wide)
+    elif script := _script_of(paragraph):
         yield from _by_script(paragraph, script)
-        return
+    else:
+        known = _UNKNOWN.sub(lambda mark: _KNOWN[mark[0]], paragraph)
+        yield from _well_begun(paragraph, _segments(known, language, wide))
+
+
+def _segments(paragraph: str, language: str, wide: bool) -> Iterator[Span]:
     start = 0
     for low, high in _short_enough(paragraph, 0, len(paragraph), MAX_PARAGRAPH, wide):
         for sentence in sentencex.segment(language, paragraph[low:high]):  # lossless: the pieces concatenate to the whole
             yield start, start + len(sentence)
             start += len(sentence)
+
+
+def _well_begun(paragraph: str, spans: Iterator[Span]) -> Iterator[Span]:
+    """Moves the marks that no sentence begins with to the end of the one before."""
+    first = last = 0
+    for start, end in spans:
+        begin = _NO_BEGINNING.match(paragraph, start, end).end() if start else 0
+        if first < begin < end:
+            yield first, begin
+            first = begin
+        last = end
+    yield first, last
 
 
 def _none(paragraph: str, language: str, wide: bool) -> Iterator[Span]:

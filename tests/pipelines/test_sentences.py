@@ -63,6 +63,30 @@ def test_languages() -> None:
     assert cut("One is here. Two.", language="xx") == ["One is here.", "Two."]  # unknown: general rules
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "『是！』|他走了。",
+        "〔是！〕|〈是！〉|《是！》|他走了。",
+        "﹃是！﹄|﹁是！﹂|他走了。",
+        "他走了。|＂是！去。＂|他走了。",
+        "「『行くよ。』と言った。」|彼は。",
+        "「行くよ。」、|彼は言った。",
+        "“走吧。”，|然后走。|・他走了。",
+        "བོད་༼བོད།༽| བོད།",
+        "မြန်မာနိုင်ငံသည်၊ ကြီးမားသည်။| မြန်မာ။",
+        "দাম ৩.৫ টাকা।| এটা বই।",
+        "दाम ३.५ है।| यह 3.5 है।",
+        "قال ٣.٥ نعم؟| نعم.",
+        "ይህ መጽሐፍ ነው፡፡| ይህ፡መጽሐፍ ነው።| ይህ ፡፡፡ ነው",
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "zh", "my"])
+def test_marks_that_sentencex_does_not_know(text: str, language: str) -> None:
+    """Sentences are parted by |."""
+    assert cut(text.replace("|", ""), language=language) == [sentence.strip() for sentence in text.split("|")]
+
+
 @pytest.mark.parametrize("language", ["en", "zh", "xx"])
 @pytest.mark.parametrize("splitter", SPLITTERS)
 @given(raw=RAW)
@@ -228,7 +252,25 @@ def test_words_without_end_are_cut_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["。", "ก!", "ក ", ".", "“a.", "He said “hello. And so on. ", "...  ", "' ", "(", "a b. ", ".” "]
+    "unit",
+    [
+        "。",
+        "『",
+        "」、",
+        "፡",
+        "৩.",
+        "」 ",
+        "ก!",
+        "ក ",
+        ".",
+        "“a.",
+        "He said “hello. And so on. ",
+        "...  ",
+        "' ",
+        "(",
+        "a b. ",
+        ".” ",
+    ],
 )
 def test_a_megabyte_in_one_paragraph(unit: str) -> None:
     """Takes up to a second or two each; in quadratic time it would take minutes."""
