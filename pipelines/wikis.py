@@ -71,9 +71,28 @@ REFERENCE_SECTIONS = frozenset(
     )
 )
 
-# English behaviour switches that MediaWiki takes in any case, or that hold a "_".
+# Behaviour switches that MediaWiki takes in any case, or that hold a "_", in lower case: the English ones, and those of the
+# languages with the largest wikis, as MediaWiki's translations have them.
 SWITCHES = frozenset(
-    _words("expected_unconnected_page notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc")
+    _words(
+        "expected_unconnected_page notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc "
+        "kein_inhaltsverzeichnis keininhaltsverzeichnis ohneinhaltsverzeichnis inhaltsverzeichnis_erzwingen "
+        "inhaltsverzeichnis abschnitte_nicht_bearbeiten keine_galerie keeninholtverteken wiesinholtverteken "
+        "inholtverteken keenännernlink aucunsommaire aucunetdm forcersommaire forcertdm sommaire tdm sectionnoneditable "
+        "sectionnonéditable aucunegalerie notdc forzartdc forzartoc tdc noeditarsección noeditarseccion nogalería nogaleria "
+        "semtdc semsumário forcartdc forcarsumario forçartdc forçarsumário sumário sumario nãoeditarseção naoeditarsecao "
+        "semeditarseção semeditarsecao semgaleria seníndice forzaroíndice índice secciónsnoneditables sengalería "
+        "geeninhoud inhoud_dwingen forceerinhoud inhoud nietbewerkbaresectie geen_galerij bezspisu zespisem wymuśspis spis "
+        "bezedycjisekcji bezgalerii ingeninnehållsförteckning alltidinnehållsförteckning innehållsförteckning "
+        "interedigerasektion ingetgalleri ingeninnholdsfortegnelse tvinginnholdsfortegnelse innholdsfortegnelse "
+        "ingenseksjonsredigering intetgalleri bezobsahu vždyobsah obsah bezeditovatčást bezgalerie vynúťobsah "
+        "neupravujsekcie nincstartalomjegyzék nincstj legyentartalomjegyzék legyentj tartalomjegyzék tj nincsszerkesztés "
+        "nincsszerk nincsgaléria içindekileryok içindekilerzorunlu içindekiler değiştiryok düzenlemeyok galeriyok "
+        "без_оглавления без_огл обязательное_оглавление обяз_огл оглавление огл без_редактирования_раздела без_галереи "
+        "без_змісту обов_зміст зміст без_редагув_розділу без_галереї безсадржаја без_садржаја форсиранисадржај "
+        "форсирани_садржај садржај безизмена без_измена безгалерије без_галерије безсъдържание съссъдържание съдържание "
+        "без_редактиране_на_раздели безгалерия"
+    )
 )
 
 # Prefixes of links to a page's versions in other languages: the codes of Wikipedia's languages, with the older ones.

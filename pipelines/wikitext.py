@@ -224,9 +224,10 @@ def _leftover(match: re.Match) -> str:
 
 
 def _is_switch(word: str, wiki: Wiki) -> bool:
-    """Whether __WORD__ is a behaviour switch of any language: letters without lower case, three or more in ASCII.
+    """Whether __WORD__ is a behaviour switch of any language: a known one, or three or more letters without lower case.
 
-    So Python's __init__ stays, and on an English wiki C's __VA_ARGS__ too: English switches hold no "_".
+    In other scripts than ASCII, two are enough. So Python's __init__ stays, and on an English wiki C's __VA_ARGS__ too: English
+    switches hold no "_".
     """
     if word.lower() in SWITCHES:
         return True

@@ -183,6 +183,9 @@ def test_templates_that_carry_prose(source: str, text: str) -> None:
     ("language", "source", "text"),
     [
         ("de", "__KEIN_INHALTSVERZEICHNIS__ a __ABSCHNITTE_NICHT_BEARBEITEN__", "a"),
+        ("de", "__ohneinhaltsverzeichnis__ a __Kein_Inhaltsverzeichnis__ __inhaltsverzeichnis__", "a"),
+        ("pl", "__bezspisu__ a __Без_Оглавления__ __SekcjaX__", "a __SekcjaX__"),
+        ("tr", "__İÇİNDEKİLERYOK__ a __içindekileryok__", "a"),
         ("ru", "__БЕЗ_ОГЛ__ a __БЕЗОГЛ__ b", "a b"),
         ("fr", "a __SECTIONNONÉDITABLE__ __AUCUNSOMMAIRE__", "a"),
         ("ja", "a __目次非表示__ ＿＿目次強制＿＿", "a"),
