@@ -32,7 +32,10 @@ class DeviceOptions:
     tpu: str = option("", "the TPU's name, or local on a TPU VM (default: $TPU_NAME)", identity=False)
     precision: str = option("float32", "of activations; weights stay float32", choices=tuple(PRECISIONS))
     jit: str = option(
-        "auto", "compile the step with XLA; auto: on GPUs (a TPU always does)", choices=("auto", "on", "off"), identity=False
+        "auto",
+        "compile the step with XLA (a TPU always does); auto: all of it on GPUs, on one CPU the updates of the weights alone",
+        choices=("auto", "on", "off"),
+        identity=False,
     )
 
     def environment(self) -> dict[str, str]:
