@@ -12,11 +12,11 @@ from pipelines.config import PrepareConfig
 _ELSEWHERE = {"runner", "num_workers", "in_memory", "progress", "shuffle"}  # Dataflow has settings of its own for these
 FIELDS = [field for field in dataclasses.fields(PrepareConfig) if field.name not in _ELSEWHERE]
 _REQUIRED = ("input", "vocab", "output")
-_KINDS = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
+KINDS = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
 
 
 def _parameter(field: dataclasses.Field) -> dict[str, Any]:
-    meta, kind = field.metadata, _KINDS.get(field.type, "TEXT")
+    meta, kind = field.metadata, KINDS.get(field.type, "TEXT")
     text = meta["help"] + ("; several are separated by blanks" if field.type == tuple[str, ...] else "")
     described = {
         "name": field.name,

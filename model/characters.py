@@ -168,28 +168,17 @@ class Characters:
             return self.substitutes.get(char, char)
         return self.unknown
 
+    @cached_property  # it looks at every code point, and each function of an export asks for it
     def replacements(self) -> tuple[np.ndarray, np.ndarray]:
         """(pages, rows): the replacement of a code point c is rows[pages[c // 256], c % 256], 0 for no character.
 
         pages: int32 [4352]. rows: int32 [P, 256, W], W the longest replacement.
         """
-        return _replacements(self.tokens, self.cased, tuple(self.substitutes.items()), self.rules)
+        return _paged(self.replacement, far=any(ord(char) >= _FAR for char in self.alphabet))
 
     def kinds(self) -> tuple[np.ndarray, np.ndarray]:
         """As `replacements`, of one code point each: 32 for space, 33 for a token by itself, 97 for part of a word."""
         return _paged(lambda char: " " if is_space(char) else "!" if self.isolated(char) else "a")
-
-
-@lru_cache(4)
-def _replacements(
-    tokens: tuple[str, ...], cased: bool, substitutes: tuple[tuple[str, str], ...], rules: TextRules
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Characters.replacements`, kept: it looks at every code point, and each signature of an export asks for it."""
-    characters = Characters(tokens, cased, dict(substitutes), rules)
-    found = _paged(characters.replacement, far=any(ord(char) >= _FAR for char in characters.alphabet))
-    for table in found:
-        table.flags.writeable = False
-    return found
 
 
 def _paged(of: Callable[[str], str], far: bool = False) -> tuple[np.ndarray, np.ndarray]:

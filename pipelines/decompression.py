@@ -39,8 +39,7 @@ def pieces(split: Split) -> Iterator[tuple[bytes, bool]]:
     Raises UserError for a file that is truncated or isn't what its name says.
     """
     with open_read(split.path) as file, telling(split.path, "read"):
-        found = _decoded(file, split)
-        yield from found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
+        yield from decoded(file, split)
 
 
 def encoding(path: str, format_: str, compression: str) -> str:

@@ -19,16 +19,21 @@ _WIDE_MARGIN = re.compile(rf"(（)[ ;,:：{_WIDE_COMMAS}]+|(?<![ ;,{_WIDE_COMMAS
 _SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
 
 
+def _undouble(line: str) -> str:
+    """Keeps the first of several commas, and none before a full stop."""
+    return _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)
+
+
 def _mend_wide(line: str) -> str:
     line = _EMPTY.sub("", _WIDE_EMPTY.sub("", _WIDE_EMPTY.sub("", line)))
-    line = _MARGIN.sub(r"\1\2", _WIDE_MARGIN.sub(r"\1\2", _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)))
+    line = _MARGIN.sub(r"\1\2", _WIDE_MARGIN.sub(r"\1\2", _undouble(line)))
     return line.lstrip(_WIDE_COMMAS + " ")
 
 
 def mend(line: str) -> str:
     line = " ".join(line.split())
     if ";" in line or ",," in line or ", ," in line or ",." in line or ", ." in line:
-        line = _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)
+        line = _undouble(line)
     if "(" in line:
         hole = _HOLE.search(line)
         line = _EMPTY.sub("", _EMPTY.sub("", line)) if hole else line

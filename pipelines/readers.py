@@ -26,8 +26,8 @@ _SUSPECT = 500  # times: a row group that expands so far holds no text
 
 _PART = re.compile(r"[-_.](?:p\d+p\d+|\d+(?:-of-\d+)?)$")
 _ENDINGS = {".xml": "wikixml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-_INDEX = re.compile(r"-multistream-index\d*\.txt$")  # Wikipedia's, of the dump beside it
 _ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
+_INDEX = re.compile(r"-multistream-index\d*\.txt$")  # Wikipedia's, of the dump beside it
 
 
 def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[Split]:

@@ -48,7 +48,8 @@ def _blocks(path: str, counts: Counter) -> Iterator[list[_Line]]:
             counts["comment lines"] += 1
         elif line and not line.startswith("-DOCSTART-"):
             if not width and not line.startswith("#"):
-                tabbed, width = "\t" in line if tabbed is None else tabbed, len(cells)
+                width = len(cells)
+                tabbed = "\t" in line if tabbed is None else tabbed
             found.append((number, cells))
         else:
             width = 0

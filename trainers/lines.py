@@ -22,9 +22,6 @@ MAX_ITEMS = 8_000_000  # commas and brackets of a JSON value, or of a row's cell
 MAX_EXPANSION = 300  # times; text is compressed to a third, tables of equal rows to a hundredth
 _BLOCK = 1 << 20
 _SURE = 256 << 20  # bytes: a gzip file may expand to as many however small it is
-_MARKS = {  # byte order marks of encodings that aren't read, the longer ones first
-    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
-}  # fmt: skip
 _JSON_ITEM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
 
 
@@ -49,10 +46,9 @@ def _blocks(path: str) -> Iterator[bytes]:
 
 def _check_encoding(begin: bytes, path: str) -> None:
     """Raises UserError for UTF-16 or UTF-32, with a byte order mark or without one (Latin letters have a NUL beside them)."""
-    marked = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
-    marked = marked or charsets.encoding_of(begin[: charsets.HEAD], path, xml=False).upper()
-    if marked or b"\0" in begin[:2]:
-        raise UserError(f"{path} is {marked or 'UTF-16 or binary'}, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)")
+    encoding = charsets.encoding_of(begin[: charsets.HEAD], path, xml=False).upper()
+    if encoding or b"\0" in begin[:2]:
+        raise UserError(f"{path} is {encoding or 'UTF-16 or binary'}, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)")
 
 
 def _split(path: str) -> Iterator[bytes]:

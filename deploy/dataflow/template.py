@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 
-from deploy.metadata import FIELDS
+from deploy.metadata import FIELDS, KINDS
 
 
 def arguments(words: list[str]) -> list[str]:
@@ -19,7 +19,7 @@ def arguments(words: list[str]) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if name not in ours:
             command.append(word)
-        elif ours[name].type in (bool, bool | None):
+        elif KINDS.get(ours[name].type) == "BOOLEAN":
             command.append(flag if value.lower() == "true" else "--no-" + flag.removeprefix("--"))
         elif ours[name].type == tuple[str, ...]:
             command += [flag, *shlex.split(value)]

@@ -7,15 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.schema import UserError
+from tests.trainers.test_lines import written
 from trainers import squad
 from trainers.kinds import Spans
 from trainers.presets import Layout
 from trainers.tables import BadRow
-
-
-def written(path: Path, data: str) -> str:
-    path.write_text(data, "utf-8")
-    return str(path)
 
 
 def squad_file(path: Path, *paragraphs: dict, **more: object) -> str:

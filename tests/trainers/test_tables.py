@@ -10,17 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.schema import UserError
+from tests.trainers.test_lines import written
 from trainers import tables
 from trainers.kinds import KINDS
 from trainers.presets import TASKS, Layout
 
 HEADED, NUMBERED = Layout(), Layout("0", "", "1", header=False)
 COLUMNS = Layout("0", "", "-1", header=False)
-
-
-def written(path: Path, data: str | bytes) -> str:
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return str(path)
 
 
 def rows(path: str, layout: Layout = HEADED, answers: bool = True) -> list[tuple[str, dict]]:
