@@ -237,6 +237,7 @@ class Server:
             "GCE_METADATA_HOST": self.address,
             "GCE_METADATA_IP": self.address,
             "GCE_METADATA_ROOT": self.address,
+            "GCE_METADATA_TIMEOUT": "60",  # seconds; google-auth's 3 are too few where many tests share few cores
             "NO_GCE_CHECK": "false",
             "GOOGLE_CLOUD_PROJECT": "fake-project",
         }

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def launched(name: str) -> list[str]:
     return [*words, *(["--no_use_public_ips"] if "--disable-public-ips" in line else []), "--runner=DataflowRunner"]
 
 
-class Api(HTTPServer):
+class Api(ThreadingHTTPServer):
     """Dataflow's API, as far as a job being posted; it answers that the job is done."""
 
     def __init__(self) -> None:
@@ -122,7 +122,8 @@ def test_the_job_is_posted(cloud: Cloud) -> None:
     address = f"http://localhost:{api.server_port}"
     _, told = cloud.run(*arguments(SERVICE, f"--dataflow_endpoint={address}"), code=2)
     api.shutdown()
-    (path, job), *_ = api.posted
+    assert api.posted, told
+    path, job = api.posted[0]
     assert path.startswith("/v1b3/projects/my-project/locations/europe-west4/jobs")
     check_job(job, cloud)
     assert "the workers wrote gs://my-bucket/dataset to disks of their own" in told  # nobody did anything
