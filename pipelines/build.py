@@ -31,6 +31,7 @@ from pipelines import (
 from pipelines.config import PrepareConfig, VocabConfig
 from pipelines.deduplication import BandStage, ClusterStage, LinkStage
 from pipelines.finish import ManifestStage
+from pipelines.input_warnings import input_warnings
 from pipelines.launch import Progress
 from pipelines.options import require, to_yaml
 from pipelines.readers import Plan
@@ -51,6 +52,8 @@ def _plan(config: VocabConfig | PrepareConfig, extra: list[str], *needed: str) -
     plan = readers.plan(config)
     count = runners.workers(config, plan.text_estimate)
     _refuse_own_input(plan, config.output)
+    for line in input_warnings(plan):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     return plan, count, runners.pipeline_options(config, extra, count)
 
 

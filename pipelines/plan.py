@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pipelines import filesystem, readers, runners, sample
 from pipelines.config_plan import MillPlan
+from pipelines.input_warnings import input_warnings
 from pipelines.options import require
 from pipelines.readers import Plan
 from pipelines.rehearsal import Outcome, Rehearsal, vocabulary_of
@@ -138,6 +139,7 @@ def measure(config: MillPlan) -> Mill:
     _count(config, plan, scale, mill)
     _take(config, plan, scale, unpacking, mill)
     _warn(config, scale, mill)
+    mill.warnings += input_warnings(plan)
     return mill
 
 

@@ -16,6 +16,11 @@ ENGLISH_NAMESPACES = {
     "file talk": 7, "image talk": 7, "mediawiki": 8, "mediawiki talk": 9, "template": 10, "template talk": 11, "help": 12,
     "help talk": 13, "category": 14, "category talk": 15, "module": 828, "module talk": 829,
 }  # fmt: skip
+# What the largest English wikis call their own pages: these names count where a dump lists none.
+_USUAL_NAMESPACES = dict.fromkeys(
+    _words("wikipedia wiktionary wikisource wikibooks wikiquote wikinews wikiversity wikivoyage commons"), 4
+) | {"portal": 100, "draft": 118}  # fmt: skip
+_USUAL_NAMESPACES |= {f"{name} talk": number + 1 for name, number in _USUAL_NAMESPACES.items()}
 _FILES, _CATEGORIES = (-2, 6), (14,)  # the numbers of the namespaces whose links leave no text
 
 # Names of these namespaces that a wiki may know beside the one that its dump lists: older ones, and the usual ones for a dump
@@ -164,10 +169,16 @@ class Wiki:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
+        if not self.namespaces:
+            return dict.fromkeys(_HIDDEN_ALIASES, _FILES[1]) | _USUAL_NAMESPACES | ENGLISH_NAMESPACES
         return ENGLISH_NAMESPACES | {normal_name(name): number for number, name in self.namespaces if name}
 
     def namespace_of(self, title: str) -> int:
-        """The number of the namespace that a title's prefix names; 0 where it names none."""
+        """The number of the namespace that a title's prefix names; 0 where it names none.
+
+        Of a wiki that lists no namespaces, the English names are known, and in other languages those of files and categories,
+        all with the number of files.
+        """
         prefix, colon, _ = title.partition(":")
         return self._numbers.get(normal_name(prefix), 0) if colon else 0
 

@@ -199,6 +199,20 @@ def read_head(path: str, compression: str) -> bytes:
     return bytes(head[: len(head) - len(cut_page(head))])
 
 
+def names_no_namespaces(path: str, compression: str) -> bool:
+    """Whether neither a dump's head nor its first page names a namespace; False where it can't be read."""
+    data = bytearray()
+    with suppress(UserError), closing(_pieces(path, compression)) as pieces:
+        for piece, _ in pieces:
+            data += piece
+            page = cut_page(data)
+            if b"<revision" in page or CLOSE in page or len(data) >= MAX_HEAD:
+                break
+        about, found, _ = page.partition(b"<revision") if data else (b"", b"", b"")
+        return bool(found) and b"<ns" not in about and not read_wiki(bytes(data[: len(data) - len(page)])).namespaces
+    return False
+
+
 @lru_cache(maxsize=64)
 def _wiki_of(path: str, compression: str, stamp: str) -> Wiki:
     """What a dump says of its wiki, read once per process. stamp: so that a changed file is read again."""

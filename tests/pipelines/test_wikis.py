@@ -7,6 +7,7 @@ import pytest
 from pipelines import filesystem, readers, wikixml
 from pipelines.cleaning import clean
 from pipelines.config import PrepareConfig
+from pipelines.input_warnings import input_warnings
 from pipelines.schema import Document, Split
 from pipelines.wikis import REDIRECTS, Wiki, language_of, normal_name
 from tests import wikis
@@ -49,6 +50,53 @@ def test_a_dump_without_a_head_is_read_by_the_names_of_all_wikis(tmp_path):
     )
     (tmp_path / "a.xml").write_text(source, "utf-8")
     assert texts(read(tmp_path / "a.xml")) == ["Eins. -{a}-"]
+
+
+SITEINFO = (
+    '<siteinfo><namespaces><namespace key="0" /><namespace key="1">Diskussion</namespace><namespace key="2">Benutzer'
+    '</namespace><namespace key="4">Heft</namespace><namespace key="10">Vorlage</namespace></namespaces></siteinfo>'
+)
+
+
+def old_dump(path, head: str, titles: list[str], field: str = ""):
+    """A dump as before version 0.6, whose pages name no namespace (but for `field`)."""
+    pages = "".join(f"<page><title>{title}</title>{field}<revision><text>Korn.</text></revision></page>" for title in titles)
+    path.write_text(f"<mediawiki>{head}{pages}</mediawiki>", "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "others"),
+    [
+        (SITEINFO, ["Diskussion:Mühle", "Benutzer:Eva", "Heft:Regeln", "Vorlage:Rad", "Talk:Rad", "Template:Rad"]),
+        ("", ["Talk:Mill", "User talk:Eva", "Wikipedia:Rules", "Wiktionary talk:A", "Template:Rad", "Portal:Mills",
+              "Kategorie:Mühle", "Файл:Rad.jpg"]),
+    ],
+    ids=["with siteinfo", "without"],
+)  # fmt: skip
+def test_pages_that_name_no_namespace_are_told_by_their_titles(tmp_path, head, others):
+    records = read(old_dump(tmp_path / "a.xml", head, ["Mühle", *others, "Rad: ein Film"]))
+    assert [record.title for record in records if isinstance(record, Document)] == ["Mühle", "Rad: ein Film"]
+    assert [record.reason for record in records[1:-1]] == ["other_namespace"] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("head", "field", "warned"),
+    [("", "", True), (SITEINFO, "", False), ("", "<ns>0</ns>", False), ("<siteinfo><dbname>x</dbname></siteinfo>", "", True)],
+)
+def test_a_dump_that_names_no_namespace_is_warned_of_once(tmp_path, head, field, warned):
+    for name in ("a.xml", "b.xml"):
+        old_dump(tmp_path / name, head, ["Mühle", "Diskussion:Mühle"], field)
+    found = input_warnings(readers.plan(PrepareConfig(input=(str(tmp_path / "*.xml"),))))
+    assert [line.startswith(f"{tmp_path}/a.xml lists no namespaces") for line in found] == [True] * warned
+    assert all("give a dump with its <siteinfo>" in line for line in found)
+
+
+def test_other_input_is_not_warned_of(tmp_path):
+    (tmp_path / "a.xml").write_text("<mediawiki></mediawiki>")
+    (tmp_path / "b.txt").write_text("<page><title>A</title><revision>")
+    (tmp_path / "c.xml.bz2").write_bytes(b"BZh9 damaged")
+    assert input_warnings(readers.plan(PrepareConfig(input=(str(tmp_path / "*"),)))) == []
 
 
 @pytest.mark.parametrize(
