@@ -103,11 +103,12 @@ TEMPLATES: dict[str, Renderer] = {
 _RENDERERS = {name: renderer for names, renderer in TEMPLATES.items() for name in names.split("|")}
 
 _MAX_NESTING = 20  # rounds over the page; brackets nested deeper are taken for unpaired
-_BLOCK = re.compile(
-    r"<(/?)(ref|references|nowiki|math|chem|ce|gallery|code|syntaxhighlight|source|pre|score|timeline|hiero|"
-    r"graph|imagemap|mapframe|maplink|templatedata|inputbox|rp|rt|includeonly|templatestyles)\b(?:([^<>]*)(>))?",
-    re.IGNORECASE,
+_BLOCKS = _words(
+    "ref references nowiki math chem ce gallery code syntaxhighlight source pre score timeline hiero graph chart imagemap "
+    "mapframe maplink googlemap templatedata inputbox rp rt includeonly templatestyles style script indicator dynamicpagelist "
+    "dpl categorytree subpages splist charinsert rss youtube vimeo embedvideo gvideo graphviz mscgen uml ditaa abc asciimath"
 )
+_BLOCK = re.compile(rf"<(/?)({'|'.join(_BLOCKS)})\b(?:([^<>]*)(>))?", re.IGNORECASE)
 # What is inside brackets: anything but double brackets. Of three that close, the first belongs to the inside.
 _INSIDE = r"[^][{}]*+(?:(?:\[(?!\[)|\](?!\])|\](?=\]\](?!\]))|\{(?!\{)|\}(?!\}))[^][{}]*+){0,999}"
 _INNERMOST = re.compile(rf"\[\[(?!\[){_INSIDE}\]\]|\{{\{{(?!\{{){_INSIDE}\}}\}}")
@@ -118,7 +119,9 @@ _EXTERNAL = re.compile(
     r"\[\s*(?:(?:https?|ftp|irc|news):|mailto:|//)(?:[^][\s<>']|'(?!'))*[ \t]*"
     r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
 )
-_TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?>")
+_LETTERS = r"[^\W\d_][^\s\x00-@\[-`{-\x7f]{1,30}"  # vowel signs too
+# <section begin=… /> is translated: so a word in other letters is a tag where it has an attribute, and text where not.
+_TAG = re.compile(rf"</?(?:([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?|{_LETTERS}\s+{_LETTERS}\s*=[^<>]*)>")
 _TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center blockquote poem hr"), "\n\n")
 _SWITCH = re.compile(r"(?:__|＿＿)(?!_)([^\s<>\[\]{}|!-/:-@\\^`~＿]+?)(?:__|＿＿)")
 # A class of characters at the front is what the engine searches fastest.
@@ -242,7 +245,7 @@ def _is_switch(word: str, wiki: Wiki) -> bool:
 def _inline(text: str, wiki: Wiki) -> str:
     """Removes quotes, external links, tags, switches and the brackets that no partner was found for."""
     text = quotes.remove(text) if "''" in text else text
-    text = _TAG.sub(lambda tag: _TAG_TEXT.get(tag[1].lower(), ""), _EXTERNAL.sub(r"\1", text))
+    text = _TAG.sub(lambda tag: _TAG_TEXT.get((tag[1] or "").lower(), ""), _EXTERNAL.sub(r"\1", text))
     if "__" in text or "＿＿" in text:
         text = _SWITCH.sub(lambda match: "" if _is_switch(match[1], wiki) else match[0], text)
     return _LEFTOVER.sub(_leftover, text)

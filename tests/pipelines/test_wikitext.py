@@ -329,6 +329,31 @@ def oracle(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("<section begin=x />Kites fly.<section end=x /> High.", "Kites fly. High."),
+        ("<section begin='a b'/>a<section end='a b'/>", "a"),
+        ('<קטע התחלה="פתיח"/>עפיפון עף.<קטע סוף="פתיח"/>', "עפיפון עף."),
+        ("<קטע התחלה=פתיח />א<קטע סוף=פתיח />", "א"),
+        ("<Abschnitt Anfang=eins />a<Abschnitt Ende=eins /> <sección comienzo=b />c", "a c"),
+        ("<अनुभाग आरंभ=क />पतंग", "पतंग"),
+        ("<ветер> дует, <я = ты>, x <б и y>б", "<ветер> дует, <я = ты>, x <б и y>б"),
+        ("a <style>.b { color: red }</style>c <STYLE type='x'>\n.b > d {}\n</STYLE>e", "a c e"),
+        ("a <youtube>dQw4</youtube>b<youtube width=200>x</youtube> c", "a b c"),
+        ("a <DynamicPageList>\ncategory = Kites\ncount = 5\n</DynamicPageList> b", "a b"),
+        ("a <timeline>\nImageSize = 1\n</timeline> <graph>{\"a\": 1}</graph> b", "a b"),
+        ("a <inputbox>\ntype=search\n</inputbox> <maplink zoom=9>{ }</maplink> b", "a b"),
+        ("a <categorytree mode=pages>Kites</categorytree> <templatestyles src='a.css' /> b", "a b"),
+        ("a <indicator name=x>[[File:A.png]]</indicator> b", "a b"),
+        ("a <style> b", "a b"),
+        ("a <poem>b</poem> <stylish>c</stylish>", "a\nb\nc"),
+    ],
+)  # fmt: skip
+def test_tags_of_extensions_leave_what_is_read_of_them(source: str, text: str) -> None:
+    assert to_text(source) == text
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "A '''kite''' is a [[tether]]ed ''craft'' with [[Wing|surfaces]] that react against the [[air]].",
