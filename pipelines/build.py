@@ -18,6 +18,7 @@ from pipelines import (
     filesystem,
     gate,
     launch,
+    left_out,
     manifest,
     places,
     progress,
@@ -39,7 +40,6 @@ from pipelines.schema import MANIFEST, PREVIOUS, RUN, VOCAB, WORK, CheckFailed, 
 from pipelines.sealed import read_sealed, write_sealed
 from pipelines.sentence_languages import language_warning
 from pipelines.stages import GroupStage, Job, SplitStage, resolved
-from pipelines.vocabulary import LeftOut, left_out_warning
 from pipelines.wordpiece import Vocabulary, WordPiece
 
 _CLUSTERS = "clusters.json"  # that clusters.parquet is complete
@@ -92,12 +92,12 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
             return
         _landed(config.output, config.output)
         filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
-    if lost:
-        print(lost, file=sys.stderr, flush=True)
+    for line in lost:
+        print(line, file=sys.stderr, flush=True)
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
 
 
-def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str) -> str:
+def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str) -> list[str]:
     """Runs the pipeline; returns what to warn of. marks: a local folder for the progress of workers, or ""."""
     left = "" if launch.is_template(options) else filesystem.join(marks or config.output + WORK, "left-out.json")
     try:
@@ -109,8 +109,8 @@ def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str
             filesystem.join(marks, state.WORKERS_LOG) if marks else "",
         )
         if left and filesystem.exists(left):
-            return left_out_warning(LeftOut(**json.loads(filesystem.read_bytes(left))), config)
-        return ""
+            return left_out.warnings(*left_out.read_report(filesystem.read_bytes(left)), config)
+        return []
     finally:
         filesystem.remove_tree(marks or config.output + WORK, keep=state.LOCK)
 

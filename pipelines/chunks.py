@@ -30,6 +30,10 @@ def _char_class(code: int, tokenize_chinese_chars: bool = True) -> int:
 _BYTE_CLASSES = bytes(_char_class(code) if code < 0x80 else _WORD for code in range(256))
 _ASCII_SPACES = b" \t\n\r"
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
+# Accents of Latin, Greek and Cyrillic letters, signs above symbols, variation selectors.
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0100-\U000e01ef]"
+)
 _WIDE_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
@@ -146,6 +150,12 @@ class Chunker:
         if chunk.isalnum():
             return [chunk]
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()
+
+    def marks(self, chunk: str) -> int:
+        """How many marks of a chunk normalising drops that are no accents, such as vowel signs."""
+        if not self._strips or chunk.isascii():
+            return 0
+        return sum(category(char) == "Mn" and not _ACCENTS.match(char) for char in normalize("NFD", chunk))
 
     def normalise_with_places(self, chunk: str) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """`normalise`, and where in the chunk each character of each basic token comes from: (token, begins, ends).

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator
 
 from pipelines.decompression import compression_of
+from pipelines.left_out import LEAST_UNSPACED, unspaced_sentence
 from pipelines.manifest import Manifest
 
 FEW_DOCUMENTS = 10  # of the train split: a random next sentence comes from one of so few
@@ -79,7 +80,14 @@ def _eval_split(contract: Manifest) -> Iterator[str]:
         )
 
 
-_WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (_text_per_line, _few_documents, _labels, _eval_split)
+def _unspaced(contract: Manifest) -> Iterator[str]:
+    documents = contract["documents"]
+    lost, whole = documents.get("unspaced_characters", 0), documents.get("characters", 0)
+    if lost > LEAST_UNSPACED * whole:
+        yield unspaced_sentence(lost, whole)
+
+
+_WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (_text_per_line, _unspaced, _few_documents, _labels, _eval_split)
 
 
 def dataset_warnings(contract: Manifest) -> list[str]:

@@ -41,6 +41,7 @@ class MapSummary:
     sentences: int = 0
     tokens: int = 0
     unknown: int = 0
+    unspaced: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
     samples: dict[str, list[str]] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class MapSummary:
 
     def add(self, other: "MapSummary") -> "MapSummary":
         """Adds another summary to this one."""
-        for name in ("read", "bad", "characters", "sentences", "tokens", "unknown"):
+        for name in ("read", "bad", "characters", "sentences", "tokens", "unknown", "unspaced"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
             for key, value in theirs.items():
@@ -197,6 +198,7 @@ class Miller:
         first = begins[0] if len(begins) else 0
         encoded = self._tokenizer.encode_text(window, begins - first, wanted)
         self.summary.count_unknown(encoded.unknown)
+        self.summary.unspaced += encoded.unspaced
         offsets = np.stack([encoded.starts, encoded.ends]) + first if wanted else np.zeros((2, 0), np.int64)
         return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
 

@@ -59,6 +59,8 @@ class ManifestStage:
             "tokens": splits.tokens,
             "unknown_tokens": splits.unknown,
         }
+        if splits.unspaced:
+            documents["unspaced_characters"] = splits.unspaced
         about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
         about |= config.rules.to_dict(config.cased)
         full = {"input": list(config.input), **identity(config)}

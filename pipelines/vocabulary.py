@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -18,6 +18,7 @@ from pipelines import filesystem, readers
 from pipelines.chunks import Chunker
 from pipelines.cleaning import clean
 from pipelines.config import VocabConfig
+from pipelines.left_out import COVERAGE, Removed, left_out, occurrences, report_bytes, warnings
 from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
 from pipelines.text_rules import category, is_cjk
 from pipelines.tokenizer_rules import MAX_WORD_CHARS
@@ -29,11 +30,12 @@ _MAX_CHUNKS = 2_000_000  # distinct chunks that a worker counts before it hands 
 _BATCH_CHARS = 1 << 22
 # Records, counted beside the words in a bucket of their own, and one that is defective: no word holds a NUL.
 _READ, _BAD, _SAMPLE = "\0read", "\0bad", "\0sample "
+_REMOVED = {name: f"\0{name}" for name in ("characters", "unspaced", "marks")}  # of the text, see left_out.Removed
 _RARE = "\0rare "  # and a character: its occurrences in words rarer than --min-count
 # By default the alphabet holds LEAST_ALPHABET characters, and beyond them as many as cover COVERAGE of all occurrences
 # (the default of SentencePiece's trainer), as long as _PIECES_SHARE of the vocabulary is left for pieces of several
 # characters, where there are any. An unknown character loses its word; a missing piece only makes a text longer.
-LEAST_ALPHABET, COVERAGE, _PIECES_SHARE = 1000, 0.9995, 1 / 8
+LEAST_ALPHABET, _PIECES_SHARE = 1000, 1 / 8
 
 
 def pack(counts: dict[str, int]) -> bytes:
@@ -56,7 +58,7 @@ def add_packed(total: dict[str, int], packed: bytes) -> dict[str, int]:
 def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]]:
     """(bucket, packed counts) of the words of one split; words as the tokenizer will see them."""
     chunker, chunks = Chunker(config.cased, config.rules), Counter()
-    batch, size, read, bad, sample = [], 0, 0, 0, {}
+    batch, size, read, bad, sample, removed = [], 0, 0, 0, {}, Counter()
     for record in readers.read(split, config):
         read += not (isinstance(record, Dropped) and record.reason == "empty_file")
         if isinstance(record, Dropped) and record.bad:
@@ -69,21 +71,30 @@ def count_split(split: Split, config: VocabConfig) -> Iterator[tuple[int, bytes]
                 _count(batch, chunker, chunks)
                 batch, size = [], 0
             if len(chunks) > _MAX_CHUNKS:
-                yield from _bucketed(chunks, chunker)
+                yield from _bucketed(chunks, chunker, removed)
                 chunks.clear()
     _count(batch, chunker, chunks)
-    yield from _bucketed(chunks, chunker)
-    yield BUCKETS, pack({_READ: read, _BAD: bad, **sample})
+    yield from _bucketed(chunks, chunker, removed)
+    yield BUCKETS, pack({_READ: read, _BAD: bad, **sample, **removed})
 
 
-def _bucketed(chunks: Counter, chunker: Chunker) -> Iterator[tuple[int, bytes]]:
-    """(bucket, packed counts) of the words that chunks become."""
+def _bucketed(chunks: Counter, chunker: Chunker, removed: Counter) -> Iterator[tuple[int, bytes]]:
+    """(bucket, packed counts) of the words that chunks become. Adds to `removed` what is told of the text."""
     buckets: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
+    total = marks = unspaced = 0  # local names: this is done for every distinct chunk
     for chunk, count in chunks.items():
+        total += count * len(chunk)
+        within = 0 if chunk.isascii() else chunker.marks(chunk)
+        marks += count * within
         for word in chunker.normalise(chunk):
             if len(word) <= MAX_WORD_CHARS:
                 bucket = buckets[zlib.crc32(word.encode("utf-8", "surrogatepass")) % BUCKETS]
                 bucket[word] = bucket.get(word, 0) + count
+            else:
+                unspaced += count * (len(word) + within)
+                within = 0
+    for name, size in (("characters", total), ("unspaced", unspaced), ("marks", marks)):
+        removed[_REMOVED[name]] += size
     for number, bucket in enumerate(buckets):
         yield number, pack(bucket)
 
@@ -92,16 +103,6 @@ def _count(batch: list[str], chunker: Chunker, chunks: Counter) -> None:
     found = chunker("\n".join(batch)).words.value_counts()
     for chunk, count in zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True):
         chunks[chunk] += count
-
-
-def _occurrences(counts: list[tuple[str, int]]) -> tuple[Counter, Counter]:
-    """(character -> occurrences in all, character -> those of them that continue a word)."""
-    starts, inside = Counter(), Counter()
-    for word, count in counts:
-        starts[word[0]] += count
-        for char in word[1:]:
-            inside[char] += count
-    return starts + inside, inside
 
 
 def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage: float = COVERAGE) -> list[str]:
@@ -113,7 +114,7 @@ def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage:
         limit: how many characters; 0: LEAST_ALPHABET, and more until they cover `coverage` of all occurrences or have
             `room` entries.
     """
-    total, inside = _occurrences(counts)
+    total, inside = occurrences(counts)
 
     def continues(char: str) -> bool:
         return char in inside or (char.isalnum() and category(char) != "Cn" and not is_cjk(ord(char)))
@@ -132,46 +133,13 @@ def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage:
     return kept + ["##" + char for char in kept if continues(char)]
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Characters of a corpus that a vocabulary has no entry for.
-
-    Attributes:
-        characters, of: how many, and of how many different ones.
-        share: of all occurrences, white space not counted.
-        rare: how many of them occur only in words rarer than --min-count.
-    """
-
-    characters: int
-    of: int
-    share: float
-    rare: int
-
-    @property
-    def sentence(self) -> str:
-        """'2,001 of 3,001 characters (19.53 % of all occurrences) are left out'."""
-        verb = "is" if self.characters == 1 else "are"
-        share = f"{100 * self.share:.2f}" if self.share >= 0.0001 else "less than 0.01"
-        return f"{self.characters:,} of {self.of:,} characters ({share} % of all occurrences) {verb} left out"
-
-    def options(self, max_alphabet: int) -> list[str]:
-        """The options that let more characters in."""
-        now = f"{max_alphabet:,}" if max_alphabet else f"as many as cover {100 * COVERAGE:g} % and fit"
-        more = [f"a higher --max-alphabet (now {now})"] if self.characters > self.rare else []
-        return more + (["a lower --min-count"] if self.rare else [])
-
-
-def left_out(counts: list[tuple[str, int]], rare: dict[str, int], tokens: list[str]) -> LeftOut:
-    """What `tokens` leave out of the characters of the words in `counts`, and of `rare` (character -> occurrences)."""
-    frequent, _ = _occurrences(counts)
-    total = frequent + Counter(rare)
-    lost = total.keys() - {token.removeprefix("##") for token in tokens}
-    share = sum(total[char] for char in lost) / max(sum(total.values()), 1)
-    return LeftOut(len(lost), len(total), share, len(lost - frequent.keys()))
-
-
 def learn(
-    counts: list[tuple[str, int]], vocab_size: int, max_alphabet: int, rare: dict[str, int] | None = None, fewer: bool = False
+    counts: list[tuple[str, int]],
+    vocab_size: int,
+    max_alphabet: int,
+    rare: dict[str, int] | None = None,
+    unspaced: str = "",
+    fewer: bool = False,
 ) -> list[str]:
     """Exactly `vocab_size` tokens: the special ones, the alphabet, then pieces as the trainer learnt them.
 
@@ -179,6 +147,7 @@ def learn(
         counts: (word, count), each word once, in any order.
         max_alphabet: characters with entries of their own; 0: see `alphabet`.
         rare: character -> occurrences in words that are too rare for `counts`, for the message alone.
+        unspaced: the sentence about words that are too long, likewise.
         fewer: that many pieces need not be found.
     Raises UserError when the size is too small for the alphabet, or the words don't yield that many pieces.
     """
@@ -196,6 +165,10 @@ def learn(
         more = alphabet(counts, 0, min(room, len(singles) + vocab_size - len(tokens) + 1), 1.0)
         tokens = _train(counts, vocab_size, more) if len(more) > len(singles) else tokens
     if len(tokens) < vocab_size and not fewer:
+        if unspaced:
+            raise UserError(
+                f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}, for {unspaced}"
+            )
         lost = left_out(counts, rare or {}, tokens)
         remedies = [f"--vocab-size {len(tokens)} or less", *lost.options(max_alphabet)]
         remedies += ["a lower --min-count"] if rare and not lost.rare else []
@@ -241,17 +214,6 @@ def learn_here(splits: list[Split], config: VocabConfig) -> bytes:
     return ("\n".join(learn(kept, config.vocab_size, config.max_alphabet, fewer=True)) + "\n").encode()
 
 
-def left_out_warning(lost: LeftOut, config: VocabConfig) -> str:
-    """A line about characters that have no entry, or "": loud where they are more than the default means to leave out."""
-    if not lost.characters:
-        return ""
-    remedies = lost.options(config.max_alphabet)
-    if not config.max_alphabet and lost.characters > lost.rare:
-        remedies.insert(1, "a higher --vocab-size")
-    begin = "warning: " if lost.share > 1 - COVERAGE else ""
-    return f"{begin}{lost.sentence}, and words with one become [UNK]: to keep more, give {', or '.join(remedies)}"
-
-
 @dataclass
 class VocabStage:
     """Bucketed counts to vocab.txt. `report`: a file for what it leaves out, as JSON; "": it is printed here."""
@@ -283,15 +245,18 @@ class VocabStage:
                 else:
                     counts.append((name, count))
         self._check(records)
+        removed = Removed(**{field: records.get(name, 0) for field, name in _REMOVED.items()})
         if not counts:
-            raise UserError(f"no word occurs {self.config.min_count} times in the input: check --input, or lower --min-count")
+            why = f", for {removed.why_few}" if removed.why_few else ": check --input, or lower --min-count"
+            raise UserError(f"no word occurs {self.config.min_count} times in the input{why}")
         rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
-        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare)
+        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare, removed.why_few)
         lost = left_out(counts, rare, tokens)
         if self.report:
-            filesystem.write_bytes(self.report, json.dumps(asdict(lost)).encode())
-        elif line := left_out_warning(lost, self.config):
-            print(line, file=sys.stderr, flush=True)
+            filesystem.write_bytes(self.report, report_bytes(lost, removed))
+        else:
+            for line in warnings(lost, removed, self.config):
+                print(line, file=sys.stderr, flush=True)
         filesystem.write_bytes(self.config.output, ("\n".join(tokens) + "\n").encode())
         return b"done"
 

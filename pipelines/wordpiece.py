@@ -124,6 +124,7 @@ class Encoded:
     `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word, or of
     the piece itself.
     `unknown`: the chunks, cut at 100 characters, of which a part became [UNK], and how often each stands there.
+    `unspaced`: characters of words that are longer than one may be.
     """
 
     ids: np.ndarray
@@ -131,6 +132,7 @@ class Encoded:
     starts: np.ndarray | None = None
     ends: np.ndarray | None = None
     unknown: dict[str, int] = field(default_factory=dict)
+    unspaced: int = 0
 
 
 class _Cache(dict):
@@ -219,10 +221,10 @@ class WordPiece:
         elif offsets:
             begin = np.repeat(chunks.characters(chunks.starts), count)
             end = np.repeat(chunks.characters(chunks.ends), count)
-        unknown = self._unknown(distinct, ids, total)
+        unknown, unspaced = self._unknown(distinct, ids, total)
         if len(self._cache) > CACHE_CHUNKS:
             self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
-        return Encoded(ids, lengths, begin, end, unknown)
+        return Encoded(ids, lengths, begin, end, unknown, unspaced)
 
     def _piece_offsets(self, chunks: Chunks, distinct: pa.DictionaryArray, count: np.ndarray, total: np.ndarray) -> tuple:
         """Where each piece begins and ends, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
@@ -232,16 +234,18 @@ class WordPiece:
         begins = np.repeat(chunks.characters(chunks.starts), count)
         return begins + within[:, 0], begins + within[:, 1]
 
-    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> dict[str, int]:
-        """The chunks with an [UNK]; chunk n has the pieces total[n] to total[n + 1]."""
+    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> tuple[dict[str, int], int]:
+        """`unknown` and `unspaced` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
         if not len(at := np.flatnonzero(ids == self.vocabulary.unk_id)):
-            return {}
+            return {}, 0
         lost = np.unique(np.searchsorted(total, at, side="right") - 1)
         which, counts = np.unique(chunks.indices.to_numpy()[lost], return_counts=True)
-        found: dict[str, int] = {}
+        found, unspaced = {}, 0
         for chunk, count in zip(chunks.dictionary.take(pa.array(which)).to_pylist(), counts.tolist(), strict=True):
             found[chunk[:100]] = found.get(chunk[:100], 0) + count
-        return found
+            if len(chunk) > self._max_word:
+                unspaced += count * sum(len(word) for word in self._chunker.normalise(chunk) if len(word) > self._max_word)
+        return found, unspaced
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]

@@ -12,8 +12,9 @@ import pytest
 import clozemill
 from pipelines import vocabulary
 from pipelines.config import VocabConfig
+from pipelines.left_out import COVERAGE, LeftOut, left_out, left_out_warning
 from pipelines.schema import SPECIAL_TOKENS, UserError
-from pipelines.vocabulary import COVERAGE, LeftOut, VocabStage, alphabet, learn, left_out, left_out_warning, pack, unpack
+from pipelines.vocabulary import VocabStage, alphabet, learn, pack, unpack
 from pipelines.wordpiece import Vocabulary, WordPiece
 from tests import reference_tokenizer
 
