@@ -41,12 +41,12 @@ class MapSummary:
     sentences: int = 0
     tokens: int = 0
     unknown: int = 0
-    unspaced: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
     samples: dict[str, list[str]] = field(default_factory=dict)
     token_lengths: list[int] = field(default_factory=lambda: [0] * MAX_BITS)
     unknown_words: dict[str, int] = field(default_factory=dict)
+    unspaced: int = 0
 
     def add(self, other: "MapSummary") -> "MapSummary":
         """Adds another summary to this one."""

@@ -24,7 +24,7 @@ from trainers.plan import PlannedPhase
 
 STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn for each replica on its own
 TOLERANCE = 1e-4  # of a loss: sums are added up in another order, and what that changes grows over the steps
-PATIENCE = 120  # seconds until a worker that is left alone has to be gone
+PATIENCE = 400  # seconds until a worker that is left alone has to be gone
 
 
 class Workers:
