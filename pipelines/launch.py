@@ -7,6 +7,7 @@ finished on disk, and is there for Ctrl-C.
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -190,8 +191,25 @@ def launch(
         log: a local file for what worker processes print; empty: they print to standard error.
     Raises UserError, also for one raised in a worker; KeyboardInterrupt after the workers are gone; anything else as it is.
     """
+    with _new_pipeline(options) as pipeline:
+        build(pipeline)
+        _run_watched(pipeline, options, progress, show, log)
+
+
+@contextlib.contextmanager
+def _new_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
+    """A pipeline; its temporary folder, which Beam removes after a run to the end alone, is removed in any case."""
     pipeline = beam.Pipeline(options=options)
-    build(pipeline)
+    try:
+        yield pipeline
+    finally:
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+
+
+def _run_watched(
+    pipeline: beam.Pipeline, options: PipelineOptions, progress: Callable[[], list[Progress]], show: bool, log: str
+) -> None:
+    """Runs a pipeline in a thread, while this one draws the progress and takes signals."""
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(pipeline, failures), daemon=True)
     bars, workers = _Bars(show), _Workers(options)
