@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -117,3 +117,15 @@ def parse_json(text: str, wanted: tuple[str, ...] = ()) -> Any:
         joined = json.dumps(loads_once(text, wanted), ensure_ascii=False)
         text = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return loads_once(text, wanted)
+
+
+def same_column(name: str, column: str) -> bool:
+    """Whether a name is a column's, but for case and outer blanks."""
+    return name.strip().casefold() == column.strip().casefold()
+
+
+def parse_row(line: str, columns: Sequence[str]) -> Any:
+    """A line's JSON value. Raises as `parse_json`, RepeatedField also for a column twice under its name in another case."""
+    row = parse_json(line, tuple(columns))
+    names = {name for name in row for column in columns if same_column(name, column)} if isinstance(row, dict) else set()
+    return row if names <= set(columns) else parse_json(line, tuple(sorted(names)))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.json_objects import RepeatedField
 from pipelines.schema import UserError
-from trainers.lines import MAX_LINE, exceeds, lines, parse_json, plain_name
+from trainers.lines import MAX_LINE, exceeds, lines, parse_row, plain_name, same_column
 from trainers.presets import Layout
 
 Row = tuple[str, dict[str, Any]]  # (where it is, such as "dev.tsv, line 7"; values by column)
@@ -43,7 +43,7 @@ def column_of(names: Sequence[str], column: str) -> str | None:
     Raises ValueError if several have it.
     """
     found = [name for name in names if name == column]
-    found = found or [name for name in names if name.strip().casefold() == column.strip().casefold()]
+    found = found or [name for name in names if same_column(name, column)]
     if len(found) > 1:
         raise ValueError(f"{len(found)} columns are named {column!r}")
     return found[0] if found else None
@@ -161,18 +161,36 @@ def _tsv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
 
 
 def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    wanted = tuple(column for column, _ in layout.columns(answers))
+    columns, names = layout.columns(answers), {}
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
         where, problem, hint = f"{path}, line {number}", "it is no JSON object", "mend that line"
         try:
-            row = parse_json(line, wanted)
+            row = parse_row(line, [column for column, _ in columns])
         except RepeatedField as error:
             row, problem, hint = None, f"it has the field {error.name!r} twice", "remove one of them"
         except (ValueError, RecursionError) as error:
             row, problem = None, problem if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-        yield (where, row) if isinstance(row, dict) else BadRow(where, "no JSON object", problem, hint)
+        bad = None if isinstance(row, dict) else BadRow(where, "no JSON object", problem, hint)
+        yield bad or _other_name((where, row), columns, names) or (where, row)
+
+
+def _other_name(row: Row, columns: Sequence[tuple[str, str]], seen: dict[str, tuple[str, str]]) -> BadRow | None:
+    """What is wrong with a row that has a column under another name than an earlier one: "Label" may not be "label".
+
+    seen: by column, its name and the row that had it first; the row's own are added.
+    """
+    for column, flag in columns:
+        try:
+            name = name_in(row, column, flag)
+        except BadRow as bad:
+            return bad
+        first, where = seen.setdefault(column, (name, row[0])) if name is not None else (None, "")
+        if name != first:
+            problem = f"it has {name!r}, and {where.rsplit(', ', 1)[1]} has {first!r}"
+            return BadRow(row[0], "another column name", problem, "use one name in all rows")
+    return None
 
 
 def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) -> list[str] | None:

@@ -114,6 +114,17 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
         ("a.jsonl", "[" * 99_999, "a.jsonl, line 1: it is no JSON object: mend that line"),
         ("a.jsonl", '{"text":"a","label":1,"text":"b"}', "a.jsonl, line 1: it has the field 'text' twice: remove one of them"),
         ("a.jsonl", '{"text":"\\ud800","label":1,"label":2}', "a.jsonl, line 1: it has the field 'label' twice: remove one of"),
+        ("a.jsonl", '{"text":"a","Label":1,"Label":2}', "a.jsonl, line 1: it has the field 'Label' twice: remove one of them"),
+        (
+            "a.jsonl",
+            '{"Text":"a","label":1}\n\n{"text":"b","label":0}\n',
+            "a.jsonl, line 3: it has 'text', and line 1 has 'Text': use one name in all rows",
+        ),
+        (
+            "a.jsonl",
+            '{"text":"a","label":1,"Label":5}\n{"text":"b","Label":6}\n',
+            "a.jsonl, line 2: it has 'Label', and line 1 has 'label': use one name in all rows",
+        ),
         ("a.xlsx", "", "a.xlsx has none of the endings .csv, .tsv, .jsonl, .parquet, .txt: rename it, or convert it"),
         ("a.csv.gz", ZIPPED[:-12], "a.csv.gz can't be read (Compressed file ended before the end-of-stream marker"),
         ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): mend that, or give another file"),
@@ -124,7 +135,7 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
 def test_mistakes_are_one_sentence(name: str, data: str | bytes | None, sentence: str, tmp_path: Path) -> None:
     path = str(tmp_path / name) if data is None else written(tmp_path / name, data)
     with pytest.raises(UserError) as told:
-        rows(path, answers="label" in str(data))
+        rows(path, answers="label" in str(data).lower())
     assert str(told.value).startswith(f"{tmp_path}/{sentence}") and "\n" not in str(told.value)
 
 
