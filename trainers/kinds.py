@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.tasks import Task
+from pipelines.schema import UserError
 from trainers import label_sets, tables
 from trainers.examples import Example, Rows, sigmoid, softmax
 from trainers.features import TextEncoder
@@ -20,6 +21,7 @@ from trainers.reading import Reader
 from trainers.spans import Spans
 from trainers.tags import Tags
 
+LARGEST = float(np.finfo(np.float32).max)  # of the numbers that can be learnt
 _TEXTS = (("text", pa.string()), ("text_pair", pa.string()))
 
 
@@ -91,7 +93,10 @@ class MultiLabel(Classify):
         return label_sets.labels_of(row, layout, labels)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        """The labels that occur, sorted."""
+        """The labels that occur, sorted. Raises UserError where all examples have 0 and 1: their lists are vectors of flags."""
+        if examples and all(set(example.answer) == {"0", "1"} for example in examples):
+            problem = "every example has the labels 0 and 1, so its lists must be vectors"
+            raise UserError(f"{examples[0].where}: {problem}: {label_sets.COLUMNS} (or name 0 and 1 in --labels)")
         return tuple(sorted({label for example in examples for label in example.answer}))
 
     def _flags(self, answers: Sequence[Sequence[str]], task: Task) -> np.ndarray:
@@ -134,6 +139,9 @@ class Regress(Classify):
         if not np.isfinite(number):
             problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {repr(value)[:80]} is no number"
             raise tables.BadRow(row[0], "no number", problem, "fix it, or give --label-column")
+        if abs(number) > LARGEST:
+            problem = f"its answer {repr(value)[:80]} is beyond {LARGEST:.2g}, the largest number of float32"
+            raise tables.BadRow(row[0], "too large", problem, "fix it, or scale all answers")
         return number
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:

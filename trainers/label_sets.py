@@ -15,7 +15,7 @@ _SEPARATORS = (",", ";", "|")
 _LONGEST = 1 << 20  # characters of a cell: Python's parser takes hundreds of bytes for each
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*"""
 _TEXTS = re.compile(rf"\[\s*(?:{_TEXT}(?:,\s*{_TEXT})*+(?:,\s*)?)?\]", re.DOTALL)  # Python's list: with a comma between any two
-_COLUMNS = "write a column per label and give --label-columns"
+COLUMNS = "write a column per label and give --label-columns"
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -31,11 +31,11 @@ def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[
         return tuple(column for column in layout.flags if _flag(row, column))
     found = _listed(row, layout)
     if len(found) > 1 and all(isinstance(value, bool | float) and value in (0, 1) for value in found):
-        raise BadRow(row[0], "a vector", f"its {layout.label!r} is a vector of 0 and 1, not a list of labels", _COLUMNS)
+        raise BadRow(row[0], "a vector", f"its {layout.label!r} is a vector of 0 and 1, not a list of labels", COLUMNS)
     names = tuple(label_name(row[0], layout.label, value, labels) for value in found)
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         problem = f"its {layout.label!r} holds the label {twice!r} twice"
-        raise BadRow(row[0], "label twice", problem, f"remove one, or, for a vector of 0 and 1, {_COLUMNS}")
+        raise BadRow(row[0], "label twice", problem, f"remove one, or, for a vector of 0 and 1, {COLUMNS}")
     return names
 
 

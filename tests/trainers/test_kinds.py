@@ -185,6 +185,23 @@ def test_scores_are_read_and_no_others(tmp_path: Path) -> None:
             read(Regress(), path, Layout())
 
 
+@pytest.mark.parametrize("value", [7e41, "-4e38", 10**45])
+def test_a_score_beyond_float32(value: object, tmp_path: Path) -> None:
+    path = table(tmp_path / "b.jsonl", {"text": "a", "label": 3e38}, {"text": "b", "label": value})
+    with pytest.raises(UserError) as told:
+        read(Regress(), path, Layout())
+    problem = f"its answer {value!r} is beyond 3.4e+38, the largest number of float32: fix it, or scale all answers"
+    assert str(told.value).startswith(f"{path}, line 2: {problem}")
+
+
+def test_vectors_of_two_labels() -> None:
+    """[1, 0] may be two labels, but not where all examples have both."""
+    vectors = [Example(f"a.jsonl, line {row}", "the", answer=answer) for row, answer in enumerate([("1", "0"), ("0", "1")], 1)]
+    with pytest.raises(UserError, match=r"^a\.jsonl, line 1: every example has the labels 0 and 1, .*: write a column"):
+        MultiLabel().names(vectors)
+    assert MultiLabel().names([*vectors, Example("", "the", answer=("1",))]) == ("0", "1")
+
+
 WORDS = st.one_of(
     st.sampled_from(
         ["the", "mill", "unbelievable", "\u200b", "é", "e\u0301", "x" * 300, "abcdefghijklmnopqrst", "...", "a b", "\u0301"]
