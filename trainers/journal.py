@@ -15,7 +15,7 @@ from model.losses import LOSSES
 from trainers import files
 from trainers.step import COLUMNS
 
-METRICS = "metrics.jsonl"
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,12 @@ class Journal:
         if files.is_local(self.folder):  # elsewhere nothing can be appended to; `flush` writes it whole
             files.append(files.join(self.folder, METRICS), self.lines[-1] + "\n")
         if self.tensorboard:
-            self._writer = self._writer or tf.summary.create_file_writer(files.join(self.folder, "tensorboard"))
+            self._write_event(entry, group)
+
+    def _write_event(self, entry: dict[str, Any], group: str) -> None:
+        folder = files.join(self.folder, TENSORBOARD)
+        with files.telling(folder, "written"):
+            self._writer = self._writer or tf.summary.create_file_writer(folder)
             with self._writer.as_default(entry["step"]):
                 for name, value in entry.items():
                     if isinstance(value, float) and math.isfinite(value):
@@ -154,7 +159,8 @@ class Journal:
             return
         files.write(files.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
         if self._writer:
-            self._writer.flush()
+            with files.telling(files.join(self.folder, TENSORBOARD), "written"):
+                self._writer.flush()
 
     def entries(self) -> list[dict[str, Any]]:
         """metrics.jsonl so far."""

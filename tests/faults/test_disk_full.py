@@ -221,3 +221,17 @@ def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
     disk.resize(8192)
     write()
     assert [file.name for file in disk.folder.iterdir()] == [name]
+
+
+def test_events_on_a_full_disk(disk: Disk) -> None:
+    """TensorBoard's, whose first bytes are written before any figure."""
+    from pipelines.schema import UserError
+    from trainers.journal import Journal
+
+    disk.resize(8)  # a page for metrics.jsonl, and one for the folder's first file
+    (disk.folder / "filler").write_bytes(bytes(4096))
+    with pytest.raises(UserError) as error:
+        Journal(str(disk.folder), 10).tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    told = str(error.value)
+    assert told.startswith(f"{disk.folder}/tensorboard can't be written (") and "\n" not in told
+    assert told.endswith("): free some space, then run the same command again")

@@ -232,6 +232,14 @@ def test_events_can_be_read_back(tmp_path: Path) -> None:
     assert found[20, "eval/masked_lm_loss"] == 2.5 and found[10, "train/examples_per_second"] == 64.0
 
 
+def test_events_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file, where the folder should be")
+    told = journal(tmp_path, tensorboard=True)
+    with pytest.raises(UserError, match=r"/tensorboard can't be written \(.*\): fix that and run it again$") as error:
+        told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
 def test_without_tensorboard_there_are_no_events(tmp_path: Path) -> None:
     told = journal(tmp_path)
     told.add(rows(1))
