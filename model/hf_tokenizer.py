@@ -37,7 +37,8 @@ def build(vocabulary: tuple[str, ...], cased: bool, rules: TextRules = REFERENCE
 
 def write(source: Source, folder: Path) -> None:
     """Writes tokenizer.json, vocab.txt and tokenizer_config.json."""
-    build(source.vocabulary, source.cased, source.rules).save(str(folder / TOKENIZER))
+    built = build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
+    (folder / TOKENIZER).write_text(built, "utf-8")  # its own save raises a bare Exception on a full disk
     (folder / VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is; BertTokenizer would rebuild its own

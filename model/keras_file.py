@@ -4,6 +4,7 @@ The encoder again, as a functional model of stock layers and keras.ops; dropout 
 `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]; outputs are a dict, see `functional`.
 """
 
+import tempfile
 from pathlib import Path
 
 import keras
@@ -150,7 +151,13 @@ def functional(source: Source) -> keras.Model:
 
 def write(source: Source, folder: str) -> None:
     """Writes a source as model.keras."""
-    functional(source).save(Path(folder) / NAME)
+    model, before = functional(source), tempfile.tempdir
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = scratch  # Keras leaves a temporary folder behind if it can't write the file
+        try:
+            model.save(Path(folder) / NAME)
+        finally:
+            tempfile.tempdir = before
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

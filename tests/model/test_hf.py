@@ -310,3 +310,10 @@ def test_no_name_or_label_is_markup_in_a_card() -> None:
     text = card(sources.source(index=index), "BertForSequenceClassification")
     assert r"labels \<script\>, \[a\](http://x), \| b \|, \`c\` \# d, \<U+001B>\[31m, \<U+202E>e, not_entailment;" in text
     assert r"- Dataset: \!\[x\](y)." in text
+
+
+def test_a_disk_that_is_full_at_the_tokenizer(tmp_path: Path) -> None:
+    """The tokenizers library would raise a bare Exception, which nobody takes for one of the system."""
+    (tmp_path / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        hf_tokenizer.write(sources.source(), tmp_path)

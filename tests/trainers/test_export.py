@@ -187,12 +187,17 @@ def test_a_second_export_into_a_folder_is_refused_while_one_works(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "kilobytes"), [("hf", 8), ("hf", 28), ("keras", 12), pytest.param("savedmodel", 40, marks=pytest.mark.slow)]
 )
-def test_a_full_disk_is_one_sentence(name: str, kilobytes: int, tmp_path: Path, disk: test_disk_full.Disk, capsys) -> None:
+def test_a_full_disk_is_one_sentence(
+    name: str, kilobytes: int, tmp_path: Path, disk: test_disk_full.Disk, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     disk.resize(kilobytes)
     assert run(checkpoint(tmp_path / "checkpoint"), disk.folder / "out", "--formats", name) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"clozemill: {disk.folder}/out/.{name}.tmp can't be written (") and told.count("\n") == 1
     assert "free some space there" in told and list((disk.folder / "out").iterdir()) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_full_temporary_folder_is_one_sentence(
