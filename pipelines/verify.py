@@ -231,7 +231,12 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as Beam's, may hang
     with ProcessPoolExecutor(count, spawn, initializer=_Task.begin, initargs=shared) as pool:
-        yield from pool.map(_Task.run, contract["shards"])
+        try:
+            yield from pool.map(_Task.run, contract["shards"])
+        except BaseException:  # a signal, above all: leaving the pool would wait until the shards at hand are read
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
 
 
 def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -361,3 +363,15 @@ def test_no_dataset_and_too_many_violations(dataset: Path, tmp_path: Path, capsy
     assert clozemill.main(["verify", str(dataset), "--no-progress", "--max-lines", "1"]) == 1
     lines = capsys.readouterr().out.strip().split("\n")
     assert len([line for line in lines if not line.startswith("warning: ")]) == 2
+
+
+def test_a_signal_does_not_wait_for_the_shards_at_hand(demo_dataset: Path) -> None:
+    contract, words = read_contract(str(demo_dataset))
+    contract["shards"] = [{**shard, "bytes": 8 << 20} for shard in contract["shards"]]  # as if worth several processes
+    checks = verify._map(VerifyConfig(dataset=str(demo_dataset), num_workers=2), contract, words)
+    next(checks)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGSTOP)  # it never gets done
+    with pytest.raises(KeyboardInterrupt):
+        checks.throw(KeyboardInterrupt())
+    assert multiprocessing.active_children() == []
