@@ -28,5 +28,5 @@ def test_no_temporary_folder_is_left(build, error: type, tmp_path: Path, monkeyp
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(launch, "kill_children", lambda: None)  # this process has others
     with pytest.raises(error):
-        launch.launch(build, PipelineOptions([]), _interrupt, show=False)
+        launch.launch(build, PipelineOptions(["--runner", "FnApiRunner"]), _interrupt, show=False)
     assert list(tmp_path.iterdir()) == []
