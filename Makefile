@@ -56,8 +56,8 @@ test-engines: $(VENV)/installed-spark  ## every engine that one machine can have
 # The newest torch and transformers that the extra allows, with what they bring (triton).
 test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test,hf]' torch transformers
-	$(BIN)/python -m pytest -rs tests/model/test_hf.py tests/model/test_hf_outputs.py tests/model/test_hf_process.py \
-		tests/model/test_backends.py tests/trainers/test_export.py tests/trainers/test_importing.py
+	$(BIN)/python -m pytest -rs tests/model/export/test_huggingface.py tests/model/export/test_hf_reference.py tests/model/export/test_hf_process.py \
+		tests/model/test_backends.py tests/trainers/export/test_export.py tests/trainers/export/test_import_checkpoint.py
 
 $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
 	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu

@@ -6,61 +6,56 @@ Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are impo
 import os
 import sys
 
-if __name__ == "__main__" and sys.path[:1] == [os.getcwd()] != [os.path.dirname(os.path.abspath(__file__))]:
-    del sys.path[0]  # python -m puts the current folder first: a queue.py or a folder `model` in it would pass for ours
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()] != [os.path.abspath(os.path.join(__file__, "../.."))]:
+    del sys.path[0]  # python -m puts the current folder first: a queue.py in it would be imported instead of Python's
 
 import contextlib
-import importlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.config import SubmitConfig
-from pipelines import config as configs
-from pipelines import config_plan as planning
-from pipelines import options, outcome, process
-from pipelines.outcome import EXIT_CHECK_FAILED, EXIT_OK, EXIT_USER_ERROR
-from pipelines.schema import UserError
-from trainers import config as training
-from trainers import config_export as exporting
-from trainers import config_finetune as finetuning
-from trainers import config_plan as training_plan
+from clozemill.deploy import plan
+from clozemill.deploy.config import SubmitConfig
+from clozemill.pipelines import config as configs
+from clozemill.pipelines.command_line import exit_codes, lazy_import, options, process
+from clozemill.pipelines.command_line.exit_codes import EXIT_CHECK_FAILED, EXIT_OK, EXIT_USER_ERROR
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.export import config as exporting
+from clozemill.trainers.finetuning import config as finetuning
+from clozemill.trainers.inference import config as inference_config
+from clozemill.trainers.pretraining import config as training
+from clozemill.trainers.tpu import config as tpu_config
 
 
 @dataclass(frozen=True)
 class Command:
-    """A stage: its configuration, the functions that run it ("module:function", one after the other), and what --help says.
+    """A stage: its configuration, the function that runs it ("module:function"), and what --help says.
 
     `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `after_dashes`: what stands after
-    -- is handed over as it is. `interrupted`: what to say after Ctrl-C.
+    -- is handed over as it is. `runs_commands`: the function is given `main`. `interrupted`: what to say after Ctrl-C.
     """
 
     config: type
-    run: str | tuple[str, ...]
+    run: str
     help: str
     example: str
     passes_on: bool = False
     after_dashes: bool = False
+    runs_commands: bool = False
     interrupted: str = "nothing was changed"
-
-
-@dataclass(frozen=True)
-class PlanConfig(training_plan.TrainingPlan, planning.MillPlan):
-    """`clozemill plan`: what the mill and the trainer each have to know."""
 
 
 COMMANDS: dict[str, Command] = {
     "plan": Command(
-        PlanConfig,
-        "clozemill:plan",
+        plan.PlanConfig,
+        "clozemill.deploy.plan:plan",
         "estimate from a sample what prepare and pretrain will make, take and cost, and what will hurt",
         "clozemill plan --input 'corpus/*.jsonl.gz' --vocab vocab.txt --target dataflow tpu --num-workers 32 "
         "--recipe bert-base --topology v5e:4x4 --output plan.json",
     ),
     "vocab": Command(
         configs.VocabConfig,
-        "pipelines.build:vocab",
+        "clozemill.pipelines.vocab.vocab:vocab",
         "learn a WordPiece vocabulary from a corpus",
         "clozemill vocab --input 'corpus/*.jsonl.gz' --output vocab.txt --vocab-size 30522",
         passes_on=True,
@@ -68,7 +63,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "prepare": Command(
         configs.PrepareConfig,
-        "pipelines.build:prepare",
+        "clozemill.pipelines.prepare.prepare:prepare",
         "mill a corpus into TFRecord shards of masked examples",
         "clozemill prepare --input 'corpus/*.jsonl.gz' --vocab vocab.txt --output DATASET --max-seq-length 128 "
         "--dupe-factor 5 --seed 7 --num-workers 2",
@@ -77,73 +72,73 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         configs.VerifyConfig,
-        "pipelines.verify:main",
+        "clozemill.pipelines.quality.verify:main",
         "read every shard back and check it against dataset.json",
         "clozemill verify DATASET",
     ),
     "inspect": Command(
         configs.InspectConfig,
-        "pipelines.inspect:main",
+        "clozemill.pipelines.inspection.inspect:main",
         "show records in words, with their masks and where they come from",
         "clozemill inspect DATASET --limit 5",
     ),
     "pretrain": Command(
         training.PretrainConfig,
-        "trainers.pretrain:main",
+        "clozemill.trainers.pretraining.pretrain:main",
         "train an encoder on a dataset, or go on with a run that was stopped",
         "clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN",
         interrupted="what was saved is whole: run the same command again to go on",
     ),
     "evaluate": Command(
         training.EvaluateConfig,
-        "trainers.evaluate:main",
+        "clozemill.trainers.pretraining.evaluate:main",
         "measure a checkpoint on a dataset's eval split",
         "clozemill evaluate RUN --data DATASET",
     ),
     "finetune": Command(
         finetuning.FinetuneConfig,
-        "trainers.finetune:main",
+        "clozemill.trainers.finetuning.finetune:main",
         "teach an encoder a task: classification, regression, tags or answers in a text",
         "clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT",
         interrupted="what was saved is whole: run the same command again to go on",
     ),
     "predict": Command(
-        finetuning.PredictConfig,
-        "trainers.predict:main",
+        inference_config.PredictConfig,
+        "clozemill.trainers.inference.predict:main",
         "answer with a fine-tuned model, for a file of texts or for one",
         "clozemill predict FT --input texts.tsv --output predictions.jsonl",
         interrupted="no half-written file carries a final name",
     ),
     "embed": Command(
-        finetuning.EmbedConfig,
-        "trainers.embed:main",
+        inference_config.EmbedConfig,
+        "clozemill.trainers.inference.embed:main",
         "write an encoder's layers as features, per token or per text",
         "clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --output features.parquet",
         interrupted="no half-written file carries a final name",
     ),
     "export": Command(
         exporting.ExportConfig,
-        "trainers.export:main",
+        "clozemill.trainers.export.export:main",
         "write a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, and compare them with it",
         "clozemill export RUN --output OUT --formats savedmodel,hf,keras",
         interrupted="nothing carries a final name",
     ),
     "import": Command(
         exporting.ImportConfig,
-        "trainers.importing:main",
+        "clozemill.trainers.export.import_checkpoint:main",
         "make a checkpoint of a Hugging Face BERT folder, or of google-research/bert's",
         "clozemill import bert-base-uncased --output CHECKPOINT",
         interrupted="no checkpoint was written",
     ),
     "preflight": Command(
-        training.PreflightConfig,
-        "trainers.preflight:main",
+        tpu_config.PreflightConfig,
+        "clozemill.trainers.tpu.preflight:main",
         "compile the training step for a TPU, without one",
         "clozemill preflight --topology v5e:2x2 --preset base --batch-size 32",
     ),
     "submit": Command(
         SubmitConfig,
-        "deploy.submit:main",
+        "clozemill.deploy.submit:main",
         "run a pipeline or a training on a cluster or a cloud, or print what that takes",
         "clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --input 'gs://my-bucket/corpus/*.parquet' "
         "--vocab gs://my-bucket/vocab.txt --output gs://my-bucket/dataset",
@@ -152,9 +147,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "demo": Command(
         configs.DemoConfig,
-        ("pipelines.demo:main", "trainers.demo:main"),
+        "clozemill.deploy.demo:main",
         "run the whole line on the corpus that comes with the package",
         "clozemill demo --output demo-out",
+        runs_commands=True,
     ),
 }
 
@@ -184,15 +180,6 @@ def parser() -> options.Parser:
     return top
 
 
-def _function(path: str) -> Callable[..., Any]:
-    module, name = path.split(":")
-    with contextlib.nullcontext() if "--debug" in sys.argv else process.quiet():
-        function = getattr(importlib.import_module(module), name)
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].config.list_physical_devices()  # it looks for GPUs here, and says so
-    return function
-
-
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """The words before and after --, for a command that hands the latter over; else all words, and none."""
     name = next((word for word in words if not word.startswith("-")), "")
@@ -202,33 +189,13 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def plan(config: PlanConfig) -> None:
-    """`clozemill plan`. Joined here, since the mill and the trainer know nothing of each other."""
-    trains = "tpu" in config.target or config.recipe
-    if trains:
-        _function("trainers.topologies:parse")(config.topology)  # a mistake is told before anything is read
-    mill, training = _function("pipelines.plan:measure")(config), ([], [], [])
-    if trains:
-        data = _function("trainers.estimate:Dataset")(
-            mill.figures["train examples per copy"],
-            int(mill.figures["train groups"].estimate),
-            config.max_seq_length,
-            config.predictions(),
-            mill.about["vocabulary_size"] if config.vocab else config.vocab_size,
-        )
-        training = _function("trainers.estimate:estimate")(config, data)
-    _function("pipelines.plan_report:tell")(config, mill, training)
-
-
 def _run(command: Command, config: Any, extra: list[str]) -> int:
-    """Runs a command's functions until one returns something else than 0."""
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
         os.environ.setdefault(name, value)  # before a library that reads it is imported
-    for path in (command.run,) if isinstance(command.run, str) else command.run:
-        run = _function(path)
-        if code := run(config, extra) if command.passes_on or command.after_dashes else run(config):
-            return code
-    return EXIT_OK
+    run = lazy_import.function(command.run)
+    if command.runs_commands:
+        return run(config, main) or EXIT_OK
+    return (run(config, extra) if command.passes_on or command.after_dashes else run(config)) or EXIT_OK
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -262,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         process.drop_output()
         return EXIT_OK if command is COMMANDS["inspect"] else EXIT_CHECK_FAILED
     except Exception as error:
-        code = outcome.report_error(error, "--debug" in words)
+        code = exit_codes.report_error(error, "--debug" in words)
     return _end(code) if argv is None else code
 
 

@@ -63,12 +63,11 @@ setup(
     version="0.1.0",
     description="Turns a raw corpus into a BERT-style encoder that other people fine-tune",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["pipelines", "pipelines.*", "model", "model.*", "trainers", "trainers.*", "deploy"]),
-    py_modules=["clozemill"],
+    packages=find_packages(include=["clozemill", "clozemill.*"]),  # a folder of links: nothing else goes into site-packages
     package_data={
-        "pipelines": ["data/*.xml", "data/*.html", "data/*.css", "data/*.json"],
-        "trainers": ["data/*.tsv"],
-        "deploy": DEPLOY,
+        "clozemill.pipelines": ["data/*.xml", "data/*.html", "data/*.css", "data/*.json"],
+        "clozemill.trainers": ["data/*.tsv"],
+        "clozemill.deploy": DEPLOY,
     },
     install_requires=INSTALL,
     extras_require=EXTRAS,

@@ -1,0 +1,1 @@
+"""`clozemill submit`, `plan` and `demo`: where things run and what that costs. May import everything."""

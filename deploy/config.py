@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from deploy import accelerators
-from pipelines.options import option, suggest
-from pipelines.schema import UserError
+from clozemill.deploy import tpu_slices
+from clozemill.pipelines.command_line.options import option, suggest
+from clozemill.pipelines.common.errors import UserError
 
 PIPELINES, TRAINERS = ("dataflow", "flink", "spark", "dask"), ("tpu", "gke", "vertex")
 ACTIONS = ("run", "status", "stop")
@@ -92,9 +92,9 @@ class SubmitConfig:
         if self.target in TRAINERS:
             self.accelerator()
 
-    def accelerator(self) -> accelerators.Slice:
+    def accelerator(self) -> tpu_slices.Slice:
         """The TPU that was asked for. Raises UserError for an unknown one, or a shape that isn't its."""
-        return accelerators.find(self.tpu_type, self.tpu_topology)
+        return tpu_slices.find(self.tpu_type, self.tpu_topology)
 
     def folder(self, name: str) -> str:
         """A folder below the bucket."""

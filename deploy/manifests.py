@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from deploy.config import SubmitConfig
+from clozemill.deploy.config import SubmitConfig
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent  # in a checkout: deploy/, which clozemill/deploy links to
 JOB_SERVER = "clozemill-job-server"
 _SLOTS = 2  # of a task manager
 

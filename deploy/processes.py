@@ -6,7 +6,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 
-from deploy.steps import Step, missing
+from clozemill.deploy.steps import Step, missing
 
 _GRACE_SECONDS = 120.0
 

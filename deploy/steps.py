@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from pipelines.schema import UserError
+from clozemill.pipelines.common.errors import UserError
 
 _WIDTH = 110
 

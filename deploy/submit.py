@@ -5,10 +5,11 @@ clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --inp
 
 import sys
 
-from deploy import config as configs
-from deploy import steps, tpu_job
-from deploy.config import SubmitConfig
-from deploy.targets import TARGETS
+from clozemill.deploy import config as configs
+from clozemill.deploy import steps
+from clozemill.deploy.config import SubmitConfig
+from clozemill.deploy.targets import TARGETS
+from clozemill.deploy.tpu import job
 
 
 def main(config: SubmitConfig, words: list[str]) -> int:
@@ -21,6 +22,6 @@ def main(config: SubmitConfig, words: list[str]) -> int:
         print("\n".join(map(steps.printed, planned)), end="")
         return 0
     if config.target == "tpu":
-        return tpu_job.main(config, planned, words)
+        return job.main(config, planned, words)
     steps.run(planned)
     return 0

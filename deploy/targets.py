@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import manifests, passthrough, tpu_commands
-from deploy.config import SubmitConfig
-from deploy.steps import Step
-from pipelines.schema import UserError
+from clozemill.deploy import command_options, manifests
+from clozemill.deploy.config import SubmitConfig
+from clozemill.deploy.steps import Step
+from clozemill.deploy.tpu import commands as tpu_commands
+from clozemill.pipelines.common.errors import UserError
 
 _SPARK_SERVER = "apache/beam_spark3_job_server:2.77.0"
 _DELIMITERS = ("~", ";", "|", "@@", "#~#")
@@ -44,7 +45,7 @@ def _parameter(value: object) -> str:
 
 def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
     """Image, Flex Template, job."""
-    values = passthrough.prepare(words, cloud=True)
+    values = command_options.prepare(words, cloud=True)
     parameters = {name: _parameter(value) for name, value in values.items()} | {"sdk_container_image": config.image}
     template = config.folder(f"templates/{config.name}.json")
     project = f"--project={config.project}"
@@ -74,11 +75,11 @@ def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
     """A session cluster of the Flink Kubernetes operator, and a job on it."""
-    values = passthrough.prepare(words, cloud=True)
+    values = command_options.prepare(words, cloud=True)
     server = manifests.JOB_SERVER
     runner = ["--runner=PortableRunner", f"--job_endpoint={server}:8099", f"--artifact_endpoint={server}:8098"]
     runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000", "--no-progress"]
-    cluster, job = manifests.flink(config, ["prepare", *passthrough.flags(values), *runner])
+    cluster, job = manifests.flink(config, ["prepare", *command_options.flags(values), *runner])
     where, name = f"--namespace={config.namespace}", f"job/{config.name}"
     ready = ("--for=condition=available", "--timeout=10m", f"deployment/{server}")
     return [
@@ -92,23 +93,23 @@ def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
     """Beam's Spark job server in a container of this machine, and `clozemill prepare` against it."""
-    values = passthrough.prepare(words, cloud=False)
+    values = command_options.prepare(words, cloud=False)
     server = f"{config.name}-job-server"
     start = ("docker", "run", "--detach", "--rm", "--network=host", f"--name={server}", _SPARK_SERVER)
     runner = ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--artifact_endpoint=localhost:8098"]
     runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]
     return [
         Step("Start Beam's Spark job server", (*start, f"--spark-master-url={config.spark_master}")),
-        Step("Run the pipeline", ("clozemill", "prepare", *passthrough.flags(values), *runner)),
+        Step("Run the pipeline", ("clozemill", "prepare", *command_options.flags(values), *runner)),
         Step("Stop the job server", ("docker", "stop", server), always=True),
     ]
 
 
 def dask(config: SubmitConfig, words: list[str]) -> list[Step]:
     """`clozemill prepare` against a Dask scheduler."""
-    values = passthrough.prepare(words, cloud=False)
+    values = command_options.prepare(words, cloud=False)
     runner = ["--runner=DaskRunner", f"--dask_client_address={config.dask_scheduler}"]
-    return [Step("Run the pipeline", ("clozemill", "prepare", *passthrough.flags(values), *runner))]
+    return [Step("Run the pipeline", ("clozemill", "prepare", *command_options.flags(values), *runner))]
 
 
 def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
@@ -118,7 +119,7 @@ def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
         return [commands.describe(), commands.describe_node()]
     if config.action == "stop":
         return [commands.stop(), *([] if config.existing else [commands.delete()])]
-    arguments = passthrough.pretrain(words)
+    arguments = command_options.pretrain(words)
     made = [commands.describe_node()] if config.existing else [commands.create(), commands.describe(), commands.describe_node()]
     gone = [commands.delete()] if config.autodelete and not config.existing else []
     trained = [*commands.install(), *commands.start(arguments), commands.follow(), commands.ended()]
@@ -127,7 +128,7 @@ def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
     """A JobSet on a GKE cluster that has node pools of this TPU."""
-    arguments = passthrough.pretrain(words)
+    arguments = command_options.pretrain(words)
     if not config.accelerator().family.gke:
         raise UserError(f"GKE has no {config.tpu_type}: give another tpu_type, such as v5litepod-8")
     cluster = ("gcloud", "container", "clusters", "get-credentials", config.cluster)
@@ -144,7 +145,7 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 def vertex(config: SubmitConfig, words: list[str]) -> list[Step]:
     """A custom job of Vertex AI, on one TPU host."""
-    arguments = passthrough.pretrain(words)
+    arguments = command_options.pretrain(words)
     accelerator = config.accelerator()
     if not accelerator.machine_type or accelerator.hosts > 1:
         raise UserError(

@@ -1,1 +1,1 @@
-"""The encoder, its heads and its losses, in keras.ops."""
+"""The encoder, its heads and its losses, in keras.ops. Imports nothing of ours."""

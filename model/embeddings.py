@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from model.config import EncoderConfig
-from model.dropout import dropout
+from clozemill.model.config import EncoderConfig
+from clozemill.model.dropout import dropout
 
 
 def initializer(config: EncoderConfig) -> keras.initializers.Initializer:

@@ -8,9 +8,9 @@ from functools import partial
 import keras
 from keras import ops
 
-from model.config import EncoderConfig
-from model.dropout import dropout, fold
-from model.embeddings import Embeddings, initializer
+from clozemill.model.config import EncoderConfig
+from clozemill.model.dropout import dropout, fold
+from clozemill.model.embeddings import Embeddings, initializer
 
 _MASKED = -1e9  # finite: a row without any key to look at stays a number
 

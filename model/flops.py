@@ -1,6 +1,6 @@
 """How many floating-point operations a training step needs, by formula: what model-FLOPs utilisation is counted against."""
 
-from model.config import EncoderConfig
+from clozemill.model.config import EncoderConfig
 
 _FORWARD_AND_BACKWARD = 3  # a product's gradient is two products of the same size
 

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from model.config import EncoderConfig
-from model.embeddings import initializer
-from model.encoder import activation
+from clozemill.model.config import EncoderConfig
+from clozemill.model.embeddings import initializer
+from clozemill.model.encoder import activation
 
 
 class MaskedLMHead(keras.layers.Layer):

@@ -7,10 +7,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from pipelines.options import option
-from pipelines.schema import UserError
-from pipelines.sentence_languages import KNOWN
-from pipelines.tokenizer_rules import TextRules
+from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.sentence_languages import KNOWN
+from clozemill.pipelines.common.tokenizer_rules import TextRules
 
 
 def clustered(dedup: str, eval_by: str) -> bool:

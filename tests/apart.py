@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model import hf_process
+from clozemill.model.export import hf_process
 
 ROOT = Path(__file__).parents[1]
 BEGIN = "import json, sys; sys.modules['tensorflow'] = None; given = json.load(sys.stdin)\n"

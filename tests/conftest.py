@@ -14,7 +14,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 @pytest.fixture(scope="session")
 def demo_corpus() -> str:
     """The MediaWiki XML file that comes with the package."""
-    return str(resources.files("pipelines") / "data/demo-corpus.xml")
+    return str(resources.files("clozemill.pipelines") / "data/demo-corpus.xml")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines import manifest
-from pipelines.config import PrepareConfig
-from pipelines.examples import STATISTICS
-from pipelines.options import identity
-from pipelines.schema import shard_name
+from clozemill.pipelines.command_line.options import identity
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.layout import shard_name
+from clozemill.pipelines.examples.assemble import STATISTICS
 
 DOCUMENTS = dict.fromkeys(("read", "kept", "defective", "characters", "sentences", "tokens", "unknown_tokens"), 0)
 SHA256 = "0a" * 32

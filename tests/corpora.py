@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from pipelines import vocabulary
+from clozemill.pipelines.vocab import training
 
 TEXT = (
     "the river moves under old stone bridge while small boats carry grain salt wool and copper toward quiet harbour "
@@ -75,7 +75,7 @@ def multistream(data: bytes, cuts: Iterable[int]) -> bytes:
 
 def tokens(size: int = 120) -> list[str]:
     """A vocabulary learnt from WORDS."""
-    return vocabulary.learn([*Counter(WORDS).items(), (".", 9)], size, 100)
+    return training.learn([*Counter(WORDS).items(), (".", 9)], size, 100)
 
 
 def write_vocabulary(path: Path, entries: Iterable[str] | None = None) -> Path:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.groups import Group, pack
-from pipelines.wordpiece import Vocabulary
+from clozemill.pipelines.shuffle.groups import Group
+from clozemill.pipelines.shuffle.payload import pack
+from clozemill.pipelines.text.vocabulary import Vocabulary
 
 Documents = Sequence[Sequence[Sequence[int]]]  # documents of sentences of tokens
 

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 import clozemill
-from pipelines import places
-from pipelines.sealed import read_sealed, write_sealed
+from clozemill.pipelines.files import safe_paths
+from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from tests import corpora
 
 DOCUMENTS = corpora.texts(30)
@@ -408,7 +408,7 @@ def test_a_full_disk(bench, monkeypatch, part):
             return open("/dev/full", "wb")
         return open(path, *arguments, **options)
 
-    monkeypatch.setattr(places, "open", fake, raising=False)
+    monkeypatch.setattr(safe_paths, "open", fake, raising=False)
     flags = ["--max-reject-rate", "0.1"]
     bench("a.jsonl", b"{\n" + JSONL, *flags).refused(
         f"{bench.folder}/out/",
@@ -458,7 +458,7 @@ def test_the_output_is_never_an_input(bench, tmp_path, capsys):
 def test_a_second_run_in_the_same_folder_is_refused(bench, monkeypatch):
     import fcntl
 
-    monkeypatch.setattr("pipelines.state._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("clozemill.pipelines.beam.run_lock._PATIENCE_SECONDS", 0.0)
     bench("a.jsonl", b"{\n" + JSONL)  # begun, and refused at its end
     with open(bench.folder / "out/.work/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from pipelines import options
-from pipelines.config import PrepareConfig
-from pipelines.schema import UserError
-from trainers.config import PretrainConfig
-from trainers.recipes import Phase
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.recipes import Phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,7 +182,7 @@ def test_top_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("name", FLAGS)
 def test_every_command_has_a_function(name: str) -> None:
     runs = clozemill.COMMANDS[name].run
-    assert all(callable(clozemill._function(path)) for path in ([runs] if isinstance(runs, str) else runs))
+    assert all(callable(clozemill.lazy_import.function(path)) for path in ([runs] if isinstance(runs, str) else runs))
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, result: object, *arguments: str) 
             raise result
         return result
 
-    monkeypatch.setattr(clozemill, "_function", lambda path: stage)
-    return clozemill.main(["demo", *arguments])
+    monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: stage)
+    return clozemill.main(["verify", "d", *arguments])
 
 
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1), (2, 2)])
@@ -277,15 +277,15 @@ def test_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) 
 
 @pytest.mark.parametrize("before", [True, False])
 def test_debug_shows_the_traceback(before: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(clozemill, "_function", lambda path: lambda config: 1 / 0)
-    assert clozemill.main(["--debug", "demo"] if before else ["demo", "--debug"]) == 1
+    monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: lambda config: 1 / 0)
+    assert clozemill.main(["--debug", "verify", "d"] if before else ["verify", "d", "--debug"]) == 1
     told = capsys.readouterr().err
     assert "Traceback" in told and "ZeroDivisionError: division by zero" in told
 
 
 def test_beam_s_options_reach_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(clozemill, "_function", lambda path: lambda config, extra: seen.append((config.seed, extra)))
+    monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: lambda config, extra: seen.append((config.seed, extra)))
     assert (
         clozemill.main(["prepare", "--region", "r", "--seed", "3", "--input", "a", "b", "--experiments=x", "--streaming"]) == 0
     )
@@ -299,14 +299,17 @@ def test_as_a_program() -> None:
 
 
 def test_choices_are_what_the_dicts_hold() -> None:
-    from pipelines import masking, pairs, readers, sentences, shuffle
+    from clozemill.pipelines.examples import masking, pairs
+    from clozemill.pipelines.readers import formats
+    from clozemill.pipelines.shuffle import shuffles
+    from clozemill.pipelines.text import sentences
 
     held = {
-        "format": ["auto", *readers.READERS],
+        "format": ["auto", *formats.READERS],
         "splitter": list(sentences.SPLITTERS),
         "pairs": list(pairs.PAIRS),
         "masking": list(masking.MASKERS),
-        "shuffle": ["auto", *shuffle.SHUFFLES],
+        "shuffle": ["auto", *shuffles.SHUFFLES],
     }
     for field in dataclasses.fields(PrepareConfig):
         if field.name in held:
@@ -314,15 +317,18 @@ def test_choices_are_what_the_dicts_hold() -> None:
 
 
 def test_choices_of_training_are_what_the_dicts_hold() -> None:
-    from model import config, pretraining
-    from trainers import optimizer, recipes, strategy
+    from clozemill.model import config as model_config
+    from clozemill.model import pretraining_model
+    from clozemill.trainers.common import distribution
+    from clozemill.trainers.pretraining import recipes
+    from clozemill.trainers.training import optimizer
 
     held = {
-        "strategy": list(strategy.STRATEGIES),
-        "precision": list(config.PRECISIONS),
+        "strategy": list(distribution.STRATEGIES),
+        "precision": list(model_config.PRECISIONS),
         "recipe": list(recipes.RECIPES),
-        "preset": list(config.PRESETS),
-        "objective": list(pretraining.OBJECTIVES),
+        "preset": list(model_config.PRESETS),
+        "objective": list(pretraining_model.OBJECTIVES),
         "optimizer": list(optimizer.OPTIMIZERS),
     }
     for field in dataclasses.fields(PretrainConfig):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from pipelines import readers
+from clozemill.pipelines.readers import formats
 
 OPTIONS = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--seed", "7", "--no-progress"]
 
@@ -59,9 +59,9 @@ def test_workers_and_shuffles(
 def test_small_splits(
     tmp_path: Path, demo_corpus: str, demo_vocab: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "MIN_SPLIT", 5000)
-    monkeypatch.setattr("pipelines.shuffle.SPILL_BYTES", 3000)
-    monkeypatch.setattr("pipelines.documents.BATCH_CHARS", 2000)
+    monkeypatch.setattr(formats, "MIN_SPLIT", 5000)
+    monkeypatch.setattr("clozemill.pipelines.shuffle.spill.SPILL_BYTES", 3000)
+    monkeypatch.setattr("clozemill.pipelines.prepare.document_processor.BATCH_CHARS", 2000)
     assert prepare(tmp_path / "d", demo_vocab, [demo_corpus]) == expected
 
 
@@ -86,7 +86,7 @@ def test_a_multistream_dump(tmp_path: Path, demo_corpus: str, demo_vocab: str, e
     data = Path(demo_corpus).read_bytes()
     streams = b"".join(bz2.compress(data[low : low + 30_000]) for low in range(0, len(data), 30_000))
     (tmp_path / "dump.xml.bz2").write_bytes(streams)
-    monkeypatch.setattr(readers, "MIN_SPLIT", 4000)
+    monkeypatch.setattr(formats, "MIN_SPLIT", 4000)
     assert prepare(tmp_path / "d", demo_vocab, [str(tmp_path / "dump.xml.bz2")]) == expected
 
 

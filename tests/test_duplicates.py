@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
-from pipelines import features, tfrecord
+from clozemill.pipelines.shards import tf_example, tfrecord
 from tests import corpora
 from tests.test_determinism import digest_of
 from tests.test_resume import CODE, files, run_until
@@ -140,7 +140,7 @@ def test_no_deduplication_keeps_what_is_the_same(tmp_path: Path, vocab: str) -> 
 def _labels(folder: Path, provenance: Path, found: dict) -> list[int]:
     name = provenance.relative_to(folder / "provenance").with_suffix(".tfrecord")
     records = list(tfrecord.read((folder / name).read_bytes(), "none"))
-    return features.decode(records, found["max_seq_length"], found["max_predictions"]).next_sentence_labels.tolist()
+    return tf_example.decode(records, found["max_seq_length"], found["max_predictions"]).next_sentence_labels.tolist()
 
 
 def test_a_group_of_nothing_but_the_same_text_has_no_random_pairs(tmp_path: Path, vocab: str) -> None:

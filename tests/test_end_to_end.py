@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from trainers.recipes import RECIPES
+from clozemill.trainers.pretraining.recipes import RECIPES
 
 DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared/data"))
 

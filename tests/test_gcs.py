@@ -11,7 +11,7 @@ pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[
 import clozemill
 from tests.cloud import ROUGH, ROUGH_FOR_TENSORFLOW, Cloud
 from tests.test_determinism import OPTIONS, digest_of
-from tests.trainers.test_pretrain_resume import bits, figures
+from tests.trainers.pretraining.test_pretrain_resume import bits, figures
 
 STEPS = 12
 TRAIN = ["--preset", "tiny", "--max-position-embeddings", "128", "--batch-size", "8", "--steps", str(STEPS), "--seed", "3"]

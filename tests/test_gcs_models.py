@@ -13,7 +13,7 @@ pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[
 
 import clozemill
 from tests.cloud import Cloud
-from tests.trainers import finetuning
+from tests.trainers import finetune_cases as finetuning
 
 FINETUNE = ["--train", "gs://mill/train.tsv", "--dev", "gs://mill/dev.tsv", "--epochs", "2", "--batch-size", "8"]
 FINETUNE += ["--max-seq-length", "32"]

@@ -10,22 +10,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers", "deploy")
-# What deploy may import from the others.
-DEPLOYED = {
-    "pipelines.config",
-    "pipelines.options",
-    "pipelines.schema",
-    "trainers.config",
-    "trainers.estimate",
-    "trainers.topologies",
-}
-# What trainers may import from pipelines.
+# The sub-packages, in the order in which the data passes them: each imports itself and earlier ones, but for equals.
+PIPELINES = (
+    "common", "files", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples", "shards",
+    "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
+)  # fmt: skip
+TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "tpu"))
+# What trainers and model may import from pipelines.
 SHARED = {
-    "schema", "charsets", "features", "json_objects", "locks", "manifest", "options", "places", "process", "text_rules",
-    "tokenizer_rules", "wordpiece",
-}  # fmt: skip
+    "trainers": {"common", "files", "command_line", "text", "dataset", "shards", "examples.columns"},
+    "model": {"common"},
+}
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
-APART = "model.hf_outputs"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
+APART = (
+    "model.export.hf_reference"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
+)
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in FILES if path.suffix == ".py"}
@@ -36,8 +35,13 @@ def modules(package: str) -> list[str]:
     return sorted(name[:-3].replace("/", ".") for name in SOURCES if name.startswith(package + "/") and "__init__" not in name)
 
 
+def load(names: list[str]) -> str:
+    """Code that imports some of our modules."""
+    return "\n".join(f"import clozemill.{name}" for name in names)
+
+
 def imports(tree: ast.Module) -> set[str]:
-    """Every imported name, with its module: `from a import b` gives a and a.b."""
+    """Every imported name, with its module: `from a import b` gives a and a.b; ours without "clozemill."."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -45,7 +49,13 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return {name.removeprefix("clozemill.") for name in found}
+
+
+def modules_imported(tree: ast.Module) -> set[str]:
+    """Our modules that a module imports, anywhere in it."""
+    everything = {name[:-3].replace("/", ".") for name in SOURCES}
+    return {name for name in imports(tree) if name in everything}
 
 
 def loaded(code: str) -> set[str]:
@@ -56,13 +66,13 @@ def loaded(code: str) -> set[str]:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"pipelines.wordpiece", "pipelines.build", "pipelines.launch"} <= set(modules("pipelines"))
-    assert "model.encoder" in modules("model") and "trainers.pretrain" in modules("trainers")
+    assert {"pipelines.text.wordpiece", "pipelines.prepare.graph", "pipelines.beam.launcher"} <= set(modules("pipelines"))
+    assert "model.encoder" in modules("model") and "trainers.pretraining.pretrain" in modules("trainers")
     assert "tests/test_layering.py" in SOURCES and "clozemill.py" in SOURCES
 
 
 def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
-    names = loaded("\n".join(f"import {name}" for name in modules("pipelines")))
+    names = loaded(load(modules("pipelines")))
     assert "apache_beam" in names
     assert names.isdisjoint({"keras", "tensorflow", "tf_keras", "jax", "torch"})
 
@@ -71,37 +81,40 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
     "module",
     [
         "model.config",
-        "trainers.config",
-        "trainers.config_export",
-        "trainers.config_plan",
-        "trainers.estimate",
-        "trainers.recipes",
+        "trainers.pretraining.config",
+        "trainers.export.config",
+        "trainers.tpu.config",
+        "trainers.tpu.estimate",
+        "trainers.pretraining.recipes",
         "deploy.submit",
     ],
 )
 def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
-    assert loaded(f"import {module}").isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
+    assert loaded(load([module])).isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
 
 
 def test_planning_loads_neither_beam_nor_tensorflow() -> None:
     """The stages of `prepare` run without Beam's start-up."""
     code = (
         "import clozemill, importlib.resources as r\n"
-        "path = str(r.files('pipelines') / 'data/demo-corpus.xml')\n"
+        "path = str(r.files('clozemill.pipelines') / 'data/demo-corpus.xml')\n"
         "assert clozemill.main(['plan', '--input', path, '--vocab-size', '2000', '--recipe', 'demo', '--no-progress']) == 0"
     )
     assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras", "jax"})
 
 
-@pytest.mark.parametrize("module", sorted(SHARED))
-def test_what_trainers_share_loads_no_beam(module: str) -> None:
-    assert loaded(f"import pipelines.{module}").isdisjoint({"apache_beam", "keras", "tensorflow"})
+def test_what_trainers_share_loads_no_beam() -> None:
+    shared = [
+        name for name in modules("pipelines") for room in SHARED["trainers"] if f"{name}.".startswith(f"pipelines.{room}.")
+    ]
+    assert len(shared) > 30
+    assert loaded(load(shared)).isdisjoint({"apache_beam", "keras", "tensorflow"})
 
 
 @pytest.mark.parametrize("package", ["model", "trainers"])
 def test_model_and_trainers_load_no_beam(package: str) -> None:
     names = [name for name in modules(package) if name != APART]
-    assert "apache_beam" not in loaded("\n".join(f"import {name}" for name in [package, *names]))
+    assert "apache_beam" not in loaded(load([package, *names]))
 
 
 @pytest.mark.parametrize(
@@ -142,31 +155,76 @@ def test_help_and_mistakes_load_neither_beam_nor_tensorflow(arguments: list[str]
 def test_a_vocabulary_is_parsed_without_beam_s_help() -> None:
     """So that the trainer can tokenize: what WordPiece needs, loaded and used."""
     code = (
-        "from pipelines.wordpiece import *\n"
+        "from clozemill.pipelines.text.wordpiece import *\n"
         "WordPiece(Vocabulary.from_tokens(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a'])).encode(['a b'], True)"
     )
     assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras"})
 
 
+def level(module: str) -> int:
+    """How far down the line a module of pipelines or trainers is."""
+    package, room = module.split(".")[:2]
+    rooms = PIPELINES if package == "pipelines" else [name for names in TRAINERS for name in names]
+    assert room in rooms, f"{module}: {package}/{room} isn't in the order of this file"
+    return PIPELINES.index(room) if package == "pipelines" else next(n for n, names in enumerate(TRAINERS) if room in names)
+
+
+def check_import(name: str, module: str) -> None:
+    """Whether a module may import another one."""
+    package, room = name.split(".")[:2]
+    other, there = module.split(".")[:2]
+    what = f"{name} imports {module}"
+    if package == other and package in ("pipelines", "trainers"):
+        assert level(module) < level(name) or room == there, what
+    elif package == other == "model":
+        order = ["", "conversion", "export"]
+        rank = [order.index(found.split(".")[1]) if found.count(".") > 1 else 0 for found in (name, module)]
+        assert rank[1] <= rank[0], what
+    elif package in SHARED and other == "pipelines":
+        assert any(f"{module}.".startswith(f"pipelines.{shared}.") for shared in SHARED[package]), what
+    elif package == "trainers":
+        assert other == "model", what
+    elif package != "deploy":
+        assert package == other, what
+
+
 def test_who_imports_whom() -> None:
-    for name, tree in TREES.items():
-        package, names = name.split("/")[0], imports(tree)
-        own = {found for found in names if found.split(".")[0] in PACKAGES}
-        if package == "pipelines":
-            assert all(found.startswith("pipelines") for found in own), name
-        if package == "model":
-            rules = {
-                found for found in own if found.startswith(("pipelines.text_rules", "pipelines.tokenizer_rules"))
-            }  # an export tokenizes by the same
-            assert all(found.startswith("model") for found in own - rules), name
-        if package == "trainers":
-            shared = {found.split(".")[1] for found in own if found.startswith("pipelines.")}
-            assert shared <= SHARED and "pipelines" not in names - {found.rsplit(".", 1)[0] for found in names}, name
-        if package == "deploy":
-            others = {found for found in own if found.count(".") and not found.startswith("deploy")}
-            assert {".".join(found.split(".")[:2]) for found in others} <= DEPLOYED, name
-        if package in PACKAGES:
-            assert not {found.split(".")[0] for found in names} & {"tests", "clozemill"}, name
+    for path, tree in TREES.items():
+        name = path[:-3].replace("/", ".")
+        if path.split("/")[0] in PACKAGES:
+            for module in modules_imported(tree):
+                check_import(name, module)
+            assert not {found.split(".")[0] for found in imports(tree)} & {"tests", "clozemill"}, path
+        if path != "clozemill.py":  # by the names that are installed, so that nothing is imported twice
+            plain = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+            plain |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            assert not {found.split(".")[0] for found in plain} & set(PACKAGES), path
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("pipelines.readers.jsonl", "pipelines.text.cleaning"),
+        ("pipelines.text.cleaning", "trainers.common.storage"),
+        ("trainers.data.input_pipeline", "trainers.training.loop"),
+        ("trainers.finetuning.finetune", "trainers.pretraining.run"),
+        ("trainers.training.step", "pipelines.prepare.prepare"),
+        ("model.encoder", "model.export.base"),
+        ("model.encoder", "trainers.training.loop"),
+    ],
+)
+def test_an_import_up_the_line_is_found(name: str, module: str) -> None:
+    with pytest.raises(AssertionError, match="imports"):
+        check_import(name, module)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    arrows = {
+        name[:-3].replace("/", "."): modules_imported(tree) for name, tree in TREES.items() if name.split("/")[0] in PACKAGES
+    }
+    while leaves := {name for name, others in arrows.items() if not others & set(arrows)}:
+        arrows = {name: others for name, others in arrows.items() if name not in leaves}
+    assert not arrows
 
 
 def test_tensorflow_and_torch_never_meet_in_one_process() -> None:
@@ -194,11 +252,12 @@ def test_no_randomness_that_is_not_an_argument() -> None:
                     assert seeded, f"{name}, line {node.lineno}: {ast.unparse(called)} without a seed"
 
 
-def test_init_files_import_nothing() -> None:
-    inits = [name for name in TREES if name.endswith("__init__.py")]
-    assert {"pipelines/__init__.py", "model/__init__.py", "trainers/__init__.py"} <= set(inits)
+def test_init_files_hold_a_docstring_and_no_code() -> None:
+    inits = [name for name in TREES if name.endswith("__init__.py") and name.split("/")[0] in PACKAGES]
+    folders = {name.rsplit("/", 1)[0] for name in TREES if name.split("/")[0] in PACKAGES}
+    assert {name.rsplit("/", 1)[0] for name in inits} == folders and len(folders) > 30
     for name in inits:
-        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in TREES[name].body), name
+        assert ast.get_docstring(TREES[name]) and len(TREES[name].body) == 1, name
 
 
 def test_no_file_names_a_place_of_one_machine() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from tests.trainers import finetuning
+from tests.trainers import finetune_cases as finetuning
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

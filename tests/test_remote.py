@@ -11,7 +11,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 import clozemill
-from pipelines import filesystem
+from clozemill.pipelines.files import filesystem
 from tests.test_determinism import OPTIONS, digest_of
 
 ROOT = ""  # where the bucket lies; set by the fixture

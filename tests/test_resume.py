@@ -26,10 +26,11 @@ def command(folder: Path, vocab: str, inputs: str, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str) -> str:
     """Sentences of the demo corpus, shuffled into 1,200 documents in several files."""
-    from pipelines import wikitext, wikixml
+    from clozemill.pipelines.readers import mediawiki
+    from clozemill.pipelines.wikitext import converter
 
     pages = Path(demo_corpus).read_bytes().split(b"</page>")
-    texts = [wikitext.to_text(wikixml.parse_page(page).text) for page in map(wikixml.cut_page, pages) if page]
+    texts = [converter.to_text(mediawiki.parse_page(page).text) for page in map(mediawiki.cut_page, pages) if page]
     lines = [line for text in texts for line in text.split("\n") if len(line) > 40]
     folder = tmp_path_factory.mktemp("corpus")
     for part in range(6):
@@ -70,7 +71,7 @@ def files(folder: Path, pattern: str, count: int) -> Callable[[], bool]:
 
 def assert_only_whole_files(folder: Path) -> None:
     """Whenever a run was ended, every shard under a final name can be read to its end, and a manifest tells the truth."""
-    from pipelines import tfrecord
+    from clozemill.pipelines.shards import tfrecord
 
     if (folder / "dataset.json").exists():
         digest_of(folder)
@@ -157,14 +158,14 @@ def test_a_worker_that_dies_is_told_in_one_sentence(
     """As the kernel does when memory runs out: no hang, no traceback, and the run can go on."""
     import psutil
 
-    from pipelines import launch
+    from clozemill.pipelines.beam import launcher
 
     folder = tmp_path / "d"
     arguments = command(folder, demo_vocab, corpus, "--num-workers", "2", "--no-in-memory")
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline, workers = time.monotonic() + 60, []
     while not workers and process.poll() is None and time.monotonic() < deadline:
-        workers = list(filter(launch._is_worker, psutil.Process(process.pid).children(recursive=True)))
+        workers = list(filter(launcher._is_worker, psutil.Process(process.pid).children(recursive=True)))
     workers[0].kill()
     told = process.communicate(timeout=150)[1].strip().split("\n")
     assert process.returncode == 2

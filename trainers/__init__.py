@@ -1,1 +1,1 @@
-"""The training loop and what goes around it."""
+"""A dataset in; a trained, fine-tuned, exported model out. Never loads Beam."""

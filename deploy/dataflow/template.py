@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 
-from deploy.metadata import FIELDS, KINDS
+from clozemill.deploy.dataflow.metadata import FIELDS, KINDS
 
 
 def arguments(words: list[str]) -> list[str]:

@@ -52,20 +52,21 @@ def _in_turn(batches: dict[str, np.ndarray], step: Callable) -> Callable[[int], 
 
 
 def ours(batches: dict[str, np.ndarray], threads: int, jit: bool = False) -> Made:
-    """trainers/step.py, plain tf.function; last layer and logits at the 20 places and [CLS]; next-sentence head; accuracies."""
+    """Ours, plain tf.function; last layer and logits at the 20 places and [CLS]; next-sentence head; accuracies."""
     _tensorflow(threads)
     import tensorflow as tf
 
-    from model.config import EncoderConfig
-    from trainers import state, step
-    from trainers.optimizer import Hyper, Schedule
+    from clozemill.model.config import EncoderConfig
+    from clozemill.trainers.training import step as training_step
+    from clozemill.trainers.training import train_state
+    from clozemill.trainers.training.optimizer import Hyper, Schedule
 
     config = EncoderConfig(VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS)
-    made = state.make(config, "mlm+nsp", "float32", seed=0)
+    made = train_state.make(config, "mlm+nsp", "float32", seed=0)
     hyper, schedule = Hyper(weight_decay=DECAY, epsilon=EPSILON, clip_norm=CLIP), Schedule(RATE, 1, 1_000_000)
-    stepper = step.Stepper(tf.distribute.get_strategy(), made, schedule, hyper, jit=jit)
+    stepper = training_step.Stepper(tf.distribute.get_strategy(), made, schedule, hyper, jit=jit)
     iterator, done = iter(_dataset(batches)), 0
-    weight = step.COLUMNS.index("masked_lm_weight")
+    weight = training_step.COLUMNS.index("masked_lm_weight")
 
     def run(steps: int) -> float:
         nonlocal done

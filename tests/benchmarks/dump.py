@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = 100  # of a stream
 WORK = """
 import hashlib, json, sys, time
-from pipelines import readers
-from pipelines.cleaning import clean
-from pipelines.config import PrepareConfig
+from clozemill.pipelines.readers import formats
+from clozemill.pipelines.text.cleaning import clean
+from clozemill.pipelines.config import PrepareConfig
 config, clocks, digest, size = PrepareConfig(input=(sys.argv[1],)), {}, hashlib.sha256(), 0
 def timed(stage, work):
     cpu, wall = time.process_time(), time.perf_counter()
@@ -29,11 +29,11 @@ def timed(stage, work):
     before = clocks.get(stage, (0.0, 0.0))
     clocks[stage] = before[0] + time.process_time() - cpu, before[1] + time.perf_counter() - wall
     return result
-for split in readers.plan(config).splits:
-    records = readers.read(split, config)
+for split in formats.plan(config).splits:
+    records = formats.read(split, config)
     while record := timed("read", lambda: next(records, None)):
         if hasattr(record, "text"):
-            plain = timed("wikitext", lambda: readers.plain_text(record, config))
+            plain = timed("wikitext", lambda: formats.plain_text(record, config))
             text = timed("clean", lambda: clean(plain)).encode()
             size += len(text)
             digest.update(text + b"\\0")

@@ -1,8 +1,8 @@
 """How many examples per second the trainer's input delivers, and whether that feeds a TPU.
 
-`trainers.batches.TrainReader` reads a dataset in batches of 256, in a process on one core, then in one on all of them. Leaving
-out stages tells where the time goes: reading and interleaving, shuffling, parsing. What it delivers is compared with what one
-TPU v5e chip consumes when it trains BERT-base on sequences of 128.
+TrainReader reads a dataset in batches of 256, in a process on one core, then in one on all of them. Leaving out stages tells
+where the time goes: reading and interleaving, shuffling, parsing. What it delivers is compared with what one TPU v5e chip
+consumes when it trains BERT-base on sequences of 128.
 
     clozemill prepare --input CORPUS --vocab vocab.txt --output DATASET --dupe-factor 1
     python -m tests.benchmarks.input_pipeline --data DATASET
@@ -29,10 +29,10 @@ STAGES = ("reading", "reading + shuffle", "reading + shuffle + parsing")
 
 def streams(folder: str) -> dict:
     """Endless batches after each stage."""
-    from trainers import contract
-    from trainers.batches import TrainReader
+    from clozemill.trainers.data import prepared_dataset
+    from clozemill.trainers.data.input_pipeline import TrainReader
 
-    reader = TrainReader(contract.read(folder), seed=7)
+    reader = TrainReader(prepared_dataset.read(folder), seed=7)
     in_order = dataclasses.replace(reader, shuffle_buffer=1)
     made = (in_order.records().batch(BATCH), reader.records().batch(BATCH), reader.batches(BATCH))
     return dict(zip(STAGES, made, strict=True))
@@ -83,8 +83,8 @@ def print_rates(title: str, rates: dict[str, dict[str, float]]) -> None:
 
 def print_demand(delivered: float, cores: int) -> None:
     """What a chip consumes, and how many times that its host's cores deliver."""
-    from model.config import preset
-    from model.flops import flops_per_example
+    from clozemill.model.config import preset
+    from clozemill.model.flops import flops_per_example
 
     flops = flops_per_example(preset(PRESET), LENGTH, PREDICTIONS)
     print(f"\n{PRESET}, {LENGTH} tokens, {PREDICTIONS} predictions: {flops / 1e9:.1f} GFLOP per example, forward and backward")

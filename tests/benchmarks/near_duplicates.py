@@ -17,8 +17,9 @@ from itertools import combinations
 import datasketch
 import numpy as np
 
-from pipelines import near
-from pipelines.words import mix, ngrams
+from clozemill.pipelines.common.hashing import mix
+from clozemill.pipelines.filtering import minhash
+from clozemill.pipelines.filtering.word_ngrams import ngrams
 
 PIECE = 600  # words
 SHARES = (0.01, 0.05, 0.2)
@@ -59,9 +60,9 @@ def grams(documents: list[list[str]]) -> list[np.ndarray]:
 
 def ours(hashes: list[np.ndarray], threshold: float) -> set[tuple[int, int]]:
     keys = [number.to_bytes(16, "big") for number in range(len(hashes))]
-    signatures = np.stack([near.signature(ngrams(words, min(near.NGRAM, len(words)))) for words in hashes])
-    found = near.items(keys, signatures, np.array([len(words) for words in hashes]), threshold).ravel()
-    names, survivors = near.clusters(near.links(found, threshold))
+    signatures = np.stack([minhash.signature(ngrams(words, min(minhash.NGRAM, len(words)))) for words in hashes])
+    found = minhash.bucket_items(keys, signatures, np.array([len(words) for words in hashes]), threshold).ravel()
+    names, survivors = minhash.connected_clusters(minhash.link_similar(found, threshold))
     return pairs_of(zip(_numbers(names), _numbers(survivors), strict=True))
 
 
@@ -71,11 +72,11 @@ def _numbers(keys: np.ndarray) -> Iterator[int]:
 
 def peer(hashes: list[np.ndarray], threshold: float) -> set[tuple[int, int]]:
     """datasketch: its MinHash in batches, its LSH, and the estimates of the pairs that it brings."""
-    index = datasketch.MinHashLSH(threshold=threshold, num_perm=near.PERMUTATIONS)
+    index = datasketch.MinHashLSH(threshold=threshold, num_perm=minhash.PERMUTATIONS)
     sketches, found = [], set()
     for number, words in enumerate(hashes):
-        sketch = datasketch.MinHash(num_perm=near.PERMUTATIONS)
-        sketch.update_batch([int(gram).to_bytes(8, "little") for gram in ngrams(words, near.NGRAM)])
+        sketch = datasketch.MinHash(num_perm=minhash.PERMUTATIONS)
+        sketch.update_batch([int(gram).to_bytes(8, "little") for gram in ngrams(words, minhash.NGRAM)])
         found |= {(other, number) for other in index.query(sketch) if sketches[other].jaccard(sketch) >= threshold}
         index.insert(number, sketch)
         sketches.append(sketch)
@@ -92,7 +93,7 @@ def pairs_of(clusters: object) -> set[tuple[int, int]]:
 
 def truth(hashes: list[np.ndarray], candidates: set[tuple[int, int]]) -> dict[tuple[int, int], float]:
     """The exact Jaccard index of pairs."""
-    sets = [np.unique(ngrams(words, near.NGRAM)) for words in hashes]
+    sets = [np.unique(ngrams(words, minhash.NGRAM)) for words in hashes]
     shared = {pair: len(np.intersect1d(sets[pair[0]], sets[pair[1]], assume_unique=True)) for pair in candidates}
     return {(a, b): both / (len(sets[a]) + len(sets[b]) - both) for (a, b), both in shared.items()}
 

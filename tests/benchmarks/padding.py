@@ -25,7 +25,9 @@ DEV = 64  # rows
 RUN = """
 import json, sys, time
 import keras, tensorflow
-import clozemill, trainers.embed, trainers.finetune, trainers.predict
+import clozemill
+from clozemill.trainers.finetuning import finetune
+from clozemill.trainers.inference import embed, predict
 start = time.process_time()
 code = clozemill.main(sys.argv[1:])
 print(json.dumps({"start": start, "all": time.process_time()}), flush=True)
@@ -43,8 +45,8 @@ VERBS = {  # name: our options
 
 def make_checkpoint(folder: str) -> None:
     """Writes a checkpoint of random weights in the sizes of settings.json; run in a process of its own."""
-    from model.config import EncoderConfig
-    from tests.trainers.finetuning import checkpoint
+    from clozemill.model.config import EncoderConfig
+    from tests.trainers.finetune_cases import checkpoint
 
     encoder = EncoderConfig(**json.loads((Path(folder) / "settings.json").read_text())["encoder"])
     checkpoint(Path(folder) / "init", encoder=encoder, vocabulary=(Path(folder) / "vocab.txt").read_bytes())

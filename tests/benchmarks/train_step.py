@@ -61,7 +61,7 @@ def demo_dataset(work: Path) -> Path:
     """The embedded corpus as a dataset, made once."""
     vocab, dataset = work / "demo-vocab.txt", work / "demo-128"
     if not (dataset / "dataset.json").exists():
-        corpus = str(resources.files("pipelines") / "data" / "demo-corpus.xml")
+        corpus = str(resources.files("clozemill.pipelines") / "data" / "demo-corpus.xml")
         learn = ["vocab", "--input", corpus, "--output", str(vocab), "--vocab-size", "4000"]
         mill = ["prepare", "--input", corpus, "--vocab", str(vocab), "--output", str(dataset), "--seed", str(peer.SEED)]
         for arguments in (learn, mill):
@@ -71,10 +71,10 @@ def demo_dataset(work: Path) -> Path:
 
 def read_batches(dataset: Path, batch_size: int, number: int) -> dict[str, np.ndarray]:
     """The first batches that our trainer would read, every feature as [number, batch_size, ...]."""
-    from trainers import contract
-    from trainers.batches import TrainReader
+    from clozemill.trainers.data import prepared_dataset
+    from clozemill.trainers.data.input_pipeline import TrainReader
 
-    stream = TrainReader(contract.read(str(dataset)), seed=peer.SEED).batches(batch_size).take(number)
+    stream = TrainReader(prepared_dataset.read(str(dataset)), seed=peer.SEED).batches(batch_size).take(number)
     batches = [{name: value.numpy() for name, value in batch.items()} for batch in stream]
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     if stacked["input_ids"].max() >= contenders.VOCABULARY:

@@ -15,8 +15,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from google.cloud import dataflow_v1beta3
 from google.protobuf import json_format
 
-from deploy.dataflow import template
-from deploy.metadata import FIELDS, metadata
+from clozemill.deploy.dataflow import template
+from clozemill.deploy.dataflow.metadata import FIELDS, metadata
 from tests.cloud import Cloud
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def check_job(job: dict, cloud: Cloud) -> None:
     place = options["pipelineUrl"].removeprefix("gs://my-bucket/")
     graph = beam_runner_api_pb2.Pipeline.FromString(cloud.storage.below("my-bucket")[place])
     shuffles = [each.unique_name for each in graph.components.transforms.values() if each.spec.urn.endswith(":group_by_key:v1")]
-    assert sorted(shuffles) == ["Gather summaries", "Shuffle documents", "_Spread/Spread splits"]  # the others are of rows
+    assert sorted(shuffles) == ["Gather summaries", "Shuffle documents", "Spread/Spread splits"]  # the others are of rows
 
 
 SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
@@ -147,7 +147,7 @@ def test_the_template_s_parameters_are_prepare_s_options() -> None:
 
 def test_metadata_is_what_the_option_parser_has() -> None:
     there = json.loads((ROOT / "deploy/dataflow/metadata.json").read_text())
-    assert there == metadata(), "python -m deploy.metadata > deploy/dataflow/metadata.json"
+    assert there == metadata(), "python -m clozemill.deploy.dataflow.metadata > deploy/dataflow/metadata.json"
     parsed = json_format.ParseDict(there, dataflow_v1beta3.TemplateMetadata.pb()())
     assert [each.name for each in parsed.parameters] == [field.name for field in FIELDS]
     assert [each["name"] for each in there["parameters"] if not each["isOptional"]] == ["input", "vocab", "output"]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import clozemill
-from deploy.config import SubmitConfig
+from clozemill.deploy.config import SubmitConfig
 from tests.deploy import golden
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from deploy import accelerators, steps, targets
-from deploy.config import NEEDED, SubmitConfig
-from pipelines.schema import UserError
+from clozemill.deploy import steps, targets, tpu_slices
+from clozemill.deploy.config import NEEDED, SubmitConfig
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.tpu import generations
 from tests.deploy import golden
-from trainers import topologies
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ["--config", "deploy/config.example.yaml"]
@@ -147,10 +147,10 @@ def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
     assert "TensorFlow on v6e is experimental" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", accelerators.TYPES)
+@pytest.mark.parametrize("name", tpu_slices.TYPES)
 def test_a_type_s_shape_is_one_that_the_compiler_knows(name: str) -> None:
-    found = accelerators.find(name)
-    assert topologies.parse(f"{found.family.generation}:{found.topology}").chips == found.chips
+    found = tpu_slices.find(name)
+    assert generations.parse(f"{found.family.generation}:{found.topology}").chips == found.chips
     assert found.hosts * found.chips_per_host == found.chips
 
 
@@ -168,7 +168,7 @@ def test_a_type_s_shape_is_one_that_the_compiler_knows(name: str) -> None:
     ],
 )
 def test_known_types(name: str, chips: int, hosts: int, machine: str) -> None:
-    found = accelerators.find(name)
+    found = tpu_slices.find(name)
     assert (found.chips, found.hosts, found.machine_type) == (chips, hosts, machine)
 
 

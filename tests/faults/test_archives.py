@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipelines import readers, records
-from pipelines.config import PrepareConfig
-from pipelines.schema import Dropped
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.readers import document, formats
+from clozemill.pipelines.readers.document import Rejected
 from tests import corpora
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -115,11 +115,11 @@ def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
 
 def read(path: Path, split_bytes: int) -> list:
     """The records of a file, cut into splits of so many bytes."""
-    (info,) = readers.filesystem.match([str(path)])
-    format_, compression = readers.detect(str(path), "auto")
-    splits = readers.READERS[format_].plan(info, format_, compression, split_bytes)
+    (info,) = formats.filesystem.match([str(path)])
+    format_, compression = formats.detect(str(path), "auto")
+    splits = formats.READERS[format_].plan(info, format_, compression, split_bytes)
     options = PrepareConfig(input=(str(path),))
-    return [record for split in splits for record in readers.read(split, options)]
+    return [record for split in splits for record in formats.read(split, options)]
 
 
 @pytest.mark.parametrize("split_bytes", [100, 700, 5000, 1 << 20])
@@ -128,14 +128,14 @@ def test_a_long_record_is_one_reject_however_the_file_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split_bytes: int
 ) -> None:
     """And the records around it are all there, once: a limit that depended on the cuts would change the bytes."""
-    monkeypatch.setattr(records, "MAX_RECORD", 2000)
+    monkeypatch.setattr(document, "MAX_RECORD", 2000)
     long = "word " * 600 + "end."
     (tmp_path / f"a{ending}").write_bytes(
         {".jsonl": corpora.jsonl, ".xml": corpora.dump, ".txt": corpora.bert}[ending]([*GOOD[:7], long, *GOOD[7:]])
     )
     found = read(tmp_path / f"a{ending}", split_bytes)
-    dropped = [record for record in found if isinstance(record, Dropped)]
+    dropped = [record for record in found if isinstance(record, Rejected)]
     assert [record.reason for record in dropped] == ["too_long"] and dropped[0].bad
     assert len(found) == 31
-    texts = [" ".join(record.text.split()) for record in found if not isinstance(record, Dropped)]
+    texts = [" ".join(record.text.split()) for record in found if not isinstance(record, Rejected)]
     assert texts == GOOD

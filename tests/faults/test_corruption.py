@@ -15,12 +15,14 @@ import pytest
 import tensorflow as tf
 
 import clozemill
-from pipelines import features, manifest, tfrecord, verify
-from pipelines.dataset import read_contract
-from pipelines.schema import UserError
-from trainers import contract, damage
-from trainers.batches import TrainReader, eval_batches
-from trainers.contract import Contract
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.reading import read_contract
+from clozemill.pipelines.quality import dataset_checks
+from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.trainers.data import corrupt_shards, prepared_dataset
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
 FEW, MANY = 10, pytest.param(400, marks=pytest.mark.slow)
 
@@ -62,15 +64,15 @@ def number_of(byte: int, data: bytes) -> int:
     return sum(byte >= end for end in accumulate(sizes))
 
 
-def found_by_verify(folder: Path, shard: dict, held: Contract) -> list[str]:
+def found_by_verify(folder: Path, shard: dict, held: PreparedDataset) -> list[str]:
     _, vocabulary = read_contract(str(folder))
-    return verify.check_shard(str(folder), shard, held.manifest, vocabulary).violations
+    return dataset_checks.check_shard(str(folder), shard, held.manifest, vocabulary).violations
 
 
-def told(held: Contract, batches: tf.data.Dataset, steps: int) -> str:
+def told(held: PreparedDataset, batches: tf.data.Dataset, steps: int) -> str:
     """What is said when a shard is read in batches, "" when nothing is wrong."""
     try:
-        with damage.reading(held):
+        with corrupt_shards.report_corruption(held):
             for _ in batches.take(steps):
                 pass
     except UserError as error:
@@ -81,7 +83,7 @@ def told(held: Contract, batches: tf.data.Dataset, steps: int) -> str:
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, split: str, count: int) -> None:
-    held = contract.read(str(dataset))
+    held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     plain = held.compression == "none"
     batches = TrainReader(held, 3).batches(8) if split == "train" else eval_batches(held, 8)
@@ -105,7 +107,7 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, spli
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_a_file_that_ends_too_early_is_named(dataset: Path, split: str) -> None:
     """Above all between two records, and within a gzip stream: TensorFlow takes either for the file's end."""
-    held = contract.read(str(dataset))
+    held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     path = dataset / shard["name"]
     good = path.read_bytes()
@@ -133,12 +135,12 @@ def frame(record: bytes) -> bytes:
 
 
 def test_an_example_without_a_feature_is_named_though_its_checksums_are_right(dataset: Path) -> None:
-    held = contract.read(str(dataset))
+    held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards("train")
     path = dataset / shard["name"]
     good = path.read_bytes()
     records = list(tfrecord.read(good, held.compression))
-    example = features.Example.FromString(records[5])
+    example = tf_example.Example.FromString(records[5])
     example.features.feature.remove(next(entry for entry in example.features.feature if entry.key == "segment_ids"))
     records[5] = example.SerializeToString()
     data = b"".join(map(frame, records))
@@ -187,5 +189,5 @@ def test_a_manifest_edited_by_hand_is_refused_by_every_command(copy: Path, tmp_p
     for command in commands:
         assert f"{path} was changed after it was written" in mistake(capsys, *command)
     with pytest.raises(UserError, match=r"changed after it was written"):  # what evaluate, plan and fine-tuning read it with
-        contract.read(str(copy))
+        prepared_dataset.read(str(copy))
     assert not (tmp_path / "run").exists()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from pipelines import datacard, stages
-from pipelines.schema import UserError
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.data_card import card
+from clozemill.pipelines.prepare import group_stage
 from tests import corpora
 from tests.faults.test_kills import contents
 
@@ -36,7 +37,7 @@ def digest(folder: Path) -> str:
 
 def interrupt(words: list[str], folder: Path, group: int) -> None:
     """Runs a command until it comes to a group."""
-    made = stages.GroupStage._made
+    made = group_stage.GroupStage._made
 
     def stopping(self, number, values):
         if number == group:
@@ -44,7 +45,7 @@ def interrupt(words: list[str], folder: Path, group: int) -> None:
         return made(self, number, values)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stages.GroupStage, "_made", stopping)
+        patched.setattr(group_stage.GroupStage, "_made", stopping)
         assert clozemill.main([*words, "--output", str(folder)]) == 2
 
 
@@ -74,7 +75,7 @@ def test_a_file_of_an_interrupted_run_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, how: str, group: int
 ) -> None:
     """group: 0, before any is written; 1 and 2, within the second stage."""
-    monkeypatch.setattr(datacard, "draw", lambda *_: None)  # takes longer than all else
+    monkeypatch.setattr(card, "write_or_warn", lambda *_: None)  # takes longer than all else
     (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(corpora.texts(30)))
     words = ["prepare", "--input", str(tmp_path / "a.jsonl"), "--vocab", str(corpora.write_vocabulary(tmp_path / "v.txt"))]
     words += ["--num-groups", "3", "--max-seq-length", "32", "--dupe-factor", "1", "--in-memory", "--no-progress"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clozemill
-from pipelines import places
+from clozemill.pipelines.files import safe_paths
 from tests import corpora
 from tests.faults.test_kills import CODE, contents
 
@@ -123,7 +123,7 @@ def test_the_disk_is_full_at_a_random_write(
             return io.BufferedWriter(raw, buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE)
         return open(path, mode, buffering, **options)
 
-    monkeypatch.setattr(places, "open", opening, raising=False)
+    monkeypatch.setattr(safe_paths, "open", opening, raising=False)
     Filling.at, Filling.writes = 1 << 40, 0
     assert clozemill.main([*words, *output(0)]) == 0
     every = Filling.writes
@@ -199,8 +199,8 @@ def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
     """The file that predict and embed write into."""
     import pyarrow as pa
 
-    from pipelines.schema import UserError
-    from trainers import sinks
+    from clozemill.pipelines.common.errors import UserError
+    from clozemill.trainers.inference import writers
 
     path, columns = str(disk.folder / name), pa.schema([("text", pa.string()), ("vector", pa.list_(pa.float32(), 64))])
     stream = np.random.default_rng(1)
@@ -209,7 +209,7 @@ def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
         rows = [[{**row, "vector": row["vector"].tolist()} for row in part] for part in rows]
 
     def write() -> None:
-        with sinks.opened(path, columns) as sink:
+        with writers.opened(path, columns) as sink:
             for part in rows:
                 sink.write(part)
 
@@ -225,13 +225,13 @@ def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
 
 def test_events_on_a_full_disk(disk: Disk) -> None:
     """TensorBoard's, whose first bytes are written before any figure."""
-    from pipelines.schema import UserError
-    from trainers.journal import Journal
+    from clozemill.pipelines.common.errors import UserError
+    from clozemill.trainers.training.metrics_log import MetricsLog
 
     disk.resize(8)  # a page for metrics.jsonl, and one for the folder's first file
     (disk.folder / "filler").write_bytes(bytes(4096))
     with pytest.raises(UserError) as error:
-        Journal(str(disk.folder), 10).tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+        MetricsLog(str(disk.folder), 10).tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
     told = str(error.value)
     assert told.startswith(f"{disk.folder}/tensorboard can't be written (") and "\n" not in told
     assert told.endswith("): free some space, then run the same command again")

@@ -16,10 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import manifest, options, readers, tfrecord
-from pipelines.config import InputOptions, PrepareConfig
-from pipelines.filesystem import FileInfo
-from pipelines.schema import Document, Dropped, UserError
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import InputOptions, PrepareConfig
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.files.filesystem import FileInfo
+from clozemill.pipelines.readers import parquet
+from clozemill.pipelines.readers.document import Document, Rejected
+from clozemill.pipelines.shards import tfrecord
 from tests.faults.fuzz import mutation, one, run, targets
 
 INPUTS = 250
@@ -114,10 +118,10 @@ def test_yaml_aliases_of_aliases_are_no_bomb(tmp_path: Path) -> None:
         resolved(tmp_path, merged)
 
 
-def plan_and_read(path: Path, data: bytes) -> list[Document | Dropped]:
+def plan_and_read(path: Path, data: bytes) -> list[Document | Rejected]:
     path.write_bytes(data)
-    splits = readers.plan_parquet(FileInfo(str(path), len(data), ""), "parquet", "none", 1)
-    return [record for split in splits for record in readers.read_parquet(split, InputOptions(format="parquet"))]
+    splits = parquet.plan_parquet(FileInfo(str(path), len(data), ""), "parquet", "none", 1)
+    return [record for split in splits for record in parquet.read_parquet(split, InputOptions(format="parquet"))]
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.date64()])

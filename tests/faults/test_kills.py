@@ -124,7 +124,7 @@ def test_what_a_killed_write_of_a_vocabulary_left_is_removed(tmp_path: Path, dem
 @pytest.mark.parametrize("disturbed", ["prepare, two workers"], indirect=True)
 def test_workers_that_die_at_random_moments(disturbed: Bench, tmp_path: Path, wanted: int) -> None:
     """Each time one sentence and exit code 2, or the run ends well all the same; the same command goes on."""
-    from pipelines import launch
+    from clozemill.pipelines.beam import launcher
 
     stream, deaths, told = np.random.default_rng(7), 0, 0
     while deaths < wanted:
@@ -132,7 +132,7 @@ def test_workers_that_die_at_random_moments(disturbed: Bench, tmp_path: Path, wa
             process = subprocess.Popen(disturbed.arguments, stdout=subprocess.DEVNULL, stderr=error)
             time.sleep(stream.uniform(0.3, 1) * disturbed.seconds)
             try:
-                workers = list(filter(launch._is_worker, psutil.Process(process.pid).children(recursive=True)))
+                workers = list(filter(launcher._is_worker, psutil.Process(process.pid).children(recursive=True)))
             except psutil.NoSuchProcess:
                 workers = []
             if workers:

@@ -14,21 +14,26 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import checks, documents, groups, readers, seeds
-from pipelines.cleaning import clean
-from pipelines.config import PrepareConfig
-from pipelines.documents import Miller
-from pipelines.examples import ExampleSettings
-from pipelines.groups import Group
-from pipelines.masking import MASKERS
-from pipelines.pairs import PAIRS, Pairs, PairSettings
-from pipelines.provenance import provenance_table
-from pipelines.schema import SPECIAL_TOKENS, Document
-from pipelines.sentences import SPLITTERS, lines, split
-from pipelines.wordpiece import Vocabulary, WordPiece
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.dataset.provenance import provenance_table
+from clozemill.pipelines.examples.assemble import ExampleSettings
+from clozemill.pipelines.examples.masking import MASKERS
+from clozemill.pipelines.examples.pairs import PAIRS, Pairs, PairSettings
+from clozemill.pipelines.prepare import document_processor
+from clozemill.pipelines.prepare.document_processor import DocumentProcessor
+from clozemill.pipelines.quality import invariants
+from clozemill.pipelines.readers import formats
+from clozemill.pipelines.readers.document import Document
+from clozemill.pipelines.shuffle import keys
+from clozemill.pipelines.shuffle import payload as shuffle_payload
+from clozemill.pipelines.shuffle.groups import Group
+from clozemill.pipelines.text.cleaning import clean
+from clozemill.pipelines.text.sentences import SPLITTERS, lines, split
+from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
+from clozemill.pipelines.text.wordpiece import WordPiece
 from tests import reference, reference_tokenizer
 from tests.pipelines import test_examples
-from tests.pipelines.test_wordpiece import PIECES, SENTENCE, lowered_there
+from tests.pipelines.text.test_wordpiece import PIECES, SENTENCE, lowered_there
 
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 RAW = st.lists(st.one_of(SENTENCE, st.text(max_size=20), st.sampled_from([". ", "\n", "\r\n", "\u2028", "\x00", "\ud800"])),
@@ -105,13 +110,13 @@ TEXTS = st.lists(st.text("aé中.!? \n\u0301’'#ab\u200b", max_size=60), min_si
 VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, "a", "##b", "b", "##a", "e", ".", "!", "’", "中"])
 
 
-def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[bytes, groups.Payload]]:
+def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[bytes, shuffle_payload.Payload]]:
     """What prepare makes of texts that share batches and windows of `batch` characters."""
     config = PrepareConfig(input=(path,), provenance=True, format="jsonl")
     found = iter([Document(text, str(number), str(number), kind) for number, text in enumerate(texts)])
-    with mock.patch.object(documents, "BATCH_CHARS", batch), mock.patch.object(readers, "read", lambda *_: found):
-        items = list(Miller(config, WordPiece(VOCABULARY))(None))
-    return [(key, groups.unpack(payload)) for key, payload in items]
+    with mock.patch.object(document_processor, "BATCH_CHARS", batch), mock.patch.object(formats, "read", lambda *_: found):
+        items = list(DocumentProcessor(config, WordPiece(VOCABULARY))(None))
+    return [(key, shuffle_payload.unpack(payload)) for key, payload in items]
 
 
 @given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 1 << 21]))
@@ -125,7 +130,7 @@ def test_a_document_is_the_same_alone_and_among_others(texts: list[str], kind: s
         if len(alone.ids):
             own = alone.lengths[alone.lengths > 0].tolist()
             place = [alone.starts.tolist(), alone.ends.tolist()]
-            expected.append((seeds.document_key(text), str(number), alone.ids.tolist(), own, place))
+            expected.append((keys.document_key(text), str(number), alone.ids.tolist(), own, place))
     found = [(key, p.title, p.ids.tolist(), p.lengths.tolist(), p.spans.tolist()) for key, p in milled(texts, "", kind, batch)]
     assert found == expected
 
@@ -134,8 +139,8 @@ def test_a_document_is_the_same_alone_and_among_others(texts: list[str], kind: s
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_provenance_points_at_the_text_of_each_record(texts: list[str], pairs: str, limit: int, seed: int) -> None:
     """The characters of A and of B, tokenized again, are the tokens of A and of B, less what was cut off a word."""
-    by_key = {seeds.document_key(clean(text)): clean(text) for text in texts}
-    items = [(seeds.place(key, 0, 1, 0, 0)[1], groups.pack(p.title, p.ids, p.lengths, p.spans))
+    by_key = {keys.document_key(clean(text)): clean(text) for text in texts}
+    items = [(keys.assign_group(key, 0, 1, 0, 0)[1], shuffle_payload.pack(p.title, p.ids, p.lengths, p.spans))
              for key, p in milled(texts, "", "text", 40)]  # fmt: skip
     group = Group.build(items)
     made = PAIRS[pairs](group, PairSettings(limit, 0.3), lambda: np.random.default_rng(seed))
@@ -250,8 +255,8 @@ def test_every_record_of_every_configuration(config: PrepareConfig, shape: list[
     data, shard = test_examples.run(group, options, copy)
     assert len(data) or not len(shard.pairs)
     test_examples.check(group, options, data, shard)
-    rules = checks.Rules(
+    rules = invariants.Rules(
         test_examples.VOCABULARY, options.pairs, options.masking, options.masked_lm_prob, options.max_predictions
     )
     if len(shard.pairs):
-        assert [message for _, message in checks.broken(test_examples.decoded(data, options), rules)] == []
+        assert [message for _, message in invariants.find_violations(test_examples.decoded(data, options), rules)] == []

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from pipelines import locks, stages, state
-from pipelines.schema import UserError
+from clozemill.pipelines.beam import run_lock
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import locks
+from clozemill.pipelines.prepare import dataset_folder, group_stage
 from tests import corpora
 from tests.faults.test_kills import contents
 
@@ -18,7 +20,7 @@ SMALL = ["--max-seq-length", "32", "--dupe-factor", "1", "--in-memory", "--no-pr
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`prepare` without its last options; nobody waits for a lock."""
-    monkeypatch.setattr(state, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(run_lock, "_PATIENCE_SECONDS", 0.0)
     (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(corpora.texts(30)))
     vocabulary = str(corpora.write_vocabulary(tmp_path / "vocab.txt"))
     return ["prepare", "--input", str(tmp_path / "a.jsonl"), "--vocab", vocabulary, *SMALL]
@@ -37,7 +39,7 @@ def test_a_second_prepare_changes_nothing_and_what_the_first_spilled_is_never_us
 ) -> None:
     folder = tmp_path / "d"
     with monkeypatch.context() as patched:  # the first ends after it has read the input
-        patched.setattr(stages.GroupStage, "_made", stop)
+        patched.setattr(group_stage.GroupStage, "_made", stop)
         assert clozemill.main([*words, "--num-groups", "2", "--output", str(folder)]) == 2
     other = [*words, "--num-groups", "3", "--min-chars", "200", "--output"]
     capsys.readouterr()
@@ -49,7 +51,7 @@ def test_a_second_prepare_changes_nothing_and_what_the_first_spilled_is_never_us
     error = capsys.readouterr().err
     assert error == f"clozemill: another clozemill prepare is writing to {folder}: wait for it to end\n"
     with monkeypatch.context() as patched:  # the other's state beside the first one's spill files
-        patched.setattr(state, "check", lambda job, now: False)
+        patched.setattr(dataset_folder, "check", lambda job, now: False)
         assert clozemill.main([*other, str(folder)]) == 0
     assert clozemill.main([*other, str(tmp_path / "e")]) == 0
     assert digest(folder) == digest(tmp_path / "e")

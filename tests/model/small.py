@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from model.config import EncoderConfig
-from model.losses import sums
+from clozemill.model.config import EncoderConfig
+from clozemill.model.losses import sums
 
 SMALL = EncoderConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, max_position_embeddings=12

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from model.config import EncoderConfig
-from model.export import Source
-from model.packing import assemble
-from model.tasks import Task
-from pipelines.wordpiece import Vocabulary, WordPiece
+from clozemill.model.config import EncoderConfig
+from clozemill.model.export.base import Source
+from clozemill.model.inputs import assemble
+from clozemill.model.task_model import Task
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.trainers.training import train_state
 from tests.model.small import scatter
-from trainers import state
 
 WORDS = [
     *(
@@ -81,7 +82,7 @@ def source(name: str = "mlm+nsp", index: dict | None = None, cased: bool = False
     """A source with random weights under which nothing is 0, 1 or tiny."""
     attention = {"attention": "causal"} if name == "causal" else {}
     index = (INDEXES[name] if index is None else index) | {"encoder": SMALL.to_dict() | attention | sizes, "step": 7}
-    return Source(scatter(state.model_for(index)), TOKENS, cased, LENGTH, index)
+    return Source(scatter(train_state.model_for(index)), TOKENS, cased, LENGTH, index)
 
 
 def features(cased: bool = False, texts: list[tuple[str, str]] = TEXTS) -> dict[str, np.ndarray]:

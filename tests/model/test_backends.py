@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model.dropout import dropout, fold
-from model.pretraining import OBJECTIVES, PretrainingModel, prepare
+from clozemill.model.dropout import dropout, fold
+from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from tests.model.small import NO_DROPOUT, SMALL, apart, features, mean_loss, run, scatter
 
 SEED = np.array([3, 5], "int32")

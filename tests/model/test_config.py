@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from model.config import PRESETS, EncoderConfig, preset
+from clozemill.model.config import PRESETS, EncoderConfig, preset
 
 
 def test_presets_literally() -> None:

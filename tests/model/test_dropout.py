@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from model.dropout import SITES, dropout, fold
+from clozemill.model.dropout import SITES, dropout, fold
 
 Z = 4.5
 SEED = np.array([3, 5], "int32")

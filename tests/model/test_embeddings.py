@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model.embeddings import Embeddings
+from clozemill.model.embeddings import Embeddings
 from tests.model.small import NO_DROPOUT, SMALL, apart, scatter
 
 

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from model import embeddings, encoder
-from model.config import PRESETS, EncoderConfig, preset
-from model.dropout import SITES
-from model.encoder import Block, Encoder, activation, selection, visible
+from clozemill.model import embeddings, encoder
+from clozemill.model.config import PRESETS, EncoderConfig, preset
+from clozemill.model.dropout import SITES
+from clozemill.model.encoder import Block, Encoder, activation, selection, visible
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, scatter
 
 SEED = np.array([3, 5], "int32")

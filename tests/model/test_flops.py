@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from model.config import EncoderConfig, preset
-from model.flops import flops_per_example
+from clozemill.model.config import EncoderConfig, preset
+from clozemill.model.flops import flops_per_example
 from tests.model.small import run
 
 # Wide enough that products outweigh all else, and inexpensive: it is compiled, never run.
@@ -16,8 +16,8 @@ BATCH = 4
 COUNT = """
 import json, sys
 import jax
-from model.config import EncoderConfig
-from model.pretraining import PretrainingModel, prepare
+from clozemill.model.config import EncoderConfig
+from clozemill.model.pretraining_model import PretrainingModel, prepare
 from tests.model.small import features, mean_loss
 
 found = []

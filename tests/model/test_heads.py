@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from model.heads import MaskedLMHead, NextSentenceHead
+from clozemill.model.heads import MaskedLMHead, NextSentenceHead
 from tests.model.small import SMALL, apart, scatter
 
 ACTIVATIONS = {

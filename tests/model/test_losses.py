@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model.losses import SUMS, sums
+from clozemill.model.losses import SUMS, sums
 
 RNG = np.random.default_rng(3)
 OUTPUTS = {

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipelines.card_parts import Dataset
-from pipelines.wordpiece import Vocabulary
+from clozemill.pipelines.data_card.content import Dataset
+from clozemill.pipelines.text.vocabulary import Vocabulary
 
 SCRIPT = "</td><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 ARABIC = "مرحبا"

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import datacard, inspect_html, pages
-from pipelines.config import InspectConfig
-from pipelines.features import Columns
-from pipelines.inspect import read
-from pipelines.shown import Records
-from pipelines.wordpiece import Vocabulary
+from clozemill.pipelines.config import InspectConfig
+from clozemill.pipelines.data_card import card, pages
+from clozemill.pipelines.examples.columns import Columns
+from clozemill.pipelines.inspection import html
+from clozemill.pipelines.inspection.records import ShardRecords, read_records
+from clozemill.pipelines.text.vocabulary import Vocabulary
 from tests.pages import cards
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -68,7 +68,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
-def hostile_records() -> Records:
+def hostile_records() -> ShardRecords:
     """A record whose tokens, titles and originals would do harm."""
 
     def row(*values: float) -> np.ndarray:
@@ -82,20 +82,20 @@ def hostile_records() -> Records:
     contract = cards.contract()
     origins = {f"{side}_{name}": [value] for side in "ab" for name, value in
                (("key", b"\x01\x02"), ("title", cards.SCRIPT + "\u202e\n"), ("start", 3), ("end", 1234))}  # fmt: skip
-    return Records(contract, Vocabulary.from_tokens(tokens), contract["shards"][0], columns, 0, origins)
+    return ShardRecords(contract, Vocabulary.from_tokens(tokens), contract["shards"][0], columns, 0, origins)
 
 
 @pytest.fixture(scope="module")
 def files(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages: of a real dataset and of hostile text, a card and records each."""
     folder = tmp_path_factory.mktemp("pages")
-    shown = read(InspectConfig(dataset=str(demo_dataset), limit=4))
+    shown = read_records(InspectConfig(dataset=str(demo_dataset), limit=4))
     texts = {
-        "card": pages.card_html(datacard.build(datacard.read(str(demo_dataset)))),
-        "hostile card": pages.card_html(datacard.build(cards.dataset())),
-        "bare card": pages.card_html(datacard.build(replace(cards.dataset(), run={}, samples={}))),
-        "records": inspect_html.page(shown),
-        "hostile records": inspect_html.page(hostile_records()),
+        "card": pages.card_html(card.build(card.read(str(demo_dataset)))),
+        "hostile card": pages.card_html(card.build(cards.dataset())),
+        "bare card": pages.card_html(card.build(replace(cards.dataset(), run={}, samples={}))),
+        "records": html.page(shown),
+        "hostile records": html.page(hostile_records()),
     }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, "utf-8")

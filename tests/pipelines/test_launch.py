@@ -8,7 +8,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import launch
+from clozemill.pipelines.beam import launcher
 
 
 def _slow(pipeline: beam.Pipeline) -> None:
@@ -26,7 +26,7 @@ def _interrupt() -> list:
 @pytest.mark.parametrize(("build", "error"), [(_slow, KeyboardInterrupt), (_wrong, ValueError)])
 def test_no_temporary_folder_is_left(build, error: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(launch, "kill_children", lambda: None)  # this process has others
+    monkeypatch.setattr(launcher, "kill_children", lambda: None)  # this process has others
     with pytest.raises(error):
-        launch.launch(build, PipelineOptions(["--runner", "FnApiRunner"]), _interrupt, show=False)
+        launcher.launch(build, PipelineOptions(["--runner", "FnApiRunner"]), _interrupt, show=False)
     assert list(tmp_path.iterdir()) == []

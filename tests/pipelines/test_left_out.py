@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from pipelines.chunks import Chunker
-from pipelines.config import VocabConfig
-from pipelines.dataset_warnings import dataset_warnings
-from pipelines.left_out import LeftOut, Removed, read_report, report_bytes, warnings
-from pipelines.tokenizer_rules import TextRules
+from clozemill.pipelines.common.tokenizer_rules import TextRules
+from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from clozemill.pipelines.text.left_out import LeftOut, Removed, read_report, report_bytes, warnings
+from clozemill.pipelines.text.pretokenizer import Chunker
 from tests import corpora
 
 NONE = LeftOut(0, 90, 0.0, 0)

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import features, manifest, tfrecord
-from pipelines.schema import MANIFEST, SPECIAL_TOKENS, VOCAB, shard_name
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, shard_name
+from clozemill.pipelines.examples import columns
+from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
+from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests import contracts
-from trainers import contract
-from trainers.contract import Contract
 
 LENGTH, PREDICTIONS, ENTRIES = 12, 3, 40
 VOCABULARY = "".join(f"{token}\n" for token in (*SPECIAL_TOKENS, *map(str, range(5, ENTRIES)))).encode()
 
 
-def examples(count: int, stream: np.random.Generator) -> features.Columns:
+def examples(count: int, stream: np.random.Generator) -> columns.Columns:
     """Random examples of all lengths, some with fewer predictions than there is room for; no two alike."""
     sizes, used = stream.integers(8, LENGTH + 1, count), stream.integers(1, PREDICTIONS + 1, count)
     mask = np.arange(LENGTH) < sizes[:, None]
     picked = np.arange(PREDICTIONS) < used[:, None]
     positions = np.array([np.sort(stream.permutation(size - 2)[:PREDICTIONS]) + 1 for size in sizes])
-    return features.Columns(
+    return columns.Columns(
         stream.integers(5, ENTRIES, (count, LENGTH)) * mask,
         mask.astype(np.int64),
         ((np.arange(LENGTH) > 5) & mask).astype(np.int64),
@@ -41,11 +44,11 @@ def write(
     pairs: str = "nsp",
     compression: str = "none",
     vocabulary: bytes = VOCABULARY,
-) -> Contract:
+) -> PreparedDataset:
     """A dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
     groups, stream, about = len(train[0]) if train else 0, np.random.default_rng(len(train) + len(evaluation)), []
     for _, copy, group, size in contracts.places(train, evaluation):
-        name, data = shard_name(group, groups, len(evaluation), copy), features.encode(examples(size, stream)).tobytes()
+        name, data = shard_name(group, groups, len(evaluation), copy), tf_example.encode(examples(size, stream)).tobytes()
         data = gzip.compress(data) if compression == "gzip" else data
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -54,10 +57,10 @@ def write(
     told = {"sha256": hashlib.sha256(vocabulary).hexdigest(), "size": vocabulary.count(b"\n"), "cased": False}
     (folder / VOCAB).write_bytes(vocabulary)
     (folder / MANIFEST).write_bytes(manifest.dumps(contracts.whole(train, evaluation, told, about, **config)))
-    return contract.read(str(folder))
+    return prepared_dataset.read(str(folder))
 
 
-def records(dataset: Contract, split: str, copy: int = 0) -> dict[str, list[bytes]]:
+def records(dataset: PreparedDataset, split: str, copy: int = 0) -> dict[str, list[bytes]]:
     """What lies in each shard of a split's copy, by the shard's path, read by the mill's own reader."""
     paths = map(dataset.path, dataset.shards(split, copy))
     return {path: list(tfrecord.read(Path(path).read_bytes(), dataset.compression)) for path in paths}

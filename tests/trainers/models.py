@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training.train_state import TrainState
 from tests.model import sources
-from trainers import checkpoints
-from trainers.state import TrainState
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
 

@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 
-from pipelines.wordpiece import Vocabulary
+from clozemill.pipelines.text.vocabulary import Vocabulary
 
 # Sentences with an answer between braces: whole words, parts of words, and places where scripts write no spaces.
 SENTENCES = (

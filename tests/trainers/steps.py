@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.config import EncoderConfig
+from clozemill.model.config import EncoderConfig
+from clozemill.trainers.training import train_state
+from clozemill.trainers.training.optimizer import Hyper, Schedule
+from clozemill.trainers.training.step import COLUMNS, Stepper
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, LENGTH
-from trainers import state
-from trainers.optimizer import Hyper, Schedule
-from trainers.step import COLUMNS, Stepper
 
 COMPILES = not any(importlib.metadata.distributions(name="tensorflow-tpu"))  # its XLA compiles for TPUs only
 needs_xla = pytest.mark.skipif(not COMPILES, reason="tensorflow-tpu has no XLA for CPUs")
@@ -44,7 +44,7 @@ def make(
     changes |= {"attention": "causal"} if objective == "causal" else {}
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        made = state.make(EncoderConfig(**SMALL.to_dict() | changes), objective, precision, seed=3)
+        made = train_state.make(EncoderConfig(**SMALL.to_dict() | changes), objective, precision, seed=3)
     return Stepper(strategy, made, schedule, HYPER, **options)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from clozemill.trainers.common import distribution
+from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.pretraining.evaluation import Evaluation
+from clozemill.trainers.training.step import Stepper
 from tests.trainers import datasets, steps
-from trainers import strategy
-from trainers.config import DeviceOptions
-from trainers.evaluate import Evaluation
-from trainers.step import Stepper
 
 STEPS = 12
 
@@ -63,7 +63,7 @@ def main(folder: str) -> None:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    one, mirrored = (strategy.make(DeviceOptions(strategy=name)) for name in ("default", "mirrored"))
+    one, mirrored = (distribution.make_strategy(DeviceOptions(strategy=name)) for name in ("default", "mirrored"))
     features, found = steps.batches(3), {"replicas": [one.num_replicas_in_sync, mirrored.num_replicas_in_sync]}
     found["one"] = trained(make(one), features)
     found["two, in parts"] = trained(make(mirrored, parts=2), features)

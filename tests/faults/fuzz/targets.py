@@ -24,14 +24,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipelines import checks, decompression, features, manifest, options, readers, report, tfrecord, verify, wikitext
-from pipelines.cleaning import clean
-from pipelines.config import InputOptions, PrepareConfig
-from pipelines.dataset import read_contract
-from pipelines.filesystem import FileInfo
-from pipelines.schema import SPECIAL_TOKENS, Document, Dropped, Split, UserError
-from pipelines.sentences import SPLITTERS, split
-from pipelines.wordpiece import Vocabulary, WordPiece
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import InputOptions, PrepareConfig
+from clozemill.pipelines.dataset import manifest, summary
+from clozemill.pipelines.dataset.reading import read_contract
+from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.files.filesystem import FileInfo
+from clozemill.pipelines.quality import dataset_checks, invariants
+from clozemill.pipelines.readers import compression as readers_compression
+from clozemill.pipelines.readers import formats, parquet
+from clozemill.pipelines.readers.document import Document, Rejected
+from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.text.cleaning import clean
+from clozemill.pipelines.text.sentences import SPLITTERS, split
+from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
+from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.pipelines.wikitext import converter
 from tests import contracts, corpora
 
 MAX_BYTES = 100_000  # what a short input is blown up to; what takes long there is superlinear
@@ -97,7 +107,7 @@ def repeated(*texts: str) -> list[bytes]:
 
 def run_wikitext(data: bytes) -> None:
     source = blown_up(data).decode("utf-8", "replace")
-    text = wikitext.to_text(source, headings=len(data) % 2 == 1)
+    text = converter.to_text(source, headings=len(data) % 2 == 1)
     assert len(text) <= 2 * len(source) + 100
 
 
@@ -115,7 +125,7 @@ _PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandar
 _NAMES = {"none": "", "gzip": ".gz", "bz2": ".bz2", "zst": ".zst"}
 
 
-def _what(records: Iterator[Document | Dropped]) -> list[tuple]:
+def _what(records: Iterator[Document | Rejected]) -> list[tuple]:
     """Records without their places, which are told from where a split begins."""
     return [
         (record.text, record.title, record.kind) if isinstance(record, Document) else (record.reason, record.excerpt)
@@ -126,7 +136,7 @@ def _what(records: Iterator[Document | Dropped]) -> list[tuple]:
 def _small(path: str, compression: str, size: int) -> bool:
     """Whether it unpacks to a size at which its parser is to be tried."""
     unpacked = 0
-    for piece, _ in decompression.pieces(Split(path, "document", compression, 0, size, size)):
+    for piece, _ in readers_compression.pieces(InputSplit(path, "document", compression, 0, size, size)):
         unpacked += len(piece)
         if unpacked > MAX_UNPACKED:
             return False
@@ -143,18 +153,18 @@ def reading(format_: str) -> Callable[[bytes], None]:
         body = blown_up(data[2:]) if data[0] & 4 or not ending else data[2:]
         packed = _PACK[ending](body) if data[0] & 4 else body
         path = scratch(f"input{ending}", packed)
-        compression, _ = decompression.compression_of(path)
-        info, reader, config = FileInfo(path, len(packed), ""), readers.READERS[format_], InputOptions(format=format_)
+        compression, _ = readers_compression.compression_of(path)
+        info, reader, config = FileInfo(path, len(packed), ""), formats.READERS[format_], InputOptions(format=format_)
         with refusing():
             if not _small(path, compression, len(packed)):
                 return
-            whole = _what(reader.read(Split(path, format_, compression, 0, len(packed), len(packed)), config))
+            whole = _what(reader.read(InputSplit(path, format_, compression, 0, len(packed), len(packed)), config))
             parts = reader.plan(info, format_, compression, max(len(packed) // (1 + data[1] % 7), 1 + data[1]))
             if ending != ".bz2" or data[0] & 4:  # a damaged .bz2 may hold the beginning of a stream anywhere
                 assert whole == [record for part in parts for record in _what(reader.read(part, config))]
             for text, *more in whole:
                 if format_ == "wikixml" and len(more) == 2 and len(text) <= MAX_BYTES:
-                    wikitext.to_text(text)
+                    converter.to_text(text)
 
     return run
 
@@ -181,8 +191,8 @@ def run_parquet(data: bytes) -> None:
     path = scratch("input.parquet", data)
     config = InputOptions(format="parquet")
     with refusing():
-        for part in readers.plan_parquet(FileInfo(path, len(data), ""), "parquet", "none", 64):
-            for _ in readers.read_parquet(part, config):
+        for part in parquet.plan_parquet(FileInfo(path, len(data), ""), "parquet", "none", 64):
+            for _ in parquet.read_parquet(part, config):
                 pass
 
 
@@ -225,27 +235,27 @@ def run_tfrecord(data: bytes) -> None:
     assert list(tfrecord.read(gzip.compress(_frame(data), 1), "gzip")) == [data]
 
 
-def _columns() -> features.Columns:
+def _columns() -> examples_columns.Columns:
     cls, sep, mask = VOCABULARY.cls_id, VOCABULARY.sep_id, VOCABULARY.mask_id
     ids = [[cls, 5, mask, sep, 7, 8, 9, sep, 0, 0, 0, 0], [cls, mask, sep, 5, sep] + [0] * 7]
     inside = [[1] * 8 + [0] * 4, [1] * 5 + [0] * 7]
     segments = [[0] * 4 + [1] * 4 + [0] * 4, [0] * 3 + [1] * 2 + [0] * 7]
     masks = [[2, 0, 0], [1, 0, 0]], [[6, 0, 0], [5, 0, 0]]
     weights = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
-    return features.Columns(*map(np.array, (ids, inside, segments, *masks)), weights, np.array([0, 1]))
+    return examples_columns.Columns(*map(np.array, (ids, inside, segments, *masks)), weights, np.array([0, 1]))
 
 
 def run_example(data: bytes) -> None:
     """A tf.train.Example decoded; where it has the right features, `verify` must be able to judge any values of theirs."""
     try:
-        columns = features.decode([data], LENGTH, PREDICTIONS)
+        columns = tf_example.decode([data], LENGTH, PREDICTIONS)
     except ValueError:
         return
-    list(checks.broken(columns, checks.Rules(VOCABULARY, "nsp", "whole_word", 0.15, PREDICTIONS)))
+    list(invariants.find_violations(columns, invariants.Rules(VOCABULARY, "nsp", "whole_word", 0.15, PREDICTIONS)))
 
 
 def example_seeds() -> list[bytes]:
-    return list(tfrecord.read(features.encode(_columns()).tobytes()))
+    return list(tfrecord.read(tf_example.encode(_columns()).tobytes()))
 
 
 # Vocabulary and text
@@ -321,10 +331,10 @@ def run_manifest(data: bytes) -> None:
     scratch("dataset/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())
     with refusing():
         contract, vocabulary = read_contract(os.path.dirname(path))
-        list(verify.check_contract(contract, vocabulary))
-        list(verify.check_files(os.path.dirname(path), contract))
-        list(verify.check_documents(os.path.dirname(path), contract))
-        report.summary_lines(contract, None)
+        list(dataset_checks.check_contract(contract, vocabulary))
+        list(dataset_checks.check_files(os.path.dirname(path), contract))
+        list(dataset_checks.check_documents(os.path.dirname(path), contract))
+        summary.summary_lines(contract, None)
 
 
 def manifest_seeds() -> list[bytes]:
@@ -355,8 +365,8 @@ TARGETS = {
     "bert": Target(reading("bert"), lambda: reading_seeds(corpora.bert(TEXTS)), (b"\n", b"\n\n", b"\r\n", b"\xff")),
     "document": Target(reading("document"), lambda: reading_seeds("\n".join(TEXTS).encode())),
     "parquet": Target(run_parquet, parquet_seeds, (b"PAR1", b"text", b"id", b"\x15\x04", b"\x19\x18")),
-    "tfrecord": Target(run_tfrecord, lambda: [features.encode(_columns()).tobytes(), b"\xff" * 8, b"ab\0\1c"]),
-    "example": Target(run_example, example_seeds, tuple(map(str.encode, features.FEATURES))),
+    "tfrecord": Target(run_tfrecord, lambda: [tf_example.encode(_columns()).tobytes(), b"\xff" * 8, b"ab\0\1c"]),
+    "example": Target(run_example, example_seeds, tuple(map(str.encode, tf_example.FEATURES))),
     "vocab": Target(run_vocab, lambda: [("\n".join(VOCABULARY.tokens) + "\n").encode()], (*map(str.encode, SPECIAL_TOKENS),)),
     "text": Target(run_text, lambda: repeated(*TEXTS, "“a. ", "...", "e\u0301", "Mr. J. ", "\u3000", "ΑΣ", "\x85", "x" * 200)),
     "manifest": Target(run_manifest, manifest_seeds, JSON),

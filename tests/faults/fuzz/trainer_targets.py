@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from model import conversion, hf
-from pipelines.wordpiece import Vocabulary
+from clozemill.model.conversion import weight_names
+from clozemill.model.export import huggingface
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.finetuning.reading import tables
+from clozemill.trainers.finetuning.task_presets import Layout
+from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from tests.faults.fuzz.targets import JSON, VOCABULARY, Target, blown_up, refusing, repeated, scratch
-from trainers import tables
-from trainers.kinds import KINDS
-from trainers.presets import Layout
 
 LAYOUTS = (
     Layout(),
@@ -39,7 +40,7 @@ def of_kind(kind: str, ending: str) -> Callable[[bytes], None]:
         packed = data[0] & 8 and ending != ".parquet"
         path = scratch("examples" + ending + (".gz" if packed else ""), gzip.compress(body) if packed == 8 else body)
         with refusing():
-            for _ in KINDS[kind]().read(path, layout, {}, bool(data[0] & 16), max_reject_rate=float(data[0] & 32 > 0)):
+            for _ in TASK_TYPES[kind]().read(path, layout, {}, bool(data[0] & 16), max_reject_rate=float(data[0] & 32 > 0)):
                 pass
         with refusing():
             if kind == "classify":
@@ -72,8 +73,8 @@ _CONFIG = {
     **{"num_attention_heads": 1, "intermediate_size": 2, "max_position_embeddings": 8, "type_vocab_size": 2},
 }
 _VOCAB = ("\n".join(VOCABULARY.tokens) + "\n").encode()
-_ENTRIES = conversion.table(conversion.config_from_hf(_CONFIG), ())
-_SOUND = save(conversion.to_hf({entry.ours: np.zeros(entry.shape, np.float32) for entry in _ENTRIES}, _ENTRIES))
+_ENTRIES = weight_names.table(weight_names.config_from_hf(_CONFIG), ())
+_SOUND = save(weight_names.to_hf({entry.ours: np.zeros(entry.shape, np.float32) for entry in _ENTRIES}, _ENTRIES))
 
 
 def run_hf(data: bytes) -> None:
@@ -94,7 +95,7 @@ def run_hf(data: bytes) -> None:
     if data[:1] == b"\xff":
         paths[-1].unlink()
     with refusing(ValueError):
-        Vocabulary.from_bytes(hf.read(paths[0].parent).vocabulary, "vocab.txt")
+        Vocabulary.from_bytes(huggingface.read(paths[0].parent).vocabulary, "vocab.txt")
 
 
 def _hf() -> list[bytes]:

@@ -1,0 +1,7 @@
+"""`python -m clozemill`."""
+
+import sys
+
+from clozemill import main
+
+sys.exit(main())

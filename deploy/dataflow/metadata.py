@@ -1,0 +1,45 @@
+"""The Flex Template's metadata.json, made of the options of `clozemill prepare`.
+
+python -m clozemill.deploy.dataflow.metadata > deploy/dataflow/metadata.json
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+from clozemill.pipelines.config import PrepareConfig
+
+_ELSEWHERE = {"runner", "num_workers", "in_memory", "progress", "shuffle"}  # Dataflow has settings of its own for these
+FIELDS = [field for field in dataclasses.fields(PrepareConfig) if field.name not in _ELSEWHERE]
+_REQUIRED = ("input", "vocab", "output")
+KINDS = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
+
+
+def _parameter(field: dataclasses.Field) -> dict[str, Any]:
+    meta, kind = field.metadata, KINDS.get(field.type, "TEXT")
+    text = meta["help"] + ("; several are separated by blanks" if field.type == tuple[str, ...] else "")
+    described = {
+        "name": field.name,
+        "label": field.name.replace("_", " "),
+        "helpText": text,
+        "paramType": "ENUM" if meta["choices"] else kind,
+        "isOptional": field.name not in _REQUIRED,
+    }
+    if meta["choices"]:
+        described["enumOptions"] = [{"value": choice} for choice in meta["choices"]]
+    if field.default not in ("", None, ()):
+        described["defaultValue"] = str(field.default).lower() if field.type is bool else str(field.default)
+    return described
+
+
+def metadata() -> dict[str, Any]:
+    """The whole file."""
+    return {
+        "name": "clozemill prepare",
+        "description": "Mills a corpus into TFRecord shards of masked examples for pretraining a BERT-style encoder.",
+        "parameters": [_parameter(field) for field in FIELDS],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(metadata(), indent=2))

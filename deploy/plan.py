@@ -1,0 +1,30 @@
+"""`clozemill plan`: the estimates of the data and of the training, joined here, for neither knows the other."""
+
+from dataclasses import dataclass
+
+from clozemill.pipelines.command_line.lazy_import import function
+from clozemill.pipelines.estimate.config import MillPlan
+from clozemill.trainers.tpu.config import TrainingPlan
+
+
+@dataclass(frozen=True)
+class PlanConfig(TrainingPlan, MillPlan):
+    """`clozemill plan`: what the mill and the trainer each have to know."""
+
+
+def plan(config: PlanConfig) -> None:
+    """`clozemill plan`."""
+    trains = "tpu" in config.target or config.recipe
+    if trains:
+        function("clozemill.trainers.tpu.generations:parse")(config.topology)  # a mistake is told before anything is read
+    mill, training = function("clozemill.pipelines.estimate.extrapolation:measure")(config), ([], [], [])
+    if trains:
+        data = function("clozemill.trainers.tpu.estimate:Dataset")(
+            mill.figures["train examples per copy"],
+            int(mill.figures["train groups"].estimate),
+            config.max_seq_length,
+            config.predictions(),
+            mill.about["vocabulary_size"] if config.vocab else config.vocab_size,
+        )
+        training = function("clozemill.trainers.tpu.estimate:estimate")(config, data)
+    function("clozemill.pipelines.estimate.report:tell")(config, mill, training)

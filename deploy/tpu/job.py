@@ -1,0 +1,235 @@
+"""A training's life on a TPU VM: made, installed, started, followed; after a preemption made again; deleted at the end.
+
+What is done next follows from what is seen, by `condition` and `after`, which are pure; commands go through a function that a
+test can replace. Training resumes by itself from its last checkpoint, for the output is in a bucket.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clozemill.deploy import command_options, processes, steps
+from clozemill.deploy.config import SubmitConfig
+from clozemill.deploy.processes import Done
+from clozemill.deploy.steps import Step
+from clozemill.deploy.tpu.commands import Commands
+from clozemill.pipelines.common.errors import UserError
+
+ABSENT = "ABSENT"
+SAVED = 75  # clozemill pretrain's exit code when SIGTERM stopped it and all was saved
+_WAIT = {
+    "",
+    "CREATING",
+    "ACCEPTED",
+    "PROVISIONING",
+    "WAITING_FOR_RESOURCES",
+    "STARTING",
+    "RESTARTING",
+    "REPAIRING",
+    "REIMAGING",
+}
+_LOST = {ABSENT, "SUSPENDING", "SUSPENDED", "DELETING", "PREEMPTED", "TERMINATED", "STOPPING", "STOPPED"}
+_TRIES = 3  # of a command on a TPU VM that is there: ssh isn't ready at once
+
+
+def resource_state(resource: str, node: str) -> str:
+    """What a queued resource's and its TPU VM's states mean: wait, ready, lost or failed."""
+    if resource == "FAILED":
+        return "failed"
+    if resource in _LOST or (resource == "ACTIVE" and node in _LOST):
+        return "lost"
+    return "ready" if (resource, node) == ("ACTIVE", "READY") else "wait"
+
+
+def next_action(seen: str, state: str) -> str:
+    """What to do when the log has ended: done, failed, recreate, start or follow.
+
+    seen: the TPU's condition. state: of the training, `running 0`, `exited CODE`, or empty where it can't be asked.
+    """
+    if seen == "lost":
+        return "recreate"
+    if state.startswith("exited "):
+        return {"exited 0": "done", f"exited {SAVED}": "start"}.get(state, "failed")
+    return "follow"
+
+
+class _Lost(Exception):
+    """The TPU was taken away."""
+
+
+@dataclass
+class TpuJob:
+    """One training. `run` runs a step, quietly or not; `pause` waits between two looks."""
+
+    config: SubmitConfig
+    arguments: list[str]
+    run: Callable[[Step, bool], Done] = processes.run
+    pause: Callable[[float], None] = time.sleep
+    made: bool = False  # there may be a TPU of ours
+    started: bool = False  # there may be a training
+    _told: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        self.commands = Commands(self.config)
+
+    def _say(self, text: str) -> None:
+        if text != self._told:
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        self._told = text
+
+    def _state(self, step: Step) -> tuple[str, str]:
+        """A state, and why, of what a describing step looks at."""
+        done = self.run(step, True)
+        if done.code:
+            if "NOT_FOUND" in done.err or "not found" in done.err:
+                return ABSENT, ""
+            raise steps.failed(step.argv, f"{self.commands.name} can't be looked at ({done.reason})")
+        if not done.out.lstrip().startswith("{"):
+            return done.out.strip(), ""
+        state = json.loads(done.out).get("state") or {}
+        why = ((state.get("failedData") or {}).get("error") or {}).get("message", "")
+        return state.get("state", ""), why
+
+    def look(self) -> str:
+        """The TPU's condition now. Raises UserError when it failed for good."""
+        if self.config.existing:
+            resource, why = "ACTIVE", ""
+        else:
+            resource, why = self._state(self.commands.describe())
+        node = self._state(self.commands.describe_node())[0] if resource == "ACTIVE" else ""
+        seen = resource_state(resource, node)
+        self._say(f"{self.commands.name}: {node or resource}")
+        if seen == "failed":
+            raise UserError(
+                f"{self.config.tpu_type} {self.commands.name} could not be had ({why or 'no reason was given'}): "
+                "try another zone, type or --no-spot, or ask for quota"
+            )
+        return seen
+
+    def _create(self) -> None:
+        step = self.commands.create()
+        self._say(step.title)
+        self.made = True  # from here on even a command that fails may leave something
+        done = self.run(step, True)
+        if done.code:
+            self.made = "ALREADY_EXISTS" not in done.err  # then it is another's
+            why = "the quota is used up" if "quota" in done.err.lower() else "the TPU was refused"
+            hint = "ask for quota, or try another zone or --no-spot" if "quota" in done.err.lower() else "mend that"
+            raise UserError(f"{why} ({done.reason}): {' '.join(step.argv)}: {hint} and run the same command again")
+
+    def _wait(self) -> None:
+        while (seen := self.look()) == "wait":
+            self.pause(self.config.poll_seconds)
+        if seen == "lost":
+            raise _Lost
+
+    def _do(self, step: Step, tries: int = _TRIES) -> None:
+        """Runs a step on the TPU VM, some times over. Raises _Lost when the VM is gone, UserError when it is there."""
+        for number in range(tries):
+            self._say(step.title + f", try {number + 1}" * (number > 0))
+            done = self.run(step, False)
+            if not done.code:
+                return
+            if self.look() == "lost":
+                raise _Lost
+            self.pause(self.config.poll_seconds)
+        raise steps.failed(step.argv, f"{step.title} failed with exit code {done.code}")
+
+    def _train(self) -> None:
+        """Starts the training and follows it to its end. Raises _Lost, or UserError when it failed."""
+        todo = "start"
+        while todo != "done":
+            if todo == "start":
+                self.started = True
+                for step in self.commands.start(self.arguments):
+                    self._do(step)
+            self._say(self.commands.follow().title)
+            if not self.run(self.commands.follow(), False).code:
+                return  # whatever becomes of the TPU now
+            seen, state = self.look(), ""
+            if seen == "ready":
+                state = self.run(self.commands.ended(), True).out.strip()
+            todo = next_action(seen, state)
+            if todo == "recreate":
+                raise _Lost
+            if todo == "failed":
+                raise UserError(f"the training ended with exit code {state.split()[-1]}: its last lines, above, say why")
+            if todo != "done":
+                self._say("the training goes on" if todo == "follow" else "the training was stopped, and starts again")
+                self.pause(self.config.poll_seconds)
+
+    def live(self) -> None:
+        """The whole life but its end. Raises UserError, also when it was taken away once too often."""
+        for attempt in range(self.config.retries + 1):
+            try:
+                if not self.config.existing:
+                    self._create()
+                self._wait()
+                for step in self.commands.install():
+                    self._do(step)
+                self._train()
+                return
+            except _Lost:
+                self.started = False
+                if self.config.existing:
+                    raise UserError(
+                        f"{self.commands.name} was taken away: make it again, and run the same command again"
+                    ) from None
+                self._say(f"{self.commands.name} was taken away, {self.config.retries - attempt} retries left")
+                self.delete()
+        raise UserError(
+            f"{self.commands.name} was taken away {self.config.retries + 1} times: run the same command again to resume "
+            "from the last checkpoint, with more --retries, or with --no-spot"
+        )
+
+    def delete(self) -> None:
+        """Deletes the TPU, so that it costs nothing. Raises UserError when it could not be."""
+        step = self.commands.delete()
+        self._say(step.title)
+        done = self.run(step, True)
+        if done.code and "NOT_FOUND" not in done.err and "not found" not in done.err:
+            raise UserError(
+                f"{self.commands.name} could not be deleted and goes on costing money ({done.reason}): {' '.join(step.argv)}"
+            )
+        self.made = False
+
+    def end(self, interrupted: bool) -> None:
+        """Deletes what was made, or says that it is still there. After Ctrl-C the training saves first."""
+        if interrupted and self.started and self.config.autodelete and self.made:
+            self._say(self.commands.stop().title)
+            self.run(self.commands.stop(), True)
+        if self.made and self.config.autodelete:
+            self.delete()
+        elif self.made or (interrupted and self.started):
+            print(f"{self.commands.name} is still there: clozemill submit tpu stop ends it", file=sys.stderr)
+
+
+def main(config: SubmitConfig, planned: list[Step], words: list[str]) -> int:
+    """`clozemill submit tpu`. Raises UserError; KeyboardInterrupt after the TPU is gone."""
+    if config.action != "run":
+        codes = [processes.run(step, False).code for step in planned]  # stop: one that can't be reached is deleted all the same
+        if codes[-1] and config.action == "stop":
+            raise steps.failed(planned[-1].argv, f"{planned[-1].title} failed with exit code {codes[-1]}")
+        return int(any(codes) and config.action == "status")
+    steps.run([step for step in planned if step.argv[:2] == ("gcloud", "builds")])
+    life, failure = TpuJob(config, command_options.pretrain(words)), None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        life.live()
+    except BaseException as error:
+        failure = error
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what ends it is not interrupted
+    try:
+        life.end(isinstance(failure, KeyboardInterrupt))
+    except UserError as error:
+        raise UserError(f"{failure}; and {error}" if isinstance(failure, UserError) else str(error)) from failure
+    finally:
+        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGTERM, before)
+    if failure is not None:
+        raise failure
+    print(f"done: {config.name}", file=sys.stderr)
+    return 0

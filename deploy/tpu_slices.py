@@ -1,0 +1,93 @@
+"""Cloud TPU slices by the names that the cloud has for them: how many chips and hosts, what VM image, what GKE calls them."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from clozemill.pipelines.command_line.options import suggest
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.tpu import generations
+from clozemill.trainers.tpu.generations import hosts_of
+
+
+@dataclass(frozen=True)
+class Family:
+    """A generation as the cloud sells it.
+
+    `per_chip`: what a type's number counts per chip, 1 for chips, 2 for cores. `runtime`: the TPU VM's image. `gke`: the
+    value of GKE's node label. `machine`: GKE's and Vertex AI's machine types, by chips of a host. `shapes`: by chips.
+    """
+
+    generation: str
+    per_chip: int
+    runtime: str
+    shapes: dict[int, str]
+    gke: str = ""
+    machine: str = ""
+
+
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8"}
+_SQUARES = {4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}
+_BASE = "tpu-ubuntu2204-base"
+FAMILIES: dict[str, Family] = {
+    "v2": Family("v2", 2, _BASE, _SQUARES),
+    "v3": Family("v3", 2, _BASE, _SQUARES),
+    "v4": Family("v4", 2, _BASE, _CUBES, "tpu-v4-podslice", "ct4p-hightpu-{}t"),
+    "v5litepod": Family("v5e", 1, "v2-alpha-tpuv5-lite", _FLAT, "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t"),
+    "v5p": Family("v5p", 2, "v2-alpha-tpuv5", _CUBES, "tpu-v5p-slice", "ct5p-hightpu-{}t"),
+    "v6e": Family("v6e", 1, "v2-alpha-tpuv6e", _FLAT, "tpu-v6e-slice", "ct6e-standard-{}t"),
+}
+TYPES = [f"{name}-{chips * family.per_chip}" for name, family in FAMILIES.items() for chips in family.shapes]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A type and a shape of it."""
+
+    type: str
+    family: Family
+    topology: str
+    chips: int
+
+    @property
+    def hosts(self) -> int:
+        """Machines that hold it: of more than one, each has 4 chips."""
+        return hosts_of(self.family.generation, self.chips)
+
+    @property
+    def chips_per_host(self) -> int:
+        return self.chips // self.hosts
+
+    @property
+    def machine_type(self) -> str:
+        """GKE's and Vertex AI's machine type; empty where there is none."""
+        return self.family.machine.format(self.chips_per_host)
+
+
+def find(type_: str, topology: str = "") -> Slice:
+    """A slice by its type's name and, where it has another than the usual one, its shape. Raises UserError."""
+    if type_ not in TYPES:
+        raise UserError(
+            f"tpu_type is {type_!r}, which is none that is known{suggest(type_, TYPES)}: give one of v5litepod-1, v5litepod-4, "
+            "v5litepod-8, v5litepod-16, v4-8, v5p-8, v6e-8, v3-8 or v2-8, or a larger slice of these"
+        )
+    name, number = type_.split("-")
+    family = FAMILIES[name]
+    chips = int(number) // family.per_chip
+    shape = topology or family.shapes[chips]
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", shape) or shape.count("x") + 1 != _axes(family):
+        raise UserError(
+            f"tpu_topology is {shape!r}: a shape of {type_} has {_axes(family)} sides, such as {family.shapes[chips]}"
+        )
+    product = math.prod(int(side) for side in shape.split("x"))
+    if product != chips:
+        raise UserError(
+            f"tpu_topology {shape} has {product} chips and tpu_type {type_} has {chips}: "
+            f"give {family.shapes[chips]}, or another tpu_type"
+        )
+    return Slice(type_, family, shape, chips)
+
+
+def _axes(family: Family) -> int:
+    return generations.GENERATIONS[family.generation].axes

@@ -1,0 +1,278 @@
+"""The tokenizer of a Hugging Face folder that others wrote: BERT's, with its flags, or refused in one sentence.
+
+transformers takes tokenizer.json as it is only for its generic classes. For BertTokenizer and its like it builds BERT's own
+tokenizer of the vocabulary and the flags in tokenizer_config.json. So does this module; and where tokenizer.json holds
+another tokenizer than BERT's, the model isn't imported: its texts would become other tokens than it was trained on.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clozemill.model.conversion import tokenizer_json
+from clozemill.model.conversion.foreign_files import MAX_VOCABULARY, is_file, optional_json, read_bytes
+from clozemill.model.conversion.tokenizer_json import SETTINGS, SPECIAL, TOKENIZER, VOCAB
+from clozemill.pipelines.common.tokenizer_rules import MAX_LIMIT, REFERENCE, TextRules
+
+GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # tokenizer.json as it is ("Fast" may follow each name)
+BERTS = ("BertTokenizer", "BertTokenizerLegacy", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
+LIBRARY_MAX_WORD_CHARS = 100  # of the tokenizers library, where nothing else is said
+MARKS = {"\u2581": "sentencepiece", "\u0120": "byte-level BPE"}  # how their pieces begin
+
+
+@dataclass(frozen=True)
+class ForeignTokenizer:
+    """A folder's tokenizer.
+
+    tokens: by id; "" where an id has none. added: tokens beside the vocabulary, such as "[NEW]". cased: None where the
+    files don't say. rules: its deviations from google-research/bert's. notes: for the user.
+    """
+
+    tokens: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    cased: bool | None = None
+    rules: TextRules = REFERENCE
+    notes: tuple[str, ...] = ()
+
+
+def _mapping(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _content(token: Any) -> Any:
+    """A token's text, as a string or as the mapping that newer files have."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def read_lines(data: bytes) -> tuple[str, ...]:
+    """The lines of a vocab.txt, as transformers reads them: "" where a token comes again, for its last line counts."""
+    try:
+        lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{VOCAB} is not UTF-8 (byte {error.start}): copy it again") from None
+    tokens = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    last = {token: index for index, token in enumerate(tokens)}
+    return tuple(token if last[token] == index and token.strip() else "" for index, token in enumerate(tokens))
+
+
+def _by_id(ids: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Tokens by id; "" for a gap. Raises ValueError for ids that can't be."""
+    room = 2 * len(ids) + 64  # ids may come from anybody, and a list takes what the largest asks for
+    if not all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < room for index in ids.values()):
+        raise ValueError(f"{name} has a vocabulary with gaps: give a {VOCAB}")
+    named = {index: token for token, index in ids.items()}
+    if len(named) < len(ids):
+        raise ValueError(f"{name} has a vocabulary with gaps: give a {VOCAB}")
+    return tuple(named.get(index, "") for index in range(max(named, default=-1) + 1))
+
+
+def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
+    """The tokens of vocab.txt, which tokenizer.json must agree with, or those of tokenizer.json. Raises ValueError."""
+    ids = _mapping(tokenizer.get("model")).get("vocab")
+    inner = _by_id(ids, TOKENIZER) if isinstance(ids, dict) else ()
+    if not is_file(folder / VOCAB):
+        if not tokenizer:
+            raise ValueError(f"{VOCAB} is missing: copy it from where the weights come from")
+        return inner
+    lines = read_lines(read_bytes(folder / VOCAB, MAX_VOCABULARY))
+    for number, (line, token) in enumerate(zip(lines, inner, strict=False), 1):
+        if token != line and token and line:
+            raise ValueError(
+                f"{VOCAB}, line {number}: it is {line!r:.40}, and {TOKENIZER} has {token!r:.40} there: remove the one that "
+                "doesn't belong to the weights"
+            )
+    if inner and abs(len(inner) - len(lines)) > 64:  # a few added ones may be in either
+        raise ValueError(
+            f"{VOCAB} has {len(lines):,} tokens, and {TOKENIZER} {len(inner):,}: remove the one that doesn't belong"
+        )
+    return lines
+
+
+def _check_class(settings: dict[str, Any], config: dict[str, Any], tokenizer: dict[str, Any]) -> bool:
+    """Whether tokenizer.json is taken as it is. Raises ValueError for a class that isn't BERT's tokenizer."""
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class") or "BertTokenizer"
+    base = str(named).removesuffix("Fast")
+    if "auto_map" in settings:
+        raise ValueError(f"{SETTINGS} asks for code of its own (auto_map), which clozemill never runs")
+    if base not in (*BERTS, *GENERIC):
+        raise ValueError(f"its tokenizer is {named!r:.60}, which makes other words than BERT's")
+    for name in ("word_tokenizer_type", "subword_tokenizer_type", "never_split"):
+        if settings.get(name) not in (None, [], "basic", "wordpiece"):
+            raise ValueError(f"{SETTINGS} has {name} {settings[name]!r:.60}, which BERT's tokenizer hasn't")
+    if settings.get("do_basic_tokenize") is False:
+        raise ValueError(f"{SETTINGS} has do_basic_tokenize false: its texts were cut into words by another program")
+    return base in GENERIC and bool(tokenizer)
+
+
+def _check_special(settings: dict[str, Any], named: dict[str, Any]) -> None:
+    """Raises ValueError unless the special tokens have BERT's names."""
+    for key, token in SPECIAL.items():
+        found = _content(settings.get(key, named.get(key)))
+        if found not in (None, token):
+            raise ValueError(f"its {key} is {found!r:.40}, and BERT's is {token}")
+
+
+def _added(
+    settings: dict[str, Any], named: dict[str, Any], ids: dict[str, Any], tokenizer: dict[str, Any]
+) -> dict[str, int | None]:
+    """Tokens beside the vocabulary with their ids, None where transformers gives them the next free one. Raises ValueError."""
+    found: dict[str, Any] = dict(ids)
+    listed = tokenizer.get("added_tokens")
+    for each in listed if isinstance(listed, list) else ():
+        found[_mapping(each).get("content")] = _mapping(each).get("id")
+    for index, each in _mapping(settings.get("added_tokens_decoder")).items():
+        found[_content(each)] = int(index) if str(index).isdecimal() else None
+    for where in (settings, named):
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            more = where.get(key)
+            for each in more.values() if isinstance(more, dict) else more or () if isinstance(more, list | None) else ():
+                found.setdefault(_content(each), None)
+    for token, index in found.items():
+        fine = isinstance(token, str) and token.strip() and "\n" not in token and "\r" not in token
+        if not fine or not (index is None or (isinstance(index, int) and 0 <= index < 1 << 21)):
+            raise ValueError(f"it has an added token {token!r:.40} with the id {index!r:.40}, which can't be")
+    return found
+
+
+def _with_added(tokens: tuple[str, ...], added: dict[str, int | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(tokens with the added ones at their ids, the names of those that are new). Raises ValueError for an id that is taken."""
+    found, have, new = list(tokens), set(tokens), []
+    for token, index in sorted(added.items(), key=lambda pair: (pair[1] is None, pair[1] or 0, pair[0])):
+        if token in have:
+            continue
+        index = len(found) if index is None else index
+        found += [""] * (index + 1 - len(found))
+        if found[index]:
+            raise ValueError(f"its added token {token!r:.40} has the id {index}, which is that of {found[index]!r:.40}")
+        found[index] = token
+        new.append(token)
+    return tuple(found), tuple(new)
+
+
+def _check_model(tokenizer: dict[str, Any]) -> int:
+    """The longest word of tokenizer.json's model, in characters. Raises ValueError unless it is BERT's WordPiece."""
+    model = _mapping(tokenizer.get("model"))
+    if model.get("type", "WordPiece") != "WordPiece" or not isinstance(model.get("vocab"), dict):
+        raise ValueError(f"{TOKENIZER} is not a WordPiece tokenizer, and BERT's is one")
+    for name, wanted in (("unk_token", SPECIAL["unk_token"]), ("continuing_subword_prefix", "##")):
+        if model.get(name, wanted) != wanted:
+            raise ValueError(f"{TOKENIZER} has the {name} {model[name]!r:.40}, and BERT's is {wanted}")
+    longest = model.get("max_input_chars_per_word", LIBRARY_MAX_WORD_CHARS)
+    if isinstance(longest, bool) or not isinstance(longest, int) or not 1 <= longest <= MAX_LIMIT:
+        raise ValueError(f"{TOKENIZER} has max_input_chars_per_word {longest!r:.40}: give one from 1 to {MAX_LIMIT:,}")
+    return longest
+
+
+def _check_words(tokenizer: dict[str, Any]) -> None:
+    """Raises ValueError unless tokenizer.json cuts texts into words as BERT does, and packs them so."""
+    found = _mapping(tokenizer.get("pre_tokenizer")).get("type")
+    if found != "BertPreTokenizer":
+        raise ValueError(f"{TOKENIZER} cuts texts into words by {found}, and BERT's tokenizer by BertPreTokenizer")
+
+
+def _flags(normalizer: dict[str, Any]) -> dict[str, Any] | None:
+    """The flags of a BertNormalizer, alone or the only one of a sequence; None for any other normalizer."""
+    parts = normalizer.get("normalizers")
+    if normalizer.get("type") == "Sequence" and isinstance(parts, list) and len(parts) == 1:
+        normalizer = _mapping(parts[0])
+    return normalizer if normalizer.get("type") == "BertNormalizer" and normalizer.get("clean_text", True) else None
+
+
+def _own(tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int) -> tuple[bool, TextRules] | None:
+    """(cased, rules) of a tokenizer.json that clozemill export wrote; None for any other."""
+    if not all(token in tokens for token in SPECIAL.values()):
+        return None
+    parts = _mapping(tokenizer.get("normalizer")).get("normalizers")
+    kinds = {str(_mapping(part).get("type")) for part in parts} if isinstance(parts, list) else set()
+    cased, stripped = "Lowercase" not in kinds, "NFD" in kinds
+    for chinese in (True, False) if kinds else ():
+        rules = TextRules(None if stripped != cased else stripped, chinese, False, longest)
+        built = json.loads(tokenizer_json.build(tokens, cased, rules).to_str())
+        if all(built[part] == tokenizer.get(part) for part in ("normalizer", "pre_tokenizer")):
+            return cased, rules
+    return None
+
+
+def _check_packing(tokenizer: dict[str, Any]) -> None:
+    """Raises ValueError unless tokenizer.json puts [CLS] and [SEP] around texts."""
+    packing = _mapping(tokenizer.get("post_processor"))
+    told = json.dumps(packing)
+    if packing.get("type") not in ("BertProcessing", "TemplateProcessing") or "[CLS]" not in told or "[SEP]" not in told:
+        raise ValueError(f"{TOKENIZER} doesn't put [CLS] and [SEP] around texts (its post_processor is {packing.get('type')})")
+
+
+def _notes(told: dict[str, Any], flags: dict[str, Any], generic: bool) -> tuple[str, ...]:
+    """What the two files disagree on, for the user."""
+    notes, used = [], TOKENIZER if generic else SETTINGS
+    for name, value in told.items():
+        if flags.get(name) is not None and value is not None and value != flags[name]:
+            flag = _OPTIONS[name][bool(value) == generic]
+            notes.append(
+                f"{SETTINGS} and {TOKENIZER} disagree on {name}: {used} is followed, as by transformers (else: {flag})"
+            )
+    if flags.get("do_lower_case") is False and "do_lower_case" not in told and not generic:
+        notes.append(
+            f"{SETTINGS} lacks do_lower_case, so that transformers uses lower case: {TOKENIZER} is followed, it is cased"
+        )
+    return tuple(notes)
+
+
+def _rules(
+    settings: dict[str, Any], tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int, generic: bool
+) -> tuple[bool | None, TextRules, tuple[str, ...]]:
+    """(cased, rules, notes). Raises ValueError for a normalizer that isn't BERT's."""
+    told = {name: settings[name] for name in _NAMES if name in settings}
+    if odd := [name for name, value in told.items() if not isinstance(value, bool | None)]:
+        raise ValueError(f"{SETTINGS} has {odd[0]} {told[odd[0]]!r:.40}, neither true nor false")
+    found = _flags(_mapping(tokenizer.get("normalizer"))) if tokenizer else {}
+    if generic and found is None and (own := _own(tokenizer, tokens, longest)):
+        cased, rules = own
+        flags = {"do_lower_case": not cased} | rules.changes_words(cased)
+        return cased, rules, _notes(told, flags, generic)
+    if found is None:
+        raise ValueError(f"{TOKENIZER} normalizes texts otherwise than BERT's tokenizer, which has a BertNormalizer alone")
+    flags = {ours: found.get(theirs) for ours, theirs in _NAMES.items()}
+    if odd := [name for name, value in flags.items() if not isinstance(value, bool | None)]:
+        raise ValueError(f"{TOKENIZER} has {_NAMES[odd[0]]} {flags[odd[0]]!r:.40}, neither true nor false")
+    if tokenizer:
+        _check_words(tokenizer)
+    if generic:
+        _check_packing(tokenizer)
+    merged = flags if generic else flags | told  # what transformers goes by
+    lower, chinese = merged.get("do_lower_case"), merged.get("tokenize_chinese_chars")
+    longest = longest if generic else LIBRARY_MAX_WORD_CHARS
+    rules = TextRules(merged.get("strip_accents"), chinese is not False, True, longest)
+    return (None if lower is None else not lower), rules, _notes(told, flags, generic)
+
+
+_NAMES = {  # transformers' names of a BertNormalizer's flags
+    "do_lower_case": "lowercase", "strip_accents": "strip_accents", "tokenize_chinese_chars": "handle_chinese_chars",
+}  # fmt: skip
+_OPTIONS = {  # of `import`: what says that a flag is false, and true
+    "do_lower_case": ("--cased", "--no-cased"), "strip_accents": ("--no-strip-accents", "--strip-accents"),
+    "tokenize_chinese_chars": ("--no-tokenize-chinese-chars", "--tokenize-chinese-chars"),
+}  # fmt: skip
+
+
+def read_tokenizer(folder: Path, config: dict[str, Any]) -> ForeignTokenizer:
+    """Return the tokenizer of a Hugging Face folder.
+
+    Args:
+        config: the folder's config.json.
+
+    Raises:
+        ValueError: it isn't BERT's, a file is missing or damaged, or two of them contradict each other.
+    """
+    settings, tokenizer = optional_json(folder / SETTINGS), optional_json(folder / TOKENIZER, MAX_VOCABULARY // 2)
+    named, ids = optional_json(folder / "special_tokens_map.json"), optional_json(folder / "added_tokens.json")
+    generic = _check_class(settings, config, tokenizer)
+    _check_special(settings, named)
+    longest = _check_model(tokenizer) if tokenizer else LIBRARY_MAX_WORD_CHARS
+    tokens = _vocabulary(folder, tokenizer)
+    for mark, name in MARKS.items():
+        if sum(token.startswith(mark) and len(token) > 1 for token in tokens) * 100 > len(tokens):
+            raise ValueError(f"its vocabulary is one of {name} (tokens begin with {mark!r}), and BERT's is of WordPiece")
+    cased, rules, notes = _rules(settings, tokenizer, tokens, longest, generic)
+    tokens, added = _with_added(tokens, _added(settings, named, ids, tokenizer))
+    return ForeignTokenizer(tokens, added, cased, rules, notes)

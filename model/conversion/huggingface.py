@@ -1,0 +1,128 @@
+"""Hugging Face folders of a BERT, whoever wrote them: read from safetensors alone, and refused for what isn't BERT's.
+
+Pickled weights (pytorch_model.bin) are never opened, and no code that a folder names is run.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from clozemill.model.conversion import weight_names
+from clozemill.model.conversion.foreign_files import is_file, read_json
+from clozemill.model.conversion.hf_tokenizer import read_tokenizer
+from clozemill.model.conversion.imported import Imported
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+FLOATS = ("F64", "F32", "F16", "BF16")
+MAX_HEADER = 1 << 24  # bytes of a safetensors header; that of a large BERT has 60,000
+_BUFFERS = ("position_ids", "token_type_ids")  # numbers that transformers computes anew
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file, which is read when it is made an array. dtype: safetensors' name, such as "BF16"."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(), dtype)
+
+
+def _tensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file. Raises ValueError if it is damaged, or its header lies."""
+    import ml_dtypes  # noqa: F401  (numpy learns of bfloat16)
+
+    if not is_file(path):
+        raise ValueError(f"{path.name} can't be read (it is missing): copy it again")
+    try:
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"{path.name} can't be read (its header claims {header:,} bytes): copy it again")
+        file = safe_open(path, framework="np")  # checks that offsets, shapes and the file's size agree, and maps the file
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
+        return {
+            name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), partial(file.get_tensor, name))
+            for name, part in parts.items()
+        }
+    except (SafetensorError, OSError, TypeError) as error:
+        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
+
+
+def _all_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Those of model.safetensors, or of the files that its index names."""
+    if is_file(folder / WEIGHTS):
+        return _tensors(folder / WEIGHTS)
+    if is_file(folder / INDEX):
+        names = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"{INDEX} has no weight_map: copy it again")
+        found: dict[str, StoredTensor] = {}
+        for name in sorted(set(names.values())):
+            if Path(name).name != name or name in ("..", "."):
+                raise ValueError(f"{INDEX} names {name}, which is not a file of the folder")
+            part = _tensors(folder / name)
+            if twice := sorted(part.keys() & found.keys()):
+                raise ValueError(f"{name} has the tensor {twice[0]}, which another file has too: copy them again")
+            found |= part
+        return found
+    if (folder / "pytorch_model.bin").exists():
+        raise ValueError(f"its weights are pickled, which clozemill never opens: save them as {WEIGHTS} first")
+    raise ValueError(f"{WEIGHTS} is missing: give a folder with {CONFIG}, {WEIGHTS} and vocab.txt")
+
+
+def _check_types(tensors: dict[str, StoredTensor]) -> None:
+    """Raises ValueError, naming the tensor, for weights that aren't floating point: quantized or packed ones."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS and not name.endswith(_BUFFERS):
+            raise ValueError(
+                f"the tensor {name} holds {tensor.dtype} values, which are quantized or packed: give {WEIGHTS} in floats"
+            )
+
+
+def _check_memory(tensors: dict[str, StoredTensor]) -> None:
+    """Raises ValueError for more weights than this machine's memory holds: a file with holes may be of any size."""
+    needed = 4 * sum(int(np.prod(tensor.shape, dtype=object)) for tensor in tensors.values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ValueError(f"its weights take {needed / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB")
+
+
+def _check_config(settings: dict[str, Any]) -> None:
+    """Raises ValueError for a config.json that changes what a BERT computes, in ways that clozemill doesn't follow."""
+    if "auto_map" in settings:
+        raise ValueError("it asks for code of its own (auto_map), which clozemill never runs")
+    if settings.get("quantization_config"):
+        raise ValueError("its weights are quantized (quantization_config): give those that it was made from")
+    if settings.get("pruned_heads"):
+        raise ValueError("it has pruned attention heads (pruned_heads), and clozemill's layers have all of them")
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder looks like Hugging Face's."""
+    return (folder / CONFIG).exists()
+
+
+def read(folder: Path) -> Imported:
+    """Return what a Hugging Face BERT folder holds. Raises ValueError, naming the file or tensor, for what isn't one."""
+    settings = read_json(folder / CONFIG)
+    try:
+        _check_config(settings)
+        config = weight_names.config_from_hf(settings)
+    except ValueError as error:
+        raise ValueError(f"{CONFIG}: {error}") from None
+    tokenizer, tensors = read_tokenizer(folder, settings), _all_tensors(folder)
+    _check_types(tensors)
+    _check_memory(tensors)
+    tied = settings.get("tie_word_embeddings") is not False or "cls.predictions.decoder.weight" in tensors
+    if not tied and "cls.predictions.transform.dense.weight" in tensors:
+        raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and BERT's is")
+    return Imported("hf", config, weight_names.from_hf(tensors, config), tokenizer)

@@ -1,0 +1,35 @@
+"""Reads back a SavedModel that clozemill exported."""
+
+import json
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.conversion.tf_variables import read_variables
+
+ABOUT = ("assets.extra", "clozemill.json")
+
+_SEEDS = "seed_generator_state"  # how the variables of dropout's seeds end: their values are of no account
+
+
+def read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
+    """(checkpoint.json, weights by path within the model, the vocabulary's tokens) of what `write` wrote.
+
+    Loading a SavedModel runs its operations, whoever wrote them. So this reads files of values alone, and loads nothing.
+
+    Raises ValueError, OSError or tf.errors.OpError for any other folder.
+    """
+    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *ABOUT), "r") as file:
+        about = json.loads(file.read())
+    try:
+        keys = {f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE": path for number, path in enumerate(about["variables"])}
+        wanted = {key: path for key, path in keys.items() if not path.endswith(_SEEDS)}
+        found = read_variables(tf.io.gfile.join(folder, "variables", "variables"), lambda key: key in wanted)
+        weights = {path: found[key] for key, path in wanted.items()}
+        tokens, checkpoint = tuple(about["vocabulary"]), dict(about["checkpoint"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if not all(isinstance(token, str) for token in tokens):
+        raise ValueError("its vocabulary holds what isn't a text")
+    return checkpoint, weights, tokens

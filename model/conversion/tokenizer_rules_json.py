@@ -1,0 +1,131 @@
+"""The rules of our tokenizer as tokenizer.json has them, character by character, whatever Unicode the library knows.
+
+The library's own normalizers of BERT go by Unicode 8, drop private use, and take unassigned characters for controls. Here
+all classes of characters are written out: what is dropped, what is a space, what is a token by itself. The library's NFD, NFC
+and lower case are used between them, for they are right for the characters of Unicode 14.0 but some, which it doesn't know to
+be combining: where the vocabulary has one, another that it knows stands in for it meanwhile. Characters that no entry of the
+vocabulary has may go any way that keeps their word a word: it is [UNK].
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+
+from tokenizers import Regex, normalizers, pre_tokenizers
+
+from clozemill.model.conversion.characters import Characters, is_isolated, ranges, sigma_neighbours
+from clozemill.pipelines.common.unicode_rules import (
+    CONTROLS,
+    SPACES,
+    category,
+    character_class,
+    combining,
+    is_cjk,
+    lower,
+    normalize,
+)
+
+_ALL = range(0x110000)
+_HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula, which every library knows
+Steps = list[normalizers.Normalizer]
+
+
+def _replace(ranges_: Iterable[tuple[int, int]], content: str) -> Steps:
+    """A class of characters, each replaced; nothing for an empty class."""
+    found = list(ranges_)
+    return [normalizers.Replace(Regex(character_class(found)), content)] if found else []
+
+
+@lru_cache
+def _marks() -> tuple[tuple[int, int], ...]:
+    return tuple(ranges(code for code in _ALL if category(chr(code)) == "Mn"))
+
+
+@lru_cache
+def _isolated(chinese: bool) -> tuple[tuple[int, int], ...]:
+    return tuple(ranges(code for code in _ALL if is_isolated(chr(code)) and (chinese or not is_cjk(code))))
+
+
+def _final_sigma() -> normalizers.Normalizer:
+    """A capital sigma that ends a word becomes the final small one; the library's lower case knows no neighbours."""
+    cased, ignorable = map(character_class, sigma_neighbours())
+    return normalizers.Replace(Regex(f"(?<={cased}{ignorable}*)Σ(?!{ignorable}*{cased})"), "ς")
+
+
+@lru_cache
+def _compositions() -> tuple[tuple[str, str], ...]:
+    """(character, what it is composed of) that the library takes for one character."""
+    theirs = normalizers.NFD().normalize_str
+    composed = (chr(code) for code in _ALL if code not in _HANGUL and unicodedata.decomposition(chr(code))[:1] not in ("", "<"))
+    return tuple((char, parts) for char in composed if theirs(char) != (parts := normalize("NFD", char)))
+
+
+def _in_context(char: str) -> tuple[str, ...]:
+    """A character beside accents of every kind, which it lets through, sorts, or joins."""
+    return tuple(f"a{mark}{char}{other}b" for mark in ("", "\u0301", "\u0345") for other in ("", "\u0327", "\u0334", "\u0301"))
+
+
+def _misjudged(char: str, form: str) -> bool:
+    """Whether the library's normal form, or its lower case, does something else to a character than Unicode 14.0."""
+    theirs = getattr(normalizers, form)().normalize_str
+    ours = [normalize(form, text) for text in _in_context(char)]
+    return ours != [theirs(text) for text in _in_context(char)] or normalizers.Lowercase().normalize_str(char) != lower(char)
+
+
+@lru_cache
+def _known_marks(form: str) -> tuple[str, ...]:
+    """Accents that the library knows, and that no character decomposes into."""
+    both = [(chr(code), normalize("NFD", chr(code))) for code in _ALL if code not in _HANGUL]
+    parts = {part for char, parts in both if char != parts for part in parts}
+    return tuple(char for char, same in both if char == same and combining(char) and char not in parts
+                 and not _misjudged(char, form))  # fmt: skip
+
+
+def _stand_ins(characters: Characters, form: str) -> list[tuple[str, str]]:
+    """(character of the vocabulary that the library misjudges, one that it doesn't, of the same combining class).
+
+    U+16FF0 and U+16FF1 have a class of their own; the next one sorts them alike, but beside marks of that very class.
+    """
+    composed = {char for char, _ in _compositions()}
+    kept = [char for char in sorted(characters.alphabet - composed) if not characters.strips or category(char) != "Mn"]
+    wrong = [char for char in kept if not char.isascii() and _misjudged(char, form)]
+    private, marks, found = characters.private[1:], [], []
+    if any(combining(char) for char in wrong):
+        marks = [char for char in _known_marks(form) if char not in characters.alphabet]
+    for char in wrong:
+        pool = marks if combining(char) else private
+        if not pool:
+            raise ValueError(f"the vocabulary has the character U+{ord(char):04X}, which tokenizer.json can't express")
+        other = min(pool, key=lambda one: abs(combining(one) - combining(char)))
+        pool.remove(other)
+        found.append((char, other))
+    return found
+
+
+def normalizer(characters: Characters) -> normalizers.Normalizer:
+    """What makes of a text the words of our tokenizer, with spaces between them.
+
+    Raises ValueError for a vocabulary with characters that the library can't be taught.
+    """
+    strips, form = characters.strips, "NFD" if characters.strips else "NFC"
+    composed = [pair for pair in _compositions() if characters.alphabet & set("".join(pair))]
+    stand_ins = _stand_ins(characters, form)
+    unknown = characters.unknown
+    steps = _replace(CONTROLS, "") + _replace((one for one in SPACES if one != (0x20, 0x20)), " ")
+    steps += _replace(characters.unassigned_ranges(), unknown)
+    steps += _replace(_marks(), "") if strips else []
+    steps += [] if characters.cased else [_final_sigma()]
+    steps += [normalizers.Replace(*(pair if strips else pair[::-1])) for pair in composed]
+    for char, other in stand_ins:
+        steps += [normalizers.Replace(other, unknown), normalizers.Replace(char, other)]
+    steps += [normalizers.NFD() if strips else normalizers.NFC()]
+    steps += [] if characters.cased else [normalizers.Lowercase()]
+    steps += [normalizers.Replace(other, char) for char, other in stand_ins]
+    steps += _replace(_marks(), "") if strips else []
+    return normalizers.Sequence(steps)
+
+
+def pre_tokenizer(chinese: bool = True) -> pre_tokenizers.PreTokenizer:
+    """Words between spaces, with punctuation and, if `chinese`, ideographs apart."""
+    alone = Regex(character_class(_isolated(chinese)))
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(alone, "isolated")])

@@ -1,0 +1,1 @@
+"""Ours -> SavedModel, Hugging Face, Keras. After conversion."""

@@ -1,0 +1,231 @@
+"""Raw text to ids in TensorFlow's operations, exactly as the training data's tokenizer makes them: for exported graphs.
+
+Cleaning, normalisation and WordPiece of any Unicode text, then pairs packed as BERT has them. The vocabulary is part of the
+graph. Text without anything but ASCII takes a short way. What can differ from the tokenizer in Python: a word that holds a
+character of the vocabulary which Unicode 14.0 doesn't know yet; nothing else is known. Bytes that are no
+UTF-8 are dropped.
+
+B texts, S sequence length. `[MASK]` and the like in a text are text, but in `tokenize_masked`.
+"""
+
+from dataclasses import replace
+
+import tensorflow as tf
+from tensorflow_text import FastWordpieceTokenizer, normalize_utf8
+
+from clozemill.model.conversion.characters import DROPPED, LIBRARY_DROPS, PAGE, SPACE, UNK, Characters, final_sigma
+from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS, REFERENCE, TextRules
+
+PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
+TEXTS = tf.TensorSpec([None], tf.string)
+_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # in normalised text
+_MAX_TOKEN_BYTES = 256  # FastWordpieceTokenizer's, the ## left out
+
+
+def clean(texts: tf.Tensor, library: bool = False) -> tf.Tensor:
+    """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space.
+
+    library: as TextRules: what it drops is dropped, and accents stay as they are.
+    """
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+    texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "") if library else texts
+    texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), f"{SPACE}+", " ")
+    texts = tf.strings.strip(texts)
+    return texts if library else normalize_utf8(texts, "NFC")
+
+
+def look_up(table: tuple, codes: tf.Tensor) -> tf.Tensor:
+    """Rows of a table of `Characters`, int32 [N, W], of code points, int32 [N]."""
+    pages, rows = (tf.constant(part) for part in table)
+    return tf.gather(tf.reshape(rows, (-1, rows.shape[-1])), tf.gather(pages, codes // PAGE) * PAGE + codes % PAGE)
+
+
+def cut(ragged: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
+    """The first `keep` values, int64 [B], of each row."""
+    starts = ragged.row_starts()
+    return tf.gather(ragged.values, tf.ragged.range(starts, starts + tf.minimum(keep, ragged.row_lengths())))
+
+
+def dense(ragged: tf.RaggedTensor, length: tf.Tensor, default) -> tf.Tensor:
+    """[B, length] with `default` behind each row's values; no row is longer."""
+    rows, values = tf.reshape(ragged.value_rowids(), (-1, 1)), ragged.flat_values
+    columns = tf.range(tf.size(rows, tf.int64), dtype=tf.int64)[:, None] - tf.gather(ragged.row_starts(), rows)
+    empty = tf.fill(tf.stack([ragged.nrows(), tf.cast(length, tf.int64)]), tf.constant(default, values.dtype))
+    return tf.tensor_scatter_nd_update(empty, tf.concat([rows, columns], 1), values)
+
+
+class TextOps(tf.Module):
+    """A vocabulary's tokenizer, as a graph.
+
+    Arguments:
+        tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP], and [MASK], wherever they stand.
+        cased: case and accents stay. max_seq_length: ids that a text or pair is cut to, special ones included.
+        rules: how the tokenizer deviates from google-research/bert's. segments: that the model tells apart; with one, packing a
+        pair is an error when the graph runs.
+
+    Raises ValueError for a vocabulary without the special tokens, or with a token too long for the library.
+    """
+
+    def __init__(
+        self, tokens: tuple[str, ...], cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2
+    ) -> None:
+        super().__init__()
+        if missing := [token for token in (PAD, UNK, CLS, SEP, MASK) if token not in tokens]:
+            raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
+        self.cased, self.max_seq_length, self.rules = cased, max_seq_length, rules
+        self._segments = segments
+        self.pad, self.cls, self.sep, self.mask = (tokens.index(token) for token in (PAD, CLS, SEP, MASK))
+        bare = Characters(tuple(tokens), cased, {}, rules)
+        self.characters = replace(bare, substitutes=_substitutes(bare))
+        entries = self.characters.entries()
+        for token in entries:
+            if len(token.removeprefix("##").encode()) > _MAX_TOKEN_BYTES:
+                raise ValueError(f"{token!r} has more than {_MAX_TOKEN_BYTES} bytes of UTF-8: export takes no such token")
+        self._pieces = _pieces(entries, rules.max_word_chars)
+        self._too_long = f"{_WORD_CHAR}{{{rules.max_word_chars + 1},}}"
+        # One function, so that a graph holds the tables and the vocabulary once however often it tokenizes.
+        self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
+        self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
+        self.tokenize_with_places = tf.function(self._tokenize_with_places, input_signature=[TEXTS], autograph=False)
+
+    def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """int32 [B, (pieces)] of raw texts, without special tokens, not cut."""
+        ascii_B = tf.strings.regex_full_match(texts, r"[\x00-\x7f]*")
+        plain, wide = tf.where(ascii_B)[:, 0], tf.where(~ascii_B)[:, 0]
+        parts = [self._normalise_ascii(tf.gather(texts, plain)), self._normalise(tf.gather(texts, wide))]
+        texts_B = tf.dynamic_stitch([tf.cast(plain, tf.int32), tf.cast(wide, tf.int32)], parts)
+        return self._pieces.tokenize(tf.strings.regex_replace(texts_B, self._too_long, self.characters.unknown))
+
+    def _normalise_ascii(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = texts if self.cased else tf.strings.lower(texts)
+        texts = tf.strings.regex_replace(texts, r"[\x00-\x08\x0e-\x1b\x1f\x7f]", "")
+        return tf.strings.regex_replace(texts, r"[\x0b\x0c\x1c-\x1e]", "" if self.rules.library else " ")
+
+    def _normalise(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+        if self.rules.library:
+            texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "")
+        texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), SPACE, " ")
+        # Before NFC, of which Python knows nothing for these characters.
+        texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
+        texts = self.lower_sigmas(texts if self.rules.library else normalize_utf8(texts, "NFC"))
+        return tf.strings.unicode_encode(self._replaced(tf.strings.unicode_decode(texts, "UTF-8"))[0], "UTF-8")
+
+    def _replaced(self, codes: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """(normalised code points, int32 [B, (characters)]; which of `codes` each comes from, int64 [all of them])."""
+        replaced = look_up(self.characters.replacements, codes.values)
+        kept = tf.not_equal(replaced, 0)
+        ends = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int64), axis=1))
+        splits = tf.gather(tf.concat([tf.zeros([1], tf.int64), ends], 0), codes.row_splits)
+        found = tf.RaggedTensor.from_row_splits(tf.boolean_mask(replaced, kept), splits, validate=False)
+        return found, tf.where(kept)[:, 0]
+
+    def _tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Pieces of clean texts, and where in them each one begins and ends, in characters: three of [B, (pieces)].
+
+        A character that normalising drops belongs to the one before it, as in the tokenizer in Python.
+        """
+        texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
+        codes = tf.strings.unicode_decode(self.lower_sigmas(texts), "UTF-8")
+        normal, sources = self._replaced(codes)
+        normal = normal.with_values(self._without_long_words(normal))
+        pieces, *edges = self._pieces.tokenize_with_offsets(tf.strings.unicode_encode(normal, "UTF-8"))
+        # From bytes of the normalised text to its characters, then to those of the text.
+        wide = [tf.cast(normal.values >= limit, tf.int64) for limit in (0x80, 0x800, 0x10000)]
+        bytes_before = tf.cumsum(1 + tf.add_n(wide), exclusive=True)
+        before_text = tf.gather(tf.concat([bytes_before, [0]], 0), normal.row_starts())
+        row = pieces.value_rowids()
+        begin, end = (edge.values + tf.gather(before_text, row) for edge in edges)
+        first = tf.searchsorted(bytes_before, begin, "right", tf.int64) - 1
+        last = tf.searchsorted(bytes_before, end, "left", tf.int64) - 1
+        text_begin = tf.gather(codes.row_starts(), row)
+        begins = tf.gather(sources, first) - text_begin
+        ends = self._ends(codes, sources, tf.gather(sources, last)) - text_begin
+        return pieces, pieces.with_values(begins), pieces.with_values(ends)
+
+    def _without_long_words(self, normal: tf.RaggedTensor) -> tf.Tensor:
+        """The code points, with `unknown` for all of a word that is too long: it becomes [UNK], and keeps its places."""
+        codes = normal.values
+        apart = [(codes >= low) & (codes <= high) for low, high in ((0, 47), (58, 64), (91, 96), (123, 127))]
+        word = ~tf.reduce_any(tf.stack(apart), axis=0)
+        rows = normal.value_rowids()
+        before = tf.concat([[False], word], 0)[:-1] & tf.equal(rows, tf.concat([[-1], rows], 0)[:-1])
+        begins = word & ~before
+        number = tf.cumsum(tf.cast(begins, tf.int64))
+        sizes = tf.math.unsorted_segment_sum(tf.cast(word, tf.int32), number, tf.size(number, tf.int64) + 1)
+        long = word & (tf.gather(sizes, number) > self.rules.max_word_chars)
+        return tf.where(long, ord(self.characters.unknown), codes)
+
+    def _ends(self, codes: tf.RaggedTensor, sources: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        """Where pieces end whose last character is number `last` of `codes`: at the next one that normalising keeps."""
+        alone = tf.equal(tf.gather(look_up(self.characters.kinds(), codes.values)[:, 0], last), ord("!"))
+        edges = tf.concat([sources, codes.row_splits[-1:]], 0)
+        following = tf.gather(edges, tf.searchsorted(edges, last, "right", tf.int64))
+        text_end = tf.gather(codes.row_limits(), tf.gather(codes.value_rowids(), last))
+        return tf.where(alone, last + 1, tf.minimum(following, text_end))
+
+    def lower_sigmas(self, texts: tf.Tensor) -> tf.Tensor:
+        """NFC texts with small sigmas, if uncased: the one letter whose lower case, σ or ς, hangs on its neighbours."""
+        if self.cased:
+            return texts
+        texts = texts if self.rules.library else tf.strings.regex_replace(texts, *final_sigma())
+        return tf.strings.regex_replace(texts, "Σ", "σ")
+
+    def _tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """As `tokenize`, but each literal `[MASK]` is the mask's id."""
+        parts = tf.strings.split(texts, MASK)
+        pieces = self.tokenize(parts.values)
+        last = tf.scatter_nd(
+            parts.row_limits()[:, None] - 1, tf.ones_like(parts.row_limits()), [tf.size(parts.values, tf.int64)]
+        )
+        masks = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(1 - last)], self.mask), 1 - last)
+        joined = tf.concat([pieces, masks], axis=1)
+        return tf.RaggedTensor.from_row_splits(joined.values, tf.gather(joined.row_splits, parts.row_splits))
+
+    def pack(self, first: tf.RaggedTensor, second: tf.RaggedTensor, length=0) -> dict[str, tf.Tensor]:
+        """The model's inputs of texts or pairs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` where b has any piece.
+
+        Args:
+            first, second: int32 [B, (pieces)]. While they are too long, the longer one, or of equal ones the second, loses
+                its last piece.
+            length: int, S, at most `max_seq_length`; 0 for the longest of the batch.
+
+        Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
+        """
+        first_B, second_B = first.row_lengths(), second.row_lengths()
+        if self._segments < 2:
+            message = "the model has one segment only (type_vocab_size 1), so it takes no pairs"
+            with tf.control_dependencies(
+                [tf.debugging.assert_equal(tf.reduce_sum(second_B), tf.constant(0, tf.int64), message)]
+            ):
+                second_B = tf.identity(second_B)
+        paired_B = tf.cast(second_B > 0, tf.int64)
+        limit = tf.where(tf.equal(length, 0), self.max_seq_length, tf.minimum(length, self.max_seq_length))
+        budget_B = tf.cast(limit, tf.int64) - 2 - paired_B
+        half_B = tf.where(paired_B > 0, (budget_B + 1) // 2, budget_B)
+        first_B = tf.minimum(first_B, tf.maximum(half_B, budget_B - second_B))
+        second_B = tf.minimum(second_B, budget_B - first_B)
+        starts, ends = (tf.fill([first.nrows(), 1], token) for token in (self.cls, self.sep))
+        closing = cut(tf.RaggedTensor.from_tensor(ends), paired_B)
+        ids = tf.concat([starts, cut(first, first_B), ends, cut(second, second_B), closing], axis=1)
+        longest = tf.maximum(tf.reduce_max(tf.concat([ids.row_lengths(), [2]], 0)), tf.cast(length, tf.int64))
+        place_S = tf.range(longest)[None]
+        used_BS = place_S < ids.row_lengths()[:, None]
+        return {
+            "input_ids": dense(ids, longest, self.pad),
+            "input_mask": tf.cast(used_BS, tf.int32),
+            "segment_ids": tf.cast(used_BS & (place_S >= first_B[:, None] + 2), tf.int32),
+        }
+
+
+def _pieces(entries: list[str], max_word_chars: int = MAX_WORD_CHARS) -> FastWordpieceTokenizer:
+    longest = 4 * max_word_chars
+    return FastWordpieceTokenizer(entries, token_out_type=tf.int32, unknown_token=UNK, max_bytes_per_word=longest)
+
+
+def _substitutes(characters: Characters) -> dict[str, str]:
+    """Characters of the vocabulary that the library takes for punctuation or space, of a newer Unicode, and others for them."""
+    words = {char: f"a{char}a" for char in characters.words}
+    found = _pieces([UNK, "a", *words.values()]).tokenize([*words.values()]).to_list() if words else []
+    apart = [char for index, (char, pieces) in enumerate(zip(words, found, strict=True), 2) if pieces != [index]]
+    return dict(zip(apart, characters.spare(), strict=False))

@@ -1,0 +1,153 @@
+"""Hugging Face folders, written so that `transformers` loads them; hf_folder.py reads them.
+
+    config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
+
+The tokenizer is in hf_tokenizer.py, the card in card.py.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from clozemill.model.conversion import tokenizer_json, weight_names
+from clozemill.model.conversion.huggingface import CONFIG, WEIGHTS, read
+from clozemill.model.export import hf_process
+from clozemill.model.export.base import Source
+from clozemill.model.export.model_card import card
+from clozemill.model.inputs import TOKENS, assemble
+
+__all__ = ["architecture", "checked_with", "outputs", "write"]
+TASKS = {  # kind of a task: (transformers' class, its head's name)
+    "classify": ("BertForSequenceClassification", "classifier"),
+    "multilabel": ("BertForSequenceClassification", "classifier"),
+    "regress": ("BertForSequenceClassification", "classifier"),
+    "tags": ("BertForTokenClassification", "classifier"),
+    "spans": ("BertForQuestionAnswering", "qa_outputs"),
+}
+
+PROBLEMS = {  # kind of a task: transformers' name for the loss of its class, which its pipelines apply, too
+    "classify": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regress": "regression",
+}
+
+
+def architecture(source: Source) -> str:
+    """transformers' class for a source. Raises ValueError where it has none."""
+    task, causal = source.task, source.config.attention == "causal"
+    if task is None:
+        if "masked_lm" not in source.parts:
+            return "BertModel"
+        if "next_sentence" in source.parts:
+            return "BertForPreTraining"
+        return "BertLMHeadModel" if causal else "BertForMaskedLM"
+    if task.head != "linear":
+        raise ValueError(f"transformers has no class for the head {task.head}: export to keras or savedmodel")
+    if task.layers != (-1,):
+        layers = ",".join(map(str, task.layers))
+        raise ValueError(f"transformers has no class for a head on the layers {layers}: export to keras or savedmodel")
+    return TASKS[task.kind][0]
+
+
+def _configuration(source: Source) -> dict[str, Any]:
+    """config.json"""
+    task, more = source.task, {}
+    if task is not None and task.kind != "spans":
+        names = task.labels or ("LABEL_0",)
+        more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+        if task.kind in PROBLEMS:
+            more["problem_type"] = PROBLEMS[task.kind]
+    ids = {token: index for index, token in enumerate(source.vocabulary)}
+    return {
+        "architectures": [architecture(source)],
+        **weight_names.config_to_hf(source.config),
+        "pad_token_id": ids["[PAD]"],
+        "torch_dtype": "float32",
+        **more,
+    }
+
+
+def write(source: Source, folder: str) -> None:
+    """Writes a source as a Hugging Face folder. Raises ValueError for a head that transformers has no class for."""
+    there, settings = Path(folder), _configuration(source)
+    head = None
+    if source.task is not None:
+        head = (TASKS[source.task.kind][1], source.config.hidden_size, source.task.outputs)
+    tensors = weight_names.to_hf(source.weights(), weight_names.table(source.config, source.parts, head))
+    save_file(tensors, there / WEIGHTS, metadata={"format": "pt"})
+    (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_tokenizer(source, there)
+    (there / "README.md").write_text(card(source, settings["architectures"][0]), "utf-8")
+
+
+def checked_with() -> str:
+    """What `outputs` computes with."""
+    if not (absent := hf_process.missing()):
+        return "transformers"
+    return (
+        f"clozemill's own reader, not by transformers, for {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not "
+        "installed: pip install 'clozemill[hf]'"
+    )
+
+
+def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the folder answers, by transformers, or, where that isn't installed, by our own model with the folder's weights.
+
+    Raises ValueError when tokenizer.json gives other ids than the features, hf_process.ProcessDied when transformers gives
+    no answer.
+    """
+    _check_tokenizer(Path(folder), texts, features)
+    return _own_outputs(Path(folder), features) if hf_process.missing() else hf_process.outputs(folder, features)
+
+
+def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder alone, from the files."""
+    import keras
+
+    from clozemill.model.pretraining_model import EncoderModel
+
+    found = read(folder)
+    model = EncoderModel(found.config)
+    model.build()
+    for weight in model.weights:
+        name = weight.path.split("/", 1)[1]
+        if name in found.converted.weights:
+            weight.assign(found.converted.weights[name])
+    encoded = model({name: features[name] for name in TOKENS})
+    names = ("sequence_output", *(("pooled_output",) if "pooler" in found.converted.parts else ()))
+    return {name: keras.ops.convert_to_numpy(encoded[name]) for name in names}
+
+
+def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / tokenizer_json.TOKENIZER))
+    firsts, seconds = (
+        [tokenizer.encode(text, add_special_tokens=False).ids for text in side] for side in zip(*texts, strict=True)
+    )
+    special = tuple(tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]"))
+    found = assemble(firsts, seconds, special, features["input_ids"].shape[1])
+    for row, (text, _) in enumerate(texts):
+        if not all(np.array_equal(found[name][row], features[name][row]) for name in found):
+            raise ValueError(f"{tokenizer_json.TOKENIZER} gives other ids for the text {text[:60]!r}")
+
+
+def write_tokenizer(source: Source, folder: Path) -> None:
+    """Writes tokenizer.json, vocab.txt and tokenizer_config.json."""
+    built = tokenizer_json.build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
+    (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its own save raises a bare Exception on a full disk
+    (folder / tokenizer_json.VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is; BertTokenizer would rebuild its own
+        "do_lower_case": not source.cased,
+        "strip_accents": source.rules.strips(source.cased),
+        "tokenize_chinese_chars": source.rules.tokenize_chinese_chars,
+        "model_max_length": source.config.max_position_embeddings,  # as trained: export.read has cut the rest
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": True,
+        "split_special_tokens": True,  # as tokenizer.json has it: transformers adds them, and would find them in texts
+        **tokenizer_json.SPECIAL,
+    }
+    (folder / tokenizer_json.SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

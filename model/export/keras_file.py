@@ -1,0 +1,167 @@
+"""A Keras file that anyone loads: `keras.saving.load_model(path)`, without clozemill, custom classes or Lambda layers.
+
+The encoder again, as a functional model of stock layers and keras.ops; dropout is in it, for fine-tuning. Inputs are a dict of
+`input_ids`, `input_mask`, `segment_ids`, int32 [B, S]; outputs are a dict, see `functional`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from clozemill.model.encoder import activation
+from clozemill.model.export.base import Source
+from clozemill.model.inputs import TOKENS
+from clozemill.model.task_model import BiLSTMHead
+
+NAME = "model.keras"
+
+
+class _Builder:
+    """Makes stock layers by our names, and gives each the source's weights."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.config = source, source.config
+        self.weights = source.weights()
+        self.pending: list[tuple[layers.Layer, list[np.ndarray]]] = []
+
+    def add(self, layer: layers.Layer, *values: np.ndarray) -> layers.Layer:
+        """A layer that is given its weights once it is built."""
+        self.pending.append((layer, list(values)))
+        return layer
+
+    def assign(self) -> None:
+        for layer, values in self.pending:
+            layer.set_weights(values)
+
+    def __call__(self, path: str, *names: str) -> list[np.ndarray]:
+        return [self.weights[f"{path}/{name}"] for name in names]
+
+    def dense(self, path: str, name: str, **options) -> layers.Layer:
+        kernel, bias = self(path, "kernel", "bias")
+        return self.add(layers.Dense(kernel.shape[1], name=name, **options), kernel, bias)
+
+    def norm(self, path: str, name: str) -> layers.Layer:
+        values = self(path, "gamma", "beta")
+        return self.add(layers.LayerNormalization(epsilon=self.config.layer_norm_eps, name=name), *values)
+
+    def table(self, value: np.ndarray, name: str, kind=layers.Embedding) -> layers.Layer:
+        return self.add(kind(*value.shape, name=name), value)
+
+    def attention(self, path: str, name: str) -> layers.Layer:
+        """Ours has its heads side by side in one matrix, Keras's has an axis for them."""
+        config, values = self.config, []
+        heads, size = config.num_attention_heads, config.head_size
+        for part in ("query", "key", "value"):
+            kernel, bias = self(f"{path}/{part}", "kernel", "bias")
+            values += [kernel.reshape(-1, heads, size), bias.reshape(heads, size)]
+        kernel, bias = self(f"{path}/output_dense", "kernel", "bias")
+        layer = layers.MultiHeadAttention(heads, size, dropout=config.attention_probs_dropout_prob, name=name)
+        return self.add(layer, *values, kernel.reshape(heads, size, -1), bias)
+
+    def dropout(self, name: str) -> layers.Layer:
+        return layers.Dropout(self.config.hidden_dropout_prob, name=name)
+
+
+def _embedded(make: _Builder, ids, kinds) -> tuple:
+    """(the embeddings' output, the layer of the word embeddings)."""
+    path = "encoder/embeddings"
+    words, places, segments = make(path, "word_embeddings", "position_embeddings", "segment_embeddings")
+    word_layer = make.table(words, "word_embeddings", layers.ReversibleEmbedding)
+    positions = ops.cumsum(ops.ones_like(ids), axis=1) - 1
+    total = layers.Add(name="embeddings")(
+        [
+            word_layer(ids),
+            make.table(places, "position_embeddings")(positions),
+            make.table(segments, "segment_embeddings")(kinds),
+        ]
+    )
+    normed = make.norm(f"{path}/layer_norm", "embeddings_layer_norm")(total)
+    return make.dropout("embeddings_dropout")(normed), word_layer
+
+
+def _block(make: _Builder, index: int, hidden, mask):
+    config, path, name = make.config, f"encoder/layer_{index}", f"layer_{index}"
+    attention, causal = make.attention(f"{path}/attention", f"{name}_attention"), config.attention == "causal"
+    mixed = attention(hidden, hidden, attention_mask=mask, use_causal_mask=causal)
+    mixed = make.dropout(f"{name}_attention_dropout")(mixed)
+    hidden = make.norm(f"{path}/attention_layer_norm", f"{name}_attention_layer_norm")(hidden + mixed)
+    inner = activation(config.hidden_act)(make.dense(f"{path}/intermediate", f"{name}_intermediate")(hidden))
+    outer = make.dropout(f"{name}_output_dropout")(make.dense(f"{path}/output", f"{name}_output")(inner))
+    return make.norm(f"{path}/output_layer_norm", f"{name}_output_layer_norm")(hidden + outer)
+
+
+def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
+    found, model = {}, make.source.model
+    if getattr(model, "masked_lm", None) is not None:
+        hidden = make.dense("masked_lm/transform", "masked_lm_transform")(outputs["sequence_output"])
+        hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(activation(make.config.hidden_act)(hidden))
+        # A bias of its own is no stock layer: a table of one row, looked up at 0, is one that is trained alike.
+        bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
+        found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias
+    if getattr(model, "next_sentence", None) is not None:
+        found["next_sentence_logits"] = make.dense("next_sentence/dense", "next_sentence")(outputs["pooled_output"])
+    return found
+
+
+def _task_head(make: _Builder, outputs: dict, every: list, mask):
+    """A fine-tuned model's logits."""
+    model, task = make.source.model, make.source.task
+    if model.pooled:
+        hidden = outputs["pooled_output"]
+    else:
+        chosen = [every[index] for index in task.layers]
+        hidden = chosen[0] if len(chosen) == 1 else layers.Concatenate(name="head_layers")(chosen)
+        hidden = hidden if model.per_token else hidden[:, 0]
+    if task.head == "bilstm":
+        for index in range(BiLSTMHead.LAYERS):
+            hidden = make.dropout(f"head_dropout_{index}")(hidden)
+            lstm = layers.LSTM(model.head.units, return_sequences=True, name=f"head_lstm_{index}")
+            values = [ops.convert_to_numpy(weight) for weight in model.head.lstms[index].weights]
+            hidden = make.add(layers.Bidirectional(lstm, name=f"head_bilstm_{index}"), *values)(hidden, mask=mask)
+    return make.dense("head/dense", "logits")(make.dropout("head_dropout")(hidden))
+
+
+def functional(source: Source) -> keras.Model:
+    """A source as a functional model of stock layers, with its weights.
+
+    Its outputs: `sequence_output` [B, S, H] and, where the source has them, `pooled_output` [B, H], `masked_lm_logits`
+    [B, S, V] and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits`.
+    """
+    make = _Builder(source)
+    ids, seen, kinds = inputs = [layers.Input((None,), dtype="int32", name=name) for name in TOKENS]
+    tokens = ops.cast(seen, "bool")
+    hidden, word_layer = _embedded(make, ids, kinds)
+    every = [hidden]
+    for index in range(source.config.num_hidden_layers):
+        every.append(_block(make, index, every[-1], ops.expand_dims(tokens, 1)))
+    outputs = {"sequence_output": every[-1]}
+    if source.has_pooler:
+        outputs["pooled_output"] = make.dense("encoder/pooler", "pooler", activation="tanh")(every[-1][:, 0])
+    if source.task is None:
+        outputs |= _pretraining_heads(make, outputs, word_layer, ids)
+    else:
+        outputs["logits"] = _task_head(make, outputs, every, tokens)
+    model = keras.Model(dict(zip(TOKENS, inputs, strict=True)), outputs, name="bert")
+    make.assign()
+    return model
+
+
+def write(source: Source, folder: str) -> None:
+    """Writes a source as model.keras."""
+    model, before = functional(source), tempfile.tempdir
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = scratch  # Keras leaves a temporary folder behind if it can't write the file
+        try:
+            model.save(Path(folder) / NAME)
+        finally:
+            tempfile.tempdir = before
+
+
+def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the file answers."""
+    model = keras.saving.load_model(Path(folder) / NAME, compile=False)
+    found = model({name: ops.convert_to_tensor(features[name]) for name in TOKENS}, training=False)
+    return {name: ops.convert_to_numpy(value) for name, value in found.items()}

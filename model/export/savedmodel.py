@@ -1,0 +1,192 @@
+"""SavedModel, whole in itself: raw text in, and fine-tuned by whoever loads it with TensorFlow and tensorflow-text alone.
+
+The vocabulary is part of the graph: no asset file, so the folder can be moved and what it was made from deleted. Texts are
+padded to the longest of their batch, at most `max_seq_length`, which is what a text longer than it is cut to.
+
+    import tensorflow as tf, tensorflow_text
+    encoder = tf.saved_model.load(folder)
+    encoder.signatures["encode"](text=tf.constant(["A text."]), text_pair=tf.constant([""]))["pooled_output"]
+
+Signatures; `text` and `text_pair` are string [B], the pair's "" for none:
+    preprocess: text, text_pair -> input_ids, input_mask, segment_ids, int32 [B, S]
+    encode: text, text_pair -> pooled_output [B, H], sequence_output [B, S, H], all_layers [B, 1 + layers, S, H], float32
+    encode_tokens: input_ids, input_mask, segment_ids -> the same; serving_default: as encode, or as the task's
+    mlm: text with a literal [MASK], text_pair -> as answers.fill_mask, the 5 likeliest tokens
+    nsp: text, text_pair -> probabilities float32 [B, 2]: the pair's second follows the first; it doesn't
+    classify, multilabel, regress, tags, spans (of a fine-tuned model): as answers.ANSWERS
+The object besides: `tokenize(text)`, ragged ids without special tokens; `preprocess(text, text_pair, length)`, padded to a
+length, 0 for the longest; `fill_mask(text, text_pair, k)`; and, called with a dict of the three id tensors and `training`,
+the interface of reusable SavedModels (`variables`, `trainable_variables`, `regularization_losses`): a pretrained model gives
+the encoder's outputs, `all_layers` as a list, a fine-tuned one `logits`.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.conversion import savedmodel
+from clozemill.model.export import signatures as export_signatures
+from clozemill.model.export.graph_tokenizer import TEXTS, TextOps
+from clozemill.model.inputs import TOKENS
+
+LIKELIEST = 5  # tokens that the signature `mlm` gives
+_IDS = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in TOKENS}
+_COUNT = tf.TensorSpec([], tf.int32)
+
+
+class Exported(tf.__internal__.tracking.AutoTrackable):
+    """What is saved: functions and variables as attributes."""
+
+
+@contextlib.contextmanager
+def _kept_activations(encoder: keras.Model) -> Iterator[None]:
+    """Without recomputation in the backward pass, whose gradient a SavedModel doesn't hold."""
+    config = encoder.config
+    encoder.config = replace(config, remat=False)
+    try:
+        yield
+    finally:
+        encoder.config = config
+
+
+def _floats(outputs: Any) -> Any:
+    return tf.nest.map_structure(lambda value: tf.cast(value, tf.float32), outputs)
+
+
+def _encoded(source, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, Any]:
+    """The encoder's outputs, without `pooled_output` where an import brought no pooler."""
+    found = _floats(dict(source.model.encoder(*(inputs[name] for name in TOKENS), training=training)))
+    return found if source.has_pooler else {name: value for name, value in found.items() if name != "pooled_output"}
+
+
+def _logits(source, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    return _floats(source.model(inputs, training=training))
+
+
+def _function(function: Callable, *specs: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, input_signature=specs, autograph=False)
+
+
+def _named(function: Callable, *names: str) -> tf.types.experimental.PolymorphicFunction:
+    """A signature: a function of texts with these names."""
+    return _function(function, *(tf.TensorSpec([None], tf.string, name=name) for name in names))
+
+
+def _call(source, outputs: Callable) -> tf.types.experimental.PolymorphicFunction:
+    """The object's `__call__`, for inference and for training, any batch and any length."""
+
+    def call(inputs, training=False):
+        return outputs(source, inputs, training)
+
+    function = tf.function(call, autograph=False)
+    for training in (False, True):
+        function.get_concrete_function(_IDS, training=training)
+    return function
+
+
+def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
+    task = getattr(source.model, "task", None)
+
+    def preprocess(text, text_pair):
+        return root.preprocess(text, text_pair, tf.constant(0))
+
+    def encode_tokens(input_ids, input_mask, segment_ids):
+        inputs = {"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids}
+        found = _encoded(source, inputs)
+        return found | {"all_layers": tf.stack(found["all_layers"], axis=1)}
+
+    def encode(text, text_pair):
+        return encode_tokens(**preprocess(text, text_pair))
+
+    def mlm(text, text_pair):
+        return root.fill_mask(text, text_pair, tf.constant(LIKELIEST))
+
+    def nsp(text, text_pair):
+        return {"probabilities": tf.nn.softmax(_logits(source, preprocess(text, text_pair))["next_sentence_logits"])}
+
+    pair = ("text", "text_pair")
+    found = {name: _named(function, *pair) for name, function in (("preprocess", preprocess), ("encode", encode))}
+    found["encode_tokens"] = _function(encode_tokens, *_IDS.values())
+    found["serving_default"] = found["encode"]
+    if task is not None:
+        answer, names = export_signatures.ANSWERS[task.kind]
+        ask = partial(answer, lambda inputs: _logits(source, inputs)["logits"], ops, task)
+        found[task.kind] = found["serving_default"] = _named(ask, *names)
+    heads = _heads(source)
+    return found | {name: _named(function, *pair) for name, function in (("mlm", mlm), ("nsp", nsp)) if name in heads}
+
+
+def _heads(source) -> set[str]:
+    """Which pretraining heads there are that have learnt something."""
+    there = {part for part in source.parts if getattr(source.model, part, None) is not None}
+    if source.model.config.attention == "causal":  # it sees nothing to the right of a mask, and was never shown one
+        return set()
+    if source.model.config.type_vocab_size < 2:
+        there -= {"next_sentence"}  # it would need a pair
+    return {name for name, part in (("mlm", "masked_lm"), ("nsp", "next_sentence")) if part in there}
+
+
+def _to_train(source) -> list[keras.Variable]:
+    """What fine-tuning changes: what the task does, or all of the encoder, its pooler too where pretraining didn't need it."""
+    if getattr(source.model, "task", None) is not None:
+        return source.model.trainable_variables
+    left_out = [] if source.has_pooler else source.model.encoder.pooler.weights
+    return [one for one in source.model.encoder.weights if all(one is not other for other in left_out)]
+
+
+def build(source) -> tuple[Exported, dict[str, Callable]]:
+    """The object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps can't take."""
+    model, root = source.model, Exported()
+    ops = TextOps(tuple(source.vocabulary), source.cased, source.max_seq_length, source.rules, model.config.type_vocab_size)
+    task = getattr(model, "task", None)
+    root.text_ops, root.tokenize = ops, ops.tokenize
+    root.variables = [variable.value for variable in model.variables]  # the state of dropout's seeds among them
+    root.trainable_variables = [variable.value for variable in _to_train(source)]
+    root.regularization_losses = []
+    root.max_seq_length = tf.constant(source.max_seq_length)
+
+    def preprocess(text, text_pair, length):
+        return ops.pack(ops.tokenize(text), ops.tokenize(text_pair), length)
+
+    root.preprocess = _function(preprocess, TEXTS, TEXTS, _COUNT)
+    if "mlm" in _heads(source):
+        root.fill_mask = _function(partial(export_signatures.fill_mask, model, ops), TEXTS, TEXTS, _COUNT)
+    root.__call__ = _call(source, _encoded if task is None else _logits)
+    return root, _signatures(source, ops, root)
+
+
+def write(source, folder: str) -> None:
+    """Writes a source (export.Source) as a SavedModel; raises ValueError for a vocabulary that the graph can't hold.
+
+    Its checkpoint.json, vocabulary and the variables' paths go into `assets.extra`, for `read` alone: the graph needs none.
+    """
+    with _kept_activations(source.model.encoder):
+        root, signatures = build(source)
+        tf.saved_model.save(root, folder, signatures=signatures)
+    paths = [variable.path.split("/", 1)[1] for variable in source.model.variables]
+    about = {"checkpoint": source.about, "vocabulary": source.vocabulary, "variables": paths}
+    tf.io.gfile.makedirs(tf.io.gfile.join(folder, *savedmodel.ABOUT[:-1]))
+    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *savedmodel.ABOUT), "w") as file:
+        file.write(json.dumps(about))
+
+
+def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the SavedModel answers to raw texts, each with a second one or "": it makes its own `features`.
+
+    Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`.
+    """
+    loaded = tf.saved_model.load(folder)
+    first, second = (tf.constant([pair[side] for pair in texts], tf.string) for side in (0, 1))
+    inputs = loaded.signatures["preprocess"](text=first, text_pair=second)
+    encoded = loaded.signatures["encode_tokens"](**inputs)
+    found = {name: encoded[name] for name in ("sequence_output", "pooled_output") if name in encoded}
+    called = loaded({name: inputs[name] for name in TOKENS})
+    found |= {"logits": called["logits"]} if "logits" in called else {}
+    return {name: value.numpy() for name, value in found.items()}

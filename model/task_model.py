@@ -1,0 +1,226 @@
+"""Fine-tuning: what can be asked of an encoder with a head of its own, and the model that answers (Devlin et al. 2018).
+
+B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a kind of task, to KINDS.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.dropout import dropout, fold
+from clozemill.model.embeddings import initializer
+from clozemill.model.encoder import Encoder
+from clozemill.model.inputs import TOKENS
+from clozemill.model.losses import named, weighted, weighted_sigmoid
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task. `per_token`: it answers at every position instead of once. `labels`: the fewest it has, 0: none."""
+
+    per_token: bool = False
+    labels: int = 2
+
+
+MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py has them
+KINDS = {
+    "classify": Kind(),  # one label for a text, or for a pair of texts
+    "multilabel": Kind(labels=1),  # any number of labels, or none: a logit and a sigmoid for each
+    "regress": Kind(labels=0),  # one number
+    "tags": Kind(per_token=True),  # a label for every word
+    "spans": Kind(per_token=True, labels=0),  # where an answer begins and ends: two logits per position
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fine-tuned model answers.
+
+    kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
+    head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
+    max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
+    doc_stride: spans: tokens from one window of a long context to the next, half a window at most.
+    threshold: multilabel: the probability from which a label is given.
+    max_answer: spans: the most tokens that an answer has.
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    head: str = "linear"
+    layers: tuple[int, ...] = (-1,)
+    frozen: bool = False
+    max_seq_length: int = 128
+    no_answer: bool = False
+    doc_stride: int = 128
+    threshold: float = 0.5
+    max_answer: int = MAX_ANSWER
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < KINDS[self.kind].labels:
+            least = {1: "one label", 2: "two labels"}[KINDS[self.kind].labels]
+            raise ValueError(f"a task of the kind {self.kind} has {least} or more, not {len(self.labels)}")
+        if repeated := [label for label in self.labels if self.labels.count(label) > 1]:
+            raise ValueError(f"a task's labels are all different, and {repeated[0]} comes twice")
+        if self.head == "bilstm" and not KINDS[self.kind].per_token:
+            raise ValueError(f"the head bilstm answers per token, and the kind {self.kind} once per text")
+
+    @property
+    def outputs(self) -> int:
+        """Logits per answer."""
+        return {"regress": 1, "spans": 2}.get(self.kind) or len(self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Task":
+        """The reverse of to_dict."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+class LinearHead(keras.layers.Layer):
+    """Dropout and one dense layer.
+
+    Call arguments: hidden, float [..., H']; input_mask: not looked at; seed: int32 [2] or None.
+    Returns logits, float32 [..., L].
+    """
+
+    def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.rate = config.hidden_dropout_prob
+        self.dense = keras.layers.Dense(outputs, kernel_initializer=initializer(config), name="dense", dtype=self.dtype_policy)
+
+    def build(self, input_shape) -> None:
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, hidden, input_mask, seed=None):
+        return ops.cast(self.dense(dropout(hidden, self.rate, seed)), "float32")
+
+
+class BiLSTMHead(keras.layers.Layer):
+    """Two bidirectional LSTM layers, then a dense one: BERT's feature-based approach (section 5.3: 2 layers of 768 units).
+
+    Call arguments: hidden_BSH, float [B, S, H']; input_mask [B, S]: padding is skipped; seed: int32 [2] or None.
+    Returns logits, float32 [B, S, L].
+    """
+
+    LAYERS = 2
+
+    def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        options = {"dtype": self.dtype_policy}
+        self.rate = config.hidden_dropout_prob
+        self.units = config.hidden_size
+        self.lstms = [
+            keras.layers.Bidirectional(
+                keras.layers.LSTM(self.units, return_sequences=True, name="lstm", **options), name=f"lstm_{index}", **options
+            )
+            for index in range(self.LAYERS)
+        ]
+        self.dense = keras.layers.Dense(outputs, kernel_initializer=initializer(config), name="dense", **options)
+
+    def build(self, input_shape) -> None:
+        for lstm in self.lstms:
+            lstm.build(input_shape)
+            input_shape = (*input_shape[:-1], 2 * self.units)
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, hidden_BSH, input_mask, seed=None):
+        mask_BS = ops.cast(input_mask, "bool")
+        for index, lstm in enumerate(self.lstms):
+            hidden_BSH = lstm(dropout(hidden_BSH, self.rate, fold(seed, index)), mask=mask_BS)
+        return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
+
+
+HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
+_PADDING = -1e9  # a logit
+_SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
+
+
+class TaskModel(keras.Model):
+    """The encoder with a task's head.
+
+    Arguments:
+        config: an EncoderConfig. task: a Task. dtype: a Keras dtype policy.
+
+    Call arguments:
+        inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as of Encoder.
+
+    Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans. A linear
+    head that answers once per text sees the pooled output, unless `layers` says otherwise: then [CLS]'s place in them.
+    """
+
+    def __init__(self, config: EncoderConfig, task: Task, name: str = "finetuned", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self.config, self.task = config, task
+        options = {"dtype": self.dtype_policy}
+        self.encoder = Encoder(config, **options)
+        self.head = HEADS[task.head](config, task.outputs, **options)
+        self.per_token, self.pooled = KINDS[task.kind].per_token, task.layers == (-1,) and not KINDS[task.kind].per_token
+        self.encoder.trainable = not task.frozen
+        self.encoder.pooler.trainable = self.pooled and not task.frozen
+
+    def build(self, input_shape=None) -> None:
+        self.encoder.build()
+        width = self.config.hidden_size * len(self.task.layers)
+        self.head.build((None, None, width) if self.per_token else (None, width))
+        self.built = True
+
+    def call(self, inputs, training=False, seed=None):
+        seed = self.encoder.seeds.next() if training and seed is None else seed
+        tokens = [inputs[name] for name in TOKENS]
+        encoded = self.encoder(*tokens, seed=None if self.task.frozen else seed)
+        if self.pooled:
+            hidden = encoded["pooled_output"]
+        else:
+            hidden = ops.concatenate([encoded["all_layers"][index] for index in self.task.layers], axis=-1)
+            hidden = hidden if self.per_token else hidden[:, 0]
+        return {"logits": self.head(hidden, inputs["input_mask"], seed=fold(seed, _SITE))}
+
+    # What the trainer asks of any model.
+
+    def prepare(self, batch: dict) -> tuple[dict, dict]:
+        """(inputs, targets) of a batch: its three id tensors, and all the rest; for spans the mask is a target, too."""
+        inputs = {name: batch[name] for name in TOKENS}
+        seen = [name for name in TOKENS if name != "input_mask" or self.task.kind != "spans"]
+        return inputs, {name: value for name, value in batch.items() if name not in seen}
+
+    def weights_of(self, targets: dict) -> dict:
+        """By loss, what a batch's sum is divided by: a scalar."""
+        return {"task": ops.sum(ops.cast(targets["weights"], "float32"))}
+
+    def sums_of(self, outputs: dict, targets: dict) -> dict:
+        """losses.SUMS of a batch."""
+        return sums(outputs["logits"], targets, self.task.kind)
+
+
+def sums(logits, targets: dict, kind: str) -> dict:
+    """losses.SUMS of a batch's answers.
+
+    Args:
+        logits: as TaskModel gives them. kind: of KINDS.
+        targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
+            both float [B, 1, L], labels 0 or 1 (the axis of 1: no other is taken for that of tokens); for spans
+            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer, and
+            `input_mask` [B, S]: an answer is a token, so padding takes no part and costs nothing however much there is.
+
+    For regress the loss is the squared error, for spans the mean of both ends' cross entropies; hits are counted in halves for
+    spans, and are negative for regress, which has none.
+    """
+    weights = ops.cast(targets["weights"], "float32")
+    if kind == "regress":
+        errors = ops.square(logits[:, 0] - ops.cast(targets["labels"], "float32"))
+        return named({"task": (ops.sum(errors * weights), ops.sum(weights), -ops.sum(weights))})
+    if kind == "multilabel":
+        return named({"task": weighted_sigmoid(logits, ops.cast(targets["labels"], "float32")[:, 0], weights[:, 0])})
+    if kind == "spans":
+        logits = ops.where(ops.cast(targets["input_mask"], "bool")[:, :, None], logits, _PADDING)
+        ends = (weighted(logits[:, :, end], targets[name], weights) for end, name in enumerate(("starts", "ends")))
+        return named({"task": tuple((first + last) / 2 for first, last in zip(*ends, strict=True))})
+    return named({"task": weighted(logits, targets["labels"], weights)})

@@ -1,0 +1,68 @@
+"""What a run may listen on: nothing that another machine reaches, and no server that hands out this machine's files.
+
+The servers of local worker processes are in local_runner.py. This is for the other runners of Beam.
+"""
+
+import ipaddress
+from typing import Any
+
+import grpc
+
+from clozemill.pipelines.common.errors import UserError
+
+# Beam's runners that open servers on this machine by themselves: FnApiRunner serves any file to whoever asks, on all
+# interfaces; the others start it, or a program that they download.
+_OPEN = tuple(
+    f"apache_beam.runners.{name}" for name in ("direct.", "interactive.", "portability.fn_api_", "portability.prism_")
+)
+_IN_PROCESS = ("BundleBasedDirectRunner",)
+
+
+def refuse_open_servers(name: str, runner: Any, options: dict[str, Any]) -> None:
+    """Raises UserError for a runner that would start servers here which other users of this machine or network may use.
+
+    Args:
+        name: what --runner was given, to name it. options: all of Beam's options, by their destinations.
+    """
+    kind = type(runner)
+    reason = ""
+    if kind.__module__.startswith(_OPEN) and kind.__name__ not in _IN_PROCESS:
+        reason = f"--runner {name} opens servers that anyone on the network may use to read your files: give"
+    elif options.get("job_endpoint") == "embed":
+        reason = "--job_endpoint embed opens servers that other users of this machine may use to read your files: give"
+    elif kind.__name__ == "DaskRunner" and not (options.get("address") or options.get("scheduler_file")):
+        reason = (
+            "--runner DaskRunner without a cluster starts one here, which runs what other users of this machine send it, and "
+            "its dashboard is open to the network: give --dask_client_address, or"
+        )
+    if reason:
+        raise UserError(f"{reason} --runner FnApiRunner")
+
+
+def _loopback(address: str) -> str:
+    """An address to listen on; `localhost` for a host that stands for all interfaces."""
+    host, separator, port = address.rpartition(":")
+    try:
+        anywhere = not host or ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:  # a name, or unix:
+        return address
+    return f"localhost{separator}{port}" if anywhere else address
+
+
+def listen_on_loopback_only() -> None:
+    """From now on gRPC servers of this process that ask for all interfaces get the loopback interface.
+
+    Beam asks so for workers within this process (--environment_type=LOOPBACK). The address that it hands out is localhost,
+    so nobody is kept out who could have found it.
+    """
+    if getattr(grpc.server, "__module__", "") == __name__:
+        return
+    make = grpc.server
+
+    def server(*args: Any, **options: Any) -> grpc.Server:
+        made = make(*args, **options)
+        add = made.add_insecure_port
+        made.add_insecure_port = lambda address: add(_loopback(address))
+        return made
+
+    grpc.server = server

@@ -1,0 +1,32 @@
+"""The exit codes of commands, and the one line on standard error for an error."""
+
+import sys
+import traceback
+
+from clozemill.pipelines.common.errors import CheckFailed, UserError
+from clozemill.pipelines.files import storage_errors
+
+EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, 1, 2
+
+
+def _line(error: BaseException) -> str:
+    """A message on one line that moves no cursor, whatever names of files stand in it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(error).split()))
+
+
+def report_error(error: BaseException, debug: bool) -> int:
+    """Print an error's sentence, after its traceback for `debug`; return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        print(f"clozemill: {_line(error)}", file=sys.stderr)
+        return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
+    if sentence := storage_errors.told(error):
+        print(f"clozemill: {sentence}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    print(
+        f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a defect of "
+        "clozemill or of its machine; run it again with --debug to see where",
+        file=sys.stderr,
+    )
+    return EXIT_CHECK_FAILED

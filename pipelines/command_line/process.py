@@ -1,0 +1,193 @@
+"""A command as a process: standard streams that may be closed or full, and signals that end it.
+
+Used only where clozemill runs as a program. Called from Python, `clozemill.main` leaves streams and signals as they are.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+
+from clozemill.pipelines.common.errors import UserError
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_SIGNALLED = 128  # and the number of the signal, as shells have it: 130 after Ctrl-C, 143 after SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: raised wherever the program is, so that it cleans up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output: one that can't be written is a UserError. A closed pipe stays a BrokenPipeError."""
+
+    def write(self, text: str) -> int:
+        with _reported():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _reported():
+            super().flush()
+
+
+class _Errors(io.TextIOWrapper):
+    """Standard error: what can't be written is dropped, since there is no other place to report it."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"standard output can't be written ({error.strerror}): free some space, or send the output elsewhere"
+        ) from None
+
+
+def open_streams() -> None:
+    """Make standard output and error safe to print to, whatever the program was started with.
+
+    A closed descriptor (`>&-`) becomes /dev/null: otherwise the next file to be opened would take its number, and what is
+    printed would be written into that file. Names of files that are not UTF-8 are printed with escapes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    buffered = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
+    sys.stdout = sys.__stdout__ = _Output(buffered, errors="backslashreplace", line_buffering=os.isatty(1))
+    sys.stderr = sys.__stderr__ = error_stream(2)
+
+
+def error_stream(descriptor: int) -> io.TextIOWrapper:
+    """A stream on a descriptor that drops what can't be written."""
+    return _Errors(io.FileIO(descriptor, "w", closefd=False), errors="backslashreplace", write_through=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what libraries write to standard error in the block, such as TensorFlow's start-up notes, unless the block fails."""
+    with tempfile.TemporaryFile() as dropped, contextlib.ExitStack() as stack:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(dropped.fileno(), 2)
+        stack.callback(os.close, before)
+        stack.callback(os.dup2, before, 2)
+        try:
+            yield
+        except BaseException:
+            dropped.seek(0)
+            os.write(before, dropped.read())
+            raise
+
+
+def close_output() -> str:
+    """Flush standard output; return why that failed, or "". Nothing is printed after it."""
+    try:
+        sys.stdout.flush()
+        return ""
+    except (UserError, BrokenPipeError) as error:
+        drop_output()
+        return "" if isinstance(error, BrokenPipeError) else str(error)
+
+
+def drop_output() -> None:
+    """Send what is still to be printed to /dev/null: Python flushes once more when it ends, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP raise, so that what the block has begun is cleaned up.
+
+    SIGINT raises KeyboardInterrupt, the others Terminated. A second signal doesn't disturb the cleaning; a third one ends the
+    process at once. Signals that are ignored, as under nohup, stay so.
+    """
+    count = 0
+
+    def leave(number: int, frame) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        if count > 2:
+            os._exit(EXIT_SIGNALLED + number)
+
+    taken = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """The program is about to end by itself: another signal would only cut its message short."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def noted(first: Callable[[str], None]) -> Iterator[None]:
+    """Within the block the first SIGINT, SIGTERM or SIGHUP calls `first` with its name; a second one ends the process.
+
+    Both happen at once, even while the main thread is within a long call into a library, where no handler of Python's runs:
+    the interpreter writes the signal's number into a pipe, and a thread reads it. `first` is called once, by the thread or by
+    the handler, whichever comes first. Outside of the main thread, where Python allows no handlers, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    unused = threading.Lock()
+
+    def note(number: int) -> None:
+        if unused.acquire(blocking=False):
+            first(signal.Signals(number).name)
+
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    # SIGHUP stays ignored under nohup. Shells ignore SIGINT for background jobs, which whoever sends it doesn't mean.
+    taken = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    thread = threading.Thread(target=_watch, args=(source, note), daemon=True)
+    before = {number: signal.signal(number, lambda number, frame: note(number)) for number in taken}
+    wakeup = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(sink)  # ends the thread
+
+
+def _watch(source: int, note: Callable[[int], None]) -> None:
+    count = 0
+    while data := os.read(source, 64):
+        for number in data:
+            count += 1
+            if count > 1:
+                os._exit(EXIT_SIGNALLED + number)
+            note(number)
+    os.close(source)

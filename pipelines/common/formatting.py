@@ -1,0 +1,39 @@
+"""Counts, percentages and sizes as people read them."""
+
+import math
+from typing import Any
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 group', '2,000 groups'."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def share(part: float, whole: float) -> str:
+    """'12.34 %', '-' of nothing."""
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def large(count: float) -> str:
+    """9,365, 196 k, 1.13 M, 2.40 G: three digits for the eye."""
+    for unit, letter in ((1e9, "G"), (1e6, "M")):
+        if count >= unit:
+            return f"{count / unit:.3g} {letter}"
+    return f"{count / 1e3:.0f} k" if count >= 1e5 else f"{count:,.0f}"
+
+
+def figure(value: Any) -> str:
+    """A figure of unknown size and kind, to be read below others."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return str(value)
+    if value == int(value) or abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+def listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {listed(each)}" for name, each in value.items())
+    return "; ".join(listed(each) for each in value) if isinstance(value, list) else figure(value)

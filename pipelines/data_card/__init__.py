@@ -1,0 +1,1 @@
+"""dataset.json and statistics.json -> report.html, report.md. After quality."""

@@ -1,0 +1,54 @@
+"""The names of the files of a dataset's folder."""
+
+from typing import Any
+
+from clozemill.pipelines.config import clustered
+from clozemill.pipelines.dataset import clusters
+
+FORMAT_VERSION = 1
+
+MANIFEST = "dataset.json"
+
+VOCAB = "vocab.txt"
+
+WORK = ".work"
+
+RUN = "run.json"
+
+PREVIOUS = f"{WORK}/previous.json"  # the manifest of the dataset that is being updated
+
+
+def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> str:
+    """The shard of one copy of one group, relative to the dataset's folder; eval groups follow the train groups."""
+    if group < num_groups:
+        return f"train/copy-{copy:02d}/examples-{group:05d}-of-{num_groups:05d}.tfrecord"
+    return f"eval/examples-{group - num_groups:05d}-of-{num_eval_groups:05d}.tfrecord"
+
+
+def provenance_name(shard: str) -> str:
+    """The Parquet file with a row per record of a shard."""
+    return f"provenance/{shard.removesuffix('.tfrecord')}.parquet"
+
+
+def documents_name(split: str, index: int, num_groups: int) -> str:
+    """The Parquet file with a row per document of a group."""
+    return f"documents/{split}-{index if split == 'train' else index - num_groups:05d}.parquet"
+
+
+def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The shards that the configuration asks for, and the other files."""
+    config, evals = contract["config"], contract["num_eval_groups"]
+    groups, copies = config["num_groups"], range(config["dupe_factor"])
+    shards = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
+    shards |= {shard_name(group, groups, evals, 0) for group in range(groups, groups + evals)}
+    files = {f"groups/{group:05d}.json" for group in range(groups + evals)}
+    files |= {documents_name("train" if group < groups else "eval", group, groups) for group in range(groups + evals)}
+    files |= {provenance_name(name) for name in shards} if config["provenance"] else set()
+    return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
+
+
+STOPPED_AT = "stopped"  # in .work: dataset.json, statistics.json and vocab.txt of a dataset that was stopped
+
+STOPPED = "the statistical gate stopped the dataset"  # begins the error that crosses from a worker
+
+HTML, MARKDOWN = "report.html", "report.md"

@@ -1,0 +1,45 @@
+"""Where examples come from, as Parquet: a row per document of a group, and on request a row per record of a shard."""
+
+import numpy as np
+import pyarrow as pa
+
+from clozemill.pipelines.common import hashing
+from clozemill.pipelines.examples.pairs import Pairs
+from clozemill.pipelines.shuffle import keys as shuffle_keys
+from clozemill.pipelines.shuffle.groups import Group
+
+
+def documents_table(group: Group) -> pa.Table:
+    """key, title, sentences, tokens of each document of a group, in order."""
+    keys = [shuffle_keys.document_key_of(key) for key in group.keys]
+    sentences = np.diff(group.documents)
+    tokens = np.diff(group.sentences[group.documents])
+    return pa.table(
+        {
+            "key": pa.array(keys, pa.binary(hashing.HASH_BYTES)),
+            "title": pa.array(group.titles, pa.string()),
+            "sentences": pa.array(sentences, pa.int64()),
+            "tokens": pa.array(tokens, pa.int64()),
+        }
+    )
+
+
+def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
+    """A row per record: key and title of the documents of A and B, and their character spans in the cleaned text.
+
+    Spans cover whole words: a run that begins within a word starts where the word does. No B: null.
+    """
+    keys = [shuffle_keys.document_key_of(key) for key in group.keys]
+    documents, columns = group.sentences[group.documents], {}
+    spans = np.zeros((2, 0), np.uint32) if group.spans is None else group.spans  # a group without documents has none
+    for side, start, end in (("a", pairs.a_start, pairs.a_end), ("b", pairs.b_start, pairs.b_end)):
+        there = end > start
+        token = np.where(there, start, 0)
+        document = np.searchsorted(documents, token, side="right") - 1
+        columns |= {
+            f"{side}_key": pa.array([keys[at] for at in document], pa.binary(hashing.HASH_BYTES), mask=~there),
+            f"{side}_title": pa.array([group.titles[at] for at in document], pa.string(), mask=~there),
+            f"{side}_start": pa.array(spans[0][token].astype(np.int64), mask=~there),
+            f"{side}_end": pa.array(spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),
+        }
+    return pa.table(columns)

@@ -1,0 +1,75 @@
+"""A dataset's figures as text, from its manifest."""
+
+from typing import Any
+
+from clozemill.pipelines.common.formatting import counted, share
+from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from clozemill.pipelines.dataset.manifest import exact_duplicates
+
+_SHOWN_SECONDS = 0.05  # a rate from less than this says nothing
+
+
+def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[str]:
+    """The summary that `prepare` prints: what was read, kept and dropped, and what the examples are like."""
+    documents = manifest["documents"]
+    dropped = [f"{count:,} {reason}" for reason, count in documents["dropped"].items()]
+    if equal := exact_duplicates(manifest):
+        dropped.append(f"{equal:,} exact_duplicate")
+    lines = [
+        f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
+        f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
+        f"{counted(documents['tokens'], 'token')}, [UNK] {share(documents['unknown_tokens'], documents['tokens'])}",
+        "",
+        *_copies(manifest),
+    ]
+    if run and "stages" in run:
+        lines += ["", *_stages(run, documents["characters"] / 1e6)]
+    return [*lines, "", *(f"warning: {line}" for line in dataset_warnings(manifest)), f"digest      {manifest['digest']}"]
+
+
+def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads, and a row (split, copy, a cell per head) per copy.
+
+    The shares are of tokens (masked), masked positions, examples, and all places.
+    """
+    what = {"nsp": "random next", "sop": "swapped", "single": ""}[manifest["config"]["pairs"]]
+    heads = ("documents", "examples", "masked", "[MASK]", "random", "kept", *([what, "forced"] if what else []), "padding")
+    rows = []
+    for name, split in manifest["splits"].items():
+        for copy, counts in split["copies"].items():
+            masked, examples = counts["masked"], counts["examples"]
+            cells = [f"{split['documents']:,}", f"{examples:,}", share(masked, counts["tokens"])]
+            cells += [share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept")]
+            if what:
+                cells += [share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
+            cells.append(share(counts["padding"], counts["padding"] + counts["tokens"]))
+            rows.append((name, copy, *cells))
+    return heads, rows
+
+
+def _copies(manifest: dict[str, Any]) -> list[str]:
+    """copy_rows as a table."""
+    heads, rows = copy_rows(manifest)
+    lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
+    return lines + [f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells) for name, copy, *cells in rows]
+
+
+def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
+    """Seconds of all workers and MB/s per stage."""
+    lines = [f"{'stage':<12}{'seconds':>9}{'MB/s':>9}"]
+    for stage, figures in run["stages"].items():
+        if stage == "wikitext" and figures["seconds"] < _SHOWN_SECONDS:
+            continue
+        shown = figures["seconds"] >= _SHOWN_SECONDS
+        rate = f"{figures['mb'] / figures['seconds']:.1f}" if shown else "-"
+        lines.append(f"{stage:<12}{figures['seconds']:>9.2f}{rate:>9}   {figures['of']}")
+    rate = text_mb / run["seconds"] if run["seconds"] else 0.0
+    return [
+        *lines,
+        f"{'wall clock':<12}{run['seconds']:>9.2f}{rate:>9.1f}   clean text, with {counted(run['workers'], 'worker')}",
+    ]
+
+
+def print_summary(manifest: dict[str, Any], run: dict[str, Any] | None) -> None:
+    """Prints summary_lines."""
+    print("\n".join(summary_lines(manifest, run)), flush=True)

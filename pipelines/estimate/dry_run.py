@@ -1,0 +1,103 @@
+"""The stages of `prepare`, run in this process without Beam's start-up: on a sample's parts, or on a whole small corpus."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from clozemill.pipelines.config import InputOptions, PrepareConfig, VocabConfig
+from clozemill.pipelines.dataset.manifest import add_counts
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.prepare.document_processor import SplitSummary
+from clozemill.pipelines.prepare.group_stage import GroupStage
+from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.prepare.split_stage import SplitStage
+from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.pipelines.vocab import training
+
+
+@dataclass
+class DryRun:
+    """What the stages made of some splits.
+
+    disk: bytes on disk that these stand for. summary: of the splits. groups: a row per group, as in dataset.json.
+    mill_seconds, group_seconds: CPU before and after the shuffle, the latter per copy. mill_stages, group_stages: what
+    the stages' own watches say.
+    """
+
+    disk: float
+    summary: SplitSummary
+    groups: list[dict[str, Any]]
+    mill_seconds: float
+    group_seconds: float
+    mill_stages: dict[str, float] = field(default_factory=dict)
+    group_stages: dict[str, float] = field(default_factory=dict)
+
+    def count(self, split: str, what: str) -> int:
+        """The sum of a figure over the shards of a split: examples or bytes."""
+        return sum(shard[what] for group in self.groups if group["split"] == split for shard in group["shards"])
+
+    @property
+    def documents(self) -> int:
+        return sum(group["documents"] for group in self.groups)
+
+    @property
+    def duplicates(self) -> int:
+        return sum(group["duplicates"] for group in self.groups)
+
+
+class Rehearsal:
+    """Runs the stages again and again with one tokenizer, which keeps the words it has met, as a worker's does."""
+
+    def __init__(self, vocabulary_bytes: bytes, folder: str) -> None:
+        self._vocabulary, self._folder = vocabulary_bytes, folder
+        self._stage: SplitStage | None = None
+
+    def run(
+        self, splits: list[InputSplit], disk: float, config: PrepareConfig, eval_groups: int, tick: Callable[[], object]
+    ) -> DryRun:
+        """Splits to shards, which are removed again.
+
+        Args:
+            config: with its number of groups resolved. tick: called after each split and group.
+        """
+        output = os.path.join(self._folder, "dataset")
+        # Which documents are nearly the same isn't looked into: it takes the whole corpus.
+        config = replace(config, output=output, dedup="none" if config.dedup == "none" else "exact", eval_by="document")
+        job = Job(config, self._vocabulary, eval_groups, "files", os.path.join(output, "spill"))
+        if self._stage is None:
+            self._stage = SplitStage(job)
+            self._stage.setup()
+        self._stage = replace(self._stage, job=job)
+        total, begin = SplitSummary(), time.process_time()
+        for split in splits:
+            for _, summary in self._stage(split):
+                total.add(SplitSummary.from_json(summary.decode()))
+            tick()
+        middle, groups, stage = time.process_time(), [], GroupStage(job)
+        for group in range(job.total_groups):
+            groups += [json.loads(row) for _, row in stage.run(group, [])]
+            tick()
+        end = time.process_time()
+        shutil.rmtree(output)
+        stages: dict[str, float] = {}
+        for group in groups:
+            add_counts(stages, group["seconds"])
+        return DryRun(disk, total, groups, middle - begin, (end - middle) / config.dupe_factor, total.seconds, stages)
+
+
+def vocabulary_of(splits: list[InputSplit], config: PrepareConfig, vocab_size: int) -> bytes:
+    """--vocab's bytes, or those of a vocabulary learnt on some splits: of fewer entries where the text doesn't yield as many.
+
+    Raises UserError.
+    """
+    if config.vocab:
+        data = filesystem.read_bytes(config.vocab)
+        Vocabulary.from_bytes(data, config.vocab)
+        return data
+    shared = {field.name: getattr(config, field.name) for field in fields(InputOptions)}
+    return training.learn_here(splits, VocabConfig(**shared, vocab_size=vocab_size))

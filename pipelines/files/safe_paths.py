@@ -1,0 +1,115 @@
+"""Local paths within a folder of ours, and how they are opened: links that someone puts into it are never followed."""
+
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from clozemill.pipelines.common.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+
+
+class Inside(str):
+    """A path within a folder of ours, `root`. The root itself may be reached through links: that is the user's choice."""
+
+    root: str
+
+    def __new__(cls, path: str, root: str) -> "Inside":
+        made = super().__new__(cls, path)
+        made.root = root
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        return str(self), self.root
+
+
+def private_folder(path: str) -> str:
+    """The path of a folder that this user alone may enter, made if it is missing. Raises UserError for another user's."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise UserError(f"{path} is not a folder of yours alone: remove it, or set TMPDIR to another place")
+    return path
+
+
+def refuse_link(path: str, folder: str) -> None:
+    """Raises UserError when a path in a folder is a symbolic link: what is written to it would land outside."""
+    if os.path.islink(path):
+        raise UserError(
+            f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
+        )
+
+
+def refuse_links(folder: str) -> None:
+    """Raises UserError when a local folder holds a symbolic link; of paths with a scheme, there is nothing to be said."""
+    for place, folders, names in [] if "://" in folder else os.walk(folder):
+        for name in (*folders, *names):
+            refuse_link(os.path.join(place, name), folder)
+
+
+@contextlib.contextmanager
+def parent(path: str, make: bool = False) -> Iterator[tuple[int, str]]:
+    """A descriptor of the folder that a path is in, and the name in it.
+
+    For a path that is Inside a root, no folder from there on is a symbolic link. `make`: folders that are missing are made.
+    Raises OSError.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    root = os.path.abspath(path.root) if isinstance(path, Inside) else folder
+    if make:
+        with contextlib.suppress(FileExistsError):  # of a file: opened as a folder, it is refused for what it is
+            os.makedirs(root, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in [] if folder == root else os.path.relpath(folder, root).split(os.sep):
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=descriptor)
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor, name
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def renamed(folder: int, name: str, sync: bool) -> Iterator[BinaryIO]:
+    """A new file in a folder, given as a descriptor, that gets its name when the block ends well. Raises OSError."""
+    temporary = f"{name}.tmp-{uuid.uuid4().hex}"
+
+    def create(path: str, flags: int) -> int:
+        return os.open(path, flags, 0o666, dir_fd=folder)  # its flags make a new file, or fail
+
+    try:
+        with open(temporary, "xb", buffering=CHUNK_BYTES, opener=create) as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if sync:
+            os.fsync(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def sync(folder: str, names: Iterable[str]) -> None:
+    """Waits until files of a folder, and their names, are on the disk. Raises OSError."""
+    names = list(names)
+    folders = {""}
+    for name in names:
+        parts = name.split("/")[:-1]
+        folders |= {"/".join(parts[: end + 1]) for end in range(len(parts))}
+    for name in (*names, *sorted(folders, key=len, reverse=True)):
+        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

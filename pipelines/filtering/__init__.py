@@ -1,0 +1,1 @@
+"""Which documents are left out, and why. After text."""

@@ -1,0 +1,1 @@
+"""`clozemill inspect`: records of a dataset in words. After data_card."""

@@ -1,0 +1,71 @@
+"""Some records of a shard as `inspect` shows them, in words and as a page."""
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import InspectConfig
+from clozemill.pipelines.dataset.layout import provenance_name
+from clozemill.pipelines.dataset.parquet import read_parquet
+from clozemill.pipelines.dataset.reading import read_contract
+from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.text.vocabulary import Vocabulary
+
+LABELS = {
+    "nsp": ("B follows A", "B is random"),
+    "sop": ("B follows A", "A and B are swapped"),
+    "single": ("one run of sentences", ""),
+}
+
+
+@dataclass(frozen=True)
+class ShardRecords:
+    """Some records of one shard, the first of them number `offset`; origins: provenance by column, where the dataset has it."""
+
+    contract: dict[str, Any]
+    vocabulary: Vocabulary
+    shard: dict[str, Any]
+    columns: examples_columns.Columns
+    offset: int
+    origins: dict[str, list[Any]] | None
+
+    def meaning(self, row: int) -> str:
+        """What the label says."""
+        return LABELS[self.contract["config"]["pairs"]][int(self.columns.next_sentence_labels[row])]
+
+    def sizes(self, row: int) -> str:
+        """'128 tokens, 19 to predict'."""
+        masked = int(np.count_nonzero(self.columns.masked_lm_weights[row]))
+        return f"{int(self.columns.input_mask[row].sum())} tokens, {masked} to predict"
+
+
+def _provenance(folder: str, shard: str) -> dict[str, list[Any]] | None:
+    path = filesystem.join(folder, provenance_name(shard))
+    if not filesystem.exists(path):
+        return None
+    return read_parquet(path).to_pydict()
+
+
+def read_records(config: InspectConfig) -> ShardRecords:
+    """The records that are asked for. Raises UserError."""
+    contract, vocabulary = read_contract(config.dataset)
+    shards = [shard for shard in contract["shards"] if shard["split"] == config.split]
+    chosen = [shard for shard in shards if shard["copy"] == config.copy]
+    if config.group >= len(chosen):
+        copies = {shard["copy"] for shard in shards}
+        have = f"copies 0 to {len(copies) - 1}, groups 0 to {len(shards) // len(copies) - 1}" if copies else "none"
+        raise UserError(f"{config.dataset} has no {config.split} copy {config.copy} group {config.group}: it has {have}")
+    shard = chosen[config.group]
+    data = filesystem.read_bytes(filesystem.join(config.dataset, shard["name"]))
+    try:
+        records = list(islice(tfrecord.read(data, contract["config"]["compression"]), config.offset + config.limit))
+        sizes = contract["max_seq_length"], contract["max_predictions"]
+        columns = tf_example.decode(records[config.offset :], *sizes, config.offset)
+    except ValueError as error:
+        raise UserError(f"{shard['name']}: {error}: run clozemill verify {config.dataset}") from None
+    return ShardRecords(contract, vocabulary, shard, columns, config.offset, _provenance(config.dataset, shard["name"]))

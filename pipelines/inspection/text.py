@@ -1,0 +1,58 @@
+"""Records of a shard as text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from clozemill.pipelines.data_card import pages
+from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.inspection.records import ShardRecords
+from clozemill.pipelines.text.vocabulary import Vocabulary
+
+
+def _words(pieces: list[str]) -> str:
+    """Pieces joined to words: a `##` piece is glued to what stands before it, unless that is bracketed as masked."""
+    text = ""
+    for piece in pieces:
+        glued = piece.startswith("##") and text and not text.endswith("}")
+        text += piece[2:] if glued else (" " if text else "") + piece
+    return text
+
+
+def describe(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary) -> dict[str, str]:
+    """One example in words: segment "A", and "B" if there is one, masked positions marked."""
+    masked = columns.masked_lm_weights[row] > 0
+    originals = dict(zip(columns.masked_lm_positions[row][masked].tolist(), columns.masked_lm_ids[row][masked].tolist(),
+                         strict=True))  # fmt: skip
+    segments: dict[str, list[str]] = {}
+    for place in range(int(columns.input_mask[row].sum())):
+        shown = int(columns.input_ids[row][place])
+        if shown in (vocabulary.cls_id, vocabulary.sep_id) and place not in originals:
+            continue
+        piece = vocabulary.tokens[shown]
+        if place in originals:
+            original = vocabulary.tokens[originals[place]]
+            piece = f"{{{piece}}}" if originals[place] == shown else f"{{{piece}<-{original}}}"
+        segments.setdefault("AB"[int(columns.segment_ids[row][place])], []).append(piece)
+    return {name: _words(pieces) for name, pieces in segments.items()}
+
+
+def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
+    key = rows[f"{side}_key"][record]
+    start, end = rows[f"{side}_start"][record], rows[f"{side}_end"][record]
+    return f"document {key.hex()} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
+
+
+def describe_shard(records: ShardRecords) -> Iterator[str]:
+    """Lines about some records of one shard."""
+    config, shard = records.contract["config"], records.shard
+    yield f"{shard['name']}: {shard['examples']:,} records; {config['pairs']}, {config['masking']}"
+    yield "{[MASK]<-word} is masked, {other<-word} replaced at random, {word} to be predicted as it stands"
+    if not len(records.columns):
+        yield f"no record from number {records.offset} on"
+    for row in range(len(records.columns)):
+        number, label = records.offset + row, records.columns.next_sentence_labels[row]
+        yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
+        for side, text in describe(records.columns, row, records.vocabulary).items():
+            yield f"  {side}  {pages.visible(text)}"  # a vocabulary may hold what moves a terminal's cursor
+            if records.origins:
+                yield f"     {_origin(records.origins, number, side.lower())}"

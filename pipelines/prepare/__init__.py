@@ -1,0 +1,1 @@
+"""`clozemill prepare`: its stages, their Beam graph, resuming and updating. After beam."""

@@ -1,0 +1,144 @@
+"""The last stage of `prepare`: the summaries of all groups added up, checked, and told in statistics.json and dataset.json."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from clozemill.pipelines.command_line.options import identity
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.dataset import clusters, layout, manifest
+from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.prepare.document_processor import SplitSummary
+from clozemill.pipelines.prepare.job import REFUSED, Job, load_vocabulary
+from clozemill.pipelines.quality import gate, shortcut_probe, statistics
+
+_WORDS = 1000  # words that became [UNK], the commonest first
+
+
+@dataclass
+class DatasetStage:
+    """The summaries of all groups to dataset.json, written last: a dataset without it is unfinished."""
+
+    job: Job
+
+    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
+        """Checks the whole and writes the manifest.
+
+        Raises UserError where the input gave nothing, too much of it is bad, or the statistical gate stops the dataset.
+        """
+        totals, groups, splits = statistics.StatisticsTotals(), [], SplitSummary()
+        for row in rows:  # one by one: what a row says of statistics is large
+            summary = json.loads(row)
+            if "splits" in summary:
+                splits = SplitSummary(**summary["splits"])
+                continue
+            for shard in summary["shards"]:
+                totals.add(shard, statistics.unpack(shard.pop("statistics")))
+            groups.append(summary)
+        groups.sort(key=lambda group: group["group"])
+        try:
+            self._check(splits, groups)
+            built = self._manifest(splits, groups)
+            told = self._judged(built, splits, totals)
+            self._write(built, told)
+        except UserError as error:  # so that the next run may begin anew with other input or options
+            filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
+            raise
+        filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
+        return b"done"
+
+    def _manifest(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> manifest.Manifest:
+        config, vocabulary = self.job.config, load_vocabulary(self.job.vocabulary)
+        documents = {
+            "read": splits.read,
+            "kept": sum(group["documents"] for group in groups),
+            "dropped": dict(sorted(splits.dropped.items())),
+            "defective": splits.bad,
+            "characters": splits.characters,
+            "sentences": splits.sentences,
+            "tokens": splits.tokens,
+            "unknown_tokens": splits.unknown,
+        }
+        if splits.unspaced:
+            documents["unspaced_characters"] = splits.unspaced
+        about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
+        about |= config.rules.to_dict(config.cased)
+        full = {"input": list(config.input), **identity(config)}
+        built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": self.job.datasheet}
+        if self.job.evaluation:
+            built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
+        if config.clustered:
+            built["files"][clusters.NAME] = filesystem.sha256(self.job.path(clusters.NAME))
+        if lost := manifest.unaccounted(built):
+            raise UserError(f"{lost}: files of two runs are mixed in {self.job.folder}; give another --output")
+        return built
+
+    def _judged(self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals) -> dict[str, Any]:
+        """statistics.json"""
+        config = self.job.config
+        words = sorted(splits.unknown_words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]
+        told: dict[str, Any] = {
+            "format_version": statistics.FORMAT_VERSION,
+            "splits": totals.splits(),
+            "documents": {
+                "token_lengths": splits.token_lengths,
+                "unknown_words": [list(item) for item in words],
+                "samples": dict(sorted(splits.samples.items())),
+            },
+            "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), config.max_seq_length),
+        }
+        return told | {
+            "gate": gate.gate_result(gate.run_checks(built, told, load_vocabulary(self.job.vocabulary)), config.gate)
+        }
+
+    def _write(self, built: manifest.Manifest, told: dict[str, Any]) -> None:
+        """Both files; where the gate stops the dataset, into the work folder, for a card. Raises UserError then."""
+        data, verdict = statistics.dumps(told), told["gate"]
+        built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
+        built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
+        failed = [check["sentence"] for check in verdict["checks"] if not check["passed"]]
+        stopped = bool(failed) and not verdict["overridden"]
+        folder = self.job.work(layout.STOPPED_AT) if stopped else self.job.folder
+        if stopped:
+            filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
+        filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
+        if not stopped:  # whoever finds a dataset.json finds all that it names
+            filesystem.sync_files(folder, [*built["files"], *(shard["name"] for shard in built["shards"])])
+        filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
+        if stopped:
+            raise UserError(
+                f"{layout.STOPPED} ({len(failed)} of {len(verdict['checks'])} checks fail): {'; '.join(failed[:3])}"
+            )
+
+    def _check(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> None:
+        limit = self.job.config.max_reject_rate
+        if splits.bad > limit * splits.read:
+            raise UserError(
+                f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
+                f"allows, e.g. {splits.defects[0]}: see {self.job.path('rejects')}, then mend them or raise the rate"
+            )
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
+        if not any(group["documents"] for group in groups):
+            raise UserError(
+                f"the input holds no document to keep ({splits.read:,} records read: {dropped}): check --input and the filters"
+            )
+        if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
+            raise UserError(
+                f"no training example could be built from {sum(g['documents'] for g in groups):,} documents: --pairs "
+                f"{self.job.config.pairs} needs documents of two sentences, or a second document in the group: "
+                "give more text or a smaller --num-groups"
+            )
+
+
+def _times(splits: SplitSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
+    text = {"mb": splits.characters / 1e6, "of": "clean text"}
+    shards = {"mb": sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6, "of": "shards"}
+    times: dict[str, dict[str, Any]] = {name: {"seconds": seconds} | text for name, seconds in splits.seconds.items()}
+    for group in groups:
+        for name, seconds in group["seconds"].items():
+            times.setdefault(name, {"seconds": 0.0} | shards)["seconds"] += seconds
+    return times

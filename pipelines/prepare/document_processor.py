@@ -1,0 +1,217 @@
+"""The first half of the line for one split: read, clean, split into sentences, tokenize, filter, pack.
+
+Works on batches of about two million characters, whatever the size of a document: many small ones share a batch, a large
+one is cut into several.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clozemill.pipelines.common.runtime import Stopwatch
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.filtering import heuristics
+from clozemill.pipelines.readers import document as readers_document
+from clozemill.pipelines.readers import formats
+from clozemill.pipelines.readers.document import Document, Rejected
+from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.shuffle import keys, payload
+from clozemill.pipelines.text import sentences as text_sentences
+from clozemill.pipelines.text.cleaning import clean
+from clozemill.pipelines.text.wordpiece import WordPiece
+
+BATCH_CHARS = 1 << 21
+MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all are counted
+MAX_SAMPLES = 3  # records quoted per reason in messages and in the report; all defective ones are in rejects/
+MAX_UNKNOWN = 5000  # words that became [UNK], with their counts
+MAX_BITS = 33  # of a document's number of tokens
+
+Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> (reason, detail) of what is to be dropped
+
+
+@dataclass
+class SplitSummary:
+    """What became of one split, or of several: counts to be added up, and seconds per stage.
+
+    defects: some defective records. samples: some records dropped, by reason. token_lengths: documents by the bit length of
+    their number of tokens. unknown_words: what became [UNK], cut at 100 characters.
+    """
+
+    read: int = 0
+    bad: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    characters: int = 0
+    sentences: int = 0
+    tokens: int = 0
+    unknown: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    defects: list[str] = field(default_factory=list)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    token_lengths: list[int] = field(default_factory=lambda: [0] * MAX_BITS)
+    unknown_words: dict[str, int] = field(default_factory=dict)
+    unspaced: int = 0
+
+    def add(self, other: "SplitSummary") -> "SplitSummary":
+        """Adds another summary to this one."""
+        for name in ("read", "bad", "characters", "sentences", "tokens", "unknown", "unspaced"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
+            for key, value in theirs.items():
+                mine[key] = mine.get(key, 0) + value
+        self.defects = sorted(self.defects + other.defects)[:MAX_SAMPLES]
+        for key, values in other.samples.items():
+            self.samples[key] = sorted(self.samples.get(key, []) + values)[:MAX_SAMPLES]
+        self.token_lengths = [mine + theirs for mine, theirs in zip(self.token_lengths, other.token_lengths, strict=True)]
+        self.count_unknown(other.unknown_words)
+        return self
+
+    def count_unknown(self, words: dict[str, int]) -> None:
+        """Adds words that became [UNK]; beyond MAX_UNKNOWN the rarest are forgotten."""
+        for word, count in words.items():
+            self.unknown_words[word] = self.unknown_words.get(word, 0) + count
+        if len(self.unknown_words) > 2 * MAX_UNKNOWN:
+            ordered = sorted(self.unknown_words.items(), key=lambda item: (-item[1], item[0]))
+            self.unknown_words = dict(ordered[:MAX_UNKNOWN])
+
+    def to_json(self) -> str:
+        return json.dumps(self.__dict__)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SplitSummary":
+        return cls(**json.loads(text))
+
+
+class DocumentProcessor:
+    """Turns splits into (key, payload) items; keeps the summary and the rejects of the split it is at."""
+
+    def __init__(self, config: PrepareConfig, tokenizer: WordPiece, screens: tuple[Screen, ...] = ()) -> None:
+        self._config, self._tokenizer, self._screens = config, tokenizer, screens
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the accounts of a new split."""
+        self.summary, self.rejects, self._watch = SplitSummary(), [], Stopwatch()
+        self.summary.seconds = self._watch.seconds
+
+    def __call__(self, split: InputSplit) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, payload) items of a split; afterwards `summary` and `rejects` are whole."""
+        self.begin()
+        for batch in self._batches(split):
+            yield from self._mill(batch)
+
+    def _batches(self, split: InputSplit) -> Iterator[list[Document]]:
+        batch, size = [], 0
+        found = formats.read(split, self._config)
+        while True:
+            with self._watch.time("read"):
+                record = next(found, None)
+            if record is None:
+                break
+            self.summary.read += not (isinstance(record, Rejected) and record.reason == "empty_file")
+            if isinstance(record, Rejected):
+                self._drop(record)
+                continue
+            batch.append(record)
+            size += len(record.text) + 1
+            if size >= BATCH_CHARS:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _drop(self, record: Rejected) -> None:
+        self.summary.dropped[record.reason] = self.summary.dropped.get(record.reason, 0) + 1
+        if record.bad:
+            self.summary.bad += 1
+            if len(self.summary.defects) < MAX_SAMPLES:
+                self.summary.defects.append(f"{record.source}: {record.reason} {record.detail}".strip())
+        samples = self.summary.samples.setdefault(record.reason, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append(": ".join(part for part in (record.source, record.detail, record.excerpt) if part))
+        # Of what filters leave out, thousands say no more than a sample: memory stays bounded.
+        kept = record.bad or self.summary.dropped[record.reason] <= MAX_FILTERED
+        if kept and record.reason not in ("redirect", "other_namespace", "other_content_model"):
+            self.rejects.append(
+                {"reason": record.reason, "source": record.source, "detail": record.detail, "excerpt": record.excerpt}
+            )
+
+    def _mill(self, batch: list[Document]) -> Iterator[tuple[bytes, bytes]]:
+        with self._watch.time("wikitext"):
+            plain = [formats.plain_text(document, self._config) for document in batch]
+        with self._watch.time("clean"):
+            texts = [clean(text) for text in plain]
+        with self._watch.time("sentences"):
+            spans = [self._split(text, document.kind) for text, document in zip(texts, batch, strict=True)]
+        for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans), strict=True):
+            ids, lengths, offsets = encoded
+            with self._watch.time("filter"):
+                parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
+                candidate = heuristics.Candidate(text, parts, lengths, ids)
+                key = keys.document_key(text)
+                if why := self._verdict(document, candidate, key):
+                    self._drop(Rejected(why[0], document.source, why[1], text[: readers_document.EXCERPT_CHARS], bad=False))
+                    continue
+            with self._watch.time("pack"):
+                self._count(candidate)
+                item = key, payload.pack(document.title, ids, lengths, offsets)
+            yield item
+
+    def _verdict(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:
+        """(reason, detail) when the document is to be dropped."""
+        if why := heuristics.reason(candidate, self._config):
+            return why, document.title
+        return next((found for screen in self._screens if (found := screen(key, candidate.ids))), None)
+
+    def _split(self, text: str, kind: str) -> np.ndarray:
+        if kind == "sentences":
+            return text_sentences.lines(text)
+        return text_sentences.split(text, self._config.splitter, self._config.sentence_language)
+
+    def _count(self, candidate: heuristics.Candidate) -> None:
+        self.summary.characters += len(candidate.text)
+        self.summary.sentences += len(candidate.lengths)
+        self.summary.tokens += len(candidate.ids)
+        self.summary.token_lengths[len(candidate.ids).bit_length()] += 1
+        self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
+
+    def _encode(self, texts: list[str], spans: list[np.ndarray]) -> Iterator[tuple]:
+        """(ids, lengths of non-empty sentences, offsets or None) of each text.
+
+        The texts are tokenized joined, in windows of about BATCH_CHARS that begin with a sentence.
+        """
+        wanted, parts = self._config.provenance, []
+        with self._watch.time("wordpiece"):
+            text = "\n".join(texts)
+            bases = np.cumsum([0] + [len(each) + 1 for each in texts])
+            edges = np.cumsum([0] + [len(where) for where in spans])
+            begins = np.concatenate([where[:, 0] for where in spans]) + np.repeat(bases[:-1], np.diff(edges))
+            for low, high in _windows(begins, BATCH_CHARS):
+                window = text[begins[low] : begins[high] if high < len(begins) else len(text)]
+                parts.append(self._tokenize(window, begins[low:high], wanted))
+            parts = parts or [self._tokenize("", begins, wanted)]
+            ids, lengths, offsets = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
+            tokens = np.concatenate([[0], np.cumsum(lengths)])[edges]
+        for number, base in enumerate(bases[:-1].tolist()):
+            low, high = tokens[number], tokens[number + 1]
+            own = lengths[edges[number] : edges[number + 1]]
+            yield ids[low:high], own[own > 0], (offsets[:, low:high] - base).astype(np.uint32) if wanted else None
+
+    def _tokenize(self, window: str, begins: np.ndarray, wanted: bool) -> tuple[np.ndarray, ...]:
+        """ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] where they aren't wanted."""
+        first = begins[0] if len(begins) else 0
+        encoded = self._tokenizer.encode_text(window, begins - first, wanted)
+        self.summary.count_unknown(encoded.unknown)
+        self.summary.unspaced += encoded.unspaced
+        offsets = np.stack([encoded.starts, encoded.ends]) + first if wanted else np.zeros((2, 0), np.int64)
+        return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
+
+
+def _windows(begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Runs [low, high) of sentences that begin within `size` characters, one at least."""
+    low = 0
+    while low < len(begins):
+        high = max(int(np.searchsorted(begins, begins[low] + size)), low + 1)
+        yield low, high
+        low = high

@@ -1,0 +1,144 @@
+"""The second stage of `prepare`: the documents of a group become its shards."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from clozemill.pipelines.common.runtime import Stopwatch
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.layout import PREVIOUS, documents_name, provenance_name, shard_name
+from clozemill.pipelines.dataset.parquet import write_parquet
+from clozemill.pipelines.dataset.provenance import documents_table, provenance_table
+from clozemill.pipelines.examples.assemble import ExampleSettings
+from clozemill.pipelines.examples.pairs import Pairs, special_tokens
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
+from clozemill.pipelines.prepare import job as prepare_job
+from clozemill.pipelines.prepare.document_processor import SplitSummary
+from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.quality import statistics
+from clozemill.pipelines.shards.writer import write_shard
+from clozemill.pipelines.shuffle.groups import Group, items_digest
+from clozemill.pipelines.shuffle.shuffles import BeamShuffle
+from clozemill.pipelines.shuffle.spill import FilesShuffle
+
+
+def _files(summary: dict[str, Any]) -> dict[str, str]:
+    """name -> SHA-256 of a group's files: its shards, and the lists beside them."""
+    return summary["files"] | {shard["name"]: shard["sha256"] for shard in summary["shards"]}
+
+
+@dataclass
+class GroupStage:
+    """A group's items to its shards; the row that comes out is its summary, all under key 0.
+
+    Attributes: _previous: name -> SHA-256 of the files of the dataset that is being updated, once they were read.
+    _shuffle: what the items come from, which lists its files once.
+    """
+
+    job: Job
+    _previous: dict[str, str] | None = None
+    _shuffle: FilesShuffle | BeamShuffle | None = None
+
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[prepare_job.Row]:
+        """Writes what the group lacks. The number after the last group stands for the splits' summaries."""
+        if group == self.job.total_groups:
+            total = SplitSummary()
+            for value in sorted(value for value in values if value):
+                total.add(SplitSummary.from_json(value.decode()))
+            yield 0, json.dumps({"splits": total.__dict__}).encode()
+            return
+        marker = self.job.work(f"groups/{group:05d}.json")
+        summary = self._finished(marker)
+        if summary is None:
+            summary = self._made(group, (value for value in values if value))
+            write_sealed(marker, summary, self.job.run)
+        yield 0, json.dumps(summary).encode()
+
+    def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
+        """A group's summary, after its shards were made, or found to be made of the very same documents."""
+        watch = Stopwatch()
+        with watch.time("gather"):
+            self._shuffle = self._shuffle or self.job.make_shuffle()
+            items = sorted(self._shuffle.gather(group, values))
+            digest, name = items_digest(items), f"groups/{group:05d}.json"
+            before = self._before(name)
+        if before is None or before["items"] != digest:
+            before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
+            filesystem.write_bytes(self.job.path(name), json.dumps(before).encode(), sync=False)
+        sha256 = hashlib.sha256(json.dumps(before).encode()).hexdigest()
+        return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
+
+    def _finished(self, marker: str) -> dict[str, Any] | None:
+        """The summary that this run left when it was begun, if its files are there as they were written."""
+        summary = read_sealed(marker, self.job.run)
+        return summary if summary and all(self._same(*file) for file in _files(summary).items()) else None
+
+    def _before(self, record: str) -> dict[str, Any] | None:
+        """A group's summary in the dataset that is being updated, if it and all its files are as dataset.json has them."""
+        if self._previous is None:
+            path = self.job.path(PREVIOUS)
+            self._previous = manifest.loads(filesystem.read_bytes(path), path)["files"] if filesystem.exists(path) else {}
+        if not self._same(record, self._previous.get(record, "")):
+            return None
+        summary = json.loads(filesystem.read_bytes(self.job.path(record)))
+        return summary if all(self._same(*file) for file in _files(summary).items()) else None
+
+    def _same(self, name: str, sha256: str) -> bool:
+        path = self.job.path(name)
+        return filesystem.exists(path) and filesystem.sha256(path) == sha256
+
+    def _write(self, index: int, group: Group, watch: Stopwatch) -> dict[str, Any]:
+        config = self.job.config
+        split = "train" if index < config.num_groups else "eval"
+        with watch.time("statistics"):
+            repeated = statistics.repeated_sentences(group, config.max_seq_length - special_tokens(config.pairs))
+        shards, files = [], {}
+        for copy in range(config.dupe_factor if split == "train" else 1):
+            name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
+            pairs, entry = self._shard(index, copy, name, group, watch)
+            if config.provenance:
+                with watch.time("provenance"):
+                    beside = provenance_name(name)
+                    files[beside] = write_parquet(self.job.path(beside), provenance_table(group, pairs))
+            about = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
+            shards.append(about | entry)
+        documents = documents_name(split, index, config.num_groups)
+        files[documents] = write_parquet(self.job.path(documents), documents_table(group))
+        return {
+            "split": split,
+            "group": index,
+            "documents": len(group.keys),
+            "duplicates": group.duplicates,
+            "shards": shards,
+            "files": files,
+        }
+
+    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
+        config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
+        settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
+        split = "train" if index < config.num_groups else "eval"
+        figures = statistics.StatisticsCollector(statistics.Settings.of(vars(config)), vocabulary, split, copy)
+        path = self.job.path(name)
+        with ExitStack() as stack:
+            sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path, sync=False)))
+            write = sink.write
+            if config.compression == "gzip":
+                write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
+            shard = write_shard(group, index, copy, settings, vocabulary, write, watch, figures.add)
+        with watch.time("statistics"):
+            packed = statistics.pack(figures.sums())
+        return shard.pairs, {
+            "examples": len(shard.pairs),
+            "bytes": sink.size,
+            "sha256": sink.digest.hexdigest(),
+            "counts": shard.counts,
+            "labels_forced": shard.pairs.forced,
+            "labels_drawn": shard.pairs.drawn,
+            "random_prob": shard.pairs.random_prob,
+            "statistics": packed,
+        }

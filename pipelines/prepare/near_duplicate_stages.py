@@ -1,0 +1,91 @@
+"""The stages that find near-duplicates, free of Beam: a split to bands, a bucket group to links, the links to clusters.parquet.
+
+They run before `prepare`'s own stages and read the corpus once by themselves.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clozemill.pipelines.dataset import clusters
+from clozemill.pipelines.filtering import minhash
+from clozemill.pipelines.prepare.job import Job, load_words
+from clozemill.pipelines.prepare.split_stage import SplitProcessorStage
+from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.shuffle import keys as shuffle_keys
+from clozemill.pipelines.shuffle.payload import unpack
+from clozemill.pipelines.shuffle.shuffles import BeamShuffle
+from clozemill.pipelines.shuffle.spill import FilesShuffle
+
+Row = tuple[int, bytes]
+_BATCH = 256  # documents whose bands are made at a time
+_LINK = np.dtype([("key", "S16"), ("words", "<u4")])
+
+
+def _shuffle(job: Job) -> FilesShuffle | BeamShuffle:
+    return job.make_shuffle("bands")
+
+
+@dataclass
+class BandStage(SplitProcessorStage):
+    """A split to (bucket group, band and document) rows for the shuffle: of the documents that would be kept."""
+
+    def rows(self, split: InputSplit) -> Iterator[Row]:
+        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
+        name, shuffle = self.job.split_name(split), _shuffle(self.job)
+        if shuffle.finished(name) is None:
+            yield from shuffle.scatter(name, self._items(split))
+            shuffle.finish(name, b"")
+
+    def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:
+        keys, rows, words_in = [], [], load_words(self.job.vocabulary)
+        for key, payload in self.miller(split):
+            words, _ = words_in(unpack(payload).ids)
+            grams = minhash.shingles(words, words_in)
+            if len(grams):
+                keys.append(key)
+                rows.append(np.append(minhash.signature(grams), np.uint32(len(words))))
+            if len(keys) == _BATCH:
+                yield from self._bands(keys, np.stack(rows))
+                keys, rows = [], []
+        if keys:
+            yield from self._bands(keys, np.stack(rows))
+
+    def _bands(self, keys: list[bytes], rows: np.ndarray) -> Iterator[tuple[int, bytes, bytes]]:
+        found = minhash.bucket_items(keys, rows[:, :-1], rows[:, -1], self.job.config.near_threshold).ravel()
+        data, size = found.tobytes(), minhash.ITEM.itemsize
+        for start in range(0, len(data), size):
+            middle = start + shuffle_keys.KEY_BYTES
+            group = int.from_bytes(data[start : start + 8], "big") * self.job.total_groups >> 64
+            yield group, data[start:middle], data[middle : start + size]
+
+
+@dataclass
+class LinkStage:
+    """A bucket group's items to the links among them, in one row under key 0."""
+
+    job: Job
+    _from: FilesShuffle | BeamShuffle | None = None  # lists its files once
+
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
+        self._from = self._from or _shuffle(self.job)
+        items = self._from.gather(group, (value for value in values if value))
+        found = np.frombuffer(b"".join(key + payload for key, payload in items), minhash.ITEM)
+        linked = minhash.link_similar(found, self.job.config.near_threshold)
+        pairs = np.zeros(linked.shape, _LINK)
+        pairs["key"], pairs["words"] = linked["key"], linked["words"]
+        yield 0, pairs.tobytes()
+
+
+@dataclass
+class ClusterStage:
+    """All links to clusters.parquet: the same for the same documents, in whatever order the rows come."""
+
+    job: Job
+
+    def run(self, key: int, rows: Iterable[bytes]) -> bytes:
+        """Writes the file."""
+        pairs = np.frombuffer(b"".join(rows), _LINK).reshape(-1, 2)
+        clusters.write(self.job.path(clusters.NAME), clusters.Clusters(*minhash.connected_clusters(pairs)))
+        return b"done"

@@ -1,0 +1,222 @@
+"""`clozemill prepare` and `clozemill vocab`: plan, refuse what doesn't fit, run or go on, sum up."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from clozemill.pipelines.beam import launcher, run_lock, run_setup, runners
+from clozemill.pipelines.command_line.options import to_yaml
+from clozemill.pipelines.common.errors import CheckFailed, UserError
+from clozemill.pipelines.common.formatting import counted
+from clozemill.pipelines.common.sentence_languages import language_warning
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.data_card import card
+from clozemill.pipelines.dataset import clusters, layout, manifest, summary
+from clozemill.pipelines.dataset.layout import MANIFEST, PREVIOUS, RUN, VOCAB, WORK
+from clozemill.pipelines.files import filesystem, safe_paths
+from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
+from clozemill.pipelines.filtering import decontamination
+from clozemill.pipelines.prepare import dataset_folder, graph, progress
+from clozemill.pipelines.prepare.dataset_stage import DatasetStage
+from clozemill.pipelines.prepare.group_stage import GroupStage
+from clozemill.pipelines.prepare.job import Job, resolved
+from clozemill.pipelines.prepare.near_duplicate_stages import BandStage, ClusterStage, LinkStage
+from clozemill.pipelines.prepare.split_stage import SplitStage
+from clozemill.pipelines.quality import statistics
+from clozemill.pipelines.readers import formats
+from clozemill.pipelines.readers.formats import Plan
+from clozemill.pipelines.readers.input_split import split_id
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.pipelines.text.wordpiece import WordPiece
+
+_CLUSTERS = "clusters.json"  # that clusters.parquet is complete
+
+
+def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
+    """The resolved job. Where the output is remote, the `files` shuffle spills to this machine's temporary folder."""
+    if config.update and not config.num_groups:  # a corpus that grew keeps its groups, or every document would move
+        config = replace(config, num_groups=dataset_folder.groups_of(config.output))
+    config, eval_groups = resolved(config, plan.text_estimate)
+    runner = runners.RUNNERS.get(config.runner)
+    shuffle = config.shuffle
+    if shuffle == "auto":
+        shuffle = "files" if runner and runner.one_machine else "beam"
+    spill = filesystem.inside(config.output, f"{WORK}/spill")
+    if filesystem.is_remote(config.output):
+        name = hashlib.blake2b(f"{config.output} {dataset_folder.fingerprint(plan)}".encode(), digest_size=8).hexdigest()
+        spill = safe_paths.private_folder(os.path.join(tempfile.gettempdir(), f"clozemill-{os.getuid()}-{name}"))
+    splits = len({split_id(split) for split in plan.splits})
+    return Job(config, vocabulary, eval_groups, shuffle, spill, splits=splits)
+
+
+def prepare(config: PrepareConfig, extra: list[str]) -> None:
+    """Makes a dataset, or goes on with one that was begun. See the package's README for what is written.
+
+    Raises CheckFailed when the statistical gate stops the dataset.
+    """
+    plan, count, options = run_setup.plan_input(config, extra, "input", "vocab", "output")
+    if config.language:
+        from clozemill.pipelines.filtering.heuristics import identifier
+
+        identifier()
+    data = filesystem.read_bytes(config.vocab)
+    vocabulary = Vocabulary.from_bytes(data, config.vocab)
+    if warning := vocabulary.casing_warning(config.cased):
+        print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
+    if warning := language_warning(config.splitter, config.sentence_language):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    job = _job(config, data, plan)
+    evaluation = _evaluation(config, vocabulary)
+    job = replace(job, evaluation=evaluation.digest if evaluation else "")
+    now = dataset_folder.describe(job, plan)
+    job = replace(job, run=dataset_folder.run_id(now))
+    safe_paths.refuse_links(job.folder)
+    with dataset_folder.locked(job):  # before anything is read or removed that another run may be at
+        if dataset_folder.check(job, now):
+            _sum_up_again(job)
+            return
+        write_sealed(job.work(dataset_folder.STATE), now, dataset_folder.STATE)
+        # The configuration as it was given: numbers that follow from this input would not fit another one.
+        filesystem.write_bytes(job.path("prepare.yaml"), to_yaml(config).encode())
+        filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
+        filesystem.remove_temporaries(job.folder)
+        run = {key: now[key] for key in ("input", "evaluation", "versions")} | {"runner": config.runner, "workers": count}
+        run["shuffle"] = job.shuffle
+        filesystem.write_bytes(job.path(RUN), json.dumps(run, indent=1).encode())
+        if evaluation:
+            filesystem.write_bytes(job.work(decontamination.NAME), evaluation.dump(), sync=False)
+        if job.config.clustered and not _clusters_found(job):
+            _find_clusters(job, plan, options)
+        _run(job, plan, run, options)
+
+
+def _sum_up_again(job: Job) -> None:
+    """What a command says whose dataset is there already."""
+    print(f"{job.folder} is whole already; nothing to do")
+    filesystem.remove_tree(job.work(""), keep=run_lock.LOCK)
+    there = manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST)
+    if not card.is_current(job.folder, there["digest"]):
+        card.write_or_warn(job.folder)
+    summary.print_summary(there, None)
+
+
+def _clusters_found(job: Job) -> bool:
+    """Whether clusters.parquet is there as this run wrote it."""
+    path, record = job.path(clusters.NAME), read_sealed(job.work(_CLUSTERS), job.run)
+    return record is not None and filesystem.exists(path) and filesystem.sha256(path) == record["sha256"]
+
+
+def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontamination.BlockedNgrams | None:
+    """The n-grams of the evaluation sets that are kept out, if there are any. Raises UserError."""
+    if not config.decontaminate:
+        return None
+    found = decontamination.gather(
+        config.decontaminate, WordPiece(vocabulary, config.cased, config.rules), config.decontaminate_words
+    )
+    if not len(found.hashes):
+        raise UserError(
+            f"no text of {', '.join(config.decontaminate)} has {found.size} known words in a row, so nothing can be kept out: "
+            "give a smaller --decontaminate-words, or leave out --decontaminate"
+        )
+    print(
+        f"keeping out {counted(len(found.places), 'evaluation text')} by runs of {found.size} words; "
+        f"{counted(found.short, 'line')} without such a run can't be told",
+        flush=True,
+    )
+    return found
+
+
+def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
+    """The first of two readings: which documents are nearly the same."""
+    if launcher.is_template(options):
+        raise UserError("--dedup near and --eval-by cluster take two jobs, one after the other: leave out --template_location")
+    bands, begin = filesystem.join(job.spill, "bands"), time.perf_counter()
+    launcher.launch(
+        lambda pipeline: graph.prepare(pipeline, plan.splits, BandStage(job), LinkStage(job), ClusterStage(job)),
+        options,
+        lambda: progress.compared(job, plan, bands),
+        job.config.progress,
+        _workers_log(job),
+    )
+    run_setup.check_landed(job.path(clusters.NAME), job.folder)
+    write_sealed(job.work(_CLUSTERS), {"sha256": filesystem.sha256(job.path(clusters.NAME))}, job.run)
+    filesystem.remove_tree(bands)
+    found = clusters.read(job.path(clusters.NAME))
+    print(
+        f"compared all documents in {time.perf_counter() - begin:.1f} s: {len(found.keys):,} have near-duplicates, in "
+        f"{counted(len(set(found.survivors.tolist())), 'cluster')}",
+        flush=True,
+    )
+
+
+def _workers_log(job: Job) -> str:
+    """Where workers print to: beside what they write on this machine; "" where they may be on others."""
+    if not filesystem.is_remote(job.folder):
+        return job.work(run_lock.WORKERS_LOG)
+    return filesystem.join(job.spill, run_lock.WORKERS_LOG) if job.shuffle == "files" else ""
+
+
+def _stopped(job: Job, error: UserError) -> UserError:
+    """What to raise for a worker's mistake; where the gate stopped the dataset, its reasons are printed and drawn."""
+    back = f"; until then {job.folder} is no whole dataset: --update with the input as it was brings the old one back"
+    back = back if filesystem.exists(job.path(PREVIOUS)) else ""
+    if not str(error).startswith(layout.STOPPED):
+        return UserError(f"{error}{back}")
+    judged = job.work(layout.STOPPED_AT)
+    told = json.loads(filesystem.read_bytes(filesystem.join(judged, statistics.STATISTICS)))
+    for check in told["gate"]["checks"]:
+        if not check["passed"]:
+            print(check["sentence"], flush=True)
+    card.write_or_warn(job.folder, judged)
+    return CheckFailed(
+        f"{layout.STOPPED}: the reasons stand above, and with all figures in {job.path(layout.HTML)}; mend the input or the "
+        f"options, or run the same command with --no-gate to finish it as it is{back}"
+    )
+
+
+def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) -> None:
+    config = job.config
+    print(
+        f"reading {formats.file_count(plan)}, into {counted(config.num_groups, 'train group')} x "
+        f"{counted(config.dupe_factor, 'copy', 'copies')} and {counted(job.num_eval_groups, 'eval group')}",
+        flush=True,
+    )
+    begin = time.perf_counter()
+    try:
+        launcher.launch(
+            lambda pipeline: graph.prepare(pipeline, plan.splits, SplitStage(job), GroupStage(job), DatasetStage(job)),
+            options,
+            lambda: progress.stages_done(job, plan),
+            config.progress,
+            _workers_log(job),
+        )
+    except UserError as error:
+        raise _stopped(job, error) from None
+    finally:  # workers may have been ended in the middle of a write; some engines then go on without them
+        filesystem.remove_temporaries(job.folder)
+    if launcher.is_template(options):
+        print(
+            "wrote the job's description; Dataflow writes the dataset, and then "
+            f"clozemill inspect {config.output} --report its data card"
+        )
+        return
+    run_setup.check_landed(job.path(MANIFEST), job.folder)
+    run |= {
+        "seconds": time.perf_counter() - begin,
+        "input_files": plan.files,
+        "input_mb": plan.size / 1e6,
+        "stages": json.loads(filesystem.read_bytes(job.work("times.json"))),
+    }
+    filesystem.write_bytes(job.path(RUN), (json.dumps(run, indent=1) + "\n").encode())
+    filesystem.remove_tree(job.work(""), keep=run_lock.LOCK)
+    filesystem.remove_tree(job.spill, keep=run_lock.LOCK)
+    card.write_or_warn(job.folder)
+    summary.print_summary(manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST), run)
+    print(f"wrote {config.output}")

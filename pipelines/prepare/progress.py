@@ -1,0 +1,29 @@
+"""How far a run is, by the finished files on this machine's disk."""
+
+import glob
+
+from clozemill.pipelines.beam import run_setup
+from clozemill.pipelines.beam.launcher import Progress
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.readers.formats import Plan
+
+
+def compared(job: Job, plan: Plan, bands: str) -> list[Progress]:
+    """Return how far the search for near-duplicates is, where its `files` shuffle shows it."""
+    if job.shuffle != "files":
+        return []
+    return [Progress("comparing documents", run_setup.size_done(plan, bands, job.split_name), plan.size, "B")]
+
+
+def stages_done(job: Job, plan: Plan) -> list[Progress]:
+    """Return how far each stage is: splits with the `files` shuffle, groups of a local dataset."""
+    stages = []
+    read = run_setup.size_done(plan, job.spill, job.split_name)
+    if job.shuffle == "files":
+        stages.append(Progress("milling documents", read, plan.size, "B"))
+    if not filesystem.is_remote(job.folder):
+        groups = len(glob.glob(glob.escape(job.work("groups")) + "/*.json"))
+        if groups or not stages or read >= sum(split.size for split in plan.splits):
+            stages.append(Progress("writing shards", groups, job.total_groups, " groups"))
+    return stages

@@ -1,0 +1,101 @@
+"""What the workers of `prepare` do, free of Beam: a split to items, a group to shards, the summaries to dataset.json.
+
+Each stage is a plain object that travels to the workers by pickling, leaves whole files only, and can be run again: it
+finds what an earlier run finished and does not do it twice.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clozemill.pipelines.dataset import clusters
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.filtering import decontamination
+from clozemill.pipelines.prepare import job as prepare_job
+from clozemill.pipelines.prepare.document_processor import DocumentProcessor, Screen
+from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.readers.input_split import InputSplit, split_id
+from clozemill.pipelines.shuffle import keys
+from clozemill.pipelines.text.wordpiece import WordPiece
+
+
+@dataclass
+class SplitProcessorStage:
+    """What reads splits: `setup` builds the tokenizer, and what keeps documents out besides the filters, once per worker.
+
+    `rows` is a kind's own: a split to the rows that go into the shuffle.
+    """
+
+    job: Job
+    miller: DocumentProcessor | None = None
+
+    def setup(self) -> None:
+        """Builds the Miller."""
+        config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
+        self.miller = DocumentProcessor(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
+
+    def __call__(self, split: InputSplit) -> Iterator[prepare_job.Row]:
+        """The rows of a split; the one without a path stands for an empty row in every group."""
+        if split.path:
+            return self.rows(split)
+        return ((group, b"") for group in range(self.job.total_groups))
+
+    def screens(self) -> tuple[Screen, ...]:
+        """Evaluation sets are kept out."""
+        if not self.job.evaluation:
+            return ()
+        evaluation = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME)))
+        words = prepare_job.load_words(self.job.vocabulary)
+
+        def contaminated(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
+            if found := evaluation.find(ids, words):
+                return "contaminated", f"{found[0]!r} stands in {found[1]}"
+            return None
+
+        return (contaminated,)
+
+
+@dataclass
+class SplitStage(SplitProcessorStage):
+    """A split to (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+
+    _clusters: clusters.Clusters = clusters.NONE
+
+    def setup(self) -> None:
+        """Builds the Miller, and reads which documents are nearly the same."""
+        if self.job.config.clustered:
+            self._clusters = clusters.read(self.job.path(clusters.NAME))
+        super().setup()
+
+    def screens(self) -> tuple[Screen, ...]:
+        """Near-duplicates are kept out, all but one of each cluster."""
+
+        def near_duplicate(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
+            survivor = self._clusters.survivor(key)
+            return None if survivor == key else ("near_duplicate", f"document {key.hex()} is nearly {survivor.hex()}")
+
+        return super().screens() + ((near_duplicate,) if self.job.config.dedup == "near" else ())
+
+    def rows(self, split: InputSplit) -> Iterator[prepare_job.Row]:
+        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
+        name, shuffle = self.job.split_name(split), self.job.make_shuffle()
+        summary = shuffle.finished(name)
+        if summary is None:
+            yield from shuffle.scatter(name, self._items(split))
+            self._write_rejects(f"rejects/{split_id(split)}.jsonl")
+            summary = self.miller.summary.to_json().encode()
+            shuffle.finish(name, summary)
+        yield self.job.total_groups, summary
+
+    def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:
+        config, evals = self.job.config, self.job.num_eval_groups
+        for key, payload in self.miller(split):
+            side = self._clusters.survivor(key)
+            yield *keys.assign_group(key, config.seed, config.num_groups, evals, config.eval_fraction, side), payload
+
+    def _write_rejects(self, name: str) -> None:
+        if self.miller.rejects:
+            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.miller.rejects)
+            filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"), sync=False)

@@ -1,0 +1,1 @@
+"""Invariants, statistics, the gate, and `clozemill verify`. After dataset."""

@@ -1,0 +1,277 @@
+"""The statistical gate: what a dataset's figures must be, within limits that follow from the counts themselves.
+
+Pure functions of dataset.json, statistics.json and the vocabulary. `prepare` runs them before it writes dataset.json, and
+`verify` on what it has read back. Intervals are five standard deviations of what was drawn (checks.bound).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from clozemill.pipelines.dataset.manifest import Manifest, exact_duplicates
+from clozemill.pipelines.examples import masking, pairs
+from clozemill.pipelines.quality import intervals
+from clozemill.pipelines.quality.statistics import buckets
+from clozemill.pipelines.text.vocabulary import Vocabulary
+
+_CELL = 25  # positions and buckets are merged until so many are expected, so that their sum is as good as normal
+_EXACT = 1e-9  # of rounding
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure held against its limits. `sentence` says it in words."""
+
+    name: str
+    where: str
+    found: float
+    low: float
+    high: float
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One copy of one split: its name, `counts` of dataset.json, figures of statistics.json, and its entries of shards."""
+
+    where: str
+    split: str
+    counts: dict[str, int]
+    figures: dict[str, Any]
+    shards: list[dict[str, Any]]
+    contract: Manifest
+    vocabulary: Vocabulary
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.contract["config"]
+
+    @property
+    def documents(self) -> int:
+        return self.contract["splits"][self.split]["documents"]
+
+    def check(self, name: str, what: str, why: str, found: float, low: float, high: float, unit: str = "") -> Check:
+        """`what` was found, e.g. "of tokens are masked"; `why` the limits are what they are."""
+        passed = bool(low - _EXACT <= found <= high + _EXACT)
+        scale, end = (100, " %") if unit == "%" else (1, unit)
+        values = (f"{scale * value:,.{0 if not unit and float(value).is_integer() else 2}f}" for value in (found, low, high))
+        found_text, low_text, high_text = values
+        interval = f"{low_text} to {high_text}{end}"
+        verdict = "within" if passed else "not within"
+        sentence = f"{self.where}: {found_text}{end} {what}, {verdict} {interval}: {why}"
+        return Check(name, self.where, float(found), float(low), float(high), passed, sentence)
+
+
+def _masked_share(copy: _Copy) -> Iterator[Check]:
+    tokens, quota = copy.counts["tokens"], copy.figures["masked_quota"]
+    exact = copy.config["masking"] == "subword"
+    why = f"{quota:,} positions is what masked_lm_prob asks for" + ("" if exact else ", at most, for words stay whole")
+    high = quota / tokens
+    yield copy.check(
+        "masked share", "of tokens are masked", why, copy.counts["masked"] / tokens, high if exact else 0, high, "%"
+    )
+
+
+def _actions(copy: _Copy) -> Iterator[Check]:
+    """80/10/10. Where positions of a span share one draw, the variance grows by the squared sizes of what may share one."""
+    if not (masked := copy.counts["masked"]):
+        return
+    drawn_alike = 1 / len(copy.vocabulary.random_ids)  # a random token may be the one that was there
+    shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
+    shares["kept"] = 1 - sum(shares.values())
+    shared = copy.figures["masked_clusters"] if copy.config["masking"] == "span" else masked
+    for name, share in shares.items():
+        off = intervals.bound(share * (1 - share) * shared) / masked
+        found = copy.counts[f"masked_as_{name}"] / masked
+        why = f"{100 * share:.2f} % is drawn, {masked:,} times"
+        low, high = max(share - off, 0), min(share + off, 1)
+        yield copy.check(f"masked as {name}", f"of masked positions are {name}", why, found, low, high, "%")
+
+
+def _labels(copy: _Copy) -> Iterator[Check]:
+    """The labels 1: those forced, and of those drawn as many as each group's probability says."""
+    count, shards = copy.counts["examples"], copy.shards
+    expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
+    variance = sum(shard["labels_drawn"] * shard["random_prob"] * (1 - shard["random_prob"]) for shard in shards)
+    off, forced = intervals.bound(variance), sum(shard["labels_forced"] for shard in shards)
+    low, high = max(0.0, (expected - off) / count), min(1.0, (expected + off) / count)
+    why = f"{forced:,} are forced by chunks of one sentence, the others drawn"
+    found = copy.counts["labels_random"] / count
+    yield copy.check("next-sentence balance", "of next_sentence_labels are 1", why, found, low, high, "%")
+
+
+def deviate(statistic: float, freedom: int) -> float:
+    """A chi-square statistic as a standard normal deviate (Wilson and Hilferty 1931); 0 without degrees of freedom."""
+    if freedom < 1:
+        return 0.0
+    spread = 2 / (9 * freedom)
+    return ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+
+
+def merged(least: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
+    """Adjacent cells added up until `least` comes to _CELL in each; what is left at the end joins the last one."""
+    cells, total = np.zeros(len(least), np.int64), 0.0
+    for place, value in enumerate(least.tolist()):
+        cells[place] = cells[place - 1] if place else 0
+        if total >= _CELL:
+            cells[place], total = cells[place] + 1, 0.0
+        total += value
+    if cells.any() and total < _CELL:
+        cells[cells == cells[-1]] -= 1
+    return [np.bincount(cells, column) for column in columns]
+
+
+def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, variance: Any, lost: int) -> Check:
+    """A chi-square test of counts against what is expected of them; `lost` degrees of freedom aren't free."""
+    observed, expected, variance = (np.asarray(values, float) for values in (observed, expected, variance))
+    cells = merged(variance, observed, expected, variance)
+    there = cells[2] > _EXACT
+    statistic = float((((cells[0] - cells[1]) ** 2)[there] / cells[2][there]).sum())
+    freedom = int(there.sum()) - lost
+    why = f"a chi-square of {statistic:,.1f} over {max(freedom, 0):,} degrees of freedom, as a standard deviate"
+    return copy.check(name, what, why, max(deviate(statistic, freedom), 0.0), 0, intervals.SIGMAS)
+
+
+def _positions(copy: _Copy) -> Iterator[Check]:
+    name, figures = "uniform positions", copy.figures
+    if copy.config["masking"] == "span":
+        yield Check(name, copy.where, 0, 0, 0, True, f"{copy.where}: not applied, for positions of a span go together: {name}")
+        return
+    words = "tokens" if copy.config["masking"] == "subword" else "words of one piece"
+    what = f"is how far masked positions stray from equal chances for all {words} of an example"
+    observed, expected = figures["masked_positions"], figures["masked_positions_expected"]
+    yield _spread(copy, name, what, observed, expected, figures["masked_positions_variance"], 0)
+
+
+def _random_tokens(copy: _Copy) -> Iterator[Check]:
+    """A drawn token that equals the original counts as kept, so a bucket is met less often by what it held itself."""
+    ids, replaced = copy.vocabulary.random_ids, np.array(copy.figures["random_tokens"])
+    masked = np.array(copy.figures["masked_tokens"])
+    if len(ids) < 2 or not replaced.sum():
+        return
+    members = buckets(ids, len(copy.vocabulary))
+    expected = replaced.sum() * (members - masked / masked.sum()) / (len(ids) - 1)
+    what = f"is how far random tokens stray from equal chances over {len(ids):,} tokens"
+    yield _spread(copy, "uniform random tokens", what, replaced, expected, expected, 1)
+
+
+def _used(figures: dict[str, Any], kind: str) -> float:
+    """Tokens of the runs that an example takes out of its own documents: A, and B where it isn't random."""
+    sides = [*figures["a_lengths"], *(figures["b_lengths"] if kind == "sop" else figures["b_lengths"][:1])]
+    return float(sum(np.dot(np.arange(len(side)), side) for side in sides))
+
+
+def _pair_lengths(copy: _Copy) -> Iterator[Check]:
+    figures, kind, count = copy.figures, copy.config["pairs"], copy.counts["examples"]
+    a_lengths, b_lengths = (np.array(figures[f"{side}_lengths"]) for side in "ab")
+    place = np.arange(a_lengths.shape[1])
+    empty = int(a_lengths[:, 0].sum() + (b_lengths[:, 0].sum() if kind != "single" else b_lengths[:, 1:].sum()))
+    astray = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + pairs.special_tokens(kind) * count
+    astray = abs(astray - copy.counts["tokens"])
+    why = "both sides hold a token, and with [CLS] and [SEP] they are the example"
+    yield copy.check("pair lengths", "examples or tokens don't fit A and B", why, empty + astray, 0, 0)
+    tokens = copy.contract["documents"]["tokens"]
+    why = f"A and a B that follows it are disjoint runs of the {tokens:,} tokens of all documents"
+    yield copy.check("text used", "tokens stand in A or a B that follows", why, _used(figures, kind), 0, tokens)
+    if kind == "sop" and min(a_lengths[0].sum(), a_lengths[1].sum()):
+        yield _swapped(copy, a_lengths[0], b_lengths[1])
+
+
+def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
+    """A fair coin decides which side the first run stands on, so it is as long on either; truncation may take one more."""
+    place = np.arange(len(kept))
+    both = kept + swapped
+    mean = both @ place / both.sum()
+    variance = both @ (place - mean) ** 2 / both.sum()
+    off = intervals.SIGMAS * math.sqrt(variance * (1 / kept.sum() + 1 / swapped.sum())) + 1
+    found = kept @ place / kept.sum() - swapped @ place / swapped.sum()
+    why = "which side it stands on is drawn"
+    return copy.check("lengths of A and B", "tokens more has the first run as A than as B", why, found, -off, off, " tokens")
+
+
+def _unknown(copy: _Copy) -> Iterator[Check]:
+    """The corpus' own share, a document counting as one draw; and no more than what is masked, or [UNK] is the rule."""
+    documents, tokens = copy.documents, copy.counts["tokens"]
+    share = copy.contract["documents"]["unknown_tokens"] / max(copy.contract["documents"]["tokens"], 1)
+    masked = copy.config["masked_lm_prob"]
+
+    def off(part: float) -> float:
+        return intervals.bound(documents * part * (1 - part)) / documents if 0 < part < 1 else 0.0
+
+    low, high = max(0.0, share - off(share)), min(1.0, share + off(share), masked + off(masked))
+    low = min(low, high)
+    why = f"the corpus has {100 * share:.2f} % in {documents:,} documents, and more than is masked would be too much"
+    found = copy.counts["unknown"] / tokens
+    yield copy.check("[UNK] share", "of tokens are [UNK] (another vocabulary?)", why, found, low, high, "%")
+
+
+def _padding(copy: _Copy) -> Iterator[Check]:
+    """An example holds at least half of what a document of mean length could fill of it, less what short targets take.
+
+    A document with a target t instead of the limit gives limit / t as many examples, on average over t a harmonic sum.
+    """
+    config, length, documents = copy.config, copy.config["max_seq_length"], copy.documents
+    special = pairs.special_tokens(config["pairs"])
+    told = copy.contract["documents"]
+    room, mean = length - special, told["tokens"] / max(told["kept"] + exact_duplicates(copy.contract), 1)
+    shorter = float((room / np.arange(2, room + 1)).mean())
+    chance = config["short_seq_prob"]
+    filled = 0.5 * min(mean, room) / (1 - chance + chance * shorter)
+    share = 1 - (special + filled) / length
+    high = min(1.0, share + intervals.bound(documents * share * (1 - share)) / documents)
+    places = copy.counts["padding"] + copy.counts["tokens"]
+    why = f"an example fits {room} tokens, a document of mean length holds {mean:,.0f}, and half of that is the least"
+    yield copy.check("padding", "of places are padding", why, copy.counts["padding"] / places, 0, high, "%")
+
+
+def _duplicates(copy: _Copy) -> Iterator[Check]:
+    """A's are disjoint runs of sentences, so equal examples begin with a sentence that the group holds twice, or a cut one."""
+    repeated, count = sum(shard["repeated_sentences"] for shard in copy.shards), copy.counts["examples"]
+    high = repeated + intervals.bound(count)
+    why = f"the groups' documents repeat {repeated:,} sentences, which explains as many, and {count:,} examples some by chance"
+    found = copy.figures["duplicate_examples"]
+    yield copy.check("duplicated examples", "examples stand in their shard before", why, found, 0, math.floor(high))
+
+
+def _shortcut(copy: _Copy, probed: dict[str, Any]) -> Iterator[Check]:
+    if not probed.get("judged"):
+        return
+    high = min(1.0, probed["chance"] + probed["margin"] + probed["sampling"])
+    names = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in list(probed["strongest"].items())[:3])
+    why = (
+        f"chance is {100 * probed['chance']:.2f} %, the margin {100 * probed['margin']:g} points and the sampling error of "
+        f"{probed['judged']:,} judged; strongest alone: {names}"
+    )
+    what = "of next_sentence_labels are told by lengths and surface features"
+    yield copy.check("shortcut probe", what, why, probed["accuracy"], 0, high, "%")
+
+
+_CHECKS = (_masked_share, _actions, _labels, _positions, _random_tokens, _pair_lengths, _unknown, _padding, _duplicates)
+
+
+def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocabulary) -> list[Check]:
+    """Every check of every copy. Copies without an example have none, for there is nothing to be wrong with."""
+    shards: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for shard in contract["shards"]:
+        shards.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append(shard)
+    found: list[Check] = []
+    for split, copies in statistics["splits"].items():
+        for name, figures in copies.items():
+            counts = contract["splits"][split]["copies"][name]
+            parts = shards[split, name]
+            copy = _Copy(f"{split} copy {name}", split, counts, figures, parts, contract, vocabulary)
+            if counts["examples"]:
+                found += [check for run in _CHECKS for check in run(copy)]
+                if (split, name) == ("train", "00"):
+                    found += _shortcut(copy, statistics["probe"])
+    return found
+
+
+def gate_result(found: list[Check], asked: bool) -> dict[str, Any]:
+    """ "gate" of statistics.json. asked: whether a failure is to block; if not, it is overridden, and that is told."""
+    passed = all(check.passed for check in found)
+    return {"passed": passed, "overridden": not passed and not asked, "checks": [asdict(check) for check in found]}

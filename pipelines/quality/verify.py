@@ -1,0 +1,106 @@
+"""`clozemill verify DATASET`: every shard read back and held against dataset.json; a line per violation, exit code 1.
+
+clozemill verify DATASET
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from tqdm import tqdm
+
+from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.common import formatting, runtime
+from clozemill.pipelines.config import VerifyConfig
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from clozemill.pipelines.dataset.reading import read_contract
+from clozemill.pipelines.quality import dataset_checks, shortcut_probe, statistics
+from clozemill.pipelines.quality.dataset_checks import Findings
+from clozemill.pipelines.text.vocabulary import Vocabulary
+
+
+class _Task:
+    """check_shard with its constants, for worker processes: the contract travels once per process."""
+
+    shared: tuple[str, dict[str, Any], Vocabulary] | None = None
+
+    @classmethod
+    def begin(cls, *shared: Any) -> None:
+        cls.shared = shared
+
+    @classmethod
+    def run(cls, shard: dict[str, Any]) -> Findings:
+        folder, contract, vocabulary = cls.shared
+        return dataset_checks.check_shard(folder, shard, contract, vocabulary)
+
+
+def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Findings]:
+    count = min(config.num_workers or runtime.cores(), len(contract["shards"]))
+    shared = (config.dataset, contract, vocabulary)
+    if count <= 1 or sum(shard["bytes"] for shard in contract["shards"]) < 8 << 20:
+        _Task.begin(*shared)
+        yield from map(_Task.run, contract["shards"])
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as Beam's, may hang
+    with ProcessPoolExecutor(count, spawn, initializer=_Task.begin, initargs=shared) as pool:
+        try:
+            yield from pool.map(_Task.run, contract["shards"])
+        except BaseException:  # a signal, above all: leaving the pool would wait until the shards at hand are read
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+
+
+def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
+    """Everything that is wrong with a dataset, a line each; what `read_contract` gave goes in."""
+    yield from dataset_checks.check_contract(contract, vocabulary)
+    sound, totals, counts = True, statistics.StatisticsTotals(), {}
+    bar = tqdm(
+        _map(config, contract, vocabulary),
+        total=len(contract["shards"]),
+        desc="verifying",
+        unit=" shards",
+        disable=None if config.progress else True,
+    )
+    for shard, found in zip(contract["shards"], bar, strict=True):
+        yield from found.violations
+        sound = sound and not found.violations
+        if sound:
+            totals.add(shard, found.sums)
+            manifest.add_counts(counts.setdefault((shard["split"], f"{shard['copy']:02d}"), {}), found.counts)
+    yield from dataset_checks.check_files(config.dataset, contract)
+    yield from dataset_checks.check_documents(config.dataset, contract)
+    if sound:
+        figures = {
+            "splits": totals.splits(),
+            "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), contract["max_seq_length"]),
+        }
+        yield from dataset_checks.check_counts(contract, counts)
+        yield from dataset_checks.check_statistics(config.dataset, contract, figures)
+        if config.gate or not contract["gate"]["overridden"]:
+            yield from dataset_checks.check_gate(contract, counts, figures, vocabulary)
+
+
+def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
+    """Prints what is wrong; returns 1 if anything is, else 0."""
+    require(config, "dataset")
+    count, (contract, vocabulary) = 0, read_contract(config.dataset)
+    for count, violation in enumerate(violations(config, contract, vocabulary), 1):
+        if count <= config.max_lines:
+            show(violation)
+    for line in dataset_warnings(contract):
+        show(f"warning: {line}")
+    if contract["gate"]["overridden"]:
+        asked = "; verify --no-gate passes over them" if config.gate else ""
+        show(f"{config.dataset}: made with --no-gate, past checks of the statistical gate that fail{asked}")
+    held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
+    if count:
+        show(
+            f"{config.dataset}: {formatting.counted(count, 'violation')} in {held}"
+            + (f", {config.max_lines} shown" if count > config.max_lines else "")
+        )
+        return 1
+    show(f"{config.dataset}: {held} read back: whole and consistent; digest {contract['digest']}")
+    return 0

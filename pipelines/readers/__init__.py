@@ -1,0 +1,1 @@
+"""Files -> Documents. Entry: formats.plan, formats.read. After wikitext; text comes next."""

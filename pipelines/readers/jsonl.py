@@ -1,0 +1,39 @@
+"""Reads JSON Lines: one object per line."""
+
+from collections.abc import Iterator
+
+from clozemill.pipelines.common.json_objects import TooManyValues, parse_object
+from clozemill.pipelines.config import InputOptions
+from clozemill.pipelines.readers import delimited, document
+from clozemill.pipelines.readers.document import Record, Rejected
+from clozemill.pipelines.readers.input_split import InputSplit
+
+
+def read_jsonl(split: InputSplit, options: InputOptions) -> Iterator[Record]:
+    """A JSON object a line."""
+    for number, (line, owned) in enumerate(delimited.lines(split)):
+        if not owned:
+            return
+        if line is not None and not line.strip():
+            continue
+        source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
+        yield document.too_long(source) if line is None else _json_record(line, source, options)
+
+
+def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
+    try:
+        record = parse_object(line, (options.text_field, options.title_field, options.id_field))
+    except UnicodeDecodeError as error:
+        return delimited.invalid_utf8(source, error, line)
+    except TooManyValues as error:
+        return Rejected("too_many_values", source, str(error), document.excerpt_of(line))
+    except (ValueError, RecursionError) as error:
+        return Rejected("malformed_json", source, str(error), document.excerpt_of(line))
+    if not isinstance(record, dict):
+        return Rejected(
+            "not_an_object",
+            source,
+            "every line must be a JSON object (jq -c '.[]' takes an array apart)",
+            document.excerpt_of(line),
+        )
+    return document.fields_record(record.get, set(record), source, options, line)

@@ -1,0 +1,78 @@
+"""Reads Parquet files: a split is some row groups."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import InputOptions
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files.filesystem import FileInfo
+from clozemill.pipelines.readers import compression as readers_compression
+from clozemill.pipelines.readers import document
+from clozemill.pipelines.readers.document import Record, Rejected
+from clozemill.pipelines.readers.input_split import InputSplit
+
+_READ_BYTES = 1 << 20  # of a Parquet column at a time: a row group may be as large as the file
+
+_SUSPECT = 500  # times: a row group that expands so far holds no text
+
+
+def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
+    """A Parquet file, its metadata read. `buffer`: bytes a read; 0: a row group's whole column. Raises UserError."""
+    try:
+        return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise readers_compression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
+
+
+def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[InputSplit]:
+    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
+    metadata = open_parquet(info.path).metadata  # of the whole row groups: over a damaged column's pyarrow ends the process
+    weights = [max(metadata.row_group(index).total_byte_size, 1) for index in range(metadata.num_row_groups)]
+    total, splits, low, size = sum(weights), [], 0, 0
+    for index, weight in enumerate(weights):
+        size += info.size * weight // total
+        if size >= split_bytes or index == len(weights) - 1:
+            splits.append(InputSplit(info.path, format_, compression, low, index + 1, size, info.stamp))
+            low, size = index + 1, 0
+    return splits or [InputSplit(info.path, format_, compression, 0, 0, 0, info.stamp)]
+
+
+def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> list[str]:
+    """The columns that are read. Raises UserError for a file without the text's."""
+    names = set(file.schema_arrow.names)
+    if options.text_field not in names:
+        raise UserError(f"{path} has no column {options.text_field!r} (it has {document.shown_value(names)}): see --text-field")
+    return [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
+
+
+def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -> Record:
+    """The record that a batch of one row holds."""
+    try:
+        values = batch.to_pylist()[0]
+    except (ValueError, OverflowError, LookupError) as error:  # no UTF-8; a date, a time zone that Python has no room for
+        reason = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "unreadable_value"
+        return Rejected(reason, source, str(error).splitlines()[0][:200])
+    return document.fields_record(values.get, set(values), source, options)
+
+
+def read_parquet(split: InputSplit, options: InputOptions) -> Iterator[Record]:
+    """Rows of some row groups; only the columns needed are read."""
+    file = open_parquet(split.path, _READ_BYTES)
+    wanted = wanted_columns(file, split.path, options)
+    for index in range(split.start, split.end):
+        row, size, source = 0, file.metadata.row_group(index).total_byte_size, f"{split.path}, row group {index}"
+        if size > document.MAX_RECORD and size > _SUSPECT * split.size:
+            detail = f"{split.size:,} bytes on disk expand to {size:,}, as no text does: write the file anew if it is one"
+            yield Rejected("too_long", source, detail)
+            continue
+        rows = max(1, min(64, 2 * document.MAX_RECORD // max(size, 1)))  # any of them may be as long as all
+        try:
+            for batch in file.iter_batches(rows, row_groups=[index], columns=wanted, use_threads=False):
+                for at in range(len(batch)):
+                    yield _parquet_record(batch.slice(at, 1), f"{source}, row {row + at}", options)
+                row += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise readers_compression.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None

@@ -1,0 +1,61 @@
+"""Reads plain text: BERT's format of a sentence per line, and files that are one document."""
+
+from collections.abc import Iterator
+
+from clozemill.pipelines.config import InputOptions
+from clozemill.pipelines.readers import compression, delimited, document
+from clozemill.pipelines.readers.document import Document, Record
+from clozemill.pipelines.readers.input_split import InputSplit
+
+
+def read_bert(split: InputSplit, options: InputOptions) -> Iterator[Record]:
+    """google-research/bert's input: a sentence per line, an empty line between documents.
+
+    A document belongs to the split that owns the empty line before it.
+    """
+    ours, begun, lines, size, number = split.start == 0, 0, bytearray(), 0, -1
+    for number, (line, owned) in enumerate(delimited.lines(split)):
+        if line is None or line.strip():
+            if not (ours or owned):
+                return
+            size += document.MAX_RECORD + 1 if line is None else len(line) + 1
+            if ours and size <= document.MAX_RECORD:
+                lines += line + b"\n"  # not a list: a short line would take 30 times its bytes
+            elif ours:
+                lines = bytearray(b"\n")  # stands for what is given up
+            continue
+        if lines:
+            yield _bert_document(lines, size, split, begun)
+        ours, begun, lines, size = owned, number + 1, bytearray(), 0
+        if not owned:
+            return
+    if lines:
+        yield _bert_document(lines, size, split, begun)
+
+
+def _bert_document(lines: bytearray, size: int, split: InputSplit, number: int) -> Record:
+    source = f"{split.path}, line {number + 1}" + (f" after byte {split.start}" if split.start else "")
+    if size > document.MAX_RECORD:
+        return document.too_long(source)
+    data = bytes(lines[:-1])
+    try:
+        return Document(data.decode("utf-8"), "", source, kind="sentences")
+    except UnicodeDecodeError as error:
+        return delimited.invalid_utf8(source, error, data)
+
+
+def read_document(split: InputSplit, options: InputOptions) -> Iterator[Record]:
+    """The whole file as one document, its name as the title."""
+    parts, size = [], 0
+    for piece, _ in compression.pieces(split):
+        parts.append(piece)
+        size += len(piece)
+        if size > document.MAX_RECORD:
+            yield document.too_long(split.path)
+            return
+    data = b"".join(parts)
+    try:
+        title = compression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
+        yield Document(data.decode("utf-8"), title, split.path)
+    except UnicodeDecodeError as error:
+        yield delimited.invalid_utf8(split.path, error, data)

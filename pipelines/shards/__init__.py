@@ -1,0 +1,1 @@
+"""Arrays <-> TFRecord bytes. After examples; dataset comes next."""

@@ -1,0 +1,190 @@
+"""Examples as arrays to TFRecord bytes and back: google-research/bert's seven features, without protocol buffers.
+
+`encode` writes what `tf.train.Example.SerializeToString(deterministic=True)` would, for thousands of examples at once:
+each example is a row of a byte matrix in which every part has the room of its longest form; the bytes not needed are
+then squeezed out. `decode` parses with protocol buffers, so that one checks the other.
+
+Shapes: E examples, S sequence length, P predictions.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from clozemill.pipelines.examples.columns import FEATURES, Columns
+from clozemill.pipelines.shards import tfrecord
+
+_MAX_VARINT = 3  # 21 bits: ids below 2,097,152
+
+
+def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's values as varints, front-packed: (bytes uint8 [E, room], how many of them count, int64 [E]).
+
+    Every value writes its third, then all write their second and then their first byte: what a shorter one wrote too
+    much is overwritten by its successor.
+    """
+    count, length = values.shape
+    room = _MAX_VARINT * length + _MAX_VARINT - 1
+    long, longer = values > 0x7F, values > 0x3FFF
+    sizes = 1 + long.view(np.uint8) + longer.view(np.uint8)
+    ends = np.cumsum(sizes, axis=1, dtype=np.int32)
+    at = (ends - sizes) + (np.arange(count) * room)[:, None]
+    out = np.empty(count * room, np.uint8)
+    out[at + 2] = (values >> 14).astype(np.uint8)
+    out[at + 1] = (values >> 7 & 0x7F).astype(np.uint8) | longer.view(np.uint8) << 7
+    out[at] = (values & 0x7F).astype(np.uint8) | long.view(np.uint8) << 7
+    return out.reshape(count, room), ends[:, -1].astype(np.int64)
+
+
+class _Row:
+    """The parts of a serialized feature, front to back, and its size so far, int64 [E].
+
+    A part is (bytes [n] or [E, n], how many of them count: int64 [E], or None for all).
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self.parts, self.size = count, [], np.zeros(count, np.int64)
+
+    def constant(self, data: bytes) -> "_Row":
+        self.parts.append((np.frombuffer(data, np.uint8), None))
+        self.size += len(data)
+        return self
+
+    def fixed(self, data: np.ndarray) -> "_Row":
+        self.parts.append((data, None))
+        self.size += data.shape[1]
+        return self
+
+    def varints(self, values: np.ndarray) -> "_Row":
+        if not values.size or values.max() <= 0x7F:
+            return self.fixed(values.astype(np.uint8))
+        data, sizes = _varints(values)
+        self.parts.append((data, sizes))
+        self.size += sizes
+        return self
+
+    def wrapped(self, tag: int) -> "_Row":
+        """This row as a length-delimited field."""
+        outer = _Row(self.count).constant(bytes([tag])).varints(self.size[:, None])
+        return outer.extended(self)
+
+    def extended(self, other: "_Row") -> "_Row":
+        self.parts += other.parts
+        self.size = self.size + other.size
+        return self
+
+    def flattened(self) -> tuple[np.ndarray, np.ndarray]:
+        """(the rows' bytes one after another, where each row starts)."""
+        width = sum(part.shape[-1] for part, _ in self.parts)
+        data, used, column = np.empty((self.count, width), np.uint8), np.ones((self.count, width), bool), 0
+        for part, counting in self.parts:
+            columns = slice(column, column := column + part.shape[-1])
+            data[:, columns] = part
+            if counting is not None:
+                used[:, columns] = np.arange(part.shape[-1], dtype=np.int32) < counting.astype(np.int32)[:, None]
+        return data[used], np.concatenate([[0], np.cumsum(self.size)[:-1]])
+
+
+_FIELD_1, _FIELD_2, _FIELD_3 = 0x0A, 0x12, 0x1A  # length-delimited fields: protocol buffers' wire type 2
+
+
+def _feature(name: str, values: np.ndarray) -> _Row:
+    """One entry of Features.feature: a key and an Int64List (field 3) or a FloatList (field 2), both packed."""
+    values = values.reshape(len(values), -1)
+    row = _Row(len(values))
+    if values.dtype.kind == "f":
+        data = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(len(values), -1)
+        value = row.fixed(data).wrapped(_FIELD_1).wrapped(_FIELD_2)
+    else:
+        value = row.varints(values).wrapped(_FIELD_1).wrapped(_FIELD_3)
+    key = bytes([_FIELD_1, len(name)]) + name.encode()
+    return _Row(len(values)).constant(key).extended(value.wrapped(_FIELD_2)).wrapped(_FIELD_1)
+
+
+def encode(columns: Columns) -> np.ndarray:
+    """The examples as framed TFRecords, uint8 [bytes]; ids must be below 2**21."""
+    if not len(columns):
+        return np.zeros(0, np.uint8)
+    features = _Row(len(columns))
+    for name in sorted(FEATURES):
+        features.extended(_feature(name, getattr(columns, name)))
+    example = features.wrapped(_FIELD_1)
+    framed = _Row(len(columns)).constant(bytes(tfrecord.HEADER)).extended(example).constant(bytes(tfrecord.FOOTER))
+    buffer, starts = framed.flattened()
+    tfrecord.fill_frames(buffer, starts, framed.size - tfrecord.HEADER - tfrecord.FOOTER)
+    return buffer
+
+
+def _example_class() -> type:
+    """tf.train.Example's message class, from its public definition (tensorflow/core/example/*.proto)."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="clozemill_example.proto", package="clozemill", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, int, int, str], parent=file.message_type) -> None:
+        made = parent.add(name=name)
+        for field_name, number, kind, label, type_name in fields:
+            made.field.add(name=field_name, number=number, type=kind, label=label, type_name=type_name or None)
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", 1, field.TYPE_BYTES, many, ""))
+    message("FloatList", ("value", 1, field.TYPE_FLOAT, many, ""))
+    message("Int64List", ("value", 1, field.TYPE_INT64, many, ""))
+    message(
+        "Feature",
+        *(
+            (f"{kind.lower()}_list", number, field.TYPE_MESSAGE, one, f".clozemill.{kind}List")
+            for number, kind in enumerate(("Bytes", "Float", "Int64"), 1)
+        ),
+    )
+    message("Entry", ("key", 1, field.TYPE_STRING, one, ""), ("value", 2, field.TYPE_MESSAGE, one, ".clozemill.Feature"))
+    message("Features", ("feature", 1, field.TYPE_MESSAGE, many, ".clozemill.Entry"))
+    message("Example", ("features", 1, field.TYPE_MESSAGE, one, ".clozemill.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("clozemill.Example"))
+
+
+Example = _example_class()
+
+
+def read(data: bytes, compression: str, max_seq_length: int, max_predictions: int, batch: int = 4096) -> Iterator[Columns]:
+    """The examples of a shard's bytes, some thousands at a time.
+
+    Raises tfrecord.CorruptRecord, naming the record by its place in the shard, at the first whose frame is damaged or which
+    isn't an example; of those before it, all that lie in earlier batches have come.
+    """
+    records, first = tfrecord.read(data, compression), 0
+    while rows := list(islice(records, batch)):
+        yield decode(rows, max_seq_length, max_predictions, first)
+        first += len(rows)
+
+
+def decode(records: list[bytes], max_seq_length: int, max_predictions: int, first: int = 0) -> Columns:
+    """The columns of some serialized examples (int64, weights float32).
+
+    Raises tfrecord.CorruptRecord, naming the record by its number (that of the first one is `first`), when one isn't a
+    tf.train.Example with exactly the seven features, their types and lengths.
+    """
+    sizes = {"max_seq_length": max_seq_length, "max_predictions": max_predictions, None: 1}
+    found: dict[str, list] = {name: [] for name in FEATURES}
+    for number, record in enumerate(records, first):
+        try:
+            example = Example.FromString(record)
+        except DecodeError:
+            raise tfrecord.CorruptRecord(f"record {number}: not a tf.train.Example") from None
+        entries = {entry.key: entry.value for entry in example.features.feature}
+        if entries.keys() != FEATURES.keys():
+            raise tfrecord.CorruptRecord(f"record {number}: its features are {sorted(entries)}, not {sorted(FEATURES)}")
+        for name, (dtype, length) in FEATURES.items():
+            values = (entries[name].float_list if dtype == "float32" else entries[name].int64_list).value
+            if len(values) != sizes[length]:
+                raise tfrecord.CorruptRecord(f"record {number}: {name} holds {len(values)} {dtype} values, not {sizes[length]}")
+            found[name].append(values)
+    arrays = {
+        name: np.array(found[name], dtype).reshape(len(records), sizes[length]) for name, (dtype, length) in FEATURES.items()
+    }
+    arrays["next_sentence_labels"] = arrays["next_sentence_labels"].reshape(-1)
+    return Columns(**arrays)

@@ -1,0 +1,79 @@
+"""Documents as they travel, and a group of them as columns: one token array, sentence and document offsets.
+
+A payload is one encoded document in bytes: what crosses the shuffle, and nothing else does.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clozemill.pipelines.shuffle import payload as shuffle_payload
+from clozemill.pipelines.shuffle.payload import Payload
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some documents, sorted by key, exact duplicates gone. T tokens, N sentences, D documents.
+
+    tokens: uint16 or uint32 [T]. sentences: int64 [N + 1], where each sentence starts in `tokens`. documents:
+    int64 [D + 1], where each document starts in `sentences`. keys, titles: D each. spans: uint32 [2, T] or None.
+    duplicates: how many documents were dropped as exact duplicates, or, where none are dropped, stand there besides.
+    """
+
+    tokens: np.ndarray
+    sentences: np.ndarray
+    documents: np.ndarray
+    keys: list[bytes]
+    titles: list[str]
+    spans: np.ndarray | None
+    duplicates: int
+
+    @cached_property
+    def twins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each document, int64 [D] both: the first with the same text, which lie side by side, and how many they are."""
+        begins = np.array([not at or self.keys[at - 1] != key for at, key in enumerate(self.keys)], bool)
+        first, run = np.flatnonzero(begins), np.cumsum(begins) - 1
+        return first[run], np.diff(np.append(first, len(begins)))[run]
+
+    @classmethod
+    def build(cls, items: Iterable[tuple[bytes, bytes]], keep_duplicates: bool = False) -> "Group":
+        """Builds a group from (key, payload) items in any order.
+
+        Of several documents with one key, the one with the smallest payload survives (they differ in the title, or in where
+        sentences were cut),
+        so that the order in which they arrive doesn't matter.
+        """
+        kept: list[tuple[bytes, Payload]] = []
+        ordered = sorted(items)
+        for index, (key, payload) in enumerate(ordered):
+            if keep_duplicates or not index or ordered[index - 1][0] != key:
+                kept.append((key, shuffle_payload.unpack(payload)))
+        payloads = [payload for _, payload in kept]
+        sizes = np.array([len(payload.lengths) for payload in payloads], np.int64)
+        spans = [payload.spans for payload in payloads if payload.spans is not None]
+        return cls(
+            tokens=np.concatenate([payload.ids for payload in payloads] or [np.zeros(0, np.uint16)]),
+            sentences=_edges(np.concatenate([payload.lengths for payload in payloads] or [sizes])),
+            documents=_edges(sizes),
+            keys=[key for key, _ in kept],
+            titles=[payload.title for payload in payloads],
+            spans=np.concatenate(spans, axis=1) if spans else None,
+            duplicates=len(ordered) - len({key for key, _ in kept}),
+        )
+
+
+def items_digest(items: list[tuple[bytes, bytes]]) -> str:
+    """SHA-256 of a group's sorted items: two groups with the same one have the same shards."""
+    digest = hashlib.sha256()
+    for key, payload in items:
+        digest.update(key + len(payload).to_bytes(8, "big"))
+        digest.update(payload)
+    return digest.hexdigest()
+
+
+def _edges(lengths: np.ndarray) -> np.ndarray:
+    """int64 [n + 1]: where consecutive runs of these lengths start, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

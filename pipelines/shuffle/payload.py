@@ -1,0 +1,53 @@
+"""A tokenized document as bytes, as it travels through the shuffle."""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+_HEADER = struct.Struct("<BHII")  # bytes per id (+ 128 with character offsets), title bytes, sentences, tokens
+
+_OFFSETS = 128
+
+
+def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | None = None) -> bytes:
+    """One document's payload.
+
+    Args:
+        title: for the dataset's list of documents; cut at 1,024 bytes.
+        ids: [tokens], already in the vocabulary's narrowest type.
+        lengths: [sentences], tokens of each sentence, all positive.
+        spans: uint32 [2, tokens], where each token's word starts and ends in the cleaned text, for provenance.
+    """
+    name = title.encode("utf-8", "replace")[:1024]
+    kind = ids.dtype.itemsize + (0 if spans is None else _OFFSETS)
+    parts = [
+        _HEADER.pack(kind, len(name), len(lengths), len(ids)),
+        name,
+        lengths.astype("<u4").tobytes(),
+        ids.tobytes(),
+    ]
+    if spans is not None:
+        parts.append(spans.astype("<u4").tobytes())
+    return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What `pack` was given, read back."""
+
+    title: str
+    ids: np.ndarray
+    lengths: np.ndarray
+    spans: np.ndarray | None
+
+
+def unpack(data: bytes) -> Payload:
+    """Reads a payload; the arrays are views of `data`."""
+    kind, name, sentences, tokens = _HEADER.unpack_from(data)
+    width, at = kind & ~_OFFSETS, _HEADER.size + name
+    lengths = np.frombuffer(data, "<u4", sentences, at)
+    at += 4 * sentences
+    ids = np.frombuffer(data, f"<u{width}", tokens, at)
+    spans = np.frombuffer(data, "<u4", 2 * tokens, at + width * tokens).reshape(2, -1) if kind & _OFFSETS else None
+    return Payload(data[_HEADER.size : _HEADER.size + name].decode("utf-8", "ignore"), ids, lengths, spans)

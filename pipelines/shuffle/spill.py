@@ -1,0 +1,131 @@
+"""The shuffle through spill files in the output folder, for workers that share a file system."""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+
+import google_crc32c
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
+from clozemill.pipelines.shuffle.keys import KEY_BYTES
+
+SPILL_BYTES = 64 << 20  # what one task holds before it writes a spill file
+
+_LENGTH = struct.Struct("<I")
+
+_ENTRY = struct.Struct("<QQI")  # start, size and CRC-32C of a group's piece
+
+_CHECK = struct.Struct("<I")  # CRC-32C of the entry
+
+Item = tuple[int, bytes, bytes]  # group, sort key, payload
+
+
+class FilesShuffle:
+    """Spills to a local folder. A spill file begins with where each group's piece is, and with checksums.
+
+    A split whose marker is there, with all its spill files of the right size, need not be read again. Only spill files that a
+    marker of this very run lists are read.
+
+    Args:
+        run: what the content of spill files depends on, as a hash. splits: how many there are; 0: not known.
+    """
+
+    def __init__(self, folder: str, groups: int, run: str = "", splits: int = 0) -> None:
+        self._folder, self._groups, self._run, self._splits = folder, groups, run, splits
+        self._listed: list[str] | None = None
+
+    def scatter(self, name: str, items: Iterable[Item]) -> Iterator[tuple[int, bytes]]:
+        """Writes items to spill files named after `name`; yields nothing."""
+        pieces: dict[int, list[bytes]] = {}
+        size, number = 0, 0
+        for group, key, payload in items:
+            pieces.setdefault(group, []).append(b"".join((_LENGTH.pack(len(payload)), key, payload)))
+            size += len(payload) + _LENGTH.size + KEY_BYTES
+            if size >= SPILL_BYTES:
+                self._spill(f"{name}-{number:04d}.spill", pieces)
+                pieces, size, number = {}, 0, number + 1
+        if pieces:
+            self._spill(f"{name}-{number:04d}.spill", pieces)
+        yield from ()
+
+    def _spill(self, name: str, pieces: dict[int, list[bytes]]) -> None:
+        # Not synced to the disk: what a power cut leaves of it doesn't fit the checksums.
+        with filesystem.atomic_write(filesystem.join(self._folder, name), sync=False) as file:
+            start, table = (_ENTRY.size + _CHECK.size) * self._groups, []
+            for group in range(self._groups):
+                size, check = 0, 0
+                for item in pieces.get(group, ()):
+                    size, check = size + len(item), google_crc32c.extend(check, item)
+                table.append(self._entry(group, start, size, check))
+                start += size
+            file.write(b"".join(table))
+            for group in sorted(pieces):
+                file.writelines(pieces[group])
+
+    def _entry(self, group: int, start: int, size: int, check: int) -> bytes:
+        """Where a group's piece is, with the checksum of the piece and, for this run and group, of the entry."""
+        entry = _ENTRY.pack(start, size, check)
+        return entry + _CHECK.pack(google_crc32c.value(f"{self._run} {group} ".encode() + entry))
+
+    def finish(self, name: str, summary: bytes) -> None:
+        """Marks a split as done, with what is to be known of it."""
+        spills = {file: filesystem.size(filesystem.join(self._folder, file)) for file in self._spills(name)}
+        write_sealed(self._marker(name), {"summary": summary.decode(), "spills": spills}, self._run)
+
+    def finished(self, name: str) -> bytes | None:
+        """The summary that `finish` was given, if all that it vouched for is still there."""
+        marker = read_sealed(self._marker(name), self._run)
+        if marker is None:
+            return None
+        there = all(filesystem.size(filesystem.join(self._folder, file)) == size for file, size in marker["spills"].items())
+        return marker["summary"].encode() if there else None
+
+    def _marker(self, name: str) -> str:
+        return filesystem.join(self._folder, f"{name}.json")
+
+    def _spills(self, name: str) -> list[str]:
+        if not os.path.isdir(self._folder):
+            return []
+        return sorted(file for file in os.listdir(self._folder) if file.startswith(name) and file.endswith(".spill"))
+
+    def _all_spills(self) -> list[str]:
+        """The spill files of all splits. Raises UserError when a split is missing."""
+        if self._listed is None:
+            names = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
+            found = [read_sealed(filesystem.join(self._folder, name), self._run) for name in names if name.endswith(".json")]
+            markers = [marker for marker in found if marker is not None]
+            if self._splits and len(markers) != self._splits:
+                raise UserError(
+                    f"{self._folder} holds what {len(markers)} of {self._splits} pieces of the input came to, and the rest is "
+                    "damaged or missing: run the same command again"
+                )
+            self._listed = sorted(file for marker in markers for file in marker["spills"])
+        return self._listed
+
+    def gather(self, group: int, values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, payload) items of a group, from all spill files. Raises UserError when one is damaged."""
+        for name in self._all_spills():
+            data = self._piece(filesystem.join(self._folder, name), group)
+            position = 0
+            while position < len(data):
+                (size,) = _LENGTH.unpack_from(data, position)
+                position += _LENGTH.size
+                yield data[position : position + KEY_BYTES], data[position + KEY_BYTES : position + KEY_BYTES + size]
+                position += KEY_BYTES + size
+
+    def _piece(self, path: str, group: int) -> bytes:
+        """The bytes of a group in a spill file. Raises UserError."""
+        length = _ENTRY.size + _CHECK.size
+        with filesystem.open_read(path) as file:
+            file.seek(length * group)
+            entry = file.read(length)
+            if len(entry) == length:
+                start, size, check = _ENTRY.unpack_from(entry)
+                if entry == self._entry(group, start, size, check):
+                    file.seek(start)
+                    data = file.read(size)
+                    if google_crc32c.value(data) == check and len(data) == size:
+                        return data
+        raise UserError(f"{path} is damaged: remove it and run the same command again")

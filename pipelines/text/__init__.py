@@ -1,0 +1,1 @@
+"""Document -> clean text -> sentences -> token ids. Entry: wordpiece.WordPiece. After readers."""

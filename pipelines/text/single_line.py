@@ -1,0 +1,62 @@
+"""Text of fine-tuning examples, cleaned as the corpus was, on one line and with the places that characters came from."""
+
+import unicodedata
+
+import numpy as np
+
+from clozemill.pipelines.common.unicode_rules import category, is_control, normalize
+
+Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # a text's tokens, where they begin and where they end
+
+# Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
+BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
+
+LIBRARY_BREAKS = {code: " " for code in BREAKS if chr(code) in "\n\r\u2028\u2029"}  # it drops the others
+
+
+def _dropped(char: str, library: bool = False) -> bool:
+    """Whether cleaning drops a character: controls, lone surrogates, the replacement character.
+
+    library: as TextRules: separators and characters of a private use, too.
+    """
+    if library:
+        return char == "\ufffd" or (char != "\t" and category(char) in ("Cc", "Cf", "Cs", "Co"))
+    return bool(is_control(char)) or "\ud800" <= char <= "\udfff"
+
+
+def plain(text: str, library: bool = False) -> str:
+    """A text as it is tokenized: as the shards' texts, without controls and in Unicode's form NFC, but on one line.
+
+    library: as TextRules: accents stay as they are.
+    """
+    text = text.translate(LIBRARY_BREAKS if library else BREAKS)
+    if not text.isprintable() or "\ufffd" in text:
+        text = "".join(char for char in text if not _dropped(char, library))
+    return text if library else normalize("NFC", text)
+
+
+def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Where in a text each character of `plain(text)` comes from: (begin, end), int64 [len(plain(text))].
+
+    Characters that are joined, or change their order, all come from the whole of their group.
+    """
+    if library:
+        kept = [place for place, char in enumerate(text.translate(LIBRARY_BREAKS)) if not _dropped(char, library)]
+        return np.array(kept, np.int64), np.array(kept, np.int64) + 1
+    begins, ends = [], []
+    group, begin, end = "", 0, 0
+    for place, char in enumerate(text.translate(BREAKS) + " "):  # the space ends the last group
+        kept = "" if _dropped(char) else char
+        if kept and not unicodedata.combining(kept) and apart(group, kept):
+            count = len(normalize("NFC", group))
+            begins += [begin] * count
+            ends += [end] * count
+            group, begin = "", place
+        group, end = group + kept, place + 1 if kept else end
+    return np.array(begins, np.int64), np.array(ends, np.int64)
+
+
+def apart(group: str, char: str) -> bool:
+    """Whether NFC leaves a character alone that comes after others."""
+    one, other, both = (normalize("NFC", text) for text in (group, char, group + char))
+    return both == one + other

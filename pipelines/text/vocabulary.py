@@ -1,0 +1,103 @@
+"""A WordPiece vocabulary: its file, its special tokens, and masks over its ids."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clozemill.pipelines.common.errors import UserError
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+MAX_TOKENS = 1 << 21  # ids are written in three bytes at most
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A WordPiece vocabulary: tokens by id, and where its special tokens are (found by name)."""
+
+    tokens: tuple[str, ...]
+    sha256: str
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> "Vocabulary":
+        """Reads vocab.txt: UTF-8, a token per line, the line's number is its id.
+
+        Raises UserError for a file that is not UTF-8, an empty or duplicate token, or a missing special token.
+        """
+        try:
+            lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not UTF-8 (byte {error.start}): give a vocab.txt, a token per line") from None
+        if lines and lines[-1] == "":
+            lines.pop()
+        tokens = tuple(line.rstrip("\r") for line in lines)
+        first_line: dict[str, int] = {}
+        for number, token in enumerate(tokens, 1):
+            if not token.strip():
+                raise UserError(f"{name}, line {number}: the token is empty: every line must hold one token")
+            if first_line.setdefault(token, number) != number:
+                raise UserError(f"{name}, line {number}: {token!r} stands already at line {first_line[token]}: remove one")
+        if len(tokens) >= MAX_TOKENS:
+            raise UserError(f"{name} holds {len(tokens):,} tokens: give fewer than {MAX_TOKENS:,}")
+        if missing := [token for token in SPECIAL_TOKENS if token not in first_line]:
+            raise UserError(
+                f"{name} lacks {', '.join(missing)}: give a vocab.txt, a token per line, with the special tokens in it"
+            )
+        return cls(tokens, hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def from_tokens(cls, tokens: list[str]) -> "Vocabulary":
+        return cls.from_bytes(("\n".join(tokens) + "\n").encode(), "the vocabulary")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    pad_id = property(lambda self: self.ids[PAD])
+    unk_id = property(lambda self: self.ids[UNK])
+    cls_id = property(lambda self: self.ids[CLS])
+    sep_id = property(lambda self: self.ids[SEP])
+    mask_id = property(lambda self: self.ids[MASK])
+
+    @cached_property
+    def special_ids(self) -> np.ndarray:
+        return np.array(sorted(self.ids[token] for token in SPECIAL_TOKENS))
+
+    @cached_property
+    def is_special(self) -> np.ndarray:
+        """bool [vocab_size]"""
+        table = np.zeros(len(self.tokens), bool)
+        table[self.special_ids] = True
+        return table
+
+    @cached_property
+    def is_continuation(self) -> np.ndarray:
+        """bool [vocab_size]: pieces that continue a word (`##…`)"""
+        return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
+
+    @cached_property
+    def random_ids(self) -> np.ndarray:
+        """Ids that a random replacement is drawn from: all but the special and the [unused…] tokens."""
+        return np.array(
+            [i for i, token in enumerate(self.tokens) if token not in SPECIAL_TOKENS and not token.startswith("[unused")]
+            or self.special_ids
+        )
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The narrowest unsigned integer that holds every id."""
+        return np.dtype(np.uint16 if len(self.tokens) <= 1 << 16 else np.uint32)
+
+    def casing_warning(self, cased: bool) -> str:
+        """One sentence when the vocabulary doesn't look like the casing asked for, else an empty string."""
+        capitals = sum(token != token.lower() for token in self.tokens if token[:1] != "[")
+        if not cased and capitals * 100 > len(self):
+            return f"{capitals:,} entries hold capital letters, which an uncased tokenizer never uses: did you mean --cased?"
+        if cased and not capitals:
+            return "no entry holds a capital letter, so every capitalised word becomes [UNK]: leave out --cased?"
+        return ""

@@ -1,0 +1,190 @@
+"""WordPiece, exactly as google-research/bert's tokenizer has it, on batches, at the speed of array operations.
+
+Text repeats its words. So a batch is cut into *chunks* (maximal runs of word characters, and each punctuation mark or
+CJK character by itself) with array operations over its characters, pyarrow finds the distinct chunks, each chunk
+never seen before is tokenized once in plain Python, and the ids of the whole batch are gathered from that cache.
+
+Agrees with google-research/bert's FullTokenizer on all text. One difference is deliberate and is made before it, in
+cleaning.py: line breaks of any kind and control characters are gone before sentences are cut.
+
+    >>> WordPiece(Vocabulary.from_tokens([...])).encode(["A sentence.", "Another one."])
+"""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
+from clozemill.pipelines.text.pretokenizer import Chunker, Chunks
+from clozemill.pipelines.text.vocabulary import Vocabulary
+
+CACHE_CHUNKS = 1_000_000  # then the cache starts anew: memory stays bounded whatever the corpus
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The pieces of some sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
+
+    `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word, or of
+    the piece itself.
+    `unknown`: the chunks, cut at 100 characters, of which a part became [UNK], and how often each stands there.
+    `unspaced`: characters of words that are longer than one may be.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    starts: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    unknown: dict[str, int] = field(default_factory=dict)
+    unspaced: int = 0
+
+
+class _Cache(dict):
+    """Chunk -> its row; a row's pieces lie one after another in a pool. A chunk not yet there is tokenized once."""
+
+    def __init__(self, tokenize: Callable[[str], list[int]]) -> None:
+        super().__init__()
+        self._tokenize = tokenize
+        self._pool, self._first, self._count = array("i"), array("q"), array("i")
+
+    def __missing__(self, chunk: str) -> int:
+        row = self[chunk] = len(self._first)
+        pieces = self._tokenize(chunk)
+        self._first.append(len(self._pool))
+        self._count.append(len(pieces))
+        self._pool.extend(pieces)
+        return row
+
+    def rows(self, chunks: list[str]) -> np.ndarray:
+        """int64 [chunks]"""
+        return np.fromiter(map(self.__getitem__, chunks), np.int64, len(chunks))
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """(first piece of each row, pieces of each row, all pieces), copied: the cache goes on growing."""
+        return np.array(self._first), np.array(self._count), np.array(self._pool, np.int32)
+
+
+def _gathered(pool: np.ndarray, first: np.ndarray, count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The values of chunks side by side: of chunk n those of `pool` from first[n] on, count[n] in number.
+
+    total: int64 [chunks + 1], the sums of `count`. With the counts 2 and 1, and 5 and 9 as first: the values 5, 6 and 9.
+    """
+    return pool[np.repeat(first - total[:-1], count) + np.arange(total[-1])]
+
+
+def _encodable(sentence: str) -> str:
+    """A sentence without lone surrogates, which no UTF-8 holds."""
+    return sentence if sentence.isascii() else sentence.encode("utf-8", "ignore").decode()
+
+
+class WordPiece:
+    """The tokenizer: sentences in, ids out. Not thread-safe (it fills a cache); one per worker thread."""
+
+    def __init__(self, vocabulary: Vocabulary, cased: bool = False, rules: TextRules = REFERENCE) -> None:
+        self.vocabulary, self._max_word = vocabulary, rules.max_word_chars
+        self._chunker = Chunker(cased, rules)
+        self._max_piece = max(len(token) for token in vocabulary.tokens)
+        self._continuations = {token[2:]: index for token, index in vocabulary.ids.items() if token.startswith("##")}
+        self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
+
+    def encode(self, sentences: list[str], offsets: bool = False, by_piece: bool = False) -> Encoded:
+        """Tokenizes sentences (none may hold a line break); see Encoded for what comes back, `encode_text` for arguments."""
+        sentences = [_encodable(sentence) for sentence in sentences]
+        text = "\n".join(sentences)
+        if text.count("\n") > max(len(sentences) - 1, 0):
+            raise ValueError("a sentence holds a line break")
+        starts = np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])[:-1]
+        found = self.encode_text(text, starts, offsets, by_piece)
+        if not offsets:
+            return found
+        base = np.repeat(starts, found.lengths)
+        return Encoded(found.ids, found.lengths, found.starts - base, found.ends - base)
+
+    def encode_text(self, text: str, starts: np.ndarray, offsets: bool = False, by_piece: bool = False) -> Encoded:
+        """Tokenizes a text without lone surrogates at one go, and tells its sentences apart.
+
+        Args:
+            starts: int64 [sentences], ascending: where each sentence begins, in characters. Nothing but white space lies
+                before the first, nor between one's end and the next.
+            offsets: also give `starts` and `ends`, here in characters of the text. by_piece: those of each piece instead of
+                those of its word. An unknown word's [UNK] is all of the word either way.
+        """
+        chunks = self._chunker(text)
+        distinct = chunks.words.dictionary_encode()
+        rows = self._cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
+        first, count, pool = self._cache.arrays()
+        count = count[rows]
+        total = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(count, out=total[1:])
+        ids = _gathered(pool, first[rows], count, total)
+        edges = np.append(chunks.bytes(starts), len(chunks.data) + 1)
+        lengths = np.diff(total[np.searchsorted(chunks.starts, edges)])
+        begin = end = None
+        if offsets and by_piece:
+            begin, end = self._piece_offsets(chunks, distinct, count, total)
+        elif offsets:
+            begin = np.repeat(chunks.characters(chunks.starts), count)
+            end = np.repeat(chunks.characters(chunks.ends), count)
+        unknown, unspaced = self._unknown(distinct, ids, total)
+        if len(self._cache) > CACHE_CHUNKS:
+            self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
+        return Encoded(ids, lengths, begin, end, unknown, unspaced)
+
+    def _piece_offsets(self, chunks: Chunks, distinct: pa.DictionaryArray, count: np.ndarray, total: np.ndarray) -> tuple:
+        """Where each piece begins and ends, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
+        rows = self._places_cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
+        first, _, pool = self._places_cache.arrays()
+        within = _gathered(pool.reshape(-1, 2), first[rows] // 2, count, total)
+        begins = np.repeat(chunks.characters(chunks.starts), count)
+        return begins + within[:, 0], begins + within[:, 1]
+
+    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> tuple[dict[str, int], int]:
+        """`unknown` and `unspaced` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
+        if not len(at := np.flatnonzero(ids == self.vocabulary.unk_id)):
+            return {}, 0
+        lost = np.unique(np.searchsorted(total, at, side="right") - 1)
+        which, counts = np.unique(chunks.indices.to_numpy()[lost], return_counts=True)
+        found, unspaced = {}, 0
+        for chunk, count in zip(chunks.dictionary.take(pa.array(which)).to_pylist(), counts.tolist(), strict=True):
+            found[chunk[:100]] = found.get(chunk[:100], 0) + count
+            if len(chunk) > self._max_word:
+                unspaced += count * sum(len(word) for word in self._chunker.normalise(chunk) if len(word) > self._max_word)
+        return found, unspaced
+
+    def _tokenize(self, chunk: str) -> list[int]:
+        return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
+
+    def _places(self, chunk: str) -> list[int]:
+        """Where each piece of a chunk begins and ends in it: begin, end, begin, end, ..."""
+        found: list[int] = []
+        for word, begins, ends in self._chunker.normalise_with_places(chunk):
+            pieces = self.pieces(word)
+            sizes = [len(self.vocabulary.tokens[piece]) - 2 * (number > 0) for number, piece in enumerate(pieces)]
+            if pieces == [self.vocabulary.unk_id]:
+                sizes = [len(word)]
+            at = 0
+            for size in sizes:
+                found += [min(begins[at : at + size]), max(ends[at : at + size])]
+                at += size
+        return found
+
+    def pieces(self, word: str) -> list[int]:
+        """Greedy longest match of one basic token, as the reference: [UNK] when a part of it matches nothing."""
+        ids, unknown = self.vocabulary.ids, [self.vocabulary.unk_id]
+        if (whole := ids.get(word)) is not None and len(word) <= self._max_word:
+            return [whole]
+        if len(word) > self._max_word:
+            return unknown
+        found, start, table = [], 0, ids
+        while start < len(word):
+            for end in range(min(len(word), start + self._max_piece), start, -1):
+                if (piece := table.get(word[start:end])) is not None:
+                    break
+            else:
+                return unknown
+            found.append(piece)
+            start, table = end, self._continuations
+        return found

@@ -1,0 +1,1 @@
+"""`clozemill vocab`: count words, learn a vocabulary. After beam."""

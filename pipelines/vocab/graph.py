@@ -1,0 +1,61 @@
+"""The Beam graph of `vocab`: splits -> word counts -> vocabulary."""
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from clozemill.pipelines.beam import spread
+from clozemill.pipelines.beam.spread import Spread
+from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.readers.input_split import InputSplit, split_id
+from clozemill.pipelines.vocab import training, word_counts
+
+
+class _CountWords(beam.DoFn):
+    """`marks`: a folder in which each split that is done leaves a file, for the progress bar; or empty."""
+
+    def __init__(self, config: VocabConfig, marks: str) -> None:
+        self._config, self._marks = config, marks
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[spread.Row]:
+        for split in spread.create_splits(element):
+            yield from word_counts.count_split(split, self._config)
+            if self._marks:
+                filesystem.write_bytes(filesystem.join(self._marks, f"{split_id(split)}.json"), b"", sync=False)
+
+
+class _MergeCounts(beam.CombineFn):
+    """Packed counts of one bucket of words to the sum of them; the engine lifts it before the shuffle."""
+
+    def create_accumulator(self) -> dict[str, int]:
+        return {}
+
+    def add_input(self, accumulator: dict[str, int], packed: bytes) -> dict[str, int]:
+        return word_counts.add_packed(accumulator, packed)
+
+    def merge_accumulators(self, accumulators: Iterable[dict[str, int]]) -> dict[str, int]:
+        merged: dict[str, int] = {}
+        for accumulator in accumulators:
+            for word, count in accumulator.items():
+                merged[word] = merged.get(word, 0) + count
+        return merged
+
+    def extract_output(self, accumulator: dict[str, int]) -> bytes:
+        return word_counts.pack(accumulator)
+
+
+def learn_vocabulary(
+    pipeline: beam.Pipeline, splits: list[InputSplit], config: VocabConfig, marks: str, report: str
+) -> beam.PCollection:
+    """The whole of `vocab`: counts per bucket of words, rare words dropped, all under one key, the library, the file."""
+    finish = training.VocabStage(config, report)
+    return (
+        pipeline
+        | Spread(splits)
+        | "Count words" >> beam.ParDo(_CountWords(config, marks)).with_output_types(spread.Row)
+        | "Add up counts" >> beam.CombinePerKey(_MergeCounts()).with_output_types(spread.Row)
+        | "Drop rare words" >> beam.MapTuple(finish.drop_rare).with_output_types(spread.Row)
+        | "Gather counts" >> beam.GroupByKey()
+        | "Learn the vocabulary" >> beam.MapTuple(finish.run).with_output_types(bytes)
+    )

@@ -1,0 +1,195 @@
+"""A WordPiece vocabulary from a corpus: words counted by Beam over everything, pieces learnt by Hugging Face tokenizers.
+
+The trainer's result depends on the order in which it meets symbols. So it is given the alphabet, `##` forms included,
+as fixed first entries, and the words in one order (count, then code points): the same counts give the same file,
+whatever the order of the input and the number of workers.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS
+from clozemill.pipelines.common.unicode_rules import category, is_cjk
+from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.text.left_out import COVERAGE, Removed, left_out, occurrences, report_bytes, warnings
+from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
+from clozemill.pipelines.vocab import word_counts
+
+_RARE = "\0rare "  # and a character: its occurrences in words rarer than --min-count
+# By default the alphabet holds LEAST_ALPHABET characters, and beyond them as many as cover COVERAGE of all occurrences
+# (the default of SentencePiece's trainer), as long as _PIECES_SHARE of the vocabulary is left for pieces of several
+# characters, where there are any. An unknown character loses its word; a missing piece only makes a text longer.
+LEAST_ALPHABET, _PIECES_SHARE = 1000, 1 / 8
+
+
+def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage: float = COVERAGE) -> list[str]:
+    """Entries for single characters: each of the most frequent, and its `##` form where it continues a word.
+
+    ASCII letters and digits in use are always among them, first.
+
+    Args:
+        limit: how many characters; 0: LEAST_ALPHABET, and more until they cover `coverage` of all occurrences or have
+            `room` entries.
+    """
+    total, inside = occurrences(counts)
+
+    def continues(char: str) -> bool:
+        return char in inside or (char.isalnum() and category(char) != "Cn" and not is_cjk(ord(char)))
+
+    by_count = sorted(total, key=lambda char: (not (char.isascii() and char.isalnum()), -total[char], char))
+    if not limit:
+        limit, missing = LEAST_ALPHABET, (1 - coverage) * sum(total.values())
+        entries = sum(1 + continues(char) for char in by_count[:limit])
+        left = sum(total[char] for char in by_count[limit:])
+        for char in by_count[limit:]:
+            entries += 1 + continues(char)
+            if left <= missing or entries > room:
+                break
+            limit, left = limit + 1, left - total[char]
+    kept = sorted(by_count[:limit])
+    return kept + ["##" + char for char in kept if continues(char)]
+
+
+def learn(
+    counts: list[tuple[str, int]],
+    vocab_size: int,
+    max_alphabet: int,
+    rare: dict[str, int] | None = None,
+    unspaced: str = "",
+    fewer: bool = False,
+) -> list[str]:
+    """Exactly `vocab_size` tokens: the special ones, the alphabet, then pieces as the trainer learnt them.
+
+    Args:
+        counts: (word, count), each word once, in any order.
+        max_alphabet: characters with entries of their own; 0: see `alphabet`.
+        rare: character -> occurrences in words that are too rare for `counts`, for the message alone.
+        unspaced: the sentence about words that are too long, likewise.
+        fewer: that many pieces need not be found.
+    Raises UserError when the size is too small for the alphabet, or the words don't yield that many pieces.
+    """
+    counts = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+    room = vocab_size - len(SPECIAL_TOKENS)
+    singles = alphabet(counts, max_alphabet, int((1 - _PIECES_SHARE) * room))
+    if len(singles) > room:
+        raise UserError(
+            f"--vocab-size {vocab_size} has no room for the {len(singles) + len(SPECIAL_TOKENS)} special tokens and single "
+            "characters of this corpus: raise it or lower --max-alphabet"
+        )
+    tokens = _train(counts, vocab_size, singles)
+    if len(tokens) < vocab_size and not max_alphabet:
+        # Entries that no piece takes go to further characters. One more than fit: the last may need two.
+        more = alphabet(counts, 0, min(room, len(singles) + vocab_size - len(tokens) + 1), 1.0)
+        tokens = _train(counts, vocab_size, more) if len(more) > len(singles) else tokens
+    if len(tokens) < vocab_size and not fewer:
+        if unspaced:
+            raise UserError(
+                f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}, for {unspaced}"
+            )
+        lost = left_out(counts, rare or {}, tokens)
+        remedies = [f"--vocab-size {len(tokens)} or less", *lost.options(max_alphabet)]
+        remedies += ["a lower --min-count"] if rare and not lost.rare else []
+        why = f", and {lost.sentence}" if lost.characters else ""
+        raise UserError(
+            f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}{why}: give "
+            f"{', '.join(remedies)}, or more text"
+        )
+    return tokens[:vocab_size]
+
+
+def _train(counts: list[tuple[str, int]], vocab_size: int, singles: list[str]) -> list[str]:
+    """The special tokens, the entries of single characters, and the pieces that the trainer learns of sorted counts."""
+    fixed = [*SPECIAL_TOKENS, *singles]
+    known = {token.removeprefix("##") for token in singles}
+    total = sum(count for _, count in counts)
+    scale = max(1.0, total / word_counts.FED_WORDS)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARS))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=1, special_tokens=fixed, limit_alphabet=len(known), show_progress=False
+    )
+    counts = counts[: word_counts.MAX_WORDS]
+    words = (((word + " ") * max(1, round(count / scale))) for word, count in counts if known.issuperset(word))
+    tokenizer.train_from_iterator(words, trainer)
+    ids = tokenizer.get_vocab()
+    return fixed + sorted(ids.keys() - set(fixed), key=lambda token: ids[token])
+
+
+def learn_here(splits: list[InputSplit], config: VocabConfig) -> bytes:
+    """A vocabulary's bytes from a few splits, in this process; smaller where they don't yield as many tokens.
+
+    Raises UserError when there is no word, or the size is too small for the alphabet.
+    """
+    counts: dict[str, int] = {}
+    for split in splits:
+        for bucket, packed in word_counts.count_split(split, config):
+            if bucket != word_counts.BUCKETS:
+                word_counts.add_packed(counts, packed)
+    kept = [pair for pair in counts.items() if pair[1] >= config.min_count]
+    if not kept:
+        raise UserError(f"no word occurs {config.min_count} times in the input: check --input")
+    return ("\n".join(learn(kept, config.vocab_size, config.max_alphabet, fewer=True)) + "\n").encode()
+
+
+@dataclass
+class VocabStage:
+    """Bucketed counts to vocab.txt. `report`: a file for what it leaves out, as JSON; "": it is printed here."""
+
+    config: VocabConfig
+    report: str = ""
+
+    def drop_rare(self, bucket: int, packed: bytes) -> tuple[int, bytes]:
+        """The counts of one bucket without words under the floor, but with their characters; all under one key."""
+        if bucket == word_counts.BUCKETS:
+            return 0, packed
+        kept: dict[str, int] = {}
+        for word, count in word_counts.unpack(packed):
+            if count >= self.config.min_count:
+                kept[word] = count
+                continue
+            for char in word:
+                kept[_RARE + char] = kept.get(_RARE + char, 0) + count
+        return 0, word_counts.pack(kept)
+
+    def run(self, key: int, packed: Iterable[bytes]) -> bytes:
+        """Learns and writes the vocabulary."""
+        counts: list[tuple[str, int]] = []
+        records: dict[str, int] = {}
+        for piece in packed:
+            for name, count in word_counts.unpack(piece):
+                if name.startswith("\0"):
+                    records[name] = records.get(name, 0) + count
+                else:
+                    counts.append((name, count))
+        self._check(records)
+        removed = Removed(**{field: records.get(name, 0) for field, name in word_counts.REMOVED.items()})
+        if not counts:
+            why = f", for {removed.why_few}" if removed.why_few else ": check --input, or lower --min-count"
+            raise UserError(f"no word occurs {self.config.min_count} times in the input{why}")
+        rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
+        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare, removed.why_few)
+        lost = left_out(counts, rare, tokens)
+        if self.report:
+            filesystem.write_bytes(self.report, report_bytes(lost, removed))
+        else:
+            for line in warnings(lost, removed, self.config):
+                print(line, file=sys.stderr, flush=True)
+        filesystem.write_bytes(self.config.output, ("\n".join(tokens) + "\n").encode())
+        return b"done"
+
+    def _check(self, records: dict[str, int]) -> None:
+        """Raises UserError where too many records are defective."""
+        sample = min((name for name in records if name.startswith(word_counts.SAMPLE)), default="").removeprefix(
+            word_counts.SAMPLE
+        )
+        if records.get(word_counts.BAD, 0) > self.config.max_reject_rate * records.get(word_counts.READ, 0):
+            raise UserError(
+                f"{records[word_counts.BAD]:,} of {records[word_counts.READ]:,} records are defective, more than "
+                f"--max-reject-rate {self.config.max_reject_rate:g} allows, e.g. {sample}: fix them, or raise it"
+            )

@@ -1,0 +1,60 @@
+"""`clozemill vocab`: plans the input, counts its words and learns a vocabulary."""
+
+import os
+import sys
+import time
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from clozemill.pipelines.beam import launcher, run_lock, run_setup
+from clozemill.pipelines.beam.launcher import Progress
+from clozemill.pipelines.command_line.options import to_yaml
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.dataset.layout import WORK
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.readers import formats
+from clozemill.pipelines.readers.formats import Plan
+from clozemill.pipelines.text import left_out
+from clozemill.pipelines.vocab import graph
+
+
+def vocab(config: VocabConfig, extra: list[str]) -> None:
+    """Learns a vocabulary from the input and writes it, and the configuration beside it."""
+    if os.path.isdir(config.output):
+        raise UserError(f"--output {config.output} is a folder: give the name of the file to write, e.g. vocab.txt")
+    plan, _, options = run_setup.plan_input(config, extra, "input", "output")
+    print(f"reading {formats.file_count(plan)}, to learn {config.vocab_size:,} tokens", flush=True)
+    begin = time.perf_counter()
+    with run_lock.vocab_locked(config.output) as marks:
+        if marks:  # an output that can't be written is told before the corpus is read
+            for path in (config.output, config.output + ".yaml"):
+                filesystem.remove_temporaries_of(path)
+            filesystem.write_bytes(filesystem.join(marks, run_lock.WORKERS_LOG), b"", sync=False)
+        lost = _learn(config, plan, options, marks)
+        if launcher.is_template(options):
+            print("wrote the job's description; Dataflow writes the vocabulary")
+            return
+        run_setup.check_landed(config.output, config.output)
+        filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
+    for line in lost:
+        print(line, file=sys.stderr, flush=True)
+    print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")
+
+
+def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str) -> list[str]:
+    """Runs the pipeline; returns what to warn of. marks: a local folder for the progress of workers, or ""."""
+    left = "" if launcher.is_template(options) else filesystem.join(marks or config.output + WORK, "left-out.json")
+    try:
+        launcher.launch(
+            lambda pipeline: graph.learn_vocabulary(pipeline, plan.splits, config, marks, left),
+            options,
+            lambda: [Progress("counting words", run_setup.size_done(plan, marks), plan.size, "B")],
+            config.progress,
+            filesystem.join(marks, run_lock.WORKERS_LOG) if marks else "",
+        )
+        if left and filesystem.exists(left):
+            return left_out.warnings(*left_out.read_report(filesystem.read_bytes(left)), config)
+        return []
+    finally:
+        filesystem.remove_tree(marks or config.output + WORK, keep=run_lock.LOCK)

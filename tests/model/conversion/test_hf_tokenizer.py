@@ -1,0 +1,185 @@
+"""Others' tokenizer files: BERT's flags are read, and what isn't BERT's is refused, each in a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from clozemill.model.conversion import tokenizer_json as conversion_tokenizer_json
+from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer, read_lines, read_tokenizer
+from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
+
+TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "é", "中", "Σ")
+LIBRARY = {"library": True, "max_word_chars": 100}
+BERT = {"lowercase": True, "strip_accents": None, "handle_chinese_chars": True}
+GENERIC = {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def tokenizer_json(flags: dict | None = None, words: int = 100, **changes) -> dict:
+    """A tokenizer.json as transformers writes it for a BERT."""
+    made = Tokenizer(
+        models.WordPiece(
+            vocab={token: row for row, token in enumerate(TOKENS)}, unk_token="[UNK]", max_input_chars_per_word=words
+        )
+    )
+    made.normalizer = normalizers.BertNormalizer(clean_text=True, **BERT | (flags or {}))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return json.loads(made.to_str()) | changes
+
+
+def read(folder: Path, settings: dict | None = None, tokenizer: object = None, config: dict | None = None, **files):
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in TOKENS), "utf-8")
+    named = {"tokenizer_config": settings, "tokenizer": tokenizer} | files
+    for name, value in named.items():
+        if value is not None:
+            (folder / f"{name}.json").write_text(json.dumps(value), "utf-8")
+    return read_tokenizer(folder, config or {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "cased", "rules", "notes"),
+    [
+        (None, None, None, {}, 0),
+        ({"do_lower_case": False}, None, True, {}, 0),
+        ({"do_lower_case": True, "strip_accents": False}, None, False, {"strip_accents": False}, 0),
+        ({"do_lower_case": False, "strip_accents": True}, None, True, {"strip_accents": True}, 0),
+        ({"tokenize_chinese_chars": False, "do_lower_case": True}, None, False, {"tokenize_chinese_chars": False}, 0),
+        ({"tokenizer_class": "ElectraTokenizerFast"}, {}, False, {}, 0),
+        (None, {"lowercase": False}, True, {}, 1),  # transformers lowers, for want of do_lower_case
+        ({"do_lower_case": False}, {"strip_accents": False}, True, {"strip_accents": False}, 1),  # and lower case in the other
+        (GENERIC, {"lowercase": False}, True, {}, 0),
+        (GENERIC | {"do_lower_case": True}, {"lowercase": False}, True, {}, 1),  # taken as it is
+        (GENERIC, {"strip_accents": False, "handle_chinese_chars": False}, False,
+         {"strip_accents": False, "tokenize_chinese_chars": False}, 0),
+    ],
+)  # fmt: skip
+def test_flags(settings: dict | None, flags: dict | None, cased: bool | None, rules: dict, notes: int, tmp_path: Path) -> None:
+    found = read(tmp_path, settings, None if flags is None else tokenizer_json(flags))
+    assert (found.tokens, found.cased, found.rules) == (TOKENS, cased, TextRules(**LIBRARY | rules)) and len(
+        found.notes
+    ) == notes
+
+
+def test_what_the_two_files_disagree_on_is_said_with_the_way_out(tmp_path: Path) -> None:
+    found = read(tmp_path, GENERIC | {"strip_accents": False}, tokenizer_json({"strip_accents": True}))
+    assert found.rules.strip_accents is True and found.notes == (
+        "tokenizer_config.json and tokenizer.json disagree on strip_accents: tokenizer.json is followed, as by transformers "
+        "(else: --no-strip-accents)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [50, 200])
+def test_the_longest_word_of_a_generic_class(words: int, tmp_path: Path) -> None:
+    assert read(tmp_path, GENERIC, tokenizer_json({"strip_accents": False}, words)).rules.max_word_chars == words
+    assert read(tmp_path, {}, tokenizer_json({}, words)).rules.max_word_chars == 100  # built anew, with the library's own
+
+
+@pytest.mark.parametrize("strip", [None, True, False])
+@pytest.mark.parametrize("cased", [True, False])
+@pytest.mark.parametrize("chinese", [True, False])
+def test_our_own_exports_come_back(cased: bool, strip: bool | None, chinese: bool, tmp_path: Path) -> None:
+    rules = TextRules(strip, chinese)
+    made = json.loads(conversion_tokenizer_json.build(TOKENS, cased, rules).to_str())
+    found = read(tmp_path, GENERIC, made)
+    assert found.cased is cased and found.rules.changes_words(cased) == rules.changes_words(cased) and found.notes == ()
+    assert found.rules.to_dict(cased) == rules.to_dict(cased)
+
+
+NFKC = {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokenizer", "config", "sentence"),
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, {}, "its tokenizer is 'BertJapaneseTokenizer', which makes other"),
+        (None, None, {"tokenizer_class": "XLMRobertaTokenizerFast"}, "its tokenizer is 'XLMRobertaTokenizerFast'"),
+        ({"word_tokenizer_type": "mecab"}, None, {}, "has word_tokenizer_type 'mecab'"),
+        ({"subword_tokenizer_type": "character"}, None, {}, "has subword_tokenizer_type 'character'"),
+        ({"do_basic_tokenize": False}, None, {}, "do_basic_tokenize false: its texts were cut into words by another program"),
+        ({"never_split": ["<x>"]}, None, {}, "has never_split"),
+        ({"auto_map": {"AutoTokenizer": ["x.Y", None]}}, None, {}, "code of its own"),
+        ({"cls_token": "<s>"}, None, {}, r"its cls_token is '<s>', and BERT's is \[CLS\]"),
+        ({"unk_token": {"content": "<unk>"}}, None, {}, "its unk_token is '<unk>'"),
+        ({"do_lower_case": "yes"}, None, {}, "has do_lower_case 'yes', neither true nor false"),
+        (GENERIC, tokenizer_json(normalizer=NFKC), {}, "normalizes texts otherwise than BERT's"),
+        ({}, tokenizer_json(normalizer=NFKC), {}, "normalizes texts otherwise than BERT's"),
+        (GENERIC, tokenizer_json(normalizer=None), {}, "normalizes texts otherwise than BERT's"),
+        (GENERIC, tokenizer_json(normalizer=BERT | {"type": "BertNormalizer", "clean_text": False}),
+         {}, "normalizes texts otherwise"),
+        (GENERIC, tokenizer_json(pre_tokenizer={"type": "Whitespace"}), {}, "cuts texts into words by Whitespace"),
+        (GENERIC, tokenizer_json(pre_tokenizer={"type": "Metaspace"}), {}, "cuts texts into words by Metaspace"),
+        (GENERIC, tokenizer_json(pre_tokenizer=None), {}, "cuts texts into words by None"),
+        (GENERIC, tokenizer_json(post_processor=None), {}, r"doesn't put \[CLS\] and \[SEP\] around texts"),
+        (GENERIC, tokenizer_json(model={"type": "Unigram", "vocab": []}), {}, "is not a WordPiece tokenizer"),
+        (GENERIC, tokenizer_json(model={"type": "WordPiece", "vocab": {"[UNK]": 0}, "continuing_subword_prefix": "@@"}), {},
+         "has the continuing_subword_prefix '@@', and BERT's is ##"),
+        (GENERIC, tokenizer_json(model={"type": "WordPiece", "vocab": {"[UNK]": 0}, "max_input_chars_per_word": 10**6}), {},
+         "max_input_chars_per_word 1000000"),
+        (GENERIC, tokenizer_json(model={"type": "WordPiece", "vocab": {"b": 5}}), {}, "vocab.txt, line 6: it is 'a', and "
+         "tokenizer.json has 'b' there"),
+        (GENERIC, [], {}, "tokenizer.json is not a JSON object"),
+    ],
+)  # fmt: skip
+def test_another_tokenizer_is_refused(
+    settings: dict | None, tokenizer: object, config: dict, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as refused:
+        read(tmp_path, settings, tokenizer, config)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("mark", "name"), [("\u2581", "sentencepiece"), ("\u0120", "byte-level BPE")])
+def test_pieces_of_other_kinds(mark: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in (*TOKENS, f"{mark}the", mark)), "utf-8")
+    with pytest.raises(ValueError, match=f"its vocabulary is one of {name}"):
+        read_tokenizer(tmp_path, {})
+
+
+def test_added_tokens_have_their_rows(tmp_path: Path) -> None:
+    """From every file that may name them; those of the vocabulary are none, and a gap is left for whoever fills it."""
+    listed = [{"id": 4, "content": "[MASK]"}, {"id": 12, "content": "[TWO]"}]
+    found = read(
+        tmp_path,
+        {"added_tokens_decoder": {"10": {"content": "zero"}}, "additional_special_tokens": ["[SEP]"]},
+        tokenizer_json(added_tokens=listed),
+        added_tokens={"two": 13},
+        special_tokens_map={"additional_special_tokens": [{"content": "[LAST]"}]},
+    )
+    assert found.tokens == (*TOKENS, "zero", "", "[TWO]", "two", "[LAST]") and found.added == ("zero", "[TWO]", "two", "[LAST]")
+    (tmp_path / "added_tokens.json").write_text('{"b": 5}')
+    with pytest.raises(ValueError, match="its added token 'b' has the id 5, which is that of 'a'"):
+        read_tokenizer(tmp_path, {})
+    (tmp_path / "added_tokens.json").write_text('{"b": 1e300}')
+    with pytest.raises(ValueError, match="it has an added token 'b' with the id 1e"):
+        read_tokenizer(tmp_path, {})
+
+
+def test_lines_as_transformers_reads_them() -> None:
+    assert read_lines("\ufeffa\r\nb\r\n".encode()) == ("a", "b")
+    assert read_lines(b"a\nb\na\n\nc") == ("", "b", "a", "", "c")  # the last of two counts
+    with pytest.raises(ValueError, match=r"vocab\.txt is not UTF-8 \(byte 1\)"):
+        read_lines(b"a\xff\n")
+
+
+def test_a_vocabulary_of_tokenizer_json_alone(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json()), "utf-8")
+    assert read_tokenizer(tmp_path, {}) == ForeignTokenizer(TOKENS, (), False, TextRules(**LIBRARY))
+    assert ForeignTokenizer(TOKENS).rules == REFERENCE
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"vocab\.txt is missing: copy it"):
+        read_tokenizer(tmp_path, {})
+
+
+def test_what_is_not_a_plain_file_is_not_opened(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a plain file"):
+        read(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room on the disk
+    with pytest.raises(ValueError, match=r"tokenizer\.json has more than [0-9,]+ bytes"):
+        read(tmp_path)

@@ -1,0 +1,123 @@
+"""Exported folders in transformers, which runs apart from TensorFlow: answers, keys, tokenizer, the card's example."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from clozemill.model.export import hf_process, huggingface
+from clozemill.model.export.base import TOLERANCE, answers, furthest
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.pipelines.text.wordpiece import WordPiece
+from tests.apart import needs_transformers, run_apart
+from tests.model import sources
+from tests.model.export.test_huggingface import UNICODE
+
+pytestmark = needs_transformers
+CLASSES = ("mlm+nsp", "mlm", "causal", "encoder", "bare", "classify", "regress", "tags", "spans")
+SMALLER = {
+    "BertForMaskedLM": ("masked_lm_logits", "logits"),
+    "BertModel": ("pooled_output", "pooler_output"),
+    "BertForNextSentencePrediction": ("next_sentence_logits", "logits"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder per kind of model; read them only."""
+    base = tmp_path_factory.mktemp("hf")
+    return {name: sources.written(huggingface, name, base / name) for name in CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("name", "act"), [*((name, "gelu_tanh") for name in CLASSES), ("mlm+nsp", "gelu_erf"), ("classify", "relu")]
+)
+def test_transformers_answers_the_same(name: str, act: str, tmp_path: Path) -> None:
+    """No key missing or unexpected: hf_outputs refuses those."""
+    features, source = sources.features(), sources.source(name, hidden_act=act)
+    folder = sources.written(huggingface, name, tmp_path / "hf", hidden_act=act)
+    assert huggingface.checked_with() == "transformers"
+    found, expected = huggingface.outputs(str(folder), sources.TEXTS, features), answers(source, features)
+    assert found.keys() == {"sequence_output", *sources.OUTPUTS[name]} - (
+        {"pooled_output"} if name in ("mlm", "causal", "tags", "spans") else set()
+    )
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+def test_transformers_finds_a_key_that_lacks(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name, change, sentence in (
+        ("mlm+nsp", lambda tensors: tensors.pop("cls.seq_relationship.bias"), "missing keys in it: cls.seq_relationship.bias"),
+        ("mlm", lambda tensors: tensors.update(more=np.ones(2, np.float32)), "unexpected keys in it: more"),
+    ):
+        folder = Path(shutil.copytree(folders[name], tmp_path / name))
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=f"transformers finds {sentence}"):
+            huggingface.outputs(str(folder), sources.TEXTS, sources.features())
+
+
+def test_a_folder_that_is_none_ends_the_process(tmp_path: Path) -> None:
+    with pytest.raises(hf_process.ProcessDied, match=r"^ended with exit code 1: FileNotFoundError: .*config.json"):
+        hf_process.outputs(str(tmp_path), sources.features())
+
+
+def test_smaller_classes_of_transformers_leave_only_heads_over(folders: dict[str, Path], tmp_path: Path) -> None:
+    """They find every weight of theirs, and answer as the source."""
+    features = sources.features()
+    names = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
+    given = {theirs: features[ours].tolist() for theirs, ours in names.items()}
+    code = """
+import numpy, torch, transformers
+found = {}
+for name, output in given["classes"].items():
+    model, told = getattr(transformers, name).from_pretrained(given["folder"], output_loading_info=True)
+    assert not told["missing_keys"] and not told["mismatched_keys"]
+    assert all(key.startswith(("cls.", "bert.pooler.")) for key in told["unexpected_keys"])
+    with torch.no_grad():
+        answer = model.eval()(**{key: torch.tensor(value) for key, value in given["inputs"].items()})
+    found[name] = answer[output].tolist()
+"""
+    classes = {name: theirs for name, (_, theirs) in SMALLER.items()}
+    found = run_apart(code, {"folder": str(folders["mlm+nsp"]), "inputs": given, "classes": classes})
+    expected = answers(sources.source(), features)
+    for name, (ours, _) in SMALLER.items():
+        value = {ours: np.array(found[name], np.float32)}
+        assert max(furthest({ours: expected[ours]}, value, features["input_mask"]).values()) <= TOLERANCE, name
+
+
+def test_transformers_tokenizer_gives_our_ids(folders: dict[str, Path]) -> None:
+    code = """
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(given["folder"])
+batch = tokenizer(["The mill."], ["a river"], padding="max_length", max_length=12)
+special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
+texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in given["texts"]]
+marks = tokenizer("the [MASK] mill", split_special_tokens=False)
+assert tokenizer.convert_ids_to_tokens(marks["input_ids"]) == ["[CLS]", "the", "[MASK]", "mill", "[SEP]"]
+assert tokenizer.decode(marks["input_ids"], skip_special_tokens=True) == "the mill"
+pair = tokenizer("The Mill", return_offsets_mapping=True)
+assert pair["offset_mapping"] == [(0, 0), (0, 3), (4, 8), (0, 0)] and tokenizer.model_max_length == given["longest"]
+found = {"batch": dict(batch), "special": special, "texts": texts}
+"""
+    texts = [*UNICODE, "a [SEP] b", "[MASK][CLS] [PAD] [UNK]", "\uf0b7 item", "a\u061db a\u166db"]
+    found = run_apart(code, {"folder": str(folders["mlm"]), "texts": texts, "longest": sources.LENGTH})
+    pieces = WordPiece(Vocabulary.from_tokens(list(sources.TOKENS)))
+    assert found["texts"] == [pieces.encode([text]).ids.tolist() for text in texts]
+    assert found["special"] == [sources.TOKENS.index(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]")]
+    assert set(found["batch"]) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert found["batch"]["token_type_ids"][0] == [0] * 5 + [1] * 3 + [0] * 4
+    assert found["batch"]["attention_mask"][0] == [1] * 8 + [0] * 4
+
+
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "tags", "spans"])
+def test_the_card_s_example_runs(name: str, folders: dict[str, Path]) -> None:
+    code, *more = (part.split("```")[0] for part in (folders[name] / "README.md").read_text("utf-8").split("```python\n")[1:])
+    assert len(more) == (name in ("mlm+nsp", "mlm"))  # fill-mask, with [MASK] in a text
+    done = subprocess.run([sys.executable, "-c", code + "".join(more)], cwd=folders[name], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("torch.Size([2, "), done.stderr
+    assert not more or len(done.stdout.split("'token_str'")) == 6

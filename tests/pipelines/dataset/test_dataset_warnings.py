@@ -1,0 +1,91 @@
+"""Warnings of a dataset that is sound, and teaches little."""
+
+from typing import Any
+
+import pytest
+
+import clozemill
+from clozemill.pipelines.data_card import card as data_card_card
+from clozemill.pipelines.data_card import pages
+from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from tests.pages import cards
+
+CONFIG = {"input": ["corpus.jsonl"], "format": "auto", "pairs": "nsp", "num_groups": 4, "eval_fraction": 0.01}
+DOCUMENTS = {"kept": 1000, "sentences": 9000, "tokens": 200_000}
+
+
+def contract(
+    documents: int = 990,
+    labels: int = 500,
+    forced: int = 30,
+    evals: int = 200,
+    kept: dict[str, int] | None = None,
+    **config: Any,
+) -> dict[str, Any]:
+    copies = {"00": {"labels_random": labels, "forced_random": forced}}
+    splits = {"train": {"documents": documents, "examples": 1000, "copies": copies}}
+    splits |= {"eval": {"documents": 10, "examples": evals, "copies": {}}} if evals >= 0 else {}
+    return {"config": CONFIG | config, "documents": DOCUMENTS | (kept or {}), "splits": splits}
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, []),
+        ({"pairs": "sop"}, []),
+        ({"pairs": "single", "labels": 0}, []),
+        ({"eval_fraction": 0.0, "evals": -1}, []),
+        ({"labels": 0}, ["all next-sentence labels are the same, so they teach nothing"]),
+        ({"labels": 1000, "pairs": "sop"}, ["all next-sentence labels are the same, so they teach nothing"]),
+        ({"labels": 20}, ["98.0 % of the next-sentence labels are the same, so they teach hardly anything"]),
+        ({"labels": 970}, ["97.0 % of the next-sentence labels are the same, so they teach hardly anything"]),
+        ({"forced": 600, "labels": 600}, ["most chunks hold one sentence, so most B's are random"]),
+        ({"documents": 7}, ["the train split has 7 document(s) in 4 group(s), too few to draw random next sentences from"]),
+        ({"documents": 60, "num_groups": 40}, ["the train split has 60 document(s) in 40 group(s), too few"]),
+        ({"documents": 30, "num_groups": 40, "pairs": "sop"}, ["there are more groups than documents"]),
+        ({"evals": 0}, ["the eval split is empty, for --eval-fraction 0.01 of 1,000 document(s) gave none"]),
+        ({"evals": 99}, ["the eval split has 99 example(s), too few to tell models apart"]),
+        ({"kept": {"tokens": 30_000_000}}, ["documents hold 30,000 tokens on average, as books do"]),
+        ({"kept": {"kept": 1}, "input": ["a.jsonl"]}, []),
+        (
+            {"kept": {"kept": 1}, "input": ["a.txt.gz"]},
+            ["all 9,000 lines are in 1 document(s), for in a .txt file"],
+        ),
+        ({"kept": {"kept": 1}, "input": ["a.txt"], "format": "document"}, []),
+    ],
+)
+def test_each_weakness_has_its_sentence(changes: dict[str, Any], warnings: list[str]) -> None:
+    found = dataset_warnings(contract(**changes))
+    assert len(found) == len(warnings)
+    for sentence, begin in zip(found, warnings, strict=True):
+        assert sentence.startswith(begin)
+
+
+def test_a_text_per_line_warns_wherever_it_is_looked_at(tmp_path: Any, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
+    """Read as one document, for no empty line separates the texts: no next sentence is random, no example held out."""
+    (tmp_path / "in.txt").write_text("".join(f"The mill of the year {1500 + at} is old.\n" for at in range(200)))
+    dataset = str(tmp_path / "dataset")
+    options = ["--input", str(tmp_path / "in.txt"), "--vocab", demo_vocab, "--output", dataset, "--dupe-factor", "1"]
+    assert clozemill.main(["prepare", *options, "--no-progress", "--in-memory"]) == 0
+    begins = (
+        "all 200 lines are in 1 document(s)",
+        "the train split has 1 document(s)",
+        "all next-sentence labels",
+        "the eval split",
+    )
+    made = capsys.readouterr().out
+    assert clozemill.main(["verify", dataset, "--no-progress"]) == 0
+    checked = capsys.readouterr().out
+    card = (tmp_path / "dataset/report.md").read_text("utf-8")
+    for begin in begins:
+        assert f"warning: {begin}" in made and f"warning: {begin}" in checked and pages.markdown(begin) in card
+    assert "none failed. But see the 4 warnings." in card.replace("\\", "")
+
+
+def test_the_card_has_a_section_of_warnings_only_where_there_are_some() -> None:
+    data = cards.dataset()
+    assert "Warnings" not in [section.title for section in data_card_card.build(data).sections]
+    data.contract["config"]["eval_fraction"] = 0.1
+    card = data_card_card.build(data)
+    assert card.sections[0].title == "Warnings" and card.sections[0].text[0].startswith("the eval split has 10 example(s)")
+    assert card.verdict.endswith("But see the 1 warning.")

@@ -1,0 +1,93 @@
+"""Locks on files: held by one process, free after it ends in whatever way, never through a link."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import locks
+
+HOLD = """
+import sys, time
+from clozemill.pipelines.files import locks
+with locks.locked(sys.argv[1], "busy"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_one_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with locks.locked(path, "busy"):
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"^busy$"), locks.locked(path, "busy"):
+                raise AssertionError("two hold it")
+        assert os.path.exists(path)  # who was refused hasn't removed it
+    assert not os.path.exists(path)
+    with locks.locked(path, "busy"):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    process = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="busy"), locks.locked(path, "busy"):
+        raise AssertionError("two hold it")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert os.path.exists(path)  # the file stays, and says nothing
+    with locks.locked(path, "busy"):
+        pass
+
+
+def test_a_lock_whose_file_was_renamed_is_taken_on_a_new_file(tmp_path: Path) -> None:
+    """As a finished output is, whose temporary name was locked."""
+    path = str(tmp_path / "a.tmp")
+    first = locks.acquire(path, "busy")
+    os.rename(path, tmp_path / "a")
+    second = locks.acquire(path, "busy")
+    assert not os.path.samestat(os.fstat(first), os.fstat(second))
+    os.close(first)
+    os.close(second)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "fifo", "folder"])
+def test_what_is_no_plain_file_is_refused_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+    path, mine = tmp_path / "lock", tmp_path / "mine"
+    mine.write_text("mine")
+    if kind == "symlink":
+        path.symlink_to(mine)
+    elif kind == "dangling":
+        path.symlink_to(tmp_path / "nowhere")
+    elif kind == "hard link":
+        path.hardlink_to(mine)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match="lock"), locks.locked(str(path), "busy"):
+        raise AssertionError("locked")
+    assert mine.read_text() == "mine" and not (tmp_path / "nowhere").exists() and os.path.lexists(path)
+
+
+def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """As a worker that still writes; the next run waits for it a little."""
+    path = str(tmp_path / "lock")
+    code = (
+        "import os, subprocess, sys\nfrom clozemill.pipelines.files import locks\n"
+        f"with locks.locked({path!r}, 'busy'):\n"
+        "    print(subprocess.Popen(['sleep', '60'], stdout=2, pass_fds=locks.held()).pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -9 and locks.held() == ()
+    with pytest.raises(UserError, match="busy"), locks.locked(path, "busy"):
+        pass
+    os.kill(int(killed.stdout), 9)
+    with locks.locked(path, "busy", patience=60):
+        assert len(locks.held()) == 1

@@ -1,0 +1,50 @@
+"""What clients of remote storage raise, as one sentence: messages as TensorFlow 2.21 and google-cloud-storage 3 have them."""
+
+import pytest
+
+from clozemill.pipelines.files import storage_errors
+
+AGAIN = "check that it exists and may be read and written, or wait until it answers, then run the same command again"
+GRAPH = 'File "/x/step.py", line 121, in steps '
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            GRAPH + "Error executing an HTTP request: HTTP response code 403 with body '{}' when reading gs://b/d/e.tfrecord "
+            "[[{{node while/IteratorGetNext}}]] [Op:__inference_steps_5262]",
+            "gs://b/d/e.tfrecord: the storage can't be used (Error executing an HTTP request: HTTP response code 403 with body "
+            f"'{{}}'): {AGAIN}",
+        ),
+        (
+            "All 10 retry attempts failed. The last failure: Error executing an HTTP request: HTTP response code 503 with body "
+            "'busy' when reading metadata of gs://b/dataset.json",
+            "gs://b/dataset.json: the storage can't be used (All 10 retry attempts failed. The last failure: Error executing "
+            f"an HTTP request: HTTP response code 503 with body 'busy'): {AGAIN}",
+        ),
+        (
+            "Unexpected response from GCS when writing to gs://b/w.index: 'Location' header not returned.",
+            f"gs://b/w.index: the storage can't be used (Unexpected response from GCS): {AGAIN}",
+        ),
+        (
+            "403 GET http://h:1/storage/v1/b/b/o/in%2Fdump.xml?projection=noAcl&prettyPrint=false: no access "
+            "[while running 'Mill splits']",
+            f"gs://b/in/dump.xml: the storage can't be used (HTTP response code 403, no access): {AGAIN}",
+        ),
+        (
+            "404 GET https://storage.googleapis.com/storage/v1/b/none?projection=noAcl: The specified bucket does not exist.",
+            f"gs://none/: the storage can't be used (HTTP response code 404, The specified bucket does not exist.): {AGAIN}",
+        ),
+        (
+            "Your default credentials were not found. To set up Application Default Credentials, see https://cloud.google.com",
+            "there are no valid credentials for Google Cloud: run gcloud auth application-default login, then this again",
+        ),
+    ],
+)
+def test_storage_that_does_not_answer(message: str, sentence: str) -> None:
+    assert storage_errors.told(RuntimeError(message)) == sentence
+
+
+def test_other_errors_are_none() -> None:
+    assert storage_errors.told(ValueError("403 is no length; gs://b/x is a path")) is None

@@ -1,0 +1,77 @@
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from clozemill.pipelines.text.cleaning import clean
+
+BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+ANY = st.characters(exclude_categories=())  # lone surrogates too
+AWKWARD = st.sampled_from(
+    [*BREAKS, *" \t\xa0\u3000\u1680\u2000ae\u0301\u0323\xad\x00\x1f\x7f\ufffd\ufeff\ud800\udc00e\u0301가\u1100\u1161\u037e"]
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("", ""),
+        (" \t\n\x00 \n", ""),
+        ("plain text.", "plain text."),
+        ("  two  spaces ", "two spaces"),
+        ("a\tb\xa0c\u3000d\u2009e", "a b c d e"),
+        ("one\n\n \ntwo\n", "one\ntwo"),
+        ("a\r\nb\rc\x0bd\x0ce\x85f\u2028g\u2029h\x1ci", "a\nb\nc\nd\ne\nf\ng\nh\ni"),
+        ("so\xadft\u200b \ufeffhyphen\ufffd\x00\x1f\x7f", "soft hyphen"),
+        ("e\u0301 e\u200d\u0301 \u1112\u1161\u11ab Å", "é é 한 Å"),
+        ("a\ud800b\udfff", "ab"),
+        ("👩\u200d👩\u2066x\u2069", "👩👩x"),
+        ("ﬁ ½ … “q”", "ﬁ ½ … “q”"),  # NFC, not NFKC
+        ("a \u0301b", "a \u0301b"),
+    ],
+)
+def test_literal(raw: str, cleaned: str) -> None:
+    assert clean(raw) == cleaned
+
+
+def test_every_character() -> None:
+    """Controls and formats go, white space becomes one space or a line's end, everything else stays in its NFC form."""
+    for code in range(0x110000):
+        char, text = chr(code), clean(f"a{chr(code)}b")
+        category = unicodedata.category(char)
+        if char in BREAKS:
+            expected = "a\nb"
+        elif char == "\t" or category == "Zs":
+            expected = "a b"
+        elif category in ("Cc", "Cf", "Cs") or char == "\ufffd":
+            expected = "ab"
+        else:
+            expected = unicodedata.normalize("NFC", f"a{char}b")
+        # Unicode 15 gave a few more code points to formats; this Python may not know them yet.
+        assert text == expected or (category == "Cn" and text == "ab" and 0x13439 <= code <= 0x1343F), hex(code)
+
+
+@given(st.text(st.one_of(AWKWARD, ANY), max_size=40))
+@settings(max_examples=600, deadline=None)
+@example("a\r\x00\nb")
+@example("e\x00\u0301")
+@example("\n\u0301a")
+@example("\u0344\u0301 \u0f71\u0f72")
+def test_what_clean_text_is(raw: str) -> None:
+    text = clean(raw)
+    assert clean(text) == text
+    assert unicodedata.is_normalized("NFC", text)
+    assert not {unicodedata.category(char) for char in text if char != "\n"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert "\ufffd" not in text
+    assert not any(char.isspace() and char not in " \n" for char in text)
+    assert all(line and line == " ".join(line.split(" ")) and "  " not in line for line in text.split("\n")) or not text
+    assert all(line == line.strip() for line in text.split("\n"))
+    text.encode("utf-8")
+
+
+@given(st.text(st.sampled_from("aé. \n"), max_size=60))
+@settings(deadline=None)
+def test_the_short_way_equals_the_long_one(raw: str) -> None:
+    """A text that holds nothing to mend takes a faster path: a soft hyphen forces the other one."""
+    assert clean(raw) == clean(raw + "\xad")

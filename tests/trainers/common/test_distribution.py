@@ -1,0 +1,170 @@
+"""Two devices against one, on the same global batches; what can't be had is refused in a sentence."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clozemill.model.encoder import _ACTIVATIONS
+from clozemill.model.pretraining_model import OBJECTIVES
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution
+from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.training.optimizer import OPTIMIZERS
+from clozemill.trainers.training.step import COLUMNS
+
+ROOT = Path(__file__).parents[3]
+TWO = ("two, in parts", "two, compiled")
+TIMES = {"waited", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What tests/trainers/two_devices.py measures; its devices must be made before TensorFlow starts."""
+    command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval"))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_devices_train_as_one(found: dict, name: str) -> None:
+    """Losses, counts, rates and the norm that is clipped, over 12 steps: 3e-6 apart when it was measured."""
+    assert found["replicas"] == [1, 2]
+    one, two = found["one"]["figures"], found[name]["figures"]
+    assert one.keys() == two.keys() == set(COLUMNS) and len(one["tokens"]) == 12
+    for column in one.keys() - TIMES:
+        np.testing.assert_allclose(two[column], one[column], rtol=2e-5, err_msg=column)
+    assert min(one["gradient_norm"]) > 0.5  # of the sum over replicas, and so clipped in every step
+    assert found[name]["weights"] == pytest.approx(found["one"]["weights"], rel=1e-6)
+
+
+def test_devices_stay_in_step(found: dict) -> None:
+    """Weights and moments have the same bits on both."""
+    assert found["one"]["copies"] == [1]
+    for name in TWO:
+        assert found[name]["copies"] == [2] and found[name]["in_step"]
+
+
+def test_replicas_drop_out_differently(found: dict) -> None:
+    """The same examples on both."""
+    first, second = found["dropout"]
+    assert first != second and first == pytest.approx(second, rel=0.3)
+
+
+def test_two_devices_evaluate_as_one(found: dict) -> None:
+    """With a batch that is rounded up to 6, the last one mostly fillers; and with a limit of 9 examples."""
+    for one, two in zip(found["eval, 1"], found["eval, 2"], strict=True):
+        assert two == pytest.approx(one, rel=1e-6)
+    assert [row["examples"] for row in found["eval, 1"]] == [13, 9]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "parts", "size", "sentence"),
+    [
+        (1, 1, 7, 7),
+        (1, 4, 8, 2),
+        (8, 1, 64, 8),
+        (2, 4, 32, 4),
+        (2, 1, 7, "--batch-size 7 can't be divided by 2 devices: give a multiple of 2"),
+        (1, 3, 8, "--batch-size 8 can't be divided by 1 devices x 3 gradient accumulation steps: give a multiple of 3"),
+        (4, 2, 4, "--batch-size 4 can't be divided by 4 devices x 2 gradient accumulation steps: give a multiple of 8"),
+    ],
+)
+def test_batches_and_devices(replicas: int, parts: int, size: int, sentence: int | str) -> None:
+    class Devices:
+        num_replicas_in_sync = replicas
+
+    if isinstance(sentence, int):
+        assert distribution.check_batch(Devices, size, parts) == sentence
+        return
+    with pytest.raises(UserError) as error:
+        distribution.check_batch(Devices, size, parts)
+    assert str(error.value) == sentence
+
+
+NEEDS_TPU = "--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: they aren't installed here"
+STOCK = pytest.mark.skipif(
+    any(importlib.metadata.distributions(name="tensorflow-tpu")), reason="tensorflow-tpu is here, and would look for a TPU"
+)
+
+
+@STOCK
+@pytest.mark.parametrize("libtpu", [True, False])
+@pytest.mark.parametrize(("name", "variable"), [("local", ""), ("", ""), ("", "local")])
+def test_a_tpu_of_this_machine_needs_its_libraries(monkeypatch, libtpu: bool, name: str, variable: str) -> None:
+    """Whether libtpu alone is installed or not."""
+    if not libtpu:
+        monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.setenv("TPU_NAME", variable)
+    with pytest.raises(UserError) as error:
+        DeviceOptions(strategy="tpu", tpu=name).environment()
+    assert str(error.value) == f"{NEEDS_TPU} (deploy/tpu/requirements.txt)"
+
+
+def test_the_environment_that_strategies_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator of a pod slice must not load libtpu."""
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    assert DeviceOptions().environment() == DeviceOptions(strategy="mirrored", tpu="slice").environment() == {}
+    assert DeviceOptions(strategy="tpu", tpu="slice").environment() == {"TPU_LOAD_LIBRARY": "0"}
+    monkeypatch.setenv("TPU_NAME", "slice")
+    assert DeviceOptions(strategy="tpu").environment() == {"TPU_LOAD_LIBRARY": "0"}
+
+
+@STOCK
+def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
+    """One sentence at once, before TensorFlow is loaded or a file is read."""
+    command = [sys.executable, "clozemill.py", "pretrain", "--data", "none", "--output", str(tmp_path / "run")]
+    environment = {name: value for name, value in os.environ.items() if name != "TPU_NAME"}
+    done = subprocess.run(
+        [*command, "--strategy", "tpu"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "run").exists()
+    assert done.stderr == f"clozemill: {NEEDS_TPU} (deploy/tpu/requirements.txt)\n"
+
+
+@STOCK
+def test_no_tpu_to_be_reached() -> None:
+    """Without libtpu loaded the runtime says at once that it knows no TPU."""
+    with pytest.raises(UserError) as error:
+        distribution.make_strategy(DeviceOptions(strategy="tpu", tpu="local"))
+    told = str(error.value)
+    assert told.startswith("--strategy tpu: the TPU 'local' can't be reached (") and "\n" not in told
+    assert told.endswith("): check its name and state, and that the TensorFlow here is tensorflow-tpu")
+
+
+def test_the_default_is_one_device() -> None:
+    made = distribution.make_strategy(DeviceOptions())
+    assert made.num_replicas_in_sync == 1 and made is tf.distribute.get_strategy()
+    if not tf.config.list_physical_devices("GPU"):
+        assert distribution.device_name(made) == "CPU"
+
+
+def test_what_is_compiled() -> None:
+    """On demand; by itself on GPUs alone; never for a TPU, whose strategy compiles."""
+    made, gpus = tf.distribute.get_strategy(), bool(tf.config.list_logical_devices("GPU"))
+    for name in ("default", "mirrored"):
+        asked = {jit: distribution.uses_xla(DeviceOptions(strategy=name, jit=jit), made) for jit in ("auto", "on", "off")}
+        assert asked == {"auto": gpus, "on": True, "off": False}
+    assert not any(distribution.uses_xla(DeviceOptions(strategy="tpu", jit=jit), made) for jit in ("auto", "on", "off"))
+
+
+@pytest.mark.parametrize("config", [DeviceOptions, PretrainConfig, EvaluateConfig])
+def test_choices_are_what_the_dicts_hold(config: type) -> None:
+    held = {
+        "strategy": list(distribution.STRATEGIES),
+        "optimizer": list(OPTIMIZERS),
+        "objective": list(OBJECTIVES),
+        "hidden_act": list(_ACTIVATIONS),
+    }
+    choices = {field.name: list(field.metadata["choices"]) for field in fields(config) if field.name in held}
+    assert "strategy" in choices and all(choices[name] == held[name] for name in choices)
+    assert config is not PretrainConfig or choices.keys() == held.keys()

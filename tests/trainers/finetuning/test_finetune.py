@@ -1,0 +1,358 @@
+"""`clozemill finetune` as it is run: each kind of task is learnt, runs go on where they stopped, mistakes are one sentence."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clozemill
+from clozemill.trainers.finetuning import finetune
+from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.training import checkpoints, pretrained
+from clozemill.trainers.training.loop import Loop
+from tests.trainers import finetune_cases as finetuning
+from tests.trainers import models
+
+QUICK = ("--learning-rate", "3e-3", "--batch-size", "16", "--log-steps", "4", "--no-tensorboard", "--max-seq-length", "32")
+RATES = ("examples_per_second", "tokens_per_second", "input_share")
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finetuning.checkpoint(tmp_path_factory.mktemp("init") / "checkpoint")
+
+
+def run(init: Path, task: str, files: tuple[Path, Path], output: Path, *more: object, code: int = 0) -> None:
+    paths = ("--init", init, "--task", task, "--train", files[0], "--dev", files[1], "--output", output)
+    assert clozemill.main(["finetune", *map(str, paths), *QUICK, *map(str, more)]) == code
+
+
+def best(output: Path) -> dict[str, Any]:
+    return checkpoints.find(str(output), "best").index
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the rates."""
+    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in RATES} for row in found]
+
+
+def test_classification_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(init, "classify", finetuning.classification(tmp_path), tmp_path / "ft", "--epochs", "12")
+    found = best(tmp_path / "ft")
+    assert found["task"]["labels"] == ["bad", "good"] and found["eval"]["accuracy"] == found["eval"]["macro_f1"] == 1.0
+    assert "best: accuracy 1.0000, macro_f1 1.0000, at step" in capsys.readouterr().out
+    assert (tmp_path / "ft/curves.png").stat().st_size > 10_000 and (tmp_path / "ft/finetune.yaml").exists()
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", "the old river is bad"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] == "bad" and answer["probabilities"]["bad"] > 0.9
+
+
+def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """With rare labels weighed, and a share held out; `predict` gives what its threshold lets through."""
+    lines = []
+    for text, label in finetuning.sentences(96):
+        labels = ([label] if label == "good" else []) + (["water"] if "river" in text else [])
+        lines.append({"text": text, "labels": labels})
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["finetune", "--init", init, "--task", "multilabel", "--train", path, "--output", tmp_path / "ft", *QUICK]
+    words += ["--epochs", "15", "--class-weights", "balanced", "--threshold", "0.6"]
+    assert clozemill.main(list(map(str, words))) == 0
+    told = capsys.readouterr().out
+    found = best(tmp_path / "ft")
+    good, water = (found["class_weights"][name] for name in ("good", "water"))
+    assert f"class weights: good {good:.4g}, water {water:.4g}\n" in told and "warning" not in told
+    assert found["task"]["labels"] == ["good", "water"] and found["task"]["threshold"] == 0.6
+    assert (good, water) == pytest.approx((1, 1), abs=0.2) and found["held_out"]["dev"] == 10
+    assert found["eval"]["micro_f1"] > 0.9 and found["eval"]["subset_accuracy"] > 0.8
+    texts = finetuning.table(tmp_path / "texts.tsv", [("the old river is good",), ("a bad mill",)], "text")
+    output = tmp_path / "answers.jsonl"
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--input", str(texts), "--output", str(output)]) == 0
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [answer["labels"] for answer in answers] == [["good", "water"], []]
+    assert set(answers[0]["probabilities"]) == {"good", "water"}
+    capsys.readouterr()
+    assert clozemill.main(["predict", str(tmp_path / "ft"), "--text", "a bad mill", "--threshold", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["good", "water"]
+
+
+def test_a_pair_s_second_text_decides(init: Path, tmp_path: Path) -> None:
+    """MRPC's columns: both texts are seen, each as what it is; the first one says the opposite half of the time."""
+    stream = np.random.default_rng(3)
+    lines = [
+        (label, 1, 2, f"the mill is {('bad', 'good')[int(stream.integers(2))]}", f"a river is {('bad', 'good')[label]}")
+        for label in (stream.integers(0, 2, 160).tolist())
+    ]
+    header = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+    files = (
+        finetuning.table(tmp_path / "a.tsv", lines[:128], *header),
+        finetuning.table(tmp_path / "b.tsv", lines[128:], *header),
+    )
+    run(init, "mrpc", files, tmp_path / "ft", "--epochs", "20")
+    assert best(tmp_path / "ft")["eval"]["binary_f1"] > 0.9
+    assert best(tmp_path / "ft")["task"]["labels"] == ["not_equivalent", "equivalent"]
+
+
+def test_regression_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = [(0, text, text, (0.0, 4.0)[label == "good"]) for text, label in finetuning.sentences(96)]
+    header = ("index", "sentence1", "sentence2", "score")
+    files = (
+        finetuning.table(tmp_path / "a.tsv", lines[:64], *header),
+        finetuning.table(tmp_path / "b.tsv", lines[64:], *header),
+    )
+    run(init, "stsb", files, tmp_path / "ft", "--epochs", "20")
+    assert best(tmp_path / "ft")["eval"]["pearson"] > 0.9
+    assert (
+        "%"
+        not in next(line for line in capsys.readouterr().out.splitlines() if "task" in line and "step" in line).split("lr")[0]
+    )
+
+
+TAGS = {"mill": "B-LOC", "river": "I-LOC", "good": "B-PER"}
+
+
+def conll(path: Path, count: int, seed: int) -> Path:
+    lines = []
+    for text, _ in finetuning.sentences(count, seed):
+        lines += [f"{word} x {TAGS.get(word, 'O')}" for word in text.split()] + [""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("how", [(), ("--frozen", "--head", "bilstm", "--layers=-1,-2,-3")], ids=["whole", "bilstm"])
+def test_tags_are_learnt(init: Path, tmp_path: Path, how: tuple) -> None:
+    files = conll(tmp_path / "train.txt", 64, 0), conll(tmp_path / "dev.txt", 20, 1)
+    run(init, "conll", files, tmp_path / "ft", "--epochs", "30" if how else "12", *how)
+    found = best(tmp_path / "ft")
+    assert found["eval"]["entity_f1"] > 0.95 and found["task"]["labels"][0] == "O" and len(found["task"]["labels"]) == 9
+    begun, ended = pretrained.read(str(init)).weights, pretrained.read(str(tmp_path / "ft")).weights
+    same = [np.array_equal(begun[name], ended[name]) for name in ended if name.startswith("encoder/layer_")]
+    assert all(same) if how else not any(same)
+
+
+def squad(path: Path, count: int, seed: int) -> Path:
+    questions = []
+    for number, (text, _) in enumerate(finetuning.sentences(count, seed)):
+        context = f"{text} key {('mill', 'bread')[number % 2]} ."
+        answer = {"text": f"key {context.split()[-2]}", "answer_start": context.index("key")}
+        asked = {"id": str(number), "question": "which word ?", "answers": [] if number % 5 == 0 else [answer]}
+        if number % 5 == 0:
+            context = context.replace("key", "old")
+        questions.append({"context": context, "qas": [asked]})
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "", "paragraphs": questions}]}))
+    return path
+
+
+def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = squad(tmp_path / "train.json", 100, 0), squad(tmp_path / "dev.json", 20, 1)
+    run(init, "squad2", files, tmp_path / "ft", "--epochs", "25", "--doc-stride", "8", "--max-seq-length", "16")
+    found = best(tmp_path / "ft")
+    assert found["task"]["no_answer"] and found["eval"]["exact_match"] > 0.9 and found["eval"]["f1"] > 0.9
+    capsys.readouterr()
+    asked = ("--text", "which word ?", "--text-pair", "the river is good key bread .")
+    assert clozemill.main(["predict", str(tmp_path / "ft"), *asked]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == "key bread"
+
+
+def test_a_run_that_was_killed_goes_on_to_the_bit(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout, order of the examples and evaluations are those of a run that was never stopped."""
+    files = finetuning.classification(tmp_path)
+    settings = ("--epochs", "3", "--checkpoint-steps", "3", "--steps-per-call", "2", "--keep-checkpoints", "9")
+    run(init, "classify", files, tmp_path / "whole", *settings)
+    saved = []
+
+    def save(self: Loop, figures: dict | None = None) -> None:
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(original(self, figures))
+
+    original = Loop._save
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_save", save)
+        begun = pretrained.read(str(init))
+        paths = ["--init", init, "--train", files[0], "--dev", files[1], "--output", tmp_path / "killed"]
+        words = ["finetune", "--task", "classify", *map(str, paths), *QUICK, *settings]
+        arguments = clozemill.parser().parse_args(words)
+        finetune.run(clozemill.options.resolve(FinetuneConfig, arguments), begun)
+    assert 0 < checkpoints.find(str(tmp_path / "killed")).step < 12
+    run(init, "classify", files, tmp_path / "killed", *settings)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    whole, killed = (checkpoints.weights(checkpoints.find(str(tmp_path / name))) for name in ("whole", "killed"))
+    assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
+
+
+def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
+    init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Without --dev. Nothing is learnt, so the second and the third evaluation bring nothing, and the run ends. A signal at the
+    step of the second one delays that evaluation, and loses none.
+    """
+    train, output = finetuning.classification(tmp_path)[0], tmp_path / "ft"
+
+    def begin(code: int = 0) -> str:
+        words = ["finetune", "--init", init, "--task", "classify", "--train", train, "--output", output, *QUICK]
+        words += ["--learning-rate", "0", "--epochs", "9", "--patience", "2", "--eval-steps", "4"]
+        assert clozemill.main([*map(str, words)]) == code
+        return capsys.readouterr().out
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_stopped", lambda self: "SIGTERM" if self.step == 8 else "")
+        told = begin(code=75)
+    assert "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)" in told
+    found = checkpoints.find(str(output)).index
+    assert found["eval"] is None and found["stopping"]["waited"] == 0
+    assert found["held_out"] == {"fraction": 0.1, "seed": 0, "train": 58, "dev": 6}
+    told = begin()
+    assert "stopped early at step 12 of 33: no improvement in the last 2 evaluations (--patience)" in told
+    assert "baseline: accuracy 0.5000, macro_f1 0.3333 (always 'bad', the most frequent label)" in told
+    assert [(row["step"], row.get("split", "train")) for row in rows(output)] == [
+        (step, split) for step in (4, 8, 12) for split in ("train", "eval")
+    ]
+    assert checkpoints.find(str(output)).index["stopping"]["waited"] == 2
+    assert "stopped early at step 12: nothing to do" in begin()
+
+
+def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = finetuning.classification(tmp_path)
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    path = tmp_path / "ft/run.json"
+    older = json.loads(path.read_text())
+    for name in ("patience", "dev_fraction", "class_weights"):  # options that an earlier version hadn't
+        del older["identity"][name]
+    path.write_text(json.dumps(older))
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    assert "nothing to do" in capsys.readouterr().out
+    other = finetuning.checkpoint(tmp_path / "other", seed=2)
+    run(other, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    assert "was begun with init" in capsys.readouterr().err
+    finetuning.table(files[0], finetuning.sentences(63), "text", "label")
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    assert "was begun with train" in capsys.readouterr().err
+
+
+def test_several_seeds_and_a_sweep_end_in_a_table(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    grid = ("--sweep", "learning_rate=1e-9,3e-3", "epochs=6", "--seeds", "2", "--no-tensorboard")
+    run(init, "classify", files, tmp_path / "ft", *grid)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("settings", "learning_rate "))]
+    assert [line.split()[0] for line in table] == ["settings", "learning_rate", "learning_rate"] and "+-" in table[1]
+    summary = json.loads((tmp_path / "ft/sweep.json").read_text())
+    assert len(summary["runs"]) == 4 and summary["best"].startswith("learning_rate-0.003_epochs-6.0_seed-")
+    scores = [row["accuracy"] for name, row in summary["runs"].items() if name.startswith("learning_rate-0.003")]
+    assert f"{np.mean(scores):.4f} +- {np.std(scores, ddof=1):.4f}" in table[2]
+    assert pretrained.read(str(tmp_path / "ft")).name.startswith(str(tmp_path / "ft" / summary["best"]))
+    run(init, "classify", files, tmp_path / "ft", *grid)
+    assert capsys.readouterr().out.count("nothing to do") == 4
+
+
+def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    for name, more in (("scratch", ("--from-scratch",)), ("init", ())):
+        run(init, "classify", files, tmp_path / name, "--epochs", "1", "--learning-rate", "0", *more)
+    begun = pretrained.read(str(init)).weights
+    for name, same in (("init", True), ("scratch", False)):
+        ended = pretrained.read(str(tmp_path / name)).weights
+        assert (
+            np.array_equal(begun["encoder/layer_0/attention/query/kernel"], ended["encoder/layer_0/attention/query/kernel"])
+            == same
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("--train", "LABEL"), "bad-label.tsv, line 3: its label 'fine' is none of bad, good"),
+        (("--train", "EMPTY"), "empty.tsv, line 2: its text is empty"),
+        (("--text-column", "sentence"), "there is no column 'sentence' (there are: text, label): give --text-column"),
+        (("--init", "FOREIGN"), "is no SavedModel of clozemill export"),
+        (("--init", "HF"), "is a Hugging Face folder: make a checkpoint of it first, with clozemill import"),
+        (("--init", "NOTHING"), "holds no checkpoint"),
+        (("--init", "VOCABULARY"), "has 21 tokens, and the model's embedding 20"),
+        (("--metric", "bleu"), "--task classify is judged by accuracy, macro_f1"),
+        (("--max-seq-length", "64"), "takes 32 tokens at most"),
+        (("--init", "CAUSAL"), "looks to the left alone"),
+        (("--layers=-4",), "has the layers 0 (its embeddings) to 2"),
+        (("--layers=last",), "is no list of layers"),
+        (("--head", "bilstm"), "give it for conll or tags"),
+        (("--epochs", "0"), "--epochs"),
+        (("--sweep", "learning=1"), "did you mean learning_rate?"),
+        (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
+        (("--labels", "good"), "its label 'bad' is none of good"),
+        (("--threshold", "0.2"), "--threshold are for texts with several labels: give --task multilabel"),
+        (("--class-weights", "fine=2"), "--class-weights names 'fine', and the labels are bad, good"),
+        (("--class-weights", "heavy"), "--class-weights 'heavy': give none, balanced, or LABEL=WEIGHT"),
+        (("--task", "stsb", "--class-weights", "balanced"), "--task stsb has no labels to weigh"),
+        (("--task", "multilabel", "--label-columns", "a", "--labels", "a"), "--label-columns names the labels"),
+        (("--task", "multilabel"), "there is no column 'labels' (there are: text, label): give --label-column"),
+        (("--dev-fraction", "0.2"), "--dev gives the dev examples"),
+        (("--min-delta", "0.1"), "--min-delta changes nothing without --patience"),
+    ],
+)
+def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture, change: tuple, told: str) -> None:
+    files = finetuning.classification(tmp_path, 8, 8)
+    finetuning.table(tmp_path / "bad-label.tsv", [("a mill", "good"), ("the mill", "fine")], "text", "label")
+    finetuning.table(tmp_path / "empty.tsv", [(" ", "good"), ("the mill", "bad")], "text", "label")
+    for name in ("foreign", "hf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "foreign/saved_model.pb").write_bytes(b"")
+    (tmp_path / "hf/config.json").write_text("{}")
+    if "CAUSAL" in change:
+        finetuning.checkpoint(tmp_path / "causal", encoder=replace(finetuning.ENCODER, attention="causal"))
+    shutil.copytree(init, tmp_path / "vocabulary")
+    with open(tmp_path / "vocabulary/vocab.txt", "a") as file:
+        file.write("more\n")
+    size = (tmp_path / "vocabulary/vocab.txt").stat().st_size
+    models.alter(tmp_path / "vocabulary", lambda index: index["files"].update({"vocab.txt": size}))
+    models.alter(tmp_path / "vocabulary", lambda index: index["vocabulary"].pop("sha256"))
+    paths = {"LABEL": "bad-label.tsv", "EMPTY": "empty.tsv"} | {
+        name: name.lower() for name in ("FOREIGN", "HF", "NOTHING", "VOCABULARY", "CAUSAL")
+    }
+    given = [str(tmp_path / paths[word]) if word in paths else word for word in change]
+    more = ["--labels", "bad,good"] if "LABEL" in change else []
+    run(init, "classify", files, tmp_path / "ft", *given, *more, code=2)
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and error.startswith("clozemill: ")
+    assert not (tmp_path / "ft").exists()
+
+
+def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_path: Path) -> None:
+    """The same digest, so that either goes on with a run of the other; the checkpoint itself isn't needed any more."""
+    files = finetuning.classification(tmp_path, 16, 8)
+    assert clozemill.main(["export", str(init), "--output", str(tmp_path / "out"), "--formats", "savedmodel"]) == 0
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "out/savedmodel", moved)
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    run(moved, "classify", files, tmp_path / "other", "--epochs", "1")
+    one, other = (checkpoints.weights(checkpoints.find(str(tmp_path / name))) for name in ("ft", "other"))
+    assert one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
+    run(moved, "classify", files, tmp_path / "ft", "--epochs", "1")
+
+
+TWO_DEVICES = """
+import sys, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import clozemill
+sys.exit(clozemill.main(sys.argv[1:]))
+"""
+
+
+def test_two_devices_learn_what_one_does(init: Path, tmp_path: Path) -> None:
+    """The same losses and scores to 1e-5, with rows of a word or two whose weights differ between the devices."""
+    files = conll(tmp_path / "train.txt", 40, 0), conll(tmp_path / "dev.txt", 21, 1)
+    still = ("--epochs", "3", "--dropout", "0", "--attention-dropout", "0")
+    run(init, "conll", files, tmp_path / "one", *still)
+    paths = ("--init", init, "--train", files[0], "--dev", files[1], "--output", tmp_path / "two")
+    words = ["finetune", "--task", "conll", *map(str, paths), *QUICK, *still, "--strategy", "mirrored"]
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "on 2 x CPU" in done.stdout, done.stderr
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert [one.pop(name, "") for name in ("split", "remarks")] == [two.pop(name, "") for name in ("split", "remarks")]
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-6)

@@ -1,0 +1,239 @@
+"""`clozemill predict`: a file of answers, each that of the model by itself, or one answer on the screen."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import clozemill
+from clozemill.model.task_model import Task
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
+from clozemill.trainers.inference import predict
+from tests.model import sources
+from tests.trainers.models import alter, checkpoint
+
+TASKS = {
+    "classify": Task("classify", ("no", "yes", "maybe"), max_seq_length=24),
+    "multilabel": Task("multilabel", ("no", "yes", "maybe"), max_seq_length=24, threshold=0.25),
+    "regress": Task("regress", max_seq_length=24),
+    "tags": Task("tags", ("O", "B-PER", "I-PER"), max_seq_length=12),
+    "spans": Task("spans", max_seq_length=24, no_answer=True, doc_stride=4),
+}
+TEXTS = [
+    "The mill is a river!",
+    "Straße",
+    "a corpus of un believ able words in the mill",
+    "",
+    "\u200b",
+    "и Москва was e\u0301 x " * 9,
+]
+CONTEXTS = [f"{text} e\u0301 in 東京 . " * (1 + number) for number, text in enumerate(TEXTS)]
+ENCODER = TextEncoder(Vocabulary.from_tokens(list(sources.TOKENS)), False, 24)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of each kind. Read them only."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {kind: checkpoint(folder / kind, kind, task=task.to_dict(), preset=kind) for kind, task in TASKS.items()}
+
+
+def examples(kind: str) -> list[Example]:
+    """Spans and tags have no empty texts."""
+    if kind == "spans":
+        texts = [text if text.strip() else "is" for text in TEXTS]
+        rows = zip(texts, CONTEXTS, strict=True)
+        return [Example("", text.strip(), context, id=str(n)) for n, (text, context) in enumerate(rows)]
+    if kind == "tags":
+        return [Example("", words=tuple(text.split())) for text in TEXTS if text.split()]
+    return [Example("", text) for text in TEXTS]
+
+
+def table(folder: Path, kind: str) -> Path:
+    """The examples, as a file."""
+    path, found = folder / "in.jsonl", examples(kind)
+    if kind == "spans":
+        asked = [{"context": e.pair, "qas": [{"id": e.id, "question": e.text}]} for e in found]
+        path.write_text(json.dumps({"data": [{"paragraphs": asked}]}), "utf-8")
+    else:
+        rows = [{"words": list(e.words)} if e.words else {"text": e.text} for e in found]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def run(*arguments: object) -> int:
+    return clozemill.main(["predict", *map(str, arguments), "--no-progress"])
+
+
+@functools.cache
+def alone(kind: str) -> list[dict]:
+    """Each example's answer from the model called with its rows alone, without padding rows or trimming."""
+    task, model = TASKS[kind], sources.source(kind, {"task": TASKS[kind].to_dict()}).model
+    texts = TextEncoder(ENCODER.vocabulary, False, task.max_seq_length)
+    answers = []
+    for example in examples(kind):
+        rows = TASK_TYPES[kind]().encode([example], task, texts, answers=False)
+        logits = np.concatenate(
+            [model({k: v[n : n + 1] for k, v in rows.features.items()})["logits"] for n in range(len(rows))]
+        )
+        answers += TASK_TYPES[kind]().answers([example], rows, logits, task)
+    return answers
+
+
+def assert_same(found: list[dict], expected: list[dict]) -> None:
+    """All but the last digits of floats."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for name in other:
+            numbers = isinstance(other[name], float | dict) or name == "probabilities"
+            assert one[name] == (pytest.approx(other[name], abs=1e-5) if numbers else other[name]), name
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """In several parts, each of several batches; a row's answer doesn't hang on the others."""
+    path, expected = table(tmp_path, kind), alone(kind)
+    assert run(runs[kind], "--input", path, "--output", tmp_path / "out/a.jsonl") == 0
+    lines = (tmp_path / "out/a.jsonl").read_text("utf-8").splitlines()
+    assert_same([json.loads(line) for line in lines], expected)
+    monkeypatch.setattr(predict, "CHUNK", 4)
+    assert run(runs[kind], "--input", path, "--output", tmp_path / "out/b.parquet", "--batch-size", 3) == 0
+    found = pq.read_table(tmp_path / "out/b.parquet")
+    assert found.schema.equals(TASK_TYPES[kind]().columns(TASKS[kind]))
+    assert_same(found.to_pylist(), expected)
+    empty = " (empty texts: 1)" if kind in ("classify", "multilabel", "regress") else ""
+    told = f"wrote {tmp_path}/out/b.parquet: {len(expected)} answers{empty}\n"
+    assert capsys.readouterr().out.endswith(told)
+    assert len({json.dumps({**answer, "text": "", "words": []}) for answer in expected}) > 2  # they differ at all
+
+
+def test_pairs(runs: dict, tmp_path: Path) -> None:
+    """As columns that were named for training are read again, unless others are given."""
+    layout = {"text": "a", "pair": "b", "label": "label", "header": True, "torn": False}
+    trained = checkpoint(tmp_path / "trained", "classify", task=TASKS["classify"].to_dict(), preset="classify", layout=layout)
+    path = tmp_path / "in.tsv"
+    path.write_text("a\tb\tc\nthe mill\tin was\triver\n", "utf-8")
+    assert run(trained, "--input", path, "--output", tmp_path / "a.jsonl") == 0
+    assert (
+        run(runs["classify"], "--input", path, "--output", tmp_path / "b.jsonl", "--text-column", "a", "--pair-column", "b")
+        == 0
+    )
+    assert run(trained, "--input", path, "--output", tmp_path / "c.jsonl", "--pair-column", "c") == 0
+    one, two, three = (json.loads((tmp_path / f"{name}.jsonl").read_text("utf-8")) for name in "abc")
+    assert one == two and (one["text"], one["text_pair"]) == ("the mill", "in was")
+    assert three["text_pair"] == "river" and three["probabilities"] != one["probabilities"]
+
+
+def test_columns_of_conll_without_tags(runs: dict, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("the\nmill\n\nriver\n", "utf-8")
+    assert run(runs["tags"], "--input", tmp_path / "in.txt", "--output", tmp_path / "a.jsonl") == 0
+    lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["words"] for line in lines] == [["the", "mill"], ["river"]]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_typed_texts(kind: str, runs: dict, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--text", TEXTS[2], *(["--text-pair", CONTEXTS[2]] if kind == "spans" else [])]
+    assert run(runs[kind], *arguments) == 0
+    found, expected = json.loads(capsys.readouterr().out), alone(kind)[2]
+    assert_same([found], [expected | {"id": ""} if kind == "spans" else expected])
+
+
+def test_a_typed_pair_and_bytes_that_are_no_text(runs: dict, capsys: pytest.CaptureFixture) -> None:
+    """The shell's bytes that are no UTF-8 come as halves of surrogate pairs."""
+    assert run(runs["classify"], "--text", "the \udcff mill", "--text-pair", "river") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found["text_pair"]) == ("the \ufffd mill", "river")
+
+
+def test_a_model_without_a_preset_reads_as_its_kind_does(tmp_path: Path) -> None:
+    trained = checkpoint(tmp_path / "trained", "regress", task=TASKS["regress"].to_dict())
+    assert run(trained, "--input", table(tmp_path, "regress"), "--output", tmp_path / "a.jsonl") == 0
+    assert len((tmp_path / "a.jsonl").read_text("utf-8").splitlines()) == len(TEXTS)
+
+
+def test_no_examples_leave_nothing(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in.txt").write_text("\n \n", "utf-8")
+    for name in ("a.jsonl", "a.parquet"):
+        assert run(runs["classify"], "--input", tmp_path / "in.txt", "--output", tmp_path / "out" / name) == 2
+        assert f"{tmp_path}/in.txt holds no examples: give a file with a text per line" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_long_texts_end_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a thousand texts of megabytes aren't in memory together."""
+    monkeypatch.setattr(predict, "MAX_CHARS", 10)
+    texts = ["abcd", "ef", "x" * 40, "g", "h", "i"]
+    examples = [Example("", text) for text in texts]
+    assert [[len(e.text) for e in chunk] for chunk in predict.chunks(examples, 4)] == [[4, 2, 40], [1, 1, 1]]
+    pairs = [Example("", "abc", "def"), Example("", words=("ab", "c")), Example("", "a")]
+    assert [len(chunk) for chunk in predict.chunks(pairs, 4)] == [2, 1]
+    assert [len(chunk) for chunk in predict.chunks(list(enumerate(texts)), 2)] == [2, 1, 2, 1]
+
+
+def test_rows_that_cannot_be_read_keep_their_place(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in.tsv").write_text("text\tmore\nthe mill\t1\ntorn\nriver\t2\n", "utf-8")
+    paths = (runs["classify"], "--input", tmp_path / "in.tsv", "--output", tmp_path / "a.jsonl")
+    assert run(*paths) == 2
+    assert "in.tsv, line 3: it has 1 column, and the header 2: fix that row" in capsys.readouterr().err
+    assert run(*paths, "--max-reject-rate", "0.5") == 0
+    told = capsys.readouterr()
+    assert "1 of 3 rows were read as empty texts (wrong number of columns: 1)" in told.err
+    assert told.out.endswith("3 answers (empty texts: 1)\n")
+    lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["the mill", "", "river"]
+
+
+def test_a_mistake_far_down_the_file_leaves_nothing(runs: dict, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 3 + "{}\n", "utf-8")
+    assert run(runs["classify"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "a.jsonl") == 2
+    assert "in.jsonl, line 4: there is no column 'text' (there are: ): give --text-column" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "sentence"),
+    [
+        ("classify", [], "give either --input with a file, or --text"),
+        ("classify", ["--text", "a", "--input", "b"], "give either --input with a file, or --text"),
+        ("classify", ["--input", "b"], "--output is missing"),
+        ("classify", ["--input", "b", "--output", "a.csv"], "--output a.csv: give a name that ends in .jsonl or .parquet"),
+        ("classify", ["--input", "b", "--output", "a.parquet"], "b has none of the endings .csv"),
+        ("classify", ["--text", "  "], "--text is empty: give a text to answer for"),
+        ("spans", ["--text", "is"], "--text-pair is missing: give the context to answer for"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    kind: str, arguments: list, sentence: str, runs: dict, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(runs[kind], *arguments) == 2
+    told = capsys.readouterr().err
+    assert sentence in told and told.startswith("clozemill: ") and told.count("\n") == 1
+
+
+def test_a_file_that_is_there_already_is_kept(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.jsonl").write_text("mine")
+    assert run(runs["classify"], "--input", table(tmp_path, "classify"), "--output", tmp_path / "a.jsonl") == 2
+    assert "a.jsonl is there already: remove it, or give another --output" in capsys.readouterr().err
+    assert (tmp_path / "a.jsonl").read_text() == "mine"
+
+
+def test_checkpoints_that_cannot_answer(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = checkpoint(tmp_path / "one", "mlm+nsp")
+    assert run(one, "--text", "a") == 2
+    assert f"{one} is no fine-tuned model: make one with clozemill finetune" in capsys.readouterr().err
+    other = checkpoint(tmp_path / "other", "classify", without="head/dense/bias")
+    assert run(other, "--text", "a") == 2
+    told = f"{other} can't be used (head/dense/bias is missing): give another checkpoint"
+    assert told in capsys.readouterr().err
+    alter(other, lambda index: index["task"].update(kind="nonsense"))
+    assert run(other, "--text", "a") == 2
+    assert f"{other} can't be used (its encoder, objective or task is none that this version" in capsys.readouterr().err

@@ -1,0 +1,518 @@
+"""`clozemill pretrain` and `evaluate` as they are run: what a run leaves, what it refuses, and how it stops."""
+
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import clozemill
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.data.input_pipeline import TrainReader
+from clozemill.trainers.pretraining import pretrain as pretraining
+from clozemill.trainers.pretraining import run as pretraining_run
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.recipes import RECIPES, Phase
+from clozemill.trainers.training import checkpoints, run_folder
+from tests.trainers import datasets, models
+
+TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard"]
+RATES = ("examples_per_second", "tokens_per_second", "input_share")
+
+
+def pretrain(run: Path, *arguments: object, code: int = 0) -> None:
+    assert clozemill.main(["pretrain", *TINY, "--output", str(run), *map(str, arguments)]) == code
+
+
+def rows(run: Path, split: str = "train") -> list[dict[str, Any]]:
+    """metrics.jsonl's entries of a split."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in found if row.get("split", "train") == split]
+
+
+def figures(run: Path) -> list[dict[str, Any]]:
+    """All of metrics.jsonl but the rates."""
+    return [{name: row[name] for name in row if name not in RATES} for row in rows(run) + rows(run, "eval")]
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    return run / f"checkpoints/step-{step:08d}"
+
+
+def variables(folder: Path) -> dict[str, np.ndarray]:
+    """A checkpoint's weights and moments by name."""
+    found = {}
+    for part in ("weights", "moments"):
+        values = tf.train.load_checkpoint(str(folder / part))
+        found |= {name: values.get_tensor(name) for name in values.get_variable_to_shape_map() if "VARIABLE_VALUE" in name}
+    return found
+
+
+def bits(run: Path, step: int) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in variables(checkpoint(run, step)).items()}
+
+
+def forget(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a run as it was when `step` was saved, but for metrics.jsonl, which had gone on."""
+    shutil.copytree(run, copy)
+    for path in (copy / "checkpoints").iterdir():
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    return copy
+
+
+def prepared(folder: Path, corpus: str, vocab: str, *arguments: str) -> Path:
+    always = ["--num-groups", "3", "--eval-fraction", "0.2", "--seed", "7", "--no-progress"]
+    paths = ["--input", corpus, "--vocab", vocab, "--output", str(folder)]
+    assert clozemill.main(["prepare", *paths, *always, *arguments]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str, demo_vocab: str) -> Path:
+    """The demo corpus in sequences of 32."""
+    return prepared(tmp_path_factory.mktemp("short") / "short-32", demo_corpus, demo_vocab, "--max-seq-length", "32")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str, demo_vocab: str) -> Path:
+    """The demo corpus in sequences of 64, with the same vocabulary."""
+    return prepared(tmp_path_factory.mktemp("long") / "long-64", demo_corpus, demo_vocab, "--max-seq-length", "64")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sequences of 12 random tokens of 40: two copies of four shards."""
+    folder = tmp_path_factory.mktemp("small")
+    datasets.write(folder, [[20, 30, 25, 40]] * 2, [24])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Path:
+    """A run's folder, with evaluations along the way. Read it only."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    saving = ["--checkpoint-steps", 2, "--keep-checkpoints", 2, "--eval-steps", 6]
+    pretrain(run, "--data", short, "--steps", 15, "--learning-rate", 2e-3, "--steps-per-call", 4, "--tensorboard", *saving)
+    return run
+
+
+# What a run says of its evaluations
+
+
+def test_evaluations_that_can_t_be_made_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without being asked for they are a warning, as are too few examples."""
+    none, few = (datasets.write(tmp_path / name, [[20]], sizes).folder for name, sizes in (("none", []), ("few", [9])))
+    for flag in ("--eval-steps", "--eval-examples"):
+        pretrain(tmp_path / "run", "--data", few, none, "--config", phases(tmp_path), flag, 2, code=2)
+        assert f"{none} has no eval examples: prepare with a larger --eval-fraction, or leave {flag} out" in (
+            capsys.readouterr().err
+        )
+    assert not (tmp_path / "run").exists()
+    config = PretrainConfig(output=str(tmp_path / "run"), phases=(Phase(few, 1), Phase(none, 1)))
+    pretraining.warn_of_few_examples(pretraining_run.plan_run(config))
+    told = capsys.readouterr().err
+    assert f"warning: {few} has only 9 eval examples, too few to compare runs by; prepare with a larger" in told
+    assert f"warning: {none} has no eval examples: nothing is measured, and the newest checkpoint counts as the best" in told
+
+
+def test_the_last_lines_of_a_run(capsys: pytest.CaptureFixture) -> None:
+    """Its best result beside that of word frequencies, and a warning if it is no better; nothing without an evaluation."""
+    figures = {"masked_lm_loss": 6.5, "unigram_loss": 6.25, "remarks": ["it is no better"]}
+    pretraining.conclude(checkpoints.Checkpoint("", {"step": 1200, "eval": figures}))
+    told = "best: masked LM loss 6.5000 nats at step 1,200 (word frequencies alone: 6.2500)\nwarning: it is no better\n"
+    assert capsys.readouterr().out == told
+    pretraining.conclude(checkpoints.Checkpoint("", {"step": 1200, "eval": None}))
+    assert capsys.readouterr().out == ""
+
+
+def phases(folder: Path) -> Path:
+    path = folder / "phases.yaml"
+    path.write_text("phases: [{steps: 1}, {steps: 1}]")
+    return path
+
+
+def test_a_run_that_knows_word_frequencies_alone_says_so(trained: Path) -> None:
+    """15 steps: in its evaluations and its checkpoint."""
+    row = rows(trained, "eval")[-1]
+    index = json.loads((checkpoint(trained, 15) / "checkpoint.json").read_text())
+    told = f"the masked LM loss of {row['masked_lm_loss']:.3f} nats is no better than that of word frequencies alone"
+    assert row["remarks"][0].startswith(told) and index["eval"]["remarks"] == row["remarks"]
+
+
+# What a run leaves
+
+
+def test_the_run_s_folder(trained: Path, short: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"run.json", "pretrain.yaml", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
+    told = json.loads((trained / "run.json").read_text())
+    assert told["identity"]["phase 1"] == {
+        "dataset": json.loads((short / "dataset.json").read_text())["digest"],
+        "steps": 15,
+        "batch_size": 8,
+        "learning_rate": 0.002,
+        "warmup_steps": 2,
+        "scheduled_steps": 15,
+    }
+    assert told["config"]["preset"] == told["identity"]["preset"] == "tiny"
+    assert (told["encoder"]["vocab_size"], told["encoder"]["max_position_embeddings"]) == (4000, 64)
+    assert yaml.safe_load((trained / "pretrain.yaml").read_text()) == told["config"]
+
+
+def test_metrics(trained: Path) -> None:
+    train = rows(trained)
+    assert [row["step"] for row in train] == list(range(1, 16))
+    for row in train:
+        assert row["loss"] == row["masked_lm_loss"] + row["next_sentence_loss"]
+        assert 0 <= row["masked_lm_accuracy"] <= 1 and 0 <= row["next_sentence_accuracy"] <= 1
+        assert row["gradient_norm"] > 0 and row["examples_per_second"] > 0 and 0 <= row["input_share"] <= 1
+    assert train[0]["masked_lm_loss"] == pytest.approx(math.log(4000), abs=0.1)
+    assert train[-1]["masked_lm_loss"] < train[0]["masked_lm_loss"] - 0.5
+    assert [row["learning_rate"] for row in train[:4]] == pytest.approx([0.001, 0.002, 0.002, 0.002 * 12 / 13], rel=1e-6)
+    evaluated = rows(trained, "eval")
+    assert [(row["step"], row["examples"]) for row in evaluated] == [(6, 216), (12, 216), (15, 216)]
+    assert evaluated[-1]["perplexity"] == pytest.approx(math.exp(evaluated[-1]["masked_lm_loss"]))
+
+
+def test_curves_are_a_picture(trained: Path) -> None:
+    height, width, _ = matplotlib.image.imread(trained / "curves.png").shape
+    assert width > 2 * height > 500
+
+
+def test_events_for_tensorboard(trained: Path) -> None:
+    (path,) = (trained / "tensorboard").iterdir()
+    seen: dict[str, list[int]] = {}
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        event = tf.compat.v1.Event.FromString(record)
+        for value in event.summary.value:
+            seen.setdefault(value.tag, []).append(event.step)
+    assert seen["train/masked_lm_loss"] == seen["train/learning_rate"] == list(range(1, 16))
+    assert seen["eval/masked_lm_loss"] == [6, 12, 15]
+
+
+def test_checkpoints_of_a_run(trained: Path, short: Path) -> None:
+    """The newest two, and the best, which is the last of all evaluations here."""
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["step-00000014", "step-00000015"]
+    for path in (trained / "checkpoints").iterdir():
+        assert (path / "vocab.txt").read_bytes() == (short / "vocab.txt").read_bytes()
+    index = json.loads((checkpoint(trained, 15) / "checkpoint.json").read_text())
+    assert (index["step"], index["objective"], index["vocabulary"]["size"]) == (15, "mlm+nsp", 4000)
+    assert {"step": 15, "split": "eval", **index["eval"]} == rows(trained, "eval")[-1]
+    assert json.loads((checkpoint(trained, 14) / "checkpoint.json").read_text())["eval"] is None
+
+
+def test_pretrain_yaml_is_a_configuration(trained: Path, capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(["pretrain", "--config", str(trained / "pretrain.yaml")]) == 0
+    assert "has all its 15 steps: nothing to do" in capsys.readouterr().out
+
+
+def test_curves_that_a_kill_left_out_are_drawn_later(trained: Path, tmp_path: Path, short: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/curves.png").unlink()
+    pretrain(tmp_path / "run", "--data", short, "--steps", 15, "--learning-rate", 2e-3)
+    assert (tmp_path / "run/curves.png").read_bytes() == (trained / "curves.png").read_bytes()
+
+
+def test_a_run_killed_while_it_began(trained: Path, tmp_path: Path, short: Path) -> None:
+    """run.json half written, or without the pretrain.yaml that comes after it."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/run.json.tmp").write_text('{"identi')
+    shutil.copytree(trained, tmp_path / "two")
+    (tmp_path / "two/pretrain.yaml").unlink()
+    pretrain(tmp_path / "one", "--data", short, "--batch-size", 7, "--gradient-accumulation-steps", 2, code=2)  # not begun
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["run.json.tmp"]
+    pretrain(tmp_path / "two", "--data", short, "--steps", 15, "--learning-rate", 2e-3)
+    assert (tmp_path / "two/pretrain.yaml").exists()
+
+
+def test_how_it_is_told_and_called_changes_no_loss(tmp_path: Path, small: Path) -> None:
+    """Steps per call, steps per line and checkpoints: same weights in the end, and lines that are means."""
+    always = ("--data", small, "--steps", 7)
+    pretrain(tmp_path / "one", *always, "--steps-per-call", 1)
+    pretrain(tmp_path / "two", *always, "--steps-per-call", 100, "--log-steps", 3, "--checkpoint-steps", 5)
+    assert bits(tmp_path / "one", 7) == bits(tmp_path / "two", 7)
+    singly, jointly = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["step"] for row in jointly] == [3, 6, 7]
+    for name in ("gradient_norm", "learning_rate", "next_sentence_loss"):
+        means = [np.mean([row[name] for row in singly[begin:end]]) for begin, end in ((0, 3), (3, 6), (6, 7))]
+        assert [row[name] for row in jointly] == pytest.approx(means, rel=1e-12)
+    assert jointly[-1]["loss"] == singly[-1]["loss"]
+    assert figures(tmp_path / "one")[-1] == figures(tmp_path / "two")[-1]  # the evaluation
+
+
+# Evaluation
+
+
+def test_evaluate(trained: Path, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "figures.json"
+    assert clozemill.main(["evaluate", str(trained), "--data", str(short), "--output", str(output)]) == 0
+    found, told = json.loads(output.read_text()), capsys.readouterr().out
+    assert told.startswith(f"{checkpoint(trained, 15)}, step 15, on the eval split of {short}\n")
+    split = json.loads((short / "dataset.json").read_text())["splits"]["eval"]["examples"]
+    assert f"examples                {split:,}, {found['predictions']:,} tokens to predict\n" in told
+    loss = found["masked_lm_loss"]
+    assert f"masked LM loss          {loss:.4f} nats (perplexity {math.exp(loss):,.1f})\n" in told
+    assert f"masked LM accuracy      {100 * found['masked_lm_accuracy']:.2f} %\n" in told
+    assert f"next sentence accuracy  {100 * found['next_sentence_accuracy']:.2f} %\n" in told
+    assert f"{found['unigram_loss']:.4f} nats (frequencies of the train split)\n" in told
+    assert f"{found['unigram_entropy']:.4f} nats (unigram entropy of these very tokens)\n" in told
+    assert found["unigram_entropy"] < min(found["unigram_loss"], math.log(found["predictions"]))
+    row = rows(trained, "eval")[-1]
+    assert found == pytest.approx({name: row[name] for name in row if name not in ("split", "remarks")}, rel=1e-5)
+
+
+def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "figures.json"
+    shutil.copytree(trained, run)
+    models.alter(checkpoint(run, 14), lambda index: index.update(eval={"masked_lm_loss": 0.1}))
+    arguments = ["--data", str(short), "--output", str(output)]
+    assert clozemill.main(["evaluate", str(run), *arguments, "--checkpoint", "best"]) == 0
+    best = json.loads(output.read_text())
+    assert clozemill.main(["evaluate", str(checkpoint(run, 14)), *arguments]) == 0
+    assert best == json.loads(output.read_text()) and best["step"] == 14
+
+
+def test_what_evaluate_refuses(trained: Path, tmp_path: Path, short: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
+    run = checkpoint(trained, 15)
+    for arguments, sentence in (
+        ([], "RUN is missing: give a run's folder, or one of its checkpoints"),
+        ([trained], "--data is missing: give a dataset of clozemill prepare"),
+        ([trained, "--data", small], f"{small}'s vocabulary has 40 entries, that of {run} 4000: prepare the dataset with the"),
+        ([trained, "--data", trained], f"{trained} has no dataset.json: give the folder that clozemill prepare wrote"),
+        ([small, "--data", small], f"{small} holds no checkpoint: give the folder of a run, or one of its checkpoints"),
+        ([trained, "--data", short, "--checkpoint", "first"], "argument --checkpoint: invalid choice: 'first'"),
+    ):
+        assert clozemill.main(["evaluate", *map(str, arguments)]) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith(f"clozemill: {sentence}") and told.err.count("\n") == 1
+        assert told.out == ""
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(
+    trained: Path, tmp_path: Path, demo_vocab: str, demo_corpus: str, capsys: pytest.CaptureFixture
+) -> None:
+    tokens = Path(demo_vocab).read_text().splitlines()
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in [*tokens[:-2], tokens[-1], tokens[-2]]))
+    other = prepared(tmp_path / "other", demo_corpus, str(tmp_path / "vocab.txt"), "--max-seq-length", "32")
+    capsys.readouterr()
+    assert clozemill.main(["evaluate", str(trained), "--data", str(other)]) == 2
+    assert re.match(
+        rf"clozemill: {other}'s vocabulary has \w+ as its SHA-256, that of .+ \w+: prepare", capsys.readouterr().err
+    )
+
+
+def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
+    data = Path(shutil.copytree(short, tmp_path / "data"))
+    shard = next(data.glob("eval/*"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    assert clozemill.main(["evaluate", str(trained), "--data", str(data)]) == 2
+    told = capsys.readouterr().err
+    assert re.match(rf"clozemill: {shard}: record \d+: the file ends within it: restore it or make", told)
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_objectives_without_next_sentences(objective: str, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
+    pretrain(tmp_path / "run", "--data", short, "--steps", 12, "--learning-rate", 3e-3, "--objective", objective)
+    train, (evaluated,) = rows(tmp_path / "run"), rows(tmp_path / "run", "eval")
+    assert all(row["loss"] == row["masked_lm_loss"] and "next_sentence_loss" not in row for row in train)
+    assert train[-1]["loss"] < train[0]["loss"] - 0.5
+    told = json.loads((tmp_path / "run/run.json").read_text())["encoder"]["attention"]
+    assert told == {"mlm": "bidirectional", "causal": "causal"}[objective]
+    capsys.readouterr()
+    assert clozemill.main(["evaluate", str(tmp_path / "run"), "--data", str(short)]) == 0
+    told = capsys.readouterr().out
+    assert f"masked LM loss          {evaluated['masked_lm_loss']:.3f}" in told and "next sentence" not in told
+    assert int(re.search(r"([\d,]+) tokens to predict", told).group(1).replace(",", "")) == evaluated["predictions"]
+
+
+# Phases and recipes
+
+
+def test_two_phases_in_one_run(tmp_path: Path, short: Path, long: Path, capsys: pytest.CaptureFixture) -> None:
+    """Each with its dataset and batch size; the first with the run's schedule, which spans both, the second with its own."""
+    phases = [
+        {"data": str(short), "steps": 4},
+        {"data": str(long), "steps": 4, "batch_size": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+    ]
+    config = tmp_path / "phases.yaml"
+    config.write_text(yaml.safe_dump({"phases": phases, "learning_rate": 1e-3, "warmup_steps": 2}))
+    always = ("--config", config, "--checkpoint-steps", 2, "--keep-checkpoints", 9, "--eval-examples", 40)
+    pretrain(tmp_path / "run", *always)
+    told = capsys.readouterr().out
+    assert "steps 1 to 4: batches of 8 x 32 tokens" in told and "steps 5 to 8: batches of 4 x 64 tokens" in told
+    train = rows(tmp_path / "run")
+    assert [row["step"] for row in train] == list(range(1, 9))
+    first, second = [0.5e-3, 1e-3, 1e-3, 1e-3 * 5 / 6], [4e-3, 4e-3, 4e-3 * 2 / 3, 4e-3 / 3]
+    assert [row["learning_rate"] for row in train] == pytest.approx(first + second, rel=1e-5)
+    for data, part, size in ((short, train[:4], 8), (long, train[4:], 4)):
+        epoch = sum(shard["examples"] for shard in prepared_dataset.read(str(data)).shards("train"))
+        assert [row["epoch"] for row in part] == [round(size * (step + 1) / epoch, 4) for step in range(4)]
+    assert [(row["step"], row["examples"]) for row in rows(tmp_path / "run", "eval")] == [(4, 40), (8, 40)]
+    for step in (4, 6):  # where the phases meet, and within the second
+        again = forget(tmp_path / "run", tmp_path / f"from-{step}", step)
+        pretrain(again, *always)
+        told = capsys.readouterr().out
+        assert f"going on after step {step}\n" in told and "step 4/8" not in told
+        assert bits(again, 8) == bits(tmp_path / "run", 8)
+        assert figures(again) == figures(tmp_path / "run")
+    pretrain(tmp_path / "run", "--data", short, "--steps", 8, "--learning-rate", 1e-3, "--warmup-steps", 2, code=2)
+    assert "was begun with phases 2, not 1: give the same, or another --output" in capsys.readouterr().err
+
+
+def test_phases_that_come_to_have_schedules_of_their_own_are_refused(tmp_path: Path, small: Path) -> None:
+    """With the same peak and warm-up: what differs is where they fall to."""
+    phases, rates = (Phase(steps=4), Phase(steps=4)), {"learning_rate": 1e-3, "warmup_steps": 1}
+    jointly = PretrainConfig(data=(str(small), str(small)), phases=phases, preset="tiny", **rates)
+    singly = replace(jointly, phases=tuple(replace(phase, **rates) for phase in phases))
+    run_folder.claim_run_folder(pretraining_run.plan_run(jointly), str(tmp_path))
+    run_folder.claim_run_folder(pretraining_run.plan_run(jointly), str(tmp_path))
+    with pytest.raises(UserError, match="was begun with phase 1's scheduled_steps 8, not 4: give the same"):
+        run_folder.claim_run_folder(pretraining_run.plan_run(singly), str(tmp_path))
+
+
+def test_phases_with_different_vocabularies_are_refused(
+    tmp_path: Path, short: Path, small: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / "phases.yaml"
+    config.write_text(yaml.safe_dump({"phases": [{"steps": 4}, {"steps": 4}]}))
+    pretrain(tmp_path / "run", "--config", config, "--data", short, small, code=2)
+    sentence = f"clozemill: {small}'s vocabulary has 40 entries, that of {short} 4000: prepare the dataset with the vocab.txt"
+    assert capsys.readouterr().err.startswith(sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_is_resolved_and_flags_override_it(tmp_path: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    arguments = ["--recipe", "demo", "--data", str(small), "--output", str(run), "--steps", "2", "--batch-size", "4"]
+    assert clozemill.main(["pretrain", *arguments]) == 0
+    assert "recipe demo: on the embedded corpus" in capsys.readouterr().out
+    config = json.loads((run / "run.json").read_text())["config"]
+    expected = RECIPES["demo"].options | {"recipe": "demo", "steps": 2, "batch_size": 4}
+    assert {name: config[name] for name in expected} == expected
+    assert config["optimizer"] == "adamw" and config["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> None:
+    """Every option that they name is there, and takes the value; what they save is the whole of it."""
+    saved = tmp_path / "saved.yaml"
+    lengths = RECIPES[name].max_seq_lengths
+    arguments = ["--recipe", name, "--data", *[str(small)] * len(lengths), "--save-config", str(saved)]
+    assert clozemill.main(["pretrain", *arguments]) == 2  # for want of --output
+    found = yaml.safe_load(saved.read_text())
+    assert found["recipe"] == name and len(found["data"]) == len(lengths)
+    options = RECIPES[name].options
+    assert {key: found[key] for key in options if key != "phases"} == {
+        key: value for key, value in options.items() if key != "phases"
+    }
+    assert len(found["phases"]) == len(options.get("phases", ()))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "NONE"], "NONE has no dataset.json: give the folder that clozemill prepare wrote, once it has finished"),
+        (["--output", ""], "--output is missing: give the run's folder"),
+        ([], "--data is missing: give a dataset that clozemill prepare wrote"),
+        (["--data", "SMALL", "SMALL"], "phase 1 has no steps: give phases in --config"),
+        (["--data", "SMALL", "--objective", "mlm+sop"], "SMALL has pairs nsp, and the objective mlm+sop needs sop: give --obj"),
+        (["--data", "SMALL", "--max-position-embeddings", "8"], "SMALL has sequences of 12 tokens, and the model takes 8: pre"),
+        (["--data", "SMALL", "--gradient-accumulation-steps", "3"], "--batch-size 8 can't be divided by 1 devices x 3 gradi"),
+        (["--data", "SMALL", "--objective", "causal", "--attention", "bidirectional"], "--objective causal with --attention b"),
+        (["--data", "SMALL", "--recipe", "bert"], "argument --recipe: invalid choice: 'bert'"),
+        (["--data", "SMALL", "--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
+        (["--data", "SMALL", "--steps", "0"], "--steps is 0: give a value between 1 and"),
+        (["--data", "SMALL", "--learning-rate", "nan"], "--learning-rate is nan: give a number"),
+        (["--data", "EMPTY"], "EMPTY has no train examples: prepare a larger corpus"),
+        (["--data", "LOST"], "LOST/train/copy-01/examples-00001-of-00002.tfrecord is missing: copy the whole dataset, or make"),
+        (["--data", "WORDS"], "WORDS/vocab.txt is not the vocabulary that the shards were made with: restore it, or make the"),
+        (["--data", "SMALL", "--config", "PHASES"], "PHASES: phases, number 1: unknown option 'stepps'; did you mean steps?"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_anything_is_made(
+    arguments: list[str], sentence: str, tmp_path: Path, small: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places = {name: tmp_path / name.lower() for name in ("NONE", "EMPTY", "LOST", "WORDS", "PHASES")} | {"SMALL": small}
+    for name, sizes in (("EMPTY", [[0, 0]]), ("LOST", [[4, 4]] * 2), ("WORDS", [[4, 4]])):
+        places[name].mkdir()
+        datasets.write(places[name], sizes, [4])
+    (places["LOST"] / "train/copy-01/examples-00001-of-00002.tfrecord").unlink()
+    (places["WORDS"] / "vocab.txt").write_text("[PAD]\n")
+    places["PHASES"].write_text("phases:\n- {stepps: 3}\n")
+    run = tmp_path / "run"
+    for name, path in places.items():
+        arguments, sentence = [word.replace(name, str(path)) for word in arguments], sentence.replace(name, str(path))
+    pretrain(run, *arguments, code=2)
+    told = capsys.readouterr()
+    assert told.err.startswith(f"clozemill: {sentence}") and told.err.count("\n") == 1
+    assert told.out == "" and not run.exists()
+
+
+@pytest.mark.parametrize("harm", ["a byte", "another dataset's", "a byte of the eval split"])
+def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
+    """Found while it is read: one sentence names the shard, the record and what to do."""
+    data = Path(shutil.copytree(small, tmp_path / "data"))
+    shard = next(data.glob("eval/*" if "eval" in harm else "train/copy-00/*-00001-*"))
+    before = shard.read_bytes()
+    if harm == "another dataset's":
+        shutil.copy(next(short.glob("train/copy-00/*-00001-*")), shard)
+    else:
+        middle = len(before) // 2
+        shard.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+    always = ("--data", data, "--steps", 4, "--checkpoint-steps", 3)
+    pretrain(tmp_path / "run", *always, code=2)
+    warning, told = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {data} has only 24 eval examples")
+    assert told.startswith(f"clozemill: {shard}: ") and "record" in told
+    assert f"restore it or make the dataset anew; clozemill verify {data} lists all damage" in told
+    assert "File " not in told and "Graph execution" not in told
+    if "eval" in harm:
+        shard.write_bytes(before)
+        pretrain(tmp_path / "run", *always)
+        assert "going on after step 3\n" in capsys.readouterr().out
+
+
+# The stop
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
+    """Weight decay times the learning rate is 1,000 at its peak, so that the weights grow a thousandfold with every step."""
+    run = tmp_path / "run"
+    harsh = ["--learning-rate", 100, "--weight-decay", 10, "--warmup-steps", 10, "--clip-norm", 0, "--cycle-length", 1]
+    pretrain(run, "--data", small, "--steps", 40, "--checkpoint-steps", 3, "--steps-per-call", 7, *harsh, code=1)
+    _, told = capsys.readouterr().err.splitlines()  # after a warning of few eval examples
+    stopped = json.loads((run / "diverged.json").read_text())
+    step, last = stopped["step"], stopped["since_step"]
+    assert 4 <= step <= 12 and last == (step - 1) // 3 * 3 > 0
+    assert stopped["learning_rate"] == pytest.approx(10 * step)
+    assert told.startswith(
+        f"clozemill: the loss or the gradients are no number at step {step} (learning rate {10 * step}); "
+        f"the checkpoint of step {last} is kept; shards read since: "
+    )
+    assert "verify" in told
+    reader = TrainReader(prepared_dataset.read(str(small)), seed=0, cycle_length=1)
+    order = reader.windows(0).numpy().ravel().tolist()  # of the shards, one window each
+    owner = np.repeat(order, [reader.counts[0, group] for group in order])
+    read = sorted({int(group) for group in owner[last * 8 : step * 8]})
+    assert 0 < len(read) < 4
+    assert stopped["shards"] == [f"{small}/train/copy-00/examples-{group:05d}-of-00004.tfrecord" for group in read]
+    assert all(name in told for name in stopped["shards"])
+    assert [row["step"] for row in rows(run)] == list(range(1, step))
+    assert all(math.isfinite(row["loss"]) for row in rows(run))
+    assert sorted(one.step for one in checkpoints.saved(str(run))) == list(range(3, last + 1, 3))
+    for folder in (run / "checkpoints").iterdir():
+        assert all(np.isfinite(value).all() for value in variables(folder).values())

@@ -1,0 +1,133 @@
+import dataclasses
+
+import pytest
+
+from clozemill.model.config import preset
+from clozemill.model.flops import flops_per_example
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.estimates import Estimate
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.recipes import RECIPES, Phase
+from clozemill.trainers.tpu import estimate, generations
+from clozemill.trainers.tpu.config import TrainingPlan
+from clozemill.trainers.tpu.estimate import Dataset
+
+
+def dataset(examples: float = 1e6, shards: int = 64, length: int = 128) -> Dataset:
+    figure = Estimate("train examples per copy", "", examples, 0.9 * examples, 1.1 * examples)
+    return Dataset(figure, shards, length, 20 * length // 128, 30522)
+
+
+def figures(config: TrainingPlan, data: Dataset) -> dict[str, Estimate]:
+    return {figure.name: figure for figure in estimate.estimate(config, data)[0]}
+
+
+def warnings(data: Dataset, **options) -> list[str]:
+    return estimate.estimate(TrainingPlan(**{"topology": "v5e:2x2", "batch_size": 256, **options}), data)[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "tflops"),
+    [
+        ("v5e:1", None, None),
+        ("v5e:1x1", 1, 197.0),
+        ("v5e:2x4", 1, 197.0),
+        ("v5e:4x4", 4, 197.0),
+        ("v6e:2x4", 1, 918.0),
+        ("v4:2x2x1", 1, 275.0),
+        ("v4:2x2x4", 4, 275.0),
+        ("v5p:2x2x2", 2, 459.0),
+        ("v3:2x2", 1, 123.0),
+        ("v3:4x4", 4, 123.0),
+        ("v2:2x2", 1, 45.0),
+    ],
+)
+def test_hosts_and_peaks(name: str, hosts: int | None, tflops: float | None) -> None:
+    if hosts is None:
+        with pytest.raises(UserError, match="a shape of v5e has 2 sides"):
+            generations.parse(name)
+    else:
+        topology = generations.parse(name)
+        assert (generations.hosts(topology), generations.chip_tflops(topology)) == (hosts, tflops)
+
+
+def test_every_generation_is_known() -> None:
+    assert set(generations.HOST_CHIPS) == set(generations.GENERATIONS)
+
+
+def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
+    """Base at 128: 66.0 GFLOP an example, so 1,000 x 256 of them are 16.9 PFLOP: 53.6 s of 4 x 197 TFLOP/s at 40 %."""
+    found = figures(TrainingPlan(steps=1000, batch_size=256, price_chip_hour=2.0), dataset())
+    flops = flops_per_example(preset("base"), 128, 20)
+    assert flops == pytest.approx(66.0e9, rel=0.001)
+    seconds = found["training on v5e:2x2"]
+    assert seconds.estimate == pytest.approx(1000 * 256 * flops / (4 * 197e12 * 0.4)) == pytest.approx(53.6, rel=0.01)
+    assert (seconds.low, seconds.high) == pytest.approx((seconds.estimate / 1.5, seconds.estimate * 1.5))
+    assert found["TPU chip hours"].estimate == pytest.approx(4 * seconds.estimate / 3600)
+    assert found["cost of training"].estimate == pytest.approx(8 * seconds.estimate / 3600)
+    assert (found["epochs"].estimate, found["epochs"].low, found["epochs"].high) == pytest.approx(
+        (0.256, 0.256 / 1.1, 0.256 / 0.9)
+    )
+    faster = figures(TrainingPlan(steps=1000, batch_size=256, utilisation=0.8, topology="v5e:4x4"), dataset())
+    assert faster["training on v5e:4x4"].estimate == pytest.approx(seconds.estimate / 8)
+    assert faster["TPU chip hours"].estimate == pytest.approx(found["TPU chip hours"].estimate / 2)
+    assert "cost of training" not in faster
+
+
+def test_phases_of_a_recipe_have_their_lengths() -> None:
+    config = TrainingPlan(recipe="lamb-large", **TrainingPlan.RECIPES["lamb-large"].options)
+    large = preset("large")
+    flops = 7_038 * 65_536 * flops_per_example(large, 128, 20) + 1_563 * 32_768 * flops_per_example(large, 512, 80)
+    made, notes, _ = estimate.estimate(config, dataset())
+    found = {figure.name: figure for figure in made}
+    assert found["training on v5e:2x2"].estimate == pytest.approx(flops / (4 * 197e12 * 0.4))
+    assert found["epochs"].estimate == pytest.approx(7_038 * 65_536 / 1e6)
+    assert any("epochs count the phases of 128 tokens" in note for note in notes)
+
+
+def test_recipes_give_the_options_that_matter() -> None:
+    known = {field.name: field for field in dataclasses.fields(PretrainConfig)}
+    for name, recipe in TrainingPlan.RECIPES.items():
+        config = TrainingPlan(recipe=name, **recipe.options)
+        for key in recipe.options:
+            assert getattr(config, key) == RECIPES[name].options[key]
+    for field in dataclasses.fields(TrainingPlan):
+        if field.name in known and field.name != "recipe":
+            assert field.default == known[field.name].default, field.name
+
+
+def test_a_fine_plan_has_no_warning() -> None:
+    assert warnings(dataset()) == []
+
+
+def test_too_few_shards_for_the_hosts() -> None:
+    assert warnings(dataset(shards=4), topology="v5e:4x4") == []
+    (told,) = warnings(dataset(shards=3), topology="v5e:4x4")
+    assert told == (
+        "3 train shards per copy are too few for the 4 hosts of v5e:4x4, and pretrain will refuse them: give --num-groups 4 "
+        "or a multiple"
+    )
+    (told,) = warnings(dataset(shards=5), topology="v5e:4x4")
+    assert told == "5 train shards per copy are dealt out unevenly to 4 hosts: give --num-groups 8"
+    assert warnings(dataset(shards=33), topology="v5e:4x4") == []
+
+
+def test_a_batch_that_replicas_cannot_share() -> None:
+    assert warnings(dataset(), batch_size=258) == ["--batch-size 258 can't be divided by 4 replicas: give 260"]
+    assert warnings(dataset(), batch_size=256, gradient_accumulation_steps=3) == [
+        "--batch-size 256 can't be divided by 4 replicas x 3 gradient accumulation steps: give 264"
+    ]
+    assert warnings(dataset(), topology="v3:2x2", batch_size=12) == ["--batch-size 12 can't be divided by 8 replicas: give 16"]
+    assert warnings(dataset(), phases=(Phase(steps=5, batch_size=6), Phase(steps=5, batch_size=8))) == [
+        "--batch-size 6 can't be divided by 4 replicas: give 8"
+    ]
+
+
+def test_an_input_slower_than_the_chips() -> None:
+    """Tiny at 128 on four chips takes millions of examples a second; base 4,800."""
+    (told,) = warnings(dataset(), preset="tiny")
+    assert "its input gives 89,000 (as one core was measured): the chips will wait" in told
+    assert warnings(dataset(), preset="tiny", input_rate=1e7) == []
+    (told,) = warnings(dataset(), input_rate=4000)
+    assert told.startswith("the chips of a host take 4,7") and "gives 4,000 (--input-rate)" in told
+    assert warnings(dataset(), input_rate=5000) == []

@@ -1,0 +1,93 @@
+"""Outputs come in the order of the rows, whatever the batch size and the number of devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clozemill.model.inputs import TOKENS
+from clozemill.trainers.common import distribution
+from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.training.batched_inference import BatchedInference
+from tests.trainers.steps import needs_xla
+
+RECORD = "from tests.trainers.training.test_batched_inference import record; record()"
+
+
+def rows(count: int, length: int = 12) -> dict[str, np.ndarray]:
+    """Each row's ids are its number; a column of targets that the model must not see. Lengths go up and down."""
+    ids = np.repeat(np.arange(count, dtype=np.int32)[:, None], length, axis=1)
+    mask = (np.arange(length) < 1 + (np.arange(count) * 7 % length)[:, None]).astype(np.int32)
+    return dict(zip(TOKENS, (ids, mask, ids % 2), strict=True)) | {"labels": np.full(count, 99)}
+
+
+def outputs(batch: dict) -> tf.Tensor:
+    """[B, S, 2]: the ids, and how many rows the replica's batch has."""
+    assert set(batch) == set(TOKENS)
+    ids = tf.cast(batch["input_ids"] * batch["input_mask"], tf.float32)
+    return tf.stack([ids, tf.zeros_like(ids) + tf.cast(tf.shape(ids)[0], tf.float32)], axis=-1)
+
+
+def found(devices: tf.distribute.Strategy, count: int, batch_size: int, **options: bool) -> np.ndarray:
+    return BatchedInference(devices, outputs, batch_size, per_token=True, **options)(rows(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "jit"), [(5, 1, False), (6, 3, False), pytest.param(7, 3, True, marks=needs_xla), (2, 8, False)]
+)
+def test_in_the_order_of_the_rows(count: int, batch_size: int, jit: bool) -> None:
+    values, given = found(distribution.make_strategy(DeviceOptions()), count, batch_size, jit=jit), rows(count)
+    assert values.shape == (count, 12, 2)
+    assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all()
+    sizes = {min(batch_size, count - begin) for begin in range(0, count, batch_size)}
+    assert set(values[:, 0, 1]) == ({batch_size} if jit else sizes)
+
+
+def test_a_value_for_each_row() -> None:
+    forward = BatchedInference(
+        distribution.make_strategy(DeviceOptions()), lambda batch: tf.reduce_sum(outputs(batch)[:, :, :1], axis=1), 4
+    )
+    given = rows(10)
+    assert (forward(given) == (given["input_ids"] * given["input_mask"]).sum(axis=1)[:, None]).all()
+
+
+def test_batches_are_cut_to_what_they_hold() -> None:
+    """The longest rows come first; few traces serve all shapes."""
+    traced, seen = [], []
+
+    def counted(batch: dict) -> tf.Tensor:
+        traced.append(tuple(batch["input_ids"].shape))
+        tf.py_function(lambda ids: seen.append(tuple(ids.shape)), [batch["input_ids"]], [])
+        return outputs(batch)
+
+    forward = BatchedInference(distribution.make_strategy(DeviceOptions()), counted, 4, per_token=True)
+    forward(rows(18, 20))
+    assert seen == [(4, 20), (4, 16), (4, 12), (4, 8), (2, 4)] and len(traced) <= 3 and forward.batch_size == 4
+
+
+def record() -> None:
+    """Prints what comes out of two logical devices, and how many rows each batch has."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    devices = distribution.make_strategy(DeviceOptions(strategy="mirrored"))
+    cases = {f"{count}, {size}": found(devices, count, size).tolist() for count, size in ((7, 4), (1, 4), (5, 3))}
+    sizes = [BatchedInference(devices, outputs, size).batch_size for size in (1, 2, 3, 4)]
+    print(json.dumps({"replicas": devices.num_replicas_in_sync, "sizes": sizes, "cases": cases}))
+
+
+def test_two_devices() -> None:
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", RECORD], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["replicas"] == 2 and told["sizes"] == [2, 2, 4, 4]
+    for case, values in told["cases"].items():
+        values, count = np.array(values), int(case.split(",")[0])
+        given = rows(count)
+        assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all(), case
+        assert set(values[:, 0, 1]) <= {1.0, 2.0}, case  # each device has half of a batch

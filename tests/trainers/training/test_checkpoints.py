@@ -1,0 +1,382 @@
+"""A checkpoint comes back to the bit or is passed over: never half of one, never a new beginning in silence."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import storage
+from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.training.train_state import TrainState
+
+ENCODER = EncoderConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=12
+)
+ABOUT = {"encoder": ENCODER.to_dict(), "objective": "mlm+nsp", "journal": {"sums": [0.1, 1 / 3], "count": 2}}
+NAMES = ["weights.index", "weights.data-00000-of-00001", "moments.index", "moments.data-00000-of-00001"]
+
+
+def made(seed: int, **changes: int) -> TrainState:
+    """A state of which every variable holds random bits: infinities, denormals and all sorts of NaN among them."""
+    found = train_state.make(EncoderConfig(**ENCODER.to_dict() | changes), "mlm+nsp", "float32", 0)
+    rng = np.random.default_rng(seed)
+    for variable in [*found.weights().values(), *found.moments().values()]:
+        bits = rng.integers(0, 1 << 32, variable.shape, np.uint32)
+        variable.assign(bits if variable.dtype != tf.float32 else bits.view(np.float32))
+    return found
+
+
+def bits(found: TrainState) -> dict[str, bytes]:
+    variables = {f"weights/{path}": variable for path, variable in found.weights().items()} | found.moments()
+    return {name: variable.numpy().tobytes() for name, variable in variables.items()}
+
+
+def save(run: Path, found: TrainState, step: int, loss: float | None = None) -> Path:
+    evaluated = None if loss is None else {"masked_lm_loss": loss}
+    return Path(checkpoints.save(str(run), found, step, b"[PAD]\n", ABOUT | {"eval": evaluated}))
+
+
+def steps(run: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def older() -> TrainState:
+    return made(10)
+
+
+@pytest.fixture(scope="module")
+def newer() -> TrainState:
+    return made(20)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, older: TrainState, newer: TrainState) -> Path:
+    """A run with checkpoints of steps 10 and 20. Read it only."""
+    run = tmp_path_factory.mktemp("run")
+    save(run, older, 10)
+    save(run, newer, 20)
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """The same, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def other() -> TrainState:
+    """A state that is restored into, whatever it holds."""
+    return made(30)
+
+
+def assert_falls_back(run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture) -> None:
+    """The newest checkpoint is passed over with one warning, and all that is restored is the one before."""
+    assert checkpoints.restore(str(run), other)["step"] == 10
+    assert bits(other) == bits(older)
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {run}/checkpoints/step-00000020 is damaged (") and told.count("\n") == 1
+    assert told.endswith("): passed over\n")
+
+
+def test_what_is_saved_comes_back_to_the_bit(whole: Path, newer: TrainState, other: TrainState) -> None:
+    assert bits(other) != bits(newer)
+    index = checkpoints.restore(str(whole), other)
+    assert bits(other) == bits(newer)
+    sizes = {path.name: path.stat().st_size for path in (whole / "checkpoints/step-00000020").glob("[!c]*")}
+    digests = {name: hashlib.sha256((whole / "checkpoints/step-00000020" / name).read_bytes()).hexdigest() for name in sizes}
+    about = {"step": 20, **ABOUT, "eval": None}
+    assert index == {"format_version": 2, **about, "files": sizes, "sha256_of_files": digests}
+    assert sorted(sizes) == sorted([*NAMES, "vocab.txt"])
+
+
+def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, other: TrainState) -> None:
+    """Of the one whose checkpoint.json isn't signed and has no digests."""
+    path = run / "checkpoints/step-00000020/checkpoint.json"
+    index = json.loads(path.read_text())
+    del index["sha256"], index["sha256_of_files"]
+    path.write_text(json.dumps(index | {"format_version": 1}))
+    assert checkpoints.restore(str(run), other)["step"] == 20 and bits(other) == bits(newer)
+
+
+def test_what_checkpoint_json_says_is_not_changed_unnoticed(
+    run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """A resume from another step would go on with another schedule and other examples."""
+    path = run / "checkpoints/step-00000020/checkpoint.json"
+    path.write_text(path.read_text().replace('"step": 20', '"step": 21'))
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vocab.txt"])
+def test_zeros_of_the_right_size_are_noticed(
+    name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """What a power cut leaves of a file whose size was on disk before its contents."""
+    path = run / "checkpoints/step-00000020" / name
+    path.write_bytes(bytes(path.stat().st_size))
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("which", ["a checkpoint", "the folder of checkpoints"])
+def test_pruning_follows_no_links(which: str, whole: Path, run: Path, tmp_path: Path) -> None:
+    linked = run / "checkpoints" / ("" if which != "a checkpoint" else "step-00000010")
+    shutil.rmtree(linked)
+    elsewhere = Path(shutil.copytree(whole / linked.relative_to(run), tmp_path / "elsewhere"))
+    (elsewhere / "mine").write_text("mine")
+    linked.symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    if which == "a checkpoint":
+        checkpoints.prune(str(run), 1, 20)
+        assert not linked.is_symlink() and (run / "checkpoints/step-00000020").exists()
+    else:
+        with pytest.raises(UserError, match=r"checkpoints is a symbolic link, and nothing is written outside"):
+            checkpoints.prune(str(run), 1, 20)
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_variables_are_found_by_name(whole: Path, newer: TrainState, other: TrainState) -> None:
+    """Not by the order in which they were made; and others can read them."""
+    one = checkpoints.find(str(whole))
+    train_state.assign(other.model, dict(reversed(checkpoints.weights(one).items())))
+    assert [value.numpy().tobytes() for value in other.weights().values()] == [
+        value.numpy().tobytes() for value in newer.weights().values()
+    ]
+    names = {"weights": set(newer.weights()), "moments": set(newer.moments())}
+    assert len(names["moments"]) == 2 * len(newer.model.trainable_variables)
+    for name, expected in names.items():
+        keys = [key for key, _ in tf.train.list_variables(f"{one.folder}/{name}") if not key.startswith("_")]
+        assert {key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/") for key in keys} == expected
+
+
+def test_a_run_without_checkpoints_begins(tmp_path: Path, other: TrainState) -> None:
+    assert checkpoints.restore(str(tmp_path), other) is None
+    assert checkpoints.restore(str(tmp_path / "none"), other) is None
+    assert list(checkpoints.saved(str(tmp_path))) == []
+
+
+@pytest.mark.parametrize("left", [[], ["weights.data-00000-of-00001"], [*NAMES, "vocab.txt"], [*NAMES, "checkpoint.json.tmp"]])
+def test_an_unfinished_checkpoint_is_ignored_and_later_removed(
+    left: list[str], run: Path, newer: TrainState, other: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """A kill leaves a folder without checkpoint.json, with whatever was written before."""
+    for step in (5, 25):
+        folder = run / f"checkpoints/step-{step:08d}"
+        folder.mkdir()
+        (folder / "weights_temp").mkdir()
+        for name in left:
+            (folder / name).write_bytes(b"half")
+    assert checkpoints.restore(str(run), other)["step"] == 20
+    assert bits(other) == bits(newer)
+    assert checkpoints.find(str(run)).step == 20
+    save(run, newer, 30)
+    checkpoints.prune(str(run), 3, 30)
+    assert steps(run) == [10, 20, 30]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kept", ["nothing", "half", "all but a byte"])
+@pytest.mark.parametrize("name", [*NAMES, "vocab.txt", "checkpoint.json"])
+def test_a_file_cut_short(
+    name: str, kept: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    path = run / "checkpoints/step-00000020" / name
+    data = path.read_bytes().rstrip()
+    path.write_bytes({"nothing": b"", "half": data[: len(data) // 2], "all but a byte": data[:-1]}[kept])
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file(name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture) -> None:
+    (run / "checkpoints/step-00000020" / name).unlink()
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "data" in name])
+def test_a_byte_that_changed_in_the_data(
+    name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """The size is right; TensorFlow's checksums see it, wherever it is."""
+    path = run / "checkpoints/step-00000020" / name
+    data = path.read_bytes()
+    for place in (0, 1000, len(data) // 3, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert_falls_back(run, other, older, capsys)
+
+
+def test_a_byte_that_changed_in_an_index(
+    run: Path, other: TrainState, older: TrainState, newer: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    """A few bytes of padding mean nothing; a change of any other is seen."""
+    path = run / "checkpoints/step-00000020/weights.index"
+    data, seen = path.read_bytes(), 0
+    places = range(0, len(data), 1 + len(data) // 20)
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        step = checkpoints.restore(str(run), other)["step"]
+        assert bits(other) == bits({10: older, 20: newer}[step])
+        seen += step == 10
+    assert seen >= len(places) - 2
+    assert capsys.readouterr().err.count("passed over\n") == seen
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "null", '{"format_version": 1, "step": 20}', '{"format_version": 1, "step": 20, "files": 3}', "\xff"]
+)
+def test_a_checkpoint_json_that_is_none(
+    text: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    (run / "checkpoints/step-00000020/checkpoint.json").write_bytes(text.encode("latin-1"))
+    assert_falls_back(run, other, older, capsys)
+
+
+def test_a_checkpoint_of_another_version(
+    run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
+) -> None:
+    path = run / "checkpoints/step-00000020/checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    assert_falls_back(run, other, older, capsys)
+
+
+@pytest.mark.parametrize("name", ["weights.data-00000-of-00001", "moments.index", "checkpoint.json"])
+def test_when_all_are_damaged_nothing_begins_anew(name: str, run: Path, other: TrainState) -> None:
+    for path in run.rglob(name):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"every checkpoint is damaged: remove that folder to begin anew"):
+        checkpoints.restore(str(run), other)
+
+
+def test_find(run: Path, older: TrainState) -> None:
+    save(run, older, 4, loss=3.0)
+    save(run, older, 6, loss=2.5)
+    save(run, older, 8, loss=2.5)
+    save(run, older, 9, loss=float("nan"))
+    assert checkpoints.find(str(run)).step == checkpoints.find(str(run), "latest").step == 20
+    best = checkpoints.find(str(run), "best")
+    assert (best.step, best.criterion) == (8, 2.5)  # of two as good, the later one
+    assert checkpoints.find(f"{run}/checkpoints/step-00000004").criterion == 3.0
+    assert checkpoints.find(f"{run}/checkpoints/step-00000010").criterion == float("inf")
+
+
+def test_the_best_is_the_newest_where_none_was_evaluated(whole: Path) -> None:
+    assert checkpoints.find(str(whole), "best").step == 20
+
+
+def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = run / "checkpoints/step-00000020"
+    (folder / "vocab.txt").unlink()
+    assert checkpoints.find(str(run)).step == 10
+    assert capsys.readouterr().err == f"warning: {folder} is damaged (vocab.txt is missing): passed over\n"
+    with pytest.raises(
+        UserError, match=r"step-00000020 is damaged \(vocab.txt is missing\): restore it, or give another checkpoint"
+    ):
+        checkpoints.find(str(folder))
+
+
+@pytest.mark.parametrize("place", ["none", "file", "empty", "empty/checkpoints/step-00000001"])
+def test_find_where_there_is_none(place: str, tmp_path: Path) -> None:
+    (tmp_path / "empty/checkpoints/step-00000001").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=f"{place} holds no checkpoint: give the folder of a run, or one of its checkpoints"):
+        checkpoints.find(str(tmp_path / place))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"vocab_size": 51}, {"hidden_size": 32}, {"intermediate_size": 16}, {"num_hidden_layers": 2}, {"num_hidden_layers": 3}],
+)
+def test_weights_of_another_size_are_refused(changes: dict[str, int], whole: Path) -> None:
+    model = made(1, **changes).model
+    with pytest.raises(ValueError, match=r"^[a-z_0-9/]+ (has the shape \[.*\]|is no variable of the model|is missing)"):
+        train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
+
+
+def test_weights_of_another_objective_are_refused(whole: Path) -> None:
+    model = train_state.make_model(ENCODER, "mlm", "float32")
+    with pytest.raises(ValueError, match=r"next_sentence/dense/(kernel|bias) is no variable of the model"):
+        train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
+
+
+@pytest.mark.parametrize(
+    ("keep", "losses", "kept"),
+    [
+        (2, [3.0, 1.0, 2.0, 2.0, 4.0], [2, 4, 5]),  # the best is an old one
+        (2, [3.0, 2.0, 2.0, 1.0, 4.0], [4, 5]),  # the best is among the newest
+        (1, [3.0, 1.0, 1.0, 2.0, 4.0], [3, 5]),  # of two as good, the later one
+        (3, [None] * 5, [3, 4, 5]),
+        (1, [None, 9.0, None, None, None], [2, 5]),
+        (9, [3.0, 1.0, 2.0, 2.0, 4.0], [1, 2, 3, 4, 5]),
+        (1, [float("nan"), 2.0, float("nan"), float("inf"), None], [2, 5]),  # what is no number is not the best
+    ],
+)
+def test_prune_keeps_the_newest_and_the_best(
+    keep: int, losses: list[float | None], kept: list[int], tmp_path: Path, older: TrainState
+) -> None:
+    for step, loss in enumerate(losses, 1):
+        save(tmp_path, older, step, loss)
+        checkpoints.prune(str(tmp_path), keep, step)
+    assert steps(tmp_path) == kept
+
+
+def test_prune_touches_nothing_else(run: Path) -> None:
+    for name in ("notes.txt", "step-x", "mine"):
+        (run / "checkpoints" / name).mkdir()
+    checkpoints.prune(str(run), 1, 20)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["mine", "notes.txt", "step-00000020", "step-x"]
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_one_that_a_run_went_on_from(
+    run: Path, older: TrainState, newer: TrainState, other: TrainState
+) -> None:
+    """Passed over for the one of step 10, that of step 20 must not count as the newest when step 15 is saved."""
+    path = run / "checkpoints/step-00000020/weights.data-00000-of-00001"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert checkpoints.restore(str(run), other)["step"] == 10
+    save(run, older, 15)
+    checkpoints.prune(str(run), 1, 15)
+    assert steps(run) == [15]
+    assert checkpoints.restore(str(run), other)["step"] == 15
+
+
+def test_saved_again_at_the_same_step(run: Path, older: TrainState, newer: TrainState, other: TrainState) -> None:
+    (run / "checkpoints/step-00000020/stray").write_bytes(b"x")
+    save(run, older, 20)
+    assert checkpoints.restore(str(run), other)["step"] == 20
+    assert bits(other) == bits(older)
+    assert not (run / "checkpoints/step-00000020/stray").exists()
+
+
+def test_a_place_that_takes_no_checkpoint(tmp_path: Path, older: TrainState) -> None:
+    (tmp_path / "checkpoints").write_bytes(b"a file")
+    with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): fix that, then run the same command again"):
+        save(tmp_path, older, 1)
+
+
+def test_small_files_are_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/file.json"
+    (tmp_path / "new/folder").mkdir(parents=True)
+    (tmp_path / "new/folder/file.json.tmp").write_bytes(b"left by a kill, and longer than what comes")
+    for data in (b"one", b"", b"\x00\xff\n"):
+        storage.write(str(path), data)
+        assert path.read_bytes() == storage.read(str(path), "-") == data
+    assert storage.listed(str(tmp_path / "new/folder")) == ["file.json"]
+    storage.write(str(tmp_path / "another/one"), b"1")
+    assert storage.listed(str(tmp_path)) == ["another", "new"]
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"/none is not there: look again"):
+        storage.read(str(tmp_path / "none"), "look again")
+    with pytest.raises(UserError, match=r" can't be read \(.+\): look again"):
+        storage.read(str(tmp_path), "look again")
+    with pytest.raises(UserError, match=r"/file/below can't be written \(.+\): fix that and run it again"):
+        storage.write(str(tmp_path / "file/below"), b"")
+    assert storage.listed(str(tmp_path / "none")) == storage.listed(str(tmp_path / "file")) == []

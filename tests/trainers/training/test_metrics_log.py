@@ -1,0 +1,257 @@
+"""What is told, from sums to lines, and that a run that goes on tells it as if it had never stopped."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
+
+from clozemill.model.losses import SUMS
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import storage
+from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput, duration, means
+from clozemill.trainers.training.step import COLUMNS
+
+SCALE = Throughput(batch_size=32, flops_per_example=10**12, devices=2, peak=100.0)
+STEP = {
+    "masked_lm_loss": 120.0, "masked_lm_weight": 40.0, "masked_lm_correct": 10.0,
+    "next_sentence_loss": 16.0, "next_sentence_weight": 32.0, "next_sentence_correct": 20.0,
+    "task_loss": 0.0, "task_weight": 0.0, "task_correct": 0.0,
+    "tokens": 3200.0, "gradient_norm": 2.0, "learning_rate": 1e-3, "waited": 0.125, "seconds": 0.5,
+}  # fmt: skip
+
+
+def rows(count: int, **changes: float) -> np.ndarray:
+    return np.array([[(STEP | changes)[name] for name in COLUMNS]] * count, np.float32)
+
+
+def journal(folder: Path | str, **options: object) -> MetricsLog:
+    return MetricsLog(str(folder), 1000, **{"tensorboard": False, **options})
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_means_literally() -> None:
+    totals = {name: STEP[name] for name in SUMS}
+    assert means(totals) == {
+        "loss": 3.5, "masked_lm_loss": 3.0, "masked_lm_accuracy": 0.25, "next_sentence_loss": 0.5,
+        "next_sentence_accuracy": 0.625,
+    }  # fmt: skip
+    without = totals | {name: 0.0 for name in SUMS if name.startswith("next")}
+    assert means(without) == {"loss": 3.0, "masked_lm_loss": 3.0, "masked_lm_accuracy": 0.25}
+    assert means(dict.fromkeys(SUMS, 0.0)) == {"loss": 0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"), (0.4, "0:00"), (42, "0:42"), (59.4, "0:59"), (59.6, "1:00"), (61, "1:01"), (3599.5, "1:00:00"),
+        (11110, "3:05:10"), (360000, "100:00:00"),
+    ],
+)  # fmt: skip
+def test_duration_literally(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_line_literally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Means over all steps since the last line, weighted as the sums are; rates over their time."""
+    told = journal(tmp_path)
+    told.add(rows(3))
+    told.add(rows(1, masked_lm_loss=80.0, masked_lm_weight=80.0, learning_rate=3e-3, gradient_norm=4.0, seconds=2.5))
+    told.tell(400, 1.23456, SCALE)
+    entry = {
+        "step": 400, "epoch": 1.2346, "loss": 440 / 200 + 0.5, "masked_lm_loss": 440 / 200, "masked_lm_accuracy": 40 / 200,
+        "next_sentence_loss": 0.5, "next_sentence_accuracy": 0.625, "learning_rate": 1.5e-3, "gradient_norm": 2.5,
+        "examples_per_second": 32.0, "tokens_per_second": 3200.0, "input_share": 0.125, "mfu": 0.16,
+    }  # fmt: skip
+    assert lines(tmp_path) == [pytest.approx(entry)] and list(lines(tmp_path)[0]) == list(entry)
+    assert capsys.readouterr().out == (
+        "step 400/1,000  loss 2.700  mlm 2.200 (20.0 %)  nsp 0.500 (62.5 %)  lr 1.50e-03  32 examples/s  3,200 tokens/s"
+        "  mfu 16.0 %  input 12.5 %  left 10:00\n"
+    )
+    told.add(rows(2))  # nothing of the former steps is left
+    told.tell(402, 1.3, Throughput(32, 10**12, 2, None))
+    assert lines(tmp_path)[1]["masked_lm_loss"] == 3.0 and "mfu" not in lines(tmp_path)[1]
+    assert lines(tmp_path)[1]["examples_per_second"] == 64.0 and "mfu" not in capsys.readouterr().out
+    assert told.entries() == lines(tmp_path)
+
+
+def test_an_evaluation_literally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    figures = {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "perplexity": 12.2, "examples": 1234}
+    journal(tmp_path).tell_eval(20, figures)
+    assert lines(tmp_path) == [{"step": 20, "split": "eval", **figures}]
+    assert capsys.readouterr().out == "step 20/1,000  eval mlm 2.500 (50.0 %)  1,234 examples\n"
+
+
+def test_an_undefined_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """It is null in metrics.jsonl, which stays JSON that anyone reads, and "undefined" for people."""
+    figures = {"pearson": None, "loss": 1.25, "criterion": None, "examples": 9, "remarks": ["pearson is undefined"]}
+    journal(tmp_path).tell_eval(20, figures)
+    assert lines(tmp_path) == [{"step": 20, "split": "eval", **figures}]
+    assert capsys.readouterr().out == "step 20/1,000  eval pearson undefined  loss 1.2500  9 examples\n"
+
+
+def test_a_run_that_goes_on(tmp_path: Path) -> None:
+    """Lines after the checkpoint are dropped, one cut short by the kill too; its pending sums count for the next line."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    unbroken, first = journal(whole), journal(killed)
+    for told in (unbroken, first):
+        told.add(rows(10))
+        told.tell(10, 0.1, SCALE)
+        told.tell_eval(10, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+        told.add(rows(5, masked_lm_loss=0.3, seconds=1 / 3))
+    state = json.loads(json.dumps(first.state()))  # through a checkpoint
+    assert state["count"] == 5
+    for told in (unbroken, first):
+        told.add(rows(5, masked_lm_loss=77.0))
+        told.tell(20, 0.2, SCALE)
+    with open(killed / "metrics.jsonl", "a") as file:
+        file.write('{"step": 30, "epo')
+    second = journal(killed)
+    second.resume(15, state)
+    assert [entry["step"] for entry in second.entries()] == [10, 10]
+    second.add(rows(5, masked_lm_loss=77.0))
+    second.tell(20, 0.2, SCALE)
+    second.flush()
+    unbroken.flush()
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (second.pending == 0).all() and second.count == 0
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b'{"step": 12, "epo', b"\n", b"[1]\n", b'{"epoch": 1}\n', b"\xff\xfe\n", b'{"step": "a"}\n']
+)
+def test_rubbish_ends_what_is_kept(tmp_path: Path, rubbish: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 5}\n{"step": 10}\n' + rubbish + b'{"step": 7}\n')
+    told = journal(tmp_path)
+    told.resume(10, told.state())
+    assert told.lines == ['{"step": 5}', '{"step": 10}']
+
+
+def test_going_on_without_the_file(tmp_path: Path) -> None:
+    told = journal(tmp_path)
+    told.resume(10, {"sums": [1.0] * len(COLUMNS), "count": 3})
+    state = told.state()
+    assert told.lines == [] and (state["sums"], state["count"]) == ([1.0] * len(COLUMNS), 3)
+
+
+def test_a_file_that_was_damaged_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = journal(tmp_path)
+    first.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    first.tell_eval(2, {"masked_lm_loss": 2.4, "masked_lm_accuracy": 0.5, "examples": 9})
+    saved, path = first.state(), tmp_path / "metrics.jsonl"
+    first.tell_eval(3, {"masked_lm_loss": 2.3, "masked_lm_accuracy": 0.5, "examples": 9})
+    journal(tmp_path).resume(2, saved)
+    assert capsys.readouterr().err == ""
+    path.write_text(path.read_text().replace("2.4", "1.4"))
+    journal(tmp_path).resume(2, saved)
+    assert capsys.readouterr().err.startswith(f"warning: {path} was damaged or changed: its figures of earlier steps")
+
+
+def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    mine, told = tmp_path / "mine", journal(tmp_path / "run")
+    mine.write_text("mine")
+    for link in (Path.symlink_to, Path.hardlink_to):
+        link(tmp_path / "run/metrics.jsonl", mine)
+        with pytest.raises(UserError, match=r"metrics\.jsonl"):
+            told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+        assert mine.read_text() == "mine"
+        (tmp_path / "run/metrics.jsonl").unlink()
+
+
+def test_a_new_beginning_forgets_what_lay_there(tmp_path: Path) -> None:
+    """A run that was killed before its first checkpoint."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"st')
+    told = journal(tmp_path)
+    told.add(rows(5))
+    told.tell(5, 0.1, SCALE)
+    told.flush()
+    assert [entry["step"] for entry in lines(tmp_path)] == [5] and "loss" in lines(tmp_path)[0]
+
+
+def test_sums_are_exact_over_many_steps() -> None:
+    """In float64: of 100,000 steps nothing is lost."""
+    told = journal("nowhere")
+    for _ in range(100):
+        told.add(rows(1000, masked_lm_loss=0.1))
+    assert told.pending[0] == pytest.approx(1e5 * float(np.float32(0.1)), rel=1e-12)
+
+
+def test_elsewhere_it_is_written_whole() -> None:
+    """On a filesystem that nothing can be appended to."""
+    told = journal("ram://run")
+    for step in (1, 2):
+        told.add(rows(1))
+        told.tell(step, 0.1, SCALE)
+        told.flush()
+        kept = storage.read("ram://run/metrics.jsonl", "-").splitlines()
+        assert [json.loads(line)["step"] for line in kept] == list(range(1, step + 1))
+    again = journal("ram://run")
+    again.resume(1, told.state())
+    assert [entry["step"] for entry in again.entries()] == [1]
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    told = journal(tmp_path / "none")
+    with pytest.raises(UserError) as error:
+        told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    assert (
+        str(error.value)
+        == f"{tmp_path}/none/metrics.jsonl can't be written (No such file or directory): fix that and run it again"
+    )
+
+
+def test_events_can_be_read_back(tmp_path: Path) -> None:
+    """Every number that is finite, under train/ and eval/, at its step."""
+    told = journal(tmp_path, tensorboard=True)
+    for step in (10, 20):
+        told.add(rows(10))
+        told.tell(step, 0.1, SCALE)
+    told.tell_eval(20, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "perplexity": math.inf, "examples": 9})
+    told.flush()
+    found = {}
+    for path in sorted((tmp_path / "tensorboard").iterdir()):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = event_pb2.Event.FromString(record)
+            found |= {(event.step, value.tag): float(tf.make_ndarray(value.tensor)) for value in event.summary.value}
+    train = [
+        "epoch", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_loss", "next_sentence_accuracy",
+        "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second", "input_share", "mfu",
+    ]  # fmt: skip
+    names = {(step, f"train/{name}") for step in (10, 20) for name in train}
+    assert found.keys() == names | {(20, "eval/masked_lm_loss"), (20, "eval/masked_lm_accuracy")}
+    assert found[20, "eval/masked_lm_loss"] == 2.5 and found[10, "train/examples_per_second"] == 64.0
+
+
+def test_events_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file, where the folder should be")
+    told = journal(tmp_path, tensorboard=True)
+    with pytest.raises(UserError, match=r"/tensorboard can't be written \(.*\): fix that and run it again$") as error:
+        told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
+    assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+def test_without_tensorboard_there_are_no_events(tmp_path: Path) -> None:
+    told = journal(tmp_path)
+    told.add(rows(1))
+    told.tell(1, 0.1, SCALE)
+    told.flush()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_clock() -> None:
+    clock = Clock()
+    assert 0 <= clock.minutes() < 1
+    clock._began -= 90
+    assert 1.5 <= clock.minutes() < 2.5
+    clock.reset()
+    assert clock.minutes() < 1

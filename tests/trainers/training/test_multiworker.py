@@ -1,0 +1,173 @@
+"""Two processes on this machine that train as two workers: as one process does, killed and stopped, and told apart."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import clozemill
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution
+from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.data.input_pipeline import TrainReader
+from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.pretraining.run import PretrainingPhase
+from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
+
+STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn for each replica on its own
+TOLERANCE = 1e-4  # of a loss: sums are added up in another order, and what that changes grows over the steps
+PATIENCE = 400  # seconds until a worker that is left alone has to be gone
+
+
+class Workers:
+    """`clozemill pretrain --strategy multiworker` in two processes, what they print in files."""
+
+    def __init__(self, folder: Path, dataset: Path, *more: str) -> None:
+        self.folder = folder
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            cluster = {"worker": [f"127.0.0.1:{bound.getsockname()[1]}" for bound in (one, other)]}
+        self.told = [folder.with_name(f"{folder.name}.told-{index}") for index in range(2)]
+        command = [sys.executable, "-c", CODE, *options(folder, dataset, "--strategy", "multiworker", *more)]
+        self.processes = []
+        for index, path in enumerate(self.told):
+            environment = os.environ | {
+                "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+            }
+            with open(path, "w") as told:
+                self.processes.append(subprocess.Popen(command, env=environment, stdout=told, stderr=subprocess.STDOUT))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.processes:
+            process.kill()
+
+    def codes(self) -> list[int]:
+        """Waits for both."""
+        return [process.wait(PATIENCE) for process in self.processes]
+
+    def printed(self, index: int) -> str:
+        return self.told[index].read_text()
+
+    def finished(self) -> None:
+        assert self.codes() == [0, 0], [self.printed(0), self.printed(1)]
+
+    def at(self, moment: Callable[[], bool]) -> None:
+        """Waits for a moment."""
+        deadline = time.monotonic() + PATIENCE
+        while not moment():
+            assert time.monotonic() < deadline and None in [process.poll() for process in self.processes], self.printed(0)
+            time.sleep(0.01)
+
+    def at_step(self, step: int) -> None:
+        self.at(lambda: f"\nstep {step}/" in self.printed(0))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, demo_dataset: Path) -> Path:
+    """The folder of a run of two workers that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("workers") / "run"
+    with Workers(folder, demo_dataset, *STILL) as workers:
+        workers.finished()
+        assert workers.printed(1).startswith("worker 1 of 2, at 127.0.0.1:") and workers.printed(1).count("\n") == 1
+    return folder
+
+
+@dataclass(frozen=True)
+class Both:
+    """What two workers read, in one process."""
+
+    readers: tuple[TrainReader, TrainReader]
+
+    def batches(self, size: int, begin: int) -> tf.data.Dataset:
+        parts = tf.data.Dataset.zip(*(reader.batches(size // 2, begin // 2) for reader in self.readers))
+        return parts.map(lambda one, other: {name: tf.concat([one[name], other[name]], 0) for name in one})
+
+
+def test_as_one_process_with_the_same_batches(
+    whole: Path, demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses of every step and evaluation; the eval split counted once."""
+    reader = PretrainingPhase.reader
+    both = lambda self, config, host, hosts: Both((reader(self, config, 0, 2), reader(self, config, 1, 2)))  # noqa: E731
+    monkeypatch.setattr(PretrainingPhase, "reader", both)
+    assert clozemill.main(options(tmp_path / "one", demo_dataset, *STILL)) == 0
+    mine, one = figures(whole), figures(tmp_path / "one")
+    assert [(row["step"], row.get("examples")) for row in mine] == [(row["step"], row.get("examples")) for row in one]
+    furthest = max(abs(a["loss"] - b["loss"]) for a, b in zip(mine, one, strict=True))
+    print(f"losses of {len(mine)} lines differ by at most {furthest:.2e}")
+    assert furthest < TOLERANCE
+    assert {path.name for path in whole.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+def test_they_read_other_shards(demo_dataset: Path) -> None:
+    dataset = prepared_dataset.read(str(demo_dataset))
+    shards = [set(TrainReader(dataset, 3, host=host, hosts=2).shards_between(0, 10_000)) for host in range(2)]
+    assert shards[0] and shards[1] and not shards[0] & shards[1]
+    every = {dataset.path(shard) for copy in range(dataset.copies) for shard in dataset.shards("train", copy)}
+    assert shards[0] | shards[1] == every
+
+
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_one_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
+    """The other ends with a sentence, soon; both run again come to the losses of the run that nobody disturbed."""
+    with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
+        workers.at_step(8)
+        workers.processes[victim].kill()
+        began = time.monotonic()
+        assert workers.processes[1 - victim].wait(PATIENCE) == 2
+        print(f"the other ended after {time.monotonic() - began:.0f} s")
+        last = workers.printed(1 - victim).rstrip().split("\n")[-1]
+        assert last.startswith("clozemill: another worker is gone (")
+        assert last.endswith("): see what it says, then run the same command on every worker to go on")
+        assert "Traceback" not in workers.printed(1 - victim)
+    with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
+        workers.finished()
+        assert "going on after step 5\n" in workers.printed(0) or "going on after step 10\n" in workers.printed(0)
+    assert_the_same(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_one_is_told_to_stop(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
+    """Both stop after the same step."""
+    with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
+        workers.at_step(8)
+        workers.processes[1].send_signal(signal.SIGTERM)
+        assert workers.codes() == [75, 75], [workers.printed(0), workers.printed(1)]
+        saved = [workers.printed(index).rstrip().split("\n")[-1] for index in range(2)]
+        assert saved[0] == saved[1] and saved[0].startswith("SIGTERM: saved at step ")
+    with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
+        workers.finished()
+    assert_the_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "{",
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_cluster_that_is_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", told)
+    with pytest.raises(UserError, match=r"--strategy multiworker needs TF_CONFIG in each worker's environment: give "):
+        distribution.make_strategy(PretrainConfig(strategy="multiworker"))
+
+
+def test_other_commands_need_one_machine() -> None:
+    with pytest.raises(UserError, match="--strategy multiworker is for pretrain"):
+        distribution.make_strategy(EvaluateConfig(strategy="multiworker"))

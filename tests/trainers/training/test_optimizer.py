@@ -1,0 +1,193 @@
+"""The rules against Keras's AdamW and plain numpy, and the schedule literally."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.pretraining_model import PretrainingModel
+from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Schedule, adamw, clip_scale, decays, global_norm, lamb
+from tests.trainers.steps import COMPILES
+
+RNG = np.random.default_rng(4)
+START = RNG.normal(0.0, 0.5, (5, 7)).astype("float32")
+GRADIENTS = [(RNG.normal(0.0, 1.0, (5, 7)) * size).astype("float32") for size in (1.0, 0.01, 3.0, 0.0, 1.0, 0.1)]
+RATES = [0.001, 0.01, 0.01, 0.02, 0.005, 0.1]
+
+
+def steps(rule, hyper: Hyper, decay: bool, start: np.ndarray = START) -> list[np.ndarray]:
+    """The variable after each of six updates."""
+    variable, first, second, found = start, np.zeros_like(start), np.zeros_like(start), []
+    for done, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True)):
+        variable, first, second = map(
+            ops.convert_to_numpy, rule(variable, gradient, first, second, np.float32(rate), done, hyper, decay)
+        )
+        found.append(variable)
+    return found
+
+
+def in_numpy(hyper: Hyper, decay: bool, scaled: bool, start: np.ndarray = START) -> list[np.ndarray]:
+    """Algorithm 2 of Loshchilov and Hutter 2017, and algorithm 2 of You et al. 2019, in float64."""
+    x, m, v, found = start.astype("float64"), 0.0, 0.0, []
+    for t, (g, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
+        g = g.astype("float64")
+        m = hyper.beta_1 * m + (1 - hyper.beta_1) * g
+        v = hyper.beta_2 * v + (1 - hyper.beta_2) * g**2
+        update = (m / (1 - hyper.beta_1**t)) / (np.sqrt(v / (1 - hyper.beta_2**t)) + hyper.epsilon)
+        update = update + (hyper.weight_decay * x if decay else 0)
+        trust = np.linalg.norm(x) / np.linalg.norm(update) if scaled and np.linalg.norm(x) > 0 else 1
+        x = x - rate * trust * update
+        found.append(x)
+    return found
+
+
+def test_defaults_are_the_papers() -> None:
+    assert Hyper() == Hyper(weight_decay=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-6, clip_norm=1.0)
+    assert list(OPTIMIZERS.items()) == [("adamw", adamw), ("lamb", lamb)]
+
+
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
+def test_adamw_is_keras_s(decay: bool, betas: tuple[float, float]) -> None:
+    """With a tiny epsilon, since Keras puts it before the correction of the second moment."""
+    hyper = Hyper(weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
+    theirs = keras.optimizers.AdamW(0.1, weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
+    variable = keras.Variable(START, name="kernel" if decay else "bias")
+    theirs.exclude_from_weight_decay(var_names=["bias"])
+    for ours, gradient, rate in zip(steps(adamw, hyper, decay), GRADIENTS, RATES, strict=True):
+        theirs.learning_rate = rate
+        theirs.apply([ops.convert_to_tensor(gradient)], [variable])
+        np.testing.assert_allclose(ours, variable.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("hyper", [Hyper(), Hyper(weight_decay=0.3, epsilon=0.1), Hyper(weight_decay=0.0)])
+def test_adamw_against_numpy(decay: bool, hyper: Hyper) -> None:
+    np.testing.assert_allclose(steps(adamw, hyper, decay), in_numpy(hyper, decay, False), atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("hyper", [Hyper(), Hyper(weight_decay=0.3, epsilon=0.1), Hyper(weight_decay=0.0)])
+def test_lamb_against_numpy(decay: bool, hyper: Hyper) -> None:
+    """What isn't decayed isn't scaled: AdamW."""
+    np.testing.assert_allclose(steps(lamb, hyper, decay), in_numpy(hyper, decay, decay), atol=1e-6)
+    assert (np.array(steps(lamb, hyper, False)) == steps(adamw, hyper, False)).all()
+
+
+def test_the_first_update_literally() -> None:
+    """The moments' bias is corrected, so the direction is the gradient's sign; decay adds 0.01 of the variable."""
+    hyper, zeros = Hyper(epsilon=0.0), np.zeros(2, "float32")
+    length = (1.03**2 + 1.04**2) ** 0.5
+    variable, gradient = np.array([3.0, -4.0], "float32"), np.array([0.5, -2.0], "float32")
+    for rule, decay, expected in (
+        (adamw, False, [3.0 - 0.1, -4.0 + 0.1]),
+        (adamw, True, [3.0 - 0.1 * 1.03, -4.0 + 0.1 * 1.04]),
+        (lamb, False, [3.0 - 0.1, -4.0 + 0.1]),
+        (lamb, True, [3.0 - 0.5 * 1.03 / length, -4.0 + 0.5 * 1.04 / length]),  # the variable's norm is 5
+    ):
+        found, first, second = rule(variable, gradient, zeros, zeros, 0.1, 0, hyper, decay)
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+        np.testing.assert_allclose(first, [0.05, -0.2], rtol=1e-5)
+        np.testing.assert_allclose(second, [0.00025, 0.004], rtol=1e-4)
+
+
+def test_lamb_leaves_the_rate_alone_where_a_norm_is_0() -> None:
+    zeros = np.zeros((5, 7), "float32")
+    np.testing.assert_allclose(steps(lamb, Hyper(), True, zeros), in_numpy(Hyper(), True, True, zeros), atol=1e-6)
+    still, first, _ = lamb(START, zeros, zeros, zeros, 0.1, 0, Hyper(weight_decay=0.0), True)
+    assert (ops.convert_to_numpy(still) == START).all() and not ops.convert_to_numpy(first).any()
+    with tf.GradientTape() as tape:  # nor does the division that isn't taken poison a gradient
+        tape.watch(rate := tf.constant(0.1))
+        moved = lamb(zeros, zeros, zeros, zeros, rate, 0, Hyper(), True)[0]
+    assert np.isfinite(tape.gradient(moved, rate).numpy())
+
+
+@pytest.mark.parametrize("rule", OPTIMIZERS.values())
+def test_in_a_graph(rule) -> None:
+    """With the number of updates as a tensor: one trace for all steps, also a late one."""
+    traced = tf.function(lambda *given: rule(*given, hyper=Hyper(), decay=True), jit_compile=COMPILES)
+    moments = np.full_like(START, 0.1), np.full_like(START, 0.2)
+    for done in (0, 7, 999_999):
+        given = (START, GRADIENTS[0], *moments, np.float32(0.01))
+        graph = traced(*map(tf.constant, given), tf.constant(done, "int64"))
+        for one, two in zip(graph, rule(*given, done, Hyper(), True), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    assert traced.experimental_get_tracing_count() == 1
+
+
+def test_what_decays() -> None:
+    """Kernels and embeddings; in a whole model, a kernel per dense layer and the three tables."""
+    model = PretrainingModel(EncoderConfig(
+        vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    ))  # fmt: skip
+    model.build()
+    paths = [variable.path.removeprefix("pretraining/") for variable in model.trainable_variables]
+    assert sorted(path for path in paths if decays(path)) == [
+        "encoder/embeddings/position_embeddings",
+        "encoder/embeddings/segment_embeddings",
+        "encoder/embeddings/word_embeddings",
+        "encoder/layer_0/attention/key/kernel",
+        "encoder/layer_0/attention/output_dense/kernel",
+        "encoder/layer_0/attention/query/kernel",
+        "encoder/layer_0/attention/value/kernel",
+        "encoder/layer_0/intermediate/kernel",
+        "encoder/layer_0/output/kernel",
+        "encoder/pooler/kernel",
+        "masked_lm/transform/kernel",
+        "next_sentence/dense/kernel",
+    ]
+    assert len(paths) == 12 + 9 + 8 + 1  # and nine biases, gamma and beta of four LayerNorms, the words' bias
+
+
+def test_schedule_literally() -> None:
+    """Four steps of warm-up and six of decay; the last update but none is at 0."""
+    schedule = Schedule(peak=2.0, warmup_steps=4, steps=10)
+    rates = [float(schedule(step)) for step in range(13)]
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 10 / 6, 8 / 6, 1.0, 4 / 6, 2 / 6, 0.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_schedule_without_warm_up() -> None:
+    rates = [float(Schedule(peak=1.0, warmup_steps=0, steps=4)(step)) for step in range(6)]
+    assert rates == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+
+
+def test_schedule_of_a_later_phase() -> None:
+    """Counted from step 100, as if it were 0."""
+    later, first = Schedule(0.1, 2, 6, begin=100), Schedule(0.1, 2, 6)
+    assert [float(later(100 + step)) for step in range(8)] == [float(first(step)) for step in range(8)]
+    assert float(later(100)) == pytest.approx(0.05) and float(later(106)) == 0
+
+
+def test_schedule_of_warm_up_alone() -> None:
+    assert [float(Schedule(1.0, 4, 4)(step)) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 0.0, 0.0]
+
+
+def test_schedule_in_a_graph() -> None:
+    """Of an integer tensor, far out: steps stay exact, rates are float32."""
+    schedule = Schedule(1e-4, 10_000, 1_000_000)
+    rate = tf.function(lambda step: schedule(step))(tf.constant(999_999, "int64"))
+    assert rate.dtype == tf.float32 and rate.shape == ()
+    assert float(rate) == pytest.approx(1e-4 / 990_000, rel=1e-6)
+
+
+def test_global_norm_literally() -> None:
+    assert float(global_norm([np.array([[3.0]], "float32"), np.array([0.0, 4.0], "float32")])) == 5
+    assert float(global_norm([np.zeros(3, "float32")])) == 0
+
+
+@pytest.mark.parametrize(
+    ("norm", "clip", "scale"), [(5.0, 1.0, 0.2), (0.5, 1.0, 1.0), (1.0, 1.0, 1.0), (4.0, 0.5, 0.125), (0.0, 1.0, 1.0)]
+)
+def test_clip_scale_literally(norm: float, clip: float, scale: float) -> None:
+    assert float(clip_scale(np.float32(norm), clip)) == pytest.approx(scale)
+
+
+def test_no_clipping() -> None:
+    assert float(clip_scale(np.float32(1e9), 0.0)) == 1
+
+
+def test_clipping_brings_the_norm_down_to_the_limit() -> None:
+    scale = clip_scale(global_norm(GRADIENTS), 1.0)
+    assert float(global_norm([gradient * scale for gradient in GRADIENTS])) == pytest.approx(1.0)

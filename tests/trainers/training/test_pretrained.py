@@ -1,0 +1,150 @@
+"""What models begin with: a checkpoint whose vocabulary, sizes or values aren't those it was written with is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import clozemill
+from clozemill.model.export import savedmodel
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import TextRules
+from clozemill.trainers.export import export
+from clozemill.trainers.training import checkpoints, pretrained
+from tests.model import sources
+from tests.trainers import models
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned model's checkpoint; read it only."""
+    return models.checkpoint(tmp_path_factory.mktemp("good") / "checkpoint", "classify")
+
+
+@pytest.fixture
+def folder(good: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(good, tmp_path / "checkpoint"))
+
+
+def swap(folder: Path) -> None:
+    """Exchanges two tokens: the file keeps its size."""
+    path = folder / "vocab.txt"
+    lines = path.read_bytes().split(b"\n")
+    lines[6], lines[7] = lines[7], lines[6]
+    path.write_bytes(b"\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "FOLDER", "--text", "the mill"],
+        ["export", "FOLDER", "--output", "OUT"],
+        ["embed", "FOLDER", "--input", "TEXTS", "--output", "OUT.parquet"],
+        ["evaluate", "FOLDER", "--data", "OUT"],
+        ["finetune", "--init", "FOLDER", "--task", "cola", "--train", "TEXTS", "--dev", "TEXTS", "--output", "OUT"],
+        ["pretrain", "--init", "FOLDER", "--data", "OUT", "--output", "RUN"],
+    ],
+)
+def test_a_swapped_vocabulary_is_refused(
+    command: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    swap(folder)
+    (tmp_path / "texts.tsv").write_text("the mill\n")
+    places = {"FOLDER": folder, "TEXTS": tmp_path / "texts.tsv", "OUT": tmp_path / "out", "RUN": tmp_path / "run"}
+    places["OUT.parquet"] = tmp_path / "out.parquet"
+    assert clozemill.main([str(places.get(word, word)) for word in command]) == 2
+    told = capsys.readouterr().err
+    if command[0] != "pretrain":  # which looks at its dataset first or at what it begins with
+        assert told.startswith(f"clozemill: {folder} is damaged (vocab.txt is not the vocabulary that it was written with")
+    assert told.count("\n") == 1
+
+
+def test_a_run_goes_on_from_the_checkpoint_before(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for step in (10, 20):
+        shutil.copytree(good, tmp_path / f"checkpoints/step-{step:08d}")
+    swap(tmp_path / "checkpoints/step-00000020")
+    assert checkpoints.find(str(tmp_path)).folder.endswith("step-00000010")
+    assert "step-00000020 is damaged (vocab.txt is not the vocabulary" in capsys.readouterr().err
+    swap(tmp_path / "checkpoints/step-00000010")
+    with pytest.raises(UserError, match="checkpoints: every checkpoint is damaged: restore one, or give another run"):
+        checkpoints.find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hidden_size": 1 << 40, "num_attention_heads": 4}, r"embeddings/word_embeddings has the shape \[\d+, 16\], and its"),
+        ({"vocab_size": 1 << 40}, r"embeddings/word_embeddings has the shape"),
+        ({"max_position_embeddings": 1 << 40}, r"embeddings/position_embeddings has the shape"),
+        ({"intermediate_size": 1 << 40}, r"layer_0/intermediate/kernel has the shape"),
+        ({"num_hidden_layers": 900}, "the tensor encoder/layer_2/attention/query/kernel is missing"),
+        ({"num_hidden_layers": 1}, "it has 2 layers, and its configuration asks for 1"),
+        ({"hidden_size": 16.0}, "whole numbers"),
+        ({"num_attention_heads": 0}, "whole numbers"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+        ({"more": 1}, "its encoder, objective or task is none that"),
+    ],
+)
+def test_sizes_are_compared_before_a_model_is_made(changes: dict, sentence: str, folder: Path) -> None:
+    """A model of these sizes would take more memory than there is."""
+    index = json.loads((folder / "checkpoint.json").read_text())
+    index["encoder"] |= changes
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    with pytest.raises(UserError, match=sentence):
+        pretrained.read(str(folder))
+    with pytest.raises(UserError, match=sentence):
+        export.read(checkpoints.find(str(folder)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    one = checkpoints.find(str(models.checkpoint(tmp_path / "good", "classify")))
+    weights = checkpoints.weights(one)
+    weights["encoder/layer_1/output/bias"][3] = value
+    variables = {f"finetuned/{name}": tf.Variable(array) for name, array in weights.items()}
+    checkpoints.write(str(tmp_path / "bad"), {"weights": variables}, models.VOCABULARY, one.index)
+    for read in (pretrained.read, lambda path: export.read(checkpoints.find(path))):
+        with pytest.raises(UserError, match=r"the tensor encoder/layer_1/output/bias holds NaN or infinite values"):
+            read(str(tmp_path / "bad"))
+
+
+def test_the_tokenizer_s_rules_come_with_it(folder: Path) -> None:
+    index = json.loads((folder / "checkpoint.json").read_text())
+    index["vocabulary"] |= {"strip_accents": False, "max_word_chars": 50}
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    assert pretrained.read(str(folder)).rules == TextRules(False, max_word_chars=50)
+    index["vocabulary"]["max_word_chars"] = 10**9
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    with pytest.raises(UserError, match=r"can't be used .max_word_chars is 1000000000, not a number from 1 to 1,000"):
+        pretrained.read(str(folder))
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_read_without_being_loaded(tmp_path: Path) -> None:
+    """Loading would run its operations: here there is no graph at all that could be loaded."""
+    source = sources.source("classify", sources.INDEXES["classify"] | {"vocabulary": {"cased": False, "sha256": "0" * 64}})
+    savedmodel.write(source, str(tmp_path / "saved"))
+    (tmp_path / "saved/saved_model.pb").write_bytes(b"not a graph")
+    found = pretrained.read(str(tmp_path / "saved"))
+    assert all(np.array_equal(value, found.weights[name]) for name, value in source.weights().items())
+    checkpoints.write(str(tmp_path / "again"), {}, found.vocabulary_bytes, found.index)
+    assert checkpoints.find(str(tmp_path / "again")).index["vocabulary"]["sha256"] != "0" * 64  # of the bytes that it has
+
+
+@pytest.mark.slow
+def test_a_huge_claim_takes_no_memory(folder: Path) -> None:
+    """In a process of 6 GB of address space, which a model of these sizes would exceed."""
+    index = json.loads((folder / "checkpoint.json").read_text())
+    index["encoder"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22}
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    code = (
+        "import resource, sys, clozemill; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)); "
+        f"sys.exit(clozemill.main(['export', {str(folder)!r}, '--output', {str(folder / 'out')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "has the shape" in done.stderr, done.stderr[-500:]

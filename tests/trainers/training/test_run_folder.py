@@ -1,0 +1,140 @@
+"""Run folders: one writer at a time, nothing written or removed through links, damage noticed and never trained upon."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import clozemill
+from clozemill.trainers.common import storage
+from tests.trainers import datasets
+from tests.trainers import finetune_cases as finetuning
+
+TINY = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "4", "--no-tensorboard", "--seed", "3"]
+
+
+def pretrain(run: Path, dataset: Path) -> int:
+    more = ["--steps", "4", "--log-steps", "1", "--checkpoint-steps", "2", "--keep-checkpoints", "2"]
+    return clozemill.main(["pretrain", *TINY, *more, "--data", str(dataset), "--output", str(run)])
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The last checkpoint's weights and moments."""
+    found = {}
+    for part in ("weights", "moments"):
+        values = tf.train.load_checkpoint(str(run / "checkpoints/step-00000004" / part))
+        names = [name for name in values.get_variable_to_shape_map() if "VARIABLE_VALUE" in name]
+        found |= {f"{part}/{name}": values.get_tensor(name).tobytes() for name in names}
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.write(folder, [[40]])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    """A run of four steps, with the checkpoints of steps 2 and 4."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    assert pretrain(run, dataset) == 0
+    return run
+
+
+@pytest.fixture
+def halfway(finished: Path, tmp_path: Path) -> Path:
+    """The same as a kill after step 2 leaves it, to be damaged."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints/step-00000004")
+    (run / "curves.png").unlink()
+    return run
+
+
+def test_a_lock_lasts_as_long_as_the_run(finished: Path, halfway: Path, dataset: Path) -> None:
+    assert not (finished / ".lock").exists()
+    (halfway / ".lock").write_text("")  # what a kill leaves
+    assert pretrain(halfway, dataset) == 0
+    assert weights(halfway) == weights(finished) and not (halfway / ".lock").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_second_run_in_a_folder_is_refused(
+    command: str, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with storage.locked(str(tmp_path / "run")):
+        if command == "pretrain":
+            code = pretrain(tmp_path / "run", dataset)
+        else:
+            init = finetuning.checkpoint(tmp_path / "init")
+            table = finetuning.table(tmp_path / "a.tsv", [("text", "label"), *finetuning.sentences(8, 0)])
+            words = ["--task", "classify", "--train", str(table), "--dev", str(table), "--max-seq-length", "16"]
+            code = clozemill.main(["finetune", "--init", str(init), *words, "--output", str(tmp_path / "run")])
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"clozemill: another clozemill is writing to {tmp_path}/run: wait for it to end, or give another --output\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "tensorboard"])
+def test_a_run_with_links_in_its_folder_is_refused(
+    name: str, halfway: Path, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    if (halfway / name).exists():
+        (halfway / name).rename(tmp_path / "elsewhere" / name)
+    (halfway / name).symlink_to(tmp_path / "elsewhere" / name)
+    assert pretrain(halfway, dataset) == 2
+    assert f"{halfway}/{name} is a symbolic link, and nothing is written outside {halfway}" in capsys.readouterr().err
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of it changed, somewhere."""
+    place = int(np.random.default_rng(len(data)).integers(len(data)))
+    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "halved": lambda data: data[: len(data) // 2],
+    "flipped": flipped,
+}
+NAMES = ("run.json", "pretrain.yaml", "metrics.jsonl")
+PARTS = ("checkpoint.json", "vocab.txt", *(f"{part}.{end}" for part in ("weights", "moments") for end in ("index", "data")))
+QUICK = {("run.json", "halved"), ("checkpoint.json", "zeros"), ("moments.data", "flipped")}  # the others train
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=[] if (name, how) in QUICK else pytest.mark.slow)
+        for name in (*NAMES, *PARTS)
+        for how in DAMAGE
+    ],
+)
+def test_a_damaged_file_is_named_or_does_no_harm(
+    name: str, how: str, halfway: Path, finished: Path, dataset: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Never other weights in silence, never a traceback."""
+    folder = halfway if name in NAMES else halfway / "checkpoints/step-00000002"
+    path = next(path for path in folder.iterdir() if path.name.startswith(name))
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    capsys.readouterr()
+    code = pretrain(halfway, dataset)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "unexpected" not in error
+    if code:
+        assert code == 2
+        assert str(path) in error or str(folder) in error, error
+    else:
+        assert weights(halfway) == weights(finished)
+        lines = [json.loads(line)["step"] for line in (halfway / "metrics.jsonl").read_text().splitlines()]
+        assert lines == [1, 2, 3, 4] or f"warning: {path} was damaged or changed" in error

@@ -1,0 +1,186 @@
+"""The step against one written by hand, its parts against the whole, compiled against plain, and its figures."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clozemill.model.losses import SUMS
+from clozemill.trainers.training.optimizer import Schedule
+from clozemill.trainers.training.step import COLUMNS, Stepper
+from tests.trainers.datasets import ENTRIES, LENGTH
+from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, train
+
+
+def values(stepper: Stepper) -> list[np.ndarray]:
+    return [value.numpy() for value in [*stepper.state.weights().values(), *stepper.state.moments().values()]]
+
+
+def losses(figures: dict[str, np.ndarray]) -> np.ndarray:
+    """What is minimised, per step."""
+    second = figures["next_sentence_loss"] / np.maximum(figures["next_sentence_weight"], 1)
+    return figures["masked_lm_loss"] / figures["masked_lm_weight"] + second
+
+
+def by_hand(features: dict[str, np.ndarray], steps: int) -> tuple[list[dict[str, float]], list[np.ndarray]]:
+    """The same steps with means instead of sums, TensorFlow's clipping, and AdamW in float64; figures, and the weights."""
+    model = make().state.model
+    variables = [variable.value for variable in model.trainable_variables]
+    decayed = [not path.endswith(("bias", "gamma", "beta")) for path in (v.path for v in model.trainable_variables)]
+    first, second, rows = [0.0] * len(variables), [0.0] * len(variables), []
+    for step in range(steps):
+        batch = {name: tf.constant(rows[step % len(rows)]) for name, rows in features.items()}
+        with tf.GradientTape() as tape:
+            outputs = model(batch)
+            picked = batch["masked_lm_weights"] > 0
+            words, answers = outputs["masked_lm_logits"][picked], batch["masked_lm_ids"][picked]
+            pairs, labels = outputs["next_sentence_logits"], batch["next_sentence_labels"]
+            word_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(answers, words)
+            pair_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, pairs)
+            loss = tf.reduce_mean(word_losses) + tf.reduce_mean(pair_losses)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        clipped, norm = tf.clip_by_global_norm(gradients, HYPER.clip_norm)
+        rate = SCHEDULE.peak * min((step + 1) / 2, (20 - step) / 18, 1)
+        rows.append({
+            "masked_lm_loss": tf.reduce_sum(word_losses), "masked_lm_weight": len(answers),
+            "masked_lm_correct": tf.math.count_nonzero(tf.argmax(words, 1, tf.int32) == answers),
+            "next_sentence_loss": tf.reduce_sum(pair_losses), "next_sentence_weight": ROWS,
+            "next_sentence_correct": tf.math.count_nonzero(tf.argmax(pairs, 1, tf.int32) == labels),
+            "tokens": tf.reduce_sum(batch["input_mask"]), "gradient_norm": norm, "learning_rate": rate,
+        })  # fmt: skip
+        for number, (variable, gradient) in enumerate(zip(variables, clipped, strict=True)):
+            x, g = variable.numpy().astype("float64"), gradient.numpy().astype("float64")
+            first[number] = 0.9 * first[number] + 0.1 * g
+            second[number] = 0.999 * second[number] + 0.001 * g**2
+            update = first[number] / (1 - 0.9 ** (step + 1))
+            update /= np.sqrt(second[number] / (1 - 0.999 ** (step + 1))) + 1e-6
+            variable.assign(x - rate * (update + 0.1 * x * decayed[number]))
+    return [{name: float(value) for name, value in row.items()} for row in rows], [value.numpy() for value in variables]
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[Stepper, dict[str, np.ndarray]]:
+    """Six steps over three batches, a call per step, and the state after them."""
+    stepper = make()
+    return stepper, train(stepper, batches(3), [1] * 6)
+
+
+def test_six_steps_by_hand(plain) -> None:
+    """Figures of every step to 1e-5, and the weights after the last one."""
+    stepper, figures = plain
+    rows, weights = by_hand(batches(3), 6)
+    for name in rows[0]:
+        np.testing.assert_allclose(figures[name], [row[name] for row in rows], rtol=1e-5, err_msg=name)
+    assert (figures["gradient_norm"] > HYPER.clip_norm).all()
+    for variable, expected in zip(stepper.state.model.trainable_variables, weights, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, atol=2e-5, err_msg=variable.path)
+
+
+def test_columns(plain) -> None:
+    """Counts are exact, and rates are the schedule's."""
+    assert ",".join(COLUMNS[len(SUMS) :]) == "tokens,gradient_norm,learning_rate,waited,seconds"
+    features, figures = batches(3), plain[1]
+    assert figures["tokens"].tolist() == features["input_mask"].sum(axis=(1, 2)).tolist() * 2
+    assert figures["masked_lm_weight"].tolist() == features["masked_lm_weights"].sum(axis=(1, 2)).tolist() * 2
+    assert figures["next_sentence_weight"].tolist() == [ROWS] * 6
+    np.testing.assert_allclose(figures["learning_rate"], [float(SCHEDULE(step)) for step in range(6)], rtol=1e-6)
+
+
+def test_times_are_those_of_the_clock() -> None:
+    """A step lasts from its wait for the batch to the last update of its variables, of which there are many here."""
+    stepper = make(num_hidden_layers=1, vocab_size=50_000)
+
+    def slowly():
+        for number in range(20):
+            time.sleep(0.05)
+            yield {name: rows[number % 3] for name, rows in batches(3).items()}
+
+    spec = tf.data.Dataset.from_tensor_slices(batches(3)).element_spec
+    unhurried = tf.data.Options()
+    unhurried.experimental_optimization.inject_prefetch = False
+    iterator = iter(tf.data.Dataset.from_generator(slowly, output_signature=spec).with_options(unhurried))
+    stepper.train(iterator, tf.constant(0), tf.constant(1))  # takes the time of tracing
+    began = time.monotonic()
+    rows = stepper.train(iterator, tf.constant(1), tf.constant(8)).numpy()
+    took, (waited, seconds) = time.monotonic() - began, rows[:, -2:].T
+    assert (waited > 0.045).all() and (seconds > waited).all()
+    assert 0.8 * took < seconds.sum() < took * 1.01
+
+
+def test_steps_per_call_change_nothing(plain) -> None:
+    """The same bits, in figures and in variables, times apart."""
+    stepper = make()
+    together = train(stepper, batches(3), [5, 1])
+    for name in COLUMNS[:-2]:
+        assert together[name].tobytes() == plain[1][name].tobytes(), name
+    assert all((one == other).all() for one, other in zip(values(stepper), values(plain[0]), strict=True))
+
+
+@pytest.mark.parametrize(("parts", "jit"), [(4, False), pytest.param(2, True, marks=needs_xla)])
+def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool) -> None:
+    """The parts of a batch hold different numbers of predictions: the mean of their means is none of the batch."""
+    counts = batches(3)["masked_lm_weights"].reshape(3, parts, -1).sum(axis=2)
+    assert all(len(set(row)) > 1 for row in counts.tolist())
+    stepper = make(parts=parts, jit=jit)
+    figures = train(stepper, batches(3), [4, 2])
+    for name in COLUMNS[:-2]:
+        np.testing.assert_allclose(figures[name], plain[1][name], rtol=1e-5, err_msg=name)
+    assert stepper.train.experimental_get_tracing_count() == 1  # whatever the number of steps
+    if jit:
+        assert_static(stepper)
+
+
+def assert_static(stepper: Stepper) -> None:
+    """XLA's program for the forward and backward pass has no bounded dimension, and was made of one trace."""
+    batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
+    totals = {"masked_lm": tf.constant(9.0), "next_sentence": tf.constant(8.0)}
+    compiled = stepper._forward_backward
+    text = compiled.experimental_get_compiler_ir(batch, totals, tf.constant(0), tf.constant(0))(stage="hlo")
+    assert f"s32[{ROWS},{LENGTH}]" in text and "<=" not in text
+    assert compiled.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "precision", "rule"),
+    [("mlm", "float32", "lamb"), ("causal", "float32", "adamw"), ("mlm+sop", "bfloat16", "adamw")],
+)
+def test_the_loss_falls(objective: str, precision: str, rule: str) -> None:
+    """From about the entropy of a guess to far below it, in 20 steps on one batch."""
+    figures = train(make(objective, precision, rule=rule, num_hidden_layers=1), batches(1), [20])
+    found = losses(figures)
+    assert np.log(ENTRIES) - 0.3 < found[0] < np.log(ENTRIES) + 1.5
+    assert found[-1] < found[0] - 1.5 and np.isfinite(list(figures.values())).all()
+    weights, tokens = figures["masked_lm_weight"], figures["tokens"]
+    assert (weights == (tokens - ROWS if objective == "causal" else batches(1)["masked_lm_weights"].sum())).all()
+    assert (figures["next_sentence_weight"] == (ROWS if objective == "mlm+sop" else 0)).all()
+
+
+DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num_hidden_layers": 1}
+
+
+def test_dropout_is_the_step_s() -> None:
+    """With a learning rate of 0: the same step the same figures, another step others; the same after a new start."""
+    found = []
+    for _ in range(2):
+        stepper = make(schedule=Schedule(0.0, 0, 20), **DROPOUT)
+        iterator = iter(tf.data.Dataset.from_tensor_slices(batches(1)).repeat())
+        rows = [stepper.train(iterator, tf.constant(step), tf.constant(1)).numpy()[0, :-2] for step in (0, 0, 1, 7)]
+        assert (rows[0] == rows[1]).all()
+        assert len({row[COLUMNS.index("masked_lm_loss")] for row in rows}) == 3
+        found.append(rows)
+    np.testing.assert_array_equal(*found)
+
+
+def test_dropout_differs_between_seeds_and_parts() -> None:
+    """Of one batch: the sums of a step as several streams (a replica's part each) and under several seeds see it."""
+    batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
+    totals = {"masked_lm": 9.0, "next_sentence": 8.0}
+
+    def loss(step: int = 4, stream: int = 0, **options) -> float:
+        return float(make(**options)._part(batch, totals, step, stream)[1][0])
+
+    seen = [loss(stream=stream, **DROPOUT) for stream in range(4)] + [loss(seed=seed, **DROPOUT) for seed in (9, (1 << 31) - 1)]
+    assert len(set(seen)) == 6
+    assert loss(**DROPOUT) == seen[0] == loss(seed=1 << 31, **DROPOUT)  # of a seed 31 bits count
+    assert loss(stream=0) == loss(stream=3) == loss(seed=9)  # without dropout

@@ -1,0 +1,171 @@
+"""Initial weights that depend on the seed and the variable's name alone, and names under which everything is saved."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.pretraining_model import OBJECTIVES
+from clozemill.model.task_model import Task
+from clozemill.trainers.training import train_state
+
+SMALL = EncoderConfig(
+    vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=16, initializer_range=0.05,
+)  # fmt: skip
+TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
+
+
+def weights(objective: str = "mlm+nsp", seed: int = 3, config: EncoderConfig = SMALL) -> dict[str, np.ndarray]:
+    made = train_state.make_model(config, objective, "float32")
+    train_state.initialize(made, seed, config.initializer_range)
+    return {path: value.numpy() for path, value in train_state.TrainState(made).weights().items()}
+
+
+def config_for(objective: str) -> EncoderConfig:
+    return EncoderConfig(**SMALL.to_dict() | {"attention": "causal" if objective == "causal" else "bidirectional"})
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_builds_are_equal(objective: str) -> None:
+    """Also what an objective doesn't train, such as the pooler."""
+    one, other = (weights(objective, 3, config_for(objective)) for _ in range(2))
+    assert one.keys() == other.keys()
+    assert [path for path in one if not (one[path] == other[path]).all()] == []
+
+
+def test_values_depend_on_seed_and_path() -> None:
+    """Not on what else the model has, and never twice the same."""
+    nsp, mlm = weights(), weights("mlm", 3)
+    assert nsp.keys() - mlm.keys() == {"pretraining/next_sentence/dense/kernel", "pretraining/next_sentence/dense/bias"}
+    assert all((nsp[path] == value).all() for path, value in mlm.items())
+    drawn = [path for path, value in nsp.items() if value.ndim > 1]
+    for seed in (4, 3 + (1 << 32), (1 << 63) - 1):
+        other = weights("mlm+nsp", seed)
+        assert not any((nsp[path] == other[path]).any() for path in drawn if nsp[path].size < 100)
+        assert max(np.mean(nsp[path] == other[path]) for path in drawn) < 0.01
+    firsts = [nsp[path].ravel()[:8].tobytes() for path in drawn]
+    assert len(set(firsts)) == len(drawn) == 3 + 2 * 6 + 3
+
+
+def test_a_taller_model_begins_with_the_same_layers() -> None:
+    tall = weights(config=EncoderConfig(**SMALL.to_dict() | {"num_hidden_layers": 3}))
+    assert all((tall[path] == value).all() for path, value in weights().items())
+
+
+def test_truncated_at_two_deviations() -> None:
+    """A normal distribution cut there has a deviation of 0.8796; 100,000 values tell it to 0.002 (4 deviations of it)."""
+    values = train_state.truncated_normal(np.random.Generator(np.random.Philox(1)), (1000, 100), 0.02)
+    assert values.shape == (1000, 100) and values.dtype == np.float32
+    assert 0.0399 < np.abs(values).max() <= np.float32(0.04)
+    assert abs(values.std() / 0.02 - 0.8796) < 0.006
+    assert abs(values.mean() / 0.02) < 4 * 0.88 / 1e5**0.5
+    inside = np.mean(np.abs(values) < 0.02)  # 0.6827 of all, of which 0.9545 are left
+    assert abs(inside - 0.6827 / 0.9545) < 4 * (0.2 / 1e5) ** 0.5
+
+
+def test_values_in_the_model() -> None:
+    """Kernels and tables by `initializer_range`, biases 0, LayerNorm's gamma 1 and beta 0."""
+    for path, value in weights().items():
+        if path.endswith(("kernel", *TABLES)):
+            assert 1.5 < np.abs(value).max() / 0.05 <= 2.0001, path
+            assert abs(value.std() / (0.05 * 0.8796) - 1) < 5 / (2 * value.size) ** 0.5, path
+        else:
+            assert path.endswith(("bias", "beta", "gamma")) and (value == path.endswith("gamma")).all(), path
+
+
+def test_moments_begin_at_0() -> None:
+    made = train_state.make(SMALL, "mlm+nsp", "float32", 3)
+    assert len(made.first) == len(made.second) == len(made.model.trainable_variables)
+    for variable, first, second in zip(made.model.trainable_variables, made.first, made.second, strict=True):
+        for moment in (first, second):
+            assert moment.shape == variable.shape and moment.dtype == "float32" and not moment.trainable
+            assert not moment.numpy().any()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_names_are_unique_and_complete(objective: str) -> None:
+    """Every weight, moments of what is trained, and nothing else: what a checkpoint must hold."""
+    made = train_state.make(config_for(objective), objective, "float32", 3)
+    saved, moments, trained = made.weights(), made.moments(), made.model.trainable_variables
+    assert len(saved) == len(made.model.weights) and len(moments) == 2 * len(trained)
+    assert {id(value) for value in saved.values()} == {id(variable.value) for variable in made.model.weights}
+    assert moments.keys() == {f"{slot}/{variable.path}" for slot in ("first", "second") for variable in trained}
+    assert len({id(value) for value in [*saved.values(), *moments.values()]}) == len(saved) + len(moments)
+    assert all(isinstance(value, tf.Variable) for value in [*saved.values(), *moments.values()])
+    assert all(path.startswith(("pretraining/encoder/", "pretraining/masked_lm/", "pretraining/next")) for path in saved)
+    pooler = {path for path in saved if "pooler" in path}
+    assert len(pooler) == 2 and (pooler <= {v.path for v in trained}) == OBJECTIVES[objective].next_sentence
+
+
+def test_bfloat16_keeps_its_weights_in_float32() -> None:
+    made = train_state.make(SMALL, "mlm", "bfloat16", 3)
+    assert {value.dtype for value in [*made.weights().values(), *made.moments().values()]} == {tf.float32}
+    expected = weights("mlm")
+    assert all((value.numpy() == expected[path]).all() for path, value in made.weights().items())
+
+
+TAGS = Task("tags", ("a", "b", "c"), layers=(-1, -2))
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "heads"),
+    [
+        ({"objective": "mlm+nsp"}, "PretrainingModel", {"masked_lm", "next_sentence"}),
+        ({"objective": "mlm"}, "PretrainingModel", {"masked_lm"}),
+        ({"objective": ""}, "EncoderModel", set()),
+        ({"task": TAGS.to_dict()}, "TaskModel", {"head"}),
+    ],
+)
+def test_a_checkpoint_s_model(index: dict, name: str, heads: set[str]) -> None:
+    model = train_state.model_for(index | {"encoder": SMALL.to_dict()})
+    paths = [weight.path.split("/", 1)[1] for weight in model.weights]
+    assert type(model).__name__ == name and {path.split("/")[0] for path in paths} == heads | {"encoder"}
+    assert model.config == SMALL
+    values = {path: np.full(weight.shape, 7, np.float32) for path, weight in zip(paths, model.weights, strict=True)}
+    assert train_state.assign(model, values) == ()
+    assert all((weight.numpy() == 7).all() for weight in model.weights)
+    if "task" in index:
+        assert model.task == TAGS and values["head/dense/kernel"].shape == (64, 3)
+
+
+@pytest.mark.parametrize("index", [{}, {"objective": "nonsense"}, {"task": {"kind": "nonsense"}}, {"task": {}}])
+def test_no_checkpoint_s_model(index: dict) -> None:
+    with pytest.raises(ValueError, match="its encoder, objective or task is none that this version knows"):
+        train_state.model_for(index | {"encoder": SMALL.to_dict()})
+    with pytest.raises(ValueError, match="its encoder, objective or task is none"):
+        train_state.model_for({"objective": "mlm", "encoder": SMALL.to_dict() | {"more": 1}})
+
+
+def test_weights_are_assigned_strictly() -> None:
+    model = train_state.model_for({"objective": "mlm", "encoder": SMALL.to_dict()})
+    good = {weight.path.split("/", 1)[1]: np.ones(weight.shape, np.float32) for weight in model.weights}
+    before = [weight.numpy() for weight in model.weights]
+    pooler = {"encoder/pooler/kernel", "encoder/pooler/bias"}
+    lacking = {path: value for path, value in good.items() if path not in pooler}
+    for bad, sentence in (
+        (lacking, "encoder/pooler/(kernel|bias) is missing"),
+        (good | {"encoder/spare": np.ones(3)}, "encoder/spare is no variable of the model"),
+        (good | {"masked_lm/output_bias": np.ones(299)}, r"masked_lm/output_bias has the shape \[299\], .* is \[300\]"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            train_state.assign(model, bad)
+    assert all((weight.numpy() == value).all() for weight, value in zip(model.weights, before, strict=True))
+    assert set(train_state.assign(model, lacking, may_lack=("encoder/pooler/",))) == pooler
+    changed = {weight.path.split("/", 1)[1] for weight in model.weights if (weight.numpy() == 1).all()}
+    assert changed >= set(lacking) and "encoder/pooler/kernel" not in changed
+
+
+def test_an_import_without_a_pooler_is_loaded_the_same_every_time() -> None:
+    index = {"objective": "mlm", "encoder": SMALL.to_dict()}
+    model = train_state.model_for(index)
+    train_state.initialize(model, 5, 0.1)
+    values = {weight.path.split("/", 1)[1]: weight.numpy() for weight in model.weights}
+    kept = {path: value for path, value in values.items() if "pooler" not in path}
+    with pytest.raises(ValueError, match="encoder/pooler/kernel is missing"):
+        train_state.loaded(index, kept)
+    found = [train_state.loaded(index | {"imported": {"heads": ["masked_lm"]}}, kept) for _ in range(2)]
+    for weights in zip(*(model.weights for model in found), strict=True):
+        path = weights[0].path.split("/", 1)[1]
+        assert np.array_equal(weights[0].numpy(), kept[path] if path in kept else weights[1].numpy()), path
+    assert found[0].encoder.pooler.kernel.numpy().any()

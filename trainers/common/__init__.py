@@ -1,0 +1,1 @@
+"""Devices and storage. Comes first."""

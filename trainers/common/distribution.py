@@ -1,0 +1,178 @@
+"""Where a run's devices come from: one place that makes a tf.distribute strategy by name.
+
+To add a strategy, add a function to STRATEGIES (and its name to the choices in config.py, which a test holds equal).
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import tensorflow as tf
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import memory
+from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions
+
+_PATIENCE = 600.0  # seconds that a worker waits for the others' part of a step; one that dies is noticed much sooner
+
+
+def _default(config: DeviceOptions) -> tf.distribute.Strategy:
+    """The first GPU where there is one, else the CPU."""
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(config: DeviceOptions) -> tf.distribute.Strategy:
+    """All GPUs of this machine; without any, all (logical) CPU devices."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _cluster() -> tuple[list[str], int]:
+    """The addresses of all workers and this one's number, from TF_CONFIG. Raises UserError."""
+    try:
+        told = json.loads(os.environ["TF_CONFIG"])
+        addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
+        if set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses):
+            return addresses, index
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(
+        "--strategy multiworker needs TF_CONFIG in each worker's environment: give "
+        '\'{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}\', the index counting up'
+    )
+
+
+def _multiworker(config: DeviceOptions) -> tf.distribute.Strategy:
+    """All GPUs, or the CPU, of several machines, each running the same command with a TF_CONFIG of its own.
+
+    Worker 0 writes what a run writes; --output must be a folder that all of them see.
+    """
+    if not config.SEVERAL_MACHINES:
+        raise UserError("--strategy multiworker is for pretrain: one machine does the others' work, with default or mirrored")
+    addresses, index = _cluster()
+    print(f"worker {index} of {len(addresses)}, at {addresses[index]}: waiting for the others", flush=True)
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_PATIENCE)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"worker {index} at {addresses[index]} can't join the others ({told}): start the same command on every worker "
+            "that TF_CONFIG names"
+        ) from None
+
+
+def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
+    """The TPU in this machine (a TPU VM), or one by name: a pod slice, whose workers are reached from worker 0.
+
+    `DeviceOptions.environment` must have been in force when TensorFlow was imported.
+    """
+    name = config.tpu_name()
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name not in LOCAL_TPU:
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--strategy tpu: the TPU {name!r} can't be reached ({told}): check its name and state, and that the TensorFlow "
+            "here is tensorflow-tpu"
+        ) from None
+
+
+STRATEGIES: dict[str, Callable[[DeviceOptions], tf.distribute.Strategy]] = {
+    "default": _default,
+    "mirrored": _mirrored,
+    "multiworker": _multiworker,
+    "tpu": _tpu,
+}
+
+
+def make_strategy(config: DeviceOptions) -> tf.distribute.Strategy:
+    """The strategy that a configuration names. Raises UserError when its devices aren't there.
+
+    From then on this process keeps the memory that it frees (memory.py).
+    """
+    memory.keep_freed()
+    return STRATEGIES[config.strategy](config)
+
+
+def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """(number of this process, how many there are): more than one with `multiworker` alone. Number 0 does the writing."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    addresses, index = _cluster()
+    return index, len(addresses)
+
+
+def hosts(strategy: tf.distribute.Strategy) -> int:
+    """How many machines read data: workers, or those of a TPU pod."""
+    return max(worker(strategy)[1], getattr(strategy.extended, "num_hosts", 1))
+
+
+@cache
+def _gather(strategy: tf.distribute.Strategy) -> Callable:
+    def replica(mine):
+        context = tf.distribute.get_replica_context()
+        row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, mine, tf.zeros([], tf.int64))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, row)
+
+    return tf.function(lambda mine: strategy.experimental_local_results(strategy.run(replica, args=(mine,)))[0])
+
+
+def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> set[int]:
+    """What all workers give, each of which must call this at the same point: none goes on before all are there."""
+    if worker(strategy)[1] == 1:
+        return {mine}
+    return set(_gather(strategy)(tf.constant(mine, tf.int64)).numpy().tolist())
+
+
+@contextmanager
+def raise_if_worker_lost(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Raises UserError when another worker dies, or doesn't answer for too long, within the block."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
+        if worker(strategy)[1] == 1 or not (isinstance(error, lost) or "Collective ops is aborted" in error.message):
+            raise
+        told = " ".join(error.message.split("Collective ops is aborted by:")[-1].split())[:200]
+        raise UserError(
+            f"another worker is gone ({told}): see what it says, then run the same command on every worker to go on"
+        ) from None
+
+
+def uses_xla(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
+    """Whether the step is wrapped in tf.function(jit_compile=True): never on a TPU, whose strategy compiles by itself.
+
+    On CPUs XLA gains nothing here and costs seconds at the start: auto leaves it off there.
+    """
+    if config.strategy == "tpu":
+        return False
+    return config.jit == "on" or (config.jit == "auto" and bool(tf.config.list_logical_devices("GPU")))
+
+
+def compiles_updates(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
+    """Whether a variable's update is wrapped in tf.function(jit_compile=True): on one CPU or GPU, unless --jit off."""
+    return config.jit != "off" and config.strategy != "tpu" and strategy.num_replicas_in_sync == 1
+
+
+def device_name(strategy: tf.distribute.Strategy) -> str:
+    """What the devices call themselves, such as "NVIDIA A100-SXM4-40GB", "TPU v5 lite" or "CPU"."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return os.environ.get("TPU_ACCELERATOR_TYPE", "TPU")
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+
+
+def check_batch(strategy: tf.distribute.Strategy, batch_size: int, parts: int) -> int:
+    """Examples per device and part of a batch. Raises UserError when the batch can't be divided."""
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % (replicas * parts):
+        what = f"{replicas} devices" if parts == 1 else f"{replicas} devices x {parts} gradient accumulation steps"
+        raise UserError(f"--batch-size {batch_size} can't be divided by {what}: give a multiple of {replicas * parts}")
+    return batch_size // (replicas * parts)

@@ -1,0 +1,1 @@
+"""A dataset, or rows in memory -> batches. After common; training comes next."""

@@ -1,0 +1,187 @@
+"""From shards to batches with tf.data, in an order that is a function of (seed, epoch) alone and can be entered anywhere.
+
+Epoch k reads copy k mod dupe_factor of the train split. Its shards are put in an order drawn from (seed, epoch) and cut into
+windows of `cycle_length` shards; within a window the shards are interleaved and shuffled through a buffer seeded by (seed,
+epoch, window). To enter at example i, whole windows are skipped by arithmetic on dataset.json's counts and at most one is read
+in vain: no state of the reader is ever saved. With several hosts, host r reads every R-th group, so they never overlap.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+
+_COMPRESSION = {"none": "", "gzip": "GZIP"}
+FOREVER = 1 << 40  # epochs, or batches
+_STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, so that no two windows share a stream; neighbouring seeds share none soon
+
+
+def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]:
+    """Serialized examples, string [B], as the seven features: int32 [B, S], [B, P] or [B], weights float32."""
+    sizes = {"max_seq_length": [contract.max_seq_length], "max_predictions": [contract.max_predictions], None: []}
+    spec = {name: tf.io.FixedLenFeature(sizes[length], dtype) for name, (dtype, length) in FEATURES.items()}
+    parsed = tf.io.parse_example(records, spec)
+    return {name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()}
+
+
+def _shard(paths: tf.Tensor, count: tf.Tensor | int, contract: PreparedDataset) -> tf.data.Dataset:
+    """The records of a shard, or of several, in order; an error where there are more or fewer than `count`.
+
+    For TensorFlow takes a file that was cut off between two records, and many a cut gzip stream, for a whole one.
+    """
+    records = tf.data.TFRecordDataset(paths, _COMPRESSION[contract.compression])
+    return records.apply(tf.data.experimental.assert_cardinality(count))
+
+
+@dataclass(frozen=True)
+class TrainReader:
+    """One host's part of the train split as an endless, seekable stream of batches.
+
+    Args:
+        contract: the dataset. seed: of the order. cycle_length: shards in a window. shuffle_buffer: examples.
+        host, hosts: which input pipeline of how many this is.
+    """
+
+    contract: PreparedDataset
+    seed: int
+    cycle_length: int = 8
+    shuffle_buffer: int = 10_000
+    host: int = 0
+    hosts: int = 1
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Examples of this host's shards, int64 [copies, groups]."""
+        copies = range(self.contract.copies)
+        return np.array([[shard["examples"] for shard in self._shards(copy)] for copy in copies], np.int64)
+
+    def _shards(self, copy: int) -> list[dict]:
+        return self.contract.shards("train", copy)[self.host :: self.hosts]
+
+    @cached_property
+    def _paths(self) -> np.ndarray:
+        """Shards' paths, [copies, groups]."""
+        return np.array([[self.contract.path(s) for s in self._shards(copy)] for copy in range(self.contract.copies)])
+
+    def windows(self, epoch) -> tf.Tensor:
+        """Which groups an epoch's windows hold, int32 [windows, cycle_length], -1 where the last one is short."""
+        groups = self.counts.shape[1]
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
+        order = tf.random.experimental.index_shuffle(tf.range(groups), seed, groups - 1)
+        return tf.reshape(tf.pad(order, [[0, -groups % self.cycle_length]], constant_values=-1), [-1, self.cycle_length])
+
+    def seek(self, example: int) -> tuple[int, int, int]:
+        """Where the host's example number i lies: (epoch, window of the epoch, examples to skip in the window)."""
+        per_copy = self.counts.sum(axis=1)
+        rounds, left = divmod(example, int(per_copy.sum()))
+        epoch = rounds * len(per_copy)
+        while left >= per_copy[epoch % len(per_copy)]:
+            left -= int(per_copy[epoch % len(per_copy)])
+            epoch += 1
+        for window, sizes in enumerate(self._window_sizes(epoch)):
+            if left < sizes:
+                return epoch, window, left
+            left -= sizes
+        raise AssertionError("an epoch's windows hold its examples")
+
+    def _window_sizes(self, epoch: int) -> list[int]:
+        counts = np.append(self.counts[epoch % len(self.counts)], 0)  # index -1: no shard
+        return [int(counts[row].sum()) for row in self.windows(epoch).numpy()]
+
+    def shards_between(self, begin: int, end: int) -> Iterator[str]:
+        """The shard files that examples [begin, end) of this host come from, as far as their windows tell."""
+        (epoch, window, _), last = self.seek(begin), self.seek(max(begin, end - 1))[:2]
+        while (epoch, window) <= last:
+            rows = self.windows(epoch).numpy()
+            yield from (str(self._paths[epoch % len(self._paths), group]) for group in rows[window] if group >= 0)
+            epoch, window = (epoch, window + 1) if window + 1 < len(rows) else (epoch + 1, 0)
+
+    def records(self, begin: int = 0) -> tf.data.Dataset:
+        """Serialized examples from the host's example number `begin` on, without end."""
+        epoch, window, skip = self.seek(begin)
+        first = self._windows(epoch, tf.range(window, self.windows(epoch).shape[0], dtype=tf.int64)).skip(skip)
+        rest = tf.data.Dataset.range(epoch + 1, FOREVER).flat_map(lambda number: self._windows(number))
+        return first.concatenate(rest)
+
+    def _windows(self, epoch, chosen=None) -> tf.data.Dataset:
+        """The records of an epoch, or of some of its windows."""
+        rows = self.windows(epoch)
+        chosen = tf.range(rows.shape[0], dtype=tf.int64) if chosen is None else chosen
+        return tf.data.Dataset.from_tensor_slices(chosen).flat_map(lambda window: self._window(epoch, window, rows))
+
+    def _window(self, epoch, window, rows) -> tf.data.Dataset:
+        groups = tf.gather(rows, window)
+        groups = tf.boolean_mask(groups, groups >= 0)
+        copy = tf.cast(epoch, tf.int64) % len(self._paths)
+        paths, counts = (tf.gather(tf.gather(tf.constant(of), copy), groups) for of in (self._paths, self.counts))
+        shards = tf.data.Dataset.from_tensor_slices((paths, counts))
+        records = shards.interleave(
+            lambda path, count: _shard(path, count, self.contract),
+            cycle_length=self.cycle_length,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        number = tf.cast(epoch, tf.int64) * rows.shape[0] + window
+        stream = number * _STRIDE + tf.constant(self.seed, tf.int64)  # wraps around: any 64 bits are a seed
+        return records.shuffle(self.shuffle_buffer, seed=stream, reshuffle_each_iteration=False)
+
+    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
+        """Batches of parsed features from the host's example number `begin` on, without end, prefetched."""
+        batches = self.records(begin).batch(batch_size, drop_remainder=True)
+        parsed = batches.map(lambda batch: parse(batch, self.contract), tf.data.AUTOTUNE, deterministic=True)
+        return with_options(parsed.prefetch(tf.data.AUTOTUNE))
+
+
+def eval_counts(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list[int]:
+    """Examples of the eval split that each host reads; `limit`: at most so many in all, 0 for all."""
+    sizes = [sum(shard["examples"] for shard in contract.shards("eval")[host::hosts]) for host in range(hosts)]
+    return [min(size, limit // hosts + (host < limit % hosts)) if limit else size for host, size in enumerate(sizes)]
+
+
+def eval_steps(contract: PreparedDataset, batch_size: int, hosts: int = 1, limit: int = 0) -> int:
+    """Batches of `batch_size` examples, over all hosts, that hold the eval split."""
+    return max(-(-count // (batch_size // hosts)) for count in eval_counts(contract, hosts, limit))
+
+
+def _filler(contract: PreparedDataset) -> bytes:
+    """An example that only fills up a batch: padding, but for one token, so that there is something to look at."""
+    sizes = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
+    example = tf.train.Example()
+    for name, (dtype, length) in FEATURES.items():
+        feature = example.features.feature[name]
+        values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
+        values.extend([0] * sizes[length])
+    example.features.feature["input_mask"].int64_list.value[0] = 1
+    return example.SerializeToString()
+
+
+def eval_batches(contract: PreparedDataset, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
+    """A host's part of the eval split, every example once, then fillers without end, in batches of one size.
+
+    `example_weights` float32 [B] is 1 for an example and 0 for a filler. `limit`: as of eval_counts.
+    """
+    shards = contract.shards("eval")[host::hosts]
+    paths = tf.constant([contract.path(shard) for shard in shards], tf.string)
+    records = _shard(paths, sum(shard["examples"] for shard in shards), contract)
+    weighted = records.take(eval_counts(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
+    fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
+    batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)
+    parsed = batches.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
+    return with_options(parsed.prefetch(tf.data.AUTOTUNE))
+
+
+def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Deterministic, not sharded again by a strategy, and known to have no end.
+
+    Several workers would else ask one another, before each step, whether it has come, and take batches to be of any size.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

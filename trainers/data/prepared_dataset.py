@@ -1,0 +1,149 @@
+"""What a dataset promises, read from its dataset.json (on any filesystem of TensorFlow's) and held against a model.
+
+Everything is refused before a device is touched, in a sentence that says what differs and what to do.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from clozemill.model.pretraining_model import OBJECTIVES
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import TextRules
+from clozemill.pipelines.dataset import manifest as dataset_manifest
+from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
+from clozemill.trainers.common import storage
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset's folder and its manifest."""
+
+    folder: str
+    manifest: dict[str, Any]
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.manifest["max_seq_length"]
+
+    @property
+    def max_predictions(self) -> int:
+        return self.manifest["max_predictions"]
+
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """sha256, size and cased."""
+        return self.manifest["vocabulary"]
+
+    @property
+    def compression(self) -> str:
+        return self.manifest["config"]["compression"]
+
+    def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
+        """The shards of a split's copy, in the order of their groups."""
+        return [shard for shard in self.manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+
+    @property
+    def copies(self) -> int:
+        """How many copies of the train split there are."""
+        return 1 + max((shard["copy"] for shard in self.manifest["shards"] if shard["split"] == "train"), default=-1)
+
+    @property
+    def train_examples(self) -> int:
+        """Examples of an epoch, as the first copy has them."""
+        return sum(shard["examples"] for shard in self.shards("train"))
+
+    def path(self, shard: dict[str, Any]) -> str:
+        """Where a shard lies."""
+        return storage.join(self.folder, shard["name"])
+
+    def read_vocabulary(self) -> bytes:
+        """vocab.txt's bytes. Raises UserError unless it is the one that the shards were made with."""
+        path = storage.join(self.folder, VOCAB)
+        data = storage.read(path, "make the dataset anew")
+        if hashlib.sha256(data).hexdigest() != self.vocabulary["sha256"]:
+            raise UserError(
+                f"{path} is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
+            )
+        return data
+
+
+def read(folder: str) -> PreparedDataset:
+    """A dataset's contract. Raises UserError when there is none, or a shard of it is missing."""
+    path = storage.join(folder, MANIFEST)
+    if not tf.io.gfile.exists(path):
+        raise UserError(f"{folder} has no {MANIFEST}: give the folder that clozemill prepare wrote, once it has finished")
+    contract = PreparedDataset(folder, dataset_manifest.loads(storage.read(path, "give a dataset's folder"), path))
+    listed: dict[str, set[str]] = {}
+    for shard in contract.manifest["shards"]:
+        place, name = shard["name"].rsplit("/", 1)
+        if place not in listed:
+            listed[place] = set(storage.listed(storage.join(folder, place)))
+        if name not in listed[place]:
+            raise UserError(f"{contract.path(shard)} is missing: copy the whole dataset, or make it anew")
+    return contract
+
+
+def check_objective(contract: PreparedDataset, objective: str) -> None:
+    """Raises UserError when the dataset's pairs can't teach an objective."""
+    have, needs = contract.manifest["config"]["pairs"], OBJECTIVES[objective].pairs
+    if needs and have != needs:
+        fits = " or ".join(name for name, other in OBJECTIVES.items() if other.pairs in ("", have))
+        raise UserError(
+            f"{contract.folder} has pairs {have}, and the objective {objective} needs {needs}: give --objective {fits}, "
+            f"or prepare with --pairs {needs}"
+        )
+
+
+def check_lengths(contract: PreparedDataset, max_positions: int) -> None:
+    """Raises UserError when the examples are longer than the model takes."""
+    if contract.max_seq_length > max_positions:
+        raise UserError(
+            f"{contract.folder} has sequences of {contract.max_seq_length} tokens, and the model takes {max_positions}: "
+            "prepare shorter ones, or begin a run with larger --max-position-embeddings"
+        )
+
+
+def check_segments(contract: PreparedDataset, segments: int, whose: str) -> None:
+    """Raises UserError when the examples are pairs, and the model tells no segments apart."""
+    if segments < 2 and (have := contract.manifest["config"]["pairs"]) != "single":
+        raise UserError(
+            f"{contract.folder} has pairs {have}, and {whose} one segment only (type_vocab_size 1): prepare with --pairs single"
+        )
+
+
+def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whose: str) -> None:
+    """Raises UserError unless the dataset was made with a vocabulary (sha256, size, cased)."""
+    mine = contract.vocabulary
+    ours, theirs = (TextRules.from_dict(each).changes_words(each["cased"]) for each in (mine, vocabulary))
+    for key, value in theirs.items():
+        if ours[key] != value and mine["cased"] == vocabulary["cased"]:
+            flag = f"--{'' if value else 'no-'}{key.replace('_', '-')}"
+            raise UserError(
+                f"{contract.folder} was made with {key} {ours[key]}, and {whose} with {value}: prepare it with {flag}"
+            )
+    for key, unit in (("size", "entries"), ("cased", "as its being cased"), ("sha256", "as its SHA-256")):
+        if mine[key] != vocabulary[key]:
+            raise UserError(
+                f"{contract.folder}'s vocabulary has {mine[key]} {unit}, that of {whose} {vocabulary[key]}: "
+                "prepare the dataset with the vocab.txt of the run"
+            )
+
+
+def check_training(contract: PreparedDataset, input_pipelines: int) -> None:
+    """Raises UserError when there is nothing to train on, for any of the hosts that read the shards."""
+    sizes = [shard["examples"] for shard in contract.shards("train")]
+    if not sum(sizes):
+        raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
+    if len(sizes) < input_pipelines:
+        raise UserError(
+            f"{contract.folder} has {len(sizes)} train shards per copy for {input_pipelines} hosts: prepare with --num-groups "
+            f"{input_pipelines} or more"
+        )
+    if not all(sum(sizes[host::input_pipelines]) for host in range(input_pipelines)):
+        raise UserError(
+            f"{contract.folder}'s shards leave one of {input_pipelines} hosts without train examples: prepare a larger corpus, "
+            "or with fewer --num-groups"
+        )

@@ -1,0 +1,152 @@
+"""Rows in memory as batches of similar length, in an order that is a function of (seed, step) alone.
+
+A batch costs what its longest row costs, so an epoch's examples are drawn at random, pools of them sorted by length, and the
+batches of all pools shuffled. Every epoch holds each row once; a run can be entered at any step without reading what came
+before. All hosts know all rows, so each takes its part of a batch whose length is the same everywhere.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.trainers.data.input_pipeline import FOREVER, with_options
+
+POOL = 64  # batches that are sorted together: the more, the less padding, and the more alike an epoch's batches are
+
+
+def static_lengths(longest: int, compiled: bool) -> np.ndarray:
+    """The lengths that batches are padded to, ascending, int64.
+
+    Args:
+        longest: tokens of the longest row, the last of the lengths.
+        compiled: each length costs a compilation, so there are two to an octave (16, 24, 32, 48, ...) instead of multiples
+            of 4, from 64 on of 8.
+    """
+    if compiled:
+        octaves = [16 << octave for octave in range(24)]
+        sizes = [size for octave in octaves for size in (octave, octave * 3 // 2)]
+    else:
+        sizes = [*range(4, 64, 4), *range(64, longest, 8)]
+    return np.array([size for size in sizes if size < longest] + [longest], np.int64)
+
+
+def padded_length(lengths: np.ndarray, static: np.ndarray) -> int:
+    """The shortest of the static lengths that holds rows of these lengths."""
+    return int(static[np.searchsorted(static, lengths.max(initial=1))])
+
+
+def _shuffled_within(places: tf.Tensor, seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """What stands at some places of the permutation of range(count) that each seed, int64 [3], gives."""
+    # tf.random.experimental.index_shuffle, which takes one seed of two words for all places
+    return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=tf.constant(count - 1, tf.int64))
+
+
+def _shuffled(count: int, *seed: int) -> np.ndarray:
+    """A permutation of range(count) by three words of seed alone, int64."""
+    places = tf.range(count, dtype=tf.int64)
+    return _shuffled_within(places, tf.constant(seed, tf.int64), count).numpy() if count else np.zeros(0, np.int64)
+
+
+class LengthOrder:
+    """Which row stands at each place of an endless stream of batches of similar length.
+
+    Args:
+        lengths: of the rows, int [N]. batch_size: rows of a batch, over all hosts. seed: of the order.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self._epoch = lru_cache(4)(self._epoch_order)  # a batch may hold the end of one epoch and the beginning of the next
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, int64 [N]; batches lie in it as they lie in the stream, whatever the epochs before left."""
+        size, count = self.batch_size, len(self.lengths)
+        drawn = _shuffled(count, self.seed, epoch, 0)
+        begun = -epoch * count % size  # places of the batch that the epoch before began
+        full = max(0, count - begun) // size
+        body = drawn[begun : begun + full * size]
+        pools = (body[at : at + POOL * size] for at in range(0, len(body), POOL * size))
+        sorted_rows = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
+        batches = np.concatenate([body[:0], *sorted_rows]).reshape(full, size)[_shuffled(full, self.seed, epoch, 1)]
+        return np.concatenate([drawn[:begun], batches.reshape(-1), drawn[begun + full * size :]])
+
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        """The rows at some places of the stream, int64."""
+        epochs, within = np.divmod(places, len(self.lengths))
+        found = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            found[chosen] = self._epoch(int(epoch))[within[chosen]]
+        return found
+
+    def batch(self, number: int) -> np.ndarray:
+        """The rows of a batch."""
+        return self.rows(np.arange(number * self.batch_size, (number + 1) * self.batch_size))
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """One host's part of the rows as an endless, seekable stream of batches.
+
+    Args:
+        features: the rows, [N, S, ...] or [N, ...] each. seed: of the order. name: the file, for messages.
+        batch_size: rows of a batch over all hosts. static: lengths that batches are padded to, or None for S alone.
+        host, hosts: which input pipeline of how many this is.
+    """
+
+    features: dict[str, np.ndarray]
+    seed: int
+    name: str
+    batch_size: int
+    static: np.ndarray | None = None
+    host: int = 0
+    hosts: int = 1
+
+    def shards_between(self, begin: int, end: int) -> list[str]:
+        """The one file."""
+        return [self.name]
+
+    @cached_property
+    def order(self) -> LengthOrder:
+        return LengthOrder(self.features["input_mask"].sum(axis=1), self.batch_size, self.seed)
+
+    def length(self, batch: int) -> int:
+        """What a batch is padded to, on all hosts."""
+        longest = self.features["input_mask"].shape[1]
+        return longest if self.static is None else padded_length(self.order.lengths[self.order.batch(batch)], self.static)
+
+    def _parts(self, size: int, begin: int) -> Iterator[tuple[np.ndarray, int]]:
+        """(rows, their length) of a batch after another of the host's, from its example number `begin` on."""
+        for first in itertools.count(begin, size):
+            places = (first + np.arange(size)) * self.hosts + self.host
+            yield self.order.rows(places), self.length(int(places[0]) // self.batch_size)
+
+    def batches(self, size: int, begin: int = 0) -> tf.data.Dataset:
+        """Batches of `size` rows of features, from the host's example number `begin` on, without end.
+
+        Columns [size, S, ...] are cut to the batch's length. Without `static` nothing is sorted and all shapes are known; the
+        order is drawn in the graph then, since the hosts of a TPU slice run no Python.
+        """
+        columns = {name: tf.constant(value) for name, value in self.features.items()}
+        count, whole = self.features["input_mask"].shape
+
+        def gathered(rows: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = {name: tf.gather(value, rows) for name, value in columns.items()}
+            return {name: value[:, :length] if value.shape[1:2] == [whole] else value for name, value in found.items()}
+
+        def drawn(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+            epochs, within = numbers // count, numbers % count
+            seeds = tf.stack([tf.zeros_like(epochs) + self.seed, epochs, tf.zeros_like(epochs)], axis=1)
+            return gathered(_shuffled_within(within, seeds, count), whole)
+
+        if self.static is None:
+            numbers = tf.data.Dataset.range(begin, FOREVER).batch(size, drop_remainder=True)
+            batches = numbers.map(lambda numbers: drawn(tf.ensure_shape(numbers, [size]) * self.hosts + self.host))
+        else:
+            spec = tf.TensorSpec([size], tf.int64), tf.TensorSpec([], tf.int64)
+            batches = tf.data.Dataset.from_generator(lambda: self._parts(size, begin), output_signature=spec).map(gathered)
+        return with_options(batches.prefetch(tf.data.AUTOTUNE))

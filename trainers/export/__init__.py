@@ -1,0 +1,1 @@
+"""`clozemill export` and `import`. After training."""

@@ -1,0 +1,213 @@
+"""`clozemill export`: a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, each compared with it.
+
+clozemill export RUN --output OUT --formats savedmodel,hf,keras
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from safetensors import SafetensorError
+
+from clozemill.model.export.base import FORMATS, Source, answers, bounds, furthest
+from clozemill.model.export.hf_process import ProcessDied
+from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import TextRules
+from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.common import storage
+from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.export.config import ExportConfig
+from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.training.checkpoints import Checkpoint
+
+EXIT_DIFFERS = 1
+POSITIONS = "encoder/embeddings/position_embeddings"
+SHORT = 128  # tokens: texts up to that are compared at that length, so that only the long ones take the memory of theirs
+
+TEXTS = [  # each with a second one or ""
+    ("The mill stands by the river, and its wheel turns day and night.", ""),
+    ("Who built the bridge?", "It was built in 1887 by two brothers from a village nearby."),
+    ("She didn't say \"no\"; she said: 'not yet' -- and left at 7:45 p.m. (or so).", ""),
+    ("Der Müller mahlt das Korn, und die Straße führt über den Fluß.", "Ça coûte 12,50 € à l'entrée, n'est-ce pas ?"),
+    ("Мельница стоит у реки, а за ней начинается лес.", ""),
+    ("Ο ΜΥΛΟΣ ΕΙΝΑΙ ΠΑΛΙΟΣ, και ο ποταμός είναι βαθύς.", "İstanbul'da bir değirmen var."),
+    ("水车在河边转动。", "川のそばに古い水車小屋があります。"),
+    ("강가에 오래된 방앗간이 있다.", "नदी के किनारे एक पुरानी चक्की है।"),
+    ("تدور الطاحونة كل يوم.", "הטחנה עומדת ליד הנהר."),
+    ("Fun 😀 with 👩\u200d🌾 and supercalifragilisticexpialidocious words, e-mail@example.org, x_1 = 3.14e-2.", ""),
+    ("The water rises in spring and falls in summer. " * 60, ""),
+    ("A long question about grain, flour and bread? " * 30, "And an answer that is just as long as that. " * 30),
+    (
+        "Special tokens in a text are text: [CLS] [SEP] [MASK] [PAD] [UNK].",
+        "\uf0b7 private use, a\u0a76b, a\u0898\u0301, e\u0301",
+    ),
+    ("", ""),
+    ("a", ""),
+]
+
+
+def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
+    """A checkpoint as the source of exports. Raises UserError when it can't be one.
+
+    max_seq_length: 0 for a fine-tuned model's own, else as long as it was trained on. Positions beyond that hold random
+    values: they are left out.
+    """
+    weights = checkpoints.weights(one)
+    try:
+        longest = checkpoints.trained_length(one.index)
+        about = one.index | {"encoder": one.index["encoder"] | {"max_position_embeddings": longest}}
+        weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
+        model = train_state.loaded(about, weights)
+        cased, rules = bool(one.index["vocabulary"]["cased"]), TextRules.from_dict(one.index["vocabulary"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
+    path, sizes = storage.join(one.folder, VOCAB), model.config
+    vocabulary = Vocabulary.from_bytes(storage.read(path, "give another checkpoint"), path)
+    if len(vocabulary) != sizes.vocab_size:
+        raise UserError(f"{path} has {len(vocabulary):,} tokens, and the model {sizes.vocab_size:,}: restore it")
+    length = max_seq_length or (model.task.max_seq_length if "task" in one.index else longest)
+    if length > longest:
+        raise UserError(f"--max-seq-length is {length}, and {one.folder} was trained on at most {longest} tokens: give no more")
+    return Source(model, vocabulary.tokens, cased, length, about, rules)
+
+
+def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Texts as the tokenizer of training has them: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
+    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length, source.rules)
+    return encoder.pairs(*map(list, zip(*texts, strict=True)))
+
+
+def _places(output: str, formats: tuple[str, ...], scratch: str) -> dict[str, tuple[Path, str]]:
+    """(temporary, final) folder of each format; the temporary ones of an object store are local, in `scratch`.
+
+    Raises UserError where one is there already.
+    """
+    remote = "://" in output
+    places = {name: (Path(scratch if remote else output) / f".{name}.tmp", storage.join(output, name)) for name in formats}
+    for name, (_, final) in places.items():
+        with storage.translate_errors(final, "looked at"):
+            there = tf.io.gfile.exists(storage.join(final, FORMATS[name].entry) if remote else final)
+        if there:
+            raise UserError(f"{final} is there already: remove it, or give another --output")
+    return places
+
+
+def _write(source: Source, name: str, folder: Path) -> None:
+    """Writes a format. Raises UserError for what it can't hold, and for a disk that doesn't take it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        FORMATS[name].write(source, str(folder))
+    except ValueError as error:
+        raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
+    except (OSError, SafetensorError, tf.errors.OpError) as error:
+        raise UserError(f"{folder} can't be written ({_cause(error)}): free some space there, or repair that") from None
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, tf.errors.OpError):
+        return storage.cause(error)
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+
+
+def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a format answers. Raises UserError when its folder, or the process that loads it, gives no answer."""
+    temporary, final = place
+    try:
+        return FORMATS[name].outputs(str(temporary), texts, given)
+    except ProcessDied as error:
+        raise UserError(
+            f"{final} can't be compared: the process that loads it with transformers {error}; nothing was exported: repair "
+            f"that installation, or leave {name} out of --formats"
+        ) from None
+    except (OSError, tf.errors.OpError) as error:
+        scratch = tempfile.gettempdir()
+        raise UserError(
+            f"{final} can't be compared ({_cause(error)}); nothing was exported: free some space in {scratch}, or repair that"
+        ) from None
+
+
+def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By format, how far each output is from the source's, and how far it may be; NaN for what a format doesn't answer."""
+    found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in places}
+    for texts, given in _groups(source):
+        expected = answers(source, given)
+        limits = bounds(expected)
+        for name, place in places.items():
+            rows = furthest(expected, _compared(name, place, texts, given), given["input_mask"])
+            for output, limit in limits.items():
+                pair = rows.get(output, np.nan), limit
+                found[name][output] = max(pair, found[name].get(output, pair), key=lambda one: one[0] / one[1])
+    return found
+
+
+def _groups(source: Source) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
+    """TEXTS with their features: the short ones, then the long ones; without pairs for a model of one segment."""
+    paired = source.config.type_vocab_size > 1
+    asked = [(first, second if paired else "") for first, second in TEXTS]
+    given = features(source, asked)
+    lengths = given["input_mask"].sum(axis=1)
+    for rows, width in ((lengths <= SHORT, SHORT), (lengths > SHORT, None)):
+        if rows.any():
+            texts = [text for text, here in zip(asked, rows, strict=True) if here]
+            yield texts, {name: value[rows, :width] for name, value in given.items()}
+
+
+def _tell(source: Source, one: Checkpoint, found: dict[str, dict[str, tuple[float, float]]]) -> None:
+    longest = source.max_seq_length
+    print(f"{one.folder}, step {one.step:,}: {len(TEXTS)} texts of up to {longest} tokens, largest differences in float32")
+    print(f"{'format':<12}{'output':<24}{'difference':>12}{'bound':>12}")
+    for name, rows in found.items():
+        for output, (difference, bound) in rows.items():
+            if not np.isnan(difference):
+                print(f"{name:<12}{output:<24}{difference:>12.1e}{bound:>12.1e}")
+        if told := FORMATS[name].checked_with():
+            print(f"{name:<12}(compared by {told})")
+        if left := [output for output, (difference, _) in rows.items() if np.isnan(difference)]:
+            print(f"{name:<12}(not compared: {', '.join(left)})")
+
+
+def main(config: ExportConfig) -> int:
+    """Writes and compares every format; gives them their names once all are within bounds, else writes nothing, returns 1.
+
+    Local folders are renamed. To an object store they are copied, the file last without which a folder is no such export:
+    what a kill leaves of a copy is taken for nothing, and written over by the same command.
+    """
+    require(config, "run", "output")
+    with storage.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
+        places = _places(config.output, config.chosen(), scratch)
+        one = checkpoints.find(config.run, config.checkpoint)
+        source = read(one, config.max_seq_length)
+        try:
+            return _export(source, one, places, "://" in config.output)
+        finally:
+            for temporary, _ in places.values():
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _export(source: Source, one: Checkpoint, places: dict[str, tuple[Path, str]], remote: bool) -> int:
+    for name, (temporary, _) in places.items():
+        _write(source, name, temporary)
+    try:
+        found = _differences(source, places)
+    except ValueError as error:  # another token's id, a weight that transformers lacks
+        print(f"{error}, so nothing was exported", flush=True)
+        return EXIT_DIFFERS
+    _tell(source, one, found)
+    bad = [name for name, rows in found.items() if any(difference > bound for difference, bound in rows.values())]
+    if bad:
+        print(f"{', '.join(bad)}: further from the checkpoint than the bound, so nothing was exported", flush=True)
+        return EXIT_DIFFERS
+    for name, (temporary, final) in places.items():
+        if remote:
+            storage.upload(str(temporary), final, FORMATS[name].entry)
+        else:
+            temporary.rename(final)
+    print(f"done: {', '.join(final for _, final in places.values())}", flush=True)
+    return 0

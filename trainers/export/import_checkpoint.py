@@ -1,0 +1,179 @@
+"""`clozemill import`: a checkpoint from someone else's BERT, to fine-tune, to go on pretraining, to export.
+
+clozemill import HF_OR_TF1_FOLDER --output CHECKPOINT
+"""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from clozemill.model.conversion import huggingface, tf1
+from clozemill.model.conversion.imported import Imported
+from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import TextRules, described
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.common import storage
+from clozemill.trainers.export.config import ImportConfig
+from clozemill.trainers.training import checkpoints
+
+READERS = {"hf": huggingface, "tf1": tf1}
+_PADDING = 127  # rows without a token that any table may have: others pad it to a multiple of up to 128
+_SHOWN = 6  # names in a note
+
+
+def _read(folder: str) -> Imported:
+    """What lies in a folder. Raises UserError, naming the file or the tensor that doesn't fit."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder} is not a folder: give one of Hugging Face's or google-research/bert's, on this machine")
+    for reader in READERS.values():
+        if reader.is_folder(Path(folder)):
+            try:
+                return reader.read(Path(folder))
+            except (ValueError, MemoryError) as error:
+                raise UserError(
+                    f"{folder}: {error or 'its weights need more memory'}: give a folder of a BERT encoder"
+                ) from None
+    raise UserError(f"{folder} has neither config.json nor bert_config.json: give a folder of Hugging Face's or Google's")
+
+
+def _names(found: Imported) -> tuple[list[str], str]:
+    """(a token for every row of the word embeddings, what the user should know of it).
+
+    Rows without a token get names that no text has: others pad their tables to a round number. Raises UserError where the
+    vocabulary is not that of the weights.
+    """
+    tokens, rows = list(found.tokenizer.tokens), found.config.vocab_size
+    if len(tokens) > rows or rows - len(tokens) > max(_PADDING, rows // 10):
+        raise UserError(
+            f"the vocabulary has {len(tokens):,} tokens, and the tensor of the word embeddings {rows:,} rows: give the "
+            "vocabulary that belongs to the weights"
+        )
+    tokens += [""] * (rows - len(tokens))
+    have, free, added = set(tokens), itertools.count(), 0
+    for row, token in enumerate(tokens):
+        if not token.strip() or not _writable(token):
+            tokens[row] = next(name for name in (f"[unused{number}]" for number in free) if name not in have)
+            added += 1
+    if not added:
+        return tokens, ""
+    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token: they are named [unused...], as no text is"
+
+
+def _writable(token: str) -> bool:
+    """Whether a token can be a line of vocab.txt."""
+    try:
+        return not {"\n", "\r"} & set(token) and bool(token.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _casing(found: Imported, vocabulary: Vocabulary, wanted: bool | None) -> tuple[bool, str]:
+    """(cased, what the user should know of it)."""
+    own = found.tokenizer.cased
+    if wanted is not None:
+        contrary = own is not None and own != wanted
+        flag = "--cased" if wanted else "--no-cased"
+        return wanted, f"its files say it is {'cased' if own else 'uncased'}: ignored because of {flag}" if contrary else ""
+    if own is not None:
+        return own, ""
+    cased = bool(vocabulary.casing_warning(False))
+    flag = "--no-cased" if cased else "--cased"
+    return cased, f"its files don't tell the casing; by the vocabulary it is {'cased' if cased else 'uncased'} (else: {flag})"
+
+
+def _rules(found: Imported, config: ImportConfig) -> TextRules:
+    """The tokenizer's rules, changed by what was given."""
+    given = {name: getattr(config, name) for name in ("strip_accents", "tokenize_chinese_chars")}
+    return replace(found.tokenizer.rules, **{name: value for name, value in given.items() if value is not None})
+
+
+def _objective(found: Imported) -> tuple[str, tuple[str, ...]]:
+    """(objective that the heads are of, parts that are kept)."""
+    parts = found.converted.parts
+    if "masked_lm" not in parts:
+        return "", tuple(part for part in parts if part == "pooler")
+    if "next_sentence" in parts:
+        return "mlm+nsp", parts
+    return ("causal" if found.config.attention == "causal" else "mlm"), parts
+
+
+def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
+    """What was not taken over, and what differs."""
+    notes, names = list(found.tokenizer.notes), {"next_sentence": "the next-sentence head, for want of the masked-LM head"}
+    notes += [f"skipped: {names[part]}" for part in found.converted.parts if part not in kept]
+    if others := found.converted.passed_over:
+        more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+        notes.append(f"skipped: {', '.join(others[:_SHOWN])}{more}")
+    if added := found.tokenizer.added:
+        more = ", ..." if len(added) > _SHOWN else ""
+        notes.append(
+            f"{len(added):,} added tokens ({', '.join(added[:_SHOWN])}{more}) are in the vocabulary, but in texts only whole "
+            "words without punctuation become one, whereas transformers looks for them everywhere"
+        )
+    if found.config.type_vocab_size == 1:
+        notes.append("it has one segment only (type_vocab_size 1): it takes single texts, and no pairs")
+    return notes
+
+
+def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRules, name: str) -> dict[str, Any]:
+    """What checkpoint.json says, but for the files' sizes."""
+    objective, kept = _objective(found)
+    told = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": cased, **rules.to_dict(cased)}
+    return {
+        "step": 0,
+        "encoder": found.config.to_dict(),
+        "objective": objective,
+        "vocabulary": told,
+        "imported": {"from": name, "format": found.format, "heads": list(kept)},
+    }
+
+
+def _written(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> None:
+    """Writes what was read as a checkpoint of step 0."""
+    weights = found.converted.weights
+    if "next_sentence" not in about["imported"]["heads"]:
+        weights = {path: value for path, value in weights.items() if not path.startswith("next_sentence/")}
+    variables = {f"pretraining/{path}": tf.Variable(value) for path, value in weights.items()}
+    checkpoints.write(folder, {"weights": variables}, data, about)
+
+
+def main(config: ImportConfig) -> int:
+    """Reads a folder, writes a checkpoint, and says what is in it."""
+    require(config, "source", "output")
+    with storage.locked(config.output, beside=True):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> int:
+    if storage.listed(config.output):
+        raise UserError(f"{config.output} is there already: remove it, or give another --output")
+    found = _read(config.source)
+    try:
+        tokens, padding = _names(found)
+    except UserError as error:
+        raise UserError(f"{config.source}: {error}") from None
+    data = ("\n".join(tokens) + "\n").encode()
+    vocabulary = Vocabulary.from_bytes(data, f"{config.source}'s vocabulary")
+    cased, told = _casing(found, vocabulary, config.cased)
+    about = _about(found, vocabulary, cased, _rules(found, config), Path(config.source).resolve().name)
+    _written(found, config.output, data, about)
+    _tell(config, found, about, [padding, told])
+    return 0
+
+
+def _tell(config: ImportConfig, found: Imported, about: dict[str, Any], notes: list[str]) -> None:
+    """What is in the checkpoint, in a few lines."""
+    size, encoder, vocabulary = sum(value.size for value in found.converted.weights.values()), found.config, about["vocabulary"]
+    heads = about["imported"]["heads"]
+    casing = described(vocabulary["cased"], TextRules.from_dict(vocabulary))
+    print(
+        f"{config.source}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
+        f"{casing}, {size:,} weights; with {', '.join(heads) or 'no head'}"
+    )
+    for note in filter(None, [*notes, *_notes(found, tuple(heads))]):
+        print(f"note: {note}")
+    print(f"done: {config.output}", flush=True)

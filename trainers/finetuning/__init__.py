@@ -1,0 +1,1 @@
+"""`clozemill finetune`. After training; doesn't import pretraining."""

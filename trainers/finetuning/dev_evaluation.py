@@ -1,0 +1,40 @@
+"""The metrics of a fine-tuning run on its dev examples."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from clozemill.model.task_model import KINDS as TASK_KINDS
+from clozemill.model.task_model import sums
+from clozemill.trainers.finetuning import baselines
+from clozemill.trainers.training.batched_inference import BatchedInference
+
+
+class DevEvaluation:
+    """Evaluates a model on the dev examples, ready to be run again and again."""
+
+    def __init__(self, devices: tf.distribute.Strategy, model, plan, jit: bool) -> None:
+        self.plan = plan
+        batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
+        per_token = TASK_KINDS[plan.task.kind].per_token
+        self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
+
+    def figures(self) -> dict[str, Any]:
+        """Metrics, unweighted loss, and the criterion by which the best checkpoint is kept (the lower the better).
+
+        A metric that is undefined for these answers is None, and so is the criterion then: any evaluation that could be
+        measured is better, and among those that couldn't, a lower loss. `remarks`: what must be said of a useless result.
+        """
+        plan, rows = self.plan, self.plan.dev
+        logits = self.forward(rows.features)
+        answers = plan.kind.answers(plan.dev_examples, rows, logits, plan.task)
+        judged = plan.kind.judged(plan.dev_examples, answers, plan.task)
+        scores = baselines.scored(plan.metrics, *judged)
+        found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
+        loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
+        criterion, score = loss, scores[plan.metrics[0]]
+        if plan.baseline.measurable:
+            criterion = None if score is None else -score
+        remarks = baselines.remarks(plan.metrics, scores, answers, plan.baseline)
+        counted = {"examples": len(plan.dev_examples), "remarks": remarks}
+        return {**scores, "loss": loss, "criterion": criterion, **counted}

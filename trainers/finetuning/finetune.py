@@ -1,0 +1,192 @@
+"""`clozemill finetune`: an encoder with a head learns a task, in one run, over several seeds, or over a grid of settings.
+
+clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT
+"""
+
+import dataclasses
+import itertools
+import sys
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.config import PRECISIONS
+from clozemill.model.task_model import TaskModel
+from clozemill.pipelines.command_line.options import require, suggest, value_of
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
+from clozemill.trainers.finetuning.tasks import question_answering
+from clozemill.trainers.training import checkpoints, pretrained, run_folder, train_state
+from clozemill.trainers.training.early_stopping import EarlyStopping, rank
+from clozemill.trainers.training.loop import EXIT_DONE, Loop, resumed
+from clozemill.trainers.training.metrics_log import MetricsLog
+from clozemill.trainers.training.pretrained import PretrainedModel
+from clozemill.trainers.training.train_state import TrainState
+
+# Devlin et al. 2018, appendix A.3.
+PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
+
+
+def main(config: FinetuneConfig) -> int:
+    """Fine-tunes; returns the exit code (loop.EXIT_...)."""
+    require(config, "init", "task", "train", "output")
+    begun = pretrained.read(config.init)
+    if config.sweep or config.seeds > 1:
+        return _sweep(config, begun)
+    return run(config, begun)
+
+
+def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
+    """One run, or the rest of it."""
+    planned = plan_run(config, begun)
+    devices = distribution.make_strategy(config)
+    distribution.check_batch(devices, config.batch_size, config.gradient_accumulation_steps)
+    with storage.locked(config.output):
+        return _run(planned, devices)
+
+
+def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
+    """The run, or the rest of it, in a folder that is locked."""
+    config = planned.config
+    run_folder.claim_run_folder(planned, config.output)
+    with devices.scope():
+        made = _state(planned)
+    stopping = EarlyStopping(config.patience, config.min_delta)
+    step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard), stopping)
+    _introduce(planned, devices, step)
+    done = (step >= planned.steps and evaluated) or stopping.stops
+    if done and "curves.png" in storage.listed(config.output):
+        steps = f"stopped early at step {step:,}" if step < planned.steps else f"has all its {step:,} steps"
+        print(f"{config.output} {steps}: nothing to do", flush=True)
+        return EXIT_DONE
+    code = Loop(planned, config.output, devices, made, step, journal, evaluated, stopping).run()
+    if code == EXIT_DONE:
+        _conclude(planned, checkpoints.find(config.output, "best"))
+    return code
+
+
+def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
+    """The best result, what is had without looking at any text, and what must be said of a result that is no better."""
+    figures, base = best.index["eval"], planned.baseline
+    print(f"best: {told(planned, figures)}, at step {best.step:,}: {best.folder}")
+    print(f"baseline: {told(planned, base.scores)} ({base.name})")
+    print("".join(f"warning: {remark}\n" for remark in figures.get("remarks", ())), end="", flush=True)
+
+
+def _state(planned: FinetuningRun) -> TrainState:
+    """The model with the weights it begins with, those of its head drawn by the seed."""
+    config = planned.config
+    model = TaskModel(planned.encoder, planned.task, dtype=PRECISIONS[config.precision])
+    model.build()
+    train_state.initialize(model, config.seed, planned.encoder.initializer_range)
+    if not config.from_scratch:
+        try:
+            absent = train_state.assign(model, planned.initial.encoder_weights, may_lack=("head/", "encoder/pooler/"))
+        except ValueError as error:
+            raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
+        if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):
+            print(f"note: {planned.initial.name} has no pooler: it begins with random weights")
+    return train_state.with_moments(model)
+
+
+def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:
+    """What a run begins with, for people."""
+    return f"random weights, in the sizes of {found.name}" if config.from_scratch else found.name
+
+
+def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: int) -> None:
+    """What is about to happen, in a few lines."""
+    config, task = planned.config, planned.task
+    begun = _begun(config, planned.initial)
+    answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
+    print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
+          f"{distribution.device_name(devices)}, {config.precision}")  # fmt: skip
+    print(
+        f"{len(planned.train):,} training rows, {len(planned.dev):,} dev rows, of up to "
+        f"{planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of {config.batch_size} "
+        f"(epochs: {config.epochs:g}), peak learning rate {config.learning_rate:g}"
+    )
+    for warning in planned.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    if planned.class_weights:
+        shown = [f"{name} {weight:.4g}" for name, weight in planned.class_weights.items()]
+        print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
+    if task.kind == "spans" and (missed := question_answering.out_of_reach(planned.dev_examples, planned.dev, task)):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in missed.items())
+        print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be given exactly: {reasons}")
+    if step:
+        print(f"going on after step {step:,}")
+    print(flush=True)
+
+
+def told(planned: FinetuningRun, figures: dict[str, Any]) -> str:
+    """'matthews 0.3124, accuracy 0.7213'; a metric that is undefined says so."""
+    found = ((name, figures[name]) for name in planned.metrics)
+    return ", ".join(f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in found)
+
+
+def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
+    """Every combination of the values that --sweep names. Raises UserError for an option that there isn't."""
+    known = {field.name: field for field in dataclasses.fields(FinetuneConfig) if field.metadata["identity"]}
+    axes = []
+    for text in PAPER if config.sweep == ("paper",) else config.sweep:
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known or not values or name in ("seed", "task"):
+            raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune's{suggest(name, list(known))}")
+        axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in values.split(",")])
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def _shown(value: Any) -> str:
+    """A value of an option as a run's folder and the table have it."""
+    return "+".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _name(changes: dict[str, Any], seed: int) -> str:
+    """A run's folder: 'learning_rate-3e-05_batch_size-16_seed-0'."""
+    return "_".join([*(f"{name}-{_shown(value)}" for name, value in changes.items()), f"seed-{seed}"]).replace("/", "-")
+
+
+def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
+    """A run per combination and seed, each resumable; then a table of means and deviations."""
+    rows = []
+    for changes in _grid(config):
+        scores = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            name = _name(changes, seed)
+            one = replace(config, **changes, seed=seed, seeds=1, sweep=(), output=storage.join(config.output, name))
+            print(f"\n== {name}", flush=True)
+            keras.backend.clear_session()
+            if code := run(one, begun):
+                return code
+            scores.append((name, checkpoints.find(one.output, "best").index["eval"]))
+        rows.append((changes, scores))
+    print("\n" + "\n".join(_table(rows, _begun(config, begun))), flush=True)
+    runs = {name: figures for _, scores in rows for name, figures in scores}
+    best = min(runs, key=lambda name: (rank(runs[name]), name))
+    storage.write_json(storage.join(config.output, pretrained.SWEEP), {"best": best, "runs": runs})
+    print(f"best run: {storage.join(config.output, best)}", flush=True)
+    return EXIT_DONE
+
+
+def _table(rows: list, begun: str) -> list[str]:
+    """A line per combination: each metric's mean and deviation (n - 1) over the seeds."""
+    metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples", "remarks")]
+    heads = ["settings", "seeds", *metrics]
+    lines = [heads]
+    for changes, scores in rows:
+        values = np.array([[figures[name] for name in metrics] for _, figures in scores], float)  # None: NaN
+        spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(metrics))
+        cells = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in zip(values.mean(axis=0), spread, strict=True)]
+        settings = ", ".join(f"{name} {_shown(value)}" for name, value in changes.items()) or "as given"
+        lines.append([settings, str(len(scores)), *cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return [f"from {begun}"] + [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]

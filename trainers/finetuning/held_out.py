@@ -1,0 +1,118 @@
+"""A held-out share of the training examples, for runs without a dev file.
+
+The split depends on the contents of the examples and on a seed, never on their order in the file. Equal texts (of pairs: both
+texts; of SQuAD: the questions of one context) stay on one side. It is stratified: texts are sorted by their rarest label (of
+regression: by their answer), then by hash, and every 1/fraction-th is held out, so that each label is held out in proportion.
+No label is missing from the training side: a label of a single text stays there.
+"""
+
+import collections
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.finetuning.tasks.base import Example
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two shares of the examples, each in the order of the file. `lone`: labels that a single text has, which trains."""
+
+    train: list[Example]
+    dev: list[Example]
+    lone: tuple[str, ...] = ()
+
+
+@dataclass
+class _Group:
+    """Examples with one text. hash: of the seed and the text."""
+
+    hash: str
+    numbers: list[int] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)
+    value: float = 0.0
+
+
+def _text(example: Example) -> tuple[str, ...]:
+    return (example.text, example.pair or "")
+
+
+# By kind of task: what keeps examples together, and which labels an example has.
+KEYS: dict[str, Callable[[Example], tuple[str, ...]]] = {
+    "classify": _text,
+    "multilabel": _text,
+    "regress": _text,
+    "tags": lambda example: example.words,
+    "spans": lambda example: (example.pair or "",),
+}
+LABELS: dict[str, Callable[[Example], tuple[str, ...]]] = {
+    "classify": lambda example: (example.answer,),
+    "multilabel": lambda example: example.answer,
+    "regress": lambda example: (),
+    "tags": lambda example: example.answer,
+    "spans": lambda example: () if example.answer else ("questions without an answer",),
+}
+
+
+def _hash(key: tuple[str, ...], seed: int) -> str:
+    """The same for texts that differ in case and white space alone."""
+    parts = [" ".join(text.casefold().split()) for text in key]
+    return hashlib.blake2b("\0".join([str(seed), *parts]).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _groups(examples: Sequence[Example], kind: str, seed: int) -> list[_Group]:
+    groups: dict[str, _Group] = {}
+    for number, example in enumerate(examples):
+        found = _hash(KEYS[kind](example), seed)
+        group = groups.setdefault(found, _Group(found))
+        group.numbers.append(number)
+        group.labels |= set(LABELS[kind](example))
+        if kind == "regress":
+            group.value = max(group.value, example.answer) if len(group.numbers) > 1 else example.answer
+    return list(groups.values())
+
+
+def _chosen(groups: list[_Group], fraction: float) -> tuple[set[str], tuple[str, ...]]:
+    """(hashes of the groups that are held out, labels of a single group)."""
+    counts = collections.Counter(label for group in groups for label in group.labels)
+    lone = {label for label, count in counts.items() if count == 1}
+
+    def place(group: _Group) -> tuple:
+        rarest = min(((counts[label], label) for label in group.labels), default=(0, ""))
+        return (*rarest, group.value, group.hash)
+
+    free = sorted((group for group in groups if not group.labels & lone), key=place)
+    chosen = [
+        group
+        for number, group in enumerate(free)
+        if math.floor((number + 1) * fraction + 0.5) > math.floor(number * fraction + 0.5)
+    ]
+    # A text with several labels may have taken the last one of a label that isn't its rarest.
+    held = collections.Counter(label for group in chosen for label in group.labels)
+    kept = []
+    for group in chosen:
+        if any(held[label] == counts[label] for label in group.labels):
+            held.subtract(group.labels)
+        else:
+            kept.append(group)
+    return {group.hash for group in kept}, tuple(sorted(lone))
+
+
+def split(examples: Sequence[Example], kind: str, fraction: float, seed: int, path: str) -> Split:
+    """Splits the examples of a file. Raises UserError where nothing can be held out.
+
+    Args:
+        kind: of KEYS. fraction: of the distinct texts, at most 0.5. path: of the file, for messages.
+    """
+    groups = _groups(examples, kind, seed)
+    chosen, lone = _chosen(groups, fraction)
+    held = {number for group in groups if group.hash in chosen for number in group.numbers}
+    if not held:
+        raise UserError(
+            f"{path} has {len(groups):,} distinct texts, of which a share of {fraction:g} holds nothing out: give --dev, or a "
+            "larger --dev-fraction"
+        )
+    train = [example for number, example in enumerate(examples) if number not in held]
+    return Split(train, [examples[number] for number in sorted(held)], lone)

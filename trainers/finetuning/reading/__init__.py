@@ -1,0 +1,1 @@
+"""Tables, tagged sentences and questions -> rows, with where each is in its file. tasks come next."""

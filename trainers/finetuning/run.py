@@ -1,0 +1,255 @@
+"""A fine-tuning run as it is laid out before any device is touched: its examples as rows, its steps, how it is judged."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.flops import flops_per_example
+from clozemill.model.task_model import KINDS as TASK_KINDS
+from clozemill.model.task_model import Task
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution
+from clozemill.trainers.data.row_reader import RowReader, static_lengths
+from clozemill.trainers.data.text_encoder import trimmed
+from clozemill.trainers.finetuning import baselines
+from clozemill.trainers.finetuning import class_weights as finetuning_class_weights
+from clozemill.trainers.finetuning import held_out as finetuning_held_out
+from clozemill.trainers.finetuning.baselines import Baseline
+from clozemill.trainers.finetuning.config import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
+from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
+from clozemill.trainers.finetuning.task_presets import TASKS
+from clozemill.trainers.finetuning.tasks.base import Example, Rows
+from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
+from clozemill.trainers.training.optimizer import Hyper, Schedule
+from clozemill.trainers.training.pretrained import PretrainedModel, digest
+
+MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are in memory together
+
+
+@dataclass(frozen=True)
+class FinetuningPhase:
+    """All steps of a run; what the loop knows of data, it knows through this (as plan.PlannedPhase)."""
+
+    plan: "FinetuningRun"
+    end: int
+    batch_size: int
+    schedule: Schedule
+    begin: ClassVar = 0
+
+    @property
+    def folder(self) -> str:
+        return self.plan.config.train
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.plan.train.features["input_ids"].shape[1]
+
+    @property
+    def train_examples(self) -> int:
+        return len(self.plan.train)
+
+    def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
+        """Nothing is read while steps run: all rows are in memory."""
+        return nullcontext()
+
+    def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
+        compiled = distribution.uses_xla(config, tf.distribute.get_strategy())
+        static = None if config.strategy == "tpu" else static_lengths(self.max_seq_length, compiled)
+        return RowReader(self.plan.train.features, config.seed, config.train, self.batch_size, static, host, hosts)
+
+    def evaluation(self, devices: tf.distribute.Strategy, model, config: FinetuneConfig, jit: bool) -> DevEvaluation:
+        return DevEvaluation(devices, model, self.plan, jit)
+
+
+@dataclass(frozen=True)
+class FinetuningRun:
+    """All of a run that follows from its configuration, its files and what it begins with."""
+
+    config: FinetuneConfig
+    initial: PretrainedModel
+    task: Task
+    metrics: tuple[str, ...]
+    train: Rows
+    dev: Rows
+    dev_examples: Sequence[Example]
+    kind: Any
+    baseline: Baseline
+    held_out: dict[str, Any] | None = None  # how the dev examples were taken from the training file
+    class_weights: dict[str, float] | None = None  # by label, in the training loss
+    warnings: Sequence[str] = ()  # what is wrong with the examples
+    stage: ClassVar = "finetune"
+
+    @cached_property
+    def encoder(self) -> EncoderConfig:
+        config = self.config
+        rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
+        return replace(self.initial.encoder, **rates)
+
+    @property
+    def vocabulary(self) -> bytes:
+        return self.initial.vocabulary_bytes
+
+    @property
+    def steps(self) -> int:
+        return max(1, math.ceil(len(self.train) * self.config.epochs / self.config.batch_size))
+
+    @property
+    def phases(self) -> tuple[FinetuningPhase, ...]:
+        config = self.config
+        schedule = Schedule(config.learning_rate, math.ceil(self.steps * config.warmup_share), self.steps)
+        return (FinetuningPhase(self, self.steps, config.batch_size, schedule),)
+
+    @property
+    def hyper(self) -> Hyper:
+        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.task}, learning rate {self.config.learning_rate:g}, {self.steps:,} steps"
+
+    def flops(self, phase: FinetuningPhase) -> int:
+        """FLOPs per example, as for pretraining without any prediction."""
+        tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding is no work that a model has to do
+        return flops_per_example(self.encoder, round(float(tokens)), 0)
+
+    def about(self, step: int = 0) -> dict[str, Any]:
+        """What every checkpoint says of its model."""
+        length = max(self.task.max_seq_length, 0 if self.config.from_scratch else self.initial.trained_length)
+        task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
+        layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
+        chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
+        results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
+        return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the losses of a run: a resume must match it."""
+        begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
+        data = {"order": "similar lengths", "init": begun}
+        data |= {"train": digest(self.train.features), "dev": digest(self.dev.features)}
+        if self.config.patience:  # then the evaluations decide where the run ends
+            data["eval_steps"] = self.config.eval_steps
+        return options.identity(self.config) | data
+
+
+def _metrics(config: FinetuneConfig) -> tuple[str, ...]:
+    """The preset's, the chosen one first. Raises UserError for one that the task hasn't."""
+    known = TASKS[config.task].metrics
+    if config.metric and config.metric not in known:
+        raise UserError(f"--metric {config.metric}: --task {config.task} is judged by {', '.join(known)}: give one of these")
+    return tuple(sorted(known, key=lambda name: name != config.metric)) if config.metric else known
+
+
+def _measured_first(metrics: tuple[str, ...], base: Baseline, config: FinetuneConfig) -> tuple[str, ...]:
+    """The metrics, those that say nothing on the dev examples last: the first one chooses the best checkpoint.
+
+    Raises UserError where --metric is one of the latter.
+    """
+    if metrics[0] in base.measurable:
+        return metrics
+    where = config.dev or "the held-out share"
+    told = f"{where}: {metrics[0]} can't be measured on it, even a perfect answer would score nothing"
+    if config.metric:
+        raise UserError(f"{told}: give other examples, or another --metric")
+    found = tuple(sorted(metrics, key=lambda name: name not in base.measurable))
+    print(f"note: {told}; the best checkpoint is chosen by {found[0] if base.measurable else 'the dev loss'}")
+    return found
+
+
+def _labels(config: FinetuneConfig) -> dict[str, str]:
+    """Names of the labels as the files have them; {}: whatever the training file has."""
+    if config.label_columns:
+        return {label: label for label in config.label_columns}
+    if config.labels:
+        return {label.strip(): label.strip() for label in config.labels.split(",")}
+    return dict(TASKS[config.task].labels)
+
+
+def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
+    rate = config.allowed(config.task)
+    examples, characters = [], 0
+    for example in kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate):
+        examples.append(example)
+        characters += example.characters
+        if characters > MAX_CHARACTERS:
+            raise UserError(f"{path}: its texts have more than {MAX_CHARACTERS:,} characters in all: give a part of them")
+    if not examples:
+        raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
+    kind.check(examples)
+    return examples
+
+
+def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
+    """(training examples, dev examples, names of the labels, how the latter were held out or None). Raises UserError."""
+    labels = _labels(config)
+    train = _read(kind, config.train, config, labels)
+    names = tuple(labels.values()) or kind.names(train)
+    if config.dev:
+        return train, _read(kind, config.dev, config, labels or {name: name for name in names}), names, None
+    fraction = config.dev_fraction or DEFAULT_FRACTION
+    split = finetuning_held_out.split(train, TASKS[config.task].kind, fraction, config.dev_seed, config.train)
+    about = {"fraction": fraction, "seed": config.dev_seed, "train": len(split.train), "dev": len(split.dev)}
+    print(
+        f"no --dev: {len(split.dev):,} of the {len(train):,} examples are held out to evaluate on "
+        f"(--dev-fraction {fraction:g}, --dev-seed {config.dev_seed})"
+    )
+    if split.lone:
+        told = ", ".join(split.lone[:5]) + (f" and {len(split.lone) - 5} more" if len(split.lone) > 5 else "")
+        print(f"note: {config.train}: only one text has {told}: it is trained on, and nothing evaluates it")
+    return split.train, split.dev, names, about
+
+
+def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ...], train: Sequence[Example]) -> Task:
+    """What the model answers. Raises UserError for layers or labels that don't fit."""
+    kind = TASKS[config.task].kind
+    seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
+    try:
+        return Task(
+            kind,
+            names,
+            config.head,
+            layers_of(seen, initial.encoder, initial.name),
+            config.frozen,
+            config.max_seq_length,
+            no_answer=kind == "spans" and any(not example.answer for example in train),
+            doc_stride=config.doc_stride,
+            threshold=config.threshold,
+            max_answer=config.max_answer_length,
+        )
+    except ValueError as error:
+        raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
+
+
+def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
+    """Reads the files and checks everything against everything. Raises UserError."""
+    preset = TASKS[config.task]
+    task_kind = TASK_KINDS[preset.kind]
+    if config.max_seq_length > initial.encoder.max_position_embeddings:
+        raise UserError(
+            f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
+            "at most: give no more"
+        )
+    if initial.encoder.attention == "causal" and not task_kind.per_token:
+        raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
+    kind = TASK_TYPES[preset.kind]()
+    train, dev, names, held = _shares(kind, config)
+    task = _task(config, initial, names, train)
+    warned = baselines.warnings(train, dev)
+    base = baselines.baseline(kind, task, _metrics(config), train, dev)
+    metrics = _measured_first(_metrics(config), base, config)
+    encoder = initial.text_encoder(config.max_seq_length)
+    rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
+    train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
+    weights = finetuning_class_weights.class_weights(config.class_weights, train_rows.features, task)
+    if weights is not None:
+        train_rows = Rows(finetuning_class_weights.weigh(train_rows.features, task, weights), train_rows.about)
+    named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
+    per_epoch = math.ceil(len(train_rows) / config.batch_size)
+    config = replace(config, eval_steps=config.eval_steps or per_epoch)
+    return FinetuningRun(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held, named, warned)

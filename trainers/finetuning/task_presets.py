@@ -1,0 +1,105 @@
+"""The tasks that `clozemill finetune --task` knows: what kind each is, how its files are laid out, how it is judged.
+
+GLUE's files are read as they come (Wang et al. 2018). To add a task, add an entry to TASKS.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last).
+
+    separator: what separates the labels of a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
+    """
+
+    text: str = "text"
+    pair: str = ""
+    label: str = "label"
+    header: bool = True
+    separator: str = ""
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Layout":
+        """The layout that a checkpoint records; earlier versions recorded more of it, which is ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+    def columns(self, answers: bool) -> list[tuple[str, str]]:
+        """The columns that are read, each with the option that names it. answers: the label's, too."""
+        labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, "--label-column")]
+        found = [(self.text, "--text-column"), (self.pair, "--pair-column"), *(labels if answers else ())]
+        return [(column, flag) for column, flag in found if column]
+
+    def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
+        """With what isn't empty in place of its own; `header`: auto, yes or no."""
+        given = {name: value for name, value in (("text", text), ("pair", pair), ("label", label)) if value}
+        return replace(self, **given, header=self.header if header == "auto" else header == "yes")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A task. kind: of model.task_model.KINDS. labels: (as the files have it, its name), in the order of the classes; none:
+    those of the training file. metrics: of metrics.METRICS; the first chooses the best checkpoint. max_reject_rate: the
+    fraction of rows that may be unusable; the published files of some tasks have such rows.
+    """
+
+    kind: str
+    layout: Layout
+    labels: tuple[tuple[str, str], ...]
+    metrics: tuple[str, ...]
+    max_reject_rate: float = 0.0
+
+
+def _binary(no: str, yes: str) -> tuple[tuple[str, str], ...]:
+    return (("0", no), ("1", yes))
+
+
+def _named(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, name) for name in names)
+
+
+_ENTAILMENT = _named("entailment", "not_entailment")
+_ENTITIES = tuple(f"{place}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for place in "BI")
+_COLUMNS = Layout("0", "", "-1", header=False)
+# QQP has torn rows and empty questions, MNLI's own release rows whose label is "-", translated SQuADs shifted answers.
+PUBLISHED = 0.1
+
+TASKS = {
+    "classify": Preset("classify", Layout(), (), ("accuracy", "macro_f1")),
+    "multilabel": Preset("multilabel", Layout(label="labels"), (), ("micro_f1", "macro_f1", "subset_accuracy")),
+    "regress": Preset("regress", Layout(), (), ("pearson", "spearman")),
+    "tags": Preset("tags", _COLUMNS, (), ("entity_f1", "token_accuracy")),
+    "spans": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
+    "cola": Preset(
+        "classify", Layout("3", "", "1", header=False), _binary("unacceptable", "acceptable"), ("matthews", "accuracy")
+    ),
+    "sst2": Preset("classify", Layout("sentence"), _binary("negative", "positive"), ("accuracy",)),
+    "mrpc": Preset(
+        "classify",
+        Layout("#1 String", "#2 String", "Quality"),
+        _binary("not_equivalent", "equivalent"),
+        ("binary_f1", "accuracy"),
+    ),
+    "stsb": Preset("regress", Layout("sentence1", "sentence2", "score"), (), ("pearson", "spearman")),
+    "qqp": Preset(
+        "classify",
+        Layout("question1", "question2", "is_duplicate"),
+        _binary("not_duplicate", "duplicate"),
+        ("binary_f1", "accuracy"),
+        PUBLISHED,
+    ),
+    "mnli": Preset(
+        "classify",
+        Layout("sentence1", "sentence2", "gold_label"),
+        _named("contradiction", "entailment", "neutral"),
+        ("accuracy",),
+        PUBLISHED,
+    ),
+    "qnli": Preset("classify", Layout("question", "sentence"), _ENTAILMENT, ("accuracy",)),
+    "rte": Preset("classify", Layout("sentence1", "sentence2"), _ENTAILMENT, ("accuracy",)),
+    "conll": Preset("tags", _COLUMNS, _named("O", *_ENTITIES), ("entity_f1", "token_accuracy")),
+    "squad": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
+    "squad2": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
+}

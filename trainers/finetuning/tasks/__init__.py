@@ -1,0 +1,1 @@
+"""One class per type of task: rows -> examples -> tensors, logits -> answers. Entry: registry.TASK_TYPES."""

@@ -1,0 +1,7 @@
+"""The types of tasks by name. To add one, add a class and an entry here."""
+
+from clozemill.trainers.finetuning.tasks.classification import Classify, MultiLabel, Regress
+from clozemill.trainers.finetuning.tasks.question_answering import Spans
+from clozemill.trainers.finetuning.tasks.token_classification import Tags
+
+TASK_TYPES = {"classify": Classify, "multilabel": MultiLabel, "regress": Regress, "tags": Tags, "spans": Spans}

@@ -1,0 +1,1 @@
+"""`clozemill predict` and `embed`. After finetuning."""

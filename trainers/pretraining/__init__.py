@@ -1,0 +1,1 @@
+"""`clozemill pretrain` and `evaluate`. After training."""

@@ -1,0 +1,64 @@
+"""`clozemill evaluate`: masked-LM and next-sentence figures over the eval split, every example once.
+
+clozemill evaluate RUN --data DATASET
+"""
+
+from typing import Any
+
+from clozemill.model.config import EncoderConfig
+from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.data import corrupt_shards, prepared_dataset
+from clozemill.trainers.pretraining import evaluation
+from clozemill.trainers.pretraining.config import EvaluateConfig
+from clozemill.trainers.pretraining.evaluation import Evaluation
+from clozemill.trainers.training import checkpoints, train_state
+
+
+def report(figures: dict[str, Any]) -> list[str]:
+    """The figures in lines."""
+    lines = [
+        f"examples                {figures['examples']:,}, {figures['predictions']:,} tokens to predict",
+        f"masked LM loss          {figures['masked_lm_loss']:.4f} nats (perplexity {figures['perplexity']:,.1f})",
+        f"masked LM accuracy      {100 * figures['masked_lm_accuracy']:.2f} %",
+    ]
+    if "unigram_loss" in figures:
+        lines.insert(2, f"  without any context   {figures['unigram_loss']:.4f} nats (frequencies of the train split)")
+        lines.insert(3, f"  at best               {figures['unigram_entropy']:.4f} nats (unigram entropy of these very tokens)")
+    if "next_sentence_loss" in figures:
+        lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
+        lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")
+    if "unigram_loss" in figures:
+        lines += [f"warning: {remark}" for remark in evaluation.remarks(figures)]
+    return lines
+
+
+def main(config: EvaluateConfig) -> int:
+    """Prints the figures of a checkpoint on a dataset's eval split."""
+    require(config, "run", "data")
+    one = checkpoints.find(config.run, config.checkpoint)
+    if not one.index.get("objective"):
+        raise UserError(f"{one.folder} has no masked-LM head: give a checkpoint of pretrain, or of an import with that head")
+    dataset, about = prepared_dataset.read(config.data), one.index
+    encoder = EncoderConfig(**about["encoder"])
+    prepared_dataset.check_vocabulary(dataset, about["vocabulary"], one.folder)
+    prepared_dataset.check_objective(dataset, about["objective"])
+    prepared_dataset.check_segments(dataset, encoder.type_vocab_size, one.folder)
+    prepared_dataset.check_lengths(dataset, encoder.max_position_embeddings)
+    devices = distribution.make_strategy(config)
+    weights = checkpoints.weights(one)
+    try:
+        with devices.scope():
+            model = train_state.loaded(about, weights, config.precision)
+    except ValueError as error:
+        raise UserError(f"{one.folder}: the weights don't fit ({error}): give another checkpoint") from None
+    jit = distribution.uses_xla(config, devices)
+    with corrupt_shards.report_corruption(dataset):
+        figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
+        figures |= evaluation.without_context(dataset, model.objective) | {"step": one.step}
+    print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
+    print("\n".join(report(figures)), flush=True)
+    if config.output:
+        storage.write_json(config.output, figures)
+    return 0

@@ -1,0 +1,105 @@
+"""The losses on an eval split, beside what guessing by word frequency would cost."""
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.losses import SUMS
+from clozemill.model.pretraining_model import Objective, prepare
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_counts, eval_steps
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.training import step
+from clozemill.trainers.training.metrics_log import means
+
+
+def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> np.ndarray:
+    """How often each token is to be predicted, float64 [vocabulary]."""
+    counts = np.zeros(size)
+    for batch in batches:
+        _, targets = prepare(batch, objective)
+        counts += np.bincount(np.ravel(targets["masked_lm_ids"]), np.ravel(targets["masked_lm_weights"]), minlength=size)
+    return counts
+
+
+def without_context(dataset: PreparedDataset, objective: Objective, batch_size: int = 256, limit: int = 0) -> dict[str, float]:
+    """What can be had on the eval split without looking at any context, in nats.
+
+    `unigram_loss`: of the token frequencies of the train split (its first 100,000 examples at most, one added to each count).
+    `unigram_entropy`: of the eval split's own frequencies, which no guess without context can beat; on a small split it is
+    much too low to be had. `limit`: examples of the eval split, 0 for all.
+    """
+    size, examples = dataset.vocabulary["size"], dataset.train_examples
+    steps = eval_steps(dataset, batch_size, limit=limit)
+    asked = _token_counts(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
+    learnt = np.ones(size)
+    if examples:
+        train = TrainReader(dataset, seed=0).batches(min(batch_size, examples))
+        learnt += _token_counts(train.take(max(1, min(examples, 100_000) // batch_size)), objective, size)
+    shares, total = asked[asked > 0] / asked.sum(), asked.sum()
+    return {
+        "unigram_loss": float(-(asked * np.log(learnt / learnt.sum())).sum() / total),
+        "unigram_entropy": float(-(shares * np.log(shares)).sum()),
+    }
+
+
+class Evaluation:
+    """The eval split of a dataset under a strategy and with a model, ready to be run again and again."""
+
+    def __init__(self, devices, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, jit: bool = False) -> None:
+        if not sum(eval_counts(dataset)):
+            raise UserError(
+                f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
+            )
+        self.devices, self.dataset, self.limit, self.objective = devices, dataset, limit, model.objective
+        self.batch_size = -(-batch_size // devices.num_replicas_in_sync) * devices.num_replicas_in_sync
+        self.sums = step.evaluation(devices, model, jit)
+
+    def _per_host(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        self._hosts = context.num_input_pipelines
+        size = context.get_per_replica_batch_size(self.batch_size)
+        return eval_batches(self.dataset, size, context.input_pipeline_id, self._hosts, self.limit)
+
+    def figures(self) -> dict[str, Any]:
+        """Losses (nats), accuracies, perplexity, and how many examples and predictions they are means over."""
+        iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
+        steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
+        totals = dict(zip(SUMS, self.sums(iterator, tf.constant(steps)).numpy().tolist(), strict=True))
+        found = {"masked_lm_loss": 0.0, "masked_lm_accuracy": 0.0} | means(totals)
+        perplexity = math.exp(min(found["masked_lm_loss"], 700.0))
+        counted = {
+            "examples": sum(eval_counts(self.dataset, self._hosts, self.limit)),
+            "predictions": round(totals["masked_lm_weight"]),
+        }
+        return {**found, "perplexity": perplexity, **counted}
+
+
+# A model that has learnt the frequencies of words and nothing else is within rounding of this baseline.
+HARDLY_BETTER = 0.01  # of the baseline's loss
+
+
+class ComparedEvaluation(Evaluation):
+    """An evaluation during training: its figures are compared with what word frequencies alone are worth."""
+
+    @cached_property
+    def _baseline(self) -> dict[str, float]:
+        return without_context(self.dataset, self.objective, limit=self.limit)
+
+    def figures(self) -> dict[str, Any]:
+        """As Evaluation's, with those of `without_context`, and `remarks`: what must be said of a useless result."""
+        found = super().figures() | self._baseline
+        return found | {"remarks": remarks(found)}
+
+
+def remarks(figures: dict[str, Any]) -> list[str]:
+    """Whether the model is hardly better than word frequencies, in plain words; [] where it is better."""
+    loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    if not figures["predictions"] or loss < (1 - HARDLY_BETTER) * unigrams:
+        return []
+    return [
+        f"the masked LM loss of {loss:.3f} nats is no better than that of word frequencies alone, {unigrams:.3f}: the model "
+        "has not learnt to use the context"
+    ]

@@ -1,0 +1,170 @@
+"""A run as it is laid out before any device is touched: phases with their datasets, the model, what a resume must match."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.flops import flops_per_example
+from clozemill.pipelines.command_line import options
+from clozemill.trainers.common import storage
+from clozemill.trainers.data import corrupt_shards, prepared_dataset
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_counts
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining import warm_start
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation
+from clozemill.trainers.pretraining.warm_start import WarmStart
+from clozemill.trainers.training import run_folder
+from clozemill.trainers.training.optimizer import Hyper, Schedule
+
+
+@dataclass(frozen=True)
+class PretrainingPhase:
+    """Steps [begin, end) of a run, on one dataset. What the loop knows of data, it knows through this."""
+
+    dataset: PreparedDataset
+    begin: int
+    end: int
+    batch_size: int
+    schedule: Schedule
+
+    @property
+    def folder(self) -> str:
+        """Where the data lie, for messages."""
+        return self.dataset.folder
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.dataset.max_seq_length
+
+    @property
+    def train_examples(self) -> int:
+        return self.dataset.train_examples
+
+    def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
+        """One host's reader."""
+        return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
+
+    def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
+        """Within it, a shard that turns out to be damaged is named; `likely` gives those that were read last."""
+        return corrupt_shards.report_corruption(self.dataset, likely)
+
+    def evaluation(self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool) -> Evaluation | None:
+        """What measures the model now and then; None where the dataset has no eval split."""
+        if not sum(eval_counts(self.dataset)):
+            return None
+        size = max(1, self.batch_size // config.gradient_accumulation_steps)
+        return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit)
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """All of a run that follows from its configuration and its datasets."""
+
+    config: PretrainConfig
+    phases: tuple[PretrainingPhase, ...]
+    encoder: EncoderConfig
+    vocabulary: bytes
+    start: WarmStart | None = None
+    stage: ClassVar = "pretrain"
+
+    @property
+    def steps(self) -> int:
+        return self.phases[-1].end
+
+    @property
+    def title(self) -> str:
+        """What stands above the curves."""
+        return f"{self.size_name}, {self.config.objective}, {self.steps:,} steps"
+
+    @property
+    def size_name(self) -> str:
+        """The preset, or what stands for one."""
+        return self.config.resolved_preset() or "as --init"
+
+    @property
+    def hyper(self) -> Hyper:
+        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+
+    def flops(self, phase: PretrainingPhase) -> int:
+        """FLOPs per example of a phase."""
+        dataset, causal = phase.dataset, self.config.objective == "causal"
+        return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
+
+    def about(self, step: int = 0) -> dict[str, Any]:
+        """What every checkpoint says of its model, and of its training up to a step."""
+        return {
+            "encoder": self.encoder.to_dict(),
+            "objective": self.config.objective,
+            "vocabulary": self.phases[0].dataset.vocabulary,
+            "trained_length": self.trained_length(step),
+            **({"begun_length": self.start.trained_length} if self.start else {}),
+        }
+
+    def trained_length(self, step: int) -> int:
+        """The longest sequences up to a step, those of what the run began with among them."""
+        own = (phase.max_seq_length for phase in self.phases if phase.begin < max(step, 1))
+        return max([self.start.trained_length if self.start else 0, *own])
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the losses of a run: a resume must match it."""
+        own = options.identity(self.config)
+        own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
+        own["preset"] = self.config.resolved_preset()
+        own |= {name: getattr(self.encoder, name) for name in ("hidden_act", "max_position_embeddings")}
+        if self.start:
+            own["init"] = self.start.digest
+        own["phases"] = len(self.phases)
+        for number, phase in enumerate(self.phases, 1):
+            schedule = phase.schedule
+            own[f"phase {number}"] = {
+                "dataset": phase.dataset.manifest["digest"],
+                "steps": phase.end - phase.begin,
+                "batch_size": phase.batch_size,
+                "learning_rate": schedule.peak,
+                "warmup_steps": schedule.warmup_steps,
+                "scheduled_steps": schedule.steps,
+            }
+        own.pop("warmup_steps")
+        return own
+
+
+def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
+    """Each phase's schedule: its own, or the run's, which spans all phases without one."""
+    total = sum(phase.steps for phase in phases)
+    run = Schedule(config.learning_rate, config.warmup(total), total)
+    found, begin = [], 0
+    for phase in phases:
+        if phase.learning_rate:
+            warmup = config.warmup(phase.steps) if phase.warmup_steps < 0 else min(phase.warmup_steps, phase.steps)
+            found.append(Schedule(phase.learning_rate, warmup, phase.steps, begin))
+        else:
+            found.append(run)
+        begin += phase.steps
+    return found
+
+
+def plan_run(config: PretrainConfig) -> PretrainingRun:
+    """Reads the datasets' contracts and checks everything against everything. Raises UserError."""
+    wanted = config.resolved_phases()
+    start = warm_start.find(config, storage.join(config.output, run_folder.RUN))
+    longest = start.encoder.max_position_embeddings if start else config.max_position_embeddings
+    phases, begin = [], 0
+    for phase, schedule in zip(wanted, _schedules(config, wanted), strict=True):
+        dataset = prepared_dataset.read(phase.data)
+        prepared_dataset.check_objective(dataset, config.objective)
+        prepared_dataset.check_lengths(dataset, longest)
+        if start:
+            prepared_dataset.check_vocabulary(dataset, start.vocabulary, start.path)
+            prepared_dataset.check_segments(dataset, start.encoder.type_vocab_size, start.path)
+        if phases:
+            prepared_dataset.check_vocabulary(dataset, phases[0].dataset.vocabulary, phases[0].dataset.folder)
+        phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
+        begin += phase.steps
+    first = phases[0].dataset
+    encoder = warm_start.encoder(config, start, first.vocabulary["size"])
+    return PretrainingRun(config, tuple(phases), encoder, first.read_vocabulary(), start)

@@ -1,0 +1,111 @@
+"""`pretrain --init`: a run that begins with another checkpoint's weights.
+
+The weights' digest is part of the run's identity, not their path, and a run that goes on doesn't read them again.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.config import PRESETS, EncoderConfig, preset
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import storage
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.training import pretrained, train_state
+from clozemill.trainers.training.pretrained import digest
+
+_MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a run begins with. weights: by path within the model; None where a run that goes on knew all the rest."""
+
+    path: str
+    digest: str
+    encoder: EncoderConfig
+    vocabulary: dict[str, Any]
+    trained_length: int
+    weights: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+
+def _read(path: str) -> WarmStart:
+    begun = pretrained.read(path)
+    vocabulary = begun.index["vocabulary"]
+    return WarmStart(path, digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights)
+
+
+def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
+    """What `--init` names, None without it.
+
+    run_json: that of the run, if it is there: one that was begun with the same path isn't read again. Raises UserError.
+    """
+    if not config.init:
+        return None
+    if tf.io.gfile.exists(run_json):
+        try:
+            told = json.loads(storage.read(run_json, "give another --output"))
+            if told["config"]["init"] == config.init:
+                begun, length = EncoderConfig(**told["encoder"]), told.get("begun_length")
+                length = length or begun.max_position_embeddings
+                return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length)
+        except (ValueError, KeyError, TypeError):
+            pass  # no run's: claiming the folder says so
+    return _read(config.init)
+
+
+def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) -> EncoderConfig:
+    """A run's encoder: its sizes are those of `--init`, or the preset's. Raises UserError where the two contradict."""
+    own = {
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "initializer_range": config.initializer_range,
+        "attention": config.resolved_attention(),
+        "remat": config.remat,
+    }
+    free = {"hidden_act": config.hidden_act, "max_position_embeddings": config.max_position_embeddings}
+    if start is None:
+        return preset(config.resolved_preset(), vocab_size=vocab_size, **own, **free)
+    sizes = PRESETS[config.preset] if config.preset else {}
+    fields = type(config).__dataclass_fields__
+    free = {name: value for name, value in free.items() if value != fields[name].default}  # what was given
+    for name, value in {**sizes, **free}.items():
+        if (have := getattr(start.encoder, name)) != value:
+            flag = "preset" if name in sizes else name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, and {start.path} has {have}: "
+                f"leave --{flag} out"
+            )
+    return replace(start.encoder, **own)
+
+
+def load(start: WarmStart, model: keras.Model) -> list[str]:
+    """Gives a model what `--init` has for it; returns what is to be told. Call it within the strategy's scope.
+
+    Raises UserError when the weights don't fit, or aren't those any more that the run was begun with.
+    """
+    weights = start.weights
+    if weights is None:
+        again = _read(start.path)
+        if again.digest != start.digest:
+            raise UserError(
+                f"{start.path} has other weights than the run was begun with: restore them, or give another --output"
+            )
+        weights = again.weights
+    parts = {variable.path.split("/")[1] for variable in model.weights}
+    try:
+        absent = train_state.assign(
+            model, {name: value for name, value in weights.items() if name.split("/")[0] in parts}, _MAY_LACK
+        )
+    except ValueError as error:
+        raise UserError(f"{start.path}: {error}: give another checkpoint as --init") from None
+    told = [f"begun with the weights of {start.path}"]
+    if missing := dict.fromkeys("pooler" if "/pooler/" in name else name.split("/")[0] for name in absent):
+        told.append(f"it has no {', no '.join(missing)}: begun with random weights")
+    if unused := dict.fromkeys(part for name in weights if (part := name.split("/")[0]) not in parts):
+        told.append(f"not asked for by the objective: {', '.join(unused)}")
+    return told

@@ -1,0 +1,1 @@
+"""`clozemill preflight`, and the training part of `clozemill plan`. After pretraining."""

@@ -1,0 +1,110 @@
+"""The training part of `clozemill plan`: epochs, chip hours, cost, and what will hurt, by arithmetic. Loads no TensorFlow."""
+
+from dataclasses import dataclass
+
+from clozemill.model.config import preset
+from clozemill.model.flops import flops_per_example
+from clozemill.pipelines.common.estimates import Estimate
+from clozemill.trainers.pretraining.recipes import RECIPES, Phase
+from clozemill.trainers.tpu import generations
+from clozemill.trainers.tpu.config import TrainingPlan
+from clozemill.trainers.tpu.generations import Topology
+
+INPUT_TOKENS = 89_000 * 128  # a second that one core read, parsed and batched (README, Figures)
+SPREAD = 1.5  # how far the utilisation may be from what is assumed, either way
+
+Told = tuple[list[Estimate], list[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the mill will give: train examples of a copy with their range, shards of a copy, and their sizes."""
+
+    examples: Estimate
+    shards: int
+    max_seq_length: int
+    max_predictions: int
+    vocab_size: int
+
+
+def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]:
+    """(phase with its batch size, sequence length, predictions): where a recipe's phases differ in length, each has its own."""
+    phases = config.phases or (Phase(steps=config.steps),)
+    lengths = RECIPES[config.recipe].max_seq_lengths if config.recipe else ()
+    found = []
+    for number, phase in enumerate(phases):
+        length = lengths[number] if len(lengths) == len(phases) > 1 else data.max_seq_length
+        predictions = max(1, round(data.max_predictions * length / data.max_seq_length))
+        size = phase.batch_size or config.batch_size
+        found.append((Phase(phase.data, phase.steps, size), length, predictions))
+    return found
+
+
+def estimate(config: TrainingPlan, data: Dataset) -> Told:
+    """Figures, notes and warnings of training. Raises UserError for an unknown topology."""
+    topology = generations.parse(config.topology)
+    causal = config.objective == "causal"
+    encoder = preset(config.preset or "base", vocab_size=data.vocab_size)
+    figures, notes, warnings = [], [], []
+    seconds, rate = 0.0, 0.0
+    phases = _phases(config, data)
+    own = [phase for phase, length, _ in phases if length == data.max_seq_length]
+    seen = sum(phase.steps * phase.batch_size for phase in own)
+    peak = topology.chips * generations.chip_tflops(topology) * 1e12 * config.utilisation
+    for phase, length, predictions in phases:
+        flops = flops_per_example(encoder, length, predictions, causal)
+        seconds += phase.steps * phase.batch_size * flops / peak
+        rate = max(rate, peak / flops * length)
+    low, high = data.examples.low, data.examples.high
+    if low:
+        figures.append(Estimate("epochs", "x", seen / data.examples.estimate, seen / high, seen / low))
+    figures.append(Estimate(f"training on {config.topology}", "s", seconds, seconds / SPREAD, seconds * SPREAD))
+    chips = seconds * topology.chips / 3600
+    figures.append(Estimate("TPU chip hours", "h", chips, chips / SPREAD, chips * SPREAD))
+    if config.price_chip_hour:
+        price = chips * config.price_chip_hour
+        figures.append(Estimate("cost of training", "price", price, price / SPREAD, price * SPREAD))
+    steps = sum(phase.steps for phase, _, _ in phases)
+    what = f"{config.recipe or config.preset or 'base'}: {steps:,} steps"
+    notes.append(
+        f"training ({what}) is reckoned at {100 * config.utilisation:g} % of {generations.chip_tflops(topology):g} TFLOP/s a "
+        "chip (--utilisation), without start-up, evaluation and checkpoints"
+    )
+    if len(own) < len(phases):
+        notes.append(f"epochs count the phases of {data.max_seq_length} tokens: plan the other datasets, too")
+    warnings = [*_shard_warnings(data, topology), *_batch_warnings(config, topology, phases), *_input_warnings(
+        config, topology, rate, data.max_seq_length)]  # fmt: skip
+    return figures, notes, warnings
+
+
+def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
+    """Host r reads every R-th shard: with fewer shards than hosts the trainer refuses; the rest should come out even."""
+    count = generations.hosts(topology)
+    if data.shards < count:
+        return [f"{data.shards} train shards per copy are too few for the {count} hosts of {topology.name}, and pretrain will "
+                f"refuse them: give --num-groups {count} or a multiple"]  # fmt: skip
+    if data.shards % count and data.shards < 8 * count:
+        even = -(-data.shards // count) * count
+        return [f"{data.shards} train shards per copy are dealt out unevenly to {count} hosts: give --num-groups {even}"]
+    return []
+
+
+def _batch_warnings(config: TrainingPlan, topology: Topology, phases: list[tuple[Phase, int, int]]) -> list[str]:
+    parts = topology.devices * config.gradient_accumulation_steps
+    sizes = dict.fromkeys(phase.batch_size for phase, _, _ in phases if phase.batch_size % parts)
+    steps = config.gradient_accumulation_steps
+    of = f"{topology.devices} replicas" + (f" x {steps} gradient accumulation steps" if steps > 1 else "")
+    return [f"--batch-size {size} can't be divided by {of}: give {-(-size // parts) * parts}" for size in sizes]
+
+
+def _input_warnings(config: TrainingPlan, topology: Topology, tokens: float, length: int) -> list[str]:
+    """tokens: a second that the chips take together."""
+    count = generations.hosts(topology)
+    wanted, given = tokens / length / count, config.input_rate or INPUT_TOKENS / length
+    if wanted <= given:
+        return []
+    measured = "--input-rate" if config.input_rate else "as one core was measured"
+    return [
+        f"the chips of a host take {wanted:,.0f} examples a second, and its input gives {given:,.0f} ({measured}): the "
+        "chips will wait, so take hosts with more cores, fewer chips or a larger model"
+    ]

@@ -1,0 +1,95 @@
+"""The training step as a JAX program over devices that needn't be there; what trainers/tpu/preflight.py compiles.
+
+Model, losses and update rule are those of the trainer, and so is the division of labour: every device works on its part of the
+batch with a dropout of its own, weights and gradients are added up over all of them, and each applies the same update.
+"""
+
+import math
+from typing import Any
+
+import keras
+
+from clozemill.model.config import PRECISIONS, EncoderConfig
+from clozemill.model.losses import sums
+from clozemill.model.pretraining_model import PretrainingModel, prepare
+from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.trainers.tpu.config import PreflightConfig
+from clozemill.trainers.training import optimizer
+
+AXIS = "data"  # the mesh's only one
+
+
+class Step:
+    """One update of a model's variables, as the trainer does it, over a topology's devices.
+
+    Args:
+        config: what is trained. encoder: its sizes. predictions: masked positions per example. devices: JAX's.
+    """
+
+    def __init__(self, config: PreflightConfig, encoder: EncoderConfig, predictions: int, devices: list) -> None:
+        import numpy as np
+        from jax.sharding import Mesh
+
+        self.config, self.predictions, self.mesh = config, predictions, Mesh(np.array(devices), (AXIS,))
+        with keras.StatelessScope(initialize_variables=False):  # shapes are enough
+            self.model = PretrainingModel(encoder, config.objective, dtype=PRECISIONS[config.precision])
+            self.model.build()
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learnt."""
+        return sum(math.prod(variable.shape) for variable in self.model.trainable_variables)
+
+    def _gradients(self, values: list, done, batch: dict):
+        """(loss, gradients) of the whole batch, from a device's part of it."""
+        import jax
+        from jax import numpy as jnp
+
+        seed = jnp.stack([done, jax.lax.axis_index(AXIS)])
+        inputs, targets = prepare(batch, self.model.objective)
+        weights = [jnp.sum(targets[name]) for name in ("masked_lm_weights", "example_weights")]
+        masked, examples = (jnp.maximum(total, 1.0) for total in jax.lax.psum(weights, AXIS))
+        untrained = [jnp.zeros(variable.shape, variable.dtype) for variable in self.model.non_trainable_variables]
+
+        def loss(values: list):
+            outputs, _ = self.model.stateless_call(values, untrained, inputs, training=True, seed=seed)
+            found = sums(outputs, targets)
+            return found["masked_lm_loss"] / masked + found["next_sentence_loss"] / examples
+
+        return jax.lax.psum(jax.value_and_grad(loss)(values), AXIS)
+
+    def _update(self, values: list, first: list, second: list, done, batch: dict):
+        """(variables, first moments, second moments, steps done, loss) after one step more."""
+        hyper, schedule = optimizer.Hyper(), optimizer.Schedule(peak=1e-4, warmup_steps=10_000, steps=1_000_000)
+        rule = optimizer.OPTIMIZERS[self.config.optimizer]
+        loss, gradients = self._gradients(values, done, batch)
+        scale = optimizer.clip_scale(optimizer.global_norm(gradients), hyper.clip_norm)
+        new = [
+            rule(value, gradient * scale, *moments, schedule(done), done, hyper, optimizer.decays(variable.path))
+            for variable, value, gradient, *moments in zip(
+                self.model.trainable_variables, values, gradients, first, second, strict=True
+            )
+        ]
+        return *(list(column) for column in zip(*new, strict=True)), done + 1, loss
+
+    def lowered(self, batch_size: int) -> Any:
+        """The step for `batch_size` examples per device, lowered; variables and moments give their memory to the new ones."""
+        import jax
+        from jax.sharding import NamedSharding
+        from jax.sharding import PartitionSpec as P
+
+        def shape(size: tuple, dtype: str, *axes: str) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, dtype, sharding=NamedSharding(self.mesh, P(*axes)))
+
+        lengths = {"max_seq_length": self.config.max_seq_length, "max_predictions": self.predictions, None: 1}
+        rows = batch_size * self.mesh.size
+        batch = {
+            name: shape((rows, lengths[length]), dtype.replace("int64", "int32"), AXIS)
+            for name, (dtype, length) in FEATURES.items()
+        }
+        values = [shape(tuple(variable.shape), variable.dtype) for variable in self.model.trainable_variables]
+        # Sums over devices are written down in the step, as in the trainer's, and so there are no others to be inferred.
+        step = jax.shard_map(
+            self._update, mesh=self.mesh, in_specs=(P(), P(), P(), P(), P(AXIS)), out_specs=P(), check_vma=False
+        )
+        return jax.jit(step, donate_argnums=(0, 1, 2, 3)).lower(values, values, values, shape((), "int32"), batch)

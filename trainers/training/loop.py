@@ -1,0 +1,259 @@
+"""The training loop: steps, figures, evaluations, checkpoints, signals, and the stop when a loss is no number."""
+
+import signal
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.losses import LOSSES
+from clozemill.pipelines.command_line import process
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution, peak_flops, storage
+from clozemill.trainers.data.input_pipeline import TrainReader
+from clozemill.trainers.training import checkpoints, curves
+from clozemill.trainers.training.early_stopping import EarlyStopping
+from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
+from clozemill.trainers.training.run import TrainingPhase, TrainingRun
+from clozemill.trainers.training.step import COLUMNS, Stepper
+from clozemill.trainers.training.train_state import TrainState
+
+RESPONSE_SECONDS = 2.0  # how long a call may last, so that a signal is soon acted upon
+EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: a signal came, all is saved, the same command goes on
+
+
+@dataclass
+class Signals:
+    """Which signal has come, if any; a second one ends the process at once."""
+
+    received: str = ""
+
+    def _take(self, name: str) -> None:
+        self.received = name
+        print(f"\n{name}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
+
+    def caught(self) -> AbstractContextManager[None]:
+        """SIGTERM, SIGINT and SIGHUP are noted within the block, also while a step runs."""
+        return process.noted(self._take)
+
+
+def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | None = None) -> tuple[int, MetricsLog, bool]:
+    """Reads the newest checkpoint of the journal's run into the state, the journal and what counts evaluations.
+
+    Returns (the step where the run stands, 0 for a new one; the journal; whether that step has been evaluated).
+    """
+    found = checkpoints.restore(journal.folder, state)
+    if not found:
+        return 0, journal, True
+    journal.resume(found["step"], found["journal"])
+    if stopping:
+        stopping.resume(found)
+    return found["step"], journal, bool(found.get("eval"))
+
+
+@dataclass
+class Loop:
+    """Runs a plan from wherever its folder stands.
+
+    Args:
+        plan: what is to be done. folder: the run's. devices: the strategy. state: the variables, restored.
+        step: steps done. journal: restored, too. evaluated: whether an evaluation that is due at `step` has been made;
+            it hasn't where a signal stopped the run there. stopping: what ends the run early.
+    """
+
+    plan: TrainingRun
+    folder: str
+    devices: tf.distribute.Strategy
+    state: TrainState
+    step: int
+    journal: MetricsLog
+    evaluated: bool = True
+    stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    signals: Signals = field(default_factory=Signals)
+    saved_at: int = -1  # the step of the newest checkpoint
+    _clock: Clock = field(default_factory=Clock)
+    _affordable: int = 1  # steps that RESPONSE_SECONDS have room for; the first call is a single step
+
+    def run(self) -> int:
+        """All steps that are left; returns the exit code."""
+        self.saved_at = self.step if self.step else -1
+        code = EXIT_DONE
+        with self.signals.caught(), distribution.raise_if_worker_lost(self.devices):
+            for phase in self.plan.phases:
+                owed = self.step == phase.end and not self.evaluated
+                if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
+                    code = self._phase(phase)
+            if code == EXIT_DONE and self._writes:
+                self._draw()
+            distribution.gather_from_workers(self.devices, 0)  # whoever left while worker 0 writes would be taken for lost
+        return code
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return distribution.worker(self.devices)[0] == 0
+
+    def _stopped(self) -> str:
+        """The signal that came to this process, or to another worker, or ""."""
+        mine = signal.Signals[self.signals.received] if self.signals.received else 0
+        every = max(distribution.gather_from_workers(self.devices, int(mine)))
+        return signal.Signals(every).name if every else ""
+
+    def _stepper(self, phase: TrainingPhase) -> Stepper:
+        config = self.plan.config
+        return Stepper(
+            self.devices,
+            self.state,
+            phase.schedule,
+            self.plan.hyper,
+            rule=config.optimizer,
+            parts=config.gradient_accumulation_steps,
+            seed=config.seed,
+            jit=distribution.uses_xla(config, self.devices),
+            jit_update=distribution.compiles_updates(config, self.devices),
+        )
+
+    def readers(self, phase: TrainingPhase, hosts: int) -> list[TrainReader]:
+        """A phase's reader on each host."""
+        return [phase.reader(self.plan.config, host, hosts) for host in range(hosts)]
+
+    def _batches(self, phase: TrainingPhase):
+        """The distributed iterator, entered where the run stands."""
+        done = self.step - phase.begin
+
+        def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            size, hosts = context.get_per_replica_batch_size(phase.batch_size), context.num_input_pipelines
+            self._hosts = hosts
+            reader = self.readers(phase, hosts)[context.input_pipeline_id]
+            return reader.batches(size, begin=done * phase.batch_size // hosts)
+
+        return iter(self.devices.distribute_datasets_from_function(per_host))
+
+    def _phase(self, phase: TrainingPhase) -> int:
+        config = self.plan.config
+        peak = config.peak_tflops or peak_flops.peak_tflops(distribution.device_name(self.devices))
+        scale = Throughput(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
+        evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
+        if not self.evaluated and evaluation and self._evaluation_due(phase):
+            self._evaluate(evaluation, phase)
+        self.evaluated = True
+        stepper, iterator = self._stepper(phase), self._batches(phase)
+        while self.step < phase.end and not self.stopping.stops:
+            count = self._until_next(phase)
+            rows = self._train(stepper, iterator, count, phase)
+            if not self._finite(rows, phase):
+                return EXIT_DIVERGED
+            self.journal.add(rows)
+            self.step += count
+            stopped = self._stopped()  # asked once: all workers must do the same
+            last = self.step == phase.end
+            if last or self.step % config.log_steps == 0:
+                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
+            if evaluation and self._evaluation_due(phase) and not stopped:  # a process told to stop has seconds, not minutes
+                self._evaluate(evaluation, phase)
+            elif last or stopped or self._due():
+                self._save()
+            if stopped:
+                print(f"{stopped}: saved at step {self.step:,}; run the same command to go on", flush=True)
+                return EXIT_STOPPED
+        return EXIT_DONE
+
+    def _evaluation_due(self, phase: TrainingPhase) -> bool:
+        every = self.plan.config.eval_steps
+        return self.step == phase.end or bool(every and self.step % every == 0)
+
+    def _evaluate(self, evaluation, phase: TrainingPhase) -> None:
+        """Evaluates and saves."""
+        with phase.reading():
+            figures = evaluation.figures()
+        self.evaluated = True
+        self.stopping.add(figures)
+        self.journal.tell_eval(self.step, figures)
+        self._save(figures)
+        if self.stopping.stops and self.step < self.plan.steps and self._writes:
+            print(
+                f"stopped early at step {self.step:,} of {self.plan.steps:,}: no improvement in the last "
+                f"{self.stopping.waited} evaluations (--patience)",
+                flush=True,
+            )
+
+    def _until_next(self, phase: TrainingPhase) -> int:
+        """Steps up to the next thing to do on the host."""
+        config = self.plan.config
+        marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
+        if distribution.worker(self.devices)[1] == 1:  # several workers must all do the same, however fast each of them is
+            marks.append(self._affordable)
+        return min(config.steps_per_call, phase.end - self.step, *marks)
+
+    def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> np.ndarray:
+        """The next steps' figures; their seconds add up to this call's, unless it also traced or compiled the function."""
+        known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
+        try:
+            with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
+                rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            told = storage.cause(error)
+            raise UserError(
+                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit the memory ({told}): "
+                "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
+            ) from None
+        seconds = rows[:, COLUMNS.index("seconds")]
+        if known:  # within the graph a GPU's work may be seen when it is queued, not when it is done
+            seconds *= (time.perf_counter() - began) / seconds.sum()
+        self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
+        return rows
+
+    def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
+        """Says so when a loss or the gradients of a step are no number; nothing is saved then."""
+        checked = [COLUMNS.index(name) for name in (*(f"{name}_loss" for name in LOSSES), "gradient_norm")]
+        bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
+        if not len(bad):
+            return True
+        if not self._writes:
+            return False
+        at = self.step + int(bad[0]) + 1
+        rate = float(rows[bad[0], COLUMNS.index("learning_rate")])
+        since = max(self.saved_at, phase.begin)
+        shards = sorted(self._shards_between(phase, since, at))
+        told = {"step": at, "learning_rate": rate, "since_step": since, "shards": shards}
+        storage.write_json(storage.join(self.folder, "diverged.json"), told)
+        self.journal.flush()
+        kept = f"the checkpoint of step {self.saved_at:,} is kept" if self.saved_at >= 0 else "no checkpoint was saved yet"
+        names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")
+        print(
+            f"clozemill: the loss or the gradients are no number at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
+            f"read since: {names}: begin anew with a lower --learning-rate, or look into these shards with clozemill verify",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
+
+    def _shards_between(self, phase: TrainingPhase, begin: int, end: int) -> set[str]:
+        """Shard files that steps [begin, end) of a phase read, over all hosts."""
+        size = phase.batch_size // self._hosts
+        first, last = (begin - phase.begin) * size, (end - phase.begin) * size
+        return {name for reader in self.readers(phase, self._hosts) for name in reader.shards_between(first, last)}
+
+    def _due(self) -> bool:
+        config = self.plan.config
+        by_steps = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
+        return bool(by_steps or (config.checkpoint_minutes and self._clock.minutes() >= config.checkpoint_minutes))
+
+    def _save(self, figures: dict | None = None) -> None:
+        self.saved_at = self.step
+        if not self._writes:
+            return
+        about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
+        about |= self.stopping.state()
+        self.journal.flush()
+        checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
+        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
+        self._clock.reset()
+
+    def _draw(self) -> None:
+        best = checkpoints.find(self.folder, "best")
+        marked = best.step if best.index.get("eval") else None
+        storage.write(storage.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), self.plan.title, marked))

@@ -1,0 +1,180 @@
+"""What a run tells while it goes: the progress line, metrics.jsonl, TensorBoard's scalars."""
+
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.losses import LOSSES
+from clozemill.trainers.common import storage
+from clozemill.trainers.training.step import COLUMNS
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What turns steps into rates: examples per step, FLOPs per example, devices and the peak of one (TFLOP/s, or None)."""
+
+    batch_size: int
+    flops_per_example: int
+    devices: int
+    peak: float | None
+
+
+def means(totals: dict[str, float]) -> dict[str, float]:
+    """Losses (nats) and accuracies from the sums of losses.SUMS; those of an absent head are left out."""
+    found = {}
+    for name in LOSSES:
+        if weight := totals[f"{name}_weight"]:
+            found[f"{name}_loss"] = totals[f"{name}_loss"] / weight
+            if totals[f"{name}_correct"] >= 0:
+                found[f"{name}_accuracy"] = totals[f"{name}_correct"] / weight
+    return {"loss": sum(value for name, value in found.items() if name.endswith("_loss")), **found}
+
+
+def duration(seconds: float) -> str:
+    """'0:42', '3:05:10'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _scores(entry: dict[str, Any]) -> str:
+    """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'."""
+    short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task"}
+    losses = {name: f"{short[name]} {entry[f'{name}_loss']:.3f}" for name in LOSSES if f"{name}_loss" in entry}
+    hits = {name: f" ({100 * entry[f'{name}_accuracy']:.1f} %)" for name in LOSSES if f"{name}_accuracy" in entry}
+    return "  ".join(text + hits.get(name, "") for name, text in losses.items())
+
+
+@dataclass
+class MetricsLog:
+    """Collects steps' figures and tells them every so often.
+
+    Args:
+        folder: the run's. steps: of the whole run. tensorboard: whether to write events, too. silent: another worker tells.
+    """
+
+    folder: str
+    steps: int
+    tensorboard: bool = True
+    silent: bool = False
+    lines: list[str] = field(default_factory=list)
+    pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
+    count: int = 0  # steps in `pending`
+    _writer: Any = None
+
+    def resume(self, step: int, pending: dict[str, Any]) -> None:
+        """Resumes after `step`: what metrics.jsonl says of later steps will be written again.
+
+        Warns if it isn't what it was when `step` was saved.
+        """
+        path = storage.join(self.folder, METRICS)
+        if tf.io.gfile.exists(path):
+            kept = []
+            for line in storage.read(path, "restore it").decode("utf-8", "replace").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    break  # the kill came while this line was written
+            self.lines = kept
+        if pending.get("lines", self._digest()) != self._digest():
+            text = f"{path} was damaged or changed: its figures of earlier steps, and the curves, may be incomplete"
+            print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
+        self.pending, self.count = np.array(pending["sums"]), pending["count"]
+
+    def _digest(self) -> str:
+        """SHA-256 of the lines so far."""
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the first line after it averages over the same steps."""
+        return {"sums": self.pending.tolist(), "count": self.count, "lines": self._digest()}
+
+    def add(self, rows: np.ndarray) -> None:
+        """Takes the figures of some steps, [steps, len(COLUMNS)]."""
+        self.pending = self.pending + rows.astype(np.float64).sum(axis=0)
+        self.count += len(rows)
+
+    def tell(self, step: int, epoch: float, scale: Throughput) -> None:
+        """A line about the steps since the last one: on standard output, in metrics.jsonl and for TensorBoard."""
+        totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
+        self.pending, self.count = np.zeros(len(COLUMNS)), 0
+        if self.silent:
+            return
+        seconds = max(totals["seconds"], 1e-9)
+        speed, tokens = scale.batch_size * count / seconds, totals["tokens"] / seconds
+        entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
+        entry |= {"learning_rate": totals["learning_rate"] / count, "gradient_norm": totals["gradient_norm"] / count}
+        entry |= {"examples_per_second": speed, "tokens_per_second": tokens, "input_share": totals["waited"] / seconds}
+        if scale.peak:
+            entry["mfu"] = scale.flops_per_example * speed / (scale.devices * scale.peak * 1e12)
+        left = (self.steps - step) * seconds / count
+        mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
+        print(
+            f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry)}  lr {entry['learning_rate']:.2e}  "
+            f"{speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %  "
+            f"left {duration(left)}",
+            flush=True,
+        )
+        self._write(entry, "train")
+
+    def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
+        """The figures of an evaluation, likewise."""
+        if self.silent:
+            return
+        own = {name: value for name, value in figures.items() if isinstance(value, float | None) and name != "criterion"}
+        values = ((name, "undefined" if value is None else f"{value:.4f}") for name, value in own.items())
+        scores = _scores(figures) or "  ".join(f"{name} {value}" for name, value in values)
+        print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
+        self._write({"step": step, "split": "eval", **figures}, "eval")
+
+    def _write(self, entry: dict[str, Any], group: str) -> None:
+        self.lines.append(json.dumps(entry))
+        if storage.is_local(self.folder):  # elsewhere nothing can be appended to; `flush` writes it whole
+            storage.append(storage.join(self.folder, METRICS), self.lines[-1] + "\n")
+        if self.tensorboard:
+            self._write_event(entry, group)
+
+    def _write_event(self, entry: dict[str, Any], group: str) -> None:
+        folder = storage.join(self.folder, TENSORBOARD)
+        with storage.translate_errors(folder, "written"):
+            self._writer = self._writer or tf.summary.create_file_writer(folder)
+            with self._writer.as_default(entry["step"]):
+                for name, value in entry.items():
+                    if isinstance(value, float) and math.isfinite(value):
+                        tf.summary.scalar(f"{group}/{name}", value)
+
+    def flush(self) -> None:
+        """Brings metrics.jsonl and the events to disk, whole."""
+        if self.silent:
+            return
+        storage.write(storage.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
+        if self._writer:
+            with storage.translate_errors(storage.join(self.folder, TENSORBOARD), "written"):
+                self._writer.flush()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """metrics.jsonl so far."""
+        return [json.loads(line) for line in self.lines]
+
+
+class Clock:
+    """Minutes since the last reset; only for when to save, never for what."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._began = time.monotonic()
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self._began) / 60

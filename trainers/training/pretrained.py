@@ -1,0 +1,132 @@
+"""What fine-tuning, predicting and extracting begin with: a checkpoint's model, or a SavedModel of clozemill export."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.conversion.weight_names import check_weights
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import TextRules
+from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.common import storage
+from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.training.train_state import encoder_config
+
+SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model that is there: its checkpoint.json, its weights by path within the model, its vocabulary's bytes."""
+
+    name: str
+    index: dict[str, Any]
+    weights: dict[str, np.ndarray] = field(repr=False)
+    vocabulary_bytes: bytes = field(repr=False)
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        return EncoderConfig(**self.index["encoder"])
+
+    @property
+    def trained_length(self) -> int:
+        """The longest sequence that it was trained on."""
+        return checkpoints.trained_length(self.index)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_bytes(self.vocabulary_bytes, f"{self.name}'s vocabulary")
+
+    @property
+    def cased(self) -> bool:
+        return self.index["vocabulary"]["cased"]
+
+    @property
+    def rules(self) -> TextRules:
+        """How its tokenizer deviates from google-research/bert's."""
+        return TextRules.from_dict(self.index["vocabulary"])
+
+    def text_encoder(self, max_seq_length: int) -> TextEncoder:
+        """Its tokenizer, for texts and pairs of up to `max_seq_length` tokens."""
+        return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, self.encoder.type_vocab_size)
+
+    @property
+    def encoder_weights(self) -> dict[str, np.ndarray]:
+        """Those of the encoder."""
+        return {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
+
+
+def read(path: str, which: str = "best") -> PretrainedModel:
+    """Reads a run's checkpoint (of a sweep: its best run's), a checkpoint, or a SavedModel. Raises UserError."""
+    if tf.io.gfile.exists(storage.join(path, SWEEP)):
+        path = storage.join(path, _best_run(storage.join(path, SWEEP)))
+    if tf.io.gfile.exists(storage.join(path, SAVED_MODEL)):
+        return _saved_model(path)
+    if tf.io.gfile.exists(storage.join(path, "config.json")) and not storage.listed(storage.join(path, checkpoints.FOLDER)):
+        raise UserError(f"{path} is a Hugging Face folder: make a checkpoint of it first, with clozemill import")
+    one = checkpoints.find(path, which)
+    vocabulary = storage.read(storage.join(one.folder, VOCAB), "give another checkpoint")
+    return _checked(PretrainedModel(one.folder, one.index, checkpoints.weights(one), vocabulary))
+
+
+def _checked(found: PretrainedModel) -> PretrainedModel:
+    """What was read, if its parts fit each other. Raises UserError."""
+    try:
+        check_weights(encoder_config(found.index), found.weights)
+        TextRules.from_dict(found.index["vocabulary"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None
+    if len(found.vocabulary) != found.encoder.vocab_size:
+        raise UserError(
+            f"{found.name}: {VOCAB} has {len(found.vocabulary):,} tokens, and the model's embedding "
+            f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
+        )
+    return found
+
+
+def _best_run(path: str) -> str:
+    """The folder that a sweep.json names. Raises UserError."""
+    try:
+        best = json.loads(storage.read(path, "give one of the sweep's runs"))["best"]
+        if isinstance(best, str) and best not in ("", ".", "..") and "/" not in best:
+            return best
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{path} names no best run: run the sweep again to rebuild it, or give one of its runs")
+
+
+def _saved_model(path: str) -> PretrainedModel:
+    """A SavedModel's; raises UserError unless clozemill export wrote it."""
+    from clozemill.model.conversion import savedmodel
+
+    try:
+        index, weights, tokens = savedmodel.read(path)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no SavedModel of clozemill export ({told}): give one, or a run or a checkpoint") from None
+    return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode()))
+
+
+def load_model(found: PretrainedModel, devices: tf.distribute.Strategy, precision: str) -> keras.Model:
+    """The model with its weights. Raises UserError for a checkpoint that describes none, or whose weights don't fit."""
+    try:
+        with devices.scope():
+            return train_state.loaded(found.index, found.weights, precision)
+    except ValueError as error:
+        raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None

@@ -1,0 +1,168 @@
+"""One training or evaluation step under any strategy, and many of them per host call.
+
+A step is a function of the variables, the batch and its own number: dropout's seed comes from the number, so a resumed run
+goes on to the bit. Losses are divided by the whole batch's weights, added up over replicas first; gradients are added up over
+micro-batches, then over replicas, then clipped, then applied, the same way everywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import keras
+import tensorflow as tf
+
+from clozemill.model.losses import SUMS
+from clozemill.trainers.training import optimizer
+from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Schedule
+from clozemill.trainers.training.train_state import TrainState
+
+COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # of a step's row of figures
+
+
+def _total(values):
+    """Values added up over replicas."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Runs steps of a state under a strategy.
+
+    Args:
+        state: the variables. rule, hyper, schedule: the optimizer. parts: micro-batches per device and step.
+        seed: of dropout. jit: compile forward and backward pass with XLA.
+        jit_update: compile the update of each variable, for a device that isn't one of several. Op by op, an update of AdamW
+            writes some 15 temporary arrays of the variable's size.
+    """
+
+    strategy: tf.distribute.Strategy
+    state: TrainState
+    schedule: Schedule
+    hyper: Hyper
+    rule: str = "adamw"
+    parts: int = 1
+    seed: int = 0
+    jit: bool = False
+    jit_update: bool = False
+
+    def _gradients(self, batch: dict, totals: dict, step, replica):
+        """(gradients, sums) of a replica's batch, worked through in `parts`."""
+        rows = batch["input_ids"].shape[0] // self.parts
+        split = {name: tf.reshape(v, [self.parts, rows, *keras.ops.shape(v)[1:]]) for name, v in batch.items()}
+        gradients, found = None, None
+        for part in range(self.parts):
+            if part:  # one after the other, or the memory of all parts would be needed at once
+                with tf.control_dependencies(gradients):
+                    micro = {name: tf.identity(value[part]) for name, value in split.items()}
+            else:
+                micro = {name: value[0] for name, value in split.items()}
+            more, counted = self._part(micro, totals, step, replica * self.parts + part)
+            gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+            found = counted if found is None else found + counted
+        return gradients, found
+
+    def _part(self, batch: dict, totals: dict, step, stream):
+        """(gradients as dense tensors, the sums as float32 [len(SUMS)]) of one micro-batch."""
+        model = self.state.model
+        seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
+        inputs, targets = model.prepare(batch)
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            found = model.sums_of(model(inputs, seed=seed), targets)
+            loss = sum(found[f"{name}_loss"] / totals[name] for name in totals)
+        gradients = [tf.convert_to_tensor(value) for value in tape.gradient(loss, variables)]
+        return gradients, tf.stack([found[name] for name in SUMS])
+
+    @cached_property
+    def _forward_backward(self) -> Callable:
+        return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
+
+    def _updated(self, value, gradient, first, second, scale, rate, step, decay: bool):
+        """New values of a variable and its moments."""
+        return OPTIMIZERS[self.rule](value, gradient * scale, first, second, rate, step, self.hyper, decay)
+
+    @cached_property
+    def _rule(self) -> Callable:
+        return tf.function(self._updated, jit_compile=True) if self.jit_update else self._updated
+
+    def _apply(self, gradients: list, step):
+        """Updates all variables from gradients that are the same on every replica; then returns (norm, learning rate)."""
+        norm, rate = optimizer.global_norm(gradients), self.schedule(step)
+        scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
+        state, rule = self.state, self._rule
+
+        def update_all(strategy, gradients, scale, rate, step) -> list:
+            done = []
+            rows = zip(state.model.trainable_variables, gradients, state.first, state.second, strict=True)
+            for variable, gradient, first, second in rows:
+                decay = optimizer.decays(variable.path)
+
+                def update(value, gradient, first, second, scale, rate, step, decay=decay):
+                    new = rule(value, gradient, first, second, scale, rate, step, decay)
+                    return tf.group(*(old.assign(changed) for old, changed in zip((value, first, second), new, strict=True)))
+
+                slots = (gradient, first.value, second.value, scale, rate, step)
+                done.append(strategy.extended.update(variable.value, update, args=slots))
+            return done
+
+        # Variables of several replicas are written from outside of them, except on a TPU: what Keras's optimizers do, too.
+        merge = tf.__internal__.distribute.interim.maybe_merge_call
+        with tf.control_dependencies(merge(update_all, self.strategy, gradients, scale, rate, step)):
+            return tf.identity(norm), rate  # a step's time includes its updates
+
+    def _train(self, batch: dict, step):
+        """A replica's part of a step; returns its figures, the same on every replica, float32 [len(COLUMNS) - 2]."""
+        context = tf.distribute.get_replica_context()
+        _, targets = self.state.model.prepare(batch)
+        weights = self.state.model.weights_of(targets)
+        divisors = _total(tf.stack(list(weights.values())))
+        divisors = tf.where(divisors > 0, divisors, 1.0)  # a batch without weight has no loss
+        totals = dict(zip(weights, tf.unstack(divisors), strict=True))
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        gradients, found = self._forward_backward(batch, totals, step, replica)
+        norm, rate = self._apply(_total(gradients), step)
+        tokens = tf.cast(tf.reduce_sum(batch["input_mask"]), tf.float32)
+        return tf.concat([_total(tf.concat([found, [tokens]], 0)), [norm, rate]], 0)
+
+    @cached_property
+    def train(self) -> Callable:
+        """A function of (iterator, first step, number of steps): figures per step, float32 [steps, len(COLUMNS)]."""
+
+        one = tf.autograph.experimental.do_not_convert(self._train)  # rewriting all that it calls would take seconds
+
+        def steps(iterator, first, count):
+            rows = tf.TensorArray(tf.float32, count, element_shape=[len(COLUMNS)])
+            for number in tf.range(count):
+                begin = tf.timestamp()
+                batch = next(iterator)
+                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                    got = tf.timestamp()
+                per_replica = self.strategy.run(one, args=(batch, first + number))
+                figures = self.strategy.experimental_local_results(per_replica)[0]
+                with tf.control_dependencies([figures]):
+                    times = tf.cast([got - begin, tf.timestamp() - begin], tf.float32)
+                rows = rows.write(number, tf.concat([figures, times], 0))
+            return rows.stack()
+
+        return tf.function(steps)
+
+
+def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Callable:
+    """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
+
+    def forward(batch: dict):
+        inputs, targets = model.prepare(batch)
+        found = model.sums_of(model(inputs), targets)
+        return tf.stack([found[name] for name in SUMS])
+
+    compiled = tf.function(forward, jit_compile=True) if jit else forward
+
+    def batches(iterator, count):
+        total = tf.zeros([len(SUMS)], tf.float64)
+        for _ in tf.range(count):
+            per_replica = strategy.run(lambda batch: _total(compiled(batch)), args=(next(iterator),))
+            total += tf.cast(strategy.experimental_local_results(per_replica)[0], tf.float64)
+        return total
+
+    return tf.function(batches)
