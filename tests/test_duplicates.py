@@ -223,6 +223,7 @@ def test_what_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.Captur
     assert (tmp_path / "d/dataset.json").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_comparing_and_while_updating(tmp_path: Path, vocab: str) -> None:
     """The same command goes on, though an update has no dataset.json any more, and where the input changed once more."""
     texts, source = corpora.texts(300, 9, 12), tmp_path / "in.jsonl"

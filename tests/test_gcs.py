@@ -60,6 +60,7 @@ def test_a_dataset_whose_making_was_killed(cloud: Cloud, demo_dataset: Path, tmp
     assert digest_of(cloud.download("mill/killed", tmp_path)) == digest_of(demo_dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [None, pytest.param(ROUGH_FOR_TENSORFLOW, marks=pytest.mark.slow)])
 def test_a_run_is_killed_and_goes_on_to_the_bit(
     faults: dict | None, cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path

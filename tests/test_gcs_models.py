@@ -57,6 +57,7 @@ def test_a_saved_model_answers_as_before(cloud: Cloud, tmp_path: Path) -> None:
     assert all(value.shape[0] == 2 and np.isfinite(value).all() for value in answers.values())
 
 
+@pytest.mark.slow
 def test_fine_tuned_and_asked(cloud: Cloud, tmp_path: Path) -> None:
     task = ["finetune", "--init", "gs://mill/checkpoint", "--task", "classify", *FINETUNE]
     cloud.run(*task, "--output", "gs://mill/tuned")

@@ -50,6 +50,7 @@ def test_the_savedmodel_answers(place: Path) -> None:
     assert "'encode', 'encode_tokens', 'mlm', 'nsp', 'preprocess'" in told and "probabilities" in told
 
 
+@pytest.mark.slow
 def test_the_savedmodel_is_fine_tuned(place: Path) -> None:
     told = run(block("Matthews correlation").replace("AdamW(3e-4", "AdamW(3e-3"), place)
     assert float(told.rsplit(None, 1)[1]) > 0.9, told

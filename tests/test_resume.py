@@ -117,6 +117,7 @@ def test_what_is_whole_is_not_made_again(tmp_path: Path, demo_vocab: str, corpus
     assert digest_of(folder) == whole[0]
 
 
+@pytest.mark.slow
 def test_a_shard_lost_between_two_runs_is_made_again(
     tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_shard_lost_between_two_runs_is_made_again(
     assert digest_of(folder) == whole[0]
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
     folder = tmp_path / "d"
     arguments = command(folder, demo_vocab, corpus)
@@ -152,6 +154,7 @@ def test_ctrl_c_ends_worker_processes(tmp_path: Path, demo_vocab: str, corpus: s
     assert digest_of(folder) == whole[0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_in_one_sentence(
     tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from clozemill.model.config import EncoderConfig, preset
 from clozemill.model.flops import flops_per_example
 from tests.model.small import run
@@ -49,6 +51,7 @@ def test_base_literally() -> None:
     assert flops_per_example(preset("base", remat=True), 128, 20) == flops_per_example(preset("base"), 128, 20)
 
 
+@pytest.mark.slow
 def test_against_xlas_count() -> None:
     cases = [
         (WIDE, "mlm+nsp", 512, 76),

@@ -265,6 +265,7 @@ def record(path: str) -> None:
     np.savez(path, backend=keras.backend.backend(), **found)
 
 
+@pytest.mark.slow
 def test_the_same_on_jax(tmp_path: Path) -> None:
     found = {}
     for backend in ("tensorflow", "jax"):

@@ -22,6 +22,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.corpora import tokens
+from tests.slow import mostly_slow
 
 DATA = Path(__file__).parents[4] / "shared/data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -103,7 +104,7 @@ def test_cased_tokens_literally() -> None:
     assert pieces(["A a É"], cased=True) == expected(["A a É"], TINY, True) == [[17, 0, UNK]]
 
 
-@pytest.mark.parametrize("cased", [False, True])
+@pytest.mark.parametrize("cased", mostly_slow((False, True), False))
 def test_every_character(cased: bool) -> None:
     """Alone, within a word, and before an accent."""
     chars = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
@@ -143,6 +144,7 @@ def test_final_sigmas(texts: list[str]) -> None:
 WORDS = st.lists(st.text("aébς中≠.", min_size=1, max_size=4), unique=True, max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(WORDS, WORDS, st.lists(TEXT, min_size=1), st.booleans())
 def test_any_vocabulary(words: list[str], parts: list[str], texts: list[str], cased: bool) -> None:

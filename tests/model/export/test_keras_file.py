@@ -14,6 +14,7 @@ from clozemill.model.export import keras_file
 from clozemill.model.export.base import TOLERANCE, answers, furthest
 from clozemill.model.task_model import Task
 from tests.model import sources
+from tests.slow import mostly_slow
 
 NAMES = [*sources.INDEXES, "bilstm", "layers"]
 MORE = {
@@ -70,7 +71,7 @@ def test_switches_of_the_configuration(sizes: dict, tmp_path: Path) -> None:
     assert max(furthest(plain, found, features["input_mask"]).values()) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["mlm+nsp", "bilstm"])
+@pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "bilstm"), "mlm+nsp"))
 def test_it_loads_where_clozemill_is_not(name: str, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name)), sources.features()
     keras_file.write(source, str(tmp_path))

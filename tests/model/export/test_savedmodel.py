@@ -24,6 +24,7 @@ from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from tests.model.small import apart, scatter
+from tests.slow import mostly_slow
 
 VOCABULARY = tuple(
     "[UNK] the mill ##s river old . stand by [MASK] [SEP] [CLS] a [PAD] é ##é ? ! who built it 中 ' ##x".split()  # noqa: SIM905
@@ -106,7 +107,7 @@ SIGNATURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "mlm", "classify", "spans"))
 def test_answers_as_its_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)

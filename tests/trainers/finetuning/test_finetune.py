@@ -16,6 +16,7 @@ from clozemill.trainers.finetuning import finetune
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.training import checkpoints, pretrained
 from clozemill.trainers.training.loop import Loop
+from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
 from tests.trainers import models
 
@@ -54,6 +55,7 @@ def test_classification_is_learnt(init: Path, tmp_path: Path, capsys: pytest.Cap
     assert answer["label"] == "bad" and answer["probabilities"]["bad"] > 0.9
 
 
+@pytest.mark.slow
 def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """With rare labels weighed, and a share held out; `predict` gives what its threshold lets through."""
     lines = []
@@ -83,6 +85,7 @@ def test_several_labels_are_learnt_and_none_too(init: Path, tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["labels"] == ["good", "water"]
 
 
+@pytest.mark.slow
 def test_a_pair_s_second_text_decides(init: Path, tmp_path: Path) -> None:
     """MRPC's columns: both texts are seen, each as what it is; the first one says the opposite half of the time."""
     stream = np.random.default_rng(3)
@@ -126,7 +129,9 @@ def conll(path: Path, count: int, seed: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", [(), ("--frozen", "--head", "bilstm", "--layers=-1,-2,-3")], ids=["whole", "bilstm"])
+@pytest.mark.parametrize(
+    "how", mostly_slow(((), ("--frozen", "--head", "bilstm", "--layers=-1,-2,-3")), ()), ids=["whole", "bilstm"]
+)
 def test_tags_are_learnt(init: Path, tmp_path: Path, how: tuple) -> None:
     files = conll(tmp_path / "train.txt", 64, 0), conll(tmp_path / "dev.txt", 20, 1)
     run(init, "conll", files, tmp_path / "ft", "--epochs", "30" if how else "12", *how)
@@ -237,6 +242,7 @@ def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, c
     assert "was begun with train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_seeds_and_a_sweep_end_in_a_table(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = finetuning.classification(tmp_path, 16, 8)
     grid = ("--sweep", "learning_rate=1e-9,3e-3", "epochs=6", "--seeds", "2", "--no-tensorboard")
@@ -252,6 +258,7 @@ def test_several_seeds_and_a_sweep_end_in_a_table(init: Path, tmp_path: Path, ca
     assert capsys.readouterr().out.count("nothing to do") == 4
 
 
+@pytest.mark.slow
 def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> None:
     files = finetuning.classification(tmp_path, 16, 8)
     for name, more in (("scratch", ("--from-scratch",)), ("init", ())):
@@ -322,6 +329,7 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "ft").exists()
 
 
+@pytest.mark.slow
 def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_path: Path) -> None:
     """The same digest, so that either goes on with a run of the other; the checkpoint itself isn't needed any more."""
     files = finetuning.classification(tmp_path, 16, 8)
@@ -344,6 +352,7 @@ sys.exit(clozemill.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_does(init: Path, tmp_path: Path) -> None:
     """The same losses and scores to 1e-5, with rows of a word or two whose weights differ between the devices."""
     files = conll(tmp_path / "train.txt", 40, 0), conll(tmp_path / "dev.txt", 21, 1)

@@ -16,6 +16,7 @@ from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.inference import predict
 from tests.model import sources
+from tests.slow import mostly_slow
 from tests.trainers.models import alter, checkpoint
 
 TASKS = {
@@ -95,7 +96,7 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
             assert one[name] == (pytest.approx(other[name], abs=1e-5) if numbers else other[name]), name
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, *(kind for kind in TASKS if kind != "spans")))
 def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """In several parts, each of several batches; a row's answer doesn't hang on the others."""
     path, expected = table(tmp_path, kind), alone(kind)

@@ -23,6 +23,7 @@ from clozemill.trainers.pretraining import run as pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, run_folder
+from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
 TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard"]
@@ -235,6 +236,7 @@ def test_a_run_killed_while_it_began(trained: Path, tmp_path: Path, short: Path)
     assert (tmp_path / "two/pretrain.yaml").exists()
 
 
+@pytest.mark.slow
 def test_how_it_is_told_and_called_changes_no_loss(tmp_path: Path, small: Path) -> None:
     """Steps per call, steps per line and checkpoints: same weights in the end, and lines that are means."""
     always = ("--data", small, "--steps", 7)
@@ -321,7 +323,7 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("objective", mostly_slow(("mlm", "causal"), "causal"))
 def test_objectives_without_next_sentences(objective: str, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
     pretrain(tmp_path / "run", "--data", short, "--steps", 12, "--learning-rate", 3e-3, "--objective", objective)
     train, (evaluated,) = rows(tmp_path / "run"), rows(tmp_path / "run", "eval")

@@ -155,6 +155,7 @@ def test_killed_and_stopped_at_many_moments(tmp_path: Path, demo_dataset: Path, 
     assert_the_same(folder, whole)
 
 
+@pytest.mark.slow
 def test_killed_within_a_window_of_steps_that_share_a_line(tmp_path: Path, demo_dataset: Path) -> None:
     """A line every four steps, a checkpoint every five: after a kill, and a line that was told since the checkpoint of step 10,
     the line of step 12 is told again, over the same four steps, and the half-written checkpoint of step 15 is left aside.

@@ -177,6 +177,7 @@ def pretrain(small: Path, run: Path, begun: Path, *arguments: str) -> int:
     return clozemill.main(["pretrain", *given, "--log-steps", "1", "--steps", "4", "--checkpoint-steps", "2", *arguments])
 
 
+@pytest.mark.slow
 def test_a_run_from_beginning_to_end(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """At a learning rate of 0 the weights stay the checkpoint's; a resume needs it no more; another one is refused."""
     begun, run = checkpoint(tmp_path / "begun"), tmp_path / "run"

@@ -257,6 +257,7 @@ print(json.dumps(results))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX isn't installed")
 def test_two_devices_do_what_one_does() -> None:
     """The step is run, on CPU devices: sums over devices are those of the whole batch, each taken once."""

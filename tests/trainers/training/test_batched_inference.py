@@ -80,6 +80,7 @@ def record() -> None:
     print(json.dumps({"replicas": devices.num_replicas_in_sync, "sizes": sizes, "cases": cases}))
 
 
+@pytest.mark.slow
 def test_two_devices() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", RECORD], cwd=root, capture_output=True, text=True)

@@ -120,6 +120,7 @@ def test_they_read_other_shards(demo_dataset: Path) -> None:
     assert shards[0] | shards[1] == every
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_one_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
     """The other ends with a sentence, soon; both run again come to the losses of the run that nobody disturbed."""

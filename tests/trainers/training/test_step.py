@@ -117,7 +117,7 @@ def test_steps_per_call_change_nothing(plain) -> None:
     assert all((one == other).all() for one, other in zip(values(stepper), values(plain[0]), strict=True))
 
 
-@pytest.mark.parametrize(("parts", "jit"), [(4, False), pytest.param(2, True, marks=needs_xla)])
+@pytest.mark.parametrize(("parts", "jit"), [(4, False), pytest.param(2, True, marks=[needs_xla, pytest.mark.slow])])
 def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool) -> None:
     """The parts of a batch hold different numbers of predictions: the mean of their means is none of the batch."""
     counts = batches(3)["masked_lm_weights"].reshape(3, parts, -1).sum(axis=2)
