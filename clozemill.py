@@ -19,12 +19,31 @@ from clozemill.deploy.config import SubmitConfig
 from clozemill.pipelines import config as configs
 from clozemill.pipelines.command_line import exit_codes, lazy_import, options, process
 from clozemill.pipelines.command_line.exit_codes import EXIT_CHECK_FAILED, EXIT_OK, EXIT_USER_ERROR
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import CheckFailed, UserError
 from clozemill.trainers.export import config as exporting
 from clozemill.trainers.finetuning import config as finetuning
 from clozemill.trainers.inference import config as inference_config
 from clozemill.trainers.pretraining import config as training
 from clozemill.trainers.tpu import config as tpu_config
+
+# The Python API, loaded when it is first used. Everything else may move.
+_API = {
+    name: f"clozemill.deploy.python_api:{name}"
+    for name in ("embed", "evaluate", "export", "finetune", "load_dataset", "load_encoder", "predict", "prepare", "pretrain",
+                 "verify", "vocab")
+}  # fmt: skip
+__all__ = [*_API, "CheckFailed", "UserError", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module 'clozemill' has no attribute {name!r}")
+    globals()[name] = lazy_import.function(_API[name])
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_API})
 
 
 @dataclass(frozen=True)
@@ -210,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that we start imports from the current folder
         process.open_streams()
+        process.PROGRAM.append("clozemill")
     command = None
     try:
         words, after = _split(words)

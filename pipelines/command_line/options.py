@@ -177,13 +177,23 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     for field in dataclasses.fields(config):
         if getattr(arguments, field.name, None) is not None:
             values[field.name] = value_of(field, getattr(arguments, field.name), "--" + field.name.replace("_", "-"))
+    resolved = _completed(config, values)
+    if arguments.save_config:
+        filesystem.write_bytes(arguments.save_config, to_yaml(resolved).encode())
+    return resolved
+
+
+def from_values(config: type[C], values: dict[str, Any]) -> C:
+    """A configuration from Python values by option name; a recipe fills in what isn't given. Raises UserError, as `resolve`."""
+    return _completed(config, _converted(config, values, "options"))
+
+
+def _completed(config: type[C], values: dict[str, Any]) -> C:
     if values.get("recipe"):
         values = {**config.RECIPES[values["recipe"]].options, **values}
     resolved = config(**values)
     if hasattr(resolved, "validate"):
         resolved.validate()
-    if arguments.save_config:
-        filesystem.write_bytes(arguments.save_config, to_yaml(resolved).encode())
     return resolved
 
 

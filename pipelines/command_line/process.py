@@ -116,6 +116,9 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+PROGRAM: list[str] = []  # holds a name once this process is a command and nothing else, so that it may handle signals
+
+
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP raise, so that what the block has begun is cleaned up.

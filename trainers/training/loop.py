@@ -1,5 +1,6 @@
 """The training loop: steps, figures, evaluations, checkpoints, signals, and the stop when a loss is no number."""
 
+import contextlib
 import signal
 import sys
 import time
@@ -36,8 +37,8 @@ class Signals:
         print(f"\n{name}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
 
     def caught(self) -> AbstractContextManager[None]:
-        """SIGTERM, SIGINT and SIGHUP are noted within the block, also while a step runs."""
-        return process.noted(self._take)
+        """SIGTERM, SIGINT and SIGHUP are noted within the block, also while a step runs; not when called from Python."""
+        return process.noted(self._take) if process.PROGRAM else contextlib.nullcontext()
 
 
 def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | None = None) -> tuple[int, MetricsLog, bool]:

@@ -74,8 +74,7 @@ class PretrainedModel:
 
 def read(path: str, which: str = "best") -> PretrainedModel:
     """Reads a run's checkpoint (of a sweep: its best run's), a checkpoint, or a SavedModel. Raises UserError."""
-    if tf.io.gfile.exists(storage.join(path, SWEEP)):
-        path = storage.join(path, _best_run(storage.join(path, SWEEP)))
+    path = best_run_of(path)
     if tf.io.gfile.exists(storage.join(path, SAVED_MODEL)):
         return _saved_model(path)
     if tf.io.gfile.exists(storage.join(path, "config.json")) and not storage.listed(storage.join(path, checkpoints.FOLDER)):
@@ -98,6 +97,12 @@ def _checked(found: PretrainedModel) -> PretrainedModel:
             f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
         )
     return found
+
+
+def best_run_of(folder: str) -> str:
+    """The folder of a sweep's best run; any other folder as it is. Raises UserError."""
+    sweep = storage.join(folder, SWEEP)
+    return storage.join(folder, _best_run(sweep)) if tf.io.gfile.exists(sweep) else folder
 
 
 def _best_run(path: str) -> str:

@@ -1,0 +1,244 @@
+"""The commands as functions: the options by keyword, results as objects, errors as exceptions.
+
+`import clozemill` offers them under their own names. Options have the names, defaults and checks of the commands, from the same
+dataclasses. Nothing here ends the process or installs a signal handler.
+"""
+
+import inspect
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from clozemill.deploy.loading import Dataset, Encoder
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line.lazy_import import function
+from clozemill.pipelines.common.errors import CheckFailed, UserError
+from clozemill.pipelines.config import PrepareConfig, VerifyConfig, VocabConfig
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.export.config import ExportConfig
+from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.inference.config import EmbedConfig, PredictConfig
+from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def documented(config: type, *removed: str) -> Callable[[F], F]:
+    """Give a function the signature and the list of options of a configuration, for help() and notebooks."""
+
+    def apply(f: F) -> F:
+        own = [p for p in inspect.signature(f).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in own} | set(removed)
+        listed = [field for field in fields(config) if field.name not in names]
+        extra = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=field.type,
+            )
+            for field in listed
+        ]
+        f.__signature__ = inspect.Signature([*own, *extra], return_annotation=inspect.signature(f).return_annotation)
+        lines = "".join(f"\n    {field.name}: {field.metadata['help']}" for field in listed)
+        f.__doc__ = f"{inspect.cleandoc(f.__doc__ or '')}\n\nOptions:{lines}\n"
+        return f
+
+    return apply
+
+
+def _configured(config: type, given: dict[str, Any]) -> Any:
+    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
+    listed = {field.name for field in fields(config) if isinstance(field.default, tuple)}
+    plain = {name: [value] if name in listed and isinstance(value, str) else value for name, value in plain.items()}
+    return options.from_values(config, plain)
+
+
+def _run(command: str, path: str, config: Any, *more: Any) -> None:
+    """Run a command. Raises CheckFailed if it ends with another exit code than 0."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes; errors are raised
+    for name, value in config.environment().items() if hasattr(config, "environment") else ():
+        os.environ.setdefault(name, value)
+    hook = threading.excepthook
+    try:
+        code = function(path)(config, *more)
+    finally:
+        threading.excepthook = hook  # Beam's threads are silenced while a pipeline runs
+    if code:
+        raise CheckFailed(f"{command} failed (exit code {code}): see what it printed")
+
+
+class Run:
+    """A run of `pretrain` or `finetune`: a folder with checkpoints.
+
+    Attributes:
+        folder: the run's folder; `evaluate`, `export`, `finetune`, `predict`, `embed` and `load_encoder` take it.
+        checkpoint: the folder of the best checkpoint.
+        step: its step.
+        metrics: its evaluation, by name; empty without an eval split.
+    """
+
+    def __init__(self, folder: str) -> None:
+        best = function("clozemill.trainers.training.checkpoints:find")(folder, "best")
+        self.folder, self.checkpoint, self.step = folder, best.folder, best.step
+        self.metrics: dict[str, Any] = dict(best.index.get("eval") or {})
+
+    def __repr__(self) -> str:
+        return f"Run({self.folder!r}, best checkpoint at step {self.step:,})"
+
+    def __fspath__(self) -> str:
+        return self.folder
+
+
+@documented(VocabConfig)
+def vocab(*, beam_options: Sequence[str] = (), **given: Any) -> Vocabulary:
+    """Learn a WordPiece vocabulary from a corpus, as `clozemill vocab` does, and return it.
+
+    Args:
+        beam_options: flags for the Beam runner, such as "--region=europe-west4".
+
+    Raises UserError.
+    """
+    config = _configured(VocabConfig, given)
+    _run("vocab", "clozemill.pipelines.vocab.vocab:vocab", config, list(beam_options))
+    from clozemill.pipelines.files import filesystem
+
+    return Vocabulary.from_bytes(filesystem.read_bytes(config.output), config.output)
+
+
+@documented(PrepareConfig)
+def prepare(*, beam_options: Sequence[str] = (), **given: Any) -> Dataset:
+    """Turn a corpus into TFRecord shards of masked examples, as `clozemill prepare` does, and return the dataset.
+
+    Call it again with the same options to resume after an interruption.
+
+    Args:
+        beam_options: flags for the Beam runner.
+
+    Raises UserError.
+    """
+    config = _configured(PrepareConfig, given)
+    _run("prepare", "clozemill.pipelines.prepare.prepare:prepare", config, list(beam_options))
+    return Dataset(config.output)
+
+
+@documented(VerifyConfig)
+def verify(dataset: str, **given: Any) -> list[str]:
+    """Check a dataset as `clozemill verify` does, and return every violation as a line; an empty list for an intact one.
+
+    Raises UserError for a folder without a dataset.
+    """
+    from clozemill.pipelines.dataset.reading import read_contract
+    from clozemill.pipelines.quality.verify import violations
+
+    config = _configured(VerifyConfig, {"progress": False, **given, "dataset": dataset})
+    return list(violations(config, *read_contract(config.dataset)))
+
+
+@documented(PretrainConfig)
+def pretrain(**given: Any) -> Run:
+    """Train an encoder, as `clozemill pretrain` does, and return the run.
+
+    Call it again with the same options to resume after an interruption. Raises UserError; CheckFailed if the loss diverged.
+    """
+    config = _configured(PretrainConfig, given)
+    _run("pretrain", "clozemill.trainers.pretraining.pretrain:main", config)
+    return Run(config.output)
+
+
+@documented(EvaluateConfig)
+def evaluate(run: str, data: str, **given: Any) -> dict[str, Any]:
+    """Evaluate a checkpoint on a dataset's eval split, as `clozemill evaluate` does.
+
+    Returns the metrics by name, such as `masked_lm_loss` (nats) and `masked_lm_accuracy` (0 to 1). Raises UserError.
+    """
+    with tempfile.TemporaryDirectory(prefix="clozemill-") as folder:
+        config = _configured(
+            EvaluateConfig, {"output": os.path.join(folder, "metrics.json"), **given, "run": run, "data": data}
+        )
+        _run("evaluate", "clozemill.trainers.pretraining.evaluate:main", config)
+        from clozemill.trainers.common import storage
+
+        return json.loads(storage.read(config.output, "run it again"))
+
+
+@documented(FinetuneConfig)
+def finetune(**given: Any) -> Run:
+    """Train an encoder with a head on a task, as `clozemill finetune` does, and return the run.
+
+    Of a sweep, or of several seeds, the best run. Raises UserError; CheckFailed if the loss diverged.
+    """
+    config = _configured(FinetuneConfig, given)
+    _run("finetune", "clozemill.trainers.finetuning.finetune:main", config)
+    return Run(function("clozemill.trainers.training.pretrained:best_run_of")(config.output))
+
+
+@documented(ExportConfig)
+def export(run: str, **given: Any) -> dict[str, str]:
+    """Write a checkpoint in other formats, as `clozemill export` does. Returns the folder of each format.
+
+    Raises UserError; CheckFailed if an export differs from its checkpoint, and then nothing is exported.
+    """
+    config = _configured(ExportConfig, {**given, "run": run})
+    _run("export", "clozemill.trainers.export.export:main", config)
+    return {name: os.path.join(config.output, name) for name in config.chosen()}
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise UserError("texts must be a list of texts")
+    return list(texts)
+
+
+@documented(PredictConfig, "text", "text_pair", "input", "output")
+def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: Any) -> list[dict[str, Any]]:
+    """Return a fine-tuned model's answer for each text, as `clozemill predict` does for a file.
+
+    Args:
+        run: a run of `finetune`.
+        pairs: the second texts of tasks on pairs; for question answering, `texts` are questions and `pairs` contexts.
+
+    Raises UserError.
+    """
+    texts, pairs = _texts(texts), _texts(pairs)
+    if pairs and len(pairs) != len(texts):
+        raise UserError(f"there are {len(texts)} texts and {len(pairs)} pairs: give a second text for each")
+    config = _configured(PredictConfig, {**given, "run": run})
+    predictor_of, typed = (function(f"clozemill.trainers.inference.predict:{name}") for name in ("Predictor", "typed"))
+    predictor = predictor_of(config, function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint))
+    examples = [typed(predictor.task.kind, text, pair) for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
+    return predictor(examples) if examples else []
+
+
+@documented(EmbedConfig, "input", "output")
+def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
+    """Return an encoder's features for each text, or for each token with `pool="none"`, as `clozemill embed` does for a file.
+
+    Returns records with `row` (the number of the text), `features` (float32 [width]) and the text or token. Raises UserError.
+    """
+    config = _configured(EmbedConfig, {**given, "run": run})
+    embedder_of = function("clozemill.trainers.inference.embed:Embedder")
+    embedder = embedder_of(config, function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint))
+    rows = list(enumerate(_texts(texts)))
+    return list(embedder.records(rows)) if rows else []
+
+
+def load_dataset(folder: str) -> Dataset:
+    """Load a dataset: its manifest, statistics and examples. Raises UserError if the folder holds no complete dataset."""
+    return Dataset(os.fspath(folder))
+
+
+def load_encoder(run: str, checkpoint: str = "best", max_seq_length: int = 0, precision: str = "float32") -> Encoder:
+    """Load the encoder of a run, a checkpoint or an exported SavedModel, with its tokenizer.
+
+    Args:
+        checkpoint: best or latest.
+        max_seq_length: cut texts to this many tokens; 0: the length that it was trained on.
+
+    Raises UserError.
+    """
+    return Encoder(os.fspath(run), checkpoint, max_seq_length, precision)
