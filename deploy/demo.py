@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable
 from importlib import resources
 
+from clozemill.pipelines.command_line.lazy_import import check_train
 from clozemill.pipelines.command_line.options import to_yaml
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import DemoConfig
@@ -75,6 +76,7 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
         run: runs a command line, without the name of the program, and returns its exit code.
     Returns the exit code of the first command that fails, else 0.
     """
+    check_train()
     os.makedirs(config.output, exist_ok=True)
     with locks.locked(f"{config.output}/{locks.FOLDER}", f"another demo is writing to {config.output}: wait for it to end"):
         _begin(config.output)

@@ -2,16 +2,40 @@
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from clozemill.pipelines.command_line import process
+from clozemill.pipelines.common.errors import UserError
+
+# Packages of the extra `train`, which the commands from a corpus to a dataset don't need.
+TRAIN = ("keras", "safetensors", "sklearn", "tensorboard", "tensorflow", "tensorflow_text")
+
+
+def check_train() -> None:
+    """Raises UserError where the packages of the extra `train` aren't installed. Imports none of them."""
+    for name in TRAIN:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"{name} is not installed, and this command needs it: pip install 'clozemill[train]'")
 
 
 def function(path: str) -> Callable[..., Any]:
-    """The function of a "module:function", without the messages that libraries print when they are imported."""
+    """Return the function of a "module:function", without the messages that libraries print when they are imported.
+
+    Raises UserError where the module needs a package of the extra `train` that isn't installed.
+    """
     module, name = path.split(":")
+    try:
+        return _imported(module, name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in TRAIN:
+            check_train()
+        raise
+
+
+def _imported(module: str, name: str) -> Callable[..., Any]:
     with contextlib.nullcontext() if "--debug" in sys.argv else process.quiet():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:

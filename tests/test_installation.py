@@ -1,0 +1,102 @@
+"""The distribution as it is installed: one package, whose base does without the trainer's libraries."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from clozemill.pipelines.command_line import lazy_import
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("model", "pipelines", "trainers", "deploy", "setup")
+SCRIPT = """
+import model  # the user's own
+import clozemill
+assert model.MINE and clozemill.__file__.startswith({site!r}), clozemill.__file__
+dataset = clozemill.prepare(input={corpus!r}, vocab={vocab!r}, output="dataset", num_workers=2, in_memory=False, progress=False)
+assert not clozemill.verify("dataset")
+print(dataset)
+"""
+# What stands for a package that isn't installed.
+BLOCKED = """
+import importlib.machinery, sys
+sys.path_importer_cache.clear()
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in {names} else find(name, package)
+import clozemill
+sys.exit(clozemill.main())
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel in it."""
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    for name in ("clozemill", *NAMES[:4]):  # a build writes into the folder that it is made from
+        shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("*.md"), ROOT / "pyproject.toml"):
+        shutil.copy(path, folder / "source")
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")]
+    subprocess.run(build, check=True, capture_output=True, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+        assert tops == {"clozemill", wheel.name.split("-py3")[0] + ".dist-info"}
+        archive.extractall(folder / "packages")
+    return folder / "packages"
+
+
+def test_a_script_and_workers_in_a_folder_with_modules_of_all_our_names(
+    site: Path, tmp_path: Path, demo_corpus: str, demo_vocab: str
+) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text("MINE = True\n")
+    (tmp_path / "script.py").write_text(SCRIPT.format(site=str(site), corpus=demo_corpus, vocab=demo_vocab))
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "script.py"], **run)
+    assert done.returncode == 0 and "Dataset('dataset'" in done.stdout, done.stderr
+    made = {path.name for path in tmp_path.iterdir()}
+    for name in ("queue", "proto"):  # of the standard library and of Google's: a script beside them would import these
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the user\\'s own')\n")
+    done = subprocess.run([sys.executable, "-m", "clozemill", "inspect", "dataset", "--limit", "1"], **run)
+    assert done.returncode == 0 and "record 0: " in done.stdout, done.stderr
+    assert made == {f"{name}.py" for name in NAMES} | {"script.py", "dataset", "__pycache__"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["plan", "--vocab-size", "2000", "--no-progress", "--input"], 0),
+        (["pretrain", "--data", "d", "--output", "o"], 2),
+        (["demo", "--output", "o"], 2),
+        (["export", "r", "--output", "o"], 2),
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_so(words: list[str], code: int, demo_corpus: str, tmp_path: Path) -> None:
+    words = [*words, demo_corpus] if words[-1] == "--input" else words
+    program = [sys.executable, "-c", BLOCKED.format(names=set(lazy_import.TRAIN)), *words]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    if code:
+        missing = r"clozemill: \w+ is not installed, and this command needs it: pip install 'clozemill\[train\]'\n"
+        assert re.fullmatch(missing, done.stderr) and list(tmp_path.iterdir()) == []
+
+
+def test_the_base_asks_for_none_of_the_trainer_s_packages() -> None:
+    asked = [line for line in importlib.metadata.requires("clozemill") or () if "extra ==" not in line]
+    names = {re.match(r"[\w-]+", line)[0].lower().replace("-", "_") for line in asked}
+    assert "apache_beam" in names and not names & {*lazy_import.TRAIN, "scikit_learn"}
