@@ -1,5 +1,7 @@
 """Packaging of clozemill. Each dependency stands here with its reason."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # Sentences and vocabularies are part of a dataset's bytes, so the libraries that make them are pinned exactly.
@@ -40,6 +42,10 @@ EXTRAS = {
     # clozemill preflight: compiles for a TPU without one. The two go together.
     "preflight": [*TRAIN, "jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
+EXTRAS["docs"] = [
+    "mkdocs-material>=9.5",  # make docs: the theme, and mkdocs with its strict mode
+    "mkdocstrings[python]>=0.26",  # the page of the Python API, from docstrings
+]
 EXTRAS["test"] = [
     *TRAIN,
     *EXTRAS["gcp"],  # the real DataflowRunner, and Beam's client for gs://, against tests/fake_gcp.py
@@ -63,11 +69,29 @@ EXTRAS["test"] = [
 ]
 
 DEPLOY = ["*.yaml", *(f"*/*{end}" for end in (".json", ".md", ".py", ".sh", ".txt", ".yaml", "Dockerfile", ".dockerignore"))]
+README = Path(__file__).parent / "README.md"  # the images of deploy/ are built without it
 
 setup(
     name="clozemill",
     version="0.1.0",
     description="Turns a raw corpus into a BERT-style encoder that other people fine-tune",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="BERT pretraining masked-language-model WordPiece Apache-Beam TFRecord Keras TPU",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+    ],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["clozemill", "clozemill.*"]),  # a folder of links: nothing else goes into site-packages
     package_data={
