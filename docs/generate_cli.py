@@ -1,0 +1,129 @@
+"""Write docs/reference/cli: a page for every command, made from the option dataclasses. A test checks that it is current.
+
+python docs/generate_cli.py
+"""
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import clozemill
+
+FOLDER = Path(__file__).parent / "reference/cli"
+NOTICE = "<!-- Written by docs/generate_cli.py from the option dataclasses; do not edit. -->\n"
+COMMON = """\
+Three more options work with every command: `--help`, `--config FILE` (YAML with any of these options; flags override it) and
+`--save-config FILE` (write the resolved configuration to a file). `--debug` prints the traceback of an error.
+"""
+RESUMED = ("vocab", "prepare", "pretrain", "finetune")  # the commands whose work can be resumed
+IDENTITY = """\
+"Same on resume" marks the options that decide what is written: a second run in the same folder needs the same values.
+The other options may change between runs. Input files and datasets are compared by content, not by name.
+"""
+
+
+def _cell(text: str) -> str:
+    """A text that can be a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    """The same as code, where only the bar needs an escape."""
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def _types(field: dataclasses.Field) -> list[Any]:
+    """The types of a field's annotation, without None."""
+    parts = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    return [part for part in parts if part is not type(None)]
+
+
+def _values(field: dataclasses.Field) -> str:
+    """What a field takes: its choices, or its type and range."""
+    meta, (kind,) = field.metadata, _types(field)
+    if meta["choices"]:
+        return ", ".join(_code(choice) for choice in meta["choices"])
+    if get_origin(kind) is tuple:
+        return "list in YAML" if dataclasses.is_dataclass(get_args(kind)[0]) else "one or more strings"
+    name = {bool: "flag", int: "integer", float: "number", str: "string"}[kind]
+    low, high = meta["low"], meta["high"]
+    bounds = {(True, True): f"{low} to {high}", (True, False): f"at least {low}"}.get((low is not None, high is not None), "")
+    return f"{name}, {bounds}" if bounds else name
+
+
+def _default(field: dataclasses.Field) -> str:
+    """A field's default as a flag or YAML would give it."""
+    if field.default in ("", None, ()):
+        return ""
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return _code(" ".join(field.default) if isinstance(field.default, tuple) else f"{field.default}")
+
+
+def _name(field: dataclasses.Field) -> str:
+    """A field's name on the command line; a list of mappings has only its name in YAML."""
+    (kind,) = _types(field)
+    if get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0]):
+        return _code(f"{field.name}:")
+    if not field.metadata["flag"]:
+        return _code(field.name.upper())
+    flag = field.name.replace("_", "-")
+    return f"`--{flag}`, `--no-{flag}`" if kind is bool else f"`--{flag}`"
+
+
+def _table(config: type, identity: bool, flags: bool = True) -> str:
+    """One row per option. flags: whether the options are flags too, or keys of YAML alone."""
+    names = ["Option", "Value", "Default", *(["Same on resume"] if identity else []), "Meaning"]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for field in dataclasses.fields(config):
+        same = [("yes" if field.metadata["identity"] else "")] if identity else []
+        name = _name(field) if flags else _code(field.name)
+        cells = [name, _values(field), _default(field), *same, _cell(field.metadata["help"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _nested(config: type) -> str:
+    """Tables of the mappings that YAML alone can give."""
+    parts = []
+    for field in dataclasses.fields(config):
+        (kind,) = _types(field)
+        if get_origin(kind) is tuple and dataclasses.is_dataclass(item := get_args(kind)[0]):
+            parts.append(f"\n## Keys of each entry of `{field.name}`\n\n{_table(item, identity=False, flags=False)}")
+    return "".join(parts)
+
+
+def _page(name: str, command: clozemill.Command) -> str:
+    """The page of one command."""
+    identity = name in RESUMED
+    extra = "Options of the Beam runner (`--runner`) are passed on to it.\n\n" if command.passes_on else ""
+    extra += "Everything after `--` is passed to the command that runs remotely.\n\n" if command.after_dashes else ""
+    return (
+        f"# clozemill {name}\n\n{NOTICE}\n{command.help[0].upper()}{command.help[1:]}.\n\n"
+        f"<!-- not run: the example of --help -->\n```sh\n{command.example}\n```\n\n"
+        f"{extra}{COMMON}\n{IDENTITY if identity else ''}{chr(10) if identity else ''}"
+        f"{_table(command.config, identity)}{_nested(command.config)}"
+    )
+
+
+def pages() -> dict[str, str]:
+    """The text of every page, by the name of its file."""
+    lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in clozemill.COMMANDS.items()]
+    index = f"# Commands\n\n{NOTICE}\n" + "| Command | What it does |\n|---|---|\n" + "\n".join(lines) + "\n"
+    index += "\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
+    return {"index.md": index} | {f"{name}.md": _page(name, each) for name, each in clozemill.COMMANDS.items()}
+
+
+def main() -> None:
+    """Write the pages, and remove those of commands that no longer exist."""
+    written = pages()
+    for path in FOLDER.glob("*.md"):
+        if path.name not in written:
+            path.unlink()
+    for name, text in written.items():
+        (FOLDER / name).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
