@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint format clean
+.PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint docs format clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # another Python over an environment breaks it
@@ -26,6 +26,10 @@ $(VENV)/installed-spark: $(VENV)/installed-slow
 
 $(VENV)/installed-hf: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,hf]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
 	touch $@
 
 demo: $(VENV)/installed  ## the whole line on the corpus that comes with the package
@@ -73,6 +77,10 @@ lint: $(VENV)/installed-test  ## ruff; shellcheck, hadolint, yamllint and schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests/deploy/test_linters.py
+
+# Strict: a dead link, a page outside the navigation or a name without a docstring fails. Material prints an advertisement.
+docs: $(VENV)/installed-docs  ## the pages of docs/ as a site, in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
