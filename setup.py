@@ -78,7 +78,6 @@ setup(
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
     keywords="BERT pretraining masked-language-model WordPiece Apache-Beam TFRecord Keras TPU",
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -16,6 +16,10 @@ COMMON = """\
 Three more options work with every command: `--help`, `--config FILE` (YAML with any of these options; flags override it) and
 `--save-config FILE` (write the resolved configuration to a file). `--debug` prints the traceback of an error.
 """
+SAVED = """\
+`vocab`, `prepare` and `pretrain` also leave their configuration beside their output: `vocab.txt.yaml`, `DATASET/prepare.yaml`,
+`RUN/pretrain.yaml`. An option that neither clozemill nor Beam knows is an error.
+"""
 RESUMED = ("vocab", "prepare", "pretrain", "finetune")  # the commands whose work can be resumed
 IDENTITY = """\
 "Same on resume" marks the options that decide what is written: a second run in the same folder needs the same values.
@@ -111,7 +115,7 @@ def pages() -> dict[str, str]:
     """The text of every page, by the name of its file."""
     lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in clozemill.COMMANDS.items()]
     index = f"# Commands\n\n{NOTICE}\n" + "| Command | What it does |\n|---|---|\n" + "\n".join(lines) + "\n"
-    index += "\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
+    index += f"\n{SAVED}\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
     return {"index.md": index} | {f"{name}.md": _page(name, each) for name, each in clozemill.COMMANDS.items()}
 
 

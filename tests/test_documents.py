@@ -203,6 +203,14 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
 
 
+def test_contributing_names_every_sub_package() -> None:
+    (tree,) = (block.code for block in blocks("CONTRIBUTING.md") if not block.language)
+    words = set(re.findall(r"[\w/]+", tree))
+    for path in [*ROOT.glob("*/*/__init__.py")]:
+        if path.parts[-3] in ("pipelines", "model", "trainers"):
+            assert path.parts[-2] in words, path.parent.relative_to(ROOT)
+
+
 def test_public_names_are_documented() -> None:
     page = PAGES["docs/reference/python-api.md"]
     for name in {"main", "UserError", *getattr(clozemill, "__all__", ())}:
@@ -267,6 +275,14 @@ def run_block(block: Block, place: Path) -> None:
                 assert clozemill.main(words) == 0, f"{block.where}: {line}"
             else:
                 subprocess.run(["bash", "-euc", line], cwd=place, check=True)
+
+
+@pytest.mark.parametrize(
+    ("language", "code"), [("sh", "clozemill verify NOWHERE\n"), ("sh", "false\n"), ("python", "raise ValueError\n")]
+)
+def test_a_block_that_fails_is_found(language: str, code: str, tmp_path: Path) -> None:
+    with pytest.raises((AssertionError, subprocess.CalledProcessError)):
+        run_block(Block("a.md:1", language, code, ""), tmp_path)
 
 
 @pytest.mark.parametrize("page", RUN)
