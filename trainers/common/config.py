@@ -1,5 +1,6 @@
 """The options of every command that uses devices."""
 
+import importlib.metadata
 import importlib.util
 import os
 from dataclasses import dataclass

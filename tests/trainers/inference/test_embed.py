@@ -141,7 +141,7 @@ def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(tables, "rows", rows)
     monkeypatch.setattr(embed, "CHUNK", 16)
-    monkeypatch.setitem(embed.sinks.SINKS, ".parquet", lambda *_: Seen())
+    monkeypatch.setitem(embed.writers.SINKS, ".parquet", lambda *_: Seen())
     assert run(pretrained, tmp_path / "in", tmp_path / "a.parquet") == 0
     assert seen == [(16, 32), (32, 32), (40, 16)]
 
