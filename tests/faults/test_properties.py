@@ -32,7 +32,7 @@ from clozemill.pipelines.text.sentences import SPLITTERS, lines, split
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from tests import reference, reference_tokenizer
-from tests.pipelines import test_examples
+from tests.pipelines.examples import test_assemble
 from tests.pipelines.text.test_wordpiece import PIECES, SENTENCE, lowered_there
 
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
@@ -247,16 +247,16 @@ def configurations(draw: st.DrawFn) -> PrepareConfig:
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_every_record_of_every_configuration(config: PrepareConfig, shape: list[list[int]], copy: int, number: int) -> None:
     """By the test's own rules, which put masked tokens back and compare with the group, and by those of `verify`."""
-    tokens = np.random.default_rng(number).choice([test_examples.UNK, *range(6, 24)], sum(map(sum, shape)))
+    tokens = np.random.default_rng(number).choice([test_assemble.UNK, *range(6, 24)], sum(map(sum, shape)))
     at = iter(tokens.tolist())
     group = reference.make_group([[[next(at) for _ in range(size)] for size in document] for document in shape])
     chosen = json.loads(json.dumps({name: getattr(config, name) for name in ExampleSettings.__dataclass_fields__}))
     options = ExampleSettings(**chosen | {"max_predictions": config.predictions()})
-    data, shard = test_examples.run(group, options, copy)
+    data, shard = test_assemble.run(group, options, copy)
     assert len(data) or not len(shard.pairs)
-    test_examples.check(group, options, data, shard)
+    test_assemble.check(group, options, data, shard)
     rules = invariants.Rules(
-        test_examples.VOCABULARY, options.pairs, options.masking, options.masked_lm_prob, options.max_predictions
+        test_assemble.VOCABULARY, options.pairs, options.masking, options.masked_lm_prob, options.max_predictions
     )
     if len(shard.pairs):
-        assert [message for _, message in invariants.find_violations(test_examples.decoded(data, options), rules)] == []
+        assert [message for _, message in invariants.find_violations(test_assemble.decoded(data, options), rules)] == []

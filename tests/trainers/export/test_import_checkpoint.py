@@ -19,7 +19,8 @@ from clozemill.trainers.export import export, import_checkpoint
 from clozemill.trainers.export.config import ImportConfig
 from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.checkpoints import Checkpoint
-from tests.model import sources, test_tf1
+from tests.model import sources
+from tests.model.conversion import test_tf1
 
 HEADS = {
     "mlm+nsp": ("mlm+nsp", ["pooler", "masked_lm", "next_sentence"]), "mlm": ("mlm", ["masked_lm"]),

@@ -10,7 +10,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.reading import squad
 from clozemill.trainers.finetuning.reading.tables import BadRow
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.classification import Spans
+from clozemill.trainers.finetuning.tasks.question_answering import Spans
 from tests.trainers.finetuning.reading.test_lines import written
 
 

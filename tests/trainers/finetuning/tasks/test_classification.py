@@ -18,8 +18,10 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.data.text_encoder import TextEncoder, trimmed
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.base import Example, Rows, softmax
-from clozemill.trainers.finetuning.tasks.classification import Classify, MultiLabel, Regress, Spans, Tags
+from clozemill.trainers.finetuning.tasks.classification import Classify, MultiLabel, Regress
+from clozemill.trainers.finetuning.tasks.question_answering import Spans
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
+from clozemill.trainers.finetuning.tasks.token_classification import Tags
 from tests.model.sources import TOKENS
 
 VOCABULARY = Vocabulary.from_tokens(list(TOKENS))
