@@ -48,10 +48,10 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class Command:
-    """A stage: its configuration, the function that runs it ("module:function"), and what --help says.
+    """A stage: its configuration class, the function that runs it ("module:function"), and its --help text.
 
-    `passes_on`: options that aren't ours are handed to Beam instead of being refused here. `after_dashes`: what stands after
-    -- is handed over as it is. `runs_commands`: the function is given `main`. `interrupted`: what to say after Ctrl-C.
+    passes_on: options that clozemill doesn't define are passed on to Beam instead of being rejected. after_dashes: arguments
+    after -- are passed on unchanged. runs_commands: the function also gets `main`. interrupted: the message after Ctrl-C.
     """
 
     config: type
@@ -68,7 +68,7 @@ COMMANDS: dict[str, Command] = {
     "plan": Command(
         plan.PlanConfig,
         "clozemill.deploy.plan:plan",
-        "estimate from a sample what prepare and pretrain will make, take and cost, and what will hurt",
+        "estimate output, time and cost of prepare and pretrain from a sample, and warn of problems",
         "clozemill plan --input 'corpus/*.jsonl.gz' --vocab vocab.txt --target dataflow tpu --num-workers 32 "
         "--recipe bert-base --topology v5e:4x4 --output plan.json",
     ),
@@ -83,91 +83,91 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command(
         configs.PrepareConfig,
         "clozemill.pipelines.prepare.prepare:prepare",
-        "mill a corpus into TFRecord shards of masked examples",
+        "turn a corpus into TFRecord shards of masked examples",
         "clozemill prepare --input 'corpus/*.jsonl.gz' --vocab vocab.txt --output DATASET --max-seq-length 128 "
         "--dupe-factor 5 --seed 7 --num-workers 2",
         passes_on=True,
-        interrupted="no half-written file carries a final name: run the same command again to go on",
+        interrupted="all files with final names are complete; run the same command again to resume",
     ),
     "verify": Command(
         configs.VerifyConfig,
         "clozemill.pipelines.quality.verify:main",
-        "read every shard back and check it against dataset.json",
+        "read all shards of a dataset and check them against dataset.json",
         "clozemill verify DATASET",
     ),
     "inspect": Command(
         configs.InspectConfig,
         "clozemill.pipelines.inspection.inspect:main",
-        "show records in words, with their masks and where they come from",
+        "show records as text, with their masks and their source documents",
         "clozemill inspect DATASET --limit 5",
     ),
     "pretrain": Command(
         training.PretrainConfig,
         "clozemill.trainers.pretraining.pretrain:main",
-        "train an encoder on a dataset, or go on with a run that was stopped",
+        "train an encoder on a dataset, or resume an interrupted run",
         "clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN",
-        interrupted="what was saved is whole: run the same command again to go on",
+        interrupted="all saved checkpoints are complete; run the same command again to resume",
     ),
     "evaluate": Command(
         training.EvaluateConfig,
         "clozemill.trainers.pretraining.evaluate:main",
-        "measure a checkpoint on a dataset's eval split",
+        "evaluate a checkpoint on the eval split of a dataset",
         "clozemill evaluate RUN --data DATASET",
     ),
     "finetune": Command(
         finetuning.FinetuneConfig,
         "clozemill.trainers.finetuning.finetune:main",
-        "teach an encoder a task: classification, regression, tags or answers in a text",
+        "fine-tune an encoder for classification, regression, tagging or question answering",
         "clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT",
-        interrupted="what was saved is whole: run the same command again to go on",
+        interrupted="all saved checkpoints are complete; run the same command again to resume",
     ),
     "predict": Command(
         inference_config.PredictConfig,
         "clozemill.trainers.inference.predict:main",
-        "answer with a fine-tuned model, for a file of texts or for one",
+        "predict with a fine-tuned model, for a file of texts or a single text",
         "clozemill predict FT --input texts.tsv --output predictions.jsonl",
-        interrupted="no half-written file carries a final name",
+        interrupted="no output file was written",
     ),
     "embed": Command(
         inference_config.EmbedConfig,
         "clozemill.trainers.inference.embed:main",
-        "write an encoder's layers as features, per token or per text",
+        "write hidden states of an encoder as features, per token or per text",
         "clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --output features.parquet",
-        interrupted="no half-written file carries a final name",
+        interrupted="no output file was written",
     ),
     "export": Command(
         exporting.ExportConfig,
         "clozemill.trainers.export.export:main",
-        "write a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, and compare them with it",
+        "export a checkpoint as SavedModel, Hugging Face folder and Keras file, and verify their outputs",
         "clozemill export RUN --output OUT --formats savedmodel,hf,keras",
-        interrupted="nothing carries a final name",
+        interrupted="no export was completed",
     ),
     "import": Command(
         exporting.ImportConfig,
         "clozemill.trainers.export.import_checkpoint:main",
-        "make a checkpoint of a Hugging Face BERT folder, or of google-research/bert's",
+        "import a BERT model of Hugging Face or google-research/bert as a checkpoint",
         "clozemill import bert-base-uncased --output CHECKPOINT",
         interrupted="no checkpoint was written",
     ),
     "preflight": Command(
         tpu_config.PreflightConfig,
         "clozemill.trainers.tpu.preflight:main",
-        "compile the training step for a TPU, without one",
+        "compile the training step for a TPU, without a TPU",
         "clozemill preflight --topology v5e:2x2 --preset base --batch-size 32",
     ),
     "submit": Command(
         SubmitConfig,
         "clozemill.deploy.submit:main",
-        "run a pipeline or a training on a cluster or a cloud, or print what that takes",
+        "run a pipeline or training job on a cluster or in a cloud, or print the commands for it",
         "clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --input 'gs://my-bucket/corpus/*.parquet' "
         "--vocab gs://my-bucket/vocab.txt --output gs://my-bucket/dataset",
         after_dashes=True,
-        interrupted="what was begun in a cloud is deleted, or named above",
+        interrupted="cloud resources that were created are deleted or listed above",
     ),
     "demo": Command(
         configs.DemoConfig,
         "clozemill.deploy.demo:main",
-        "run the whole line on the corpus that comes with the package",
+        "run all stages on the corpus that is included in the package",
         "clozemill demo --output demo-out",
         runs_commands=True,
     ),
@@ -175,7 +175,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def parser() -> options.Parser:
-    """The command line, with one sub-command per stage."""
+    """Return the parser of the command line, with one sub-command per stage."""
     top = options.Parser(
         prog="clozemill",
         description="From a raw corpus to a BERT-style encoder.",
@@ -200,7 +200,7 @@ def parser() -> options.Parser:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words before and after --, for a command that hands the latter over; else all words, and none."""
+    """Split the arguments at -- for commands that pass on the rest; otherwise return all of them and an empty list."""
     name = next((word for word in words if not word.startswith("-")), "")
     if name not in COMMANDS or not COMMANDS[name].after_dashes or "--" not in words:
         return words, []
@@ -218,9 +218,9 @@ def _run(command: Command, config: Any, extra: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0 when it did what it was asked, 1 when a check found something, 2 on a user error.
+    """Run a command. Return 0 on success, 1 if a check failed, 2 on a user error.
 
-    `pretrain` returns 75 when a signal stopped it and all was saved.
+    `pretrain` returns 75 if a signal stopped it and everything was saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes, likewise; errors are raised
@@ -254,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupted(error: KeyboardInterrupt, command: Command | None) -> int:
-    """Says that a signal ended a command, and what is left of it; returns the exit code."""
+    """Report that a signal ended a command, and what remains of its output; return the exit code."""
     process.ignore_signals()
     number, name = (error.number, f"ended by {error}") if isinstance(error, process.Terminated) else (2, "interrupted")
     with contextlib.suppress(Exception):
@@ -264,7 +264,7 @@ def _interrupted(error: KeyboardInterrupt, command: Command | None) -> int:
 
 
 def _end(code: int) -> int:
-    """The exit code of the program, which is not 0 when its output was lost."""
+    """Return the exit code of the program: not 0 if output was lost."""
     if lost := process.close_output():
         print(f"clozemill: {lost}", file=sys.stderr)
         code = code or EXIT_USER_ERROR

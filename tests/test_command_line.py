@@ -208,10 +208,10 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["--nonsense", "demo"], "unknown option --nonsense"),
         (["verify", "a", "b"], "unknown option b"),
         (["inspect", "DS", "--lim", "3"], "unknown option --lim"),  # no abbreviations
-        (["vocab"], "--input is missing: give files or globs"),
-        (["plan"], "--input is missing: give files or globs"),
-        (["plan", "--target", "moon"], "--target names 'moon', which is none: give some of local, dataflow, tpu"),
-        (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give vocab.txt"),
+        (["vocab"], "--input is missing: give input files or globs"),
+        (["plan"], "--input is missing: give input files or globs"),
+        (["plan", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
+        (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give a vocabulary file"),
         (["verify"], "DATASET is missing"),
         (["inspect"], "DATASET is missing"),
         (["pretrain", "--data", "a"], "--output is missing: give the run's folder"),
@@ -272,7 +272,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) 
     assert capsys.readouterr().err == "clozemill: two lines\n"
     assert run_stage(monkeypatch, ValueError("odd\nthing")) == 1
     told = capsys.readouterr().err
-    assert told.startswith("clozemill: unexpected ValueError: odd thing: this is a defect") and told.count("\n") == 1
+    assert told.startswith("clozemill: unexpected ValueError: odd thing: this is a bug") and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -1,1 +1,1 @@
-"""A command as a program: its options, its signals, its exit codes. After files; the trainer uses it, too."""
+"""Options, signals and exit codes of a command. May import files; the trainer uses it, too."""

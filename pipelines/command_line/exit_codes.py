@@ -1,4 +1,4 @@
-"""The exit codes of commands, and the one line on standard error for an error."""
+"""Exit codes of commands, and the one-line error message on standard error."""
 
 import sys
 import traceback
@@ -10,12 +10,12 @@ EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 def _line(error: BaseException) -> str:
-    """A message on one line that moves no cursor, whatever names of files stand in it."""
+    """Return an error message as one line without control characters, whatever file names it contains."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(error).split()))
 
 
 def report_error(error: BaseException, debug: bool) -> int:
-    """Print an error's sentence, after its traceback for `debug`; return the exit code."""
+    """Print an error message, after its traceback if `debug` is set; return the exit code."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, UserError):
@@ -25,8 +25,8 @@ def report_error(error: BaseException, debug: bool) -> int:
         print(f"clozemill: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
     print(
-        f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a defect of "
-        "clozemill or of its machine; run it again with --debug to see where",
+        f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a bug in clozemill or a problem with "
+        "this machine; run again with --debug for a traceback",
         file=sys.stderr,
     )
     return EXIT_CHECK_FAILED

@@ -1,4 +1,4 @@
-"""Imports the module of a command when it runs."""
+"""Import the module of a command only when the command runs."""
 
 import contextlib
 import importlib
@@ -22,7 +22,7 @@ def check_train() -> None:
 
 
 def function(path: str) -> Callable[..., Any]:
-    """Return the function of a "module:function", without the messages that libraries print when they are imported.
+    """Return the function named by "module:function", and suppress the messages that libraries print during import.
 
     Raises UserError where the module needs a package of the extra `train` that isn't installed.
     """
@@ -39,5 +39,5 @@ def _imported(module: str, name: str) -> Callable[..., Any]:
     with contextlib.nullcontext() if "--debug" in sys.argv else process.quiet():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].config.list_physical_devices()  # it looks for GPUs here, and says so
+            sys.modules["tensorflow"].config.list_physical_devices()  # searches for GPUs, and prints messages about it
     return function

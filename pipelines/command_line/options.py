@@ -1,7 +1,7 @@
-"""From a frozen dataclass to flags, YAML keys and checks: the machinery behind config.py, here and in trainers.
+"""Turns a frozen dataclass into flags, YAML keys and checks. Used by config.py here and in trainers.
 
-`resolve` merges defaults, a recipe, `--config` and flags, in this order, and refuses what it doesn't know. `identity` is
-the part of a configuration that decides what is written.
+`resolve` merges defaults, a recipe, `--config` and flags, in this order, and rejects unknown options. `identity` returns
+the part of a configuration that determines the output.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _short.maxstring = _short.maxother = 200
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are UserErrors: one sentence, and no page of usage before it."""
+    """An ArgumentParser that raises UserError: one sentence, without the usage text."""
 
     def error(self, message: str) -> Any:
         raise UserError(f"{message}: see {self.prog.strip()} --help")
@@ -43,16 +43,20 @@ def option(
     flag: bool = True,
     metavar: str = "GLOB",
 ) -> Any:
-    """A dataclass field with what the parsers need. `identity` False: it changes no byte of what is written.
+    """Return a dataclass field with the metadata that the parsers need.
 
-    `metavar`: what --help calls an item of a list.
+    Args:
+        low, high: bounds of the value.
+        identity: whether the option affects the bytes of the output.
+        flag: False for a positional argument.
+        metavar: name of a list item in --help.
     """
     meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag, "metavar": metavar}
     return dataclasses.field(default=default, metadata=meta)
 
 
 def _type_of(field: dataclasses.Field) -> type:
-    """str, int, float, bool, tuple (of texts) or a dataclass (a list of its mappings), from the annotation."""
+    """Return the field's type: str, int, float, bool, tuple (of strings), or a dataclass (for a list of mappings)."""
     kind = field.type
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
@@ -61,13 +65,13 @@ def _type_of(field: dataclasses.Field) -> type:
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-    """Gives a parser one flag per field of a configuration, and `--config`, `--save-config`."""
-    parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; flags override it")
-    parser.add_argument("--save-config", metavar="FILE", help="write the resolved configuration there")
+    """Add one flag per field of a configuration to a parser, and `--config` and `--save-config`."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags override it")
+    parser.add_argument("--save-config", metavar="FILE", help="write the resolved configuration to this file")
     for field in dataclasses.fields(config):
         name, kind, meta = "--" + field.name.replace("_", "-"), _type_of(field), field.metadata
         if dataclasses.is_dataclass(kind):
-            continue  # a list of mappings: for YAML only
+            continue  # a list of mappings can be given in YAML only
         default = " ".join(field.default) if kind is tuple else field.default
         text = meta["help"].replace("%", "%%") + (f" (default: {default})" if default not in ("", None) else "")
         if not meta["flag"]:
@@ -87,24 +91,24 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message has it: short, though YAML's aliases of aliases may stand for more than memory holds."""
+    """Return a value for a message. It is shortened, because YAML aliases can expand to more than fits into memory."""
     try:
         return _short.repr(value)
     except ValueError:
-        return "a number of thousands of digits"  # which Python doesn't spell out
+        return "a number of thousands of digits"  # too long for Python to convert to decimal
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text in quotes"}
+_KINDS = {int: "a whole number", float: "a number", str: "a string in quotes"}
 
 
 def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
-    """A value, as a flag's text or YAML has it, in the field's type. Raises UserError, with `where`, for any other."""
+    """Convert a value from a flag or YAML to the field's type. Raise UserError, starting with `where`, if it doesn't fit."""
     kind, meta = _type_of(field), field.metadata
     if value is None and field.default is None:
         return None
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise UserError(f"{where} is no list of mappings: write lines such as '- {{data: DATASET, steps: 1000}}'")
+            raise UserError(f"{where} is not a list of mappings: write lines such as '- {{data: DATASET, steps: 1000}}'")
         return tuple(kind(**_converted(kind, item, f"{where}, number {number}")) for number, item in enumerate(value, 1))
     if kind is bool:
         if not isinstance(value, bool):
@@ -113,7 +117,7 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     if kind is tuple:
         values = value if isinstance(value, list | tuple) else (value,)
         if not all(isinstance(item, str) for item in values):
-            raise UserError(f"{where} is {_shown(value)}: give a text in quotes, or a list of them")
+            raise UserError(f"{where} is {_shown(value)}: give a string in quotes, or a list of strings")
         return tuple(values)
     try:
         if isinstance(value, bool | list | dict | None) or (kind is int and isinstance(value, float) and value != int(value)):
@@ -133,13 +137,13 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """'; did you mean X?' when a known word is close, else nothing."""
+    """Return '; did you mean X?' if a known word is similar, otherwise an empty string."""
     close = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """A mapping's values checked against a configuration's fields. Raises UserError for a key that none of them has."""
+    """Check and convert the values of a mapping for a configuration. Raise UserError for an unknown key."""
     fields = {field.name: field for field in dataclasses.fields(config)}
     for key in values:
         if key not in fields:
@@ -149,10 +153,10 @@ def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, An
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without merge keys: a few lines of `<<` over `<<` make mappings that no memory holds."""
+    """PyYAML's safe loader without merge keys: a few lines of nested `<<` would expand to more than fits into memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leaves `<<` as it is: a key that is refused."""
+        """Keep `<<` as an ordinary key, which is then rejected as unknown."""
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -160,18 +164,18 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.load(Path(path).read_text("utf-8"), _Loader) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read ({getattr(error, 'strerror', None) or error}): give a YAML file") from None
-    except Exception as error:  # beside YAMLError, whatever PyYAML's conversions of a value raise: KeyError, AttributeError…
+    except Exception as error:  # PyYAML's value conversions raise KeyError, AttributeError and others besides YAMLError
         at = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: mend it") from None
+        raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: correct it") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a mapping of options to values: write lines such as 'seed: 7'")
     return {key.replace("-", "_"): value for key, value in values.items()}
 
 
 def resolve(config: type[C], arguments: argparse.Namespace) -> C:
-    """Defaults, then a recipe (`config.RECIPES`, chosen by the option `recipe`), `--config` and flags, checked.
+    """Merge and check defaults, a recipe (`config.RECIPES`, chosen by the option `recipe`), `--config` and flags.
 
-    Raises UserError for an unknown key, a wrong type or choice, or a value out of range, naming where it stands.
+    Raise UserError for an unknown key, a wrong type or choice, or a value out of range. The message names the source.
     """
     values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
     for field in dataclasses.fields(config):
@@ -198,7 +202,7 @@ def _completed(config: type[C], values: dict[str, Any]) -> C:
 
 
 def require(config: Any, *names: str) -> None:
-    """Raises UserError when a needed option was not given."""
+    """Raise UserError if a required option is missing."""
     for name in names:
         if not getattr(config, name):
             field = next(field for field in dataclasses.fields(config) if field.name == name)
@@ -207,16 +211,16 @@ def require(config: Any, *names: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """All options as plain values (tuples as lists)."""
+    """Return all options as plain values (tuples as lists)."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The options that decide what is written, `input` left out: that is told by content, not by name."""
+    """Return the options that determine the output, without `input`: files are identified by content, not by name."""
     kept = {field.name for field in dataclasses.fields(config) if field.metadata["identity"]} - {"input"}
     return {key: value for key, value in to_dict(config).items() if key in kept}
 
 
 def to_yaml(config: Any) -> str:
-    """The resolved configuration as a file that `--config` takes."""
+    """Return the resolved configuration as YAML text for `--config`."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -1,6 +1,6 @@
-"""A command as a process: standard streams that may be closed or full, and signals that end it.
+"""Standard streams that may be closed or full, and signals, for clozemill as a process.
 
-Used only where clozemill runs as a program. Called from Python, `clozemill.main` leaves streams and signals as they are.
+Used only if clozemill runs as a program. If called from Python, `clozemill.main` leaves streams and signals unchanged.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from clozemill.pipelines.common.errors import UserError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_SIGNALLED = 128  # and the number of the signal, as shells have it: 130 after Ctrl-C, 143 after SIGTERM
+EXIT_SIGNALLED = 128  # plus the signal number, as in shells: 130 after Ctrl-C, 143 after SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: raised wherever the program is, so that it cleans up as after Ctrl-C."""
+    """Raised on SIGTERM or SIGHUP wherever the program is, so that it cleans up as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -27,7 +27,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output: one that can't be written is a UserError. A closed pipe stays a BrokenPipeError."""
+    """Standard output that raises UserError if it can't be written. A closed pipe still raises BrokenPipeError."""
 
     def write(self, text: str) -> int:
         with _reported():
@@ -39,7 +39,7 @@ class _Output(io.TextIOWrapper):
 
 
 class _Errors(io.TextIOWrapper):
-    """Standard error: what can't be written is dropped, since there is no other place to report it."""
+    """Standard error that drops what can't be written, because there is no other place to report it."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -59,15 +59,15 @@ def _reported() -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"standard output can't be written ({error.strerror}): free some space, or send the output elsewhere"
+            f"standard output can't be written ({error.strerror}): free some space, or redirect the output elsewhere"
         ) from None
 
 
 def open_streams() -> None:
-    """Make standard output and error safe to print to, whatever the program was started with.
+    """Make standard output and standard error safe to print to, whatever state they were started in.
 
-    A closed descriptor (`>&-`) becomes /dev/null: otherwise the next file to be opened would take its number, and what is
-    printed would be written into that file. Names of files that are not UTF-8 are printed with escapes.
+    A closed descriptor (`>&-`) becomes /dev/null. Otherwise the next opened file would get its number, and printed text would
+    end up in that file. File names that are not valid UTF-8 are printed with escapes.
     """
     for number in range(3):
         try:
@@ -80,13 +80,13 @@ def open_streams() -> None:
 
 
 def error_stream(descriptor: int) -> io.TextIOWrapper:
-    """A stream on a descriptor that drops what can't be written."""
+    """Return a stream on a descriptor that drops what can't be written."""
     return _Errors(io.FileIO(descriptor, "w", closefd=False), errors="backslashreplace", write_through=True)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what libraries write to standard error in the block, such as TensorFlow's start-up notes, unless the block fails."""
+    """Suppress what libraries write to standard error in the block, such as TensorFlow's startup notes, unless it fails."""
     with tempfile.TemporaryFile() as dropped, contextlib.ExitStack() as stack:
         sys.stderr.flush()
         before = os.dup(2)
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 
 def close_output() -> str:
-    """Flush standard output; return why that failed, or "". Nothing is printed after it."""
+    """Flush standard output; return the reason if that failed, or "". Nothing may be printed afterwards."""
     try:
         sys.stdout.flush()
         return ""
@@ -112,7 +112,7 @@ def close_output() -> str:
 
 
 def drop_output() -> None:
-    """Send what is still to be printed to /dev/null: Python flushes once more when it ends, and would fail again."""
+    """Redirect pending output to /dev/null: Python flushes again at exit, which would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -121,10 +121,10 @@ PROGRAM: list[str] = []  # holds a name once this process is a command and nothi
 
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP raise, so that what the block has begun is cleaned up.
+    """Raise exceptions for SIGINT, SIGTERM and SIGHUP within the block, so that the block can clean up.
 
-    SIGINT raises KeyboardInterrupt, the others Terminated. A second signal doesn't disturb the cleaning; a third one ends the
-    process at once. Signals that are ignored, as under nohup, stay so.
+    SIGINT raises KeyboardInterrupt, the others raise Terminated. A second signal doesn't interrupt the cleanup; a third one
+    ends the process at once. Signals that are ignored, as under nohup, stay ignored.
     """
     count = 0
 
@@ -146,18 +146,18 @@ def unwinding() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """The program is about to end by itself: another signal would only cut its message short."""
+    """Ignore further signals while the program prints its last message."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def noted(first: Callable[[str], None]) -> Iterator[None]:
-    """Within the block the first SIGINT, SIGTERM or SIGHUP calls `first` with its name; a second one ends the process.
+    """Call `first` with the name of the first SIGINT, SIGTERM or SIGHUP within the block; a second one ends the process.
 
-    Both happen at once, even while the main thread is within a long call into a library, where no handler of Python's runs:
-    the interpreter writes the signal's number into a pipe, and a thread reads it. `first` is called once, by the thread or by
-    the handler, whichever comes first. Outside of the main thread, where Python allows no handlers, nothing is done.
+    This also works while the main thread is in a long library call, where Python runs no signal handlers: the interpreter
+    writes the signal number to a pipe, and a thread reads it. `first` is called once, by the thread or by the handler,
+    whichever comes first. Outside the main thread, where Python allows no handlers, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -170,7 +170,7 @@ def noted(first: Callable[[str], None]) -> Iterator[None]:
 
     source, sink = os.pipe()
     os.set_blocking(sink, False)
-    # SIGHUP stays ignored under nohup. Shells ignore SIGINT for background jobs, which whoever sends it doesn't mean.
+    # Under nohup, SIGHUP stays ignored. Shells ignore SIGINT for background jobs, but a SIGINT sent to one is intended.
     taken = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     thread = threading.Thread(target=_watch, args=(source, note), daemon=True)
     before = {number: signal.signal(number, lambda number, frame: note(number)) for number in taken}

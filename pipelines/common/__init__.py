@@ -1,1 +1,1 @@
-"""Errors, numbers and rules that everything needs, the trainer too. Comes first; loads neither Beam nor TensorFlow."""
+"""Errors, numbers and rules that all packages share, including the trainer. Imports neither Beam nor TensorFlow."""

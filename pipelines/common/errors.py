@@ -1,6 +1,6 @@
-"""The types that travel along the line, the names of a dataset's files, and the one exception users see.
+"""The exceptions that users see, and the names of a dataset's files.
 
-Nothing here imports Beam, TensorFlow or pyarrow, so that the trainer can share it.
+Imports neither Beam, TensorFlow nor pyarrow, so that the trainer can use it.
 """
 
 import re
@@ -10,9 +10,9 @@ _LINE_ENDS = re.compile("\\s*[\n\r\v\f\x85\u2028\u2029]\\s*")
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one sentence that names the file, what is wrong and what to do.
+    """An error that the user can fix: one sentence that names the file, what is wrong and what to do.
 
-    Names and values out of files stand in it: it is kept to one line, and, of a very long one, to both ends.
+    The message may contain names and values from files. It is kept on one line, and a very long one is cut in the middle.
     """
 
     def __str__(self) -> str:
@@ -21,4 +21,4 @@ class UserError(Exception):
 
 
 class CheckFailed(UserError):
-    """A check found something in what was made: exit code 1 instead of 2."""
+    """A check failed on what was written: exit code 1 instead of 2."""

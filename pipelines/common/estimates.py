@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate and its range, all three equal for what was counted or follows by arithmetic.
+    """An estimate with its range. All three values are equal if the value was counted or calculated exactly.
 
-    unit: "" for a count, "B", "s", "h" (of a core or chip), "x" (times) or "price" (in the unit that prices were given in).
+    unit: "" for a count, "B", "s", "h" (of a core or chip), "x" (times) or "price" (in the unit of the given prices).
     """
 
     name: str

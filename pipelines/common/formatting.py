@@ -1,21 +1,21 @@
-"""Counts, percentages and sizes as people read them."""
+"""Format counts, percentages and sizes for people."""
 
 import math
 from typing import Any
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """'1 group', '2,000 groups'."""
+    """Return a count with its noun: '1 group', '2,000 groups'."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def share(part: float, whole: float) -> str:
-    """'12.34 %', '-' of nothing."""
+    """Return a percentage: '12.34 %', or '-' if `whole` is 0."""
     return f"{100 * part / whole:.2f} %" if whole else "-"
 
 
 def large(count: float) -> str:
-    """9,365, 196 k, 1.13 M, 2.40 G: three digits for the eye."""
+    """Return a count with three significant digits: 9,365, 196 k, 1.13 M, 2.40 G."""
     for unit, letter in ((1e9, "G"), (1e6, "M")):
         if count >= unit:
             return f"{count / unit:.3g} {letter}"
@@ -23,7 +23,7 @@ def large(count: float) -> str:
 
 
 def figure(value: Any) -> str:
-    """A figure of unknown size and kind, to be read below others."""
+    """Format a value of unknown size and type, for a table."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if not isinstance(value, int | float) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""SplitMix64 over arrays of 64-bit hashes, and the width of a document's key."""
+"""SplitMix64 for arrays of 64-bit hashes, and the size of a document key."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, Knuth's multiplier
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """uint64 to uint64, one to one, each bit of the result depending on all bits (the finaliser of SplitMix64)."""
+    """Map uint64 to uint64, one to one; each output bit depends on all input bits (the finaliser of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,7 +1,7 @@
-"""A line of JSON to the fields of its object, in memory that the length of the line bounds and not the number of its values.
+"""Parse a line of JSON into an object, with memory bounded by the length of the line, not by the number of its values.
 
-Python's objects take up to forty times the bytes of the JSON that they come from. So of a long line only the fields that
-hold one value are parsed; lists and objects in it become empty ones.
+Python objects take up to forty times the bytes of their JSON text. So only fields with a single value are parsed from a
+long line; nested lists and objects become empty ones.
 """
 
 import json
@@ -9,21 +9,21 @@ import re
 from functools import lru_cache
 from typing import Any
 
-LONG = 1 << 20  # bytes; a shorter line is parsed as it is, in forty times as much memory at most
+LONG = 1 << 20  # bytes; a shorter line is parsed as usual, which takes at most forty times as much memory
 MAX_FIELDS = 100_000  # of the object in a long line
-MAX_TOKENS = 5_000_000  # strings and brackets in a long line: a document has a few, and a scan of so many takes seconds
+MAX_TOKENS = 5_000_000  # strings and brackets in a long line; a document has a few, and scanning this many takes seconds
 _FIELDS, _NESTED, _LIST = re.compile(rb'[\[\]{}",]'), re.compile(rb'[\[\]{}"]'), re.compile(rb"\s*\[")
 
 
 class TooManyValues(ValueError):
-    """A line holds more values than a document could have."""
+    """Raised for a line with more values than any document has."""
 
 
 class RepeatedField(ValueError):
-    """An object has a field, `name`, twice."""
+    """Raised for an object that has a field, `name`, twice."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"it has the field {name!r} twice: which one is meant?")
+        super().__init__(f"the field {name!r} occurs twice: remove one of them")
         self.name = name
 
 
@@ -33,14 +33,14 @@ def _quoted(names: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def loads_once(text: str, wanted: tuple[str, ...]) -> Any:
-    """The value of a JSON text. Raises RepeatedField for an object that holds one of the fields `wanted` twice, ValueError."""
+    """Return the value of a JSON text. Raise RepeatedField if an object has one of the fields `wanted` twice, or ValueError."""
     repeated = [name for name, quoted in _quoted(wanted) if text.count(quoted) > 1]
     if not repeated:
         return json.loads(text)
     seen: list[tuple[str, Any]] = []
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen[:] = found  # objects are closed from the inside out: what stays is the outermost
+        seen[:] = found  # inner objects are parsed first, so the outermost one remains
         return dict(found)
 
     value = json.loads(text, object_pairs_hook=pairs)
@@ -51,31 +51,31 @@ def loads_once(text: str, wanted: tuple[str, ...]) -> Any:
 
 
 def parse_object(line: bytes, wanted: tuple[str, ...]) -> Any:
-    """The value of a line of UTF-8 JSON; an object should hold none of the fields `wanted` twice.
+    """Return the value of a line of UTF-8 JSON; no object may have one of the fields `wanted` twice.
 
-    Raises UnicodeDecodeError, TooManyValues, another ValueError for what isn't JSON or holds a field twice, RecursionError.
+    Raises UnicodeDecodeError, TooManyValues, RecursionError, or another ValueError for invalid JSON or a repeated field.
     """
-    text = line.removeprefix(b"\xef\xbb\xbf")  # given bytes, loads would guess at UTF-16 and let surrogates pass
+    text = line.removeprefix(b"\xef\xbb\xbf")  # for bytes, loads would also accept UTF-16 and surrogates
     if len(text) > LONG:
         text = _without_nested(text)
     return loads_once(text.decode("utf-8"), wanted)
 
 
 def _string_end(data: bytes, start: int) -> int:
-    """Where a string ends whose first character is at `start`; the end of the data if it doesn't."""
+    """Return the end of the string whose first character is at `start`, or the end of the data if it isn't closed."""
     at = start
     while (at := data.find(b'"', at)) >= 0:
         before = at
         while before > start and data[before - 1] == 0x5C:
             before -= 1
-        if (at - before) % 2 == 0:  # the backslashes before it are escaped ones
+        if (at - before) % 2 == 0:  # an even number of backslashes: the quote isn't escaped
             return at + 1
         at += 1
     return len(data)
 
 
 def _without_nested(data: bytes) -> bytes:
-    """An object's JSON with `[]` and `{}` for the lists and objects in it, or `[]` for a list. Raises TooManyValues."""
+    """Return an object's JSON with nested lists and objects emptied, or `[]` for a list. Raise TooManyValues."""
     if _LIST.match(data):
         return b"[]"
     parts: list[bytes] = []
@@ -96,6 +96,8 @@ def _without_nested(data: bytes) -> bytes:
             if depth == 1:
                 kept = at - 1
         if fields > MAX_FIELDS or tokens > MAX_TOKENS:
-            raise TooManyValues(f"it holds more than {MAX_FIELDS:,} fields or {MAX_TOKENS:,} values, as no document does")
+            raise TooManyValues(
+                f"it has more than {MAX_FIELDS:,} fields or {MAX_TOKENS:,} values: reduce it to the fields of a document"
+            )
     parts.append(data[kept:] if depth <= 0 else b"")
     return b"".join(parts)

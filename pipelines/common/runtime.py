@@ -1,4 +1,4 @@
-"""Seconds per stage of the line, for the summary; they never enter a dataset's bytes."""
+"""Seconds per stage, for the summary. They are never part of a dataset's bytes."""
 
 import os
 import time
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Stopwatch:
-    """Adds up the seconds spent in `with watch.time("stage"):` blocks."""
+    """A sum of the seconds spent in `with watch.time("stage"):` blocks."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Times a block, also one that raises."""
+        """Time a block, even if it raises."""
         begin = time.perf_counter()
         try:
             yield
@@ -24,5 +24,5 @@ class Stopwatch:
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

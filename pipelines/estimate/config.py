@@ -1,6 +1,6 @@
-"""What can be configured of `clozemill plan` besides the options of `prepare`: the sample, where it will run, prices.
+"""Configuration of `clozemill plan` beyond the options of `prepare`: the sample, the target and prices.
 
-clozemill.py joins it with what trainers/tpu/config.py says of training.
+deploy/plan.py combines it with the training options of trainers/tpu/config.py.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,38 @@ TARGETS = ("local", "dataflow", "tpu")
 
 @dataclass(frozen=True)
 class MillPlan(PrepareConfig):
-    """How the mill's part is estimated; all options of `prepare` are taken, so that its saved prepare.yaml serves too."""
+    """Options for estimating `prepare`. Includes all options of `prepare`, so that its saved prepare.yaml can be used."""
 
-    output: str = option("", "write the estimate there too, as JSON, e.g. plan.json", identity=False)
+    output: str = option("", "JSON file to write the estimate to as well, e.g. plan.json", identity=False)
     target: tuple[str, ...] = option(
-        (), f"where it will run: {', '.join(TARGETS)} (none: local)", identity=False, metavar="TARGET"
+        (), f"target platforms: {', '.join(TARGETS)} (default: local)", identity=False, metavar="TARGET"
     )
-    vocab_size: int = option(30522, "without --vocab: entries to learn on the sample", low=16, high=1 << 20)
-    sample_fraction: float = option(0.001, "share of the corpus that is milled, within the two bounds", low=0, high=1)
-    sample_min_mb: float = option(4.0, "MB of text milled at least; a corpus of up to twice that is read whole", low=0.01)
-    sample_max_mb: float = option(32.0, "MB of text milled at most", low=0.01, high=4096)
-    price_cpu_hour: float = option(0.0, "of a core of the mill's machines; 0: not told", low=0, identity=False)
-    price_gb_month: float = option(0.0, "of keeping a GB of shards; 0: not told", low=0, identity=False)
+    vocab_size: int = option(
+        30522, "without --vocab: size of the vocabulary that is learned on the sample", low=16, high=1 << 20
+    )
+    sample_fraction: float = option(
+        0.001, "fraction of the corpus to process, within --sample-min-mb and --sample-max-mb", low=0, high=1
+    )
+    sample_min_mb: float = option(
+        4.0, "minimum MB of text in the sample; a corpus of up to twice that size is processed completely", low=0.01
+    )
+    sample_max_mb: float = option(32.0, "maximum MB of text in the sample", low=0.01, high=4096)
+    price_cpu_hour: float = option(
+        0.0, "price of one CPU core-hour in the pipeline (0: leave costs out)", low=0, identity=False
+    )
+    price_gb_month: float = option(
+        0.0, "price of storing 1 GB of shards for a month (0: leave costs out)", low=0, identity=False
+    )
 
     def validate(self) -> None:
-        """Raises UserError for values that don't fit each other."""
+        """Raise UserError if values contradict each other."""
         super().validate()
         for target in self.target:
             if target not in TARGETS:
-                raise UserError(f"--target names {target!r}, which is none: give some of {', '.join(TARGETS)}")
+                raise UserError(f"unknown target {target!r} in --target; choose from {', '.join(TARGETS)}")
         if self.output and not self.output.endswith(".json"):
-            raise UserError(f"--output {self.output} doesn't end in .json: the estimate is written there; give e.g. plan.json")
+            raise UserError(f"--output {self.output} doesn't end in .json: give the name of a JSON file, e.g. plan.json")
         if self.sample_min_mb > self.sample_max_mb:
-            raise UserError(f"--sample-min-mb {self.sample_min_mb:g} is more than --sample-max-mb {self.sample_max_mb:g}")
+            raise UserError(
+                f"--sample-min-mb {self.sample_min_mb:g} is more than --sample-max-mb {self.sample_max_mb:g}: lower it"
+            )

@@ -114,20 +114,20 @@ def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
         ("share: .inf", ": share is inf: give a number"),
         ("strict: 1", ": strict is 1: give true or false"),
         ("strict: null", ": strict is None: give true or false"),
-        ("way: on", ": way is True: give a text in quotes"),
+        ("way: on", ": way is True: give a string in quotes"),
         ("way: UP", ": way is 'UP': give one of up, down"),
-        ("name: no", ": name is False: give a text in quotes"),
-        ("name:", ": name is None: give a text in quotes"),
-        ("name: [a]", ": name is ['a']: give a text in quotes"),
-        ("name: {a: b}", ": name is {'a': 'b'}: give a text in quotes"),
-        ("input:", ": input is None: give a text in quotes, or a list of them"),
-        ("input: [a, 3]", ": input is ['a', 3]: give a text in quotes, or a list of them"),
+        ("name: no", ": name is False: give a string in quotes"),
+        ("name:", ": name is None: give a string in quotes"),
+        ("name: [a]", ": name is ['a']: give a string in quotes"),
+        ("name: {a: b}", ": name is {'a': 'b'}: give a string in quotes"),
+        ("input:", ": input is None: give a string in quotes, or a list of strings"),
+        ("input: [a, 3]", ": input is ['a', 3]: give a string in quotes, or a list of strings"),
         ("- a", " is not a mapping of options to values: write lines such as 'seed: 7'"),
         ("3: a", " is not a mapping of options to values: write lines such as 'seed: 7'"),
         ("just text", " is not a mapping of options to values: write lines such as 'seed: 7'"),
-        ("name: x\nsize: [1\n", ", line 3 is not valid YAML: mend it"),
-        ("a: !!python/object:os.system {}", ", line 1 is not valid YAML: mend it"),
-        ("[" * 5000, " is not valid YAML: mend it"),
+        ("name: x\nsize: [1\n", ", line 3 is not valid YAML: correct it"),
+        ("a: !!python/object:os.system {}", ", line 1 is not valid YAML: correct it"),
+        ("[" * 5000, " is not valid YAML: correct it"),
     ],
 )
 def test_yaml_that_doesn_t_fit(tmp_path: Path, text: str, sentence: str) -> None:
@@ -177,7 +177,7 @@ def test_every_default_passes_its_own_check(config: type) -> None:
     ("flags", "sentence"),
     [
         ("--max-seq-length 16 --max-predictions 20", "--max-predictions 20 is more than the 13 tokens"),
-        ("--masked-lm-prob 0", "--masked-lm-prob 0 would mask one token"),
+        ("--masked-lm-prob 0", "--masked-lm-prob is 0, but at least one token"),
         ("--seed 9223372036854775808", "--seed is 9223372036854775808: give a value between 0 and 9223372036854775807"),
         ("--seed=-1", "--seed is -1"),
         ("--eval-fraction 0.6", "--eval-fraction is 0.6: give a value between 0 and 0.5"),
@@ -191,9 +191,9 @@ def test_prepare_s_own_checks(flags: str, sentence: str) -> None:
 
 def test_require() -> None:
     options.require(PrepareConfig(input=("a",), vocab="v"), "input", "vocab")
-    with pytest.raises(UserError, match=r"^--vocab is missing: give vocab\.txt"):
+    with pytest.raises(UserError, match=r"^--vocab is missing: give a vocabulary file"):
         options.require(PrepareConfig(), "vocab")
-    with pytest.raises(UserError, match=r"^DATASET is missing: give the dataset's folder"):
+    with pytest.raises(UserError, match=r"^DATASET is missing: give the folder of the dataset"):
         options.require(VerifyConfig(), "dataset")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-FULL = "clozemill: standard output can't be written (No space left on device): free some space, or send the output elsewhere\n"
+FULL = (
+    "clozemill: standard output can't be written (No space left on device): free some space, or redirect the output elsewhere\n"
+)
 ROOT = Path(__file__).parents[3]
 
 
@@ -110,4 +112,4 @@ def test_a_signal_ends_any_command_in_one_sentence(number: signal.Signals, told:
     code = HEEDED + TERMINATED.format(number=int(number))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ)
     assert done.returncode == 128 + number
-    assert done.stderr == f"\nclozemill: {told}; no half-written file carries a final name\n"
+    assert done.stderr == f"\nclozemill: {told}; no output file was written\n"

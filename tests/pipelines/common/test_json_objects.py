@@ -52,7 +52,7 @@ def test_broken_lines_stay_broken_however_long(line: bytes, monkeypatch: pytest.
     [('{"text":"a","text":"b"}', "text"), ('{"id":{"id":1},"x":[{"title":1}],"id":2}', "id")],
 )
 def test_a_field_that_is_there_twice(line: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"it has the field '{name}' twice"):
+    with pytest.raises(ValueError, match=f"the field '{name}' occurs twice"):
         parse_object(line.encode(), WANTED)
 
 

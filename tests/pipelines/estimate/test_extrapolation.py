@@ -261,7 +261,7 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         (["--input", "{empty}"], "no word occurs 2 times in the input: check --input"),
         (["--input", "{empty}", "--vocab", "{vocab}"], "the input holds no document to keep (0 records read)"),
         (["--input", "{text}", "--vocab", "no/vocab.txt"], "no/vocab.txt can't be read"),
-        (["--input", "{text}", "--target", "moon"], "--target names 'moon', which is none: give some of local, dataflow, tpu"),
+        (["--input", "{text}", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
         (["--input", "{text}", "--output", "out"], "--output out doesn't end in .json"),
         (["--input", "{text}", "--sample-min-mb", "50"], "--sample-min-mb 50 is more than --sample-max-mb 32"),
         (["--input", "{text}", "--target", "tpu", "--topology", "v9:2x2"], "--topology 'v9:2x2' is none that is known"),

@@ -243,7 +243,7 @@ def test_a_character_with_more_marks_than_fit_is_cut_all_the_same() -> None:
 def test_known_languages() -> None:
     assert {"en", "zh", "ja", "km", "bo", "th", "hi"} <= set(KNOWN)
     assert language_warning("sentencex", "en") == language_warning("none", "xx") == ""
-    assert "--sentence-language xx: the sentence splitter has no rules of its own" in language_warning("sentencex", "xx")
+    assert "--sentence-language xx: the sentence splitter has no rules for this language" in language_warning("sentencex", "xx")
 
 
 def test_words_without_end_are_cut_at_the_limit() -> None:
