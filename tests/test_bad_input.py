@@ -93,24 +93,24 @@ JSONL = corpora.jsonl(DOCUMENTS)
 # Damaged files
 
 DAMAGED = {
-    "a.jsonl.bz2": (bz2.compress(JSONL)[:-30], "is not a whole bz2 file (it ends in the middle of the stream"),
-    "a.jsonl.gz": (gzip.compress(JSONL)[:-30], "is not a whole gzip file (it ends in the middle"),
-    "a.jsonl.zst": (zstandard.ZstdCompressor().compress(JSONL)[:-30], "is not a whole zstd file (it ends in the middle"),
-    "b.jsonl.bz2": (JSONL, "is not a whole bz2 file (byte 0 on: Invalid data stream"),
-    "b.jsonl.gz": (JSONL, "is not a whole gzip file (Error -3"),
-    "b.jsonl.zst": (JSONL, "is not a whole zstd file ("),
-    "c.txt.bz2": (b"", "is not a whole bz2 file (it is empty"),
-    "c.txt.gz": (b"", "is not a whole gzip file (it ends in the middle"),
-    "c.txt.zst": (b"", "is not a whole zstd file (it ends in the middle"),
-    "c.parquet": (b"", "is not a whole Parquet file ("),
-    "d.parquet": (JSONL, "is not a whole Parquet file ("),
+    "a.jsonl.bz2": (bz2.compress(JSONL)[:-30], "is not an intact bz2 file (it is truncated in the stream"),
+    "a.jsonl.gz": (gzip.compress(JSONL)[:-30], "is not an intact gzip file (it is truncated"),
+    "a.jsonl.zst": (zstandard.ZstdCompressor().compress(JSONL)[:-30], "is not an intact zstd file (it is truncated"),
+    "b.jsonl.bz2": (JSONL, "is not an intact bz2 file (from byte 0: Invalid data stream"),
+    "b.jsonl.gz": (JSONL, "is not an intact gzip file (Error -3"),
+    "b.jsonl.zst": (JSONL, "is not an intact zstd file ("),
+    "c.txt.bz2": (b"", "is not an intact bz2 file (it is empty"),
+    "c.txt.gz": (b"", "is not an intact gzip file (it is truncated"),
+    "c.txt.zst": (b"", "is not an intact zstd file (it is truncated"),
+    "c.parquet": (b"", "is not an intact Parquet file ("),
+    "d.parquet": (JSONL, "is not an intact Parquet file ("),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_files(bench, name):
     data, why = DAMAGED[name]
-    bench(name, data).refused(str(bench.folder / name), why, "fetch it again or leave it out")
+    bench(name, data).refused(str(bench.folder / name), why, "download it again or remove it from the input")
 
 
 def parquet(folder: Path, **columns) -> bytes:
@@ -121,10 +121,10 @@ def parquet(folder: Path, **columns) -> bytes:
 def test_truncated_and_damaged_parquet(bench):
     data = parquet(bench.folder, text=DOCUMENTS)
     bench("a.parquet", data[: len(data) // 2]).refused(
-        "a.parquet is not a whole Parquet file", "fetch it again or leave it out"
+        "a.parquet is not an intact Parquet file", "download it again or remove it from the input"
     )
     # The footer is whole, the header of the column's page is not.
-    bench("b.parquet", data[:4] + b"\xff" * 40 + data[44:]).refused("b.parquet is not a whole Parquet file")
+    bench("b.parquet", data[:4] + b"\xff" * 40 + data[44:]).refused("b.parquet is not an intact Parquet file")
 
 
 def test_parquet_without_text(bench):
@@ -279,7 +279,7 @@ def test_learning_a_vocabulary(tmp_path, capsys, flags, parts):
 def test_learning_a_vocabulary_from_a_damaged_file(tmp_path, capsys):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(JSONL)[:-20])
     argv = ["vocab", "--input", str(tmp_path / "a.jsonl.gz"), "--output", str(tmp_path / "v.txt"), "--in-memory"]
-    call(argv, tmp_path, capsys).refused(f"{tmp_path}/a.jsonl.gz is not a whole gzip file")
+    call(argv, tmp_path, capsys).refused(f"{tmp_path}/a.jsonl.gz is not an intact gzip file")
 
 
 # Options
@@ -326,8 +326,8 @@ def test_no_file_matches(bench):
     bench("none-*.jsonl", None).refused(f"no file matches {bench.folder}/none-*.jsonl: check the path, and quote the glob")
     (bench.folder / "sub").mkdir()
     bench("sub", None).refused(f"{bench.folder}/sub is a folder: give files or a glob")
-    bench("a.csv", b"x").refused("a.csv: its name doesn't tell its format")
-    bench("a.parquet.gz", b"x").refused("a.parquet.gz: a Parquet file compressed once more")
+    bench("a.csv", b"x").refused("a.csv: unknown file format")
+    bench("a.parquet.gz", b"x").refused("a.parquet.gz: a Parquet file with additional compression")
 
 
 def test_remote_files_without_the_extra(bench):
@@ -441,7 +441,7 @@ def test_an_error_in_a_worker_process_is_one_sentence_too(bench):
     argv += ["--output", f"{bench.folder}/out", *SMALL, "--num-workers", "2", "--no-in-memory"]
     done = subprocess.run([sys.executable, *argv], capture_output=True, text=True)
     outcome = Outcome(done.returncode, done.stdout, done.stderr, bench.folder / "out")
-    outcome.refused(f"{bench.folder}/2.jsonl.gz is not a whole gzip file (it ends in the middle)", "leave it out")
+    outcome.refused(f"{bench.folder}/2.jsonl.gz is not an intact gzip file (it is truncated)", "remove it from the input")
     assert re.fullmatch(r"clozemill: [^\n]*\n", done.stderr)
 
 

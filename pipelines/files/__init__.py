@@ -1,1 +1,1 @@
-"""Local and remote files: opened safely, written atomically, locked. After common; the trainer uses some of it, too."""
+"""Local and remote files: open safely, write atomically, lock. May import common; the trainer uses some of it, too."""

@@ -1,4 +1,4 @@
-"""Text that isn't UTF-8, where the file itself says so: by its byte order mark, its zeros, or its XML declaration."""
+"""Text in other encodings than UTF-8, detected by a byte order mark, by zero bytes, or by an XML declaration."""
 
 import codecs
 import re
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.unicode_rules import category
 
-HEAD = 256  # bytes in which a file says what it is
-_LEAST = 16  # bytes from which UTF-16 without a mark is recognized
+HEAD = 256  # bytes of a file in which its encoding is declared
+_LEAST = 16  # bytes needed to recognize UTF-16 without a mark
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, with whose mark it begins
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because its mark begins with that of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -19,10 +19,10 @@ _DECLARED = re.compile(rb"\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([A-Za-z0-9._:-]+
 
 
 def _is_utf16(head: bytes, high: bytes, name: str) -> bool:
-    """Whether bytes without a mark, of which some `high` ones (every second byte) are zero, are UTF-16.
+    """Return whether bytes without a mark are UTF-16. Some of the `high` ones (every second byte) are zero.
 
-    The high bytes of most alphabets are below 0x20, those of their spaces 0. Ideographs have any: what they look like in UTF-8
-    is malformed, and in UTF-16 assigned characters. A stray zero in other text is neither.
+    The high bytes of most alphabets are below 0x20, and those of spaces are 0. Ideographs have arbitrary high bytes; they are
+    malformed as UTF-8, and assigned characters as UTF-16. Other text with a stray zero byte is neither.
     """
     if sum(byte < 0x20 for byte in high) >= 0.75 * len(high):
         return True
@@ -30,7 +30,7 @@ def _is_utf16(head: bytes, high: bytes, name: str) -> bool:
         codecs.getincrementaldecoder("utf-8")().decode(head)
         return False
     except UnicodeDecodeError as error:
-        if error.start >= _LEAST and 0 not in high[: _LEAST // 2]:  # it begins as UTF-8, with a defective line further on
+        if error.start >= _LEAST and 0 not in high[: _LEAST // 2]:  # valid UTF-8 at first, with a malformed line later
             return False
     try:
         text = codecs.getincrementaldecoder(name)().decode(head)
@@ -40,10 +40,13 @@ def _is_utf16(head: bytes, high: bytes, name: str) -> bool:
 
 
 def encoding_of(head: bytes, path: str, xml: bool) -> str:
-    """The encoding that a file's first bytes name; "" for UTF-8 and where they name none. Raises UserError for an unknown one.
+    """Return the encoding declared by the first bytes of a file; "" for UTF-8 or if none is declared.
 
     Args:
         xml: whether an XML declaration counts.
+
+    Raises:
+        UserError: the declared encoding is unknown.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -57,16 +60,16 @@ def encoding_of(head: bytes, path: str, xml: bool) -> str:
         return ""
     try:
         name = codecs.lookup(found[1].decode()).name
-        "".encode(name)  # refuses what isn't an encoding of text
+        "".encode(name)  # raises if it isn't a text encoding
     except (LookupError, UnicodeError):
         raise UserError(f"{path} declares the unknown encoding {found[1].decode()!r}: convert it to UTF-8") from None
     return "" if name in ("utf-8", "ascii") else name
 
 
 def to_utf8(pieces: Iterator[tuple[bytes, bool]], path: str, xml: bool) -> Iterator[tuple[bytes, bool]]:
-    """The (piece, owned) pairs of a file from its start in UTF-8, without a byte order mark.
+    """Yield the (piece, owned) pairs of a file from its start as UTF-8, without a byte order mark.
 
-    Text in another encoding is one split, which owns all of it. Raises UserError for text that isn't what the file says.
+    Text in another encoding is one split, which owns all of it. Raises UserError if the text doesn't match its encoding.
     """
     first: list[tuple[bytes, bool]] = []
     try:
@@ -87,7 +90,7 @@ def to_utf8(pieces: Iterator[tuple[bytes, bool]], path: str, xml: bool) -> Itera
                     yield text.encode("utf-8", "surrogatepass"), True
         except UnicodeError as error:
             why = getattr(error, "reason", error)
-            raise UserError(f"{path} is not intact {encoding.upper()} text ({why}): convert it to UTF-8") from None
+            raise UserError(f"{path} is not valid {encoding.upper()} text ({why}): convert it to UTF-8") from None
         return
     mark = 3 if head.startswith(codecs.BOM_UTF8) else 0
     for piece, owned in first:

@@ -1,6 +1,6 @@
-"""Files, local or on any filesystem that Beam knows: globs, reads, and writes that are whole or absent.
+"""Files, local or on any filesystem that Beam supports: globs, reads and atomic writes.
 
-Local paths never load Beam; `gs://…` and the like go through Beam's FileSystems.
+Local paths never load Beam; `gs://…` and others use Beam's FileSystems.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """An input file: path, bytes on disk, and a stamp that changes when the file does."""
+    """An input file: path, size on disk, and a stamp that changes if the file does."""
 
     path: str
     size: int
@@ -33,7 +33,7 @@ class FileInfo:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names another filesystem than this machine's."""
+    """Return whether a path is on another filesystem than this machine's."""
     return "://" in path
 
 
@@ -43,7 +43,7 @@ def _beam(path: str) -> Any:
     scheme = path.split("://")[0]
     try:
         FileSystems.get_filesystem(path)
-        if scheme == "s3" and importlib.util.find_spec("boto3") is None:  # Beam's is there, but can do nothing
+        if scheme == "s3" and importlib.util.find_spec("boto3") is None:  # Beam's s3 module loads without it, but fails
             raise ValueError
     except ValueError:
         extra = {"gs": "gcp", "s3": "aws"}.get(scheme)
@@ -54,16 +54,18 @@ def _beam(path: str) -> Any:
 
 @contextlib.contextmanager
 def translate_errors(path: str, verb: str) -> Iterator[None]:
-    """Turns errors of the operating system or of Beam's filesystems into one sentence."""
+    """Convert errors of the operating system or of Beam's filesystems to one sentence."""
     try:
         yield
     except OSError as error:
-        hint = "free some space, then run the same command again" if error.errno == 28 else "mend that and run it again"
-        raise UserError(f"{path} can't be {verb} ({error.strerror or error}): {hint}") from None
+        hint = "free some space" if error.errno == 28 else "fix this"
+        raise UserError(
+            f"{path} can't be {verb} ({error.strerror or error}): {hint}, then run the same command again"
+        ) from None
 
 
 def match(patterns: Iterable[str]) -> list[FileInfo]:
-    """The files that globs match, each once, sorted by path. Raises UserError for a glob that matches nothing."""
+    """Return the files that match globs, each once, sorted by path. Raise UserError if a glob matches nothing."""
     found: dict[str, FileInfo] = {}
     for pattern in patterns:
         with translate_errors(pattern, "listed"):
@@ -88,13 +90,13 @@ def _match(pattern: str) -> Iterator[FileInfo]:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(
-                f"{name} is no regular file, and a pipe or device can't be read in pieces: write it to a file first"
+                f"{name} is not a regular file, and a pipe or device can't be read in parts: copy it to a regular file first"
             )
         yield FileInfo(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
 def check_unchanged(path: str, stamp: str) -> None:
-    """Raises UserError when an input file isn't the one that was planned. stamp: as `match` gave it; "": not known."""
+    """Raise UserError if an input file has changed since it was planned. stamp: from `match`; "": unknown."""
     if not stamp:
         return
     with translate_errors(path, "read"):
@@ -102,11 +104,11 @@ def check_unchanged(path: str, stamp: str) -> None:
         now = next((info.stamp for info in (_match(path) if there else ())), "")
     if now != stamp:
         what = "was changed" if there else "was removed"
-        raise UserError(f"{path} {what} while it was being read: run the same command again when nothing writes to it")
+        raise UserError(f"{path} {what} while it was being read: run the same command again when no other program writes to it")
 
 
 def _glob(pattern: str) -> list[str]:
-    """The paths that a local glob matches. ** doesn't enter links to folders: two that point upwards have 2**40 paths."""
+    """Return the paths of a local glob. ** doesn't follow links to folders: two links upwards would give 2**40 paths."""
     before, deep, rest = pattern.partition("**")
     if not deep or before.rpartition("/")[2] or not rest.startswith("/"):
         return glob.glob(pattern)
@@ -121,36 +123,36 @@ def _drop_hidden(names: list[str]) -> None:
 
 
 def open_read(path: str) -> BinaryIO:
-    """Opens a file's raw bytes. Raises UserError."""
+    """Open a file for its raw bytes. Raise UserError."""
     with translate_errors(path, "read"):
         if is_remote(path):
             from apache_beam.io.filesystem import CompressionTypes
 
             return _beam(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is no file: give one, or leave it out")
+            raise UserError(f"{path} is not a file: give a file, or remove it")
         return open(path, "rb")
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file. Raises UserError."""
+    """Read a complete file. Raise UserError."""
     with open_read(path) as file, translate_errors(path, "read"):
         return file.read()
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """A JSON object. Raises UserError when the file is none."""
+    """Read a JSON object. Raise UserError if the file doesn't contain one."""
     try:
         found = json.loads(read_bytes(path))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object: it was changed by hand or cut short; restore it, or make the dataset anew")
+        raise UserError(f"{path} is not a JSON object: it was edited or truncated; restore it, or rebuild the dataset")
     return found
 
 
 def sha256(path: str) -> str:
-    """A file's SHA-256. Raises UserError."""
+    """Return the SHA-256 of a file. Raise UserError."""
     with open_read(path) as file, translate_errors(path, "read"):
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -159,53 +161,55 @@ def sha256(path: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """A path within a folder; `name` uses forward slashes. What lies Inside a folder of ours still does."""
+    """Join a folder and a name with forward slashes. The result for an Inside path is Inside, too."""
     path = f"{folder.rstrip('/')}/{name}"
     return safe_paths.Inside(path, folder.root) if isinstance(folder, safe_paths.Inside) else path
 
 
 def inside(folder: str, name: str) -> str:
-    """A path within a folder of ours: what is written there, or removed, goes through no link of that folder."""
+    """Return a path within a folder of ours. Writing or removing it follows no link below that folder."""
     return safe_paths.Inside(join(folder, name), folder)
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file (or local folder)."""
+    """Return whether a file (or local folder) exists."""
     return _beam(path).exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def size(path: str) -> int:
-    """Bytes of a file, -1 when there is none."""
+    """Return the size of a file in bytes, or -1 if it doesn't exist."""
     if not is_remote(path):
         return os.stat(path).st_size if os.path.exists(path) else -1
     return _beam(path).match([path])[0].metadata_list[0].size_in_bytes if exists(path) else -1
 
 
 def _files_below(folder: str) -> list[str]:
-    """The files in a folder at any depth; none where there is no such folder."""
+    """Return the files in a folder at any depth; none if the folder doesn't exist."""
     if is_remote(folder):
         return [info.path for info in _beam(folder).match([join(folder, "**")])[0].metadata_list]
     return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 def names_below(folder: str) -> list[str]:
-    """The files in a folder at any depth, relative to it, with forward slashes, sorted."""
+    """Return the files in a folder at any depth, relative to it, with forward slashes, sorted."""
     start = len(folder.rstrip("/")) + 1
     return sorted(path[start:].replace(os.sep, "/") for path in _files_below(folder))
 
 
 def holds_files(folder: str, besides: Collection[str] = ()) -> bool:
-    """Whether a folder is there and holds a file, at any depth, besides some; what a killed write left doesn't count."""
+    """Return whether a folder contains files at any depth, except `besides` and leftovers of killed writes."""
     return any(not _TEMPORARY.search(name) and name not in besides for name in names_below(folder))
 
 
 @contextlib.contextmanager
 def atomic_write(path: str, sync: bool = True) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is whole: written to PATH.tmp-<unique>, then renamed.
+    """Write a file that appears under its name only when it is complete: written to PATH.tmp-<unique>, then renamed.
 
-    The temporary file is a new one of that name, and a link that has the final name is replaced, so nothing is written
-    through a link. sync: the file and its name are on the disk afterwards, whatever happens to the power; sync_files does it
-    later for many at once.
+    The temporary file is always new, and a link with the final name is replaced, so nothing is written through a link.
+
+    Args:
+        sync: flush the file and its name to the disk, so that they survive a power cut. sync_files does this later for many
+            files at once.
     """
     if not is_remote(path):
         with (
@@ -232,20 +236,20 @@ def atomic_write(path: str, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def sync_files(folder: str, names: Iterable[str]) -> None:
-    """Waits until files and their names are on the disk (local ones only). Raises UserError."""
+    """Flush local files and their names to the disk. Raise UserError."""
     if not is_remote(folder):
         with translate_errors(folder, "written"):
             safe_paths.sync(folder, names)
 
 
 def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
-    """Writes a small file atomically."""
+    """Write a small file atomically."""
     with atomic_write(path, sync) as file:
         file.write(data)
 
 
 def remove(path: str) -> None:
-    """Removes a file, if it is there."""
+    """Remove a file if it exists."""
     with contextlib.suppress(OSError):
         if is_remote(path):
             _beam(path).delete([path])
@@ -255,7 +259,7 @@ def remove(path: str) -> None:
 
 
 def remove_tree(folder: str, keep: str = "") -> None:
-    """Removes a folder and what is in it, if it is there; of a link to a folder, the link. keep: what is left in the folder."""
+    """Remove a folder with its contents if it exists; for a link to a folder, the link. keep: a name that isn't removed."""
     if is_remote(folder):
         with contextlib.suppress(OSError):
             _beam(folder).delete(_files_below(folder))
@@ -271,14 +275,14 @@ def remove_tree(folder: str, keep: str = "") -> None:
 
 
 def remove_temporaries_of(path: str) -> None:
-    """Removes what an earlier run, killed while it wrote this file, left of it (local files only)."""
+    """Remove the temporary files that killed runs left while writing this file (local files only)."""
     for left in [] if is_remote(path) else glob.glob(f"{glob.escape(path)}.tmp-" + "[0-9a-f]" * 32):
         with contextlib.suppress(OSError):
             os.unlink(left)
 
 
 def remove_temporaries(folder: str) -> None:
-    """Removes what an earlier run, killed in the middle, left under temporary names (local folders only)."""
+    """Remove the temporary files that killed runs left in a folder (local folders only)."""
     for path in [] if is_remote(folder) else _files_below(folder):
         if _TEMPORARY.search(path):
             with contextlib.suppress(OSError):
@@ -286,7 +290,7 @@ def remove_temporaries(folder: str) -> None:
 
 
 class Hashed:
-    """A file that keeps the size and the SHA-256 of what is written to it."""
+    """A file object that records the size and the SHA-256 of what is written to it."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.size, self.digest = file, 0, hashlib.sha256()

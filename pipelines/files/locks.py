@@ -1,7 +1,7 @@
-"""Exclusive locks on local files: one process works, its twin is refused in a sentence.
+"""Exclusive locks on local files: a second process is rejected with an error message.
 
-The system releases a lock when its process ends, however it ends. Filesystems of object stores have no locks: whoever writes
-to gs:// has to see to it that one process writes.
+The system releases a lock when its process ends, however it ends. Object stores have no locks: users of gs:// must make sure
+that only one process writes.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 
 from clozemill.pipelines.common.errors import UserError
 
-FOLDER = ".lock"  # the file that is locked in a folder which a command writes to
+FOLDER = ".lock"  # the file to lock in an output folder
 _POLL_SECONDS = 0.05
 _HELD: list[int] = []
-_PLAIN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hold up the open
+_PLAIN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block the open
 
 
 def open_plain(path: str, flags: int = 0) -> int:
-    """Return a descriptor of a plain file that only this path names, made if it is missing. Raises UserError.
+    """Return a descriptor of a plain file with only this name; create it if it is missing. Raise UserError.
 
     Args:
         flags: more flags for os.open.
@@ -28,16 +28,18 @@ def open_plain(path: str, flags: int = 0) -> int:
     try:
         found = os.open(path, _PLAIN | flags, 0o644)
     except OSError as error:
-        raise UserError(f"{path} can't be opened as a plain file ({error.strerror}): remove it and run it again") from None
+        raise UserError(
+            f"{path} can't be opened as a plain file ({error.strerror}): remove it, then run the same command again"
+        ) from None
     status = os.fstat(found)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(found)
-        raise UserError(f"{path} is not a plain file of its own: a link or device is never written to; remove it")
+        raise UserError(f"{path} is a link or device, which clozemill never writes to: remove it")
     return found
 
 
 def _names(path: str, descriptor: int) -> bool:
-    """Whether a path still names the file that was opened."""
+    """Return whether a path still names the file that was opened."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -45,13 +47,13 @@ def _names(path: str, descriptor: int) -> bool:
 
 
 def acquire(path: str, busy: str) -> int:
-    """Open a file, created if it is missing, and lock it; return its descriptor, whose closing ends the lock.
+    """Open a file, create it if it is missing, and lock it. Return its descriptor; closing it releases the lock.
 
-    Nothing is written to the file. Symbolic links and files with several names are refused.
+    Nothing is written to the file. Symbolic links and files with several names are rejected.
 
     Args:
         path: a local file in an existing folder.
-        busy: the message of the UserError that is raised when another process holds the lock.
+        busy: the message of the UserError if another process holds the lock.
     """
     while True:
         descriptor = open_plain(path)
@@ -67,19 +69,19 @@ def acquire(path: str, busy: str) -> int:
 
 
 def held() -> tuple[int, ...]:
-    """Return the descriptors of the locks that this process is within `locked` of.
+    """Return the descriptors of the locks that this process holds in `locked` blocks.
 
-    A child that inherits one keeps the lock: when this process is killed, nobody gets it while the child may still write.
+    A child that inherits one keeps the lock: if this process is killed, nobody gets the lock while the child may still write.
     """
     return tuple(_HELD)
 
 
 @contextlib.contextmanager
 def locked(path: str, busy: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a file within the block; the file is removed at its end. Raises UserError(busy).
+    """Hold the lock of a file within the block, and remove the file at the end. Raise UserError(busy).
 
     Args:
-        patience: seconds to wait for the lock, which children of a process that was killed may hold for a moment.
+        patience: seconds to wait for the lock, which children of a killed process may still hold for a moment.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -96,5 +98,5 @@ def locked(path: str, busy: str, patience: float = 0.0) -> Iterator[None]:
     finally:
         _HELD.remove(descriptor)
         with contextlib.suppress(OSError):
-            os.unlink(path)  # while it is still locked: whoever opened it by now finds that the name is gone
+            os.unlink(path)  # while it is still locked: a process that has opened it sees that the name is gone
         os.close(descriptor)

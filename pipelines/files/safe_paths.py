@@ -1,4 +1,4 @@
-"""Local paths within a folder of ours, and how they are opened: links that someone puts into it are never followed."""
+"""Local paths within a folder of ours, opened without following links that someone else puts into it."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class Inside(str):
-    """A path within a folder of ours, `root`. The root itself may be reached through links: that is the user's choice."""
+    """A path within a folder of ours, `root`. Links on the way to the root itself are the user's choice."""
 
     root: str
 
@@ -27,17 +27,17 @@ class Inside(str):
 
 
 def private_folder(path: str) -> str:
-    """The path of a folder that this user alone may enter, made if it is missing. Raises UserError for another user's."""
+    """Return a folder that only this user can enter; create it if missing. Raise UserError if it belongs to another user."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise UserError(f"{path} is not a folder of yours alone: remove it, or set TMPDIR to another place")
+        raise UserError(f"{path} is not a private folder of yours: remove it, or set TMPDIR to another folder")
     return path
 
 
 def refuse_link(path: str, folder: str) -> None:
-    """Raises UserError when a path in a folder is a symbolic link: what is written to it would land outside."""
+    """Raise UserError if a path in a folder is a symbolic link: writing to it would write outside the folder."""
     if os.path.islink(path):
         raise UserError(
             f"{path} is a symbolic link, and nothing is written outside {folder}: remove it, or give another --output"
@@ -45,7 +45,7 @@ def refuse_link(path: str, folder: str) -> None:
 
 
 def refuse_links(folder: str) -> None:
-    """Raises UserError when a local folder holds a symbolic link; of paths with a scheme, there is nothing to be said."""
+    """Raise UserError if a local folder contains a symbolic link. Remote folders have no links."""
     for place, folders, names in [] if "://" in folder else os.walk(folder):
         for name in (*folders, *names):
             refuse_link(os.path.join(place, name), folder)
@@ -53,15 +53,14 @@ def refuse_links(folder: str) -> None:
 
 @contextlib.contextmanager
 def parent(path: str, make: bool = False) -> Iterator[tuple[int, str]]:
-    """A descriptor of the folder that a path is in, and the name in it.
+    """Yield a descriptor of the folder that contains a path, and the name in it.
 
-    For a path that is Inside a root, no folder from there on is a symbolic link. `make`: folders that are missing are made.
-    Raises OSError.
+    For an Inside path, no folder below its root may be a symbolic link. `make`: create missing folders. Raises OSError.
     """
     folder, name = os.path.split(os.path.abspath(path))
     root = os.path.abspath(path.root) if isinstance(path, Inside) else folder
     if make:
-        with contextlib.suppress(FileExistsError):  # of a file: opened as a folder, it is refused for what it is
+        with contextlib.suppress(FileExistsError):  # if it is a file, opening it as a folder fails below
             os.makedirs(root, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -79,11 +78,11 @@ def parent(path: str, make: bool = False) -> Iterator[tuple[int, str]]:
 
 @contextlib.contextmanager
 def renamed(folder: int, name: str, sync: bool) -> Iterator[BinaryIO]:
-    """A new file in a folder, given as a descriptor, that gets its name when the block ends well. Raises OSError."""
+    """Write a new file in a folder (a descriptor) that gets its name when the block ends without error. Raise OSError."""
     temporary = f"{name}.tmp-{uuid.uuid4().hex}"
 
     def create(path: str, flags: int) -> int:
-        return os.open(path, flags, 0o666, dir_fd=folder)  # its flags make a new file, or fail
+        return os.open(path, flags, 0o666, dir_fd=folder)  # the flags create a new file or fail
 
     try:
         with open(temporary, "xb", buffering=CHUNK_BYTES, opener=create) as file:
@@ -101,7 +100,7 @@ def renamed(folder: int, name: str, sync: bool) -> Iterator[BinaryIO]:
 
 
 def sync(folder: str, names: Iterable[str]) -> None:
-    """Waits until files of a folder, and their names, are on the disk. Raises OSError."""
+    """Flush files of a folder, and their names, to the disk. Raise OSError."""
     names = list(names)
     folders = {""}
     for name in names:

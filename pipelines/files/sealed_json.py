@@ -1,7 +1,7 @@
-"""JSON files of a run under way that are known to be intact, and to be of this very run.
+"""JSON files of an unfinished run, sealed so that damaged files and files of other runs are detected.
 
-A power cut or a bad disk may leave a file of the right size and other content, and a folder may hold what another run left.
-Each object is stored with a hash of itself and of a key, the hash of all that its run depends on.
+A power cut or a bad disk may leave a file of the right size with wrong content, and a folder may contain files of another
+run. Each object is stored with a hash of itself and of a key, the hash of everything that its run depends on.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ def _seal(value: dict[str, Any], key: str) -> str:
 
 
 def write_sealed(path: str, value: dict[str, Any], key: str) -> None:
-    """Write an object with the seal of a run. It isn't synced to the disk: whoever reads it finds out whether it is intact."""
+    """Write an object with the seal of a run. It isn't synced to the disk: `read_sealed` detects damage."""
     filesystem.write_bytes(path, json.dumps(value | {_SEAL: _seal(value, key)}).encode(), sync=False)
 
 
 def read_sealed(path: str, key: str) -> dict[str, Any] | None:
-    """Read an object; None where there is no such file, or it is damaged, or has the seal of another run."""
+    """Read an object; None if the file is missing, damaged, or sealed by another run."""
     if not filesystem.exists(path):
         return None
     try:

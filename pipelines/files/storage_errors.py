@@ -1,7 +1,7 @@
-"""What remote storage says when it can't do its work, as one sentence, whichever client was told so, in whatever process.
+"""Convert errors of remote storage to one sentence, whichever client raised them, in whichever process.
 
-The clients wait and try again by themselves when storage is busy or a connection is cut: TensorFlow's ten times within five
-minutes, Google's for two minutes. What comes here is what they gave up on.
+The clients retry by themselves if storage is busy or a connection is lost: TensorFlow ten times within five minutes, Google's
+for two minutes. Only errors after these retries arrive here.
 """
 
 import re
@@ -16,11 +16,11 @@ _TENSORFLOW = re.compile(
 # Google's clients: "403 GET https://storage.googleapis.com/storage/v1/b/bucket/o/name?fields=name: the reason [while ..."
 _GOOGLE = re.compile(r"(\d{3}) (?:GET|POST|PUT|PATCH|DELETE) https?://\S+?/b/([^/?\s]+)(?:/o/([^?\s]+))?\S*: ([^\n\[\\]*)")
 _CREDENTIALS = re.compile(r"DefaultCredentialsError|RefreshError|could not be authenticated|default credentials were not found")
-_AGAIN = "check that it exists and may be read and written, or wait until it answers, then run the same command again"
+_AGAIN = "check that it exists and that you have access, or wait until it responds, then run the same command again"
 
 
 def told(error: BaseException) -> str | None:
-    """The sentence, or None where an error is not remote storage's."""
+    """Return the sentence, or None if the error isn't from remote storage."""
     text = f"{type(error).__name__}: {error}"
     if found := _TENSORFLOW.search(text):
         return f"{found[2].rstrip(':.')}: the storage can't be used ({' '.join(found[1].split())[:200]}): {_AGAIN}"
@@ -28,5 +28,7 @@ def told(error: BaseException) -> str | None:
         place = f"gs://{found[2]}/{unquote(found[3] or '')}"
         return f"{place}: the storage can't be used (HTTP response code {found[1]}, {found[4].strip()[:200]}): {_AGAIN}"
     if _CREDENTIALS.search(text):
-        return "there are no valid credentials for Google Cloud: run gcloud auth application-default login, then this again"
+        return (
+            "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again"
+        )
     return None

@@ -1,1 +1,1 @@
-"""Files -> Documents. Entry: formats.plan, formats.read. After wikitext; text comes next."""
+"""Read input files into Documents. Entry points: formats.plan, formats.read. May import wikitext; text comes next."""

@@ -1,7 +1,7 @@
-"""Input files' bytes, decompressed, from the place where a split begins.
+"""Read and decompress the bytes of input files, from the start of a split.
 
-A compression is a file ending in COMPRESSIONS and a decoder. Every decoder yields pieces of bounded size, whatever the
-data expands to, and says where a file is truncated or damaged.
+A compression is a file suffix in COMPRESSIONS and a decoder. Decoders yield chunks of bounded size, however much the data
+expands, and report where a file is truncated or damaged.
 """
 
 import bz2
@@ -19,32 +19,34 @@ from clozemill.pipelines.files.filesystem import open_read, translate_errors
 from clozemill.pipelines.files.safe_paths import CHUNK_BYTES
 from clozemill.pipelines.readers.input_split import InputSplit
 
-_ZST_STEP = 4096  # compressed bytes a call: even a bomb expands to 128 MB at most
-# The window of zstd's own --long and --ultra. A frame may ask for 2 GB (--long=31), which each worker would have to hold.
+_ZST_STEP = 4096  # compressed bytes per call: even a zip bomb expands to at most 128 MB
+# The window of zstd's --long and --ultra. A frame may ask for 2 GB (--long=31), which each worker would have to allocate.
 _ZST_WINDOW = 1 << 27
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zst"}
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 
 
 def compression_of(path: str) -> tuple[str, str]:
-    """(compression, the name without its ending) by the file's name."""
+    """Return (compression, name without its suffix), from the name of the file."""
     stem, ending = os.path.splitext(path)
     return (COMPRESSIONS[ending.lower()], stem) if ending.lower() in COMPRESSIONS else ("none", path)
 
 
 def pieces(split: InputSplit) -> Iterator[tuple[bytes, bool]]:
-    """Decompressed bytes in UTF-8 from a split's start to the end of its file, in pieces.
+    """Yield decompressed UTF-8 bytes from the start of a split to the end of its file, in chunks.
 
-    The flag is True for pieces that the split owns; a reader goes on into the others only to finish a record. A plain
-    file is cut at any byte, a .bz2 at the streams that begin within the split; .gz and .zst are one split.
-    Raises UserError for a file that is truncated or isn't what its name says.
+    The flag is True for chunks that the split owns. A reader continues into the others only to finish a record. A plain file
+    can be split at any byte, a .bz2 file at its streams; .gz and .zst files are one split.
+
+    Raises:
+        UserError: the file is truncated or isn't what its name says.
     """
     with open_read(split.path) as file, translate_errors(split.path, "read"):
         yield from decoded(file, split)
 
 
 def encoding(path: str, format_: str, compression: str) -> str:
-    """The encoding that a file names by how it begins; "" for UTF-8. Raises UserError."""
+    """Return the encoding that the first bytes of a file declare; "" for UTF-8. Raise UserError if it is unknown."""
     with open_read(path) as file, translate_errors(path, "read"):
         head = b""
         for piece, _ in _decoded(file, InputSplit(path, format_, compression, 0, charsets.HEAD, charsets.HEAD)):
@@ -55,7 +57,7 @@ def encoding(path: str, format_: str, compression: str) -> str:
 
 
 def decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
-    """`pieces` of a file that is open already, from its start; how far it was read tells what was consumed."""
+    """Like `pieces`, for a file that is open already. The position of the file shows how much was consumed."""
     found = _decoded(file, split)
     return found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
 
@@ -79,12 +81,12 @@ def _plain(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
 
 
 def damaged(path: str, kind: str, why: str) -> UserError:
-    """The sentence for a compressed file that can't be read to its end."""
-    return UserError(f"{path} is not a whole {kind} file ({why}): fetch it again or leave it out")
+    """Return the error for a compressed file that can't be read to its end."""
+    return UserError(f"{path} is not an intact {kind} file ({why}): download it again or remove it from the input")
 
 
 def stream_start(file: BinaryIO, start: int, end: int) -> int:
-    """Where the first bz2 stream at or after `start` and before `end` begins, or -1."""
+    """Return the offset of the first bz2 stream that begins in [start, end), or -1."""
     file.seek(start)
     base, tail = start, b""
     while base - len(tail) < end and (piece := file.read(CHUNK_BYTES)):
@@ -98,9 +100,9 @@ def stream_start(file: BinaryIO, start: int, end: int) -> int:
 
 
 def _bz2_streams(file: BinaryIO, split: InputSplit, position: int) -> Iterator[tuple[bytes, bool]]:
-    """The streams from one that begins at a position to the end of the file.
+    """Yield the streams from the one at `position` to the end of the file.
 
-    By Python's module: on text of Wikipedia, indexed_bzip2 took 0.7 to 1.3 times its CPU time, from one machine to another.
+    Uses Python's bz2: on Wikipedia text, indexed_bzip2 took 0.7 to 1.3 times its CPU time, depending on the machine.
     """
     file.seek(position)
     if not split.size:
@@ -113,11 +115,11 @@ def _bz2_streams(file: BinaryIO, split: InputSplit, position: int) -> Iterator[t
         decoder, owned = bz2.BZ2Decompressor(), position < split.end
         while not decoder.eof:
             if not data and decoder.needs_input and not (data := file.read(CHUNK_BYTES)):
-                raise damaged(split.path, "bz2", f"it ends in the middle of the stream that begins at byte {position}")
+                raise damaged(split.path, "bz2", f"it is truncated in the stream that starts at byte {position}")
             try:
                 piece = decoder.decompress(data, CHUNK_BYTES * 4)
             except OSError as error:
-                raise damaged(split.path, "bz2", f"byte {position} on: {error}") from None
+                raise damaged(split.path, "bz2", f"from byte {position}: {error}") from None
             data = b""
             if piece:
                 yield piece, owned
@@ -142,7 +144,7 @@ def _gzip(file: BinaryIO, path: str) -> Iterator[bytes]:
     except zlib.error as error:
         raise damaged(path, "gzip", str(error)) from None
     if empty or not decoder.eof:
-        raise damaged(path, "gzip", "it ends in the middle")
+        raise damaged(path, "gzip", "it is truncated")
 
 
 def _zst_decoder() -> Any:
@@ -169,11 +171,11 @@ def _zst(file: BinaryIO, path: str) -> Iterator[bytes]:
         if "too much memory" in str(error):
             raise UserError(
                 f"{path} was compressed with a window of more than {_ZST_WINDOW >> 20} MB, which each reader would have to "
-                "hold in memory: compress it again without --long, as by zstd -d --long=31 -c FILE | zstd"
+                "allocate: compress it again without --long, for example with zstd -d --long=31 -c FILE | zstd"
             ) from None
         raise damaged(path, "zstd", str(error)) from None
     if fresh or not decoder.eof:
-        raise damaged(path, "zstd", "it ends in the middle")
+        raise damaged(path, "zstd", "it is truncated")
 
 
 _DECODERS = {"gzip": _gzip, "zst": _zst}

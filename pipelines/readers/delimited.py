@@ -1,6 +1,6 @@
-"""A split's bytes to records, each of which belongs to exactly one split.
+"""Cut the bytes of a split into records, each of which belongs to exactly one split.
 
-A record belongs to the split in which the delimiter before it begins, so that none is read twice and none is lost.
+A record belongs to the split that contains the start of the delimiter before it, so each record is read exactly once.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from clozemill.pipelines.readers.input_split import InputSplit
 
 
 def invalid_utf8(source: str, error: UnicodeDecodeError, data: bytes) -> Rejected:
-    """A record that isn't UTF-8, in a file that names no other encoding."""
+    """Return the rejected record for bytes that aren't UTF-8, in a file that declares no other encoding."""
     return Rejected("invalid_utf8", source, f"{error}: convert the file to UTF-8", document.excerpt_of(data))
 
 
 class _Pieces:
-    """A record that is being gathered; None once it is longer than MAX_RECORD."""
+    """The parts of an incomplete record. They are dropped once the record is longer than MAX_RECORD."""
 
     def __init__(self) -> None:
         self._pieces, self._size = [], 0
@@ -29,7 +29,7 @@ class _Pieces:
             self._pieces.append(piece)
 
     def take(self, last: bytes) -> bytes | None:
-        """The record, ended by its last piece; the next one is empty."""
+        """Complete and return the record (None if it is too long), and start an empty one."""
         self.add(last)
         record = b"".join(self._pieces) if self._size <= document.MAX_RECORD else None
         self._pieces, self._size = [], 0
@@ -37,22 +37,22 @@ class _Pieces:
 
 
 def delimited(split: InputSplit, delimiter: bytes) -> Iterator[tuple[bytes | None, bool, bool]]:
-    """(record, owned, closed) for what lies between delimiters, from the first that begins within the split.
+    """Yield (record, owned, closed) for the bytes between delimiters, from the first delimiter within the split.
 
-    Records follow one another to the end of the file: take them while they are owned. Linear in the bytes read,
-    whatever the length of a record. The last, not closed, is what follows the last delimiter, and may be empty. One longer
+    Records continue to the end of the file: take them while they are owned. The time is linear in the bytes read, whatever
+    the length of a record. The last record, not closed, is what follows the last delimiter, and may be empty. A record longer
     than MAX_RECORD is None.
     """
     overlap = len(delimiter) - 1
     pieces = _Pieces()
     owner: bool | None = True if split.start == 0 else None  # None: the record before the first delimiter
-    tail, seen, limit = b"", 0, None  # `limit`: how many decompressed bytes the split owns, once known
+    tail, seen, limit = b"", 0, None  # `limit`: number of decompressed bytes that the split owns, once known
     for chunk, owned in compression.pieces(split):
         if not owned and limit is None:
             limit = seen
         data, base, position = tail + chunk, seen - len(tail), 0
         seen += len(chunk)
-        if limit is None and owner and delimiter in data:  # all of it is the split's own: the usual case, many times as fast
+        if limit is None and owner and delimiter in data:  # fast path for the usual case: the split owns all of it
             head, *whole, rest = data.split(delimiter)
             yield pieces.take(head), True, True
             yield from ((record if len(record) <= document.MAX_RECORD else None, True, True) for record in whole)
@@ -66,13 +66,13 @@ def delimited(split: InputSplit, delimiter: bytes) -> Iterator[tuple[bytes | Non
         if owner is not None:
             pieces.add(data[position:cut])
         elif limit is not None and base + cut >= limit:
-            return  # no delimiter begins within the split, so nothing is its own
+            return  # no delimiter begins within the split, so it owns no record
         tail = data[cut:]
     if owner is not None:
         yield pieces.take(tail), owner, False
 
 
 def lines(split: InputSplit) -> Iterator[tuple[bytes | None, bool]]:
-    """(line, owned) of a split, without the line's end; the last is what follows the last line break. None: too long."""
+    """Yield (line, owned) of a split, without line ends; None for a line that is too long. The last one may be empty."""
     for line, owned, _ in delimited(split, b"\n"):
         yield line if line is None else line.removesuffix(b"\r"), owned

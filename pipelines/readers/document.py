@@ -1,4 +1,4 @@
-"""What readers yield: a Document, or a Rejected record with the reason."""
+"""The records that readers yield: a Document, or a Rejected record with its reason."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,11 +9,12 @@ from clozemill.pipelines.wikitext.wikis import UNKNOWN_WIKI, Wiki
 
 @dataclass(frozen=True)
 class Document:
-    """One document as a reader yields it.
+    """A document as a reader yields it.
 
-    `kind` says what the text is: "text", "wikitext", or "sentences" (a line each, the BERT text convention).
-    `source` is where it came from, for messages and rejects only: it never influences what is written.
-    `wiki` is what the dump says of its wiki, for wikitext.
+    Attributes:
+        kind: type of the text: "text", "wikitext", or "sentences" (one per line, the BERT text convention).
+        source: location in the input, for messages and rejects only; it never affects the output.
+        wiki: language and namespaces of the wiki, for wikitext.
     """
 
     text: str
@@ -25,10 +26,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that does not become a document.
+    """A record that doesn't become a document.
 
-    `bad` tells a defective record (malformed, undecodable), which counts towards `--max-reject-rate`, from one
-    that was left out by design (a redirect, another namespace, a filter).
+    `bad` is True for a malformed record, which counts towards `--max-reject-rate`, and False for one that is skipped by
+    design (a redirect, another namespace, a filter).
     """
 
     reason: str
@@ -42,24 +43,24 @@ Record = Document | Rejected
 
 EXCERPT_CHARS = 300
 
-MAX_RECORD = 128 << 20  # bytes: a longer record is given up, so that a file that expands to anything fits into memory
+MAX_RECORD = 128 << 20  # bytes: a longer record is rejected, so that memory stays bounded whatever a file expands to
 
 
 def too_long(source: str) -> Rejected:
-    """What stands for a record longer than MAX_RECORD."""
-    return Rejected("too_long", source, f"it holds more than {MAX_RECORD >> 20} MB: cut it into documents")
+    """Return the rejected record for one longer than MAX_RECORD."""
+    return Rejected("too_long", source, f"it is larger than {MAX_RECORD >> 20} MB: split it into documents")
 
 
 def excerpt_of(data: bytes) -> str:
-    """The beginning of a record, for people who look for it."""
+    """Return the beginning of a record, so that people can find it."""
     return data[: 4 * EXCERPT_CHARS].decode("utf-8", "replace")[:EXCERPT_CHARS]
 
 
-MAX_TITLE = 1000  # characters: it is kept with every document, and a field of that name may hold anything
+MAX_TITLE = 1000  # characters: the title is stored with every document, and the field may contain anything
 
 
 def fields_record(get: Callable, names: set[str], source: str, options: InputOptions, excerpt: bytes = b"") -> Record:
-    """A document from named fields, shared by JSONL and Parquet."""
+    """Return a document from named fields, for JSONL and Parquet."""
     text = get(options.text_field)
     if options.text_field not in names:
         detail = f"no field {options.text_field!r} among {shown_value(names)}: see --text-field"
@@ -77,5 +78,5 @@ def fields_record(get: Callable, names: set[str], source: str, options: InputOpt
 
 
 def shown_value(names: Iterable[str]) -> list[str]:
-    """Some names of fields or columns, none of them long, for a message."""
+    """Return some field or column names, shortened, for a message."""
     return [name[:100] for name in sorted(names)[:20]]

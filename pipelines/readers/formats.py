@@ -1,7 +1,7 @@
-"""Input files to documents. A format is two functions in READERS: one plans splits, one reads a split.
+"""Read input files into documents. A format is an entry in READERS with two functions: plan splits, and read a split.
 
-Everything that can be split is: plain files at any byte, multistream .bz2 at stream boundaries, Parquet at row groups.
-A record belongs to the split in which the delimiter before it begins, so that none is read twice and none is lost.
+Plain files are split at any byte, multistream .bz2 files at stream boundaries, and Parquet files at row groups.
+A record belongs to the split that contains the start of the delimiter before it, so each record is read exactly once.
 """
 
 import re
@@ -20,18 +20,18 @@ from clozemill.pipelines.readers.document import Document, Record, Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.wikitext import converter
 
-MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; how many splits to aim at between these bounds
+MIN_SPLIT, MAX_SPLIT, SPLITS = 1 << 20, 48 << 20, 32  # bytes; the number of splits to aim for within these bounds
 
 _PART = re.compile(r"[-_.](?:p\d+p\d+|\d+(?:-of-\d+)?)$")
 _ENDINGS = {".xml": "wikixml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _ENDINGS |= {".parquet": "parquet", ".txt": "bert", ".text": "bert"}
-_INDEX = re.compile(r"-multistream-index\d*\.txt$")  # Wikipedia's, of the dump beside it
+_INDEX = re.compile(r"-multistream-index\d*\.txt$")  # the index of a Wikipedia dump
 
 
 def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[InputSplit]:
-    """Byte ranges of a file, or the whole of it where it can't be entered in the middle."""
+    """Plan byte ranges of a file, or one split for a file that can't be read from the middle."""
     entered = compression in ("none", "bz2")
-    if entered and info.size > split_bytes:  # text in another encoding is converted from its start
+    if entered and info.size > split_bytes:  # text in another encoding must be converted from its start
         entered = not readers_compression.encoding(info.path, format_, compression)
     step = split_bytes if entered else max(info.size, 1)
     starts = range(0, max(info.size, 1), step)
@@ -42,12 +42,12 @@ def plan_bytes(info: FileInfo, format_: str, compression: str, split_bytes: int)
 
 
 def plan_whole(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[InputSplit]:
-    """One split."""
+    """Plan one split for a file."""
     return [InputSplit(info.path, format_, compression, 0, info.size, info.size, info.stamp)]
 
 
 def plain_text(document: Document, options: InputOptions) -> str:
-    """A document's text without markup, not cleaned yet."""
+    """Return a document's text without markup, before cleaning."""
     if document.kind != "wikitext":
         return document.text
     return converter.to_text(document.text, headings=options.headings, wiki=document.wiki)
@@ -55,7 +55,7 @@ def plain_text(document: Document, options: InputOptions) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """A format: how its files are planned, how a split is read, and clean text per byte of it when uncompressed."""
+    """A format: functions to plan its files and to read a split, and the bytes of clean text per byte of raw text."""
 
     plan: Callable[[FileInfo, str, str, int], list[InputSplit]]
     read: Callable[[InputSplit, InputOptions], Iterator[Record]]
@@ -73,28 +73,32 @@ _EXPANSION = {"none": 1.0, "gzip": 2.7, "bz2": 3.5, "zst": 3.0}
 
 
 def detect(path: str, format_: str) -> tuple[str, str]:
-    """(format, compression) of a file by its name, or, for a MediaWiki dump, by how it begins.
+    """Return (format, compression) of a file by its name, or for a MediaWiki dump, by its first bytes.
 
-    A part's number doesn't count: a.xml-p1p41242.bz2, a.jsonl-00001-of-00010, a.txt.03. Raises UserError when `auto` knows
-    neither.
+    Part numbers in the name are ignored: a.xml-p1p41242.bz2, a.jsonl-00001-of-00010, a.txt.03.
+
+    Raises:
+        UserError: the format is `auto` and can't be detected.
     """
     compression, stem = readers_compression.compression_of(path)
     if format_ == "auto":
         if _INDEX.search(stem):
-            raise UserError(f"{path} is the index of a multistream dump, which holds no text: leave it out, or give --format")
+            raise UserError(
+                f"{path} is the index of a multistream dump and contains no text: remove it from --input, or give --format"
+            )
         ending = "." + _PART.sub("", stem).rsplit(".", 1)[-1].lower()
         format_ = _ENDINGS.get(ending) or ("wikixml" if mediawiki.is_dump(path, compression) else "")
         if not format_:
             known = ", ".join(sorted(_ENDINGS))
-            raise UserError(f"{path}: its name doesn't tell its format ({known}): leave it out, convert it, or give --format")
+            raise UserError(f"{path}: unknown file format ({known}): remove it from --input, convert it, or give --format")
     if format_ == "parquet" and compression != "none":
-        raise UserError(f"{path}: a Parquet file compressed once more can't be read in pieces: decompress it")
+        raise UserError(f"{path}: a Parquet file with additional compression can't be read in parts: decompress it")
     return format_, compression
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All splits of the input, its bytes on disk, and about how many bytes of clean text to expect."""
+    """All splits of the input, its size on disk, and an estimate of its clean text in bytes."""
 
     splits: list[InputSplit]
     files: int
@@ -103,7 +107,7 @@ class Plan:
 
 
 def plan(options: InputOptions) -> Plan:
-    """Lists the input and cuts it into splits. What is written never depends on how it is cut."""
+    """List the input files and cut them into splits. The output never depends on the splits."""
     files = filesystem.match(options.input)
     total = sum(info.size for info in files)
     split_bytes = min(max(total // SPLITS, MIN_SPLIT), MAX_SPLIT)
@@ -116,9 +120,10 @@ def plan(options: InputOptions) -> Plan:
 
 
 def read(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """The documents of a split, and what is dropped on the way, each with its reason.
+    """Yield the documents of a split, and the rejected records with their reasons.
 
-    Raises UserError for a file that can't be read, or that has changed since it was planned.
+    Raises:
+        UserError: the file can't be read, or has changed since it was planned.
     """
     try:
         if split.size == 0 and split.compression == "none":
@@ -126,11 +131,11 @@ def read(split: InputSplit, options: InputOptions) -> Iterator[Record]:
         else:
             yield from READERS[split.format].read(split, options)
     except UserError:
-        filesystem.check_unchanged(split.path, split.stamp)  # which explains what else is wrong
+        filesystem.check_unchanged(split.path, split.stamp)  # a changed file explains other errors
         raise
     filesystem.check_unchanged(split.path, split.stamp)
 
 
 def file_count(plan: Plan) -> str:
-    """'2 files, 31.6 MB'."""
+    """Return a summary of the input: '2 files, 31.6 MB'."""
     return f"{formatting.counted(plan.files, 'file')}, {plan.size / 1e6:,.1f} MB"

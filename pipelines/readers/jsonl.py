@@ -10,7 +10,7 @@ from clozemill.pipelines.readers.input_split import InputSplit
 
 
 def read_jsonl(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """A JSON object a line."""
+    """Yield a record for each line of JSON."""
     for number, (line, owned) in enumerate(delimited.lines(split)):
         if not owned:
             return

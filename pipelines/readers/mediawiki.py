@@ -1,7 +1,7 @@
-"""MediaWiki XML dumps: pages out of a split's bytes, parsed one by one.
+"""Read MediaWiki XML dumps: cut pages out of the bytes of a split and parse them one by one.
 
-Pages are cut out by their closing tag before any XML is parsed, so a dump can be read from the middle and a malformed
-page costs that page. No page is parsed together with a document type declaration, so no entity can be declared.
+Pages are cut at their closing tags before any XML is parsed. So a dump can be read from the middle, and a malformed page
+affects no other page. A document type declaration never reaches the parser of a page, so no entity can be declared.
 """
 
 import re
@@ -22,14 +22,14 @@ from clozemill.pipelines.wikitext import converter
 from clozemill.pipelines.wikitext.wikis import REDIRECTS, UNKNOWN_WIKI, Wiki, language_of
 
 OPEN, CLOSE, CLOSE_HEAD = b"<page", b"</page>", b"</siteinfo>"
-MAX_HEAD = 1 << 20  # bytes in which a dump says what its wiki is
+MAX_HEAD = 1 << 20  # bytes of a dump in which its wiki is described
 
 
 @dataclass
 class Page:
-    """What one <page> holds: the last revision's main slot is the page's.
+    """The content of one <page>: the main slot of its last revision.
 
-    namespace: "" where the page names none, as in dumps before version 0.5. model, format: of the content, "" likewise.
+    namespace: "" if the page names none, as in dumps before version 0.5. model, format: of the content, or "".
     """
 
     title: str = ""
@@ -42,12 +42,12 @@ class Page:
 
     @property
     def is_wikitext(self) -> bool:
-        """Whether the text is wikitext, as the dump says; one that says nothing holds nothing else."""
+        """Whether the dump declares the text as wikitext, or declares nothing (such dumps contain only wikitext)."""
         return self.model == "wikitext" or (not self.model and self.format in ("", "text/x-wiki"))
 
 
 def cut_page(record: bytes) -> bytes:
-    """From what lies between two </page>: the page up to (without) its closing tag; empty where no page begins."""
+    """Return the page in the bytes before a </page>, without its closing tag; empty if no page begins there."""
     at = record.find(OPEN)
     while at >= 0 and record[at + len(OPEN) : at + len(OPEN) + 1] not in (b">", b" ", b"\n", b"\t", b"\r"):
         at = record.find(OPEN, at + 1)
@@ -55,29 +55,31 @@ def cut_page(record: bytes) -> bytes:
 
 
 def _pieces(path: str, compression: str) -> Iterator[tuple[bytes, bool]]:
-    """The decompressed pieces of a file from its start."""
+    """Yield the decompressed chunks of a file from its start."""
     size = filesystem.size(path)
     return readers_compression.pieces(InputSplit(path, "wikixml", compression, 0, size, size))
 
 
 def is_dump(path: str, compression: str) -> bool:
-    """Whether a file begins like a dump; False where it can't be read."""
+    """Return whether a file begins like a dump; False if it can't be read."""
     with suppress(UserError), closing(_pieces(path, compression)) as pieces:
         return b"<mediawiki" in next(pieces, (b"", True))[0][:4096]
     return False
 
 
 def check_header(record: bytes, path: str) -> None:
-    """Looks at a dump's bytes before its first page. Raises UserError for an entity bomb or another kind of XML."""
+    """Check a dump's bytes before its first page. Raise UserError for an entity bomb or another kind of XML."""
     header = record[: len(record) - len(cut_page(record))]
     if b"<!DOCTYPE" in header or b"<!ENTITY" in header:
-        raise UserError(f"{path} declares a document type or entities, which no MediaWiki dump does: it is refused")
+        raise UserError(
+            f"{path} declares a document type or entities, which a MediaWiki dump never does: check where it is from"
+        )
     if b"<mediawiki" not in header:
         raise UserError(f"{path} is not a MediaWiki XML dump (no <mediawiki> element): give another --format")
 
 
 def read_wiki(head: bytes) -> Wiki:
-    """What a dump says of its wiki, from its head; nothing where that isn't well-formed."""
+    """Return the description of the wiki in a dump's head, or UNKNOWN_WIKI if it isn't well-formed."""
     declared, texts, namespaces, path, pieces = "", {}, [], [], []
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -110,14 +112,14 @@ _FIELDS = {
     ("page", "revision", "model"): "model",
     ("page", "revision", "format"): "format",
 }
-_SLOT = ("page", "revision", "content")  # version 0.11: a revision's text may lie in slots
+_SLOT = ("page", "revision", "content")  # version 0.11: the text of a revision may be in slots
 
 
 _REDIRECT = re.compile(r"\s*[#＃][ \t]*([^\s\[\]{}|<>#:*]+(?: [^\s\[\]{}|<>#:*]+)?)\s*:?\s*\[\[[^\[\]{}\n]+\]\]")
 
 
 class _Handler:
-    """Collects the page's own fields, and the last revision's; nested elements are told by their path."""
+    """Collects the fields of the page and of its last revision. Nested elements are distinguished by their paths."""
 
     def __init__(self) -> None:
         self.page, self.path, self.pieces, self.slot = Page(), [], [], {}
@@ -127,7 +129,7 @@ class _Handler:
         self.pieces = []
         if name == "redirect" and self.path == ["page", "redirect"]:
             self.page.redirect = True
-        elif name == "revision" and self.path == ["page", "revision"]:  # it says what its own text is
+        elif name == "revision" and self.path == ["page", "revision"]:  # each revision declares its own content model
             self.page.model = self.page.format = ""
         elif name == "content" and tuple(self.path[:4]) == _SLOT:
             self.slot = {}
@@ -136,7 +138,7 @@ class _Handler:
         self.pieces.append(text)
 
     def end(self, name: str) -> None:
-        path = tuple(self.path[:5])  # no more than five, so that deep nesting costs no more than its bytes
+        path = tuple(self.path[:5])  # at most five, so that deep nesting stays linear in its bytes
         if field := _FIELDS.get(path):
             setattr(self.page, field, "".join(self.pieces))
         elif path[:3] == _SLOT and len(path) == 4:
@@ -149,7 +151,7 @@ class _Handler:
 
 
 def parse_page(data: bytes) -> Page:
-    """One page from `<page>` up to, but without, its closing tag. Raises ValueError with the reason."""
+    """Parse one page, from `<page>` to before its closing tag. Raise ValueError with the reason."""
     handler, parser = _Handler(), expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = handler.start, handler.end
@@ -163,9 +165,9 @@ def parse_page(data: bytes) -> Page:
 
 
 def is_redirect(text: str, wiki: Wiki = UNKNOWN_WIKI) -> bool:
-    """Whether a page is a redirect by its text, for dumps that don't say so.
+    """Return whether a page is a redirect according to its text, for dumps that don't mark redirects.
 
-    That is a page that begins with "#WORD [[link]]", of a known word; of an unknown one, where the page says nothing else.
+    A redirect begins with "#WORD [[link]]". If the word isn't known, nothing else may follow.
     """
     found = _REDIRECT.match(text)
     if not found:
@@ -174,14 +176,14 @@ def is_redirect(text: str, wiki: Wiki = UNKNOWN_WIKI) -> bool:
 
 
 def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """Articles of a MediaWiki dump: namespace 0, wikitext, no redirects."""
+    """Yield the articles of a MediaWiki dump: namespace 0, wikitext, no redirects."""
     wiki = UNKNOWN_WIKI
     for number, (record, owned, closed) in enumerate(delimited.delimited(split, CLOSE)):
         if split.start == 0 and number == 0 and record is not None:
             check_header(record, split.path)
         if not owned:
             return
-        if number == 0:  # the dump's head stands at the start of the file alone
+        if number == 0:  # only the start of the file contains the dump's head
             wiki = _wiki_of(split.path, split.compression, split.stamp)
         if record is None:
             yield document.too_long(f"{split.path}, page {number + 1}" + (f" after byte {split.start}" if split.start else ""))
@@ -190,7 +192,7 @@ def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
 
 
 def read_head(path: str, compression: str) -> bytes:
-    """A dump's bytes up to its first page, or to the end of what it says of its wiki; at most about MAX_HEAD."""
+    """Return a dump's bytes up to its first page, or to the end of its <siteinfo>; at most about MAX_HEAD."""
     head = bytearray()
     with closing(_pieces(path, compression)) as pieces:
         for piece, _ in pieces:
@@ -204,7 +206,7 @@ def read_head(path: str, compression: str) -> bytes:
 
 
 def names_no_namespaces(path: str, compression: str) -> bool:
-    """Whether neither a dump's head nor its first page names a namespace; False where it can't be read."""
+    """Return whether neither the head nor the first page of a dump names a namespace; False if it can't be read."""
     data = bytearray()
     with suppress(UserError), closing(_pieces(path, compression)) as pieces:
         for piece, _ in pieces:
@@ -219,7 +221,7 @@ def names_no_namespaces(path: str, compression: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _wiki_of(path: str, compression: str, stamp: str) -> Wiki:
-    """What a dump says of its wiki, read once per process. stamp: so that a changed file is read again."""
+    """Return the wiki of a dump, read once per process. stamp: makes a changed file be read again."""
     return read_wiki(read_head(path, compression))
 
 

@@ -1,4 +1,4 @@
-"""Reads Parquet files: a split is some row groups."""
+"""Read Parquet files; a split is a range of row groups."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ from clozemill.pipelines.readers import document
 from clozemill.pipelines.readers.document import Record, Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
 
-_READ_BYTES = 1 << 20  # of a Parquet column at a time: a row group may be as large as the file
+_READ_BYTES = 1 << 20  # per read of a Parquet column: a row group may be as large as the file
 
-_SUSPECT = 500  # times: a row group that expands so far holds no text
+_SUSPECT = 500  # times: a row group that expands this much contains no text
 
 
 def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
-    """A Parquet file, its metadata read. `buffer`: bytes a read; 0: a row group's whole column. Raises UserError."""
+    """Open a Parquet file. `buffer`: bytes per read; 0: a complete column of a row group. Raise UserError."""
     try:
         return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -28,8 +28,10 @@ def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[InputSplit]:
-    """Runs of row groups of about `split_bytes` on disk; an empty one for a file without row groups."""
-    metadata = open_parquet(info.path).metadata  # of the whole row groups: over a damaged column's pyarrow ends the process
+    """Plan runs of row groups of about `split_bytes` on disk; one empty split for a file without row groups."""
+    metadata = open_parquet(
+        info.path
+    ).metadata  # of complete row groups: pyarrow aborts the process on the metadata of a damaged column
     weights = [max(metadata.row_group(index).total_byte_size, 1) for index in range(metadata.num_row_groups)]
     total, splits, low, size = sum(weights), [], 0, 0
     for index, weight in enumerate(weights):
@@ -41,7 +43,7 @@ def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: in
 
 
 def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> list[str]:
-    """The columns that are read. Raises UserError for a file without the text's."""
+    """Return the columns to read. Raise UserError if the file has no text column."""
     names = set(file.schema_arrow.names)
     if options.text_field not in names:
         raise UserError(f"{path} has no column {options.text_field!r} (it has {document.shown_value(names)}): see --text-field")
@@ -49,26 +51,26 @@ def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> li
 
 
 def _parquet_record(batch: pa.RecordBatch, source: str, options: InputOptions) -> Record:
-    """The record that a batch of one row holds."""
+    """Return the record in a batch of one row."""
     try:
         values = batch.to_pylist()[0]
-    except (ValueError, OverflowError, LookupError) as error:  # no UTF-8; a date, a time zone that Python has no room for
+    except (ValueError, OverflowError, LookupError) as error:  # invalid UTF-8; a date or time zone that Python can't represent
         reason = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "unreadable_value"
         return Rejected(reason, source, str(error).splitlines()[0][:200])
     return document.fields_record(values.get, set(values), source, options)
 
 
 def read_parquet(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """Rows of some row groups; only the columns needed are read."""
+    """Yield the rows of some row groups. Only the needed columns are read."""
     file = open_parquet(split.path, _READ_BYTES)
     wanted = wanted_columns(file, split.path, options)
     for index in range(split.start, split.end):
         row, size, source = 0, file.metadata.row_group(index).total_byte_size, f"{split.path}, row group {index}"
         if size > document.MAX_RECORD and size > _SUSPECT * split.size:
-            detail = f"{split.size:,} bytes on disk expand to {size:,}, as no text does: write the file anew if it is one"
+            detail = f"{split.size:,} bytes on disk expand to {size:,}, which is not plausible for text: write the file again"
             yield Rejected("too_long", source, detail)
             continue
-        rows = max(1, min(64, 2 * document.MAX_RECORD // max(size, 1)))  # any of them may be as long as all
+        rows = max(1, min(64, 2 * document.MAX_RECORD // max(size, 1)))  # a single row may be as large as the row group
         try:
             for batch in file.iter_batches(rows, row_groups=[index], columns=wanted, use_threads=False):
                 for at in range(len(batch)):

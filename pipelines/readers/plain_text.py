@@ -1,4 +1,4 @@
-"""Reads plain text: BERT's format of a sentence per line, and files that are one document."""
+"""Read plain text: BERT's format of one sentence per line, and files that are one document each."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from clozemill.pipelines.readers.input_split import InputSplit
 
 
 def read_bert(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """google-research/bert's input: a sentence per line, an empty line between documents.
+    """Yield documents in google-research/bert's format: a sentence per line, an empty line between documents.
 
     A document belongs to the split that owns the empty line before it.
     """
@@ -20,9 +20,9 @@ def read_bert(split: InputSplit, options: InputOptions) -> Iterator[Record]:
                 return
             size += document.MAX_RECORD + 1 if line is None else len(line) + 1
             if ours and size <= document.MAX_RECORD:
-                lines += line + b"\n"  # not a list: a short line would take 30 times its bytes
+                lines += line + b"\n"  # not a list: short lines would take 30 times their bytes
             elif ours:
-                lines = bytearray(b"\n")  # stands for what is given up
+                lines = bytearray(b"\n")  # placeholder for the dropped text
             continue
         if lines:
             yield _bert_document(lines, size, split, begun)
@@ -45,7 +45,7 @@ def _bert_document(lines: bytearray, size: int, split: InputSplit, number: int) 
 
 
 def read_document(split: InputSplit, options: InputOptions) -> Iterator[Record]:
-    """The whole file as one document, its name as the title."""
+    """Yield the complete file as one document, with its name as the title."""
     parts, size = [], 0
     for piece, _ in compression.pieces(split):
         parts.append(piece)

@@ -62,7 +62,7 @@ def assert_given_up(folder: Path, source: Path, record: str) -> None:
     code, error, peak = prepared(folder, source)
     print(f"{source.name}: {source.stat().st_size:,} bytes on disk, peak {peak / 1e6:,.0f} MB")
     assert code == 2 and error.count("\n") == 1, error
-    assert f"{source}, {record}" in error and "too_long it holds more than 128 MB: cut it into documents" in error
+    assert f"{source}, {record}" in error and "too_long it is larger than 128 MB: split it into documents" in error
     assert peak < GIGABYTE
     code, error, peak = prepared(folder, source, "--max-reject-rate", "1")
     assert (code, error) == (0, "")

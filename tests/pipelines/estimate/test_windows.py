@@ -113,7 +113,7 @@ def test_a_damaged_file_is_told(ending: str, tmp_path: Path) -> None:
     packed = (gzip if ending == "gz" else bz2).compress(jsonl(texts(300)))
     info = corpus(tmp_path / f"a.jsonl.{ending}", packed[:-100])
     file = TextFile(info, "jsonl", "gzip" if ending == "gz" else "bz2", str(tmp_path), 1 << 30)
-    with pytest.raises(UserError, match="is not a whole"):
+    with pytest.raises(UserError, match="is not an intact"):
         file.window(0.3, 100)
 
 

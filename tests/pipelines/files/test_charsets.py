@@ -114,7 +114,7 @@ def test_an_unknown_encoding_is_named(tmp_path, name):
 @pytest.mark.parametrize("data", ["Text".encode("utf-16")[:-1], b"\xff\xfe" + b"\x00\xdc" * 9])
 def test_text_that_isn_t_what_its_mark_says_is_refused(tmp_path, data):
     (tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.txt is not intact UTF-16 text \(.*\): convert it to UTF-8"):
+    with pytest.raises(UserError, match=r"a\.txt is not valid UTF-16 text \(.*\): convert it to UTF-8"):
         read(tmp_path / "a.txt")
 
 

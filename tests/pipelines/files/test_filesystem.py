@@ -36,7 +36,7 @@ def test_match_refuses_nothing_and_folders(tmp_path):
     with pytest.raises(UserError, match="is a folder: give files or a glob such as"):
         filesystem.match([str(tmp_path)])
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="pipe is no regular file"):
+    with pytest.raises(UserError, match="pipe is not a regular file"):
         filesystem.match([f"{tmp_path}/*"])
 
 
@@ -162,11 +162,11 @@ def test_a_private_folder_is_this_user_s_alone(tmp_path):
     path = str(tmp_path / "spill")
     assert safe_paths.private_folder(path) == safe_paths.private_folder(path) == path
     os.chmod(path, 0o755)
-    with pytest.raises(UserError, match=r"spill is not a folder of yours alone: remove it, or set TMPDIR"):
+    with pytest.raises(UserError, match=r"spill is not a private folder of yours: remove it, or set TMPDIR"):
         safe_paths.private_folder(path)
     os.rmdir(path)
     os.symlink(tmp_path, path)
-    with pytest.raises(UserError, match="not a folder of yours alone"):
+    with pytest.raises(UserError, match="not a private folder of yours"):
         safe_paths.private_folder(path)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from clozemill.pipelines.files import storage_errors
 
-AGAIN = "check that it exists and may be read and written, or wait until it answers, then run the same command again"
+AGAIN = "check that it exists and that you have access, or wait until it responds, then run the same command again"
 GRAPH = 'File "/x/step.py", line 121, in steps '
 
 
@@ -38,7 +38,7 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
         ),
         (
             "Your default credentials were not found. To set up Application Default Credentials, see https://cloud.google.com",
-            "there are no valid credentials for Google Cloud: run gcloud auth application-default login, then this again",
+            "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
         ("e.json", b"{", "can't be read as json"),
         ("e.jsonl", b"{}\n{", "can't be read as jsonl (line 2: Expecting property name"),
         ("e.json", b"[" * 100_000, "can't be read as json"),
-        ("e.txt.gz", b"no gzip", "is not a whole gzip file"),
+        ("e.txt.gz", b"no gzip", "is not an intact gzip file"),
         ("e.csv", b'a\0b,"c\n', ""),
     ],
 )

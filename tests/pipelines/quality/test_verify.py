@@ -186,7 +186,7 @@ def test_keys_of_another_type(dataset: Path, kind: pa.DataType) -> None:
 def test_a_shard_that_is_no_file(dataset: Path, make: Callable) -> None:
     (dataset / SHARD).unlink()
     make(dataset / SHARD)
-    assert f"{dataset / SHARD} is no file: give one, or leave it out" in found(dataset)
+    assert f"{dataset / SHARD} is not a file: give a file, or remove it" in found(dataset)
 
 
 def test_documents_that_no_count_tells_of(dataset: Path) -> None:

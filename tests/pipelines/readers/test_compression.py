@@ -61,21 +61,21 @@ def test_what_little_data_expands_to_comes_in_pieces(tmp_path):
 @pytest.mark.parametrize(
     ("compression", "stored", "why"),
     [
-        ("gzip", gzip.compress(DATA, mtime=0)[:-9], "it ends in the middle"),
-        ("gzip", gzip.compress(DATA, mtime=0)[:-3], "it ends in the middle"),
-        ("gzip", gzip.compress(b"a", mtime=0) + gzip.compress(DATA, mtime=0)[:20], "it ends in the middle"),
-        ("gzip", b"", "it ends in the middle"),
+        ("gzip", gzip.compress(DATA, mtime=0)[:-9], "it is truncated"),
+        ("gzip", gzip.compress(DATA, mtime=0)[:-3], "it is truncated"),
+        ("gzip", gzip.compress(b"a", mtime=0) + gzip.compress(DATA, mtime=0)[:20], "it is truncated"),
+        ("gzip", b"", "it is truncated"),
         ("gzip", b"plain text, not gzip", "incorrect header check"),
         ("gzip", gzip.compress(b"a", mtime=0) + b"garbage", "incorrect header check"),
         ("gzip", gzip.compress(DATA, mtime=0)[:-8] + b"12345678", "incorrect data check"),
-        ("bz2", bz2.compress(DATA)[:-4], "it ends in the middle of the stream that begins at byte 0"),
-        ("bz2", bz2.compress(DATA) + bz2.compress(DATA)[:99], f"the stream that begins at byte {BZ2_OF_DATA}"),
+        ("bz2", bz2.compress(DATA)[:-4], "it is truncated in the stream that starts at byte 0"),
+        ("bz2", bz2.compress(DATA) + bz2.compress(DATA)[:99], f"the stream that starts at byte {BZ2_OF_DATA}"),
         ("bz2", b"", "it is empty"),
-        ("bz2", b"plain text, not bz2", "byte 0 on: Invalid data stream"),
+        ("bz2", b"plain text, not bz2", "from byte 0: Invalid data stream"),
         ("bz2", bz2.compress(b"a") + b"garbage", "Invalid data stream"),
-        ("zst", ZST(DATA)[:-4], "it ends in the middle"),
-        ("zst", ZST(b"a") + ZST(DATA)[:20], "it ends in the middle"),
-        ("zst", b"", "it ends in the middle"),
+        ("zst", ZST(DATA)[:-4], "it is truncated"),
+        ("zst", ZST(b"a") + ZST(DATA)[:20], "it is truncated"),
+        ("zst", b"", "it is truncated"),
         ("zst", CHECKED[:-1] + bytes([CHECKED[-1] ^ 1]), "doesn't match checksum"),
         ("zst", b"plain text, not zstd", "Unknown frame descriptor"),
         ("zst", ZST(b"a") + b"garbage", "Unknown frame descriptor"),
@@ -86,9 +86,9 @@ def test_damage_is_told_with_the_file(tmp_path, compression, stored, why):
     path.write_bytes(stored)
     with pytest.raises(UserError) as caught:
         read(path, compression)
-    assert str(caught.value).startswith(f"{path} is not a whole ")
+    assert str(caught.value).startswith(f"{path} is not an intact ")
     assert why in str(caught.value)
-    assert str(caught.value).endswith("fetch it again or leave it out")
+    assert str(caught.value).endswith("download it again or remove it from the input")
 
 
 @pytest.mark.parametrize(("log", "fits"), [(27, True), (28, False), (31, False)])

@@ -143,7 +143,7 @@ def test_parquet_pages_are_checked_where_they_have_checksums(tmp_path):
     assert len(read(path)) == 40
     data = path.read_bytes()
     path.write_bytes(data.replace(b"1517 still", b"1517 Still"))
-    with pytest.raises(UserError, match=r"a\.parquet is not a whole Parquet file .*page integrity"):
+    with pytest.raises(UserError, match=r"a\.parquet is not an intact Parquet file .*page integrity"):
         read(path)
 
 
@@ -235,7 +235,8 @@ def test_a_file_that_changed_since_it_was_planned_is_named(tmp_path, change, nam
             if number == 0 and when == "during":
                 change(path)
     assert (
-        str(caught.value) == f"{path} was {what} while it was being read: run the same command again when nothing writes to it"
+        str(caught.value)
+        == f"{path} was {what} while it was being read: run the same command again when no other program writes to it"
     )
 
 
@@ -339,13 +340,13 @@ def test_a_dump_is_known_by_how_it_begins(tmp_path, ending):
     path = write(tmp_path / f"pages-articles{ending}", COMPRESS[ending](corpora.dump(["One."])))
     assert formats.detect(str(path), "auto")[0] == "wikixml"
     other = write(tmp_path / f"other{ending}", COMPRESS[ending](b"<html><mediawik"))
-    with pytest.raises(UserError, match="its name doesn't tell its format"):
+    with pytest.raises(UserError, match="unknown file format"):
         formats.detect(str(other), "auto")
 
 
 @pytest.mark.parametrize("path", ["noending", "a.csv", "a.csv.gz", "a.jsonl/part-0"])
 def test_detect_asks_for_the_format_where_the_name_does_not_tell(path):
-    with pytest.raises(UserError, match="its name doesn't tell its format"):
+    with pytest.raises(UserError, match="unknown file format"):
         formats.detect(path, "auto")
 
 
@@ -470,7 +471,7 @@ def test_the_plan_covers_every_byte_once(tmp_path):
 @pytest.mark.parametrize("name", ["dewiki-20260901-pages-articles-multistream-index.txt.bz2", "a-multistream-index27.txt"])
 def test_the_index_of_a_multistream_dump_is_no_text(name: str) -> None:
     with pytest.raises(
-        UserError, match="is the index of a multistream dump, which holds no text: leave it out, or give --format"
+        UserError, match="is the index of a multistream dump and contains no text: remove it from --input, or give --format"
     ):
         formats.detect(name, "auto")
     assert formats.detect(name, "bert")[0] == "bert"
