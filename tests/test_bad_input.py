@@ -137,7 +137,7 @@ def test_parquet_without_text(bench):
 
 def test_parquet_without_rows(bench):
     data = parquet(bench.folder, text=pa.array([], pa.string()))
-    bench("a.parquet", data).refused("the input holds no document to keep")
+    bench("a.parquet", data).refused("the input contains no usable document")
 
 
 # Defective records
@@ -182,9 +182,9 @@ def test_a_malformed_page_and_a_cut_dump(bench):
 def test_too_many_rejects(bench):
     outcome = bench("a.jsonl", b"{\n" + JSONL)
     outcome.refused(
-        "1 of 31 records are defective, more than --max-reject-rate 0.01",
+        "1 of 31 records are malformed, more than --max-reject-rate 0.01",
         f"{bench.folder}/a.jsonl, line 1: malformed_json",
-        "mend them or raise the rate",
+        "correct them or raise the limit",
     )
     assert list(outcome.folder.glob("rejects/*.jsonl"))
     # The limit is no part of what is written: the same command goes on with a higher one.
@@ -203,7 +203,7 @@ def test_an_entity_bomb(bench):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.xml", "a.jsonl.gz"])
 def test_nothing_but_an_empty_file(bench, name):
     data = gzip.compress(b"") if name.endswith("gz") else b""
-    bench(name, data).refused("the input holds no document to keep (0 records read", "check --input and the filters")
+    bench(name, data).refused("the input contains no usable document (0 records read", "check --input and the filters")
 
 
 def test_an_empty_file_among_others(bench):
@@ -225,7 +225,7 @@ def test_a_corpus_of_one_sentence(bench):
 
 def test_all_documents_filtered(bench):
     outcome = bench("a.jsonl", JSONL, "--min-chars", "1000000")
-    outcome.refused("the input holds no document to keep (30 records read: 30 too_few_chars)")
+    outcome.refused("the input contains no usable document (30 records read: 30 too_few_chars)")
 
 
 # Vocabularies
@@ -257,10 +257,10 @@ def test_no_vocabulary(bench):
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--vocab-size", "20"], ["--vocab-size 20 has no room for the", "raise it or lower --max-alphabet"]),
+        (["--vocab-size", "20"], ["--vocab-size 20 is too small for the", "raise it, or lower --max-alphabet"]),
         (["--vocab-size", "20000"], ["fewer than --vocab-size 20,000: give --vocab-size", "or more text"]),
         (["--min-count", "99999"], ["no word occurs 99999 times in the input"]),
-        (["--text-field", "body"], ["30 of 30 records are defective, more than --max-reject-rate 0.01"]),
+        (["--text-field", "body"], ["30 of 30 records are malformed, more than --max-reject-rate 0.01"]),
         (["--input", "none.jsonl"], ["no file matches none.jsonl"]),
         (["--output", "FOLDER"], ["FOLDER is a folder: give the name of the file to write"]),
         (["--output", "FOLDER/a.jsonl/v.txt"], ["FOLDER/a.jsonl/v.txt", "can't be written (Not a directory)"]),
@@ -352,7 +352,7 @@ def test_a_finished_dataset_is_left_alone(bench):
     before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
     digest = first.manifest()["digest"]
     again = bench("a.jsonl", None)
-    assert "is whole already; nothing to do" in again.out
+    assert "is complete; nothing to do" in again.out
     assert again.manifest()["digest"] == digest
     assert {path: path.stat().st_mtime_ns for path in again.folder.rglob("*")} == before
 
@@ -367,10 +367,10 @@ def left_alone(outcome: Outcome, before: bytes, *parts: str) -> None:
 def test_another_run_in_the_same_folder_is_refused(bench):
     folder = bench("a.jsonl", JSONL).folder
     before = (folder / "dataset.json").read_bytes()
-    left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was begun with seed = 0, not 8", "another --output")
+    left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was started with seed = 0, not 8", "another --output")
     corpora.write_vocabulary(bench.folder / "vocab.txt", corpora.tokens(119))
-    left_alone(bench("a.jsonl", None), before, f"{folder} was begun with another vocabulary")
-    left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} was made from input files with other names, sizes or times")
+    left_alone(bench("a.jsonl", None), before, f"{folder} was started with another vocabulary")
+    left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} was built from input files with other names, sizes or times")
 
 
 def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench):
@@ -378,8 +378,8 @@ def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench)
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     refused = folder / ".work/refused.txt"
     refused.rename(folder / "kept")  # as if it had been killed
-    bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was begun with seed = 0, not 8")
-    bench("a.jsonl", JSONL).refused(f"{folder} was made from input files with other", "another --output")
+    bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was started with seed = 0, not 8")
+    bench("a.jsonl", JSONL).refused(f"{folder} was built from input files with other", "another --output")
     (folder / "kept").rename(refused)
     finished = bench("a.jsonl", None, "--seed", "8", "--num-groups", "2").manifest()
     assert finished["config"]["seed"] == 8
@@ -390,7 +390,7 @@ def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench)
 def test_a_folder_with_other_files_is_refused(bench):
     (bench.folder / "out").mkdir()
     (bench.folder / "out" / "thesis.txt").write_text("dear")
-    bench("a.jsonl", JSONL).refused(f"{bench.folder}/out is there and holds other files", "give a new folder")
+    bench("a.jsonl", JSONL).refused(f"{bench.folder}/out contains other files", "give a new folder")
     assert os.listdir(bench.folder / "out") == ["thesis.txt"]
 
 
@@ -478,4 +478,4 @@ def test_another_version_doesn_t_go_on_with_what_was_begun(bench):
     before = read_sealed(state, "state.json")
     before["versions"]["numpy"] = "0." + before["versions"]["numpy"]
     write_sealed(state, before, "state.json")
-    bench("a.jsonl", None).refused(f"{folder} was begun with numpy = '0.", "another --output")
+    bench("a.jsonl", None).refused(f"{folder} was started with numpy = '0.", "another --output")

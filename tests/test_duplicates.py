@@ -169,7 +169,7 @@ def test_other_evaluation_files_are_another_dataset(tmp_path: Path, vocab: str, 
     (tmp_path / "dev.txt").write_text(texts[1])
     command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
     assert clozemill.main([*command, "--decontaminate", str(tmp_path / "dev.txt")]) == 2
-    assert "was begun with other --decontaminate files" in capfd.readouterr().err
+    assert "was started with other --decontaminate files" in capfd.readouterr().err
     (tmp_path / "dev.txt").write_text("too short")
     assert clozemill.main([*command, "--decontaminate", str(tmp_path / "dev.txt")]) == 2
     assert "has 13 known words in a row" in capfd.readouterr().err
@@ -213,13 +213,13 @@ def test_what_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.Captur
     source.write_bytes(corpora.jsonl(corpora.texts(9)))
     command = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), "--no-progress"]
     assert clozemill.main([*command, "--update"]) == 2
-    assert "holds no dataset: leave out --update" in capfd.readouterr().err
+    assert "contains no dataset: remove --update" in capfd.readouterr().err
     assert clozemill.main(command) == 0
     source.write_bytes(corpora.jsonl(corpora.texts(8)))
     assert clozemill.main(command) == 2
-    assert "was made from input files with other names, sizes or times: give --update" in capfd.readouterr().err
+    assert "was built from input files with other names, sizes or times: give --update" in capfd.readouterr().err
     assert clozemill.main([*command, "--seed", "8", "--update"]) == 2
-    assert "was begun with seed = 0, not 8" in capfd.readouterr().err
+    assert "was started with seed = 0, not 8" in capfd.readouterr().err
     assert (tmp_path / "d/dataset.json").exists()
 
 
@@ -307,11 +307,13 @@ def test_in_the_middle_of_an_update(tmp_path: Path, vocab: str, capfd: pytest.Ca
     source.write_text('{"words": "no text"}\n')
     assert clozemill.main([*command, "--update"]) == 2
     told = capfd.readouterr().err
-    assert "is no whole dataset: --update with the input as it was brings the old one back" in told and told.count("\n") == 1
+    assert (
+        "is incomplete; run --update with the original input to restore the previous dataset" in told and told.count("\n") == 1
+    )
     shards = sorted((tmp_path / "d/train").rglob("*.tfrecord"))
     for more in ([], ["--seed", "8"]):
         assert clozemill.main([*command, *more]) == 2
-        assert "is in the middle of an update: give --update to finish it" in capfd.readouterr().err
+        assert "has an unfinished update: give --update to finish it" in capfd.readouterr().err
     assert shards == sorted((tmp_path / "d/train").rglob("*.tfrecord"))
     prepare(tmp_path / "d", vocab, texts, "--update")
     assert tree(tmp_path / "d") == before
@@ -322,7 +324,7 @@ def test_another_datasheet_is_not_passed_over(tmp_path: Path, vocab: str, capfd:
     prepare(tmp_path / "d", vocab, texts, "--sources", "novels")
     command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
     assert clozemill.main([*command, "--sources", "plays"]) == 2
-    assert "was begun with other --sources: give the same to go on, --update, or another --output" in capfd.readouterr().err
+    assert "was started with other --sources: give the same to resume, --update, or another --output" in capfd.readouterr().err
     found = prepare(tmp_path / "d", vocab, texts, "--sources", "plays", "--update")
     assert found["datasheet"]["sources"] == ["plays"]
 
@@ -337,7 +339,7 @@ def test_what_was_kept_out_is_signed(tmp_path: Path, vocab: str, capfd: pytest.C
     assert first["decontamination"]["files"] == [str(tmp_path / "dev.txt")] and len(first["decontamination"]["sha256"]) == 64
     command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
     assert clozemill.main([*command, "--decontaminate", str(tmp_path / "copy.txt")]) == 0
-    assert "is whole already" in capfd.readouterr().out
+    assert "is complete; nothing to do" in capfd.readouterr().out
     assert "decontamination" not in prepare(tmp_path / "other", vocab, texts)
 
 
@@ -359,4 +361,4 @@ def test_duplicates_that_are_kept_are_not_called_dropped(tmp_path: Path, vocab: 
 def test_labels_that_teach_nothing_are_told(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     """One document has no other one to take a random B from."""
     prepare(tmp_path / "d", vocab, corpora.texts(1, 9, 60), "--eval-fraction", "0", "--num-groups", "1")
-    assert "warning: all next-sentence labels are the same" in capfd.readouterr().out
+    assert "warning: all next-sentence labels are identical" in capfd.readouterr().out

@@ -180,4 +180,4 @@ def test_a_refusal_within_a_worker_is_a_sentence(engines: Engines, engine: str, 
     command = ["prepare", "--input", str(tmp_path / "bad.jsonl"), "--vocab", demo_vocab, "--output", str(tmp_path / "d")]
     found = getattr(engines, engine)([*command, *OPTIONS])
     (sentence,) = [line for line in found.stderr.splitlines() if line.startswith("clozemill: ")]
-    assert found.returncode and sentence.startswith("clozemill: 9 of 10 records are defective"), found.stderr
+    assert found.returncode and sentence.startswith("clozemill: 9 of 10 records are malformed"), found.stderr

@@ -102,7 +102,7 @@ def test_the_whole_line_on_a_remote_filesystem(
     assert digest_of(bucket / "out") == digest_of(demo_dataset)
     assert not list(bucket.rglob("*.tmp-*")) and not list(bucket.rglob(".work/**/*.json"))
     assert clozemill.main([*command, "--output", "fake://bucket/out"]) == 0
-    assert "whole already" in capsys.readouterr().out
+    assert "is complete; nothing to do" in capsys.readouterr().out
     assert clozemill.main(["verify", "fake://bucket/out", "--no-progress"]) == 0
     assert clozemill.main(["inspect", "fake://bucket/out", "--limit", "1"]) == 0
     assert "characters" in capsys.readouterr().out

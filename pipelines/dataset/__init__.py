@@ -1,1 +1,1 @@
-"""The files of a dataset folder and their schema. After shards; the trainer reads datasets through this package."""
+"""The files of a dataset folder and their schema. May import shards; the trainer reads datasets through this package."""

@@ -1,6 +1,6 @@
-"""What a user should know of a dataset before training on it, though nothing of it is wrong: pure functions of dataset.json.
+"""Warnings about a valid dataset that a user should know before training on it: pure functions of dataset.json.
 
-`prepare` and `verify` print these, and the data card shows them.
+`prepare` and `verify` print them, and the data card shows them.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from clozemill.pipelines.dataset.manifest import Manifest
 from clozemill.pipelines.readers.compression import compression_of
 from clozemill.pipelines.text.left_out import LEAST_UNSPACED, unspaced_sentence
 
-FEW_DOCUMENTS = 10  # of the train split: a random next sentence comes from one of so few
-FEW_EVAL_EXAMPLES = 100  # an accuracy over so many is off by ten points, two standard errors
-_LONG_TEXT = 20_000  # tokens: more than documents hold on average, unless they are books
-_ALIKE = 0.05  # of the labels: with so few of one kind, the other is always the better guess
+FEW_DOCUMENTS = 10  # in the train split: random next sentences come from one of them
+FEW_EVAL_EXAMPLES = 100  # the standard error of an accuracy over this many is five points
+_LONG_TEXT = 20_000  # tokens: more than the mean length of documents, unless they are books
+_ALIKE = 0.05  # of the labels: if one label is this rare, always predicting the other is best
 
 
 def _text_per_line(contract: Manifest) -> Iterator[str]:
@@ -22,9 +22,9 @@ def _text_per_line(contract: Manifest) -> Iterator[str]:
         return
     if documents["sentences"] > FEW_DOCUMENTS * documents["kept"]:
         yield (
-            f"all {documents['sentences']:,} lines are in {documents['kept']:,} document(s), for in a .txt file only an empty "
-            "line ends a document: if each line is a text of its own, put empty lines between them or convert the file to JSON "
-            "lines; if each file is one document of prose, give --format document"
+            f"all {documents['sentences']:,} lines are in {documents['kept']:,} document(s), because only an empty line ends "
+            "a document in a .txt file: if each line is a separate text, put empty lines between them or convert the file to "
+            "JSON lines; if each file is one document of prose, give --format document"
         )
 
 
@@ -33,15 +33,15 @@ def _few_documents(contract: Manifest) -> Iterator[str]:
     if config["pairs"] == "nsp" and train["documents"] < max(FEW_DOCUMENTS, 2 * config["num_groups"]):
         yield (
             f"the train split has {train['documents']:,} document(s) in {config['num_groups']:,} group(s), too few to draw "
-            "random next sentences from: give more documents or fewer --num-groups, or --pairs single or sop"
+            "random next sentences from: add documents, lower --num-groups, or give --pairs single or sop"
         )
     elif config["num_groups"] > max(train["documents"], 1):
-        yield "there are more groups than documents: give fewer --num-groups"
+        yield "there are more groups than documents: lower --num-groups"
     kept, tokens = contract["documents"]["kept"], contract["documents"]["tokens"]
     if kept >= FEW_DOCUMENTS and tokens > _LONG_TEXT * kept:
         yield (
-            f"documents hold {tokens // kept:,} tokens on average, as books do: if they are collections of texts, separate "
-            "those, so that next sentences of other texts don't pass for the same document's"
+            f"documents have {tokens // kept:,} tokens on average, which is typical of books: if they are collections, "
+            "separate their texts, so that next sentences from another text don't count as the same document's"
         )
 
 
@@ -53,16 +53,16 @@ def _labels(contract: Manifest) -> Iterator[str]:
     forced = sum(counts["forced_random"] for counts in train["copies"].values())
     if config["pairs"] == "nsp" and 2 * forced > train["examples"]:
         yield (
-            "most chunks hold one sentence, so most B's are random: is a line of the input a sentence? "
-            "(--format document for prose)"
+            "most chunks have one sentence, so most B segments are random: check that a line of the input is a sentence, "
+            "or give --format document for prose"
         )
     share = random / train["examples"]
     if random in (0, train["examples"]):
-        yield "all next-sentence labels are the same, so they teach nothing: give --pairs single, or other text"
+        yield "all next-sentence labels are identical, so a model learns nothing from them: give --pairs single, or other text"
     elif not _ALIKE <= share <= 1 - _ALIKE:
         yield (
-            f"{100 * max(share, 1 - share):.1f} % of the next-sentence labels are the same, so they teach hardly anything: "
-            "give --pairs single, or other text"
+            f"{100 * max(share, 1 - share):.1f} % of the next-sentence labels are identical, so a model learns little from "
+            "them: give --pairs single, or other text"
         )
 
 
@@ -70,14 +70,11 @@ def _eval_split(contract: Manifest) -> Iterator[str]:
     fraction, examples = contract["config"]["eval_fraction"], contract["splits"].get("eval", {}).get("examples", 0)
     if fraction and not examples:
         yield (
-            f"the eval split is empty, for --eval-fraction {fraction:g} of {contract['documents']['kept']:,} document(s) gave "
-            "none: give more documents or a larger --eval-fraction, or 0 to do without"
+            f"the eval split is empty, because --eval-fraction {fraction:g} of {contract['documents']['kept']:,} document(s) "
+            "selected none: add documents, raise --eval-fraction, or set it to 0"
         )
     elif fraction and examples < FEW_EVAL_EXAMPLES:
-        yield (
-            f"the eval split has {examples:,} example(s), too few to tell models apart: give more documents or a larger "
-            "--eval-fraction"
-        )
+        yield (f"the eval split has {examples:,} example(s), too few to compare models: add documents or raise --eval-fraction")
 
 
 def _unspaced(contract: Manifest) -> Iterator[str]:
@@ -91,5 +88,5 @@ _WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (_text_per_line, _u
 
 
 def dataset_warnings(contract: Manifest) -> list[str]:
-    """A sentence for each weakness of a dataset, with what to do."""
+    """Return a sentence for each weakness of a dataset, with what to do."""
     return [line for find in _WARNINGS for line in find(contract)]

@@ -1,4 +1,4 @@
-"""The names of the files of a dataset's folder."""
+"""Names of the files in a dataset folder."""
 
 from typing import Any
 
@@ -19,24 +19,24 @@ PREVIOUS = f"{WORK}/previous.json"  # the manifest of the dataset that is being 
 
 
 def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> str:
-    """The shard of one copy of one group, relative to the dataset's folder; eval groups follow the train groups."""
+    """Return the shard of one copy of one group, relative to the dataset folder. Eval groups follow the train groups."""
     if group < num_groups:
         return f"train/copy-{copy:02d}/examples-{group:05d}-of-{num_groups:05d}.tfrecord"
     return f"eval/examples-{group - num_groups:05d}-of-{num_eval_groups:05d}.tfrecord"
 
 
 def provenance_name(shard: str) -> str:
-    """The Parquet file with a row per record of a shard."""
+    """Return the Parquet file with one row per record of a shard."""
     return f"provenance/{shard.removesuffix('.tfrecord')}.parquet"
 
 
 def documents_name(split: str, index: int, num_groups: int) -> str:
-    """The Parquet file with a row per document of a group."""
+    """Return the Parquet file with one row per document of a group."""
     return f"documents/{split}-{index if split == 'train' else index - num_groups:05d}.parquet"
 
 
 def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """The shards that the configuration asks for, and the other files."""
+    """Return the shards that the configuration implies, and the other files."""
     config, evals = contract["config"], contract["num_eval_groups"]
     groups, copies = config["num_groups"], range(config["dupe_factor"])
     shards = {shard_name(group, groups, evals, copy) for group in range(groups) for copy in copies}
@@ -47,8 +47,8 @@ def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
     return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
 
 
-STOPPED_AT = "stopped"  # in .work: dataset.json, statistics.json and vocab.txt of a dataset that was stopped
+STOPPED_AT = "stopped"  # in .work: dataset.json, statistics.json and vocab.txt of a dataset that the gate rejected
 
-STOPPED = "the statistical gate stopped the dataset"  # begins the error that crosses from a worker
+STOPPED = "the statistical gate rejected the dataset"  # start of the error that comes from a worker
 
 HTML, MARKDOWN = "report.html", "report.md"

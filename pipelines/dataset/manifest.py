@@ -1,4 +1,4 @@
-"""dataset.json: the contract between the mill and whoever reads its shards. Imports neither Beam nor TensorFlow."""
+"""dataset.json, the manifest that prepare writes and readers of the shards use. Imports neither Beam nor TensorFlow."""
 
 import dataclasses
 import hashlib
@@ -22,33 +22,33 @@ _SCHEMA = Path(__file__).parents[1] / "data" / "dataset.schema.json"
 
 
 def dataset_digest(shards: list[dict[str, Any]]) -> str:
-    """SHA-256 over the shards' names and SHA-256 digests, in the order of their names."""
+    """Return the SHA-256 over the names and SHA-256 digests of the shards, ordered by name."""
     ordered = sorted(shards, key=lambda shard: shard["name"])
     return hashlib.sha256("".join(f"{shard['sha256']}  {shard['name']}\n" for shard in ordered).encode()).hexdigest()
 
 
 def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
-    """Adds counts to a total in place."""
+    """Add counts to a total in place."""
     for name, value in counts.items():
         total[name] = total.get(name, 0) + value
     return total
 
 
 def exact_duplicates(manifest: Manifest) -> int:
-    """Documents left out as equal to others: they meet in a group only, so their sentences and tokens were counted before."""
+    """Return the number of exact duplicates removed. They meet only in groups: their sentences and tokens were counted."""
     return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0
 
 
 def unaccounted(manifest: Manifest) -> str:
-    """What doesn't add up of the documents, as the beginning of a sentence; "" when every one that was read is told of."""
+    """Return which document counts don't add up, as the start of a sentence; "" if every document is accounted for."""
     documents, splits = manifest["documents"], manifest["splits"].values()
     held = sum(split["documents"] for split in splits)
     if held != documents["kept"]:
-        return f"the groups hold {held:,} documents, and {documents['kept']:,} were kept"
+        return f"the groups contain {held:,} documents, but {documents['kept']:,} were kept"
     left = sum(count for reason, count in documents["dropped"].items() if reason != "empty_file")  # a file isn't a record
     told = documents["kept"] + left + exact_duplicates(manifest)
     if told != documents["read"]:
-        return f"{documents['read']:,} documents were read, and {told:,} are told of"
+        return f"{documents['read']:,} documents were read, but {told:,} are accounted for"
     return ""
 
 
@@ -59,14 +59,14 @@ def build(
     groups: list[dict[str, Any]],
     num_eval_groups: int,
 ) -> Manifest:
-    """The manifest from the groups' summaries, in any order.
+    """Build the manifest from the summaries of the groups, in any order.
 
     Args:
-        config: the options that decide the bytes, `num_groups` resolved.
+        config: the options that determine the bytes, with `num_groups` resolved.
         vocabulary: sha256, size, cased.
-        documents: what became of the input's documents, by count.
-        groups: a row per group: split, documents, duplicates, its shards, and its other files with their SHA-256.
-        num_eval_groups: shards of the eval split, as `config.num_groups` is of the train split.
+        documents: counts of what happened to the documents of the input.
+        groups: one row per group: split, documents, duplicates, its shards, and its other files with their SHA-256.
+        num_eval_groups: number of shards of the eval split, as `config.num_groups` for the train split.
     """
     shards = sorted((shard for group in groups for shard in group["shards"]), key=lambda shard: shard["name"])
     splits: dict[str, Any] = {}
@@ -97,13 +97,13 @@ def build(
 
 
 def _sha256(manifest: Manifest) -> str:
-    """SHA-256 of a manifest without its own: of its canonical JSON, so that indentation and the order of keys don't count."""
+    """Return the SHA-256 of a manifest's canonical JSON, without its own digest; independent of indentation and key order."""
     rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """The file's bytes, signed: `manifest_sha256` is the digest of all else."""
+    """Return the bytes of the file, signed: `manifest_sha256` is the digest of everything else."""
     signed = manifest | {"manifest_sha256": _sha256(manifest)}
     return (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
@@ -118,7 +118,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _float_for_count(value: Any, place: str) -> str:
-    """Where a float is in place of a count, which the schema lets pass when it is 1.0; "" where none is."""
+    """Return the place of a float that is used as a count (the schema accepts 1.0), or ""."""
     if isinstance(value, float):
         group, _, name = place.rpartition(".")
         return place if (name in _COUNTS if group.startswith("config") else name != "random_prob") else ""
@@ -127,52 +127,54 @@ def _float_for_count(value: Any, place: str) -> str:
 
 
 def _check_form(manifest: Manifest, name: str) -> None:
-    """Raises UserError for a part that lacks, or is of another kind than `build` makes it: whoever wrote it could sign it."""
+    """Raise UserError if a field is missing or has the wrong type. (A valid signature doesn't prove clozemill wrote it.)"""
     try:
         _schema()(manifest)
     except fastjsonschema.JsonSchemaValueException as error:
         place, said = str(error.name).partition(".")[2], str(error).removeprefix(error.name)
-        raise UserError(f"{name}: {place or 'it'}{said}: make the dataset anew with clozemill prepare") from None
+        raise UserError(f"{name}: {place or 'it'}{said}: rebuild the dataset with clozemill prepare") from None
     config = manifest["config"]
     for field in dataclasses.fields(PrepareConfig):
         where, known = f"{name}: config.{field.name}", field.metadata["identity"] and field.name in config
         if known and field.name != "input" and value_of(field, config[field.name], where) != config[field.name]:
-            raise UserError(f"{where} is a text: make the dataset anew with clozemill prepare")
+            raise UserError(f"{where} is a string: rebuild the dataset with clozemill prepare")
     for size in ("max_seq_length", "max_predictions"):  # readers allocate by these
         if manifest[size] != config[size]:
-            raise UserError(f"{name}: its {size} differ ({manifest[size]} and {config[size]}): make the dataset anew")
+            raise UserError(f"{name}: its {size} values differ ({manifest[size]} and {config[size]}): rebuild the dataset")
     if place := _float_for_count(manifest, ""):
-        raise UserError(f"{name}: {place} is written with a decimal point, as no count is: make the dataset anew")
+        raise UserError(f"{name}: {place} is a count, but has a decimal point: rebuild the dataset")
     copies = {(split, copy) for split, about in manifest["splits"].items() for copy in about["copies"]}
     if copies != {(shard["split"], f"{shard['copy']:02d}") for shard in manifest["shards"]}:
-        raise UserError(f"{name} tells of other copies than its shards are of: make the dataset anew")
+        raise UserError(f"{name} lists copies that don't match its shards: rebuild the dataset with clozemill prepare")
     wanted, listed = config["num_groups"] * config["dupe_factor"] + manifest["num_eval_groups"], len(manifest["shards"])
     if wanted != listed:
-        raise UserError(f"{name} lists {listed:,} shards, and its config asks for {wanted:,}: make the dataset anew")
+        raise UserError(f"{name} lists {listed:,} shards, but its config requires {wanted:,}: rebuild the dataset")
 
 
 def loads(data: bytes, name: str) -> Manifest:
-    """Reads dataset.json's bytes; what comes back is what `dumps` was given.
+    """Read the bytes of dataset.json; the reverse of `dumps`.
 
-    Raises UserError when it isn't one (data/dataset.schema.json says what is), of a format this version doesn't know, or
-    changed since it was written.
+    Raises UserError if they don't match data/dataset.schema.json, have an unknown format version, or were changed after
+    writing.
     """
     try:
         manifest = json.loads(data, parse_constant=_refuse_constant)
         version = manifest["format_version"]
         if version == FORMAT_VERSION and "manifest_sha256" not in manifest:
             raise UserError(
-                f"{name} lacks 'manifest_sha256': it was changed by hand, cut short, or made by an older version; "
-                "make the dataset anew"
+                f"{name} has no 'manifest_sha256': it was edited, truncated, or written by an older version; "
+                "rebuild the dataset"
             )
         whole = version != FORMAT_VERSION or manifest.pop("manifest_sha256") == _sha256(manifest)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{name} is not a dataset's manifest: give the folder that clozemill prepare wrote") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"{name} has format version {version!r:.50}, not {FORMAT_VERSION}: use the clozemill that wrote it")
+        raise UserError(
+            f"{name} has format version {version!r:.50}, not {FORMAT_VERSION}: use the version of clozemill that wrote it"
+        )
     if not whole:
         raise UserError(
-            f"{name} was changed after it was written (see its manifest_sha256): restore it, or make the dataset anew"
+            f"{name} was changed after it was written (see its manifest_sha256): restore it, or rebuild the dataset"
         )
     _check_form(manifest, name)
     return manifest

@@ -1,4 +1,4 @@
-"""Where examples come from, as Parquet: a row per document of a group, and on request a row per record of a shard."""
+"""Provenance of examples as Parquet: a row per document of a group, and optionally a row per record of a shard."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from clozemill.pipelines.shuffle.groups import Group
 
 
 def documents_table(group: Group) -> pa.Table:
-    """key, title, sentences, tokens of each document of a group, in order."""
+    """Return key, title, sentences and tokens of each document of a group, in order."""
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
     sentences = np.diff(group.documents)
     tokens = np.diff(group.sentences[group.documents])
@@ -25,9 +25,9 @@ def documents_table(group: Group) -> pa.Table:
 
 
 def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
-    """A row per record: key and title of the documents of A and B, and their character spans in the cleaned text.
+    """Return a row per record: key and title of the documents of A and B, and their character spans in the clean text.
 
-    Spans cover whole words: a run that begins within a word starts where the word does. No B: null.
+    Spans cover complete words: a run that begins within a word starts at the start of the word. Without B: null.
     """
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
     documents, columns = group.sentences[group.documents], {}

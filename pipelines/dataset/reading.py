@@ -1,4 +1,4 @@
-"""A dataset's folder: its contract and vocabulary, and the files that the contract asks for."""
+"""Read the manifest and the vocabulary of a dataset folder."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
 def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
-    """dataset.json and the vocabulary of a dataset. Raises UserError when there is none."""
+    """Return dataset.json and the vocabulary of a dataset. Raise UserError if the folder has none."""
     name = filesystem.join(folder, MANIFEST)
     if not filesystem.exists(name):
-        why = "it is no dataset, or clozemill prepare has not finished it"
+        why = "it is not a dataset, or clozemill prepare has not finished it"
         if filesystem.exists(filesystem.join(folder, f"{WORK}/{layout.STOPPED_AT}")):
-            why = "the statistical gate stopped it, see its report.html"
-        raise UserError(f"{folder} holds no {MANIFEST}: {why}")
+            why = "the statistical gate rejected it, see its report.html"
+        raise UserError(f"{folder} contains no {MANIFEST}: {why}")
     contract = manifest.loads(filesystem.read_bytes(name), name)
     vocab = filesystem.join(folder, VOCAB)
     return contract, Vocabulary.from_bytes(filesystem.read_bytes(vocab), vocab)

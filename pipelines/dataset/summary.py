@@ -1,4 +1,4 @@
-"""A dataset's figures as text, from its manifest."""
+"""A text summary of a dataset, from its manifest."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from clozemill.pipelines.common.formatting import counted, share
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.manifest import exact_duplicates
 
-_SHOWN_SECONDS = 0.05  # a rate from less than this says nothing
+_SHOWN_SECONDS = 0.05  # a rate over less time is meaningless
 
 
 def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[str]:
-    """The summary that `prepare` prints: what was read, kept and dropped, and what the examples are like."""
+    """Return the summary that `prepare` prints: documents read, kept and dropped, and statistics of the examples."""
     documents = manifest["documents"]
     dropped = [f"{count:,} {reason}" for reason, count in documents["dropped"].items()]
     if equal := exact_duplicates(manifest):
@@ -28,9 +28,9 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
 
 
 def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heads, and a row (split, copy, a cell per head) per copy.
+    """Return column heads, and a row (split, copy, a cell per head) per copy.
 
-    The shares are of tokens (masked), masked positions, examples, and all places.
+    The shares are of all tokens (masked), of masked positions, of examples, and of all positions.
     """
     what = {"nsp": "random next", "sop": "swapped", "single": ""}[manifest["config"]["pairs"]]
     heads = ("documents", "examples", "masked", "[MASK]", "random", "kept", *([what, "forced"] if what else []), "padding")
@@ -48,14 +48,14 @@ def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str
 
 
 def _copies(manifest: dict[str, Any]) -> list[str]:
-    """copy_rows as a table."""
+    """Return copy_rows as lines of a table."""
     heads, rows = copy_rows(manifest)
     lines = [" " * 15 + "".join(f"{head:>12}" for head in heads)]
     return lines + [f"{name:<5} copy {copy:<4}" + "".join(f"{cell:>12}" for cell in cells) for name, copy, *cells in rows]
 
 
 def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
-    """Seconds of all workers and MB/s per stage."""
+    """Return lines with the seconds of all workers and MB/s per stage."""
     lines = [f"{'stage':<12}{'seconds':>9}{'MB/s':>9}"]
     for stage, figures in run["stages"].items():
         if stage == "wikitext" and figures["seconds"] < _SHOWN_SECONDS:
@@ -71,5 +71,5 @@ def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
 
 
 def print_summary(manifest: dict[str, Any], run: dict[str, Any] | None) -> None:
-    """Prints summary_lines."""
+    """Print summary_lines."""
     print("\n".join(summary_lines(manifest, run)), flush=True)

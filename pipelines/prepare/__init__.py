@@ -1,1 +1,1 @@
-"""`clozemill prepare`: its stages, their Beam graph, resuming and updating. After beam."""
+"""`clozemill prepare`: its stages, their Beam graph, resuming and updating. May import beam."""

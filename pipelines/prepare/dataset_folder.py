@@ -1,8 +1,8 @@
-"""What an output folder holds: nothing yet, a run to go on with, a whole dataset, or something that is not ours.
+"""Checks what an output folder contains: nothing, a run to resume, a complete dataset, or something else.
 
-A run leaves its state in `.work/`: configuration, vocabulary, input and the versions of what decides the bytes. Going on is
-refused when one of them differs. As long as no group is finished, or where the run ended because the input or the filters
-were wrong, nothing is lost by beginning anew with other ones.
+A run stores its state in `.work/`: configuration, vocabulary, input, and the versions of everything that affects the bytes. A
+run can't be resumed if any of these changed. If no shard is finished yet, or the last run failed because of its input or
+filters, it starts over.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from clozemill.pipelines.prepare.job import REFUSED, Job
 from clozemill.pipelines.readers.formats import Plan
 
 STATE = "state.json"
-CHANGING = ("input", "evaluation", "datasheet")  # what an update may change
-_LIBRARIES = ("clozemill", "numpy", "sentencex")  # their results are part of a dataset's bytes
+CHANGING = ("input", "evaluation", "datasheet")  # keys that an update may change
+_LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
 
 
 def versions() -> dict[str, str]:
-    """What decides the bytes besides configuration and input: this program, its libraries, and Python's Unicode."""
+    """Return everything besides configuration and input that affects the bytes: versions of libraries and of Unicode."""
     found = {"format": str(FORMAT_VERSION), "python": ".".join(platform.python_version_tuple()[:2])}
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(plan: Plan) -> str:
-    """A digest of which files are read: their paths (real ones, if local), sizes and times."""
+    """Return a digest of the input files: their paths (resolved, if local), sizes and times."""
     names = {
         f"{split.path if filesystem.is_remote(split.path) else os.path.realpath(split.path)} {split.stamp}"
         for split in plan.splits
@@ -48,7 +48,7 @@ def fingerprint(plan: Plan) -> str:
 
 
 def describe(job: Job, plan: Plan) -> dict[str, Any]:
-    """The state of a run: the identity of its configuration, resolved, and digests of all that decides what it writes."""
+    """Return the state of a run: its resolved configuration, and digests of everything that affects its output."""
     return {
         "config": identity(job.config),
         "vocabulary": hashlib.sha256(job.vocabulary).hexdigest(),
@@ -60,29 +60,29 @@ def describe(job: Job, plan: Plan) -> dict[str, Any]:
 
 
 def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises UserError for the first difference."""
+    """Raise UserError for the first difference between two states."""
     if before.get("input", now["input"]) != now["input"]:
         raise UserError(
-            f"{folder} was made from input files with other names, sizes or times: give --update, or another --output"
+            f"{folder} was built from input files with other names, sizes or times: give --update, or another --output"
         )
     for part in ("config", "versions"):
         for key, value in now[part].items():
             was = before.get(part, now[part]).get(key)
             if was != value:
                 raise UserError(
-                    f"{folder} was begun with {key} = {was!r}, not {value!r}: go on with the same, or give another --output"
+                    f"{folder} was started with {key} = {was!r}, not {value!r}: use the same value, or give another --output"
                 )
     if before["vocabulary"] != now["vocabulary"]:
-        raise UserError(f"{folder} was begun with another vocabulary: give the same --vocab to go on, or another --output")
+        raise UserError(f"{folder} was started with another vocabulary: give the same --vocab to resume, or another --output")
     if before.get("evaluation", "") != now["evaluation"]:
-        raise UserError(f"{folder} was begun with other --decontaminate files: give the same to go on, or another --output")
+        raise UserError(f"{folder} was started with other --decontaminate files: give the same to resume, or another --output")
     for name, value in now["datasheet"].items():
         if before.get("datasheet", {}).get(name, []) != value:
-            raise UserError(f"{folder} was begun with other --{name}: give the same to go on, --update, or another --output")
+            raise UserError(f"{folder} was started with other --{name}: give the same to resume, --update, or another --output")
 
 
 def check(job: Job, now: dict[str, Any]) -> bool:
-    """Whether the dataset is there already, whole. Raises UserError when the folder holds something else."""
+    """Return whether the dataset is complete already. Raise UserError if the folder contains something else."""
     updating = filesystem.exists(job.path(PREVIOUS))
     if filesystem.exists(job.path(MANIFEST)):
         before = _made_of(job)
@@ -93,8 +93,8 @@ def check(job: Job, now: dict[str, Any]) -> bool:
         _reopen(job)
     elif updating and not job.config.update:
         raise UserError(
-            f"{job.folder} is in the middle of an update: give --update to finish it, with the input as it was before to undo "
-            "it, or another --output"
+            f"{job.folder} has an unfinished update: give --update to finish it (or, with the original input, to undo it), "
+            "or another --output"
         )
     elif filesystem.exists(job.work(STATE)):
         before = read_sealed(job.work(STATE), STATE)
@@ -102,22 +102,22 @@ def check(job: Job, now: dict[str, Any]) -> bool:
             raise UserError(f"{job.work(STATE)} is damaged: remove {job.folder}, or give another --output")
         if before == now:
             return False
-        if updating:  # the input changed again in the middle of an update
+        if updating:  # the input changed again during an update
             _compare(job.folder, before | {key: now[key] for key in CHANGING}, now)
         elif filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
             _compare(job.folder, before, now)
         _clear(job, *(() if updating else ("train", "eval", "documents", "groups", "provenance")))
-    elif updating:  # ended between the two steps of _reopen
+    elif updating:  # interrupted between the two steps of _reopen
         _clear(job)
     elif filesystem.holds_files(job.folder, (f"{WORK}/{run_lock.LOCK}", f"{WORK}/{run_lock.WORKERS_LOG}")):
         raise UserError(
-            f"{job.folder} is there and holds other files, or a dataset without its {MANIFEST}: give a new folder as --output"
+            f"{job.folder} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
         )
     return False
 
 
 def _made_of(job: Job) -> dict[str, Any]:
-    """What a whole dataset was made of, as `describe` tells it; its input is told in run.json alone."""
+    """Return the state of a complete dataset, in the form of `describe`. Only run.json records the input."""
     path = job.path(MANIFEST)
     there = manifest.loads(filesystem.read_bytes(path), path)
     config = {key: value for key, value in there["config"].items() if key != "input"}
@@ -129,7 +129,7 @@ def _made_of(job: Job) -> dict[str, Any]:
 
 
 def _clear(job: Job, *names: str) -> None:
-    """Removes all of a run but the dataset that it updates, and from the folder what the run would make, and the names."""
+    """Remove all files of a run, except the dataset that it updates; also from the folder what the run would write."""
     for name in (*names, *(f"{WORK}/{part}" for part in ("groups", layout.STOPPED_AT)), "rejects"):
         filesystem.remove_tree(job.path(name))
     filesystem.remove_tree(job.spill, keep=run_lock.LOCK)
@@ -138,9 +138,9 @@ def _clear(job: Job, *names: str) -> None:
 
 
 def _reopen(job: Job) -> None:
-    """Makes a whole dataset an unfinished one that other input may finish; its groups' shards and records stay.
+    """Turn a complete dataset into an unfinished one, to be finished with other input. Shards of groups are kept.
 
-    From the moment that dataset.json is gone until all is cleared there is no state, so that whoever goes on clears again.
+    From the removal of dataset.json until everything is cleared there is no state, so that an interrupted call is repeated.
     """
     filesystem.remove(job.work(STATE))
     filesystem.write_bytes(job.path(PREVIOUS), filesystem.read_bytes(job.path(MANIFEST)))
@@ -149,25 +149,25 @@ def _reopen(job: Job) -> None:
 
 
 def groups_of(folder: str) -> int:
-    """The number of train groups of the dataset that is to be updated. Raises UserError when there is none."""
+    """Return the number of train groups of the dataset to update. Raise UserError if there is none."""
     for name in (MANIFEST, PREVIOUS):
         path = filesystem.join(folder, name)
         if filesystem.exists(path):
             return manifest.loads(filesystem.read_bytes(path), path)["config"]["num_groups"]
-    raise UserError(f"--update: {folder} holds no dataset: leave out --update to make one")
+    raise UserError(f"--update: {folder} contains no dataset: remove --update to create one")
 
 
 def run_id(now: dict[str, Any]) -> str:
-    """A hash of a run's state, which binds its intermediate files to it."""
+    """Return a hash of a run's state, which its intermediate files carry."""
     return hashlib.blake2b(json.dumps(now, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager
 def locked(job: Job) -> Iterator[None]:
-    """Keeps a second run out: of a local folder; for a remote one, of this machine's spill files alone.
+    """Prevent a second run: on a local folder; for a remote one, only on this machine's spill files.
 
-    The lock goes with the process and its workers. A complete dataset that nothing is left to do for isn't locked, so that it
-    may lie in a folder that can't be written to.
+    The process and its workers hold the lock. A complete dataset that needs no work isn't locked, so that it may be in a
+    read-only folder.
     """
     place = job.spill if filesystem.is_remote(job.folder) else job.work("")
     if filesystem.exists(job.path(MANIFEST)) and not job.config.update and not os.path.lexists(place.rstrip("/")):

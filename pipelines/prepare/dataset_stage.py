@@ -1,4 +1,4 @@
-"""The last stage of `prepare`: the summaries of all groups added up, checked, and told in statistics.json and dataset.json."""
+"""The last stage of `prepare`: add up the summaries of all groups, check them, write statistics.json and dataset.json."""
 
 import hashlib
 import json
@@ -15,22 +15,23 @@ from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import REFUSED, Job, load_vocabulary
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
 
-_WORDS = 1000  # words that became [UNK], the commonest first
+_WORDS = 1000  # words that became [UNK], most frequent first
 
 
 @dataclass
 class DatasetStage:
-    """The summaries of all groups to dataset.json, written last: a dataset without it is unfinished."""
+    """Turns the summaries of all groups into dataset.json, written last: without it, a dataset is unfinished."""
 
     job: Job
 
     def run(self, key: int, rows: Iterable[bytes]) -> bytes:
-        """Checks the whole and writes the manifest.
+        """Check the dataset and write the manifest.
 
-        Raises UserError where the input gave nothing, too much of it is bad, or the statistical gate stops the dataset.
+        Raises:
+            UserError: the input has no usable document, too many records are malformed, or the statistical gate fails.
         """
         totals, groups, splits = statistics.StatisticsTotals(), [], SplitSummary()
-        for row in rows:  # one by one: what a row says of statistics is large
+        for row in rows:  # one by one: the statistics in a row are large
             summary = json.loads(row)
             if "splits" in summary:
                 splits = SplitSummary(**summary["splits"])
@@ -44,7 +45,7 @@ class DatasetStage:
             built = self._manifest(splits, groups)
             told = self._judged(built, splits, totals)
             self._write(built, told)
-        except UserError as error:  # so that the next run may begin anew with other input or options
+        except UserError as error:  # so that the next run may start over with other input or options
             filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
             raise
         filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
@@ -73,7 +74,7 @@ class DatasetStage:
         if config.clustered:
             built["files"][clusters.NAME] = filesystem.sha256(self.job.path(clusters.NAME))
         if lost := manifest.unaccounted(built):
-            raise UserError(f"{lost}: files of two runs are mixed in {self.job.folder}; give another --output")
+            raise UserError(f"{lost}: {self.job.folder} contains files of two runs; give another --output")
         return built
 
     def _judged(self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class DatasetStage:
         }
 
     def _write(self, built: manifest.Manifest, told: dict[str, Any]) -> None:
-        """Both files; where the gate stops the dataset, into the work folder, for a card. Raises UserError then."""
+        """Write both files. If the gate fails, write them to the work folder, for the data card, and raise UserError."""
         data, verdict = statistics.dumps(told), told["gate"]
         built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
         built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
@@ -105,7 +106,7 @@ class DatasetStage:
         if stopped:
             filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
         filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
-        if not stopped:  # whoever finds a dataset.json finds all that it names
+        if not stopped:  # dataset.json is written only after all files that it names
             filesystem.sync_files(folder, [*built["files"], *(shard["name"] for shard in built["shards"])])
         filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
         if stopped:
@@ -117,24 +118,24 @@ class DatasetStage:
         limit = self.job.config.max_reject_rate
         if splits.bad > limit * splits.read:
             raise UserError(
-                f"{splits.bad:,} of {splits.read:,} records are defective, more than --max-reject-rate {limit:g} "
-                f"allows, e.g. {splits.defects[0]}: see {self.job.path('rejects')}, then mend them or raise the rate"
+                f"{splits.bad:,} of {splits.read:,} records are malformed, more than --max-reject-rate {limit:g} "
+                f"allows, e.g. {splits.defects[0]}: see {self.job.path('rejects')}, then correct them or raise the limit"
             )
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
         if not any(group["documents"] for group in groups):
             raise UserError(
-                f"the input holds no document to keep ({splits.read:,} records read: {dropped}): check --input and the filters"
+                f"the input contains no usable document ({splits.read:,} records read: {dropped}): check --input and filters"
             )
         if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
             raise UserError(
                 f"no training example could be built from {sum(g['documents'] for g in groups):,} documents: --pairs "
                 f"{self.job.config.pairs} needs documents of two sentences, or a second document in the group: "
-                "give more text or a smaller --num-groups"
+                "add text, or lower --num-groups"
             )
 
 
 def _times(splits: SplitSummary, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
+    """Return the seconds of all workers and megabytes per stage: of clean text before the shuffle, of shards after it."""
     text = {"mb": splits.characters / 1e6, "of": "clean text"}
     shards = {"mb": sum(shard["bytes"] for group in groups for shard in group["shards"]) / 1e6, "of": "shards"}
     times: dict[str, dict[str, Any]] = {name: {"seconds": seconds} | text for name, seconds in splits.seconds.items()}

@@ -1,7 +1,7 @@
-"""The first half of the line for one split: read, clean, split into sentences, tokenize, filter, pack.
+"""Process one input split: read, clean, split into sentences, tokenize, filter, and pack each document.
 
-Works on batches of about two million characters, whatever the size of a document: many small ones share a batch, a large
-one is cut into several.
+Documents are processed in batches of about two million characters. Small documents share a batch; a large one is cut into
+several, so that memory stays bounded.
 """
 
 import json
@@ -23,20 +23,20 @@ from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.wordpiece import WordPiece
 
 BATCH_CHARS = 1 << 21
-MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all are counted
-MAX_SAMPLES = 3  # records quoted per reason in messages and in the report; all defective ones are in rejects/
-MAX_UNKNOWN = 5000  # words that became [UNK], with their counts
-MAX_BITS = 33  # of a document's number of tokens
+MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all of them are counted
+MAX_SAMPLES = 3  # records quoted per reason in messages and in the data card; rejects/ has all malformed ones
+MAX_UNKNOWN = 5000  # number of words kept that became [UNK]
+MAX_BITS = 33  # of the number of tokens of a document
 
-Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> (reason, detail) of what is to be dropped
+Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> (reason, detail) of a document to drop
 
 
 @dataclass
 class SplitSummary:
-    """What became of one split, or of several: counts to be added up, and seconds per stage.
+    """Counts of what happened in one or more splits, and seconds per stage.
 
-    defects: some defective records. samples: some records dropped, by reason. token_lengths: documents by the bit length of
-    their number of tokens. unknown_words: what became [UNK], cut at 100 characters.
+    defects: some malformed records. samples: some dropped records, by reason. token_lengths: documents by the bit length of
+    their number of tokens. unknown_words: words that became [UNK], cut at 100 characters.
     """
 
     read: int = 0
@@ -54,7 +54,7 @@ class SplitSummary:
     unspaced: int = 0
 
     def add(self, other: "SplitSummary") -> "SplitSummary":
-        """Adds another summary to this one."""
+        """Add another summary to this one."""
         for name in ("read", "bad", "characters", "sentences", "tokens", "unknown", "unspaced"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
@@ -68,7 +68,7 @@ class SplitSummary:
         return self
 
     def count_unknown(self, words: dict[str, int]) -> None:
-        """Adds words that became [UNK]; beyond MAX_UNKNOWN the rarest are forgotten."""
+        """Add words that became [UNK]; beyond MAX_UNKNOWN the rarest are dropped."""
         for word, count in words.items():
             self.unknown_words[word] = self.unknown_words.get(word, 0) + count
         if len(self.unknown_words) > 2 * MAX_UNKNOWN:
@@ -84,19 +84,19 @@ class SplitSummary:
 
 
 class DocumentProcessor:
-    """Turns splits into (key, payload) items; keeps the summary and the rejects of the split it is at."""
+    """Turns an input split into (key, payload) items. `summary` and `rejects` describe the split processed last."""
 
     def __init__(self, config: PrepareConfig, tokenizer: WordPiece, screens: tuple[Screen, ...] = ()) -> None:
         self._config, self._tokenizer, self._screens = config, tokenizer, screens
         self.begin()
 
     def begin(self) -> None:
-        """Starts the accounts of a new split."""
+        """Reset `summary` and `rejects` for a new split."""
         self.summary, self.rejects, self._watch = SplitSummary(), [], Stopwatch()
         self.summary.seconds = self._watch.seconds
 
     def __call__(self, split: InputSplit) -> Iterator[tuple[bytes, bytes]]:
-        """The (key, payload) items of a split; afterwards `summary` and `rejects` are whole."""
+        """Yield the (key, payload) items of a split; afterwards `summary` and `rejects` are complete."""
         self.begin()
         for batch in self._batches(split):
             yield from self._mill(batch)
@@ -130,7 +130,7 @@ class DocumentProcessor:
         samples = self.summary.samples.setdefault(record.reason, [])
         if len(samples) < MAX_SAMPLES:
             samples.append(": ".join(part for part in (record.source, record.detail, record.excerpt) if part))
-        # Of what filters leave out, thousands say no more than a sample: memory stays bounded.
+        # Filters may drop thousands of documents: only a sample is kept, so that memory stays bounded.
         kept = record.bad or self.summary.dropped[record.reason] <= MAX_FILTERED
         if kept and record.reason not in ("redirect", "other_namespace", "other_content_model"):
             self.rejects.append(
@@ -159,7 +159,7 @@ class DocumentProcessor:
             yield item
 
     def _verdict(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:
-        """(reason, detail) when the document is to be dropped."""
+        """Return (reason, detail) if the document is to be dropped."""
         if why := heuristics.reason(candidate, self._config):
             return why, document.title
         return next((found for screen in self._screens if (found := screen(key, candidate.ids))), None)
@@ -177,9 +177,9 @@ class DocumentProcessor:
         self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
 
     def _encode(self, texts: list[str], spans: list[np.ndarray]) -> Iterator[tuple]:
-        """(ids, lengths of non-empty sentences, offsets or None) of each text.
+        """Yield (ids, lengths of non-empty sentences, offsets or None) of each text.
 
-        The texts are tokenized joined, in windows of about BATCH_CHARS that begin with a sentence.
+        The texts are joined and tokenized in windows of about BATCH_CHARS that begin with a sentence.
         """
         wanted, parts = self._config.provenance, []
         with self._watch.time("wordpiece"):
@@ -199,7 +199,7 @@ class DocumentProcessor:
             yield ids[low:high], own[own > 0], (offsets[:, low:high] - base).astype(np.uint32) if wanted else None
 
     def _tokenize(self, window: str, begins: np.ndarray, wanted: bool) -> tuple[np.ndarray, ...]:
-        """ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] where they aren't wanted."""
+        """Return ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] if they aren't wanted."""
         first = begins[0] if len(begins) else 0
         encoded = self._tokenizer.encode_text(window, begins - first, wanted)
         self.summary.count_unknown(encoded.unknown)
@@ -209,7 +209,7 @@ class DocumentProcessor:
 
 
 def _windows(begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
-    """Runs [low, high) of sentences that begin within `size` characters, one at least."""
+    """Yield ranges [low, high) of sentences that begin within `size` characters, with at least one sentence."""
     low = 0
     while low < len(begins):
         high = max(int(np.searchsorted(begins, begins[low] + size)), low + 1)

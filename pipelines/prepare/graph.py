@@ -1,8 +1,8 @@
-"""All Beam wiring: splits -> items -> [the one shuffle] -> shards -> dataset.json, and the word counts of `vocab`.
+"""Beam graph of `prepare`: splits -> items -> [the only shuffle] -> shards -> dataset.json.
 
-Stays inside the portable subset, so that one pipeline may run alike on FnApiRunner, the portable job service, Dask, Spark,
+Uses only the portable subset of Beam, so that the same pipeline runs on FnApiRunner, the portable job service, Dask, Spark,
 Flink and Dataflow: Create without a reshuffle, ParDo, GroupByKey, one leaf, no tagged outputs, our own sinks. Workers
-get no pipeline options, so everything they need is in the DoFns.
+get no pipeline options, so the DoFns contain everything they need.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,11 +37,11 @@ def prepare(
     group: GroupStage | LinkStage,
     finish: DatasetStage | ClusterStage,
 ) -> beam.PCollection:
-    """The whole of `prepare`, or, with the stages of deduplication.py, what finds near-duplicates before it.
+    """Build the pipeline of `prepare`, or with the stages of near_duplicate_stages.py, the search for near-duplicates.
 
-    Every group gets an empty row besides, so that groups without documents get shards too.
+    Every group also gets an empty row, so that groups without documents get shards, too.
     """
-    # The empty rows come from a pseudo-split, for a second source would need a Flatten.
+    # The empty rows come from a pseudo-split, because a second source would need a Flatten.
     every = InputSplit("", "", "", 0, group.job.total_groups, 0)
     return (
         pipeline

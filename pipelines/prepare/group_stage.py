@@ -1,4 +1,4 @@
-"""The second stage of `prepare`: the documents of a group become its shards."""
+"""The second stage of `prepare`: turn the documents of a group into its shards."""
 
 import gzip
 import hashlib
@@ -28,16 +28,16 @@ from clozemill.pipelines.shuffle.spill import FilesShuffle
 
 
 def _files(summary: dict[str, Any]) -> dict[str, str]:
-    """name -> SHA-256 of a group's files: its shards, and the lists beside them."""
+    """Return name -> SHA-256 of a group's files: its shards, and the lists for them."""
     return summary["files"] | {shard["name"]: shard["sha256"] for shard in summary["shards"]}
 
 
 @dataclass
 class GroupStage:
-    """A group's items to its shards; the row that comes out is its summary, all under key 0.
+    """Turns the items of a group into its shards, and yields its summary under key 0.
 
     Attributes: _previous: name -> SHA-256 of the files of the dataset that is being updated, once they were read.
-    _shuffle: what the items come from, which lists its files once.
+    _shuffle: the source of the items, which lists its files once.
     """
 
     job: Job
@@ -45,7 +45,7 @@ class GroupStage:
     _shuffle: FilesShuffle | BeamShuffle | None = None
 
     def run(self, group: int, values: Iterable[bytes]) -> Iterator[prepare_job.Row]:
-        """Writes what the group lacks. The number after the last group stands for the splits' summaries."""
+        """Write the missing files of a group. The number after the last group has the summaries of the splits."""
         if group == self.job.total_groups:
             total = SplitSummary()
             for value in sorted(value for value in values if value):
@@ -60,7 +60,7 @@ class GroupStage:
         yield 0, json.dumps(summary).encode()
 
     def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
-        """A group's summary, after its shards were made, or found to be made of the very same documents."""
+        """Return a group's summary, after writing its shards or finding them unchanged for identical documents."""
         watch = Stopwatch()
         with watch.time("gather"):
             self._shuffle = self._shuffle or self.job.make_shuffle()
@@ -74,12 +74,12 @@ class GroupStage:
         return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
 
     def _finished(self, marker: str) -> dict[str, Any] | None:
-        """The summary that this run left when it was begun, if its files are there as they were written."""
+        """Return the summary that an interrupted run left, if the group's files are still as they were written."""
         summary = read_sealed(marker, self.job.run)
         return summary if summary and all(self._same(*file) for file in _files(summary).items()) else None
 
     def _before(self, record: str) -> dict[str, Any] | None:
-        """A group's summary in the dataset that is being updated, if it and all its files are as dataset.json has them."""
+        """Return a group's summary in the dataset being updated, if it and all its files match dataset.json."""
         if self._previous is None:
             path = self.job.path(PREVIOUS)
             self._previous = manifest.loads(filesystem.read_bytes(path), path)["files"] if filesystem.exists(path) else {}

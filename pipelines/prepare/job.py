@@ -1,4 +1,4 @@
-"""The resolved configuration of a run, as its workers get it."""
+"""The resolved configuration of a run, as its workers receive it."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,13 +16,13 @@ Row = tuple[int, bytes]
 
 REFUSED = "refused.txt"
 
-GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times over
+GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times
 
 
 def resolved(config: PrepareConfig, text_estimate: int) -> tuple[PrepareConfig, int]:
-    """The configuration with its number of groups and of predictions, and the number of eval groups.
+    """Return the configuration with resolved numbers of groups and predictions, and the number of eval groups.
 
-    text_estimate: bytes of clean text to expect, by the input's size on disk.
+    text_estimate: expected bytes of clean text, from the size of the input on disk.
     """
     groups = config.num_groups or max(1, -(-text_estimate // GROUP_TEXT_BYTES))
     eval_groups = max(1, round(groups * config.eval_fraction)) if config.eval_fraction else 0
@@ -31,11 +31,11 @@ def resolved(config: PrepareConfig, text_estimate: int) -> tuple[PrepareConfig, 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker must know.
+    """Everything that a worker needs.
 
-    config.num_groups is resolved. vocabulary: vocab.txt's bytes. spill: a local folder for the `files` shuffle.
-    evaluation: the digest of the evaluation sets whose n-grams lie in the work folder, "" without any. run: a hash of all that
-    decides what is written, which every intermediate file is bound to. splits: how many the input has; 0: not known.
+    config: with num_groups resolved. vocabulary: bytes of vocab.txt. spill: a local folder for the `files` shuffle.
+    evaluation: digest of the evaluation sets whose n-grams are in the work folder, or "". run: a hash of everything that
+    affects the output, which intermediate files carry. splits: number of splits of the input; 0: unknown.
     """
 
     config: PrepareConfig
@@ -53,12 +53,12 @@ class Job:
 
     @property
     def total_groups(self) -> int:
-        """Train groups, then eval groups; the row number after them carries the summaries of the splits."""
+        """Number of train and eval groups. The row with this number contains the summaries of the splits."""
         return self.config.num_groups + self.num_eval_groups
 
     @property
     def datasheet(self) -> dict[str, list[str]]:
-        """Sources, licences and languages as they were stated."""
+        """Sources, licences and languages as given in the options."""
         return {name: list(getattr(self.config, name)) for name in ("sources", "licenses", "languages")}
 
     def path(self, name: str) -> str:
@@ -68,22 +68,22 @@ class Job:
         return filesystem.inside(self.folder, f"{WORK}/{name}")
 
     def make_shuffle(self, part: str = "") -> FilesShuffle | BeamShuffle:
-        """The shuffle of documents, or of a part that has a folder of its own."""
+        """Return the shuffle of documents, or one for a part that has its own folder."""
         folder = filesystem.join(self.spill, part) if part else self.spill
         return SHUFFLES[self.shuffle](folder, self.total_groups, self.run, self.splits)
 
     def split_name(self, split: InputSplit) -> str:
-        """The name of a split's intermediate files: those of another run have others."""
+        """Return the name of a split's intermediate files; it differs between runs."""
         return f"{split_id(split)}-{self.run[:16]}"
 
 
 @lru_cache(maxsize=2)
 def load_vocabulary(data: bytes) -> Vocabulary:
-    """The vocabulary, parsed once per process."""
+    """Return the vocabulary, parsed once per process."""
     return Vocabulary.from_bytes(data, VOCAB)
 
 
 @lru_cache(maxsize=2)
 def load_words(data: bytes) -> Words:
-    """The words of a vocabulary, likewise."""
+    """Return the words of a vocabulary, computed once per process."""
     return Words(load_vocabulary(data))

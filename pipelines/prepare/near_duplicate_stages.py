@@ -1,6 +1,6 @@
-"""The stages that find near-duplicates, free of Beam: a split to bands, a bucket group to links, the links to clusters.parquet.
+"""Stages that find near-duplicates, without Beam: splits to bands, bucket groups to links, links to clusters.parquet.
 
-They run before `prepare`'s own stages and read the corpus once by themselves.
+They run before the stages of `prepare` and read the corpus an additional time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from clozemill.pipelines.shuffle.shuffles import BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
 
 Row = tuple[int, bytes]
-_BATCH = 256  # documents whose bands are made at a time
+_BATCH = 256  # documents whose bands are computed at a time
 _LINK = np.dtype([("key", "S16"), ("words", "<u4")])
 
 
@@ -29,10 +29,10 @@ def _shuffle(job: Job) -> FilesShuffle | BeamShuffle:
 
 @dataclass
 class BandStage(SplitProcessorStage):
-    """A split to (bucket group, band and document) rows for the shuffle: of the documents that would be kept."""
+    """Turns a split into (bucket group, band and document) rows for the shuffle, for documents that pass the filters."""
 
     def rows(self, split: InputSplit) -> Iterator[Row]:
-        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
+        """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), _shuffle(self.job)
         if shuffle.finished(name) is None:
             yield from shuffle.scatter(name, self._items(split))
@@ -63,7 +63,7 @@ class BandStage(SplitProcessorStage):
 
 @dataclass
 class LinkStage:
-    """A bucket group's items to the links among them, in one row under key 0."""
+    """Turns the items of a bucket group into links between documents, in one row under key 0."""
 
     job: Job
     _from: FilesShuffle | BeamShuffle | None = None  # lists its files once
@@ -80,12 +80,12 @@ class LinkStage:
 
 @dataclass
 class ClusterStage:
-    """All links to clusters.parquet: the same for the same documents, in whatever order the rows come."""
+    """Turns all links into clusters.parquet: identical for identical documents, whatever the order of the rows."""
 
     job: Job
 
     def run(self, key: int, rows: Iterable[bytes]) -> bytes:
-        """Writes the file."""
+        """Write clusters.parquet."""
         pairs = np.frombuffer(b"".join(rows), _LINK).reshape(-1, 2)
         clusters.write(self.job.path(clusters.NAME), clusters.Clusters(*minhash.connected_clusters(pairs)))
         return b"done"

@@ -1,4 +1,4 @@
-"""`clozemill prepare` and `clozemill vocab`: plan, refuse what doesn't fit, run or go on, sum up."""
+"""`clozemill prepare`: plan the input, reject what doesn't fit, run or resume, print a summary."""
 
 import hashlib
 import json
@@ -36,12 +36,12 @@ from clozemill.pipelines.readers.input_split import split_id
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 
-_CLUSTERS = "clusters.json"  # that clusters.parquet is complete
+_CLUSTERS = "clusters.json"  # marks clusters.parquet as complete
 
 
 def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
-    """The resolved job. Where the output is remote, the `files` shuffle spills to this machine's temporary folder."""
-    if config.update and not config.num_groups:  # a corpus that grew keeps its groups, or every document would move
+    """Return the resolved job. If the output is remote, the `files` shuffle spills to this machine's temporary folder."""
+    if config.update and not config.num_groups:  # a larger corpus keeps its number of groups, or every document would move
         config = replace(config, num_groups=dataset_folder.groups_of(config.output))
     config, eval_groups = resolved(config, plan.text_estimate)
     runner = runners.RUNNERS.get(config.runner)
@@ -57,9 +57,10 @@ def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
 
 
 def prepare(config: PrepareConfig, extra: list[str]) -> None:
-    """Makes a dataset, or goes on with one that was begun. See the package's README for what is written.
+    """Build a dataset, or resume an unfinished one. The README of the package describes the output.
 
-    Raises CheckFailed when the statistical gate stops the dataset.
+    Raises:
+        CheckFailed: the statistical gate rejects the dataset.
     """
     plan, count, options = run_setup.plan_input(config, extra, "input", "vocab", "output")
     if config.language:
@@ -78,12 +79,12 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     now = dataset_folder.describe(job, plan)
     job = replace(job, run=dataset_folder.run_id(now))
     safe_paths.refuse_links(job.folder)
-    with dataset_folder.locked(job):  # before anything is read or removed that another run may be at
+    with dataset_folder.locked(job):  # before reading or removing anything that another run may use
         if dataset_folder.check(job, now):
             _sum_up_again(job)
             return
         write_sealed(job.work(dataset_folder.STATE), now, dataset_folder.STATE)
-        # The configuration as it was given: numbers that follow from this input would not fit another one.
+        # The configuration as given: numbers derived from this input would not fit another one.
         filesystem.write_bytes(job.path("prepare.yaml"), to_yaml(config).encode())
         filesystem.write_bytes(job.path(VOCAB), job.vocabulary)
         filesystem.remove_temporaries(job.folder)
@@ -98,8 +99,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
 
 
 def _sum_up_again(job: Job) -> None:
-    """What a command says whose dataset is there already."""
-    print(f"{job.folder} is whole already; nothing to do")
+    """Print the summary of a dataset that is complete already."""
+    print(f"{job.folder} is complete; nothing to do")
     filesystem.remove_tree(job.work(""), keep=run_lock.LOCK)
     there = manifest.loads(filesystem.read_bytes(job.path(MANIFEST)), MANIFEST)
     if not card.is_current(job.folder, there["digest"]):
@@ -108,13 +109,13 @@ def _sum_up_again(job: Job) -> None:
 
 
 def _clusters_found(job: Job) -> bool:
-    """Whether clusters.parquet is there as this run wrote it."""
+    """Return whether clusters.parquet exists as this run wrote it."""
     path, record = job.path(clusters.NAME), read_sealed(job.work(_CLUSTERS), job.run)
     return record is not None and filesystem.exists(path) and filesystem.sha256(path) == record["sha256"]
 
 
 def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontamination.BlockedNgrams | None:
-    """The n-grams of the evaluation sets that are kept out, if there are any. Raises UserError."""
+    """Return the n-grams of the evaluation sets, or None without --decontaminate. Raise UserError."""
     if not config.decontaminate:
         return None
     found = decontamination.gather(
@@ -122,21 +123,21 @@ def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontaminatio
     )
     if not len(found.hashes):
         raise UserError(
-            f"no text of {', '.join(config.decontaminate)} has {found.size} known words in a row, so nothing can be kept out: "
-            "give a smaller --decontaminate-words, or leave out --decontaminate"
+            f"no text of {', '.join(config.decontaminate)} has {found.size} known words in a row, so it can't be matched: "
+            "lower --decontaminate-words, or remove --decontaminate"
         )
     print(
-        f"keeping out {counted(len(found.places), 'evaluation text')} by runs of {found.size} words; "
-        f"{counted(found.short, 'line')} without such a run can't be told",
+        f"removing documents that share {found.size} words in a row with {counted(len(found.places), 'evaluation text')}; "
+        f"ignoring {counted(found.short, 'line')} too short to match",
         flush=True,
     )
     return found
 
 
 def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
-    """The first of two readings: which documents are nearly the same."""
+    """Run the first of two passes over the corpus: find near-duplicates."""
     if launcher.is_template(options):
-        raise UserError("--dedup near and --eval-by cluster take two jobs, one after the other: leave out --template_location")
+        raise UserError("--dedup near and --eval-by cluster need two jobs in sequence: remove --template_location")
     bands, begin = filesystem.join(job.spill, "bands"), time.perf_counter()
     launcher.launch(
         lambda pipeline: graph.prepare(pipeline, plan.splits, BandStage(job), LinkStage(job), ClusterStage(job)),
@@ -157,15 +158,15 @@ def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
 
 
 def _workers_log(job: Job) -> str:
-    """Where workers print to: beside what they write on this machine; "" where they may be on others."""
+    """Return the log file of the workers: on this machine, if their output is here; "" if they may be on others."""
     if not filesystem.is_remote(job.folder):
         return job.work(run_lock.WORKERS_LOG)
     return filesystem.join(job.spill, run_lock.WORKERS_LOG) if job.shuffle == "files" else ""
 
 
 def _stopped(job: Job, error: UserError) -> UserError:
-    """What to raise for a worker's mistake; where the gate stopped the dataset, its reasons are printed and drawn."""
-    back = f"; until then {job.folder} is no whole dataset: --update with the input as it was brings the old one back"
+    """Return the error to raise for a failed worker. If the gate failed, print its reasons and write the data card."""
+    back = f"; until then {job.folder} is incomplete; run --update with the original input to restore the previous dataset"
     back = back if filesystem.exists(job.path(PREVIOUS)) else ""
     if not str(error).startswith(layout.STOPPED):
         return UserError(f"{error}{back}")
@@ -176,8 +177,8 @@ def _stopped(job: Job, error: UserError) -> UserError:
             print(check["sentence"], flush=True)
     card.write_or_warn(job.folder, judged)
     return CheckFailed(
-        f"{layout.STOPPED}: the reasons stand above, and with all figures in {job.path(layout.HTML)}; mend the input or the "
-        f"options, or run the same command with --no-gate to finish it as it is{back}"
+        f"{layout.STOPPED}: the reasons are above, and {job.path(layout.HTML)} has all metrics; change the input or the "
+        f"options, or run the same command with --no-gate to finish the dataset as it is{back}"
     )
 
 
@@ -199,12 +200,12 @@ def _run(job: Job, plan: Plan, run: dict[str, Any], options: PipelineOptions) ->
         )
     except UserError as error:
         raise _stopped(job, error) from None
-    finally:  # workers may have been ended in the middle of a write; some engines then go on without them
+    finally:  # workers may have been killed during a write; some engines then continue without them
         filesystem.remove_temporaries(job.folder)
     if launcher.is_template(options):
         print(
-            "wrote the job's description; Dataflow writes the dataset, and then "
-            f"clozemill inspect {config.output} --report its data card"
+            "wrote the job description; Dataflow writes the dataset, and then "
+            f"clozemill inspect {config.output} --report writes its data card"
         )
         return
     run_setup.check_landed(job.path(MANIFEST), job.folder)

@@ -1,4 +1,4 @@
-"""How far a run is, by the finished files on this machine's disk."""
+"""Progress of a run, by the finished files on this machine's disk."""
 
 import glob
 
@@ -10,18 +10,18 @@ from clozemill.pipelines.readers.formats import Plan
 
 
 def compared(job: Job, plan: Plan, bands: str) -> list[Progress]:
-    """Return how far the search for near-duplicates is, where its `files` shuffle shows it."""
+    """Return the progress of the search for near-duplicates, if its `files` shuffle shows it."""
     if job.shuffle != "files":
         return []
     return [Progress("comparing documents", run_setup.size_done(plan, bands, job.split_name), plan.size, "B")]
 
 
 def stages_done(job: Job, plan: Plan) -> list[Progress]:
-    """Return how far each stage is: splits with the `files` shuffle, groups of a local dataset."""
+    """Return the progress of each stage: splits with the `files` shuffle, groups of a local dataset."""
     stages = []
     read = run_setup.size_done(plan, job.spill, job.split_name)
     if job.shuffle == "files":
-        stages.append(Progress("milling documents", read, plan.size, "B"))
+        stages.append(Progress("processing documents", read, plan.size, "B"))
     if not filesystem.is_remote(job.folder):
         groups = len(glob.glob(glob.escape(job.work("groups")) + "/*.json"))
         if groups or not stages or read >= sum(split.size for split in plan.splits):

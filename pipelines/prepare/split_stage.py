@@ -1,7 +1,7 @@
-"""What the workers of `prepare` do, free of Beam: a split to items, a group to shards, the summaries to dataset.json.
+"""Stages that read splits in the workers of `prepare`, without Beam.
 
-Each stage is a plain object that travels to the workers by pickling, leaves whole files only, and can be run again: it
-finds what an earlier run finished and does not do it twice.
+Each stage is a plain object that is pickled to the workers. It leaves only complete files and can be run again: it finds
+what an earlier run finished and doesn't repeat it.
 """
 
 import json
@@ -23,27 +23,27 @@ from clozemill.pipelines.text.wordpiece import WordPiece
 
 @dataclass
 class SplitProcessorStage:
-    """What reads splits: `setup` builds the tokenizer, and what keeps documents out besides the filters, once per worker.
+    """Base of the stages that read splits: `setup` builds the tokenizer and the screens once per worker.
 
-    `rows` is a kind's own: a split to the rows that go into the shuffle.
+    Subclasses define `rows`: the rows of a split for the shuffle.
     """
 
     job: Job
     miller: DocumentProcessor | None = None
 
     def setup(self) -> None:
-        """Builds the Miller."""
+        """Build the document processor."""
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
         self.miller = DocumentProcessor(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
 
     def __call__(self, split: InputSplit) -> Iterator[prepare_job.Row]:
-        """The rows of a split; the one without a path stands for an empty row in every group."""
+        """Yield the rows of a split. The split without a path stands for an empty row in every group."""
         if split.path:
             return self.rows(split)
         return ((group, b"") for group in range(self.job.total_groups))
 
     def screens(self) -> tuple[Screen, ...]:
-        """Evaluation sets are kept out."""
+        """Return the screen against evaluation sets."""
         if not self.job.evaluation:
             return ()
         evaluation = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME)))
@@ -51,7 +51,7 @@ class SplitProcessorStage:
 
         def contaminated(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
             if found := evaluation.find(ids, words):
-                return "contaminated", f"{found[0]!r} stands in {found[1]}"
+                return "contaminated", f"{found[0]!r} is in {found[1]}"
             return None
 
         return (contaminated,)
@@ -59,27 +59,29 @@ class SplitProcessorStage:
 
 @dataclass
 class SplitStage(SplitProcessorStage):
-    """A split to (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+    """Turns a split into (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
 
     _clusters: clusters.Clusters = clusters.NONE
 
     def setup(self) -> None:
-        """Builds the Miller, and reads which documents are nearly the same."""
+        """Build the document processor, and read the clusters of near-duplicates."""
         if self.job.config.clustered:
             self._clusters = clusters.read(self.job.path(clusters.NAME))
         super().setup()
 
     def screens(self) -> tuple[Screen, ...]:
-        """Near-duplicates are kept out, all but one of each cluster."""
+        """Add a screen that keeps only one document of each cluster."""
 
         def near_duplicate(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
             survivor = self._clusters.survivor(key)
-            return None if survivor == key else ("near_duplicate", f"document {key.hex()} is nearly {survivor.hex()}")
+            return (
+                None if survivor == key else ("near_duplicate", f"document {key.hex()} is a near-duplicate of {survivor.hex()}")
+            )
 
         return super().screens() + ((near_duplicate,) if self.job.config.dedup == "near" else ())
 
     def rows(self, split: InputSplit) -> Iterator[prepare_job.Row]:
-        """The rows of a split; one that the shuffle knows from an earlier run isn't read again."""
+        """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), self.job.make_shuffle()
         summary = shuffle.finished(name)
         if summary is None:

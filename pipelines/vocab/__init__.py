@@ -1,1 +1,1 @@
-"""`clozemill vocab`: count words, learn a vocabulary. After beam."""
+"""`clozemill vocab`: count words, learn a vocabulary. May import beam."""

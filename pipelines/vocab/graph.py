@@ -13,7 +13,7 @@ from clozemill.pipelines.vocab import training, word_counts
 
 
 class _CountWords(beam.DoFn):
-    """`marks`: a folder in which each split that is done leaves a file, for the progress bar; or empty."""
+    """Counts the words of splits. `marks`: a folder where each finished split leaves a file for the progress bar; or ""."""
 
     def __init__(self, config: VocabConfig, marks: str) -> None:
         self._config, self._marks = config, marks
@@ -26,7 +26,7 @@ class _CountWords(beam.DoFn):
 
 
 class _MergeCounts(beam.CombineFn):
-    """Packed counts of one bucket of words to the sum of them; the engine lifts it before the shuffle."""
+    """Sums the packed counts of one bucket of words; the engine applies it before the shuffle, too."""
 
     def create_accumulator(self) -> dict[str, int]:
         return {}
@@ -48,7 +48,7 @@ class _MergeCounts(beam.CombineFn):
 def learn_vocabulary(
     pipeline: beam.Pipeline, splits: list[InputSplit], config: VocabConfig, marks: str, report: str
 ) -> beam.PCollection:
-    """The whole of `vocab`: counts per bucket of words, rare words dropped, all under one key, the library, the file."""
+    """Build the pipeline of `vocab`: count words per bucket, drop rare words, gather them under one key, and learn."""
     finish = training.VocabStage(config, report)
     return (
         pipeline

@@ -1,8 +1,8 @@
-"""A WordPiece vocabulary from a corpus: words counted by Beam over everything, pieces learnt by Hugging Face tokenizers.
+"""Learn a WordPiece vocabulary: Beam counts the words of the complete corpus, Hugging Face tokenizers learns the pieces.
 
-The trainer's result depends on the order in which it meets symbols. So it is given the alphabet, `##` forms included,
-as fixed first entries, and the words in one order (count, then code points): the same counts give the same file,
-whatever the order of the input and the number of workers.
+The result of the trainer depends on the order of its symbols. So the alphabet, including `##` forms, is given as fixed first
+entries, and the words in one order (count, then code points). Identical counts give an identical file, whatever the order of
+the input and the number of workers.
 """
 
 import sys
@@ -22,19 +22,19 @@ from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
 from clozemill.pipelines.vocab import word_counts
 
 _RARE = "\0rare "  # and a character: its occurrences in words rarer than --min-count
-# By default the alphabet holds LEAST_ALPHABET characters, and beyond them as many as cover COVERAGE of all occurrences
-# (the default of SentencePiece's trainer), as long as _PIECES_SHARE of the vocabulary is left for pieces of several
-# characters, where there are any. An unknown character loses its word; a missing piece only makes a text longer.
+# By default the alphabet has LEAST_ALPHABET characters, and more until they cover COVERAGE of all occurrences (the default
+# of SentencePiece's trainer), as long as _PIECES_SHARE of the vocabulary is left for pieces of several characters, if there
+# are any. An unknown character turns its word into [UNK]; a missing piece only makes a text longer.
 LEAST_ALPHABET, _PIECES_SHARE = 1000, 1 / 8
 
 
 def alphabet(counts: list[tuple[str, int]], limit: int, room: int = 0, coverage: float = COVERAGE) -> list[str]:
-    """Entries for single characters: each of the most frequent, and its `##` form where it continues a word.
+    """Return entries for the most frequent single characters, with `##` forms for those that continue a word.
 
-    ASCII letters and digits in use are always among them, first.
+    ASCII letters and digits in the corpus are always included, first.
 
     Args:
-        limit: how many characters; 0: LEAST_ALPHABET, and more until they cover `coverage` of all occurrences or have
+        limit: number of characters; 0: LEAST_ALPHABET, and more until they cover `coverage` of all occurrences or have
             `room` entries.
     """
     total, inside = occurrences(counts)
@@ -64,33 +64,35 @@ def learn(
     unspaced: str = "",
     fewer: bool = False,
 ) -> list[str]:
-    """Exactly `vocab_size` tokens: the special ones, the alphabet, then pieces as the trainer learnt them.
+    """Return exactly `vocab_size` tokens: the special tokens, the alphabet, then the pieces that the trainer learned.
 
     Args:
         counts: (word, count), each word once, in any order.
-        max_alphabet: characters with entries of their own; 0: see `alphabet`.
-        rare: character -> occurrences in words that are too rare for `counts`, for the message alone.
-        unspaced: the sentence about words that are too long, likewise.
-        fewer: that many pieces need not be found.
-    Raises UserError when the size is too small for the alphabet, or the words don't yield that many pieces.
+        max_alphabet: number of characters with their own entries; 0: see `alphabet`.
+        rare: character -> occurrences in words that are too rare for `counts`, for the message only.
+        unspaced: the sentence about words that are too long, for the message only.
+        fewer: allow fewer pieces.
+
+    Raises:
+        UserError: the size is too small for the alphabet, or the words don't yield that many pieces.
     """
     counts = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
     room = vocab_size - len(SPECIAL_TOKENS)
     singles = alphabet(counts, max_alphabet, int((1 - _PIECES_SHARE) * room))
     if len(singles) > room:
         raise UserError(
-            f"--vocab-size {vocab_size} has no room for the {len(singles) + len(SPECIAL_TOKENS)} special tokens and single "
-            "characters of this corpus: raise it or lower --max-alphabet"
+            f"--vocab-size {vocab_size} is too small for the {len(singles) + len(SPECIAL_TOKENS)} special tokens and single "
+            "characters of this corpus: raise it, or lower --max-alphabet"
         )
     tokens = _train(counts, vocab_size, singles)
     if len(tokens) < vocab_size and not max_alphabet:
-        # Entries that no piece takes go to further characters. One more than fit: the last may need two.
+        # Entries without a piece go to more characters. One more than fits: the last one may need two.
         more = alphabet(counts, 0, min(room, len(singles) + vocab_size - len(tokens) + 1), 1.0)
         tokens = _train(counts, vocab_size, more) if len(more) > len(singles) else tokens
     if len(tokens) < vocab_size and not fewer:
         if unspaced:
             raise UserError(
-                f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}, for {unspaced}"
+                f"this corpus yields {len(tokens):,} tokens, fewer than --vocab-size {vocab_size:,}, because {unspaced}"
             )
         lost = left_out(counts, rare or {}, tokens)
         remedies = [f"--vocab-size {len(tokens)} or less", *lost.options(max_alphabet)]
@@ -104,7 +106,7 @@ def learn(
 
 
 def _train(counts: list[tuple[str, int]], vocab_size: int, singles: list[str]) -> list[str]:
-    """The special tokens, the entries of single characters, and the pieces that the trainer learns of sorted counts."""
+    """Return the special tokens, the single characters, and the pieces that the trainer learns from sorted counts."""
     fixed = [*SPECIAL_TOKENS, *singles]
     known = {token.removeprefix("##") for token in singles}
     total = sum(count for _, count in counts)
@@ -122,9 +124,9 @@ def _train(counts: list[tuple[str, int]], vocab_size: int, singles: list[str]) -
 
 
 def learn_here(splits: list[InputSplit], config: VocabConfig) -> bytes:
-    """A vocabulary's bytes from a few splits, in this process; smaller where they don't yield as many tokens.
+    """Learn a vocabulary from a few splits in this process, and return its bytes; smaller if they yield fewer tokens.
 
-    Raises UserError when there is no word, or the size is too small for the alphabet.
+    Raises UserError if there is no word, or if the size is too small for the alphabet.
     """
     counts: dict[str, int] = {}
     for split in splits:
@@ -139,13 +141,13 @@ def learn_here(splits: list[InputSplit], config: VocabConfig) -> bytes:
 
 @dataclass
 class VocabStage:
-    """Bucketed counts to vocab.txt. `report`: a file for what it leaves out, as JSON; "": it is printed here."""
+    """Turns bucketed counts into vocab.txt. `report`: a JSON file for the warnings; "": print them here."""
 
     config: VocabConfig
     report: str = ""
 
     def drop_rare(self, bucket: int, packed: bytes) -> tuple[int, bytes]:
-        """The counts of one bucket without words under the floor, but with their characters; all under one key."""
+        """Return the counts of one bucket without rare words, but with their characters; all under one key."""
         if bucket == word_counts.BUCKETS:
             return 0, packed
         kept: dict[str, int] = {}
@@ -158,7 +160,7 @@ class VocabStage:
         return 0, word_counts.pack(kept)
 
     def run(self, key: int, packed: Iterable[bytes]) -> bytes:
-        """Learns and writes the vocabulary."""
+        """Learn and write the vocabulary."""
         counts: list[tuple[str, int]] = []
         records: dict[str, int] = {}
         for piece in packed:
@@ -170,7 +172,7 @@ class VocabStage:
         self._check(records)
         removed = Removed(**{field: records.get(name, 0) for field, name in word_counts.REMOVED.items()})
         if not counts:
-            why = f", for {removed.why_few}" if removed.why_few else ": check --input, or lower --min-count"
+            why = f", because {removed.why_few}" if removed.why_few else ": check --input, or lower --min-count"
             raise UserError(f"no word occurs {self.config.min_count} times in the input{why}")
         rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
         tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare, removed.why_few)
@@ -184,12 +186,12 @@ class VocabStage:
         return b"done"
 
     def _check(self, records: dict[str, int]) -> None:
-        """Raises UserError where too many records are defective."""
+        """Raise UserError if too many records are malformed."""
         sample = min((name for name in records if name.startswith(word_counts.SAMPLE)), default="").removeprefix(
             word_counts.SAMPLE
         )
         if records.get(word_counts.BAD, 0) > self.config.max_reject_rate * records.get(word_counts.READ, 0):
             raise UserError(
-                f"{records[word_counts.BAD]:,} of {records[word_counts.READ]:,} records are defective, more than "
-                f"--max-reject-rate {self.config.max_reject_rate:g} allows, e.g. {sample}: fix them, or raise it"
+                f"{records[word_counts.BAD]:,} of {records[word_counts.READ]:,} records are malformed, more than "
+                f"--max-reject-rate {self.config.max_reject_rate:g} allows, e.g. {sample}: correct them, or raise it"
             )

@@ -1,4 +1,4 @@
-"""`clozemill vocab`: plans the input, counts its words and learns a vocabulary."""
+"""`clozemill vocab`: plan the input, count its words and learn a vocabulary."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ from clozemill.pipelines.vocab import graph
 
 
 def vocab(config: VocabConfig, extra: list[str]) -> None:
-    """Learns a vocabulary from the input and writes it, and the configuration beside it."""
+    """Learn a vocabulary from the input, and write it with its configuration."""
     if os.path.isdir(config.output):
         raise UserError(f"--output {config.output} is a folder: give the name of the file to write, e.g. vocab.txt")
     plan, _, options = run_setup.plan_input(config, extra, "input", "output")
-    print(f"reading {formats.file_count(plan)}, to learn {config.vocab_size:,} tokens", flush=True)
+    print(f"learning {config.vocab_size:,} tokens from {formats.file_count(plan)}", flush=True)
     begin = time.perf_counter()
     with run_lock.vocab_locked(config.output) as marks:
-        if marks:  # an output that can't be written is told before the corpus is read
+        if marks:  # report an unwritable output before reading the corpus
             for path in (config.output, config.output + ".yaml"):
                 filesystem.remove_temporaries_of(path)
             filesystem.write_bytes(filesystem.join(marks, run_lock.WORKERS_LOG), b"", sync=False)
@@ -43,7 +43,7 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
 
 
 def _learn(config: VocabConfig, plan: Plan, options: PipelineOptions, marks: str) -> list[str]:
-    """Runs the pipeline; returns what to warn of. marks: a local folder for the progress of workers, or ""."""
+    """Run the pipeline; return warnings. marks: a local folder for the progress of workers, or ""."""
     left = "" if launcher.is_template(options) else filesystem.join(marks or config.output + WORK, "left-out.json")
     try:
         launcher.launch(

@@ -1,4 +1,4 @@
-"""Counts the words of a split, and adds counts up."""
+"""Count the words of a split, and add counts."""
 
 import json
 import zlib
@@ -13,41 +13,41 @@ from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.pretokenizer import Chunker
 
-BUCKETS = 64  # of words, so that counts travel in bulk instead of word by word
+BUCKETS = 64  # of words, so that counts are sent in bulk instead of word by word
 
-FED_WORDS = 20_000_000  # the trainer takes no counts: words are repeated, scaled down to about this many in all
+FED_WORDS = 20_000_000  # the trainer accepts no counts: words are repeated, scaled to about this many in total
 
-MAX_WORDS = 1_000_000  # the trainer sees the most frequent alone: a million take 1 GB and half a minute
+MAX_WORDS = 1_000_000  # the trainer gets only the most frequent: a million take 1 GB and half a minute
 
-_MAX_CHUNKS = 2_000_000  # distinct chunks that a worker counts before it hands them on
+_MAX_CHUNKS = 2_000_000  # distinct chunks that a worker counts before it emits them
 
 _BATCH_CHARS = 1 << 22
 
-# Records, counted beside the words in a bucket of their own, and one that is defective: no word holds a NUL.
+# Counts of records, stored with the words in a bucket of their own, and a malformed one: no word contains a NUL.
 READ, BAD, SAMPLE = "\0read", "\0bad", "\0sample "
 
 REMOVED = {name: f"\0{name}" for name in ("characters", "unspaced", "marks")}  # of the text, see left_out.Removed
 
 
 def pack(counts: dict[str, int]) -> bytes:
-    """Counts as bytes; sorted, so that equal counts give equal bytes."""
+    """Pack counts into bytes; sorted, so that equal counts give equal bytes."""
     return zlib.compress(json.dumps(sorted(counts.items()), ensure_ascii=False).encode("utf-8", "surrogatepass"), 1)
 
 
 def unpack(packed: bytes) -> list[tuple[str, int]]:
-    """The (word, count) pairs of packed counts, sorted."""
+    """Return the (word, count) pairs of packed counts, sorted."""
     return [tuple(pair) for pair in json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))]
 
 
 def add_packed(total: dict[str, int], packed: bytes) -> dict[str, int]:
-    """Adds packed counts to a dict in place."""
+    """Add packed counts to a dict in place."""
     for word, count in unpack(packed):
         total[word] = total.get(word, 0) + count
     return total
 
 
 def count_split(split: InputSplit, config: VocabConfig) -> Iterator[tuple[int, bytes]]:
-    """(bucket, packed counts) of the words of one split; words as the tokenizer will see them."""
+    """Yield (bucket, packed counts) of the words of one split, as the tokenizer will see them."""
     chunker, chunks = Chunker(config.cased, config.rules), Counter()
     batch, size, read, bad, sample, removed = [], 0, 0, 0, {}, Counter()
     for record in formats.read(split, config):
@@ -70,9 +70,9 @@ def count_split(split: InputSplit, config: VocabConfig) -> Iterator[tuple[int, b
 
 
 def _bucketed(chunks: Counter, chunker: Chunker, removed: Counter) -> Iterator[tuple[int, bytes]]:
-    """(bucket, packed counts) of the words that chunks become. Adds to `removed` what is told of the text."""
+    """Yield (bucket, packed counts) of the words in chunks. Add the counts of removed text to `removed`."""
     buckets: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
-    total = marks = unspaced = 0  # local names: this is done for every distinct chunk
+    total = marks = unspaced = 0  # local names for speed: updated for every distinct chunk
     for chunk, count in chunks.items():
         total += count * len(chunk)
         within = 0 if chunk.isascii() else chunker.marks(chunk)

@@ -109,7 +109,7 @@ SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
 
 def test_a_template_s_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
     out, _ = cloud.run(*arguments(SERVICE, f"--template_location={tmp_path / 'job.json'}"))
-    told = "wrote the job's description; Dataflow writes the dataset, and then clozemill inspect {} --report its data card"
+    told = "wrote the job description; Dataflow writes the dataset, and then clozemill inspect {} --report writes its data card"
     assert out.splitlines()[-1] == told.format("gs://my-bucket/dataset")
     check_job(json.loads((tmp_path / "job.json").read_text()), cloud)
     assert json.loads(cloud.storage.below("my-bucket/dataset")[".work/state.json"])["config"]["max_seq_length"] == 512

@@ -96,7 +96,7 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, spli
             assert 3 <= byte < 10 or byte >= len(good) - 9  # what means nothing in gzip's header; the records are the same
             assert sentence == ""
             continue
-        named = re.match(rf"{dataset}/{shard['name']}: record (\d+): [^\n]+: restore it or make the dataset anew", sentence)
+        named = re.match(rf"{dataset}/{shard['name']}: record (\d+): [^\n]+: restore it or rebuild the dataset", sentence)
         assert named, sentence
         assert violations[1].startswith(f"{shard['name']}: record {named[1]}: "), violations
         if plain:
@@ -175,7 +175,7 @@ def test_pretrain_stops_at_a_damaged_record_and_says_which(copy: Path, tmp_path:
     shard.write_bytes(data)
     run = ["--preset", "tiny", "--batch-size", "8", "--steps", "50", "--eval-steps", "0", "--output", tmp_path / "run"]
     error = mistake(capsys, "pretrain", "--data", copy, *run)
-    assert f"{shard}: record {number}: the CRC of its data is wrong: restore it or make the dataset anew" in error
+    assert f"{shard}: record {number}: the CRC of its data is wrong: restore it or rebuild the dataset" in error
 
 
 def test_a_manifest_edited_by_hand_is_refused_by_every_command(copy: Path, tmp_path: Path, capsys) -> None:

@@ -70,7 +70,7 @@ def test_an_input_of_any_name(place: Path, capfd: pytest.CaptureFixture, monkeyp
     (place / "in" / NAMES[name]).write_bytes(b"{\n" + TEXT)
     assert prepare(place, NAMES[name]) == 2
     error = capfd.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("clozemill: 1 of 31 records are defective"), error
+    assert error.count("\n") == 1 and error.startswith("clozemill: 1 of 31 records are malformed"), error
     assert "\x1b" not in error and "\r" not in error
     assert prepare(place, NAMES[name], "out", "--max-reject-rate", "0.1") == 0
     assert capfd.readouterr().err == ""

@@ -248,7 +248,7 @@ def test_statistics_of_another_hand_are_not_drawn(demo_dataset: Path, tmp_path: 
     path = tmp_path / "d/statistics.json"
     path.write_text(path.read_text().replace('"passed": true', '"passed": false', 1))
     assert clozemill.main(["inspect", str(tmp_path / "d"), "--report"]) == 2
-    told = f"{path}: its SHA-256 is not the one in dataset.json: restore it, or make the dataset anew"
+    told = f"{path}: its SHA-256 is not the one in dataset.json: restore it, or rebuild the dataset"
     assert told in capsys.readouterr().err
 
 

@@ -111,9 +111,9 @@ def test_the_signature_literally() -> None:
 )
 def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> None:
     data = manifest.dumps(BUILT)
-    with pytest.raises(UserError, match=r"^x was changed after it was written .*: restore it, or make the dataset anew$"):
+    with pytest.raises(UserError, match=r"^x was changed after it was written .*: restore it, or rebuild the dataset$"):
         manifest.loads(data.replace(before, after), "x")
-    with pytest.raises(UserError, match="lacks 'manifest_sha256'"):
+    with pytest.raises(UserError, match="has no 'manifest_sha256'"):
         manifest.loads(json.dumps(BUILT).encode(), "x")
     assert manifest.loads(json.dumps(json.loads(data), sort_keys=True).encode(), "x") == BUILT  # laid out anew: the same
 
@@ -154,23 +154,23 @@ def edited(place: tuple, value: object) -> bytes:
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        (("digest",), 3, "digest must be string: make"),
-        (("digest",), None, r"it must contain \['digest'\] properties: make"),
-        (("config", "seed"), "7", "config.seed is a text: make"),
+        (("digest",), 3, "digest must be string: rebuild"),
+        (("digest",), None, r"it must contain \['digest'\] properties: rebuild"),
+        (("config", "seed"), "7", "config.seed is a string: rebuild"),
         (("config", "seed"), [7], r"config.seed is \[7\]: give a whole number"),
         (("config", "pairs"), "both", "config.pairs is 'both': give one of nsp, sop, single"),
-        (("config", "provenance"), None, r"config must contain \['provenance'\] properties: make"),
-        (("config", "input"), ["a", 1], r"config.input\[1\] must be string: make"),
-        (("documents", "dropped", "redirect"), -1, "documents.dropped.redirect must be bigger than or equal to 0: make"),
-        (("splits", "train", "copies", "00", "masked"), 1.5, "splits.train.copies.00.masked must be integer: make"),
-        (("splits", "test"), {}, r"splits must not contain \{'test'\} properties: make"),
-        (("shards", 0, "name"), "../../secret", r"shards\[0\].name must match pattern .*: make"),
-        (("shards", 0, "copy"), True, r"shards\[0\].copy must be integer: make"),
-        (("shards", 0, "copy"), 0.0, "shards.0.copy is written with a decimal point, as no count is: make"),
-        (("config", "num_groups"), 2.0, "config.num_groups is written with a decimal point, as no count is: make"),
-        (("num_eval_groups",), 1.0, "num_eval_groups is written with a decimal point, as no count is: make"),
-        (("max_seq_length",), 1 << 40, r"its max_seq_length differ \(1099511627776 and \d+\): make"),
-        (("max_predictions",), 1, r"its max_predictions differ \(1 and \d+\): make"),
+        (("config", "provenance"), None, r"config must contain \['provenance'\] properties: rebuild"),
+        (("config", "input"), ["a", 1], r"config.input\[1\] must be string: rebuild"),
+        (("documents", "dropped", "redirect"), -1, "documents.dropped.redirect must be bigger than or equal to 0: rebuild"),
+        (("splits", "train", "copies", "00", "masked"), 1.5, "splits.train.copies.00.masked must be integer: rebuild"),
+        (("splits", "test"), {}, r"splits must not contain \{'test'\} properties: rebuild"),
+        (("shards", 0, "name"), "../../secret", r"shards\[0\].name must match pattern .*: rebuild"),
+        (("shards", 0, "copy"), True, r"shards\[0\].copy must be integer: rebuild"),
+        (("shards", 0, "copy"), 0.0, "shards.0.copy is a count, but has a decimal point: rebuild"),
+        (("config", "num_groups"), 2.0, "config.num_groups is a count, but has a decimal point: rebuild"),
+        (("num_eval_groups",), 1.0, "num_eval_groups is a count, but has a decimal point: rebuild"),
+        (("max_seq_length",), 1 << 40, r"its max_seq_length values differ \(1099511627776 and \d+\): rebuild"),
+        (("max_predictions",), 1, r"its max_predictions values differ \(1 and \d+\): rebuild"),
     ],
 )
 def test_what_only_another_program_could_have_signed(place: tuple, value: object, told: str) -> None:
@@ -184,7 +184,7 @@ def test_a_number_that_json_has_no_word_for() -> None:
 
 
 def test_other_shards_than_the_configuration_asks_for() -> None:
-    with pytest.raises(UserError, match=r"^x lists 5 shards, and its config asks for 7: make the dataset anew$"):
+    with pytest.raises(UserError, match=r"^x lists 5 shards, but its config requires 7: rebuild the dataset$"):
         manifest.loads(edited(("config", "num_groups"), 3), "x")
 
 
@@ -194,5 +194,5 @@ def test_options_that_are_not_known_yet_are_let_be() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
 def test_other_versions(version: object) -> None:
-    with pytest.raises(UserError, match=r"has format version .*, not 1: use the clozemill that wrote it"):
+    with pytest.raises(UserError, match=r"has format version .*, not 1: use the version of clozemill that wrote it"):
         manifest.loads(json.dumps({"format_version": version}).encode(), "dataset.json")

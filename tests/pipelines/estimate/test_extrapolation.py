@@ -202,7 +202,7 @@ def test_other_warnings_of_the_mill() -> None:
     bad.summary.dropped["malformed_json"] = 11
     (told,) = warned(PlanConfig(), FINE, bad)
     assert (
-        told.startswith("11 of 1,000 records are defective, more than --max-reject-rate 0.01 allows")
+        told.startswith("11 of 1,000 records are malformed, more than --max-reject-rate 0.01 allows")
         and "malformed_json" in told
     )
     assert warned(PlanConfig(), FINE, outcome(1, 1000, bad=10)) == []
@@ -259,7 +259,7 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         ([], "--input is missing"),
         (["--input", "no/*.such"], "no file matches no/*.such"),
         (["--input", "{empty}"], "no word occurs 2 times in the input: check --input"),
-        (["--input", "{empty}", "--vocab", "{vocab}"], "the input holds no document to keep (0 records read)"),
+        (["--input", "{empty}", "--vocab", "{vocab}"], "the input contains no usable document (0 records read)"),
         (["--input", "{text}", "--vocab", "no/vocab.txt"], "no/vocab.txt can't be read"),
         (["--input", "{text}", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
         (["--input", "{text}", "--output", "out"], "--output out doesn't end in .json"),

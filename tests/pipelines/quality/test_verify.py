@@ -193,7 +193,7 @@ def test_documents_that_no_count_tells_of(dataset: Path) -> None:
     contract = json.loads((dataset / "dataset.json").read_text())
     contract["documents"]["read"] += 50
     (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
-    assert [line for line in found(dataset) if "documents were read, and" in line]
+    assert [line for line in found(dataset) if "documents were read, but" in line]
 
 
 def test_a_document_twice_in_its_group(dataset: Path) -> None:
@@ -309,7 +309,7 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
         told = capsys.readouterr()
         assert "train copy 00: " in told.out and "of tokens are [UNK]" in told.out and "not within" in told.out
         assert (
-            "the statistical gate stopped the dataset" in told.err and "--no-gate" in told.err and "Traceback" not in told.err
+            "the statistical gate rejected the dataset" in told.err and "--no-gate" in told.err and "Traceback" not in told.err
         )
         assert not (tmp_path / "d/dataset.json").exists() and not (tmp_path / "d/statistics.json").exists()
         card = (tmp_path / "d/report.html").read_text()
@@ -318,7 +318,7 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
             and f"{tmp_path}/d/report.html" in told.err
         )
         assert clozemill.main(["verify", str(tmp_path / "d")]) == 2
-        assert "holds no dataset.json: the statistical gate stopped it, see its report.html" in capsys.readouterr().err
+        assert "contains no dataset.json: the statistical gate rejected it, see its report.html" in capsys.readouterr().err
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "d/train").rglob("*.tfrecord")}
     assert clozemill.main([*command, "--no-gate"]) == 0
     assert len(shards) == 15 and shards == {path: path.stat().st_mtime_ns for path in shards}
@@ -359,7 +359,7 @@ def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
 
 def test_no_dataset_and_too_many_violations(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["verify", str(tmp_path), "--no-progress"]) == 2
-    assert "holds no dataset.json" in capsys.readouterr().err
+    assert "contains no dataset.json" in capsys.readouterr().err
     rewrite(dataset, lambda columns: columns.input_ids.__setitem__((slice(None), 0), 50))
     (dataset / SHARD.replace("00000", "00001")).unlink()
     assert clozemill.main(["verify", str(dataset), "--no-progress", "--max-lines", "1"]) == 1

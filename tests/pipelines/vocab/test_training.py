@@ -212,7 +212,7 @@ def test_a_size_that_is_too_large_names_its_causes(
         learn(counts, 4000, limit, rare)
 
 
-@pytest.mark.parametrize(("size", "sentence"), [(60, "--vocab-size 60 has no room for the 64"), (100_000, "yields")])
+@pytest.mark.parametrize(("size", "sentence"), [(60, "--vocab-size 60 is too small for the 64"), (100_000, "yields")])
 def test_sizes_that_don_t_fit(size: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
         learn(COUNTS, size, 1000)
@@ -335,7 +335,7 @@ def test_too_many_defective_records(tmp_path: Path, capsys: pytest.CaptureFixtur
     folder = write(tmp_path / "in", all=RECORDS, bad=["{broken\n", '{"body": "x"}\n', '{"text": 5}\n'] * 2)
     command = ["vocab", "--input", str(folder / "*"), "--output", str(tmp_path / "v.txt"), *OPTIONS]
     assert clozemill.main(command) == 2
-    assert f"6 of {len(RECORDS) + 6} records are defective" in capsys.readouterr().err
+    assert f"6 of {len(RECORDS) + 6} records are malformed" in capsys.readouterr().err
     assert not (tmp_path / "v.txt").exists()
     assert run_vocab(folder, "--max-reject-rate", "0.02") == run_vocab(folder, pattern="all*")
 
@@ -343,10 +343,10 @@ def test_too_many_defective_records(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--vocab-size", "20"], "has no room"),
+        (["--vocab-size", "20"], "is too small for the"),
         (["--vocab-size", "1000000"], "fewer than --vocab-size 1,000,000"),
         (["--vocab-size", "15"], "--vocab-size is 15: give a value between 16"),
-        (["--text-field", "body"], "records are defective"),
+        (["--text-field", "body"], "records are malformed"),
         (["--input", "nowhere/*.jsonl"], "no file matches nowhere/*.jsonl"),
     ],
 )

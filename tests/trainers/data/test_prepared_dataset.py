@@ -69,7 +69,7 @@ def test_a_format_that_is_not_known(tmp_path: Path) -> None:
     datasets.write(tmp_path, [[3]])
     about = json.loads((tmp_path / "dataset.json").read_bytes())
     (tmp_path / "dataset.json").write_text(json.dumps(about | {"format_version": 2}))
-    told = f"{tmp_path}/dataset.json has format version 2, not 1: use the clozemill that wrote it"
+    told = f"{tmp_path}/dataset.json has format version 2, not 1: use the version of clozemill that wrote it"
     assert mistake(prepared_dataset.read, str(tmp_path)) == told
 
 
@@ -92,10 +92,10 @@ def test_a_folder_of_shards_is_missing(tmp_path: Path) -> None:
 def test_another_vocabulary_in_its_place(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3]])
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY + b"more\n")
-    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
+    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were made with: restore it, or rebuild the dataset"
     assert mistake(dataset.read_vocabulary) == told
     (tmp_path / "vocab.txt").unlink()
-    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt is not there: make the dataset anew"
+    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt is not there: rebuild the dataset"
 
 
 FITS = {  # pairs of the dataset -> objectives that it can teach

@@ -480,7 +480,7 @@ def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: 
     warning, told = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {data} has only 24 eval examples")
     assert told.startswith(f"clozemill: {shard}: ") and "record" in told
-    assert f"restore it or make the dataset anew; clozemill verify {data} lists all damage" in told
+    assert f"restore it or rebuild the dataset; clozemill verify {data} lists all damage" in told
     assert "File " not in told and "Graph execution" not in told
     if "eval" in harm:
         shard.write_bytes(before)
