@@ -1,1 +1,1 @@
-"""dataset.json and statistics.json -> report.html, report.md. After quality."""
+"""Write report.html and report.md from dataset.json and statistics.json. May import quality."""

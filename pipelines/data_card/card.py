@@ -1,4 +1,4 @@
-"""The card of a dataset: report.html and report.md, from dataset.json, statistics.json, run.json and rejects/ alone."""
+"""The data card: report.html and report.md, from dataset.json, statistics.json, run.json and rejects/ only."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _REJECT_FILES = 20
 
 
 def _rejects(folder: str) -> dict[str, list[str]]:
-    """Some of what the first files in rejects/ hold, in their order; a line that isn't one of ours is passed over."""
+    """Return samples from the first files in rejects/, in order. Lines that clozemill didn't write are skipped."""
     found: dict[str, list[str]] = {}
     for name in filesystem.names_below(filesystem.join(folder, "rejects"))[:_REJECT_FILES]:
         for line in filesystem.read_bytes(filesystem.join(folder, f"rejects/{name}")).splitlines():
@@ -38,24 +38,24 @@ def _rejects(folder: str) -> dict[str, list[str]]:
 
 
 def read(folder: str, judged: str = "") -> Dataset:
-    """A dataset's files; of a stopped one, `judged` is where its dataset.json and statistics.json lie. Raises UserError."""
+    """Read the files of a dataset; `judged`: the folder with the files of a rejected dataset. Raise UserError."""
     contract, vocabulary = read_contract(judged or folder)
     path = filesystem.join(judged or folder, statistics.STATISTICS)
     data = filesystem.read_bytes(path)
     told = statistics.loads(data, path)
     if hashlib.sha256(data).hexdigest() != contract["statistics"]["sha256"]:
-        raise UserError(f"{path}: its SHA-256 is not the one in {MANIFEST}: restore it, or make the dataset anew")
+        raise UserError(f"{path}: its SHA-256 is not the one in {MANIFEST}: restore it, or rebuild the dataset")
     run = filesystem.join(folder, RUN)
     about = filesystem.read_json(run) if filesystem.exists(run) else {}
     return Dataset(contract, vocabulary, told, about, _rejects(folder) | told["documents"]["samples"])
 
 
 def build(data: Dataset) -> Card:
-    """The card. Deterministic: no clock, no other file."""
+    """Build the card. Deterministic: uses no clock and no other file."""
     state, verdict = _verdict(data.statistics["gate"])
     warned = dataset_warnings(data.contract)
     if warned:
-        verdict += f" But see the {formatting.counted(len(warned), 'warning')}."
+        verdict += f" See also the {formatting.counted(len(warned), 'warning')}."
     sections = [
         Section("Warnings", warned),
         data_card_sections.about(data.contract),
@@ -80,8 +80,8 @@ def _verdict(gate: dict[str, Any]) -> tuple[str, str]:
         return "passed", f"The statistical gate passed: {formatting.counted(len(checks), 'check')}, none failed."
     told = f"{failed:,} of {formatting.counted(len(checks), 'check')} failed"
     if gate["overridden"]:
-        return "overridden", f"The statistical gate did not pass, and was overridden with --no-gate: {told}."
-    return "failed", f"The statistical gate stopped this dataset, which is not finished: {told}."
+        return "overridden", f"The statistical gate failed and was overridden with --no-gate: {told}."
+    return "failed", f"The statistical gate rejected this dataset, which is unfinished: {told}."
 
 
 def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
@@ -98,33 +98,33 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def write(folder: str, judged: str = "") -> None:
-    """Draws a dataset's card, anew where there is one; see `read`. Raises UserError."""
+    """Write the card of a dataset, replacing an existing one; see `read`. Raise UserError."""
     data = read(folder, judged)
     try:
         card = build(data)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # of files that another program signed
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # in files that another program signed
         name = filesystem.join(judged or folder, statistics.STATISTICS)
         raise UserError(
-            f"{name} or {RUN} is not of the form that clozemill writes ({error!r}): make the dataset anew"
+            f"{name} or {RUN} doesn't have the format that clozemill writes ({error!r}): rebuild the dataset"
         ) from None
     filesystem.write_bytes(filesystem.join(folder, layout.MARKDOWN), pages.card_markdown(card).encode())
     filesystem.write_bytes(filesystem.join(folder, layout.HTML), pages.card_html(card).encode())
 
 
 def is_current(folder: str, digest: str) -> bool:
-    """Whether the folder holds the card of this dataset, and not of what it was before an update."""
+    """Return whether the folder contains the card of this dataset, and not of an earlier version."""
     path = filesystem.join(folder, layout.HTML)
     return filesystem.exists(path) and digest.encode() in filesystem.read_bytes(path)
 
 
 def write_or_warn(folder: str, judged: str = "") -> None:
-    """`write` at the end of `prepare`: what goes wrong is told and no more, for the dataset is whole without its card."""
+    """Write the card at the end of `prepare`. Errors become a warning: the dataset is complete without its card."""
     try:
         write(folder, judged)
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
         print(
-            f"warning: no data card ({why}): clozemill inspect {judged or folder} --report draws it",
+            f"warning: no data card was written ({why}): run clozemill inspect {judged or folder} --report to write it",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""The parts of a dataset's card: what it is drawn from, its tables and plots, and how figures are written in it."""
+"""The parts of a data card: its data, its tables and its plots."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,12 @@ Cell = str | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """`kinds`: a letter per column. l: words; r: figures; t: text of the corpus; m: digests and names; b: a share of 100, to be
-    drawn as a bar; i: a place from 0 to 100 where the interval lies from 20 to 80, or None. `folded`: long, to be opened.
+    """A table of the card.
+
+    Attributes:
+        kinds: a letter per column. l: words; r: numbers; t: text of the corpus; m: digests and names; b: a percentage drawn as
+            a bar; i: a position from 0 to 100 in an interval drawn from 20 to 80, or None.
+        folded: whether the table is long and collapsed at first.
     """
 
     title: str
@@ -35,7 +39,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """`state`: "passed", "failed" or "overridden", of the gate, and `verdict`, the sentence about it."""
+    """`state`: "passed", "failed" or "overridden", the result of the gate; `verdict`: the sentence about it."""
 
     digest: str
     inputs: list[str]
@@ -47,7 +51,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a card is drawn from. run: {} where the dataset has none; samples: reason -> ["source: excerpt"]."""
+    """The data of a card. run: {} if the dataset has none; samples: reason -> ["source: excerpt"]."""
 
     contract: dict[str, Any]
     vocabulary: Vocabulary

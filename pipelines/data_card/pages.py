@@ -1,4 +1,4 @@
-"""Pages: templates filled in, and a card as Markdown. Text of the corpus is hostile: all of it is escaped and made visible."""
+"""Fill page templates, and write a card as Markdown. Text of the corpus is untrusted: it is escaped and made visible."""
 
 import re
 import unicodedata
@@ -12,13 +12,13 @@ from clozemill.pipelines.data_card.content import Card, Cell, Table
 
 _LINE, _DELETE, _DELETE_SIGN, _SIGNS = "⏎", 0x7F, "␡", 0x2400
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
-_SEPARATORS = {"\u2028", "\u2029", "\x85"}  # to some readers they end a line
+_SEPARATORS = {"\u2028", "\u2029", "\x85"}  # some programs treat them as line ends
 
 
 def visible(text: str) -> str:
-    """Text that can stand anywhere: line ends and control characters as signs, what UTF-8 can't hold as U+FFFD.
+    """Return text that is safe anywhere: line ends and control characters as symbols, unencodable characters as U+FFFD.
 
-    Characters that turn the direction of writing are shown by their number: they would reorder what stands around them.
+    Characters that change the writing direction are shown by their numbers, because they would reorder the text around them.
     """
 
     def shown(character: str) -> str:
@@ -38,10 +38,10 @@ def visible(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    import jinja2  # with the templates, only for who draws
+    import jinja2  # imported only when a page is written
 
     def final(value: Any) -> Any:
-        return visible(value) if type(value) is str else value  # not Markup: that is ours, and escaped
+        return visible(value) if type(value) is str else value  # Markup is our own and already escaped
 
     return jinja2.Environment(
         loader=jinja2.PackageLoader("clozemill.pipelines", "data"),
@@ -54,12 +54,12 @@ def _environment() -> Any:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A page from one of the package's templates."""
+    """Return a page from one of the package's templates."""
     return _environment().get_template(template).render(**values)
 
 
 def card_html(card: Card, draw: Callable[[svg.Plot], str] = svg.draw) -> str:
-    """report.html: whole in itself."""
+    """Return report.html, which needs no other file."""
     from markupsafe import Markup
 
     drawn = {plot.name: Markup(draw(plot)) for section in card.sections for plot in section.plots}
@@ -67,7 +67,7 @@ def card_html(card: Card, draw: Callable[[svg.Plot], str] = svg.draw) -> str:
 
 
 def markdown(text: str) -> str:
-    """A text as Markdown shows it: in one line, no character of it read as markup."""
+    """Return a text for Markdown: one line, with all markup escaped."""
     return _MARKDOWN.sub(r"\\\1", escape(visible(text), quote=False)).strip()
 
 
@@ -90,7 +90,7 @@ def _table(table: Table) -> list[str]:
 
 
 def card_markdown(card: Card) -> str:
-    """report.md: the card without its plots; what they show stands there in words."""
+    """Return report.md: the card without its plots, which are described in words."""
     lines = ["# Data card", "", f"Digest `{card.digest}`", "", f"**{markdown(card.verdict)}**", ""]
     lines += [f"- {markdown(name)}: {markdown(value)}" for name, value in card.tiles] + [""]
     for section in card.sections:

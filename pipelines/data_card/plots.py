@@ -1,6 +1,6 @@
-"""The plots of a dataset's card, and the figures behind them, from statistics.json. Without a statistic, no plot of it.
+"""The plots of a data card, and their data, from statistics.json. A missing statistic has no plot.
 
-S: sequence length, V: entries of the vocabulary, B: parts that the vocabulary is counted in.
+S: sequence length, V: vocabulary size, B: parts of the vocabulary in which random and masked tokens are counted.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ _SUMMED = ("lengths", "a_lengths", "b_lengths", "masked_positions", "masked_posi
 
 
 def summed(copies: dict[str, Statistics]) -> dict[str, np.ndarray]:
-    """The statistics of a split's copies added up, float64 or int64 in their shapes."""
+    """Return the sum of the statistics of a split's copies, float64 or int64 with unchanged shapes."""
     return {name: np.sum([np.asarray(copy[name]) for copy in copies.values()], axis=0) for name in _SUMMED}
 
 
 def quantiles(counts: Any) -> tuple[float, int, int, int, int]:
-    """Mean, and the lengths that 5 %, 50 %, 95 % and 100 % have at most; counts: int [N], how many have length 0, 1, …"""
+    """Return the mean, and the lengths at 5 %, 50 %, 95 % and 100 %. counts: int [N], the number of items by length."""
     counts = np.asarray(counts)
     reached, total = np.cumsum(counts), counts.sum()
     places = [int(np.searchsorted(reached, np.ceil(part * total))) for part in (0.05, 0.5, 0.95, 1.0)]
@@ -30,24 +30,24 @@ def quantiles(counts: Any) -> tuple[float, int, int, int, int]:
 
 
 def splits_of(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
-    """The copies of each split, train first."""
+    """Return the copies of each split, train first."""
     return dict(sorted(statistics.get("splits", {}).items(), reverse=True))
 
 
 def token_counts(statistics: Statistics) -> list[int]:
-    """How often each token stands in train copy 00, [V]; [] where that was not counted."""
+    """Return the count of each token in train copy 00, [V]; [] if it wasn't recorded."""
     return statistics.get("splits", {}).get("train", {}).get("00", {}).get("tokens", [])
 
 
 def _binned(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges and shares in percent of a histogram of lengths, in bins of one width, so few that they can be seen."""
+    """Return edges and percentages of a histogram of lengths, with bins of equal width, wide enough to be visible."""
     width = -(-len(counts) // _MOST_BINS)
     padded = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width).sum(1)
     return np.arange(len(padded) + 1) * width - 0.5, 100 * padded / max(counts.sum(), 1)
 
 
 def lengths(statistics: Statistics, contract: dict[str, Any]) -> list[Plot]:
-    """Documents, examples, and A and B by label."""
+    """Return plots of the lengths of documents, of examples, and of A and B by label."""
     plots, splits = [], splits_of(statistics)
     documents = np.asarray(statistics.get("documents", {}).get("token_lengths", []))
     if documents.sum():
@@ -79,14 +79,14 @@ def _by_label(side: str, total: dict[str, np.ndarray], pairs: str) -> Plot:
     series = [Series(name, "outline", *_binned(counts)) for name, counts in rows]
     told = ", ".join(f"{name} {quantiles(counts)[2]:,}" for name, counts in rows)
     alt = (
-        f"Lengths of segment {side.upper()}, a line per label; the lines should lie close together. Medians in tokens: {told}."
+        f"Lengths of segment {side.upper()}, one line per label; the lines should be close together. Medians in tokens: {told}."
     )
     title = f"Segment {side.upper()} by label" if len(rows) > 1 else f"Segment {side.upper()}"
     return Plot(f"segment-{side}", title, "tokens", "share of the examples (%)", alt, series)
 
 
 def frequencies(statistics: Statistics) -> list[Plot]:
-    """Rank against frequency of the tokens, both logarithmic."""
+    """Return a log-log plot of token frequency by rank."""
     series = []
     for split, copies in splits_of(statistics).items():
         counts = np.sort(np.asarray(copies.get("00", {}).get("tokens", []), np.int64))[::-1]
@@ -96,13 +96,13 @@ def frequencies(statistics: Statistics) -> list[Plot]:
             series.append(Series(split, "line", ranks, counts[ranks - 1]))
     if not series:
         return []
-    alt = "; ".join(f"{each.label}: {each.x[-1]:,} tokens occur, the first {each.y[0]:,} times" for each in series)
-    alt = f"Frequency of tokens against their rank, both axes logarithmic; natural text falls in a nearly straight line. {alt}."
+    alt = "; ".join(f"{each.label}: {each.x[-1]:,} tokens occur, the most frequent {each.y[0]:,} times" for each in series)
+    alt = f"Frequency of tokens against their rank, both axes logarithmic; natural text gives a nearly straight line. {alt}."
     return [Plot("ranks", "Tokens by rank", "rank (log)", "times in one copy (log)", alt, series, x_log=10, y_log=10)]
 
 
 def masks(statistics: Statistics, vocabulary: Vocabulary) -> list[Plot]:
-    """Masked positions against what is expected, and random tokens over the vocabulary, of the train split."""
+    """Return plots of masked positions and of random tokens against their expected values, for the train split."""
     copies = statistics.get("splits", {}).get("train", {})
     if not copies:
         return []
@@ -112,16 +112,20 @@ def masks(statistics: Statistics, vocabulary: Vocabulary) -> list[Plot]:
     if len(places):
         off = 100 * (counts[places] / expected[places] - 1)
         limit = 300 * np.sqrt(variance[places]) / expected[places]
-        series = [Series("3 standard deviations", "band", places, -limit, limit), Series("found", "line", places, off)]
+        series = [Series("3 standard deviations", "band", places, -limit, limit), Series("observed", "line", places, off)]
         outside = int((np.abs(off) > limit).sum())
-        alt = f"Masked positions along the sequence, against an even spread; {outside} of {len(places)} lie outside the band."
-        plots.append(Plot("positions", "Masked positions", "position in the sequence", "off the expected (%)", alt, series))
+        alt = (
+            f"Masked positions along the sequence, against a uniform distribution; {outside} of {len(places)} outside the band."
+        )
+        plots.append(
+            Plot("positions", "Masked positions", "position in the sequence", "deviation from expected (%)", alt, series)
+        )
     plots += _random(total, vocabulary)
     return plots
 
 
 def _random(total: dict[str, np.ndarray], vocabulary: Vocabulary) -> list[Plot]:
-    """Random tokens by part of the vocabulary, as a share of what an even draw over all tokens but special ones gives it."""
+    """Return a plot of random tokens by part of the vocabulary, relative to a uniform draw over all non-special tokens."""
     drawn = total["random_tokens"]
     if not drawn.sum():
         return []
@@ -133,7 +137,7 @@ def _random(total: dict[str, np.ndarray], vocabulary: Vocabulary) -> list[Plot]:
     expected = drawn.sum() * members[there] / members.sum()
     off, limit = 100 * (drawn[there] / expected - 1), 300 / np.sqrt(expected)
     places = 100 * (np.flatnonzero(there) + 0.5) * step / parts
-    series = [Series("3 standard deviations", "band", places, -limit, limit), Series("found", "line", places, off)]
+    series = [Series("3 standard deviations", "band", places, -limit, limit), Series("observed", "line", places, off)]
     outside = int((np.abs(off) > limit).sum())
-    alt = f"Random tokens over {len(places)} parts of the vocabulary, against an even draw; {outside} lie outside the band."
-    return [Plot("random", "Random tokens", "part of the vocabulary, by id (%)", "off the expected (%)", alt, series)]
+    alt = f"Random tokens over {len(places)} parts of the vocabulary, against a uniform draw; {outside} are outside the band."
+    return [Plot("random", "Random tokens", "part of the vocabulary, by id (%)", "deviation from expected (%)", alt, series)]

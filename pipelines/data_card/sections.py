@@ -1,4 +1,4 @@
-"""The sections of a dataset's card, each from the dataset's files alone."""
+"""The sections of a data card, each from the files of the dataset only."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _SAMPLE_CHARS, _WORD_CHARS = 300, 40
 
 
 def about(contract: dict[str, Any]) -> Section:
-    """The datasheet: what only a person knows."""
+    """Return the datasheet: information that only a person can provide."""
     sheet = contract.get("datasheet", {})
     rows = [(name, "; ".join(sheet.get(name, [])) or "not stated") for name in ("sources", "licenses", "languages")]
     rows.append(("input files", "; ".join(map(str, contract["config"].get("input", [])))))
@@ -41,7 +41,7 @@ def in_and_out(data: Dataset) -> Section:
         ("[UNK] among them", f"{documents['unknown_tokens']:,} ({share(documents['unknown_tokens'], documents['tokens'])})"),
     ]
     equal = exact_duplicates(data.contract)
-    note = f"Text is counted with the exact duplicates in it: {formatting.counted(equal, 'document')}." if equal else ""
+    note = f"Text counts include exact duplicates: {formatting.counted(equal, 'document')}." if equal else ""
     copies = []
     for name, split in data.contract["splits"].items():
         for copy, counts in split["copies"].items():
@@ -50,8 +50,8 @@ def in_and_out(data: Dataset) -> Section:
             copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in shown), padding))
     head = ("split", "copy", "documents", "examples", "tokens", "masked", "padding")
     return Section(
-        "What went in, what came out",
-        tables=[Table("In", "lr", ("what", "how much"), rows, note), Table("Out", "llrrrrr", head, copies)],
+        "Input and output",
+        tables=[Table("Input", "lr", ("item", "count"), rows, note), Table("Output", "llrrrrr", head, copies)],
     )
 
 
@@ -62,17 +62,15 @@ def dropped(data: Dataset) -> Section:
         dropped["exact_duplicate"] = equal
     read = documents["read"]
     if not dropped:
-        return Section("What was left out", [f"Nothing: all of {formatting.counted(read, 'document')} were kept."])
+        return Section("Dropped documents", [f"None: all of {formatting.counted(read, 'document')} were kept."])
     order = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     most = max(dropped.values())
     rows = [(reason, f"{count:,}", share(count, read), 100 * count / most) for reason, count in order]
     samples = [(why, str(text)[:_SAMPLE_CHARS]) for why, _ in order for text in data.samples.get(why, [])[:SHOWN_SAMPLES]]
-    tables = [Table("By reason", "lrrb", ("reason", "documents", "of those read", ""), rows)]
+    tables = [Table("By reason", "lrrb", ("reason", "documents", "share of read", ""), rows)]
     if samples:
-        tables.append(
-            Table("Examples of what was left out", "lt", ("reason", "source, and how it begins"), samples, folded=True)
-        )
-    return Section("What was left out", tables=tables)
+        tables.append(Table("Examples of dropped documents", "lt", ("reason", "source and beginning"), samples, folded=True))
+    return Section("Dropped documents", tables=tables)
 
 
 def lengths(data: Dataset) -> Section:
@@ -92,7 +90,7 @@ def lengths(data: Dataset) -> Section:
         "lrrrrr",
         head,
         rows,
-        "5 % and 95 % have at most so many. Examples are counted with [CLS] and [SEP], A and B without.",
+        "5 % and 95 % are percentiles. Example lengths include [CLS] and [SEP]; lengths of A and B don't.",
     )
     return Section("Lengths", tables=[table] if rows else [], plots=plots.lengths(data.statistics, data.contract))
 
@@ -113,7 +111,7 @@ def words(data: Dataset) -> Section:
             for rank, at in enumerate(best[:SHOWN_TOKENS], 1)
         ]
         head = ("rank", "token", "times", "share", "")
-        tables.append(Table("The most frequent tokens", "rtrrb", head, rows, "In train copy 00, special tokens left out."))
+        tables.append(Table("The most frequent tokens", "rtrrb", head, rows, "In train copy 00, without special tokens."))
     unknown = data.statistics["documents"]["unknown_words"]
     if unknown:
         most = max(count for _, count in unknown) or 1
@@ -124,13 +122,13 @@ def words(data: Dataset) -> Section:
 
 def masks(data: Dataset) -> Section:
     heads, rows = summary.copy_rows(data.contract)
-    note = "masked: of all tokens; [MASK], random and kept: of the masked; labels: of the examples."
+    note = "masked: share of all tokens; [MASK], random and kept: share of masked tokens; labels: share of examples."
     table = Table("Shares per copy", "ll" + "r" * len(heads), ("split", "copy", *heads), rows, note)
     return Section("Masks and labels", tables=[table], plots=plots.masks(data.statistics, data.vocabulary))
 
 
 def _place(found: Any, low: Any, high: Any) -> float | None:
-    """Where a figure lies when its interval is drawn from 20 to 80; None where there is no such place."""
+    """Return the position of a value in its interval, drawn from 20 to 80; None if it has no position."""
     if not all(isinstance(value, int | float) for value in (found, low, high)) or not low < high:
         return None
     return round(min(max(20 + 60 * (found - low) / (high - low), 2.0), 98.0), 1)
@@ -140,7 +138,7 @@ def gate(statistics: dict[str, Any], verdict: str) -> Section:
     checks, probe, tables = statistics["gate"]["checks"], statistics["probe"], []
     failed = [(check["name"], str(check["where"]), check["sentence"]) for check in checks if not check["passed"]]
     if failed:
-        tables.append(Table("What failed", "llt", ("check", "where", "why"), failed))
+        tables.append(Table("Failed checks", "llt", ("check", "where", "why"), failed))
     places: dict[str, list[tuple[Cell, ...]]] = {}
     for check in checks:
         found, low, high = (check[name] for name in ("found", "low", "high"))
@@ -149,17 +147,23 @@ def gate(statistics: dict[str, Any], verdict: str) -> Section:
     splits = set()
     for where, rows in places.items():
         split = where.split(" ")[0]
-        title = f"{where}: found, and the interval it must lie in"
-        head = ("check", "found", "from", "to", "the interval", "passed")
-        tables.append(Table(title, "lrrril", head, rows, folded=split in splits))  # the other copies of it: to be opened
+        title = f"{where}: observed values and their required intervals"
+        head = ("check", "observed", "from", "to", "interval", "passed")
+        tables.append(Table(title, "lrrril", head, rows, folded=split in splits))  # the other copies are collapsed
         splits.add(split)
     if probe:
         told = [(name.replace("_", " "), listed(value)) for name, value in probe.items()]
-        note = (
-            "A linear classifier guesses the next-sentence label from lengths and surface features alone: above chance by more "
+        note = "A linear classifier predicts the next-sentence label from lengths and surface features only. If its accuracy "
+        tables.append(
+            Table(
+                "The shortcut probe",
+                "lt",
+                ("item", "value"),
+                told,
+                note + "exceeds chance by more than the margin, the label leaks.",
+            )
         )
-        tables.append(Table("The shortcut probe", "lt", ("what", "figure"), told, note + "than the margin, the label leaks."))
-    return Section("The gate", [verdict], tables)
+    return Section("Statistical gate", [verdict], tables)
 
 
 def made(data: Dataset) -> Section:
@@ -179,11 +183,11 @@ def made(data: Dataset) -> Section:
         tables.append(Table("Versions", "lm", ("of", "version"), versions))
     options = [(name, listed(value) if value != "" else "-") for name, value in data.contract["config"].items()]
     tables.append(Table("Configuration", "lt", ("option", "value"), options, folded=True))
-    return Section("How it was made", text, tables)
+    return Section("How the dataset was built", text, tables)
 
 
 def fixed(data: Dataset) -> Section:
-    """Digests: what tells whether this is the dataset that the card is about."""
+    """Return the digests that identify the dataset that the card describes."""
     contract, shards = data.contract, data.contract["shards"]
     rows = [("dataset", contract["digest"]), ("vocabulary", contract["vocabulary"]["sha256"])]
     listed = [(each["name"], f"{each['examples']:,}", f"{each['bytes']:,}", each["sha256"]) for each in shards[:SHOWN_SHARDS]]

@@ -1,6 +1,6 @@
-"""Plots as SVG that goes into a page as it is: its colours are the page's CSS variables, so one drawing serves light and dark.
+"""Plots as SVG to embed in a page. Colours are CSS variables of the page, so one drawing works in light and dark mode.
 
-The same plot gives the same bytes with the same matplotlib.
+The same plot gives identical bytes with the same version of matplotlib.
 """
 
 import io
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-WIDTH, HEIGHT = 4.7, 2.95  # inches of 72 units: small enough that the text can be read where the plot is 330 px wide
-_MARGINS = 0.15, 0.165, 0.985  # left, bottom, right, as shares; measuring what the axes need takes as long as drawing them
-# matplotlib wants real colours; each stands for a variable of the page, which replaces it in the drawing.
+WIDTH, HEIGHT = 4.7, 2.95  # inches of 72 units: small enough to be readable at a width of 330 px
+_MARGINS = 0.15, 0.165, 0.985  # left, bottom, right, as fractions; measuring the axes would take as long as drawing them
+# matplotlib needs real colours; each stands for a CSS variable of the page, which replaces it in the SVG.
 _COLOURS = {
     "ink": "#010001",
     "muted": "#010002",
@@ -29,8 +29,9 @@ _UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 
 @dataclass(frozen=True)
 class Series:
-    """`kind` "steps": `y` [N] over edges `x` [N + 1], filled; "outline": the same as a line; "line": `y` [N] at `x` [N];
+    """A data series of a plot.
 
+    `kind` "steps": `y` [N] over edges `x` [N + 1], filled; "outline": the same as a line; "line": `y` [N] at `x` [N];
     "band": between `y` and `high`, [N], at `x` [N].
     """
 
@@ -43,9 +44,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """What is drawn, what its axes say with their units, and `alt`, what it shows to who can't see it.
+    """A plot: its series, its axis labels with units, and `alt`, its text alternative.
 
-    `name` makes the drawing's ids differ from those of the page's other drawings.
+    `name` makes the ids in the SVG unique within the page.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Plot:
 
 
 def compact(value: float) -> str:
-    """A figure of an axis: 0.01, 10, 2,048, 100k, 30M."""
+    """Return a number for an axis: 0.01, 10, 2,048, 100k, 30M."""
     for least, unit, letter in _UNITS:
         if abs(value) >= least:
             return f"{value / unit:.3g}{letter}"
@@ -120,8 +121,8 @@ def _style(axes: Any, plot: Plot) -> None:
 
 
 def draw(plot: Plot) -> str:
-    """An <svg> element."""
-    import matplotlib  # takes half a second, which only who draws should wait for
+    """Return an <svg> element."""
+    import matplotlib  # takes half a second, so it is imported only for drawing
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -132,7 +133,7 @@ def draw(plot: Plot) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
         shown = [value for series in plot.series for value in series.y if value > 0]
-        floor, lines = min(shown, default=1.0) / 2 if plot.y_log else 0.0, 0  # a logarithm has no place for nothing
+        floor, lines = min(shown, default=1.0) / 2 if plot.y_log else 0.0, 0  # 0 has no logarithm
         for series in plot.series:
             _put(axes, series, lines, floor)
             lines += series.kind != "band"
@@ -144,7 +145,7 @@ def draw(plot: Plot) -> str:
 
 
 def _inline(svg: str, plot: Plot) -> str:
-    """A drawing as part of a page: variables for colours, the page's font, ids of its own, words for who can't see it."""
+    """Return a drawing for embedding in a page: with CSS variables for colours, and ids unique to the plot."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)  # its rules would be the whole page's
     box = re.search(r'viewBox="([^"]+)"', svg)[1]

@@ -30,7 +30,7 @@ def table(card: Card, title: str) -> Table:
 def test_the_tables_are_literal() -> None:
     card = data_card_card.build(cards.dataset())
     assert card.state == "overridden"
-    assert card.verdict == "The statistical gate did not pass, and was overridden with --no-gate: 1 of 3 checks failed."
+    assert card.verdict == "The statistical gate failed and was overridden with --no-gate: 1 of 3 checks failed."
     assert dict(card.tiles) == {
         "documents kept": "30", "tokens of text": "1,200", "[UNK]": "1.00 %", "train examples": "20", "eval examples": "10",
         "tokens per example": "8",
@@ -41,8 +41,8 @@ def test_the_tables_are_literal() -> None:
         ("languages", "not stated"),
         ("input files", f"corpus/{cards.SCRIPT}.jsonl"),
     ]
-    assert table(card, "In").rows[:3] == [("files", "1"), ("MB on disk", "0.25"), ("documents read", "40")]
-    assert table(card, "Out").rows[0] == ("train", "00", "28", "10", "64", "20", "20.00 %")
+    assert table(card, "Input").rows[:3] == [("files", "1"), ("MB on disk", "0.25"), ("documents read", "40")]
+    assert table(card, "Output").rows[0] == ("train", "00", "28", "10", "64", "20", "20.00 %")
     assert table(card, "By reason").rows == [
         ("too_few_chars", "7", "17.50 %", 100.0),
         ("near_duplicate", "2", "5.00 %", pytest.approx(200 / 7)),
@@ -50,7 +50,7 @@ def test_the_tables_are_literal() -> None:
     ]
     lengths = table(card, "Lengths in tokens").rows
     assert lengths[0] == ("documents", "38.7", "", "", "", "")  # 1,200 / (30 kept + 1 equal one, counted before it went)
-    assert table(card, "In").note == "Text is counted with the exact duplicates in it: 1 document."
+    assert table(card, "Input").note == "Text counts include exact duplicates: 1 document."
     assert lengths[1] == ("train: examples", "6.3", "4", "5", "8", "8")
     assert lengths[2] == ("train: A", "1.8", "1", "2", "2", "2")
     assert [row[1] for row in table(card, "The most frequent tokens").rows] == [
@@ -62,8 +62,8 @@ def test_the_tables_are_literal() -> None:
     ]
     assert table(card, "The most frequent tokens").rows[0] == ("1", "the", "30", "60.00 %", 100.0)
     assert table(card, "Words that became [UNK]").rows[1] == (cards.ARABIC, "3", pytest.approx(100 / 3))
-    assert table(card, "What failed").rows == [("masked share", "train copy 01", cards.CHECKS[1]["sentence"])]
-    title = "{}: found, and the interval it must lie in"
+    assert table(card, "Failed checks").rows == [("masked share", "train copy 01", cards.CHECKS[1]["sentence"])]
+    title = "{}: observed values and their required intervals"
     assert table(card, title.format("train copy 00")).rows == [("masked share", "0.1500", "0.1400", "0.1600", 50.0, "yes")]
     assert table(card, title.format("train copy 01")).rows == [("masked share", "0.2000", "0.1400", "0.1600", 98.0, "NO")]
     assert table(card, title.format("eval copy 00")).rows == [("pair lengths", "0", "0", "0", None, "yes")]
@@ -239,7 +239,7 @@ def test_a_card_that_can_not_be_drawn_costs_no_dataset(
     (tmp_path / "d/statistics.json").write_text("[]")
     data_card_card.write_or_warn(str(tmp_path / "d"))
     told = capsys.readouterr().err
-    assert told.startswith("warning: no data card (") and "statistics.json" in told and "inspect" in told
+    assert told.startswith("warning: no data card was written (") and "statistics.json" in told and "inspect" in told
     assert clozemill.main(["inspect", str(tmp_path / "d"), "--report"]) == 2
 
 

@@ -314,7 +314,7 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
         assert not (tmp_path / "d/dataset.json").exists() and not (tmp_path / "d/statistics.json").exists()
         card = (tmp_path / "d/report.html").read_text()
         assert (
-            "The statistical gate stopped this dataset, which is not finished" in card
+            "The statistical gate rejected this dataset, which is unfinished" in card
             and f"{tmp_path}/d/report.html" in told.err
         )
         assert clozemill.main(["verify", str(tmp_path / "d")]) == 2
