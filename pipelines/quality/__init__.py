@@ -1,1 +1,1 @@
-"""Invariants, statistics, the gate, and `clozemill verify`. After dataset."""
+"""Invariants, statistics, the statistical gate, and `clozemill verify`. May import dataset."""

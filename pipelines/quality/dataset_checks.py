@@ -1,4 +1,4 @@
-"""Every check of a finished dataset; `verify` runs them all."""
+"""All checks of a finished dataset; `verify` runs them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.shuffle import keys as shuffle_keys
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
-_FOLDERS = {"train", "eval", "documents", "groups", "provenance"}  # where nothing lies but what dataset.json lists
+_FOLDERS = {"train", "eval", "documents", "groups", "provenance"}  # folders with only the files that dataset.json lists
 
 
 @dataclass
 class Findings:
-    """What reading one shard brought: violations, and the statistics of its records."""
+    """The result of reading one shard: violations, and the statistics of its records."""
 
     name: str
     violations: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ def rules_of(contract: dict[str, Any], vocabulary: Vocabulary) -> invariants.Rul
 
 
 def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vocabulary: Vocabulary) -> Findings:
-    """Reads one shard: bytes, frames, schema, and every record's rules."""
+    """Check one shard: bytes, frames, schema, and the rules for every record."""
     found = Findings(shard["name"])
     path = filesystem.join(folder, shard["name"])
     if not filesystem.exists(path):
@@ -69,32 +69,36 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
         found.violations.append(f"{shard['name']}: {error}")
         return found
     if total != shard["examples"]:
-        found.violations.append(f"{shard['name']}: it holds {total} records, not {shard['examples']}")
+        found.violations.append(f"{shard['name']}: it contains {total} records, not {shard['examples']}")
     if not found.violations:
         found.sums = gatherer.sums()
     return found
 
 
 def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
-    """dataset.json against itself and against the vocabulary."""
+    """Check that dataset.json is consistent with itself and with the vocabulary."""
     if vocabulary.sha256 != contract["vocabulary"]["sha256"]:
         yield f"{VOCAB}: its SHA-256 is not the one in {MANIFEST}"
     if manifest.dataset_digest(contract["shards"]) != contract["digest"]:
-        yield f"{MANIFEST}: its digest is not that of the shards it lists"
+        yield f"{MANIFEST}: its digest doesn't match the shards it lists"
     for name, split in contract["splits"].items():
         listed = sum(shard["examples"] for shard in contract["shards"] if shard["split"] == name)
         if listed != split["examples"]:
-            yield f"{MANIFEST}: {name} says {split['examples']} examples, its shards {listed}"
+            yield f"{MANIFEST}: {name} has {split['examples']} examples, but its shards have {listed}"
     if lost := manifest.unaccounted(contract):
         yield f"{MANIFEST}: {lost}"
 
 
 def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
-    """The files listed are those that the configuration asks for, the others are as written, none lies beside them."""
+    """Check that the listed files match the configuration, that the files match their digests, and that no others exist."""
     listed, config = {shard["name"] for shard in contract["shards"]}, contract["config"]
     for wanted, told in zip(files_of(contract), (listed, set(contract["files"])), strict=True):
         for name in sorted(wanted ^ told):
-            yield f"{MANIFEST}: it lists {name}, which is none of its files" if name in told else f"{MANIFEST}: it lacks {name}"
+            yield (
+                f"{MANIFEST}: it lists {name}, which doesn't belong to the dataset"
+                if name in told
+                else f"{MANIFEST}: it doesn't list {name}"
+            )
     for name in filesystem.names_below(folder):
         if name.split("/")[0] in _FOLDERS and name not in listed and name not in contract["files"]:
             yield f"{name}: {MANIFEST} doesn't list this file"
@@ -112,19 +116,20 @@ def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
             data = filesystem.read_bytes(filesystem.join(folder, provenance_name(shard["name"])))
             rows = pq.read_metadata(pa.BufferReader(data)).num_rows
             if rows != shard["examples"]:
-                yield f"{provenance_name(shard['name'])}: it holds {rows} rows, not {shard['examples']}"
+                yield f"{provenance_name(shard['name'])}: it contains {rows} rows, not {shard['examples']}"
 
 
 def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
-    """Each document stands once, in the group and on the side that its key says: so none is in train and in eval.
+    """Check that each document occurs once, in the group and split that its key determines.
 
-    Where near-duplicates were told apart, one of each cluster stands there, or all stand on the side of their survivor.
+    So no document is in both train and eval. If near-duplicates were detected, one document of each cluster remains, or all
+    are in the split of their survivor.
     """
     config, evals, held = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}
     try:
         alike = clusters.read(filesystem.join(folder, clusters.NAME)) if clusters.NAME in contract["files"] else clusters.NONE
     except (UserError, pa.ArrowException, KeyError):
-        yield f"{clusters.NAME}: which documents are nearly the same can't be read"
+        yield f"{clusters.NAME}: the clusters of near-duplicates can't be read"
         return
     for group in range(config["num_groups"] + evals):
         split = "train" if group < config["num_groups"] else "eval"
@@ -142,27 +147,27 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 key, config["seed"], config["num_groups"], evals, config["eval_fraction"], side
             )
             if side != key and config["dedup"] == "near":
-                yield f"{name}: row {row}: document {key.hex()} is nearly {side.hex()}, which stands for it"
+                yield f"{name}: row {row}: document {key.hex()} is a near-duplicate of {side.hex()}, which is kept instead"
             if right != group:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
             if (other := seen.setdefault(key, row)) != row and config["dedup"] != "none":
-                yield f"{name}: row {row}: document {key.hex()} stands in row {other} as well"
+                yield f"{name}: row {row}: document {key.hex()} is also in row {other}"
     for split, about in contract["splits"].items():
         if held[split] != about["documents"]:
-            yield f"documents: {MANIFEST} says {about['documents']} of {split}, the lists hold {held[split]}"
+            yield f"documents: {MANIFEST} has {about['documents']} documents in {split}, but the lists contain {held[split]}"
 
 
 def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:
-    """Counts of what was read against dataset.json's."""
+    """Compare the counts of the shards with those of dataset.json."""
     for (split, copy), found in counts.items():
         told = contract["splits"][split]["copies"][copy]
         for name, value in found.items():
             if told.get(name) != value:
-                yield f"{split} copy {copy}: {MANIFEST} says {name} = {told.get(name)}, the shards hold {value}"
+                yield f"{split} copy {copy}: {MANIFEST} has {name} = {told.get(name)}, but the shards contain {value}"
 
 
 def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
-    """statistics.json against dataset.json and against what was read."""
+    """Compare statistics.json with dataset.json and with the statistics of the shards."""
     try:
         data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
         told = statistics.loads(data, statistics.STATISTICS)
@@ -175,13 +180,13 @@ def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any
         for copy, figures in copies.items():
             before = told["splits"].get(split, {}).get(copy, {})
             for name in [name for name, value in figures.items() if before.get(name) != value]:
-                yield f"{statistics.STATISTICS}: {split} copy {copy}: {name} is not what the shards hold"
+                yield f"{statistics.STATISTICS}: {split} copy {copy}: {name} doesn't match the shards"
     if found["probe"].get("judged") != told["probe"].get("judged"):
-        yield f"{statistics.STATISTICS}: probe is not what the shards give"
+        yield f"{statistics.STATISTICS}: probe doesn't match the shards"
 
 
 def check_gate(contract: dict[str, Any], counts: dict, found: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
-    """The statistical gate on what was read; a sentence per check that fails."""
+    """Run the statistical gate on the statistics of the shards; yield a sentence per failed check."""
     splits = {
         split: about | {"copies": {copy: told | counts.get((split, copy), {}) for copy, told in about["copies"].items()}}
         for split, about in contract["splits"].items()

@@ -1,7 +1,7 @@
-"""The statistical gate: what a dataset's figures must be, within limits that follow from the counts themselves.
+"""The statistical gate: checks that the statistics of a dataset are within limits derived from its counts.
 
 Pure functions of dataset.json, statistics.json and the vocabulary. `prepare` runs them before it writes dataset.json, and
-`verify` on what it has read back. Intervals are five standard deviations of what was drawn (checks.bound).
+`verify` after reading the shards. Intervals are five standard deviations of random draws (intervals.bound).
 """
 
 import math
@@ -17,13 +17,13 @@ from clozemill.pipelines.quality import intervals
 from clozemill.pipelines.quality.statistics import buckets
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
-_CELL = 25  # positions and buckets are merged until so many are expected, so that their sum is as good as normal
-_EXACT = 1e-9  # of rounding
+_CELL = 25  # positions and buckets are merged until this many are expected, so that a normal approximation holds
+_EXACT = 1e-9  # tolerance for rounding
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure held against its limits. `sentence` says it in words."""
+    """A value compared with its limits; `sentence` describes the result in words."""
 
     name: str
     where: str
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class _Copy:
-    """One copy of one split: its name, `counts` of dataset.json, figures of statistics.json, and its entries of shards."""
+    """One copy of a split: its name, its counts in dataset.json, its statistics, and the manifest entries of its shards."""
 
     where: str
     split: str
@@ -55,7 +55,7 @@ class _Copy:
         return self.contract["splits"][self.split]["documents"]
 
     def check(self, name: str, what: str, why: str, found: float, low: float, high: float, unit: str = "") -> Check:
-        """`what` was found, e.g. "of tokens are masked"; `why` the limits are what they are."""
+        """Return a check. `what`: meaning of the value, e.g. "of tokens are masked"; `why`: reason for the limits."""
         passed = bool(low - _EXACT <= found <= high + _EXACT)
         scale, end = (100, " %") if unit == "%" else (1, unit)
         values = (f"{scale * value:,.{0 if not unit and float(value).is_integer() else 2}f}" for value in (found, low, high))
@@ -69,7 +69,7 @@ class _Copy:
 def _masked_share(copy: _Copy) -> Iterator[Check]:
     tokens, quota = copy.counts["tokens"], copy.figures["masked_quota"]
     exact = copy.config["masking"] == "subword"
-    why = f"{quota:,} positions is what masked_lm_prob asks for" + ("" if exact else ", at most, for words stay whole")
+    why = f"masked_lm_prob requires {quota:,} positions" + ("" if exact else " at most, because words are masked completely")
     high = quota / tokens
     yield copy.check(
         "masked share", "of tokens are masked", why, copy.counts["masked"] / tokens, high if exact else 0, high, "%"
@@ -77,10 +77,10 @@ def _masked_share(copy: _Copy) -> Iterator[Check]:
 
 
 def _actions(copy: _Copy) -> Iterator[Check]:
-    """80/10/10. Where positions of a span share one draw, the variance grows by the squared sizes of what may share one."""
+    """Check 80/10/10. If positions of a span share a draw, the variance grows with the squared sizes of these runs."""
     if not (masked := copy.counts["masked"]):
         return
-    drawn_alike = 1 / len(copy.vocabulary.random_ids)  # a random token may be the one that was there
+    drawn_alike = 1 / len(copy.vocabulary.random_ids)  # a random token may equal the original
     shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
     shares["kept"] = 1 - sum(shares.values())
     shared = copy.figures["masked_clusters"] if copy.config["masking"] == "span" else masked
@@ -93,19 +93,19 @@ def _actions(copy: _Copy) -> Iterator[Check]:
 
 
 def _labels(copy: _Copy) -> Iterator[Check]:
-    """The labels 1: those forced, and of those drawn as many as each group's probability says."""
+    """Check the share of labels 1: the forced ones, plus the drawn ones with the probability of each group."""
     count, shards = copy.counts["examples"], copy.shards
     expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
     variance = sum(shard["labels_drawn"] * shard["random_prob"] * (1 - shard["random_prob"]) for shard in shards)
     off, forced = intervals.bound(variance), sum(shard["labels_forced"] for shard in shards)
     low, high = max(0.0, (expected - off) / count), min(1.0, (expected + off) / count)
-    why = f"{forced:,} are forced by chunks of one sentence, the others drawn"
+    why = f"{forced:,} are forced by chunks of one sentence, the others are drawn"
     found = copy.counts["labels_random"] / count
     yield copy.check("next-sentence balance", "of next_sentence_labels are 1", why, found, low, high, "%")
 
 
 def deviate(statistic: float, freedom: int) -> float:
-    """A chi-square statistic as a standard normal deviate (Wilson and Hilferty 1931); 0 without degrees of freedom."""
+    """Return a chi-square statistic as a standard normal deviate (Wilson and Hilferty 1931); 0 without degrees of freedom."""
     if freedom < 1:
         return 0.0
     spread = 2 / (9 * freedom)
@@ -113,7 +113,7 @@ def deviate(statistic: float, freedom: int) -> float:
 
 
 def merged(least: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
-    """Adjacent cells added up until `least` comes to _CELL in each; what is left at the end joins the last one."""
+    """Merge adjacent cells until the sum of `least` in each reaches _CELL; the rest joins the last cell."""
     cells, total = np.zeros(len(least), np.int64), 0.0
     for place, value in enumerate(least.tolist()):
         cells[place] = cells[place - 1] if place else 0
@@ -126,7 +126,7 @@ def merged(least: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, variance: Any, lost: int) -> Check:
-    """A chi-square test of counts against what is expected of them; `lost` degrees of freedom aren't free."""
+    """Run a chi-square test of observed against expected counts; `lost`: degrees of freedom to subtract."""
     observed, expected, variance = (np.asarray(values, float) for values in (observed, expected, variance))
     cells = merged(variance, observed, expected, variance)
     there = cells[2] > _EXACT
@@ -139,28 +139,30 @@ def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, var
 def _positions(copy: _Copy) -> Iterator[Check]:
     name, figures = "uniform positions", copy.figures
     if copy.config["masking"] == "span":
-        yield Check(name, copy.where, 0, 0, 0, True, f"{copy.where}: not applied, for positions of a span go together: {name}")
+        yield Check(
+            name, copy.where, 0, 0, 0, True, f"{copy.where}: {name} is not applied, because positions of a span are correlated"
+        )
         return
     words = "tokens" if copy.config["masking"] == "subword" else "words of one piece"
-    what = f"is how far masked positions stray from equal chances for all {words} of an example"
+    what = f"is the deviation of masked positions from a uniform distribution over all {words} of an example"
     observed, expected = figures["masked_positions"], figures["masked_positions_expected"]
     yield _spread(copy, name, what, observed, expected, figures["masked_positions_variance"], 0)
 
 
 def _random_tokens(copy: _Copy) -> Iterator[Check]:
-    """A drawn token that equals the original counts as kept, so a bucket is met less often by what it held itself."""
+    """Check random tokens. A drawn token that equals the original counts as kept, which lowers the count of frequent ones."""
     ids, replaced = copy.vocabulary.random_ids, np.array(copy.figures["random_tokens"])
     masked = np.array(copy.figures["masked_tokens"])
     if len(ids) < 2 or not replaced.sum():
         return
     members = buckets(ids, len(copy.vocabulary))
     expected = replaced.sum() * (members - masked / masked.sum()) / (len(ids) - 1)
-    what = f"is how far random tokens stray from equal chances over {len(ids):,} tokens"
+    what = f"is the deviation of random tokens from a uniform distribution over {len(ids):,} tokens"
     yield _spread(copy, "uniform random tokens", what, replaced, expected, expected, 1)
 
 
 def _used(figures: dict[str, Any], kind: str) -> float:
-    """Tokens of the runs that an example takes out of its own documents: A, and B where it isn't random."""
+    """Return the tokens that an example takes from its own document: A, and B unless it is random."""
     sides = [*figures["a_lengths"], *(figures["b_lengths"] if kind == "sop" else figures["b_lengths"][:1])]
     return float(sum(np.dot(np.arange(len(side)), side) for side in sides))
 
@@ -172,29 +174,31 @@ def _pair_lengths(copy: _Copy) -> Iterator[Check]:
     empty = int(a_lengths[:, 0].sum() + (b_lengths[:, 0].sum() if kind != "single" else b_lengths[:, 1:].sum()))
     astray = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + pairs.special_tokens(kind) * count
     astray = abs(astray - copy.counts["tokens"])
-    why = "both sides hold a token, and with [CLS] and [SEP] they are the example"
-    yield copy.check("pair lengths", "examples or tokens don't fit A and B", why, empty + astray, 0, 0)
+    why = "A and B have at least one token each, and form the example with [CLS] and [SEP]"
+    yield copy.check("pair lengths", "examples or tokens don't match A and B", why, empty + astray, 0, 0)
     tokens = copy.contract["documents"]["tokens"]
     why = f"A and a B that follows it are disjoint runs of the {tokens:,} tokens of all documents"
-    yield copy.check("text used", "tokens stand in A or a B that follows", why, _used(figures, kind), 0, tokens)
+    yield copy.check("text used", "tokens are in A or in a B that follows it", why, _used(figures, kind), 0, tokens)
     if kind == "sop" and min(a_lengths[0].sum(), a_lengths[1].sum()):
         yield _swapped(copy, a_lengths[0], b_lengths[1])
 
 
 def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
-    """A fair coin decides which side the first run stands on, so it is as long on either; truncation may take one more."""
+    """Check that the first run is as long in A as in B, because a fair coin swaps them; truncation may take one token more."""
     place = np.arange(len(kept))
     both = kept + swapped
     mean = both @ place / both.sum()
     variance = both @ (place - mean) ** 2 / both.sum()
     off = intervals.SIGMAS * math.sqrt(variance * (1 / kept.sum() + 1 / swapped.sum())) + 1
     found = kept @ place / kept.sum() - swapped @ place / swapped.sum()
-    why = "which side it stands on is drawn"
-    return copy.check("lengths of A and B", "tokens more has the first run as A than as B", why, found, -off, off, " tokens")
+    why = "its side is drawn at random"
+    return copy.check(
+        "lengths of A and B", "is the difference of the first run's length in A and B", why, found, -off, off, " tokens"
+    )
 
 
 def _unknown(copy: _Copy) -> Iterator[Check]:
-    """The corpus' own share, a document counting as one draw; and no more than what is masked, or [UNK] is the rule."""
+    """Check the share of [UNK] against the corpus (one draw per document), and against the masked share as an upper limit."""
     documents, tokens = copy.documents, copy.counts["tokens"]
     share = copy.contract["documents"]["unknown_tokens"] / max(copy.contract["documents"]["tokens"], 1)
     masked = copy.config["masked_lm_prob"]
@@ -204,13 +208,13 @@ def _unknown(copy: _Copy) -> Iterator[Check]:
 
     low, high = max(0.0, share - off(share)), min(1.0, share + off(share), masked + off(masked))
     low = min(low, high)
-    why = f"the corpus has {100 * share:.2f} % in {documents:,} documents, and more than is masked would be too much"
+    why = f"the corpus has {100 * share:.2f} % in {documents:,} documents, and it must not exceed the masked share"
     found = copy.counts["unknown"] / tokens
     yield copy.check("[UNK] share", "of tokens are [UNK] (another vocabulary?)", why, found, low, high, "%")
 
 
 def _padding(copy: _Copy) -> Iterator[Check]:
-    """An example holds at least half of what a document of mean length could fill of it, less what short targets take.
+    """Check that examples are at least half as full as documents of mean length allow, apart from short targets.
 
     A document with a target t instead of the limit gives limit / t as many examples, on average over t a harmonic sum.
     """
@@ -224,17 +228,17 @@ def _padding(copy: _Copy) -> Iterator[Check]:
     share = 1 - (special + filled) / length
     high = min(1.0, share + intervals.bound(documents * share * (1 - share)) / documents)
     places = copy.counts["padding"] + copy.counts["tokens"]
-    why = f"an example fits {room} tokens, a document of mean length holds {mean:,.0f}, and half of that is the least"
-    yield copy.check("padding", "of places are padding", why, copy.counts["padding"] / places, 0, high, "%")
+    why = f"an example fits {room} tokens, a document of mean length has {mean:,.0f}; examples must be half as full"
+    yield copy.check("padding", "of positions are padding", why, copy.counts["padding"] / places, 0, high, "%")
 
 
 def _duplicates(copy: _Copy) -> Iterator[Check]:
-    """A's are disjoint runs of sentences, so equal examples begin with a sentence that the group holds twice, or a cut one."""
+    """Check equal examples: runs of A are disjoint, so they need a repeated sentence, or a cut one, in the group."""
     repeated, count = sum(shard["repeated_sentences"] for shard in copy.shards), copy.counts["examples"]
     high = repeated + intervals.bound(count)
-    why = f"the groups' documents repeat {repeated:,} sentences, which explains as many, and {count:,} examples some by chance"
+    why = f"documents of the groups repeat {repeated:,} sentences, and some of {count:,} examples are equal by chance"
     found = copy.figures["duplicate_examples"]
-    yield copy.check("duplicated examples", "examples stand in their shard before", why, found, 0, math.floor(high))
+    yield copy.check("duplicated examples", "examples are duplicates within their shard", why, found, 0, math.floor(high))
 
 
 def _shortcut(copy: _Copy, probed: dict[str, Any]) -> Iterator[Check]:
@@ -244,9 +248,9 @@ def _shortcut(copy: _Copy, probed: dict[str, Any]) -> Iterator[Check]:
     names = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in list(probed["strongest"].items())[:3])
     why = (
         f"chance is {100 * probed['chance']:.2f} %, the margin {100 * probed['margin']:g} points and the sampling error of "
-        f"{probed['judged']:,} judged; strongest alone: {names}"
+        f"{probed['judged']:,} test rows; strongest features: {names}"
     )
-    what = "of next_sentence_labels are told by lengths and surface features"
+    what = "of next_sentence_labels are predicted from lengths and surface features"
     yield copy.check("shortcut probe", what, why, probed["accuracy"], 0, high, "%")
 
 
@@ -254,7 +258,7 @@ _CHECKS = (_masked_share, _actions, _labels, _positions, _random_tokens, _pair_l
 
 
 def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocabulary) -> list[Check]:
-    """Every check of every copy. Copies without an example have none, for there is nothing to be wrong with."""
+    """Run every check on every copy. Copies without examples have no checks."""
     shards: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for shard in contract["shards"]:
         shards.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append(shard)
@@ -272,6 +276,6 @@ def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocab
 
 
 def gate_result(found: list[Check], asked: bool) -> dict[str, Any]:
-    """ "gate" of statistics.json. asked: whether a failure is to block; if not, it is overridden, and that is told."""
+    """Return "gate" of statistics.json. asked: whether a failure blocks the dataset; if not, it is marked as overridden."""
     passed = all(check.passed for check in found)
     return {"passed": passed, "overridden": not passed and not asked, "checks": [asdict(check) for check in found]}

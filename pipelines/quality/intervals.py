@@ -2,9 +2,9 @@
 
 import math
 
-SIGMAS = 5.0  # a sound dataset fails a test of proportions once in two million
+SIGMAS = 5.0  # a correct dataset fails a test of proportions once in two million
 
 
 def bound(variance: float) -> float:
-    """How far a count may lie from its expectation, given the variance of its sum of independent draws."""
+    """Return how far a count may be from its expectation, given the variance of its sum of independent draws."""
     return SIGMAS * math.sqrt(variance) + 1

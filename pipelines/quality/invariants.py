@@ -1,6 +1,6 @@
-"""What must hold for every example of a dataset, as functions on its columns; `verify` runs them all.
+"""Rules that every example of a dataset must satisfy, as functions on columns; `verify` runs them all.
 
-A check yields (which records break it as bool [E], what is wrong). Shapes: E examples, S sequence length, P predictions.
+A check yields (violating records as bool [E], message). Shapes: E examples, S sequence length, P predictions.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Rules:
-    """The part of the contract that the examples of a dataset are checked against."""
+    """The part of the manifest that examples are checked against."""
 
     vocabulary: Vocabulary
     pairs: str
@@ -27,7 +27,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class _View:
-    """Columns with what several checks need."""
+    """Columns with derived values that several checks use."""
 
     columns: Columns
     rules: Rules
@@ -69,7 +69,7 @@ def _ranges(view: _View) -> Iterator[tuple[np.ndarray, str]]:
     columns, size = view.columns, len(view.rules.vocabulary)
     for name in ("input_ids", "masked_lm_ids"):
         values = getattr(columns, name)
-        yield ((values < 0) | (values >= size)).any(axis=1), f"{name} outside the vocabulary's 0 to {size - 1}"
+        yield ((values < 0) | (values >= size)).any(axis=1), f"{name} is outside the vocabulary, 0 to {size - 1}"
     for name in ("input_mask", "segment_ids", "masked_lm_weights"):
         values = getattr(columns, name)
         yield ((values != 0) & (values != 1)).any(axis=1), f"{name} is neither 0 nor 1"
@@ -84,7 +84,7 @@ def _layout(view: _View) -> Iterator[tuple[np.ndarray, str]]:
     yield (view.inside != filled).any(axis=1), "input_mask is not ones followed by zeros"
     yield ((columns.input_ids == vocabulary.pad_id) == filled).any(axis=1), "[PAD] and input_mask disagree"
     yield columns.input_ids[:, 0] != vocabulary.cls_id, "the first token is not [CLS]"
-    yield (columns.input_ids[:, 1:] == vocabulary.cls_id).any(axis=1), "[CLS] stands within the sequence"
+    yield (columns.input_ids[:, 1:] == vocabulary.cls_id).any(axis=1), "[CLS] is within the sequence"
     runs = 1 if view.rules.pairs == "single" else 2
     yield view.separators.sum(axis=1) != runs, f"there are not {runs} [SEP]"
     last = np.take_along_axis(columns.input_ids, np.maximum(view.lengths - 1, 0)[:, None], axis=1)[:, 0]
@@ -112,11 +112,11 @@ def _masks(view: _View) -> Iterator[tuple[np.ndarray, str]]:
     yield (outside & used).any(axis=1), "masked_lm_positions point at padding"
     on_special = np.isin(columns.masked_lm_ids, vocabulary.special_ids)
     on_special |= np.isin(view.at_positions, vocabulary.special_ids) & (view.at_positions != vocabulary.mask_id)
-    yield (on_special & used).any(axis=1), "a special token is masked, or was put in as a random token"
+    yield (on_special & used).any(axis=1), "a special token is masked, or used as a random token"
     covered = np.zeros(columns.input_ids.shape, bool)
     row, slot = np.nonzero(used)
     covered[row, view.positions[row, slot]] = True
-    yield ((columns.input_ids == vocabulary.mask_id) & ~covered).any(axis=1), "[MASK] stands where nothing is to be predicted"
+    yield ((columns.input_ids == vocabulary.mask_id) & ~covered).any(axis=1), "[MASK] is at a position without a prediction"
     yield from _quota(view, count)
 
 
@@ -126,26 +126,26 @@ def _quota(view: _View, count: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
     masked_now = (view.used & (view.at_positions == view.rules.vocabulary.mask_id)).sum(axis=1)
     maskable = (view.inside & ~view.special).sum(axis=1) + masked_now
     if view.rules.masking == "subword":
-        yield count != np.minimum(wanted, maskable), "another number of masked positions than masked_lm_prob asks for"
+        yield count != np.minimum(wanted, maskable), "the number of masked positions differs from what masked_lm_prob requires"
         return
     yield (
         (count > wanted) & ~one_word(view.columns, view.rules.vocabulary),
-        "more masked positions than masked_lm_prob asks for",
+        "more masked positions than masked_lm_prob allows",
     )
     single = view.inside & ~view.special & ~view.rules.vocabulary.is_continuation[view.columns.input_ids]
     single[:, :-1] &= ~view.rules.vocabulary.is_continuation[view.columns.input_ids[:, 1:]]
-    yield (count == 0) & single.any(axis=1), "nothing is masked though there are whole words that might be"
+    yield (count == 0) & single.any(axis=1), "nothing is masked, although there are complete words to mask"
 
 
 def one_word(columns: Columns, vocabulary: Vocabulary) -> np.ndarray:
-    """bool [E]: at most one word is masked. It may have more pieces than are asked for, where no shorter word is there."""
+    """bool [E]: at most one word is masked. It may have more pieces than required if there is no shorter word."""
     together = np.diff(columns.masked_lm_positions, axis=1) == 1
     together &= vocabulary.is_continuation[columns.masked_lm_ids[:, 1:]]
     return (together | (columns.masked_lm_weights[:, 1:] == 0)).all(axis=1)
 
 
 def find_violations(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray, str]]:
-    """Every rule that some example breaks: (indices of the examples, what is wrong)."""
+    """Yield every rule that some example violates: (indices of the examples, message)."""
     view = _View(columns, rules)
     for check in (_ranges, _layout, _masks):
         found = False
@@ -154,4 +154,4 @@ def find_violations(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray
                 found = True
                 yield np.flatnonzero(bad), message
         if found and check is _ranges:
-            return  # the other checks would index with what is out of range
+            return  # the other checks would use values out of range as indices

@@ -1,7 +1,7 @@
-"""The shortcut probe: can a linear classifier tell next_sentence_labels by lengths and surface features?
+"""The shortcut probe: can a linear classifier predict next_sentence_labels from lengths and surface features?
 
 A model that finds such a shortcut learns it instead of language; users of google-research/bert saw next-sentence accuracy
-jump to 1.0. The classifier is least squares, trained on every other row and judged on those between.
+jump to 1.0. The classifier is least squares, trained on the even rows and evaluated on the odd ones.
 """
 
 import unicodedata
@@ -14,11 +14,11 @@ from clozemill.pipelines.quality import intervals
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 ROWS = 32768  # examples of copy 00, the first of each shard: a shard's order is random
-# Measured: 5 points above chance on novels, 10 on an encyclopedia, 25 where every document has two sentences (a lone last one
-# forces a random B), 40 where half of them have one sentence and half ten. Between two labels, 50 is all there is to gain.
+# Measured: 5 points above chance on novels, 10 on an encyclopedia, 25 if every document has two sentences (a lone last one
+# forces a random B), 40 if half of them have one sentence and half ten. With two labels, the maximum is 50.
 MARGIN = 0.25
-_FIRST_TOKENS = 8  # the commonest first tokens of A and of B, which are features of their own
-_TIE = 1e-9  # a score as near to one half as rounding is nothing found
+_FIRST_TOKENS = 8  # the most frequent first tokens of A and of B, each of which is a feature
+_TIE = 1e-9  # a score that differs from one half only by rounding counts as no prediction
 _KINDS = ("stop", "mark", "digit", "unknown", "piece")
 _STOPS = ".!?。！？"
 # A row of the sample: lengths, tokens of each kind within A and B, the kinds of their first and last tokens as bits, the first
@@ -33,7 +33,7 @@ COLUMNS = (
 
 @lru_cache(maxsize=2)
 def _kinds(vocabulary: Vocabulary) -> np.ndarray:
-    """uint8 [V]: a bit for each of _KINDS that a token is of."""
+    """Return uint8 [V]: bits for the _KINDS of each token."""
 
     def bits(number: int, token: str) -> int:
         text = token.removeprefix("##")
@@ -45,7 +45,7 @@ def _kinds(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def features(ids: np.ndarray, a_len: np.ndarray, b_len: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """int32 [E, COLUMNS and the label] of examples before masking: ids [E, S], the others [E]."""
+    """Return int32 [E, COLUMNS and the label] of examples before masking: ids [E, S], the others [E]."""
     kinds, row, place = _kinds(vocabulary)[ids], np.arange(len(ids)), np.arange(ids.shape[1])
     in_a = (place > 0) & (place <= a_len[:, None])
     in_b = (place > a_len[:, None] + 1) & (place < (a_len + b_len)[:, None] + 2)
@@ -58,7 +58,7 @@ def features(ids: np.ndarray, a_len: np.ndarray, b_len: np.ndarray, labels: np.n
 
 
 def design(rows: np.ndarray, max_seq_length: int) -> dict[str, np.ndarray]:
-    """What the classifier sees, each float64 [E]: lengths also as parities, logarithms and squares, kinds as 0 and 1."""
+    """Return the features, each float64 [E]: lengths also as parities, logarithms and squares, kinds as 0 and 1."""
     column = dict(zip(COLUMNS, rows.T.astype(np.float64), strict=False))
     seen = {name: column[name] for name in COLUMNS[: 2 + 2 * len(_KINDS)]}
     both = {"a_length": column["a_length"], "b_length": column["b_length"]}
@@ -80,7 +80,7 @@ def design(rows: np.ndarray, max_seq_length: int) -> dict[str, np.ndarray]:
 
 
 def _accuracy(matrix: np.ndarray, labels: np.ndarray) -> float:
-    """Of the odd rows, by a classifier trained on the even ones. matrix [E, features], labels [E] 0 and 1."""
+    """Return the accuracy on odd rows after training on even ones. matrix [E, features], labels [E] 0 and 1."""
     taught = matrix[::2]
     spread = taught.std(axis=0)
     scaled = (matrix - taught.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -91,14 +91,14 @@ def _accuracy(matrix: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _correlated(matrix: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The columns of a matrix [E, features], those that go with the labels most before the others."""
+    """Return the columns of a matrix [E, features], ordered by correlation with the labels, highest first."""
     spread = matrix.std(axis=0)
     together = np.abs((labels - labels.mean()) @ matrix) / np.where(spread > 0, spread, 1) / len(labels)
     return np.argsort(-together.round(6), kind="stable").tolist()
 
 
 def evaluate_probe(rows: np.ndarray, max_seq_length: int) -> dict[str, Any]:
-    """What statistics.json tells of the probe: how often it is right, chance, the margin, and the features that tell most."""
+    """Return "probe" of statistics.json: accuracy, chance, margin, and the strongest features."""
     labels = rows[:, -1].astype(np.float64)
     judged = len(labels) // 2
     if not judged:

@@ -1,6 +1,6 @@
-"""What a dataset's examples are like, as sums: gathered chunk by chunk, added up over shards, told in statistics.json.
+"""Statistics of a dataset's examples, as sums: collected per chunk, added over shards, written to statistics.json.
 
-Everything comes from the columns alone, so `verify` gathers the same from the shards. Sums are integers, so the order in which
+They depend only on the columns, so `verify` computes the same from the shards. Sums are integers, so the order in which
 chunks and shards are added doesn't matter. Shapes: E examples, S sequence length, V vocabulary, B buckets of it.
 """
 
@@ -24,13 +24,13 @@ Sums = dict[str, np.ndarray]
 STATISTICS = "statistics.json"
 FORMAT_VERSION = 1
 BUCKETS = 256
-_FIXED = 1 << 30  # expectations are summed in whole numbers of this part of a position
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: odd, and its multiples are spread evenly
+_FIXED = 1 << 30  # expectations are summed as integer multiples of 1 / _FIXED
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: odd, and its multiples are evenly distributed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The part of a dataset's configuration that decides what is expected of its examples."""
+    """The part of a dataset's configuration that affects the expected statistics."""
 
     pairs: str
     masking: str
@@ -41,18 +41,18 @@ class Settings:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Settings":
-        """From the configuration in dataset.json."""
+        """Return the settings from the configuration in dataset.json."""
         return cls(**{name: config[name] for name in cls.__dataclass_fields__})
 
 
 def buckets(ids: np.ndarray, size: int) -> np.ndarray:
-    """int64 [B]: how many of `ids` stand in each of the B = min(size, 256) contiguous parts of a vocabulary."""
+    """Return int64 [B]: the number of `ids` in each of B = min(size, 256) contiguous parts of a vocabulary."""
     count = min(size, BUCKETS)
     return np.bincount(ids.astype(np.int64) * count // size, minlength=count)
 
 
 def fingerprints(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """uint64 [E]: a hash of each row of tokens, uint16 or uint32 [E, S], and its label."""
+    """Return uint64 [E]: a hash of each row of tokens, uint16 or uint32 [E, S], and its label."""
     whole = 8 // ids.itemsize
     padded = np.zeros((len(ids), -(-ids.shape[1] // whole) * whole), ids.dtype)
     padded[:, : ids.shape[1]] = ids
@@ -65,10 +65,10 @@ def fingerprints(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def repeated_sentences(group: Group, limit: int) -> int:
-    """How many of a group's sentences stand in it before, at most: only these, and cut ones' windows, explain equal examples.
+    """Return an upper bound of the repeated sentences in a group. Only these, and windows of cut ones, explain equal examples.
 
-    Sentences are told apart by their length, first four and last four tokens. limit: tokens of an example; a longer sentence
-    counts once more for each window of so many that it fills.
+    Sentences are compared by their length and their first four and last four tokens. limit: tokens of an example; a longer
+    sentence counts once more for each such window that it fills.
     """
     starts, lengths = group.sentences[:-1], np.diff(group.sentences)
     hashes = lengths.astype(np.uint64)
@@ -81,7 +81,7 @@ def repeated_sentences(group: Group, limit: int) -> int:
 
 
 def clusters(columns: Columns) -> int:
-    """Sum of squared lengths of runs of adjacent masked positions: what shares one action at most under `span`."""
+    """Return the sum of squared lengths of adjacent masked positions: the most that can share an action under `span`."""
     used = columns.masked_lm_weights > 0
     joined = np.zeros(used.shape, bool)
     joined[:, 1:] = (np.diff(columns.masked_lm_positions, axis=1) == 1) & used[:, 1:]
@@ -91,7 +91,7 @@ def clusters(columns: Columns) -> int:
 
 @dataclass(frozen=True)
 class _Masked:
-    """The masked positions of some examples: which example, and where in it; int64 [masked] both."""
+    """The masked positions of some examples: row of the example, and position in it; int64 [masked] both."""
 
     row: np.ndarray
     at: np.ndarray
@@ -101,7 +101,7 @@ class _Masked:
 
 
 def _single_words(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """bool [E, S]: words of one piece."""
+    """Return bool [E, S]: words of one piece."""
     candidates, starts = ~vocabulary.is_special[ids], word_starts(ids, vocabulary)
     alone = candidates & starts
     alone[:, :-1] &= ~candidates[:, 1:] | starts[:, 1:]
@@ -109,9 +109,9 @@ def _single_words(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def _over_positions(values: np.ndarray, lengths: np.ndarray, others: np.ndarray, places: int) -> np.ndarray:
-    """int64 [S]: each example's value added at all its positions but `others`, which count from the first of the first example.
+    """Return int64 [S]: each example's value added at all its positions except `others` (indices into the flattened examples).
 
-    values: whole numbers as float64 [E], so that sums are exact.
+    values: integers as float64 [E], so that sums are exact.
     """
     ending = np.bincount(lengths, values, minlength=places + 1)
     total = ending[::-1].cumsum()[::-1][1:]
@@ -119,7 +119,7 @@ def _over_positions(values: np.ndarray, lengths: np.ndarray, others: np.ndarray,
 
 
 class StatisticsCollector:
-    """The sums of one shard. Sound columns go in, chunk by chunk; `sums` gives what came together."""
+    """Collects the sums of one shard from its valid columns, chunk by chunk."""
 
     def __init__(self, settings: Settings, vocabulary: Vocabulary, split: str, copy: int) -> None:
         self._settings, self._vocabulary = settings, vocabulary
@@ -137,7 +137,7 @@ class StatisticsCollector:
         self._rows: list[np.ndarray] = []
 
     def add(self, columns: Columns) -> None:
-        """Takes in some examples, in the order of the shard."""
+        """Add some examples, in the order of the shard."""
         vocabulary, (width, places) = self._vocabulary, (columns.masked_lm_ids.shape[1], columns.input_ids.shape[1])
         used = np.flatnonzero(columns.masked_lm_weights > 0)
         masked = _Masked(used // width, columns.masked_lm_positions.ravel()[used])
@@ -159,7 +159,7 @@ class StatisticsCollector:
         self._sums[name] += values
 
     def _lengths(self, columns: Columns, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64 [E] each: tokens of the examples, of A, and of B."""
+        """Return int64 [E] each: tokens of the examples, of A, and of B."""
         width, labels = self._settings.max_seq_length + 1, columns.next_sentence_labels.astype(np.int64)
         inside, behind = columns.input_mask.astype(bool), columns.segment_ids.astype(bool)
         lengths = np.where(inside[:, -1], width - 1, inside.argmin(axis=1))
@@ -176,7 +176,7 @@ class StatisticsCollector:
         return lengths, a_len, b_len
 
     def _positions(self, columns: Columns, ids: np.ndarray, sizes: tuple[np.ndarray, ...], masked: "_Masked") -> None:
-        """Masked positions, and where they were as likely: at all tokens, or at all words of one piece (whole_word)."""
+        """Add masked positions, and the expectation: uniform over all tokens, or over all words of one piece (whole_word)."""
         settings, vocabulary, (lengths, a_len, b_len) = self._settings, self._vocabulary, sizes
         unknown, text = np.flatnonzero(ids == vocabulary.unk_id), a_len + b_len
         maskable = text - np.bincount(unknown // ids.shape[1], minlength=len(ids))
@@ -206,21 +206,21 @@ class StatisticsCollector:
             self._add(name, _over_positions(np.rint(values * _FIXED), lengths, others, ids.shape[1]))
 
     def sums(self) -> Sums:
-        """All sums, and under "probe" the rows for the probe, int32 [rows, features]."""
+        """Return all sums, and the rows for the probe as "probe", int32 [rows, features]."""
         hashes = np.concatenate(self._hashes or [np.zeros(0, np.uint64)])
         rows = np.concatenate(self._rows or [np.zeros((0, len(shortcut_probe.COLUMNS) + 1), np.int32)])
         return self._sums | {"duplicates": np.array([len(hashes) - len(np.unique(hashes))]), "probe": rows}
 
 
 def pack(sums: Sums) -> dict[str, Any]:
-    """Sums as they travel, in a tenth of the room that JSON's numbers take."""
+    """Pack sums for transfer, in a tenth of the size of JSON numbers."""
     layout = {name: [values.dtype.str, values.shape] for name, values in sums.items()}
     data = b"".join(values.T.tobytes() for values in sums.values())
     return {"layout": layout, "data": base64.b64encode(zlib.compress(data, 1)).decode()}
 
 
 def unpack(packed: dict[str, Any]) -> Sums:
-    """What `pack` was given."""
+    """Return the sums that `pack` was given."""
     data, sums, start = zlib.decompress(base64.b64decode(packed["data"])), {}, 0
     for name, (dtype, shape) in packed["layout"].items():
         values = np.frombuffer(data, dtype, int(np.prod(shape)), start)
@@ -236,7 +236,7 @@ class StatisticsTotals:
         self._rows: dict[int, np.ndarray] = {}
 
     def add(self, shard: dict[str, Any], sums: Sums) -> None:
-        """Adds a shard's; `shard` tells its split, group and copy."""
+        """Add the sums of a shard; `shard` has its split, group and copy."""
         if len(sums["probe"]):
             self._rows[shard["group"]] = sums["probe"]
         copy = self._copies.setdefault((shard["split"], f"{shard['copy']:02d}"), {})
@@ -245,20 +245,20 @@ class StatisticsTotals:
                 copy[name] = copy[name] + values if name in copy else values
 
     def splits(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """ "splits" of statistics.json: split -> copy -> figures."""
+        """Return "splits" of statistics.json: split -> copy -> statistics."""
         found: dict[str, dict[str, Any]] = {}
         for (split, copy), sums in sorted(self._copies.items(), reverse=True):
             found.setdefault(split, {})[copy] = _figures(sums)
         return {split: dict(sorted(copies.items())) for split, copies in found.items()}
 
     def probe_rows(self) -> np.ndarray:
-        """int32 [rows, features], by group."""
+        """Return int32 [rows, features], ordered by group."""
         rows = [self._rows[group] for group in sorted(self._rows)]
         return np.concatenate(rows or [np.zeros((0, len(shortcut_probe.COLUMNS) + 1), np.int32)])
 
 
 def _figures(sums: Sums) -> dict[str, Any]:
-    """A copy's sums by the names of statistics.json."""
+    """Return the sums of a copy under the names of statistics.json."""
     names = ("lengths", "a_lengths", "b_lengths", "masked_positions", "random_tokens", "masked_tokens", "tokens")
     figures: dict[str, Any] = {name: sums[name].tolist() for name in names}
     for name in ("expected", "variance"):
@@ -268,12 +268,12 @@ def _figures(sums: Sums) -> dict[str, Any]:
 
 
 def dumps(statistics: dict[str, Any]) -> bytes:
-    """The file's bytes."""
+    """Return the bytes of the file."""
     return (json.dumps(statistics, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def loads(data: bytes, name: str) -> dict[str, Any]:
-    """Reads statistics.json's bytes. Raises UserError when it isn't one, or of a format this version doesn't know."""
+    """Read the bytes of statistics.json. Raise UserError if they are invalid, or have an unknown format version."""
     try:
         found = json.loads(data)
         parts = found["splits"], found["probe"], found["gate"], found["documents"], *found["splits"].values()
@@ -282,4 +282,4 @@ def loads(data: bytes, name: str) -> dict[str, Any]:
             return found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise UserError(f"{name} holds no statistics that this clozemill knows: it was changed by hand; make the dataset anew")
+    raise UserError(f"{name} doesn't contain statistics that this version of clozemill can read: rebuild the dataset")

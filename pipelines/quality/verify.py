@@ -1,4 +1,4 @@
-"""`clozemill verify DATASET`: every shard read back and held against dataset.json; a line per violation, exit code 1.
+"""`clozemill verify DATASET`: check all shards against dataset.json; one line per violation, exit code 1.
 
 clozemill verify DATASET
 """
@@ -22,7 +22,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
 class _Task:
-    """check_shard with its constants, for worker processes: the contract travels once per process."""
+    """check_shard with its constant arguments, for worker processes: the manifest is sent once per process."""
 
     shared: tuple[str, dict[str, Any], Vocabulary] | None = None
 
@@ -43,18 +43,18 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
         _Task.begin(*shared)
         yield from map(_Task.run, contract["shards"])
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as Beam's, may hang
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as Beam's, may deadlock
     with ProcessPoolExecutor(count, spawn, initializer=_Task.begin, initargs=shared) as pool:
         try:
             yield from pool.map(_Task.run, contract["shards"])
-        except BaseException:  # a signal, above all: leaving the pool would wait until the shards at hand are read
+        except BaseException:  # for example a signal: leaving the pool would wait for the shards that are being read
             for child in multiprocessing.active_children():
                 child.kill()
             raise
 
 
 def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
-    """Everything that is wrong with a dataset, a line each; what `read_contract` gave goes in."""
+    """Yield all violations in a dataset, one line each. Takes the result of `read_contract`."""
     yield from dataset_checks.check_contract(contract, vocabulary)
     sound, totals, counts = True, statistics.StatisticsTotals(), {}
     bar = tqdm(
@@ -84,7 +84,7 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
 
 
 def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
-    """Prints what is wrong; returns 1 if anything is, else 0."""
+    """Print all violations; return 1 if there are any, else 0."""
     require(config, "dataset")
     count, (contract, vocabulary) = 0, read_contract(config.dataset)
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
@@ -93,8 +93,8 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     for line in dataset_warnings(contract):
         show(f"warning: {line}")
     if contract["gate"]["overridden"]:
-        asked = "; verify --no-gate passes over them" if config.gate else ""
-        show(f"{config.dataset}: made with --no-gate, past checks of the statistical gate that fail{asked}")
+        asked = "; verify --no-gate ignores them" if config.gate else ""
+        show(f"{config.dataset}: prepared with --no-gate despite failed checks of the statistical gate{asked}")
     held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:
         show(
@@ -102,5 +102,5 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
             + (f", {config.max_lines} shown" if count > config.max_lines else "")
         )
         return 1
-    show(f"{config.dataset}: {held} read back: whole and consistent; digest {contract['digest']}")
+    show(f"{config.dataset}: {held} read: complete and consistent; digest {contract['digest']}")
     return 0

@@ -189,5 +189,5 @@ def test_the_file() -> None:
     told = {"format_version": 1, "splits": {}, "probe": {}, "gate": {}, "documents": {"samples": {"é": ["\udc80"]}}}
     assert statistics.loads(statistics.dumps(told), "x")["splits"] == {}
     for data in (b"", b"[]", b"{}", b'{"format_version": 2, "splits": {}, "probe": {}}', b'{"format_version": 1}', b"\xff"):
-        with pytest.raises(UserError, match=r"^x holds no statistics"):
+        with pytest.raises(UserError, match=r"^x doesn't contain statistics"):
             statistics.loads(data, "x")

@@ -59,7 +59,7 @@ def sign(folder: Path) -> None:
 
 def test_a_sound_dataset_passes(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["verify", str(demo_dataset), "--no-progress"]) == 0
-    assert "whole and consistent" in capsys.readouterr().out
+    assert "complete and consistent" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("masking", ["subword", "whole_word", "span"])
@@ -111,7 +111,7 @@ BREAKS: dict[str, tuple[Callable[[Columns, Vocabulary], None], str]] = {
     "a special original": (lambda c, v: c.masked_lm_ids.__setitem__((3, 0), v.sep_id), "special token is masked"),
     "a mask on padding": (lambda c, v: (c.masked_lm_positions.__setitem__((slice(None), -1), 127),
                                         c.masked_lm_weights.__setitem__((slice(None), -1), 1)), "padding"),
-    "[MASK] unasked": (lambda c, v: c.input_ids.__setitem__((3, _at(c)), v.mask_id), "nothing is to be predicted"),
+    "[MASK] unasked": (lambda c, v: c.input_ids.__setitem__((3, _at(c)), v.mask_id), "is at a position without a prediction"),
     "no [CLS]": (lambda c, v: c.input_ids.__setitem__((3, 0), 50), "not [CLS]"),
     "a third [SEP]": (lambda c, v: c.input_ids.__setitem__((3, _at(c)), v.sep_id), "2 [SEP]"),
     "hole in the mask": (lambda c, v: c.input_mask.__setitem__((3, 4), 0), "ones followed by zeros"),
@@ -121,7 +121,7 @@ BREAKS: dict[str, tuple[Callable[[Columns, Vocabulary], None], str]] = {
     "a weight of 0.5": (lambda c, v: c.masked_lm_weights.__setitem__((3, 0), 0.5), "neither 0 nor 1"),
     "too few masks": (lambda c, v: (c.masked_lm_weights.__setitem__((3, slice(1, None)), 0),
                                     c.masked_lm_positions.__setitem__((3, slice(1, None)), 0),
-                                    c.masked_lm_ids.__setitem__((3, slice(1, None)), 0)), "another number of masked"),
+                                    c.masked_lm_ids.__setitem__((3, slice(1, None)), 0)), "number of masked positions differs"),
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_skewed_masks_and_labels(dataset: Path) -> None:
         rewrite(dataset, skew, str(shard.relative_to(dataset)))
     lines = "\n".join(found(dataset))
     assert "of masked positions are mask" in lines and "of next_sentence_labels are 1" in lines
-    assert "dataset.json says labels_random" in lines
+    assert "dataset.json has labels_random" in lines
 
 
 def test_an_eval_document_in_train(dataset: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_document_twice_in_its_group(dataset: Path) -> None:
     path = dataset / "documents/train-00000.parquet"
     table = pq.read_table(path)
     pq.write_table(pa.concat_tables([table, table.slice(4, 1)]), path)
-    assert any("stands in row 4 as well" in line for line in found(dataset))
+    assert any("is also in row 4" in line for line in found(dataset))
 
 
 def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
@@ -215,7 +215,7 @@ def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
     (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
     sign(dataset)
     lines = "\n".join(found(dataset))
-    assert f"dataset.json: it lists {other}, which is none of its files" in lines
+    assert f"dataset.json: it lists {other}, which doesn't belong to the dataset" in lines
     assert f"{mine}: dataset.json doesn't list this file" in lines and f"dataset.json: it lacks {mine}" in lines
     assert "rows, not" in lines and "its SHA-256 is not the one in dataset.json" in lines and "the file is missing" in lines
 
@@ -240,7 +240,7 @@ def test_masks_over_the_quota_in_whole_words(tmp_path: Path, demo_corpus: str, d
         columns.input_ids[row, places] = mask_id
     (folder / name).write_bytes(tf_example.encode(columns).tobytes())
     sign(folder)
-    assert any("more masked positions than masked_lm_prob asks for" in line for line in found(folder))
+    assert any("more masked positions than masked_lm_prob allows" in line for line in found(folder))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -279,7 +279,7 @@ def test_the_statistics_are_those_of_the_shards(dataset: Path) -> None:
     assert set(documents["samples"]) == set(contract["documents"]["dropped"])
 
     signed_statistics(dataset, lambda told: told["splits"]["train"]["01"]["lengths"].append(1))
-    assert found(dataset) == ["statistics.json: train copy 01: lengths is not what the shards hold"]
+    assert found(dataset) == ["statistics.json: train copy 01: lengths doesn't match the shards"]
 
 
 def test_statistics_that_are_gone_or_edited(dataset: Path) -> None:
@@ -287,7 +287,7 @@ def test_statistics_that_are_gone_or_edited(dataset: Path) -> None:
     path.write_text(path.read_text().replace('"passed": true', '"passed": false', 1))
     assert found(dataset) == ["statistics.json: its SHA-256 is not the one in dataset.json"]
     path.write_text("[]")
-    assert [line for line in found(dataset) if "holds no statistics" in line]
+    assert [line for line in found(dataset) if "doesn't contain statistics" in line]
     path.unlink()
     assert len(found(dataset)) == 1 and "statistics.json" in found(dataset)[0]
 
@@ -331,10 +331,10 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
     verify = ["verify", str(tmp_path / "d"), "--no-progress"]
     assert clozemill.main(verify) == 1
     told = capsys.readouterr().out
-    assert "made with --no-gate" in told and "of tokens are [UNK]" in told
+    assert "prepared with --no-gate" in told and "of tokens are [UNK]" in told
     assert clozemill.main([*verify, "--no-gate"]) == 0
     told = capsys.readouterr().out
-    assert "made with --no-gate" in told and "whole and consistent" in told
+    assert "prepared with --no-gate" in told and "complete and consistent" in told
 
 
 def test_the_gate_is_not_passed_over_where_it_was_not_overridden(dataset: Path) -> None:
@@ -354,7 +354,7 @@ def test_an_edited_manifest_and_another_vocabulary(dataset: Path) -> None:
     tokens = (dataset / "vocab.txt").read_text().replace("\nthe\n", "\nteh\n")
     (dataset / "vocab.txt").write_text(tokens)
     lines = "\n".join(found(dataset))
-    assert "digest is not that of the shards" in lines and "its shards" in lines and "vocab.txt: its SHA-256" in lines
+    assert "digest doesn't match the shards" in lines and "its shards" in lines and "vocab.txt: its SHA-256" in lines
 
 
 def test_no_dataset_and_too_many_violations(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
