@@ -220,7 +220,7 @@ def test_a_corpus_of_one_document(bench, pairs):
 
 def test_a_corpus_of_one_sentence(bench):
     outcome = bench("a.jsonl", b'{"text": "The old bridge."}', "--eval-fraction", "0")
-    outcome.refused("no training example could be built from 1 documents", "give more text")
+    outcome.refused("no training example could be built from 1 documents", "add text")
 
 
 def test_all_documents_filtered(bench):
@@ -235,7 +235,7 @@ def test_all_documents_filtered(bench):
     ("entries", "why"),
     [
         ([token for token in corpora.tokens() if token != "[MASK]"], "vocab.txt lacks [MASK]: give"),
-        ([*corpora.tokens(), "[CLS]"], "vocab.txt, line 121: '[CLS]' stands already at line 3: remove one"),
+        ([*corpora.tokens(), "[CLS]"], "vocab.txt, line 121: '[CLS]' repeats line 3: remove one"),
         ([*corpora.tokens(), ""], "vocab.txt, line 121: the token is empty"),
         (["\n"], "vocab.txt, line 1: the token is empty"),
     ],

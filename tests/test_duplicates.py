@@ -77,7 +77,7 @@ def test_near_duplicates_leave_one_of_each_cluster(tmp_path: Path, vocab: str) -
     assert sorted(keys(tmp_path / "d", "train") + keys(tmp_path / "d", "eval")) == sorted(set(table["survivor"].to_pylist()))
     (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
     reasons = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert len(reasons) == 60 and all(" is nearly " in reject["detail"] for reject in reasons)
+    assert len(reasons) == 60 and all(" is a near-duplicate of " in reject["detail"] for reject in reasons)
 
 
 @pytest.mark.parametrize("more", [["--shuffle", "beam"], ["--no-in-memory", "--num-workers", "2"], ["--in-memory"]])
@@ -159,7 +159,7 @@ def test_contaminated_documents_are_dropped_and_told(tmp_path: Path, vocab: str)
     assert (found["kept"], found["dropped"]) == (19, {"contaminated": 1})
     (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
     detail = json.loads(rejects.read_text())["detail"].replace(" .", "")  # as it stands in the document
-    assert detail == f"{words!r} stands in {tmp_path / 'dev.tsv'}, line 2"
+    assert detail == f"{words!r} is in {tmp_path / 'dev.tsv'}, line 2"
 
 
 def test_other_evaluation_files_are_another_dataset(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:

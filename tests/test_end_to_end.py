@@ -25,7 +25,7 @@ def test_the_demo_runs_and_keeps_strangers_folders(
     assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
     first = json.loads((out / "dataset/dataset.json").read_text())["digest"]
     text = capsys.readouterr().out
-    assert "66 kept" in text and "whole and consistent" in text and "[MASK]<-" in text
+    assert "66 kept" in text and "complete and consistent" in text and "[MASK]<-" in text
     assert "$ clozemill prepare --input" in text
     if twice:
         assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0

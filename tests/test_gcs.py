@@ -46,7 +46,7 @@ def assert_whole(checkpoint: str, cloud: Cloud) -> dict:
 def test_a_dataset_is_the_local_one_to_the_bit(cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path) -> None:
     assert digest_of(cloud.download(data, tmp_path)) == digest_of(demo_dataset)
     assert not [name for name in cloud.storage.below(data) if ".tmp-" in name or name.startswith(".work/")]
-    assert "whole and consistent" in cloud.run("verify", "gs://mill/data", "--no-progress")[0]
+    assert "complete and consistent" in cloud.run("verify", "gs://mill/data", "--no-progress")[0]
 
 
 def test_a_dataset_whose_making_was_killed(cloud: Cloud, demo_dataset: Path, tmp_path: Path) -> None:

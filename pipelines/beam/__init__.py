@@ -1,1 +1,1 @@
-"""Running a Beam pipeline anywhere. The only package that imports Beam, but for the graph.py of vocab and of prepare."""
+"""Run a Beam pipeline. The only package that imports Beam, except graph.py in vocab and prepare."""

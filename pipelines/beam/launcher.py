@@ -1,7 +1,7 @@
-"""Runs a pipeline with a progress bar, and turns what goes wrong, in whatever process, into one sentence.
+"""Run a pipeline with a progress bar, and convert errors of any process to one sentence.
 
-FnApiRunner blocks and says nothing until it is done. So the pipeline runs in a thread, and this one counts what lies
-finished on disk, and is there for Ctrl-C.
+FnApiRunner blocks without output until it is done. So the pipeline runs in a thread, while the main thread counts finished
+files on disk and handles Ctrl-C.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks, safe_paths
 
 _POLL_SECONDS = 0.2
-# How a UserError of a worker process looks within the traceback that Beam hands over as text.
+# A UserError of a worker process within the traceback that Beam returns as text.
 _USER_ERROR = re.compile(r"UserError: (.+?)(?: \[while running '.*?'\]|\\n|\n|$)", re.DOTALL)
 
 _DIED = (
-    "a worker process died (killed, or out of memory): run the same command again to go on, with fewer --num-workers if "
+    "a worker process died (killed, or out of memory): run the same command again to resume, with fewer --num-workers if "
     "memory is short"
 )
 _WATCH_SECONDS, _GRACE_SECONDS = 1.0, 15.0  # how often workers are counted, and how long their end may come before the run's
@@ -39,7 +39,7 @@ _WORKER_DIED = re.compile("Channel closed prematurely|Worker subprocess exited|k
 
 @dataclass(frozen=True)
 class Progress:
-    """What the bar shows: a stage's name, how much is done and of how much, and the unit (B scales to MB)."""
+    """A stage for the progress bar: its name, how much is done, the total, and the unit (B scales to MB)."""
 
     stage: str
     done: int
@@ -56,13 +56,13 @@ def _user_error(error: BaseException) -> UserError | None:
     if _WORKER_DIED.search(str(error)):
         return UserError(_DIED)
     if "Pipeline has validations errors" in str(error):
-        return UserError(f"the runner asks for other options: {' '.join(str(error).split())}: see Beam's documentation of it")
+        return UserError(f"the runner requires other options: {' '.join(str(error).split())}: see its documentation in Beam")
     found = _USER_ERROR.search(str(error))
     return UserError(found.group(1).strip()) if found else None
 
 
 def kill_children() -> None:
-    """Ends the worker processes at once: what they had not finished carries temporary names."""
+    """Kill the worker processes at once; their unfinished files have temporary names."""
     for child in psutil.Process().children(recursive=True):
         try:
             child.kill()
@@ -72,7 +72,7 @@ def kill_children() -> None:
 
 
 class _Workers:
-    """Beam's worker processes: where one dies before it is connected, FnApiRunner would wait for it for ever."""
+    """Beam's worker processes. If one dies before it is connected, FnApiRunner would wait for it forever."""
 
     def __init__(self, options: PipelineOptions) -> None:
         direct = options.view_as(DirectOptions)
@@ -80,7 +80,7 @@ class _Workers:
         self._next, self._whole_at = 0.0, time.monotonic()
 
     def lost(self) -> bool:
-        """Whether there have been too few workers for a while, and the run has not ended."""
+        """Return whether workers have been missing for a while, although the run hasn't ended."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _WATCH_SECONDS
@@ -126,9 +126,9 @@ class _Bars:
 
 
 def is_template(options: PipelineOptions) -> bool:
-    """Whether the runner only writes the job's description, for Dataflow to start: a Flex Template's launcher asks for that.
+    """Return whether the runner only writes the job description for Dataflow, as the launcher of a Flex Template requires.
 
-    There is nothing to wait for then, and a launcher must not wait.
+    Then there is nothing to wait for, and a launcher must not wait.
     """
     return bool(options.view_as(GoogleCloudOptions).template_location)
 

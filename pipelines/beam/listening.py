@@ -1,6 +1,6 @@
-"""What a run may listen on: nothing that another machine reaches, and no server that hands out this machine's files.
+"""Restrict what a run listens on: no port that other machines reach, and no server that serves this machine's files.
 
-The servers of local worker processes are in local_runner.py. This is for the other runners of Beam.
+The servers of local worker processes are in local_runner.py. This module is for the other runners of Beam.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ import grpc
 
 from clozemill.pipelines.common.errors import UserError
 
-# Beam's runners that open servers on this machine by themselves: FnApiRunner serves any file to whoever asks, on all
+# Beam's runners that open servers on this machine by themselves: FnApiRunner serves any file to anyone, on all
 # interfaces; the others start it, or a program that they download.
 _OPEN = tuple(
     f"apache_beam.runners.{name}" for name in ("direct.", "interactive.", "portability.fn_api_", "portability.prism_")
@@ -27,12 +27,12 @@ def refuse_open_servers(name: str, runner: Any, options: dict[str, Any]) -> None
     kind = type(runner)
     reason = ""
     if kind.__module__.startswith(_OPEN) and kind.__name__ not in _IN_PROCESS:
-        reason = f"--runner {name} opens servers that anyone on the network may use to read your files: give"
+        reason = f"--runner {name} opens servers that anyone on the network can use to read your files: give"
     elif options.get("job_endpoint") == "embed":
-        reason = "--job_endpoint embed opens servers that other users of this machine may use to read your files: give"
+        reason = "--job_endpoint embed opens servers that other users of this machine can use to read your files: give"
     elif kind.__name__ == "DaskRunner" and not (options.get("address") or options.get("scheduler_file")):
         reason = (
-            "--runner DaskRunner without a cluster starts one here, which runs what other users of this machine send it, and "
+            "--runner DaskRunner without a cluster starts one here, which runs code that other users of this machine send, and "
             "its dashboard is open to the network: give --dask_client_address, or"
         )
     if reason:

@@ -44,7 +44,9 @@ def _private_folder() -> str:
     for parent in (tempfile.gettempdir(), "/tmp"):
         if len(os.fsencode(parent)) + len("/clozemill-12345678/beam") <= _MAX_PATH and os.access(parent, os.W_OK | os.X_OK):
             return tempfile.mkdtemp(prefix="clozemill-", dir=parent)
-    raise UserError(f"{tempfile.gettempdir()}: too long a path for a socket: set TMPDIR to a shorter one, or give --in-memory")
+    raise UserError(
+        f"{tempfile.gettempdir()}: the path is too long for a socket: set TMPDIR to a shorter path, or give --in-memory"
+    )
 
 
 def _python_path() -> str:
@@ -92,7 +94,7 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
     def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         if not isinstance(grpc_server, PrivateServer):
             raise UserError(
-                f"Apache Beam {apache_beam.__version__} starts worker processes in a way that clozemill doesn't know: install "
+                f"Apache Beam {apache_beam.__version__} is not supported by clozemill: install "
                 "the version that setup.py names, or give --in-memory"
             )
         super().__init__(state, provision_info, grpc_server)

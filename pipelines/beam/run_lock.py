@@ -1,4 +1,4 @@
-"""Locks the folder of a run's intermediate files, so that a second run is refused."""
+"""Lock the folder of a run's intermediate files, so that a second run is rejected."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def vocab_locked(output: str) -> Iterator[str]:
         filesystem.remove(place)
     names = os.listdir(place) if os.path.isdir(place) else []
     if names and LOCK not in names:
-        raise UserError(f"{place} holds files that clozemill didn't write: move it, or give another --output")
+        raise UserError(f"{place} contains files that clozemill didn't write: move it, or give another --output")
     with locked_folder(place, f"another clozemill vocab is writing {output}: wait for it to end"):
         filesystem.remove_tree(place, keep=LOCK)
         yield place

@@ -1,4 +1,4 @@
-"""What `vocab` and `prepare` check before and after a run."""
+"""Checks of `vocab` and `prepare` before and after a run."""
 
 import glob
 import os
@@ -19,7 +19,7 @@ from clozemill.pipelines.readers.input_warnings import input_warnings
 
 
 def plan_input(config: VocabConfig | PrepareConfig, extra: list[str], *needed: str) -> tuple[Plan, int, PipelineOptions]:
-    """The input's splits, the number of workers, and Beam's options. Tells mistakes before anything is written."""
+    """Return the splits of the input, the number of workers, and Beam's options. Report errors before writing anything."""
     runners.check(config, extra)
     require(config, *needed)
     plan = formats.plan(config)
@@ -31,20 +31,20 @@ def plan_input(config: VocabConfig | PrepareConfig, extra: list[str], *needed: s
 
 
 def refuse_own_input(plan: Plan, output: str) -> None:
-    """Raises UserError when an input file is the output, or lies within it."""
+    """Raise UserError if an input file is the output, or is within it."""
     if filesystem.is_remote(output):
         return
     out = os.path.realpath(output)
     for path in {split.path for split in plan.splits}:
         real = os.path.realpath(path)
         if real == out or real.startswith(out + os.sep):
-            raise UserError(f"{path} is both input and --output {output}: leave it out of --input, or give another --output")
+            raise UserError(f"{path} is both input and --output {output}: remove it from --input, or give another --output")
 
 
 def check_landed(path: str, output: str) -> None:
-    """Raises UserError when a file that the workers wrote isn't there."""
+    """Raise UserError if a file that the workers wrote doesn't exist here."""
     if not filesystem.exists(path):
-        raise UserError(f"the workers wrote {output} to disks of their own: give an --output that all machines see")
+        raise UserError(f"the workers wrote {output} to their own disks: give an --output that all machines share")
 
 
 def size_done(plan: Plan, folder: str, name: Callable[[InputSplit], str] = split_id) -> int:

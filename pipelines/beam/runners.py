@@ -1,4 +1,4 @@
-"""Where a pipeline runs: a runner is a name and, in RUNNERS, the options that our settings become for it."""
+"""Where a pipeline runs: a runner is a name and, in RUNNERS, the Beam options derived from ours."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ def _beam_parser() -> Parser:
 
 
 def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
-    """Raises UserError for an option that Beam doesn't know: it would ignore it in silence. `ours`: to suggest, too."""
+    """Raise UserError for an option that Beam doesn't know, because Beam would silently ignore it. `ours`: to suggest, too."""
     parser = _beam_parser()
     _, unknown = parser.parse_known_args(extra)
     known = [*ours, *(name for action in parser._actions for name in action.option_strings)]
@@ -78,7 +78,7 @@ def check_options(extra: list[str], ours: Iterable[str] = ()) -> None:
 
 
 def check(config: RunOptions, extra: list[str]) -> None:
-    """Raises UserError for a runner or options nobody knows."""
+    """Raise UserError for an unknown runner or option."""
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import create_runner
 
@@ -98,7 +98,7 @@ def _runner(config: RunOptions) -> Runner:
 
 
 def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "PipelineOptions":
-    """Beam's options for a run. Raises UserError for a runner or options nobody knows."""
+    """Return Beam's options for a run. Raise UserError for an unknown runner or option."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from clozemill.pipelines.beam import listening

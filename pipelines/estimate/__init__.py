@@ -1,1 +1,1 @@
-"""The data part of `clozemill plan`: the stages of prepare on a sample. After prepare."""
+"""The data part of `clozemill plan`: run the stages of prepare on a sample. May import prepare."""

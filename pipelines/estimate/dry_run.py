@@ -1,4 +1,4 @@
-"""The stages of `prepare`, run in this process without Beam's start-up: on a sample's parts, or on a whole small corpus."""
+"""Run the stages of `prepare` in this process, without the startup of Beam: on parts of a sample, or on a small corpus."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from clozemill.pipelines.vocab import training
 
 @dataclass
 class DryRun:
-    """What the stages made of some splits.
+    """The result of running the stages on some splits.
 
-    disk: bytes on disk that these stand for. summary: of the splits. groups: a row per group, as in dataset.json.
-    mill_seconds, group_seconds: CPU before and after the shuffle, the latter per copy. mill_stages, group_stages: what
-    the stages' own watches say.
+    disk: bytes on disk that the splits represent. summary: of the splits. groups: one row per group, as in dataset.json.
+    mill_seconds, group_seconds: CPU seconds before and after the shuffle, the latter per copy. mill_stages, group_stages:
+    seconds that the stages measured themselves.
     """
 
     disk: float
@@ -38,7 +38,7 @@ class DryRun:
     group_stages: dict[str, float] = field(default_factory=dict)
 
     def count(self, split: str, what: str) -> int:
-        """The sum of a figure over the shards of a split: examples or bytes."""
+        """Return the sum of a metric over the shards of a split: examples or bytes."""
         return sum(shard[what] for group in self.groups if group["split"] == split for shard in group["shards"])
 
     @property
@@ -51,7 +51,7 @@ class DryRun:
 
 
 class Rehearsal:
-    """Runs the stages again and again with one tokenizer, which keeps the words it has met, as a worker's does."""
+    """Runs the stages repeatedly with one tokenizer, whose cache stays warm as in a worker."""
 
     def __init__(self, vocabulary_bytes: bytes, folder: str) -> None:
         self._vocabulary, self._folder = vocabulary_bytes, folder
@@ -60,13 +60,13 @@ class Rehearsal:
     def run(
         self, splits: list[InputSplit], disk: float, config: PrepareConfig, eval_groups: int, tick: Callable[[], object]
     ) -> DryRun:
-        """Splits to shards, which are removed again.
+        """Turn splits into shards, which are removed afterwards.
 
         Args:
-            config: with its number of groups resolved. tick: called after each split and group.
+            config: with num_groups resolved. tick: called after each split and group.
         """
         output = os.path.join(self._folder, "dataset")
-        # Which documents are nearly the same isn't looked into: it takes the whole corpus.
+        # Near-duplicates are not detected: that requires the complete corpus.
         config = replace(config, output=output, dedup="none" if config.dedup == "none" else "exact", eval_by="document")
         job = Job(config, self._vocabulary, eval_groups, "files", os.path.join(output, "spill"))
         if self._stage is None:
@@ -91,7 +91,7 @@ class Rehearsal:
 
 
 def vocabulary_of(splits: list[InputSplit], config: PrepareConfig, vocab_size: int) -> bytes:
-    """--vocab's bytes, or those of a vocabulary learnt on some splits: of fewer entries where the text doesn't yield as many.
+    """Return the bytes of --vocab, or of a vocabulary learned from some splits (smaller if they yield fewer tokens).
 
     Raises UserError.
     """

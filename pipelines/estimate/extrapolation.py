@@ -1,4 +1,4 @@
-"""`clozemill plan`: what `prepare` will make of a corpus, and what it will take, from a sample that runs through its stages.
+"""`clozemill plan`: estimate output and cost of `prepare` from a sample that runs through its stages.
 
 clozemill plan --input 'corpus/*.jsonl.gz' --vocab vocab.txt --target dataflow tpu --num-workers 32 --recipe bert-base
 """
@@ -26,19 +26,19 @@ from clozemill.pipelines.readers import formats
 from clozemill.pipelines.readers.formats import Plan
 from clozemill.pipelines.readers.input_warnings import input_warnings
 
-# Ranges. STUDENT: of the mean of 8 parts, two-sided 95 %. The least: of what depends on the text, and of seconds, which
-# depend on what else the machine does. UNSEEN: added where a file's beginning stands for all of it, times the rest's share.
-# LEARNT: added for a vocabulary of the sample.
+# Ranges. STUDENT: for the mean of 8 parts, two-sided 95 %. LEAST: minimum for text statistics; seconds have a larger one,
+# because they depend on the load of the machine. UNSEEN: added if the beginning of a file represents all of it, times the
+# unread fraction. LEARNT: added if the vocabulary was learned on the sample.
 STUDENT, LEAST, LEAST_SECONDS, UNSEEN, LEARNT = 2.4, 0.03, 0.25, 0.2, 0.03
-COPIES = 10  # of the sample: a document in ten is cut into short examples at random, which a single draw tells poorly
+COPIES = 10  # of the sample: one document in ten is cut into short examples at random, so a single copy is too noisy
 STARTUP_SECONDS = {"local": 10.0, "dataflow": 240.0}
-GROUP_MEMORY, GROUP_TOKEN_BYTES, PROVENANCE_BYTES = 300e6, 6, 16  # bytes of a worker, per token of a group, with provenance
-DATAFLOW_MEMORY = 3.75e9  # bytes a core, of its default machines
+GROUP_MEMORY, GROUP_TOKEN_BYTES, PROVENANCE_BYTES = 300e6, 6, 16  # per worker; per token of a group; with provenance
+DATAFLOW_MEMORY = 3.75e9  # bytes per core of its default machines
 
 
 @dataclass
 class Mill:
-    """The mill's part of the plan. about: what the estimate rests on. stages: seconds of the whole corpus."""
+    """The estimate of `prepare`. about: basis of the estimate. stages: seconds per stage for the complete corpus."""
 
     figures: dict[str, Estimate] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Mill:
     stages: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, unit: str, estimate: float, low: float | None = None, high: float | None = None) -> Estimate:
-        """Keeps a figure; without a range, it is exact."""
+        """Store an estimate; without a range, it is exact."""
         self.figures[name] = Estimate(
             name, unit, estimate, estimate if low is None else low, estimate if high is None else high
         )
@@ -56,10 +56,10 @@ class Mill:
 
 @dataclass(frozen=True)
 class Extrapolator:
-    """From parts of a sample to the corpus of `total` bytes on disk.
+    """Extrapolates from parts of a sample to a corpus of `total` bytes on disk.
 
-    whole: the corpus was read, so nothing is scaled. unseen: share of it that lies behind the beginnings that were read.
-    learnt: so was the vocabulary, which fits the sample better than the corpus.
+    whole: the complete corpus was read, so nothing is scaled. unseen: fraction of the corpus after the file beginnings that
+    were read. learnt: the vocabulary was learned on the sample, which it fits better than the corpus.
     """
 
     parts: list[DryRun]
@@ -69,7 +69,7 @@ class Extrapolator:
     learnt: bool = False
 
     def __call__(self, of: Callable[[DryRun], float], least: float = LEAST) -> tuple[float, float, float]:
-        """(estimate, low, high) of a figure: the ratio to bytes on disk, and how far the parts are from it."""
+        """Return (estimate, low, high) of a value: its ratio to bytes on disk, and the deviation of the parts from it."""
         disk = sum(part.disk for part in self.parts)
         rate = sum(map(of, self.parts)) / disk
         spread = sum((of(part) - rate * part.disk) ** 2 for part in self.parts)
@@ -85,7 +85,7 @@ def _times(figure: tuple[float, float, float], factor: float) -> tuple[float, fl
 
 
 def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -> tuple[Extrapolator, float, bytes]:
-    """The sample's outcome, seconds of decompression for the whole corpus, and the vocabulary."""
+    """Return the result of the sample, seconds of decompression for the complete corpus, and the vocabulary."""
     least = config.sample_min_mb * 1e6
     wanted = min(max(plan.text_estimate * config.sample_fraction, least), config.sample_max_mb * 1e6)
     infos = filesystem.match(config.input)
@@ -93,7 +93,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     splits = [split for part in drawn.parts for split in part.splits]
     vocabulary = vocabulary_of(splits, config, config.vocab_size)
     rehearsal = Rehearsal(vocabulary, folder)
-    # One group and no eval split: those are arithmetic, and a part has few documents.
+    # One group and no eval split: both follow by arithmetic, and a part has few documents.
     alone = replace(config, num_groups=1, dupe_factor=COPIES, eval_fraction=0.0, max_predictions=config.predictions())
     parts = []
     for part in drawn.parts:
@@ -103,7 +103,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     sizes = {info.path: info.size for info in infos}
     unseen = sum(sizes[path] * (1 - share) for path, share in drawn.prefixes)
     for path, share in drawn.prefixes[:3]:
-        mill.notes.append(f"{path} can't be entered in the middle, so its first {100 * share:.3g} % stand for the whole of it")
+        mill.notes.append(f"{path} can't be read from the middle, so its first {100 * share:.3g} % represent all of it")
     return (
         Extrapolator(parts, plan.size, whole=False, unseen=unseen / plan.size, learnt=not config.vocab),
         drawn.unpacking,
@@ -112,7 +112,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
 
 
 def _whole(config: MillPlan, plan: Plan, folder: str, bar: tqdm) -> tuple[Extrapolator, float, bytes]:
-    """A small corpus: all of it, as `prepare` would do it."""
+    """Process a small corpus completely, as `prepare` would."""
     vocabulary = vocabulary_of(plan.splits, config, config.vocab_size)
     full, eval_groups = resolved(config, plan.text_estimate)
     outcome = Rehearsal(vocabulary, folder).run(plan.splits, float(plan.size), full, eval_groups, lambda: bar.update(1))
@@ -120,14 +120,14 @@ def _whole(config: MillPlan, plan: Plan, folder: str, bar: tqdm) -> tuple[Extrap
 
 
 def measure(config: MillPlan) -> Mill:
-    """Reads, mills and scales a sample, or a small corpus as a whole. Leaves nothing behind. Raises UserError."""
+    """Process and scale a sample, or process a small corpus completely. Leaves no files. Raise UserError."""
     require(config, "input")
     if config.language:
         from clozemill.pipelines.filtering.heuristics import identifier
 
         identifier()
     if config.vocab:
-        vocabulary_of([], config, 0)  # a mistake in it is told before anything is read
+        vocabulary_of([], config, 0)  # report an invalid vocabulary before reading anything
     plan, mill = formats.plan(config), Mill()
     whole = plan.text_estimate <= 2e6 * config.sample_min_mb
     steps = len(plan.splits) + resolved(config, plan.text_estimate)[0].num_groups if whole else 2 * sample.WINDOWS
@@ -135,7 +135,7 @@ def measure(config: MillPlan) -> Mill:
         shown = None if config.progress else True
         with tqdm(
             total=steps,
-            desc="milling" if whole else "milling a sample",
+            desc="processing" if whole else "processing a sample",
             disable=shown,
             bar_format="{desc} {bar} {percentage:3.0f} %",
         ) as bar:
@@ -144,7 +144,7 @@ def measure(config: MillPlan) -> Mill:
     if not sum(part.documents for part in scale.parts):
         read = sum(part.summary.read for part in scale.parts)
         where = "input" if whole else "sample"
-        raise UserError(f"the {where} holds no document to keep ({read:,} records read): check --input and the filters")
+        raise UserError(f"the {where} contains no usable document ({read:,} records read): check --input and the filters")
     mill.about |= _about(config, plan, scale, vocabulary)
     _count(config, plan, scale, mill)
     _take(config, plan, scale, unpacking, mill)
@@ -171,7 +171,7 @@ def _about(config: MillPlan, plan: Plan, scale: Extrapolator, vocabulary: bytes)
 
 
 def _processor() -> str:
-    """What this machine's processor calls itself."""
+    """Return the name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -180,7 +180,7 @@ def _processor() -> str:
 
 
 def _count(config: MillPlan, plan: Plan, scale: Extrapolator, mill: Mill) -> None:
-    """Documents, tokens, examples, bytes, groups."""
+    """Estimate documents, tokens, examples, bytes and groups."""
     full, eval_groups = resolved(config, plan.text_estimate)
     copies, evals = config.dupe_factor, config.eval_fraction
     mill.add("documents read", "", *scale(lambda part: part.summary.read))
@@ -201,7 +201,7 @@ def _count(config: MillPlan, plan: Plan, scale: Extrapolator, mill: Mill) -> Non
 
 
 def _drawn(train: tuple[float, float, float], config: MillPlan, mill: Mill) -> tuple[float, float, float]:
-    """The eval split's share: each document is drawn for it by itself, so that a small split's size is chance."""
+    """Return the eval split's share with its range: documents are drawn independently, so a small split varies by chance."""
     estimate, low, high = _times(train, config.eval_fraction / COPIES)
     chance = 2 * estimate / max(mill.figures["documents kept"].estimate * config.eval_fraction, 1.0) ** 0.5
     return estimate, max(0.0, low - chance), high + chance
@@ -212,12 +212,12 @@ def _triple(figure: Estimate) -> tuple[float, float, float]:
 
 
 def workers(config: MillPlan) -> int:
-    """--num-workers; by default this machine's cores, or 1 elsewhere."""
+    """Return --num-workers; by default the cores of this machine, or 1 elsewhere."""
     return config.num_workers or (1 if "dataflow" in config.target else runtime.cores())
 
 
 def _take(config: MillPlan, plan: Plan, scale: Extrapolator, unpacking: float, mill: Mill) -> None:
-    """CPU hours, wall time, cost."""
+    """Estimate CPU hours, wall time and cost."""
     passes = config.dupe_factor * (1 - config.eval_fraction) + config.eval_fraction
     copies = config.dupe_factor if scale.whole else COPIES
     before = [value + unpacking for value in scale(lambda part: part.mill_seconds, LEAST_SECONDS)]
@@ -231,7 +231,7 @@ def _take(config: MillPlan, plan: Plan, scale: Extrapolator, unpacking: float, m
         startup + max(one / count, one * largest) + other / min(count, groups) for one, other in zip(before, after, strict=True)
     ]
     name = f"wall time, {count} worker" + "s" * (count > 1)
-    mill.add(name, "s", wall[0], wall[1], 1.5 * wall[2])  # machines are shared, and a cloud's core is half a core
+    mill.add(name, "s", wall[0], wall[1], 1.5 * wall[2])  # machines are shared, and a cloud vCPU is half a core
     mill.stages = {"decompress": unpacking} if unpacking else {}
     for part in scale.parts:
         of_all = scale.total / sum(part.disk for part in scale.parts)
@@ -242,7 +242,7 @@ def _take(config: MillPlan, plan: Plan, scale: Extrapolator, unpacking: float, m
         split = max(plan.splits, key=lambda split: split.size)
         mill.warnings.append(
             f"{split.path} is read by one worker in one piece, about {before[0] * largest / 60:,.0f} minutes while the others "
-            f"wait: cut it into {count} files or more"
+            f"wait: split it into at least {count} files"
         )
     if config.price_cpu_hour:
         mill.add(
@@ -256,12 +256,12 @@ def _take(config: MillPlan, plan: Plan, scale: Extrapolator, unpacking: float, m
 
 
 def group_memory(tokens: float, provenance: bool, beam: bool) -> float:
-    """Bytes that a worker needs for a group of so many tokens; Beam's own shuffle holds the group once more."""
+    """Return the bytes that a worker needs for a group with this many tokens; Beam's shuffle holds the group twice."""
     return GROUP_MEMORY + tokens * (GROUP_TOKEN_BYTES + PROVENANCE_BYTES * provenance) * (1 + beam)
 
 
 def _warn(config: MillPlan, scale: Extrapolator, mill: Mill) -> None:
-    """What will hurt, a sentence each with what to do."""
+    """Add a sentence for each expected problem, with what to do."""
     cloud = "dataflow" in config.target
     groups, tokens = mill.figures["train groups"].estimate, mill.figures["tokens per group"]
     room = DATAFLOW_MEMORY if cloud else psutil.virtual_memory().total / workers(config)
@@ -269,22 +269,22 @@ def _warn(config: MillPlan, scale: Extrapolator, mill: Mill) -> None:
     if need > room:
         fewer = int(groups * need / (0.5 * room)) + 1
         mill.warnings.append(
-            f"a group of {tokens.high / 1e6:,.0f} M tokens takes {need / 1e9:.1f} GB of a worker's {room / 1e9:.1f} GB: give "
+            f"a group of {tokens.high / 1e6:,.0f} M tokens needs {need / 1e9:.1f} GB, a worker has {room / 1e9:.1f} GB: give "
             f"--num-groups {fewer} or more"
         )
     if groups > mill.figures["documents kept"].estimate:
-        mill.warnings.append(f"there are more groups than documents: give fewer --num-groups than {groups:,.0f}")
+        mill.warnings.append(f"there are more groups than documents: lower --num-groups below {groups:,.0f}")
     if unknown := language_warning(config.splitter, config.sentence_language):
         mill.warnings.append(unknown)
     bad, read = (sum(getattr(part.summary, name) for part in scale.parts) for name in ("bad", "read"))
     if bad > config.max_reject_rate * read:
         reasons = sorted({reason for part in scale.parts for reason in part.summary.dropped})
         mill.warnings.append(
-            f"{bad:,} of {read:,} records are defective, more than --max-reject-rate {config.max_reject_rate:g} allows, so "
-            f"that prepare would stop (dropped: {', '.join(reasons)}): mend them, or raise the rate"
+            f"{bad:,} of {read:,} records are malformed, more than --max-reject-rate {config.max_reject_rate:g} allows, so "
+            f"prepare would fail (dropped: {', '.join(reasons)}): correct them, or raise the limit"
         )
     if not mill.figures["train examples per copy"].estimate:
         mill.warnings.append(
             f"no training example could be built: --pairs {config.pairs} needs documents of two sentences, or a second "
-            "document in the group: give more text or fewer --num-groups"
+            "document in the group: add text, or lower --num-groups"
         )

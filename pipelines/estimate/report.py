@@ -1,4 +1,4 @@
-"""The estimate of `clozemill plan` as a table and as JSON: the mill's figures, and others that were made from them."""
+"""The estimate of `clozemill plan` as a table and as JSON: for `prepare`, and what is derived from it for training."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ _SHOWN_STAGES = 6
 
 
 def _rounded(value: float) -> str:
-    """Three digits that count, no more: a whole number below a thousand that is one is left as it is."""
+    """Format with three significant digits; an integer below a thousand stays as it is."""
     if value == int(value) and abs(value) < 1000:
         return f"{value:,.0f}"
     if abs(value) >= 100:
@@ -23,7 +23,7 @@ def _rounded(value: float) -> str:
 
 
 def shown(value: float, unit: str) -> str:
-    """'3.21 M', '1.5 GB', '2.4 h', '95 s'."""
+    """Format a value with its unit: '3.21 M', '1.5 GB', '2.4 h', '95 s'."""
     if unit in ("s", "h"):
         seconds = value * (3600 if unit == "h" else 1)
         size, name = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= pair[0] * 1.5 or pair[0] == 1)
@@ -36,7 +36,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def table(figures: list[Estimate]) -> list[str]:
-    """A line per figure: what, estimate, and low..high where they differ."""
+    """Return a line per estimate: name, estimate, and low..high if they differ."""
     lines = [f"{'':<34}{'estimate':>12}   low .. high"]
     for figure in figures:
         span = f"{shown(figure.low, figure.unit)} .. {shown(figure.high, figure.unit)}" if figure.low != figure.high else ""
@@ -45,43 +45,43 @@ def table(figures: list[Estimate]) -> list[str]:
 
 
 def notes(config: MillPlan, mill: Mill) -> list[str]:
-    """What the estimate rests on, a sentence each."""
+    """Return what the estimate is based on, one sentence each."""
     about, found = mill.about, list(mill.notes)
     left = [f"--dedup {config.dedup}"] if config.dedup == "near" else []
     left += ["--decontaminate"] if config.decontaminate else []
     text = f"{about['sample_characters'] / 1e6:,.1f} M characters, {about['sample_documents']:,} documents"
     if about["whole"]:
-        exact = "so that counts and bytes are exact" + (" but for what is said below" if left else "")
-        found.insert(0, f"the corpus is small: all of it was milled ({text}), {exact}")
+        exact = "so counts and bytes are exact" + (" except as noted below" if left else "")
+        found.insert(0, f"the corpus is small: all of it was processed ({text}), {exact}")
     else:
-        found.insert(0, f"from a sample: {text}, milled as prepare does it")
+        found.insert(0, f"based on a sample: {text}, processed as by prepare")
         found.append(
-            "duplicates of the whole corpus can't be seen in a sample: where there are some, there will be less of all"
+            "duplicates across the complete corpus can't be seen in a sample: if there are any, all values will be lower"
         )
     if left:
-        found.append(f"what {' and '.join(left)} will keep out is counted as kept: prepare tells by the whole corpus")
+        found.append(f"documents that {' and '.join(left)} will drop are counted as kept: finding them requires all documents")
     if config.clustered:
-        found.append("near-duplicates are told apart in a reading of their own, which isn't in these seconds")
+        found.append("near-duplicates are found in a separate pass, which isn't included in these seconds")
     if about["vocabulary_learnt"]:
         found.append(
-            f"without --vocab, a vocabulary of {about['vocabulary_size']:,} tokens was learnt on what was read: one learnt "
-            "on more text gives some tokens more or fewer"
+            f"without --vocab, a vocabulary of {about['vocabulary_size']:,} tokens was learned on the text that was read: one "
+            "learned on more text gives slightly different token counts"
         )
-    found.append(f"seconds were measured on this machine ({about['measured_on']}), one core, and scaled")
+    found.append(f"seconds were measured on one core of this machine ({about['measured_on']}) and scaled")
     if "dataflow" in config.target and not config.num_workers:
-        found.append("no --num-workers was given: one is assumed")
+        found.append("--num-workers was not given: one worker is assumed")
     return found
 
 
 def tell(config: MillPlan, mill: Mill, training: tuple[list[Estimate], list[str], list[str]]) -> None:
-    """Prints the table, notes and warnings, and writes --output. `training`: its figures, notes and warnings."""
+    """Print the table, notes and warnings, and write --output. `training`: its estimates, notes and warnings."""
     figures = [*mill.figures.values(), *training[0]]
     said, warnings = notes(config, mill) + training[1], mill.warnings + training[2]
     spent = sum(mill.stages.values())
     longest = sorted(mill.stages.items(), key=lambda pair: -pair[1])[:_SHOWN_STAGES]
     stages = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in longest]
     print("\n".join(table(figures)))
-    print(f"\nwhere the mill's time goes: {', '.join(stages)}" if spent else "")
+    print(f"\ntime of prepare by stage: {', '.join(stages)}" if spent else "")
     print("\n".join(f"note: {sentence}" for sentence in said))
     print("\n".join(f"warning: {sentence}" for sentence in warnings), end="\n" if warnings else "", flush=True)
     if config.output:

@@ -1,9 +1,9 @@
-"""A deterministic sample of a corpus as small files that the stages of `prepare` read like any input.
+"""Write a deterministic sample of a corpus as small files that the stages of `prepare` read like any input.
 
-The corpus is taken as one string of bytes on disk, its files sorted by path. WINDOWS places are spread evenly over it,
-each moved by a stable hash within its own stretch; whole records are taken that begin within an equal number of bytes on
-disk from a place on. So every record is as likely as any other to be taken, and what the sample gives is scaled by bytes
-on disk. The windows are dealt out to PARTS, whose differences tell how far the estimate can be trusted.
+The corpus is treated as one string of bytes on disk, with files sorted by path. WINDOWS positions are spread evenly over it,
+each shifted by a stable hash within its stretch. From each position, complete records that begin within an equal number of
+bytes are taken. So every record is equally likely to be taken, and results are scaled by bytes on disk. The windows are
+distributed over PARTS, whose differences give the uncertainty of the estimate.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from clozemill.pipelines.readers import formats
 from clozemill.pipelines.readers.input_split import InputSplit
 
 PARTS, WINDOWS = 8, 64
-_HOPS = 1000  # files that a window goes on to, at most
+_HOPS = 1000  # maximum number of files that a window spans
 _ENDINGS = {"jsonl": "jsonl", "bert": "txt", "wikixml": "xml"}
 
 
 @dataclass
 class Part:
-    """Some windows: the files that hold their records, and the bytes of the corpus on disk that they stand for."""
+    """Some windows: the files with their records, and the bytes of the corpus on disk that they represent."""
 
     splits: list[InputSplit] = field(default_factory=list)
     disk: float = 0.0
@@ -39,8 +39,8 @@ class Part:
 
 @dataclass
 class Sample:
-    """The parts; seconds of CPU that decompressing the whole corpus takes; `prefixes`: (file, share of it that was entered)
-    for files of which a beginning stands for the whole."""
+    """The parts of a sample; CPU seconds to decompress the complete corpus; and `prefixes`: (file, fraction of it that was
+    accessible) for files that are represented by their beginning."""
 
     parts: list[Part]
     unpacking: float
@@ -48,20 +48,20 @@ class Sample:
 
 
 def _fraction(*words: object) -> float:
-    """A number in [0, 1) that depends on the words alone."""
+    """Return a number in [0, 1) that depends only on the words."""
     digest = hashlib.blake2b(" ".join(map(str, words)).encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2.0**64
 
 
 def split_of(path: str, format_: str) -> InputSplit:
-    """A whole plain file, or all row groups of a Parquet file."""
+    """Return one split for a plain file, or for all row groups of a Parquet file."""
     size = os.path.getsize(path)
     end = pq.read_metadata(path).num_row_groups if format_ == "parquet" else size
     return InputSplit(path, format_, "none", 0, end, size)
 
 
 class _Writer:
-    """Windows to the files of a part: one per format, and one per Parquet window, since schemas differ."""
+    """Writes windows to the files of a part: one per format, and one per Parquet window, because schemas differ."""
 
     def __init__(self, folder: str) -> None:
         self._folder, self.part, self._count = folder, Part(), 0
@@ -79,7 +79,7 @@ class _Writer:
             path = os.path.join(self._folder, f"{self._count}.txt")
             filesystem.write_bytes(path, window.records[0])
         else:
-            wiki = hashlib.blake2b(window.head, digest_size=8).hexdigest()  # dumps of several wikis stay apart
+            wiki = hashlib.blake2b(window.head, digest_size=8).hexdigest()  # dumps of different wikis stay separate
             self._append(os.path.join(self._folder, f"sample-{wiki}.{_ENDINGS[format_]}"), window, format_)
             return
         self.part.splits.append(split_of(path, format_))
@@ -93,7 +93,7 @@ class _Writer:
 
 
 def _document(info: FileInfo, compression: str) -> Window:
-    """A file that is one document, or its beginning."""
+    """Return a file that is one document, or its beginning."""
     whole = InputSplit(info.path, "document", compression, 0, info.size, info.size)
     data, consumed = bytearray(), info.size
     with filesystem.open_read(info.path) as file, filesystem.translate_errors(info.path, "read"):
@@ -106,7 +106,7 @@ def _document(info: FileInfo, compression: str) -> Window:
 
 
 def _documents(files: list[tuple[FileInfo, str]], writers: list[_Writer], wanted: float) -> None:
-    """Whole files in the order of a hash, until they hold `wanted` bytes on disk: each is as likely as any other."""
+    """Take complete files in the order of a hash, up to `wanted` bytes on disk: each is equally likely."""
     taken = 0.0
     for number, (info, compression) in enumerate(sorted(files, key=lambda file: _fraction("document", file[0].path))):
         if taken >= wanted and number >= PARTS:
@@ -117,13 +117,13 @@ def _documents(files: list[tuple[FileInfo, str]], writers: list[_Writer], wanted
 
 
 def _windows(files: list[TextFile | ParquetFile], writers: list[_Writer], wanted: float, tick: Callable[[], object]) -> None:
-    """WINDOWS windows of files that hold many records each, `wanted` bytes on disk together."""
+    """Take WINDOWS windows from files with many records each, `wanted` bytes on disk in total."""
     starts = list(accumulate((file.info.size for file in files), initial=0))
     for number in range(WINDOWS if files and starts[-1] else 0):
         place = (number + _fraction("window", number)) * starts[-1] / WINDOWS
         index, left = bisect_right(starts, place, hi=len(files)) - 1, wanted / WINDOWS
         within = (place - starts[index]) / files[index].info.size
-        for _ in range(min(_HOPS, len(files))):  # where a file ends, the window goes on with the next
+        for _ in range(min(_HOPS, len(files))):  # at the end of a file, the window continues with the next
             file = files[index]
             window = file.window(within, left) if file.info.size else Window(ended=True)
             writers[number % PARTS].add(window, getattr(file, "format", "parquet"))
@@ -135,11 +135,11 @@ def _windows(files: list[TextFile | ParquetFile], writers: list[_Writer], wanted
 
 
 def draw(files: list[FileInfo], options: InputOptions, fraction: float, folder: str, tick: Callable[[], object]) -> Sample:
-    """Takes a sample of about `fraction` of the corpus, and writes it to a folder.
+    """Take a sample of about `fraction` of the corpus, and write it to a folder.
 
     Args:
         files: sorted by path. tick: called WINDOWS times.
-    Raises UserError for what can't be read.
+    Raises UserError if a file can't be read.
     """
     many: list[TextFile | ParquetFile] = []
     single = []

@@ -1,7 +1,7 @@
-"""Input files that can be entered at any place: whole records from there on, and the bytes on disk they stand for.
+"""Read complete records from any position of an input file, and count the bytes on disk that they represent.
 
-However large a file is, a bounded part of it is read: a window of a plain file, some streams of a multistream .bz2, some rows
-of a Parquet row group. A .gz, .zst or single-stream .bz2 file can't be entered, so that a prefix of it stands for the whole.
+Only a bounded part of a file is read, however large it is: a window of a plain file, some streams of a multistream .bz2, some
+rows of a Parquet row group. A .gz, .zst or single-stream .bz2 file can't be read from the middle, so a prefix represents it.
 """
 
 import bz2
@@ -26,26 +26,26 @@ from clozemill.pipelines.readers import mediawiki
 from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.readers.parquet import open_parquet, wanted_columns
 
-PREFIX_BYTES = 64 << 20  # decompressed, of all files that can't be entered together
-SEARCH_BYTES = 4 << 20  # on disk, in which a multistream .bz2 begins a stream
-MAX_RECORD = 8 << 20  # a record that hasn't ended by then is given up
-SKIP_BYTES = 2 << 20  # of a Parquet row group that are read to get within it
-_STEP = 1 << 14  # compressed bytes a read: what is told as consumed is that exact
+PREFIX_BYTES = 64 << 20  # decompressed, in total for all files that can't be read from the middle
+SEARCH_BYTES = 4 << 20  # on disk, within which a multistream .bz2 starts a stream
+MAX_RECORD = 8 << 20  # a longer record is dropped
+SKIP_BYTES = 2 << 20  # of a Parquet row group that may be read and skipped
+_STEP = 1 << 14  # compressed bytes per read: the precision of the consumed bytes
 _CHUNK = 1 << 16
 _DELIMITERS = {
     "jsonl": re.compile(rb"\n"),
     "bert": re.compile(rb"\n(?:[ \t\r]*\n)+"),
     "wikixml": re.compile(re.escape(mediawiki.CLOSE)),
 }
-_LONGEST = 64  # bytes of a delimiter that may lie across two chunks
+_LONGEST = 64  # bytes of a delimiter that may span two chunks
 _ENDS = {"jsonl": b"\n", "bert": b"\n\n", "wikixml": b""}
 
 
 @dataclass
 class Window:
-    """What begins within a stretch of a file: whole records (or Arrow batches), and the bytes on disk that they stand for.
+    """The records that begin within a stretch of a file (or Arrow batches), and the bytes on disk that they represent.
 
-    ended: the file ended before the stretch did. head: of a dump, what its pages are read by.
+    ended: the file ended before the stretch did. head: for a dump, the head needed to read its pages.
     """
 
     records: list = field(default_factory=list)
@@ -57,13 +57,13 @@ class Window:
 def cut(
     chunks: Iterable[bytes], format_: str, wanted: float, skip: bool = False, whole: bool = True
 ) -> tuple[list[bytes], bool]:
-    """The records that begin 0 to `wanted` bytes on, each with its delimiter; and whether the chunks ended first.
+    """Return the records that begin within `wanted` bytes, with their delimiters; and whether the chunks ended first.
 
-    skip: the chunks begin within a record, which isn't theirs. whole: they go on to the end of the file, where a record
-    needs no delimiter. A record longer than MAX_RECORD ends it.
+    skip: the chunks begin within a record, which is skipped. whole: the chunks continue to the end of the file, where a record
+    needs no delimiter. A record longer than MAX_RECORD ends the window.
     """
     delimiter, records = _DELIMITERS[format_], []
-    buffer, base, begin, scan = bytearray(), 0, -1 if skip else 0, 0  # base: where the buffer begins in the chunks
+    buffer, base, begin, scan = bytearray(), 0, -1 if skip else 0, 0  # base: position of the buffer in the chunks
     for chunk in chunks:
         buffer += chunk
         while hit := delimiter.search(buffer, scan):
@@ -104,8 +104,8 @@ def _chunks(path: str, start: int) -> Iterator[bytes]:
 class TextFile:
     """A file of lines, pages or paragraphs, plain or compressed.
 
-    budget: decompressed bytes that may be read of it where it can't be entered; `folder` takes them. seconds: of
-    decompression, and `unpacked` the bytes on disk that took them. share: what part of the file places can lie in.
+    budget: decompressed bytes to read if the file can't be read from the middle; `folder` stores them. seconds: time of
+    decompression, and `unpacked` the bytes on disk that took it. share: fraction of the file that positions can be in.
     """
 
     info: FileInfo
@@ -116,13 +116,13 @@ class TextFile:
     seconds: float = 0.0
     unpacked: float = 0.0
     share: float = 1.0
-    _text: tuple[str, int, float] | None = None  # a file's path, bytes, and the bytes on disk that each stands for
+    _text: tuple[str, int, float] | None = None  # path and size of a file, and the bytes on disk per byte
     _multistream: bool | None = None
     _head: bytes | None = None
-    _encoded: bool | None = None  # in another encoding than UTF-8
+    _encoded: bool | None = None  # whether its encoding isn't UTF-8
 
     def window(self, place: float, wanted: float) -> Window:
-        """The records that begin within `wanted` bytes on disk from a place in [0, 1) on, or up to the file's end."""
+        """Return the records that begin within `wanted` bytes on disk of a position in [0, 1), or up to the end of the file."""
         if self._encoded is None:
             self._encoded = bool(readers_compression.encoding(self.info.path, self.format, self.compression))
         if self.compression == "bz2" and not self._encoded and self._streams_begin():
@@ -137,7 +137,7 @@ class TextFile:
         return self._checked(Window(records, sum(map(len, records)) * rate, ended and self.share == 1), start)
 
     def _streams_begin(self) -> bool:
-        """Whether a .bz2 holds more than one stream, the second within reach."""
+        """Return whether a .bz2 file has more than one stream, with the second within reach."""
         if self._multistream is None:
             with filesystem.open_read(self.info.path) as file, filesystem.translate_errors(self.info.path, "read"):
                 at = readers_compression.stream_start(file, 1, min(SEARCH_BYTES, self.info.size))
@@ -156,7 +156,7 @@ class TextFile:
         return window
 
     def _unpack(self) -> tuple[str, int, float]:
-        """The file's beginning, decompressed to a temporary file."""
+        """Decompress the beginning of the file to a temporary file."""
         begin, size = time.process_time(), 0
         name = os.path.join(self.folder, hashlib.blake2b(self.info.path.encode("utf-8", "surrogateescape")).hexdigest()[:32])
         path, whole = (
@@ -176,7 +176,7 @@ class TextFile:
         return name, size, consumed / max(size, 1)
 
     def _streams(self, start: int, wanted: float) -> Window:
-        """Records from the bz2 streams that begin at byte `start` or soon after; none where none does."""
+        """Return records from the bz2 streams that begin at byte `start` or soon after; none if no stream begins there."""
         begin = time.process_time()
         with filesystem.open_read(self.info.path) as file, filesystem.translate_errors(self.info.path, "read"):
             at = readers_compression.stream_start(file, start, min(start + SEARCH_BYTES, self.info.size))
@@ -193,7 +193,7 @@ class TextFile:
 
 
 class _Streams:
-    """Whole bz2 streams from one that begins at `start` on: chunks of text; `disk` and `size`, what they took and gave."""
+    """Complete bz2 streams from `start` on: chunks of text; `disk` and `size`: their compressed and decompressed bytes."""
 
     def __init__(self, file: BinaryIO, start: int, path: str) -> None:
         self._file, self._start, self._path, self.disk, self.size = file, start, path, 0, 0
@@ -205,7 +205,7 @@ class _Streams:
             decoder, text = bz2.BZ2Decompressor(), []
             while not decoder.eof:
                 if not data and not (data := self._file.read(_STEP)):
-                    raise readers_compression.damaged(self._path, "bz2", "it ends in the middle of a stream")
+                    raise readers_compression.damaged(self._path, "bz2", "it is truncated within a stream")
                 try:
                     text.append(decoder.decompress(data))
                 except OSError as error:
@@ -220,7 +220,7 @@ class _Streams:
 
 @dataclass
 class ParquetFile:
-    """A Parquet file, entered at row groups and, as far as that is cheap, within them."""
+    """A Parquet file, read at row groups and, if that is cheap, within them."""
 
     info: FileInfo
     options: InputOptions
@@ -229,7 +229,7 @@ class ParquetFile:
     share: float = 1.0
 
     def window(self, place: float, wanted: float) -> Window:
-        """Arrow batches of the rows from a place in [0, 1) on; each row stands for an equal share of the file's bytes."""
+        """Return Arrow batches of the rows from a position in [0, 1); each row represents an equal share of the bytes."""
         found = Window()
         with contextlib.closing(open_parquet(self.info.path, _CHUNK)) as file:
             rows = file.metadata.num_rows
@@ -246,7 +246,7 @@ class ParquetFile:
 
 
 def _batches(file: pq.ParquetFile, begin: int, columns: list[str], path: str) -> Iterator[pa.RecordBatch]:
-    """Batches of rows from row `begin` on, or in a large row group from as far within its first SKIP_BYTES."""
+    """Yield batches of rows from row `begin`, or in a large row group from a row within its first SKIP_BYTES."""
     for index in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(index)
         if begin >= group.num_rows:

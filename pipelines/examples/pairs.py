@@ -185,10 +185,10 @@ def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Gen
 
 
 def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
-    """next_sentence_pairs with the probability that brings the group's labels to one half, where that can be had.
+    """Return next_sentence_pairs with the probability that balances the labels of the group, if possible.
 
     A chunk of one segment forces a random B, so the others are random less often: the probability p solves
-    forced + p * others = half of all. Every pass starts the random stream anew, so p alone changes between passes.
+    forced + p * others = half of all. Every pass restarts the random stream, so only p changes between passes.
     """
     random_prob = 0.5
     for remaining in reversed(range(_BALANCING_PASSES)):

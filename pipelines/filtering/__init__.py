@@ -1,1 +1,1 @@
-"""Which documents are left out, and why. After text."""
+"""Filters that drop documents. May import text."""

@@ -1,7 +1,7 @@
-"""Evaluation sets kept out of the corpus: documents that share an n-gram of words with one are dropped, and told why.
+"""Remove documents that share an n-gram of words with an evaluation set.
 
-As in GPT-3's report (Brown et al. 2020, arXiv:2005.14165), 13 words in a row by default. Words are what the tokenizer makes of
-both texts, so that case, accents and punctuation don't matter. Shorter texts can't be told from chance; they are counted.
+As in GPT-3's report (Brown et al. 2020, arXiv:2005.14165), n-grams have 13 words by default. Words come from the tokenizer, so
+that case, accents and punctuation don't matter. Shorter texts may match by chance; they are counted and ignored.
 """
 
 import csv
@@ -21,12 +21,12 @@ from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.text.wordpiece import WordPiece
 
-NAME = "evaluation-ngrams.bin"  # where the workers find them
+NAME = "evaluation-ngrams.bin"  # file from which the workers load them
 _SIEVE_BITS = 24
 
 
 def _json_texts(value: object) -> Iterator[str]:
-    """Every string in a JSON value but the names of fields."""
+    """Yield every string in a JSON value, except field names."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -50,10 +50,10 @@ def _cells(text: str, **dialect: object) -> Iterator[tuple[int, str]]:
         yield from ((reader.line_num, cell) for cell in row)
 
 
-# ending -> the texts of a file, each with the line it ends in
+# suffix -> function that yields the texts of a file, each with the number of its last line
 FORMATS = {
     ".csv": _cells,
-    ".tsv": lambda text: _cells(text, delimiter="\t", quoting=csv.QUOTE_NONE),  # as GLUE's files are
+    ".tsv": lambda text: _cells(text, delimiter="\t", quoting=csv.QUOTE_NONE),  # as in GLUE
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": lambda text: ((1, each) for each in _json_texts(json.loads(text))),
@@ -63,11 +63,11 @@ FORMATS = {
 
 
 def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
-    """(line, text) of every text of an evaluation file. Raises UserError when it can't be read as what its name says."""
+    """Yield (line, text) for every text of an evaluation file. Raise UserError if it doesn't have the format of its name."""
     compression, stem = readers_compression.compression_of(path)
     ending = next((known for known in FORMATS if stem.lower().endswith(known)), "")
     if not ending:
-        raise UserError(f"{path}: --decontaminate knows {', '.join(FORMATS)}: give the file one of these endings")
+        raise UserError(f"{path}: unknown suffix for --decontaminate: rename the file to one of {', '.join(FORMATS)}")
     data = b"".join(piece for piece, _ in readers_compression.pieces(InputSplit(path, "", compression, 0, size, size)))
     limit = csv.field_size_limit(1 << 30)
     try:
@@ -75,18 +75,16 @@ def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, e.g. with iconv -t utf-8") from None
     except (ValueError, csv.Error, RecursionError) as error:
-        raise UserError(
-            f"{path} can't be read as {ending[1:]} ({error}): mend the file, or give it the ending it should have"
-        ) from None
+        raise UserError(f"{path} can't be read as {ending[1:]} ({error}): correct the file, or its suffix") from None
     finally:
         csv.field_size_limit(limit)
 
 
 @dataclass(frozen=True)
 class BlockedNgrams:
-    """What must not be in the corpus: hashes of n-grams, uint64 [n] sorted, and for each the place it is from, int64 [n].
+    """N-grams to remove from the corpus: hashes, uint64 [n] sorted, and the index of each one's source, int64 [n].
 
-    places: file and line, of as many texts as gave n-grams. size: words per n-gram. short: lines with no text long enough.
+    places: file and line of the texts with n-grams. size: words per n-gram. short: number of lines without a long enough text.
     """
 
     hashes: np.ndarray
@@ -97,13 +95,13 @@ class BlockedNgrams:
 
     @cached_property
     def _sieve(self) -> np.ndarray:
-        """bool [2**24]: whether any hash begins with these bits; passes by what is nowhere, in one look-up."""
+        """bool [2**24]: whether any hash begins with these bits; rejects most n-grams with one look-up."""
         table = np.zeros(1 << _SIEVE_BITS, bool)
         table[self.hashes >> np.uint64(64 - _SIEVE_BITS)] = True
         return table
 
     def find(self, ids: np.ndarray, words_in: Words) -> tuple[str, str] | None:
-        """(the first shared n-gram in words, the place of its evaluation text) of a document of wordpiece ids, or None."""
+        """Return (the first shared n-gram in words, the location of its evaluation text) for wordpiece ids, or None."""
         words, begins = words_in(ids)
         grams = ngrams(words, self.size)
         for at in np.flatnonzero(self._sieve[grams >> np.uint64(64 - _SIEVE_BITS)]).tolist():
@@ -115,11 +113,11 @@ class BlockedNgrams:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is kept out, wherever it was read from."""
+        """SHA-256 of the n-grams, independent of their files."""
         return hashlib.sha256(self.hashes.astype("<u8").tobytes() + self.size.to_bytes(8, "little")).hexdigest()
 
     def dump(self) -> bytes:
-        """The bytes that `load` reads; the same for the same evaluation texts."""
+        """Return bytes for `load`; identical for identical evaluation texts."""
         file = io.BytesIO()
         about = json.dumps({"places": self.places, "size": self.size, "short": self.short}).encode()
         for part in (np.frombuffer(about, np.uint8), self.hashes, self.origin):
@@ -128,17 +126,17 @@ class BlockedNgrams:
 
 
 def load(data: bytes) -> BlockedNgrams:
-    """What `dump` wrote."""
+    """Return what `dump` wrote."""
     file = io.BytesIO(data)
     about, hashes, origin = (np.load(file, allow_pickle=False) for _ in range(3))
     return BlockedNgrams(hashes, origin, **json.loads(about.tobytes()))
 
 
 def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> BlockedNgrams:
-    """The n-grams of evaluation files. Raises UserError for one that can't be read."""
+    """Collect the n-grams of evaluation files. Raise UserError if one can't be read."""
     words, parts, origin, places, short = Words(tokenizer.vocabulary), [np.zeros(0, np.uint64)], [], [], 0
     for info in filesystem.match(patterns):
-        lines: dict[int, bool] = {}  # whether a line gave an n-gram
+        lines: dict[int, bool] = {}  # whether a line has an n-gram
         for line, text in texts(info.path, info.size):
             if not text.strip():
                 continue

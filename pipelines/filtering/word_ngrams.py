@@ -1,7 +1,7 @@
-"""Words and n-grams of words as 64-bit hashes, from a document's wordpiece ids: no text is split a second time.
+"""Words and word n-grams as 64-bit hashes, from the wordpiece ids of a document, without splitting text again.
 
-A word is a piece and the `##` pieces after it. Pieces without a letter or digit, which is punctuation, are left out, so that
-texts which differ in it alone have the same words. The hashes depend on the vocabulary and on nothing else.
+A word is a piece and the `##` pieces after it. Pieces without a letter or digit (punctuation) are ignored, so that texts that
+differ only in punctuation have the same words. The hashes depend only on the vocabulary.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
 class Words:
-    """What the words of a vocabulary's ids are."""
+    """Converts wordpiece ids to words and n-grams, for one vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -23,7 +23,7 @@ class Words:
         ]  # the hash of [UNK] as a word
 
     def __call__(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(hashes uint64 [words], where each word's first piece stands in ids, int64 [words])."""
+        """Return (hashes uint64 [words], position of each word's first piece in ids, int64 [words])."""
         at = np.flatnonzero(self._said[ids])
         pieces = ids[at]
         begins = ~self._vocabulary.is_continuation[pieces]
@@ -35,18 +35,18 @@ class Words:
         return hashing.mix(np.add.reduceat(hashing.mix(self._hashes[pieces] + place * hashing.ODD), first)), at[first]
 
     def ngrams(self, words: np.ndarray, size: int) -> np.ndarray:
-        """The hashes of each run of `size` words without an unknown one: such runs of different texts may look the same."""
+        """Return the hashes of n-grams without unknown words, because n-grams of different texts would look the same."""
         known = np.concatenate([[0], np.cumsum(words != self.unknown)])
         return ngrams(words, size)[known[size:] - known[:-size] == size] if len(words) >= size else ngrams(words, size)
 
     def text(self, ids: np.ndarray) -> str:
-        """The words and punctuation that ids stand for, normalised as the tokenizer does."""
+        """Return the words and punctuation that ids represent, normalised as by the tokenizer."""
         pieces = [self._vocabulary.tokens[piece] for piece in ids.tolist()]
         return "".join(piece[2:] if piece.startswith("##") else f" {piece}" for piece in pieces).strip()
 
 
 def ngrams(words: np.ndarray, size: int) -> np.ndarray:
-    """uint64 [words - size + 1]: a hash of each run of `size` words, which depends on their order; [0] if there are fewer."""
+    """Return uint64 [words - size + 1]: an order-dependent hash of each n-gram; [0] if there are fewer words."""
     count = len(words) - size + 1
     if count < 1:
         return np.zeros(0, np.uint64)

@@ -1,1 +1,1 @@
-"""`clozemill inspect`: records of a dataset in words. After data_card."""
+"""`clozemill inspect`: show records of a dataset as text. May import data_card."""

@@ -1,4 +1,4 @@
-"""Records as a page: segments and masks in colours, and in marks for who doesn't see them; pages.fill escapes all text."""
+"""Records as an HTML page: segments and masks in colour, and marked for readers without colour. All text is escaped."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ Token = dict[str, Any]
 
 
 def tokens(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary) -> dict[str, list[Token]]:
-    """One example by segment, "A" and "B".
+    """Return one example by segment, "A" and "B".
 
-    A token: `shown` and `original`, `how` ("mask", "random", "kept", "special" or ""), and whether it is `glued` to the token
-    before it. A piece that isn't to be predicted loses its ## there.
+    A token has `shown` and `original`, `how` ("mask", "random", "kept", "special" or ""), and `glued`: whether it continues
+    the token before it. Pieces without a prediction lose their ## there.
     """
     masked = columns.masked_lm_weights[row] > 0
     positions, ids = columns.masked_lm_positions[row][masked].tolist(), columns.masked_lm_ids[row][masked].tolist()
@@ -35,7 +35,7 @@ def tokens(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary) 
 
 
 def _origin(records: ShardRecords, number: int, side: str) -> dict[str, Any] | None:
-    """Where a segment comes from, or None where that isn't known or there is no such segment."""
+    """Return the source of a segment, or None if it is unknown or there is no such segment."""
     rows = records.origins
     if not rows or rows[f"{side}_key"][number] is None:
         return None
@@ -44,7 +44,7 @@ def _origin(records: ShardRecords, number: int, side: str) -> dict[str, Any] | N
 
 
 def page(records: ShardRecords) -> str:
-    """The page, whole in itself."""
+    """Return the page, which needs no other file."""
     shown = []
     for row in range(len(records.columns)):
         number = records.offset + row

@@ -1,10 +1,10 @@
-"""`clozemill inspect DATASET`: records in words, so that a person can see what a model will be asked.
+"""`clozemill inspect DATASET`: show records as text, as a model sees them.
 
     clozemill inspect DATASET --limit 5
     clozemill inspect DATASET --limit 50 --html records.html
     clozemill inspect DATASET --report
 
-A masked position reads {shown<-original}: {[MASK]<-river}, {apple<-river} for a random token, {river} for one that was kept.
+A masked position is shown as {shown<-original}: {[MASK]<-river}, {apple<-river} for a random token, {river} if it was kept.
 """
 
 from clozemill.pipelines.command_line.options import require
@@ -19,13 +19,13 @@ from clozemill.pipelines.inspection import text as inspection_text
 
 
 def main(config: InspectConfig) -> int:
-    """Prints describe_shard, or writes a page."""
+    """Print records, or write a page."""
     require(config, "dataset")
     if config.report:
         card.write(config.dataset)
         print(f"wrote {filesystem.join(config.dataset, layout.HTML)} and {layout.MARKDOWN}")
     if config.html and not config.html.endswith((".html", ".htm")):
-        raise UserError(f"--html {config.html} is no name of a page: give one that ends in .html")
+        raise UserError(f"--html {config.html} is not the name of an HTML file: give a name that ends in .html")
     if config.html:
         filesystem.write_bytes(config.html, html.page(inspection_records.read_records(config)).encode())
         print(f"wrote {config.html}")

@@ -1,4 +1,4 @@
-"""Some records of a shard as `inspect` shows them, in words and as a page."""
+"""Some records of a shard, for `inspect` as text and as a page."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -25,7 +25,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class ShardRecords:
-    """Some records of one shard, the first of them number `offset`; origins: provenance by column, where the dataset has it."""
+    """Some records of one shard, the first with number `offset`; origins: provenance by column, if the dataset has it."""
 
     contract: dict[str, Any]
     vocabulary: Vocabulary
@@ -35,11 +35,11 @@ class ShardRecords:
     origins: dict[str, list[Any]] | None
 
     def meaning(self, row: int) -> str:
-        """What the label says."""
+        """Return the meaning of the label."""
         return LABELS[self.contract["config"]["pairs"]][int(self.columns.next_sentence_labels[row])]
 
     def sizes(self, row: int) -> str:
-        """'128 tokens, 19 to predict'."""
+        """Return the sizes of a record: '128 tokens, 19 to predict'."""
         masked = int(np.count_nonzero(self.columns.masked_lm_weights[row]))
         return f"{int(self.columns.input_mask[row].sum())} tokens, {masked} to predict"
 
@@ -52,14 +52,14 @@ def _provenance(folder: str, shard: str) -> dict[str, list[Any]] | None:
 
 
 def read_records(config: InspectConfig) -> ShardRecords:
-    """The records that are asked for. Raises UserError."""
+    """Return the requested records. Raise UserError."""
     contract, vocabulary = read_contract(config.dataset)
     shards = [shard for shard in contract["shards"] if shard["split"] == config.split]
     chosen = [shard for shard in shards if shard["copy"] == config.copy]
     if config.group >= len(chosen):
         copies = {shard["copy"] for shard in shards}
         have = f"copies 0 to {len(copies) - 1}, groups 0 to {len(shards) // len(copies) - 1}" if copies else "none"
-        raise UserError(f"{config.dataset} has no {config.split} copy {config.copy} group {config.group}: it has {have}")
+        raise UserError(f"{config.dataset} has no {config.split} copy {config.copy} group {config.group}: choose from {have}")
     shard = chosen[config.group]
     data = filesystem.read_bytes(filesystem.join(config.dataset, shard["name"]))
     try:

@@ -10,7 +10,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
 def _words(pieces: list[str]) -> str:
-    """Pieces joined to words: a `##` piece is glued to what stands before it, unless that is bracketed as masked."""
+    """Join pieces to words: a `##` piece is attached to the text before it, unless it is bracketed as masked."""
     text = ""
     for piece in pieces:
         glued = piece.startswith("##") and text and not text.endswith("}")
@@ -19,7 +19,7 @@ def _words(pieces: list[str]) -> str:
 
 
 def describe(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary) -> dict[str, str]:
-    """One example in words: segment "A", and "B" if there is one, masked positions marked."""
+    """Return one example as text: segment "A", and "B" if there is one, with masked positions marked."""
     masked = columns.masked_lm_weights[row] > 0
     originals = dict(zip(columns.masked_lm_positions[row][masked].tolist(), columns.masked_lm_ids[row][masked].tolist(),
                          strict=True))  # fmt: skip
@@ -43,16 +43,16 @@ def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
 
 
 def describe_shard(records: ShardRecords) -> Iterator[str]:
-    """Lines about some records of one shard."""
+    """Yield lines about some records of one shard."""
     config, shard = records.contract["config"], records.shard
     yield f"{shard['name']}: {shard['examples']:,} records; {config['pairs']}, {config['masking']}"
-    yield "{[MASK]<-word} is masked, {other<-word} replaced at random, {word} to be predicted as it stands"
+    yield "{[MASK]<-word} is masked, {other<-word} is replaced at random, {word} is predicted but kept"
     if not len(records.columns):
-        yield f"no record from number {records.offset} on"
+        yield f"there are no records from number {records.offset}"
     for row in range(len(records.columns)):
         number, label = records.offset + row, records.columns.next_sentence_labels[row]
         yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
         for side, text in describe(records.columns, row, records.vocabulary).items():
-            yield f"  {side}  {pages.visible(text)}"  # a vocabulary may hold what moves a terminal's cursor
+            yield f"  {side}  {pages.visible(text)}"  # a vocabulary may contain control characters
             if records.origins:
                 yield f"     {_origin(records.origins, number, side.lower())}"

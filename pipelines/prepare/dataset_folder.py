@@ -149,7 +149,7 @@ def _reopen(job: Job) -> None:
 
 
 def groups_of(folder: str) -> int:
-    """Return the number of train groups of the dataset to update. Raise UserError if there is none."""
+    """Return the number of train groups of the dataset to update. Raise UserError if there is no dataset."""
     for name in (MANIFEST, PREVIOUS):
         path = filesystem.join(folder, name)
         if filesystem.exists(path):

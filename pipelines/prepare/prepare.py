@@ -135,7 +135,7 @@ def _evaluation(config: PrepareConfig, vocabulary: Vocabulary) -> decontaminatio
 
 
 def _find_clusters(job: Job, plan: Plan, options: PipelineOptions) -> None:
-    """Run the first of two passes over the corpus: find near-duplicates."""
+    """Run the first of two readings of the corpus: find near-duplicates."""
     if launcher.is_template(options):
         raise UserError("--dedup near and --eval-by cluster need two jobs in sequence: remove --template_location")
     bands, begin = filesystem.join(job.spill, "bands"), time.perf_counter()

@@ -1,1 +1,1 @@
-"""Arrays <-> TFRecord bytes. After examples; dataset comes next."""
+"""Convert arrays to TFRecord bytes and back. May import examples; dataset comes next."""

@@ -151,10 +151,10 @@ Example = _example_class()
 
 
 def read(data: bytes, compression: str, max_seq_length: int, max_predictions: int, batch: int = 4096) -> Iterator[Columns]:
-    """The examples of a shard's bytes, some thousands at a time.
+    """Yield the examples of a shard's bytes, some thousands at a time.
 
-    Raises tfrecord.CorruptRecord, naming the record by its place in the shard, at the first whose frame is damaged or which
-    isn't an example; of those before it, all that lie in earlier batches have come.
+    Raises tfrecord.CorruptRecord with the number of the first record that has a damaged frame or isn't an example. All earlier
+    batches are yielded before.
     """
     records, first = tfrecord.read(data, compression), 0
     while rows := list(islice(records, batch)):
@@ -163,10 +163,10 @@ def read(data: bytes, compression: str, max_seq_length: int, max_predictions: in
 
 
 def decode(records: list[bytes], max_seq_length: int, max_predictions: int, first: int = 0) -> Columns:
-    """The columns of some serialized examples (int64, weights float32).
+    """Return the columns of serialized examples (int64, weights float32).
 
-    Raises tfrecord.CorruptRecord, naming the record by its number (that of the first one is `first`), when one isn't a
-    tf.train.Example with exactly the seven features, their types and lengths.
+    Raises tfrecord.CorruptRecord with the record's number (that of the first one is `first`) if it isn't a tf.train.Example
+    with exactly the seven features, their types and lengths.
     """
     sizes = {"max_seq_length": max_seq_length, "max_predictions": max_predictions, None: 1}
     found: dict[str, list] = {name: [] for name in FEATURES}
@@ -181,7 +181,7 @@ def decode(records: list[bytes], max_seq_length: int, max_predictions: int, firs
         for name, (dtype, length) in FEATURES.items():
             values = (entries[name].float_list if dtype == "float32" else entries[name].int64_list).value
             if len(values) != sizes[length]:
-                raise tfrecord.CorruptRecord(f"record {number}: {name} holds {len(values)} {dtype} values, not {sizes[length]}")
+                raise tfrecord.CorruptRecord(f"record {number}: {name} has {len(values)} {dtype} values, not {sizes[length]}")
             found[name].append(values)
     arrays = {
         name: np.array(found[name], dtype).reshape(len(records), sizes[length]) for name, (dtype, length) in FEATURES.items()

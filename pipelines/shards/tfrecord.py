@@ -26,7 +26,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def fill_frames(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Writes the frames around records that lie in `buffer` with room left for them, in place.
+    """Write the frames around records in `buffer`, which has room for them, in place.
 
     Args:
         buffer: uint8 [bytes], contiguous: HEADER bytes, the data, FOOTER bytes, for each record.
@@ -48,11 +48,11 @@ def fill_frames(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> 
 
 
 class CorruptRecord(ValueError):
-    """A TFRecord file that can't be trusted from some record on; the message says from which and why."""
+    """Raised for a damaged TFRecord file; the message names the first damaged record and the reason."""
 
 
 def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
-    """The records of a TFRecord file's bytes.
+    """Yield the records in the bytes of a TFRecord file.
 
     Raises CorruptRecord at the first record whose length or CRC is wrong, or where the file ends within a record. A gzip
     stream is unpacked as its records are taken, so that one that expands to anything takes no more memory than a record.
@@ -79,15 +79,15 @@ def _next(stream: BinaryIO) -> bytes | None:
     if not (header := stream.read(HEADER)):
         return None
     if len(header) < HEADER:
-        raise CorruptRecord("the file ends within its header")
+        raise CorruptRecord("the file is truncated within its header")
     if masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
         raise CorruptRecord("the CRC of its length is wrong")
     (length,) = struct.unpack("<Q", header[:8])
     if length > MAX_RECORD:
-        raise CorruptRecord(f"it claims to hold {length:,} bytes, more than any example does")
+        raise CorruptRecord(f"its length of {length:,} bytes is more than any example has")
     record, footer = stream.read(length), stream.read(FOOTER)
     if len(record) < length or len(footer) < FOOTER:
-        raise CorruptRecord("the file ends within it")
+        raise CorruptRecord("the file is truncated within it")
     if masked_crc(record) != struct.unpack("<I", footer)[0]:
         raise CorruptRecord("the CRC of its data is wrong")
     return record

@@ -1,4 +1,4 @@
-"""Writes one copy of one group as the bytes of its shard, in chunks of bounded size."""
+"""Write one copy of one group as the bytes of its shard, in chunks of bounded size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ CHUNK_TOKENS = 1 << 18
 
 @dataclass
 class Shard:
-    """What `mill` made: the pairs in shard order (for provenance) and the counts."""
+    """The result of write_shard: the pairs in shard order (for provenance) and the counts."""
 
     pairs: Pairs
     counts: dict[str, int]
@@ -36,7 +36,7 @@ def write_shard(
     watch: Stopwatch,
     observe: Callable[[examples_columns.Columns], None] = lambda columns: None,
 ) -> Shard:
-    """Makes one copy of one group; hands its columns to `observe` and its framed records to `write`, chunk by chunk."""
+    """Write one copy of one group: pass its columns to `observe` and its framed records to `write`, chunk by chunk."""
     rngs = {purpose: random_streams.generator(settings.seed, index, copy, purpose) for purpose in random_streams.PURPOSES}
     with watch.time("pairs"):
         pair_settings = PairSettings(settings.max_seq_length - special_tokens(settings.pairs), settings.short_seq_prob)

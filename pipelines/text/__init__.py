@@ -1,1 +1,1 @@
-"""Document -> clean text -> sentences -> token ids. Entry: wordpiece.WordPiece. After readers."""
+"""Convert a document to clean text, sentences and token ids. Entry: wordpiece.WordPiece. May import readers."""

@@ -1,4 +1,4 @@
-"""What of a corpus a vocabulary has no entry for, or its tokenizer drops: figures, and a sentence each with what to do."""
+"""Characters that a vocabulary lacks or its tokenizer drops: counts, and warnings with what to do."""
 
 import json
 from collections import Counter
@@ -9,12 +9,12 @@ from clozemill.pipelines.config import VocabConfig
 
 # By default characters that make up less than the rest of this share of all occurrences may be left out (see vocabulary.py).
 COVERAGE = 0.9995
-# Shares of all characters that are told of, for any corpus has a few; and that stand for why a vocabulary can't be learnt.
+# Minimum shares of all characters: for a warning, since every corpus loses a few; and for the reason of a failed vocabulary.
 LEAST_UNSPACED, _LEAST_MARKS, _MUCH_UNSPACED = 0.001, 0.01, 0.1
 
 
 def occurrences(counts: list[tuple[str, int]]) -> tuple[Counter, Counter]:
-    """(character -> occurrences in all, character -> those of them that continue a word)."""
+    """Return (character -> total occurrences, character -> occurrences that continue a word)."""
     starts, inside = Counter(), Counter()
     for word, count in counts:
         starts[word[0]] += count
@@ -46,14 +46,14 @@ class LeftOut:
         return f"{self.characters:,} of {self.of:,} characters ({share} % of all occurrences) {verb} left out"
 
     def options(self, max_alphabet: int) -> list[str]:
-        """The options that let more characters in."""
+        """Return the options that include more characters."""
         now = f"{max_alphabet:,}" if max_alphabet else f"as many as cover {100 * COVERAGE:g} % and fit"
         more = [f"a higher --max-alphabet (now {now})"] if self.characters > self.rare else []
         return more + (["a lower --min-count"] if self.rare else [])
 
 
 def left_out(counts: list[tuple[str, int]], rare: dict[str, int], tokens: list[str]) -> LeftOut:
-    """What `tokens` leave out of the characters of the words in `counts`, and of `rare` (character -> occurrences)."""
+    """Return which characters of the words in `counts`, and of `rare` (character -> occurrences), `tokens` leave out."""
     frequent, _ = occurrences(counts)
     total = frequent + Counter(rare)
     lost = total.keys() - {token.removeprefix("##") for token in tokens}
@@ -68,11 +68,11 @@ def share(part: int, whole: int) -> str:
 
 @dataclass(frozen=True)
 class Removed:
-    """What becomes of a text's characters (white space not counted) whatever the vocabulary.
+    """Counts of characters (without white space) that are lost with any vocabulary.
 
     Attributes:
-        characters: all of them. unspaced: those in words longer than MAX_WORD_CHARS. marks: vowel signs and the like that
-            are removed as accents.
+        characters: all of them. unspaced: those in words longer than MAX_WORD_CHARS. marks: vowel signs and similar marks
+            that are removed as accents.
     """
 
     characters: int = 0
@@ -81,57 +81,57 @@ class Removed:
 
     @property
     def unspaced_sentence(self) -> str:
-        """'12 % of the characters stand in words of more than ...', or "" where hardly any do."""
+        """Return '12 % of the characters are in words of more than ...', or "" if hardly any are."""
         return unspaced_sentence(self.unspaced, self.characters) if self.unspaced > LEAST_UNSPACED * self.characters else ""
 
     @property
     def why_few(self) -> str:
-        """The same where so many are lost that a vocabulary may be too small for it, else ""."""
+        """Return the same sentence if the loss explains why a vocabulary is too small, otherwise ""."""
         return self.unspaced_sentence if self.unspaced > _MUCH_UNSPACED * self.characters else ""
 
     @property
     def marks_sentence(self) -> str:
-        """'5 % of the characters ...', or "" where there are hardly any."""
+        """Return '5 % of the characters ...', or "" if there are hardly any."""
         if self.marks <= _LEAST_MARKS * self.characters:
             return ""
         return (
             f"{share(self.marks, self.characters)} of the characters are vowel signs and other marks, which are removed as "
-            "accents are unless --cased: to keep them, give --no-strip-accents, to prepare too"
+            "accents: to keep them, give --no-strip-accents, to prepare as well"
         )
 
 
 def unspaced_sentence(part: int, characters: int) -> str:
-    """That so many of the characters stand in words that are too long."""
+    """Return the sentence that this many characters are in words that are too long."""
     return (
-        f"{share(part, characters)} of the characters stand in words of more than {MAX_WORD_CHARS} characters, which become "
+        f"{share(part, characters)} of the characters are in words of more than {MAX_WORD_CHARS} characters, which become "
         "[UNK]: if the text is written without spaces, as Thai, Khmer, Lao and Burmese are, put spaces between its words "
         "first, with a word segmenter such as ICU's break iterator or PyThaiNLP"
     )
 
 
 def left_out_warning(lost: LeftOut, config: VocabConfig) -> str:
-    """A line about characters that have no entry, or "": loud where they are more than the default means to leave out."""
+    """Return a line about characters without an entry, or ""; a warning if more are lost than by default."""
     if not lost.characters:
         return ""
     remedies = lost.options(config.max_alphabet)
     if not config.max_alphabet and lost.characters > lost.rare:
         remedies.insert(1, "a higher --vocab-size")
     begin = "warning: " if lost.share > 1 - COVERAGE else ""
-    return f"{begin}{lost.sentence}, and words with one become [UNK]: to keep more, give {', or '.join(remedies)}"
+    return f"{begin}{lost.sentence}, and words with them become [UNK]: to keep more, give {', or '.join(remedies)}"
 
 
 def report_bytes(lost: LeftOut, removed: Removed) -> bytes:
-    """What a worker leaves for the process that prints the warnings."""
+    """Return the report of a worker, for the process that prints the warnings."""
     return json.dumps([asdict(lost), asdict(removed)]).encode()
 
 
 def read_report(data: bytes) -> tuple[LeftOut, Removed]:
-    """The reverse of `report_bytes`."""
+    """Return what `report_bytes` was given."""
     lost, removed = json.loads(data)
     return LeftOut(**lost), Removed(**removed)
 
 
 def warnings(lost: LeftOut, removed: Removed, config: VocabConfig) -> list[str]:
-    """A line for each kind of loss."""
+    """Return a line for each kind of loss."""
     sentences = (f"warning: {line}" for line in (removed.unspaced_sentence, removed.marks_sentence) if line)
     return [*filter(None, [left_out_warning(lost, config)]), *sentences]

@@ -38,7 +38,7 @@ def plain(text: str, library: bool = False) -> str:
 def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Where in a text each character of `plain(text)` comes from: (begin, end), int64 [len(plain(text))].
 
-    Characters that are joined, or change their order, all come from the whole of their group.
+    Characters that are joined, or change their order, all come from their complete group.
     """
     if library:
         kept = [place for place, char in enumerate(text.translate(LIBRARY_BREAKS)) if not _dropped(char, library)]

@@ -10,7 +10,7 @@ from clozemill.pipelines.common.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-MAX_TOKENS = 1 << 21  # ids are written in three bytes at most
+MAX_TOKENS = 1 << 21  # ids are written in at most three bytes
 
 
 @dataclass(frozen=True)
@@ -22,28 +22,28 @@ class Vocabulary:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> "Vocabulary":
-        """Reads vocab.txt: UTF-8, a token per line, the line's number is its id.
+        """Read vocab.txt: UTF-8, one token per line; the line number is the id.
 
-        Raises UserError for a file that is not UTF-8, an empty or duplicate token, or a missing special token.
+        Raises UserError if the file isn't UTF-8, a token is empty or repeated, or a special token is missing.
         """
         try:
             lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not UTF-8 (byte {error.start}): give a vocab.txt, a token per line") from None
+            raise UserError(f"{name} is not UTF-8 (byte {error.start}): give a vocab.txt with one token per line") from None
         if lines and lines[-1] == "":
             lines.pop()
         tokens = tuple(line.rstrip("\r") for line in lines)
         first_line: dict[str, int] = {}
         for number, token in enumerate(tokens, 1):
             if not token.strip():
-                raise UserError(f"{name}, line {number}: the token is empty: every line must hold one token")
+                raise UserError(f"{name}, line {number}: the token is empty: write one token per line")
             if first_line.setdefault(token, number) != number:
-                raise UserError(f"{name}, line {number}: {token!r} stands already at line {first_line[token]}: remove one")
+                raise UserError(f"{name}, line {number}: {token!r} repeats line {first_line[token]}: remove one of them")
         if len(tokens) >= MAX_TOKENS:
-            raise UserError(f"{name} holds {len(tokens):,} tokens: give fewer than {MAX_TOKENS:,}")
+            raise UserError(f"{name} has {len(tokens):,} tokens: give fewer than {MAX_TOKENS:,}")
         if missing := [token for token in SPECIAL_TOKENS if token not in first_line]:
             raise UserError(
-                f"{name} lacks {', '.join(missing)}: give a vocab.txt, a token per line, with the special tokens in it"
+                f"{name} lacks {', '.join(missing)}: give a vocab.txt with one token per line, including the special tokens"
             )
         return cls(tokens, hashlib.sha256(data).hexdigest())
 
@@ -97,7 +97,7 @@ class Vocabulary:
         """One sentence when the vocabulary doesn't look like the casing asked for, else an empty string."""
         capitals = sum(token != token.lower() for token in self.tokens if token[:1] != "[")
         if not cased and capitals * 100 > len(self):
-            return f"{capitals:,} entries hold capital letters, which an uncased tokenizer never uses: did you mean --cased?"
+            return f"{capitals:,} entries contain capital letters, which an uncased tokenizer never uses: did you mean --cased?"
         if cased and not capitals:
-            return "no entry holds a capital letter, so every capitalised word becomes [UNK]: leave out --cased?"
+            return "no entry contains a capital letter, so every capitalised word becomes [UNK]: remove --cased?"
         return ""

@@ -21,7 +21,7 @@ from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.text.pretokenizer import Chunker, Chunks
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
-CACHE_CHUNKS = 1_000_000  # then the cache starts anew: memory stays bounded whatever the corpus
+CACHE_CHUNKS = 1_000_000  # then the cache is cleared, so that memory stays bounded for any corpus
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""MediaWiki's markup -> plain text. Entry: converter.to_text. After common; readers come next."""
+"""Convert MediaWiki's markup to plain text. Entry: converter.to_text. May import common; readers come next."""

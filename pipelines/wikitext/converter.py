@@ -3,10 +3,10 @@
     >>> to_text("'''Kites''' are [[toy]]s ({{lang|nl|vliegers}}; {{IPAc-en|k}}).<ref>A source</ref>")
     'Kites are toys (vliegers).'
 
-The stages, each a few passes of linear time over the page: blocks without prose (comments, references,
-formulas, galleries, code) go; templates, links and tables turn into their text from the inside out; inline
-markup goes; lines are joined to paragraphs and mended. Broken markup loses its delimiters, not the text
-behind them.
+The stages, each a few passes of linear time over the page: remove blocks without prose (comments, references,
+formulas, galleries, code); replace templates, links and tables by their text, from the inside out; remove inline
+markup; join lines to paragraphs and clean up the remains. Broken markup loses its delimiters, but the text after
+it stays.
 
 Templates leave nothing unless `TEMPLATES` says what they read like. Sections of references, external links
 and the like lose their lists and keep the lines that end like a sentence. Lines that follow each other
@@ -63,8 +63,8 @@ def _fraction(args: Args) -> str:
     return " ".join([*numbers[:-2], "/".join(["1", *numbers][-2:])]) if numbers else ""
 
 
-# What a template reads like, by its names in lower case; `name-*` stands for every other `name-…`. To keep
-# another one's prose, add an entry. Stray spaces, `()` and so on are mended later; a bar must be an entity.
+# How a template is rendered, by its names in lower case; `name-*` matches any other `name-…`. To keep
+# the prose of another one, add an entry. Stray spaces, `()` and so on are removed later; a bar must be an entity.
 TEMPLATES: dict[str, Renderer] = {
     "small|smaller|midsize|big|larger|nowrap|no wrap|nobr|nobold|noitalic|em|strong|sc|smallcaps": _arg("1"),
     "abbr|tooltip|visible anchor|vanchor|linktext|keypress|mvar|math|var|angbr|chem2|not a typo": _arg("1"),
@@ -259,7 +259,7 @@ def _paragraphs(text: str, headings: bool) -> str:
     out: list[str] = []  # each line behind what separates it from the one before
     pending: list[tuple[int, str]] = []  # headings without text so far
     references = 0  # level of the heading of the section of references we are in
-    joins = False  # whether a plain line would go on with the last paragraph
+    joins = False  # whether a plain line would continue the last paragraph
     for raw in text.split("\n"):
         line = raw.strip()
         if not line:

@@ -1,4 +1,4 @@
-"""Mends the holes that removed markup leaves in a line: `( ; )`, `（、1990）`, ` ,`, double spaces.
+"""Clean up what removed markup leaves in a line: `( ; )`, `（、1990）`, ` ,`, double spaces.
 
 >>> mend("Kite  ( ; toy) , 李白（）在、。")
 'Kite (toy), 李白在。'

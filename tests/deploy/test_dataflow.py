@@ -126,7 +126,7 @@ def test_the_job_is_posted(cloud: Cloud) -> None:
     path, job = api.posted[0]
     assert path.startswith("/v1b3/projects/my-project/locations/europe-west4/jobs")
     check_job(job, cloud)
-    assert "the workers wrote gs://my-bucket/dataset to disks of their own" in told  # nobody did anything
+    assert "the workers wrote gs://my-bucket/dataset to their own disks" in told  # nobody did anything
 
 
 def test_the_template_s_parameters_are_prepare_s_options() -> None:

@@ -84,7 +84,7 @@ def test_vocab_removes_no_folder_of_the_user_s(tmp_path: Path, vocab: list[str],
     (tmp_path / "v.txt.work").mkdir()
     (tmp_path / "v.txt.work/thesis").write_text("dear")
     assert clozemill.main(vocab) == 2
-    assert "v.txt.work holds files that clozemill didn't write: move it" in capsys.readouterr().err
+    assert "v.txt.work contains files that clozemill didn't write: move it" in capsys.readouterr().err
     assert (tmp_path / "v.txt.work/thesis").read_text() == "dear"
 
 

@@ -24,9 +24,9 @@ THAI = "กังหันน้ำหมุนช้าๆข้างลำธ
         (Removed(10_000, 10, 100), []),
         (
             Removed(10_000, 11, 0),
-            ["warning: 0.11 % of the characters stand in words of more than 200 characters, which become"],
+            ["warning: 0.11 % of the characters are in words of more than 200 characters, which become"],
         ),
-        (Removed(50, 50, 0), ["warning: 100 % of the characters stand in words"]),
+        (Removed(50, 50, 0), ["warning: 100 % of the characters are in words"]),
         (
             Removed(200, 0, 25),
             ["warning: 12 % of the characters are vowel signs and other marks, which are removed as accents"],
@@ -69,7 +69,7 @@ def test_vocab_tells_of_text_without_spaces_and_of_vowel_signs(tmp_path: Path, c
     assert learn(tmp_path, texts) == 0
     told = capsys.readouterr().err.splitlines()
     assert [line.split(" % of the characters ")[1].split(",")[0] for line in told] == [
-        "stand in words of more than 200 characters",
+        "are in words of more than 200 characters",
         "are vowel signs and other marks",
     ]
     assert learn(tmp_path, texts[:20] + texts[-9:] * 9, "--no-strip-accents") == 0
@@ -78,10 +78,10 @@ def test_vocab_tells_of_text_without_spaces_and_of_vowel_signs(tmp_path: Path, c
 
 def test_text_without_spaces_is_named_where_no_vocabulary_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert learn(tmp_path, [THAI * 12] * 3) == 2
-    assert "no word occurs 2 times in the input, for 100 % of the characters stand in words" in capsys.readouterr().err
+    assert "no word occurs 2 times in the input, because 100 % of the characters are in words" in capsys.readouterr().err
     assert learn(tmp_path, [THAI * 12, THAI, THAI], size="5000") == 2
     told = capsys.readouterr().err
-    assert "fewer than --vocab-size 5,000, for 86 % of the characters stand" in told and "--min-count" not in told
+    assert "fewer than --vocab-size 5,000, because 86 % of the characters are" in told and "--min-count" not in told
 
 
 def test_a_dataset_tells_of_text_without_spaces(tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
@@ -92,6 +92,6 @@ def test_a_dataset_tells_of_text_without_spaces(tmp_path: Path, demo_vocab: str,
         command = ["prepare", *options, "--dupe-factor", "1", "--no-gate", "--no-progress", "--in-memory"]
         assert clozemill.main(command) == 0
         contract = json.loads((tmp_path / name / "dataset.json").read_bytes())
-        found = [line for line in dataset_warnings(contract) if "stand in words of more than 200 characters" in line]
-        assert len(found) == (name == "thai") == ("stand in words of" in capsys.readouterr().out)
+        found = [line for line in dataset_warnings(contract) if "are in words of more than 200 characters" in line]
+        assert len(found) == (name == "thai") == ("are in words of" in capsys.readouterr().out)
         assert contract["documents"].get("unspaced_characters", 0) == (name == "thai") * 12 * 20

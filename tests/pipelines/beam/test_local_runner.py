@@ -75,7 +75,7 @@ def test_no_file_is_served_to_anybody(server: local_runner.PrivateServer, tmp_pa
 
 def test_a_beam_that_would_serve_otherwise_is_refused() -> None:
     """A version whose WorkerHandlerManager makes its server in another way: no worker is started then."""
-    with pytest.raises(UserError, match=r"starts worker processes in a way that clozemill doesn't know: install .*in-memory"):
+    with pytest.raises(UserError, match=r"is not supported by clozemill: install .*in-memory"):
         local_runner.WorkerProcess(b"", None, None, object())
 
 

@@ -85,8 +85,11 @@ def test_what_only_the_whole_corpus_tells_is_said(
     (tmp_path / "dev.txt").write_text("x")
     more = ["--dedup", "near", "--decontaminate", str(tmp_path / "dev.txt")]
     notes = planned(capsys, tmp_path, "--input", demo_corpus, "--vocab", demo_vocab, *more)["notes"]
-    assert any("counts and bytes are exact but for what is said below" in note for note in notes)
-    assert "what --dedup near and --decontaminate will keep out is counted as kept: prepare tells by the whole corpus" in notes
+    assert any("counts and bytes are exact except as noted below" in note for note in notes)
+    assert (
+        "documents that --dedup near and --decontaminate will drop are counted as kept: finding them requires all documents"
+        in notes
+    )
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
@@ -145,7 +148,7 @@ def test_nothing_is_left_behind(
 def test_without_a_vocabulary_one_is_learnt(demo_corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = planned(capsys, tmp_path, "--input", demo_corpus, "--vocab-size", "3000")
     assert found["sample"]["vocabulary_size"] == 3000
-    assert any("a vocabulary of 3,000 tokens was learnt on what was read" in note for note in found["notes"])
+    assert any("a vocabulary of 3,000 tokens was learned on the text that was read" in note for note in found["notes"])
     assert planned(capsys, tmp_path, "--input", demo_corpus)["sample"]["vocabulary_size"] < 30522  # the text yields no more
 
 
@@ -192,12 +195,12 @@ def test_groups_too_large_for_memory() -> None:
     assert extrapolation.group_memory(1e6, provenance=True, beam=True) == 344e6
     assert warned(config, FINE | {"tokens per group": 287e6}) == []
     (told,) = warned(config, FINE | {"tokens per group": 288e6})
-    assert told == "a group of 288 M tokens takes 3.8 GB of a worker's 3.8 GB: give --num-groups 5 or more"
+    assert told == "a group of 288 M tokens needs 3.8 GB, a worker has 3.8 GB: give --num-groups 5 or more"
 
 
 def test_other_warnings_of_the_mill() -> None:
-    assert warned(PlanConfig(), FINE | {"documents kept": 1}) == ["there are more groups than documents: give fewer "
-                                                                  "--num-groups than 2"]  # fmt: skip
+    assert warned(PlanConfig(), FINE | {"documents kept": 1}) == ["there are more groups than documents: lower "
+                                                                  "--num-groups below 2"]  # fmt: skip
     bad = outcome(1, 1000, bad=11)
     bad.summary.dropped["malformed_json"] = 11
     (told,) = warned(PlanConfig(), FINE, bad)

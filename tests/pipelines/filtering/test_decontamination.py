@@ -84,7 +84,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("e.parquet", b"PAR1", "--decontaminate knows .csv"),
+        ("e.parquet", b"PAR1", "unknown suffix for --decontaminate"),
         ("e.txt", b"a\xff", "is not UTF-8 (byte 1)"),
         ("e.json", b"{", "can't be read as json"),
         ("e.jsonl", b"{}\n{", "can't be read as jsonl (line 2: Expecting property name"),

@@ -67,10 +67,10 @@ def test_it_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytest.Cap
     for row in rows[2:5]:
         assert f"<bdi>{html.escape(row['a_title'])}</bdi>, characters {row['a_start']:,} to {row['a_end']:,}" in page
     assert clozemill.main(["inspect", str(demo_dataset), "--offset", "9999", "--html", str(path)]) == 0
-    assert "No record from number 9999 on." in path.read_text("utf-8")
+    assert "There are no records from number 9999." in path.read_text("utf-8")
     contract = demo_dataset / "dataset.json"
     assert clozemill.main(["inspect", str(demo_dataset), "--html", str(contract)]) == 2
-    assert "dataset.json is no name of a page: give one that ends in .html" in capsys.readouterr().err
+    assert "dataset.json is not the name of an HTML file: give a name that ends in .html" in capsys.readouterr().err
 
 
 def test_it_prints_records_labels_and_origins(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:

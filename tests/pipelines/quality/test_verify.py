@@ -92,7 +92,7 @@ def test_a_missing_a_truncated_and_a_foreign_shard(dataset: Path) -> None:
     other.write_bytes(other.read_bytes()[:-5])
     (dataset / SHARD.replace("00000", "00002")).write_bytes(b"not a TFRecord at all")
     lines = "\n".join(found(dataset))
-    assert "is missing" in lines and "ends within it" in lines and "record 0" in lines
+    assert "is missing" in lines and "is truncated within it" in lines and "record 0" in lines
 
 
 def _at(columns: Columns, row: int = 3) -> int:
@@ -216,7 +216,7 @@ def test_what_lies_there_besides_or_is_lacking(dataset: Path) -> None:
     sign(dataset)
     lines = "\n".join(found(dataset))
     assert f"dataset.json: it lists {other}, which doesn't belong to the dataset" in lines
-    assert f"{mine}: dataset.json doesn't list this file" in lines and f"dataset.json: it lacks {mine}" in lines
+    assert f"{mine}: dataset.json doesn't list this file" in lines and f"dataset.json: it doesn't list {mine}" in lines
     assert "rows, not" in lines and "its SHA-256 is not the one in dataset.json" in lines and "the file is missing" in lines
 
 

@@ -272,8 +272,8 @@ def test_line_ends_of_a_vocabulary(data: bytes) -> None:
         (FIVE + b"a\n\nb\n", "v.txt, line 7: the token is empty"),
         (FIVE + b"a\n \n", "v.txt, line 7: the token is empty"),
         (FIVE + b"a\r\n\r\n", "v.txt, line 7: the token is empty"),
-        (FIVE + b"a\nb\na\n", "v.txt, line 8: 'a' stands already at line 6"),
-        (FIVE + b"[CLS]\n", "v.txt, line 6: '[CLS]' stands already at line 3"),
+        (FIVE + b"a\nb\na\n", "v.txt, line 8: 'a' repeats line 6"),
+        (FIVE + b"[CLS]\n", "v.txt, line 6: '[CLS]' repeats line 3"),
         (FIVE + b"\xff\n", "v.txt is not UTF-8 (byte 31)"),
         (FIVE.decode().encode("utf-16"), "v.txt is not UTF-8 (byte 0)"),
         (b"[PAD]\n[UNK]\n[SEP]\n", "v.txt lacks [CLS], [MASK]"),
@@ -290,7 +290,7 @@ def test_casing_warning() -> None:
     cased = Vocabulary.from_tokens([*SPECIAL_TOKENS, "The", "the", "##s"])
     uncased = Vocabulary.from_tokens([*SPECIAL_TOKENS, "[unused1]", "the", "##s"])
     assert "--cased" in cased.casing_warning(cased=False)
-    assert "leave out --cased" in uncased.casing_warning(cased=True)
+    assert "remove --cased" in uncased.casing_warning(cased=True)
     assert cased.casing_warning(cased=True) == uncased.casing_warning(cased=False) == ""
 
 

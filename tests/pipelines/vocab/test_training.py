@@ -174,20 +174,20 @@ def test_what_is_left_out() -> None:
         (
             LeftOut(2000, 3001, 0.1953, 0),
             1000,
-            "warning: 2,000 of 3,001 characters (19.53 % of all occurrences) are left out, and words with one become [UNK]: "
+            "warning: 2,000 of 3,001 characters (19.53 % of all occurrences) are left out, and words with them become [UNK]: "
             "to keep more, give a higher --max-alphabet (now 1,000)",
         ),
         (
             LeftOut(1, 90, 0.00001, 1),
             0,
-            "1 of 90 characters (less than 0.01 % of all occurrences) is left out, and words with one become [UNK]: "
+            "1 of 90 characters (less than 0.01 % of all occurrences) is left out, and words with them become [UNK]: "
             "to keep more, give a lower --min-count",
         ),
         (
             LeftOut(7, 5000, 0.001, 3),
             0,
-            "warning: 7 of 5,000 characters (0.10 % of all occurrences) are left out, and words with one become [UNK]: to keep "
-            "more, give a higher --max-alphabet (now as many as cover 99.95 % and fit), or a higher --vocab-size, or a lower "
+            "warning: 7 of 5,000 characters (0.10 % of all occurrences) are left out, and words with them become [UNK]: to "
+            "keep more, give a higher --max-alphabet (now as many as cover 99.95 % and fit), or a higher --vocab-size, or a lower "
             "--min-count",
         ),
     ],

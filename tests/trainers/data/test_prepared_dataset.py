@@ -92,10 +92,10 @@ def test_a_folder_of_shards_is_missing(tmp_path: Path) -> None:
 def test_another_vocabulary_in_its_place(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3]])
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY + b"more\n")
-    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were made with: restore it, or rebuild the dataset"
+    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
     assert mistake(dataset.read_vocabulary) == told
     (tmp_path / "vocab.txt").unlink()
-    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt is not there: rebuild the dataset"
+    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt is not there: make the dataset anew"
 
 
 FITS = {  # pairs of the dataset -> objectives that it can teach

@@ -244,7 +244,7 @@ def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     told = mistake(run=run, data=str(tmp_path))
     assert told == (
-        f"{path}: record {EVAL[2] - 1}: the file ends within it: restore it or rebuild the dataset; "
+        f"{path}: record {EVAL[2] - 1}: the file is truncated within it: restore it or make the dataset anew; "
         f"clozemill verify {tmp_path} lists all damage"
     )
 

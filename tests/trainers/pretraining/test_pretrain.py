@@ -319,7 +319,7 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     shard.write_bytes(shard.read_bytes()[:-20])
     assert clozemill.main(["evaluate", str(trained), "--data", str(data)]) == 2
     told = capsys.readouterr().err
-    assert re.match(rf"clozemill: {shard}: record \d+: the file ends within it: restore it or make", told)
+    assert re.match(rf"clozemill: {shard}: record \d+: the file is truncated within it: restore it or make", told)
     assert told.count("\n") == 1
 
 
@@ -480,7 +480,7 @@ def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: 
     warning, told = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {data} has only 24 eval examples")
     assert told.startswith(f"clozemill: {shard}: ") and "record" in told
-    assert f"restore it or rebuild the dataset; clozemill verify {data} lists all damage" in told
+    assert f"restore it or make the dataset anew; clozemill verify {data} lists all damage" in told
     assert "File " not in told and "Graph execution" not in told
     if "eval" in harm:
         shard.write_bytes(before)
