@@ -98,7 +98,7 @@ class FilesShuffle:
             markers = [marker for marker in found if marker is not None]
             if self._splits and len(markers) != self._splits:
                 raise UserError(
-                    f"{self._folder} holds what {len(markers)} of {self._splits} pieces of the input came to, and the rest is "
+                    f"{self._folder} has the spill files of {len(markers)} of {self._splits} input splits, and the rest is "
                     "damaged or missing: run the same command again"
                 )
             self._listed = sorted(file for marker in markers for file in marker["spills"])

@@ -118,10 +118,10 @@ def broken_records() -> dict[str, tuple[bytes, str]]:
         "nothing": (b"", "its features are"),
         "feature missing": (serialize(lacking), "its features are"),
         "feature too many": (serialize(row | {"more": [1]}), "its features are"),
-        "too short": (serialize(row | {"input_ids": row["input_ids"][:-1]}), "input_ids holds 7 int64 values, not 8"),
-        "too long": (serialize(row | {"masked_lm_ids": [1, 2, 3]}), "masked_lm_ids holds 3 int64 values, not 2"),
-        "two labels": (serialize(row | {"next_sentence_labels": [0, 1]}), "next_sentence_labels holds 2 int64 values, not 1"),
-        "another type": (wrap(1, inner + value), "input_ids holds 0 int64 values, not 8"),
+        "too short": (serialize(row | {"input_ids": row["input_ids"][:-1]}), "input_ids has 7 int64 values, not 8"),
+        "too long": (serialize(row | {"masked_lm_ids": [1, 2, 3]}), "masked_lm_ids has 3 int64 values, not 2"),
+        "two labels": (serialize(row | {"next_sentence_labels": [0, 1]}), "next_sentence_labels has 2 int64 values, not 1"),
+        "another type": (wrap(1, inner + value), "input_ids has 0 int64 values, not 8"),
     }
 
 

@@ -68,7 +68,7 @@ def test_truncation_is_found_wherever_it_leaves_part_of_a_record(size: int):
     if size in BOUNDARIES:
         assert list(read(FILE[:size])) == RECORDS[: BOUNDARIES.index(size)]
         return
-    with pytest.raises(CorruptRecord, match="ends within"):
+    with pytest.raises(CorruptRecord, match="truncated within"):
         list(read(FILE[:size]))
 
 

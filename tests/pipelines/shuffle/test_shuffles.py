@@ -97,7 +97,7 @@ def test_a_damaged_marker_is_none(tmp_path, how):
     path = tmp_path / "s.json"
     path.write_bytes(damaged(path.read_bytes())[how])
     assert way.finished("s") is None
-    with pytest.raises(UserError, match="holds what 0 of 1 pieces of the input came to, and the rest is damaged or missing"):
+    with pytest.raises(UserError, match="has the spill files of 0 of 1 input splits, and the rest is damaged or missing"):
         list(way.gather(0, []))
 
 

@@ -186,9 +186,9 @@ def test_what_is_left_out() -> None:
         (
             LeftOut(7, 5000, 0.001, 3),
             0,
-            "warning: 7 of 5,000 characters (0.10 % of all occurrences) are left out, and words with them become [UNK]: to "
-            "keep more, give a higher --max-alphabet (now as many as cover 99.95 % and fit), or a higher --vocab-size, or a lower "
-            "--min-count",
+            "warning: 7 of 5,000 characters (0.10 % of all occurrences) are left out, and words with them become [UNK]: "
+            "to keep more, give a higher --max-alphabet (now as many as cover 99.95 % and fit), or a higher --vocab-size, "
+            "or a lower --min-count",
         ),
     ],
 )
