@@ -203,7 +203,7 @@ def test_an_entity_bomb(bench):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.xml", "a.jsonl.gz"])
 def test_nothing_but_an_empty_file(bench, name):
     data = gzip.compress(b"") if name.endswith("gz") else b""
-    bench(name, data).refused("the input contains no usable document (0 records read", "check --input and the filters")
+    bench(name, data).refused("the input contains no usable document (0 records read", "check --input and filters")
 
 
 def test_an_empty_file_among_others(bench):

@@ -144,7 +144,7 @@ def measure(config: MillPlan) -> Mill:
     if not sum(part.documents for part in scale.parts):
         read = sum(part.summary.read for part in scale.parts)
         where = "input" if whole else "sample"
-        raise UserError(f"the {where} contains no usable document ({read:,} records read): check --input and the filters")
+        raise UserError(f"the {where} contains no usable document ({read:,} records read): check --input and filters")
     mill.about |= _about(config, plan, scale, vocabulary)
     _count(config, plan, scale, mill)
     _take(config, plan, scale, unpacking, mill)
