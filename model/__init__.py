@@ -1,1 +1,1 @@
-"""The encoder, its heads and its losses, in keras.ops. Imports nothing of ours."""
+"""The encoder, its heads and its losses, in keras.ops. Imports no other package of clozemill."""

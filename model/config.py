@@ -1,4 +1,4 @@
-"""What an encoder is: sizes and switches, with google-research/bert's names, and the presets."""
+"""Encoder configuration (sizes and switches, with google-research/bert's names) and presets."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,16 +8,16 @@ ATTENTION = ("bidirectional", "causal")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's dtype policy
 
 
-MAX_LAYERS = 1000  # a damaged configuration must not make lists of billions of weights
+MAX_LAYERS = 1000  # a corrupt configuration must not allocate lists of billions of weights
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes of an encoder; the defaults are BERT-base's.
+    """Sizes of an encoder; the defaults are those of BERT-base.
 
-    `hidden_act`: google-research/bert and the Model Garden use gelu's tanh form, Hugging Face's `gelu` is the erf form.
-    `attention`: "causal" lets a position see itself and what is left of it. `remat`: compute a layer's activations again in
-    the backward pass instead of keeping them. Raises ValueError for sizes that don't fit each other.
+    `hidden_act`: google-research/bert and the Model Garden use the tanh form of gelu; Hugging Face's `gelu` is the erf form.
+    `attention`: with "causal", a position attends to itself and to positions on its left. `remat`: recompute a layer's
+    activations in the backward pass instead of keeping them. Raises ValueError for inconsistent sizes.
     """
 
     vocab_size: int = 30522
@@ -41,31 +41,31 @@ class EncoderConfig:
             self.max_position_embeddings, self.type_vocab_size,
         )  # fmt: skip
         if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes) or min(sizes) < 1:
-            raise ValueError("an encoder's sizes are whole numbers and are at least 1")
+            raise ValueError("the sizes of an encoder must be integers of at least 1")
         if not 0 < self.layer_norm_eps < 1:
-            raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}, and is above 0 and below 1")
+            raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}, but must be above 0 and below 1")
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads")
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} attention heads")
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"unknown hidden_act {self.hidden_act!r}; choose from {', '.join(ACTIVATIONS)}")
         if self.attention not in ATTENTION:
-            raise ValueError(f"attention {self.attention!r} is none of {', '.join(ATTENTION)}")
+            raise ValueError(f"unknown attention {self.attention!r}; choose from {', '.join(ATTENTION)}")
         if not all(0 <= rate < 1 for rate in (self.hidden_dropout_prob, self.attention_probs_dropout_prob)):
-            raise ValueError("hidden_dropout_prob and attention_probs_dropout_prob are at least 0 and below 1")
+            raise ValueError("hidden_dropout_prob and attention_probs_dropout_prob must be at least 0 and below 1")
         if self.num_hidden_layers > MAX_LAYERS:
-            raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}, and at most {MAX_LAYERS:,} make sense")
+            raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}, but must be at most {MAX_LAYERS:,}")
 
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return the fields as plain values, for JSON."""
         return asdict(self)
 
 
 def _sizes(layers: int, width: int) -> dict[str, int]:
-    """The BERT miniatures' rule: heads of 64, an inner layer of four times the width."""
+    """Return the sizes by the rule of the BERT miniatures: heads of size 64, an inner layer four times as wide."""
     return {
         "num_hidden_layers": layers,
         "hidden_size": width,
@@ -86,5 +86,5 @@ PRESETS: dict[str, dict[str, int]] = {
 
 
 def preset(name: str, **changes: Any) -> EncoderConfig:
-    """A preset's configuration with some fields changed; raises KeyError for an unknown name."""
+    """Return a preset's configuration with some fields changed. Raises KeyError for an unknown name."""
     return replace(EncoderConfig(**PRESETS[name]), **changes)

@@ -1,19 +1,19 @@
 """Dropout as a function of an explicit seed, so that a training step is a function of its inputs alone.
 
-A seed is a pair of integers, int32 [2]. Whoever draws from it folds in a number of its own (`fold`), so no two draws of a
-step share a stream and nothing has to be saved to go on exactly where a run stopped.
+A seed is a pair of integers, int32 [2]. Each draw folds in its own number (`fold`), so no two draws of a step share a random
+stream, and no random state has to be saved to resume a run exactly.
 """
 
 import keras
 from keras import ops
 
-SITES = 1024  # draws that one seed has room for
+SITES = 1024  # maximum number of draws per seed
 
-_LANES, _BITS = 2, 16  # one 32-bit draw decides about two elements: less than half the time of a float per element
+_LANES, _BITS = 2, 16  # one 32-bit draw decides for two elements: less than half the time of a float per element
 
 
 class _Seed(keras.random.SeedGenerator):
-    """Hands a tensor to keras.random, which takes integers and generators only; it has no state."""
+    """Passes a tensor as seed to keras.random, which accepts integers and generators only; it has no state."""
 
     def __init__(self, seed) -> None:  # the parent would create a variable
         self.seed = seed
@@ -23,7 +23,7 @@ class _Seed(keras.random.SeedGenerator):
 
 
 def fold(seed, site: int):
-    """The seed of draw number `site` (below SITES) of a step; None stays None."""
+    """Return the seed of draw number `site` (below SITES) of a step; None stays None."""
     if seed is None:
         return None
     seed = ops.cast(seed, "int32")
@@ -31,13 +31,13 @@ def fold(seed, site: int):
 
 
 def _bits(shape: tuple[int, ...], seed):
-    """Random int32 over (nearly) the whole range."""
+    """Return random int32 over (nearly) the full range."""
     seed = ops.cast(seed, "uint32" if keras.backend.backend() == "jax" else "int32")
     return keras.random.randint(shape, -(2**31), 2**31 - 1, dtype="int32", seed=_Seed(seed))
 
 
 def dropout(x, rate: float, seed):
-    """Zeroes elements with probability `rate`, rounded to 1/65536, and scales the others up; without a seed, x as it is.
+    """Zero elements with probability `rate`, rounded to 1/65536, and scale up the others. Without a seed, return x unchanged.
 
     Args:
         x: floats of any shape.
@@ -49,7 +49,7 @@ def dropout(x, rate: float, seed):
         return x
     rows, *others = ops.shape(x)
     words = _bits(((rows + _LANES - 1) // _LANES, *others), seed)
-    low = ops.left_shift(words, _BITS)  # its upper half decides about one element, and that of `words` about another
+    low = ops.left_shift(words, _BITS)  # its upper half decides for one element, that of `words` for another
     least = (threshold - (1 << (_BITS - 1))) * (1 << _BITS)
     keep = ops.concatenate([words >= least, low >= least], axis=0)
     if not isinstance(rows, int) or rows % _LANES:

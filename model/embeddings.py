@@ -1,4 +1,4 @@
-"""Token ids to vectors: words, positions and segments, summed and normalised (Devlin et al. 2018, section 3)."""
+"""Embeds token ids: words, positions and segments, summed and normalised (Devlin et al. 2018, section 3)."""
 
 import keras
 from keras import ops
@@ -8,7 +8,7 @@ from clozemill.model.dropout import dropout
 
 
 def initializer(config: EncoderConfig) -> keras.initializers.Initializer:
-    """The reference's: a normal distribution cut at two deviations."""
+    """Return the reference's initializer: a normal distribution truncated at two deviations."""
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
@@ -42,7 +42,7 @@ class Embeddings(keras.layers.Layer):
         config, length = self.config, ops.shape(input_ids)[1]
         words_BSH = ops.take(self.word_embeddings, input_ids, axis=0)
         positions_SH = ops.convert_to_tensor(self.position_embeddings)[:length]
-        # A product instead of a lookup: its gradient is a product too, not a scatter of every token onto two rows.
+        # A matrix product instead of a lookup: its gradient is a product too, not a scatter of every token onto two rows.
         kinds_BST = ops.one_hot(segment_ids, config.type_vocab_size, dtype=self.compute_dtype)
         segments_BSH = ops.matmul(kinds_BST, ops.convert_to_tensor(self.segment_embeddings))
         return dropout(self.norm(words_BSH + positions_SH + segments_BSH), config.hidden_dropout_prob, seed)

@@ -1,4 +1,4 @@
-"""The Transformer encoder of BERT (Devlin et al. 2018; Vaswani et al. 2017), post-LayerNorm, in keras.ops alone.
+"""The Transformer encoder of BERT (Devlin et al. 2018; Vaswani et al. 2017), post-LayerNorm, in pure keras.ops.
 
 Tensors carry their shape: B batch, S sequence length, Q positions kept of it, H hidden size, N heads, D head size.
 """
@@ -12,7 +12,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.model.dropout import dropout, fold
 from clozemill.model.embeddings import Embeddings, initializer
 
-_MASKED = -1e9  # finite: a row without any key to look at stays a number
+_MASKED = -1e9  # finite, so that a row without any visible key doesn't become NaN
 
 _ACTIVATIONS = {
     "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
@@ -22,17 +22,17 @@ _ACTIVATIONS = {
 
 
 def activation(name: str):
-    """The function that `hidden_act` names."""
+    """Return the activation function named by `hidden_act`."""
     return _ACTIVATIONS[name]
 
 
 def selection(positions_BQ, length: int, dtype: str):
-    """A matrix [B, Q, S] whose product with hidden_BSH picks positions; its gradient is a product too, and deterministic."""
+    """Return a matrix [B, Q, S] whose product with hidden_BSH picks positions; its gradient is a deterministic product too."""
     return ops.one_hot(positions_BQ, length, dtype=dtype)
 
 
 def visible(input_mask_BS, query_positions_BQ, causal: bool):
-    """Which keys a query sees, bool [B, 1, Q or 1, S]: those that aren't padding, and, if causal, none to its right."""
+    """Return which keys a query sees, bool [B, 1, Q or 1, S]: no padding and, if causal, none to its right."""
     mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
     if causal:
         keys_S = ops.arange(ops.shape(input_mask_BS)[1], dtype="int32")
@@ -44,11 +44,11 @@ class Attention(keras.layers.Layer):
     """Multi-head attention with its output projection (no residual).
 
     Call arguments:
-        query_BQH, hidden_BSH: what asks, and what is looked at.
+        query_BQH, hidden_BSH: inputs of the queries, and of keys and values.
         visible: bool, broadcastable to [B, N, Q, S].
         seed: int32 [2] for dropout on the probabilities, or None outside of training.
 
-    Without dropout to do, the backend's fused attention is used where it has one.
+    Without active dropout, the backend's fused attention is used if it has one.
     """
 
     def __init__(self, config: EncoderConfig, **kwargs) -> None:
@@ -87,10 +87,10 @@ class Block(keras.layers.Layer):
     """One layer: attention, then two dense layers, each with dropout, residual and LayerNorm.
 
     Call arguments:
-        hidden_BSH: the layer before.
+        hidden_BSH: output of the previous layer.
         visible: as in Attention.
-        picked_BQS: which positions to compute (`selection`), or None for all. Keys and values cover all positions, everything
-            else is done for the picked ones alone.
+        picked_BQS: positions to compute (`selection`), or None for all. Keys and values cover all positions; everything else
+            is computed for the picked ones only.
         seed: int32 [2] or None.
 
     Returns float [B, Q, H], Q = S without `picked_BQS`.
@@ -137,8 +137,8 @@ class Encoder(keras.Model):
 
     Call arguments:
         input_ids, input_mask, segment_ids: int [B, S]; mask 1 = a token, 0 = padding.
-        positions: int [B, Q]: positions whose output is wanted, or None for all. The last layer computes nothing else.
-        training, seed: dropout is active with a seed, int32 [2]; with training=True and none, one is drawn from a state.
+        positions: int [B, Q]: positions to output, or None for all. The last layer computes only these.
+        training, seed: dropout is active with a seed, int32 [2]; with training=True and no seed, one is drawn from a state.
 
     Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions; and
     `all_layers`, the outputs of the embeddings and of every layer, [B, S, H], the last one as `sequence_output`.
@@ -176,7 +176,7 @@ class Encoder(keras.Model):
             if block is self.blocks[-1] and positions is not None:
                 picked_BQS = selection(positions, length, self.compute_dtype)
                 seen = visible(input_mask, ops.cast(positions, "int32"), causal)
-            # A function of one tensor: TensorFlow's recomputation takes neither None nor, in a graph, keywords.
+            # A function of one tensor: TensorFlow's recompute_grad supports neither None nor, in a graph, keyword arguments.
             step = partial(block, visible=seen, picked_BQS=picked_BQS, seed=seed)
             layers.append((keras.remat(step) if self.config.remat else step)(layers[-1]))
         return {"sequence_output": layers[-1], "pooled_output": self.pooler(layers[-1][:, 0]), "all_layers": layers}

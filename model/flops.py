@@ -1,18 +1,20 @@
-"""How many floating-point operations a training step needs, by formula: what model-FLOPs utilisation is counted against."""
+"""Computes the floating-point operations of a training step by formula, for model-FLOPs utilisation."""
 
 from clozemill.model.config import EncoderConfig
 
-_FORWARD_AND_BACKWARD = 3  # a product's gradient is two products of the same size
+_FORWARD_AND_BACKWARD = 3  # the gradient of a product is two products of the same size
 
 
 def flops_per_example(config: EncoderConfig, length: int, predictions: int, causal: bool = False) -> int:
-    """FLOPs of the matrix products for one example, forward and backward, recomputation not counted.
+    """Return the FLOPs of the matrix products for one example, forward and backward, without recomputation.
 
-    Only what the model needs is counted: the last layer works on [CLS] and the masked positions alone, as it does in
-    `PretrainingModel`, unless the objective is causal, which predicts every position.
+    The last layer counts only [CLS] and the masked positions, as in `PretrainingModel`, unless the objective is causal, which
+    predicts every position.
 
     Args:
-        config: sizes. length: tokens per example, padding included. predictions: masked positions per example.
+        config: sizes of the encoder.
+        length: tokens per example, including padding.
+        predictions: masked positions per example.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     kept = length if causal else predictions + 1

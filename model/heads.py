@@ -1,4 +1,4 @@
-"""What is asked of the encoder in pretraining: the masked tokens, and whether B follows A (Devlin et al. 2018, 3.1)."""
+"""The pretraining heads: masked tokens, and whether B follows A (Devlin et al. 2018, 3.1)."""
 
 import keras
 from keras import ops

@@ -1,4 +1,4 @@
-"""Tokens to the three id tensors: special tokens around one text or two, cut as google-research/bert cuts, padded."""
+"""Packs tokens into the three id tensors: adds special tokens, truncates like google-research/bert, and pads."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ TOKENS = ("input_ids", "input_mask", "segment_ids")
 
 
 def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of two texts is kept: tokens are taken from the end of the longer one, of the second when they are equal.
+    """Return how many tokens of two texts are kept: tokens are removed from the end of the longer one, or else the second.
 
     This is google-research/bert's `_truncate_seq_pair` in closed form.
     """
@@ -19,10 +19,12 @@ def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
 def pack(
     rows: Sequence[tuple[np.ndarray, np.ndarray | None]], special: tuple[int, int, int], length: int
 ) -> dict[str, np.ndarray]:
-    """[CLS] first [SEP] second [SEP] and padding; the tokens must fit.
+    """Pack rows as [CLS] first [SEP] second [SEP] and padding; the tokens must fit.
 
     Args:
-        rows: ids of the first text and of the second, None for none. special: the ids of [PAD], [CLS] and [SEP]. length: S.
+        rows: ids of the first text and of the second, None if there is none.
+        special: the ids of [PAD], [CLS] and [SEP].
+        length: S.
 
     Returns int32 [N, S] under the names of TOKENS.
     """
@@ -44,7 +46,7 @@ def pack(
 def assemble(
     firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray], special: tuple[int, int, int], length: int
 ) -> dict[str, np.ndarray]:
-    """Texts, or pairs of them (an empty second one is none), cut to fit and packed; arguments and result as of `pack`."""
+    """Truncate texts, or pairs of texts (an empty second text means none), and pack them, as `pack` does."""
     rows = []
     for first, second in zip(firsts, seconds, strict=True):
         one, other = kept_lengths(len(first), len(second), length - (3 if len(second) else 2))

@@ -1,25 +1,25 @@
-"""Sums of losses and of right answers, as pure functions on arrays.
+"""Sums of losses and of correct answers, as pure functions on arrays.
 
-They are sums, not means, since a mean over replicas or micro-batches that hold different numbers of masked tokens is none
-over the batch: whoever adds them up divides by the weights' total. B batch, P predictions, V vocabulary, C classes.
+They are sums, not means: replicas and micro-batches have different numbers of masked tokens, so the mean of their means isn't
+the mean over the batch. The caller divides the total by the total weight. B batch, P predictions, V vocabulary, C classes.
 """
 
 from keras import ops
 
-LOSSES = ("masked_lm", "next_sentence", "task")  # whatever a model may learn; "task": a fine-tuned model's own
+LOSSES = ("masked_lm", "next_sentence", "task")  # all losses of all models; "task": that of fine-tuning
 SUMS = tuple(f"{name}_{what}" for name in LOSSES for what in ("loss", "weight", "correct"))
 
 
 def _cross_entropy(logits, labels):
-    """Cross entropy (nats) of every row of logits, float32 [..., C], for labels, int32 [...].
+    """Return the cross entropy (nats) of every row of logits, float32 [..., C], for labels, int32 [...].
 
-    TensorFlow's kernel and Keras's argmax, which looks for -0.0, cost a CPU a tenth of a small model's step.
+    On a CPU, TensorFlow's kernel and Keras's argmax, which handles -0.0, would take a tenth of a small model's step.
     """
 
     @ops.custom_gradient
     def losses(logits):
         probs, highest = ops.softmax(logits), ops.max(logits, axis=-1)
-        # The highest probability is exp(highest - logsumexp), and never too small for its logarithm.
+        # The highest probability is exp(highest - logsumexp), which never underflows.
         found = highest - ops.log(ops.max(probs, axis=-1)) - _chosen(logits, labels)
 
         def gradient(*args, upstream=None):
@@ -32,19 +32,19 @@ def _cross_entropy(logits, labels):
 
 
 def _chosen(logits, labels):
-    """The logit of each row's label."""
+    """Return the logit of each row's label."""
     return ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1), -1)
 
 
 def _first_highest(logits):
-    """The first class with the highest logit, int32 [...]; ties are common in bfloat16."""
+    """Return the first class with the highest logit, int32 [...]; ties are common in bfloat16."""
     classes = ops.shape(logits)[-1]
     highest = ops.max(logits, axis=-1, keepdims=True)
     return ops.min(ops.where(logits >= highest, ops.arange(classes, dtype="int32"), classes), axis=-1)
 
 
 def weighted(logits, labels, weights):
-    """Sums of cross entropy (nats), weights and hits: logits [..., C], labels int [...], weights float [...]."""
+    """Return the sums of cross entropy (nats), weights and hits: logits [..., C], labels int [...], weights float [...]."""
     labels = ops.cast(labels, "int32")
     weights = ops.cast(weights, "float32")
     losses = _cross_entropy(logits, labels)
@@ -53,9 +53,9 @@ def weighted(logits, labels, weights):
 
 
 def weighted_sigmoid(logits, labels, weights):
-    """Sums of sigmoid cross entropy (nats), weights and hits: logits, labels (0 or 1) and weights float [B, L].
+    """Return the sums of sigmoid cross entropy (nats), weights and hits: logits, labels (0 or 1), weights float [B, L].
 
-    A label of a row counts as one answer; it is a hit where its probability is on the right side of one half.
+    Each label of a row counts as one answer; it is a hit if its probability is on the right side of one half.
     """
     labels, weights = ops.cast(labels, "float32"), ops.cast(weights, "float32")
     losses = ops.maximum(logits, 0.0) - logits * labels + ops.log1p(ops.exp(-ops.abs(logits)))
@@ -64,7 +64,7 @@ def weighted_sigmoid(logits, labels, weights):
 
 
 def sums(outputs: dict, targets: dict) -> dict:
-    """The losses' sums of a batch.
+    """Return the sums of the losses of a batch.
 
     Args:
         outputs: `masked_lm_logits` [B, P, V] and, if the objective has it, `next_sentence_logits` [B, 2].
@@ -80,6 +80,6 @@ def sums(outputs: dict, targets: dict) -> dict:
 
 
 def named(found: dict) -> dict:
-    """(loss, weight, hits) by loss as a scalar for every name of SUMS; those of a loss that isn't there are 0."""
+    """Return (loss, weight, hits) by loss as a scalar for every name of SUMS; 0 for losses that are absent."""
     nothing = (ops.zeros((), "float32"),) * 3
     return dict(zip(SUMS, (value for name in LOSSES for value in found.get(name, nothing)), strict=True))

@@ -1,4 +1,4 @@
-"""Pretraining: which objectives there are, what they read of a shard's examples, and the model with its heads.
+"""Pretraining objectives, their inputs and targets, and the model with its heads.
 
 B batch, S sequence length, P predictions, H hidden size, V vocabulary.
 """
@@ -17,7 +17,7 @@ from clozemill.model.losses import sums
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learnt. `pairs`: what the dataset's pairs must be, "" for any; `next_sentence`: with that head."""
+    """A pretraining objective. `pairs`: required pairs of the dataset, "" for any; `next_sentence`: has that head."""
 
     pairs: str = ""
     next_sentence: bool = False
@@ -33,7 +33,7 @@ OBJECTIVES = {
 
 
 def original_ids(features: dict):
-    """The tokens before masking, int32 [B, S]: `masked_lm_ids` put back at `masked_lm_positions`."""
+    """Return the tokens before masking, int32 [B, S]: `masked_lm_ids` put back at `masked_lm_positions`."""
     input_ids = ops.cast(features["input_ids"], "int32")
     there_BPS = ops.one_hot(features["masked_lm_positions"], input_ids.shape[1], dtype="int32")
     there_BPS = there_BPS * ops.cast(features["masked_lm_weights"], "int32")[:, :, None]
@@ -42,14 +42,14 @@ def original_ids(features: dict):
 
 
 def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
-    """What the model is given and what it should answer, from a batch of examples as the shards hold them.
+    """Return the inputs and targets of the model for a batch of examples from the shards.
 
     Args:
         features: the seven features of schema.FEATURES, [B, S], [B, P], and [B] or [B, 1] for the label; optionally
-            `example_weights` [B], 0 for an example that only fills up a batch.
+            `example_weights` [B], 0 for a filler example.
 
     Returns (inputs, targets). For "causal" the masked tokens are put back, and every position predicts the next one: the
-    targets' weights are 1 wherever that is a token, so the data of a comparison stay fixed.
+    targets' weights are 1 wherever that is a token, so that objectives can be compared on the same data.
     """
     inputs = {name: features[name] for name in TOKENS}
     size = ops.shape(inputs["input_ids"])[0]
@@ -61,7 +61,7 @@ def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
     if objective.causal:
         ids_BS = original_ids(features)
         inputs["input_ids"] = ids_BS
-        # The last position has no next token; it keeps its place, with weight 0, so that lengths stay round numbers.
+        # The last position has no next token; it is kept with weight 0, so that the length stays a round number.
         targets["masked_lm_ids"] = ops.pad(ids_BS[:, 1:], ((0, 0), (0, 1)))
         next_BS = ops.pad(inputs["input_mask"][:, 1:], ((0, 0), (0, 1)))
         targets["masked_lm_weights"] = ops.cast(next_BS, "float32") * weights_B[:, None]
@@ -73,17 +73,17 @@ def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
 
 
 class PretrainingModel(keras.Model):
-    """The encoder with the heads that an objective asks for.
+    """The encoder with the heads of an objective.
 
     Arguments:
         config: an EncoderConfig. objective: a name of OBJECTIVES. dtype: a Keras dtype policy.
 
     Call arguments:
-        inputs: a dict, as `prepare` gives it. training, seed: as of Encoder.
+        inputs: a dict, as returned by `prepare`. training, seed: as in Encoder.
 
     Returns a dict: `masked_lm_logits` float32 [B, P, V] ([B, S, V] for "causal") and, if the objective has it,
-    `next_sentence_logits` float32 [B, 2]. Raises KeyError for an unknown objective, and ValueError where "causal" would
-    see the answers.
+    `next_sentence_logits` float32 [B, 2]. Raises KeyError for an unknown objective, and ValueError for "causal" with
+    bidirectional attention.
     """
 
     def __init__(self, config: EncoderConfig, objective: str = "mlm+nsp", name: str = "pretraining", **kwargs) -> None:
@@ -95,7 +95,8 @@ class PretrainingModel(keras.Model):
         self.encoder = Encoder(config, **options)
         self.masked_lm = MaskedLMHead(config, **options)
         self.next_sentence = NextSentenceHead(config, **options) if self.objective.next_sentence else None
-        self.encoder.pooler.trainable = self.objective.next_sentence  # else it has no gradient, and no decay should shrink it
+        # Without the head, the pooler has no gradient, and weight decay must not shrink it.
+        self.encoder.pooler.trainable = self.objective.next_sentence
 
     def build(self, input_shape=None) -> None:
         for layer in filter(None, (self.encoder, self.masked_lm, self.next_sentence)):
@@ -115,25 +116,25 @@ class PretrainingModel(keras.Model):
             outputs["next_sentence_logits"] = self.next_sentence(encoded["pooled_output"])
         return outputs
 
-    # What the trainer asks of any model: how a batch is read, what its losses are divided by, and what they are.
+    # The interface for the trainer: inputs and targets of a batch, divisors of its losses, and its losses.
 
     def prepare(self, batch: dict) -> tuple[dict, dict]:
-        """(inputs, targets) of a batch."""
+        """Return (inputs, targets) of a batch."""
         return prepare(batch, self.objective)
 
     def weights_of(self, targets: dict) -> dict:
-        """By loss, what a batch's sum is divided by: a scalar."""
+        """Return the divisor of a batch's sum by loss, as scalars."""
         return {"masked_lm": ops.sum(targets["masked_lm_weights"]), "next_sentence": ops.sum(targets["example_weights"])}
 
     def sums_of(self, outputs: dict, targets: dict) -> dict:
-        """losses.SUMS of a batch."""
+        """Return losses.SUMS of a batch."""
         return sums(outputs, targets)
 
 
 class EncoderModel(keras.Model):
-    """An encoder without any head, under the names that it has within PretrainingModel.
+    """An encoder without heads, with the weight names of PretrainingModel.
 
-    Call arguments: as of PretrainingModel, without positions. Returns what the encoder returns.
+    Call arguments: as in PretrainingModel, without positions. Returns the outputs of the encoder.
     """
 
     def __init__(self, config: EncoderConfig, name: str = "pretraining", **kwargs) -> None:

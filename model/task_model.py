@@ -1,6 +1,6 @@
-"""Fine-tuning: what can be asked of an encoder with a head of its own, and the model that answers (Devlin et al. 2018).
+"""Fine-tuning tasks and heads, and the model with an encoder and a task's head (Devlin et al. 2018).
 
-B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a kind of task, to KINDS.
+B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a task type, add it to KINDS.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,32 +19,32 @@ from clozemill.model.losses import named, weighted, weighted_sigmoid
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task. `per_token`: it answers at every position instead of once. `labels`: the fewest it has, 0: none."""
+    """A task type. `per_token`: one answer per position instead of per text. `labels`: minimum number of labels, 0: none."""
 
     per_token: bool = False
     labels: int = 2
 
 
-MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as google-research/bert's run_squad.py has them
+MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as in google-research/bert's run_squad.py
 KINDS = {
     "classify": Kind(),  # one label for a text, or for a pair of texts
     "multilabel": Kind(labels=1),  # any number of labels, or none: a logit and a sigmoid for each
     "regress": Kind(labels=0),  # one number
     "tags": Kind(per_token=True),  # a label for every word
-    "spans": Kind(per_token=True, labels=0),  # where an answer begins and ends: two logits per position
+    "spans": Kind(per_token=True, labels=0),  # begin and end of an answer: two logits per position
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a fine-tuned model answers.
+    """The task of a fine-tuned model.
 
-    kind: of KINDS. labels: names of the classes, in the order of the logits; empty where the kind has none.
-    head: of HEADS. layers: which of `all_layers` the head sees, side by side. frozen: the encoder isn't trained.
-    max_seq_length: tokens, special ones included, that texts are cut to. no_answer: spans: a question may have none.
-    doc_stride: spans: tokens from one window of a long context to the next, half a window at most.
-    threshold: multilabel: the probability from which a label is given.
-    max_answer: spans: the most tokens that an answer has.
+    kind: task type, a key of KINDS. labels: names of the classes, in the order of the logits; empty if the type has none.
+    head: a key of HEADS. layers: layers of `all_layers` that the head sees, concatenated. frozen: the encoder isn't trained.
+    max_seq_length: tokens that texts are truncated to, including special ones. no_answer: spans: questions may have none.
+    doc_stride: spans: stride between the windows of a long context, in tokens, at most half a window.
+    threshold: multilabel: minimum probability to assign a label.
+    max_answer: spans: maximum number of tokens in an answer.
     """
 
     kind: str
@@ -61,31 +61,31 @@ class Task:
     def __post_init__(self) -> None:
         if len(self.labels) < KINDS[self.kind].labels:
             least = {1: "one label", 2: "two labels"}[KINDS[self.kind].labels]
-            raise ValueError(f"a task of the kind {self.kind} has {least} or more, not {len(self.labels)}")
+            raise ValueError(f"a task of type {self.kind} needs {least} or more, not {len(self.labels)}")
         if repeated := [label for label in self.labels if self.labels.count(label) > 1]:
-            raise ValueError(f"a task's labels are all different, and {repeated[0]} comes twice")
+            raise ValueError(f"the labels of a task must be distinct, but {repeated[0]} occurs twice")
         if self.head == "bilstm" and not KINDS[self.kind].per_token:
-            raise ValueError(f"the head bilstm answers per token, and the kind {self.kind} once per text")
+            raise ValueError(f"the head bilstm answers per token, but the task type {self.kind} once per text")
 
     @property
     def outputs(self) -> int:
-        """Logits per answer."""
+        """Return the number of logits per answer."""
         return {"regress": 1, "spans": 2}.get(self.kind) or len(self.labels)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return the fields as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Task":
-        """The reverse of to_dict."""
+        """Return the task of `to_dict` values."""
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 class LinearHead(keras.layers.Layer):
     """Dropout and one dense layer.
 
-    Call arguments: hidden, float [..., H']; input_mask: not looked at; seed: int32 [2] or None.
+    Call arguments: hidden, float [..., H']; input_mask: ignored; seed: int32 [2] or None.
     Returns logits, float32 [..., L].
     """
 
@@ -140,7 +140,7 @@ class BiLSTMHead(keras.layers.Layer):
 
 HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
 _PADDING = -1e9  # a logit
-_SITE = 1000  # the head's draws, beyond all of the encoder's (dropout.SITES bounds both)
+_SITE = 1000  # number of the head's draws, above all of the encoder's (dropout.SITES bounds both)
 
 
 class TaskModel(keras.Model):
@@ -150,10 +150,10 @@ class TaskModel(keras.Model):
         config: an EncoderConfig. task: a Task. dtype: a Keras dtype policy.
 
     Call arguments:
-        inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as of Encoder.
+        inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as in Encoder.
 
     Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans. A linear
-    head that answers once per text sees the pooled output, unless `layers` says otherwise: then [CLS]'s place in them.
+    head that answers once per text sees the pooled output or, with `layers`, the position of [CLS] in these layers.
     """
 
     def __init__(self, config: EncoderConfig, task: Task, name: str = "finetuned", **kwargs) -> None:
@@ -183,34 +183,34 @@ class TaskModel(keras.Model):
             hidden = hidden if self.per_token else hidden[:, 0]
         return {"logits": self.head(hidden, inputs["input_mask"], seed=fold(seed, _SITE))}
 
-    # What the trainer asks of any model.
+    # The interface for the trainer.
 
     def prepare(self, batch: dict) -> tuple[dict, dict]:
-        """(inputs, targets) of a batch: its three id tensors, and all the rest; for spans the mask is a target, too."""
+        """Return (inputs, targets) of a batch: its three id tensors, and the rest; for spans the mask is also a target."""
         inputs = {name: batch[name] for name in TOKENS}
         seen = [name for name in TOKENS if name != "input_mask" or self.task.kind != "spans"]
         return inputs, {name: value for name, value in batch.items() if name not in seen}
 
     def weights_of(self, targets: dict) -> dict:
-        """By loss, what a batch's sum is divided by: a scalar."""
+        """Return the divisor of a batch's sum by loss, as scalars."""
         return {"task": ops.sum(ops.cast(targets["weights"], "float32"))}
 
     def sums_of(self, outputs: dict, targets: dict) -> dict:
-        """losses.SUMS of a batch."""
+        """Return losses.SUMS of a batch."""
         return sums(outputs["logits"], targets, self.task.kind)
 
 
 def sums(logits, targets: dict, kind: str) -> dict:
-    """losses.SUMS of a batch's answers.
+    """Return losses.SUMS of a batch's answers.
 
     Args:
-        logits: as TaskModel gives them. kind: of KINDS.
+        logits: output of TaskModel. kind: a key of KINDS.
         targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
-            both float [B, 1, L], labels 0 or 1 (the axis of 1: no other is taken for that of tokens); for spans
-            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) where there is no answer, and
-            `input_mask` [B, S]: an answer is a token, so padding takes no part and costs nothing however much there is.
+            both float [B, 1, L], labels 0 or 1 (the axis of 1 can't be mistaken for the tokens); for spans
+            `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) if there is no answer, and
+            `input_mask` [B, S]: padding can't be an answer and is excluded from the softmax.
 
-    For regress the loss is the squared error, for spans the mean of both ends' cross entropies; hits are counted in halves for
+    For regress the loss is the squared error, for spans the mean of the cross entropies of both ends. Hits count in halves for
     spans, and are negative for regress, which has none.
     """
     weights = ops.cast(targets["weights"], "float32")

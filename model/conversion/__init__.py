@@ -1,1 +1,1 @@
-"""Weights and tokenizers of other projects <-> ours. Imports model and pipelines.common."""
+"""Converts weights and tokenizers of other projects to and from ours. Imports model and pipelines.common."""

@@ -1,7 +1,7 @@
-"""Files of model folders that others wrote: regular files of a bounded size, or one sentence.
+"""Reads files of foreign model folders: only regular files of bounded size; errors are one sentence.
 
-A folder may come from anybody. So a file is opened only if it is a plain file, which a named pipe or a device isn't, and read
-only if its size is plausible: parsed JSON takes some forty times its bytes.
+A folder is untrusted input. So only regular files are opened, not named pipes or devices, and only if their size is
+plausible: parsed JSON needs some forty times its bytes.
 """
 
 import json
@@ -13,7 +13,7 @@ MAX_VOCABULARY = 1 << 26  # bytes of a vocabulary; one of half a million entries
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a plain file, possibly through a link as in Hugging Face's cache. Raises ValueError for another."""
+    """Return whether a regular file exists, possibly through a link as in Hugging Face's cache. Raises ValueError otherwise."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is not a plain file: copy it again")
     return path.exists()

@@ -1,8 +1,8 @@
-"""The tokenizer of a Hugging Face folder that others wrote: BERT's, with its flags, or refused in one sentence.
+"""Reads the tokenizer of a foreign Hugging Face folder: accepts BERT's with its flags, rejects others in one sentence.
 
-transformers takes tokenizer.json as it is only for its generic classes. For BertTokenizer and its like it builds BERT's own
-tokenizer of the vocabulary and the flags in tokenizer_config.json. So does this module; and where tokenizer.json holds
-another tokenizer than BERT's, the model isn't imported: its texts would become other tokens than it was trained on.
+transformers uses tokenizer.json unchanged only for its generic classes. For BertTokenizer and similar classes it builds BERT's
+tokenizer from the vocabulary and the flags in tokenizer_config.json, and so does this module. If tokenizer.json holds another
+tokenizer than BERT's, the import fails: texts would become other tokens than in training.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Hugging Face folders of a BERT, whoever wrote them: read from safetensors alone, and refused for what isn't BERT's.
+"""Reads Hugging Face folders of a BERT from any source, from safetensors only, and rejects anything that isn't BERT's.
 
 Pickled weights (pytorch_model.bin) are never opened, and no code that a folder names is run.
 """
@@ -21,7 +21,7 @@ from clozemill.model.conversion.imported import Imported
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 MAX_HEADER = 1 << 24  # bytes of a safetensors header; that of a large BERT has 60,000
-_BUFFERS = ("position_ids", "token_type_ids")  # numbers that transformers computes anew
+_BUFFERS = ("position_ids", "token_type_ids")  # numbers that transformers recomputes
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ def _check_memory(tensors: dict[str, StoredTensor]) -> None:
     needed = 4 * sum(int(np.prod(tensor.shape, dtype=object)) for tensor in tensors.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
-        raise ValueError(f"its weights take {needed / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB")
+        raise ValueError(f"its weights take {needed / 1e9:,.0f} GB in float32, but this machine has {memory / 1e9:,.0f} GB")
 
 
 def _check_config(settings: dict[str, Any]) -> None:
     """Raises ValueError for a config.json that changes what a BERT computes, in ways that clozemill doesn't follow."""
     if "auto_map" in settings:
-        raise ValueError("it asks for code of its own (auto_map), which clozemill never runs")
+        raise ValueError("it requires its own code (auto_map), which clozemill never runs")
     if settings.get("quantization_config"):
         raise ValueError("its weights are quantized (quantization_config): give those that it was made from")
     if settings.get("pruned_heads"):
-        raise ValueError("it has pruned attention heads (pruned_heads), and clozemill's layers have all of them")
+        raise ValueError("it has pruned attention heads (pruned_heads), which clozemill doesn't support")
 
 
 def is_folder(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What was read of a model folder that others wrote."""
+"""The contents of a foreign model folder."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from clozemill.model.conversion.weight_names import Converted
 
 @dataclass(frozen=True)
 class Imported:
-    """A folder's model. format: "hf" or "tf1". tokenizer: its tokens may be fewer than the rows of the word embeddings."""
+    """The model of a folder. format: "hf" or "tf1". tokenizer: may have fewer tokens than the word embeddings have rows."""
 
     format: str
     config: EncoderConfig

@@ -1,4 +1,4 @@
-"""Reads back a SavedModel that clozemill exported."""
+"""Reads a SavedModel that clozemill exported."""
 
 import json
 from typing import Any
@@ -10,13 +10,13 @@ from clozemill.model.conversion.tf_variables import read_variables
 
 ABOUT = ("assets.extra", "clozemill.json")
 
-_SEEDS = "seed_generator_state"  # how the variables of dropout's seeds end: their values are of no account
+_SEEDS = "seed_generator_state"  # suffix of the variables of dropout seeds, whose values are irrelevant
 
 
 def read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
-    """(checkpoint.json, weights by path within the model, the vocabulary's tokens) of what `write` wrote.
+    """Return (checkpoint.json, weights by path within the model, tokens of the vocabulary) of an exported SavedModel.
 
-    Loading a SavedModel runs its operations, whoever wrote them. So this reads files of values alone, and loads nothing.
+    Loading a SavedModel could run foreign operations. So this only reads files of values, and loads no graph.
 
     Raises ValueError, OSError or tf.errors.OpError for any other folder.
     """

@@ -1,4 +1,4 @@
-"""google-research/bert's checkpoints: `bert_model.ckpt.index` and its data, `bert_config.json`, `vocab.txt`."""
+"""Reads checkpoints of google-research/bert: `bert_model.ckpt.index` and its data, `bert_config.json`, `vocab.txt`."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ CONFIG, VOCAB, INDEX = "bert_config.json", "vocab.txt", ".index"
 
 
 def is_folder(folder: Path) -> bool:
-    """Whether a folder looks like one of the reference's."""
+    """Return whether a folder looks like a google-research/bert checkpoint."""
     return (folder / CONFIG).exists() or any(folder.glob("*.ckpt*" + INDEX))
 
 
 def _prefix(folder: Path) -> str:
-    """The checkpoint's name without its ending."""
+    """Return the checkpoint's name without its ending."""
     found = sorted(folder.glob("*.ckpt*" + INDEX))
     if not found:
         raise ValueError(f"bert_model.ckpt{INDEX} is missing: give a folder with the checkpoint, {CONFIG} and {VOCAB}")
@@ -29,7 +29,7 @@ def _prefix(folder: Path) -> str:
 
 
 def _converted(prefix: str, config: EncoderConfig) -> Converted:
-    """The weights; an optimizer's variables aren't read. Raises ValueError for a damaged checkpoint, or a tensor's name."""
+    """Return the weights, without optimizer variables. Raises ValueError, naming the tensor, or for a corrupt checkpoint."""
     try:
         names = variable_names(prefix)
         found = read_variables(prefix, weight_names.tf1_wanted(config))
@@ -39,9 +39,9 @@ def _converted(prefix: str, config: EncoderConfig) -> Converted:
 
 
 def read(folder: Path) -> Imported:
-    """Reads a checkpoint of the reference. Raises ValueError, naming the file or the tensor, for what isn't one.
+    """Read a checkpoint of google-research/bert. Raises ValueError with the name of the invalid file or tensor.
 
-    Its `gelu` is the tanh form. The files don't tell the casing.
+    Its `gelu` is the tanh form. The files don't state the casing.
     """
     settings = read_json(folder / CONFIG)
     try:

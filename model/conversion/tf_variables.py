@@ -1,7 +1,7 @@
-"""The variables of a TensorFlow checkpoint as arrays: nothing but values is read, and no size is taken on trust.
+"""Reads the variables of a TensorFlow checkpoint as arrays: reads only values, and trusts no stated size.
 
-A checkpoint's index may come from anybody. So what it says of shapes is compared with the bytes that its data files hold
-before anything is allocated.
+A checkpoint's index is untrusted input. So the shapes in it are compared with the size of the data files before anything is
+allocated.
 """
 
 import math
@@ -16,7 +16,7 @@ FLOATS = (tf.float32, tf.bfloat16, tf.float16, tf.float64)
 
 
 def _data_bytes(prefix: str) -> int:
-    """The size of a checkpoint's data files, together."""
+    """Return the total size of a checkpoint's data files."""
     folder, name = os.path.split(prefix)
     named = (found for found in tf.io.gfile.listdir(folder or ".") if found.startswith(f"{name}.data-"))
     return sum(tf.io.gfile.stat(tf.io.gfile.join(folder, found)).length for found in named)
@@ -24,7 +24,7 @@ def _data_bytes(prefix: str) -> int:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Turns what TensorFlow raises for a damaged file into ValueError."""
+    """Turn TensorFlow's errors for a corrupt file into ValueError."""
     try:
         yield
     except (tf.errors.OpError, RuntimeError, TypeError, MemoryError) as error:

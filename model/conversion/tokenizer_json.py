@@ -1,4 +1,4 @@
-"""The tokenizer's files of a Hugging Face folder: written to give our WordPiece's ids."""
+"""Writes the tokenizer files of a Hugging Face folder, which give the ids of our WordPiece tokenizer."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -11,10 +11,10 @@ SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "se
 
 
 def build(vocabulary: tuple[str, ...], cased: bool, rules: TextRules = REFERENCE) -> Tokenizer:
-    """Our tokenizer as the library has it.
+    """Build our tokenizer with the tokenizers library.
 
-    Its special tokens are no added tokens, for the library would find those in texts: `[SEP]` in a text is text.
-    Raises ValueError for a vocabulary that it can't express.
+    Its special tokens aren't added tokens, since the library would match those in texts: `[SEP]` in a text is text.
+    Raises ValueError for a vocabulary that the library can't express.
     """
     ids = {token: index for index, token in enumerate(vocabulary)}
     model = models.WordPiece(ids, unk_token=SPECIAL["unk_token"], max_input_chars_per_word=rules.max_word_chars)

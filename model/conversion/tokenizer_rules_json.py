@@ -1,10 +1,10 @@
-"""The rules of our tokenizer as tokenizer.json has them, character by character, whatever Unicode the library knows.
+"""Expresses the rules of our tokenizer in tokenizer.json, character by character, independent of the library's Unicode.
 
-The library's own normalizers of BERT go by Unicode 8, drop private use, and take unassigned characters for controls. Here
-all classes of characters are written out: what is dropped, what is a space, what is a token by itself. The library's NFD, NFC
-and lower case are used between them, for they are right for the characters of Unicode 14.0 but some, which it doesn't know to
-be combining: where the vocabulary has one, another that it knows stands in for it meanwhile. Characters that no entry of the
-vocabulary has may go any way that keeps their word a word: it is [UNK].
+The library's BERT normalizers follow Unicode 8, drop private-use characters, and treat unassigned characters as controls. So
+all character classes are written out here: dropped characters, spaces, and tokens by themselves. Between them, the library's
+NFD, NFC and lower case are used. They are right for Unicode 14.0, except for some combining characters that the library
+doesn't know: if the vocabulary has one, it is temporarily replaced by a known one. Characters in no entry of the vocabulary
+may change arbitrarily as long as their word stays one word: it is [UNK].
 """
 
 import unicodedata

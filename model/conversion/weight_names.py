@@ -1,7 +1,7 @@
-"""An encoder's weights under other projects' names: ours, Hugging Face's, and those of google-research/bert's checkpoints.
+"""Maps an encoder's weights between our names, Hugging Face's, and those of google-research/bert checkpoints.
 
-Plain numpy. `table` lists every weight of a configuration with its three names and how it is laid out; the functions check
-tensors against it, and tell a tensor that is missing, unexpected or of another shape by its name.
+Plain numpy. `table` lists every weight of a configuration with its three names and its layout. The functions check tensors
+against it, and name a tensor that is missing, unexpected or of another shape.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,1 +1,1 @@
-"""Ours -> SavedModel, Hugging Face, Keras. After conversion."""
+"""Exports models as SavedModel, Hugging Face folder or Keras file. Imports conversion."""

@@ -1,4 +1,4 @@
-"""What every export starts from, which formats there are, and what the source itself answers, for comparison.
+"""The source of exports, the registry of formats, and the source's own outputs, for comparison.
 
 To add a format, add a module with the functions `write` and `outputs` and an entry to FORMATS.
 """
@@ -18,15 +18,15 @@ from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import TaskModel
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 
-TOLERANCE = 1e-5  # of any output in float32, or of its largest value where that is above 1
+TOLERANCE = 1e-5  # of any output in float32, relative to its largest value if that is above 1
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model as it is exported.
+    """A model to export.
 
-    model: built, in float32. vocabulary: tokens by id. max_seq_length: tokens that texts are cut to. about: its
-    checkpoint.json, for the model card and for what an import lacked. rules: how its tokenizer deviates from
+    model: built, in float32. vocabulary: tokens by id. max_seq_length: tokens that texts are truncated to. about: its
+    checkpoint.json, for the model card and the parts that an import lacked. rules: how its tokenizer deviates from
     google-research/bert's.
     """
 
@@ -43,12 +43,12 @@ class Source:
 
     @property
     def task(self):
-        """The Task of a fine-tuned model, else None."""
+        """Return the Task of a fine-tuned model, else None."""
         return getattr(self.model, "task", None)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Which of conversion.PARTS have learnt something: what an import had, or else what the objective or task trains."""
+        """Return which of PARTS are trained: those of the import, or else those that the objective or task trains."""
         if "imported" in self.about:
             return tuple(part for part in PARTS if part in self.about["imported"]["heads"])
         if self.task:
@@ -59,19 +59,19 @@ class Source:
 
     @property
     def has_pooler(self) -> bool:
-        """False for an import that came without one: it has no values then."""
+        """Return whether there is a trained pooler: False for an import without one."""
         return "imported" not in self.about or "pooler" in self.parts
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Arrays by path within the model, such as `encoder/layer_0/attention/query/kernel`."""
+        """Return arrays by path within the model, such as `encoder/layer_0/attention/query/kernel`."""
         return {weight.path.split("/", 1)[1]: ops.convert_to_numpy(weight) for weight in self.model.weights}
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format, of which the module, and with it heavy libraries, is imported when it is used.
+    """An export format. Its module, and with it heavy libraries, is imported on first use.
 
-    name: the module. entry: the file without which whoever loads the format takes a folder for none.
+    name: the module. entry: the file that marks a folder as this format.
     """
 
     name: str
@@ -81,18 +81,18 @@ class Format:
         return importlib.import_module(self.name)
 
     def write(self, source: Source, folder: str) -> None:
-        """Writes a source into a folder that is there and empty. Raises ValueError for what the format can't hold."""
+        """Write a source into an empty folder. Raises ValueError if the format can't represent it."""
         self.module().write(source, folder)
 
     def outputs(self, folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the export answers, loaded from its folder: the names of `answers`, or some of them.
+        """Load the export from its folder and return its outputs: all or some of those of `answers`.
 
-        texts: each with a second one, or "". features: the same as `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
+        texts: (text, second text or ""). features: the same as `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
         """
         return self.module().outputs(folder, texts, features)
 
     def checked_with(self) -> str:
-        """What loads the export for `outputs`, for the report."""
+        """Return the name of what loads the export for `outputs`, for the report."""
         told = getattr(self.module(), "checked_with", None)
         return told() if told else ""
 
@@ -105,10 +105,10 @@ FORMATS = {
 
 
 def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a source answers at every position.
+    """Return the outputs of a source at every position.
 
-    Returns float32 arrays, of which a format answers some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, where
-    the model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` as TaskModel gives them.
+    Returns float32 arrays, of which a format has all or some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, where
+    the model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` of TaskModel.
     """
     inputs = {name: features[name] for name in TOKENS}
     encoded = source.model.encoder(*inputs.values())
@@ -119,17 +119,17 @@ def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.nda
 
 
 def furthest(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], mask_BS: np.ndarray) -> dict[str, float]:
-    """The largest difference of each output, wherever there is a token; infinity for other shapes and what is no number.
+    """Return the largest difference of each output over all tokens; infinity for other shapes and for NaN.
 
-    Raises ValueError for an output that isn't expected, and when there is none.
+    Raises ValueError for an unexpected output, and if there is none.
     """
     if unknown := sorted(found.keys() - expected.keys()) or (not found and ["nothing"]):
-        raise ValueError(f"the export answers {unknown[0]}, which the source doesn't")
+        raise ValueError(f"the export has the output {unknown[0]}, which the source doesn't")
     return {name: _difference(expected[name], value, mask_BS > 0) for name, value in found.items()}
 
 
 def bounds(expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """How large each output's difference may be: rounding grows with the values, and a trained model's logits are above 10."""
+    """Return the allowed difference of each output. It grows with the values, since a trained model's logits exceed 10."""
     return {name: TOLERANCE * max(1.0, float(np.abs(value).max(initial=0))) for name, value in expected.items()}
 
 

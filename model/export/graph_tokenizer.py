@@ -1,11 +1,10 @@
-"""Raw text to ids in TensorFlow's operations, exactly as the training data's tokenizer makes them: for exported graphs.
+"""Tokenizes raw text in TensorFlow operations, with exactly the ids of the training data's tokenizer, for exported graphs.
 
 Cleaning, normalisation and WordPiece of any Unicode text, then pairs packed as BERT has them. The vocabulary is part of the
-graph. Text without anything but ASCII takes a short way. What can differ from the tokenizer in Python: a word that holds a
-character of the vocabulary which Unicode 14.0 doesn't know yet; nothing else is known. Bytes that are no
-UTF-8 are dropped.
+graph. ASCII text takes a fast path. The only known difference from the Python tokenizer: a word with a character of the
+vocabulary that Unicode 14.0 doesn't define yet. Invalid UTF-8 bytes are dropped.
 
-B texts, S sequence length. `[MASK]` and the like in a text are text, but in `tokenize_masked`.
+B texts, S sequence length. `[MASK]` and other special tokens in a text are treated as text, except by `tokenize_masked`.
 """
 
 from dataclasses import replace
@@ -18,14 +17,14 @@ from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS, REFERENCE
 
 PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 TEXTS = tf.TensorSpec([None], tf.string)
-_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # in normalised text
-_MAX_TOKEN_BYTES = 256  # FastWordpieceTokenizer's, the ## left out
+_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # of normalised text
+_MAX_TOKEN_BYTES = 256  # limit of FastWordpieceTokenizer, without the ##
 
 
 def clean(texts: tf.Tensor, library: bool = False) -> tf.Tensor:
-    """Texts, string [B], in NFC, without control characters, with single spaces where there was any white space.
+    """Return texts, string [B], in NFC, without control characters, with white space collapsed to single spaces.
 
-    library: as TextRules: what it drops is dropped, and accents stay as they are.
+    library: as in TextRules: drop what the library drops, and keep accents unchanged.
     """
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
     texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "") if library else texts
@@ -35,19 +34,19 @@ def clean(texts: tf.Tensor, library: bool = False) -> tf.Tensor:
 
 
 def look_up(table: tuple, codes: tf.Tensor) -> tf.Tensor:
-    """Rows of a table of `Characters`, int32 [N, W], of code points, int32 [N]."""
+    """Look up code points, int32 [N], in a table of `Characters`; returns rows, int32 [N, W]."""
     pages, rows = (tf.constant(part) for part in table)
     return tf.gather(tf.reshape(rows, (-1, rows.shape[-1])), tf.gather(pages, codes // PAGE) * PAGE + codes % PAGE)
 
 
 def cut(ragged: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
-    """The first `keep` values, int64 [B], of each row."""
+    """Return the first `keep` values, int64 [B], of each row."""
     starts = ragged.row_starts()
     return tf.gather(ragged.values, tf.ragged.range(starts, starts + tf.minimum(keep, ragged.row_lengths())))
 
 
 def dense(ragged: tf.RaggedTensor, length: tf.Tensor, default) -> tf.Tensor:
-    """[B, length] with `default` behind each row's values; no row is longer."""
+    """Return [B, length], each row padded with `default`; no row may be longer."""
     rows, values = tf.reshape(ragged.value_rowids(), (-1, 1)), ragged.flat_values
     columns = tf.range(tf.size(rows, tf.int64), dtype=tf.int64)[:, None] - tf.gather(ragged.row_starts(), rows)
     empty = tf.fill(tf.stack([ragged.nrows(), tf.cast(length, tf.int64)]), tf.constant(default, values.dtype))
@@ -55,13 +54,13 @@ def dense(ragged: tf.RaggedTensor, length: tf.Tensor, default) -> tf.Tensor:
 
 
 class TextOps(tf.Module):
-    """A vocabulary's tokenizer, as a graph.
+    """The tokenizer of a vocabulary, as a graph.
 
     Arguments:
-        tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP], and [MASK], wherever they stand.
-        cased: case and accents stay. max_seq_length: ids that a text or pair is cut to, special ones included.
-        rules: how the tokenizer deviates from google-research/bert's. segments: that the model tells apart; with one, packing a
-        pair is an error when the graph runs.
+        tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP] and [MASK] at any position.
+        cased: keep case and accents. max_seq_length: ids that a text or pair is truncated to, including special ones.
+        rules: how the tokenizer deviates from google-research/bert's. segments: number of segments of the model; with one,
+        packing a pair is a runtime error of the graph.
 
     Raises ValueError for a vocabulary without the special tokens, or with a token too long for the library.
     """
@@ -83,13 +82,13 @@ class TextOps(tf.Module):
                 raise ValueError(f"{token!r} has more than {_MAX_TOKEN_BYTES} bytes of UTF-8: export takes no such token")
         self._pieces = _pieces(entries, rules.max_word_chars)
         self._too_long = f"{_WORD_CHAR}{{{rules.max_word_chars + 1},}}"
-        # One function, so that a graph holds the tables and the vocabulary once however often it tokenizes.
+        # A single function, so that a graph holds the tables and the vocabulary only once.
         self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
         self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
         self.tokenize_with_places = tf.function(self._tokenize_with_places, input_signature=[TEXTS], autograph=False)
 
     def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """int32 [B, (pieces)] of raw texts, without special tokens, not cut."""
+        """Return the ids of raw texts, int32 [B, (pieces)], without special tokens or truncation."""
         ascii_B = tf.strings.regex_full_match(texts, r"[\x00-\x7f]*")
         plain, wide = tf.where(ascii_B)[:, 0], tf.where(~ascii_B)[:, 0]
         parts = [self._normalise_ascii(tf.gather(texts, plain)), self._normalise(tf.gather(texts, wide))]
@@ -106,7 +105,7 @@ class TextOps(tf.Module):
         if self.rules.library:
             texts = tf.strings.regex_replace(texts, LIBRARY_DROPS, "")
         texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, DROPPED, ""), SPACE, " ")
-        # Before NFC, of which Python knows nothing for these characters.
+        # Before NFC, which Python doesn't define for these characters.
         texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
         texts = self.lower_sigmas(texts if self.rules.library else normalize_utf8(texts, "NFC"))
         return tf.strings.unicode_encode(self._replaced(tf.strings.unicode_decode(texts, "UTF-8"))[0], "UTF-8")
@@ -121,7 +120,7 @@ class TextOps(tf.Module):
         return found, tf.where(kept)[:, 0]
 
     def _tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Pieces of clean texts, and where in them each one begins and ends, in characters: three of [B, (pieces)].
+        """Return the pieces of clean texts with their begin and end, in characters: three of [B, (pieces)].
 
         A character that normalising drops belongs to the one before it, as in the tokenizer in Python.
         """
@@ -144,7 +143,7 @@ class TextOps(tf.Module):
         return pieces, pieces.with_values(begins), pieces.with_values(ends)
 
     def _without_long_words(self, normal: tf.RaggedTensor) -> tf.Tensor:
-        """The code points, with `unknown` for all of a word that is too long: it becomes [UNK], and keeps its places."""
+        """Replace all code points of too long words by `unknown`: they become [UNK] and keep their positions."""
         codes = normal.values
         apart = [(codes >= low) & (codes <= high) for low, high in ((0, 47), (58, 64), (91, 96), (123, 127))]
         word = ~tf.reduce_any(tf.stack(apart), axis=0)
@@ -165,14 +164,14 @@ class TextOps(tf.Module):
         return tf.where(alone, last + 1, tf.minimum(following, text_end))
 
     def lower_sigmas(self, texts: tf.Tensor) -> tf.Tensor:
-        """NFC texts with small sigmas, if uncased: the one letter whose lower case, σ or ς, hangs on its neighbours."""
+        """Lowercase sigmas in NFC texts, if uncased: the one letter whose lower case, σ or ς, depends on its neighbours."""
         if self.cased:
             return texts
         texts = texts if self.rules.library else tf.strings.regex_replace(texts, *final_sigma())
         return tf.strings.regex_replace(texts, "Σ", "σ")
 
     def _tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """As `tokenize`, but each literal `[MASK]` is the mask's id."""
+        """Tokenize like `tokenize`, but with the mask's id for each literal `[MASK]`."""
         parts = tf.strings.split(texts, MASK)
         pieces = self.tokenize(parts.values)
         last = tf.scatter_nd(
@@ -183,7 +182,7 @@ class TextOps(tf.Module):
         return tf.RaggedTensor.from_row_splits(joined.values, tf.gather(joined.row_splits, parts.row_splits))
 
     def pack(self, first: tf.RaggedTensor, second: tf.RaggedTensor, length=0) -> dict[str, tf.Tensor]:
-        """The model's inputs of texts or pairs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` where b has any piece.
+        """Return the model's inputs for texts or pairs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` if b has any piece.
 
         Args:
             first, second: int32 [B, (pieces)]. While they are too long, the longer one, or of equal ones the second, loses
@@ -194,7 +193,7 @@ class TextOps(tf.Module):
         """
         first_B, second_B = first.row_lengths(), second.row_lengths()
         if self._segments < 2:
-            message = "the model has one segment only (type_vocab_size 1), so it takes no pairs"
+            message = "the model has only one segment (type_vocab_size 1) and doesn't support pairs"
             with tf.control_dependencies(
                 [tf.debugging.assert_equal(tf.reduce_sum(second_B), tf.constant(0, tf.int64), message)]
             ):

@@ -1,7 +1,7 @@
-"""Runs hf_outputs.py in a process of its own, which loads transformers and torch and never TensorFlow.
+"""Runs hf_reference.py in a separate process, which loads transformers and torch but never TensorFlow.
 
-The process that calls this has TensorFlow loaded, and never torch: a crash of either, for want of memory or by libraries
-that don't go together, ends the other process alone, and is reported in one sentence.
+The calling process has TensorFlow loaded, but never torch. A crash, from lack of memory or incompatible libraries, only ends
+the child process, and is reported in one sentence.
 """
 
 import importlib.util
@@ -22,16 +22,16 @@ _TAIL = 4096  # bytes of the other process's messages that are looked at
 
 
 class ProcessDied(RuntimeError):
-    """The other process gave no answer. The message says how it ended."""
+    """The child process gave no answer. The message says how it ended."""
 
 
 def missing() -> list[str]:
-    """Which of the packages it needs aren't installed. None of them is imported."""
+    """Return the required packages that aren't installed, without importing any."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What transformers answers: arrays by the names of export.answers, float32.
+    """Return the outputs of transformers, float32, with the names of base.answers.
 
     Args:
         folder: a Hugging Face folder. features: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
@@ -61,7 +61,7 @@ def _run(arguments: list[str], messages) -> int:
     try:
         return process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise ProcessDied(f"gave no answer within {TIMEOUT // 60} minutes and was ended") from None
+        raise ProcessDied(f"gave no answer within {TIMEOUT // 60} minutes and was stopped") from None
     finally:
         process.kill()
         process.wait()
@@ -78,7 +78,7 @@ def _end(code: int, tail: str) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    reason = ", perhaps because the memory was full" if name == "SIGKILL" else said
+    reason = ", perhaps because it ran out of memory" if name == "SIGKILL" else said
     return f"was killed by {name} (exit code {code}){reason}"
 
 

@@ -1,9 +1,9 @@
-"""What `transformers` computes with an exported folder, as a program of its own: the one module that needs it and torch.
+"""Computes the outputs of an exported folder with `transformers`: a standalone program, the only one that needs torch.
 
-python -P hf_outputs.py FOLDER FEATURES.npz ANSWERS
+python -P hf_reference.py FOLDER FEATURES.npz ANSWERS
 
-Runs apart from TensorFlow (hf_process.py starts it), for libraries of the two must not meet in one process: TensorFlow 2.21
-and triton 3.8, which torch brings, crash the interpreter. Writes an .npy file per output into the folder ANSWERS, then
+Runs without TensorFlow (hf_process.py starts it), because the libraries of the two conflict in one process: TensorFlow 2.21
+and triton 3.8, a dependency of torch, crash the interpreter. Writes an .npy file per output into the folder ANSWERS, then
 answers.json: {"outputs": [names]}, or {"error": "what is wrong with FOLDER"}.
 """
 
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # whoever imports it here finds it missing
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it here fails
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ import transformers
 
 
 def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Loads a folder with the class that its config.json names; returns its answers under our names, float32.
+    """Load a folder with the class named by its config.json; return its outputs with our names, float32.
 
     Raises ValueError when a weight is missing from the file or has no place in the class.
     """
@@ -45,7 +45,7 @@ def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither progress bars nor warnings: what is amiss is in the loading information."""
+    """Suppress progress bars and warnings: problems are in the loading information."""
     logging = transformers.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.ERROR)
@@ -87,7 +87,7 @@ def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarr
 
 
 def _end_with_parent() -> None:
-    """Ends this process when whoever started it is gone: its end of the pipe is closed then."""
+    """End this process when its parent is gone, which closes its end of the pipe."""
     os.read(0, 1)  # not sys.stdin's buffer, whose lock a daemon thread must not hold when Python ends
     os._exit(1)
 

@@ -1,8 +1,8 @@
-"""Hugging Face folders, written so that `transformers` loads them; hf_folder.py reads them.
+"""Writes Hugging Face folders that `transformers` can load; model/conversion/huggingface.py reads them.
 
     config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
 
-The tokenizer is in hf_tokenizer.py, the card in card.py.
+The tokenizer is written by model/conversion/tokenizer_json.py, the card by model_card.py.
 """
 
 import json
@@ -37,7 +37,7 @@ PROBLEMS = {  # kind of a task: transformers' name for the loss of its class, wh
 
 
 def architecture(source: Source) -> str:
-    """transformers' class for a source. Raises ValueError where it has none."""
+    """Return transformers' class for a source. Raises ValueError if there is none."""
     task, causal = source.task, source.config.attention == "causal"
     if task is None:
         if "masked_lm" not in source.parts:
@@ -72,7 +72,7 @@ def _configuration(source: Source) -> dict[str, Any]:
 
 
 def write(source: Source, folder: str) -> None:
-    """Writes a source as a Hugging Face folder. Raises ValueError for a head that transformers has no class for."""
+    """Write a source as a Hugging Face folder. Raises ValueError for a head that transformers has no class for."""
     there, settings = Path(folder), _configuration(source)
     head = None
     if source.task is not None:
@@ -85,7 +85,7 @@ def write(source: Source, folder: str) -> None:
 
 
 def checked_with() -> str:
-    """What `outputs` computes with."""
+    """Return the name of the library that `outputs` uses."""
     if not (absent := hf_process.missing()):
         return "transformers"
     return (
@@ -95,17 +95,16 @@ def checked_with() -> str:
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the folder answers, by transformers, or, where that isn't installed, by our own model with the folder's weights.
+    """Return the folder's outputs, from transformers or, if it isn't installed, from our model with the folder's weights.
 
-    Raises ValueError when tokenizer.json gives other ids than the features, hf_process.ProcessDied when transformers gives
-    no answer.
+    Raises ValueError if tokenizer.json gives other ids than the features, hf_process.ProcessDied if transformers fails.
     """
     _check_tokenizer(Path(folder), texts, features)
     return _own_outputs(Path(folder), features) if hf_process.missing() else hf_process.outputs(folder, features)
 
 
 def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The encoder alone, from the files."""
+    """Return the outputs of the encoder, read from the files."""
     import keras
 
     from clozemill.model.pretraining_model import EncoderModel
@@ -135,7 +134,7 @@ def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[
 
 
 def write_tokenizer(source: Source, folder: Path) -> None:
-    """Writes tokenizer.json, vocab.txt and tokenizer_config.json."""
+    """Write tokenizer.json, vocab.txt and tokenizer_config.json."""
     built = tokenizer_json.build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
     (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its own save raises a bare Exception on a full disk
     (folder / tokenizer_json.VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())

@@ -1,6 +1,6 @@
-"""A Keras file that anyone loads: `keras.saving.load_model(path)`, without clozemill, custom classes or Lambda layers.
+"""Writes a Keras file that `keras.saving.load_model(path)` loads without clozemill, custom classes or Lambda layers.
 
-The encoder again, as a functional model of stock layers and keras.ops; dropout is in it, for fine-tuning. Inputs are a dict of
+The encoder is rebuilt as a functional model of stock layers and keras.ops, with dropout for fine-tuning. Inputs are a dict of
 `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]; outputs are a dict, see `functional`.
 """
 
@@ -20,7 +20,7 @@ NAME = "model.keras"
 
 
 class _Builder:
-    """Makes stock layers by our names, and gives each the source's weights."""
+    """Creates stock layers with our names and the source's weights."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.config = source, source.config
@@ -28,7 +28,7 @@ class _Builder:
         self.pending: list[tuple[layers.Layer, list[np.ndarray]]] = []
 
     def add(self, layer: layers.Layer, *values: np.ndarray) -> layers.Layer:
-        """A layer that is given its weights once it is built."""
+        """Register the weights of a layer, to be assigned once it is built."""
         self.pending.append((layer, list(values)))
         return layer
 
@@ -51,7 +51,7 @@ class _Builder:
         return self.add(kind(*value.shape, name=name), value)
 
     def attention(self, path: str, name: str) -> layers.Layer:
-        """Ours has its heads side by side in one matrix, Keras's has an axis for them."""
+        """Add an attention layer. Our kernels concatenate the heads in one matrix, Keras's have an axis for them."""
         config, values = self.config, []
         heads, size = config.num_attention_heads, config.head_size
         for part in ("query", "key", "value"):
@@ -66,7 +66,7 @@ class _Builder:
 
 
 def _embedded(make: _Builder, ids, kinds) -> tuple:
-    """(the embeddings' output, the layer of the word embeddings)."""
+    """Return (output of the embeddings, layer of the word embeddings)."""
     path = "encoder/embeddings"
     words, places, segments = make(path, "word_embeddings", "position_embeddings", "segment_embeddings")
     word_layer = make.table(words, "word_embeddings", layers.ReversibleEmbedding)
@@ -98,7 +98,7 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
     if getattr(model, "masked_lm", None) is not None:
         hidden = make.dense("masked_lm/transform", "masked_lm_transform")(outputs["sequence_output"])
         hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(activation(make.config.hidden_act)(hidden))
-        # A bias of its own is no stock layer: a table of one row, looked up at 0, is one that is trained alike.
+        # There is no stock layer for a bias alone: an embedding of one row, looked up at 0, is trained the same way.
         bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
         found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias
     if getattr(model, "next_sentence", None) is not None:
@@ -107,7 +107,7 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
 
 
 def _task_head(make: _Builder, outputs: dict, every: list, mask):
-    """A fine-tuned model's logits."""
+    """Return the logits of a fine-tuned model."""
     model, task = make.source.model, make.source.task
     if model.pooled:
         hidden = outputs["pooled_output"]
@@ -125,7 +125,7 @@ def _task_head(make: _Builder, outputs: dict, every: list, mask):
 
 
 def functional(source: Source) -> keras.Model:
-    """A source as a functional model of stock layers, with its weights.
+    """Return a source as a functional model of stock layers, with its weights.
 
     Its outputs: `sequence_output` [B, S, H] and, where the source has them, `pooled_output` [B, H], `masked_lm_logits`
     [B, S, V] and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits`.
@@ -150,7 +150,7 @@ def functional(source: Source) -> keras.Model:
 
 
 def write(source: Source, folder: str) -> None:
-    """Writes a source as model.keras."""
+    """Write a source as model.keras."""
     model, before = functional(source), tempfile.tempdir
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch  # Keras leaves a temporary folder behind if it can't write the file
@@ -161,7 +161,7 @@ def write(source: Source, folder: str) -> None:
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the file answers."""
+    """Return the outputs of the file."""
     model = keras.saving.load_model(Path(folder) / NAME, compile=False)
     found = model({name: ops.convert_to_tensor(features[name]) for name in TOKENS}, training=False)
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}

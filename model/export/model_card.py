@@ -1,4 +1,4 @@
-"""The README.md of an exported Hugging Face folder: what the encoder is, what it was trained on, and an example that runs."""
+"""Writes the README.md of an exported Hugging Face folder: sizes, training and a runnable example."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ _EXAMPLE = """\
 import torch
 from transformers import {loader}, AutoTokenizer
 
-folder = "."  # where this file lies
+folder = "."  # the folder of this file
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {loader}.from_pretrained(folder)
 batch = tokenizer(["A sentence.", "Another one."], padding=True, truncation=True, return_tensors="pt")
@@ -30,11 +30,11 @@ with torch.no_grad():
 """
 
 _TOKENIZER = """\
-`AutoTokenizer` (or `tokenizer.json` through the library tokenizers) gives the ids that the model was trained on, for any text.
-`BertTokenizer` applies rules of its own to `vocab.txt`: it differs on rare characters, such as those of private use and newer
+`AutoTokenizer` (or `tokenizer.json` with the tokenizers library) produces exactly the ids that the model was trained on.
+`BertTokenizer` applies its own rules to `vocab.txt`: it differs on rare characters, such as private-use characters and newer
 punctuation.
 
-Special tokens that are written in a text, such as `[SEP]`, are text. To have them found, give `split_special_tokens=False`.
+Special tokens in a text, such as `[SEP]`, are treated as text. To match them, pass `split_special_tokens=False`.
 """
 _FILL_MASK = """\
 from transformers import pipeline
@@ -45,7 +45,7 @@ print(fill_mask("A [MASK].", tokenizer_kwargs={"split_special_tokens": False}))
 
 
 def _text(value: Any) -> str:
-    """A name or label as Markdown shows it: in one line, no character of it read as markup or as a control character."""
+    """Escape a name or label for Markdown, on one line without control characters."""
     text = _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
     return "".join(char if char.isprintable() else f"<U+{ord(char):04X}>".replace("<", "\\<") for char in text)
 
@@ -53,14 +53,14 @@ def _text(value: Any) -> str:
 def _rows(source: Source) -> list[tuple[str, Any]]:
     config: EncoderConfig = source.config
     casing = described(source.cased, source.rules)
-    casing = "uncased: lower case, accents stripped" if casing == "uncased" else casing
+    casing = "uncased: lowercased, accents stripped" if casing == "uncased" else casing
     weights = sum(value.size for value in source.weights().values())
     return [
         ("layers", config.num_hidden_layers),
         ("hidden size", config.hidden_size),
         ("attention heads", config.num_attention_heads),
         ("inner size", config.intermediate_size),
-        ("longest sequence it was trained on", config.max_position_embeddings),
+        ("longest training sequence", config.max_position_embeddings),
         ("attention", config.attention),
         ("activation", config.hidden_act),
         ("weights", f"{weights:,}"),
@@ -69,36 +69,36 @@ def _rows(source: Source) -> list[tuple[str, Any]]:
 
 
 def _training(about: dict[str, Any]) -> list[str]:
-    """What checkpoint.json says of the training."""
+    """Return what checkpoint.json records of the training."""
     lines, imported = [], about.get("imported")
     if imported:
-        lines.append(f"Weights imported from a folder of the format {imported['format']} ({_text(imported['from'])}).")
+        lines.append(f"Weights imported from the format {imported['format']} ({_text(imported['from'])}).")
     if task := about.get("task"):
         answers = f", labels {', '.join(map(_text, task['labels']))}" if task.get("labels") else ""
-        lines.append(f"Fine-tuned for the task {task['kind']}{answers}; texts were cut to {task['max_seq_length']} tokens.")
+        lines.append(f"Fine-tuned for {task['kind']}{answers}; texts were truncated to {task['max_seq_length']} tokens.")
         if task["kind"] == "multilabel":
             threshold = task.get("threshold", 0.5)
-            lines.append(f"Each label has a sigmoid of its own; a label is given from a probability of {threshold:g}.")
+            lines.append(f"Each label has its own sigmoid; a label is assigned at a probability of {threshold:g} or above.")
     elif objective := about.get("objective"):
         lines.append(f"Pretraining objective: {objective}.")
     if about.get("step"):
         lines.append(f"Steps: {about['step']:,}.")
     if digest := (about.get("vocabulary") or {}).get("sha256"):
-        lines.append(f"SHA-256 of the vocabulary it was trained with: {digest}.")
+        lines.append(f"SHA-256 of the training vocabulary: {digest}.")
     for dataset in about.get("datasets") or ():
         lines.append(f"Dataset: {_text(dataset)}.")
     if base := about.get("baseline"):
         scores = [f"{name} {value:.4f}" for name, value in base.items() if isinstance(value, float)]
-        lines.append(f"Without looking at the text ({_text(base['answer'])}): {', '.join(scores) or 'no metric is defined'}.")
+        lines.append(f"Baseline that ignores the text ({_text(base['answer'])}): {', '.join(scores) or 'no metric defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
-    figures.pop("criterion", None)  # the metric that chose the checkpoint, again
+    figures.pop("criterion", None)  # duplicates the metric that selected the checkpoint
     lines += [f"On the {'dev examples' if task else 'eval split'}: {name} {value:.4f}." for name, value in figures.items()]
     lines += [f"Note: {_text(remark)}." for remark in (about.get("eval") or {}).get("remarks", ())]
-    return lines or ["Nothing is recorded of its training."]
+    return lines or ["No training details were recorded."]
 
 
 def card(source: Source, architecture: str) -> str:
-    """The text of README.md, with the front matter that model pages read."""
+    """Return the text of README.md, with the front matter for model pages."""
     loader, output = _LOADING[architecture]
     lines = [
         "---", "library_name: transformers", "tags:", "- bert", "- clozemill", "---", "",

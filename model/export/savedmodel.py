@@ -1,7 +1,7 @@
-"""SavedModel, whole in itself: raw text in, and fine-tuned by whoever loads it with TensorFlow and tensorflow-text alone.
+"""Writes a self-contained SavedModel: takes raw text, and can be fine-tuned with just TensorFlow and tensorflow-text.
 
-The vocabulary is part of the graph: no asset file, so the folder can be moved and what it was made from deleted. Texts are
-padded to the longest of their batch, at most `max_seq_length`, which is what a text longer than it is cut to.
+The vocabulary is part of the graph, not an asset file, so the folder can be moved and its sources deleted. Texts are padded
+to the longest of their batch, and truncated to `max_seq_length`.
 
     import tensorflow as tf, tensorflow_text
     encoder = tf.saved_model.load(folder)
@@ -36,18 +36,18 @@ from clozemill.model.export import signatures as export_signatures
 from clozemill.model.export.graph_tokenizer import TEXTS, TextOps
 from clozemill.model.inputs import TOKENS
 
-LIKELIEST = 5  # tokens that the signature `mlm` gives
+LIKELIEST = 5  # tokens returned by the signature `mlm`
 _IDS = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in TOKENS}
 _COUNT = tf.TensorSpec([], tf.int32)
 
 
 class Exported(tf.__internal__.tracking.AutoTrackable):
-    """What is saved: functions and variables as attributes."""
+    """The object to save: functions and variables as attributes."""
 
 
 @contextlib.contextmanager
 def _kept_activations(encoder: keras.Model) -> Iterator[None]:
-    """Without recomputation in the backward pass, whose gradient a SavedModel doesn't hold."""
+    """Disable recomputation in the backward pass: a SavedModel can't store its gradient."""
     config = encoder.config
     encoder.config = replace(config, remat=False)
     try:
@@ -61,7 +61,7 @@ def _floats(outputs: Any) -> Any:
 
 
 def _encoded(source, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, Any]:
-    """The encoder's outputs, without `pooled_output` where an import brought no pooler."""
+    """Return the encoder's outputs, without `pooled_output` if the import had no pooler."""
     found = _floats(dict(source.model.encoder(*(inputs[name] for name in TOKENS), training=training)))
     return found if source.has_pooler else {name: value for name, value in found.items() if name != "pooled_output"}
 
@@ -75,12 +75,12 @@ def _function(function: Callable, *specs: tf.TensorSpec) -> tf.types.experimenta
 
 
 def _named(function: Callable, *names: str) -> tf.types.experimental.PolymorphicFunction:
-    """A signature: a function of texts with these names."""
+    """Return a signature: a function of texts with these names."""
     return _function(function, *(tf.TensorSpec([None], tf.string, name=name) for name in names))
 
 
 def _call(source, outputs: Callable) -> tf.types.experimental.PolymorphicFunction:
-    """The object's `__call__`, for inference and for training, any batch and any length."""
+    """Return the object's `__call__`, for inference and training, any batch size and length."""
 
     def call(inputs, training=False):
         return outputs(source, inputs, training)
@@ -124,9 +124,9 @@ def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
 
 
 def _heads(source) -> set[str]:
-    """Which pretraining heads there are that have learnt something."""
+    """Return the trained pretraining heads."""
     there = {part for part in source.parts if getattr(source.model, part, None) is not None}
-    if source.model.config.attention == "causal":  # it sees nothing to the right of a mask, and was never shown one
+    if source.model.config.attention == "causal":  # sees nothing to the right of a mask, and was never trained on one
         return set()
     if source.model.config.type_vocab_size < 2:
         there -= {"next_sentence"}  # it would need a pair
@@ -134,7 +134,7 @@ def _heads(source) -> set[str]:
 
 
 def _to_train(source) -> list[keras.Variable]:
-    """What fine-tuning changes: what the task does, or all of the encoder, its pooler too where pretraining didn't need it."""
+    """Return the variables to fine-tune: those of the task, or the complete encoder including an untrained pooler."""
     if getattr(source.model, "task", None) is not None:
         return source.model.trainable_variables
     left_out = [] if source.has_pooler else source.model.encoder.pooler.weights
@@ -142,12 +142,12 @@ def _to_train(source) -> list[keras.Variable]:
 
 
 def build(source) -> tuple[Exported, dict[str, Callable]]:
-    """The object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps can't take."""
+    """Return the object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps rejects."""
     model, root = source.model, Exported()
     ops = TextOps(tuple(source.vocabulary), source.cased, source.max_seq_length, source.rules, model.config.type_vocab_size)
     task = getattr(model, "task", None)
     root.text_ops, root.tokenize = ops, ops.tokenize
-    root.variables = [variable.value for variable in model.variables]  # the state of dropout's seeds among them
+    root.variables = [variable.value for variable in model.variables]  # including the state of dropout seeds
     root.trainable_variables = [variable.value for variable in _to_train(source)]
     root.regularization_losses = []
     root.max_seq_length = tf.constant(source.max_seq_length)
@@ -163,9 +163,9 @@ def build(source) -> tuple[Exported, dict[str, Callable]]:
 
 
 def write(source, folder: str) -> None:
-    """Writes a source (export.Source) as a SavedModel; raises ValueError for a vocabulary that the graph can't hold.
+    """Write a source (base.Source) as a SavedModel. Raises ValueError for a vocabulary that the graph can't represent.
 
-    Its checkpoint.json, vocabulary and the variables' paths go into `assets.extra`, for `read` alone: the graph needs none.
+    Its checkpoint.json, vocabulary and the variables' paths go into `assets.extra`, only for reading them back.
     """
     with _kept_activations(source.model.encoder):
         root, signatures = build(source)
@@ -178,7 +178,7 @@ def write(source, folder: str) -> None:
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the SavedModel answers to raw texts, each with a second one or "": it makes its own `features`.
+    """Return the SavedModel's outputs for raw texts, each with a second text or "": it computes its own features.
 
     Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`.
     """

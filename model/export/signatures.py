@@ -1,6 +1,6 @@
-"""What exported models answer to raw text, in TensorFlow's operations: filled masks, labels, tags, spans, with their names.
+"""Outputs of exported models for raw text, in TensorFlow operations: filled masks, labels, tags, spans.
 
-B texts, S sequence length, L labels, W words, M masks of a text, H hidden size. To add a kind of task, add to ANSWERS.
+B texts, S sequence length, L labels, W words, M masks of a text, H hidden size. To add a task type, add it to ANSWERS.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Ask = Callable[[dict[str, tf.Tensor]], tf.Tensor]  # the three id tensors to log
 
 
 def fill_mask(model: keras.Model, ops: TextOps, text: tf.Tensor, text_pair: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The k likeliest tokens at each literal `[MASK]`.
+    """Return the k most likely tokens at each literal `[MASK]`.
 
     Args:
         text, text_pair: string [B], the pair's "" for none. k: int32, at least 1.
@@ -57,7 +57,7 @@ def regress(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor)
 
 
 def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
-    """A tag for every word; words are what white space separates, and a word's first piece answers.
+    """Return a tag for every word; words are separated by white space, and tagged at their first piece.
 
     Returns `words` and `tags`, string [B, W], `probabilities` float32 [B, W] of those tags, and `lengths` int32 [B], each
     text's words. Words that don't fit into the sequence have the tag "" and the probability 0.
@@ -83,9 +83,9 @@ def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The best span of the context, of up to `task.max_answer` tokens.
+    """Return the best span of the context, of at most `task.max_answer` tokens.
 
-    Of a context that is longer than the sequence has room for, only the beginning is read.
+    A context that doesn't fit into the sequence is truncated.
 
     Returns `answer` string [B], in the form of `clean`, "" for none; `probability` float32 [B] among all spans;
     `no_answer_probability` float32 [B], of [CLS] against the best span, 0 for a task whose questions all have an answer.

@@ -65,12 +65,12 @@ def test_a_configuration_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 100}, "hidden_size 100 is no multiple of 12 attention heads"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is none of gelu_tanh, gelu_erf, relu"),
-        ({"attention": "both"}, "attention 'both' is none of bidirectional, causal"),
-        ({"num_hidden_layers": 0}, "are at least 1"),
-        ({"hidden_size": 0}, "are at least 1"),
-        ({"vocab_size": -1}, "are at least 1"),
+        ({"hidden_size": 100}, "hidden_size 100 is not a multiple of 12 attention heads"),
+        ({"hidden_act": "gelu"}, "unknown hidden_act 'gelu'; choose from gelu_tanh, gelu_erf, relu"),
+        ({"attention": "both"}, "unknown attention 'both'; choose from bidirectional, causal"),
+        ({"num_hidden_layers": 0}, "of at least 1"),
+        ({"hidden_size": 0}, "of at least 1"),
+        ({"vocab_size": -1}, "of at least 1"),
     ],
 )
 def test_what_does_not_fit(changes: dict, message: str) -> None:

@@ -237,13 +237,13 @@ def test_a_task_of_an_older_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"kind": "multilabel"}, "a task of the kind multilabel has one label or more, not 0"),
-        ({"kind": "classify", "labels": ("one",)}, "a task of the kind classify has two labels or more, not 1"),
-        ({"kind": "tags"}, "a task of the kind tags has two labels or more, not 0"),
-        ({"kind": "tags", "labels": ("O", "B", "O")}, "a task's labels are all different, and O comes twice"),
+        ({"kind": "multilabel"}, "a task of type multilabel needs one label or more, not 0"),
+        ({"kind": "classify", "labels": ("one",)}, "a task of type classify needs two labels or more, not 1"),
+        ({"kind": "tags"}, "a task of type tags needs two labels or more, not 0"),
+        ({"kind": "tags", "labels": ("O", "B", "O")}, "the labels of a task must be distinct, but O occurs twice"),
         (
             {"kind": "classify", "labels": LABELS, "head": "bilstm"},
-            "the head bilstm answers per token, and the kind classify once per text",
+            "the head bilstm answers per token, but the task type classify once per text",
         ),
     ],
 )

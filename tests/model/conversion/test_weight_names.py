@@ -267,9 +267,9 @@ def test_a_configuration_there_and_back(attention: str) -> None:
         ({"vocab_size": "11"}, "vocab_size is '11'"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
-        ({"num_attention_heads": 3}, "hidden_size 4 is no multiple of 3 attention heads"),
+        ({"num_attention_heads": 3}, "hidden_size 4 is not a multiple of 3 attention heads"),
         ({"layer_norm_eps": "small"}, "layer_norm_eps is 'small', and a BERT encoder has a number there"),
-        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob and attention_probs_dropout_prob are at least 0 and below 1"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob and attention_probs_dropout_prob must be at least 0 and below 1"),
     ],
 )
 def test_configurations_that_are_not_bert_s(changes: dict, sentence: str) -> None:

@@ -275,5 +275,5 @@ def test_other_rules_are_those_of_the_tokenizer_in_python(cased: bool, rules: Te
     assert found == [ids.tolist() for ids in TextEncoder(Vocabulary.from_tokens(list(MIXED)), cased, 64, rules).ids(texts)]
     none, pair = graph.tokenize(tf.constant([""])), graph.tokenize(tf.constant(["a"]))
     assert graph.pack(pair, none)["segment_ids"].numpy().sum() == 0
-    with pytest.raises(tf.errors.InvalidArgumentError, match="one segment only"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="only one segment"):
         graph.pack(pair, pair)

@@ -22,7 +22,7 @@ ANSWERS = "import sys, pathlib; place = pathlib.Path(sys.argv[3])\n"
     [
         (CRASH.format("SIGSEGV"), r"^was killed by SIGSEGV \(exit code -11\)$"),
         ("import os; os.abort()", r"^was killed by SIGABRT \(exit code -6\)$"),
-        (CRASH.format("SIGKILL"), r"^was killed by SIGKILL \(exit code -9\), perhaps because the memory was full$"),
+        (CRASH.format("SIGKILL"), r"^was killed by SIGKILL \(exit code -9\), perhaps because it ran out of memory$"),
         ("raise ImportError('libcudart.so is missing')", "^ended with exit code 1: ImportError: libcudart.so is missing$"),
         ("import os; print('bye'); os._exit(77)", "^ended with exit code 77: bye$"),
         ("import os; os._exit(0)", r"^left no readable answer \(\[Errno 2\] No such file"),
@@ -59,7 +59,7 @@ def test_one_that_never_answers_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     pretend_torch("import time; time.sleep(600)", tmp_path, monkeypatch)
     monkeypatch.setattr(hf_process, "TIMEOUT", 1)
     before = psutil.Process().children()
-    with pytest.raises(hf_process.ProcessDied, match=r"^gave no answer within 0 minutes and was ended$"):
+    with pytest.raises(hf_process.ProcessDied, match=r"^gave no answer within 0 minutes and was stopped$"):
         hf_process.outputs(str(tmp_path), FEATURES)
     assert set(psutil.Process().children()) <= set(before)
 

@@ -156,8 +156,8 @@ def test_keras_hub_answers_the_same(folders: dict[str, Path]) -> None:
 
 def test_the_card_tells_sizes_and_training(folders: dict[str, Path]) -> None:
     text = (folders["classify"] / "README.md").read_text("utf-8")
-    assert f"| vocabulary | {len(sources.TOKENS)} WordPieces, uncased: lower case, accents stripped |" in text
-    assert "Fine-tuned for the task classify, labels no, yes, maybe" in text and "| layers | 2 |" in text
+    assert f"| vocabulary | {len(sources.TOKENS)} WordPieces, uncased: lowercased, accents stripped |" in text
+    assert "Fine-tuned for classify, labels no, yes, maybe" in text and "| layers | 2 |" in text
     pretrained = (folders["mlm+nsp"] / "README.md").read_text("utf-8")
     assert "Pretraining objective: mlm+nsp." in pretrained and "Steps: 7." in pretrained
 
@@ -299,11 +299,11 @@ def test_a_card_says_what_a_result_is_worth() -> None:
     }
     lines = card(sources.source(index=index), "BertForSequenceClassification").splitlines()
     assert [line for line in lines if "micro_f1" in line or "useless" in line or "criterion" in line] == [
-        "- Without looking at the text (never a label): micro_f1 0.2500.",
+        "- Baseline that ignores the text (never a label): micro_f1 0.2500.",
         "- On the dev examples: micro_f1 0.5000.",
         "- Note: it is useless.",
     ]
-    assert "- Each label has a sigmoid of its own; a label is given from a probability of 0.3." in lines
+    assert "- Each label has its own sigmoid; a label is assigned at a probability of 0.3 or above." in lines
 
 
 def test_no_name_or_label_is_markup_in_a_card() -> None:
