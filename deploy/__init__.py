@@ -1,1 +1,1 @@
-"""`clozemill submit`, `plan` and `demo`: where things run and what that costs. May import everything."""
+"""`clozemill submit`, `plan` and `demo`: run on clusters and clouds, and estimate the cost. May import every package."""

@@ -1,4 +1,4 @@
-"""The options after --: those of `clozemill prepare` or `clozemill pretrain`, checked here so that no cloud has to."""
+"""The options after --, for `clozemill prepare` or `clozemill pretrain`. They are validated here, before submission."""
 
 import dataclasses
 from typing import Any
@@ -9,13 +9,13 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.trainers.pretraining.config import PretrainConfig
 
-# What a target decides by itself.
+# Options that the target sets.
 _OURS = {"prepare": ("runner", "num_workers", "in_memory", "shuffle"), "pretrain": ("strategy", "tpu")}
 _NEEDED = {"prepare": ("input", "vocab", "output"), "pretrain": ("data", "output")}
 
 
 def _resolved(command: str, config: type, words: list[str]) -> Any:
-    """The options as the command would resolve them. Raises UserError for a mistake, as it would there."""
+    """Resolve the options as the command would. Raises UserError for a mistake, as the command would."""
     parser = options.Parser(prog=f"clozemill {command}", allow_abbrev=False, add_help=False)
     options.add_flags(parser, config)
     arguments, extra = parser.parse_known_args(words)
@@ -24,26 +24,26 @@ def _resolved(command: str, config: type, words: list[str]) -> Any:
         raise unknown(extra[0], known, f"after --: clozemill {command} doesn't have it")
     for name in _OURS[command]:
         if hasattr(arguments, name):
-            raise UserError(f"--{name.replace('_', '-')} after --: the target decides that: leave it out")
+            raise UserError(f"--{name.replace('_', '-')} after -- is set by the target: leave it out")
     if arguments.save_config:
-        raise UserError("--save-config after --: nothing is run here: leave it out")
+        raise UserError("--save-config after -- has no effect: leave it out")
     resolved = options.resolve(config, arguments)
     for name in _NEEDED[command]:
         if not getattr(resolved, name):
             text = config.__dataclass_fields__[name].metadata["help"]
-            raise UserError(f"--{name} is missing after --: clozemill {command} needs {text}")
+            raise UserError(f"--{name} is missing after --: give {text}")
     return resolved
 
 
 def _seen_by_all(name: str, path: str, in_image: bool = False) -> None:
     if not path.startswith("gs://") and not (in_image and path.startswith("/")):
         raise UserError(
-            f"--{name} {path} is no gs:// path, and the machines there don't see the disk of this one: give a gs:// path"
+            f"--{name} {path} is not a gs:// path, and the remote machines can't read this machine's disk: give a gs:// path"
         )
 
 
 def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
-    """The options of `clozemill prepare` that differ from the defaults. `cloud`: all paths must be in a bucket."""
+    """Return the options of `clozemill prepare` that differ from the defaults. `cloud`: all paths must be in a bucket."""
     resolved = _resolved("prepare", PrepareConfig, words)
     if cloud:
         for path in (*resolved.input, resolved.output):
@@ -54,7 +54,7 @@ def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
 
 
 def flags(values: dict[str, Any]) -> list[str]:
-    """Options as words of a command line."""
+    """Return options as words of a command line."""
     words = []
     for name, value in values.items():
         flag = "--" + name.replace("_", "-")
@@ -68,9 +68,9 @@ def flags(values: dict[str, Any]) -> list[str]:
 
 
 def pretrain(words: list[str]) -> list[str]:
-    """`clozemill`'s arguments for training on a TPU, the user's options as they were given."""
+    """Return the arguments of `clozemill` for training on a TPU, with the user's options unchanged."""
     if any(word.split("=")[0] == "--config" for word in words):
-        raise UserError("--config after -- names a file that the machines there don't have: give its options as flags")
+        raise UserError("--config after -- names a file that the remote machines don't have: give its options as flags")
     resolved = _resolved("pretrain", PretrainConfig, words)
     for path in resolved.data:
         _seen_by_all("data", path)

@@ -1,4 +1,4 @@
-"""What can be configured of `clozemill submit`; to add an option, add a field (deploy/config.example.yaml has them all)."""
+"""The options of `clozemill submit`. To add an option, add a field, and list it in deploy/config.example.yaml."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PIPELINES, TRAINERS = ("dataflow", "flink", "spark", "dask"), ("tpu", "gke", "ve
 ACTIONS = ("run", "status", "stop")
 CLOUD = ("project", "region", "bucket", "image")
 
-# What each target can't do without.
+# Required options of each target.
 NEEDED: dict[str, tuple[str, ...]] = {
     "dataflow": CLOUD,
     "flink": ("image",),
@@ -33,47 +33,47 @@ _IMAGE = re.compile("[a-z0-9][a-z0-9._:-]*(/[a-z0-9._-]+)*(:[A-Za-z0-9_][A-Za-z0
 class SubmitConfig:
     """`clozemill submit`"""
 
-    target: str = option("", "where it runs", choices=(*PIPELINES, *TRAINERS), flag=False)
-    action: str = option("run", "of a TPU: status or stop", choices=ACTIONS, flag=False)
-    dry_run: bool = option(False, "print the commands and manifests, and do nothing")
-    build: bool = option(True, "build the image with Cloud Build first (dataflow, tpu, gke, vertex)")
-    source: str = option(".", "a checkout of clozemill, to build the image from")
-    name: str = option("clozemill", "of the job, and of the TPU")
+    target: str = option("", "service or cluster to run on", choices=(*PIPELINES, *TRAINERS), flag=False)
+    action: str = option("run", "tpu only: status or stop instead of a new run", choices=ACTIONS, flag=False)
+    dry_run: bool = option(False, "print the commands and manifests without running them")
+    build: bool = option(True, "first build the image with Cloud Build (dataflow, tpu, gke, vertex)")
+    source: str = option(".", "checkout of clozemill to build the image from")
+    name: str = option("clozemill", "name of the job and of the TPU")
     project: str = option("", "the Google Cloud project's id")
     region: str = option("", "a region, such as europe-west4")
     zone: str = option("", "the TPU's zone, such as europe-west4-b")
-    bucket: str = option("", "gs://BUCKET, or a folder in it: for templates and temporary files")
-    image: str = option("", "of the pipelines: what is built, and what workers run")
-    trainer_image: str = option("", "of the trainer: what is built, and what TPU hosts run")
-    service_account: str = option("", "the workers' service account; default: the project's")
-    network: str = option("", "the TPU's network; default: default")
-    subnetwork: str = option("", "of workers; Dataflow: regions/REGION/subnetworks/NAME")
-    public_ips: bool = option(False, "give workers addresses of the internet")
-    machine_type: str = option("n2-standard-4", "of Dataflow's workers")
-    num_workers: int = option(2, "workers that Dataflow begins with", low=1, high=1000)
-    max_workers: int = option(20, "workers at most; on Flink, task managers' slots in all", low=1, high=1000)
-    disk_size_gb: int = option(100, "of a Dataflow worker", low=30, high=10_000)
-    service_options: tuple[str, ...] = option((), "Dataflow's service options", metavar="OPTION")
-    namespace: str = option("default", "Kubernetes' namespace (flink, gke)")
+    bucket: str = option("", "gs://BUCKET, or a folder in it, for templates and temporary files")
+    image: str = option("", "the container image of the pipelines, to build and to run on workers")
+    trainer_image: str = option("", "the container image of the trainer, to build and to run on TPU hosts")
+    service_account: str = option("", "service account of the workers; default: the project's default account")
+    network: str = option("", "network of the TPU (default: the network named default)")
+    subnetwork: str = option("", "subnetwork of the workers; Dataflow: regions/REGION/subnetworks/NAME")
+    public_ips: bool = option(False, "give workers public IP addresses")
+    machine_type: str = option("n2-standard-4", "machine type of Dataflow workers")
+    num_workers: int = option(2, "initial number of Dataflow workers", low=1, high=1000)
+    max_workers: int = option(20, "maximum number of workers; Flink: total slots of the task managers", low=1, high=1000)
+    disk_size_gb: int = option(100, "disk size of a Dataflow worker, in GB", low=30, high=10_000)
+    service_options: tuple[str, ...] = option((), "Dataflow service options", metavar="OPTION")
+    namespace: str = option("default", "Kubernetes namespace (flink, gke)")
     spark_master: str = option("", "the Spark master's address, such as spark://host:7077")
     dask_scheduler: str = option("", "the Dask scheduler's address, such as tcp://host:8786")
-    tpu_type: str = option("v5litepod-8", "the TPU's type; of a slice with several hosts, too")
-    tpu_topology: str = option("", "its shape, such as 2x4; default: the type's usual one")
-    runtime_version: str = option("", "the TPU VM's image; default: the type's")
-    spot: bool = option(True, "spot capacity: cheaper, and can be taken away at any moment")
+    tpu_type: str = option("v5litepod-8", "TPU type, of one host or of a multi-host slice")
+    tpu_topology: str = option("", "shape of the TPU, such as 2x4; default: the usual one of the type")
+    runtime_version: str = option("", "runtime version (image) of the TPU VM; default: the usual one of the type")
+    spot: bool = option(True, "use spot capacity: cheaper, but can be preempted at any time")
     valid_until: str = option("24h", "how long to wait for capacity")
-    retries: int = option(10, "how often a TPU that was taken away is made again", low=0, high=1000)
+    retries: int = option(10, "how often to recreate a preempted TPU", low=0, high=1000)
     autodelete: bool = option(True, "delete the TPU at the end, after a failure, and after Ctrl-C")
-    existing: str = option("", "a TPU VM that is there already; it is never deleted", metavar="NAME")
-    poll_seconds: float = option(15.0, "between looks at a TPU that is being made", low=0, high=3600)
+    existing: str = option("", "name of an existing TPU VM to use; it is never deleted", metavar="NAME")
+    poll_seconds: float = option(15.0, "seconds between checks of a TPU that is being created", low=0, high=3600)
     cluster: str = option("", "the GKE cluster's name")
 
     def validate(self) -> None:
-        """Raises UserError for values that can't be right, before anything is created."""
+        """Raise UserError for invalid values, before anything is created."""
         if self.target and self.action != "run" and self.target != "tpu":
-            raise UserError(f"submit {self.target} has no {self.action}: only submit tpu has status and stop")
+            raise UserError(f"submit {self.target} doesn't support {self.action}: use status and stop with submit tpu only")
         for field, pattern, example in (
-            ("name", _NAME, "a name of small letters, digits and dashes, such as clozemill-1"),
+            ("name", _NAME, "a name of lowercase letters, digits and dashes, such as clozemill-1"),
             ("existing", _NAME, "a TPU VM's name, such as clozemill-1"),
             ("namespace", _NAME, "a Kubernetes namespace, such as default"),
             ("project", _PROJECT, "the project's id, such as my-project"),
@@ -93,27 +93,27 @@ class SubmitConfig:
             self.accelerator()
 
     def accelerator(self) -> tpu_slices.Slice:
-        """The TPU that was asked for. Raises UserError for an unknown one, or a shape that isn't its."""
+        """Return the requested TPU slice. Raises UserError for an unknown type, or a shape that the type doesn't have."""
         return tpu_slices.find(self.tpu_type, self.tpu_topology)
 
     def folder(self, name: str) -> str:
-        """A folder below the bucket."""
+        """Return the path of a folder in the bucket."""
         return f"{self.bucket.rstrip('/')}/{name}"
 
 
 def check(config: SubmitConfig) -> None:
-    """Raises UserError when the target needs an option that was not given."""
+    """Raise UserError if an option that the target requires is missing."""
     if not config.target:
         raise UserError(f"TARGET is missing: give one of {', '.join(NEEDED)}")
     for name in NEEDED[config.target]:
         if not getattr(config, name) and not (config.existing and name == "bucket"):
             text = SubmitConfig.__dataclass_fields__[name].metadata["help"]
             raise UserError(
-                f"{name} is missing: submit {config.target} needs {text}: give --{name.replace('_', '-')}, or put it into "
-                "--config"
+                f"{name} is missing: submit {config.target} needs {text}; give --{name.replace('_', '-')}, or add it to "
+                "the file of --config"
             )
 
 
 def unknown(word: str, known: list[str], where: str) -> UserError:
-    """The error for a word that isn't known."""
+    """Return the error for an unknown option."""
     return UserError(f"unknown option {word} {where}{suggest(word.split('=')[0], known)}")

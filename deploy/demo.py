@@ -1,4 +1,4 @@
-"""`clozemill demo`: the commands that take a corpus to an encoder, a classifier and an answer, in the order of a user.
+"""`clozemill demo`: run all commands from a corpus to an encoder, a classifier and a prediction, as a user would.
 
 clozemill demo --output demo-out --text "The windmill was repaired by an engineer."
 """
@@ -16,17 +16,17 @@ from clozemill.pipelines.files import filesystem, locks
 
 CORPUS = "pipelines/data/demo-corpus.xml"
 EXAMPLES = "trainers/data/demo-{}.tsv"  # sentences about nature, technology and culture
-MARK = ".clozemill-demo"  # written before anything else, so that a demo removes only what a demo made
+MARK = ".clozemill-demo"  # written first, so that a demo only removes folders of an earlier demo
 MADE = ("dataset", "run", "exported", "fine-tuned")
 
 
 def _begin(folder: str) -> None:
-    """Removes what an earlier demo made; a folder that no demo began is refused, whatever it holds."""
+    """Remove the output of an earlier demo. Raises UserError for a folder that no demo created."""
     mark = filesystem.join(folder, MARK)
     others = [name for name in filesystem.names_below(folder) if name != locks.FOLDER]
     if others and not filesystem.exists(mark):
         raise UserError(
-            f"{folder} has files, and no demo made it (it has no {MARK}): nothing was removed; give a new folder as --output"
+            f"{folder} has files, but no demo created it (no {MARK} in it): nothing was removed; give a new folder as --output"
         )
     filesystem.write_bytes(mark, b"clozemill demo made this folder, and removes what is in it when it is run again.\n")
     for part in MADE:
@@ -34,34 +34,34 @@ def _begin(folder: str) -> None:
 
 
 def steps(config: DemoConfig) -> list[tuple[str, list[str]]]:
-    """The titles and command lines of the demo."""
+    """Return the titles and command lines of the demo."""
     package = resources.files("clozemill")
     corpus, train, dev = (str(package / path) for path in (CORPUS, EXAMPLES.format("train"), EXAMPLES.format("dev")))
     vocab, dataset, run, exported, tuned = (filesystem.join(config.output, name) for name in ("vocab.txt", *MADE))
     seed, progress = ["--seed", str(config.seed)], [] if config.progress else ["--no-progress"]
     return [
         (
-            "vocabulary: count words over the corpus, learn pieces",
+            "vocab: count the words of the corpus and learn WordPieces",
             ["vocab", "--input", corpus, "--output", vocab, "--vocab-size", str(config.vocab_size), *progress],
         ),
         (
-            "shards: articles to masked sentence pairs",
+            "prepare: turn articles into shards of masked sentence pairs",
             ["prepare", "--input", corpus, "--vocab", vocab, "--output", dataset, "--masking", "whole_word",
              "--eval-fraction", "0.1", "--provenance", *seed, *progress],
         ),
         ("verify: read every record back", ["verify", dataset, *progress]),
-        ("inspect: what a model will be asked", ["inspect", dataset, "--limit", "3"]),
+        ("inspect: show examples as the model sees them", ["inspect", dataset, "--limit", "3"]),
         (
-            "pretrain: a tiny encoder on these shards",
+            "pretrain: train a tiny encoder on these shards",
             ["pretrain", "--recipe", "demo", "--data", dataset, "--output", run, *seed],
         ),
-        ("evaluate: how well it predicts documents that it has never seen", ["evaluate", run, "--data", dataset]),
+        ("evaluate: measure its predictions on held-out documents", ["evaluate", run, "--data", dataset]),
         (
-            "export: for TensorFlow, Hugging Face and Keras, each read back and compared",
+            "export: write TensorFlow, Hugging Face and Keras models, and compare each with the checkpoint",
             ["export", run, "--output", exported],
         ),
         (
-            "finetune: is a sentence about nature, technology or culture?",
+            "finetune: classify sentences as nature, technology or culture",
             ["finetune", "--init", run, "--output", tuned, "--task", "classify", "--train", train, "--dev", dev,
              "--learning-rate", "1e-3", "--epochs", "12", "--batch-size", "16", *seed],
         ),
@@ -73,7 +73,7 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
     """Run the commands of the demo one after another, and print each first.
 
     Args:
-        run: runs a command line, without the name of the program, and returns its exit code.
+        run: runs a command line, given without the program's name, and returns its exit code.
     Returns the exit code of the first command that fails, else 0.
     """
     check_train()
@@ -86,5 +86,5 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
                 return code
         filesystem.write_bytes(filesystem.join(config.output, "demo.yaml"), to_yaml(config).encode())
     tuned = filesystem.join(config.output, "fine-tuned")
-    print(f'\nNext: clozemill predict {tuned} --text "A sentence of yours."; then all of it on a corpus of your own.')
+    print(f'\nNext: clozemill predict {tuned} --text "Your sentence."; then run the same commands on your own corpus.')
     return 0

@@ -1,4 +1,4 @@
-"""Kubernetes manifests and Vertex AI's job, read from the example files of this folder and filled in from a configuration."""
+"""Fills in Kubernetes manifests and the Vertex AI job, from the example files in this folder and a configuration."""
 
 import copy
 from pathlib import Path
@@ -10,28 +10,28 @@ from clozemill.deploy.config import SubmitConfig
 
 FOLDER = Path(__file__).resolve().parent  # in a checkout: deploy/, which clozemill/deploy links to
 JOB_SERVER = "clozemill-job-server"
-_SLOTS = 2  # of a task manager
+_SLOTS = 2  # per task manager
 
 
 def shown(name: str) -> str:
-    """One of this folder's files, as a command names it: relative where that can be."""
+    """Return the path of a file in this folder for use in commands, relative if possible."""
     path = FOLDER / name
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    """The documents of one of the example files."""
+    """Return the YAML documents of an example file."""
     return list(yaml.safe_load_all((FOLDER / name).read_text("utf-8")))
 
 
 def dump(documents: list[dict[str, Any]]) -> str:
-    """Documents as YAML, in the order they were written in."""
+    """Return documents as YAML, keeping the order of keys."""
     texts = [yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000) for document in documents]
     return "---\n".join(texts)
 
 
 def flink(config: SubmitConfig, arguments: list[str]) -> tuple[str, str]:
-    """The session cluster with the job server, and the job that submits."""
+    """Return the session cluster with the job server, and the job that submits the pipeline."""
     cluster, server, service, job = load("flink/flink.yaml")
     for document in (cluster, server, service, job):
         document["metadata"]["namespace"] = config.namespace
@@ -51,7 +51,7 @@ def _pod(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _on_tpu(pod: dict[str, Any], config: SubmitConfig) -> None:
-    """Puts a pod on the TPU that the configuration names."""
+    """Schedule a pod on the TPU that the configuration names."""
     tpu = config.accelerator()
     pod["nodeSelector"] = {
         "cloud.google.com/gke-tpu-accelerator": tpu.family.gke,
@@ -63,7 +63,7 @@ def _on_tpu(pod: dict[str, Any], config: SubmitConfig) -> None:
 
 
 def jobset(config: SubmitConfig, arguments: list[str]) -> str:
-    """The JobSet for one host, or for a slice of several."""
+    """Return the JobSet for one host, or for a multi-host slice."""
     tpu = config.accelerator()
     (document,) = load("gke/jobset-single-host.yaml" if tpu.hosts == 1 else "gke/jobset-multi-host.yaml")
     document["metadata"] = {"name": config.name, "namespace": config.namespace}
@@ -85,7 +85,7 @@ def jobset(config: SubmitConfig, arguments: list[str]) -> str:
 
 
 def custom_job(config: SubmitConfig, arguments: list[str]) -> str:
-    """Vertex AI's custom job."""
+    """Return the custom job of Vertex AI."""
     (document,) = load("vertex/custom-job.yaml")
     tpu = config.accelerator()
     pool = document["workerPoolSpecs"][0]

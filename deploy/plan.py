@@ -1,4 +1,4 @@
-"""`clozemill plan`: the estimates of the data and of the training, joined here, for neither knows the other."""
+"""`clozemill plan`: joins the estimates of the pipeline and of training, which don't import each other."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from clozemill.trainers.tpu.config import TrainingPlan
 
 @dataclass(frozen=True)
 class PlanConfig(TrainingPlan, MillPlan):
-    """`clozemill plan`: what the mill and the trainer each have to know."""
+    """`clozemill plan`: the options of the data estimate and of the training estimate."""
 
 
 def plan(config: PlanConfig) -> None:
     """`clozemill plan`."""
     trains = "tpu" in config.target or config.recipe
     if trains:
-        function("clozemill.trainers.tpu.generations:parse")(config.topology)  # a mistake is told before anything is read
+        function("clozemill.trainers.tpu.generations:parse")(config.topology)  # report a mistake before anything is read
     mill, training = function("clozemill.pipelines.estimate.extrapolation:measure")(config), ([], [], [])
     if trains:
         data = function("clozemill.trainers.tpu.estimate:Dataset")(

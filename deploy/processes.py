@@ -1,4 +1,4 @@
-"""Commands as child processes that Ctrl-C doesn't reach: what was begun in a cloud is seen to its end, then undone."""
+"""Runs commands as child processes that Ctrl-C doesn't reach, so that changes in a cloud are completed, then undone."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _GRACE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended: its exit code, and what it wrote where that was kept."""
+    """The result of a command: its exit code, and its output if captured."""
 
     code: int
     out: str = ""
@@ -21,16 +21,16 @@ class Done:
 
     @property
     def reason(self) -> str:
-        """The last of its complaints, in one line."""
+        """Return the last error message on one line."""
         lines = [line.strip() for line in self.err.splitlines() if line.strip()]
         told = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else f"exit code {self.code}")
         return told[:300]
 
 
 def run(step: Step, quiet: bool) -> Done:
-    """Runs a step to its end. quiet: what it writes is kept instead of shown.
+    """Run a step to its end. quiet: capture the output instead of showing it.
 
-    On Ctrl-C a quiet command is waited for, since it is short and may be making something; another one is ended.
+    On Ctrl-C, a quiet command is awaited, since it is short and may be creating a resource; any other command is stopped.
     """
     kept = subprocess.PIPE if quiet else None
     try:

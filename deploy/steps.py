@@ -1,4 +1,4 @@
-"""What a submission consists of: commands as argument lists, with what they read; printed for pasting, or run."""
+"""The steps of a submission: commands as argument lists with their stdin, either printed for pasting or run."""
 
 import shlex
 import subprocess
@@ -12,7 +12,7 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class Step:
-    """A command. `stdin`: what it reads, a manifest for instance. `always`: it is run even when one before it failed."""
+    """A command. `stdin`: its input, such as a manifest. `always`: run it even if an earlier step failed."""
 
     title: str
     argv: tuple[str, ...]
@@ -21,7 +21,7 @@ class Step:
 
 
 def pasteable(argv: tuple[str, ...]) -> str:
-    """A command as a shell takes it, long ones over several lines."""
+    """Return a command quoted for a shell, long ones over several lines."""
     lines, line = [], ""
     for word in map(shlex.quote, argv):
         if line and len(line) + len(word) > _WIDTH:
@@ -33,7 +33,7 @@ def pasteable(argv: tuple[str, ...]) -> str:
 
 
 def printed(step: Step) -> str:
-    """A step for a shell: its title as a comment, the command, and what it reads as a here-document."""
+    """Return a step for a shell: its title as a comment, the command, and its stdin as a here-document."""
     text = f"# {step.title}\n{pasteable(step.argv)}"
     if step.stdin:
         text += f" <<'END-OF-INPUT'\n{step.stdin.rstrip()}\nEND-OF-INPUT"
@@ -41,12 +41,12 @@ def printed(step: Step) -> str:
 
 
 def failed(argv: tuple[str, ...], why: str) -> UserError:
-    """The sentence for a command that failed."""
-    return UserError(f"{why}: {shlex.join(argv)}: mend that and run the same command again")
+    """Return the error for a failed command."""
+    return UserError(f"{why}: {shlex.join(argv)}: fix that and run the same command again")
 
 
 def run(steps: list[Step]) -> None:
-    """Runs steps one after the other, saying which. Raises UserError for the first that fails, with its command."""
+    """Run steps in order, printing their titles. Raises UserError with the command of the first step that fails."""
     for number, step in enumerate(steps, 1):
         print(f"[{number}/{len(steps)}] {step.title}", file=sys.stderr, flush=True)
         try:
@@ -69,5 +69,5 @@ def _run(step: Step) -> None:
 
 
 def missing(program: str) -> UserError:
-    """The sentence for a program that isn't there."""
+    """Return the error for a program that isn't installed."""
     return UserError(f"{program} isn't installed here: install it, or use --dry-run and run its commands elsewhere")

@@ -1,4 +1,4 @@
-"""`clozemill submit`: run a pipeline or a training on a cluster or a cloud, or print what that would take.
+"""`clozemill submit`: run a pipeline or a training on a cluster or a cloud, or print the commands.
 
 clozemill submit dataflow --config deploy/config.example.yaml --dry-run -- --input 'gs://…' --vocab gs://… --output gs://…
 """
@@ -13,11 +13,11 @@ from clozemill.deploy.tpu import job
 
 
 def main(config: SubmitConfig, words: list[str]) -> int:
-    """Submits, or prints, what `words`, the options after --, ask for. Raises UserError before anything is created."""
+    """Submit or print the job of `words`, the options after --. Raises UserError before anything is created."""
     configs.check(config)
     planned = TARGETS[config.target](config, words)
     if config.target in configs.TRAINERS and config.tpu_type.startswith("v6e"):
-        print("warning: TensorFlow on v6e is experimental: some report that it fails", file=sys.stderr)
+        print("warning: TensorFlow on v6e is experimental, and some users report failures", file=sys.stderr)
     if config.dry_run:
         print("\n".join(map(steps.printed, planned)), end="")
         return 0

@@ -1,6 +1,6 @@
-"""What each target of `clozemill submit` does, as a list of commands. To add a target, add a function to TARGETS.
+"""The targets of `clozemill submit`, as lists of commands. To add a target, add a function to TARGETS.
 
-`tpu` is not a list but a life, in tpu_job.py; what is printed for it is one life without a mishap.
+`tpu` is a state machine, in tpu/job.py; --dry-run prints the commands of one uninterrupted run.
 """
 
 import re
@@ -19,22 +19,22 @@ _DELIMITERS = ("~", ";", "|", "@@", "#~#")
 
 
 def built(config: SubmitConfig, kind: str, image: str) -> list[Step]:
-    """The step that builds an image with Cloud Build, if that was asked for. Raises UserError where there is no source."""
+    """Return the step that builds an image with Cloud Build, if requested. Raises UserError if the source is missing."""
     if not config.build:
         return []
     recipe = Path(config.source, "deploy", kind, "cloudbuild.yaml")
     if not recipe.is_file():
-        raise UserError(f"{recipe} isn't there, so no image can be built: give a checkout as --source, or --no-build")
+        raise UserError(f"{recipe} doesn't exist, so no image can be built: give a checkout as --source, or --no-build")
     argv = ["gcloud", "builds", "submit", config.source, f"--project={config.project}", f"--config={recipe}"]
     return [Step(f"Build {image}", (*argv, f"--substitutions=_IMAGE={image}", "--quiet"))]
 
 
 def _listed(values: dict[str, str]) -> str:
-    """A dictionary as gcloud takes it, with a delimiter that no value holds. Raises UserError when there is none."""
+    """Format a dictionary for gcloud, with a delimiter that no value contains. Raises UserError if there is none."""
     for delimiter in _DELIMITERS:
         if not any(delimiter in value for value in values.values()):
             return f"^{delimiter}^" + delimiter.join(f"{name}={value}" for name, value in values.items())
-    raise UserError(f"a value after -- holds all of {' '.join(_DELIMITERS)}: change one")
+    raise UserError(f"a value after -- contains all of {' '.join(_DELIMITERS)}: remove one of them")
 
 
 def _parameter(value: object) -> str:
@@ -44,7 +44,7 @@ def _parameter(value: object) -> str:
 
 
 def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """Image, Flex Template, job."""
+    """Build the image, write the Flex Template, and start the job."""
     values = command_options.prepare(words, cloud=True)
     parameters = {name: _parameter(value) for name, value in values.items()} | {"sdk_container_image": config.image}
     template = config.folder(f"templates/{config.name}.json")
@@ -74,7 +74,7 @@ def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """A session cluster of the Flink Kubernetes operator, and a job on it."""
+    """Start a session cluster of the Flink Kubernetes operator, and run a job on it."""
     values = command_options.prepare(words, cloud=True)
     server = manifests.JOB_SERVER
     runner = ["--runner=PortableRunner", f"--job_endpoint={server}:8099", f"--artifact_endpoint={server}:8098"]
@@ -92,7 +92,7 @@ def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """Beam's Spark job server in a container of this machine, and `clozemill prepare` against it."""
+    """Start Beam's Spark job server in a local container, and run `clozemill prepare` against it."""
     values = command_options.prepare(words, cloud=False)
     server = f"{config.name}-job-server"
     start = ("docker", "run", "--detach", "--rm", "--network=host", f"--name={server}", _SPARK_SERVER)
@@ -106,14 +106,14 @@ def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def dask(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """`clozemill prepare` against a Dask scheduler."""
+    """Run `clozemill prepare` against a Dask scheduler."""
     values = command_options.prepare(words, cloud=False)
     runner = ["--runner=DaskRunner", f"--dask_client_address={config.dask_scheduler}"]
     return [Step("Run the pipeline", ("clozemill", "prepare", *command_options.flags(values), *runner))]
 
 
 def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """One life of a TPU: made, installed, started, followed, deleted."""
+    """Create a TPU, install and start the training, follow it, and delete the TPU."""
     commands = tpu_commands.Commands(config)
     if config.action == "status":
         return [commands.describe(), commands.describe_node()]
@@ -127,10 +127,10 @@ def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """A JobSet on a GKE cluster that has node pools of this TPU."""
+    """Submit a JobSet to a GKE cluster with node pools of this TPU."""
     arguments = command_options.pretrain(words)
     if not config.accelerator().family.gke:
-        raise UserError(f"GKE has no {config.tpu_type}: give another tpu_type, such as v5litepod-8")
+        raise UserError(f"GKE doesn't offer {config.tpu_type}: give another tpu_type, such as v5litepod-8")
     cluster = ("gcloud", "container", "clusters", "get-credentials", config.cluster)
     where, name = f"--namespace={config.namespace}", f"jobset/{config.name}"
     wait = ("kubectl", "wait", where)
@@ -144,12 +144,12 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def vertex(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """A custom job of Vertex AI, on one TPU host."""
+    """Submit a custom job to Vertex AI, on one TPU host."""
     arguments = command_options.pretrain(words)
     accelerator = config.accelerator()
     if not accelerator.machine_type or accelerator.hosts > 1:
         raise UserError(
-            f"submit vertex runs on one host, and {config.tpu_type} isn't one there: give v5litepod-8, or submit gke"
+            f"submit vertex supports a single host only, which {config.tpu_type} isn't: give v5litepod-8, or use submit gke"
         )
     create = ("gcloud", "ai", "custom-jobs", "create", f"--project={config.project}", f"--region={config.region}")
     return [

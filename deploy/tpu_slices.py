@@ -1,4 +1,4 @@
-"""Cloud TPU slices by the names that the cloud has for them: how many chips and hosts, what VM image, what GKE calls them."""
+"""Cloud TPU slices by type name: number of chips and hosts, VM image, and GKE's names."""
 
 import math
 import re
@@ -12,10 +12,10 @@ from clozemill.trainers.tpu.generations import hosts_of
 
 @dataclass(frozen=True)
 class Family:
-    """A generation as the cloud sells it.
+    """A TPU generation as offered by the cloud.
 
-    `per_chip`: what a type's number counts per chip, 1 for chips, 2 for cores. `runtime`: the TPU VM's image. `gke`: the
-    value of GKE's node label. `machine`: GKE's and Vertex AI's machine types, by chips of a host. `shapes`: by chips.
+    `per_chip`: units of a type's number per chip, 1 for chips, 2 for cores. `runtime`: image of the TPU VM. `gke`: value of
+    GKE's node label. `machine`: machine types of GKE and Vertex AI, by chips per host. `shapes`: shapes by number of chips.
     """
 
     generation: str
@@ -43,7 +43,7 @@ TYPES = [f"{name}-{chips * family.per_chip}" for name, family in FAMILIES.items(
 
 @dataclass(frozen=True)
 class Slice:
-    """A type and a shape of it."""
+    """A TPU type with a shape."""
 
     type: str
     family: Family
@@ -52,7 +52,7 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        """Machines that hold it: of more than one, each has 4 chips."""
+        """Return the number of hosts; in a multi-host slice, each has 4 chips."""
         return hosts_of(self.family.generation, self.chips)
 
     @property
@@ -61,16 +61,16 @@ class Slice:
 
     @property
     def machine_type(self) -> str:
-        """GKE's and Vertex AI's machine type; empty where there is none."""
+        """Return the machine type of GKE and Vertex AI; empty if there is none."""
         return self.family.machine.format(self.chips_per_host)
 
 
 def find(type_: str, topology: str = "") -> Slice:
-    """A slice by its type's name and, where it has another than the usual one, its shape. Raises UserError."""
+    """Return a slice by its type name and, unless it has the usual one, its shape. Raises UserError."""
     if type_ not in TYPES:
         raise UserError(
-            f"tpu_type is {type_!r}, which is none that is known{suggest(type_, TYPES)}: give one of v5litepod-1, v5litepod-4, "
-            "v5litepod-8, v5litepod-16, v4-8, v5p-8, v6e-8, v3-8 or v2-8, or a larger slice of these"
+            f"unknown tpu_type {type_!r}{suggest(type_, TYPES)}; use for example v5litepod-1, v5litepod-4, v5litepod-8, "
+            "v5litepod-16, v4-8, v5p-8, v6e-8, v3-8 or v2-8, or a larger slice of these"
         )
     name, number = type_.split("-")
     family = FAMILIES[name]
@@ -78,12 +78,12 @@ def find(type_: str, topology: str = "") -> Slice:
     shape = topology or family.shapes[chips]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", shape) or shape.count("x") + 1 != _axes(family):
         raise UserError(
-            f"tpu_topology is {shape!r}: a shape of {type_} has {_axes(family)} sides, such as {family.shapes[chips]}"
+            f"tpu_topology is {shape!r}: give a shape of {type_} with {_axes(family)} axes, such as {family.shapes[chips]}"
         )
     product = math.prod(int(side) for side in shape.split("x"))
     if product != chips:
         raise UserError(
-            f"tpu_topology {shape} has {product} chips and tpu_type {type_} has {chips}: "
+            f"tpu_topology {shape} has {product} chips, but tpu_type {type_} has {chips}: "
             f"give {family.shapes[chips]}, or another tpu_type"
         )
     return Slice(type_, family, shape, chips)

@@ -1,4 +1,4 @@
-"""The Flex Template's metadata.json, made of the options of `clozemill prepare`.
+"""Generates metadata.json of the Flex Template from the options of `clozemill prepare`.
 
 python -m clozemill.deploy.dataflow.metadata > deploy/dataflow/metadata.json
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from clozemill.pipelines.config import PrepareConfig
 
-_ELSEWHERE = {"runner", "num_workers", "in_memory", "progress", "shuffle"}  # Dataflow has settings of its own for these
+_ELSEWHERE = {"runner", "num_workers", "in_memory", "progress", "shuffle"}  # Dataflow has its own settings for these
 FIELDS = [field for field in dataclasses.fields(PrepareConfig) if field.name not in _ELSEWHERE]
 _REQUIRED = ("input", "vocab", "output")
 KINDS = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
@@ -33,7 +33,7 @@ def _parameter(field: dataclasses.Field) -> dict[str, Any]:
 
 
 def metadata() -> dict[str, Any]:
-    """The whole file."""
+    """Return the contents of metadata.json."""
     return {
         "name": "clozemill prepare",
         "description": "Mills a corpus into TFRecord shards of masked examples for pretraining a BERT-style encoder.",

@@ -1,6 +1,6 @@
-"""What the Flex Template's launcher runs in the image: the template's parameters become options of `clozemill prepare`.
+"""Entry point of the Flex Template's launcher in the image: turns parameters into options of `clozemill prepare`.
 
-The launcher gives every parameter and pipeline option as --name=value; ours have dashes, switches and lists.
+The launcher passes every parameter and pipeline option as --name=value; clozemill's options have dashes, switches and lists.
 """
 
 import os
@@ -11,7 +11,7 @@ from clozemill.deploy.dataflow.metadata import FIELDS, KINDS
 
 
 def arguments(words: list[str]) -> list[str]:
-    """The launcher's options as `clozemill prepare` takes them; those that aren't ours are Beam's, and stay as they are."""
+    """Convert the launcher's options to those of `clozemill prepare`; unknown ones belong to Beam and are unchanged."""
     ours = {field.name: field for field in FIELDS}
     command = ["prepare", "--no-progress"]
     for word in words:

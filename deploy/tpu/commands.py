@@ -1,4 +1,4 @@
-"""The gcloud commands of a TPU VM's life."""
+"""The gcloud commands to create, use and delete a TPU VM."""
 
 import shlex
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _TPUS = ("gcloud", "compute", "tpus")
 
 @dataclass(frozen=True)
 class Commands:
-    """Each step of the life of the TPU that a configuration names."""
+    """The steps for the TPU that a configuration names."""
 
     config: SubmitConfig
 
@@ -25,7 +25,7 @@ class Commands:
         return ("--quiet", f"--zone={self.config.zone}", f"--project={self.config.project}")
 
     def create(self) -> Step:
-        """Asks for it; the answer comes at once, the TPU when there is one."""
+        """Request the TPU. The command returns at once; the TPU is created when capacity is available."""
         config = self.config
         argv = [
             *_TPUS, "queued-resources", "create", self.name, f"--node-id={self.name}", *self._where,
@@ -61,7 +61,7 @@ class Commands:
         return Step(title, (*argv, f"--command={shlex.join(words)}"))
 
     def install(self) -> list[Step]:
-        """The scripts, and on every host the image."""
+        """Copy the scripts, and pull the image on every host."""
         direct = () if self.config.public_ips else ("--internal-ip",)
         scripts = [manifests.shown(f"tpu/{name}") for name in ("startup.sh", "run.sh")]
         copy = (*_TPUS, "tpu-vm", "scp", *scripts, f"{self.name}:", *self._where, *direct, "--worker=all")
@@ -71,7 +71,7 @@ class Commands:
         ]
 
     def start(self, arguments: list[str]) -> list[Step]:
-        """TensorFlow's servers where there are several hosts, and the training."""
+        """Start TensorFlow's servers on a multi-host slice, and the training."""
         image = self.config.trainer_image
         several = self.config.accelerator().hosts > 1
         servers = (
@@ -83,7 +83,7 @@ class Commands:
         return self._ssh("Follow its log", "0", "bash", "run.sh", "follow")
 
     def ended(self) -> Step:
-        """Prints `running 0`, or `exited` and the exit code."""
+        """Print `running 0`, or `exited` and the exit code."""
         return self._ssh("Look how the training ended, where its log broke off", "0", "bash", "run.sh", "state")
 
     def stop(self) -> Step:

@@ -1,7 +1,8 @@
-"""A training's life on a TPU VM: made, installed, started, followed; after a preemption made again; deleted at the end.
+"""Runs a training on a TPU VM: creates it, installs, starts and follows the training, recreates it after a preemption, and
+deletes it at the end.
 
-What is done next follows from what is seen, by `condition` and `after`, which are pure; commands go through a function that a
-test can replace. Training resumes by itself from its last checkpoint, for the output is in a bucket.
+The pure functions `resource_state` and `next_action` decide what to do next from the observed state. Commands go through a
+function that tests can replace. Training resumes from its last checkpoint, since the output is in a bucket.
 """
 
 import json
@@ -19,7 +20,7 @@ from clozemill.deploy.tpu.commands import Commands
 from clozemill.pipelines.common.errors import UserError
 
 ABSENT = "ABSENT"
-SAVED = 75  # clozemill pretrain's exit code when SIGTERM stopped it and all was saved
+SAVED = 75  # exit code of clozemill pretrain when SIGTERM stopped it after saving
 _WAIT = {
     "",
     "CREATING",
@@ -32,11 +33,11 @@ _WAIT = {
     "REIMAGING",
 }
 _LOST = {ABSENT, "SUSPENDING", "SUSPENDED", "DELETING", "PREEMPTED", "TERMINATED", "STOPPING", "STOPPED"}
-_TRIES = 3  # of a command on a TPU VM that is there: ssh isn't ready at once
+_TRIES = 3  # per command on a running TPU VM: ssh isn't ready at once
 
 
 def resource_state(resource: str, node: str) -> str:
-    """What a queued resource's and its TPU VM's states mean: wait, ready, lost or failed."""
+    """Map the states of a queued resource and its TPU VM to wait, ready, lost or failed."""
     if resource == "FAILED":
         return "failed"
     if resource in _LOST or (resource == "ACTIVE" and node in _LOST):
@@ -45,9 +46,9 @@ def resource_state(resource: str, node: str) -> str:
 
 
 def next_action(seen: str, state: str) -> str:
-    """What to do when the log has ended: done, failed, recreate, start or follow.
+    """Return what to do when the log has ended: done, failed, recreate, start or follow.
 
-    seen: the TPU's condition. state: of the training, `running 0`, `exited CODE`, or empty where it can't be asked.
+    seen: state of the TPU. state: state of the training, `running 0`, `exited CODE`, or empty if unknown.
     """
     if seen == "lost":
         return "recreate"
@@ -57,19 +58,19 @@ def next_action(seen: str, state: str) -> str:
 
 
 class _Lost(Exception):
-    """The TPU was taken away."""
+    """The TPU was preempted."""
 
 
 @dataclass
 class TpuJob:
-    """One training. `run` runs a step, quietly or not; `pause` waits between two looks."""
+    """One training. `run` runs a step, quietly or not; `pause` waits between two checks."""
 
     config: SubmitConfig
     arguments: list[str]
     run: Callable[[Step, bool], Done] = processes.run
     pause: Callable[[float], None] = time.sleep
-    made: bool = False  # there may be a TPU of ours
-    started: bool = False  # there may be a training
+    made: bool = False  # a TPU that we created may exist
+    started: bool = False  # a training may be running
     _told: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -81,12 +82,12 @@ class TpuJob:
         self._told = text
 
     def _state(self, step: Step) -> tuple[str, str]:
-        """A state, and why, of what a describing step looks at."""
+        """Return (state, reason) of the resource that a describe step looks at."""
         done = self.run(step, True)
         if done.code:
             if "NOT_FOUND" in done.err or "not found" in done.err:
                 return ABSENT, ""
-            raise steps.failed(step.argv, f"{self.commands.name} can't be looked at ({done.reason})")
+            raise steps.failed(step.argv, f"{self.commands.name} can't be described ({done.reason})")
         if not done.out.lstrip().startswith("{"):
             return done.out.strip(), ""
         state = json.loads(done.out).get("state") or {}
@@ -94,7 +95,7 @@ class TpuJob:
         return state.get("state", ""), why
 
     def look(self) -> str:
-        """The TPU's condition now. Raises UserError when it failed for good."""
+        """Return the current state of the TPU. Raises UserError if it failed permanently."""
         if self.config.existing:
             resource, why = "ACTIVE", ""
         else:
@@ -104,7 +105,7 @@ class TpuJob:
         self._say(f"{self.commands.name}: {node or resource}")
         if seen == "failed":
             raise UserError(
-                f"{self.config.tpu_type} {self.commands.name} could not be had ({why or 'no reason was given'}): "
+                f"{self.config.tpu_type} {self.commands.name} could not be created ({why or 'no reason was given'}): "
                 "try another zone, type or --no-spot, or ask for quota"
             )
         return seen
@@ -112,12 +113,12 @@ class TpuJob:
     def _create(self) -> None:
         step = self.commands.create()
         self._say(step.title)
-        self.made = True  # from here on even a command that fails may leave something
+        self.made = True  # from here on, even a failed command may leave a resource
         done = self.run(step, True)
         if done.code:
-            self.made = "ALREADY_EXISTS" not in done.err  # then it is another's
+            self.made = "ALREADY_EXISTS" not in done.err  # then it belongs to someone else
             why = "the quota is used up" if "quota" in done.err.lower() else "the TPU was refused"
-            hint = "ask for quota, or try another zone or --no-spot" if "quota" in done.err.lower() else "mend that"
+            hint = "ask for quota, or try another zone or --no-spot" if "quota" in done.err.lower() else "fix that"
             raise UserError(f"{why} ({done.reason}): {' '.join(step.argv)}: {hint} and run the same command again")
 
     def _wait(self) -> None:
@@ -127,7 +128,7 @@ class TpuJob:
             raise _Lost
 
     def _do(self, step: Step, tries: int = _TRIES) -> None:
-        """Runs a step on the TPU VM, some times over. Raises _Lost when the VM is gone, UserError when it is there."""
+        """Run a step on the TPU VM, with retries. Raises _Lost if the VM is gone, UserError if it exists."""
         for number in range(tries):
             self._say(step.title + f", try {number + 1}" * (number > 0))
             done = self.run(step, False)
@@ -139,7 +140,7 @@ class TpuJob:
         raise steps.failed(step.argv, f"{step.title} failed with exit code {done.code}")
 
     def _train(self) -> None:
-        """Starts the training and follows it to its end. Raises _Lost, or UserError when it failed."""
+        """Start the training and follow it to its end. Raises _Lost, or UserError if it failed."""
         todo = "start"
         while todo != "done":
             if todo == "start":
@@ -148,7 +149,7 @@ class TpuJob:
                     self._do(step)
             self._say(self.commands.follow().title)
             if not self.run(self.commands.follow(), False).code:
-                return  # whatever becomes of the TPU now
+                return  # regardless of the TPU's state now
             seen, state = self.look(), ""
             if seen == "ready":
                 state = self.run(self.commands.ended(), True).out.strip()
@@ -156,13 +157,13 @@ class TpuJob:
             if todo == "recreate":
                 raise _Lost
             if todo == "failed":
-                raise UserError(f"the training ended with exit code {state.split()[-1]}: its last lines, above, say why")
+                raise UserError(f"the training failed with exit code {state.split()[-1]}: see its last lines above")
             if todo != "done":
-                self._say("the training goes on" if todo == "follow" else "the training was stopped, and starts again")
+                self._say("the training is still running" if todo == "follow" else "the training was stopped and restarts")
                 self.pause(self.config.poll_seconds)
 
     def live(self) -> None:
-        """The whole life but its end. Raises UserError, also when it was taken away once too often."""
+        """Create the TPU and train, with retries. Raises UserError, also after too many preemptions."""
         for attempt in range(self.config.retries + 1):
             try:
                 if not self.config.existing:
@@ -176,41 +177,41 @@ class TpuJob:
                 self.started = False
                 if self.config.existing:
                     raise UserError(
-                        f"{self.commands.name} was taken away: make it again, and run the same command again"
+                        f"{self.commands.name} was preempted: recreate it, and run the same command again"
                     ) from None
-                self._say(f"{self.commands.name} was taken away, {self.config.retries - attempt} retries left")
+                self._say(f"{self.commands.name} was preempted, {self.config.retries - attempt} retries left")
                 self.delete()
         raise UserError(
-            f"{self.commands.name} was taken away {self.config.retries + 1} times: run the same command again to resume "
+            f"{self.commands.name} was preempted {self.config.retries + 1} times: run the same command again to resume "
             "from the last checkpoint, with more --retries, or with --no-spot"
         )
 
     def delete(self) -> None:
-        """Deletes the TPU, so that it costs nothing. Raises UserError when it could not be."""
+        """Delete the TPU, so that it costs nothing. Raises UserError if that fails."""
         step = self.commands.delete()
         self._say(step.title)
         done = self.run(step, True)
         if done.code and "NOT_FOUND" not in done.err and "not found" not in done.err:
             raise UserError(
-                f"{self.commands.name} could not be deleted and goes on costing money ({done.reason}): {' '.join(step.argv)}"
+                f"{self.commands.name} could not be deleted and still costs money ({done.reason}): {' '.join(step.argv)}"
             )
         self.made = False
 
     def end(self, interrupted: bool) -> None:
-        """Deletes what was made, or says that it is still there. After Ctrl-C the training saves first."""
+        """Delete the TPU, or print that it still exists. After Ctrl-C the training saves first."""
         if interrupted and self.started and self.config.autodelete and self.made:
             self._say(self.commands.stop().title)
             self.run(self.commands.stop(), True)
         if self.made and self.config.autodelete:
             self.delete()
         elif self.made or (interrupted and self.started):
-            print(f"{self.commands.name} is still there: clozemill submit tpu stop ends it", file=sys.stderr)
+            print(f"{self.commands.name} still exists: delete it with clozemill submit tpu stop", file=sys.stderr)
 
 
 def main(config: SubmitConfig, planned: list[Step], words: list[str]) -> int:
-    """`clozemill submit tpu`. Raises UserError; KeyboardInterrupt after the TPU is gone."""
+    """Run `clozemill submit tpu`. Raises UserError; KeyboardInterrupt after the TPU is deleted."""
     if config.action != "run":
-        codes = [processes.run(step, False).code for step in planned]  # stop: one that can't be reached is deleted all the same
+        codes = [processes.run(step, False).code for step in planned]  # stop: an unreachable TPU is deleted too
         if codes[-1] and config.action == "stop":
             raise steps.failed(planned[-1].argv, f"{planned[-1].title} failed with exit code {codes[-1]}")
         return int(any(codes) and config.action == "status")
@@ -221,7 +222,7 @@ def main(config: SubmitConfig, planned: list[Step], words: list[str]) -> int:
         life.live()
     except BaseException as error:
         failure = error
-    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what ends it is not interrupted
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # don't interrupt the cleanup
     try:
         life.end(isinstance(failure, KeyboardInterrupt))
     except UserError as error:

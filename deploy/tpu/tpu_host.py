@@ -1,7 +1,7 @@
 """TensorFlow's server on one host of a TPU slice on GKE; a coordinator connects to all of them.
 
-python deploy/tpu/tpu_host.py, in a pod that GKE gave TPU_WORKER_ID and TPU_WORKER_HOSTNAMES. It never ends by itself. On TPU
-VMs, tensorflow-tpu's own start_grpc_tpu_worker does this, which asks the VM's metadata for what GKE puts into the environment.
+python deploy/tpu/tpu_host.py, in a pod with GKE's variables TPU_WORKER_ID and TPU_WORKER_HOSTNAMES. It never exits by
+itself. On TPU VMs, tensorflow-tpu's start_grpc_tpu_worker is used instead; it reads these values from the VM's metadata server.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ PORT = 8470
 
 
 def environment(given: dict[str, str], library: str) -> dict[str, str]:
-    """What libtpu and TensorFlow read when they are loaded on a host. `library`: libtpu's, empty where there is none."""
+    """Return the variables that libtpu and TensorFlow read on import. `library`: path of libtpu, empty if there is none."""
     worker = int(given["TPU_WORKER_ID"])
     found = {"TPU_HOSTNAME_OVERRIDE": given["TPU_WORKER_HOSTNAMES"].split(",")[worker], "CLOUD_TPU_TASK_ID": str(worker)}
     if library:
@@ -20,7 +20,7 @@ def environment(given: dict[str, str], library: str) -> dict[str, str]:
 
 
 def serve(port: int) -> None:
-    """Runs the server; its place in the cluster it is told by the coordinator."""
+    """Run the server; the coordinator tells it the cluster layout."""
     import tensorflow as tf
 
     tf.distribute.Server({"tpu_worker": [f"localhost:{port}"]}, job_name="tpu_worker", task_index=0).join()

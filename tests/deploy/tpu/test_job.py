@@ -72,12 +72,12 @@ def test_after_a_preemption_it_is_made_again(cloud: Cloud) -> None:
     assert cloud(events=["preempted", "preempted", "done"]) == 0
     life = [*MADE, "ssh run.sh start", "ssh run.sh follow"]
     assert cloud.log == [*life, "look", "delete", *life, "look", "delete", *life, "delete"]
-    assert "was taken away, 10 retries left" in cloud.told and "9 retries left" in cloud.told
+    assert "was preempted, 10 retries left" in cloud.told and "9 retries left" in cloud.told
 
 
 def test_preempted_once_too_often(cloud: Cloud) -> None:
     assert cloud("--retries", "1", events=["preempted", "preempted", "done"]) == 2
-    assert "was taken away 2 times: run the same command again to resume" in cloud.sentence
+    assert "was preempted 2 times: run the same command again to resume" in cloud.sentence
     assert cloud.log.count("create") == 2 and cloud.resource == "ABSENT"
 
 
@@ -94,7 +94,7 @@ def test_a_training_that_was_stopped_and_saved_starts_again(cloud: Cloud) -> Non
 
 def test_a_training_that_failed_is_not_repeated(cloud: Cloud) -> None:
     assert cloud(events=["failed"]) == 2
-    assert "the training ended with exit code 2: its last lines, above, say why" in cloud.sentence
+    assert "the training failed with exit code 2: see its last lines above" in cloud.sentence
     assert cloud.log.count("create") == 1 and cloud.log[-1] == "delete" and cloud.resource == "ABSENT"
 
 
@@ -113,13 +113,15 @@ def test_a_name_that_is_taken_is_not_deleted(cloud: Cloud) -> None:
 
 def test_no_capacity(cloud: Cloud) -> None:
     assert cloud(looks=["WAITING_FOR_RESOURCES", "FAILED"]) == 2
-    assert "v5litepod-8 clozemill could not be had (There is no more capacity in the zone): try another zone" in cloud.sentence
+    assert (
+        "v5litepod-8 clozemill could not be created (There is no more capacity in the zone): try another zone" in cloud.sentence
+    )
     assert cloud.log == ["create", "look", "look", "delete"]
 
 
 def test_without_autodelete_it_stays_and_that_is_said(cloud: Cloud) -> None:
     assert cloud("--no-autodelete", events=["done"]) == 0
-    assert cloud.resource == "ACTIVE" and "clozemill is still there: clozemill submit tpu stop ends it" in cloud.told
+    assert cloud.resource == "ACTIVE" and "clozemill still exists: delete it with clozemill submit tpu stop" in cloud.told
 
 
 def test_an_existing_one_is_used_and_never_deleted(cloud: Cloud) -> None:
@@ -130,9 +132,9 @@ def test_an_existing_one_is_used_and_never_deleted(cloud: Cloud) -> None:
     )
     assert "create" not in cloud.log and "delete" not in cloud.log
     assert cloud("--existing", "mine", events=["preempted"], **there) == 2
-    assert "mine was taken away: make it again" in cloud.sentence and "delete" not in cloud.log
+    assert "mine was preempted: recreate it" in cloud.sentence and "delete" not in cloud.log
     assert cloud("--existing", "mine") == 2
-    assert "mine was taken away" in cloud.sentence
+    assert "mine was preempted" in cloud.sentence
 
 
 def test_status_and_stop(cloud: Cloud) -> None:
