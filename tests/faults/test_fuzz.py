@@ -180,7 +180,7 @@ def test_a_format_version_is_told_in_one_short_line() -> None:
 
 def test_names_out_of_files_keep_a_message_in_one_line() -> None:
     """A column's name held a line's end."""
-    told = str(UserError("a.parquet: there is no column 'text' (there are: \next, \u2028b\r\nc): give --text-column"))
-    assert told == "a.parquet: there is no column 'text' (there are: ext, b c): give --text-column"
+    told = str(UserError("a.parquet: no column 'text' (columns: \next, \u2028b\r\nc): give --text-column"))
+    assert told == "a.parquet: no column 'text' (columns: ext, b c): give --text-column"
     told = str(UserError("a.tsv, line 3: " + "x" * 10_000 + ": give --labels"))
     assert told.startswith("a.tsv, line 3: xxx") and told.endswith("xxx: give --labels") and len(told) < 2010

@@ -1,1 +1,1 @@
-"""Devices and storage. Comes first."""
+"""Devices and storage. The first layer of the trainers: imports no other sub-package of them."""

@@ -10,48 +10,48 @@ from clozemill.model.config import PRECISIONS
 from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
 
-LOCAL_TPU = ("local",)  # names of a TPU that is in this machine
+LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where it runs."""
+    """The devices that a command runs on."""
 
-    SEVERAL_MACHINES: ClassVar = False  # whether the command can run on several, by --strategy multiworker
+    SEVERAL_MACHINES: ClassVar = False  # whether the command supports --strategy multiworker
 
     strategy: str = option(
         "default",
-        "one device, all GPUs of this machine, those of several machines (pretrain; each has TF_CONFIG), or a TPU",
+        "devices to use: one device, all GPUs of this machine, several machines (pretrain; set TF_CONFIG on each), or a TPU",
         choices=("default", "mirrored", "multiworker", "tpu"),
         identity=False,
     )
-    tpu: str = option("", "the TPU's name, or local on a TPU VM (default: $TPU_NAME)", identity=False)
-    precision: str = option("float32", "of activations; weights stay float32", choices=tuple(PRECISIONS))
+    tpu: str = option("", "name of the TPU, or 'local' on a TPU VM (default: $TPU_NAME)", identity=False)
+    precision: str = option("float32", "precision of the activations; weights stay float32", choices=tuple(PRECISIONS))
     jit: str = option(
         "auto",
-        "compile the step with XLA (a TPU always does); auto: all of it on GPUs, on one CPU the updates of the weights alone",
+        "compile the step with XLA (always on for TPUs); auto: the complete step on GPUs, only the weight updates on one CPU",
         choices=("auto", "on", "off"),
         identity=False,
     )
 
     def environment(self) -> dict[str, str]:
-        """What has to be in the environment before TensorFlow is imported: where a TPU's library is, or that it isn't used.
+        """Return the environment variables to set before TensorFlow is imported: whether and from where to load libtpu.
 
-        Raises UserError on a machine without tensorflow-tpu: the stock TensorFlow dies when it loads libtpu.
+        Raises UserError on a machine without tensorflow-tpu: the stock TensorFlow crashes when it loads libtpu.
         """
         if self.strategy != "tpu":
             return {}
-        if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load the library, the coordinator must not
+        if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load libtpu, the coordinator must not
             return {"TPU_LOAD_LIBRARY": "0"}
         found = importlib.util.find_spec("libtpu")
         if found is None or not any(importlib.metadata.distributions(name="tensorflow-tpu")):
             raise UserError(
-                "--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: they aren't installed here "
-                "(deploy/tpu/requirements.txt)"
+                "--strategy tpu needs tensorflow-tpu and libtpu, and they aren't installed here: run it on a TPU VM, install "
+                "deploy/tpu/requirements.txt, or give --tpu NAME"
             )
         library = os.path.join(os.path.dirname(found.origin), "libtpu.so")
         return {"NEXT_PLUGGABLE_DEVICE_USE_C_API": "true", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": library}
 
     def tpu_name(self) -> str:
-        """--tpu, or $TPU_NAME, or local."""
+        """Return --tpu, else $TPU_NAME, else 'local'."""
         return self.tpu or os.environ.get("TPU_NAME", "") or "local"

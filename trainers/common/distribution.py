@@ -1,6 +1,6 @@
-"""Where a run's devices come from: one place that makes a tf.distribute strategy by name.
+"""Creates the tf.distribute strategy that a run's devices need, by name.
 
-To add a strategy, add a function to STRATEGIES (and its name to the choices in config.py, which a test holds equal).
+To add a strategy, add a function to STRATEGIES (and its name to the choices in config.py; a test compares the two).
 """
 
 import json
@@ -15,22 +15,22 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import memory
 from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions
 
-_PATIENCE = 600.0  # seconds that a worker waits for the others' part of a step; one that dies is noticed much sooner
+_PATIENCE = 600.0  # seconds that a worker waits for the others in a step; a worker that dies is noticed much sooner
 
 
 def _default(config: DeviceOptions) -> tf.distribute.Strategy:
-    """The first GPU where there is one, else the CPU."""
+    """Use the first GPU if there is one, else the CPU."""
     return tf.distribute.get_strategy()
 
 
 def _mirrored(config: DeviceOptions) -> tf.distribute.Strategy:
-    """All GPUs of this machine; without any, all (logical) CPU devices."""
+    """Use all GPUs of this machine or, without GPUs, all (logical) CPU devices."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def _cluster() -> tuple[list[str], int]:
-    """The addresses of all workers and this one's number, from TF_CONFIG. Raises UserError."""
+    """Return the addresses of all workers and the index of this one, from TF_CONFIG. Raises UserError."""
     try:
         told = json.loads(os.environ["TF_CONFIG"])
         addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
@@ -39,18 +39,18 @@ def _cluster() -> tuple[list[str], int]:
     except (KeyError, TypeError, ValueError):
         pass
     raise UserError(
-        "--strategy multiworker needs TF_CONFIG in each worker's environment: give "
-        '\'{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}\', the index counting up'
+        "--strategy multiworker needs TF_CONFIG in the environment of each worker: set it to "
+        '\'{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}\' with the index of the worker'
     )
 
 
 def _multiworker(config: DeviceOptions) -> tf.distribute.Strategy:
-    """All GPUs, or the CPU, of several machines, each running the same command with a TF_CONFIG of its own.
+    """Use all GPUs, or the CPU, of several machines, each running the same command with its own TF_CONFIG.
 
-    Worker 0 writes what a run writes; --output must be a folder that all of them see.
+    Only worker 0 writes files; --output must be a folder that all workers can read.
     """
     if not config.SEVERAL_MACHINES:
-        raise UserError("--strategy multiworker is for pretrain: one machine does the others' work, with default or mirrored")
+        raise UserError("--strategy multiworker works with pretrain only: use default or mirrored")
     addresses, index = _cluster()
     print(f"worker {index} of {len(addresses)}, at {addresses[index]}: waiting for the others", flush=True)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_PATIENCE)
@@ -59,15 +59,15 @@ def _multiworker(config: DeviceOptions) -> tf.distribute.Strategy:
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(
-            f"worker {index} at {addresses[index]} can't join the others ({told}): start the same command on every worker "
-            "that TF_CONFIG names"
+            f"worker {index} at {addresses[index]} can't connect to the others ({told}): start the same command on every "
+            "worker in TF_CONFIG"
         ) from None
 
 
 def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
-    """The TPU in this machine (a TPU VM), or one by name: a pod slice, whose workers are reached from worker 0.
+    """Use the TPU of this machine (a TPU VM), or a TPU by name: a pod slice, whose workers are reached from worker 0.
 
-    `DeviceOptions.environment` must have been in force when TensorFlow was imported.
+    The variables of `DeviceOptions.environment` must be set before TensorFlow is imported.
     """
     name = config.tpu_name()
     try:
@@ -79,8 +79,8 @@ def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
     except (ValueError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--strategy tpu: the TPU {name!r} can't be reached ({told}): check its name and state, and that the TensorFlow "
-            "here is tensorflow-tpu"
+            f"--strategy tpu: the TPU {name!r} can't be reached ({told}): check its name and state, and that the installed "
+            "TensorFlow is tensorflow-tpu"
         ) from None
 
 
@@ -93,16 +93,16 @@ STRATEGIES: dict[str, Callable[[DeviceOptions], tf.distribute.Strategy]] = {
 
 
 def make_strategy(config: DeviceOptions) -> tf.distribute.Strategy:
-    """The strategy that a configuration names. Raises UserError when its devices aren't there.
+    """Return the strategy that a configuration names. Raises UserError if its devices aren't available.
 
-    From then on this process keeps the memory that it frees (memory.py).
+    From then on, this process keeps freed memory for reuse (memory.py).
     """
     memory.keep_freed()
     return STRATEGIES[config.strategy](config)
 
 
 def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """(number of this process, how many there are): more than one with `multiworker` alone. Number 0 does the writing."""
+    """Return (index of this process, number of processes); only `multiworker` has more than one. Worker 0 writes files."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
     addresses, index = _cluster()
@@ -110,7 +110,7 @@ def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def hosts(strategy: tf.distribute.Strategy) -> int:
-    """How many machines read data: workers, or those of a TPU pod."""
+    """Return the number of machines that read data: workers, or the hosts of a TPU pod."""
     return max(worker(strategy)[1], getattr(strategy.extended, "num_hosts", 1))
 
 
@@ -125,7 +125,7 @@ def _gather(strategy: tf.distribute.Strategy) -> Callable:
 
 
 def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> set[int]:
-    """What all workers give, each of which must call this at the same point: none goes on before all are there."""
+    """Return the values of all workers. Acts as a barrier: every worker must call it at the same point."""
     if worker(strategy)[1] == 1:
         return {mine}
     return set(_gather(strategy)(tf.constant(mine, tf.int64)).numpy().tolist())
@@ -133,7 +133,7 @@ def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> set[int]
 
 @contextmanager
 def raise_if_worker_lost(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Raises UserError when another worker dies, or doesn't answer for too long, within the block."""
+    """Raise UserError if another worker dies, or doesn't answer for too long, within the block."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -142,14 +142,14 @@ def raise_if_worker_lost(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         told = " ".join(error.message.split("Collective ops is aborted by:")[-1].split())[:200]
         raise UserError(
-            f"another worker is gone ({told}): see what it says, then run the same command on every worker to go on"
+            f"another worker was lost ({told}): check its log, then run the same command on every worker to resume"
         ) from None
 
 
 def uses_xla(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Whether the step is wrapped in tf.function(jit_compile=True): never on a TPU, whose strategy compiles by itself.
+    """Return whether to wrap the step in tf.function(jit_compile=True): never on a TPU, whose strategy compiles by itself.
 
-    On CPUs XLA gains nothing here and costs seconds at the start: auto leaves it off there.
+    On CPUs, XLA gains nothing here and costs seconds at the start, so auto leaves it off.
     """
     if config.strategy == "tpu":
         return False
@@ -157,12 +157,12 @@ def uses_xla(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
 
 
 def compiles_updates(config: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Whether a variable's update is wrapped in tf.function(jit_compile=True): on one CPU or GPU, unless --jit off."""
+    """Return whether to wrap weight updates in tf.function(jit_compile=True): on one CPU or GPU, unless --jit off."""
     return config.jit != "off" and config.strategy != "tpu" and strategy.num_replicas_in_sync == 1
 
 
 def device_name(strategy: tf.distribute.Strategy) -> str:
-    """What the devices call themselves, such as "NVIDIA A100-SXM4-40GB", "TPU v5 lite" or "CPU"."""
+    """Return the name of the devices, such as "NVIDIA A100-SXM4-40GB", "TPU v5 lite" or "CPU"."""
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return os.environ.get("TPU_ACCELERATOR_TYPE", "TPU")
     gpus = tf.config.list_physical_devices("GPU")
@@ -170,9 +170,9 @@ def device_name(strategy: tf.distribute.Strategy) -> str:
 
 
 def check_batch(strategy: tf.distribute.Strategy, batch_size: int, parts: int) -> int:
-    """Examples per device and part of a batch. Raises UserError when the batch can't be divided."""
+    """Return the examples per device and micro-batch. Raises UserError if the batch isn't divisible."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % (replicas * parts):
         what = f"{replicas} devices" if parts == 1 else f"{replicas} devices x {parts} gradient accumulation steps"
-        raise UserError(f"--batch-size {batch_size} can't be divided by {what}: give a multiple of {replicas * parts}")
+        raise UserError(f"--batch-size {batch_size} isn't divisible by {what}: give a multiple of {replicas * parts}")
     return batch_size // (replicas * parts)

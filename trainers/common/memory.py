@@ -1,16 +1,16 @@
-"""How the C library hands out memory while a model trains on a CPU."""
+"""Tunes the memory allocator of the C library for training on a CPU."""
 
 import ctypes
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # from glibc's malloc.h
 
 
 def keep_freed() -> bool:
-    """Has glibc keep memory that was freed, for what is allocated next; False where there is no such call.
+    """Make glibc keep freed memory for later allocations. Returns False if the C library has no mallopt.
 
-    TensorFlow allocates every array anew. By default glibc takes large ones from the kernel and gives them back at once, so
-    each is cleared page by page when it is written for the first time: half the CPU time of a training step of a small model.
-    A process holds about a fifth more memory at its peak then.
+    TensorFlow allocates a new buffer for every array. By default glibc maps large ones from the kernel and unmaps them at
+    once, so the kernel clears every page on first write: half the CPU time of a training step of a small model. Keeping
+    the memory raises the peak of a process by about a fifth.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -1,9 +1,9 @@
-"""Peak rates of known devices: what model-FLOPs utilisation is counted against."""
+"""Peak rates of known devices, the reference for model-FLOPs utilisation."""
 
 import re
 
-# Dense bfloat16 TFLOP/s (float16 where there is no bfloat16) of one device as TensorFlow names it, from the vendors' data
-# sheets; a TPU's "device" is a chip, of which v2 and v3 show each half as a device of its own.
+# Dense bfloat16 TFLOP/s (float16 if the device has no bfloat16) by TensorFlow's device name, from the vendors' data sheets.
+# A TPU device is a chip, except on v2 and v3, where each half of a chip is a device.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -29,5 +29,5 @@ PEAK_TFLOPS = {
 
 
 def peak_tflops(device: str) -> float | None:
-    """TFLOP/s of a device by its name, None for an unknown one such as a CPU; an L40 is no L4."""
+    """Return the peak TFLOP/s of a device by name, or None for an unknown one such as a CPU. "L40" doesn't match "L4"."""
     return next((peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"{name}(?!\d)", device, re.IGNORECASE)), None)

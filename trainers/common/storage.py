@@ -1,6 +1,6 @@
-"""Files on any filesystem that TensorFlow knows (local, gs://): complete or absent, and errors as one sentence.
+"""Reads and writes files on any filesystem that TensorFlow supports (local, gs://), atomically, with one-sentence errors.
 
-Local files are written without following links, and are on disk before they get their names.
+Local files are written without following links, and are synced to disk before they are renamed to their final names.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ import tensorflow as tf
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
-FIX = "fix that and run it again"
+FIX = "fix that and run the command again"
 
 
 @contextmanager
 def translate_errors(path: str, verb: str, hint: str = FIX) -> Iterator[None]:
-    """Turns errors of the system and of TensorFlow's filesystems into one sentence."""
+    """Turn errors of the system and of TensorFlow's filesystems into a UserError of one sentence."""
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
@@ -35,28 +35,28 @@ def translate_errors(path: str, verb: str, hint: str = FIX) -> Iterator[None]:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on a filesystem of this machine."""
+    """Return whether a path is on a local filesystem."""
     return "://" not in path
 
 
 def join(folder: str, *names: str) -> str:
-    """A path within a folder."""
+    """Return the path of a name within a folder."""
     return tf.io.gfile.join(folder, *names)
 
 
 def read(path: str, hint: str) -> bytes:
-    """A small file. Raises UserError, with what to do about it."""
+    """Return the contents of a small file. Raises UserError that ends in `hint`."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             return file.read()
     except tf.errors.NotFoundError:
-        raise UserError(f"{path} is not there: {hint}") from None
+        raise UserError(f"{path} doesn't exist: {hint}") from None
     except tf.errors.OpError as error:
         raise UserError(f"{path} can't be read ({cause(error)}): {hint}") from None
 
 
 class _Part:
-    """A file that is being written, as pyarrow wants one; errors are UserErrors that name the final path."""
+    """A file being written, with the interface that pyarrow expects; errors are UserErrors that name the final path."""
 
     closed = False
 
@@ -67,7 +67,7 @@ class _Part:
         left = memoryview(data).cast("B")
         with translate_errors(self._path, "written"):
             while len(left):
-                left = left[self._file.write(bytes(left)) or len(left) :]  # GFile doesn't say how much it has written: all
+                left = left[self._file.write(bytes(left)) or len(left) :]  # GFile returns None: it has written everything
         return len(data)
 
     def flush(self) -> None:
@@ -82,15 +82,14 @@ class _Part:
 
 @contextmanager
 def writing(path: str, overwrite: bool = True) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends well, and leaves nothing otherwise.
+    """Yield a file that is renamed to its final name if the block succeeds, and removed otherwise.
 
-    It is written as PATH.tmp. A local one is locked meanwhile, so that another process that writes the same path is refused,
-    and what a killed process left under that name is written over. Raises UserError; where `overwrite` is false, also if the
-    path exists.
+    The file is written as PATH.tmp. A local file is locked meanwhile, so that another process can't write the same path; a
+    PATH.tmp left by a killed process is overwritten. Raises UserError, with `overwrite` false also if the path exists.
     """
     with _local_part(path, overwrite) if is_local(path) else _remote_part(path, overwrite) as file:
         if not overwrite and tf.io.gfile.exists(path):
-            raise UserError(f"{path} is there already: remove it, or give another --output")
+            raise UserError(f"{path} already exists: remove it, or give another --output")
         yield file
 
 
@@ -102,7 +101,7 @@ def _local_part(path: str, overwrite: bool) -> Iterator[_Part]:
     descriptor = locks.acquire(part, f"{path} is being written by another process: wait for it to end, or give another name")
     try:
         os.ftruncate(descriptor, 0)
-        # Without a buffer, which Python would try to write once more after a failure.
+        # Unbuffered: after a failure, Python would try to write the buffer again.
         yield _Part(path, os.fdopen(descriptor, "wb", buffering=0, closefd=False))
         with translate_errors(path, "written"):
             os.fsync(descriptor)
@@ -117,15 +116,15 @@ def _local_part(path: str, overwrite: bool) -> Iterator[_Part]:
 
 
 def _name(part: str, path: str, overwrite: bool) -> None:
-    """Gives a file its final name; unless `overwrite`, raises FileExistsError where another has come to have it."""
+    """Rename a file to its final name. Unless `overwrite`, raises FileExistsError if the name has been taken meanwhile."""
     if overwrite:
         os.replace(part, path)
         return
     try:
-        os.link(part, path)  # unlike a renaming, fails if the name is taken
+        os.link(part, path)  # unlike os.replace, fails if the name is taken
     except FileExistsError:
         raise
-    except OSError:  # a filesystem without hard links
+    except OSError:  # the filesystem has no hard links
         os.rename(part, path)
     else:
         os.unlink(part)
@@ -138,7 +137,7 @@ def _remote_part(path: str, overwrite: bool) -> Iterator[_Part]:
         with translate_errors(path, "written"):
             tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
             file = tf.io.gfile.GFile(part, "wb")
-            file.write(b"")  # a GFile makes no file before it is written to
+            file.write(b"")  # GFile creates the file only on the first write
         yield _Part(path, file)
         with translate_errors(path, "written"):
             file.close()
@@ -149,7 +148,7 @@ def _remote_part(path: str, overwrite: bool) -> Iterator[_Part]:
 
 
 def sync(path: str) -> None:
-    """Brings a local file, or the names in a local folder, to disk: after a power cut they are there."""
+    """Sync a local file, or the entries of a local folder, to disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -158,30 +157,30 @@ def sync(path: str) -> None:
 
 
 def write(path: str, data: bytes) -> None:
-    """Writes a small file, as `writing` does. Raises UserError."""
+    """Write a small file atomically, like `writing`. Raises UserError."""
     with writing(path) as file:
         file.write(data)
 
 
 def append(path: str, text: str) -> None:
-    """Adds to a local file, made if it is missing; a link is refused. Raises UserError."""
+    """Append to a local file, which is created if missing. Raises UserError, also if the file is a link."""
     with translate_errors(path, "written"):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise UserError(f"{path} is a link: remove it, for nothing is written outside of the folder")
+                raise UserError(f"{path} is a link, and nothing is written outside of the folder: remove it")
             file.write(text.encode())
 
 
 def sha256(path: str) -> str:
-    """A local file's SHA-256. Raises UserError."""
+    """Return the SHA-256 of a local file. Raises UserError."""
     with translate_errors(path, "read"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_tree(folder: str) -> None:
-    """Removes a folder and what is in it, if it is there; of links, only the links. Raises UserError."""
+    """Remove a folder and its contents, if it exists; links are removed, not followed. Raises UserError."""
     with translate_errors(folder, "removed"):
         if not is_local(folder):
             if tf.io.gfile.isdir(folder):
@@ -194,10 +193,10 @@ def remove_tree(folder: str) -> None:
 
 @contextmanager
 def locked(folder: str, beside: bool = False) -> Iterator[None]:
-    """Keeps a second process out of a local folder within the block. Raises UserError.
+    """Lock a local folder against other processes within the block. Raises UserError.
 
-    The lock is a file in the folder, which is made, or `beside` it, for a folder that is made later. An object store has no
-    locks: there it is up to users that one process writes to a folder.
+    The lock is a file in the folder, which is created, or `beside` it, for a folder that is created later. Object stores
+    have no locks: there, users must make sure that only one process writes to a folder.
     """
     if not is_local(folder):
         yield
@@ -211,14 +210,14 @@ def locked(folder: str, beside: bool = False) -> Iterator[None]:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes a value as JSON, likewise."""
+    """Write a value as JSON, atomically. Raises UserError."""
     write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def upload(folder: str, target: str, last: str) -> None:
-    """Copies a local folder to an object store, where each object is whole or absent, the file named `last` after all others.
+    """Copy a local folder to an object store, which writes objects atomically. The file named `last` is copied last.
 
-    Raises UserError; what was copied by then is written over when it is done again.
+    Raises UserError; a repeated call overwrites what was already copied.
     """
     names = [os.path.relpath(os.path.join(place, name), folder) for place, _, found in os.walk(folder) for name in found]
     with translate_errors(target, "written"):
@@ -229,17 +228,17 @@ def upload(folder: str, target: str, last: str) -> None:
 
 
 def listed(folder: str) -> list[str]:
-    """The names in a folder, sorted, without slashes at their ends; none where there is no such folder.
+    """Return the names in a folder, sorted, without trailing slashes; an empty list if the folder doesn't exist.
 
-    Whether it is there is asked with `stat`: `isdir` says no as well when storage doesn't answer, and a run whose folder
-    looks empty would be begun anew.
+    Uses `stat` to test for existence: `isdir` also returns False if storage doesn't answer, and a run whose folder looked
+    empty would start over.
     """
     try:
         if not tf.io.gfile.stat(folder).is_directory:
             return []
     except tf.errors.NotFoundError:
         return []
-    except tf.errors.FailedPreconditionError:  # below a file; of storage it means that its host isn't known
+    except tf.errors.FailedPreconditionError:  # local: a parent is a file; object stores: the host is unknown
         if "://" in folder:
             raise
         return []
@@ -248,9 +247,9 @@ def listed(folder: str) -> list[str]:
 
 
 def cause(error: tf.errors.OpError | OSError) -> str:
-    """What went wrong, without the places in the program and in the graph that TensorFlow tells around it.
+    """Return the message of an error without the source and graph locations that TensorFlow adds.
 
-    Of a long text both ends: TensorFlow begins with the file and ends with the reason.
+    A long message is cut in the middle: TensorFlow's begin with the file and end with the reason.
     """
     if isinstance(error, OSError):
         return error.strerror or str(error)

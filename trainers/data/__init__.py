@@ -1,1 +1,1 @@
-"""A dataset, or rows in memory -> batches. After common; training comes next."""
+"""Turns a dataset, or rows in memory, into batches. Imports common; training imports it."""

@@ -1,6 +1,6 @@
-"""A shard that turns out to be damaged while steps read it: which file it is, and which record.
+"""Finds the file and record of a shard that turns out to be corrupt during training.
 
-TensorFlow says neither. So when it stops, the shards are read once more, by the mill's own reader, which does.
+TensorFlow reports neither. So after its error, the shards are read again with the pipeline's own reader, which does.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +17,12 @@ _DAMAGE = (
     tf.errors.DataLossError,
     tf.errors.NotFoundError,
     tf.errors.InvalidArgumentError,  # an example that lacks a feature
-    tf.errors.FailedPreconditionError,  # a shard that holds fewer records than it should
+    tf.errors.FailedPreconditionError,  # a shard with fewer records than the manifest says
 )
 
 
 def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
-    """What is wrong with which shard, a sentence's beginning each. likely: paths that are looked into first."""
+    """Yield the problem of each corrupt shard, as the start of a sentence. likely: paths to read first."""
     shards = {dataset.path(shard): shard for shard in dataset.manifest["shards"]}
     for path in dict.fromkeys([path for path in likely if path in shards] + list(shards)):
         count, size = 0, (dataset.max_seq_length, dataset.max_predictions)
@@ -33,12 +33,12 @@ def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
             yield str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue
         if count != shards[path]["examples"]:
-            yield f"{path}: it holds {count} records, not {shards[path]['examples']}"
+            yield f"{path} has {count} records, not {shards[path]['examples']}"
 
 
 @contextmanager
 def report_corruption(dataset: PreparedDataset, likely: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
-    """Raises UserError, naming file and record, when a shard turns out to be damaged in the block; `likely` gives `find`'s."""
+    """Raise UserError with the file and record if a shard turns out to be corrupt in the block. `likely` is as in `find`."""
     try:
         yield
     except _DAMAGE as error:
@@ -46,5 +46,5 @@ def report_corruption(dataset: PreparedDataset, likely: Callable[[], Iterable[st
             raise
         found = next(find(dataset, likely()), None) or f"{dataset.folder}: a shard can't be read ({storage.cause(error)})"
         raise UserError(
-            f"{found}: restore it or make the dataset anew; clozemill verify {dataset.folder} lists all damage"
+            f"{found}: restore it or rebuild the dataset; clozemill verify {dataset.folder} lists all corrupt files"
         ) from None

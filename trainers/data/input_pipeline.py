@@ -1,9 +1,9 @@
-"""From shards to batches with tf.data, in an order that is a function of (seed, epoch) alone and can be entered anywhere.
+"""Reads shards into batches with tf.data, in an order that depends only on (seed, epoch) and can be entered at any example.
 
-Epoch k reads copy k mod dupe_factor of the train split. Its shards are put in an order drawn from (seed, epoch) and cut into
-windows of `cycle_length` shards; within a window the shards are interleaved and shuffled through a buffer seeded by (seed,
-epoch, window). To enter at example i, whole windows are skipped by arithmetic on dataset.json's counts and at most one is read
-in vain: no state of the reader is ever saved. With several hosts, host r reads every R-th group, so they never overlap.
+Epoch k reads copy k mod dupe_factor of the train split. Its shards are permuted by (seed, epoch) and cut into windows of
+`cycle_length` shards. Within a window, the shards are interleaved and shuffled through a buffer seeded by (seed, epoch,
+window). To enter at example i, complete windows are skipped by arithmetic on the counts in dataset.json, and at most one
+window is read and discarded. So no reader state is ever saved. With R hosts, host r reads every R-th group, without overlap.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,12 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
 _COMPRESSION = {"none": "", "gzip": "GZIP"}
 FOREVER = 1 << 40  # epochs, or batches
-_STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, so that no two windows share a stream; neighbouring seeds share none soon
+# Odd, so that no two windows share a random stream, and neighbouring seeds don't for a long time.
+_STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]:
-    """Serialized examples, string [B], as the seven features: int32 [B, S], [B, P] or [B], weights float32."""
+    """Parse serialized examples, string [B], into the seven features: int32 [B, S], [B, P] or [B]; weights float32."""
     sizes = {"max_seq_length": [contract.max_seq_length], "max_predictions": [contract.max_predictions], None: []}
     spec = {name: tf.io.FixedLenFeature(sizes[length], dtype) for name, (dtype, length) in FEATURES.items()}
     parsed = tf.io.parse_example(records, spec)
@@ -30,9 +31,9 @@ def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]
 
 
 def _shard(paths: tf.Tensor, count: tf.Tensor | int, contract: PreparedDataset) -> tf.data.Dataset:
-    """The records of a shard, or of several, in order; an error where there are more or fewer than `count`.
+    """Return the records of one or more shards in order; reading fails if there are more or fewer than `count`.
 
-    For TensorFlow takes a file that was cut off between two records, and many a cut gzip stream, for a whole one.
+    TensorFlow doesn't notice a file that was truncated between two records, nor many truncated gzip streams.
     """
     records = tf.data.TFRecordDataset(paths, _COMPRESSION[contract.compression])
     return records.apply(tf.data.experimental.assert_cardinality(count))
@@ -43,8 +44,11 @@ class TrainReader:
     """One host's part of the train split as an endless, seekable stream of batches.
 
     Args:
-        contract: the dataset. seed: of the order. cycle_length: shards in a window. shuffle_buffer: examples.
-        host, hosts: which input pipeline of how many this is.
+        contract: the dataset.
+        seed: seed of the order.
+        cycle_length: shards per window.
+        shuffle_buffer: examples in the shuffle buffer.
+        host, hosts: index and number of the input pipelines.
     """
 
     contract: PreparedDataset
@@ -56,7 +60,7 @@ class TrainReader:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Examples of this host's shards, int64 [copies, groups]."""
+        """Return the number of examples of this host's shards, int64 [copies, groups]."""
         copies = range(self.contract.copies)
         return np.array([[shard["examples"] for shard in self._shards(copy)] for copy in copies], np.int64)
 
@@ -65,18 +69,18 @@ class TrainReader:
 
     @cached_property
     def _paths(self) -> np.ndarray:
-        """Shards' paths, [copies, groups]."""
+        """Return the paths of the shards, [copies, groups]."""
         return np.array([[self.contract.path(s) for s in self._shards(copy)] for copy in range(self.contract.copies)])
 
     def windows(self, epoch) -> tf.Tensor:
-        """Which groups an epoch's windows hold, int32 [windows, cycle_length], -1 where the last one is short."""
+        """Return the groups in each window of an epoch, int32 [windows, cycle_length]; the last window is padded with -1."""
         groups = self.counts.shape[1]
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
         order = tf.random.experimental.index_shuffle(tf.range(groups), seed, groups - 1)
         return tf.reshape(tf.pad(order, [[0, -groups % self.cycle_length]], constant_values=-1), [-1, self.cycle_length])
 
     def seek(self, example: int) -> tuple[int, int, int]:
-        """Where the host's example number i lies: (epoch, window of the epoch, examples to skip in the window)."""
+        """Return the position of the host's example number `example`: (epoch, window, examples to skip in the window)."""
         per_copy = self.counts.sum(axis=1)
         rounds, left = divmod(example, int(per_copy.sum()))
         epoch = rounds * len(per_copy)
@@ -87,14 +91,14 @@ class TrainReader:
             if left < sizes:
                 return epoch, window, left
             left -= sizes
-        raise AssertionError("an epoch's windows hold its examples")
+        raise AssertionError("the windows of an epoch hold all its examples")
 
     def _window_sizes(self, epoch: int) -> list[int]:
-        counts = np.append(self.counts[epoch % len(self.counts)], 0)  # index -1: no shard
+        counts = np.append(self.counts[epoch % len(self.counts)], 0)  # index -1: padding, no shard
         return [int(counts[row].sum()) for row in self.windows(epoch).numpy()]
 
     def shards_between(self, begin: int, end: int) -> Iterator[str]:
-        """The shard files that examples [begin, end) of this host come from, as far as their windows tell."""
+        """Return the shard files of the windows that examples [begin, end) of this host come from."""
         (epoch, window, _), last = self.seek(begin), self.seek(max(begin, end - 1))[:2]
         while (epoch, window) <= last:
             rows = self.windows(epoch).numpy()
@@ -102,14 +106,14 @@ class TrainReader:
             epoch, window = (epoch, window + 1) if window + 1 < len(rows) else (epoch + 1, 0)
 
     def records(self, begin: int = 0) -> tf.data.Dataset:
-        """Serialized examples from the host's example number `begin` on, without end."""
+        """Return an endless dataset of serialized examples, from the host's example number `begin` on."""
         epoch, window, skip = self.seek(begin)
         first = self._windows(epoch, tf.range(window, self.windows(epoch).shape[0], dtype=tf.int64)).skip(skip)
         rest = tf.data.Dataset.range(epoch + 1, FOREVER).flat_map(lambda number: self._windows(number))
         return first.concatenate(rest)
 
     def _windows(self, epoch, chosen=None) -> tf.data.Dataset:
-        """The records of an epoch, or of some of its windows."""
+        """Return the records of an epoch, or of some of its windows."""
         rows = self.windows(epoch)
         chosen = tf.range(rows.shape[0], dtype=tf.int64) if chosen is None else chosen
         return tf.data.Dataset.from_tensor_slices(chosen).flat_map(lambda window: self._window(epoch, window, rows))
@@ -128,29 +132,29 @@ class TrainReader:
             deterministic=True,
         )
         number = tf.cast(epoch, tf.int64) * rows.shape[0] + window
-        stream = number * _STRIDE + tf.constant(self.seed, tf.int64)  # wraps around: any 64 bits are a seed
+        stream = number * _STRIDE + tf.constant(self.seed, tf.int64)  # overflow is fine: any 64 bits are a seed
         return records.shuffle(self.shuffle_buffer, seed=stream, reshuffle_each_iteration=False)
 
     def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
-        """Batches of parsed features from the host's example number `begin` on, without end, prefetched."""
+        """Return an endless, prefetched dataset of batches of parsed features, from the host's example number `begin` on."""
         batches = self.records(begin).batch(batch_size, drop_remainder=True)
         parsed = batches.map(lambda batch: parse(batch, self.contract), tf.data.AUTOTUNE, deterministic=True)
         return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
 def eval_counts(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list[int]:
-    """Examples of the eval split that each host reads; `limit`: at most so many in all, 0 for all."""
+    """Return the number of eval examples that each host reads. limit: maximum over all hosts, 0 for all."""
     sizes = [sum(shard["examples"] for shard in contract.shards("eval")[host::hosts]) for host in range(hosts)]
     return [min(size, limit // hosts + (host < limit % hosts)) if limit else size for host, size in enumerate(sizes)]
 
 
 def eval_steps(contract: PreparedDataset, batch_size: int, hosts: int = 1, limit: int = 0) -> int:
-    """Batches of `batch_size` examples, over all hosts, that hold the eval split."""
+    """Return the number of batches of `batch_size` examples, across all hosts, that cover the eval split."""
     return max(-(-count // (batch_size // hosts)) for count in eval_counts(contract, hosts, limit))
 
 
 def _filler(contract: PreparedDataset) -> bytes:
-    """An example that only fills up a batch: padding, but for one token, so that there is something to look at."""
+    """Return an example that only fills up a batch: padding with a single token, so that attention has a key."""
     sizes = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
     example = tf.train.Example()
     for name, (dtype, length) in FEATURES.items():
@@ -162,9 +166,9 @@ def _filler(contract: PreparedDataset) -> bytes:
 
 
 def eval_batches(contract: PreparedDataset, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
-    """A host's part of the eval split, every example once, then fillers without end, in batches of one size.
+    """Return a host's part of the eval split in batches of one size: every example once, then endless filler examples.
 
-    `example_weights` float32 [B] is 1 for an example and 0 for a filler. `limit`: as of eval_counts.
+    `example_weights`, float32 [B], is 1 for an example and 0 for a filler. `limit` is as in `eval_counts`.
     """
     shards = contract.shards("eval")[host::hosts]
     paths = tf.constant([contract.path(shard) for shard in shards], tf.string)
@@ -177,9 +181,9 @@ def eval_batches(contract: PreparedDataset, batch_size: int, host: int = 0, host
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Deterministic, not sharded again by a strategy, and known to have no end.
+    """Make a dataset deterministic and infinite, and keep a strategy from sharding it again.
 
-    Several workers would else ask one another, before each step, whether it has come, and take batches to be of any size.
+    Otherwise several workers would ask each other before each step whether data is left, with batches of unknown size.
     """
     options = tf.data.Options()
     options.deterministic = True

@@ -1,6 +1,6 @@
-"""What a dataset promises, read from its dataset.json (on any filesystem of TensorFlow's) and held against a model.
+"""Reads a dataset's manifest (on any filesystem that TensorFlow supports) and checks it against a model.
 
-Everything is refused before a device is touched, in a sentence that says what differs and what to do.
+All checks run before a device is used; errors say what differs and what to do.
 """
 
 import hashlib
@@ -42,36 +42,34 @@ class PreparedDataset:
         return self.manifest["config"]["compression"]
 
     def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
-        """The shards of a split's copy, in the order of their groups."""
+        """Return the shards of one copy of a split, in the order of their groups."""
         return [shard for shard in self.manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
 
     @property
     def copies(self) -> int:
-        """How many copies of the train split there are."""
+        """Return the number of copies of the train split."""
         return 1 + max((shard["copy"] for shard in self.manifest["shards"] if shard["split"] == "train"), default=-1)
 
     @property
     def train_examples(self) -> int:
-        """Examples of an epoch, as the first copy has them."""
+        """Return the number of examples per epoch, counted in the first copy."""
         return sum(shard["examples"] for shard in self.shards("train"))
 
     def path(self, shard: dict[str, Any]) -> str:
-        """Where a shard lies."""
+        """Return the path of a shard."""
         return storage.join(self.folder, shard["name"])
 
     def read_vocabulary(self) -> bytes:
-        """vocab.txt's bytes. Raises UserError unless it is the one that the shards were made with."""
+        """Return the contents of vocab.txt. Raises UserError if the shards were built with another vocabulary."""
         path = storage.join(self.folder, VOCAB)
-        data = storage.read(path, "make the dataset anew")
+        data = storage.read(path, "rebuild the dataset")
         if hashlib.sha256(data).hexdigest() != self.vocabulary["sha256"]:
-            raise UserError(
-                f"{path} is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
-            )
+            raise UserError(f"{path} is not the vocabulary that the shards were built with: restore it, or rebuild the dataset")
         return data
 
 
 def read(folder: str) -> PreparedDataset:
-    """A dataset's contract. Raises UserError when there is none, or a shard of it is missing."""
+    """Return a dataset with its manifest. Raises UserError if the manifest, or a shard, is missing."""
     path = storage.join(folder, MANIFEST)
     if not tf.io.gfile.exists(path):
         raise UserError(f"{folder} has no {MANIFEST}: give the folder that clozemill prepare wrote, once it has finished")
@@ -82,47 +80,47 @@ def read(folder: str) -> PreparedDataset:
         if place not in listed:
             listed[place] = set(storage.listed(storage.join(folder, place)))
         if name not in listed[place]:
-            raise UserError(f"{contract.path(shard)} is missing: copy the whole dataset, or make it anew")
+            raise UserError(f"{contract.path(shard)} is missing: copy the complete dataset, or rebuild it")
     return contract
 
 
 def check_objective(contract: PreparedDataset, objective: str) -> None:
-    """Raises UserError when the dataset's pairs can't teach an objective."""
+    """Raise UserError if the dataset's pairs don't suit the objective."""
     have, needs = contract.manifest["config"]["pairs"], OBJECTIVES[objective].pairs
     if needs and have != needs:
         fits = " or ".join(name for name, other in OBJECTIVES.items() if other.pairs in ("", have))
         raise UserError(
-            f"{contract.folder} has pairs {have}, and the objective {objective} needs {needs}: give --objective {fits}, "
+            f"{contract.folder} has pairs {have}, but the objective {objective} needs {needs}: give --objective {fits}, "
             f"or prepare with --pairs {needs}"
         )
 
 
 def check_lengths(contract: PreparedDataset, max_positions: int) -> None:
-    """Raises UserError when the examples are longer than the model takes."""
+    """Raise UserError if the examples are longer than the model accepts."""
     if contract.max_seq_length > max_positions:
         raise UserError(
-            f"{contract.folder} has sequences of {contract.max_seq_length} tokens, and the model takes {max_positions}: "
-            "prepare shorter ones, or begin a run with larger --max-position-embeddings"
+            f"{contract.folder} has sequences of {contract.max_seq_length} tokens, but the model accepts {max_positions}: "
+            "prepare shorter ones, or start a new run with a larger --max-position-embeddings"
         )
 
 
 def check_segments(contract: PreparedDataset, segments: int, whose: str) -> None:
-    """Raises UserError when the examples are pairs, and the model tells no segments apart."""
+    """Raise UserError if the examples are pairs and the model has only one segment."""
     if segments < 2 and (have := contract.manifest["config"]["pairs"]) != "single":
         raise UserError(
-            f"{contract.folder} has pairs {have}, and {whose} one segment only (type_vocab_size 1): prepare with --pairs single"
+            f"{contract.folder} has pairs {have}, but {whose} only one segment (type_vocab_size 1): prepare with --pairs single"
         )
 
 
 def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whose: str) -> None:
-    """Raises UserError unless the dataset was made with a vocabulary (sha256, size, cased)."""
+    """Raise UserError unless the dataset was built with this vocabulary (sha256, size, cased)."""
     mine = contract.vocabulary
     ours, theirs = (TextRules.from_dict(each).changes_words(each["cased"]) for each in (mine, vocabulary))
     for key, value in theirs.items():
         if ours[key] != value and mine["cased"] == vocabulary["cased"]:
             flag = f"--{'' if value else 'no-'}{key.replace('_', '-')}"
             raise UserError(
-                f"{contract.folder} was made with {key} {ours[key]}, and {whose} with {value}: prepare it with {flag}"
+                f"{contract.folder} was built with {key} {ours[key]}, but {whose} with {value}: prepare it with {flag}"
             )
     for key, unit in (("size", "entries"), ("cased", "as its being cased"), ("sha256", "as its SHA-256")):
         if mine[key] != vocabulary[key]:
@@ -133,7 +131,7 @@ def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whos
 
 
 def check_training(contract: PreparedDataset, input_pipelines: int) -> None:
-    """Raises UserError when there is nothing to train on, for any of the hosts that read the shards."""
+    """Raise UserError if any of the hosts that read the shards has nothing to train on."""
     sizes = [shard["examples"] for shard in contract.shards("train")]
     if not sum(sizes):
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")

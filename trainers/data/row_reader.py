@@ -1,8 +1,8 @@
-"""Rows in memory as batches of similar length, in an order that is a function of (seed, step) alone.
+"""Batches rows in memory by similar length, in an order that depends only on (seed, step).
 
-A batch costs what its longest row costs, so an epoch's examples are drawn at random, pools of them sorted by length, and the
-batches of all pools shuffled. Every epoch holds each row once; a run can be entered at any step without reading what came
-before. All hosts know all rows, so each takes its part of a batch whose length is the same everywhere.
+The cost of a batch depends on its longest row. So the examples of an epoch are shuffled, sorted by length within pools, and
+the batches of all pools are shuffled again. Every epoch holds each row once. A run can be entered at any step without
+reading what came before. Every host has all rows, and takes its part of each batch; the batch length is the same on all.
 """
 
 import itertools
@@ -15,16 +15,16 @@ import tensorflow as tf
 
 from clozemill.trainers.data.input_pipeline import FOREVER, with_options
 
-POOL = 64  # batches that are sorted together: the more, the less padding, and the more alike an epoch's batches are
+POOL = 64  # batches sorted together: a larger pool means less padding, but less random batches
 
 
 def static_lengths(longest: int, compiled: bool) -> np.ndarray:
-    """The lengths that batches are padded to, ascending, int64.
+    """Return the lengths that batches are padded to, ascending, int64.
 
     Args:
-        longest: tokens of the longest row, the last of the lengths.
-        compiled: each length costs a compilation, so there are two to an octave (16, 24, 32, 48, ...) instead of multiples
-            of 4, from 64 on of 8.
+        longest: tokens of the longest row, which is the last of the lengths.
+        compiled: whether each length costs a compilation. If so, there are two lengths per octave (16, 24, 32, 48, ...),
+            otherwise multiples of 4, and of 8 from 64 on.
     """
     if compiled:
         octaves = [16 << octave for octave in range(24)]
@@ -35,38 +35,40 @@ def static_lengths(longest: int, compiled: bool) -> np.ndarray:
 
 
 def padded_length(lengths: np.ndarray, static: np.ndarray) -> int:
-    """The shortest of the static lengths that holds rows of these lengths."""
+    """Return the shortest static length that fits rows of these lengths."""
     return int(static[np.searchsorted(static, lengths.max(initial=1))])
 
 
 def _shuffled_within(places: tf.Tensor, seeds: tf.Tensor, count: int) -> tf.Tensor:
-    """What stands at some places of the permutation of range(count) that each seed, int64 [3], gives."""
-    # tf.random.experimental.index_shuffle, which takes one seed of two words for all places
+    """Return the elements at `places` of a permutation of range(count), one permutation per seed, int64 [3]."""
+    # Like tf.random.experimental.index_shuffle, which takes one seed of two words for all places.
     return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=tf.constant(count - 1, tf.int64))
 
 
 def _shuffled(count: int, *seed: int) -> np.ndarray:
-    """A permutation of range(count) by three words of seed alone, int64."""
+    """Return a permutation of range(count), int64, that depends only on three words of seed."""
     places = tf.range(count, dtype=tf.int64)
     return _shuffled_within(places, tf.constant(seed, tf.int64), count).numpy() if count else np.zeros(0, np.int64)
 
 
 class LengthOrder:
-    """Which row stands at each place of an endless stream of batches of similar length.
+    """The order of rows in an endless stream of batches of similar length.
 
     Args:
-        lengths: of the rows, int [N]. batch_size: rows of a batch, over all hosts. seed: of the order.
+        lengths: lengths of the rows, int [N].
+        batch_size: rows per batch, across all hosts.
+        seed: seed of the order.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self._epoch = lru_cache(4)(self._epoch_order)  # a batch may hold the end of one epoch and the beginning of the next
+        self._epoch = lru_cache(4)(self._epoch_order)  # a batch may span the end of one epoch and the start of the next
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch, int64 [N]; batches lie in it as they lie in the stream, whatever the epochs before left."""
+        """Return the rows of an epoch, int64 [N], aligned to the batches of the stream."""
         size, count = self.batch_size, len(self.lengths)
         drawn = _shuffled(count, self.seed, epoch, 0)
-        begun = -epoch * count % size  # places of the batch that the epoch before began
+        begun = -epoch * count % size  # rows that complete the last batch of the epoch before
         full = max(0, count - begun) // size
         body = drawn[begun : begun + full * size]
         pools = (body[at : at + POOL * size] for at in range(0, len(body), POOL * size))
@@ -75,7 +77,7 @@ class LengthOrder:
         return np.concatenate([drawn[:begun], batches.reshape(-1), drawn[begun + full * size :]])
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """The rows at some places of the stream, int64."""
+        """Return the rows at some places of the stream, int64."""
         epochs, within = np.divmod(places, len(self.lengths))
         found = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -84,18 +86,21 @@ class LengthOrder:
         return found
 
     def batch(self, number: int) -> np.ndarray:
-        """The rows of a batch."""
+        """Return the rows of a batch."""
         return self.rows(np.arange(number * self.batch_size, (number + 1) * self.batch_size))
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """One host's part of the rows as an endless, seekable stream of batches.
+    """One host's part of the rows, as an endless, seekable stream of batches.
 
     Args:
-        features: the rows, [N, S, ...] or [N, ...] each. seed: of the order. name: the file, for messages.
-        batch_size: rows of a batch over all hosts. static: lengths that batches are padded to, or None for S alone.
-        host, hosts: which input pipeline of how many this is.
+        features: the rows, arrays [N, S, ...] or [N, ...].
+        seed: seed of the order.
+        name: the file, for messages.
+        batch_size: rows per batch, across all hosts.
+        static: lengths that batches are padded to, or None for S only.
+        host, hosts: index and number of the input pipelines.
     """
 
     features: dict[str, np.ndarray]
@@ -107,7 +112,7 @@ class RowReader:
     hosts: int = 1
 
     def shards_between(self, begin: int, end: int) -> list[str]:
-        """The one file."""
+        """Return the file: all rows come from one."""
         return [self.name]
 
     @cached_property
@@ -115,21 +120,21 @@ class RowReader:
         return LengthOrder(self.features["input_mask"].sum(axis=1), self.batch_size, self.seed)
 
     def length(self, batch: int) -> int:
-        """What a batch is padded to, on all hosts."""
+        """Return the length that a batch is padded to, on all hosts."""
         longest = self.features["input_mask"].shape[1]
         return longest if self.static is None else padded_length(self.order.lengths[self.order.batch(batch)], self.static)
 
     def _parts(self, size: int, begin: int) -> Iterator[tuple[np.ndarray, int]]:
-        """(rows, their length) of a batch after another of the host's, from its example number `begin` on."""
+        """Yield (rows, padded length) of each batch of this host, from its example number `begin` on."""
         for first in itertools.count(begin, size):
             places = (first + np.arange(size)) * self.hosts + self.host
             yield self.order.rows(places), self.length(int(places[0]) // self.batch_size)
 
     def batches(self, size: int, begin: int = 0) -> tf.data.Dataset:
-        """Batches of `size` rows of features, from the host's example number `begin` on, without end.
+        """Return an endless dataset of batches of `size` rows of features, from the host's example number `begin` on.
 
-        Columns [size, S, ...] are cut to the batch's length. Without `static` nothing is sorted and all shapes are known; the
-        order is drawn in the graph then, since the hosts of a TPU slice run no Python.
+        Columns [size, S, ...] are cut to the length of the batch. Without `static`, rows aren't sorted and all shapes are
+        static; the order is then computed in the graph, since the hosts of a TPU slice run no Python.
         """
         columns = {name: tf.constant(value) for name, value in self.features.items()}
         count, whole = self.features["input_mask"].shape

@@ -1,4 +1,4 @@
-"""Texts to the three id tensors: tokenized as the shards were, cut to a length, padded."""
+"""Encodes texts as the three id tensors: tokenized like the shards, truncated and padded."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,7 +16,7 @@ _PART = 1 << 20
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Texts in parts of about `_PART` characters: offsets of a part take some 50 bytes a character while they are made."""
+    """Yield texts in parts of about `_PART` characters. Computing the offsets of a part takes some 50 bytes per character."""
     begin = size = 0
     for number, text in enumerate(texts):
         size += len(text)
@@ -30,7 +30,7 @@ def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 def _as_given(
     text: str, one: str, starts: np.ndarray, ends: np.ndarray, library: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places in a plain text as places in the text that it was made of."""
+    """Map offsets in a cleaned text to offsets in the original text."""
     if one == text.translate(single_line.BREAKS) or not len(starts):
         return starts, ends
     begins, stops = single_line.places(text, library)
@@ -38,11 +38,14 @@ def _as_given(
 
 
 class TextEncoder:
-    """Tokenizes and packs.
+    """Tokenizes texts and packs them into rows.
 
     Args:
-        vocabulary: of the model. cased: whether it is. max_seq_length: tokens of a row, special ones included. rules: how
-        its tokenizer deviates from google-research/bert's. segments: that the model tells apart; with one, it takes no pairs.
+        vocabulary: the vocabulary of the model.
+        cased: whether the vocabulary is cased.
+        max_seq_length: tokens per row, including special tokens.
+        rules: how the tokenizer deviates from google-research/bert's.
+        segments: number of segments of the model; with one segment, pairs are not supported.
     """
 
     def __init__(
@@ -54,13 +57,13 @@ class TextEncoder:
 
     @cached_property
     def unknown(self) -> np.ndarray:
-        """[UNK] alone, int32 [1]."""
+        """Return [UNK] alone, int32 [1]."""
         return np.array([self.vocabulary.unk_id], np.int32)
 
     def beginning(self, text: str) -> str:
-        """So much of a long text as fills a row: what comes after a row's last token changes nothing.
+        """Return the beginning of a long text that is enough to fill a row; the rest can't change the row.
 
-        It ends before a space, so that its tokens are the first ones of the text.
+        It ends before a space, so that its tokens are the first tokens of the text.
         """
         size = _PART
         while len(text) > size and (at := text.find(" ", size)) >= 0:
@@ -70,15 +73,15 @@ class TextEncoder:
         return text
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Each text's tokens, int32 [pieces]."""
+        """Return the tokens of each text, int32 [pieces]."""
         found = self.wordpiece.encode([single_line.plain(text, self._library) for text in texts])
         return np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(texts) else []
 
     def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[single_line.Located]:
-        """Each text's (tokens, begins, ends), int [pieces]: where each token's word stands in the text as it was given.
+        """Return (tokens, begins, ends) of each text, int [pieces]: begin and end of each token's word in the original text.
 
-        by_piece: where the token itself stands, instead of its word. A token whose characters NFC joins with others, or that
-        is a part of one character only, comes from all of them; one of [UNK] from its word.
+        by_piece: return the positions of the token itself instead of its word. If NFC joins characters of a token with
+        others, or a token is part of one character, its span covers all of these; [UNK] covers its word.
         """
         found = []
         for part in _parts(texts):
@@ -95,25 +98,25 @@ class TextEncoder:
         return self.vocabulary.pad_id, self.vocabulary.cls_id, self.vocabulary.sep_id
 
     def _check_pairs(self, paired: bool) -> None:
-        """Raises UserError for pairs that the model can't tell from single texts: the second text would have no segment."""
+        """Raise UserError for pairs if the model has no second segment."""
         if paired and self._segments < 2:
-            raise UserError("the model has one segment only (type_vocab_size 1), so it takes no pairs: give single texts")
+            raise UserError("the model has only one segment (type_vocab_size 1) and doesn't support pairs: give single texts")
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Texts, or pairs of them, as rows (packing.assemble): an empty second text is none. Raises UserError."""
+        """Return texts, or pairs of texts, as rows (inputs.assemble); an empty second text means none. Raises UserError."""
         self._check_pairs(any(seconds))
         return assemble(self.ids(firsts), self.ids(seconds or [""] * len(firsts)), self._special, self.max_seq_length)
 
     def pack(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, np.ndarray]:
-        """Tokens that fit as rows (packing.pack). Raises UserError."""
+        """Return tokens, which must fit, as rows (inputs.pack). Raises UserError."""
         self._check_pairs(any(second is not None for _, second in rows))
         return pack(rows, self._special, self.max_seq_length)
 
 
 def trimmed(features: dict[str, np.ndarray], multiple: int = 8) -> dict[str, np.ndarray]:
-    """Rows without the padding that all of them share, up to a multiple: shapes stay static, short texts cost what they hold.
+    """Remove the padding that all rows share, up to a multiple, so that short texts cost less with few distinct shapes.
 
-    Columns [N, S, ...] are cut, those of one value per row aren't.
+    Columns [N, S, ...] are cut; columns with one value per row are not.
     """
     mask = features["input_mask"]
     whole, longest = mask.shape[1], int(mask.sum(axis=1).max(initial=1))

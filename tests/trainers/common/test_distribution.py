@@ -74,9 +74,9 @@ def test_two_devices_evaluate_as_one(found: dict) -> None:
         (1, 4, 8, 2),
         (8, 1, 64, 8),
         (2, 4, 32, 4),
-        (2, 1, 7, "--batch-size 7 can't be divided by 2 devices: give a multiple of 2"),
-        (1, 3, 8, "--batch-size 8 can't be divided by 1 devices x 3 gradient accumulation steps: give a multiple of 3"),
-        (4, 2, 4, "--batch-size 4 can't be divided by 4 devices x 2 gradient accumulation steps: give a multiple of 8"),
+        (2, 1, 7, "--batch-size 7 isn't divisible by 2 devices: give a multiple of 2"),
+        (1, 3, 8, "--batch-size 8 isn't divisible by 1 devices x 3 gradient accumulation steps: give a multiple of 3"),
+        (4, 2, 4, "--batch-size 4 isn't divisible by 4 devices x 2 gradient accumulation steps: give a multiple of 8"),
     ],
 )
 def test_batches_and_devices(replicas: int, parts: int, size: int, sentence: int | str) -> None:
@@ -91,7 +91,10 @@ def test_batches_and_devices(replicas: int, parts: int, size: int, sentence: int
     assert str(error.value) == sentence
 
 
-NEEDS_TPU = "--strategy tpu needs a TPU VM with tensorflow-tpu and libtpu, or --tpu NAME: they aren't installed here"
+NEEDS_TPU = (
+    "--strategy tpu needs tensorflow-tpu and libtpu, and they aren't installed here: run it on a TPU VM, install "
+    "deploy/tpu/requirements.txt, or give --tpu NAME"
+)
 STOCK = pytest.mark.skipif(
     any(importlib.metadata.distributions(name="tensorflow-tpu")), reason="tensorflow-tpu is here, and would look for a TPU"
 )
@@ -107,7 +110,7 @@ def test_a_tpu_of_this_machine_needs_its_libraries(monkeypatch, libtpu: bool, na
     monkeypatch.setenv("TPU_NAME", variable)
     with pytest.raises(UserError) as error:
         DeviceOptions(strategy="tpu", tpu=name).environment()
-    assert str(error.value) == f"{NEEDS_TPU} (deploy/tpu/requirements.txt)"
+    assert str(error.value) == NEEDS_TPU
 
 
 def test_the_environment_that_strategies_need(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +131,7 @@ def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
         [*command, "--strategy", "tpu"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "run").exists()
-    assert done.stderr == f"clozemill: {NEEDS_TPU} (deploy/tpu/requirements.txt)\n"
+    assert done.stderr == f"clozemill: {NEEDS_TPU}\n"
 
 
 @STOCK
@@ -138,7 +141,7 @@ def test_no_tpu_to_be_reached() -> None:
         distribution.make_strategy(DeviceOptions(strategy="tpu", tpu="local"))
     told = str(error.value)
     assert told.startswith("--strategy tpu: the TPU 'local' can't be reached (") and "\n" not in told
-    assert told.endswith("): check its name and state, and that the TensorFlow here is tensorflow-tpu")
+    assert told.endswith("): check its name and state, and that the installed TensorFlow is tensorflow-tpu")
 
 
 def test_the_default_is_one_device() -> None:

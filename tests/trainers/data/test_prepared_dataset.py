@@ -77,7 +77,7 @@ def test_a_format_that_is_not_known(tmp_path: Path) -> None:
 def test_a_shard_is_missing(tmp_path: Path, name: str) -> None:
     datasets.write(tmp_path, [[3, 4], [5, 6]], [7])
     (tmp_path / name).unlink()
-    told = f"{tmp_path}/{name} is missing: copy the whole dataset, or make it anew"
+    told = f"{tmp_path}/{name} is missing: copy the complete dataset, or rebuild it"
     assert mistake(prepared_dataset.read, str(tmp_path)) == told
 
 
@@ -92,10 +92,10 @@ def test_a_folder_of_shards_is_missing(tmp_path: Path) -> None:
 def test_another_vocabulary_in_its_place(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3]])
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY + b"more\n")
-    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were made with: restore it, or make the dataset anew"
+    told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were built with: restore it, or rebuild the dataset"
     assert mistake(dataset.read_vocabulary) == told
     (tmp_path / "vocab.txt").unlink()
-    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt is not there: make the dataset anew"
+    assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt doesn't exist: rebuild the dataset"
 
 
 FITS = {  # pairs of the dataset -> objectives that it can teach
@@ -114,7 +114,7 @@ def test_objectives_and_pairs(tmp_path: Path, pairs: str) -> None:
         else:
             needs = objective.removeprefix("mlm+")
             assert mistake(prepared_dataset.check_objective, dataset, objective) == (
-                f"{tmp_path} has pairs {pairs}, and the objective {objective} needs {needs}: "
+                f"{tmp_path} has pairs {pairs}, but the objective {objective} needs {needs}: "
                 f"give --objective {' or '.join(FITS[pairs])}, or prepare with --pairs {needs}"
             )
 
@@ -123,8 +123,8 @@ def test_lengths(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3]])
     prepared_dataset.check_lengths(dataset, LENGTH)
     assert mistake(prepared_dataset.check_lengths, dataset, LENGTH - 1) == (
-        f"{tmp_path} has sequences of 12 tokens, and the model takes 11: prepare shorter ones, or begin a run with larger "
-        "--max-position-embeddings"
+        f"{tmp_path} has sequences of 12 tokens, but the model accepts 11: prepare shorter ones, or start a new run with a "
+        "larger --max-position-embeddings"
     )
 
 

@@ -249,6 +249,6 @@ def test_pairs_for_a_model_of_one_segment_are_refused() -> None:
     assert single.pairs(["the mill"], [""])["segment_ids"].sum() == 0
     for refused in (lambda: single.pairs(["the"], ["mill"]), lambda: single.pack([(np.array([8]), np.array([5]))])):
         with pytest.raises(
-            UserError, match=r"has one segment only .type_vocab_size 1., so it takes no pairs: give single texts"
+            UserError, match=r"has only one segment .type_vocab_size 1. and doesn't support pairs: give single texts"
         ):
             refused()
