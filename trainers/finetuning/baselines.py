@@ -1,5 +1,4 @@
-"""What an answer without looking at the text is worth, so that a result can be compared with it, and plain words for one
-that is no better.
+"""Baselines that answer without looking at the text, and warnings about results that are no better.
 
 To add a kind of task, add to BASELINES.
 """
@@ -19,11 +18,13 @@ from clozemill.trainers.finetuning.tasks.base import Example
 
 @dataclass(frozen=True)
 class Baseline:
-    """One answer for all dev examples.
+    """A baseline that gives the same answer to all dev examples.
 
     Args:
-        name: in words. scores: by metric, None where it is undefined. measurable: the metrics that say anything on the dev
-            examples at all: not those on which even a perfect answer scores nothing (entities, where there is none).
+        name: description for people.
+        scores: scores by metric, None if undefined.
+        measurable: metrics that the dev examples can measure. Excludes those on which even perfect answers score nothing
+            (entity F1 without any entity).
     """
 
     name: str
@@ -31,12 +32,12 @@ class Baseline:
     measurable: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return the fields as plain values, for JSON."""
         return {"answer": self.name, **self.scores}
 
 
 def _most_frequent(values: Sequence[Any]) -> Any:
-    """Of equally frequent ones the first in order."""
+    """Return the most frequent value; of equally frequent ones, the first in sort order."""
     counts = collections.Counter(values)
     return min(counts, key=lambda value: (-counts[value], value))
 
@@ -73,17 +74,18 @@ BASELINES: dict[str, Callable[[Sequence[Example], Sequence[Example]], tuple[str,
     "tags": _tag,
     "spans": _nothing,
 }
-ALWAYS_MEASURED = {"f1", "exact_match"}  # of spans: they don't take what is expected as an answer
+# Metrics of spans: they compare with a list of right answers, so the expected value isn't a valid answer itself.
+ALWAYS_MEASURED = {"f1", "exact_match"}
 
 
 def scored(names: Sequence[str], expected: Any, given: Any) -> dict[str, float | None]:
-    """Metrics by name, None where one is undefined."""
+    """Return metrics by name, None if undefined."""
     found = {name: METRICS[name](expected, given) for name in names}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def baseline(kind: Any, task: Task, metrics: Sequence[str], train: Sequence[Example], dev: Sequence[Example]) -> Baseline:
-    """The baseline of a task on its dev examples: the answer that suits the training examples best."""
+    """Return the baseline of a task on its dev examples: the answer that fits the training examples best."""
     name, answers = BASELINES[task.kind](train, dev)
     expected, given = kind.judged(dev, answers, task)
     perfect = scored([name for name in metrics if name not in ALWAYS_MEASURED], expected, expected)
@@ -91,23 +93,23 @@ def baseline(kind: Any, task: Task, metrics: Sequence[str], train: Sequence[Exam
     return Baseline(name, scored(metrics, expected, given), measurable)
 
 
-FEW = 50  # dev examples: one more right answer is worth 2 points
+FEW = 50  # dev examples: with 50, each right answer is worth 2 points
 
 
 def warnings(train: Sequence[Example], dev: Sequence[Example]) -> list[str]:
-    """What is wrong with the examples, before anything is trained: answers that are all alike, few dev examples."""
+    """Return warnings about the examples before training: identical answers, or few dev examples."""
     found = []
     for name, examples in (("training", train), ("dev", dev)):
         if len(examples) > 1 and all(example.answer == examples[0].answer for example in examples):
-            told = "nothing can be learnt from them" if name == "training" else "they can't tell a good model from a bad one"
+            told = "the model can't learn from them" if name == "training" else "they can't evaluate a model"
             found.append(f"all {len(examples):,} {name} examples have the same answer: {told}")
     if len(dev) < FEW:
-        found.append(f"only {len(dev):,} dev examples: metrics over so few are mostly chance")
+        found.append(f"only {len(dev):,} dev examples: metrics on so few are mostly chance")
     return found
 
 
 def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
-    """What a kind's `answers` answer, one by one: the tags of all sentences; a set of labels is one answer."""
+    """Flatten the answers of any task type: the tags of all sentences, one by one; a set of labels is one answer."""
     if answers and "tags" in answers[0]:
         return [tag for answer in answers for tag in answer["tags"]]
     name = next(name for name in ("label", "labels", "answer", "score") if name in answers[0])
@@ -115,15 +117,16 @@ def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
 
 
 def remarks(names: Sequence[str], scores: dict[str, float | None], answers: Sequence[dict], base: Baseline) -> list[str]:
-    """What must be said of a result that looks at no text, or is worth no more than one that doesn't.
+    """Return warnings about a result that ignores the text, or is no better than the baseline.
 
     Args:
-        names: of the metrics, the one that chooses the best checkpoint first. answers: the model's, to the dev examples.
+        names: names of the metrics; the first one selects the best checkpoint.
+        answers: the model's answers to the dev examples.
     """
     given, found = _flat(answers), []
     if len(given) > 1 and all(one == given[0] for one in given):
         told = given[0] if given[0] else "nothing"
-        found.append(f"the model answers {told!r} all {len(given):,} times: it doesn't tell the examples apart")
+        found.append(f"the model answers {told!r} all {len(given):,} times: it doesn't distinguish the examples")
     name = names[0]
     mine, theirs = scores[name], base.scores[name]
     if mine is None:

@@ -11,7 +11,7 @@ from clozemill.trainers.training.batched_inference import BatchedInference
 
 
 class DevEvaluation:
-    """Evaluates a model on the dev examples, ready to be run again and again."""
+    """Evaluates a model on the dev examples; can be run repeatedly."""
 
     def __init__(self, devices: tf.distribute.Strategy, model, plan, jit: bool) -> None:
         self.plan = plan
@@ -20,10 +20,10 @@ class DevEvaluation:
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
 
     def figures(self) -> dict[str, Any]:
-        """Metrics, unweighted loss, and the criterion by which the best checkpoint is kept (the lower the better).
+        """Return metrics, unweighted loss, and the criterion that selects the best checkpoint (lower is better).
 
-        A metric that is undefined for these answers is None, and so is the criterion then: any evaluation that could be
-        measured is better, and among those that couldn't, a lower loss. `remarks`: what must be said of a useless result.
+        An undefined metric is None, and so is a criterion based on it. Any evaluation with a defined criterion ranks higher;
+        among undefined ones, the lower loss does. `remarks` holds warnings about a useless result.
         """
         plan, rows = self.plan, self.plan.dev
         logits = self.forward(rows.features)

@@ -1,4 +1,4 @@
-"""`clozemill finetune`: an encoder with a head learns a task, in one run, over several seeds, or over a grid of settings.
+"""`clozemill finetune`: fine-tune an encoder on a task, in one run, over several seeds, or over a grid of settings.
 
 clozemill finetune --init RUN --task cola --train in_domain_train.tsv --dev in_domain_dev.tsv --output FT
 """
@@ -33,7 +33,7 @@ PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 
 
 def main(config: FinetuneConfig) -> int:
-    """Fine-tunes; returns the exit code (loop.EXIT_...)."""
+    """Fine-tune; return the exit code (loop.EXIT_...)."""
     require(config, "init", "task", "train", "output")
     begun = pretrained.read(config.init)
     if config.sweep or config.seeds > 1:
@@ -42,7 +42,7 @@ def main(config: FinetuneConfig) -> int:
 
 
 def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
-    """One run, or the rest of it."""
+    """Start or resume one run."""
     planned = plan_run(config, begun)
     devices = distribution.make_strategy(config)
     distribution.check_batch(devices, config.batch_size, config.gradient_accumulation_steps)
@@ -51,7 +51,7 @@ def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
 
 
 def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
-    """The run, or the rest of it, in a folder that is locked."""
+    """Start or resume the run; its folder is locked."""
     config = planned.config
     run_folder.claim_run_folder(planned, config.output)
     with devices.scope():
@@ -61,7 +61,7 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
     _introduce(planned, devices, step)
     done = (step >= planned.steps and evaluated) or stopping.stops
     if done and "curves.png" in storage.listed(config.output):
-        steps = f"stopped early at step {step:,}" if step < planned.steps else f"has all its {step:,} steps"
+        steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
         print(f"{config.output} {steps}: nothing to do", flush=True)
         return EXIT_DONE
     code = Loop(planned, config.output, devices, made, step, journal, evaluated, stopping).run()
@@ -71,7 +71,7 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
 
 
 def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
-    """The best result, what is had without looking at any text, and what must be said of a result that is no better."""
+    """Print the best result, the baseline, and warnings about a result that is no better."""
     figures, base = best.index["eval"], planned.baseline
     print(f"best: {told(planned, figures)}, at step {best.step:,}: {best.folder}")
     print(f"baseline: {told(planned, base.scores)} ({base.name})")
@@ -79,7 +79,7 @@ def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
 
 
 def _state(planned: FinetuningRun) -> TrainState:
-    """The model with the weights it begins with, those of its head drawn by the seed."""
+    """Return the state with the pretrained weights and a head initialised by the seed."""
     config = planned.config
     model = TaskModel(planned.encoder, planned.task, dtype=PRECISIONS[config.precision])
     model.build()
@@ -90,17 +90,17 @@ def _state(planned: FinetuningRun) -> TrainState:
         except ValueError as error:
             raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
         if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):
-            print(f"note: {planned.initial.name} has no pooler: it begins with random weights")
+            print(f"note: {planned.initial.name} has no pooler: it starts from random weights")
     return train_state.with_moments(model)
 
 
 def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:
-    """What a run begins with, for people."""
-    return f"random weights, in the sizes of {found.name}" if config.from_scratch else found.name
+    """Describe the weights that a run starts from."""
+    return f"random weights with the sizes of {found.name}" if config.from_scratch else found.name
 
 
 def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: int) -> None:
-    """What is about to happen, in a few lines."""
+    """Print a summary of the run before it starts."""
     config, task = planned.config, planned.task
     begun = _begun(config, planned.initial)
     answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
@@ -118,43 +118,43 @@ def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: in
         print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
     if task.kind == "spans" and (missed := question_answering.out_of_reach(planned.dev_examples, planned.dev, task)):
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in missed.items())
-        print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be given exactly: {reasons}")
+        print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be exact: {reasons}")
     if step:
-        print(f"going on after step {step:,}")
+        print(f"resuming after step {step:,}")
     print(flush=True)
 
 
 def told(planned: FinetuningRun, figures: dict[str, Any]) -> str:
-    """'matthews 0.3124, accuracy 0.7213'; a metric that is undefined says so."""
+    """Format metrics like 'matthews 0.3124, accuracy 0.7213'; marks undefined ones."""
     found = ((name, figures[name]) for name in planned.metrics)
     return ", ".join(f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in found)
 
 
 def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
-    """Every combination of the values that --sweep names. Raises UserError for an option that there isn't."""
+    """Return every combination of the values in --sweep. Raises UserError for an unknown option."""
     known = {field.name: field for field in dataclasses.fields(FinetuneConfig) if field.metadata["identity"]}
     axes = []
     for text in PAPER if config.sweep == ("paper",) else config.sweep:
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_")
         if name not in known or not values or name in ("seed", "task"):
-            raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune's{suggest(name, list(known))}")
+            raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune{suggest(name, list(known))}")
         axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in values.split(",")])
     return [dict(combination) for combination in itertools.product(*axes)]
 
 
 def _shown(value: Any) -> str:
-    """A value of an option as a run's folder and the table have it."""
+    """Format a value of an option for a run's folder and the table."""
     return "+".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _name(changes: dict[str, Any], seed: int) -> str:
-    """A run's folder: 'learning_rate-3e-05_batch_size-16_seed-0'."""
+    """Return the folder name of a run, such as 'learning_rate-3e-05_batch_size-16_seed-0'."""
     return "_".join([*(f"{name}-{_shown(value)}" for name, value in changes.items()), f"seed-{seed}"]).replace("/", "-")
 
 
 def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
-    """A run per combination and seed, each resumable; then a table of means and deviations."""
+    """Run every combination and seed, each resumable; then print a table of means and standard deviations."""
     rows = []
     for changes in _grid(config):
         scores = []
@@ -176,7 +176,7 @@ def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
 
 
 def _table(rows: list, begun: str) -> list[str]:
-    """A line per combination: each metric's mean and deviation (n - 1) over the seeds."""
+    """Return one line per combination: mean and standard deviation (n - 1) of each metric over the seeds."""
     metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples", "remarks")]
     heads = ["settings", "seeds", *metrics]
     lines = [heads]

@@ -1,9 +1,9 @@
-"""A held-out share of the training examples, for runs without a dev file.
+"""Holds out a fraction of the training examples, for runs without a dev file.
 
-The split depends on the contents of the examples and on a seed, never on their order in the file. Equal texts (of pairs: both
-texts; of SQuAD: the questions of one context) stay on one side. It is stratified: texts are sorted by their rarest label (of
-regression: by their answer), then by hash, and every 1/fraction-th is held out, so that each label is held out in proportion.
-No label is missing from the training side: a label of a single text stays there.
+The split depends on the contents of the examples and on a seed, never on their order in the file. Identical texts (pairs:
+both texts; SQuAD: all questions of one context) stay on the same side. It is stratified: texts are sorted by their rarest
+label (regression: by their answer), then by hash, and every 1/fraction-th is held out. So each label is held out in
+proportion. No label is missing from the training side: a label of a single text stays there.
 """
 
 import collections
@@ -18,7 +18,7 @@ from clozemill.trainers.finetuning.tasks.base import Example
 
 @dataclass(frozen=True)
 class Split:
-    """Two shares of the examples, each in the order of the file. `lone`: labels that a single text has, which trains."""
+    """Training and dev examples, each in the order of the file. `lone`: labels of a single text, which stays in training."""
 
     train: list[Example]
     dev: list[Example]
@@ -27,7 +27,7 @@ class Split:
 
 @dataclass
 class _Group:
-    """Examples with one text. hash: of the seed and the text."""
+    """Examples with the same text. hash: hash of the seed and the text."""
 
     hash: str
     numbers: list[int] = field(default_factory=list)
@@ -39,7 +39,7 @@ def _text(example: Example) -> tuple[str, ...]:
     return (example.text, example.pair or "")
 
 
-# By kind of task: what keeps examples together, and which labels an example has.
+# By task type: the key that keeps examples together, and the labels of an example.
 KEYS: dict[str, Callable[[Example], tuple[str, ...]]] = {
     "classify": _text,
     "multilabel": _text,
@@ -57,7 +57,7 @@ LABELS: dict[str, Callable[[Example], tuple[str, ...]]] = {
 
 
 def _hash(key: tuple[str, ...], seed: int) -> str:
-    """The same for texts that differ in case and white space alone."""
+    """Hash a key; texts that differ only in case and white space get the same hash."""
     parts = [" ".join(text.casefold().split()) for text in key]
     return hashlib.blake2b("\0".join([str(seed), *parts]).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -75,7 +75,7 @@ def _groups(examples: Sequence[Example], kind: str, seed: int) -> list[_Group]:
 
 
 def _chosen(groups: list[_Group], fraction: float) -> tuple[set[str], tuple[str, ...]]:
-    """(hashes of the groups that are held out, labels of a single group)."""
+    """Return (hashes of the held-out groups, labels of a single group)."""
     counts = collections.Counter(label for group in groups for label in group.labels)
     lone = {label for label, count in counts.items() if count == 1}
 
@@ -89,7 +89,7 @@ def _chosen(groups: list[_Group], fraction: float) -> tuple[set[str], tuple[str,
         for number, group in enumerate(free)
         if math.floor((number + 1) * fraction + 0.5) > math.floor(number * fraction + 0.5)
     ]
-    # A text with several labels may have taken the last one of a label that isn't its rarest.
+    # A held-out text with several labels may be the last one with a label that isn't its rarest.
     held = collections.Counter(label for group in chosen for label in group.labels)
     kept = []
     for group in chosen:
@@ -101,17 +101,19 @@ def _chosen(groups: list[_Group], fraction: float) -> tuple[set[str], tuple[str,
 
 
 def split(examples: Sequence[Example], kind: str, fraction: float, seed: int, path: str) -> Split:
-    """Splits the examples of a file. Raises UserError where nothing can be held out.
+    """Split the examples of a file. Raises UserError if nothing can be held out.
 
     Args:
-        kind: of KEYS. fraction: of the distinct texts, at most 0.5. path: of the file, for messages.
+        kind: task type, a key of KEYS.
+        fraction: fraction of the distinct texts to hold out, at most 0.5.
+        path: path of the file, for messages.
     """
     groups = _groups(examples, kind, seed)
     chosen, lone = _chosen(groups, fraction)
     held = {number for group in groups if group.hash in chosen for number in group.numbers}
     if not held:
         raise UserError(
-            f"{path} has {len(groups):,} distinct texts, of which a share of {fraction:g} holds nothing out: give --dev, or a "
+            f"{path} has {len(groups):,} distinct texts, too few to hold out a fraction of {fraction:g}: give --dev, or a "
             "larger --dev-fraction"
         )
     train = [example for number, example in enumerate(examples) if number not in held]

@@ -1,7 +1,7 @@
-"""How answers are scored: names to functions of (expected, given). To add a metric, add it to METRICS.
+"""Metrics: functions of (expected, given) by name. To add a metric, add it to METRICS.
 
-A metric that the expected answers don't allow (a correlation with a constant, F1 of a class or of entities that don't occur)
-is NaN: it can't say which checkpoint is best.
+A metric is NaN if it is undefined for the expected answers: a correlation with a constant, or F1 of a class or of entities
+that don't occur. A NaN can't select the best checkpoint.
 """
 
 import collections
@@ -17,7 +17,7 @@ from clozemill.trainers.finetuning.reading.tagging_schemes import entities
 
 
 def _accuracy(expected: Sequence[int], given: Sequence[int]) -> float:
-    """Of sets of labels (0 and 1 [examples, labels]): the share of sets that are right to the last label."""
+    """Return accuracy. For sets of labels (0 and 1 [examples, labels]), a set counts only if all its labels are right."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(expected, given))
@@ -30,14 +30,14 @@ def _macro_f1(expected: Sequence[int], given: Sequence[int]) -> float:
 
 
 def _micro_f1(expected: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> float:
-    """Of all labels together; 0 and 1 [examples, labels]."""
+    """Return F1 over all labels together; inputs are 0 and 1 [examples, labels]."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(expected, given, average="micro", zero_division=0))
 
 
 def _f1(expected: Sequence[int], given: Sequence[int]) -> float:
-    """Of class 1; NaN where no example is of it."""
+    """Return F1 of class 1; NaN if no example has it."""
     from sklearn.metrics import f1_score
 
     if 1 not in expected:
@@ -46,7 +46,7 @@ def _f1(expected: Sequence[int], given: Sequence[int]) -> float:
 
 
 def _matthews(expected: Sequence[int], given: Sequence[int]) -> float:
-    """NaN where all examples are of one class; 0 where all answers are, as scikit-learn has it."""
+    """Return Matthews correlation; NaN if all examples have one class, 0 if all answers do (as in scikit-learn)."""
     from sklearn.metrics import matthews_corrcoef
 
     if len(set(expected)) < 2:
@@ -55,7 +55,7 @@ def _matthews(expected: Sequence[int], given: Sequence[int]) -> float:
 
 
 def _correlation(name: str) -> Callable[[Sequence[float], Sequence[float]], float]:
-    """scipy's; NaN where one side is constant, for which it is undefined."""
+    """Return a correlation of scipy; NaN if one side is constant, since it is undefined then."""
 
     def correlation(expected: Sequence[float], given: Sequence[float]) -> float:
         from scipy import stats
@@ -68,7 +68,7 @@ def _correlation(name: str) -> Callable[[Sequence[float], Sequence[float]], floa
 
 
 def _entity_f1(expected: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
-    """Micro F1 of entities, of which type and both ends must be right, as conlleval and seqeval have it; NaN without any."""
+    """Return micro F1 of entities; type and both ends must be right, as in conlleval and seqeval. NaN without entities."""
     right, found = (
         {(number, *entity) for number, tags in enumerate(sentences) for entity in entities(tags)}
         for sentences in (expected, given)
@@ -86,12 +86,12 @@ _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation))
 
 
 def normalised(answer: str) -> str:
-    """SQuAD's evaluate-v2.0: lower case, without punctuation and articles, single spaces."""
+    """Normalise as SQuAD's evaluate-v2.0: lower case, no punctuation or articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
 
 def _overlap(expected: str, given: str) -> float:
-    """F1 over words."""
+    """Return F1 over words."""
     one, other = normalised(expected).split(), normalised(given).split()
     if not one or not other:
         return float(one == other)
@@ -100,7 +100,7 @@ def _overlap(expected: str, given: str) -> float:
 
 
 def _span_score(score: Callable[[str, str], float]) -> Callable[[Sequence[Sequence[str]], Sequence[str]], float]:
-    """The mean of each question's best score over its right answers; none is "" (SQuAD's evaluate-v2.0)."""
+    """Return the mean over questions of the best score over the right answers; no answer is "" (SQuAD's evaluate-v2.0)."""
 
     def mean(expected: Sequence[Sequence[str]], given: Sequence[str]) -> float:
         rows = zip(([one for one in answers if normalised(one)] for answers in expected), given, strict=True)

@@ -1,4 +1,4 @@
-"""A fine-tuning run as it is laid out before any device is touched: its examples as rows, its steps, how it is judged."""
+"""Plans a fine-tuning run before any device is used: its examples as rows, its steps, its evaluation."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -30,12 +30,12 @@ from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import PretrainedModel, digest
 
-MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are in memory together
+MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are all in memory
 
 
 @dataclass(frozen=True)
 class FinetuningPhase:
-    """All steps of a run; what the loop knows of data, it knows through this (as plan.PlannedPhase)."""
+    """All steps of a run: the loop's view of the data (a training.run.TrainingPhase)."""
 
     plan: "FinetuningRun"
     end: int
@@ -56,7 +56,7 @@ class FinetuningPhase:
         return len(self.plan.train)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
-        """Nothing is read while steps run: all rows are in memory."""
+        """Return an empty context: all rows are in memory, so no file is read during training."""
         return nullcontext()
 
     def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
@@ -70,7 +70,7 @@ class FinetuningPhase:
 
 @dataclass(frozen=True)
 class FinetuningRun:
-    """All of a run that follows from its configuration, its files and what it begins with."""
+    """Everything about a run that follows from its configuration, its files and its pretrained model."""
 
     config: FinetuneConfig
     initial: PretrainedModel
@@ -81,9 +81,9 @@ class FinetuningRun:
     dev_examples: Sequence[Example]
     kind: Any
     baseline: Baseline
-    held_out: dict[str, Any] | None = None  # how the dev examples were taken from the training file
+    held_out: dict[str, Any] | None = None  # how the dev examples were split off the training file
     class_weights: dict[str, float] | None = None  # by label, in the training loss
-    warnings: Sequence[str] = ()  # what is wrong with the examples
+    warnings: Sequence[str] = ()  # problems of the examples
     stage: ClassVar = "finetune"
 
     @cached_property
@@ -115,55 +115,55 @@ class FinetuningRun:
         return f"{self.config.task}, learning rate {self.config.learning_rate:g}, {self.steps:,} steps"
 
     def flops(self, phase: FinetuningPhase) -> int:
-        """FLOPs per example, as for pretraining without any prediction."""
-        tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding is no work that a model has to do
+        """Return the FLOPs per example, as in pretraining without predictions."""
+        tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
         return flops_per_example(self.encoder, round(float(tokens)), 0)
 
     def about(self, step: int = 0) -> dict[str, Any]:
-        """What every checkpoint says of its model."""
+        """Return what every checkpoint records of its model."""
         length = max(self.task.max_seq_length, 0 if self.config.from_scratch else self.initial.trained_length)
         task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
-        layout = {"layout": asdict(self.config.layout(self.config.task))}  # as which predict reads its files
+        layout = {"layout": asdict(self.config.layout(self.config.task))}  # predict reads its files with this layout
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
         results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
         return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the losses of a run: a resume must match it."""
+        """Return everything that determines the losses of a run; it must match on resume."""
         begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
         data = {"order": "similar lengths", "init": begun}
         data |= {"train": digest(self.train.features), "dev": digest(self.dev.features)}
-        if self.config.patience:  # then the evaluations decide where the run ends
+        if self.config.patience:  # evaluations then determine where the run ends
             data["eval_steps"] = self.config.eval_steps
         return options.identity(self.config) | data
 
 
 def _metrics(config: FinetuneConfig) -> tuple[str, ...]:
-    """The preset's, the chosen one first. Raises UserError for one that the task hasn't."""
+    """Return the preset's metrics, the chosen one first. Raises UserError for a metric that the task doesn't have."""
     known = TASKS[config.task].metrics
     if config.metric and config.metric not in known:
-        raise UserError(f"--metric {config.metric}: --task {config.task} is judged by {', '.join(known)}: give one of these")
+        raise UserError(f"unknown --metric {config.metric} for --task {config.task}; choose from {', '.join(known)}")
     return tuple(sorted(known, key=lambda name: name != config.metric)) if config.metric else known
 
 
 def _measured_first(metrics: tuple[str, ...], base: Baseline, config: FinetuneConfig) -> tuple[str, ...]:
-    """The metrics, those that say nothing on the dev examples last: the first one chooses the best checkpoint.
+    """Return the metrics, those that the dev examples can't measure last: the first one selects the best checkpoint.
 
-    Raises UserError where --metric is one of the latter.
+    Raises UserError if --metric is one of the latter.
     """
     if metrics[0] in base.measurable:
         return metrics
-    where = config.dev or "the held-out share"
-    told = f"{where}: {metrics[0]} can't be measured on it, even a perfect answer would score nothing"
+    where = config.dev or "the held-out split"
+    told = f"{where} can't measure {metrics[0]}, since even perfect answers would score nothing"
     if config.metric:
-        raise UserError(f"{told}: give other examples, or another --metric")
+        raise UserError(f"{told}: give other dev examples, or another --metric")
     found = tuple(sorted(metrics, key=lambda name: name not in base.measurable))
-    print(f"note: {told}; the best checkpoint is chosen by {found[0] if base.measurable else 'the dev loss'}")
+    print(f"note: {told}; the best checkpoint is selected by {found[0] if base.measurable else 'the dev loss'}")
     return found
 
 
 def _labels(config: FinetuneConfig) -> dict[str, str]:
-    """Names of the labels as the files have them; {}: whatever the training file has."""
+    """Return the label names by their spelling in the files; {} to accept whatever the training file has."""
     if config.label_columns:
         return {label: label for label in config.label_columns}
     if config.labels:
@@ -178,15 +178,15 @@ def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) 
         examples.append(example)
         characters += example.characters
         if characters > MAX_CHARACTERS:
-            raise UserError(f"{path}: its texts have more than {MAX_CHARACTERS:,} characters in all: give a part of them")
+            raise UserError(f"{path} has more than {MAX_CHARACTERS:,} characters of text: give a part of it")
     if not examples:
-        raise UserError(f"{path} holds no examples: give a file with a text and an answer per line")
+        raise UserError(f"{path} has no examples: give a file with one text and answer per line")
     kind.check(examples)
     return examples
 
 
 def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
-    """(training examples, dev examples, names of the labels, how the latter were held out or None). Raises UserError."""
+    """Return (training examples, dev examples, label names, how dev examples were held out or None). Raises UserError."""
     labels = _labels(config)
     train = _read(kind, config.train, config, labels)
     names = tuple(labels.values()) or kind.names(train)
@@ -201,12 +201,12 @@ def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Exam
     )
     if split.lone:
         told = ", ".join(split.lone[:5]) + (f" and {len(split.lone) - 5} more" if len(split.lone) > 5 else "")
-        print(f"note: {config.train}: only one text has {told}: it is trained on, and nothing evaluates it")
+        print(f"note: {config.train}: only one text has {told}: it is used for training and not evaluated")
     return split.train, split.dev, names, about
 
 
 def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ...], train: Sequence[Example]) -> Task:
-    """What the model answers. Raises UserError for layers or labels that don't fit."""
+    """Return the task of the model. Raises UserError for layers or labels that don't fit."""
     kind = TASKS[config.task].kind
     seen = config.layers or (LAST_FOUR if config.head == "bilstm" else "-1")
     try:
@@ -227,16 +227,16 @@ def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ..
 
 
 def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
-    """Reads the files and checks everything against everything. Raises UserError."""
+    """Read the files and check that they, the options and the model fit together. Raises UserError."""
     preset = TASKS[config.task]
     task_kind = TASK_KINDS[preset.kind]
     if config.max_seq_length > initial.encoder.max_position_embeddings:
         raise UserError(
-            f"--max-seq-length {config.max_seq_length}: {initial.name} takes {initial.encoder.max_position_embeddings} tokens "
-            "at most: give no more"
+            f"--max-seq-length {config.max_seq_length} is too long: {initial.name} accepts at most "
+            f"{initial.encoder.max_position_embeddings} tokens: give no more"
         )
     if initial.encoder.attention == "causal" and not task_kind.per_token:
-        raise UserError(f"{initial.name} looks to the left alone, so its [CLS] sees no text: give a bidirectional model")
+        raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
     kind = TASK_TYPES[preset.kind]()
     train, dev, names, held = _shares(kind, config)
     task = _task(config, initial, names, train)

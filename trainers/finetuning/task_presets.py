@@ -1,6 +1,6 @@
-"""The tasks that `clozemill finetune --task` knows: what kind each is, how its files are laid out, how it is judged.
+"""The presets of `clozemill finetune --task`: task type, file layout and metrics of each task.
 
-GLUE's files are read as they come (Wang et al. 2018). To add a task, add an entry to TASKS.
+GLUE's files are read as published (Wang et al. 2018). To add a task, add an entry to TASKS.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Layout:
-    """Where texts and answers stand in a table: columns by name or, without a header, by number (-1: the last).
+    """The columns of texts and answers in a table, by name or, without a header, by number (-1: the last).
 
-    separator: what separates the labels of a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
+    separator: separator of the labels in a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
     """
 
     text: str = "text"
@@ -23,26 +23,28 @@ class Layout:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
-        """The layout that a checkpoint records; earlier versions recorded more of it, which is ignored."""
+        """Return the layout recorded in a checkpoint. Fields that only earlier versions recorded are ignored."""
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def columns(self, answers: bool) -> list[tuple[str, str]]:
-        """The columns that are read, each with the option that names it. answers: the label's, too."""
+        """Return the columns to read, each with the option that names it. answers: include the answer's column."""
         labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, "--label-column")]
         found = [(self.text, "--text-column"), (self.pair, "--pair-column"), *(labels if answers else ())]
         return [(column, flag) for column, flag in found if column]
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
-        """With what isn't empty in place of its own; `header`: auto, yes or no."""
+        """Return a copy with the non-empty arguments replaced; `header`: auto, yes or no."""
         given = {name: value for name, value in (("text", text), ("pair", pair), ("label", label)) if value}
         return replace(self, **given, header=self.header if header == "auto" else header == "yes")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A task. kind: of model.task_model.KINDS. labels: (as the files have it, its name), in the order of the classes; none:
-    those of the training file. metrics: of metrics.METRICS; the first chooses the best checkpoint. max_reject_rate: the
-    fraction of rows that may be unusable; the published files of some tasks have such rows.
+    """A task.
+
+    kind: a key of model.task_model.KINDS. labels: (spelling in the files, name), in the order of the classes; empty: those
+    of the training file. metrics: keys of metrics.METRICS; the first selects the best checkpoint. max_reject_rate: maximum
+    fraction of unusable rows; the published files of some tasks have such rows.
     """
 
     kind: str
@@ -63,7 +65,7 @@ def _named(*names: str) -> tuple[tuple[str, str], ...]:
 _ENTAILMENT = _named("entailment", "not_entailment")
 _ENTITIES = tuple(f"{place}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for place in "BI")
 _COLUMNS = Layout("0", "", "-1", header=False)
-# QQP has torn rows and empty questions, MNLI's own release rows whose label is "-", translated SQuADs shifted answers.
+# QQP has broken rows and empty questions, MNLI's own release has rows labelled "-", translated SQuADs have shifted answers.
 PUBLISHED = 0.1
 
 TASKS = {

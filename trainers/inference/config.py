@@ -12,15 +12,15 @@ from clozemill.trainers.finetuning.config import PairColumn, TextColumn
 class PredictConfig(PairColumn, DeviceOptions):
     """`clozemill predict`"""
 
-    run: str = option("", "a run of clozemill finetune, or one of its checkpoints", flag=False)
-    input: str = option("", "the texts: a file as finetune reads it; answers needn't be in it")
-    text: str = option("", "a text, instead of a file: the answer is printed")
-    text_pair: str = option("", "a second text to it (for spans: text is the question, this the context)")
-    output: str = option("", "where the answers go: .jsonl or .parquet")
-    checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
-    batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
+    run: str = option("", "the folder of a clozemill finetune run, or one of its checkpoints", flag=False)
+    input: str = option("", "a file of texts, in a format that finetune reads; answers are optional")
+    text: str = option("", "a single text instead of a file; the answer is printed")
+    text_pair: str = option("", "second text for --text (spans: --text is the question, this is the context)")
+    output: str = option("", "an output file for the answers: .jsonl or .parquet")
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
+    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
     threshold: float | None = option(
-        None, "multilabel: the probability from which a label is given; default: that of fine-tuning", low=0, high=1
+        None, "multilabel: minimum probability to assign a label; default: that of fine-tuning", low=0, high=1
     )
     progress: bool = option(True, "show a progress bar")
 
@@ -29,12 +29,12 @@ class PredictConfig(PairColumn, DeviceOptions):
 class EmbedConfig(TextColumn, DeviceOptions):
     """`clozemill embed`"""
 
-    run: str = option("", "a run, or a checkpoint, of pretrain, import or finetune", flag=False)
-    input: str = option("", "the texts: CSV, TSV, JSONL, Parquet, or plain text with a text per line")
-    output: str = option("", "where the features go: .parquet")
-    layers: str = option(config.LAST_FOUR, "which layers, side by side; 0 is the embeddings, -1 the last")
-    pool: str = option("none", "none: a row per token; cls, mean: a row per text", choices=("none", "cls", "mean"))
-    max_seq_length: int = option(128, "tokens that texts are cut to", low=8, high=65536)
-    checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
-    batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
+    run: str = option("", "the folder of a run, or a checkpoint written by pretrain, import or finetune", flag=False)
+    input: str = option("", "a file of texts: CSV, TSV, JSONL, Parquet, or plain text with one text per line")
+    output: str = option("", "an output file for the features: .parquet")
+    layers: str = option(config.LAST_FOUR, "encoder layers to concatenate; 0 is the embeddings, -1 the last layer")
+    pool: str = option("none", "pooling; none: one row per token; cls, mean: one row per text", choices=("none", "cls", "mean"))
+    max_seq_length: int = option(128, "truncate texts to this many tokens", low=8, high=65536)
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
+    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
     progress: bool = option(True, "show a progress bar")

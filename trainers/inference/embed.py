@@ -1,4 +1,4 @@
-"""`clozemill embed`: an encoder's layers as features, a row per token with its word, or a row per text.
+"""`clozemill embed`: write encoder layers as features, one row per token with its word, or one row per text.
 
 clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --pool cls --output features.parquet
 """
@@ -25,27 +25,29 @@ from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel, load_model
 
-CHUNK, FLOATS = 1024, 1 << 26  # texts that are in memory at once, and values of their tokens (256 MB)
+CHUNK, FLOATS = 1024, 1 << 26  # texts in memory at once, and values of their tokens (256 MB)
 
 
 class Embedder:
-    """An encoder, ready to turn texts into features."""
+    """Turns texts into features with an encoder."""
 
     def __init__(self, config: EmbedConfig, found: PretrainedModel) -> None:
         self.config, self.vocabulary = config, found.vocabulary
         self.layers = layers_of(config.layers, found.encoder, found.name)
         if config.max_seq_length > found.encoder.max_position_embeddings:
             longest = found.encoder.max_position_embeddings
-            raise UserError(f"--max-seq-length {config.max_seq_length}: {found.name} takes {longest} tokens: give no more")
+            raise UserError(
+                f"--max-seq-length {config.max_seq_length} is too long: {found.name} accepts at most {longest} tokens"
+            )
         self.texts = found.text_encoder(config.max_seq_length)
         devices = distribution.make_strategy(config)
         self.encoder = load_model(found, devices, config.precision).encoder
-        self.cut = 0  # texts that were too long
+        self.cut = 0  # number of truncated texts
         jit, per_token = distribution.uses_xla(config, devices), config.pool == "none"
         self.forward = BatchedInference(devices, self._features, config.batch_size, jit, per_token)
 
     def _features(self, batch: dict) -> Any:
-        """float32 [B, S, layers x H], or [B, layers x H] when pooled; the mean is over all tokens but padding."""
+        """Return float32 [B, S, layers x H], or [B, layers x H] if pooled; the mean is over all tokens except padding."""
         outputs = self.encoder(batch["input_ids"], batch["input_mask"], batch["segment_ids"])["all_layers"]
         found = ops.cast(ops.concatenate([outputs[layer] for layer in self.layers], axis=-1), "float32")
         if self.config.pool == "cls":
@@ -57,17 +59,17 @@ class Embedder:
 
     @property
     def at_once(self) -> int:
-        """Texts that are worked on at once: the more, the less padding."""
+        """Return the number of texts to process at once; more texts mean less padding."""
         tokens = self.config.max_seq_length if self.config.pool == "none" else 1
         return max(1, min(CHUNK, FLOATS // (tokens * self.width)))
 
     @property
     def width(self) -> int:
-        """Values of a token, or of a text."""
+        """Return the number of values per token, or per text."""
         return len(self.layers) * self.encoder.config.hidden_size
 
     def columns(self) -> pa.Schema:
-        """The types of the records."""
+        """Return the schema of the records."""
         texts = [("text", pa.string())]
         if self.config.pool == "none":
             texts = [("token", pa.string()), ("word_number", pa.int64()), ("word", pa.string())]
@@ -75,7 +77,7 @@ class Embedder:
         return pa.schema([("row", pa.int64()), *texts, ("features", pa.list_(pa.float32(), self.width))])
 
     def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-        """Features of texts with their numbers, one record per text, or one per token, special tokens left out."""
+        """Yield features of numbered texts: one record per text, or one per token without special tokens."""
         room, tokenized = (
             self.config.max_seq_length - 2,
             self.texts.with_offsets([self.texts.beginning(text) for _, text in rows]),
@@ -108,7 +110,7 @@ def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
 
 
 def main(config: EmbedConfig) -> int:
-    """Writes the features, a part of the texts at a time."""
+    """Write the features, one chunk of texts at a time."""
     require(config, "run", "input", "output")
     writers.check(config.output, (".parquet",))
     embedder = Embedder(config, pretrained.read(config.run, config.checkpoint))
@@ -122,8 +124,8 @@ def main(config: EmbedConfig) -> int:
             empty += sum(not text.strip() for _, text in rows)
             bar.update(len(rows))
         if not count:
-            raise UserError(f"{config.input} holds no texts: give a file with a text per line")
-    told = {"were empty": empty, f"were cut to {config.max_seq_length} tokens": embedder.cut}
+            raise UserError(f"{config.input} has no texts: give a file with one text per line")
+    told = {"were empty": empty, f"were truncated to {config.max_seq_length} tokens": embedder.cut}
     notes = "".join(f"; {number:,} {what}" for what, number in told.items() if number)
     print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}", flush=True)
     return 0

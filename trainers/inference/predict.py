@@ -1,4 +1,4 @@
-"""`clozemill predict`: a fine-tuned model's answers, for a file of texts or for one typed on the command line.
+"""`clozemill predict`: write a fine-tuned model's answers for a file of texts, or print the answer for one text.
 
 clozemill predict FT --input texts.tsv --output predictions.jsonl
 """
@@ -25,13 +25,13 @@ from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel
 
-T = TypeVar("T", Example, tuple[int, str])  # the latter: a text and its number
-CHUNK = 1024  # examples that are in memory at once
-MAX_CHARS = 1 << 24  # after which a chunk ends, however few examples it has
+T = TypeVar("T", Example, tuple[int, str])  # the tuple: a text and its number
+CHUNK = 1024  # examples in memory at once
+MAX_CHARS = 1 << 24  # maximum characters per chunk
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, shorter ones where the texts are long, and at the end."""
+    """Yield lists of `size` items, shorter if the texts are long or at the end."""
     chunk, characters = [], 0
     for item in items:
         chunk.append(item)
@@ -44,17 +44,17 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class Predictor:
-    """A fine-tuned model, ready to answer. Raises UserError for a checkpoint that isn't one."""
+    """Predicts with a fine-tuned model. Raises UserError for a checkpoint that isn't fine-tuned."""
 
     def __init__(self, config: PredictConfig, found: PretrainedModel) -> None:
         if "task" not in found.index:
-            raise UserError(f"{found.name} is no fine-tuned model: make one with clozemill finetune")
+            raise UserError(f"{found.name} is not a fine-tuned model: create one with clozemill finetune")
         devices = distribution.make_strategy(config)
         model = pretrained.load_model(found, devices, config.precision)
         self.task = Task.from_dict(found.index["task"])
         if config.threshold is not None:
             if self.task.kind != "multilabel":
-                raise UserError(f"--threshold: {found.name} answers {self.task.kind}, not multilabel: leave it out")
+                raise UserError(f"--threshold is for multilabel, but {found.name} is for {self.task.kind}: leave it out")
             self.task = replace(self.task, threshold=config.threshold)
         self.kind = TASK_TYPES[self.task.kind]()
         self.encoder = found.text_encoder(self.task.max_seq_length)
@@ -63,32 +63,32 @@ class Predictor:
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)
 
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
-        """An answer for each example."""
+        """Return an answer for each example."""
         rows = self.kind.encode(examples, self.task, self.encoder, answers=False)
         return self.kind.answers(examples, rows, self.forward(rows.features), self.task)
 
 
 def typed(kind: str, text: str, pair: str) -> Example:
-    """What was typed on the command line, as an example of its kind. Raises UserError for no text."""
+    """Return the text of the command line as an example of the task type. Raises UserError if it is empty."""
     text, pair = (given.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for given in (text, pair))
     if not text.strip() or (kind == "spans" and not pair.strip()):
         missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
-        raise UserError(f"{missing} to answer for")
+        raise UserError(f"{missing} to predict for")
     return Example("--text", text, pair or None, words=tuple(text.split()))
 
 
 def _layout(config: PredictConfig, found: PretrainedModel, kind: str) -> Layout:
-    """The training file's, changed by what was given."""
+    """Return the layout of the training file with the given options applied."""
     index = found.index
     layout = Layout.from_dict(index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
     return layout.changed(config.text_column, config.pair_column, "", config.header)
 
 
 def main(config: PredictConfig) -> int:
-    """Writes the answers; with --text prints one."""
+    """Write the answers; with --text, print one."""
     require(config, "run")
     if bool(config.text) == bool(config.input):
-        raise UserError("give either --input with a file, or --text")
+        raise UserError("--input and --text: give exactly one of them")
     if config.input:
         require(config, "output")
         writers.check(config.output)
@@ -108,7 +108,7 @@ def main(config: PredictConfig) -> int:
 
 
 def _write(config: PredictConfig, predictor: Predictor, examples: Iterator[Example]) -> tuple[int, int]:
-    """Writes the answers, a part of the examples at a time; returns how many there are, and to how many empty texts."""
+    """Write the answers, one chunk of examples at a time. Returns (number of answers, number of empty texts)."""
     count = empty = 0
     bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
     with writers.opened(config.output, predictor.kind.columns(predictor.task)) as sink, bar:
@@ -118,5 +118,5 @@ def _write(config: PredictConfig, predictor: Predictor, examples: Iterator[Examp
             empty += sum(not (example.text.strip() or example.words) for example in chunk)
             bar.update(len(chunk))
         if not count:
-            raise UserError(f"{config.input} holds no examples: give a file with a text per line")
+            raise UserError(f"{config.input} has no examples: give a file with one text per line")
     return count, empty

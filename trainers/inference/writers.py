@@ -1,4 +1,4 @@
-"""Records to a file, a part at a time: JSON lines or Parquet, under its final name only when complete, local or on gs://."""
+"""Writes records to JSON lines or Parquet incrementally, local or on gs://; the file gets its name when complete."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from clozemill.trainers.common import storage
 
 
 class Sink(Protocol):
-    """Takes records."""
+    """Receives records."""
 
     def write(self, records: Sequence[dict[str, Any]]) -> None: ...
 
@@ -33,7 +33,7 @@ class _Jsonl:
 
 
 class _Parquet:
-    """What a record lacks is null; columns of lists of a fixed size take numpy arrays."""
+    """Writes Parquet. Missing values are null; columns of fixed-size lists accept numpy arrays."""
 
     def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
         self._columns, self._writer = columns, pq.ParquetWriter(pa.PythonFile(file, mode="w"), columns)
@@ -57,21 +57,21 @@ SINKS = {".jsonl": _Jsonl, ".parquet": _Parquet}
 
 
 def check(path: str, endings: tuple[str, ...] = tuple(SINKS)) -> None:
-    """Raises UserError unless a path has one of these endings and nothing is there."""
+    """Raise UserError unless a path has one of these endings and doesn't exist yet."""
     if not path.endswith(endings):
         raise UserError(f"--output {path}: give a name that ends in {' or '.join(endings)}")
     if tf.io.gfile.exists(path):
-        raise UserError(f"{path} is there already: remove it, or give another --output")
+        raise UserError(f"{path} already exists: remove it, or give another --output")
 
 
 @contextlib.contextmanager
 def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
-    """A sink by the path's ending; the file is renamed to its name when the block ends well, and removed otherwise.
+    """Yield a sink by the path's ending. The file gets its final name if the block succeeds, and is removed otherwise.
 
     Args:
-        columns: their names and types, for the formats that have types.
+        columns: names and types of the columns, for formats that have types.
 
-    Raises UserError when it can't be written.
+    Raises UserError if it can't be written.
     """
     made = next(sink for ending, sink in SINKS.items() if path.endswith(ending))
     with storage.writing(path, overwrite=False) as file, contextlib.closing(made(file, columns)) as sink:

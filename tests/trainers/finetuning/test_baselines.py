@@ -60,9 +60,9 @@ def test_a_metric_that_a_perfect_answer_can_t_raise_is_not_measurable(
     ("train", "dev", "told"),
     [
         ("ab" * 30, "ab" * 30, []),
-        ("a" * 60, "ab" * 30, ["all 60 training examples have the same answer: nothing can be learnt"]),
-        ("ab" * 30, "b" * 60, ["all 60 dev examples have the same answer: they can't tell a good model"]),
-        ("ab", "ab", ["only 2 dev examples: metrics over so few are mostly chance"]),
+        ("a" * 60, "ab" * 30, ["all 60 training examples have the same answer: the model can't learn"]),
+        ("ab" * 30, "b" * 60, ["all 60 dev examples have the same answer: they can't evaluate a model"]),
+        ("ab", "ab", ["only 2 dev examples: metrics on so few are mostly chance"]),
     ],
 )
 def test_warnings_before_training(train: str, dev: str, told: list[str]) -> None:

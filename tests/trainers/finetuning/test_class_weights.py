@@ -88,8 +88,8 @@ def test_what_can_be_given(given: tuple[str, ...], expected: object) -> None:
         (("a=nan",), "with a number of at least 0"),
         (("=2",), "give none, balanced"),
         (("a=1", "a=2"), "names 'a' twice"),
-        (("a=0",), "are all 0, so nothing would be learnt"),
-        (("z=2",), "--class-weights names 'z', and the labels are a, b, c: give one of these"),
+        (("a=0",), "are all 0, so the model would learn nothing"),
+        (("z=2",), "unknown label 'z' in --class-weights; choose from a, b, c"),
     ],
 )
 def test_mistakes(given: tuple[str, ...], told: str) -> None:

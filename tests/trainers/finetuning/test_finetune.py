@@ -236,10 +236,10 @@ def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, c
     assert "nothing to do" in capsys.readouterr().out
     other = finetuning.checkpoint(tmp_path / "other", seed=2)
     run(other, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
-    assert "was begun with init" in capsys.readouterr().err
+    assert "was started with init" in capsys.readouterr().err
     finetuning.table(files[0], finetuning.sentences(63), "text", "label")
     run(init, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
-    assert "was begun with train" in capsys.readouterr().err
+    assert "was started with train" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -275,31 +275,31 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("--train", "LABEL"), "bad-label.tsv, line 3: its label 'fine' is none of bad, good"),
+        (("--train", "LABEL"), "bad-label.tsv, line 3: its label 'fine' is not one of bad, good"),
         (("--train", "EMPTY"), "empty.tsv, line 2: its text is empty"),
-        (("--text-column", "sentence"), "there is no column 'sentence' (there are: text, label): give --text-column"),
-        (("--init", "FOREIGN"), "is no SavedModel of clozemill export"),
-        (("--init", "HF"), "is a Hugging Face folder: make a checkpoint of it first, with clozemill import"),
-        (("--init", "NOTHING"), "holds no checkpoint"),
-        (("--init", "VOCABULARY"), "has 21 tokens, and the model's embedding 20"),
-        (("--metric", "bleu"), "--task classify is judged by accuracy, macro_f1"),
-        (("--max-seq-length", "64"), "takes 32 tokens at most"),
-        (("--init", "CAUSAL"), "looks to the left alone"),
-        (("--layers=-4",), "has the layers 0 (its embeddings) to 2"),
-        (("--layers=last",), "is no list of layers"),
-        (("--head", "bilstm"), "give it for conll or tags"),
+        (("--text-column", "sentence"), "no column 'sentence' (columns: text, label): give --text-column"),
+        (("--init", "FOREIGN"), "is not a SavedModel of clozemill export"),
+        (("--init", "HF"), "is a Hugging Face folder: convert it with clozemill import first"),
+        (("--init", "NOTHING"), "has no checkpoint"),
+        (("--init", "VOCABULARY"), "has 21 tokens, but the model's embedding 20"),
+        (("--metric", "bleu"), "for --task classify; choose from accuracy, macro_f1"),
+        (("--max-seq-length", "64"), "accepts at most 32 tokens"),
+        (("--init", "CAUSAL"), "has causal attention"),
+        (("--layers=-4",), "has layers 0 (the embeddings) to 2"),
+        (("--layers=last",), "is not a list of layers"),
+        (("--head", "bilstm"), "use it with conll or tags"),
         (("--epochs", "0"), "--epochs"),
         (("--sweep", "learning=1"), "did you mean learning_rate?"),
         (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
-        (("--labels", "good"), "its label 'bad' is none of good"),
+        (("--labels", "good"), "its label 'bad' is not one of good"),
         (("--threshold", "0.2"), "--threshold are for texts with several labels: give --task multilabel"),
-        (("--class-weights", "fine=2"), "--class-weights names 'fine', and the labels are bad, good"),
+        (("--class-weights", "fine=2"), "unknown label 'fine' in --class-weights; choose from bad, good"),
         (("--class-weights", "heavy"), "--class-weights 'heavy': give none, balanced, or LABEL=WEIGHT"),
-        (("--task", "stsb", "--class-weights", "balanced"), "--task stsb has no labels to weigh"),
+        (("--task", "stsb", "--class-weights", "balanced"), "--task stsb has no labels to weight"),
         (("--task", "multilabel", "--label-columns", "a", "--labels", "a"), "--label-columns names the labels"),
-        (("--task", "multilabel"), "there is no column 'labels' (there are: text, label): give --label-column"),
-        (("--dev-fraction", "0.2"), "--dev gives the dev examples"),
-        (("--min-delta", "0.1"), "--min-delta changes nothing without --patience"),
+        (("--task", "multilabel"), "no column 'labels' (columns: text, label): give --label-column"),
+        (("--dev-fraction", "0.2"), "--dev can't be combined with --dev-fraction"),
+        (("--min-delta", "0.1"), "--min-delta has no effect without --patience"),
     ],
 )
 def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture, change: tuple, told: str) -> None:

@@ -110,7 +110,7 @@ def test_pooled(pool: str, pretrained: Path, texts: Path, tmp_path: Path, capsys
     ]
     for row, (_, values) in zip(found, called("mlm+nsp", (2, 1)), strict=True):
         assert apart(row["features"], values[0] if pool == "cls" else values.mean(axis=0)) < 1e-6
-    told = f"wrote {tmp_path}/a.parquet: 6 rows of 6 texts; 1 were empty; 1 were cut to 16 tokens\n"
+    told = f"wrote {tmp_path}/a.parquet: 6 rows of 6 texts; 1 were empty; 1 were truncated to 16 tokens\n"
     assert capsys.readouterr().out.endswith(told)
 
 
@@ -172,11 +172,11 @@ def test_texts_that_all_lack_tokens_keep_their_columns(pretrained: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--layers=3"], "--layers 3: {run} has the layers 0 (its embeddings) to 2: give some of these"),
-        (["--layers=-1,-4"], "--layers -1,-4: {run} has the layers 0 (its embeddings) to 2: give some of these"),
-        (["--layers=last"], "--layers 'last' is no list of layers: give numbers, such as --layers=-1,-2,-3,-4"),
-        (["--max-seq-length", "49"], "--max-seq-length 49: {run} takes 48 tokens: give no more"),
-        (["--text-column", "body"], "in.csv, line 1: there is no column 'body' (there are: text): give --text-column"),
+        (["--layers=3"], "--layers 3: {run} has layers 0 (the embeddings) to 2: choose from these"),
+        (["--layers=-1,-4"], "--layers -1,-4: {run} has layers 0 (the embeddings) to 2: choose from these"),
+        (["--layers=last"], "--layers 'last' is not a list of layers: give numbers, such as --layers=-1,-2,-3,-4"),
+        (["--max-seq-length", "49"], "--max-seq-length 49 is too long: {run} accepts at most 48 tokens"),
+        (["--text-column", "body"], "in.csv, line 1: no column 'body' (columns: text): give --text-column"),
         (["--output", "a.jsonl"], "--output a.jsonl: give a name that ends in .parquet"),
     ],
 )
@@ -192,7 +192,7 @@ def test_mistakes_are_one_sentence(
 def test_no_texts_leave_nothing(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "in.csv").write_text("text\n", "utf-8")
     assert run(pretrained, tmp_path / "in.csv", tmp_path / "a.parquet", "--layers=-1") == 2
-    assert "in.csv holds no texts: give a file with a text per line" in capsys.readouterr().err
+    assert "in.csv has no texts: give a file with one text per line" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 

@@ -163,7 +163,7 @@ def test_no_examples_leave_nothing(runs: dict, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "in.txt").write_text("\n \n", "utf-8")
     for name in ("a.jsonl", "a.parquet"):
         assert run(runs["classify"], "--input", tmp_path / "in.txt", "--output", tmp_path / "out" / name) == 2
-        assert f"{tmp_path}/in.txt holds no examples: give a file with a text per line" in capsys.readouterr().err
+        assert f"{tmp_path}/in.txt has no examples: give a file with one text per line" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -195,20 +195,20 @@ def test_a_mistake_far_down_the_file_leaves_nothing(runs: dict, tmp_path: Path, 
     monkeypatch.setattr(predict, "CHUNK", 2)
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 3 + "{}\n", "utf-8")
     assert run(runs["classify"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "a.jsonl") == 2
-    assert "in.jsonl, line 4: there is no column 'text' (there are: ): give --text-column" in capsys.readouterr().err
+    assert "in.jsonl, line 4: no column 'text' (columns: ): give --text-column" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 @pytest.mark.parametrize(
     ("kind", "arguments", "sentence"),
     [
-        ("classify", [], "give either --input with a file, or --text"),
-        ("classify", ["--text", "a", "--input", "b"], "give either --input with a file, or --text"),
+        ("classify", [], "--input and --text: give exactly one of them"),
+        ("classify", ["--text", "a", "--input", "b"], "--input and --text: give exactly one of them"),
         ("classify", ["--input", "b"], "--output is missing"),
         ("classify", ["--input", "b", "--output", "a.csv"], "--output a.csv: give a name that ends in .jsonl or .parquet"),
         ("classify", ["--input", "b", "--output", "a.parquet"], "b has none of the endings .csv"),
-        ("classify", ["--text", "  "], "--text is empty: give a text to answer for"),
-        ("spans", ["--text", "is"], "--text-pair is missing: give the context to answer for"),
+        ("classify", ["--text", "  "], "--text is empty: give a text to predict for"),
+        ("spans", ["--text", "is"], "--text-pair is missing: give the context to predict for"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -223,18 +223,18 @@ def test_mistakes_are_one_sentence(
 def test_a_file_that_is_there_already_is_kept(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a.jsonl").write_text("mine")
     assert run(runs["classify"], "--input", table(tmp_path, "classify"), "--output", tmp_path / "a.jsonl") == 2
-    assert "a.jsonl is there already: remove it, or give another --output" in capsys.readouterr().err
+    assert "a.jsonl already exists: remove it, or give another --output" in capsys.readouterr().err
     assert (tmp_path / "a.jsonl").read_text() == "mine"
 
 
 def test_checkpoints_that_cannot_answer(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "one", "mlm+nsp")
     assert run(one, "--text", "a") == 2
-    assert f"{one} is no fine-tuned model: make one with clozemill finetune" in capsys.readouterr().err
+    assert f"{one} is not a fine-tuned model: create one with clozemill finetune" in capsys.readouterr().err
     other = checkpoint(tmp_path / "other", "classify", without="head/dense/bias")
     assert run(other, "--text", "a") == 2
     told = f"{other} can't be used (head/dense/bias is missing): give another checkpoint"
     assert told in capsys.readouterr().err
     alter(other, lambda index: index["task"].update(kind="nonsense"))
     assert run(other, "--text", "a") == 2
-    assert f"{other} can't be used (its encoder, objective or task is none that this version" in capsys.readouterr().err
+    assert f"{other} can't be used (this version doesn't know its encoder, objective or task" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_what_a_kill_left_is_no_hindrance(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_a_file_that_came_meanwhile_is_not_overwritten(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{ending}"
-    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run it again$"):  # noqa: SIM117
+    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run the command again$"):  # noqa: SIM117
         with writers.opened(str(path), COLUMNS) as sink:
             sink.write(RECORDS)
             path.write_text("another's")
@@ -102,7 +102,7 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(ending: str, tmp_path: Pa
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_a_place_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run it again$") as told:  # noqa: SIM117
+    with pytest.raises(UserError, match=r"can't be written \(.*\): fix that and run the command again$") as told:  # noqa: SIM117
         with writers.opened(f"{tmp_path}/file/a{ending}", COLUMNS):
             pass
     assert str(told.value).startswith(f"{tmp_path}/file/a{ending} can't") and "\n" not in str(told.value)
@@ -115,5 +115,5 @@ def test_names_are_checked_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--output a\.jsonl: give a name that ends in \.parquet$"):
         writers.check("a.jsonl", (".parquet",))
     (tmp_path / "a.parquet").write_text("")
-    with pytest.raises(UserError, match=r"a\.parquet is there already: remove it, or give another --output$"):
+    with pytest.raises(UserError, match=r"a\.parquet already exists: remove it, or give another --output$"):
         writers.check(f"{tmp_path}/a.parquet")

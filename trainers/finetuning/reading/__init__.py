@@ -1,1 +1,1 @@
-"""Tables, tagged sentences and questions -> rows, with where each is in its file. tasks come next."""
+"""Reads tables, tagged sentences and questions into rows with their position in the file. Imported by tasks."""

@@ -1,11 +1,12 @@
-"""Sentences of CoNLL columns: a word per line, an empty line after each sentence.
+"""Reads sentences in CoNLL columns: one word per line, an empty line after each sentence.
 
-Where a line has a tab, tabs alone separate its columns, so that a word may hold spaces; otherwise spaces do. All lines of a
-sentence have as many columns; all lines of a file, too, if a column is counted from the end. Not words are:
+If the first word's line has a tab, only tabs separate columns, so that a word may contain spaces; otherwise spaces do. All
+lines of a sentence have the same number of columns; if a column is counted from the end, all lines of the file do. The
+following lines are not words:
 
 - `-DOCSTART-` lines;
 - comments: `#begin document`; `# key = value`, `# text<TAB>text`, unless they have as many columns as the words before them in
-  the same sentence (`#foo=bar` may be one); and other lines before a sentence that begin with `#`, if
+  the same sentence (`#foo=bar` may be a word); and other lines before a sentence that begin with `#`, if
   their number of columns isn't that of its words (a hashtag may be a word);
 - CoNLL-U's ranges (1-2) and empty nodes (3.1), if the first column numbers the words.
 """
@@ -20,8 +21,8 @@ from clozemill.trainers.finetuning.reading.lines import lines
 from clozemill.trainers.finetuning.reading.tables import BadRow, Row
 from clozemill.trainers.finetuning.task_presets import Layout
 
-MAX_WORDS = 1_000_000  # of a sentence
-MAX_LENGTH = 1 << 20  # characters of a line
+MAX_WORDS = 1_000_000  # per sentence
+MAX_LENGTH = 1 << 20  # characters per line
 _DOCUMENT = re.compile(r"#(begin|end) document")
 _COMMENT = re.compile(r"#\s*[\w:.-]+\s*=|# [^\t]*\t")
 _NUMBER = re.compile(r"\d+([-.]\d+)?")
@@ -30,18 +31,18 @@ _Line = tuple[int, list[str]]  # number in the file, cells
 
 
 def _cells(line: str, tabbed: bool) -> list[str]:
-    """A line's columns; blanks around them, and empty ones at the end, aren't theirs."""
+    """Split a line into columns, without surrounding blanks and without empty columns at the end."""
     return [cell.strip(" ") for cell in line.split("\t")] if tabbed or "\t" in line else re.split(" +", line.lstrip(" "))
 
 
 def _blocks(path: str, counts: Counter) -> Iterator[list[_Line]]:
-    """Lines between empty ones, without what is a comment whatever comes after it. Raises UserError for huge ones."""
+    """Yield blocks of lines between empty lines, without unambiguous comments. Raises UserError for huge blocks."""
     found: list[_Line] = []
-    tabbed = None  # whether tabs separate the columns of the first word: then they do in every line
+    tabbed = None  # whether tabs separate the columns of the first word, and so of every line
     width = 0  # columns of the sentence's first word, 0 before it
     for number, line in enumerate(itertools.chain(lines(path), [""]), 1):
         if len(line) > MAX_LENGTH:
-            raise UserError(f"{path}, line {number}: it has {len(line):,} characters: give a file with a word per line")
+            raise UserError(f"{path}, line {number}: it has {len(line):,} characters: give a file with one word per line")
         line = line.rstrip("\t ")
         cells = _cells(line, bool(tabbed))
         if _DOCUMENT.match(line) or (_COMMENT.match(line) and len(cells) != width):
@@ -63,18 +64,18 @@ def _blocks(path: str, counts: Counter) -> Iterator[list[_Line]]:
 
 
 def _without_comments(block: list[_Line], width: int) -> list[_Line]:
-    """A block without comments; `width`: columns of the words so far, 0 before any."""
+    """Remove comments from a block. `width`: columns of the words so far, 0 before the first."""
     hashes = list(itertools.takewhile(lambda line: line[1][0].startswith("#"), block))
     if len(hashes) < len(block):
         width = len(block[len(hashes)][1])
         return [line for line in hashes if len(line[1]) == width] + block[len(hashes) :]
     widths = {len(cells) for _, cells in hashes}
-    are_words = widths == {width} or (not width and len(widths) == 1 and hashes[0][1][0] != "#")  # hashtags alone
+    are_words = widths == {width} or (not width and len(widths) == 1 and hashes[0][1][0] != "#")  # hashtags only
     return block if are_words else []
 
 
 def _without_ranges(block: list[_Line], counts: Counter) -> list[_Line]:
-    """A sentence without the lines of CoNLL-U that are no words, if its first column numbers the words."""
+    """Remove lines of CoNLL-U that aren't words from a sentence, if its first column numbers the words."""
     numbers = [cells[0] for _, cells in block]
     if "1" not in numbers or not all(map(_NUMBER.fullmatch, numbers)):
         return block
@@ -84,13 +85,13 @@ def _without_ranges(block: list[_Line], counts: Counter) -> list[_Line]:
 
 
 class _Columns:
-    """Which columns hold the words and the tags."""
+    """The columns of the words and the tags."""
 
     def __init__(self, path: str, layout: Layout) -> None:
         self.path, self.layout, self.width = path, layout, 0
 
     def places(self, line: _Line) -> tuple[int, int]:
-        """(words, tags), counted from 0. Raises BadRow, or UserError for columns that are no numbers."""
+        """Return (column of the words, column of the tags), from 0. Raises BadRow, or UserError if a column isn't a number."""
         number, cells = line
         text, label = self.layout.text, self.layout.label
         where, hint = f"{self.path}, line {number}", "fix it, or give --text-column and --label-column as numbers from 0"
@@ -106,8 +107,8 @@ class _Columns:
         return word, tag
 
     def check(self, block: list[_Line]) -> None:
-        """Raises BadRow where a line has more or fewer columns than the one before it."""
-        fixed = not {self.layout.text[:1], self.layout.label[:1]} & {"-"}  # else columns at the end may vary by sentence
+        """Raise BadRow if a line has more or fewer columns than the line before it."""
+        fixed = not {self.layout.text[:1], self.layout.label[:1]} & {"-"}  # otherwise columns may vary by sentence
         width = 0 if fixed else self.width
         for (before, _), (number, cells) in itertools.pairwise([(block[0][0] - 1, []), *block]):
             if width and len(cells) != width:
@@ -118,7 +119,7 @@ class _Columns:
         self.width = self.width or width
 
     def sentence(self, block: list[_Line]) -> Row:
-        """A sentence. Raises BadRow for one that can't be used."""
+        """Return a sentence as a row. Raises BadRow if it is unusable."""
         word, tag = self.places(block[0])
         self.check(block)
         for number, cells in block:
@@ -132,7 +133,7 @@ class _Columns:
 
 
 def _check_words(block: list[_Line], path: str) -> None:
-    """Raises UserError if the first of several columns numbers the words, as in CoNLL-U, from 1 or from 0."""
+    """Raise UserError if the first of several columns numbers the words, as in CoNLL-U, from 1 or from 0."""
     firsts = [cells[0] for _, cells in _without_ranges(block, Counter())]
     numbers = [str(number) for number in range(len(firsts) + 1)]
     if len(block[0][1]) > 2 and firsts in (numbers[1:], numbers[:-1]):
@@ -141,9 +142,9 @@ def _check_words(block: list[_Line], path: str) -> None:
 
 
 def sentences(path: str, layout: Layout) -> Iterator[Row | BadRow]:
-    """A file's sentences, as lists under `words` and `tags`; one that can't be used is a BadRow.
+    """Yield a file's sentences as lists `words` and `tags`; an unusable sentence is a BadRow.
 
-    Raises UserError when the words' column numbers the words.
+    Raises UserError if the column of the words holds their numbers.
     """
     counts, columns, numbered = Counter(), _Columns(path, layout), layout.text == "0"
     for block in _blocks(path, counts):
@@ -154,7 +155,7 @@ def sentences(path: str, layout: Layout) -> Iterator[Row | BadRow]:
         if layout.text != "0":
             kept = _without_ranges(kept, counts)
         elif numbered and len(kept) > 1:
-            numbered = False  # one look will do: a later sentence may well be 1 2 3
+            numbered = False  # check one sentence only: a later one may really be 1 2 3
             _check_words(kept, path)
         try:
             yield columns.sentence(kept)

@@ -1,4 +1,4 @@
-"""From a file to examples: rows that can't be used stop the command or, as long as they are few enough, are counted."""
+"""Reads a file into examples. Unusable rows raise an error or, up to --max-reject-rate, are counted and skipped."""
 
 import sys
 from collections import Counter
@@ -11,11 +11,12 @@ from clozemill.trainers.finetuning.tasks.base import Example
 
 
 class Rejects:
-    """The rows of a file that can't be used.
+    """Counts the unusable rows of a file.
 
     Args:
-        path: the file. allowed: the fraction of its rows that may be unusable; 0: the first one is an error.
-        instead: what becomes of such a row, for messages.
+        path: the file.
+        allowed: the fraction of its rows that may be unusable; 0: the first one is an error.
+        instead: what happens to such a row, for messages.
     """
 
     def __init__(self, path: str, allowed: float, instead: str = "skipped") -> None:
@@ -23,52 +24,52 @@ class Rejects:
         self.read, self.first, self.reasons = 0, "", Counter()
 
     def add(self, bad: BadRow) -> None:
-        """Counts a row that can't be used. Raises UserError if none is allowed."""
+        """Count an unusable row. Raises UserError if none is allowed."""
         if not self.allowed:
             raise UserError(f"{bad} (--max-reject-rate skips such rows)") from None
         self.first = self.first or str(bad)
         self.reasons[bad.reason] += 1
 
     def finish(self) -> None:
-        """Prints how many rows of which kind there were, and the first one. Raises UserError if they are too many."""
+        """Print the number of unusable rows by reason, and the first one. Raises UserError if there are too many."""
         count = sum(self.reasons.values())
         if count > self.allowed * self.read:
             raise UserError(
-                f"{self.path}: {count:,} of {self.read:,} rows can't be used, more than --max-reject-rate {self.allowed:g} "
-                f"allows, the first: {self.first}"
+                f"{self.path}: {count:,} of {self.read:,} rows are unusable, more than --max-reject-rate {self.allowed:g} "
+                f"allows; first: {self.first}"
             )
         if count:
             kinds = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(self.reasons.items()))
-            told = f"{count:,} of {self.read:,} rows were {self.instead} ({kinds}), the first: {self.first}"
+            told = f"{count:,} of {self.read:,} rows were {self.instead} ({kinds}); first: {self.first}"
             print(f"warning: {self.path}: {told}", file=sys.stderr, flush=True)
 
 
 class Reader:
-    """How a kind of task reads its files; a kind gives `rows` and `example`. `paired`: all examples are pairs."""
+    """Base class of task types: reads files. Subclasses implement `rows` and `example`. `paired`: all examples are pairs."""
 
     paired = False
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-        """A file's rows."""
+        """Yield a file's rows."""
         raise NotImplementedError
 
     def example(self, row: Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
-        """What a row says. Raises BadRow if it can't be used."""
+        """Return the example of a row. Raises BadRow if the row is unusable."""
         raise NotImplementedError
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Raises UserError for answers that can't be learnt from or scored."""
+        """Raise UserError for answers that can't be learnt or scored."""
 
     def read(
         self, path: str, layout: Layout, labels: dict[str, str], answers: bool, max_reject_rate: float = 0.0
     ) -> Iterator[Example]:
-        """A file's examples. Raises UserError.
+        """Return a file's examples. Raises UserError.
 
         Args:
-            labels: names of the labels as the file has them, {} for any.
-            answers: they are read, too; without them every row gives an example, one that can't be used an empty one, so
-                that predictions have as many rows as the file.
-            max_reject_rate: the fraction of rows that may be unusable; they are counted and reported at the end.
+            labels: label names by their spelling in the file, {} for any.
+            answers: whether to read answers. Without answers, an unusable row gives an empty example, so that predictions
+                have as many rows as the file.
+            max_reject_rate: maximum fraction of unusable rows; they are counted and reported at the end.
         """
         rejects = Rejects(path, max_reject_rate, "skipped" if answers else "read as empty texts")
         for row in self.rows(path, layout, answers):

@@ -1,4 +1,4 @@
-"""Several labels of one example, as files have them: a list, one cell with a separator, or a 0/1 column per label."""
+"""Parses several labels of one example: a list, one cell with a separator, or a 0/1 column per label."""
 
 import ast
 import json
@@ -12,20 +12,20 @@ from clozemill.trainers.finetuning.reading.tables import BadRow
 from clozemill.trainers.finetuning.task_presets import Layout
 
 _SEPARATORS = (",", ";", "|")
-_LONGEST = 1 << 20  # characters of a cell: Python's parser takes hundreds of bytes for each
+_LONGEST = 1 << 20  # characters per cell: Python's parser needs hundreds of bytes for each
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*"""
 _TEXTS = re.compile(rf"\[\s*(?:{_TEXT}(?:,\s*{_TEXT})*+(?:,\s*)?)?\]", re.DOTALL)  # Python's list: with a comma between any two
-COLUMNS = "write a column per label and give --label-columns"
+COLUMNS = "write one column per label and give --label-columns"
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
-    """The names of a row's labels; () for none.
+    """Return the names of a row's labels; () for none.
 
     Args:
-        labels: names of the labels as files have them; {}: any.
+        labels: label names by their spelling in files; {}: any.
 
-    Raises BadRow for what isn't a set of labels: one of them twice, or a vector of 0 and 1.
+    Raises BadRow if the value isn't a set of labels: a duplicate label, or a vector of 0 and 1.
     """
     if layout.flags:
         return tuple(column for column in layout.flags if _flag(row, column))
@@ -34,7 +34,7 @@ def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[
         raise BadRow(row[0], "a vector", f"its {layout.label!r} is a vector of 0 and 1, not a list of labels", COLUMNS)
     names = tuple(label_name(row[0], layout.label, value, labels) for value in found)
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
-        problem = f"its {layout.label!r} holds the label {twice!r} twice"
+        problem = f"its {layout.label!r} has the label {twice!r} twice"
         raise BadRow(row[0], "label twice", problem, f"remove one, or, for a vector of 0 and 1, {COLUMNS}")
     return names
 
@@ -44,7 +44,7 @@ def _flag(row: tables.Row, column: str) -> bool:
     whole = isinstance(value, float) and value.is_integer()
     flag = _FLAGS.get(str(int(value) if whole else value).strip().removesuffix(".0").lower())
     if flag is None:
-        raise BadRow(row[0], "neither 0 nor 1", f"its {column!r} is {value!r}, and a label's column holds 0 or 1", "fix it")
+        raise BadRow(row[0], "neither 0 nor 1", f"its {column!r} is {value!r}, not 0 or 1", "fix it")
     return flag
 
 
@@ -62,7 +62,7 @@ def _listed(row: tables.Row, layout: Layout) -> list[Any]:
 
 
 def _parsed(where: str, cell: str, separator: str) -> list[Any]:
-    """A cell of text as a list: JSON's (or Python's of texts, as pandas writes it), or what the separator separates."""
+    """Parse a cell as a list: JSON, a Python list of strings (as pandas writes it), or text with separators."""
     if len(cell) > _LONGEST:
         raise BadRow(where, "too long", f"its labels have {len(cell):,} characters, more than {_LONGEST:,}", "fix it")
     if cell == "set()" or (cell[:1], cell[-1:]) in (("[", "]"), ("{", "}")):

@@ -1,10 +1,10 @@
-"""What a cell must hold to be a label: a text or a number; no label is empty, a list or a missing value by accident."""
+"""Validates labels: a label is a text or a number, never empty, a list, or accidentally a missing value."""
 
 from typing import Any
 
 from clozemill.trainers.finetuning.reading.tables import BadRow
 
-# What pandas, numpy, Python, R, JSON, SQL and Excel write for a missing value. --labels can name any of them as a label.
+# Missing values as written by pandas, numpy, Python, R, JSON, SQL and Excel. --labels can name any of them as a label.
 _MISSING = (
     "nan NaN NAN -nan -NaN inf -inf Inf -Inf Infinity -Infinity None NA N/A n/a <NA> NaT null NULL "
     "#N/A #NA #NAME? #REF! #VALUE! #DIV/0!"
@@ -13,7 +13,7 @@ MISSING = frozenset(_MISSING.split())
 
 
 def _written(value: Any) -> str | None:
-    """A label as a text without outer blanks; None for what is none. Tables with gaps hold whole numbers as floats."""
+    """Return a label as stripped text, None if it isn't a label. (Tables with gaps store integers as floats.)"""
     if isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     if isinstance(value, float):
@@ -22,7 +22,7 @@ def _written(value: Any) -> str | None:
 
 
 def _known(name: str, labels: dict[str, str]) -> str | None:
-    """A label's key in `labels`: as it is written or, of a whole number written as a float ("1.0"), as a whole number."""
+    """Return a label's key in `labels`: as written, or as an integer if it is an integer written as a float ("1.0")."""
     if name in labels:
         return name
     whole = name.removesuffix(".0")
@@ -30,12 +30,14 @@ def _known(name: str, labels: dict[str, str]) -> str | None:
 
 
 def label_name(where: str, column: str, value: Any, labels: dict[str, str], what: str = "label") -> str:
-    """The name of the label that a cell holds.
+    """Return the name of the label in a cell.
 
     Args:
-        where, column: of the cell. labels: names of the labels as files have them; {}: any. what: what it is called.
+        where, column: position and column of the cell.
+        labels: label names by their spelling in files; {}: any.
+        what: the word for a label in messages.
 
-    Raises BadRow for an empty cell, a list, a missing value, or a label that `labels` hasn't.
+    Raises BadRow for an empty cell, a list, a missing value, or an unknown label.
     """
     hint = "fix it, or give --label-column"
     name = _written(value)
@@ -45,7 +47,8 @@ def label_name(where: str, column: str, value: Any, labels: dict[str, str], what
         raise BadRow(where, f"no {what}", f"its {what} is a {type(value).__name__}: {str(value)[:80]}", hint)
     if labels:
         if (key := _known(name, labels)) is None:
-            raise BadRow(where, f"unknown {what}", f"its {what} {name!r} is none of {', '.join(labels)}", f"{hint} or --labels")
+            problem = f"its {what} {name!r} is not one of {', '.join(labels)}"
+            raise BadRow(where, f"unknown {what}", problem, f"{hint} or --labels")
         return labels[key]
     if name in MISSING:
         raise BadRow(where, f"missing {what}", f"its {what} {name!r} is a missing value", f"{hint}, or name it in --labels")

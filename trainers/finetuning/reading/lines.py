@@ -1,4 +1,4 @@
-"""Lines of text files, local or on gs://, plain or gzipped, within bounded memory.
+"""Reads lines of text files, local or on gs://, plain or gzipped, with bounded memory.
 
 Text is UTF-8, with or without a byte order mark. Lines end in LF, CR LF, or, in a file whose first megabyte has no LF, in CR.
 """
@@ -17,21 +17,21 @@ from clozemill.pipelines.common.json_objects import loads_once
 from clozemill.pipelines.files import charsets
 from clozemill.trainers.common import storage
 
-MAX_LINE = 128 << 20  # bytes; as long as the longest record of `prepare`
-MAX_ITEMS = 8_000_000  # commas and brackets of a JSON value, or of a row's cells: each item takes some 60 to 200 bytes
-MAX_EXPANSION = 300  # times; text is compressed to a third, tables of equal rows to a hundredth
+MAX_LINE = 128 << 20  # bytes; the limit of a record in `prepare`
+MAX_ITEMS = 8_000_000  # commas and brackets of a JSON value, or of a row's cells: each item needs some 60 to 200 bytes
+MAX_EXPANSION = 300  # gzip ratio; text is compressed to a third, tables of identical rows to a hundredth
 _BLOCK = 1 << 20
-_SURE = 256 << 20  # bytes: a gzip file may expand to as many however small it is
+_SURE = 256 << 20  # bytes: a gzip file may expand to this size at any ratio
 _JSON_ITEM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
 
 
 def plain_name(path: str) -> str:
-    """A path in lower case and without .gz, to tell formats by: Windows writes DATA.CSV."""
+    """Return a path in lower case without .gz, to detect the format: Windows writes DATA.CSV."""
     return path.lower().removesuffix(".gz")
 
 
 def _blocks(path: str) -> Iterator[bytes]:
-    """A file's bytes, decompressed. Raises UserError for a gzip file that expands as no text does."""
+    """Yield a file's bytes, decompressed. Raises UserError for a gzip file with an implausible ratio."""
     with tf.io.gfile.GFile(path, "rb") as raw:
         zipped = path.lower().endswith(".gz")
         file, size = gzip.GzipFile(fileobj=raw) if zipped else raw, 0
@@ -39,21 +39,21 @@ def _blocks(path: str) -> Iterator[bytes]:
             size += len(block)
             if zipped and size > max(_SURE, MAX_EXPANSION * raw.size()):
                 raise UserError(
-                    f"{path} expands to more than {MAX_EXPANSION} times its size, as no text does: give another file"
+                    f"{path} expands to more than {MAX_EXPANSION} times its size, too much for text: give another file"
                 )
             yield block
 
 
 def _check_encoding(begin: bytes, path: str) -> None:
-    """Raises UserError for UTF-16 or UTF-32, with a byte order mark or without one (Latin letters have a NUL beside them)."""
+    """Raise UserError for UTF-16 or UTF-32, with a byte order mark or without (Latin letters have a NUL beside them)."""
     encoding = charsets.encoding_of(begin[: charsets.HEAD], path, xml=False).upper()
     if encoding or b"\0" in begin[:2]:
         raise UserError(f"{path} is {encoding or 'UTF-16 or binary'}, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)")
 
 
 def _split(path: str) -> Iterator[bytes]:
-    """A file's lines without their ends. (GFile's own lose every carriage return.)"""
-    parts: list[bytes] = []  # of the line that isn't at its end yet
+    """Yield a file's lines without line ends. (GFile's line iterator drops every carriage return.)"""
+    parts: list[bytes] = []  # of the current, incomplete line
     end, size, number = b"", 0, 1
     for block in _blocks(path):
         if not end:
@@ -72,7 +72,7 @@ def _split(path: str) -> Iterator[bytes]:
 
 
 def lines(path: str) -> Iterator[str]:
-    """A text file's lines without their ends. Raises UserError when it can't be read, isn't UTF-8 or has a huge line."""
+    """Yield a text file's lines without line ends. Raises UserError if it can't be read, isn't UTF-8 or has a huge line."""
     number = 1
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder: give a file of texts")
@@ -83,19 +83,20 @@ def lines(path: str) -> Iterator[str]:
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {number}: it is not UTF-8: convert the file") from None
     except tf.errors.NotFoundError:
-        raise UserError(f"{path} is not there: give a file of texts") from None
+        raise UserError(f"{path} doesn't exist: give a file of texts") from None
     except (tf.errors.OpError, OSError, EOFError, zlib.error) as error:
         cause = storage.cause(error) if isinstance(error, tf.errors.OpError) else error
-        raise UserError(f"{path} can't be read ({cause}): mend that, or give another file") from None
+        raise UserError(f"{path} can't be read ({cause}): fix that, or give another file") from None
 
 
 def exceeds(text: str, separators: str, pattern: re.Pattern, limit: int = MAX_ITEMS) -> bool:
-    """Whether a text has more than `limit` items; what is quoted doesn't count.
+    """Return whether a text has more than `limit` items; separators in quotes don't count.
 
     Args:
-        separators: the characters that separate items. pattern: matches one of them, or a quoted part in one piece.
+        separators: the characters that separate items.
+        pattern: matches one separator, or a quoted part as a unit.
     """
-    if sum(text.count(char) for char in separators) <= limit:  # of nearly all texts, at the speed of memory
+    if sum(text.count(char) for char in separators) <= limit:  # fast path for nearly all texts
         return False
     found = 0
     for match in pattern.finditer(text):
@@ -106,13 +107,13 @@ def exceeds(text: str, separators: str, pattern: re.Pattern, limit: int = MAX_IT
 
 
 def parse_json(text: str, wanted: tuple[str, ...] = ()) -> Any:
-    """A JSON value; halves of surrogate pairs, which no file can hold, are replaced.
+    """Parse a JSON value; lone surrogates, which can't be encoded, are replaced.
 
-    Raises RepeatedField for an object that holds one of the fields `wanted` twice, RecursionError, ValueError; the last, too,
-    for more than MAX_ITEMS values, which would fill the memory.
+    Raises RepeatedField for an object with one of the fields `wanted` twice, RecursionError, and ValueError, also for more
+    than MAX_ITEMS values, which would exhaust memory.
     """
     if exceeds(text, ",[{", _JSON_ITEM):
-        raise ValueError(f"it holds more than {MAX_ITEMS:,} values")
+        raise ValueError(f"it has more than {MAX_ITEMS:,} values")
     if r"\ud" in text or r"\uD" in text:
         joined = json.dumps(loads_once(text, wanted), ensure_ascii=False)
         text = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -120,12 +121,12 @@ def parse_json(text: str, wanted: tuple[str, ...] = ()) -> Any:
 
 
 def same_column(name: str, column: str) -> bool:
-    """Whether a name is a column's, but for case and outer blanks."""
+    """Return whether a name matches a column, ignoring case and surrounding blanks."""
     return name.strip().casefold() == column.strip().casefold()
 
 
 def parse_row(line: str, columns: Sequence[str]) -> Any:
-    """A line's JSON value. Raises as `parse_json`, RepeatedField also for a column twice under its name in another case."""
+    """Parse a line's JSON value. Raises as `parse_json`; names that differ only in case also count as repeated."""
     row = parse_json(line, tuple(columns))
     names = {name for name in row for column in columns if same_column(name, column)} if isinstance(row, dict) else set()
     return row if names <= set(columns) else parse_json(line, tuple(sorted(names)))

@@ -1,4 +1,4 @@
-"""Questions of SQuAD's JSON (1.1 or 2.0), local or on gs://, plain or gzipped."""
+"""Reads questions of SQuAD JSON (1.1 or 2.0), local or on gs://, plain or gzipped."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +9,8 @@ from clozemill.trainers.finetuning.reading.tables import BadRow, Row
 
 
 def _answers(where: str, asked: dict[str, Any]) -> list[tuple[str, int]]:
-    """A question's answers as (text, start); none where it is impossible. Raises BadRow for what is laid out otherwise."""
-    if asked.get("is_impossible") is True:  # whatever answers it has: so does the official script
+    """Return a question's answers as (text, start); none if it is impossible. Raises BadRow for another layout."""
+    if asked.get("is_impossible") is True:  # its answers are ignored, as in the official script
         return []
     if not isinstance(asked.get("answers"), list):
         raise BadRow(where, "no answers", "it has no list 'answers'", "give one, or [] for a question without an answer")
@@ -21,17 +21,17 @@ def _answers(where: str, asked: dict[str, Any]) -> list[tuple[str, int]]:
         except (KeyError, TypeError, ValueError, OverflowError):
             text, start = None, 0
         if not isinstance(text, str):
-            problem = f"its answer {str(answer)[:80]} lacks a text or a whole number as answer_start"
+            problem = f"its answer {str(answer)[:80]} lacks a text or an integer answer_start"
             raise BadRow(where, "malformed answer", problem, "fix it, or remove that question")
         found.append((text, start))
     return found
 
 
 def _question(path: str, asked: dict[str, Any], context: Any, answers: bool) -> Row | BadRow:
-    """A question as a row. Raises KeyError, TypeError, AttributeError for what is none."""
+    """Return a question as a row. Raises KeyError, TypeError or AttributeError if it isn't one."""
     id_, question = asked.get("id"), asked["question"]
     if other := [text for text in (question, context) if not isinstance(text, str)]:
-        raise TypeError(f"{other[0]!r} is no text, in question {id_}")
+        raise TypeError(f"{other[0]!r} is not a text, in question {id_}")
     if id_ is None:
         return BadRow(f"{path}, question {question[:60]!r}", "no id", "it has no id", "give one, or remove that question")
     where = f"{path}, question {id_}"
@@ -43,9 +43,9 @@ def _question(path: str, asked: dict[str, Any], context: Any, answers: bool) -> 
 
 
 def questions(path: str, answers: bool) -> Iterator[Row | BadRow]:
-    """A file's questions: `id`, `question`, `context`, `answers` as a list of (text, start), [] where none are read.
+    """Yield a file's questions: `id`, `question`, `context`, and `answers` as a list of (text, start), [] if not read.
 
-    Raises UserError for a file that is laid out otherwise.
+    Raises UserError for a file with another layout.
     """
     try:
         data = parse_json("\n".join(lines(path)))
@@ -55,5 +55,5 @@ def questions(path: str, answers: bool) -> Iterator[Row | BadRow]:
                     yield _question(path, asked, paragraph["context"], answers)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} is not laid out as SQuAD's JSON ({type(error).__name__}: {error}): give data, paragraphs, qas, answers"
+            f"{path} is not SQuAD JSON ({type(error).__name__}: {error}): give a file with data, paragraphs, qas and answers"
         ) from None

@@ -1,6 +1,6 @@
-"""Rows of tables, with where each is: CSV, TSV, JSON lines, Parquet, plain text.
+"""Reads rows of tables, with their position in the file: CSV, TSV, JSON lines, Parquet, plain text.
 
-Any of them may be local or on gs://, and all but Parquet gzipped (`.gz`). To add a format, add a function to READERS.
+Files may be local or on gs://, and all but Parquet may be gzipped (`.gz`). To add a format, add a function to READERS.
 """
 
 import csv
@@ -18,19 +18,19 @@ from clozemill.pipelines.common.json_objects import RepeatedField
 from clozemill.trainers.finetuning.reading.lines import MAX_LINE, exceeds, lines, parse_row, plain_name, same_column
 from clozemill.trainers.finetuning.task_presets import Layout
 
-Row = tuple[str, dict[str, Any]]  # (where it is, such as "dev.tsv, line 7"; values by column)
+Row = tuple[str, dict[str, Any]]  # (position, such as "dev.tsv, line 7"; values by column)
 
-MAX_CELLS = 1_000_000  # of a row
-MAX_RATIO = 500  # times: a row group that expands so far holds no text
-_DELIMITERS = ",;\t"  # of CSV, in the order in which they are tried: Excel writes the second where the comma is decimal
+MAX_CELLS = 1_000_000  # per row
+MAX_RATIO = 500  # compression ratio: a row group above it can't be text
+_DELIMITERS = ",;\t"  # of CSV, in the order they are tried: Excel writes semicolons where the comma is the decimal sign
 _CELL = {char: re.compile(f'"[^"]*"|[{char}]') for char in _DELIMITERS}
 
-_BUFFER = 1 << 20  # bytes of a Parquet column that are read at a time, instead of all of a row group's
-csv.field_size_limit(MAX_LINE)  # characters; Python's own limit is 131,072
+_BUFFER = 1 << 20  # bytes of a Parquet column to read at a time, instead of the complete row group
+csv.field_size_limit(MAX_LINE)  # characters; Python's default is 131,072
 
 
 class BadRow(UserError):
-    """A row that can't be used. `reason`: in a few words, the same for all rows of its kind."""
+    """Error of an unusable row. `reason`: a few words, the same for all rows with this problem."""
 
     def __init__(self, where: str, reason: str, problem: str, hint: str) -> None:
         super().__init__(f"{where}: {problem}: {hint}")
@@ -38,9 +38,9 @@ class BadRow(UserError):
 
 
 def column_of(names: Sequence[str], column: str) -> str | None:
-    """The name of a column: exactly `column`, or the only one that differs in case or outer blanks alone; else None.
+    """Return the name of a column: `column` itself, or the only name that differs just in case or outer blanks; else None.
 
-    Raises ValueError if several have it.
+    Raises ValueError if several names match.
     """
     found = [name for name in names if name == column]
     found = found or [name for name in names if same_column(name, column)]
@@ -50,34 +50,34 @@ def column_of(names: Sequence[str], column: str) -> str | None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The columns that are there, for messages."""
+    """List the existing columns, for messages."""
     return ", ".join(name for name in names if name != "-1")
 
 
 def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: str) -> None:
-    """Raises UserError for a header without the columns that are read, with two of one of them, or with one for two of them.
+    """Raise UserError if a needed column is missing or ambiguous in the header, or two options name the same column.
 
-    `names`: with -1, which is the last, at the end.
+    `names`: the header's names, followed by -1 for the last column.
     """
-    read: dict[str, str] = {}  # under which names, by the columns' own
+    read: dict[str, str] = {}  # column names of the options, by names in the header
     for column, flag in layout.columns(answers):
         try:
             found = column_of(names, column)
         except ValueError as error:
             raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
         if found is None:
-            raise UserError(f"{where}: there is no column {column!r} (there are: {_listed(names)}): give {flag}")
+            raise UserError(f"{where}: no column {column!r} (columns: {_listed(names)}): give {flag}")
         found = names[-2] if found == "-1" else found
         other = read.setdefault(found, column)
         if other != column and "-1" in (other, column):
             hint = f"separate columns by commas (.csv) or tabs (.tsv), or give {flag}"
-            raise UserError(f"{where}: columns {other!r} and {column!r} are one and the same: {hint}")
+            raise UserError(f"{where}: columns {other!r} and {column!r} are the same column: {hint}")
 
 
 def _named(records: Iterable[tuple[str, list[str]]], layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """Cells as columns, by the header's names, or by their numbers as texts; -1 is the last.
+    """Yield rows by column: names of the header, or numbers as texts; -1 is the last column.
 
-    A row that has more or fewer cells than the header, or than the first row, is a BadRow. Raises UserError for the header.
+    A row with more or fewer cells than the header, or the first row, is a BadRow. Raises UserError for a wrong header.
     """
     names, begin = None, ""
     for where, cells in records:
@@ -95,7 +95,7 @@ def _named(records: Iterable[tuple[str, list[str]]], layout: Layout, answers: bo
 
 
 class _Fed:
-    """A CSV file's lines as csv.reader takes them; `size` counts the characters since it was set to 0."""
+    """Feeds a CSV file's lines to csv.reader; `size` counts the characters since it was last set to 0."""
 
     def __init__(self, path: str, delimiter: str, rows: Iterator[str]) -> None:
         self.path, self.delimiter, self.rows, self.size = path, delimiter, enumerate(rows, 1), 0
@@ -111,7 +111,7 @@ class _Fed:
 
 
 def _delimiter(first: str, layout: Layout, answers: bool) -> str:
-    """By which of _DELIMITERS a CSV file's header has the columns that are read; a comma if by none of them."""
+    """Return the delimiter that gives a CSV header the needed columns; a comma if none of _DELIMITERS does."""
     for delimiter in _DELIMITERS if layout.header else ():
         if exceeds(first, delimiter, _CELL[delimiter], MAX_CELLS):
             continue
@@ -125,10 +125,10 @@ def _delimiter(first: str, layout: Layout, answers: bool) -> str:
 
 
 def _csv_records(path: str, layout: Layout, answers: bool) -> Iterator[tuple[str, list[str]]]:
-    """Rows with where each begins; quoted cells may hold line breaks."""
+    """Yield rows with the line each begins at; quoted cells may contain line breaks."""
     found = lines(path)
     first = next(found, "")
-    if named := re.fullmatch("sep=([,;\t])", first):  # Excel's own way to say so
+    if named := re.fullmatch("sep=([,;\t])", first):  # Excel's delimiter declaration
         delimiter, begin = named[1], 2
     else:
         found, delimiter, begin = itertools.chain([first], found), _delimiter(first, layout, answers), 1
@@ -140,7 +140,7 @@ def _csv_records(path: str, layout: Layout, answers: bool) -> Iterator[tuple[str
                 yield f"{path}, line {begin}", cells
             begin, fed.size = reader.line_num + before + 1, 0
     except csv.Error as error:
-        raise UserError(f"{path}, line {begin}: {error}: mend that line") from None
+        raise UserError(f"{path}, line {begin}: {error}: fix that line") from None
 
 
 def _csv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
@@ -156,7 +156,7 @@ def _tsv_records(path: str, rows: Iterable[str]) -> Iterator[tuple[str, list[str
 
 
 def _tsv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """Quotes are characters like any other, as GLUE's files need it."""
+    """Read TSV without quoting: GLUE's files need quotes as plain characters."""
     return _named(_tsv_records(path, lines(path)), layout, answers)
 
 
@@ -165,7 +165,7 @@ def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
-        where, problem, hint = f"{path}, line {number}", "it is no JSON object", "mend that line"
+        where, problem, hint = f"{path}, line {number}", "it is not a JSON object", "fix that line"
         try:
             row = parse_row(line, [column for column, _ in columns])
         except RepeatedField as error:
@@ -177,9 +177,9 @@ def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
 
 
 def _other_name(row: Row, columns: Sequence[tuple[str, str]], seen: dict[str, tuple[str, str]]) -> BadRow | None:
-    """What is wrong with a row that has a column under another name than an earlier one: "Label" may not be "label".
+    """Return an error if a row spells a column differently than an earlier row: "Label" may not mean "label".
 
-    seen: by column, its name and the row that had it first; the row's own are added.
+    seen: by column, its name and the first row with it; updated with this row.
     """
     for column, flag in columns:
         try:
@@ -194,7 +194,7 @@ def _other_name(row: Row, columns: Sequence[tuple[str, str]], seen: dict[str, tu
 
 
 def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) -> list[str] | None:
-    """The columns to read; None for all of them, where one that is needed isn't there. Raises UserError for two of one name."""
+    """Return the columns to read; None for all, if a needed one is missing. Raises UserError for an ambiguous name."""
     names = file.schema_arrow.names
     try:
         found = [column_of(names, column) for column, _ in layout.columns(answers)]
@@ -204,23 +204,23 @@ def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) 
 
 
 def _rows_at_once(group: pq.RowGroupMetaData, disk: int, path: str) -> int:
-    """How many rows of a row group fit into memory, if any of them may be as long as all. Raises UserError if one can't.
+    """Return how many rows of a row group fit into memory in the worst case. Raises UserError if not even one does.
 
-    Asks for the size of the row group alone: pyarrow ends the process over the metadata of a damaged column.
+    Uses only the size of the row group: pyarrow aborts the process on the metadata of a corrupt column.
 
     Args:
-        disk: the file's bytes.
+        disk: size of the file in bytes.
     """
     size = group.total_byte_size
     if size > MAX_LINE and (size > MAX_RATIO * disk or size > MAX_LINE * group.num_rows):
         raise UserError(
-            f"{path} can't be read ({disk:,} bytes expand to {size:,} in a row group, as no text does): give another file"
+            f"{path} can't be read ({disk:,} bytes expand to {size:,} in a row group, too much for text): give another file"
         )
     return max(1, min(4096, 2 * MAX_LINE // max(size, 1)))
 
 
 def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """The columns that are needed, some rows at a time."""
+    """Yield rows with the needed columns, reading some rows at a time."""
     try:
         if "://" in path:
             system, inner = pa.fs.FileSystem.from_uri(path)
@@ -236,15 +236,15 @@ def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]
                     number += 1
                     yield f"{path}, row {number}", row
     except FileNotFoundError:
-        raise UserError(f"{path} is not there: give a file of texts") from None
-    except KeyError as error:  # what both pytz and zoneinfo raise
-        raise UserError(f"{path}: there is no time zone {error.args[0]!r}: write its times as texts") from None
-    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has no room for
-        raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give a whole Parquet file") from None
+        raise UserError(f"{path} doesn't exist: give a file of texts") from None
+    except KeyError as error:  # raised by both pytz and zoneinfo
+        raise UserError(f"{path}: unknown time zone {error.args[0]!r}: store times as text") from None
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # not UTF-8, or a date out of Python's range
+        raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give an intact Parquet file") from None
 
 
 def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """A text per line; or a table with tabs, if more than the text is needed, or the first line names its column."""
+    """Yield one text per line; or a table with tabs, if more columns are needed or the first line names the text column."""
     found = lines(path)
     first = next(found, "")
     found = itertools.chain([first], found)
@@ -267,10 +267,10 @@ READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {
 
 
 def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | BadRow]:
-    """A table's rows, by the file's ending. Raises UserError for an ending that none of READERS has.
+    """Yield a table's rows; the format follows from the file's ending. Raises UserError for an unknown ending.
 
     Args:
-        layout: the columns that are needed. answers: the answers' column is one of them.
+        layout: the needed columns. answers: whether the answer's column is needed.
     """
     plain = plain_name(path)
     ending = next((ending for ending in READERS if plain.endswith(ending)), None)
@@ -280,7 +280,7 @@ def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | Bad
 
 
 def name_in(row: Row, column: str, flag: str) -> str | None:
-    """The name under which a row has a column; None if it hasn't. Raises BadRow where several have it."""
+    """Return the row's name of a column; None if it is missing. Raises BadRow if several names match."""
     where, values = row
     try:
         return column if column in values else column_of(list(values), column)
@@ -289,19 +289,19 @@ def name_in(row: Row, column: str, flag: str) -> str | None:
 
 
 def value(row: Row, column: str, flag: str, empty: Any = None) -> Any:
-    """A row's value in a column, `empty` for null. Raises BadRow where it has none, with the columns that are there."""
+    """Return a row's value in a column, `empty` for null. Raises BadRow with the existing columns if it is missing."""
     where, values = row
     name = name_in(row, column, flag)
     if name is None:
-        problem = f"there is no column {column!r} (there are: {_listed(values)})"
+        problem = f"no column {column!r} (columns: {_listed(values)})"
         raise BadRow(where, "missing column", problem, f"give {flag}")
     if values[name] is None and empty is None:
-        raise BadRow(where, f"empty {name!r}", f"its {name!r} is empty", f"mend it, or give {flag}")
+        raise BadRow(where, f"empty {name!r}", f"its {name!r} is empty", f"fix it, or give {flag}")
     return empty if values[name] is None else values[name]
 
 
 def text(row: Row, column: str, flag: str, empty: str | None = None) -> str:
-    """A row's text, `empty` for null. Raises BadRow when it isn't one."""
+    """Return a row's text, `empty` for null. Raises BadRow if it isn't a text."""
     found = value(row, column, flag, empty)
     if not isinstance(found, str):
         raise BadRow(row[0], "no text", f"{column!r} is {type(found).__name__}, not a text", f"give {flag}")

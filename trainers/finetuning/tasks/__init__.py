@@ -1,1 +1,1 @@
-"""One class per type of task: rows -> examples -> tensors, logits -> answers. Entry: registry.TASK_TYPES."""
+"""One class per task type: rows to examples to tensors, and logits to answers. Entry point: registry.TASK_TYPES."""

@@ -1,4 +1,4 @@
-"""What every kind of task has: examples as they are read, and the rows of tensors that they become."""
+"""Types shared by all task types: examples as read, and the rows of tensors made of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Example:
-    """A text, or two, or words, and its answer where there is one. `where`: for messages. `id`: of a question."""
+    """One or two texts, or words, with an optional answer. `where`: position, for messages. `id`: id of a question."""
 
     where: str
     text: str = ""
@@ -19,15 +19,15 @@ class Example:
 
     @property
     def characters(self) -> int:
-        """How long it is; of words, with the space between them."""
+        """Return the length in characters; words count with the spaces between them."""
         return len(self.text) + len(self.pair or "") + sum(len(word) + 1 for word in self.words)
 
 
 @dataclass
 class Rows:
-    """Rows of tensors: `features` int32 [N, S] each, targets among them where answers are known, and float `weights`.
+    """Rows of tensors: `features`, int32 [N, S] each, including targets if answers are known, and float `weights`.
 
-    `about`: for each row, which example it belongs to, and what its kind has to remember of it.
+    `about`: for each row, its example, and what the task type needs to decode answers.
     """
 
     features: dict[str, np.ndarray]
@@ -38,11 +38,11 @@ class Rows:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Of each, float64."""
+    """Return the sigmoid of each element, float64."""
     return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, float64."""
+    """Return the softmax over the last axis, float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)

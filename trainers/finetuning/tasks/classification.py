@@ -1,7 +1,7 @@
-"""The kinds of tasks, each in one class: how examples are read, become rows of tensors, and rows of logits become answers.
+"""Task types with one answer per text: reading examples, encoding them as tensors, and decoding logits into answers.
 
-Here are those with one answer per text. To add a kind, add a class to TASK_TYPES in registry.py, its logits to
-model/task_model.py, and its signature to model/export/savedmodel.py.
+To add a task type, add a class to TASK_TYPES in registry.py, its logits to model/task_model.py, and its signature to
+model/export/savedmodel.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,18 +19,18 @@ from clozemill.trainers.finetuning.reading.labels import label_name
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.base import Example, Rows, sigmoid, softmax
 
-LARGEST = float(np.finfo(np.float32).max)  # of the numbers that can be learnt
+LARGEST = float(np.finfo(np.float32).max)  # largest number that can be learnt
 _TEXTS = (("text", pa.string()), ("text_pair", pa.string()))
 
 
 class Classify(Reader):
-    """One label for a text, or for a pair."""
+    """One label for a text or a pair of texts."""
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
         return tables.rows(path, layout, answers)
 
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
-        """A text, or a pair, and its label. Texts may be empty where no answers are read."""
+        """Return a text, or a pair, with its label. Texts may be empty if no answers are read."""
         empty = None if answers else ""
         text = tables.text(row, layout.text, "--text-column", empty)
         pair = tables.text(row, layout.pair, "--pair-column", empty) if layout.pair else None
@@ -44,11 +44,11 @@ class Classify(Reader):
         return label_name(row[0], layout.label, value, labels)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        """The labels that occur, sorted."""
+        """Return the labels that occur, sorted."""
         return tuple(sorted({example.answer for example in examples}))
 
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
-        """A row per example."""
+        """Encode each example as one row."""
         texts, pairs = [example.text for example in examples], [example.pair or "" for example in examples]
         features = encoder.pairs(*([encoder.beginning(text) for text in column] for column in (texts, pairs)))
         if answers:
@@ -60,7 +60,7 @@ class Classify(Reader):
         return {"labels": np.array([index[example.answer] for example in examples], np.int32)}
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
-        """The label of each example, and all probabilities."""
+        """Return the label of each example, and all probabilities."""
         probs = softmax(logits)
         return [
             _asked(example)
@@ -69,36 +69,36 @@ class Classify(Reader):
         ]
 
     def columns(self, task: Task) -> pa.Schema:
-        """The types of what `answers` gives."""
+        """Return the schema of `answers`."""
         probabilities = pa.struct([(label, pa.float64()) for label in task.labels])
         return pa.schema([*_TEXTS, ("label", pa.string()), ("probabilities", probabilities)])
 
     def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
-        """(expected, given) for the metrics."""
+        """Return (expected, given) for the metrics."""
         index = {name: number for number, name in enumerate(task.labels)}
         return [index[e.answer] for e in examples], [index[answer["label"]] for answer in answers]
 
 
 def _asked(example: Example) -> dict[str, Any]:
-    """What an answer is to."""
+    """Return the texts that an answer belongs to."""
     return {"text": example.text} | ({"text_pair": example.pair} if example.pair is not None else {})
 
 
 class MultiLabel(Classify):
-    """Any number of labels for a text, or for a pair, none included."""
+    """Any number of labels, including none, for a text or a pair of texts."""
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
         return label_sets.labels_of(row, layout, labels)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        """The labels that occur, sorted. Raises UserError where all examples have 0 and 1: their lists are vectors of flags."""
+        """Return the labels that occur, sorted. Raises UserError if all examples have 0 and 1: their lists must be vectors."""
         if examples and all(set(example.answer) == {"0", "1"} for example in examples):
             problem = "every example has the labels 0 and 1, so its lists must be vectors"
             raise UserError(f"{examples[0].where}: {problem}: {label_sets.COLUMNS} (or name 0 and 1 in --labels)")
         return tuple(sorted({label for example in examples for label in example.answer}))
 
     def _flags(self, answers: Sequence[Sequence[str]], task: Task) -> np.ndarray:
-        """Which labels each answer has, int [N, L]."""
+        """Return the labels of each answer as 0 and 1, int [N, L]."""
         return np.array([[label in answer for label in task.labels] for answer in answers], np.int64)
 
     def _targets(self, examples: Sequence[Example], task: Task) -> dict[str, np.ndarray]:
@@ -106,7 +106,7 @@ class MultiLabel(Classify):
         return {"labels": labels, "weights": np.ones_like(labels)}
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
-        """The labels of each example whose probability reaches the threshold, and all probabilities."""
+        """Return the labels of each example whose probability reaches the threshold, and all probabilities."""
         probs = sigmoid(logits)
         return [
             _asked(example)
@@ -120,22 +120,22 @@ class MultiLabel(Classify):
         return pa.schema([*_TEXTS, ("labels", pa.list_(pa.string())), ("probabilities", probabilities)])
 
     def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """(expected, given): 0 and 1, int [N, L]."""
+        """Return (expected, given): 0 and 1, int [N, L]."""
         expected, given = [example.answer for example in examples], [answer["labels"] for answer in answers]
         return self._flags(expected, task), self._flags(given, task)
 
 
 class Regress(Classify):
-    """One number for a text, or for a pair."""
+    """One number for a text or a pair of texts."""
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> float:
         value = tables.value(row, layout.label, "--label-column")
         try:
             number = np.nan if "_" in str(value) else float(value)  # Python reads 1_000 as 1000
-        except (TypeError, ValueError, OverflowError):  # the last: a whole number of 309 digits
+        except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of 309 digits
             number = np.nan
         if not np.isfinite(number):
-            problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {repr(value)[:80]} is no number"
+            problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {repr(value)[:80]} is not a number"
             raise tables.BadRow(row[0], "no number", problem, "fix it, or give --label-column")
         if abs(number) > LARGEST:
             problem = f"its answer {repr(value)[:80]} is beyond {LARGEST:.2g}, the largest number of float32"
@@ -149,7 +149,7 @@ class Regress(Classify):
         return {"labels": np.array([example.answer for example in examples], np.float32)}
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
-        """The number of each example."""
+        """Return the number of each example."""
         return [_asked(example) | {"score": float(row[0])} for example, row in zip(examples, logits, strict=True)]
 
     def columns(self, task: Task) -> pa.Schema:

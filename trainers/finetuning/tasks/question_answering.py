@@ -1,4 +1,4 @@
-"""Spans: where in a context the answer to a question stands."""
+"""Extractive question answering: the span of a context that answers a question."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from clozemill.trainers.finetuning.tasks.base import Example, Rows
 
 
 class Spans(Reader):
-    """Where in a context the answer to a question stands; long contexts are read in windows that overlap."""
+    """The span of a context that answers a question; long contexts are split into overlapping windows."""
 
     paired = True
 
@@ -24,7 +24,7 @@ class Spans(Reader):
         return squad.questions(path, answers)
 
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
-        """A question. The first answer that is where it should be becomes the first: what is learnt."""
+        """Return a question. The first answer at its stated position is moved to the front: it is the training target."""
         where, values = row
         question, context = values["question"].strip(), values["context"]
         if not answers:
@@ -36,7 +36,9 @@ class Spans(Reader):
             text, start = answer
             return not text or start < 0 or context[start : start + len(text)] != text
 
-        found = sorted(values["answers"], key=misplaced)  # stable: others are kept for their texts, by which answers are scored
+        found = sorted(
+            values["answers"], key=misplaced
+        )  # stable sort; misplaced answers are kept, since their texts are used for scoring
         if found and misplaced(found[0]):
             text, start = found[0]
             problem = f"its answer {text!r} is not at {start} in the context"
@@ -47,12 +49,12 @@ class Spans(Reader):
         return ()
 
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
-        """Windows overlap by half at least, so that an answer at a window's edge is whole in the next one.
+        """Encode windows. They overlap by at least half, so that an answer cut by a window's edge is complete in the next one.
 
-        `about`: (example, the context's first token in the row, where each token begins and ends in the context).
+        `about`: (example, position of the context's first token in the row, begin and end of each token in the context).
         """
         questions = encoder.ids([example.text for example in examples])
-        contexts = list({example.pair: None for example in examples})  # many questions are asked about one context
+        contexts = list({example.pair: None for example in examples})  # many questions share a context
         located = dict(zip(contexts, encoder.with_offsets(contexts, by_piece=True), strict=True))
         packed, about, targets = [], [], []
         for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
@@ -75,9 +77,9 @@ class Spans(Reader):
         return Rows(features, about)
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
-        """The best span of all windows, or "" where [CLS] scores higher and the task has questions without an answer.
+        """Return the best span of all windows, or "" if [CLS] scores higher and the task has questions without an answer.
 
-        `probability` compares all spans of the best one's window, and `no_answer_probability` no answer with the best span.
+        `probability` is relative to all spans of the same window, `no_answer_probability` compares no answer with the span.
         """
         best: dict[int, tuple] = {}
         nothing = dict.fromkeys(range(len(examples)), np.inf)
@@ -101,7 +103,7 @@ class Spans(Reader):
         return found
 
     def columns(self, task: Task) -> pa.Schema:
-        """The types of what `answers` gives."""
+        """Return the schema of `answers`."""
         texts = [(name, pa.string()) for name in ("id", "question", "context", "answer")]
         return pa.schema(
             [*texts, ("start", pa.int64()), ("probability", pa.float64()), ("no_answer_probability", pa.float64())]
@@ -112,14 +114,14 @@ class Spans(Reader):
 
 
 def _tokens_of(answer: tuple[str, int], starts: np.ndarray, ends: np.ndarray) -> tuple[int, int] | None:
-    """The first and last token that an answer (text, place) touches; None where it touches none."""
+    """Return the first and last token that overlap an answer (text, position); None if no token does."""
     touched = np.flatnonzero((starts < answer[1] + len(answer[0])) & (ends > answer[1]))
     return (int(touched[0]), int(touched[-1])) if len(touched) else None
 
 
 def out_of_reach(examples: Sequence[Example], rows: Rows, task: Task) -> dict[str, int]:
-    """How many answers, of the first that each question has, no model could give exactly, by reason; rows with targets."""
-    best = {}  # per question, how its answer is cut in any window that holds it
+    """Count, by reason, the questions whose first answer no model can predict exactly. Needs rows with targets."""
+    best = {}  # per question: how its answer is cut in the windows that contain it
     edges = zip(rows.about, rows.features["starts"].tolist(), rows.features["ends"].tolist(), strict=True)
     for (number, offset, starts, ends), first, last in edges:
         if first:
@@ -142,7 +144,7 @@ def out_of_reach(examples: Sequence[Example], rows: Rows, task: Task) -> dict[st
 
 
 def _best_span(logits: np.ndarray, longest: int) -> tuple[float, float, int, int]:
-    """(score, probability, first token, last token) of the best span of up to `longest` tokens; logits [tokens, 2]."""
+    """Return (score, probability, first token, last token) of the best span of at most `longest` tokens; logits [tokens, 2]."""
     if not len(logits):
         return -np.inf, 0.0, 0, 0
     scores = logits[:, 0, None].astype(np.float64) + logits[None, :, 1]

@@ -1,4 +1,4 @@
-"""Tags: a label for every word of a sentence."""
+"""Token classification: a label for every word of a sentence."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,33 +21,33 @@ from clozemill.trainers.finetuning.tasks.base import Example, Rows, softmax
 
 
 def _column(name: str, default: str) -> str:
-    """A column of lists; numbers are those of CoNLL's columns."""
+    """Return the name of a column of lists, or the default if the layout has a CoNLL column number."""
     return default if name.removeprefix("-").isdigit() else name
 
 
 def _words(row: tables.Row, column: str, answers: bool) -> list[str]:
-    """A row's words; without answers `text` will do. Raises BadRow for anything but a list of texts."""
+    """Return a row's words; without answers, `text` is split instead. Raises BadRow if they aren't a list of texts."""
     where, values = row
     name = tables.name_in(row, column, "--text-column")
     found = None if name is None else values[name]
     if found is None and not answers and isinstance(values.get("text"), str):
         found = values["text"].split(None, MAX_WORDS)
     if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
-        raise tables.BadRow(where, "no words", f"{column!r} is no list of words", "give one, or --text-column")
+        raise tables.BadRow(where, "no words", f"{column!r} is not a list of words", "give one, or --text-column")
     if len(found) > MAX_WORDS:
         raise tables.BadRow(where, "too many words", f"it has more than {MAX_WORDS:,} words", "cut it into sentences")
     return found
 
 
 def _lists(row: tables.Row, layout: Layout, answers: bool) -> tables.Row | tables.BadRow:
-    """A table's row with its lists under `words` and `tags`."""
+    """Return a table's row with its lists as `words` and `tags`."""
     where, values = row
     try:
         words = _words(row, layout.text, answers)
         name = tables.name_in(row, layout.label, "--label-column") if answers else None
         tags = values[name] if name is not None else None
         if answers and (not isinstance(tags, list) or len(tags) != len(words)):
-            problem = f"{layout.label!r} is no list of as many as its {len(words)} words"
+            problem = f"{layout.label!r} is not a list with one tag for each of its {len(words)} words"
             raise tables.BadRow(where, "no tags", problem, "fix it, or give --label-column")
     except tables.BadRow as bad:
         return bad
@@ -55,22 +55,24 @@ def _lists(row: tables.Row, layout: Layout, answers: bool) -> tables.Row | table
 
 
 class Tags(Reader):
-    """A label for every word; its first piece answers. Sentences that are too long go on in a row of their own."""
+    """A label for every word, predicted at its first piece. Sentences that are too long continue in another row."""
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
-        """CoNLL columns, or a table (JSON lines, Parquet) with words and tags as lists, or `text` with spaces.
+        """Yield rows of CoNLL columns, or of a table (JSON lines, Parquet) with words and tags as lists, or `text` with spaces.
 
-        Such a table's columns are `words` and `tags` unless the layout has names instead of numbers.
+        The columns of a table are `words` and `tags` unless the layout has names instead of numbers.
         """
         if plain_name(path).endswith((".jsonl", ".parquet")):
             layout = Layout(_column(layout.text, "words"), "", _column(layout.label, "tags"))
             for row in tables.rows(path, layout, answers):
                 found = row if isinstance(row, tables.BadRow) else _lists(row, layout, answers)
-                if isinstance(found, tables.BadRow) or found[1]["words"] or not answers:  # nothing is learnt of no words
+                if (
+                    isinstance(found, tables.BadRow) or found[1]["words"] or not answers
+                ):  # a sentence without words is useless for training
                     yield found
             return
         if not answers:
-            layout = layout.changed("", "", layout.text, "auto")  # the words' column will do
+            layout = layout.changed("", "", layout.text, "auto")  # only the column of the words is needed
         yield from conll.sentences(path, layout)
 
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
@@ -81,9 +83,9 @@ class Tags(Reader):
         return Example(where, words=tuple(values["words"]), answer=tuple(found))
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Raises UserError for tags that look like entities and follow no known scheme: nothing could score them.
+        """Raise UserError for tags that look like entities but follow no known scheme: they couldn't be scored.
 
-        And for WikiANN's words, which all begin with their language ("en:Rome"): no other text has such words.
+        Also raised for WikiANN's words, which all begin with the language ("en:Rome"), unlike words of other texts.
         """
         try:
             scheme_of(tag for example in examples for tag in example.answer)
@@ -93,16 +95,16 @@ class Tags(Reader):
         words = [word for example in examples for word in example.words]
         if (prefix := re.match(r"[a-z-]{2,12}:", words[0])) and all(word.startswith(prefix[0]) for word in words):
             raise UserError(
-                f"{examples[0].where}: all words begin with {prefix[0]!r}, as WikiANN's do: remove that from the file"
+                f"{examples[0].where}: all words begin with {prefix[0]!r}, as in WikiANN: remove that prefix from the file"
             )
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        """O first, then the tags that occur, sorted."""
+        """Return O, then the other tags that occur, sorted."""
         found = {tag for example in examples for tag in example.answer}
         return tuple(["O"] * ("O" in found) + sorted(found - {"O"}))
 
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
-        """`about`: (example, its first word in the row, where each of its words begins)."""
+        """Encode sentences. `about`: (example, its first word in the row, position of each word's first token)."""
         words = [word for example in examples for word in example.words]
         pieces, packed, about, begin = encoder.ids(words), [], [], 0
         room = encoder.max_seq_length - 2
@@ -130,7 +132,7 @@ class Tags(Reader):
         return {"labels": labels, "weights": weights}
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
-        """A tag for every word, and its probability."""
+        """Return a tag for every word, and its probability."""
         found = [{"words": list(example.words), "tags": [], "probabilities": []} for example in examples]
         for (number, _, starts), row in zip(rows.about, logits, strict=True):
             probs = softmax(row[starts])
@@ -139,7 +141,7 @@ class Tags(Reader):
         return found
 
     def columns(self, task: Task) -> pa.Schema:
-        """The types of what `answers` gives."""
+        """Return the schema of `answers`."""
         texts = pa.list_(pa.string())
         return pa.schema([("words", texts), ("tags", texts), ("probabilities", pa.list_(pa.float64()))])
 

@@ -162,7 +162,7 @@ def test_the_column_of_numbers_is_not_taken_for_words(tmp_path: Path) -> None:
 
 
 def test_huge_lines_and_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"a\.txt, line 2: it has 1,048,578 characters: give a file with a word per line"):
+    with pytest.raises(UserError, match=r"a\.txt, line 2: it has 1,048,578 characters: give a file with one word per line"):
         read(tmp_path / "a.txt", "a O\n" + "b" * (1 << 20) + " O\n")
     monkeypatch.setattr(conll, "MAX_WORDS", 100)
     with pytest.raises(UserError, match=r"a\.txt, line 101: its sentence has more than 100 words: put empty lines"):

@@ -28,7 +28,7 @@ def test_skipped_rows_are_counted_by_reason(tmp_path: Path, capsys: pytest.Captu
     found = list(TASK_TYPES["classify"]().read(table(tmp_path), Layout(), {}, answers=True, max_reject_rate=0.7))
     assert [(example.text, example.answer) for example in found] == [("a", "x"), ("f", "y")]
     assert capsys.readouterr().err == (
-        f"warning: {tmp_path}/a.tsv: 4 of 6 rows were skipped (empty label: 1, empty text: 1, wrong number of columns: 2), the "
+        f"warning: {tmp_path}/a.tsv: 4 of 6 rows were skipped (empty label: 1, empty text: 1, wrong number of columns: 2); "
         f"first: {tmp_path}/a.tsv, line 3: it has 1 column, and the header 2: fix that row, or remove it\n"
     )
 
@@ -38,7 +38,7 @@ def test_too_many_of_them(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         list(TASK_TYPES["classify"]().read(table(tmp_path), Layout(), {}, answers=True, max_reject_rate=0.66))
     assert str(error.value) == (
-        f"{tmp_path}/a.tsv: 4 of 6 rows can't be used, more than --max-reject-rate 0.66 allows, the first: {tmp_path}/a.tsv, "
+        f"{tmp_path}/a.tsv: 4 of 6 rows are unusable, more than --max-reject-rate 0.66 allows; first: {tmp_path}/a.tsv, "
         "line 3: it has 1 column, and the header 2: fix that row, or remove it"
     )
     assert len(list(TASK_TYPES["classify"]().read(table(tmp_path), Layout(), {}, answers=True, max_reject_rate=4 / 6))) == 2
@@ -48,7 +48,7 @@ def test_without_answers_every_row_gives_an_example(tmp_path: Path, capsys: pyte
     """So that predictions stay beside their rows; labels aren't read, and empty texts are texts."""
     found = list(TASK_TYPES["classify"]().read(table(tmp_path), Layout(), {}, answers=False, max_reject_rate=0.5))
     assert [example.text for example in found] == ["a", "", "c", "", "", "f"]
-    assert "a.tsv: 2 of 6 rows were read as empty texts (wrong number of columns: 2), the first" in capsys.readouterr().err
+    assert "a.tsv: 2 of 6 rows were read as empty texts (wrong number of columns: 2); first" in capsys.readouterr().err
     path = tmp_path / "a.conll"
     path.write_text("a O\n\nNew York O\nb O\n\nc O\n")
     found = list(TASK_TYPES["tags"]().read(str(path), TASKS["tags"].layout, {}, answers=False, max_reject_rate=0.5))
@@ -59,7 +59,7 @@ def test_words_of_wikiann(tmp_path: Path) -> None:
     tags = TASK_TYPES["tags"]()
     (tmp_path / "a.conll").write_text("en:Rome\tB-LOC\nen:is\tO\n\nen:old\tO\n")
     found = list(tags.read(f"{tmp_path}/a.conll", TASKS["tags"].layout, {}, answers=True))
-    with pytest.raises(UserError, match=r"a\.conll, line 1: all words begin with 'en:', as WikiANN's do: remove that"):
+    with pytest.raises(UserError, match=r"a\.conll, line 1: all words begin with 'en:', as in WikiANN: remove that"):
         tags.check(found)
     (tmp_path / "a.conll").write_text("en:Rome\tB-LOC\nis\tO\n")
     tags.check(list(tags.read(f"{tmp_path}/a.conll", TASKS["tags"].layout, {}, answers=True)))

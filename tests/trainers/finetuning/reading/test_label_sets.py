@@ -47,7 +47,7 @@ def test_columns_of_0_and_1() -> None:
 def test_names_of_labels() -> None:
     row = ("a.csv, line 2", {"labels": [1, "0"]})
     assert labels_of(row, LISTS, {"0": "no", "1": "yes"}) == ("yes", "no")
-    with pytest.raises(UserError, match="line 2: its label '2' is none of 0, 1: fix it"):
+    with pytest.raises(UserError, match="line 2: its label '2' is not one of 0, 1: fix it"):
         labels_of(("a.csv, line 2", {"labels": "2"}), LISTS, {"0": "no", "1": "yes"})
 
 
@@ -74,23 +74,23 @@ def test_names_of_labels() -> None:
         (
             {"labels": [0, 1, 0]},
             LISTS,
-            "a.csv, line 2: its 'labels' holds the label '0' twice: remove one, or, for a vector of 0 and 1, write a column "
+            "a.csv, line 2: its 'labels' has the label '0' twice: remove one, or, for a vector of 0 and 1, write one column "
             "per label and give --label-columns",
         ),
         (
             {"labels": [1.0, 0.0]},
             LISTS,
-            "a.csv, line 2: its 'labels' is a vector of 0 and 1, not a list of labels: write a column per label and give "
+            "a.csv, line 2: its 'labels' is a vector of 0 and 1, not a list of labels: write one column per label and give "
             "--label-columns",
         ),
         ({"labels": "[true, false]"}, LISTS, "its 'labels' is a vector of 0 and 1"),
-        ({"labels": "a;b; a"}, Layout(label="labels", separator=";"), "its 'labels' holds the label 'a' twice: remove one"),
+        ({"labels": "a;b; a"}, Layout(label="labels", separator=";"), "its 'labels' has the label 'a' twice: remove one"),
         ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),
-        ({"text": "x"}, LISTS, "there is no column 'labels' (there are: text): give --label-column, or --label-columns"),
-        ({"a": "2"}, Layout(flags=("a",)), "its 'a' is '2', and a label's column holds 0 or 1"),
+        ({"text": "x"}, LISTS, "no column 'labels' (columns: text): give --label-column, or --label-columns"),
+        ({"a": "2"}, Layout(flags=("a",)), "its 'a' is '2', not 0 or 1"),
         ({"a": ""}, Layout(flags=("a",)), "its 'a' is ''"),
-        ({"a": 1}, Layout(flags=("a", "b")), "there is no column 'b' (there are: a): give --label-columns"),
+        ({"a": 1}, Layout(flags=("a", "b")), "no column 'b' (columns: a): give --label-columns"),
     ],
 )
 def test_what_is_no_set_of_labels(values: dict, layout: Layout, told: str) -> None:

@@ -62,5 +62,5 @@ def test_what_is_no_label(value: Any, sentence: str) -> None:
 
 def test_a_label_that_is_not_known() -> None:
     for value in ("2.0", "1.00", "pos", "None"):
-        with pytest.raises(BadRow, match=f"its label '{value}' is none of 0, 1: fix it"):
+        with pytest.raises(BadRow, match=f"its label '{value}' is not one of 0, 1: fix it"):
             label_name("a.csv, line 2", "label", value, {"0": "0", "1": "1"})

@@ -71,7 +71,7 @@ def test_a_gzip_bomb_of_short_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = written(tmp_path / "a.txt.gz", gzip.compress(b"good\n" * (1 << 20)))
     assert sum(1 for _ in lines(path)) == 1 << 20
     path = written(tmp_path / "a.txt.gz", gzip.compress(b"good\n" * (1 << 22)))
-    with pytest.raises(UserError, match=r"a\.txt\.gz expands to more than 300 times its size, as no text does"):
+    with pytest.raises(UserError, match=r"a\.txt\.gz expands to more than 300 times its size, too much for text"):
         list(lines(path))
 
 
@@ -82,5 +82,5 @@ def test_json_of_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = {"text": '[{,\\"' * 2000, "more": [1] * 990}
     assert parse_json(json.dumps(honest)) == honest
     for bomb in ("[" + "{}," * 1000 + "1]", '{"a": [' + "[]," * 600 + '""]}', '["\\"",' + '",",' * 1001 + "1]"):
-        with pytest.raises(ValueError, match="it holds more than 1,000 values"):
+        with pytest.raises(ValueError, match="it has more than 1,000 values"):
             parse_json(bomb)

@@ -43,19 +43,19 @@ QAS = {"id": "a", "question": "Who?", "answers": []}
         ([], "TypeError: list indices"),
         ({"data": [{"paragraphs": [{"context": "x", "qas": ["q"]}]}]}, "AttributeError: 'str'"),
         ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "a"}]}]}]}, "KeyError: 'question'"),
-        ({"data": [{"paragraphs": [{"context": 5, "qas": [QAS]}]}]}, "TypeError: 5 is no text, in question a"),
+        ({"data": [{"paragraphs": [{"context": 5, "qas": [QAS]}]}]}, "TypeError: 5 is not a text, in question a"),
     ],
 )
 def test_squad_of_another_layout(data: object, told: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", json.dumps(data))
-    with pytest.raises(UserError, match="^" + re.escape(f"{path} is not laid out as SQuAD's JSON ({told}")) as found:
+    with pytest.raises(UserError, match="^" + re.escape(f"{path} is not SQuAD JSON ({told}")) as found:
         list(squad.questions(path, True))
-    assert str(found.value).endswith("): give data, paragraphs, qas, answers")
+    assert str(found.value).endswith("): give a file with data, paragraphs, qas and answers")
 
 
 def test_what_is_no_json_at_all(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", '{"data": [\n\n]')
-    with pytest.raises(UserError, match=r"SQuAD's JSON \(JSONDecodeError: .*line 3 column 2"):
+    with pytest.raises(UserError, match=r"SQuAD JSON \(JSONDecodeError: .*line 3 column 2"):
         list(squad.questions(path, True))
 
 
@@ -76,7 +76,7 @@ def test_answers_and_impossible_questions(more: dict, expected: list, tmp_path: 
 
 
 LISTLESS = "question a: it has no list 'answers': give one, or [] for a question without an answer"
-MALFORMED = "lacks a text or a whole number as answer_start: fix it, or remove that question"
+MALFORMED = "lacks a text or an integer answer_start: fix it, or remove that question"
 
 
 @pytest.mark.parametrize(

@@ -101,17 +101,17 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("a.csv", None, "a.csv is not there: give a file of texts"),
-        ("a.parquet", None, "a.parquet is not there: give a file of texts"),
+        ("a.csv", None, "a.csv doesn't exist: give a file of texts"),
+        ("a.parquet", None, "a.parquet doesn't exist: give a file of texts"),
         ("a.csv", b"text\na\n\xff\xfe\n", "a.csv, line 3: it is not UTF-8: convert the file"),
         ("a.txt", b"\xffone\n", "a.txt, line 1: it is not UTF-8: convert the file"),
-        ("a.csv", 'text,label\na,0\n"b,1\nc,2\n', "a.csv, line 3: unexpected end of data: mend that line"),
-        ("a.csv", 'text,label\n"a"b,0\n', "a.csv, line 2: ',' expected after '\"': mend that line"),
+        ("a.csv", 'text,label\na,0\n"b,1\nc,2\n', "a.csv, line 3: unexpected end of data: fix that line"),
+        ("a.csv", 'text,label\n"a"b,0\n', "a.csv, line 2: ',' expected after '\"': fix that line"),
         ("a.csv", "text,label\na,0\nb\n", "a.csv, line 3: it has 1 column, and the header 2: fix that row, or remove it"),
         ("a.tsv", "text\tlabel\nb 1\n", "a.tsv, line 2: it has 1 column, and the header 2: fix that row, or remove it"),
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', "a.jsonl, line 2: it is no JSON object: mend that line"),
-        ("a.jsonl", '["a"]\n', "a.jsonl, line 1: it is no JSON object: mend that line"),
-        ("a.jsonl", "[" * 99_999, "a.jsonl, line 1: it is no JSON object: mend that line"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', "a.jsonl, line 2: it is not a JSON object: fix that line"),
+        ("a.jsonl", '["a"]\n', "a.jsonl, line 1: it is not a JSON object: fix that line"),
+        ("a.jsonl", "[" * 99_999, "a.jsonl, line 1: it is not a JSON object: fix that line"),
         ("a.jsonl", '{"text":"a","label":1,"text":"b"}', "a.jsonl, line 1: it has the field 'text' twice: remove one of them"),
         ("a.jsonl", '{"text":"\\ud800","label":1,"label":2}', "a.jsonl, line 1: it has the field 'label' twice: remove one of"),
         ("a.jsonl", '{"text":"a","Label":1,"Label":2}', "a.jsonl, line 1: it has the field 'Label' twice: remove one of them"),
@@ -127,7 +127,7 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
         ),
         ("a.xlsx", "", "a.xlsx has none of the endings .csv, .tsv, .jsonl, .parquet, .txt: rename it, or convert it"),
         ("a.csv.gz", ZIPPED[:-12], "a.csv.gz can't be read (Compressed file ended before the end-of-stream marker"),
-        ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): mend that, or give another file"),
+        ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): fix that, or give another file"),
         ("a.csv.gz", ZIPPED[:10] + b"\xff" * 40, "a.csv.gz can't be read (Error -3 while decompressing data"),
         ("a.parquet", b"PAR1 and no more", "a.parquet can't be read ("),
     ],
@@ -142,7 +142,7 @@ def test_mistakes_are_one_sentence(name: str, data: str | bytes | None, sentence
 def test_a_parquet_file_cut_short(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"] * 9}), tmp_path / "whole.parquet")
     path = written(tmp_path / "a.parquet", (tmp_path / "whole.parquet").read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"a\.parquet can't be read \(.*\): give a whole Parquet file$"):
+    with pytest.raises(UserError, match=r"a\.parquet can't be read \(.*\): give an intact Parquet file$"):
         rows(path)
 
 
@@ -163,8 +163,8 @@ def test_a_row_without_the_last_columns_of_a_file_without_a_header(tmp_path: Pat
 def test_columns_that_are_missing_or_empty_or_no_texts() -> None:
     row = ("a.jsonl, line 3", {"sentence": 5, "label": None, "-1": None})
     for column, sentence in {
-        "text": "a.jsonl, line 3: there is no column 'text' (there are: sentence, label): give --x",
-        "label": "a.jsonl, line 3: its 'label' is empty: mend it, or give --x",
+        "text": "a.jsonl, line 3: no column 'text' (columns: sentence, label): give --x",
+        "label": "a.jsonl, line 3: its 'label' is empty: fix it, or give --x",
         "sentence": "a.jsonl, line 3: 'sentence' is int, not a text: give --x",
     }.items():
         with pytest.raises(UserError) as told:
@@ -220,7 +220,7 @@ def test_glue_as_it_comes(task: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     found = list(TASK_TYPES[preset.kind]().read(path, preset.layout, dict(preset.labels), True, max_reject_rate=0.5))
     assert [(example.text, example.pair, example.answer) for example in found] == expected
     told = (
-        f"warning: {path}: 2 of 4 rows were skipped (empty text: 1, wrong number of columns: 1), the first: {path}, line 3: "
+        f"warning: {path}: 2 of 4 rows were skipped (empty text: 1, wrong number of columns: 1); first: {path}, line 3: "
         "it has 4 columns, and the header 6: fix that row, or remove it\n"
     )
     assert capsys.readouterr().err == (told if task == "qqp" else "")
@@ -252,7 +252,7 @@ def test_tables_of_other_programs(name: str, data: str, layout: Layout, expected
     assert [tuple(tables.value(row, *pair) for pair in zip(columns, flags, strict=True)) for row in found] == expected
 
 
-ONE_CELL = "columns '0' and '-1' are one and the same: separate columns by commas (.csv) or tabs (.tsv), or give --label-column"
+ONE_CELL = "columns '0' and '-1' are the same column: separate columns by commas (.csv) or tabs (.tsv), or give --label-column"
 
 
 @pytest.mark.parametrize(
@@ -260,12 +260,12 @@ ONE_CELL = "columns '0' and '-1' are one and the same: separate columns by comma
     [
         ("a.csv", "text,text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
         ("a.csv", "TEXT,Text,label\na,b,1\n", HEADED, "line 1: 2 columns are named 'text': rename one of them, or give --text"),
-        ("a.csv", "text;label\na;1\n", Layout("0", "", "1", header=False), "line 1: there is no column '1' (there are: 0): "),
-        ("a.csv", "label,text\n1,a\n", Layout("-1", "TEXT", "label"), "line 1: columns '-1' and 'TEXT' are one and the same: "),
+        ("a.csv", "text;label\na;1\n", Layout("0", "", "1", header=False), "line 1: no column '1' (columns: 0): "),
+        ("a.csv", "label,text\n1,a\n", Layout("-1", "TEXT", "label"), "line 1: columns '-1' and 'TEXT' are the same column: "),
         ("a.csv", "good;pos\nbad;neg\n", COLUMNS, f"line 1: {ONE_CELL}"),
         ("a.tsv", "good pos\n", COLUMNS, f"line 1: {ONE_CELL}"),
-        ("a.csv", "a,b\n", Layout("1", "", "-1", header=False), "line 1: columns '1' and '-1' are one and the same: separate"),
-        ("a.csv", "n,text\n1,a\n", Layout("Text", "", "-1"), "line 1: columns 'Text' and '-1' are one and the same: separate"),
+        ("a.csv", "a,b\n", Layout("1", "", "-1", header=False), "line 1: columns '1' and '-1' are the same column: separate"),
+        ("a.csv", "n,text\n1,a\n", Layout("Text", "", "-1"), "line 1: columns 'Text' and '-1' are the same column: separate"),
         ("a.csv", "text,label\na, b,1\n", HEADED, "line 2: it has 3 columns, and the header 2: fix that row, or remove it"),
         ("a.csv", "a,1\nb,2,c\n", NUMBERED, "line 2: it has 3 columns, and line 1 has 2: fix that row, or remove it"),
         ("a.tsv", "text\tlabel\n" + "\t" * 1_000_000, HEADED, "line 2: it has more than 1,000,000 columns: fix that line"),
@@ -305,7 +305,7 @@ def test_parquet_that_expands_as_no_text_does(tmp_path: Path, monkeypatch: pytes
     pq.write_table(
         pa.table({"text": ["a" * 100_000] * 3, "label": ["x", "y", "z"]}), path, compression="zstd", use_dictionary=False
     )
-    with pytest.raises(UserError, match=r"bytes expand to 300,\d\d\d in a row group, as no text does\): give another file"):
+    with pytest.raises(UserError, match=r"bytes expand to 300,\d\d\d in a row group, too much for text\): give another file"):
         rows(str(path))
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "Text"]).rename_columns(["TEXT", "Text"]), path)
     with pytest.raises(UserError, match="2 columns are named 'text': rename one of them"):
@@ -317,7 +317,7 @@ def test_an_unknown_time_zone_in_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": times}), tmp_path / "a.parquet")
     with pytest.raises(UserError) as error:
         rows(f"{tmp_path}/a.parquet")
-    assert str(error.value) == f"{tmp_path}/a.parquet: there is no time zone 'Foo/Bar': write its times as texts"
+    assert str(error.value) == f"{tmp_path}/a.parquet: unknown time zone 'Foo/Bar': store times as text"
 
 
 def test_a_damaged_column_of_parquet_does_not_end_the_process(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def test_known_schemes(tags: str, scheme: str) -> None:
         ("O B I", "the tag 'B' follows no known scheme: add a type, as in B-PER"),
         ("0 B_PER I_PER", "the tag 'B_PER' follows no known scheme: write a hyphen after the prefix, as in B-PER"),
         ("O PER-B PER-I", "the tag 'PER-B' follows no known scheme: write the prefix first, as in B-PER"),
-        ("* (PER* (ORG)", "the tag '(ORG)' is of the brackets of CoNLL-2012: convert the tags to IOB, such as B-PER"),
-        ("B-A I-A L-A S-A", "the tag 'B-A' is one of several schemes, for the prefixes are B, I, L, S: use IOB, IOE, BIOES"),
-        ("B-A I-A M-A E-A", "the tag 'B-A' is one of several schemes, for the prefixes are B, E, I, M: use IOB, IOE, BIOES"),
+        ("* (PER* (ORG)", "the tag '(ORG)' has the brackets of CoNLL-2012: convert the tags to IOB, such as B-PER"),
+        ("B-A I-A L-A S-A", "the tag 'B-A' mixes schemes, since the prefixes are B, I, L, S: use IOB, IOE, BIOES"),
+        ("B-A I-A M-A E-A", "the tag 'B-A' mixes schemes, since the prefixes are B, E, I, M: use IOB, IOE, BIOES"),
     ],
 )
 def test_other_schemes_are_refused(tags: str, sentence: str) -> None:

@@ -77,7 +77,7 @@ def test_sets_of_labels(tmp_path: Path) -> None:
     assert answers[1]["probabilities"] == pytest.approx({"a": 0.5, "b": 0.25})
     expected, given = kind.judged(examples, answers, task)
     assert expected.tolist() == given.tolist() == [[1, 1], [0, 0], [0, 1]]
-    with pytest.raises(UserError, match="its label 'a' is none of b: fix it"):
+    with pytest.raises(UserError, match="its label 'a' is not one of b: fix it"):
         read(kind, str(tmp_path / "a.jsonl"), layout, {"b": "b"})
 
 
@@ -137,16 +137,16 @@ def test_mrpc_s_pairs(tmp_path: Path) -> None:
     [
         (
             {"text": "a", "pair": "b", "label": "2"},
-            "its label '2' is none of 0, 1: fix it, or give --label-column or --labels",
+            "its label '2' is not one of 0, 1: fix it, or give --label-column or --labels",
         ),
         (
             {"text": "a", "pair": "b", "label": 0.5},
-            "its label '0.5' is none of 0, 1: fix it, or give --label-column or --labels",
+            "its label '0.5' is not one of 0, 1: fix it, or give --label-column or --labels",
         ),
         ({"text": " ", "pair": "b", "label": 1}, "its text is empty: fix it, or remove that row"),
         ({"text": "a", "pair": "", "label": 1}, "its text is empty: fix it, or remove that row"),
-        ({"text": "a", "label": 1}, "there is no column 'pair' (there are: text, label): give --pair-column"),
-        ({"text": "a", "pair": "b"}, "there is no column 'label' (there are: text, pair): give --label-column"),
+        ({"text": "a", "label": 1}, "no column 'pair' (columns: text, label): give --pair-column"),
+        ({"text": "a", "pair": "b"}, "no column 'label' (columns: text, pair): give --label-column"),
         ({"text": 3, "pair": "b", "label": 1}, "'text' is int, not a text: give --text-column"),
     ],
 )
@@ -184,7 +184,7 @@ def test_scores_are_read_and_no_others(tmp_path: Path) -> None:
     assert [example.answer for example in read(Regress(), good, Layout())] == [3.8, 2.0, 0.001, 1.0]
     for value in ("high", "nan", float("inf"), [1], "1_000", "3,8", 10**400):
         path = table(tmp_path / "b.jsonl", {"text": "a", "label": value})
-        with pytest.raises(UserError, match=r"b\.jsonl, line 1: its answer .* is no number: fix it, or give --label-column"):
+        with pytest.raises(UserError, match=r"b\.jsonl, line 1: its answer .* is not a number: fix it, or give --label-column"):
             read(Regress(), path, Layout())
 
 
@@ -200,7 +200,7 @@ def test_a_score_beyond_float32(value: object, tmp_path: Path) -> None:
 def test_vectors_of_two_labels() -> None:
     """[1, 0] may be two labels, but not where all examples have both."""
     vectors = [Example(f"a.jsonl, line {row}", "the", answer=answer) for row, answer in enumerate([("1", "0"), ("0", "1")], 1)]
-    with pytest.raises(UserError, match=r"^a\.jsonl, line 1: every example has the labels 0 and 1, .*: write a column"):
+    with pytest.raises(UserError, match=r"^a\.jsonl, line 1: every example has the labels 0 and 1, .*: write one column"):
         MultiLabel().names(vectors)
     assert MultiLabel().names([*vectors, Example("", "the", answer=("1",))]) == ("0", "1")
 
@@ -275,15 +275,21 @@ def test_words_without_tags(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"words": ["a", "b"], "tags": ["O"]}, "'tags' is no list of as many as its 2 words: fix it, or give --label-column"),
-        ({"words": ["a"], "tags": "O"}, "'tags' is no list of as many as its 1 words: fix it, or give --label-column"),
-        ({"words": ["a"]}, "'tags' is no list of as many as its 1 words: fix it, or give --label-column"),
-        ({"words": "a b", "tags": ["O"]}, "'words' is no list of words: give one, or --text-column"),
-        ({"words": [1], "tags": ["O"]}, "'words' is no list of words: give one, or --text-column"),
-        ({"text": "a", "tags": ["O"]}, "'words' is no list of words: give one, or --text-column"),
+        (
+            {"words": ["a", "b"], "tags": ["O"]},
+            "'tags' is not a list with one tag for each of its 2 words: fix it, or give --label-column",
+        ),
+        (
+            {"words": ["a"], "tags": "O"},
+            "'tags' is not a list with one tag for each of its 1 words: fix it, or give --label-column",
+        ),
+        ({"words": ["a"]}, "'tags' is not a list with one tag for each of its 1 words: fix it, or give --label-column"),
+        ({"words": "a b", "tags": ["O"]}, "'words' is not a list of words: give one, or --text-column"),
+        ({"words": [1], "tags": ["O"]}, "'words' is not a list of words: give one, or --text-column"),
+        ({"text": "a", "tags": ["O"]}, "'words' is not a list of words: give one, or --text-column"),
         (
             {"words": ["a"], "tags": ["B-ORG"]},
-            "its tag 'B-ORG' is none of O, B-PER, I-PER, B-LOC: fix it, or give --label-column or --labels",
+            "its tag 'B-ORG' is not one of O, B-PER, I-PER, B-LOC: fix it, or give --label-column or --labels",
         ),
         ({"words": ["a"], "tags": [None]}, "its 'tags' is empty: fix it, or give --label-column"),
         ({"Words": ["a"], "WORDS": ["b"], "tags": ["O"]}, "2 columns are named 'words': give --text-column"),
