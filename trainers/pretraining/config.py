@@ -1,6 +1,6 @@
-"""What can be configured of training, as pipelines/config.py does for the mill: flags, YAML keys and checks come from here.
+"""The options of `pretrain` and `evaluate`: flags, YAML keys and checks are derived from the fields here.
 
-To add an option, add a field; to add a recipe, an entry to trainers/pretraining/recipes.py.
+To add an option, add a field; to add a recipe, add an entry to trainers/pretraining/recipes.py.
 """
 
 import math
@@ -23,47 +23,59 @@ class PretrainConfig(DeviceOptions):
     RECIPES: ClassVar = RECIPES
     SEVERAL_MACHINES: ClassVar = True
 
-    recipe: str = option("", "a set of options with a known outcome; other flags override it", choices=tuple(RECIPES))
+    recipe: str = option("", "named set of options with a known result; other flags override it", choices=tuple(RECIPES))
     data: tuple[str, ...] = option((), "datasets of clozemill prepare, one per phase", identity=False, metavar="DATASET")
-    phases: tuple[Phase, ...] = option((), "steps with a dataset, batch size and learning rate of their own", identity=False)
-    output: str = option("", "the run's folder", identity=False)
-    init: str = option("", "a run, checkpoint or import whose weights it begins with, in its sizes", identity=False)
-    preset: str = option("", "the encoder's size; default: base, or that of --init", choices=tuple(PRESETS))
-    objective: str = option("mlm+nsp", "what is learnt", choices=OBJECTIVES)
+    phases: tuple[Phase, ...] = option(
+        (), "phases of training, each with its own dataset, steps, batch size and learning rate", identity=False
+    )
+    output: str = option("", "the folder of the run", identity=False)
+    init: str = option("", "start from the weights and sizes of this run, checkpoint or import", identity=False)
+    preset: str = option("", "size of the encoder; default: base, or the sizes of --init", choices=tuple(PRESETS))
+    objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     attention: str = option(
-        "auto", "auto: causal for the objective causal, else bidirectional", choices=("auto", "bidirectional", "causal")
+        "auto",
+        "attention mask; auto: causal for the objective causal, else bidirectional",
+        choices=("auto", "bidirectional", "causal"),
     )
-    hidden_act: str = option("gelu_tanh", "the activation; gelu_tanh is google-research/bert's", choices=ACTIVATIONS)
-    dropout: float = option(0.1, "share of hidden activations dropped", low=0, high=0.9)
-    attention_dropout: float = option(0.1, "share of attention probabilities dropped; 0: fused attention", low=0, high=0.9)
-    max_position_embeddings: int = option(512, "the longest sequence that the model will take", low=8, high=65536)
-    initializer_range: float = option(0.02, "deviation of the initial weights; narrow models like 0.05 to 0.1", low=0, high=1)
-    steps: int = option(1000, "updates of the weights, all phases together", low=1, high=1 << 30)
-    batch_size: int = option(256, "examples per update, over all devices", low=1, high=1 << 20)
-    gradient_accumulation_steps: int = option(1, "parts that a device's batch is worked through in", low=1, high=1 << 16)
-    optimizer: str = option("adamw", "the update rule", choices=("adamw", "lamb"))
-    learning_rate: float = option(1e-4, "its peak", low=0, high=100)
-    warmup_steps: int = option(-1, "steps from 0 to the peak; -1: a tenth of all", low=-1, high=1 << 30)
-    weight_decay: float = option(0.01, "of all but biases and LayerNorm", low=0, high=10)
-    clip_norm: float = option(1.0, "the gradients' global norm is cut to this; 0: not", low=0)
-    remat: bool = option(False, "compute activations again in the backward pass: less memory, a third more work")
-    seed: int = option(0, "of initial weights, order of the examples and dropout", low=0, high=2**63 - 1)
-    cycle_length: int = option(8, "shards read at once", low=1, high=1024)
-    shuffle_buffer: int = option(10_000, "examples that are shuffled while they pass", low=1, high=1 << 24)
+    hidden_act: str = option("gelu_tanh", "activation function; google-research/bert uses gelu_tanh", choices=ACTIVATIONS)
+    dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
+    attention_dropout: float = option(0.1, "dropout rate of attention probabilities; 0: fused attention", low=0, high=0.9)
+    max_position_embeddings: int = option(512, "longest sequence that the model accepts", low=8, high=65536)
+    initializer_range: float = option(
+        0.02, "standard deviation of the initial weights; 0.05 to 0.1 for narrow models", low=0, high=1
+    )
+    steps: int = option(1000, "weight updates, over all phases", low=1, high=1 << 30)
+    batch_size: int = option(256, "examples per update, across all devices", low=1, high=1 << 20)
+    gradient_accumulation_steps: int = option(
+        1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
+    )
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
+    learning_rate: float = option(1e-4, "peak learning rate", low=0, high=100)
+    warmup_steps: int = option(-1, "warm-up steps of the learning rate; -1: a tenth of all steps", low=-1, high=1 << 30)
+    weight_decay: float = option(0.01, "weight decay of all weights except biases and LayerNorm", low=0, high=10)
+    clip_norm: float = option(1.0, "clip the global norm of the gradients to this; 0: no clipping", low=0)
+    remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
+    seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
+    cycle_length: int = option(8, "number of shards to read in parallel", low=1, high=1024)
+    shuffle_buffer: int = option(10_000, "size of the shuffle buffer, in examples", low=1, high=1 << 24)
     steps_per_call: int = option(
-        10, "steps done on the device before the host looks (and heeds a signal)", low=1, high=1 << 16, identity=False
+        10, "training steps per host call; signals are handled between calls", low=1, high=1 << 16, identity=False
     )
-    checkpoint_steps: int = option(1000, "save every so many steps; 0: not by steps", low=0, high=1 << 30, identity=False)
-    checkpoint_minutes: float = option(30.0, "save after so many minutes; 0: not by time", low=0, identity=False)
-    keep_checkpoints: int = option(3, "the newest so many are kept, and the best", low=1, high=1000, identity=False)
-    eval_steps: int = option(0, "evaluate (and save) every so many steps; 0: at the end", low=0, high=1 << 30, identity=False)
-    eval_examples: int = option(0, "examples of the eval split used while training; 0: all", low=0, identity=False)
-    log_steps: int = option(100, "a line of figures every so many steps", low=1, high=1 << 30, identity=False)
-    tensorboard: bool = option(True, "write scalars for TensorBoard", identity=False)
-    peak_tflops: float = option(0.0, "of one device, for utilisation; 0: from a table of known ones", low=0, identity=False)
+    checkpoint_steps: int = option(1000, "save a checkpoint every this many steps; 0: off", low=0, high=1 << 30, identity=False)
+    checkpoint_minutes: float = option(30.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False)
+    keep_checkpoints: int = option(
+        3, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False
+    )
+    eval_steps: int = option(0, "evaluate (and save) every this many steps; 0: at the end", low=0, high=1 << 30, identity=False)
+    eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False)
+    log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False)
+    tensorboard: bool = option(True, "write TensorBoard logs", identity=False)
+    peak_tflops: float = option(
+        0.0, "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name", low=0, identity=False
+    )
 
     def resolved_phases(self) -> tuple[Phase, ...]:
-        """The phases with everything filled in from the run's own options; `steps` adds up to the run's.
+        """Return the phases, completed with the run's own options.
 
         Raises UserError when datasets and phases don't match.
         """
@@ -82,36 +94,38 @@ class PretrainConfig(DeviceOptions):
         return tuple(filled)
 
     def warmup(self, steps: int) -> int:
-        """Warm-up steps of a schedule of `steps`."""
+        """Return the warm-up steps of a schedule of `steps`."""
         return min(steps, math.ceil(steps / 10) if self.warmup_steps < 0 else self.warmup_steps)
 
     def resolved_preset(self) -> str:
-        """The preset's name, "" where the sizes are those of --init."""
+        """Return the preset's name, or "" if the sizes come from --init."""
         return self.preset or ("" if self.init else "base")
 
     def resolved_attention(self) -> str:
-        """bidirectional or causal."""
+        """Return "bidirectional" or "causal"."""
         default = "causal" if self.objective == "causal" else "bidirectional"
         return default if self.attention == "auto" else self.attention
 
     def validate(self) -> None:
-        """Raises UserError for values that don't fit each other."""
+        """Raise UserError for values that contradict each other."""
         if self.objective == "causal" and self.attention == "bidirectional":
-            raise UserError("--objective causal with --attention bidirectional would see the answers: leave --attention out")
+            raise UserError(
+                "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
+            )
         ours = self.phases and (not self.recipe or "phases" in RECIPES[self.recipe].options)
         for name in ("batch_size", "learning_rate") if ours else ():
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if given != default and all(getattr(phase, name) for phase in self.phases):
                 flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {given} would change nothing, since every phase has its own: change it in phases")
+                raise UserError(f"{flag} {given} has no effect because every phase has its own: change it in phases")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(DeviceOptions):
     """`clozemill evaluate`"""
 
-    run: str = option("", "a run's folder, or one of its checkpoints", flag=False)
-    data: str = option("", "a dataset of clozemill prepare, of which the eval split is read")
-    checkpoint: str = option("latest", "which of a run's checkpoints", choices=("latest", "best"))
-    batch_size: int = option(64, "examples at a time, over all devices; it changes nothing else", low=1, high=1 << 20)
-    output: str = option("", "write the figures there too, as JSON")
+    run: str = option("", "the folder of a run, or one of its checkpoints", flag=False)
+    data: str = option("", "a dataset of clozemill prepare; its eval split is used")
+    checkpoint: str = option("latest", "which checkpoint of the run to use", choices=("latest", "best"))
+    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
+    output: str = option("", "also write the metrics to this file, as JSON")

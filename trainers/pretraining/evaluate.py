@@ -1,4 +1,4 @@
-"""`clozemill evaluate`: masked-LM and next-sentence figures over the eval split, every example once.
+"""`clozemill evaluate`: compute masked-LM and next-sentence metrics on the eval split, every example once.
 
 clozemill evaluate RUN --data DATASET
 """
@@ -17,7 +17,7 @@ from clozemill.trainers.training import checkpoints, train_state
 
 
 def report(figures: dict[str, Any]) -> list[str]:
-    """The figures in lines."""
+    """Return the metrics as lines of text."""
     lines = [
         f"examples                {figures['examples']:,}, {figures['predictions']:,} tokens to predict",
         f"masked LM loss          {figures['masked_lm_loss']:.4f} nats (perplexity {figures['perplexity']:,.1f})",
@@ -35,7 +35,7 @@ def report(figures: dict[str, Any]) -> list[str]:
 
 
 def main(config: EvaluateConfig) -> int:
-    """Prints the figures of a checkpoint on a dataset's eval split."""
+    """Print the metrics of a checkpoint on a dataset's eval split."""
     require(config, "run", "data")
     one = checkpoints.find(config.run, config.checkpoint)
     if not one.index.get("objective"):

@@ -1,4 +1,4 @@
-"""The losses on an eval split, beside what guessing by word frequency would cost."""
+"""Evaluates a model on an eval split, with a baseline that predicts by word frequency."""
 
 import math
 from functools import cached_property
@@ -17,7 +17,7 @@ from clozemill.trainers.training.metrics_log import means
 
 
 def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> np.ndarray:
-    """How often each token is to be predicted, float64 [vocabulary]."""
+    """Return how often each token is a prediction target, float64 [vocabulary]."""
     counts = np.zeros(size)
     for batch in batches:
         _, targets = prepare(batch, objective)
@@ -26,11 +26,11 @@ def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> 
 
 
 def without_context(dataset: PreparedDataset, objective: Objective, batch_size: int = 256, limit: int = 0) -> dict[str, float]:
-    """What can be had on the eval split without looking at any context, in nats.
+    """Return the losses on the eval split of predictors that ignore the context, in nats.
 
-    `unigram_loss`: of the token frequencies of the train split (its first 100,000 examples at most, one added to each count).
-    `unigram_entropy`: of the eval split's own frequencies, which no guess without context can beat; on a small split it is
-    much too low to be had. `limit`: examples of the eval split, 0 for all.
+    `unigram_loss`: loss of the token frequencies of the train split (at most its first 100,000 examples, add-one smoothing).
+    `unigram_entropy`: entropy of the eval split's own frequencies, a lower bound without context; on a small split it is
+    far below what is achievable. `limit`: examples of the eval split, 0 for all.
     """
     size, examples = dataset.vocabulary["size"], dataset.train_examples
     steps = eval_steps(dataset, batch_size, limit=limit)
@@ -47,7 +47,7 @@ def without_context(dataset: PreparedDataset, objective: Objective, batch_size: 
 
 
 class Evaluation:
-    """The eval split of a dataset under a strategy and with a model, ready to be run again and again."""
+    """Evaluates a model on the eval split of a dataset under a strategy; can be run repeatedly."""
 
     def __init__(self, devices, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, jit: bool = False) -> None:
         if not sum(eval_counts(dataset)):
@@ -64,7 +64,7 @@ class Evaluation:
         return eval_batches(self.dataset, size, context.input_pipeline_id, self._hosts, self.limit)
 
     def figures(self) -> dict[str, Any]:
-        """Losses (nats), accuracies, perplexity, and how many examples and predictions they are means over."""
+        """Return losses (nats), accuracies, perplexity, and the numbers of examples and predictions."""
         iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
         steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
         totals = dict(zip(SUMS, self.sums(iterator, tf.constant(steps)).numpy().tolist(), strict=True))
@@ -77,25 +77,25 @@ class Evaluation:
         return {**found, "perplexity": perplexity, **counted}
 
 
-# A model that has learnt the frequencies of words and nothing else is within rounding of this baseline.
-HARDLY_BETTER = 0.01  # of the baseline's loss
+# A model that has learnt only word frequencies is this close to the baseline.
+HARDLY_BETTER = 0.01  # relative to the baseline's loss
 
 
 class ComparedEvaluation(Evaluation):
-    """An evaluation during training: its figures are compared with what word frequencies alone are worth."""
+    """An evaluation during training that compares its metrics with the word-frequency baseline."""
 
     @cached_property
     def _baseline(self) -> dict[str, float]:
         return without_context(self.dataset, self.objective, limit=self.limit)
 
     def figures(self) -> dict[str, Any]:
-        """As Evaluation's, with those of `without_context`, and `remarks`: what must be said of a useless result."""
+        """Return the metrics of Evaluation and of `without_context`, and `remarks`: warnings about a useless result."""
         found = super().figures() | self._baseline
         return found | {"remarks": remarks(found)}
 
 
 def remarks(figures: dict[str, Any]) -> list[str]:
-    """Whether the model is hardly better than word frequencies, in plain words; [] where it is better."""
+    """Return a warning if the model is hardly better than word frequencies, otherwise []."""
     loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
     if not figures["predictions"] or loss < (1 - HARDLY_BETTER) * unigrams:
         return []

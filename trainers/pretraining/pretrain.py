@@ -1,4 +1,4 @@
-"""`clozemill pretrain`: an encoder from a dataset, on a laptop, GPUs or a TPU, going on where a killed run stopped.
+"""`clozemill pretrain`: train an encoder on a dataset, on a laptop, GPUs or a TPU; the same command resumes a stopped run.
 
 clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN
 """
@@ -22,7 +22,7 @@ from clozemill.trainers.training.metrics_log import MetricsLog
 
 
 def main(config: PretrainConfig) -> int:
-    """Trains, or goes on; returns the exit code (loop.EXIT_...)."""
+    """Train, or resume; return the exit code (loop.EXIT_...)."""
     require(config, "output")
     planned = run.plan_run(config)
     _check_eval_splits(planned)
@@ -36,7 +36,7 @@ def main(config: PretrainConfig) -> int:
 
 
 def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool) -> int:
-    """The run, or the rest of it, in a folder that is locked."""
+    """Start or resume the run; its folder is locked."""
     config = planned.config
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
@@ -53,8 +53,8 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
         print("".join(f"{line}\n" for line in told), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
     if step >= planned.steps:
-        print(f"{config.output} has all its {step:,} steps: nothing to do", flush=True)
-        return 0 if "curves.png" in storage.listed(config.output) else loop.run()  # a kill before they were drawn
+        print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
+        return 0 if "curves.png" in storage.listed(config.output) else loop.run()  # a kill came before the plots were drawn
     code = loop.run()
     if code == 0 and writes:
         conclude(checkpoints.find(config.output, "best"))
@@ -62,16 +62,16 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
     return code
 
 
-FEW = 100  # eval examples: figures over fewer are mostly chance
+FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 
 def _eval_counts(planned: run.PretrainingRun) -> dict[str, int]:
-    """Eval examples by dataset."""
+    """Return the number of eval examples by dataset."""
     return {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
 
 
 def _check_eval_splits(planned: run.PretrainingRun) -> None:
-    """Raises UserError for a dataset without eval examples where evaluations were asked for."""
+    """Raise UserError for a dataset without eval examples if evaluations were requested."""
     config = planned.config
     asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
     for folder, count in _eval_counts(planned).items():
@@ -80,17 +80,17 @@ def _check_eval_splits(planned: run.PretrainingRun) -> None:
 
 
 def warn_of_few_examples(planned: run.PretrainingRun) -> None:
-    """Warns of datasets with few eval examples, or none."""
+    """Warn about datasets with few eval examples, or none."""
     for folder, count in _eval_counts(planned).items():
         if count < FEW:
-            few = f"only {count:,} eval examples, too few to compare runs by" if count else (
-                "no eval examples: nothing is measured, and the newest checkpoint counts as the best"
+            few = f"only {count:,} eval examples, too few to compare runs" if count else (
+                "no eval examples: nothing is evaluated, and the newest checkpoint counts as the best"
             )  # fmt: skip
             print(f"warning: {folder} has {few}; prepare with a larger --eval-fraction", file=sys.stderr, flush=True)
 
 
 def conclude(best: checkpoints.Checkpoint) -> None:
-    """The best result, what is had without any context, and what must be said of a result that is no better."""
+    """Print the best result, the baseline without context, and warnings about a result that is no better."""
     figures = best.index.get("eval") or {}
     if "unigram_loss" not in figures:
         return
@@ -100,17 +100,17 @@ def conclude(best: checkpoints.Checkpoint) -> None:
 
 
 def _agree(devices: tf.distribute.Strategy, step: int, output: str) -> None:
-    """Raises UserError unless all workers begin at the same step."""
+    """Raise UserError unless all workers start at the same step."""
     with distribution.raise_if_worker_lost(devices):
         steps = distribution.gather_from_workers(devices, step)
     if len(steps) > 1:
         raise UserError(
-            f"{output}: the workers found checkpoints of steps {sorted(steps)} there: give a folder that all of them see"
+            f"{output}: the workers found checkpoints of different steps, {sorted(steps)}: give a folder that all workers share"
         )
 
 
 def _introduce(planned: run.PretrainingRun, devices: tf.distribute.Strategy, made: train_state.TrainState, step: int) -> None:
-    """What is about to happen, in a few lines."""
+    """Print a summary of the run before it starts."""
     config, encoder = planned.config, planned.encoder
     weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
     where = f"{devices.num_replicas_in_sync} x {distribution.device_name(devices)}, {config.precision}"
@@ -130,6 +130,6 @@ def _introduce(planned: run.PretrainingRun, devices: tf.distribute.Strategy, mad
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)
         print(f"recipe {config.recipe}: {recipe.expect}")
         if have != recipe.max_seq_lengths:
-            print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, these have {have}")
+            print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, but the datasets have {have}")
     if step:
-        print(f"going on after step {step:,}")
+        print(f"resuming after step {step:,}")

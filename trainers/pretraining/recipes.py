@@ -1,4 +1,4 @@
-"""Sets of options with a known outcome. Each says where it is from and what to expect.
+"""Named sets of options with a known result. Each states its source and what to expect.
 
 clozemill pretrain --recipe demo --data DATASET --output RUN
 """
@@ -11,18 +11,20 @@ from clozemill.pipelines.command_line.options import option
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of a run on one dataset. Without a learning rate of its own, a phase goes on with the run's schedule."""
+    """Steps of a run on one dataset. A phase without its own learning rate continues the run's schedule."""
 
-    data: str = option("", "a dataset of clozemill prepare")
-    steps: int = option(0, "updates of the weights", low=1, high=1 << 30)
-    batch_size: int = option(0, "examples per update; 0: the run's", low=0, high=1 << 20)
-    learning_rate: float = option(0.0, "the peak of a schedule of its own; 0: the run's schedule", low=0, high=100)
-    warmup_steps: int = option(-1, "of a schedule of its own; -1: a tenth", low=-1, high=1 << 30)
+    data: str = option("", "dataset of clozemill prepare")
+    steps: int = option(0, "weight updates", low=1, high=1 << 30)
+    batch_size: int = option(0, "examples per update; 0: that of the run", low=0, high=1 << 20)
+    learning_rate: float = option(
+        0.0, "peak learning rate of the phase's own schedule; 0: continue the run's schedule", low=0, high=100
+    )
+    warmup_steps: int = option(-1, "warm-up steps of the phase's own schedule; -1: a tenth of its steps", low=-1, high=1 << 30)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options, the datasets' sequence lengths that they are made for, and what to expect."""
+    """Options, the sequence lengths of the datasets they are meant for, and what to expect."""
 
     options: dict[str, Any]
     max_seq_lengths: tuple[int, ...]
@@ -40,7 +42,7 @@ RECIPES = {
         },
         (512,),
         "Devlin et al. 2018: 256 x 512 tokens, about 40 epochs of Wikipedia and books; the paper reports four days on 16 TPU "
-        "chips (v2), GLUE 79.6. Not run by us.",
+        "chips (v2), GLUE 79.6. Not reproduced here.",
     ),
     "lamb-large": Recipe(
         {
@@ -57,7 +59,8 @@ RECIPES = {
         },
         (128, 512),
         "You et al. 2019, in the two phases of NVIDIA's reference: the paper reports 76 minutes on 1,024 TPU v3 chips, SQuAD "
-        "1.1 F1 90.6. Give two datasets, of 128 and 512 tokens, and fewer chips --gradient-accumulation-steps. Not run by us.",
+        "1.1 F1 90.6. Give two datasets, of 128 and 512 tokens, and --gradient-accumulation-steps on fewer chips. Not "
+        "reproduced here.",
     ),
     "budget-24h": Recipe(
         {
@@ -74,7 +77,7 @@ RECIPES = {
         },
         (128,),
         "After Izsak et al. 2021 and Geiping and Goldstein 2022: no next sentence, short sequences, large batches, no dropout, "
-        "one pass or few; about 24 hours on one A100 at 45 % utilisation, where they report GLUE 78 to 80. Not run by us.",
+        "one or few epochs; about 24 hours on one A100 at 45 % utilisation; they report GLUE 78 to 80. Not reproduced here.",
     ),
     "demo": Recipe(
         {
@@ -92,6 +95,6 @@ RECIPES = {
         },
         (128,),
         "on the embedded corpus, about a minute and a half on two cores: masked LM loss from 8.3 to below 6 on its shards and "
-        "to about 6.5 on the eval split, whose 41 examples are too few to judge next sentences by.",
+        "to about 6.5 on the eval split, whose 41 examples are too few to evaluate next-sentence prediction.",
     ),
 }

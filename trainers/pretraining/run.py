@@ -1,4 +1,4 @@
-"""A run as it is laid out before any device is touched: phases with their datasets, the model, what a resume must match."""
+"""Plans a run before any device is used: phases with their datasets, the model, and what must match on resume."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ from clozemill.trainers.training.optimizer import Hyper, Schedule
 
 @dataclass(frozen=True)
 class PretrainingPhase:
-    """Steps [begin, end) of a run, on one dataset. What the loop knows of data, it knows through this."""
+    """Steps [begin, end) of a run on one dataset: the loop's view of the data."""
 
     dataset: PreparedDataset
     begin: int
@@ -34,7 +34,7 @@ class PretrainingPhase:
 
     @property
     def folder(self) -> str:
-        """Where the data lie, for messages."""
+        """Return the folder of the data, for messages."""
         return self.dataset.folder
 
     @property
@@ -46,15 +46,15 @@ class PretrainingPhase:
         return self.dataset.train_examples
 
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
-        """One host's reader."""
+        """Return the reader of one host."""
         return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
-        """Within it, a shard that turns out to be damaged is named; `likely` gives those that were read last."""
+        """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
         return corrupt_shards.report_corruption(self.dataset, likely)
 
     def evaluation(self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool) -> Evaluation | None:
-        """What measures the model now and then; None where the dataset has no eval split."""
+        """Return the evaluation of this phase; None if the dataset has no eval split."""
         if not sum(eval_counts(self.dataset)):
             return None
         size = max(1, self.batch_size // config.gradient_accumulation_steps)
@@ -63,7 +63,7 @@ class PretrainingPhase:
 
 @dataclass(frozen=True)
 class PretrainingRun:
-    """All of a run that follows from its configuration and its datasets."""
+    """Everything about a run that follows from its configuration and its datasets."""
 
     config: PretrainConfig
     phases: tuple[PretrainingPhase, ...]
@@ -78,12 +78,12 @@ class PretrainingRun:
 
     @property
     def title(self) -> str:
-        """What stands above the curves."""
+        """Return the title of the plots."""
         return f"{self.size_name}, {self.config.objective}, {self.steps:,} steps"
 
     @property
     def size_name(self) -> str:
-        """The preset, or what stands for one."""
+        """Return the preset, or a substitute for its name."""
         return self.config.resolved_preset() or "as --init"
 
     @property
@@ -91,12 +91,12 @@ class PretrainingRun:
         return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
 
     def flops(self, phase: PretrainingPhase) -> int:
-        """FLOPs per example of a phase."""
+        """Return the FLOPs per example of a phase."""
         dataset, causal = phase.dataset, self.config.objective == "causal"
         return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
 
     def about(self, step: int = 0) -> dict[str, Any]:
-        """What every checkpoint says of its model, and of its training up to a step."""
+        """Return what every checkpoint records of its model, and of its training up to a step."""
         return {
             "encoder": self.encoder.to_dict(),
             "objective": self.config.objective,
@@ -106,12 +106,12 @@ class PretrainingRun:
         }
 
     def trained_length(self, step: int) -> int:
-        """The longest sequences up to a step, those of what the run began with among them."""
+        """Return the longest sequence length trained up to a step, including the training of --init."""
         own = (phase.max_seq_length for phase in self.phases if phase.begin < max(step, 1))
         return max([self.start.trained_length if self.start else 0, *own])
 
     def identity(self) -> dict[str, Any]:
-        """What decides the losses of a run: a resume must match it."""
+        """Return everything that determines the losses of a run; it must match on resume."""
         own = options.identity(self.config)
         own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
         own["preset"] = self.config.resolved_preset()
@@ -134,7 +134,7 @@ class PretrainingRun:
 
 
 def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
-    """Each phase's schedule: its own, or the run's, which spans all phases without one."""
+    """Return the schedule of each phase: its own, or that of the run, which spans all phases without one."""
     total = sum(phase.steps for phase in phases)
     run = Schedule(config.learning_rate, config.warmup(total), total)
     found, begin = [], 0
@@ -149,7 +149,7 @@ def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
 
 
 def plan_run(config: PretrainConfig) -> PretrainingRun:
-    """Reads the datasets' contracts and checks everything against everything. Raises UserError."""
+    """Read the datasets' manifests and check that they, the options and the model fit together. Raises UserError."""
     wanted = config.resolved_phases()
     start = warm_start.find(config, storage.join(config.output, run_folder.RUN))
     longest = start.encoder.max_position_embeddings if start else config.max_position_embeddings

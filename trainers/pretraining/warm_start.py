@@ -1,6 +1,6 @@
-"""`pretrain --init`: a run that begins with another checkpoint's weights.
+"""`pretrain --init`: starts a run from the weights of another checkpoint.
 
-The weights' digest is part of the run's identity, not their path, and a run that goes on doesn't read them again.
+The digest of the weights is part of the run's identity, not their path. A resumed run doesn't read them again.
 """
 
 import json
@@ -23,7 +23,7 @@ _MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a run begins with. weights: by path within the model; None where a run that goes on knew all the rest."""
+    """The initial weights of a run. weights: by path within the model; None if a resumed run doesn't need them."""
 
     path: str
     digest: str
@@ -40,9 +40,10 @@ def _read(path: str) -> WarmStart:
 
 
 def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
-    """What `--init` names, None without it.
+    """Return the weights that `--init` names, None without it.
 
-    run_json: that of the run, if it is there: one that was begun with the same path isn't read again. Raises UserError.
+    run_json: path of the run's run.json, if any: if the run was started with the same --init, it isn't read again. Raises
+    UserError.
     """
     if not config.init:
         return None
@@ -54,12 +55,12 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
                 length = length or begun.max_position_embeddings
                 return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length)
         except (ValueError, KeyError, TypeError):
-            pass  # no run's: claiming the folder says so
+            pass  # not a run's file: claiming the folder raises the error
     return _read(config.init)
 
 
 def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) -> EncoderConfig:
-    """A run's encoder: its sizes are those of `--init`, or the preset's. Raises UserError where the two contradict."""
+    """Return a run's encoder, with the sizes of `--init` or the preset. Raises UserError if the two contradict."""
     own = {
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
@@ -72,28 +73,28 @@ def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) ->
         return preset(config.resolved_preset(), vocab_size=vocab_size, **own, **free)
     sizes = PRESETS[config.preset] if config.preset else {}
     fields = type(config).__dataclass_fields__
-    free = {name: value for name, value in free.items() if value != fields[name].default}  # what was given
+    free = {name: value for name, value in free.items() if value != fields[name].default}  # only the given options
     for name, value in {**sizes, **free}.items():
         if (have := getattr(start.encoder, name)) != value:
             flag = "preset" if name in sizes else name.replace("_", "-")
             raise UserError(
-                f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, and {start.path} has {have}: "
+                f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, but {start.path} has {have}: "
                 f"leave --{flag} out"
             )
     return replace(start.encoder, **own)
 
 
 def load(start: WarmStart, model: keras.Model) -> list[str]:
-    """Gives a model what `--init` has for it; returns what is to be told. Call it within the strategy's scope.
+    """Assign the weights of `--init` to a model; return notes for the user. Call it within the strategy's scope.
 
-    Raises UserError when the weights don't fit, or aren't those any more that the run was begun with.
+    Raises UserError if the weights don't fit, or have changed since the run was started.
     """
     weights = start.weights
     if weights is None:
         again = _read(start.path)
         if again.digest != start.digest:
             raise UserError(
-                f"{start.path} has other weights than the run was begun with: restore them, or give another --output"
+                f"{start.path} has changed since the run was started: restore its weights, or give another --output"
             )
         weights = again.weights
     parts = {variable.path.split("/")[1] for variable in model.weights}
@@ -103,9 +104,9 @@ def load(start: WarmStart, model: keras.Model) -> list[str]:
         )
     except ValueError as error:
         raise UserError(f"{start.path}: {error}: give another checkpoint as --init") from None
-    told = [f"begun with the weights of {start.path}"]
+    told = [f"started from the weights of {start.path}"]
     if missing := dict.fromkeys("pooler" if "/pooler/" in name else name.split("/")[0] for name in absent):
-        told.append(f"it has no {', no '.join(missing)}: begun with random weights")
+        told.append(f"no {', no '.join(missing)} in it: started from random weights")
     if unused := dict.fromkeys(part for name in weights if (part := name.split("/")[0]) not in parts):
-        told.append(f"not asked for by the objective: {', '.join(unused)}")
+        told.append(f"not used by the objective: {', '.join(unused)}")
     return told

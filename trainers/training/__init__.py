@@ -1,1 +1,1 @@
-"""The loop, step and checkpoints that pretraining and fine-tuning share; knows a run by the protocols of run.py. After data."""
+"""The training loop, step and checkpoints shared by pretraining and fine-tuning, which implement the protocols of run.py."""

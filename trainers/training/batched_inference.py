@@ -1,4 +1,4 @@
-"""A model's outputs for many rows, in batches of similar length under any strategy, in the order of the rows."""
+"""Computes a model's outputs for many rows, in batches of similar length under any strategy; keeps the order of the rows."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from clozemill.trainers.data.row_reader import padded_length, static_lengths
 
 
 class BatchedInference:
-    """Computes `outputs` (a function of a dict of the three id tensors, giving a tensor [B, ...]) without dropout.
+    """Computes `outputs`, a function of a dict of the three id tensors that returns a tensor [B, ...], without dropout.
 
     Args:
-        batch_size: rows at a time, over all devices.
-        jit: compile with XLA: the last batch is filled up then, and lengths are few, since every shape is compiled.
+        batch_size: rows per batch, across all devices.
+        jit: compile with XLA. The last batch is then filled up, and few lengths are used, since every shape is compiled.
         per_token: the outputs are [B, S, ...].
     """
 
@@ -25,7 +25,7 @@ class BatchedInference:
         self.per_replica = max(1, -(-batch_size // self.replicas))
         self.compiled = jit or isinstance(devices, tf.distribute.TPUStrategy)
         one = tf.function(outputs, jit_compile=True) if jit else outputs
-        # Traced once for all shapes where nothing is compiled; several devices' values have no such signature.
+        # Without XLA, trace once for all shapes; per-replica values of several devices don't support such a signature.
         loose = not self.compiled and self.replicas == 1
         signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in TOKENS}] if loose else None
         self._run = tf.function(lambda batch: devices.run(one, args=(batch,)), signature, reduce_retracing=not self.compiled)
@@ -35,9 +35,9 @@ class BatchedInference:
         return self.per_replica * self.replicas
 
     def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
-        """All outputs, [N, ...], or [N, S, ...] with zeros where a row has padding that was left out.
+        """Return all outputs, [N, ...], or [N, S, ...] with zeros at padding that was left out.
 
-        The longest rows come first, so that memory that doesn't suffice shows at once.
+        The longest rows come first, so that running out of memory shows at once.
         """
         lengths, result = features["input_mask"].sum(axis=1), None
         static = static_lengths(features["input_mask"].shape[1], self.compiled)
@@ -56,7 +56,7 @@ class BatchedInference:
         return result
 
     def _filled(self, numbers: np.ndarray) -> np.ndarray:
-        """A batch's rows, the first one again where there are fewer than shapes or devices ask for."""
+        """Return the rows of a batch, filled up with the first row to the size that shapes or devices require."""
         multiple = self.batch_size if self.compiled else self.replicas
         return np.concatenate([numbers, np.repeat(numbers[:1], -len(numbers) % multiple)])
 

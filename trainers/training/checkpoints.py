@@ -1,9 +1,9 @@
-"""Checkpoints: folders `step-00001000` that are whole or ignored, the newest K and the best kept, damaged ones passed over.
+"""Checkpoints: folders `step-00001000`, complete or ignored. Keeps the newest K and the best one; skips corrupt ones.
 
 A checkpoint holds the weights and the optimizer's moments (two TensorFlow checkpoints, variables by name), `vocab.txt`, and
-`checkpoint.json`, written last: step, sizes of the files and, of local ones, their SHA-256, the encoder's configuration,
-figures, and a SHA-256 of all that. Everything else that a run needs to resume, dropout's seeds and the place in the data,
-follows from the step. Local folders and gs:// alike.
+`checkpoint.json`, written last: step, sizes of the files and, for local ones, their SHA-256, the encoder's configuration,
+metrics, and a SHA-256 of all that. Everything else that a run needs to resume (dropout seeds, position in the data) follows
+from the step. Works in local folders and on gs://.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ from clozemill.trainers.training.early_stopping import rank
 from clozemill.trainers.training.train_state import TrainState
 
 FORMAT_VERSION = 2
-UNSIGNED = 1  # the version before checkpoint.json was signed: still read
+UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable
 INDEX = "checkpoint.json"
 FOLDER = "checkpoints"
 _PREFIX = "step-"
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow ends the name of a variable's value
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # suffix of a variable's value in TensorFlow checkpoints
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: its folder and what its checkpoint.json says."""
+    """A complete checkpoint: its folder and the contents of its checkpoint.json."""
 
     folder: str
     index: dict[str, Any]
@@ -47,36 +47,36 @@ class Checkpoint:
 
     @property
     def criterion(self) -> float:
-        """The lower the better: what was evaluated as `criterion`, else the masked-LM loss; infinity where there is none."""
+        """Return the evaluated `criterion`, else the masked-LM loss; lower is better, infinity if there is none."""
         return rank(self.index.get("eval"))[0]
 
 
 def _signature(index: dict[str, Any]) -> str:
-    """SHA-256 of a checkpoint.json without its own, whatever its indentation and the order of its keys."""
+    """Return the SHA-256 of a checkpoint.json without its own `sha256`, independent of indentation and key order."""
     rest = {key: value for key, value in index.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def dumps(index: dict[str, Any]) -> bytes:
-    """A checkpoint.json, signed: `sha256` is the digest of all else."""
+    """Serialize a checkpoint.json with its signature: `sha256` is the digest of everything else."""
     signed = {"format_version": FORMAT_VERSION, **index}
     return (json.dumps(signed | {"sha256": _signature(signed)}, indent=1) + "\n").encode()
 
 
 def trained_length(index: dict[str, Any]) -> int:
-    """The longest sequence that a checkpoint's model was trained on, by its checkpoint.json; what an import declares."""
+    """Return the longest sequence that a checkpoint's model was trained on (for an import: the declared length)."""
     longest = index["encoder"]["max_position_embeddings"]
     found = index.get("trained_length")
     return min(found, longest) if isinstance(found, int) and found > 0 else longest
 
 
 def _read_index(folder: str) -> dict[str, Any]:
-    """checkpoint.json of a folder. Raises ValueError when it isn't one, or a file hasn't the size that it says."""
+    """Read checkpoint.json. Raises ValueError if it is invalid, or a file doesn't have the recorded size."""
     try:
         index = json.loads(storage.read(storage.join(folder, INDEX), "-"))
         version, sizes, _ = index["format_version"], dict(index["files"]), index["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{INDEX} is not a checkpoint's") from None
+        raise ValueError(f"{INDEX} is not that of a checkpoint") from None
     if version not in (FORMAT_VERSION, UNSIGNED):
         raise ValueError(f"its format version is {version}, not {FORMAT_VERSION}")
     if version != UNSIGNED and index.pop("sha256", None) != _signature(index):
@@ -91,14 +91,14 @@ def _read_index(folder: str) -> dict[str, Any]:
 
 
 def _check_contents(one: "Checkpoint") -> None:
-    """Raises ValueError when a local file isn't the one that was written. Object stores check that themselves."""
+    """Raise ValueError if a local file was changed. Object stores check that themselves."""
     for name, digest in (one.index.get("sha256_of_files") or {}).items() if storage.is_local(one.folder) else ():
         if storage.sha256(storage.join(one.folder, name)) != digest:
             raise ValueError(f"{name} was changed after it was written")
 
 
 def _check_vocabulary(folder: str, index: dict[str, Any]) -> None:
-    """Raises ValueError unless vocab.txt is the one that the checkpoint was written with: with another, all ids mean others."""
+    """Raise ValueError if vocab.txt isn't the one the checkpoint was written with: ids would have another meaning."""
     told = index.get("vocabulary")
     sha256 = told.get("sha256") if isinstance(told, dict) else None
     if sha256 is not None and hashlib.sha256(storage.read(storage.join(folder, VOCAB), "-")).hexdigest() != sha256:
@@ -106,14 +106,14 @@ def _check_vocabulary(folder: str, index: dict[str, Any]) -> None:
 
 
 def _all_folders(run: str) -> list[str]:
-    """Folders of checkpoints, newest first, those whose writing was cut short among them."""
+    """Return the folders of checkpoints, newest first, including incomplete ones."""
     there = storage.join(run, FOLDER)
     names = [name for name in reversed(storage.listed(there)) if name.startswith(_PREFIX) and name[len(_PREFIX) :].isdigit()]
     return [storage.join(there, name) for name in names]
 
 
 def _folders(run: str) -> list[str]:
-    """Folders of finished checkpoints, newest first; those whose writing was cut short have no checkpoint.json."""
+    """Return the folders of complete checkpoints, newest first; incomplete ones have no checkpoint.json."""
     return [folder for folder in _all_folders(run) if tf.io.gfile.exists(storage.join(folder, INDEX))]
 
 
@@ -122,31 +122,31 @@ def _warn(text: str) -> None:
 
 
 def saved(run: str) -> Iterator[Checkpoint]:
-    """A run's whole checkpoints, newest first; a damaged one is passed over with a warning."""
+    """Yield a run's intact checkpoints, newest first; corrupt ones are skipped with a warning."""
     for folder in _folders(run):
         try:
             yield Checkpoint(folder, _read_index(folder))
         except ValueError as error:
-            _warn(f"{folder} is damaged ({error}): passed over")
+            _warn(f"{folder} is corrupt ({error}): skipped")
 
 
 def _best(whole: list[Checkpoint]) -> Checkpoint:
-    """The one of the lowest criterion, of equal ones that of the lowest dev loss, then the newest."""
+    """Return the checkpoint with the lowest criterion; ties are broken by dev loss, then by age (newest)."""
     return min(whole, key=lambda one: (rank(one.index.get("eval")), -one.step))
 
 
 def find(path: str, which: str = "latest") -> Checkpoint:
-    """A checkpoint by its folder, or the latest or best one of a run. Raises UserError when there is none."""
+    """Return a checkpoint by its folder, or the latest or best one of a run. Raises UserError if there is none."""
     if tf.io.gfile.exists(storage.join(path, INDEX)):
         try:
             return Checkpoint(path, _read_index(path))
         except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): restore it, or give another checkpoint") from None
+            raise UserError(f"{path} is corrupt ({error}): restore it, or give another checkpoint") from None
     found = list(saved(path))
     if not found and _folders(path):
-        raise UserError(f"{storage.join(path, FOLDER)}: every checkpoint is damaged: restore one, or give another run")
+        raise UserError(f"{storage.join(path, FOLDER)}: every checkpoint is corrupt: restore one, or give another run")
     if not found:
-        raise UserError(f"{path} holds no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
+        raise UserError(f"{path} has no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
     return _best(found) if which == "best" else found[0]
 
 
@@ -155,7 +155,7 @@ def _write_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
 
 
 def _read_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
-    """Raises ValueError when the file doesn't hold exactly these variables, or is damaged."""
+    """Raise ValueError if the file doesn't hold exactly these variables, or is corrupt."""
     try:
         tf.train.Checkpoint(**variables).read(prefix).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
@@ -163,14 +163,14 @@ def _read_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
 
 
 def weights(one: Checkpoint) -> dict[str, np.ndarray]:
-    """A checkpoint's weights by their path within the model, such as `encoder/layer_0/attention/query/kernel`.
+    """Return a checkpoint's weights by path within the model, such as `encoder/layer_0/attention/query/kernel`.
 
-    Raises UserError when they are damaged.
+    Raises UserError if they are corrupt.
     """
     try:
         _check_contents(one)
     except ValueError as error:
-        raise UserError(f"{one.folder} is damaged ({error}): give another checkpoint") from None
+        raise UserError(f"{one.folder} is corrupt ({error}): give another checkpoint") from None
     try:
         found = read_variables(storage.join(one.folder, "weights"), lambda key: key.endswith(_VALUE))
     except (tf.errors.OpError, ValueError) as error:
@@ -181,9 +181,9 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
-    """Reads the newest checkpoint that can be read into a state; returns its checkpoint.json, None when there is none yet.
+    """Restore the newest intact checkpoint into a state. Returns its checkpoint.json, None if there is no checkpoint yet.
 
-    A damaged one is passed over with a warning. Raises UserError when all are damaged: a run isn't begun anew in silence.
+    Corrupt ones are skipped with a warning. Raises UserError if all are corrupt: a run must not silently start over.
     """
     for one in saved(run):
         try:
@@ -192,23 +192,23 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
             _read_variables(state.moments(), storage.join(one.folder, "moments"))
             return one.index
         except ValueError as error:
-            _warn(f"{one.folder} is damaged ({error}): passed over")
+            _warn(f"{one.folder} is corrupt ({error}): skipped")
     if _folders(run):
-        raise UserError(f"{storage.join(run, FOLDER)}: every checkpoint is damaged: remove that folder to begin anew")
+        raise UserError(f"{storage.join(run, FOLDER)}: every checkpoint is corrupt: remove that folder to start over")
     return None
 
 
 def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[str, Any]) -> str:
-    """Writes a run's checkpoint; returns its folder. `about` goes into checkpoint.json beside step and the files' sizes."""
+    """Write a run's checkpoint; return its folder. `about` is stored in checkpoint.json with the step and the file sizes."""
     folder = storage.join(run, FOLDER, f"{_PREFIX}{step:08d}")
     write(folder, {"weights": state.weights(), "moments": state.moments()}, vocabulary, {"step": step, **about})
     return folder
 
 
 def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: bytes, about: dict[str, Any]) -> None:
-    """Writes a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json.
+    """Write a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json.
 
-    Raises UserError; nothing of the checkpoint is left then.
+    Raises UserError and leaves nothing of the checkpoint then.
     """
     try:
         with storage.translate_errors(folder, "written", "fix that, then run the same command again"):
@@ -218,7 +218,7 @@ def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: by
                 _write_variables(variables, storage.join(folder, name))
             storage.write(storage.join(folder, VOCAB), vocabulary)
             told = about.get("vocabulary")
-            if isinstance(told, dict):  # of a SavedModel it may have other line ends than the shards'
+            if isinstance(told, dict):  # the vocabulary of a SavedModel may have other line ends than that of the shards
                 about = about | {"vocabulary": told | {"sha256": hashlib.sha256(vocabulary).hexdigest()}}
             index = {"format_version": FORMAT_VERSION, **about, **_described(folder)}
             storage.write(storage.join(folder, INDEX), dumps(index))
@@ -229,7 +229,7 @@ def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: by
 
 
 def _described(folder: str) -> dict[str, Any]:
-    """What checkpoint.json says of the files in a folder; local ones are on disk afterwards."""
+    """Return the entries of checkpoint.json for the files in a folder; local files are synced to disk."""
     names = [name for name in storage.listed(folder) if name != locks.FOLDER]
     sizes = {name: tf.io.gfile.stat(storage.join(folder, name)).length for name in names}
     if not storage.is_local(folder):
@@ -240,7 +240,7 @@ def _described(folder: str) -> dict[str, Any]:
 
 
 def _remove(folder: str) -> None:
-    """Removes a checkpoint, its checkpoint.json first, so that what a kill leaves of it is ignored. Links aren't followed."""
+    """Remove a checkpoint, starting with checkpoint.json, so that a killed removal is ignored. Doesn't follow links."""
     index = storage.join(folder, INDEX)
     if tf.io.gfile.exists(index) and not (storage.is_local(folder) and os.path.islink(folder)):
         tf.io.gfile.remove(index)
@@ -248,9 +248,9 @@ def _remove(folder: str) -> None:
 
 
 def prune(run: str, keep: int, step: int) -> None:
-    """Removes all but the newest `keep` checkpoints up to `step` and the best of them, and what a kill left of unfinished ones.
+    """Remove all checkpoints except the newest `keep` up to `step` and the best one, and remove incomplete ones.
 
-    A run that goes on had passed over those of later steps as damaged: kept, they would count as the newest.
+    On resume, corrupt checkpoints of later steps were skipped; if kept, they would be taken for the newest.
     """
     safe_paths.refuse_link(storage.join(run, FOLDER), run)
     whole = [one for one in saved(run) if one.step <= step]

@@ -1,25 +1,25 @@
-"""A run's curves as a picture, from metrics.jsonl's entries."""
+"""Plots a run's curves from the entries of metrics.jsonl."""
 
 import io
 from typing import Any
 
 LOSSES = {"masked_lm_loss": "masked LM", "next_sentence_loss": "next sentence", "task_loss": "task"}
 ACCURACIES = {"masked_lm_accuracy": "masked LM", "next_sentence_accuracy": "next sentence", "task_accuracy": "accuracy"}
-# Of an evaluation: neither losses nor metrics between 0 and 1.
+# Values of an evaluation that are neither losses nor metrics between 0 and 1.
 _OTHERS = {"step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy"}
 
 Line = tuple[str, str, list[tuple[int, float]]]  # (label, style, points)
 
 
 def _points(entries: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
-    """(step, value) wherever there is a value: an undefined metric is null."""
+    """Return (step, value) for every entry with a value; undefined metrics are null."""
     return [(entry["step"], entry[name]) for entry in entries if isinstance(entry.get(name), int | float)]
 
 
 def _losses(train: list[dict], evaluated: list[dict]) -> list[Line]:
     lines = [(f"{shown}, train", "-", _points(train, name)) for name, shown in LOSSES.items()]
     lines += [(f"{shown}, eval", "o--", _points(evaluated, name)) for name, shown in LOSSES.items()]
-    if not any(name in entry for entry in evaluated for name in LOSSES):  # fine-tuning's evaluations have one loss
+    if not any(name in entry for entry in evaluated for name in LOSSES):  # evaluations of fine-tuning have one loss
         lines.append(("task, dev", "o--", _points(evaluated, "loss")))
     lines.append(("masked LM, word frequencies alone", ":", _points(evaluated, "unigram_loss")))
     return lines
@@ -35,7 +35,7 @@ def _scores(train: list[dict], evaluated: list[dict]) -> list[Line]:
 
 
 def panels(entries: list[dict[str, Any]]) -> dict[str, list[Line]]:
-    """What is drawn: by title, the lines that have points."""
+    """Return the panels: by title, the lines that have points."""
     train = [entry for entry in entries if entry.get("split") != "eval"]
     evaluated = [entry for entry in entries if entry.get("split") == "eval"]
     found = {
@@ -47,18 +47,18 @@ def panels(entries: list[dict[str, Any]]) -> dict[str, list[Line]]:
 
 
 def draw(entries: list[dict[str, Any]], title: str, best: int | None = None) -> bytes:
-    """Losses, metrics and learning rate over the steps, train as lines and evaluations as dots; a PNG's bytes.
+    """Plot losses, metrics and learning rate over the steps, train as lines and evaluations as dots. Returns a PNG.
 
     Args:
-        best: the step of the best checkpoint, which is marked in every panel of results.
+        best: step of the best checkpoint, marked in every panel of results.
     """
-    from matplotlib.figure import Figure  # takes a second to import, and only the end of a run needs it
+    from matplotlib.figure import Figure  # imported late: takes a second, and is only needed at the end of a run
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for number, (name, lines) in enumerate(panels(entries).items(), 1):
         axes = figure.add_subplot(1, 3, number)
         for label, style, points in lines:
-            style = ".-" if style == "-" and len(points) < 30 else style  # one point alone has no line
+            style = ".-" if style == "-" and len(points) < 30 else style  # a single point has no line
             axes.plot(*zip(*points, strict=True), style, markersize=4, label=label or None)
         if best is not None and lines and name != "learning rate":
             axes.axvline(best, color="0.4", linestyle="-.", linewidth=1, label=f"best checkpoint (step {best:,})")

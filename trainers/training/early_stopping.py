@@ -1,21 +1,21 @@
 """Early stopping: a run ends once its evaluations have stopped improving.
 
-All of its state follows from the evaluations made so far and is saved in every checkpoint, so a run that was killed and
-resumed stops at the step at which an uninterrupted one does, and a run that stopped early stays stopped.
+Its state depends only on the evaluations so far and is saved in every checkpoint. So a resumed run stops at the same step as
+an uninterrupted one, and a run that stopped early stays stopped.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-Rank = tuple[float, float]  # of an evaluation; the lower the better
+Rank = tuple[float, float]  # rank of an evaluation; lower is better
 
 
 def rank(figures: dict[str, Any] | None) -> Rank:
-    """How good an evaluation is: its criterion, then its dev loss; the criterion is infinite where none was measured.
+    """Return the rank of an evaluation: its criterion, then its dev loss; an undefined criterion is infinite.
 
-    The criterion is what was recorded as `criterion`, otherwise (pretraining) the masked-LM loss. The dev loss decides
-    between evaluations of equal criterion, and orders those whose metric is undefined.
+    The criterion is the recorded `criterion`, otherwise (pretraining) the masked-LM loss. The dev loss breaks ties, and orders
+    evaluations whose metric is undefined.
     """
     figures = figures or {}
     criterion = figures.get("criterion", figures.get("masked_lm_loss"))
@@ -32,9 +32,10 @@ class EarlyStopping:
     """Counts evaluations without improvement.
 
     Args:
-        patience: so many of them in a row end the run; 0 never does.
-        min_delta: by how much the criterion (or, while the metric is undefined, the dev loss) has to improve on the best.
-        best: rank of the last evaluation that counted as an improvement. waited: evaluations since.
+        patience: number of them in a row that ends the run; 0: never.
+        min_delta: minimum improvement on the best criterion (or, while the metric is undefined, the best dev loss).
+        best: rank of the last evaluation that counted as an improvement.
+        waited: number of evaluations since then.
     """
 
     patience: int = 0
@@ -43,7 +44,7 @@ class EarlyStopping:
     waited: int = 0
 
     def add(self, figures: dict[str, Any]) -> None:
-        """Takes the figures of the next evaluation."""
+        """Record the metrics of the next evaluation."""
         found = rank(figures)
         if self._improves(found):
             self.best, self.waited = found, 0
@@ -55,22 +56,22 @@ class EarlyStopping:
             return True
         if math.isinf(found[0]) and math.isinf(self.best[0]):
             return found[1] < self.best[1] - self.min_delta
-        return found[0] < self.best[0] - self.min_delta  # what was measured improves on what wasn't
+        return found[0] < self.best[0] - self.min_delta  # a defined metric improves on an undefined one
 
     @property
     def stops(self) -> bool:
-        """Whether the run ends here."""
+        """Return whether the run ends here."""
         return bool(self.patience) and self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; {} without patience."""
+        """Return the state to save in a checkpoint; {} without patience."""
         if not self.patience:
             return {}
         best = None if self.best is None else [value if math.isfinite(value) else None for value in self.best]
         return {"stopping": {"best": best, "waited": self.waited}}
 
     def resume(self, index: dict[str, Any]) -> None:
-        """Takes the state of a checkpoint.json."""
+        """Restore the state from a checkpoint.json."""
         if saved := index.get("stopping"):
             self.best = None if saved["best"] is None else tuple(map(_number, saved["best"]))
             self.waited = saved["waited"]

@@ -1,4 +1,4 @@
-"""The training loop: steps, figures, evaluations, checkpoints, signals, and the stop when a loss is no number."""
+"""The training loop: steps, metrics, evaluations, checkpoints, signals, and the stop when a loss is NaN or infinite."""
 
 import contextlib
 import signal
@@ -22,29 +22,29 @@ from clozemill.trainers.training.run import TrainingPhase, TrainingRun
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState
 
-RESPONSE_SECONDS = 2.0  # how long a call may last, so that a signal is soon acted upon
-EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: a signal came, all is saved, the same command goes on
+RESPONSE_SECONDS = 2.0  # maximum duration of a host call, so that signals are handled soon
+EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: stopped by a signal after saving; the same command resumes
 
 
 @dataclass
 class Signals:
-    """Which signal has come, if any; a second one ends the process at once."""
+    """Records the first signal received, if any; a second one ends the process at once."""
 
     received: str = ""
 
     def _take(self, name: str) -> None:
         self.received = name
-        print(f"\n{name}: saving after the steps under way; once more to stop at once", file=sys.stderr, flush=True)
+        print(f"\n{name}: saving after the current steps; send it again to stop at once", file=sys.stderr, flush=True)
 
     def caught(self) -> AbstractContextManager[None]:
-        """SIGTERM, SIGINT and SIGHUP are noted within the block, also while a step runs; not when called from Python."""
+        """Return a context that records SIGTERM, SIGINT and SIGHUP, also while a step runs; not when called from Python."""
         return process.noted(self._take) if process.PROGRAM else contextlib.nullcontext()
 
 
 def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | None = None) -> tuple[int, MetricsLog, bool]:
-    """Reads the newest checkpoint of the journal's run into the state, the journal and what counts evaluations.
+    """Restore the state, the metrics log and early stopping from the run's newest checkpoint.
 
-    Returns (the step where the run stands, 0 for a new one; the journal; whether that step has been evaluated).
+    Returns (step of the checkpoint, 0 for a new run; the metrics log; whether that step was evaluated).
     """
     found = checkpoints.restore(journal.folder, state)
     if not found:
@@ -57,12 +57,17 @@ def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | No
 
 @dataclass
 class Loop:
-    """Runs a plan from wherever its folder stands.
+    """Runs a plan from the current state of its folder.
 
     Args:
-        plan: what is to be done. folder: the run's. devices: the strategy. state: the variables, restored.
-        step: steps done. journal: restored, too. evaluated: whether an evaluation that is due at `step` has been made;
-            it hasn't where a signal stopped the run there. stopping: what ends the run early.
+        plan: the run to execute.
+        folder: folder of the run.
+        devices: the strategy.
+        state: the variables, restored.
+        step: number of steps done.
+        journal: the metrics log, restored.
+        evaluated: whether an evaluation due at `step` is done; it isn't if a signal stopped the run there.
+        stopping: early stopping.
     """
 
     plan: TrainingRun
@@ -76,10 +81,10 @@ class Loop:
     signals: Signals = field(default_factory=Signals)
     saved_at: int = -1  # the step of the newest checkpoint
     _clock: Clock = field(default_factory=Clock)
-    _affordable: int = 1  # steps that RESPONSE_SECONDS have room for; the first call is a single step
+    _affordable: int = 1  # steps that fit into RESPONSE_SECONDS; the first call is a single step
 
     def run(self) -> int:
-        """All steps that are left; returns the exit code."""
+        """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
         code = EXIT_DONE
         with self.signals.caught(), distribution.raise_if_worker_lost(self.devices):
@@ -89,16 +94,17 @@ class Loop:
                     code = self._phase(phase)
             if code == EXIT_DONE and self._writes:
                 self._draw()
-            distribution.gather_from_workers(self.devices, 0)  # whoever left while worker 0 writes would be taken for lost
+            # Barrier: a worker that exits while worker 0 writes would be taken for lost.
+            distribution.gather_from_workers(self.devices, 0)
         return code
 
     @property
     def _writes(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Return whether this process writes files."""
         return distribution.worker(self.devices)[0] == 0
 
     def _stopped(self) -> str:
-        """The signal that came to this process, or to another worker, or ""."""
+        """Return the signal that this process or another worker received, or ""."""
         mine = signal.Signals[self.signals.received] if self.signals.received else 0
         every = max(distribution.gather_from_workers(self.devices, int(mine)))
         return signal.Signals(every).name if every else ""
@@ -118,11 +124,11 @@ class Loop:
         )
 
     def readers(self, phase: TrainingPhase, hosts: int) -> list[TrainReader]:
-        """A phase's reader on each host."""
+        """Return the reader of a phase on each host."""
         return [phase.reader(self.plan.config, host, hosts) for host in range(hosts)]
 
     def _batches(self, phase: TrainingPhase):
-        """The distributed iterator, entered where the run stands."""
+        """Return the distributed iterator, positioned at the current step."""
         done = self.step - phase.begin
 
         def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -149,16 +155,16 @@ class Loop:
                 return EXIT_DIVERGED
             self.journal.add(rows)
             self.step += count
-            stopped = self._stopped()  # asked once: all workers must do the same
+            stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
-            if evaluation and self._evaluation_due(phase) and not stopped:  # a process told to stop has seconds, not minutes
+            if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
                 self._evaluate(evaluation, phase)
             elif last or stopped or self._due():
                 self._save()
             if stopped:
-                print(f"{stopped}: saved at step {self.step:,}; run the same command to go on", flush=True)
+                print(f"{stopped}: saved at step {self.step:,}; run the same command to resume", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
 
@@ -167,7 +173,7 @@ class Loop:
         return self.step == phase.end or bool(every and self.step % every == 0)
 
     def _evaluate(self, evaluation, phase: TrainingPhase) -> None:
-        """Evaluates and saves."""
+        """Evaluate and save."""
         with phase.reading():
             figures = evaluation.figures()
         self.evaluated = True
@@ -182,15 +188,15 @@ class Loop:
             )
 
     def _until_next(self, phase: TrainingPhase) -> int:
-        """Steps up to the next thing to do on the host."""
+        """Return the number of steps until the host has to act."""
         config = self.plan.config
         marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
-        if distribution.worker(self.devices)[1] == 1:  # several workers must all do the same, however fast each of them is
+        if distribution.worker(self.devices)[1] == 1:  # all workers must run the same number, however fast each is
             marks.append(self._affordable)
         return min(config.steps_per_call, phase.end - self.step, *marks)
 
     def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> np.ndarray:
-        """The next steps' figures; their seconds add up to this call's, unless it also traced or compiled the function."""
+        """Run the next steps; return their metrics. Seconds add up to this call's, unless it also traced or compiled."""
         known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         try:
             with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
@@ -198,17 +204,17 @@ class Loop:
         except tf.errors.ResourceExhaustedError as error:
             told = storage.cause(error)
             raise UserError(
-                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit the memory ({told}): "
+                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit into memory ({told}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
         seconds = rows[:, COLUMNS.index("seconds")]
-        if known:  # within the graph a GPU's work may be seen when it is queued, not when it is done
+        if known:  # clocks within the graph may see when GPU work is queued, not when it is done
             seconds *= (time.perf_counter() - began) / seconds.sum()
         self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
         return rows
 
     def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
-        """Says so when a loss or the gradients of a step are no number; nothing is saved then."""
+        """Return whether all losses and gradients are finite; if not, print why, and nothing is saved."""
         checked = [COLUMNS.index(name) for name in (*(f"{name}_loss" for name in LOSSES), "gradient_norm")]
         bad = np.flatnonzero(~np.isfinite(rows[:, checked]).all(axis=1))
         if not len(bad):
@@ -225,15 +231,15 @@ class Loop:
         kept = f"the checkpoint of step {self.saved_at:,} is kept" if self.saved_at >= 0 else "no checkpoint was saved yet"
         names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")
         print(
-            f"clozemill: the loss or the gradients are no number at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
-            f"read since: {names}: begin anew with a lower --learning-rate, or look into these shards with clozemill verify",
+            f"clozemill: loss or gradients became NaN or infinite at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
+            f"read since: {names}: restart with a lower --learning-rate, or check these shards with clozemill verify",
             file=sys.stderr,
             flush=True,
         )
         return False
 
     def _shards_between(self, phase: TrainingPhase, begin: int, end: int) -> set[str]:
-        """Shard files that steps [begin, end) of a phase read, over all hosts."""
+        """Return the shard files that steps [begin, end) of a phase read, across all hosts."""
         size = phase.batch_size // self._hosts
         first, last = (begin - phase.begin) * size, (end - phase.begin) * size
         return {name for reader in self.readers(phase, self._hosts) for name in reader.shards_between(first, last)}

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: the progress line, metrics.jsonl, TensorBoard's scalars."""
+"""Reports the metrics of a run: progress lines, metrics.jsonl, TensorBoard scalars."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 @dataclass(frozen=True)
 class Throughput:
-    """What turns steps into rates: examples per step, FLOPs per example, devices and the peak of one (TFLOP/s, or None)."""
+    """Data to convert steps to rates: examples per step, FLOPs per example, devices, and peak of a device (TFLOP/s or None)."""
 
     batch_size: int
     flops_per_example: int
@@ -29,7 +29,7 @@ class Throughput:
 
 
 def means(totals: dict[str, float]) -> dict[str, float]:
-    """Losses (nats) and accuracies from the sums of losses.SUMS; those of an absent head are left out."""
+    """Return losses (nats) and accuracies from the sums of losses.SUMS, without those of absent heads."""
     found = {}
     for name in LOSSES:
         if weight := totals[f"{name}_weight"]:
@@ -56,10 +56,13 @@ def _scores(entry: dict[str, Any]) -> str:
 
 @dataclass
 class MetricsLog:
-    """Collects steps' figures and tells them every so often.
+    """Collects the metrics of steps and reports them regularly.
 
     Args:
-        folder: the run's. steps: of the whole run. tensorboard: whether to write events, too. silent: another worker tells.
+        folder: folder of the run.
+        steps: total steps of the run.
+        tensorboard: whether to write TensorBoard events too.
+        silent: whether another worker reports.
     """
 
     folder: str
@@ -72,9 +75,9 @@ class MetricsLog:
     _writer: Any = None
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
-        """Resumes after `step`: what metrics.jsonl says of later steps will be written again.
+        """Resume after `step`: entries of later steps in metrics.jsonl will be written again.
 
-        Warns if it isn't what it was when `step` was saved.
+        Warns if the file has changed since `step` was saved.
         """
         path = storage.join(self.folder, METRICS)
         if tf.io.gfile.exists(path):
@@ -84,28 +87,28 @@ class MetricsLog:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
-                    break  # the kill came while this line was written
+                    break  # the process was killed while writing this line
             self.lines = kept
         if pending.get("lines", self._digest()) != self._digest():
-            text = f"{path} was damaged or changed: its figures of earlier steps, and the curves, may be incomplete"
+            text = f"{path} is corrupt or was changed: its metrics of earlier steps, and the curves, may be incomplete"
             print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
         self.pending, self.count = np.array(pending["sums"]), pending["count"]
 
     def _digest(self) -> str:
-        """SHA-256 of the lines so far."""
+        """Return the SHA-256 of the lines so far."""
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that the first line after it averages over the same steps."""
+        """Return the state to save in a checkpoint, so that the next line averages over the same steps after a resume."""
         return {"sums": self.pending.tolist(), "count": self.count, "lines": self._digest()}
 
     def add(self, rows: np.ndarray) -> None:
-        """Takes the figures of some steps, [steps, len(COLUMNS)]."""
+        """Add the metrics of some steps, [steps, len(COLUMNS)]."""
         self.pending = self.pending + rows.astype(np.float64).sum(axis=0)
         self.count += len(rows)
 
     def tell(self, step: int, epoch: float, scale: Throughput) -> None:
-        """A line about the steps since the last one: on standard output, in metrics.jsonl and for TensorBoard."""
+        """Report the steps since the last line: on standard output, in metrics.jsonl and to TensorBoard."""
         totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
         if self.silent:
@@ -128,7 +131,7 @@ class MetricsLog:
         self._write(entry, "train")
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
-        """The figures of an evaluation, likewise."""
+        """Report the metrics of an evaluation in the same places."""
         if self.silent:
             return
         own = {name: value for name, value in figures.items() if isinstance(value, float | None) and name != "criterion"}
@@ -139,7 +142,7 @@ class MetricsLog:
 
     def _write(self, entry: dict[str, Any], group: str) -> None:
         self.lines.append(json.dumps(entry))
-        if storage.is_local(self.folder):  # elsewhere nothing can be appended to; `flush` writes it whole
+        if storage.is_local(self.folder):  # object stores can't append; `flush` writes the complete file
             storage.append(storage.join(self.folder, METRICS), self.lines[-1] + "\n")
         if self.tensorboard:
             self._write_event(entry, group)
@@ -154,7 +157,7 @@ class MetricsLog:
                         tf.summary.scalar(f"{group}/{name}", value)
 
     def flush(self) -> None:
-        """Brings metrics.jsonl and the events to disk, whole."""
+        """Write metrics.jsonl and the events to disk completely."""
         if self.silent:
             return
         storage.write(storage.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
@@ -163,12 +166,12 @@ class MetricsLog:
                 self._writer.flush()
 
     def entries(self) -> list[dict[str, Any]]:
-        """metrics.jsonl so far."""
+        """Return the entries of metrics.jsonl so far."""
         return [json.loads(line) for line in self.lines]
 
 
 class Clock:
-    """Minutes since the last reset; only for when to save, never for what."""
+    """Minutes since the last reset. Decides only when to save, never what."""
 
     def __init__(self) -> None:
         self.reset()

@@ -1,7 +1,7 @@
-"""AdamW and LAMB as pure functions of arrays, in keras.ops, and the learning rate's schedule.
+"""AdamW and LAMB as pure functions of arrays in keras.ops, and the learning rate schedule.
 
-A rule maps (variable, gradient, first moment, second moment) to new values; who owns variables, where they lie, and how
-gradients are added up over replicas is not its business.
+A rule maps (variable, gradient, first moment, second moment) to new values. It is independent of variable ownership and
+placement, and of how gradients are summed over replicas.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from keras import ops
 
 @dataclass(frozen=True)
 class Hyper:
-    """What the rules share; the defaults are those of the BERT paper (and epsilon that of its code)."""
+    """Hyperparameters shared by the rules; the defaults are those of the BERT paper (epsilon: of its code)."""
 
     weight_decay: float = 0.01
     beta_1: float = 0.9
@@ -31,19 +31,19 @@ class Schedule:
     begin: int = 0
 
     def __call__(self, step):
-        """The rate of the update that follows `step` finished ones; a float32 scalar. Step `begin` has peak / warmup_steps."""
+        """Return the rate of the update after `step` finished ones, a float32 scalar. Step `begin` has peak / warmup_steps."""
         done = ops.cast(step - self.begin, "float32")
         left = ops.maximum(0.0, (self.steps - done) / max(1, self.steps - self.warmup_steps))
         return self.peak * ops.minimum((done + 1.0) / max(1, self.warmup_steps), ops.minimum(1.0, left))
 
 
 def decays(path: str) -> bool:
-    """Whether weight decay (and LAMB's trust ratio) is for a variable: not for biases and LayerNorm, as in the reference."""
+    """Return whether weight decay (and LAMB's trust ratio) applies: not to biases and LayerNorm, as in the reference."""
     return not (path.endswith("bias") or "layer_norm" in path)
 
 
 def _moments(gradient, first, second, done, hyper: Hyper):
-    """(new first moment, new second moment, bias-corrected direction) of Adam (Kingma and Ba 2014)."""
+    """Return (new first moment, new second moment, bias-corrected direction) of Adam (Kingma and Ba 2014)."""
     first = first + (gradient - first) * (1.0 - hyper.beta_1)
     second = second + (ops.square(gradient) - second) * (1.0 - hyper.beta_2)
     count = ops.cast(done, "float32") + 1.0
@@ -54,11 +54,13 @@ def _moments(gradient, first, second, done, hyper: Hyper):
 def adamw(variable, gradient, first, second, rate, done, hyper: Hyper, decay: bool):
     """AdamW (Loshchilov and Hutter 2017), decay times the learning rate, with Adam's bias correction.
 
-    google-research/bert's AdamWeightDecayOptimizer leaves the correction out, which with a warm-up makes little difference.
+    google-research/bert's AdamWeightDecayOptimizer omits the correction, which makes little difference with a warm-up.
 
     Args:
-        variable, gradient, first, second: float32 of one shape. rate: the learning rate. done: updates done before.
-        decay: whether weight decay is for this variable.
+        variable, gradient, first, second: float32 of the same shape.
+        rate: the learning rate.
+        done: number of updates done before.
+        decay: whether weight decay applies to this variable.
 
     Returns (variable, first, second), new.
     """
@@ -71,7 +73,7 @@ def adamw(variable, gradient, first, second, rate, done, hyper: Hyper, decay: bo
 def lamb(variable, gradient, first, second, rate, done, hyper: Hyper, decay: bool):
     """LAMB (You et al. 2019): AdamW's direction, decay included, scaled to the variable's norm.
 
-    As in the authors' code, what isn't decayed isn't scaled either. Arguments and result as of adamw.
+    As in the authors' code, variables without decay aren't scaled either. Arguments and result are those of adamw.
     """
     first, second, direction = _moments(gradient, first, second, done, hyper)
     if decay:
@@ -86,10 +88,10 @@ OPTIMIZERS = {"adamw": adamw, "lamb": lamb}
 
 
 def global_norm(gradients: Sequence):
-    """The Euclidean norm of all gradients together, a float32 scalar."""
+    """Return the Euclidean norm of all gradients together, a float32 scalar."""
     return ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
 
 
 def clip_scale(norm, clip_norm: float):
-    """The factor that brings a norm down to `clip_norm`, 1 where it is below; 0 for `clip_norm` means no clipping."""
+    """Return the factor that scales a norm down to `clip_norm`, 1 if it is below; a `clip_norm` of 0 means no clipping."""
     return ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-30)) if clip_norm else ops.ones_like(norm)

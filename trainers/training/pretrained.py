@@ -1,4 +1,4 @@
-"""What fine-tuning, predicting and extracting begin with: a checkpoint's model, or a SavedModel of clozemill export."""
+"""Loads pretrained models for fine-tuning, prediction and embedding: checkpoints and SavedModels of clozemill export."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of arrays with their names."""
+    """Return the SHA-256 of named arrays."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         found.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
@@ -33,7 +33,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A model that is there: its checkpoint.json, its weights by path within the model, its vocabulary's bytes."""
+    """A loaded model: its checkpoint.json, its weights by path within the model, the bytes of its vocabulary."""
 
     name: str
     index: dict[str, Any]
@@ -46,7 +46,7 @@ class PretrainedModel:
 
     @property
     def trained_length(self) -> int:
-        """The longest sequence that it was trained on."""
+        """Return the longest sequence that the model was trained on."""
         return checkpoints.trained_length(self.index)
 
     @property
@@ -59,33 +59,33 @@ class PretrainedModel:
 
     @property
     def rules(self) -> TextRules:
-        """How its tokenizer deviates from google-research/bert's."""
+        """Return how the tokenizer deviates from google-research/bert's."""
         return TextRules.from_dict(self.index["vocabulary"])
 
     def text_encoder(self, max_seq_length: int) -> TextEncoder:
-        """Its tokenizer, for texts and pairs of up to `max_seq_length` tokens."""
+        """Return the encoder of texts and pairs of up to `max_seq_length` tokens."""
         return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, self.encoder.type_vocab_size)
 
     @property
     def encoder_weights(self) -> dict[str, np.ndarray]:
-        """Those of the encoder."""
+        """Return the weights of the encoder."""
         return {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
 
 
 def read(path: str, which: str = "best") -> PretrainedModel:
-    """Reads a run's checkpoint (of a sweep: its best run's), a checkpoint, or a SavedModel. Raises UserError."""
+    """Read a run's checkpoint (of a sweep: that of its best run), a checkpoint, or a SavedModel. Raises UserError."""
     path = best_run_of(path)
     if tf.io.gfile.exists(storage.join(path, SAVED_MODEL)):
         return _saved_model(path)
     if tf.io.gfile.exists(storage.join(path, "config.json")) and not storage.listed(storage.join(path, checkpoints.FOLDER)):
-        raise UserError(f"{path} is a Hugging Face folder: make a checkpoint of it first, with clozemill import")
+        raise UserError(f"{path} is a Hugging Face folder: convert it with clozemill import first")
     one = checkpoints.find(path, which)
     vocabulary = storage.read(storage.join(one.folder, VOCAB), "give another checkpoint")
     return _checked(PretrainedModel(one.folder, one.index, checkpoints.weights(one), vocabulary))
 
 
 def _checked(found: PretrainedModel) -> PretrainedModel:
-    """What was read, if its parts fit each other. Raises UserError."""
+    """Return the model if its parts are consistent. Raises UserError."""
     try:
         check_weights(encoder_config(found.index), found.weights)
         TextRules.from_dict(found.index["vocabulary"])
@@ -93,7 +93,7 @@ def _checked(found: PretrainedModel) -> PretrainedModel:
         raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None
     if len(found.vocabulary) != found.encoder.vocab_size:
         raise UserError(
-            f"{found.name}: {VOCAB} has {len(found.vocabulary):,} tokens, and the model's embedding "
+            f"{found.name}: {VOCAB} has {len(found.vocabulary):,} tokens, but the model's embedding "
             f"{found.encoder.vocab_size:,}: restore the file, or give another checkpoint"
         )
     return found
@@ -106,7 +106,7 @@ def best_run_of(folder: str) -> str:
 
 
 def _best_run(path: str) -> str:
-    """The folder that a sweep.json names. Raises UserError."""
+    """Return the folder of the best run named by a sweep.json. Raises UserError."""
     try:
         best = json.loads(storage.read(path, "give one of the sweep's runs"))["best"]
         if isinstance(best, str) and best not in ("", ".", "..") and "/" not in best:
@@ -117,19 +117,19 @@ def _best_run(path: str) -> str:
 
 
 def _saved_model(path: str) -> PretrainedModel:
-    """A SavedModel's; raises UserError unless clozemill export wrote it."""
+    """Read a SavedModel. Raises UserError unless clozemill export wrote it."""
     from clozemill.model.conversion import savedmodel
 
     try:
         index, weights, tokens = savedmodel.read(path)
     except (ValueError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no SavedModel of clozemill export ({told}): give one, or a run or a checkpoint") from None
+        raise UserError(f"{path} is not a SavedModel of clozemill export ({told}): give one, a run or a checkpoint") from None
     return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode()))
 
 
 def load_model(found: PretrainedModel, devices: tf.distribute.Strategy, precision: str) -> keras.Model:
-    """The model with its weights. Raises UserError for a checkpoint that describes none, or whose weights don't fit."""
+    """Build the model with its weights. Raises UserError if the checkpoint describes no model, or its weights don't fit."""
     try:
         with devices.scope():
             return train_state.loaded(found.index, found.weights, precision)

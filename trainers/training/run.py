@@ -1,4 +1,4 @@
-"""What the training loop needs of a run: pretraining and fine-tuning each have their own."""
+"""Protocols of a run, as the training loop needs it; pretraining and fine-tuning implement them."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -13,18 +13,18 @@ class PhaseReader(Protocol):
     """One host's training examples, in an order that can be entered anywhere."""
 
     def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
-        """Batches of examples, from example `begin` of this host on, without end."""
+        """Return an endless dataset of batches, from example `begin` of this host on."""
 
 
 class PhaseEvaluation(Protocol):
-    """Evaluates the model of a run on examples that it isn't trained on."""
+    """Evaluates the model of a run on held-out examples."""
 
     def figures(self) -> dict[str, Any]:
-        """Metrics and losses by name, with the `criterion` by which the best checkpoint is kept."""
+        """Return metrics and losses by name, with the `criterion` that selects the best checkpoint."""
 
 
 class TrainingPhase(Protocol):
-    """Steps [begin, end) of a run, on one source of data with one batch size and schedule."""
+    """Steps [begin, end) of a run on one data source, with one batch size and schedule."""
 
     begin: int
     end: int
@@ -33,7 +33,7 @@ class TrainingPhase(Protocol):
 
     @property
     def folder(self) -> str:
-        """Where the data is, for messages."""
+        """Return the location of the data, for messages."""
 
     @property
     def max_seq_length(self) -> int: ...
@@ -42,17 +42,17 @@ class TrainingPhase(Protocol):
     def train_examples(self) -> int: ...
 
     def reader(self, config: Any, host: int, hosts: int) -> PhaseReader:
-        """The reader of one host."""
+        """Return the reader of one host."""
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
-        """A context in which an error while reading names the file. `likely`: returns the files that were read last."""
+        """Return a context in which read errors name the file. `likely` returns the files that were read last."""
 
     def evaluation(self, devices: tf.distribute.Strategy, model: Any, config: Any, jit: bool) -> PhaseEvaluation | None:
-        """What evaluates the model during this phase; None where there is nothing to evaluate it on."""
+        """Return the evaluation of the model in this phase; None if there are no examples for it."""
 
 
 class TrainingRun(Protocol):
-    """A run before any device is touched: all that follows from its configuration and its data."""
+    """A run before any device is used: everything that follows from its configuration and its data."""
 
     config: Any
     phases: tuple[TrainingPhase, ...]
@@ -64,16 +64,16 @@ class TrainingRun(Protocol):
 
     @property
     def title(self) -> str:
-        """The title of its plots."""
+        """Return the title of the plots."""
 
     @property
     def hyper(self) -> Hyper: ...
 
     def flops(self, phase: Any) -> int:
-        """FLOPs per example of a phase."""
+        """Return the FLOPs per example of a phase."""
 
     def about(self, step: int = 0) -> dict[str, Any]:
-        """What its checkpoints record of the model and of its training up to a step."""
+        """Return what checkpoints record of the model and of its training up to a step."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the losses of a run: a resume must match it."""
+        """Return everything that determines the losses of a run; it must match on resume."""

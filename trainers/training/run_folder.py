@@ -1,4 +1,4 @@
-"""Claims a run's folder for one configuration, or refuses another run's."""
+"""Claims a run's folder for one configuration, or rejects the folder of another run."""
 
 import json
 
@@ -12,27 +12,27 @@ RUN = "run.json"
 
 
 def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> None:
-    """Writes run.json into a new run's folder, or leaves that to worker 0; raises UserError where another run lies there.
+    """Write run.json into a new run's folder, if `writes`. Raises UserError if the folder belongs to another run.
 
-    The caller holds the folder's lock. Where links in the folder would be written through, UserError is raised, too.
+    The caller must hold the folder's lock. Also raises UserError if files would be written through links in the folder.
     """
     path, mine, names = storage.join(folder, RUN), plan.identity(), set(storage.listed(folder)) - {locks.FOLDER}
     safe_paths.refuse_links(folder)
     if RUN in names:
         try:
             theirs = json.loads(storage.read(path, "give another --output"))["identity"]
-            defaults = options.to_dict(type(plan.config)())  # of options that the run's version of clozemill hadn't yet
+            defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
             pairs = [(name, theirs.get(name, defaults.get(name)), mine.get(name)) for name in {**theirs, **mine}]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"{path} is not a run's: give another --output") from None
+            raise UserError(f"{path} is not that of a run: give another --output") from None
         for name, their, my in pairs:
             if their != my:
                 if isinstance(their, dict) and isinstance(my, dict):
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
                     name, their, my = f"{name}'s {key}", their.get(key), my.get(key)
-                raise UserError(f"{folder} was begun with {name} {their}, not {my}: give the same, or another --output")
-    elif names - {RUN + ".tmp"}:  # that one is left by a kill at the very beginning
-        raise UserError(f"{folder} is there and is no run: give a new folder as --output")
+                raise UserError(f"{folder} was started with {name} {their}, not {my}: give the same, or another --output")
+    elif names - {RUN + ".tmp"}:  # left by a process that was killed at the very start
+        raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
     elif writes:
         about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
         storage.write_json(path, about)

@@ -1,8 +1,8 @@
-"""One training or evaluation step under any strategy, and many of them per host call.
+"""Training and evaluation steps under any strategy, many per host call.
 
-A step is a function of the variables, the batch and its own number: dropout's seed comes from the number, so a resumed run
-goes on to the bit. Losses are divided by the whole batch's weights, added up over replicas first; gradients are added up over
-micro-batches, then over replicas, then clipped, then applied, the same way everywhere.
+A step is a function of the variables, the batch and the step number: dropout seeds come from the number, so a resumed run is
+bit-identical. Losses are divided by the weights of the global batch, summed over replicas first. Gradients are summed over
+micro-batches, then over replicas, then clipped, then applied, identically on every replica.
 """
 
 from collections.abc import Callable
@@ -17,23 +17,26 @@ from clozemill.trainers.training import optimizer
 from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Schedule
 from clozemill.trainers.training.train_state import TrainState
 
-COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # of a step's row of figures
+COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # columns of a step's metrics
 
 
 def _total(values):
-    """Values added up over replicas."""
+    """Return values summed over replicas."""
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 @dataclass(frozen=True)
 class Stepper:
-    """Runs steps of a state under a strategy.
+    """Runs training steps on a state under a strategy.
 
     Args:
-        state: the variables. rule, hyper, schedule: the optimizer. parts: micro-batches per device and step.
-        seed: of dropout. jit: compile forward and backward pass with XLA.
-        jit_update: compile the update of each variable, for a device that isn't one of several. Op by op, an update of AdamW
-            writes some 15 temporary arrays of the variable's size.
+        state: the variables.
+        rule, hyper, schedule: the optimizer.
+        parts: micro-batches per device and step.
+        seed: seed of dropout.
+        jit: compile forward and backward pass with XLA.
+        jit_update: compile the update of each variable, for a single device. Op by op, an update of AdamW writes some 15
+            temporary arrays of the variable's size.
     """
 
     strategy: tf.distribute.Strategy
@@ -47,12 +50,12 @@ class Stepper:
     jit_update: bool = False
 
     def _gradients(self, batch: dict, totals: dict, step, replica):
-        """(gradients, sums) of a replica's batch, worked through in `parts`."""
+        """Return (gradients, sums) of a replica's batch, accumulated over `parts` micro-batches."""
         rows = batch["input_ids"].shape[0] // self.parts
         split = {name: tf.reshape(v, [self.parts, rows, *keras.ops.shape(v)[1:]]) for name, v in batch.items()}
         gradients, found = None, None
         for part in range(self.parts):
-            if part:  # one after the other, or the memory of all parts would be needed at once
+            if part:  # force sequential execution, or all parts would need memory at once
                 with tf.control_dependencies(gradients):
                     micro = {name: tf.identity(value[part]) for name, value in split.items()}
             else:
@@ -63,7 +66,7 @@ class Stepper:
         return gradients, found
 
     def _part(self, batch: dict, totals: dict, step, stream):
-        """(gradients as dense tensors, the sums as float32 [len(SUMS)]) of one micro-batch."""
+        """Return (gradients as dense tensors, sums as float32 [len(SUMS)]) of one micro-batch."""
         model = self.state.model
         seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
         inputs, targets = model.prepare(batch)
@@ -79,7 +82,7 @@ class Stepper:
         return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
 
     def _updated(self, value, gradient, first, second, scale, rate, step, decay: bool):
-        """New values of a variable and its moments."""
+        """Return the new values of a variable and its moments."""
         return OPTIMIZERS[self.rule](value, gradient * scale, first, second, rate, step, self.hyper, decay)
 
     @cached_property
@@ -87,7 +90,7 @@ class Stepper:
         return tf.function(self._updated, jit_compile=True) if self.jit_update else self._updated
 
     def _apply(self, gradients: list, step):
-        """Updates all variables from gradients that are the same on every replica; then returns (norm, learning rate)."""
+        """Update all variables from gradients that are identical on every replica. Returns (norm, learning rate)."""
         norm, rate = optimizer.global_norm(gradients), self.schedule(step)
         scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
         state, rule = self.state, self._rule
@@ -106,18 +109,18 @@ class Stepper:
                 done.append(strategy.extended.update(variable.value, update, args=slots))
             return done
 
-        # Variables of several replicas are written from outside of them, except on a TPU: what Keras's optimizers do, too.
+        # Mirrored variables are updated in cross-replica context, except on a TPU, as in Keras's optimizers.
         merge = tf.__internal__.distribute.interim.maybe_merge_call
         with tf.control_dependencies(merge(update_all, self.strategy, gradients, scale, rate, step)):
             return tf.identity(norm), rate  # a step's time includes its updates
 
     def _train(self, batch: dict, step):
-        """A replica's part of a step; returns its figures, the same on every replica, float32 [len(COLUMNS) - 2]."""
+        """Run a replica's part of a step. Returns its metrics, identical on every replica, float32 [len(COLUMNS) - 2]."""
         context = tf.distribute.get_replica_context()
         _, targets = self.state.model.prepare(batch)
         weights = self.state.model.weights_of(targets)
         divisors = _total(tf.stack(list(weights.values())))
-        divisors = tf.where(divisors > 0, divisors, 1.0)  # a batch without weight has no loss
+        divisors = tf.where(divisors > 0, divisors, 1.0)  # a batch of zero weight has no loss
         totals = dict(zip(weights, tf.unstack(divisors), strict=True))
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
         gradients, found = self._forward_backward(batch, totals, step, replica)
@@ -127,9 +130,11 @@ class Stepper:
 
     @cached_property
     def train(self) -> Callable:
-        """A function of (iterator, first step, number of steps): figures per step, float32 [steps, len(COLUMNS)]."""
+        """Return a function of (iterator, first step, number of steps) that returns metrics, float32 [steps, len(COLUMNS)]."""
 
-        one = tf.autograph.experimental.do_not_convert(self._train)  # rewriting all that it calls would take seconds
+        one = tf.autograph.experimental.do_not_convert(
+            self._train
+        )  # AutoGraph would take seconds to convert everything it calls
 
         def steps(iterator, first, count):
             rows = tf.TensorArray(tf.float32, count, element_shape=[len(COLUMNS)])
@@ -149,7 +154,7 @@ class Stepper:
 
 
 def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Callable:
-    """A function of (iterator, number of batches): the sums over them, float64 [len(SUMS)]."""
+    """Return a function of (iterator, number of batches) that returns the sums over them, float64 [len(SUMS)]."""
 
     def forward(batch: dict):
         inputs, targets = model.prepare(batch)

@@ -90,7 +90,7 @@ def test_attention(objective: str, attention: str, resolved: str) -> None:
 
 
 def test_causal_prediction_must_not_see_the_answers() -> None:
-    told = "--objective causal with --attention bidirectional would see the answers: leave --attention out"
+    told = "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
     assert mistake(pretrain, "--objective", "causal", "--attention", "bidirectional") == told
 
 

@@ -214,9 +214,9 @@ def mistake(**options: str) -> str:
 
 def test_what_can_t_be_evaluated(small: PreparedDataset, run: str, tmp_path: Path) -> None:
     one, other = f"{run}/checkpoints/step-00000005", tmp_path / "other"
-    assert mistake(data=small.folder).startswith("RUN is missing: give a run's folder")
+    assert mistake(data=small.folder).startswith("RUN is missing: give the folder of a run")
     assert mistake(run=run).startswith("--data is missing: give a dataset")
-    assert mistake(run=str(tmp_path), data=small.folder).startswith(f"{tmp_path} holds no checkpoint: ")
+    assert mistake(run=str(tmp_path), data=small.folder).startswith(f"{tmp_path} has no checkpoint: ")
     datasets.write(other, TRAIN, EVAL, vocabulary=VOCABULARY + b"more\n")
     assert mistake(run=run, data=str(other)) == (
         f"{other}'s vocabulary has 41 entries, that of {one} 40: prepare the dataset with the vocab.txt of the run"
@@ -224,7 +224,7 @@ def test_what_can_t_be_evaluated(small: PreparedDataset, run: str, tmp_path: Pat
     datasets.write(other, TRAIN, EVAL, vocabulary=VOCABULARY.replace(b"7", b"seven"))
     assert " as its SHA-256, that of " in mistake(run=run, data=str(other))
     datasets.write(other, TRAIN, EVAL, pairs="single")
-    assert mistake(run=run, data=str(other)).startswith(f"{other} has pairs single, and the objective mlm+nsp needs nsp: ")
+    assert mistake(run=run, data=str(other)).startswith(f"{other} has pairs single, but the objective mlm+nsp needs nsp: ")
     datasets.write(tmp_path / "empty", TRAIN)
     assert mistake(run=run, data=str(tmp_path / "empty")).startswith(f"{tmp_path / 'empty'} has no eval examples: ")
 
@@ -235,7 +235,7 @@ def test_sequences_that_are_too_long(small: PreparedDataset, tmp_path: Path) -> 
     about = {"encoder": short.to_dict(), "objective": "mlm+nsp", "vocabulary": small.vocabulary}
     checkpoints.save(str(tmp_path), made, 5, VOCABULARY, about)
     told = mistake(run=str(tmp_path), data=small.folder)
-    assert told.startswith(f"{small.folder} has sequences of 12 tokens, and the model takes 11: ")
+    assert told.startswith(f"{small.folder} has sequences of 12 tokens, but the model accepts 11: ")
 
 
 def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     told = mistake(run=run, data=str(tmp_path))
     assert told == (
-        f"{path}: record {EVAL[2] - 1}: the file is truncated within it: restore it or make the dataset anew; "
-        f"clozemill verify {tmp_path} lists all damage"
+        f"{path}: record {EVAL[2] - 1}: the file is truncated within it: restore it or rebuild the dataset; "
+        f"clozemill verify {tmp_path} lists all corrupt files"
     )
 
 

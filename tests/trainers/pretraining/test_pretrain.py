@@ -122,8 +122,8 @@ def test_evaluations_that_can_t_be_made_are_refused_before_training(tmp_path: Pa
     config = PretrainConfig(output=str(tmp_path / "run"), phases=(Phase(few, 1), Phase(none, 1)))
     pretraining.warn_of_few_examples(pretraining_run.plan_run(config))
     told = capsys.readouterr().err
-    assert f"warning: {few} has only 9 eval examples, too few to compare runs by; prepare with a larger" in told
-    assert f"warning: {none} has no eval examples: nothing is measured, and the newest checkpoint counts as the best" in told
+    assert f"warning: {few} has only 9 eval examples, too few to compare runs; prepare with a larger" in told
+    assert f"warning: {none} has no eval examples: nothing is evaluated, and the newest checkpoint counts as the best" in told
 
 
 def test_the_last_lines_of_a_run(capsys: pytest.CaptureFixture) -> None:
@@ -214,7 +214,7 @@ def test_checkpoints_of_a_run(trained: Path, short: Path) -> None:
 
 def test_pretrain_yaml_is_a_configuration(trained: Path, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["pretrain", "--config", str(trained / "pretrain.yaml")]) == 0
-    assert "has all its 15 steps: nothing to do" in capsys.readouterr().out
+    assert "is complete (15 steps): nothing to do" in capsys.readouterr().out
 
 
 def test_curves_that_a_kill_left_out_are_drawn_later(trained: Path, tmp_path: Path, short: Path) -> None:
@@ -287,11 +287,11 @@ def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
 def test_what_evaluate_refuses(trained: Path, tmp_path: Path, short: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
     run = checkpoint(trained, 15)
     for arguments, sentence in (
-        ([], "RUN is missing: give a run's folder, or one of its checkpoints"),
+        ([], "RUN is missing: give the folder of a run, or one of its checkpoints"),
         ([trained], "--data is missing: give a dataset of clozemill prepare"),
         ([trained, "--data", small], f"{small}'s vocabulary has 40 entries, that of {run} 4000: prepare the dataset with the"),
         ([trained, "--data", trained], f"{trained} has no dataset.json: give the folder that clozemill prepare wrote"),
-        ([small, "--data", small], f"{small} holds no checkpoint: give the folder of a run, or one of its checkpoints"),
+        ([small, "--data", small], f"{small} has no checkpoint: give the folder of a run, or one of its checkpoints"),
         ([trained, "--data", short, "--checkpoint", "first"], "argument --checkpoint: invalid choice: 'first'"),
     ):
         assert clozemill.main(["evaluate", *map(str, arguments)]) == 2
@@ -319,7 +319,7 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     shard.write_bytes(shard.read_bytes()[:-20])
     assert clozemill.main(["evaluate", str(trained), "--data", str(data)]) == 2
     told = capsys.readouterr().err
-    assert re.match(rf"clozemill: {shard}: record \d+: the file is truncated within it: restore it or make", told)
+    assert re.match(rf"clozemill: {shard}: record \d+: the file is truncated within it: restore it or rebuild", told)
     assert told.count("\n") == 1
 
 
@@ -365,11 +365,11 @@ def test_two_phases_in_one_run(tmp_path: Path, short: Path, long: Path, capsys: 
         again = forget(tmp_path / "run", tmp_path / f"from-{step}", step)
         pretrain(again, *always)
         told = capsys.readouterr().out
-        assert f"going on after step {step}\n" in told and "step 4/8" not in told
+        assert f"resuming after step {step}\n" in told and "step 4/8" not in told
         assert bits(again, 8) == bits(tmp_path / "run", 8)
         assert figures(again) == figures(tmp_path / "run")
     pretrain(tmp_path / "run", "--data", short, "--steps", 8, "--learning-rate", 1e-3, "--warmup-steps", 2, code=2)
-    assert "was begun with phases 2, not 1: give the same, or another --output" in capsys.readouterr().err
+    assert "was started with phases 2, not 1: give the same, or another --output" in capsys.readouterr().err
 
 
 def test_phases_that_come_to_have_schedules_of_their_own_are_refused(tmp_path: Path, small: Path) -> None:
@@ -379,7 +379,7 @@ def test_phases_that_come_to_have_schedules_of_their_own_are_refused(tmp_path: P
     singly = replace(jointly, phases=tuple(replace(phase, **rates) for phase in phases))
     run_folder.claim_run_folder(pretraining_run.plan_run(jointly), str(tmp_path))
     run_folder.claim_run_folder(pretraining_run.plan_run(jointly), str(tmp_path))
-    with pytest.raises(UserError, match="was begun with phase 1's scheduled_steps 8, not 4: give the same"):
+    with pytest.raises(UserError, match="was started with phase 1's scheduled_steps 8, not 4: give the same"):
         run_folder.claim_run_folder(pretraining_run.plan_run(singly), str(tmp_path))
 
 
@@ -428,20 +428,20 @@ def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> N
     ("arguments", "sentence"),
     [
         (["--data", "NONE"], "NONE has no dataset.json: give the folder that clozemill prepare wrote, once it has finished"),
-        (["--output", ""], "--output is missing: give the run's folder"),
+        (["--output", ""], "--output is missing: give the folder of the run"),
         ([], "--data is missing: give a dataset that clozemill prepare wrote"),
         (["--data", "SMALL", "SMALL"], "phase 1 has no steps: give phases in --config"),
-        (["--data", "SMALL", "--objective", "mlm+sop"], "SMALL has pairs nsp, and the objective mlm+sop needs sop: give --obj"),
-        (["--data", "SMALL", "--max-position-embeddings", "8"], "SMALL has sequences of 12 tokens, and the model takes 8: pre"),
-        (["--data", "SMALL", "--gradient-accumulation-steps", "3"], "--batch-size 8 can't be divided by 1 devices x 3 gradi"),
+        (["--data", "SMALL", "--objective", "mlm+sop"], "SMALL has pairs nsp, but the objective mlm+sop needs sop: give --obj"),
+        (["--data", "SMALL", "--max-position-embeddings", "8"], "SMALL has sequences of 12 tokens, but the model accepts 8"),
+        (["--data", "SMALL", "--gradient-accumulation-steps", "3"], "--batch-size 8 isn't divisible by 1 devices x 3 gradi"),
         (["--data", "SMALL", "--objective", "causal", "--attention", "bidirectional"], "--objective causal with --attention b"),
         (["--data", "SMALL", "--recipe", "bert"], "argument --recipe: invalid choice: 'bert'"),
         (["--data", "SMALL", "--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
         (["--data", "SMALL", "--steps", "0"], "--steps is 0: give a value between 1 and"),
         (["--data", "SMALL", "--learning-rate", "nan"], "--learning-rate is nan: give a number"),
         (["--data", "EMPTY"], "EMPTY has no train examples: prepare a larger corpus"),
-        (["--data", "LOST"], "LOST/train/copy-01/examples-00001-of-00002.tfrecord is missing: copy the whole dataset, or make"),
-        (["--data", "WORDS"], "WORDS/vocab.txt is not the vocabulary that the shards were made with: restore it, or make the"),
+        (["--data", "LOST"], "LOST/train/copy-01/examples-00001-of-00002.tfrecord is missing: copy the complete"),
+        (["--data", "WORDS"], "WORDS/vocab.txt is not the vocabulary that the shards were built with: restore it, or rebuild"),
         (["--data", "SMALL", "--config", "PHASES"], "PHASES: phases, number 1: unknown option 'stepps'; did you mean steps?"),
     ],
 )
@@ -480,12 +480,12 @@ def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: 
     warning, told = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {data} has only 24 eval examples")
     assert told.startswith(f"clozemill: {shard}: ") and "record" in told
-    assert f"restore it or make the dataset anew; clozemill verify {data} lists all damage" in told
+    assert f"restore it or rebuild the dataset; clozemill verify {data} lists all corrupt files" in told
     assert "File " not in told and "Graph execution" not in told
     if "eval" in harm:
         shard.write_bytes(before)
         pretrain(tmp_path / "run", *always)
-        assert "going on after step 3\n" in capsys.readouterr().out
+        assert "resuming after step 3\n" in capsys.readouterr().out
 
 
 # The stop
@@ -502,7 +502,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: Path, cap
     assert 4 <= step <= 12 and last == (step - 1) // 3 * 3 > 0
     assert stopped["learning_rate"] == pytest.approx(10 * step)
     assert told.startswith(
-        f"clozemill: the loss or the gradients are no number at step {step} (learning rate {10 * step}); "
+        f"clozemill: loss or gradients became NaN or infinite at step {step} (learning rate {10 * step}); "
         f"the checkpoint of step {last} is kept; shards read since: "
     )
     assert "verify" in told

@@ -71,7 +71,7 @@ class Run:
         self.process.send_signal(signal.SIGCONT)
         assert self.process.wait() == 75, self.printed()
         last = self.printed().rstrip().split("\n")[-1]
-        assert last.startswith(f"{sign.name}: saved at step ") and last.endswith("; run the same command to go on")
+        assert last.startswith(f"{sign.name}: saved at step ") and last.endswith("; run the same command to resume")
         return int(last.split()[4].rstrip(";"))
 
     def at_step(self, step: int) -> Callable[[], bool]:
@@ -140,18 +140,18 @@ def test_killed_and_stopped_at_many_moments(tmp_path: Path, demo_dataset: Path, 
     run = Run(folder, demo_dataset)
     stopped = run.stopped(run.at_step(8), signal.SIGTERM)
     assert "going on" not in run.printed()
-    assert "SIGTERM: saving after the steps under way; once more to stop at once\n" in run.printed()
+    assert "SIGTERM: saving after the current steps; send it again to stop at once\n" in run.printed()
     assert 8 <= stopped < STEPS
     assert all((path / "checkpoint.json").exists() for path in (folder / "checkpoints").iterdir())  # nothing that a kill left
     assert [row["step"] for row in figures(folder)] == list(range(1, stopped + 1))
 
     run = Run(folder, demo_dataset)
     before, stopped = stopped, run.stopped(run.at_step(stopped + 3), signal.SIGINT)
-    assert f"going on after step {before}\n" in run.printed()
+    assert f"resuming after step {before}\n" in run.printed()
     assert before + 3 <= stopped < STEPS
 
     run = Run(folder, demo_dataset)
-    assert f"going on after step {stopped}\n" in run.finished()
+    assert f"resuming after step {stopped}\n" in run.finished()
     assert_the_same(folder, whole)
 
 
@@ -168,14 +168,14 @@ def test_killed_within_a_window_of_steps_that_share_a_line(tmp_path: Path, demo_
     run = Run(tmp_path / "run", demo_dataset, *more)
     run.killed(run.while_saving(15))
     assert [row["step"] for row in figures(tmp_path / "run")] == [4, 8, 12]
-    assert "going on after step 10\n" in Run(tmp_path / "run", demo_dataset, *more).finished()
+    assert "resuming after step 10\n" in Run(tmp_path / "run", demo_dataset, *more).finished()
     assert_the_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_run_that_is_finished_says_so(whole: Path, demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert clozemill.main(options(whole, demo_dataset)) == 0
-    assert f"{whole} has all its 25 steps: nothing to do\n" in capsys.readouterr().out
+    assert f"{whole} is complete (25 steps): nothing to do\n" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
@@ -197,7 +197,7 @@ def test_another_configuration_in_the_same_folder_is_refused(
 ) -> None:
     assert clozemill.main(options(whole, demo_dataset, *more)) == 2
     told = capsys.readouterr()
-    assert told.err == f"clozemill: {whole} was begun with {sentence}: give the same, or another --output\n"
+    assert told.err == f"clozemill: {whole} was started with {sentence}: give the same, or another --output\n"
     assert told.out == ""
 
 
@@ -214,10 +214,10 @@ def test_a_folder_that_holds_something_else_is_refused(
 ) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     assert clozemill.main(options(tmp_path, demo_dataset)) == 2
-    assert capsys.readouterr().err == f"clozemill: {tmp_path} is there and is no run: give a new folder as --output\n"
+    assert capsys.readouterr().err == f"clozemill: {tmp_path} exists and is not a run: give a new folder as --output\n"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert clozemill.main(options(demo_dataset, demo_dataset)) == 2  # a dataset has a run.json, too
-    assert capsys.readouterr().err == f"clozemill: {demo_dataset}/run.json is not a run's: give another --output\n"
+    assert capsys.readouterr().err == f"clozemill: {demo_dataset}/run.json is not that of a run: give another --output\n"
 
 
 @pytest.mark.slow

@@ -80,15 +80,15 @@ def test_a_digest_is_of_names_and_values() -> None:
     ("index", "without", "objective", "lacking", "told"),
     [
         ({"objective": "mlm+nsp"}, "-", "mlm+nsp", (), []),
-        ({"objective": "mlm+nsp"}, "-", "mlm", (), ["not asked for by the objective: next_sentence"]),
-        ({"objective": "mlm"}, "-", "mlm+nsp", ("next_sentence",), ["it has no next_sentence: begun with random weights"]),
+        ({"objective": "mlm+nsp"}, "-", "mlm", (), ["not used by the objective: next_sentence"]),
+        ({"objective": "mlm"}, "-", "mlm+nsp", ("next_sentence",), ["no next_sentence in it: started from random weights"]),
         (
             {"objective": "", "imported": {"heads": []}}, "pooler", "mlm+nsp", ("pooler", "masked_lm", "next_sentence"),
-            ["it has no pooler, no masked_lm, no next_sentence: begun with random weights"],
+            ["no pooler, no masked_lm, no next_sentence in it: started from random weights"],
         ),
         (
             {"task": Task("regress").to_dict()}, "-", "mlm", ("masked_lm",),
-            ["it has no masked_lm: begun with random weights", "not asked for by the objective: head"],
+            ["no masked_lm in it: started from random weights", "not used by the objective: head"],
         ),
     ],
 )  # fmt: skip
@@ -99,7 +99,7 @@ def test_weights_are_taken_over(
     planned = pretraining_run.plan_run(config(small, begun, tmp_path / "run", objective=objective, seed=3))
     made = train_state.make(planned.encoder, objective, "float32", 3).model
     fresh = {weight.path: weight.numpy() for weight in train_state.make(planned.encoder, objective, "float32", 3).model.weights}
-    assert warm_start.load(planned.start, made) == [f"begun with the weights of {begun}", *told]
+    assert warm_start.load(planned.start, made) == [f"started from the weights of {begun}", *told]
     theirs = checkpoints.weights(checkpoints.find(str(begun)))
     for weight in made.weights:
         path = weight.path.split("/", 1)[1]
@@ -110,10 +110,10 @@ def test_weights_are_taken_over(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"preset": "tiny"}, "--preset tiny asks for hidden_size 128, and BEGUN has 16: leave --preset out"),
-        ({"preset": "base"}, "--preset base asks for num_hidden_layers 12, and BEGUN has 2: leave --preset out"),
-        ({"hidden_act": "relu"}, "--hidden-act relu asks for hidden_act relu, and BEGUN has gelu_erf: leave --hidden-act out"),
-        ({"max_position_embeddings": 64}, "asks for max_position_embeddings 64, and BEGUN has 20: leave --max-position-emb"),
+        ({"preset": "tiny"}, "--preset tiny asks for hidden_size 128, but BEGUN has 16: leave --preset out"),
+        ({"preset": "base"}, "--preset base asks for num_hidden_layers 12, but BEGUN has 2: leave --preset out"),
+        ({"hidden_act": "relu"}, "--hidden-act relu asks for hidden_act relu, but BEGUN has gelu_erf: leave --hidden-act out"),
+        ({"max_position_embeddings": 64}, "asks for max_position_embeddings 64, but BEGUN has 20: leave --max-position-emb"),
     ],
 )
 def test_contradictions(changes: dict, sentence: str, small: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_preset_that_it_has_may_be_given(small: Path, tmp_path: Path) -> Non
     [
         ({"vocabulary": TOLD | {"cased": True}}, "vocabulary has False as its being cased, that of BEGUN True: prepare"),
         ({"words": OTHER}, f"as its SHA-256, that of BEGUN {hashlib.sha256(OTHER).hexdigest()[:8]}"),
-        ({"encoder": SMALL.to_dict() | {"max_position_embeddings": 8}}, "has sequences of 12 tokens, and the model takes 8"),
+        ({"encoder": SMALL.to_dict() | {"max_position_embeddings": 8}}, "has sequences of 12 tokens, but the model accepts 8"),
     ],
 )
 def test_a_dataset_that_does_not_fit(changes: dict, sentence: str, small: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_dataset_that_does_not_fit(changes: dict, sentence: str, small: Path, 
 
 
 def test_weights_that_are_not_there(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none holds no checkpoint"):
+    with pytest.raises(UserError, match="none has no checkpoint"):
         pretraining_run.plan_run(config(small, tmp_path / "none", tmp_path / "run"))
     begun = checkpoint(tmp_path / "begun", without="layer_1/output/bias")
     with pytest.raises(UserError, match=r"begun can't be used \(the tensor encoder/layer_1/output/bias is missing\): give"):
@@ -168,7 +168,7 @@ def test_a_kill_before_the_first_checkpoint(small: Path, tmp_path: Path) -> None
     assert all(np.array_equal(weight.numpy(), theirs[weight.path.split("/", 1)[1]]) for weight in model.weights)
     shutil.rmtree(begun)
     checkpoint(begun, seed=1)
-    with pytest.raises(UserError, match="begun has other weights than the run was begun with: restore them, or give another"):
+    with pytest.raises(UserError, match="begun has changed since the run was started: restore its weights, or give another"):
         warm_start.load(pretraining_run.plan_run(wanted).start, model)
 
 
@@ -184,7 +184,7 @@ def test_a_run_from_beginning_to_end(small: Path, tmp_path: Path, capsys: pytest
     theirs = checkpoints.weights(checkpoints.find(str(begun)))
     assert pretrain(small, run, begun, "--learning-rate", "0") == 0
     told = capsys.readouterr().out
-    assert told.startswith("as --init: 2 layers, 16 wide, 40 entries, ") and f"begun with the weights of {begun}\n" in told
+    assert told.startswith("as --init: 2 layers, 16 wide, 40 entries, ") and f"started from the weights of {begun}\n" in told
     final = checkpoints.find(str(run))
     assert final.step == 4
     assert all(np.array_equal(value, theirs[name]) for name, value in checkpoints.weights(final).items())
@@ -193,6 +193,6 @@ def test_a_run_from_beginning_to_end(small: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(begun)
     assert pretrain(small, run, begun, "--learning-rate", "0") == 0
     told = capsys.readouterr().out
-    assert "going on after step 2\n" in told and "begun with" not in told
+    assert "resuming after step 2\n" in told and "begun with" not in told
     assert pretrain(small, run, checkpoint(tmp_path / "other", seed=1), "--learning-rate", "0") == 2
-    assert " was begun with init " in capsys.readouterr().err
+    assert " was started with init " in capsys.readouterr().err

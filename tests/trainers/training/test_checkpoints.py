@@ -82,8 +82,8 @@ def assert_falls_back(run: Path, other: TrainState, older: TrainState, capsys: p
     assert checkpoints.restore(str(run), other)["step"] == 10
     assert bits(other) == bits(older)
     told = capsys.readouterr().err
-    assert told.startswith(f"warning: {run}/checkpoints/step-00000020 is damaged (") and told.count("\n") == 1
-    assert told.endswith("): passed over\n")
+    assert told.startswith(f"warning: {run}/checkpoints/step-00000020 is corrupt (") and told.count("\n") == 1
+    assert told.endswith("): skipped\n")
 
 
 def test_what_is_saved_comes_back_to_the_bit(whole: Path, newer: TrainState, other: TrainState) -> None:
@@ -224,7 +224,7 @@ def test_a_byte_that_changed_in_an_index(
         assert bits(other) == bits({10: older, 20: newer}[step])
         seen += step == 10
     assert seen >= len(places) - 2
-    assert capsys.readouterr().err.count("passed over\n") == seen
+    assert capsys.readouterr().err.count("skipped\n") == seen
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_checkpoint_of_another_version(
 def test_when_all_are_damaged_nothing_begins_anew(name: str, run: Path, other: TrainState) -> None:
     for path in run.rglob(name):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"every checkpoint is damaged: remove that folder to begin anew"):
+    with pytest.raises(UserError, match=r"every checkpoint is corrupt: remove that folder to start over"):
         checkpoints.restore(str(run), other)
 
 
@@ -273,9 +273,9 @@ def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixtu
     folder = run / "checkpoints/step-00000020"
     (folder / "vocab.txt").unlink()
     assert checkpoints.find(str(run)).step == 10
-    assert capsys.readouterr().err == f"warning: {folder} is damaged (vocab.txt is missing): passed over\n"
+    assert capsys.readouterr().err == f"warning: {folder} is corrupt (vocab.txt is missing): skipped\n"
     with pytest.raises(
-        UserError, match=r"step-00000020 is damaged \(vocab.txt is missing\): restore it, or give another checkpoint"
+        UserError, match=r"step-00000020 is corrupt \(vocab.txt is missing\): restore it, or give another checkpoint"
     ):
         checkpoints.find(str(folder))
 
@@ -284,7 +284,7 @@ def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixtu
 def test_find_where_there_is_none(place: str, tmp_path: Path) -> None:
     (tmp_path / "empty/checkpoints/step-00000001").mkdir(parents=True)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=f"{place} holds no checkpoint: give the folder of a run, or one of its checkpoints"):
+    with pytest.raises(UserError, match=f"{place} has no checkpoint: give the folder of a run, or one of its checkpoints"):
         checkpoints.find(str(tmp_path / place))
 
 
@@ -294,13 +294,13 @@ def test_find_where_there_is_none(place: str, tmp_path: Path) -> None:
 )
 def test_weights_of_another_size_are_refused(changes: dict[str, int], whole: Path) -> None:
     model = made(1, **changes).model
-    with pytest.raises(ValueError, match=r"^[a-z_0-9/]+ (has the shape \[.*\]|is no variable of the model|is missing)"):
+    with pytest.raises(ValueError, match=r"^[a-z_0-9/]+ (has the shape \[.*\]|is not a variable of the model|is missing)"):
         train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
 
 
 def test_weights_of_another_objective_are_refused(whole: Path) -> None:
     model = train_state.make_model(ENCODER, "mlm", "float32")
-    with pytest.raises(ValueError, match=r"next_sentence/dense/(kernel|bias) is no variable of the model"):
+    with pytest.raises(ValueError, match=r"next_sentence/dense/(kernel|bias) is not a variable of the model"):
         train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
 
 
@@ -373,10 +373,10 @@ def test_small_files_are_whole_or_absent(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"/none is not there: look again"):
+    with pytest.raises(UserError, match=r"/none doesn't exist: look again"):
         storage.read(str(tmp_path / "none"), "look again")
     with pytest.raises(UserError, match=r" can't be read \(.+\): look again"):
         storage.read(str(tmp_path), "look again")
-    with pytest.raises(UserError, match=r"/file/below can't be written \(.+\): fix that and run it again"):
+    with pytest.raises(UserError, match=r"/file/below can't be written \(.+\): fix that and run the command again"):
         storage.write(str(tmp_path / "file/below"), b"")
     assert storage.listed(str(tmp_path / "none")) == storage.listed(str(tmp_path / "file")) == []

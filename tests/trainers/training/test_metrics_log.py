@@ -153,7 +153,7 @@ def test_a_file_that_was_damaged_is_reported(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
     path.write_text(path.read_text().replace("2.4", "1.4"))
     journal(tmp_path).resume(2, saved)
-    assert capsys.readouterr().err.startswith(f"warning: {path} was damaged or changed: its figures of earlier steps")
+    assert capsys.readouterr().err.startswith(f"warning: {path} is corrupt or was changed: its metrics of earlier steps")
 
 
 def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
     assert (
         str(error.value)
-        == f"{tmp_path}/none/metrics.jsonl can't be written (No such file or directory): fix that and run it again"
+        == f"{tmp_path}/none/metrics.jsonl can't be written (No such file or directory): fix that and run the command again"
     )
 
 
@@ -235,7 +235,7 @@ def test_events_can_be_read_back(tmp_path: Path) -> None:
 def test_events_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file, where the folder should be")
     told = journal(tmp_path, tensorboard=True)
-    with pytest.raises(UserError, match=r"/tensorboard can't be written \(.*\): fix that and run it again$") as error:
+    with pytest.raises(UserError, match=r"/tensorboard can't be written \(.*\): fix that and run the command again$") as error:
         told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
     assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
 

@@ -131,12 +131,12 @@ def test_one_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: P
         assert workers.processes[1 - victim].wait(PATIENCE) == 2
         print(f"the other ended after {time.monotonic() - began:.0f} s")
         last = workers.printed(1 - victim).rstrip().split("\n")[-1]
-        assert last.startswith("clozemill: another worker is gone (")
-        assert last.endswith("): see what it says, then run the same command on every worker to go on")
+        assert last.startswith("clozemill: another worker was lost (")
+        assert last.endswith("): check its log, then run the same command on every worker to resume")
         assert "Traceback" not in workers.printed(1 - victim)
     with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
         workers.finished()
-        assert "going on after step 5\n" in workers.printed(0) or "going on after step 10\n" in workers.printed(0)
+        assert "resuming after step 5\n" in workers.printed(0) or "resuming after step 10\n" in workers.printed(0)
     assert_the_same(tmp_path / "run", whole)
 
 
@@ -165,10 +165,10 @@ def test_one_is_told_to_stop(whole: Path, demo_dataset: Path, tmp_path: Path) ->
 )
 def test_a_cluster_that_is_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", told)
-    with pytest.raises(UserError, match=r"--strategy multiworker needs TF_CONFIG in each worker's environment: give "):
+    with pytest.raises(UserError, match=r"--strategy multiworker needs TF_CONFIG in the environment of each worker: set it"):
         distribution.make_strategy(PretrainConfig(strategy="multiworker"))
 
 
 def test_other_commands_need_one_machine() -> None:
-    with pytest.raises(UserError, match="--strategy multiworker is for pretrain"):
+    with pytest.raises(UserError, match="--strategy multiworker works with pretrain only"):
         distribution.make_strategy(EvaluateConfig(strategy="multiworker"))

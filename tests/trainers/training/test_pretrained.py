@@ -60,7 +60,7 @@ def test_a_swapped_vocabulary_is_refused(
     assert clozemill.main([str(places.get(word, word)) for word in command]) == 2
     told = capsys.readouterr().err
     if command[0] != "pretrain":  # which looks at its dataset first or at what it begins with
-        assert told.startswith(f"clozemill: {folder} is damaged (vocab.txt is not the vocabulary that it was written with")
+        assert told.startswith(f"clozemill: {folder} is corrupt (vocab.txt is not the vocabulary that it was written with")
     assert told.count("\n") == 1
 
 
@@ -69,9 +69,9 @@ def test_a_run_goes_on_from_the_checkpoint_before(good: Path, tmp_path: Path, ca
         shutil.copytree(good, tmp_path / f"checkpoints/step-{step:08d}")
     swap(tmp_path / "checkpoints/step-00000020")
     assert checkpoints.find(str(tmp_path)).folder.endswith("step-00000010")
-    assert "step-00000020 is damaged (vocab.txt is not the vocabulary" in capsys.readouterr().err
+    assert "step-00000020 is corrupt (vocab.txt is not the vocabulary" in capsys.readouterr().err
     swap(tmp_path / "checkpoints/step-00000010")
-    with pytest.raises(UserError, match="checkpoints: every checkpoint is damaged: restore one, or give another run"):
+    with pytest.raises(UserError, match="checkpoints: every checkpoint is corrupt: restore one, or give another run"):
         checkpoints.find(str(tmp_path))
 
 
@@ -87,7 +87,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(good: Path, tmp_path: Path, ca
         ({"hidden_size": 16.0}, "whole numbers"),
         ({"num_attention_heads": 0}, "whole numbers"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
-        ({"more": 1}, "its encoder, objective or task is none that"),
+        ({"more": 1}, "this version doesn't know its encoder, objective or task"),
     ],
 )
 def test_sizes_are_compared_before_a_model_is_made(changes: dict, sentence: str, folder: Path) -> None:

@@ -137,4 +137,4 @@ def test_a_damaged_file_is_named_or_does_no_harm(
     else:
         assert weights(halfway) == weights(finished)
         lines = [json.loads(line)["step"] for line in (halfway / "metrics.jsonl").read_text().splitlines()]
-        assert lines == [1, 2, 3, 4] or f"warning: {path} was damaged or changed" in error
+        assert lines == [1, 2, 3, 4] or f"warning: {path} is corrupt or was changed" in error

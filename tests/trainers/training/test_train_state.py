@@ -131,9 +131,9 @@ def test_a_checkpoint_s_model(index: dict, name: str, heads: set[str]) -> None:
 
 @pytest.mark.parametrize("index", [{}, {"objective": "nonsense"}, {"task": {"kind": "nonsense"}}, {"task": {}}])
 def test_no_checkpoint_s_model(index: dict) -> None:
-    with pytest.raises(ValueError, match="its encoder, objective or task is none that this version knows"):
+    with pytest.raises(ValueError, match="this version doesn't know its encoder, objective or task"):
         train_state.model_for(index | {"encoder": SMALL.to_dict()})
-    with pytest.raises(ValueError, match="its encoder, objective or task is none"):
+    with pytest.raises(ValueError, match="this version doesn't know its encoder, objective or task"):
         train_state.model_for({"objective": "mlm", "encoder": SMALL.to_dict() | {"more": 1}})
 
 
@@ -145,7 +145,7 @@ def test_weights_are_assigned_strictly() -> None:
     lacking = {path: value for path, value in good.items() if path not in pooler}
     for bad, sentence in (
         (lacking, "encoder/pooler/(kernel|bias) is missing"),
-        (good | {"encoder/spare": np.ones(3)}, "encoder/spare is no variable of the model"),
+        (good | {"encoder/spare": np.ones(3)}, "encoder/spare is not a variable of the model"),
         (good | {"masked_lm/output_bias": np.ones(299)}, r"masked_lm/output_bias has the shape \[299\], .* is \[300\]"),
     ):
         with pytest.raises(ValueError, match=sentence):
