@@ -78,7 +78,7 @@ def test_a_run_is_killed_and_goes_on_to_the_bit(
     assert len(there["metrics.jsonl"].splitlines()) == 8
 
     out, _ = cloud.run(*PRETRAIN, faults=faults)
-    assert "going on after step 4\n" in out
+    assert "resuming after step 4\n" in out
     assert assert_whole(f"mill/run/checkpoints/step-{STEPS:08d}", cloud)["step"] == STEPS
     mine = cloud.download("mill/run", tmp_path / "remote")
     assert figures(mine) == figures(local)

@@ -1,4 +1,4 @@
-"""What can be configured of export and import, as config.py does for training."""
+"""The options of `export` and `import`."""
 
 from dataclasses import dataclass
 
@@ -12,30 +12,30 @@ FORMATS = ("savedmodel", "hf", "keras")
 class ExportConfig:
     """`clozemill export`"""
 
-    run: str = option("", "a run's folder, or a checkpoint of pretrain, finetune or import", flag=False)
-    output: str = option("", "the folder in which each format gets one of its own")
-    formats: str = option(",".join(FORMATS), "what to write, with commas between")
-    checkpoint: str = option("best", "which of a run's checkpoints", choices=("latest", "best"))
+    run: str = option("", "the folder of a run, or a checkpoint written by pretrain, finetune or import", flag=False)
+    output: str = option("", "an output folder; each format is written to its own subfolder")
+    formats: str = option(",".join(FORMATS), "formats to write, separated by commas")
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
     max_seq_length: int = option(
         0,
-        "tokens that texts are cut to; 0: a fine-tuned model's own, else the longest that it was trained on",
+        "truncate texts to this many tokens; 0: the setting of fine-tuning, else the longest sequence of pretraining",
         low=0,
         high=65536,
     )
 
     def chosen(self) -> tuple[str, ...]:
-        """The formats, each once. Raises UserError for an unknown one, or none."""
+        """Return the formats without duplicates. Raises UserError if one is unknown or none is given."""
         words = tuple(dict.fromkeys(word.strip() for word in self.formats.split(",") if word.strip()))
         for word in words:
             if word not in FORMATS:
-                told = f"give some of {','.join(FORMATS)}{suggest(word, list(FORMATS))}"
-                raise UserError(f"--formats names {word!r}, which is none: {told}")
+                hint = f"choose from {', '.join(FORMATS)}{suggest(word, list(FORMATS))}"
+                raise UserError(f"unknown format {word!r} in --formats; {hint}")
         if not words:
-            raise UserError(f"--formats names none: give some of {','.join(FORMATS)}")
+            raise UserError(f"--formats is empty: choose from {', '.join(FORMATS)}")
         return words
 
     def validate(self) -> None:
-        """Raises UserError for values that can't be."""
+        """Raise UserError for invalid values."""
         self.chosen()
         if 0 < self.max_seq_length < 8:
             raise UserError(f"--max-seq-length is {self.max_seq_length}: give a value between 8 and 65536")
@@ -46,11 +46,13 @@ class ImportConfig:
     """`clozemill import`"""
 
     source: str = option(
-        "", "a Hugging Face BERT folder (config.json, safetensors, vocab.txt), or one of google-research/bert", flag=False
+        "",
+        "the folder of a Hugging Face BERT (config.json, safetensors, vocab.txt), or of a google-research/bert checkpoint",
+        flag=False,
     )
-    output: str = option("", "the checkpoint's folder")
-    cased: bool | None = option(None, "whether the vocabulary is cased, where the files don't say, or say it wrongly")
-    strip_accents: bool | None = option(None, "remove accents from texts (default: as the files say, or else unless cased)")
+    output: str = option("", "a folder for the checkpoint")
+    cased: bool | None = option(None, "whether the vocabulary is cased, if the files don't say or are wrong")
+    strip_accents: bool | None = option(None, "strip accents from texts (default: as the files say, else unless cased)")
     tokenize_chinese_chars: bool | None = option(
-        None, "make every Chinese character a word of its own (default: as the files say, or else yes)"
+        None, "treat each Chinese character as a word (default: as the files say, else yes)"
     )

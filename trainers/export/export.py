@@ -1,4 +1,4 @@
-"""`clozemill export`: a checkpoint as a SavedModel, a Hugging Face folder and a Keras file, each compared with it.
+"""`clozemill export`: write a checkpoint as SavedModel, Hugging Face folder and Keras file, and compare each with it.
 
 clozemill export RUN --output OUT --formats savedmodel,hf,keras
 """
@@ -27,9 +27,9 @@ from clozemill.trainers.training.checkpoints import Checkpoint
 
 EXIT_DIFFERS = 1
 POSITIONS = "encoder/embeddings/position_embeddings"
-SHORT = 128  # tokens: texts up to that are compared at that length, so that only the long ones take the memory of theirs
+SHORT = 128  # tokens: texts up to this length are compared at it, so that only long texts need the memory of long sequences
 
-TEXTS = [  # each with a second one or ""
+TEXTS = [  # (text, second text or "")
     ("The mill stands by the river, and its wheel turns day and night.", ""),
     ("Who built the bridge?", "It was built in 1887 by two brothers from a village nearby."),
     ("She didn't say \"no\"; she said: 'not yet' -- and left at 7:45 p.m. (or so).", ""),
@@ -52,10 +52,10 @@ TEXTS = [  # each with a second one or ""
 
 
 def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
-    """A checkpoint as the source of exports. Raises UserError when it can't be one.
+    """Return a checkpoint as the source of exports. Raises UserError if it can't be exported.
 
-    max_seq_length: 0 for a fine-tuned model's own, else as long as it was trained on. Positions beyond that hold random
-    values: they are left out.
+    max_seq_length: 0 for the length of fine-tuning, else the longest length that the model was trained on. Embeddings of
+    positions beyond that are untrained and left out.
     """
     weights = checkpoints.weights(one)
     try:
@@ -69,36 +69,38 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
     path, sizes = storage.join(one.folder, VOCAB), model.config
     vocabulary = Vocabulary.from_bytes(storage.read(path, "give another checkpoint"), path)
     if len(vocabulary) != sizes.vocab_size:
-        raise UserError(f"{path} has {len(vocabulary):,} tokens, and the model {sizes.vocab_size:,}: restore it")
+        raise UserError(f"{path} has {len(vocabulary):,} tokens, but the model has {sizes.vocab_size:,}: restore it")
     length = max_seq_length or (model.task.max_seq_length if "task" in one.index else longest)
     if length > longest:
-        raise UserError(f"--max-seq-length is {length}, and {one.folder} was trained on at most {longest} tokens: give no more")
+        raise UserError(
+            f"--max-seq-length is {length}, but {one.folder} was trained on at most {longest} tokens: give {longest} or less"
+        )
     return Source(model, vocabulary.tokens, cased, length, about, rules)
 
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Texts as the tokenizer of training has them: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
+    """Encode texts as in training: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
     encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length, source.rules)
     return encoder.pairs(*map(list, zip(*texts, strict=True)))
 
 
 def _places(output: str, formats: tuple[str, ...], scratch: str) -> dict[str, tuple[Path, str]]:
-    """(temporary, final) folder of each format; the temporary ones of an object store are local, in `scratch`.
+    """Return the (temporary, final) folders of each format; for an object store, the temporary ones are local, in `scratch`.
 
-    Raises UserError where one is there already.
+    Raises UserError if a final folder already exists.
     """
     remote = "://" in output
     places = {name: (Path(scratch if remote else output) / f".{name}.tmp", storage.join(output, name)) for name in formats}
     for name, (_, final) in places.items():
-        with storage.translate_errors(final, "looked at"):
+        with storage.translate_errors(final, "read"):
             there = tf.io.gfile.exists(storage.join(final, FORMATS[name].entry) if remote else final)
         if there:
-            raise UserError(f"{final} is there already: remove it, or give another --output")
+            raise UserError(f"{final} already exists: remove it, or give another --output")
     return places
 
 
 def _write(source: Source, name: str, folder: Path) -> None:
-    """Writes a format. Raises UserError for what it can't hold, and for a disk that doesn't take it."""
+    """Write a format. Raises UserError if the format can't represent the model, or the disk can't be written."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -106,35 +108,35 @@ def _write(source: Source, name: str, folder: Path) -> None:
     except ValueError as error:
         raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
     except (OSError, SafetensorError, tf.errors.OpError) as error:
-        raise UserError(f"{folder} can't be written ({_cause(error)}): free some space there, or repair that") from None
+        raise UserError(f"{folder} can't be written ({_cause(error)}): free some space there, or fix that") from None
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """Return the message of an error, on one line."""
     if isinstance(error, tf.errors.OpError):
         return storage.cause(error)
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
 def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a format answers. Raises UserError when its folder, or the process that loads it, gives no answer."""
+    """Return the outputs of an exported format. Raises UserError if its folder can't be loaded, or its process fails."""
     temporary, final = place
     try:
         return FORMATS[name].outputs(str(temporary), texts, given)
     except ProcessDied as error:
         raise UserError(
-            f"{final} can't be compared: the process that loads it with transformers {error}; nothing was exported: repair "
-            f"that installation, or leave {name} out of --formats"
+            f"{final} can't be checked: the process that loads it with transformers {error}; nothing was exported: fix that "
+            f"installation, or leave {name} out of --formats"
         ) from None
     except (OSError, tf.errors.OpError) as error:
         scratch = tempfile.gettempdir()
         raise UserError(
-            f"{final} can't be compared ({_cause(error)}); nothing was exported: free some space in {scratch}, or repair that"
+            f"{final} can't be checked ({_cause(error)}); nothing was exported: free some space in {scratch}, or fix that"
         ) from None
 
 
 def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By format, how far each output is from the source's, and how far it may be; NaN for what a format doesn't answer."""
+    """Return, by format and output, (largest difference from the source, bound); NaN for outputs that a format lacks."""
     found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in places}
     for texts, given in _groups(source):
         expected = answers(source, given)
@@ -148,7 +150,7 @@ def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[st
 
 
 def _groups(source: Source) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
-    """TEXTS with their features: the short ones, then the long ones; without pairs for a model of one segment."""
+    """Yield TEXTS with their features: first the short ones, then the long ones; no pairs for a model with one segment."""
     paired = source.config.type_vocab_size > 1
     asked = [(first, second if paired else "") for first, second in TEXTS]
     given = features(source, asked)
@@ -174,10 +176,10 @@ def _tell(source: Source, one: Checkpoint, found: dict[str, dict[str, tuple[floa
 
 
 def main(config: ExportConfig) -> int:
-    """Writes and compares every format; gives them their names once all are within bounds, else writes nothing, returns 1.
+    """Write and compare every format. Renames them to their final names if all are within bounds, otherwise returns 1.
 
-    Local folders are renamed. To an object store they are copied, the file last without which a folder is no such export:
-    what a kill leaves of a copy is taken for nothing, and written over by the same command.
+    Local folders are renamed. Folders for an object store are copied, with the file that marks a complete export last: a
+    killed process leaves an incomplete copy, which loaders ignore and the same command overwrites.
     """
     require(config, "run", "output")
     with storage.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
@@ -196,13 +198,13 @@ def _export(source: Source, one: Checkpoint, places: dict[str, tuple[Path, str]]
         _write(source, name, temporary)
     try:
         found = _differences(source, places)
-    except ValueError as error:  # another token's id, a weight that transformers lacks
-        print(f"{error}, so nothing was exported", flush=True)
+    except ValueError as error:  # wrong ids, or a weight that transformers doesn't find
+        print(f"{error}; nothing was exported", flush=True)
         return EXIT_DIFFERS
     _tell(source, one, found)
     bad = [name for name, rows in found.items() if any(difference > bound for difference, bound in rows.values())]
     if bad:
-        print(f"{', '.join(bad)}: further from the checkpoint than the bound, so nothing was exported", flush=True)
+        print(f"{', '.join(bad)}: difference from the checkpoint exceeds the bound; nothing was exported", flush=True)
         return EXIT_DIFFERS
     for name, (temporary, final) in places.items():
         if remote:

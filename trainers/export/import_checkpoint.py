@@ -1,4 +1,4 @@
-"""`clozemill import`: a checkpoint from someone else's BERT, to fine-tune, to go on pretraining, to export.
+"""`clozemill import`: convert a foreign BERT into a checkpoint, to fine-tune, pretrain further or export.
 
 clozemill import HF_OR_TF1_FOLDER --output CHECKPOINT
 """
@@ -21,36 +21,38 @@ from clozemill.trainers.export.config import ImportConfig
 from clozemill.trainers.training import checkpoints
 
 READERS = {"hf": huggingface, "tf1": tf1}
-_PADDING = 127  # rows without a token that any table may have: others pad it to a multiple of up to 128
-_SHOWN = 6  # names in a note
+_PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
+_SHOWN = 6  # names listed in a note
 
 
 def _read(folder: str) -> Imported:
-    """What lies in a folder. Raises UserError, naming the file or the tensor that doesn't fit."""
+    """Read a model folder. Raises UserError with the name of the file or tensor that doesn't fit."""
     if not Path(folder).is_dir():
-        raise UserError(f"{folder} is not a folder: give one of Hugging Face's or google-research/bert's, on this machine")
+        raise UserError(f"{folder} is not a folder: give a local folder of a Hugging Face or google-research/bert model")
     for reader in READERS.values():
         if reader.is_folder(Path(folder)):
             try:
                 return reader.read(Path(folder))
             except (ValueError, MemoryError) as error:
                 raise UserError(
-                    f"{folder}: {error or 'its weights need more memory'}: give a folder of a BERT encoder"
+                    f"{folder}: {error or 'its weights need more memory'}: give the folder of a BERT encoder"
                 ) from None
-    raise UserError(f"{folder} has neither config.json nor bert_config.json: give a folder of Hugging Face's or Google's")
+    raise UserError(
+        f"{folder} has neither config.json nor bert_config.json: give a folder of a Hugging Face or google-research model"
+    )
 
 
 def _names(found: Imported) -> tuple[list[str], str]:
-    """(a token for every row of the word embeddings, what the user should know of it).
+    """Return (a token for every row of the word embeddings, a note for the user).
 
-    Rows without a token get names that no text has: others pad their tables to a round number. Raises UserError where the
-    vocabulary is not that of the weights.
+    Some projects pad the table to a round number; rows without a token get names that occur in no text. Raises UserError
+    if the vocabulary doesn't match the weights.
     """
     tokens, rows = list(found.tokenizer.tokens), found.config.vocab_size
     if len(tokens) > rows or rows - len(tokens) > max(_PADDING, rows // 10):
         raise UserError(
-            f"the vocabulary has {len(tokens):,} tokens, and the tensor of the word embeddings {rows:,} rows: give the "
-            "vocabulary that belongs to the weights"
+            f"the vocabulary has {len(tokens):,} tokens, but the word embeddings have {rows:,} rows: give the vocabulary that "
+            "belongs to the weights"
         )
     tokens += [""] * (rows - len(tokens))
     have, free, added = set(tokens), itertools.count(), 0
@@ -60,11 +62,11 @@ def _names(found: Imported) -> tuple[list[str], str]:
             added += 1
     if not added:
         return tokens, ""
-    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token: they are named [unused...], as no text is"
+    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token: they were named [unused...]"
 
 
 def _writable(token: str) -> bool:
-    """Whether a token can be a line of vocab.txt."""
+    """Return whether a token can be a line of vocab.txt."""
     try:
         return not {"\n", "\r"} & set(token) and bool(token.encode())
     except UnicodeEncodeError:
@@ -72,27 +74,33 @@ def _writable(token: str) -> bool:
 
 
 def _casing(found: Imported, vocabulary: Vocabulary, wanted: bool | None) -> tuple[bool, str]:
-    """(cased, what the user should know of it)."""
+    """Return (cased, a note for the user)."""
     own = found.tokenizer.cased
     if wanted is not None:
         contrary = own is not None and own != wanted
         flag = "--cased" if wanted else "--no-cased"
-        return wanted, f"its files say it is {'cased' if own else 'uncased'}: ignored because of {flag}" if contrary else ""
+        return (
+            wanted,
+            f"the model's files say it is {'cased' if own else 'uncased'}; ignored because of {flag}" if contrary else "",
+        )
     if own is not None:
         return own, ""
     cased = bool(vocabulary.casing_warning(False))
     flag = "--no-cased" if cased else "--cased"
-    return cased, f"its files don't tell the casing; by the vocabulary it is {'cased' if cased else 'uncased'} (else: {flag})"
+    return (
+        cased,
+        f"the files don't state the casing; by its vocabulary the model is {'cased' if cased else 'uncased'} (else: {flag})",
+    )
 
 
 def _rules(found: Imported, config: ImportConfig) -> TextRules:
-    """The tokenizer's rules, changed by what was given."""
+    """Return the tokenizer's rules with the given options applied."""
     given = {name: getattr(config, name) for name in ("strip_accents", "tokenize_chinese_chars")}
     return replace(found.tokenizer.rules, **{name: value for name, value in given.items() if value is not None})
 
 
 def _objective(found: Imported) -> tuple[str, tuple[str, ...]]:
-    """(objective that the heads are of, parts that are kept)."""
+    """Return (objective of the heads, parts that are kept)."""
     parts = found.converted.parts
     if "masked_lm" not in parts:
         return "", tuple(part for part in parts if part == "pooler")
@@ -102,8 +110,11 @@ def _objective(found: Imported) -> tuple[str, tuple[str, ...]]:
 
 
 def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
-    """What was not taken over, and what differs."""
-    notes, names = list(found.tokenizer.notes), {"next_sentence": "the next-sentence head, for want of the masked-LM head"}
+    """Return notes on what was not imported and what differs."""
+    notes, names = (
+        list(found.tokenizer.notes),
+        {"next_sentence": "the next-sentence head, because the masked-LM head is missing"},
+    )
     notes += [f"skipped: {names[part]}" for part in found.converted.parts if part not in kept]
     if others := found.converted.passed_over:
         more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
@@ -111,16 +122,16 @@ def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
     if added := found.tokenizer.added:
         more = ", ..." if len(added) > _SHOWN else ""
         notes.append(
-            f"{len(added):,} added tokens ({', '.join(added[:_SHOWN])}{more}) are in the vocabulary, but in texts only whole "
-            "words without punctuation become one, whereas transformers looks for them everywhere"
+            f"{len(added):,} added tokens ({', '.join(added[:_SHOWN])}{more}) are in the vocabulary, but clozemill matches "
+            "them only as complete words without punctuation, whereas transformers matches them anywhere in a text"
         )
     if found.config.type_vocab_size == 1:
-        notes.append("it has one segment only (type_vocab_size 1): it takes single texts, and no pairs")
+        notes.append("the model has only one segment (type_vocab_size 1): it supports single texts, but no pairs")
     return notes
 
 
 def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRules, name: str) -> dict[str, Any]:
-    """What checkpoint.json says, but for the files' sizes."""
+    """Return the contents of checkpoint.json, except the file sizes."""
     objective, kept = _objective(found)
     told = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": cased, **rules.to_dict(cased)}
     return {
@@ -133,7 +144,7 @@ def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRule
 
 
 def _written(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> None:
-    """Writes what was read as a checkpoint of step 0."""
+    """Write the model as a checkpoint of step 0."""
     weights = found.converted.weights
     if "next_sentence" not in about["imported"]["heads"]:
         weights = {path: value for path, value in weights.items() if not path.startswith("next_sentence/")}
@@ -142,7 +153,7 @@ def _written(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -
 
 
 def main(config: ImportConfig) -> int:
-    """Reads a folder, writes a checkpoint, and says what is in it."""
+    """Read a folder, write a checkpoint, and print a summary."""
     require(config, "source", "output")
     with storage.locked(config.output, beside=True):
         return _import(config)
@@ -150,7 +161,7 @@ def main(config: ImportConfig) -> int:
 
 def _import(config: ImportConfig) -> int:
     if storage.listed(config.output):
-        raise UserError(f"{config.output} is there already: remove it, or give another --output")
+        raise UserError(f"{config.output} already exists: remove it, or give another --output")
     found = _read(config.source)
     try:
         tokens, padding = _names(found)
@@ -166,7 +177,7 @@ def _import(config: ImportConfig) -> int:
 
 
 def _tell(config: ImportConfig, found: Imported, about: dict[str, Any], notes: list[str]) -> None:
-    """What is in the checkpoint, in a few lines."""
+    """Print a summary of the checkpoint."""
     size, encoder, vocabulary = sum(value.size for value in found.converted.weights.values()), found.config, about["vocabulary"]
     heads = about["imported"]["heads"]
     casing = described(vocabulary["cased"], TextRules.from_dict(vocabulary))

@@ -1,6 +1,6 @@
-"""TPU topologies: their names, their devices for compiling only, and what libtpu's compiler says of a program for them.
+"""Compiles JAX programs for TPU topologies with libtpu, without TPU hardware, and reports what the compiler says.
 
-A device is what a program runs on, a replica for TPUStrategy: a chip, on v2 and v3 one of a chip's two cores.
+A device is a replica of TPUStrategy: a chip, or on v2 and v3 one of the two cores of a chip.
 """
 
 import importlib.util
@@ -20,8 +20,8 @@ from clozemill.trainers.tpu.generations import Topology
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-# Read when libtpu, JAX and Keras are loaded. Without the first four, libtpu asks a metadata server which TPU it is on; without
-# the fifth, no two processes of a machine can load it, though only those that use a TPU are in each other's way.
+# Read when libtpu, JAX and Keras are imported. Without the first four, libtpu asks a metadata server which TPU it runs on.
+# Without the fifth, only one process per machine can load libtpu, although only processes that use a TPU conflict.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -35,36 +35,38 @@ _ENVIRONMENT = {
 
 
 def prepare_environment() -> None:
-    """Sets what JAX, libtpu and Keras read when they are loaded.
+    """Set the environment variables that JAX, libtpu and Keras read on import.
 
-    Raises UserError where one of them is missing, or where Keras was loaded before with another backend.
+    Raises UserError if one of them is missing, or Keras was already imported with another backend.
     """
     if importlib.util.find_spec("jax") is None or importlib.util.find_spec("libtpu") is None:
         raise UserError('preflight needs JAX and libtpu: pip install "clozemill[preflight]"')
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != "jax":
-        raise UserError("preflight needs a process of its own, since Keras was loaded here with another backend than JAX")
+        raise UserError(
+            "preflight needs its own process, because Keras was loaded with another backend: run clozemill preflight"
+        )
     os.environ.update(_ENVIRONMENT)
 
 
 def devices(topology: Topology) -> list:
-    """The topology's devices, for compiling only; raises UserError where libtpu doesn't know such a one."""
+    """Return the devices of a topology, for compilation only. Raises UserError if libtpu doesn't know it."""
     from jax.errors import JaxRuntimeError
     from jax.experimental import topologies
 
     options = dict(topology.generation.options)
-    if topology.chips == 1:  # libtpu takes hosts of 2x2 chips for granted
+    if topology.chips == 1:  # libtpu assumes hosts of 2x2 chips
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return list(topologies.get_topology_desc(topology_name=topology.name, platform="tpu", **options).devices)
     except JaxRuntimeError as error:
         raise UserError(
-            f"--topology {topology.name}: libtpu says {str(error).splitlines()[0]!r}: give {generations.EXAMPLES}"
+            f"--topology {topology.name}: libtpu says {str(error).splitlines()[0]!r}: use for example {generations.EXAMPLES}"
         ) from None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the compiler says of a program, per device and run: bytes of memory, operations, bytes moved, collectives."""
+    """The compiler's statistics of a program, per device and run: bytes of memory, operations, bytes moved, collectives."""
 
     seconds: float
     arguments: int
@@ -76,13 +78,13 @@ class Figures:
 
     @property
     def needed(self) -> int:
-        """Bytes of a device that are taken while the program runs; what is donated holds the results."""
+        """Return the bytes of a device in use while the program runs; donated arguments are reused for the results."""
         return self.arguments + self.temporaries + self.program
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A program that the compiler refused: for want of memory (`needed`, in bytes), or for another reason (None)."""
+    """A program that the compiler rejected: out of memory (`needed`, in bytes), or for another reason (None)."""
 
     seconds: float
     reason: str
@@ -90,7 +92,7 @@ class Refused:
 
 
 def refused(message: str, seconds: float) -> Refused:
-    """What the compiler's message means."""
+    """Parse the compiler's error message."""
     reason = " ".join(message.split())[:300]
     if "RESOURCE_EXHAUSTED" not in message:
         return Refused(seconds, reason)
@@ -99,12 +101,12 @@ def refused(message: str, seconds: float) -> Refused:
 
 
 def collectives(text: str) -> dict[str, int]:
-    """How many of each collective a compiled program holds."""
+    """Count the collectives of a compiled program by name."""
     return {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
 
 
 def waiting(text: str, work: Callable[[], Any]) -> Any:
-    """What `work` returns, with the seconds shown meanwhile; it runs in a thread, so that Ctrl-C is heard."""
+    """Return the result of `work`, showing the elapsed seconds. It runs in a thread, so that Ctrl-C is handled."""
     begin, live = time.monotonic(), sys.stderr.isatty()
     print(text, end="" if live else "\n", file=sys.stderr, flush=True)
     pool = ThreadPoolExecutor(1)
@@ -123,7 +125,7 @@ def waiting(text: str, work: Callable[[], Any]) -> Any:
 
 
 def compiled(lowered: Any, text: str) -> Figures | Refused:
-    """Compiles a lowered JAX program, `text` saying meanwhile what it is."""
+    """Compile a lowered JAX program, showing `text` as progress."""
     from jax.errors import JaxRuntimeError
 
     begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""The training part of `clozemill plan`: epochs, chip hours, cost, and what will hurt, by arithmetic. Loads no TensorFlow."""
+"""The training part of `clozemill plan`: estimates epochs, chip hours, cost and bottlenecks. Doesn't load TensorFlow."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from clozemill.trainers.tpu import generations
 from clozemill.trainers.tpu.config import TrainingPlan
 from clozemill.trainers.tpu.generations import Topology
 
-INPUT_TOKENS = 89_000 * 128  # a second that one core read, parsed and batched (README, Figures)
-SPREAD = 1.5  # how far the utilisation may be from what is assumed, either way
+INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (README, Figures)
+SPREAD = 1.5  # factor by which the utilisation may differ from the assumed one, in both directions
 
 Told = tuple[list[Estimate], list[str], list[str]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the mill will give: train examples of a copy with their range, shards of a copy, and their sizes."""
+    """The expected dataset: train examples per copy with their range, shards per copy, and their sizes."""
 
     examples: Estimate
     shards: int
@@ -28,7 +28,7 @@ class Dataset:
 
 
 def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]:
-    """(phase with its batch size, sequence length, predictions): where a recipe's phases differ in length, each has its own."""
+    """Return (phase with its batch size, sequence length, predictions); recipes may have a length per phase."""
     phases = config.phases or (Phase(steps=config.steps),)
     lengths = RECIPES[config.recipe].max_seq_lengths if config.recipe else ()
     found = []
@@ -41,7 +41,7 @@ def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]
 
 
 def estimate(config: TrainingPlan, data: Dataset) -> Told:
-    """Figures, notes and warnings of training. Raises UserError for an unknown topology."""
+    """Return estimates, notes and warnings about training. Raises UserError for an unknown topology."""
     topology = generations.parse(config.topology)
     causal = config.objective == "causal"
     encoder = preset(config.preset or "base", vocab_size=data.vocab_size)
@@ -67,25 +67,25 @@ def estimate(config: TrainingPlan, data: Dataset) -> Told:
     steps = sum(phase.steps for phase, _, _ in phases)
     what = f"{config.recipe or config.preset or 'base'}: {steps:,} steps"
     notes.append(
-        f"training ({what}) is reckoned at {100 * config.utilisation:g} % of {generations.chip_tflops(topology):g} TFLOP/s a "
-        "chip (--utilisation), without start-up, evaluation and checkpoints"
+        f"training ({what}) is estimated at {100 * config.utilisation:g} % of {generations.chip_tflops(topology):g} TFLOP/s "
+        "per chip (--utilisation), without start-up, evaluation and checkpoints"
     )
     if len(own) < len(phases):
-        notes.append(f"epochs count the phases of {data.max_seq_length} tokens: plan the other datasets, too")
+        notes.append(f"epochs count only the phases of {data.max_seq_length} tokens: plan the other datasets too")
     warnings = [*_shard_warnings(data, topology), *_batch_warnings(config, topology, phases), *_input_warnings(
         config, topology, rate, data.max_seq_length)]  # fmt: skip
     return figures, notes, warnings
 
 
 def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
-    """Host r reads every R-th shard: with fewer shards than hosts the trainer refuses; the rest should come out even."""
+    """Warn about shards that don't suit the hosts. Host r reads every R-th shard: fewer shards than hosts is an error."""
     count = generations.hosts(topology)
     if data.shards < count:
-        return [f"{data.shards} train shards per copy are too few for the {count} hosts of {topology.name}, and pretrain will "
-                f"refuse them: give --num-groups {count} or a multiple"]  # fmt: skip
+        return [f"{data.shards} train shards per copy are too few for the {count} hosts of {topology.name}, and pretrain "
+                f"will fail: give --num-groups {count} or a multiple"]  # fmt: skip
     if data.shards % count and data.shards < 8 * count:
         even = -(-data.shards // count) * count
-        return [f"{data.shards} train shards per copy are dealt out unevenly to {count} hosts: give --num-groups {even}"]
+        return [f"{data.shards} train shards per copy can't be divided evenly among {count} hosts: give --num-groups {even}"]
     return []
 
 
@@ -94,17 +94,17 @@ def _batch_warnings(config: TrainingPlan, topology: Topology, phases: list[tuple
     sizes = dict.fromkeys(phase.batch_size for phase, _, _ in phases if phase.batch_size % parts)
     steps = config.gradient_accumulation_steps
     of = f"{topology.devices} replicas" + (f" x {steps} gradient accumulation steps" if steps > 1 else "")
-    return [f"--batch-size {size} can't be divided by {of}: give {-(-size // parts) * parts}" for size in sizes]
+    return [f"--batch-size {size} isn't divisible by {of}: give {-(-size // parts) * parts}" for size in sizes]
 
 
 def _input_warnings(config: TrainingPlan, topology: Topology, tokens: float, length: int) -> list[str]:
-    """tokens: a second that the chips take together."""
+    """Warn if the input is slower than the chips. tokens: tokens per second that all chips consume together."""
     count = generations.hosts(topology)
     wanted, given = tokens / length / count, config.input_rate or INPUT_TOKENS / length
     if wanted <= given:
         return []
     measured = "--input-rate" if config.input_rate else "as one core was measured"
     return [
-        f"the chips of a host take {wanted:,.0f} examples a second, and its input gives {given:,.0f} ({measured}): the "
-        "chips will wait, so take hosts with more cores, fewer chips or a larger model"
+        f"the chips of a host consume {wanted:,.0f} examples per second, but its input delivers {given:,.0f} ({measured}), so "
+        "the chips will wait: use hosts with more cores, fewer chips or a larger model"
     ]

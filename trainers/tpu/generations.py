@@ -1,4 +1,4 @@
-"""The generations of TPUs: cores, memory, peak rates and hosts of a slice."""
+"""TPU generations: cores, memory, peak rates and hosts of a slice."""
 
 import math
 import re
@@ -13,10 +13,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Generation:
-    """A generation of TPUs.
+    """A TPU generation.
 
-    `memory`: of a device, in GiB (v5p's data sheet says 95 GB a chip). `available`: what libtpu leaves of it to a program.
-    `axes`: of its topologies. `cores`: devices per chip. `options`: what libtpu has to be told besides the name.
+    `memory`: memory of a device in GiB (v5p's data sheet says 95 GB per chip). `available`: the part of it that libtpu leaves
+    to a program. `axes`: axes of its topologies. `cores`: devices per chip. `options`: options for libtpu besides the name.
     """
 
     memory: float
@@ -27,7 +27,7 @@ class Generation:
 
     @property
     def device(self) -> str:
-        """What a device is called."""
+        """Return the word for a device."""
         return "chip" if self.cores == 1 else "core"
 
 
@@ -45,7 +45,7 @@ EXAMPLES = "v5e:2x2 (v5litepod-4), v5e:2x4 (v5litepod-8), v6e:2x4, v4:2x2x1, v5p
 
 @dataclass(frozen=True)
 class Topology:
-    """A generation and the shape of its grid of chips."""
+    """A TPU generation with the shape of its grid of chips."""
 
     name: str
     generation: Generation
@@ -57,7 +57,7 @@ class Topology:
 
     @property
     def available(self) -> float:
-        """Bytes of a device that a program can have."""
+        """Return the bytes of a device that a program can use."""
         return self.generation.available * GIB
 
     def __str__(self) -> str:
@@ -65,40 +65,40 @@ class Topology:
         chips = f"{self.chips} chip" + "s" * (self.chips > 1) + (generation.cores > 1) * f" of {generation.cores} cores"
         return (
             f"{self.name}, {chips}; a {generation.device} has {generation.memory:g} GiB, "
-            f"of which a program may have {generation.available:g}"
+            f"of which a program can use {generation.available:g}"
         )
 
 
 def parse(name: str) -> Topology:
-    """A topology by its name, GENERATION:SHAPE; raises UserError, with examples."""
+    """Return a topology by its name, GENERATION:SHAPE. Raises UserError with examples."""
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*)*)", name)
     generation = GENERATIONS.get(match[1]) if match else None
     if generation is None:
-        raise UserError(f"--topology {name!r} is none that is known: give {EXAMPLES}, or another shape of these")
+        raise UserError(f"unknown --topology {name!r}; use for example {EXAMPLES}")
     sides = [int(side) for side in match[2].split("x")]
     if len(sides) != generation.axes:
-        raise UserError(f"--topology {name}: a shape of {match[1]} has {generation.axes} sides: give {EXAMPLES}")
+        raise UserError(f"--topology {name}: a shape of {match[1]} has {generation.axes} axes: use for example {EXAMPLES}")
     return Topology(name, generation, math.prod(sides))
 
 
-# Chips that one TPU VM drives: of a slice of that many chips or fewer, and of a larger one.
+# Chips per TPU VM: (in a slice of at most that many chips, in a larger slice).
 HOST_CHIPS = {"v2": (4, 4), "v3": (4, 4), "v4": (4, 4), "v5e": (8, 4), "v5p": (4, 4), "v6e": (8, 4)}
 
 _NAMES = {"v5e": "v5litepod"}  # as trainers/common/peak_flops.py has it
 
 
 def hosts_of(generation: str, chips: int) -> int:
-    """Machines that hold, and feed, so many chips of a generation."""
+    """Return the number of hosts that hold and feed this many chips of a generation."""
     single, many = HOST_CHIPS[generation]
     return 1 if chips <= single else -(-chips // many)
 
 
 def hosts(topology: Topology) -> int:
-    """Machines that feed a TPU."""
+    """Return the number of hosts that feed a TPU."""
     return hosts_of(topology.name.split(":")[0], topology.chips)
 
 
 def chip_tflops(topology: Topology) -> float:
-    """Peak of a chip, in TFLOP/s of bfloat16."""
+    """Return the peak of a chip, in bfloat16 TFLOP/s."""
     generation = topology.name.split(":")[0]
     return peak_tflops(_NAMES.get(generation, generation)) * topology.generation.cores

@@ -1,7 +1,7 @@
-"""The training step as a JAX program over devices that needn't be there; what trainers/tpu/preflight.py compiles.
+"""The training step as a JAX program that can be compiled for absent devices; used by trainers/tpu/preflight.py.
 
-Model, losses and update rule are those of the trainer, and so is the division of labour: every device works on its part of the
-batch with a dropout of its own, weights and gradients are added up over all of them, and each applies the same update.
+Model, losses and optimizer are those of the trainer, and so is the parallelism: every device processes its part of the batch
+with its own dropout, weights and gradients are summed over all devices, and each applies the same update.
 """
 
 import math
@@ -16,14 +16,14 @@ from clozemill.pipelines.examples.columns import FEATURES
 from clozemill.trainers.tpu.config import PreflightConfig
 from clozemill.trainers.training import optimizer
 
-AXIS = "data"  # the mesh's only one
+AXIS = "data"  # the only axis of the mesh
 
 
 class Step:
-    """One update of a model's variables, as the trainer does it, over a topology's devices.
+    """One update of a model's variables over the devices of a topology, like the trainer's.
 
     Args:
-        config: what is trained. encoder: its sizes. predictions: masked positions per example. devices: JAX's.
+        config: the options. encoder: sizes of the model. predictions: masked positions per example. devices: JAX devices.
     """
 
     def __init__(self, config: PreflightConfig, encoder: EncoderConfig, predictions: int, devices: list) -> None:
@@ -31,17 +31,17 @@ class Step:
         from jax.sharding import Mesh
 
         self.config, self.predictions, self.mesh = config, predictions, Mesh(np.array(devices), (AXIS,))
-        with keras.StatelessScope(initialize_variables=False):  # shapes are enough
+        with keras.StatelessScope(initialize_variables=False):  # only shapes are needed
             self.model = PretrainingModel(encoder, config.objective, dtype=PRECISIONS[config.precision])
             self.model.build()
 
     @property
     def parameters(self) -> int:
-        """Numbers that are learnt."""
+        """Return the number of trainable parameters."""
         return sum(math.prod(variable.shape) for variable in self.model.trainable_variables)
 
     def _gradients(self, values: list, done, batch: dict):
-        """(loss, gradients) of the whole batch, from a device's part of it."""
+        """Return (loss, gradients) of the global batch, computed from a device's part of it."""
         import jax
         from jax import numpy as jnp
 
@@ -59,7 +59,7 @@ class Step:
         return jax.lax.psum(jax.value_and_grad(loss)(values), AXIS)
 
     def _update(self, values: list, first: list, second: list, done, batch: dict):
-        """(variables, first moments, second moments, steps done, loss) after one step more."""
+        """Return (variables, first moments, second moments, steps done, loss) after one more step."""
         hyper, schedule = optimizer.Hyper(), optimizer.Schedule(peak=1e-4, warmup_steps=10_000, steps=1_000_000)
         rule = optimizer.OPTIMIZERS[self.config.optimizer]
         loss, gradients = self._gradients(values, done, batch)
@@ -73,7 +73,7 @@ class Step:
         return *(list(column) for column in zip(*new, strict=True)), done + 1, loss
 
     def lowered(self, batch_size: int) -> Any:
-        """The step for `batch_size` examples per device, lowered; variables and moments give their memory to the new ones."""
+        """Return the lowered step for `batch_size` examples per device; variables and moments are donated."""
         import jax
         from jax.sharding import NamedSharding
         from jax.sharding import PartitionSpec as P
@@ -88,7 +88,7 @@ class Step:
             for name, (dtype, length) in FEATURES.items()
         }
         values = [shape(tuple(variable.shape), variable.dtype) for variable in self.model.trainable_variables]
-        # Sums over devices are written down in the step, as in the trainer's, and so there are no others to be inferred.
+        # Sums over devices are explicit in the step, as in the trainer, so XLA has none to infer.
         step = jax.shard_map(
             self._update, mesh=self.mesh, in_specs=(P(), P(), P(), P(), P(AXIS)), out_specs=P(), check_vma=False
         )

@@ -1,9 +1,9 @@
-"""`clozemill preflight`: the training step, compiled for a TPU on a machine without one, by JAX and libtpu.
+"""`clozemill preflight`: compile the training step for a TPU on a machine without one, with JAX and libtpu.
 
     pip install "clozemill[preflight]"
     clozemill preflight --topology v5e:2x2 --preset base --batch-size 32
 
-Says whether the step compiles and fits, what memory, work and communication it takes, and the largest batch that fits.
+Reports whether the step compiles and fits, its memory, FLOPs and communication, and the largest batch that fits.
 """
 
 import math
@@ -17,30 +17,32 @@ from clozemill.trainers.tpu.compiler import Figures, Refused
 from clozemill.trainers.tpu.config import PreflightConfig
 from clozemill.trainers.tpu.generations import GIB, Topology
 
-# Batches are looked for that fill a device up to here: input that waits takes memory too, and near to the limit the compiler
-# has activations computed again to make ends meet, and takes many times as long.
+# The search fills a device up to this fraction: prefetched input needs memory too, and near the limit the compiler
+# recomputes activations to save memory, and takes many times as long.
 FILL = 15 / 16
 ROUND = 8  # a batch is a multiple of a tile's rows
-COMPILATIONS = 6  # of a search, at most
+COMPILATIONS = 6  # maximum per search
 UNTESTED = (
-    "Not tested by this: TPUStrategy, the feeding of input, the numerics and the speed of a TPU. Model and update are the\n"
-    "trainer's, but as a program of JAX's, with a newer libtpu than TensorFlow's: its figures will differ in detail."
+    "Not tested: TPUStrategy, the input pipeline, and the numerics and speed of a TPU. Model and optimizer are the trainer's,\n"
+    "but compiled by JAX with a newer libtpu than TensorFlow's: numbers on a TPU will differ in detail."
 )
 
 
 def next_batch(found: dict[int, int], ceiling: int | None, room: float) -> int | None:
-    """The batch to try next, or None when there is nothing to gain.
+    """Return the batch to try next, or None if no larger batch is worth trying.
 
     Args:
-        found: batch -> bytes, of those that fit. ceiling: the smallest that doesn't, if known. room: bytes to fill.
+        found: bytes by batch, of batches that fit.
+        ceiling: the smallest batch that doesn't fit, if known.
+        room: bytes to fill.
 
-    Memory is about affine in the batch: the line through the two largest that fit says which one fills the room. It isn't
-    followed beyond four times what is known: small batches partly live in memory on the chip, which isn't counted.
+    Memory is roughly affine in the batch: the line through the two largest batches that fit predicts which one fills the
+    room. It is extrapolated by a factor of four at most, since small batches partly use on-chip memory, which isn't counted.
     """
     best = max(found, default=0)
     if not found:
         guess = ceiling // 2
-    elif len(found) == 1:  # memory in proportion to the batch says too little, since part of it is the same for all
+    elif len(found) == 1:  # one point isn't enough for a line: part of the memory doesn't depend on the batch
         guess = int(best * min(4.0, room / found[best]))
         guess = guess if ceiling is None else (best + ceiling) // 2
     else:
@@ -50,14 +52,16 @@ def next_batch(found: dict[int, int], ceiling: int | None, room: float) -> int |
         if ceiling is not None and guess >= ceiling:
             guess = max((large + ceiling) // 2, ceiling * 9 // 10)
     guess -= guess % ROUND if guess >= ROUND else 0
-    return guess if guess - best >= max(1, best / 20) else None  # less isn't worth minutes of compiling
+    return guess if guess - best >= max(1, best / 20) else None  # a smaller gain isn't worth minutes of compilation
 
 
 def search(measure: Callable[[int], int | None], first: int, room: float) -> int:
-    """The largest batch that fits, 0 for none.
+    """Return the largest batch that fits, 0 for none.
 
     Args:
-        measure: the bytes of a batch, or None if it doesn't fit. first: the batch to begin with. room: bytes to fill.
+        measure: returns the bytes of a batch, or None if it doesn't fit.
+        first: the batch to start with.
+        room: bytes to fill.
     """
     found: dict[int, int] = {}
     ceiling, batch = None, first
@@ -74,7 +78,7 @@ def search(measure: Callable[[int], int | None], first: int, room: float) -> int
 
 
 def encoder_config(config: PreflightConfig) -> EncoderConfig:
-    """The encoder that a configuration asks for."""
+    """Return the encoder of a configuration."""
     return preset(
         config.preset,
         vocab_size=config.vocab_size,
@@ -88,22 +92,22 @@ def encoder_config(config: PreflightConfig) -> EncoderConfig:
 
 
 def fits(result: Figures | Refused, topology: Topology) -> bool:
-    """Whether a program was compiled and finds room on a device."""
+    """Return whether a program was compiled and fits on a device."""
     return isinstance(result, Figures) and result.needed <= topology.available
 
 
 def binary(size: float) -> str:
-    """Bytes of memory, in GiB or MiB."""
+    """Format bytes of memory in GiB or MiB."""
     return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / GIB * 1024:.1f} MiB"
 
 
 def decimal(number: float) -> str:
-    """A number with a prefix for its unit to follow: 1.23 T."""
+    """Format a number with a prefix for a unit that follows: 1.23 T."""
     return f"{number / 1e12:.2f} T" if number >= 1e12 else f"{number / 1e9:.2f} G"
 
 
 def title(config: PreflightConfig, topology: Topology, predictions: int, parameters: int) -> list[str]:
-    """The report's lines about what is compiled."""
+    """Return the report's lines about what is compiled."""
     switches = [config.objective, config.precision, config.optimizer, *["remat"] * config.remat]
     return [
         f"topology     {topology}",
@@ -114,7 +118,7 @@ def title(config: PreflightConfig, topology: Topology, predictions: int, paramet
 
 
 def described(result: Figures | Refused, topology: Topology, flops: int) -> list[str]:
-    """The report's lines about one compilation. `flops`: of a device's batch, by formula."""
+    """Return the report's lines about one compilation. `flops`: FLOPs of a device's batch, by formula."""
     device = topology.generation.device
     if isinstance(result, Refused):
         return [f"compiles     no, after {result.seconds:.0f} s: {result.reason}"]
@@ -130,7 +134,7 @@ def described(result: Figures | Refused, topology: Topology, flops: int) -> list
 
 
 def largest_line(results: dict[int, Figures | Refused], topology: Topology) -> str:
-    """The report's line about the largest batch that fits, of those that were compiled, in their order."""
+    """Return the report's line about the largest batch that fits, and the batches compiled, in order."""
     device, tried = topology.generation.device, ", ".join(map(str, results))
     good = {batch: result for batch, result in results.items() if fits(result, topology)}
     if not good:
@@ -142,22 +146,22 @@ def largest_line(results: dict[int, Figures | Refused], topology: Topology) -> s
         f"compiled: {tried}, "
         f"aiming at {FILL:.0%} of the memory by the line through two batches"
     )
-    return text + (f"; activations computed again make {again:.0%} more work per example" if again > 0.02 else "")
+    return text + (f"; recomputed activations cost {again:.0%} more FLOPs per example" if again > 0.02 else "")
 
 
 def verdict(config: PreflightConfig, topology: Topology, needed: float, largest: int) -> str:
-    """The sentence about a batch that doesn't fit."""
+    """Return the sentence about a batch that doesn't fit."""
     smaller = f" (to {largest}, the largest found)" if largest else ""
     remat = "" if config.remat else " or give --remat"
     wanted = binary(needed) if math.isfinite(needed) else "more"
     return (
-        f"does not fit: batch {config.batch_size} needs {wanted}, and a program may have "
+        f"does not fit: batch {config.batch_size} needs {wanted}, but a program can use "
         f"{binary(topology.available)} of a {topology.generation.device}: lower --batch-size{smaller}{remat}"
     )
 
 
 def checked_predictions(config: PreflightConfig) -> int:
-    """Masked positions per example, as `prepare` chooses them unless they are given."""
+    """Return the masked positions per example, by default as many as `prepare` uses."""
     most = config.max_seq_length - 3  # [CLS] and two [SEP]
     if config.max_predictions > most:
         raise UserError(
@@ -168,11 +172,11 @@ def checked_predictions(config: PreflightConfig) -> int:
 
 
 def main(config: PreflightConfig) -> int:
-    """Compiles, and prints the report as it comes; returns 0 if the step compiles and fits, else 1."""
+    """Compile, and print the report as results arrive. Returns 0 if the step compiles and fits, else 1."""
     topology, predictions, encoder = generations.parse(config.topology), checked_predictions(config), encoder_config(config)
     compiler.prepare_environment()
     devices = compiler.devices(topology)
-    from clozemill.trainers.tpu.jax_step import Step  # not before the environment is prepared: Keras reads it when it is loaded
+    from clozemill.trainers.tpu.jax_step import Step  # after the environment is set: Keras reads it on import
 
     step = Step(config, encoder, predictions, devices)
     print("\n".join(title(config, topology, predictions, step.parameters)), flush=True)
@@ -187,7 +191,7 @@ def main(config: PreflightConfig) -> int:
     fitting, first = measure(config.batch_size) is not None, results[config.batch_size]
     flops = config.batch_size * flops_per_example(encoder, config.max_seq_length, predictions, config.objective == "causal")
     print("\n".join(described(first, topology, flops)), flush=True)
-    if first.needed is not None:  # else no other batch would compile either
+    if first.needed is not None:  # otherwise no other batch would compile either
         largest = 0
         if config.largest_batch:
             largest = search(measure, config.batch_size, FILL * topology.available)

@@ -267,7 +267,7 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         (["--input", "{text}", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
         (["--input", "{text}", "--output", "out"], "--output out doesn't end in .json"),
         (["--input", "{text}", "--sample-min-mb", "50"], "--sample-min-mb 50 is more than --sample-max-mb 32"),
-        (["--input", "{text}", "--target", "tpu", "--topology", "v9:2x2"], "--topology 'v9:2x2' is none that is known"),
+        (["--input", "{text}", "--target", "tpu", "--topology", "v9:2x2"], "unknown --topology 'v9:2x2'"),
         (["--input", "{text}", "--recipe", "bert"], "--recipe is 'bert'|argument --recipe: invalid choice: 'bert'"),
     ],
 )

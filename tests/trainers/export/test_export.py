@@ -107,7 +107,7 @@ def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
     assert list((tmp_path / "out").iterdir()) == []
-    assert "keras: further from the checkpoint than the bound, so nothing was exported" in capsys.readouterr().out
+    assert "keras: difference from the checkpoint exceeds the bound; nothing was exported" in capsys.readouterr().out
 
 
 def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -117,7 +117,7 @@ def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface, "outputs", outputs)
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
     assert list((tmp_path / "out").iterdir()) == []
-    assert "tokenizer.json gives other ids for the text 'a', so nothing was exported" in capsys.readouterr().out
+    assert "tokenizer.json gives other ids for the text 'a'; nothing was exported" in capsys.readouterr().out
 
 
 def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -145,8 +145,8 @@ def test_a_crash_of_what_compares_is_one_sentence(tmp_path: Path, monkeypatch: p
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 2
     assert list((tmp_path / "out").iterdir()) == [] and "torch" not in sys.modules
     assert capsys.readouterr().err == (
-        f"clozemill: {tmp_path}/out/hf can't be compared: the process that loads it with transformers was killed by SIGSEGV "
-        "(exit code -11); nothing was exported: repair that installation, or leave hf out of --formats\n"
+        f"clozemill: {tmp_path}/out/hf can't be checked: the process that loads it with transformers was killed by SIGSEGV "
+        "(exit code -11); nothing was exported: fix that installation, or leave hf out of --formats\n"
     )
 
 
@@ -211,7 +211,7 @@ def test_a_full_temporary_folder_is_one_sentence(
     monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 2
     told = capsys.readouterr().err
-    assert f"out/hf can't be compared (No space left on device); nothing was exported: free some space in {disk.folder}" in told
+    assert f"out/hf can't be checked (No space left on device); nothing was exported: free some space in {disk.folder}" in told
     assert list((tmp_path / "out").iterdir()) == [] and list(disk.folder.iterdir()) == []
 
 
@@ -227,7 +227,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -
     one = checkpoint(tmp_path / "checkpoint")
     (tmp_path / "out/hf").mkdir(parents=True)
     assert run(one, tmp_path / "out", "--formats", "keras,hf") == 2
-    assert f"{tmp_path}/out/hf is there already: remove it, or give another --output" in capsys.readouterr().err
+    assert f"{tmp_path}/out/hf already exists: remove it, or give another --output" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["hf"]
 
 
@@ -244,9 +244,9 @@ BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}
             "the format hf: transformers has no class for the head bilstm: export to keras or savedmodel, or leave",
         ),
         (None, {"encoder": {}}, [], "can't be exported ("),
-        (None, {"objective": "mlm"}, [], "can't be exported (next_sentence/dense/bias is no variable of the model): give"),
+        (None, {"objective": "mlm"}, [], "can't be exported (next_sentence/dense/bias is not a variable of the model): give"),
         (None, {"vocabulary": {}}, [], "can't be exported ('cased'): give another checkpoint"),
-        (None, {}, ["--max-seq-length", "129"], "was trained on at most 128 tokens: give no more"),
+        (None, {}, ["--max-seq-length", "129"], "was trained on at most 128 tokens: give 128 or less"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -265,7 +265,7 @@ def test_what_was_trained_is_stated(tmp_path: Path) -> None:
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
     config, tokenizer = (json.loads((tmp_path / f"out/hf/{name}.json").read_text()) for name in ("config", "tokenizer_config"))
     assert (config["max_position_embeddings"], tokenizer["model_max_length"]) == (128, 128)
-    assert "| longest sequence it was trained on | 128 |" in (tmp_path / "out/hf/README.md").read_text()
+    assert "| longest training sequence | 128 |" in (tmp_path / "out/hf/README.md").read_text()
     whole = checkpoints.weights(checkpoints.find(str(one)))[export.POSITIONS]
     assert whole.shape[0] == 160
     assert clozemill.main(["import", str(tmp_path / "out/hf"), "--output", str(tmp_path / "imported")]) == 0
@@ -304,7 +304,7 @@ def test_a_vocabulary_that_is_not_the_model_s(tmp_path: Path, capsys: pytest.Cap
     checkpoints.write(str(tmp_path / "one"), {"weights": TrainState(source.model).weights()}, VOCABULARY + b"more\n", about)
     assert run(tmp_path / "one", tmp_path / "out", "--formats", "hf") == 2
     count = len(sources.TOKENS)
-    assert f"vocab.txt has {count + 1} tokens, and the model {count}: restore it" in capsys.readouterr().err
+    assert f"vocab.txt has {count + 1} tokens, but the model has {count}: restore it" in capsys.readouterr().err
 
 
 def test_a_run_s_best_checkpoint_is_taken(tmp_path: Path) -> None:

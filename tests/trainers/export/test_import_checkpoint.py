@@ -78,7 +78,7 @@ def test_what_is_told(folders: dict[str, Path], tmp_path: Path, capsys: pytest.C
     kept = {name: value for name, value in tensors.items() if not name.startswith("cls.predictions")}
     save_file(kept, changed / "model.safetensors")
     one = imported(changed, tmp_path / "other")
-    assert "note: skipped: the next-sentence head, for want of the masked-LM head\n" in capsys.readouterr().out
+    assert "note: skipped: the next-sentence head, because the masked-LM head is missing\n" in capsys.readouterr().out
     assert one.index["objective"] == "" and one.index["imported"]["heads"] == ["pooler"]
     assert not any(path.startswith("next_sentence") for path in checkpoints.weights(one))
     assert export.read(one).parts == ("pooler",)
@@ -103,7 +103,7 @@ def test_the_reference_s_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found.keys() == mine.keys() and all(found[name].tobytes() == mine[name].tobytes() for name in mine)
     assert one.index["encoder"]["hidden_act"] == "gelu_tanh" and one.index["objective"] == "mlm+nsp"
     assert one.index["vocabulary"]["cased"] is True  # there are capitals in it
-    told = "note: its files don't tell the casing; by the vocabulary it is cased (else: --no-cased)\n"
+    told = "note: the files don't state the casing; by its vocabulary the model is cased (else: --no-cased)\n"
     assert told in capsys.readouterr().out
 
 
@@ -113,8 +113,8 @@ def test_the_reference_s_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([], True, True, None),
         (["--no-cased"], None, False, None),
         (["--cased"], None, True, None),
-        (["--cased"], False, True, "note: its files say it is uncased: ignored because of --cased"),
-        (["--no-cased"], True, False, "note: its files say it is cased: ignored because of --no-cased"),
+        (["--cased"], False, True, "note: the model's files say it is uncased; ignored because of --cased"),
+        (["--no-cased"], True, False, "note: the model's files say it is cased; ignored because of --no-cased"),
     ],
 )
 def test_casing(
@@ -133,7 +133,7 @@ def test_a_vocabulary_without_capitals_is_taken_as_uncased() -> None:
     small = Vocabulary.from_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"])
     found = Imported("hf", sources.SMALL, None, ForeignTokenizer(small.tokens))
     assert import_checkpoint._casing(found, small, None) == (
-        False, "its files don't tell the casing; by the vocabulary it is uncased (else: --cased)",
+        False, "the files don't state the casing; by its vocabulary the model is uncased (else: --cased)",
     )  # fmt: skip
 
 
@@ -166,17 +166,17 @@ def break_(folder: Path, what: str) -> None:
     ("what", "sentence"),
     [
         ("shape", "FOLDER: the tensor bert.pooler.dense.bias has the shape [3], and its configuration asks for [16]: give"),
-        ("missing", "FOLDER: the tensor bert.pooler.dense.bias is missing: give a folder of a BERT encoder"),
+        ("missing", "FOLDER: the tensor bert.pooler.dense.bias is missing: give the folder of a BERT encoder"),
         ("pickled", "FOLDER: its weights are pickled, which clozemill never opens: save them as model.safetensors first: give"),
         ("cut", "FOLDER: model.safetensors can't be read ("),
         ("config", "FOLDER has neither config.json nor bert_config.json: give a folder"),
         (
             "shorter",
-            "FOLDER: the vocabulary has FEWER tokens, and the tensor of the word embeddings ALL rows: give the vocabulary",
+            "FOLDER: the vocabulary has FEWER tokens, but the word embeddings have ALL rows: give the vocabulary",
         ),
-        ("twice", "FOLDER: the vocabulary has MORE tokens, and the tensor of the word embeddings ALL rows: give the"),
+        ("twice", "FOLDER: the vocabulary has MORE tokens, but the word embeddings have ALL rows: give the"),
         ("special", "FOLDER: vocab.txt, line 4: it is '[cls]', and tokenizer.json has '[CLS]' there: remove the one that"),
-        ("roberta", "FOLDER: config.json: its model_type is 'roberta', and only 'bert' is BERT-shaped: give a folder"),
+        ("roberta", "FOLDER: config.json: its model_type is 'roberta', and only 'bert' is BERT-shaped: give the folder"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -196,7 +196,7 @@ def test_nothing_is_overwritten(folders: dict[str, Path], tmp_path: Path, capsys
     imported(folders["mlm"], tmp_path / "checkpoint")
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
     assert run(folders["mlm"], tmp_path / "checkpoint") == 2
-    assert f"{tmp_path}/checkpoint is there already: remove it, or give another --output" in capsys.readouterr().err
+    assert f"{tmp_path}/checkpoint already exists: remove it, or give another --output" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
 
 
@@ -238,10 +238,7 @@ def test_a_padded_table(folders: dict[str, Path], tmp_path: Path, capsys: pytest
     assert f"note: 5 of {count + 5} rows of the word embeddings have no token" in capsys.readouterr().out
     far = changed(folders["mlm"], tmp_path / "far", lambda tensors: longer(tensors, 128), vocab_size=count + 128)
     assert run(far, tmp_path / "none") == 2
-    assert (
-        f"the vocabulary has {count} tokens, and the tensor of the word embeddings {count + 128} rows"
-        in capsys.readouterr().err
-    )
+    assert f"the vocabulary has {count} tokens, but the word embeddings have {count + 128} rows" in capsys.readouterr().err
 
 
 def test_added_tokens_and_heads_of_others(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -331,7 +328,7 @@ def lie(path: Path, name: str, **changes) -> None:
         ("quantized", "config.json: its weights are quantized (quantization_config)"),
         ("huge", "the tensor bert.embeddings.word_embeddings.weight has the shape"),
         ("pruned", "config.json: it has pruned attention heads"),
-        ("code", "config.json: it asks for code of its own (auto_map), which clozemill never runs"),
+        ("code", "config.json: it requires its own code (auto_map), which clozemill never runs"),
         ("folder", "model.safetensors is not a plain file: copy it again"),
     ],
 )

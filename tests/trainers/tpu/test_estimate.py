@@ -44,7 +44,7 @@ def warnings(data: Dataset, **options) -> list[str]:
 )
 def test_hosts_and_peaks(name: str, hosts: int | None, tflops: float | None) -> None:
     if hosts is None:
-        with pytest.raises(UserError, match="a shape of v5e has 2 sides"):
+        with pytest.raises(UserError, match="a shape of v5e has 2 axes"):
             generations.parse(name)
     else:
         topology = generations.parse(name)
@@ -82,7 +82,7 @@ def test_phases_of_a_recipe_have_their_lengths() -> None:
     found = {figure.name: figure for figure in made}
     assert found["training on v5e:2x2"].estimate == pytest.approx(flops / (4 * 197e12 * 0.4))
     assert found["epochs"].estimate == pytest.approx(7_038 * 65_536 / 1e6)
-    assert any("epochs count the phases of 128 tokens" in note for note in notes)
+    assert any("epochs count only the phases of 128 tokens" in note for note in notes)
 
 
 def test_recipes_give_the_options_that_matter() -> None:
@@ -104,30 +104,30 @@ def test_too_few_shards_for_the_hosts() -> None:
     assert warnings(dataset(shards=4), topology="v5e:4x4") == []
     (told,) = warnings(dataset(shards=3), topology="v5e:4x4")
     assert told == (
-        "3 train shards per copy are too few for the 4 hosts of v5e:4x4, and pretrain will refuse them: give --num-groups 4 "
+        "3 train shards per copy are too few for the 4 hosts of v5e:4x4, and pretrain will fail: give --num-groups 4 "
         "or a multiple"
     )
     (told,) = warnings(dataset(shards=5), topology="v5e:4x4")
-    assert told == "5 train shards per copy are dealt out unevenly to 4 hosts: give --num-groups 8"
+    assert told == "5 train shards per copy can't be divided evenly among 4 hosts: give --num-groups 8"
     assert warnings(dataset(shards=33), topology="v5e:4x4") == []
 
 
 def test_a_batch_that_replicas_cannot_share() -> None:
-    assert warnings(dataset(), batch_size=258) == ["--batch-size 258 can't be divided by 4 replicas: give 260"]
+    assert warnings(dataset(), batch_size=258) == ["--batch-size 258 isn't divisible by 4 replicas: give 260"]
     assert warnings(dataset(), batch_size=256, gradient_accumulation_steps=3) == [
-        "--batch-size 256 can't be divided by 4 replicas x 3 gradient accumulation steps: give 264"
+        "--batch-size 256 isn't divisible by 4 replicas x 3 gradient accumulation steps: give 264"
     ]
-    assert warnings(dataset(), topology="v3:2x2", batch_size=12) == ["--batch-size 12 can't be divided by 8 replicas: give 16"]
+    assert warnings(dataset(), topology="v3:2x2", batch_size=12) == ["--batch-size 12 isn't divisible by 8 replicas: give 16"]
     assert warnings(dataset(), phases=(Phase(steps=5, batch_size=6), Phase(steps=5, batch_size=8))) == [
-        "--batch-size 6 can't be divided by 4 replicas: give 8"
+        "--batch-size 6 isn't divisible by 4 replicas: give 8"
     ]
 
 
 def test_an_input_slower_than_the_chips() -> None:
     """Tiny at 128 on four chips takes millions of examples a second; base 4,800."""
     (told,) = warnings(dataset(), preset="tiny")
-    assert "its input gives 89,000 (as one core was measured): the chips will wait" in told
+    assert "its input delivers 89,000 (as one core was measured), so the chips will wait" in told
     assert warnings(dataset(), preset="tiny", input_rate=1e7) == []
     (told,) = warnings(dataset(), input_rate=4000)
-    assert told.startswith("the chips of a host take 4,7") and "gives 4,000 (--input-rate)" in told
+    assert told.startswith("the chips of a host consume 4,7") and "delivers 4,000 (--input-rate)" in told
     assert warnings(dataset(), input_rate=5000) == []

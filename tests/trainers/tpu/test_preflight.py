@@ -70,9 +70,9 @@ def test_libtpu_keeps_a_little_of_every_device_to_itself() -> None:
 
 
 def test_topologies_are_told_in_words() -> None:
-    assert str(V5E) == "v5e:2x2, 4 chips; a chip has 16 GiB, of which a program may have 15.75"
-    assert str(generations.parse("v6e:1x1")) == "v6e:1x1, 1 chip; a chip has 32 GiB, of which a program may have 31.25"
-    text = "v3:2x2, 4 chips of 2 cores; a core has 16 GiB, of which a program may have 15.48"
+    assert str(V5E) == "v5e:2x2, 4 chips; a chip has 16 GiB, of which a program can use 15.75"
+    assert str(generations.parse("v6e:1x1")) == "v6e:1x1, 1 chip; a chip has 32 GiB, of which a program can use 31.25"
+    text = "v3:2x2, 4 chips of 2 cores; a core has 16 GiB, of which a program can use 15.48"
     assert str(generations.parse("v3:2x2")) == text
 
 
@@ -159,7 +159,7 @@ def test_nothing_fits() -> None:
 
 def test_the_report() -> None:
     assert preflight.title(CONFIG, V5E, 20, 110_106_428) == [
-        "topology     v5e:2x2, 4 chips; a chip has 16 GiB, of which a program may have 15.75",
+        "topology     v5e:2x2, 4 chips; a chip has 16 GiB, of which a program can use 15.75",
         "model        base, vocabulary of 30,522: 110,106,428 parameters; mlm+nsp, bfloat16, adamw",
         "batch        32 per chip, 128 in all; 128 tokens, 20 predictions",
     ]
@@ -180,14 +180,14 @@ def test_the_largest_batch_in_words() -> None:
         "by the line through two batches"
     )
     assert preflight.largest_line(results, V5E) == expected
-    again = "; activations computed again make 20% more work per example"
+    again = "; recomputed activations cost 20% more FLOPs per example"
     assert preflight.largest_line(results | {168: figures(14.7, 6.3e12)}, V5E) == expected + again
     line = preflight.largest_line({32: Refused(9, "too much", 16.0 * GIB), 16: figures(15.8)}, V5E)
     assert line == "largest      none of the batches compiled (32, 16 per chip) fits"
 
 
 def test_why_it_does_not_fit() -> None:
-    expected = "does not fit: batch 32 needs 21.30 GiB, and a program may have 15.75 GiB of a chip: lower --batch-size"
+    expected = "does not fit: batch 32 needs 21.30 GiB, but a program can use 15.75 GiB of a chip: lower --batch-size"
     assert preflight.verdict(CONFIG, V5E, 21.3 * GIB, 24) == expected + " (to 24, the largest found) or give --remat"
     assert preflight.verdict(PreflightConfig(remat=True), V5E, 21.3 * GIB, 0) == expected
 
@@ -202,7 +202,7 @@ def test_mistakes_are_told_before_anything_is_loaded() -> None:
         UserError, match="--max-predictions 126 is more than --max-seq-length 128 has room for: give 125 at most"
     ):
         preflight.main(PreflightConfig(max_predictions=126))
-    with pytest.raises(UserError, match="--topology 'v7' is none that is known"):
+    with pytest.raises(UserError, match="unknown --topology 'v7'"):
         preflight.main(PreflightConfig(topology="v7"))
 
 
@@ -217,7 +217,7 @@ def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.Monkey
 def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(backend=SimpleNamespace(backend=lambda: "tensorflow")))
-    with pytest.raises(UserError, match="preflight needs a process of its own"):
+    with pytest.raises(UserError, match="preflight needs its own process"):
         preflight.main(CONFIG)
 
 
