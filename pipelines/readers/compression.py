@@ -25,6 +25,9 @@ _ZST_WINDOW = 1 << 27
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zst"}
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 
+# How compressed files begin, and how their names end.
+MARKS = {"gzip": (b"\x1f\x8b\x08", ".gz"), "bzip2": (b"BZh91AY&SY", ".bz2"), "Zstandard": (b"\x28\xb5\x2f\xfd", ".zst")}
+
 
 def compression_of(path: str) -> tuple[str, str]:
     """Return (compression, name without its suffix), from the name of the file."""
@@ -58,8 +61,20 @@ def encoding(path: str, format_: str, compression: str) -> str:
 
 def decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
     """Like `pieces`, for a file that is open already. The position of the file shows how much was consumed."""
-    found = _decoded(file, split)
+    found = _checked(_decoded(file, split), split)
     return found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
+
+
+def _checked(found: Iterator[tuple[bytes, bool]], split: InputSplit) -> Iterator[tuple[bytes, bool]]:
+    """The pieces of a split. Raise UserError for a file without compression by its name that begins as a compressed one."""
+    first = split.start == 0 and split.compression == "none"
+    for piece, owned in found:
+        if first:
+            for kind, (mark, ending) in MARKS.items():
+                if piece.startswith(mark):
+                    raise UserError(f"{split.path} is compressed with {kind}: rename it to end with {ending}")
+            first = False
+        yield piece, owned
 
 
 def _decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:

@@ -5,6 +5,7 @@ A record belongs to the split that contains the start of the delimiter before it
 
 from collections.abc import Iterator
 
+from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.readers import compression, document
 from clozemill.pipelines.readers.document import Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
@@ -74,5 +75,10 @@ def delimited(split: InputSplit, delimiter: bytes) -> Iterator[tuple[bytes | Non
 
 def lines(split: InputSplit) -> Iterator[tuple[bytes | None, bool]]:
     """Yield (line, owned) of a split, without line ends; None for a line that is too long. The last one may be empty."""
-    for line, owned, _ in delimited(split, b"\n"):
+    for number, (line, owned, closed) in enumerate(delimited(split, b"\n")):
+        if not (number or split.start or closed) and line and b"\r" in line.rstrip(b"\r"):
+            raise UserError(
+                f"{split.path} ends its lines with a carriage return alone, as old Mac files do: convert it with "
+                "tr '\\r' '\\n' < FILE > NEW"
+            )
         yield line if line is None else line.removesuffix(b"\r"), owned

@@ -28,7 +28,7 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     except TooManyValues as error:
         return Rejected("too_many_values", source, str(error), document.excerpt_of(line))
     except (ValueError, RecursionError) as error:
-        return Rejected("malformed_json", source, str(error), document.excerpt_of(line))
+        return Rejected("malformed_json", source, _explained(error, line), document.excerpt_of(line))
     if not isinstance(record, dict):
         return Rejected(
             "not_an_object",
@@ -37,3 +37,12 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
             document.excerpt_of(line),
         )
     return document.fields_record(record.get, set(record), source, options, line)
+
+
+def _explained(error: Exception, line: bytes) -> str:
+    """Return what is wrong with a line, and what to do where that can be told."""
+    if line.strip() in (b"[", b"{", b"[{"):
+        return "a JSON value that spans several lines: write an object per line with jq -c '.[]' FILE, or jq -c . FILE"
+    if str(error).startswith("Exceeds the limit"):
+        return "a number with more than 4,300 digits"
+    return str(error)

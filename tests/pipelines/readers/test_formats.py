@@ -257,7 +257,7 @@ def test_an_unchanged_file_is_read_twice(tmp_path):
         (b"[" * 100_000, "malformed_json", "recursion"),
         (b'{"text": "\x00"}', "malformed_json", "control character"),
         (b"\x00\x00\x00\x00", "malformed_json", "Expecting value"),
-        (b'{"text": ' + b"9" * 5000 + b"}", "malformed_json", "integer string"),
+        (b'{"text": ' + b"9" * 5000 + b"}", "malformed_json", "more than 4,300 digits"),
         (b'{"text": "\xff"}', "invalid_utf8", "0xff"),
         (b'{"text": "\xed\xa0\x80"}', "invalid_utf8", "0xed"),
         ('{"text": "x"}'.encode("utf-16"), "invalid_utf8", "0xff"),
@@ -476,3 +476,45 @@ def test_the_index_of_a_multistream_dump_is_no_text(name: str) -> None:
         formats.detect(name, "auto")
     assert formats.detect(name, "bert")[0] == "bert"
     assert formats.detect("my-index.txt", "auto")[0] == "bert"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_lines_that_end_with_a_carriage_return_alone_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b'{"text": "one"}\r{"text": "two"}\r')
+    options = PrepareConfig(input=(str(path),), format="jsonl" if name.endswith("jsonl") else "bert")
+    with pytest.raises(UserError, match="ends its lines with a carriage return alone, as old Mac files do: convert it"):
+        [list(formats.read(split, options)) for split in formats.plan(options).splits]
+    path.write_bytes(b'{"text": "one"}\r')  # a last line that ends so is one line
+    assert len([record for split in formats.plan(options).splits for record in formats.read(split, options)]) == 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    options = PrepareConfig(input=(str(tmp_path / "a.parquet"),))
+    with pytest.raises(UserError, match="has 2 columns named 'text': rename all but one of them"):
+        [list(formats.read(split, options)) for split in formats.plan(options).splits]
+
+
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [(b"[", "spans several lines"), (b"{", "jq -c"), (b'{"text": "a", "n": ' + b"1" * 5001 + b"}", "more than 4,300 digits")],
+)
+def test_a_line_of_json_is_explained(line: bytes, detail: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line + b"\n")
+    options = PrepareConfig(input=(str(tmp_path / "a.jsonl"),))
+    (record,) = [record for split in formats.plan(options).splits for record in formats.read(split, options)]
+    assert record.reason == "malformed_json" and detail in record.detail
+
+
+@pytest.mark.parametrize(
+    ("pack", "message"),
+    [(gzip.compress, "gzip: rename it to end with .gz"), (bz2.compress, "bzip2: rename it to end with .bz2"),
+     (zstandard.compress, "Zstandard: rename it to end with .zst")],
+)  # fmt: skip
+def test_a_compressed_file_of_another_name_is_refused(pack, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(pack(b'{"text": "one"}\n'))
+    options = PrepareConfig(input=(str(tmp_path / "a.jsonl"),))
+    with pytest.raises(UserError, match=f"a.jsonl is compressed with {message}"):
+        [list(formats.read(split, options)) for split in formats.plan(options).splits]
