@@ -73,8 +73,9 @@ $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
 test-tpu-stack: $(VENV)-tpu/installed  ## the trainer's tests on the versions that TPU VMs have (2 GB), on this machine's CPU
 	TPU_SKIP_MDS_QUERY=1 TF_CPP_MIN_LOG_LEVEL=3 $(VENV)-tpu/bin/python -m pytest tests/trainers  # no metadata server to ask
 
-lint: $(VENV)/installed-test  ## ruff; shellcheck, hadolint, yamllint and schemas on deploy/
+lint: $(VENV)/installed-test  ## ruff; mypy; shellcheck, hadolint, yamllint and schemas on deploy/
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests/deploy/test_linters.py
 

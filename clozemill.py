@@ -237,14 +237,14 @@ def main(argv: list[str] | None = None) -> int:
         command = COMMANDS[arguments.command]
         if extra and not command.passes_on:
             raise UserError(f"unknown option {extra[0]}: see clozemill {arguments.command} --help")
-        config = options.resolve(command.config, arguments)
+        config: Any = options.resolve(command.config, arguments)
         with process.unwinding() if argv is None else contextlib.nullcontext():
             code = _run(command, config, after if command.after_dashes else extra)
     except KeyboardInterrupt as error:
         code = _interrupted(error, command)
         os._exit(code)  # threads of the runner would keep the process alive
     except SystemExit as error:  # after --help
-        code = error.code
+        code = int(error.code or 0)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough; only inspect has then done its work
         process.drop_output()
         return EXIT_OK if command is COMMANDS["inspect"] else EXIT_CHECK_FAILED

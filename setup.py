@@ -65,6 +65,11 @@ EXTRAS["test"] = [
     "setuptools>=69",  # builds the wheel that a test installs
     "pytest-xdist>=3.6",  # runs the tests on all cores
     "selenium>=4.20",  # opens data cards in a headless Chromium, where there is one
+    "mypy==2.4.1",  # make lint; pinned, for a new version finds other things
+    "types-protobuf",  # for mypy, as the next three
+    "types-psutil",
+    "types-PyYAML",
+    "types-tqdm",
     "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions
 ]
 

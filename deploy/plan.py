@@ -17,7 +17,8 @@ def plan(config: PlanConfig) -> None:
     trains = "tpu" in config.target or config.recipe
     if trains:
         function("clozemill.trainers.tpu.generations:parse")(config.topology)  # report a mistake before anything is read
-    mill, training = function("clozemill.pipelines.estimate.extrapolation:measure")(config), ([], [], [])
+    mill = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
+    training: tuple[list, list, list] = [], [], []
     if trains:
         data = function("clozemill.trainers.tpu.estimate:Dataset")(
             mill.figures["train examples per copy"],

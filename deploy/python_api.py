@@ -43,7 +43,9 @@ def documented(config: type, *removed: str) -> Callable[[F], F]:
             )
             for field in listed
         ]
-        f.__signature__ = inspect.Signature([*own, *extra], return_annotation=inspect.signature(f).return_annotation)
+        f.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect looks for it
+            [*own, *extra], return_annotation=inspect.signature(f).return_annotation
+        )
         lines = "".join(f"\n    {field.name}: {field.metadata['help']}" for field in listed)
         f.__doc__ = f"{inspect.cleandoc(f.__doc__ or '')}\n\nOptions:{lines}\n"
         return f

@@ -10,6 +10,7 @@ may change arbitrarily as long as their word stays one word: it is [UNK].
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -28,6 +29,7 @@ from clozemill.pipelines.common.unicode_rules import (
 _ALL = range(0x110000)
 _HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula, which every library knows
 Steps = list[normalizers.Normalizer]
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 
 def _replace(ranges_: Iterable[tuple[int, int]], content: str) -> Steps:
@@ -65,7 +67,7 @@ def _in_context(char: str) -> tuple[str, ...]:
     return tuple(f"a{mark}{char}{other}b" for mark in ("", "\u0301", "\u0345") for other in ("", "\u0327", "\u0334", "\u0301"))
 
 
-def _misjudged(char: str, form: str) -> bool:
+def _misjudged(char: str, form: Form) -> bool:
     """Whether the library's normal form, or its lower case, does something else to a character than Unicode 14.0."""
     theirs = getattr(normalizers, form)().normalize_str
     ours = [normalize(form, text) for text in _in_context(char)]
@@ -73,7 +75,7 @@ def _misjudged(char: str, form: str) -> bool:
 
 
 @lru_cache
-def _known_marks(form: str) -> tuple[str, ...]:
+def _known_marks(form: Form) -> tuple[str, ...]:
     """Accents that the library knows, and that no character decomposes into."""
     both = [(chr(code), normalize("NFD", chr(code))) for code in _ALL if code not in _HANGUL]
     parts = {part for char, parts in both if char != parts for part in parts}
@@ -81,7 +83,7 @@ def _known_marks(form: str) -> tuple[str, ...]:
                  and not _misjudged(char, form))  # fmt: skip
 
 
-def _stand_ins(characters: Characters, form: str) -> list[tuple[str, str]]:
+def _stand_ins(characters: Characters, form: Form) -> list[tuple[str, str]]:
     """(character of the vocabulary that the library misjudges, one that it doesn't, of the same combining class).
 
     U+16FF0 and U+16FF1 have a class of their own; the next one sorts them alike, but beside marks of that very class.
@@ -107,7 +109,8 @@ def normalizer(characters: Characters) -> normalizers.Normalizer:
 
     Raises ValueError for a vocabulary with characters that the library can't be taught.
     """
-    strips, form = characters.strips, "NFD" if characters.strips else "NFC"
+    strips = characters.strips
+    form: Form = "NFD" if strips else "NFC"
     composed = [pair for pair in _compositions() if characters.alphabet & set("".join(pair))]
     stand_ins = _stand_ins(characters, form)
     unknown = characters.unknown

@@ -75,8 +75,10 @@ def open_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
     buffered = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
-    sys.stdout = sys.__stdout__ = _Output(buffered, errors="backslashreplace", line_buffering=os.isatty(1))
-    sys.stderr = sys.__stderr__ = error_stream(2)
+    sys.stdout = sys.__stdout__ = _Output(  # type: ignore[misc]  # they are replaced for good
+        buffered, errors="backslashreplace", line_buffering=os.isatty(1)
+    )
+    sys.stderr = sys.__stderr__ = error_stream(2)  # type: ignore[misc]
 
 
 def error_stream(descriptor: int) -> io.TextIOWrapper:

@@ -7,6 +7,7 @@ ids are identical with both. (No other character properties changed from 14.0 to
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
 UNICODE = "14.0.0"
 CJK = (  # the ideograph blocks of the reference, including unassigned code points
@@ -57,7 +58,7 @@ def combining(char: str) -> int:
     return 0 if _newer and _newer.match(char) else unicodedata.combining(char)
 
 
-def normalize(form: str, text: str) -> str:
+def normalize(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
     """Return the Unicode normal form of a text. Characters newer than 14.0 are neither letters nor accents: they stay."""
     if not _newer or text.isascii() or not _newer.search(text):
         return unicodedata.normalize(form, text)

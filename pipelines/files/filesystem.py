@@ -113,13 +113,16 @@ def _glob(pattern: str) -> list[str]:
     if not deep or before.rpartition("/")[2] or not rest.startswith("/"):
         return glob.glob(pattern)
     tops = glob.glob(before) if before else ["."]
-    folders = [place for top in tops for place, names, _ in os.walk(top) if not _drop_hidden(names)]
+    folders = [place for top in tops for place in _visible_folders(top)]
     found = {path for place in folders for path in glob.glob(os.path.join(glob.escape(place), rest.lstrip("/")))}
     return [path.removeprefix("./") if not before else path for path in found]
 
 
-def _drop_hidden(names: list[str]) -> None:
-    names[:] = [name for name in names if not name.startswith(".")]
+def _visible_folders(top: str) -> Iterator[str]:
+    """Yield a folder and those below it, without hidden ones."""
+    for place, names, _ in os.walk(top):
+        names[:] = [name for name in names if not name.startswith(".")]
+        yield place
 
 
 def open_read(path: str) -> BinaryIO:

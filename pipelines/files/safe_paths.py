@@ -22,7 +22,7 @@ class Inside(str):
         made.root = root
         return made
 
-    def __getnewargs__(self) -> tuple[str, str]:
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # str has one argument, this has two
         return str(self), self.root
 
 

@@ -1,6 +1,6 @@
 """tokenizer.json gives the ids of the shards and of `predict`, for every character and any text; test_text.py has the graph's.
 
-All assigned characters: `python -m pytest -m slow tests/model/export/test_hf_tokenizer_rules.py`, some minutes.
+All assigned characters: `python -m pytest -m slow tests/model/conversion/test_tokenizer_rules_json.py`, some minutes.
 """
 
 import unicodedata
