@@ -115,7 +115,7 @@ BARE = [
     ("dataflw", "--target is 'dataflw': give one of dataflow, flink"),
     ("dataflow", "project is missing: submit dataflow needs the Google Cloud project's id; give --project"),
     ("tpu --project my-project --zone europe-west4-b", "bucket is missing: submit tpu needs gs://BUCKET"),
-    ("dataflow --config deploy/config.example.yaml", "--input is missing after --: give files or globs"),
+    ("dataflow --config deploy/config.example.yaml", "--input is missing after --: give input files or globs"),
     ("tpu --config deploy/config.example.yaml", "--data is missing after --: give datasets"),
 ]
 

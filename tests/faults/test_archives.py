@@ -110,7 +110,7 @@ def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
     assert (code, error) == (0, "") and peak < GIGABYTE
     assert json.loads((tmp_path / "out/dataset.json").read_text())["documents"]["dropped"] == {"too_long": 1}
     (reject,) = [json.loads(line) for file in tmp_path.glob("out/rejects/*.jsonl") for line in file.open()]
-    assert reject["source"] == f"{tmp_path}/a.parquet, row group 1" and "as no text does" in reject["detail"]
+    assert reject["source"] == f"{tmp_path}/a.parquet, row group 1" and "not plausible for text" in reject["detail"]
 
 
 def read(path: Path, split_bytes: int) -> list:
