@@ -55,7 +55,7 @@ def test_differences() -> None:
     assert furthest(one, {"pooled_output": np.zeros((2, 3))}, MASK) == {"pooled_output": np.inf}
 
 
-@pytest.mark.parametrize(("found", "sentence"), [({}, "answers nothing"), ({"logits": np.zeros(2)}, "answers logits")])
+@pytest.mark.parametrize(("found", "sentence"), [({}, "output nothing"), ({"logits": np.zeros(2)}, "output logits")])
 def test_answers_that_nobody_asked_for(found: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         furthest({"pooled_output": np.zeros((2, 2))}, found, MASK)

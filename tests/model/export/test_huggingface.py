@@ -221,7 +221,7 @@ def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "data", "sentence"),
     [
-        ("config.json", '{"num_hidden_layers": 1000000000}', "at most 1,000 make sense"),
+        ("config.json", '{"num_hidden_layers": 1000000000}', "must be at most 1,000"),
         ("config.json", "[" * 100_000, "config.json can't be read"),
         ("tokenizer.json", "[" * 100_000, "tokenizer.json can't be read"),
         (

@@ -139,7 +139,7 @@ def test_killed_and_stopped_at_many_moments(tmp_path: Path, demo_dataset: Path, 
 
     run = Run(folder, demo_dataset)
     stopped = run.stopped(run.at_step(8), signal.SIGTERM)
-    assert "going on" not in run.printed()
+    assert "resuming after" not in run.printed()
     assert "SIGTERM: saving after the current steps; send it again to stop at once\n" in run.printed()
     assert 8 <= stopped < STEPS
     assert all((path / "checkpoint.json").exists() for path in (folder / "checkpoints").iterdir())  # nothing that a kill left

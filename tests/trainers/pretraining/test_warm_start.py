@@ -193,6 +193,6 @@ def test_a_run_from_beginning_to_end(small: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(begun)
     assert pretrain(small, run, begun, "--learning-rate", "0") == 0
     told = capsys.readouterr().out
-    assert "resuming after step 2\n" in told and "begun with" not in told
+    assert "resuming after step 2\n" in told and "started from the weights" not in told
     assert pretrain(small, run, checkpoint(tmp_path / "other", seed=1), "--learning-rate", "0") == 2
     assert " was started with init " in capsys.readouterr().err
