@@ -57,7 +57,7 @@ def _job(config: PrepareConfig, vocabulary: bytes, plan: Plan) -> Job:
 
 
 def prepare(config: PrepareConfig, extra: list[str]) -> None:
-    """Build a dataset, or resume an unfinished one. The README of the package describes the output.
+    """Build a dataset, or resume an unfinished one. docs/reference/dataset-format.md describes the output.
 
     Raises:
         CheckFailed: the statistical gate rejects the dataset.

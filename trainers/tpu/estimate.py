@@ -10,7 +10,7 @@ from clozemill.trainers.tpu import generations
 from clozemill.trainers.tpu.config import TrainingPlan
 from clozemill.trainers.tpu.generations import Topology
 
-INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (README, Figures)
+INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (docs/explanation/measurements.md)
 SPREAD = 1.5  # factor by which the utilisation may differ from the assumed one, in both directions
 
 Told = tuple[list[Estimate], list[str], list[str]]
