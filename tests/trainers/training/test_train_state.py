@@ -146,7 +146,7 @@ def test_weights_are_assigned_strictly() -> None:
     for bad, sentence in (
         (lacking, "encoder/pooler/(kernel|bias) is missing"),
         (good | {"encoder/spare": np.ones(3)}, "encoder/spare is not a variable of the model"),
-        (good | {"masked_lm/output_bias": np.ones(299)}, r"masked_lm/output_bias has the shape \[299\], but the model's is \[300\]"),
+        (good | {"masked_lm/output_bias": np.ones(299)}, r"output_bias has the shape \[299\], but the model's is \[300\]"),
     ):
         with pytest.raises(ValueError, match=sentence):
             train_state.assign(model, bad)
