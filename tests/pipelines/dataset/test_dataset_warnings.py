@@ -79,7 +79,7 @@ def test_a_text_per_line_warns_wherever_it_is_looked_at(tmp_path: Any, demo_voca
     card = (tmp_path / "dataset/report.md").read_text("utf-8")
     for begin in begins:
         assert f"warning: {begin}" in made and f"warning: {begin}" in checked and pages.markdown(begin) in card
-    assert "none failed. But see the 4 warnings." in card.replace("\\", "")
+    assert "none failed. See also the 4 warnings." in card.replace("\\", "")
 
 
 def test_the_card_has_a_section_of_warnings_only_where_there_are_some() -> None:
@@ -88,4 +88,4 @@ def test_the_card_has_a_section_of_warnings_only_where_there_are_some() -> None:
     data.contract["config"]["eval_fraction"] = 0.1
     card = data_card_card.build(data)
     assert card.sections[0].title == "Warnings" and card.sections[0].text[0].startswith("the eval split has 10 example(s)")
-    assert card.verdict.endswith("But see the 1 warning.")
+    assert card.verdict.endswith("See also the 1 warning.")
