@@ -1,1 +1,1 @@
-"""A corpus in, a dataset out. The sub-packages follow the data's way; each imports only earlier ones."""
+"""A corpus in, a dataset out. The sub-packages are in the order of the data flow; each imports only earlier ones."""

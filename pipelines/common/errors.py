@@ -1,4 +1,4 @@
-"""The exceptions that users see, and the names of a dataset's files.
+"""The exceptions that users see.
 
 Imports neither Beam, TensorFlow nor pyarrow, so that the trainer can use it.
 """

@@ -1,1 +1,1 @@
-"""Invariants, statistics, the statistical gate, and `clozemill verify`. May import dataset."""
+"""Checks of a dataset. verify.py is the command; it runs dataset_checks, which uses invariants (of examples) and gate."""

@@ -1,7 +1,7 @@
 """Task types with one answer per text: reading examples, encoding them as tensors, and decoding logits into answers.
 
-To add a task type, add a class to TASK_TYPES in registry.py, its logits to model/task_model.py, and its signature to
-model/export/savedmodel.py.
+To add a task type, add a class to TASK_TYPES in registry.py, its logits and loss to KINDS in model/task_model.py, and its
+answers to ANSWERS in model/export/signatures.py.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Task types by name. To add one, add a class and an entry here."""
+"""Task types by name. To add one, add a class and an entry here, and the entries that classification.py names."""
 
 from clozemill.trainers.finetuning.tasks.classification import Classify, MultiLabel, Regress
 from clozemill.trainers.finetuning.tasks.question_answering import Spans
