@@ -209,12 +209,8 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(command: Command, config: Any, extra: list[str]) -> int:
-    for name, value in config.environment().items() if hasattr(config, "environment") else ():
-        os.environ.setdefault(name, value)  # before a library that reads it is imported
-    run = lazy_import.function(command.run)
-    if command.runs_commands:
-        return run(config, main) or EXIT_OK
-    return (run(config, extra) if command.passes_on or command.after_dashes else run(config)) or EXIT_OK
+    arguments = [main] if command.runs_commands else [extra] if command.passes_on or command.after_dashes else []
+    return lazy_import.run(command.run, config, *arguments)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clozemill.model.inputs import TOKENS
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import reading
+from clozemill.pipelines.dataset import manifest, reading
 from clozemill.pipelines.examples.columns import FEATURES, Columns
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.quality.statistics import STATISTICS
@@ -17,7 +18,6 @@ from clozemill.pipelines.shards import tf_example, tfrecord
 if TYPE_CHECKING:  # TensorFlow takes seconds to import, and arrays don't need it
     import tensorflow as tf
 
-TOKENS = ("input_ids", "input_mask", "segment_ids")
 BATCH = 32  # texts that an encoder takes at once
 
 
@@ -52,7 +52,7 @@ class Dataset:
 
     def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
         """Return the manifest's entries for the shards of a split, in order. Raises UserError for an unknown split or copy."""
-        found = [shard for shard in self.manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+        found = manifest.shards_of(self.manifest, split, copy)
         if not found and (split not in ("train", "eval") or copy):
             raise UserError(
                 f"{self.folder} has no split {split!r} with a copy {copy}: choose train or eval, and an existing copy"

@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from clozemill.deploy.loading import Dataset, Encoder
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import lazy_import, options
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.common.errors import CheckFailed, UserError
 from clozemill.pipelines.config import PrepareConfig, VerifyConfig, VocabConfig
@@ -63,11 +63,9 @@ def _configured(config: type, given: dict[str, Any]) -> Any:
 def _run(command: str, path: str, config: Any, *more: Any) -> None:
     """Run a command. Raises CheckFailed if it ends with another exit code than 0."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes; errors are raised
-    for name, value in config.environment().items() if hasattr(config, "environment") else ():
-        os.environ.setdefault(name, value)
     hook = threading.excepthook
     try:
-        code = function(path)(config, *more)
+        code = lazy_import.run(path, config, *more)
     finally:
         threading.excepthook = hook  # Beam's threads are silenced while a pipeline runs
     if code:

@@ -10,7 +10,6 @@ may change arbitrarily as long as their word stays one word: it is [UNK].
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -18,6 +17,7 @@ from clozemill.model.conversion.characters import Characters, is_isolated, range
 from clozemill.pipelines.common.unicode_rules import (
     CONTROLS,
     SPACES,
+    Form,
     category,
     character_class,
     combining,
@@ -29,7 +29,6 @@ from clozemill.pipelines.common.unicode_rules import (
 _ALL = range(0x110000)
 _HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula, which every library knows
 Steps = list[normalizers.Normalizer]
-Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 
 def _replace(ranges_: Iterable[tuple[int, int]], content: str) -> Steps:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,13 @@ def function(path: str) -> Callable[..., Any]:
         if (error.name or "").split(".")[0] in TRAIN:
             check_train()
         raise
+
+
+def run(path: str, config: Any, *arguments: Any) -> int:
+    """Import and run the function of a command, with what its libraries read from the environment; return its exit code."""
+    for name, value in config.environment().items() if hasattr(config, "environment") else ():
+        os.environ.setdefault(name, value)  # before a library that reads it is imported
+    return function(path)(config, *arguments) or 0
 
 
 def _imported(module: str, name: str) -> Callable[..., Any]:

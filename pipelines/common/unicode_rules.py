@@ -37,6 +37,8 @@ _NEWER = {  # by Unicode version: code points that 14.0 doesn't have
     ),
 }  # fmt: skip
 
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]  # Unicode normal forms
+
 
 def character_class(ranges: Iterable[tuple[int, int]]) -> str:
     """Return a character class for any regular expression engine; code points are written as (escaped) literals."""
@@ -58,7 +60,7 @@ def combining(char: str) -> int:
     return 0 if _newer and _newer.match(char) else unicodedata.combining(char)
 
 
-def normalize(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
+def normalize(form: Form, text: str) -> str:
     """Return the Unicode normal form of a text. Characters newer than 14.0 are neither letters nor accents: they stay."""
     if not _newer or text.isascii() or not _newer.search(text):
         return unicodedata.normalize(form, text)

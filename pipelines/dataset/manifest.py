@@ -34,6 +34,11 @@ def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
     return total
 
 
+def shards_of(manifest: Manifest, split: str, copy: int = 0) -> list[dict[str, Any]]:
+    """Return the shards of one copy of a split, in the order of their groups."""
+    return [shard for shard in manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+
+
 def exact_duplicates(manifest: Manifest) -> int:
     """Return the number of exact duplicates removed. They meet only in groups: their sentences and tokens were counted."""
     return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0

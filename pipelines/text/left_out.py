@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS
 from clozemill.pipelines.config import VocabConfig
 
-# By default characters that make up less than the rest of this share of all occurrences may be left out (see vocabulary.py).
+# By default characters that make up less than the rest of this share of all occurrences may be left out (vocab/training.py).
 COVERAGE = 0.9995
 # Minimum shares of all characters: for a warning, since every corpus loses a few; and for the reason of a failed vocabulary.
 LEAST_UNSPACED, _LEAST_MARKS, _MUCH_UNSPACED = 0.001, 0.01, 0.1

@@ -43,7 +43,7 @@ class PreparedDataset:
 
     def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
         """Return the shards of one copy of a split, in the order of their groups."""
-        return [shard for shard in self.manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+        return dataset_manifest.shards_of(self.manifest, split, copy)
 
     @property
     def copies(self) -> int:
