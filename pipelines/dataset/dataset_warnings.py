@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterator
 
 from clozemill.pipelines.dataset.manifest import Manifest
-from clozemill.pipelines.readers.compression import compression_of
+from clozemill.pipelines.files.decompression import compression_of
 from clozemill.pipelines.text.left_out import LEAST_UNSPACED, unspaced_sentence
 
 FEW_DOCUMENTS = 10  # in the train split: random next sentences come from one of them

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clozemill.pipelines.config import InputOptions
-from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.files.filesystem import FileInfo
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import mediawiki
@@ -205,11 +205,11 @@ class _Streams:
             decoder, text = bz2.BZ2Decompressor(), []
             while not decoder.eof:
                 if not data and not (data := self._file.read(_STEP)):
-                    raise readers_compression.damaged(self._path, "bz2", "it is truncated within a stream")
+                    raise decompression.damaged(self._path, "bz2", "it is truncated within a stream")
                 try:
                     text.append(decoder.decompress(data))
                 except OSError as error:
-                    raise readers_compression.damaged(self._path, "bz2", str(error)) from None
+                    raise decompression.damaged(self._path, "bz2", str(error)) from None
                 data = decoder.unused_data.lstrip(b"\0")
                 if decoder.eof or sum(map(len, text)) > MAX_RECORD:
                     self.disk = self._file.tell() - len(data) - self._start
@@ -260,4 +260,4 @@ def _batches(file: pq.ParquetFile, begin: int, columns: list[str], path: str) ->
                     yield batch.slice(skipped)
                 skipped = max(0, skipped - len(batch))
         except (pa.ArrowException, OSError) as error:
-            raise readers_compression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
+            raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None

@@ -63,7 +63,8 @@ def encoding_of(head: bytes, path: str, xml: bool) -> str:
         "".encode(name)  # raises if it isn't a text encoding
     except (LookupError, UnicodeError):
         raise UserError(f"{path} declares the unknown encoding {found[1].decode()!r}: convert it to UTF-8") from None
-    return "" if name in ("utf-8", "ascii") else name
+    # A declaration that can be read as ASCII isn't UTF-16: the file was converted, and its declaration wasn't.
+    return "" if name in ("utf-8", "ascii") or name.startswith(("utf-16", "utf-32")) else name
 
 
 def to_utf8(pieces: Iterator[tuple[bytes, bool]], path: str, xml: bool) -> Iterator[tuple[bytes, bool]]:

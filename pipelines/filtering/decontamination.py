@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.filtering.word_ngrams import Words, ngrams
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers.input_split import InputSplit
@@ -64,7 +64,7 @@ FORMATS = {
 
 def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
     """Yield (line, text) for every text of an evaluation file. Raise UserError if it doesn't have the format of its name."""
-    compression, stem = readers_compression.compression_of(path)
+    compression, stem = decompression.compression_of(path)
     ending = next((known for known in FORMATS if stem.lower().endswith(known)), "")
     if not ending:
         raise UserError(f"{path}: unknown suffix for --decontaminate: rename the file to one of {', '.join(FORMATS)}")

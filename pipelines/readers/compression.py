@@ -1,38 +1,19 @@
 """Read and decompress the bytes of input files, from the start of a split.
 
-A compression is a file suffix in COMPRESSIONS and a decoder. Decoders yield chunks of bounded size, however much the data
-expands, and report where a file is truncated or damaged.
+Decoders (files/decompression.py) yield chunks of bounded size, however much the data expands, and report where a file is
+truncated or damaged.
 """
 
-import bz2
-import os
 import re
-import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import zstandard
-
-from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.files import charsets
+from clozemill.pipelines.files import charsets, decompression
 from clozemill.pipelines.files.filesystem import open_read, translate_errors
 from clozemill.pipelines.files.safe_paths import CHUNK_BYTES
 from clozemill.pipelines.readers.input_split import InputSplit
 
-_ZST_STEP = 4096  # compressed bytes per call: even a zip bomb expands to at most 128 MB
-# The window of zstd's --long and --ultra. A frame may ask for 2 GB (--long=31), which each worker would have to allocate.
-_ZST_WINDOW = 1 << 27
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zst"}
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
-
-# How compressed files begin, and how their names end.
-MARKS = {"gzip": (b"\x1f\x8b\x08", ".gz"), "bzip2": (b"BZh91AY&SY", ".bz2"), "Zstandard": (b"\x28\xb5\x2f\xfd", ".zst")}
-
-
-def compression_of(path: str) -> tuple[str, str]:
-    """Return (compression, name without its suffix), from the name of the file."""
-    stem, ending = os.path.splitext(path)
-    return (COMPRESSIONS[ending.lower()], stem) if ending.lower() in COMPRESSIONS else ("none", path)
 
 
 def pieces(split: InputSplit) -> Iterator[tuple[bytes, bool]]:
@@ -70,9 +51,7 @@ def _checked(found: Iterator[tuple[bytes, bool]], split: InputSplit) -> Iterator
     first = split.start == 0 and split.compression == "none"
     for piece, owned in found:
         if first:
-            for kind, (mark, ending) in MARKS.items():
-                if piece.startswith(mark):
-                    raise UserError(f"{split.path} is compressed with {kind}: rename it to end with {ending}")
+            decompression.check_uncompressed(piece, split.path)
             first = False
         yield piece, owned
 
@@ -82,9 +61,10 @@ def _decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
         yield from _plain(file, split)
     elif split.compression == "bz2":
         begin = stream_start(file, split.start, split.end) if split.start else 0
-        yield from _bz2_streams(file, split, begin) if begin >= 0 else ()
+        found = decompression.bz2_pieces(file, split.path, begin) if begin >= 0 else ()
+        yield from ((piece, stream < split.end) for piece, stream in found)
     else:
-        yield from ((piece, True) for piece in _DECODERS[split.compression](file, split.path))
+        yield from ((piece, True) for piece in decompression.DECODERS[split.compression](file, split.path))
 
 
 def _plain(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
@@ -93,11 +73,6 @@ def _plain(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
     while piece := file.read(min(CHUNK_BYTES, left) if left > 0 else CHUNK_BYTES):
         yield piece, left > 0
         left -= len(piece)
-
-
-def damaged(path: str, kind: str, why: str) -> UserError:
-    """Return the error for a compressed file that can't be read to its end."""
-    return UserError(f"{path} is not an intact {kind} file ({why}): download it again or remove it from the input")
 
 
 def stream_start(file: BinaryIO, start: int, end: int) -> int:
@@ -112,85 +87,3 @@ def stream_start(file: BinaryIO, start: int, end: int) -> int:
         tail = window[-9:]
         base += len(piece)
     return -1
-
-
-def _bz2_streams(file: BinaryIO, split: InputSplit, position: int) -> Iterator[tuple[bytes, bool]]:
-    """Yield the streams from the one at `position` to the end of the file.
-
-    Uses Python's bz2: on Wikipedia text, indexed_bzip2 took 0.7 to 1.3 times its CPU time, depending on the machine.
-    """
-    file.seek(position)
-    if not split.size:
-        raise damaged(split.path, "bz2", "it is empty")
-    data = b""
-    while data or (data := file.read(CHUNK_BYTES)):
-        if not data.strip(b"\0"):  # padding after the last stream
-            data = b""
-            continue
-        decoder, owned = bz2.BZ2Decompressor(), position < split.end
-        while not decoder.eof:
-            if not data and decoder.needs_input and not (data := file.read(CHUNK_BYTES)):
-                raise damaged(split.path, "bz2", f"it is truncated in the stream that starts at byte {position}")
-            try:
-                piece = decoder.decompress(data, CHUNK_BYTES * 4)
-            except OSError as error:
-                raise damaged(split.path, "bz2", f"from byte {position}: {error}") from None
-            data = b""
-            if piece:
-                yield piece, owned
-        data = decoder.unused_data
-        position = file.tell() - len(data)
-
-
-def _gzip(file: BinaryIO, path: str) -> Iterator[bytes]:
-    decoder, data, empty = zlib.decompressobj(31), b"", True
-    try:
-        while data or (data := file.read(CHUNK_BYTES)):
-            if decoder.eof:  # another member, or padding after the last
-                if not (data := data.lstrip(b"\0")):
-                    continue
-                decoder = zlib.decompressobj(31)
-            empty = False
-            if piece := decoder.decompress(data, CHUNK_BYTES * 4):
-                yield piece
-            data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-        if piece := decoder.flush():
-            yield piece
-    except zlib.error as error:
-        raise damaged(path, "gzip", str(error)) from None
-    if empty or not decoder.eof:
-        raise damaged(path, "gzip", "it is truncated")
-
-
-def _zst_decoder() -> Any:
-    return zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW).decompressobj()
-
-
-def _zst(file: BinaryIO, path: str) -> Iterator[bytes]:
-    decoder, data = _zst_decoder(), b""
-    fresh = True
-    try:
-        while data or (data := file.read(CHUNK_BYTES)):
-            if decoder.eof:
-                decoder = _zst_decoder()
-            fresh = False
-            for low in range(0, len(data), _ZST_STEP):
-                if piece := decoder.decompress(data[low : low + _ZST_STEP]):
-                    yield piece
-                if decoder.eof:
-                    data = decoder.unused_data + data[low + _ZST_STEP :]
-                    break
-            else:
-                data = b""
-    except zstandard.ZstdError as error:
-        if "too much memory" in str(error):
-            raise UserError(
-                f"{path} was compressed with a window of more than {_ZST_WINDOW >> 20} MB, which each reader would have to "
-                "allocate: compress it again without --long, for example with zstd -d --long=31 -c FILE | zstd"
-            ) from None
-        raise damaged(path, "zstd", str(error)) from None
-    if fresh or not decoder.eof:
-        raise damaged(path, "zstd", "it is truncated")
-
-
-_DECODERS = {"gzip": _gzip, "zst": _zst}

@@ -6,6 +6,7 @@ A record belongs to the split that contains the start of the delimiter before it
 from collections.abc import Iterator
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files.likely_encoding import SAMPLE, conversion_hint
 from clozemill.pipelines.readers import compression, document
 from clozemill.pipelines.readers.document import Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
@@ -13,7 +14,8 @@ from clozemill.pipelines.readers.input_split import InputSplit
 
 def invalid_utf8(source: str, error: UnicodeDecodeError, data: bytes) -> Rejected:
     """Return the rejected record for bytes that aren't UTF-8, in a file that declares no other encoding."""
-    return Rejected("invalid_utf8", source, f"{error}: convert the file to UTF-8", document.excerpt_of(data))
+    around = data[max(0, error.start - SAMPLE // 2) : error.start + SAMPLE]
+    return Rejected("invalid_utf8", source, f"{error}: {conversion_hint(around)}", document.excerpt_of(data))
 
 
 class _Pieces:

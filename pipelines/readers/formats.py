@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from clozemill.pipelines.common import formatting
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InputOptions
-from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.files.filesystem import FileInfo
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import jsonl, mediawiki, parquet
@@ -80,7 +80,7 @@ def detect(path: str, format_: str) -> tuple[str, str]:
     Raises:
         UserError: the format is `auto` and can't be detected.
     """
-    compression, stem = readers_compression.compression_of(path)
+    compression, stem = decompression.compression_of(path)
     if format_ == "auto":
         if _INDEX.search(stem):
             raise UserError(

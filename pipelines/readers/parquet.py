@@ -7,9 +7,8 @@ import pyarrow.parquet as pq
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InputOptions
-from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.files.filesystem import FileInfo
-from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import document
 from clozemill.pipelines.readers.document import Record, Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
@@ -24,7 +23,7 @@ def open_parquet(path: str, buffer: int = 0) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(filesystem.open_read(path), pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise readers_compression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
+        raise decompression.damaged(path, "Parquet", str(error).splitlines()[0][:200]) from None
 
 
 def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: int) -> list[InputSplit]:
@@ -81,4 +80,4 @@ def read_parquet(split: InputSplit, options: InputOptions) -> Iterator[Record]:
                     yield _parquet_record(batch.slice(at, 1), f"{source}, row {row + at}", options)
                 row += len(batch)
         except (pa.ArrowException, OSError) as error:
-            raise readers_compression.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None
+            raise decompression.damaged(split.path, "Parquet", str(error).splitlines()[0][:200]) from None

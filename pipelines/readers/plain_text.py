@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from clozemill.pipelines.config import InputOptions
+from clozemill.pipelines.files import decompression
 from clozemill.pipelines.readers import compression, delimited, document
 from clozemill.pipelines.readers.document import Document, Record
 from clozemill.pipelines.readers.input_split import InputSplit
@@ -55,7 +56,7 @@ def read_document(split: InputSplit, options: InputOptions) -> Iterator[Record]:
             return
     data = b"".join(parts)
     try:
-        title = compression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
+        title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
         yield Document(data.decode("utf-8"), title, split.path)
     except UnicodeDecodeError as error:
         yield delimited.invalid_utf8(split.path, error, data)

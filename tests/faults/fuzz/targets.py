@@ -30,6 +30,7 @@ from clozemill.pipelines.config import InputOptions, PrepareConfig
 from clozemill.pipelines.dataset import manifest, summary
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.files import decompression
 from clozemill.pipelines.files.filesystem import FileInfo
 from clozemill.pipelines.quality import dataset_checks, invariants
 from clozemill.pipelines.readers import compression as readers_compression
@@ -153,7 +154,7 @@ def reading(format_: str) -> Callable[[bytes], None]:
         body = blown_up(data[2:]) if data[0] & 4 or not ending else data[2:]
         packed = _PACK[ending](body) if data[0] & 4 else body
         path = scratch(f"input{ending}", packed)
-        compression, _ = readers_compression.compression_of(path)
+        compression, _ = decompression.compression_of(path)
         info, reader, config = FileInfo(path, len(packed), ""), formats.READERS[format_], InputOptions(format=format_)
         with refusing():
             if not _small(path, compression, len(packed)):

@@ -123,4 +123,27 @@ def test_latin_1_without_a_name_says_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes(MAKE[name]().replace(TEXT, "Die Mühle.").encode("latin-1"))
     dropped = next(record for record in read(tmp_path / name) if not isinstance(record, Document))
     assert (dropped.reason, dropped.bad) == ("invalid_utf8", True)
-    assert dropped.detail.endswith(": convert the file to UTF-8")
+    assert dropped.detail.endswith(": it looks like Windows-1252: convert it with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("declared", ["UTF-16", "utf-16le", "UTF-32"])
+def test_a_dump_that_was_converted_to_utf8_but_declares_utf16_is_read(tmp_path, declared, mark):
+    dump = f'{mark}<?xml version="1.0" encoding="{declared}"?>\n' + corpora.wikixml([corpora.page("T", TEXT)] * 30).decode()
+    (tmp_path / "a.xml").write_bytes(dump.encode())
+    assert [record.text for record in read(tmp_path / "a.xml", 100)] == [TEXT] * 30
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_utf16_dump_that_declares_utf8_is_read(tmp_path, encoding):
+    dump = '<?xml version="1.0" encoding="UTF-8"?>\n' + corpora.wikixml([corpora.page("T", TEXT)] * 3).decode()
+    (tmp_path / "a.xml").write_bytes(dump.encode(encoding))
+    assert [record.text for record in read(tmp_path / "a.xml", 100)] == [TEXT] * 3
+
+
+def test_a_dump_that_declares_utf16_and_is_neither(tmp_path):
+    head = '<?xml version="1.0" encoding="UTF-16"?>\n'
+    text = "川のそばに古い水車小屋があります。毎朝、粉屋の主人は麦を運びます。"
+    (tmp_path / "a.xml").write_bytes((head + corpora.wikixml([corpora.page("T", text)]).decode()).encode("cp932"))
+    (record,) = read(tmp_path / "a.xml")
+    assert record.reason == "invalid_utf8" and "it looks like Shift_JIS: convert it with iconv -f SHIFT_JIS" in record.detail

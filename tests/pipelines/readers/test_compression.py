@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import decompression
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers.input_split import InputSplit
 
@@ -46,7 +47,7 @@ def read(path, compression: str, **where) -> bytes:
 )
 def test_chunks_decompress(tmp_path, compression, stored, expected, chunk):
     (tmp_path / "a").write_bytes(stored)
-    with mock.patch.object(readers_compression, "CHUNK_BYTES", chunk):
+    with mock.patch.object(readers_compression, "CHUNK_BYTES", chunk), mock.patch.object(decompression, "CHUNK_BYTES", chunk):
         assert read(tmp_path / "a", compression) == expected
 
 
@@ -153,4 +154,4 @@ def test_a_bz2_split_owns_the_streams_that_begin_in_it(tmp_path):
     ],
 )
 def test_compression_of(name, expected):
-    assert readers_compression.compression_of(name) == expected
+    assert decompression.compression_of(name) == expected

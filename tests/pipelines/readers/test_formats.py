@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
-from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import document, formats
 from clozemill.pipelines.readers.document import EXCERPT_CHARS, Document, Rejected
@@ -366,7 +366,7 @@ def stored(folder: Path, name: str, data: bytes, cuts: list[float] | None) -> Pa
 
 def read_in_pieces(path: Path, split_bytes: int, chunk: int) -> list[tuple]:
     # A stream of bz2 takes 40 bytes and more, so splits of it are a little larger.
-    with mock.patch.object(readers_compression, "CHUNK_BYTES", chunk):
+    with mock.patch.object(readers_compression, "CHUNK_BYTES", chunk), mock.patch.object(decompression, "CHUNK_BYTES", chunk):
         return bare(read(path, split_bytes * (3 if path.suffix == ".bz2" else 1)))
 
 

@@ -1,12 +1,11 @@
-"""Reads lines of text files, local or on gs://, plain or gzipped, with bounded memory.
+"""Reads lines of text files, local or on gs://, plain or compressed (.gz, .bz2, .zst), with bounded memory.
 
 Text is UTF-8, with or without a byte order mark. Lines end in LF, CR LF, or, in a file whose first megabyte has no LF, in CR.
 """
 
-import gzip
+import itertools
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,34 +13,52 @@ import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.json_objects import loads_once
-from clozemill.pipelines.files import charsets
+from clozemill.pipelines.files import charsets, decompression
+from clozemill.pipelines.files.likely_encoding import conversion_hint
 from clozemill.trainers.common import storage
 
 MAX_LINE = 128 << 20  # bytes; the limit of a record in `prepare`
 MAX_ITEMS = 8_000_000  # commas and brackets of a JSON value, or of a row's cells: each item needs some 60 to 200 bytes
-MAX_EXPANSION = 300  # gzip ratio; text is compressed to a third, tables of identical rows to a hundredth
+MAX_EXPANSION = 300  # ratio of compression; text is compressed to a third, tables of identical rows to a hundredth
 _BLOCK = 1 << 20
-_SURE = 256 << 20  # bytes: a gzip file may expand to this size at any ratio
+_SURE = 256 << 20  # bytes: a compressed file may expand to this size at any ratio
 _JSON_ITEM = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
 
 
 def plain_name(path: str) -> str:
-    """Return a path in lower case without .gz, to detect the format: Windows writes DATA.CSV."""
-    return path.lower().removesuffix(".gz")
+    """Return a path in lower case without the ending of a compression, to detect the format: Windows writes DATA.CSV."""
+    return decompression.compression_of(path.lower())[1]
 
 
-def _blocks(path: str) -> Iterator[bytes]:
-    """Yield a file's bytes, decompressed. Raises UserError for a gzip file with an implausible ratio."""
+def _pieces(path: str) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed. Raises UserError for a damaged file, an implausible ratio, and a wrong name."""
+    compression, _ = decompression.compression_of(path)
     with tf.io.gfile.GFile(path, "rb") as raw:
-        zipped = path.lower().endswith(".gz")
-        file, size = gzip.GzipFile(fileobj=raw) if zipped else raw, 0
-        while block := file.read(_BLOCK):
-            size += len(block)
-            if zipped and size > max(_SURE, MAX_EXPANSION * raw.size()):
+        if compression == "none":
+            head = raw.read(_BLOCK)
+            decompression.check_uncompressed(head, path)
+            yield from itertools.chain([head] if head else [], iter(lambda: raw.read(_BLOCK), b""))
+            return
+        size, allowed = 0, max(_SURE, MAX_EXPANSION * raw.size())
+        for piece in decompression.DECODERS[compression](raw, path):
+            size += len(piece)
+            if size > allowed:
                 raise UserError(
                     f"{path} expands to more than {MAX_EXPANSION} times its size, too much for text: give another file"
                 )
-            yield block
+            yield piece
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed, in blocks of at least _BLOCK bytes; the last one may be shorter."""
+    kept: list[bytes] = []
+    for piece in _pieces(path):
+        kept.append(piece)
+        if sum(map(len, kept)) >= _BLOCK:
+            yield b"".join(kept)
+            kept = []
+    if kept:
+        yield b"".join(kept)
 
 
 def _check_encoding(begin: bytes, path: str) -> None:
@@ -73,7 +90,7 @@ def _split(path: str) -> Iterator[bytes]:
 
 def lines(path: str) -> Iterator[str]:
     """Yield a text file's lines without line ends. Raises UserError if it can't be read, isn't UTF-8 or has a huge line."""
-    number = 1
+    number, line = 1, b""
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder: give a file of texts")
     try:
@@ -81,10 +98,10 @@ def lines(path: str) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
             number += 1
     except UnicodeDecodeError:
-        raise UserError(f"{path}, line {number}: it is not UTF-8: convert the file") from None
+        raise UserError(f"{path}, line {number}: it is not UTF-8: {conversion_hint(line, path)}") from None
     except tf.errors.NotFoundError:
         raise UserError(f"{path} doesn't exist: give a file of texts") from None
-    except (tf.errors.OpError, OSError, EOFError, zlib.error) as error:
+    except (tf.errors.OpError, OSError) as error:
         cause = storage.cause(error) if isinstance(error, tf.errors.OpError) else error
         raise UserError(f"{path} can't be read ({cause}): fix that, or give another file") from None
 

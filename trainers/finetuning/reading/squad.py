@@ -1,4 +1,4 @@
-"""Reads questions of SQuAD JSON (1.1 or 2.0), local or on gs://, plain or gzipped."""
+"""Reads questions of SQuAD JSON (1.1 or 2.0), local or on gs://, plain or compressed."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,6 +1,6 @@
 """Reads rows of tables, with their position in the file: CSV, TSV, JSON lines, Parquet, plain text.
 
-Files may be local or on gs://, and all but Parquet may be gzipped (`.gz`). To add a format, add a function to READERS.
+Files may be local or on gs://, and all but Parquet may be compressed. To add a format, add a function to READERS.
 """
 
 import csv

@@ -1,13 +1,16 @@
 """Every format of a table gives the rows that are in it, with where they stand, or one sentence about what is wrong."""
 
+import bz2
 import contextlib
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.reading import tables
@@ -87,10 +90,13 @@ def test_plain_text_has_a_text_per_line_under_the_layout_s_name(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("packed", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".ZST", zstandard.compress)], ids=lambda v: str(v)[:4]
+)
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".txt"])
-def test_gzipped_is_the_same(ending: str, tmp_path: Path) -> None:
+def test_compressed_is_the_same(ending: str, packed: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     data = {".csv": "text\na\n", ".tsv": "text\na\n", ".jsonl": '{"text": "a"}\n', ".txt": "a\n"}[ending].encode()
-    zipped = rows(written(tmp_path / f"a{ending}.gz", gzip.compress(data[:3]) + gzip.compress(data[3:])), answers=False)
+    zipped = rows(written(tmp_path / f"a{ending}{packed}", pack(data[:3]) + pack(data[3:])), answers=False)
     plain = rows(written(tmp_path / f"a{ending}", data), answers=False)
     assert [row for _, row in zipped] == [row for _, row in plain] == [{"text": "a"}]
 
@@ -126,9 +132,20 @@ ZIPPED = gzip.compress(b"text\n" + "".join(map(chr, range(300, 900))).encode() *
             "a.jsonl, line 2: it has 'Label', and line 1 has 'label': use one name in all rows",
         ),
         ("a.xlsx", "", "a.xlsx has none of the endings .csv, .tsv, .jsonl, .parquet, .txt: rename it, or convert it"),
-        ("a.csv.gz", ZIPPED[:-12], "a.csv.gz can't be read (Compressed file ended before the end-of-stream marker"),
-        ("a.csv.gz", b"text\na\n", "a.csv.gz can't be read (Not a gzipped file (b'te')): fix that, or give another file"),
-        ("a.csv.gz", ZIPPED[:10] + b"\xff" * 40, "a.csv.gz can't be read (Error -3 while decompressing data"),
+        ("a.csv.gz", ZIPPED[:-12], "a.csv.gz is not an intact gzip file (it is truncated): download it again"),
+        ("a.csv.gz", b"text\na\n", "a.csv.gz is not an intact gzip file (Error -3 while decompressing data: incorrect header"),
+        ("a.csv.gz", ZIPPED[:10] + b"\xff" * 40, "a.csv.gz is not an intact gzip file (Error -3 while decompressing data"),
+        ("a.csv.bz2", bz2.compress(b"text\na\n")[:-3], "a.csv.bz2 is not an intact bz2 file (it is truncated in"),
+        ("a.csv", ZIPPED, "a.csv is compressed with gzip: rename it to end with .gz"),
+        ("a.tsv", bz2.compress(b"text\na\n"), "a.tsv is compressed with bzip2: rename it to end with .bz2"),
+        ("a.txt", zstandard.compress(b"one\n"), "a.txt is compressed with Zstandard: rename it to end with .zst"),
+        ("a.jsonl", zstandard.compress(b"{}\n"), "a.jsonl is compressed with Zstandard: rename it to end with .zst"),
+        (
+            "a.csv",
+            "text\n川のそばに古い水車小屋があります。\n".encode("cp932"),
+            "a.csv, line 2: it is not UTF-8: it looks like Shift_JIS: convert it with iconv -f SHIFT_JIS -t UTF-8 /",
+        ),
+        ("a.jsonl", b'{"text": "Caf\xe9"}\n', "a.jsonl, line 1: it is not UTF-8: it looks like Windows-1252: convert it with"),
         ("a.parquet", b"PAR1 and no more", "a.parquet can't be read ("),
     ],
 )
