@@ -1,4 +1,4 @@
-"""Embeds token ids: words, positions and segments, summed and normalised (Devlin et al. 2018, section 3)."""
+"""Embed token ids: words, positions and segments, summed and normalised (Devlin et al. 2018, section 3)."""
 
 import keras
 from keras import ops

@@ -1,4 +1,4 @@
-"""Computes the floating-point operations of a training step by formula, for model-FLOPs utilisation."""
+"""Compute the floating-point operations of a training step by formula, for model-FLOPs utilisation."""
 
 from clozemill.model.config import EncoderConfig
 

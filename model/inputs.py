@@ -1,4 +1,4 @@
-"""Packs tokens into the three id tensors: adds special tokens, truncates like google-research/bert, and pads."""
+"""Pack tokens into the three id tensors: add special tokens, truncate like google-research/bert, and pad."""
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ from clozemill.model.losses import sums
 
 @dataclass(frozen=True)
 class Objective:
-    """A pretraining objective. `pairs`: required pairs of the dataset, "" for any; `next_sentence`: has that head."""
+    """A pretraining objective. `pairs`: pairs that the dataset must have, "" for any; `next_sentence`: has that head."""
 
     pairs: str = ""
     next_sentence: bool = False
@@ -48,8 +48,8 @@ def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
         features: the seven features of schema.FEATURES, [B, S], [B, P], and [B] or [B, 1] for the label; optionally
             `example_weights` [B], 0 for a filler example.
 
-    Returns (inputs, targets). For "causal" the masked tokens are put back, and every position predicts the next one: the
-    targets' weights are 1 wherever that is a token, so that objectives can be compared on the same data.
+    Returns (inputs, targets). For "causal" the masked tokens are restored, and every position predicts the next one: a target's
+    weight is 1 if it is a token, so that objectives can be compared on the same data.
     """
     inputs = {name: features[name] for name in TOKENS}
     size = ops.shape(inputs["input_ids"])[0]

@@ -1,1 +1,1 @@
-"""Converts weights and tokenizers of other projects to and from ours. Imports model and pipelines.common."""
+"""Convert weights and tokenizers of other projects to and from ours. Imports model and pipelines.common."""

@@ -1,10 +1,10 @@
-"""What a tokenizer's normalisation makes of every character, as tables, by the Unicode of pipelines/common/unicode_rules.py.
+"""Tables of how a tokenizer normalises every character, with the Unicode version of pipelines/common/unicode_rules.py.
 
-An exported graph normalises text by looking characters up in these tables. So it does what the tokenizer that made the
-training data does, whichever versions of Unicode the libraries that run the graph know.
+An exported graph normalises text by looking up characters in these tables. So it matches the tokenizer of the training data,
+whatever Unicode version the libraries that run the graph have.
 
-The rules are google-research/bert's. Characters of no entry of the vocabulary all become one, `unknown`: the word is
-[UNK] either way, and no library can take them for something else.
+The rules are google-research/bert's. All characters that no entry of the vocabulary contains become one, `unknown`: the word is
+[UNK] anyway, and no library can treat them differently.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,16 +17,17 @@ from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.common.unicode_rules import CONTROLS, SPACES, category, is_cjk, is_punctuation, lower, normalize
 
 UNK = "[UNK]"
-PAGE = 256  # code points per page: most pages are alike, and are kept once
-_CODES, _FAR, _TAGS = 0x110000, 0x40000, 0xE0000  # from _FAR on, characters are assigned in the first 4096 of _TAGS alone
-_PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing by themselves
+PAGE = 256  # code points per page: most pages are identical and are stored once
+# From _FAR on, only the first 4096 code points of _TAGS contain assigned characters.
+_CODES, _FAR, _TAGS = 0x110000, 0x40000, 0xE0000
+_PRIVATE = range(0xE000, 0xF900)  # private-use characters: no meaning by themselves
 _PRIVATE_PLANES = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
-# What the tokenizers library drops besides: separators that end a line in the shards, and characters of a private use.
+# What the tokenizers library also drops: separators that end a line in the shards, and private-use characters.
 LIBRARY_DROPS = r"[\x{b}\x{c}\x{1c}-\x{1e}\x{85}\x{e000}-\x{f8ff}\x{f0000}-\x{ffffd}\x{100000}-\x{10fffd}]"
 
 
 def is_isolated(char: str) -> bool:
-    """Whether a character is a token by itself: punctuation, ASCII symbols, CJK ideographs."""
+    """Return whether a character is a token by itself: punctuation, ASCII symbols, CJK ideographs."""
     return is_punctuation(char) or is_cjk(ord(char))
 
 
@@ -35,7 +36,7 @@ def is_space(char: str) -> bool:
 
 
 def ranges(codes: Iterable[int]) -> list[tuple[int, int]]:
-    """Code points, ascending, as (first, last) of each run."""
+    """Return (first, last) of each run of ascending code points."""
     found: list[tuple[int, int]] = []
     for code in codes:
         if found and found[-1][1] == code - 1:
@@ -46,7 +47,7 @@ def ranges(codes: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def regex_class(runs: Iterable[tuple[int, int]]) -> str:
-    """What stands within a class of RE2's that holds exactly these code points; by numbers, for every library knows others."""
+    """Return the inside of an RE2 character class of these code points, by number, because libraries differ in Unicode."""
     return "".join(rf"\x{{{low:x}}}-\x{{{high:x}}}" for low, high in runs)
 
 
@@ -55,7 +56,7 @@ DROPPED, SPACE = f"[{regex_class(CONTROLS)}]", f"[{regex_class(SPACES)}]"  # in 
 
 @lru_cache
 def sigma_neighbours() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(cased characters, ignorable ones), as ranges: a capital sigma after cased and ignorable ones may end a word."""
+    """Return (cased characters, ignorable ones) as ranges: a capital sigma after cased and ignorable ones may end a word."""
     before, between = [], []
     for code in range(_CODES):
         char = chr(code)
@@ -70,14 +71,14 @@ def sigma_neighbours() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
 @lru_cache
 def final_sigma() -> tuple[str, str]:
-    """An RE2 pattern, and what to put in its place, that make each final capital sigma a small one, as `str.lower` would."""
+    """Return an RE2 pattern and its replacement that lower-case each final capital sigma like `str.lower`."""
     cased, ignored = (regex_class(runs) for runs in sigma_neighbours())
     return f"([{cased}][{ignored}]*)Σ([{ignored}]*(?:[^{cased}{ignored}]|$))", r"\1ς\2"
 
 
 @lru_cache
 def unassigned() -> tuple[int, ...]:
-    """Code points that mean nothing yet, in ascending order, without those that count as ideographs."""
+    """Return the unassigned code points in ascending order, except those that count as ideographs."""
     return tuple(code for code in range(_CODES) if category(chr(code)) == "Cn" and not is_cjk(code))
 
 
@@ -85,9 +86,9 @@ def unassigned() -> tuple[int, ...]:
 class Characters:
     """The characters of a tokenizer.
 
-    tokens: the vocabulary. cased: case and accents stay. substitutes: characters that the tokenizer's library takes for
-    punctuation or space, and Python doesn't, with those to put in their place, in the vocabulary as in the text. rules: how
-    the tokenizer deviates from google-research/bert's.
+    tokens: the vocabulary. cased: keep case and accents. substitutes: characters that the tokenizer's library, unlike Python,
+    treats as punctuation or space, with their replacements in the vocabulary and in texts. rules: how the tokenizer differs
+    from google-research/bert's.
     """
 
     tokens: tuple[str, ...]
@@ -101,21 +102,21 @@ class Characters:
         return self.rules.strips(self.cased)
 
     def isolated(self, char: str) -> bool:
-        """Whether a character is a token by itself in this vocabulary's texts."""
+        """Return whether a character is a token by itself in the texts of this vocabulary."""
         return is_isolated(char) and (self.rules.tokenize_chinese_chars or not is_cjk(ord(char)))
 
     @cached_property
     def alphabet(self) -> frozenset[str]:
-        """What the vocabulary's entries are made of."""
+        """The characters of the vocabulary's entries."""
         return frozenset("".join(self.tokens))
 
     @cached_property
     def private(self) -> list[str]:
-        """Characters that stand for nothing in this vocabulary; the first of them is `unknown`."""
+        """Private-use characters that this vocabulary doesn't contain; the first of them is `unknown`."""
         return [chr(code) for code in _PRIVATE if chr(code) not in self.alphabet]
 
     def spare(self) -> Iterator[str]:
-        """Characters to put in the place of others: more than all ideographs together."""
+        """Characters to use as replacements for others: more than there are ideographs."""
         yield from self.private[1:-1]
         yield from (chr(code) for code in _PRIVATE_PLANES if chr(code) not in self.alphabet)
 
@@ -125,11 +126,11 @@ class Characters:
 
     @cached_property
     def words(self) -> list[str]:
-        """Characters beyond ASCII of the vocabulary that are no token by themselves."""
+        """Non-ASCII characters of the vocabulary that aren't tokens by themselves."""
         return sorted(char for char in self.alphabet if not (char.isascii() or self.isolated(char) or is_space(char)))
 
     def entries(self) -> list[str]:
-        """The vocabulary with its substitutes, and something unreachable for entries that no text has among its words."""
+        """The vocabulary with its substitutes; entries that no text can contain are replaced by something unreachable."""
         named = ((token, f"{self.private[-1]}{index}" if token != UNK else UNK) for index, token in enumerate(self.tokens))
         return [self._entry(token) or otherwise for token, otherwise in named]
 
@@ -141,15 +142,15 @@ class Characters:
         return "".join(self.substitutes.get(char, char) for char in token) if reachable else ""
 
     def unassigned_ranges(self) -> list[tuple[int, int]]:
-        """Unassigned characters, but ideographs and those of the vocabulary."""
+        """Unassigned characters, except ideographs and those of the vocabulary."""
         return ranges(code for code in unassigned() if chr(code) not in self.alphabet)
 
     def unassigned(self) -> str:
-        """RE2's class of them."""
+        """An RE2 class of the unassigned characters."""
         return f"[{regex_class(self.unassigned_ranges())}]"
 
     def replacement(self, char: str) -> str:
-        """What becomes of one character of NFC text, without controls, final sigmas done: 0 or more characters."""
+        """Return the normalised form of a character of NFC text without controls or final sigmas: 0 or more characters."""
         kind = category(char)
         if kind in ("Cn", "Co") and not self.isolated(char):
             return self._known(char)
@@ -168,7 +169,7 @@ class Characters:
             return self.substitutes.get(char, char)
         return self.unknown
 
-    @cached_property  # it looks at every code point, and each function of an export asks for it
+    @cached_property  # it scans every code point, and each function of an export needs it
     def replacements(self) -> tuple[np.ndarray, np.ndarray]:
         """(pages, rows): the replacement of a code point c is rows[pages[c // 256], c % 256], 0 for no character.
 
@@ -177,12 +178,12 @@ class Characters:
         return _paged(self.replacement, far=any(ord(char) >= _FAR for char in self.alphabet))
 
     def kinds(self) -> tuple[np.ndarray, np.ndarray]:
-        """As `replacements`, of one code point each: 32 for space, 33 for a token by itself, 97 for part of a word."""
+        """Like `replacements`, with one code point each: 32 for a space, 33 for a token by itself, 97 for a part of a word."""
         return _paged(lambda char: " " if is_space(char) else "!" if self.isolated(char) else "a")
 
 
 def _paged(of: Callable[[str], str], far: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Without `far`, unassigned and private planes are taken to be as their first character: most of all code points."""
+    """Build paged tables. Without `far`, unassigned and private planes (most code points) repeat their first character."""
     found: dict[tuple[str, ...], int] = {}
     pages = [
         found.setdefault(tuple(of(chr(code)) for code in range(first, first + PAGE)), len(found))

@@ -1,7 +1,7 @@
-"""Reads files of foreign model folders: only regular files of bounded size; errors are one sentence.
+"""Read files of foreign model folders: only regular files of bounded size; errors are one sentence.
 
 A folder is untrusted input. So only regular files are opened, not named pipes or devices, and only if their size is
-plausible: parsed JSON needs some forty times its bytes.
+plausible: parsed JSON needs about forty times its bytes.
 """
 
 import json
@@ -20,7 +20,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_bytes(path: Path, limit: int = MAX_JSON) -> bytes:
-    """Return a file's bytes. Raises ValueError if it isn't there, isn't a plain file, or is larger than `limit`."""
+    """Return a file's bytes. Raises ValueError if it is missing, isn't a plain file, or is larger than `limit`."""
     if not is_file(path):
         raise ValueError(f"{path.name} is missing: copy it from where the weights come from")
     try:
@@ -46,5 +46,5 @@ def read_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:
 
 
 def optional_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:
-    """As `read_json`, or {} if there is no such file."""
+    """Return a file's JSON object, like `read_json`, or {} if there is no such file."""
     return read_json(path, limit) if is_file(path) else {}

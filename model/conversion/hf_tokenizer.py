@@ -1,8 +1,8 @@
-"""Reads the tokenizer of a foreign Hugging Face folder: accepts BERT's with its flags, rejects others in one sentence.
+"""Read the tokenizer of a foreign Hugging Face folder: accept BERT's with its flags, reject others with one sentence.
 
 transformers uses tokenizer.json unchanged only for its generic classes. For BertTokenizer and similar classes it builds BERT's
-tokenizer from the vocabulary and the flags in tokenizer_config.json, and so does this module. If tokenizer.json holds another
-tokenizer than BERT's, the import fails: texts would become other tokens than in training.
+tokenizer from the vocabulary and the flags in tokenizer_config.json, and so does this module. If tokenizer.json isn't BERT's
+tokenizer, the import fails, because tokens would differ from those in training.
 """
 
 import json
@@ -15,18 +15,18 @@ from clozemill.model.conversion.foreign_files import MAX_VOCABULARY, is_file, op
 from clozemill.model.conversion.tokenizer_json import SETTINGS, SPECIAL, TOKENIZER, VOCAB
 from clozemill.pipelines.common.tokenizer_rules import MAX_LIMIT, REFERENCE, TextRules
 
-GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # tokenizer.json as it is ("Fast" may follow each name)
+GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # use tokenizer.json unchanged (also with "Fast" appended)
 BERTS = ("BertTokenizer", "BertTokenizerLegacy", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
-LIBRARY_MAX_WORD_CHARS = 100  # of the tokenizers library, where nothing else is said
-MARKS = {"\u2581": "sentencepiece", "\u0120": "byte-level BPE"}  # how their pieces begin
+LIBRARY_MAX_WORD_CHARS = 100  # default of the tokenizers library
+MARKS = {"\u2581": "sentencepiece", "\u0120": "byte-level BPE"}  # prefix of their pieces
 
 
 @dataclass(frozen=True)
 class ForeignTokenizer:
     """A folder's tokenizer.
 
-    tokens: by id; "" where an id has none. added: tokens beside the vocabulary, such as "[NEW]". cased: None where the
-    files don't say. rules: its deviations from google-research/bert's. notes: for the user.
+    tokens: by id; "" for an id without a token. added: tokens added to the vocabulary, such as "[NEW]". cased: None if the
+    files don't say. rules: differences from google-research/bert's tokenizer. notes: for the user.
     """
 
     tokens: tuple[str, ...]
@@ -41,12 +41,12 @@ def _mapping(found: Any) -> dict[str, Any]:
 
 
 def _content(token: Any) -> Any:
-    """A token's text, as a string or as the mapping that newer files have."""
+    """Return a token's text, given as a string or as a mapping as in newer files."""
     return token.get("content") if isinstance(token, dict) else token
 
 
 def read_lines(data: bytes) -> tuple[str, ...]:
-    """The lines of a vocab.txt, as transformers reads them: "" where a token comes again, for its last line counts."""
+    """Return the lines of a vocab.txt as transformers reads them: of a repeated token, all lines but the last are ""."""
     try:
         lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
@@ -57,8 +57,8 @@ def read_lines(data: bytes) -> tuple[str, ...]:
 
 
 def _by_id(ids: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Tokens by id; "" for a gap. Raises ValueError for ids that can't be."""
-    room = 2 * len(ids) + 64  # ids may come from anybody, and a list takes what the largest asks for
+    """Return tokens by id; "" for a gap. Raises ValueError for invalid ids."""
+    room = 2 * len(ids) + 64  # ids are untrusted, and the size of the list is that of the largest id
     if not all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < room for index in ids.values()):
         raise ValueError(f"{name} has a vocabulary with gaps: give a {VOCAB}")
     named = {index: token for token, index in ids.items()}
@@ -68,7 +68,7 @@ def _by_id(ids: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
-    """The tokens of vocab.txt, which tokenizer.json must agree with, or those of tokenizer.json. Raises ValueError."""
+    """Return the tokens of vocab.txt, which tokenizer.json must match, or those of tokenizer.json. Raises ValueError."""
     ids = _mapping(tokenizer.get("model")).get("vocab")
     inner = _by_id(ids, TOKENIZER) if isinstance(ids, dict) else ()
     if not is_file(folder / VOCAB):
@@ -82,7 +82,7 @@ def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
                 f"{VOCAB}, line {number}: it is {line!r:.40}, and {TOKENIZER} has {token!r:.40} there: remove the one that "
                 "doesn't belong to the weights"
             )
-    if inner and abs(len(inner) - len(lines)) > 64:  # a few added ones may be in either
+    if inner and abs(len(inner) - len(lines)) > 64:  # either may contain a few added tokens
         raise ValueError(
             f"{VOCAB} has {len(lines):,} tokens, and {TOKENIZER} {len(inner):,}: remove the one that doesn't belong"
         )
@@ -90,7 +90,7 @@ def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_class(settings: dict[str, Any], config: dict[str, Any], tokenizer: dict[str, Any]) -> bool:
-    """Whether tokenizer.json is taken as it is. Raises ValueError for a class that isn't BERT's tokenizer."""
+    """Return whether tokenizer.json is used unchanged. Raises ValueError for a class that isn't BERT's tokenizer."""
     named = settings.get("tokenizer_class") or config.get("tokenizer_class") or "BertTokenizer"
     base = str(named).removesuffix("Fast")
     if "auto_map" in settings:
@@ -106,7 +106,7 @@ def _check_class(settings: dict[str, Any], config: dict[str, Any], tokenizer: di
 
 
 def _check_special(settings: dict[str, Any], named: dict[str, Any]) -> None:
-    """Raises ValueError unless the special tokens have BERT's names."""
+    """Raise ValueError unless the special tokens have BERT's names."""
     for key, token in SPECIAL.items():
         found = _content(settings.get(key, named.get(key)))
         if found not in (None, token):
@@ -116,7 +116,7 @@ def _check_special(settings: dict[str, Any], named: dict[str, Any]) -> None:
 def _added(
     settings: dict[str, Any], named: dict[str, Any], ids: dict[str, Any], tokenizer: dict[str, Any]
 ) -> dict[str, int | None]:
-    """Tokens beside the vocabulary with their ids, None where transformers gives them the next free one. Raises ValueError."""
+    """Return added tokens with their ids, None if transformers assigns the next free one. Raises ValueError."""
     found: dict[str, Any] = dict(ids)
     listed = tokenizer.get("added_tokens")
     for each in listed if isinstance(listed, list) else ():
@@ -136,7 +136,7 @@ def _added(
 
 
 def _with_added(tokens: tuple[str, ...], added: dict[str, int | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(tokens with the added ones at their ids, the names of those that are new). Raises ValueError for an id that is taken."""
+    """Return (tokens with the added ones at their ids, the names of the new ones). Raises ValueError for an id in use."""
     found, have, new = list(tokens), set(tokens), []
     for token, index in sorted(added.items(), key=lambda pair: (pair[1] is None, pair[1] or 0, pair[0])):
         if token in have:
@@ -151,7 +151,7 @@ def _with_added(tokens: tuple[str, ...], added: dict[str, int | None]) -> tuple[
 
 
 def _check_model(tokenizer: dict[str, Any]) -> int:
-    """The longest word of tokenizer.json's model, in characters. Raises ValueError unless it is BERT's WordPiece."""
+    """Return the maximum word length, in characters, of tokenizer.json's model. Raises ValueError if it isn't BERT's."""
     model = _mapping(tokenizer.get("model"))
     if model.get("type", "WordPiece") != "WordPiece" or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{TOKENIZER} is not a WordPiece tokenizer, and BERT's is one")
@@ -165,14 +165,14 @@ def _check_model(tokenizer: dict[str, Any]) -> int:
 
 
 def _check_words(tokenizer: dict[str, Any]) -> None:
-    """Raises ValueError unless tokenizer.json cuts texts into words as BERT does, and packs them so."""
+    """Raise ValueError unless tokenizer.json splits texts into words and packs them like BERT."""
     found = _mapping(tokenizer.get("pre_tokenizer")).get("type")
     if found != "BertPreTokenizer":
         raise ValueError(f"{TOKENIZER} cuts texts into words by {found}, and BERT's tokenizer by BertPreTokenizer")
 
 
 def _flags(normalizer: dict[str, Any]) -> dict[str, Any] | None:
-    """The flags of a BertNormalizer, alone or the only one of a sequence; None for any other normalizer."""
+    """Return the flags of a BertNormalizer, alone or as the only one in a sequence; None for any other normalizer."""
     parts = normalizer.get("normalizers")
     if normalizer.get("type") == "Sequence" and isinstance(parts, list) and len(parts) == 1:
         normalizer = _mapping(parts[0])
@@ -180,7 +180,7 @@ def _flags(normalizer: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _own(tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int) -> tuple[bool, TextRules] | None:
-    """(cased, rules) of a tokenizer.json that clozemill export wrote; None for any other."""
+    """Return (cased, rules) of a tokenizer.json written by clozemill export; None for any other."""
     if not all(token in tokens for token in SPECIAL.values()):
         return None
     parts = _mapping(tokenizer.get("normalizer")).get("normalizers")
@@ -195,7 +195,7 @@ def _own(tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int) -> tu
 
 
 def _check_packing(tokenizer: dict[str, Any]) -> None:
-    """Raises ValueError unless tokenizer.json puts [CLS] and [SEP] around texts."""
+    """Raise ValueError unless tokenizer.json puts [CLS] and [SEP] around texts."""
     packing = _mapping(tokenizer.get("post_processor"))
     told = json.dumps(packing)
     if packing.get("type") not in ("BertProcessing", "TemplateProcessing") or "[CLS]" not in told or "[SEP]" not in told:
@@ -203,7 +203,7 @@ def _check_packing(tokenizer: dict[str, Any]) -> None:
 
 
 def _notes(told: dict[str, Any], flags: dict[str, Any], generic: bool) -> tuple[str, ...]:
-    """What the two files disagree on, for the user."""
+    """Return notes for the user about differences between the two files."""
     notes, used = [], TOKENIZER if generic else SETTINGS
     for name, value in told.items():
         if flags.get(name) is not None and value is not None and value != flags[name]:
@@ -221,7 +221,7 @@ def _notes(told: dict[str, Any], flags: dict[str, Any], generic: bool) -> tuple[
 def _rules(
     settings: dict[str, Any], tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int, generic: bool
 ) -> tuple[bool | None, TextRules, tuple[str, ...]]:
-    """(cased, rules, notes). Raises ValueError for a normalizer that isn't BERT's."""
+    """Return (cased, rules, notes). Raises ValueError for a normalizer that isn't BERT's."""
     told = {name: settings[name] for name in _NAMES if name in settings}
     if odd := [name for name, value in told.items() if not isinstance(value, bool | None)]:
         raise ValueError(f"{SETTINGS} has {odd[0]} {told[odd[0]]!r:.40}, neither true nor false")
@@ -239,7 +239,7 @@ def _rules(
         _check_words(tokenizer)
     if generic:
         _check_packing(tokenizer)
-    merged = flags if generic else flags | told  # what transformers goes by
+    merged = flags if generic else flags | told  # transformers uses these values
     lower, chinese = merged.get("do_lower_case"), merged.get("tokenize_chinese_chars")
     longest = longest if generic else LIBRARY_MAX_WORD_CHARS
     rules = TextRules(merged.get("strip_accents"), chinese is not False, True, longest)
@@ -249,7 +249,7 @@ def _rules(
 _NAMES = {  # transformers' names of a BertNormalizer's flags
     "do_lower_case": "lowercase", "strip_accents": "strip_accents", "tokenize_chinese_chars": "handle_chinese_chars",
 }  # fmt: skip
-_OPTIONS = {  # of `import`: what says that a flag is false, and true
+_OPTIONS = {  # options of `import` that set a flag to false, and to true
     "do_lower_case": ("--cased", "--no-cased"), "strip_accents": ("--no-strip-accents", "--strip-accents"),
     "tokenize_chinese_chars": ("--no-tokenize-chinese-chars", "--tokenize-chinese-chars"),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Reads Hugging Face folders of a BERT from any source, from safetensors only, and rejects anything that isn't BERT's.
+"""Read Hugging Face folders of a BERT from any source, only from safetensors, and reject models that aren't a BERT.
 
-Pickled weights (pytorch_model.bin) are never opened, and no code that a folder names is run.
+Pickled weights (pytorch_model.bin) are never opened, and code named in a folder is never run.
 """
 
 import os
@@ -20,13 +20,13 @@ from clozemill.model.conversion.imported import Imported
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
-MAX_HEADER = 1 << 24  # bytes of a safetensors header; that of a large BERT has 60,000
-_BUFFERS = ("position_ids", "token_type_ids")  # numbers that transformers recomputes
+MAX_HEADER = 1 << 24  # bytes of a safetensors header; BERT-large's has 60,000
+_BUFFERS = ("position_ids", "token_type_ids")  # values that transformers recomputes
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a file, which is read when it is made an array. dtype: safetensors' name, such as "BF16"."""
+    """A tensor in a file, read only when it is converted to an array. dtype: safetensors' name, such as "BF16"."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -37,7 +37,7 @@ class StoredTensor:
 
 
 def _tensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file. Raises ValueError if it is damaged, or its header lies."""
+    """Return the tensors of a safetensors file. Raises ValueError if it is damaged or its header is wrong."""
     import ml_dtypes  # noqa: F401  (numpy learns of bfloat16)
 
     if not is_file(path):
@@ -47,7 +47,7 @@ def _tensors(path: Path) -> dict[str, StoredTensor]:
             header = int.from_bytes(file.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"{path.name} can't be read (its header claims {header:,} bytes): copy it again")
-        file = safe_open(path, framework="np")  # checks that offsets, shapes and the file's size agree, and maps the file
+        file = safe_open(path, framework="np")  # checks that offsets, shapes and the file size agree, and memory-maps the file
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
         return {
             name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), partial(file.get_tensor, name))
@@ -58,7 +58,7 @@ def _tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _all_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Those of model.safetensors, or of the files that its index names."""
+    """Return the tensors of model.safetensors, or of the files listed in its index."""
     if is_file(folder / WEIGHTS):
         return _tensors(folder / WEIGHTS)
     if is_file(folder / INDEX):
@@ -80,7 +80,7 @@ def _all_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _check_types(tensors: dict[str, StoredTensor]) -> None:
-    """Raises ValueError, naming the tensor, for weights that aren't floating point: quantized or packed ones."""
+    """Raise ValueError, naming the tensor, for weights that aren't floating point: quantized or packed ones."""
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS and not name.endswith(_BUFFERS):
             raise ValueError(
@@ -89,7 +89,7 @@ def _check_types(tensors: dict[str, StoredTensor]) -> None:
 
 
 def _check_memory(tensors: dict[str, StoredTensor]) -> None:
-    """Raises ValueError for more weights than this machine's memory holds: a file with holes may be of any size."""
+    """Raise ValueError if the weights don't fit into memory: a sparse file may have any size."""
     needed = 4 * sum(int(np.prod(tensor.shape, dtype=object)) for tensor in tensors.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
@@ -97,7 +97,7 @@ def _check_memory(tensors: dict[str, StoredTensor]) -> None:
 
 
 def _check_config(settings: dict[str, Any]) -> None:
-    """Raises ValueError for a config.json that changes what a BERT computes, in ways that clozemill doesn't follow."""
+    """Raise ValueError for a config.json with settings that change what BERT computes and that clozemill doesn't support."""
     if "auto_map" in settings:
         raise ValueError("it requires its own code (auto_map), which clozemill never runs")
     if settings.get("quantization_config"):
@@ -107,12 +107,12 @@ def _check_config(settings: dict[str, Any]) -> None:
 
 
 def is_folder(folder: Path) -> bool:
-    """Whether a folder looks like Hugging Face's."""
+    """Return whether a folder looks like Hugging Face's."""
     return (folder / CONFIG).exists()
 
 
 def read(folder: Path) -> Imported:
-    """Return what a Hugging Face BERT folder holds. Raises ValueError, naming the file or tensor, for what isn't one."""
+    """Return the contents of a Hugging Face BERT folder. Raises ValueError, naming the invalid file or tensor."""
     settings = read_json(folder / CONFIG)
     try:
         _check_config(settings)

@@ -1,4 +1,4 @@
-"""Reads a SavedModel that clozemill exported."""
+"""Read a SavedModel that clozemill exported."""
 
 import json
 from typing import Any

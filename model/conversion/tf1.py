@@ -1,4 +1,4 @@
-"""Reads checkpoints of google-research/bert: `bert_model.ckpt.index` and its data, `bert_config.json`, `vocab.txt`."""
+"""Read checkpoints of google-research/bert: `bert_model.ckpt.index` and its data, `bert_config.json`, `vocab.txt`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reads the variables of a TensorFlow checkpoint as arrays: reads only values, and trusts no stated size.
+"""Read the variables of a TensorFlow checkpoint as arrays: read only values, and trust no stated size.
 
 A checkpoint's index is untrusted input. So the shapes in it are compared with the size of the data files before anything is
 allocated.

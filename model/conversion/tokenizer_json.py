@@ -1,4 +1,4 @@
-"""Writes the tokenizer files of a Hugging Face folder, which give the ids of our WordPiece tokenizer."""
+"""Write the tokenizer files of a Hugging Face folder, which produce the ids of our WordPiece tokenizer."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -19,7 +19,7 @@ def build(vocabulary: tuple[str, ...], cased: bool, rules: TextRules = REFERENCE
     ids = {token: index for index, token in enumerate(vocabulary)}
     model = models.WordPiece(ids, unk_token=SPECIAL["unk_token"], max_input_chars_per_word=rules.max_word_chars)
     tokenizer = Tokenizer(model)
-    if rules.library:  # its own, as the model was imported with
+    if rules.library:  # the value the model was imported with
         chinese, strips = rules.tokenize_chinese_chars, rules.strips(cased)
         tokenizer.normalizer = normalizers.BertNormalizer(True, chinese, strips, not cased)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,4 +1,4 @@
-"""Expresses the rules of our tokenizer in tokenizer.json, character by character, independent of the library's Unicode.
+"""Express the rules of our tokenizer in tokenizer.json, character by character, independent of the library's Unicode.
 
 The library's BERT normalizers follow Unicode 8, drop private-use characters, and treat unassigned characters as controls. So
 all character classes are written out here: dropped characters, spaces, and tokens by themselves. Between them, the library's
@@ -27,12 +27,12 @@ from clozemill.pipelines.common.unicode_rules import (
 )
 
 _ALL = range(0x110000)
-_HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula, which every library knows
+_HANGUL = range(0xAC00, 0xD7A4)  # composed by a formula that every library implements
 Steps = list[normalizers.Normalizer]
 
 
 def _replace(ranges_: Iterable[tuple[int, int]], content: str) -> Steps:
-    """A class of characters, each replaced; nothing for an empty class."""
+    """Return a rule that replaces each character of a class; nothing for an empty class."""
     found = list(ranges_)
     return [normalizers.Replace(Regex(character_class(found)), content)] if found else []
 
@@ -48,26 +48,26 @@ def _isolated(chinese: bool) -> tuple[tuple[int, int], ...]:
 
 
 def _final_sigma() -> normalizers.Normalizer:
-    """A capital sigma that ends a word becomes the final small one; the library's lower case knows no neighbours."""
+    """Lower-case a capital sigma at the end of a word to the final form; the library's lower case ignores neighbours."""
     cased, ignorable = map(character_class, sigma_neighbours())
     return normalizers.Replace(Regex(f"(?<={cased}{ignorable}*)Σ(?!{ignorable}*{cased})"), "ς")
 
 
 @lru_cache
 def _compositions() -> tuple[tuple[str, str], ...]:
-    """(character, what it is composed of) that the library takes for one character."""
+    """Return (character, its decomposition) for characters that the library composes."""
     theirs = normalizers.NFD().normalize_str
     composed = (chr(code) for code in _ALL if code not in _HANGUL and unicodedata.decomposition(chr(code))[:1] not in ("", "<"))
     return tuple((char, parts) for char in composed if theirs(char) != (parts := normalize("NFD", char)))
 
 
 def _in_context(char: str) -> tuple[str, ...]:
-    """A character beside accents of every kind, which it lets through, sorts, or joins."""
+    """Return a character next to accents of every kind, to test whether they are kept, sorted or combined."""
     return tuple(f"a{mark}{char}{other}b" for mark in ("", "\u0301", "\u0345") for other in ("", "\u0327", "\u0334", "\u0301"))
 
 
 def _misjudged(char: str, form: Form) -> bool:
-    """Whether the library's normal form, or its lower case, does something else to a character than Unicode 14.0."""
+    """Return whether the library's normal form or lower case of a character differs from Unicode 14.0."""
     theirs = getattr(normalizers, form)().normalize_str
     ours = [normalize(form, text) for text in _in_context(char)]
     return ours != [theirs(text) for text in _in_context(char)] or normalizers.Lowercase().normalize_str(char) != lower(char)
@@ -75,7 +75,7 @@ def _misjudged(char: str, form: Form) -> bool:
 
 @lru_cache
 def _known_marks(form: Form) -> tuple[str, ...]:
-    """Accents that the library knows, and that no character decomposes into."""
+    """Return accents that the library knows and that no character decomposes into."""
     both = [(chr(code), normalize("NFD", chr(code))) for code in _ALL if code not in _HANGUL]
     parts = {part for char, parts in both if char != parts for part in parts}
     return tuple(char for char, same in both if char == same and combining(char) and char not in parts
@@ -83,9 +83,10 @@ def _known_marks(form: Form) -> tuple[str, ...]:
 
 
 def _stand_ins(characters: Characters, form: Form) -> list[tuple[str, str]]:
-    """(character of the vocabulary that the library misjudges, one that it doesn't, of the same combining class).
+    """Return pairs: a character of the vocabulary that the library handles wrongly, and a correct one of its combining class.
 
-    U+16FF0 and U+16FF1 have a class of their own; the next one sorts them alike, but beside marks of that very class.
+    U+16FF0 and U+16FF1 are the only ones of their class. The next class sorts them the same way, except next to marks of
+    exactly that class.
     """
     composed = {char for char, _ in _compositions()}
     kept = [char for char in sorted(characters.alphabet - composed) if not characters.strips or category(char) != "Mn"]
@@ -104,9 +105,9 @@ def _stand_ins(characters: Characters, form: Form) -> list[tuple[str, str]]:
 
 
 def normalizer(characters: Characters) -> normalizers.Normalizer:
-    """What makes of a text the words of our tokenizer, with spaces between them.
+    """Return the normalizer that turns a text into the words of our tokenizer, with spaces between them.
 
-    Raises ValueError for a vocabulary with characters that the library can't be taught.
+    Raises ValueError for a vocabulary with characters that the library can't handle.
     """
     strips = characters.strips
     form: Form = "NFD" if strips else "NFC"
@@ -128,6 +129,6 @@ def normalizer(characters: Characters) -> normalizers.Normalizer:
 
 
 def pre_tokenizer(chinese: bool = True) -> pre_tokenizers.PreTokenizer:
-    """Words between spaces, with punctuation and, if `chinese`, ideographs apart."""
+    """Return the pre-tokenizer that splits at spaces and isolates punctuation and, if `chinese`, ideographs."""
     alone = Regex(character_class(_isolated(chinese)))
     return pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(alone, "isolated")])

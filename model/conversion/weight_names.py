@@ -1,7 +1,7 @@
-"""Maps an encoder's weights between our names, Hugging Face's, and those of google-research/bert checkpoints.
+"""Map an encoder's weights between our names, Hugging Face's, and those of google-research/bert checkpoints.
 
 Plain numpy. `table` lists every weight of a configuration with its three names and its layout. The functions check tensors
-against it, and name a tensor that is missing, unexpected or of another shape.
+against the table, and their errors name a tensor that is missing, unexpected or of the wrong shape.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,20 +12,20 @@ import numpy as np
 
 from clozemill.model.config import EncoderConfig
 
-PARTS = ("pooler", "masked_lm", "next_sentence")  # what an encoder may come without
+PARTS = ("pooler", "masked_lm", "next_sentence")  # parts that an encoder may lack
 
 _HF_BASE = "bert."
-_HF_PASSED = ("embeddings.position_ids", "embeddings.token_type_ids")  # numbers that transformers computes
-_HF_ENCODER = (_HF_BASE, "cls.")  # any other tensor belongs to a head of someone's own, as for transformers
+_HF_PASSED = ("embeddings.position_ids", "embeddings.token_type_ids")  # values that transformers computes
+_HF_ENCODER = (_HF_BASE, "cls.")  # any other tensor belongs to a custom head, as in transformers
 _TF1_ENCODER = ("bert/", "cls/")
 _TF1_COUNTERS = ("global_step", "beta1_power", "beta2_power")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A weight. ours, hf, tf1: its names ("" where it has none). shape: ours. part: "encoder", "head" or one of PARTS.
+    """A weight. ours, hf, tf1: its names, or "". shape: ours. part: "encoder", "head" or one of PARTS.
 
-    turned: which of the others hold the transposed matrix.
+    turned: which of the other formats store the transposed matrix.
     """
 
     ours: str
@@ -37,7 +37,7 @@ class Entry:
 
 
 def _dense(ours: str, hf: str, tf1: str, sizes: tuple[int, int], part: str = "encoder") -> list[Entry]:
-    """A dense layer's kernel and bias; only Hugging Face's matrices are [out, in]."""
+    """Return the entries of a dense layer's kernel and bias; only Hugging Face's matrices are [out, in]."""
     return [
         Entry(f"{ours}/kernel", f"{hf}.weight", tf1 and f"{tf1}/kernel", sizes, part, ("hf",)),
         Entry(f"{ours}/bias", f"{hf}.bias", tf1 and f"{tf1}/bias", sizes[1:], part),
@@ -64,9 +64,9 @@ def _block(index: int, hidden: int, inner: int) -> list[Entry]:
 
 
 def table(config: EncoderConfig, parts: Iterable[str] = PARTS, head: tuple[str, int, int] | None = None) -> list[Entry]:
-    """The weights of an encoder with some of PARTS, and, for a fine-tuned model, a linear head.
+    """Return the weights of an encoder with some of PARTS and, for a fine-tuned model, a linear head.
 
-    head: Hugging Face's name of it, such as "classifier", its inputs and its outputs.
+    head: its name in Hugging Face, such as "classifier", and its numbers of inputs and outputs.
     """
     hidden, found = config.hidden_size, []
     for ours, theirs, rows in (
@@ -98,7 +98,7 @@ def table(config: EncoderConfig, parts: Iterable[str] = PARTS, head: tuple[str, 
 
 
 def to_hf(weights: dict[str, np.ndarray], entries: list[Entry]) -> dict[str, np.ndarray]:
-    """Our weights under Hugging Face's names, those that the table lists. Raises ValueError for one that is missing."""
+    """Return our weights in the table under Hugging Face's names. Raises ValueError if one is missing."""
     return {entry.hf: _laid_out(entry, _pick(weights, entry.ours), "hf") for entry in entries}
 
 
@@ -114,7 +114,7 @@ def _pick(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Converted:
-    """weights: ours, float32, by name. parts: which of PARTS were there. passed_over: tensors of heads that BERT hasn't."""
+    """weights: ours, float32, by name. parts: which of PARTS were found. passed_over: skipped tensors, of heads not in BERT."""
 
     weights: dict[str, np.ndarray]
     parts: tuple[str, ...]
@@ -128,9 +128,9 @@ def check_finite(name: str, value: np.ndarray) -> None:
 
 
 def check_weights(config: EncoderConfig, weights: dict[str, np.ndarray]) -> None:
-    """Raise ValueError unless an encoder's weights, ours, have the sizes that its configuration states, and all are finite.
+    """Raise ValueError unless all weights of an encoder (our names) have the sizes in its configuration and are finite.
 
-    A model is only built, and its memory only taken, after this: a configuration may come from anybody.
+    This happens before a model is built and its memory allocated, because the configuration is untrusted.
     """
     for entry in table(config, ()):
         if (found := _pick(weights, entry.ours).shape) != entry.shape:
@@ -145,45 +145,45 @@ def check_weights(config: EncoderConfig, weights: dict[str, np.ndarray]) -> None
 
 
 def _convert(tensors: dict[str, np.ndarray], config: EncoderConfig, kind: str, passed_over: tuple[str, ...]) -> Converted:
-    """Tensors under canonical names. Raises ValueError, naming the tensor, for one that is missing, unexpected or misshapen."""
+    """Convert tensors with canonical names. Raises ValueError, naming a missing, unexpected or misshapen tensor."""
     entries = table(config)
     names = {getattr(entry, kind): entry for entry in entries}
     there = {names[name].part for name in tensors if name in names}
     if "next_sentence" in there:
-        there.add("pooler")  # it reads the pooled output
+        there.add("pooler")  # this head uses the pooled output
     if unexpected := sorted(tensors.keys() - names.keys()):
         more = f" (and {len(unexpected) - 1} more)" if len(unexpected) > 1 else ""
         raise ValueError(f"the tensor {unexpected[0]}{more} has no place in a BERT encoder of these sizes")
     kept = [(getattr(entry, kind), entry) for entry in entries if entry.part in {*there, "encoder"}]
-    for name, entry in kept:  # all shapes before any value is read
+    for name, entry in kept:  # check all shapes before reading any value
         found, shape = tuple(_pick(tensors, name).shape), entry.shape[::-1] if kind in entry.turned else entry.shape
         if found != shape:
             raise ValueError(f"the tensor {name} has the shape {list(found)}, and its configuration asks for {list(shape)}")
     weights = {}
     for name, entry in kept:
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+        with np.errstate(over="ignore"):  # float64 values beyond float32 become infinite, and are rejected
             weights[entry.ours] = np.ascontiguousarray(_laid_out(entry, np.asarray(tensors[name]), kind), np.float32)
         check_finite(name, weights[entry.ours])
     return Converted(weights, tuple(part for part in PARTS if part in there), passed_over)
 
 
 def _hf_name(name: str) -> str:
-    """The name that transformers gives the tensor today: with the prefix, and LayerNorm's weight and bias."""
+    """Return the current transformers name of a tensor: with the prefix, and LayerNorm's `weight` and `bias`."""
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         name = name.replace(old, new)
     return _HF_BASE + name if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
-    """Our weights from those of a Hugging Face folder, whatever heads it has and however old its names are.
+    """Convert the weights of a Hugging Face folder to ours, with any heads and old or new names.
 
-    The prefix "bert." may lack; a decoder that repeats the word embeddings and the bias is skipped, as are all heads that
-    aren't BERT's own.
+    The prefix "bert." is optional. A decoder that repeats the word embeddings and the bias is skipped, and so are heads that
+    aren't in BERT.
 
     Args:
-        tensors: arrays, or what has a `shape` and becomes an array by np.asarray, so that only what is kept is read.
+        tensors: arrays, or objects with a `shape` that np.asarray converts, so that only needed tensors are read.
 
-    Raises ValueError, naming the tensor, for what doesn't fit, and for a decoder of its own.
+    Raises ValueError, naming the tensor, if one doesn't fit, or if the decoder has its own weights.
     """
     found: dict[str, Any] = {}
     for name, value in tensors.items():
@@ -201,7 +201,7 @@ def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
 
 
 def tf1_wanted(config: EncoderConfig) -> Callable[[str], bool]:
-    """Return whether a checkpoint's variable is the encoder's, by name: not an optimizer's, a counter or another head.
+    """Return whether a checkpoint's variable belongs to the encoder, by name: not to an optimizer, a counter or another head.
 
     Optimizers and moving averages name their slots after the variable: `.../kernel/adam_m`, `.../kernel/LAMB_1`,
     `.../kernel/ExponentialMovingAverage`.
@@ -217,16 +217,16 @@ def tf1_wanted(config: EncoderConfig) -> Callable[[str], bool]:
 
 
 def from_tf1(tensors: dict[str, np.ndarray], config: EncoderConfig, names: Iterable[str] = ()) -> Converted:
-    """Our weights from the variables of a google-research/bert checkpoint.
+    """Convert the variables of a google-research/bert checkpoint to our weights.
 
     Args:
-        names: of all its variables, where `tensors` are only some of them (those that are `tf1_wanted`).
+        names: names of all its variables, if `tensors` contains only those that are `tf1_wanted`.
 
     Raises ValueError, naming the tensor.
     """
     wanted, others = tf1_wanted(config), {*names, *tensors} - {*_TF1_COUNTERS}
     heads = {name for name in others if not name.startswith(_TF1_ENCODER)}
-    heads = {name for name in heads if name.rsplit("/", 1)[0] not in heads - {name}}  # without their slots
+    heads = {name for name in heads if name.rsplit("/", 1)[0] not in heads - {name}}  # without optimizer slots
     return _convert({name: value for name, value in tensors.items() if wanted(name)}, config, "tf1", tuple(sorted(heads)))
 
 
@@ -261,9 +261,9 @@ def _sized(values: dict[str, Any], activations: dict[str, str], **more: Any) -> 
 
 
 def config_from_hf(values: dict[str, Any]) -> EncoderConfig:
-    """An encoder's configuration from a Hugging Face config.json. Raises ValueError for what isn't BERT-shaped.
+    """Return the encoder configuration in a Hugging Face config.json. Raises ValueError unless it describes a BERT.
 
-    `is_decoder` means causal attention there.
+    `is_decoder` in it means causal attention.
     """
     if (kind := values.get("model_type", "bert")) != "bert":
         raise ValueError(f"its model_type is {kind!r}, and only 'bert' is BERT-shaped")
@@ -277,12 +277,12 @@ def config_from_hf(values: dict[str, Any]) -> EncoderConfig:
 
 
 def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
-    """The part of config.json that describes the encoder."""
+    """Return the part of config.json that describes the encoder."""
     own = {name: getattr(config, name) for name in (*_SIZES, *_RATES)}
     causal = {"is_decoder": True} if config.attention == "causal" else {}
     return {"model_type": "bert", **own, "hidden_act": TO_HF_ACTIVATIONS[config.hidden_act], **causal}
 
 
 def config_from_tf1(values: dict[str, Any]) -> EncoderConfig:
-    """An encoder's configuration from google-research/bert's bert_config.json. Raises ValueError."""
+    """Return the encoder configuration in google-research/bert's bert_config.json. Raises ValueError."""
     return _sized(values, _TF1_ACTIVATIONS)

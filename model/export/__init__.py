@@ -1,1 +1,1 @@
-"""Exports models as SavedModel, Hugging Face folder or Keras file. Imports conversion."""
+"""Export models as SavedModel, Hugging Face folder or Keras file. Imports conversion."""

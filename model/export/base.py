@@ -26,7 +26,7 @@ class Source:
     """A model to export.
 
     model: built, in float32. vocabulary: tokens by id. max_seq_length: tokens that texts are truncated to. about: its
-    checkpoint.json, for the model card and the parts that an import lacked. rules: how its tokenizer deviates from
+    checkpoint.json, for the model card and the parts that an import lacked. rules: how its tokenizer differs from
     google-research/bert's.
     """
 
@@ -107,8 +107,8 @@ FORMATS = {
 def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the outputs of a source at every position.
 
-    Returns float32 arrays, of which a format has all or some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, where
-    the model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` of TaskModel.
+    Returns float32 arrays, of which a format has all or some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, if the
+    model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` of TaskModel.
     """
     inputs = {name: features[name] for name in TOKENS}
     encoded = source.model.encoder(*inputs.values())

@@ -1,8 +1,8 @@
-"""Tokenizes raw text in TensorFlow operations, with exactly the ids of the training data's tokenizer, for exported graphs.
+"""Tokenize raw text in TensorFlow operations, with exactly the ids of the training data's tokenizer, for exported graphs.
 
-Cleaning, normalisation and WordPiece of any Unicode text, then pairs packed as BERT has them. The vocabulary is part of the
-graph. ASCII text takes a fast path. The only known difference from the Python tokenizer: a word with a character of the
-vocabulary that Unicode 14.0 doesn't define yet. Invalid UTF-8 bytes are dropped.
+Clean, normalise and split any Unicode text into WordPieces, and pack pairs like BERT. The vocabulary is part of the graph.
+ASCII text takes a fast path. The only known difference from the Python tokenizer: a word with a character of the vocabulary
+that Unicode 14.0 doesn't define yet. Invalid UTF-8 bytes are dropped.
 
 B texts, S sequence length. `[MASK]` and other special tokens in a text are treated as text, except by `tokenize_masked`.
 """
@@ -17,7 +17,7 @@ from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS, REFERENCE
 
 PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 TEXTS = tf.TensorSpec([None], tf.string)
-_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # of normalised text
+_WORD_CHAR = r"[^\x00-/:-@\[-`{-\x7f]"  # bytes of normalised text
 _MAX_TOKEN_BYTES = 256  # limit of FastWordpieceTokenizer, without the ##
 
 
@@ -59,7 +59,7 @@ class TextOps(tf.Module):
     Arguments:
         tokens: the vocabulary, with [PAD], [UNK], [CLS], [SEP] and [MASK] at any position.
         cased: keep case and accents. max_seq_length: ids that a text or pair is truncated to, including special ones.
-        rules: how the tokenizer deviates from google-research/bert's. segments: number of segments of the model; with one,
+        rules: how the tokenizer differs from google-research/bert's. segments: number of segments of the model; with one,
         packing a pair is a runtime error of the graph.
 
     Raises ValueError for a vocabulary without the special tokens, or with a token too long for the library.
@@ -111,7 +111,7 @@ class TextOps(tf.Module):
         return tf.strings.unicode_encode(self._replaced(tf.strings.unicode_decode(texts, "UTF-8"))[0], "UTF-8")
 
     def _replaced(self, codes: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """(normalised code points, int32 [B, (characters)]; which of `codes` each comes from, int64 [all of them])."""
+        """Return (normalised code points, int32 [B, (characters)]; the index in `codes` of each one's source, int64)."""
         replaced = look_up(self.characters.replacements, codes.values)
         kept = tf.not_equal(replaced, 0)
         ends = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int64), axis=1))
@@ -120,16 +120,16 @@ class TextOps(tf.Module):
         return found, tf.where(kept)[:, 0]
 
     def _tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Return the pieces of clean texts with their begin and end, in characters: three of [B, (pieces)].
+        """Return the pieces of clean texts, their starts and their ends in characters, each [B, (pieces)].
 
-        A character that normalising drops belongs to the one before it, as in the tokenizer in Python.
+        A character that normalising drops belongs to the one before it, as in the Python tokenizer.
         """
         texts = tf.strings.regex_replace(texts, self.characters.unassigned(), self.characters.unknown)
         codes = tf.strings.unicode_decode(self.lower_sigmas(texts), "UTF-8")
         normal, sources = self._replaced(codes)
         normal = normal.with_values(self._without_long_words(normal))
         pieces, *edges = self._pieces.tokenize_with_offsets(tf.strings.unicode_encode(normal, "UTF-8"))
-        # From bytes of the normalised text to its characters, then to those of the text.
+        # Convert bytes of the normalised text to its characters, then to characters of the text.
         wide = [tf.cast(normal.values >= limit, tf.int64) for limit in (0x80, 0x800, 0x10000)]
         bytes_before = tf.cumsum(1 + tf.add_n(wide), exclusive=True)
         before_text = tf.gather(tf.concat([bytes_before, [0]], 0), normal.row_starts())
@@ -156,7 +156,7 @@ class TextOps(tf.Module):
         return tf.where(long, ord(self.characters.unknown), codes)
 
     def _ends(self, codes: tf.RaggedTensor, sources: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        """Where pieces end whose last character is number `last` of `codes`: at the next one that normalising keeps."""
+        """Return the ends of pieces whose last character is `codes[last]`: the next character that normalising keeps."""
         alone = tf.equal(tf.gather(look_up(self.characters.kinds(), codes.values)[:, 0], last), ord("!"))
         edges = tf.concat([sources, codes.row_splits[-1:]], 0)
         following = tf.gather(edges, tf.searchsorted(edges, last, "right", tf.int64))
@@ -185,8 +185,8 @@ class TextOps(tf.Module):
         """Return the model's inputs for texts or pairs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` if b has any piece.
 
         Args:
-            first, second: int32 [B, (pieces)]. While they are too long, the longer one, or of equal ones the second, loses
-                its last piece.
+            first, second: int32 [B, (pieces)]. While they are too long, the longer one loses its last piece; if both have the
+                same length, the second one does.
             length: int, S, at most `max_seq_length`; 0 for the longest of the batch.
 
         Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
@@ -223,7 +223,7 @@ def _pieces(entries: list[str], max_word_chars: int = MAX_WORD_CHARS) -> FastWor
 
 
 def _substitutes(characters: Characters) -> dict[str, str]:
-    """Characters of the vocabulary that the library takes for punctuation or space, of a newer Unicode, and others for them."""
+    """Return replacements for characters of the vocabulary that the library's newer Unicode treats as punctuation or space."""
     words = {char: f"a{char}a" for char in characters.words}
     found = _pieces([UNK, "a", *words.values()]).tokenize([*words.values()]).to_list() if words else []
     apart = [char for index, (char, pieces) in enumerate(zip(words, found, strict=True), 2) if pieces != [index]]

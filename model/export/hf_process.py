@@ -1,4 +1,4 @@
-"""Runs hf_reference.py in a separate process, which loads transformers and torch but never TensorFlow.
+"""Run hf_reference.py in a separate process, which loads transformers and torch but never TensorFlow.
 
 The calling process has TensorFlow loaded, but never torch. A crash, from lack of memory or incompatible libraries, only ends
 the child process, and is reported in one sentence.
@@ -18,11 +18,11 @@ import numpy as np
 PROGRAM = Path(__file__).with_name("hf_reference.py")
 NEEDED = ("transformers", "torch")
 TIMEOUT = 3600  # seconds; a base model takes about 20 of them on two cores
-_TAIL = 4096  # bytes of the other process's messages that are looked at
+_TAIL = 4096  # bytes to read of the child process's messages
 
 
 class ProcessDied(RuntimeError):
-    """The child process gave no answer. The message says how it ended."""
+    """The child process returned no result. The message says how it ended."""
 
 
 def missing() -> list[str]:
@@ -36,7 +36,7 @@ def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarra
     Args:
         folder: a Hugging Face folder. features: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
 
-    Raises ValueError for a folder that transformers doesn't load as it was written, ProcessDied when no answer comes.
+    Raises ValueError if transformers can't load the folder as it was written, ProcessDied if the process returns no result.
     """
     with tempfile.TemporaryDirectory(prefix="clozemill-hf-") as scratch:
         place = Path(scratch)
@@ -51,11 +51,11 @@ def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def _run(arguments: list[str], messages) -> int:
-    """The exit code of a Python program. It ends with this process, whatever happens to that."""
+    """Run a Python program and return its exit code. The program always exits when this process does."""
     # -P: neither the program's folder nor the current one is searched for modules.
     command = [sys.executable, "-P", *arguments]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(  # in a session of its own: Ctrl-C reaches this process, which ends the other
+    process = subprocess.Popen(  # in its own session: only this process gets Ctrl-C, and ends the child
         command, stdin=subprocess.PIPE, stdout=messages, stderr=messages, env=environment, start_new_session=True
     )
     try:
@@ -69,7 +69,7 @@ def _run(arguments: list[str], messages) -> int:
 
 
 def _end(code: int, tail: str) -> str:
-    """How a process ended that has failed."""
+    """Describe how a failed process ended."""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     said = f": {lines[-1][:300]}" if lines else ""
     if code > 0:
@@ -83,7 +83,7 @@ def _end(code: int, tail: str) -> str:
 
 
 def _answers(place: Path) -> dict[str, np.ndarray]:
-    """What the program wrote. Raises ValueError with its message, ProcessDied for anything that it can't have written."""
+    """Return what the program wrote. Raises ValueError with its error message, ProcessDied if the output is invalid."""
     try:
         told = json.loads((place / "answers.json").read_text("utf-8"))
         if "error" in told:

@@ -1,4 +1,4 @@
-"""Computes the outputs of an exported folder with `transformers`: a standalone program, the only one that needs torch.
+"""Compute the outputs of an exported folder with `transformers`: a standalone program, the only one that needs torch.
 
 python -P hf_reference.py FOLDER FEATURES.npz ANSWERS
 
@@ -26,7 +26,7 @@ import transformers
 def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Load a folder with the class named by its config.json; return its outputs with our names, float32.
 
-    Raises ValueError when a weight is missing from the file or has no place in the class.
+    Raises ValueError if a weight is missing from the file, or unknown to the class.
     """
     name = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architectures"][0]
     bare = {"add_pooling_layer": False} if name == "BertModel" and not _has_pooler(folder) else {}
@@ -87,8 +87,8 @@ def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarr
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, which closes its end of the pipe."""
-    os.read(0, 1)  # not sys.stdin's buffer, whose lock a daemon thread must not hold when Python ends
+    """Exit when the parent has exited, which closes its end of the pipe."""
+    os.read(0, 1)  # not sys.stdin's buffer: a daemon thread must not hold its lock when Python exits
     os._exit(1)
 
 

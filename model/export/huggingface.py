@@ -1,4 +1,4 @@
-"""Writes Hugging Face folders that `transformers` can load; model/conversion/huggingface.py reads them.
+"""Write Hugging Face folders that `transformers` can load; model/conversion/huggingface.py reads them.
 
     config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
 
@@ -21,7 +21,7 @@ from clozemill.model.export.model_card import card
 from clozemill.model.inputs import TOKENS, assemble
 
 __all__ = ["architecture", "checked_with", "outputs", "write"]
-TASKS = {  # kind of a task: (transformers' class, its head's name)
+TASKS = {  # task type: (transformers' class, the name of its head)
     "classify": ("BertForSequenceClassification", "classifier"),
     "multilabel": ("BertForSequenceClassification", "classifier"),
     "regress": ("BertForSequenceClassification", "classifier"),
@@ -29,7 +29,7 @@ TASKS = {  # kind of a task: (transformers' class, its head's name)
     "spans": ("BertForQuestionAnswering", "qa_outputs"),
 }
 
-PROBLEMS = {  # kind of a task: transformers' name for the loss of its class, which its pipelines apply, too
+PROBLEMS = {  # task type: transformers' name for its loss, which also decides how its pipelines convert logits
     "classify": "single_label_classification",
     "multilabel": "multi_label_classification",
     "regress": "regression",
@@ -136,17 +136,17 @@ def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[
 def write_tokenizer(source: Source, folder: Path) -> None:
     """Write tokenizer.json, vocab.txt and tokenizer_config.json."""
     built = tokenizer_json.build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
-    (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its own save raises a bare Exception on a full disk
+    (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its `save` raises a bare Exception on a full disk
     (folder / tokenizer_json.VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is; BertTokenizer would rebuild its own
+        "tokenizer_class": "PreTrainedTokenizerFast",  # uses tokenizer.json unchanged; BertTokenizer would rebuild its own
         "do_lower_case": not source.cased,
         "strip_accents": source.rules.strips(source.cased),
         "tokenize_chinese_chars": source.rules.tokenize_chinese_chars,
-        "model_max_length": source.config.max_position_embeddings,  # as trained: export.read has cut the rest
+        "model_max_length": source.config.max_position_embeddings,  # as in training: export.read has cut the rest
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "clean_up_tokenization_spaces": True,
-        "split_special_tokens": True,  # as tokenizer.json has it: transformers adds them, and would find them in texts
+        "split_special_tokens": True,  # as in tokenizer.json: transformers would add them, and match them in texts
         **tokenizer_json.SPECIAL,
     }
     (folder / tokenizer_json.SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Writes a Keras file that `keras.saving.load_model(path)` loads without clozemill, custom classes or Lambda layers.
+"""Write a Keras file that `keras.saving.load_model(path)` loads without clozemill, custom classes or Lambda layers.
 
 The encoder is rebuilt as a functional model of stock layers and keras.ops, with dropout for fine-tuning. Inputs are a dict of
 `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]; outputs are a dict, see `functional`.
@@ -51,7 +51,7 @@ class _Builder:
         return self.add(kind(*value.shape, name=name), value)
 
     def attention(self, path: str, name: str) -> layers.Layer:
-        """Add an attention layer. Our kernels concatenate the heads in one matrix, Keras's have an axis for them."""
+        """Add an attention layer. Our kernels concatenate the heads in one matrix; Keras's have a separate axis for them."""
         config, values = self.config, []
         heads, size = config.num_attention_heads, config.head_size
         for part in ("query", "key", "value"):
@@ -98,7 +98,7 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
     if getattr(model, "masked_lm", None) is not None:
         hidden = make.dense("masked_lm/transform", "masked_lm_transform")(outputs["sequence_output"])
         hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(activation(make.config.hidden_act)(hidden))
-        # There is no stock layer for a bias alone: an embedding of one row, looked up at 0, is trained the same way.
+        # No stock layer has just a bias: an embedding of one row, looked up at 0, is trained the same way.
         bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
         found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias
     if getattr(model, "next_sentence", None) is not None:
@@ -127,8 +127,8 @@ def _task_head(make: _Builder, outputs: dict, every: list, mask):
 def functional(source: Source) -> keras.Model:
     """Return a source as a functional model of stock layers, with its weights.
 
-    Its outputs: `sequence_output` [B, S, H] and, where the source has them, `pooled_output` [B, H], `masked_lm_logits`
-    [B, S, V] and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits`.
+    Its outputs: `sequence_output` [B, S, H] and, if the source has them, `pooled_output` [B, H], `masked_lm_logits` [B, S, V]
+    and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits`.
     """
     make = _Builder(source)
     ids, seen, kinds = inputs = [layers.Input((None,), dtype="int32", name=name) for name in TOKENS]

@@ -1,4 +1,4 @@
-"""Writes the README.md of an exported Hugging Face folder: sizes, training and a runnable example."""
+"""Write the README.md of an exported Hugging Face folder: sizes, training and a runnable example."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writes a self-contained SavedModel: takes raw text, and can be fine-tuned with just TensorFlow and tensorflow-text.
+"""Write a self-contained SavedModel that takes raw text and can be fine-tuned with just TensorFlow and tensorflow-text.
 
 The vocabulary is part of the graph, not an asset file, so the folder can be moved and its sources deleted. Texts are padded
 to the longest of their batch, and truncated to `max_seq_length`.
@@ -14,10 +14,10 @@ Signatures; `text` and `text_pair` are string [B], the pair's "" for none:
     mlm: text with a literal [MASK], text_pair -> as answers.fill_mask, the 5 likeliest tokens
     nsp: text, text_pair -> probabilities float32 [B, 2]: the pair's second follows the first; it doesn't
     classify, multilabel, regress, tags, spans (of a fine-tuned model): as answers.ANSWERS
-The object besides: `tokenize(text)`, ragged ids without special tokens; `preprocess(text, text_pair, length)`, padded to a
-length, 0 for the longest; `fill_mask(text, text_pair, k)`; and, called with a dict of the three id tensors and `training`,
-the interface of reusable SavedModels (`variables`, `trainable_variables`, `regularization_losses`): a pretrained model gives
-the encoder's outputs, `all_layers` as a list, a fine-tuned one `logits`.
+Methods of the object: `tokenize(text)` returns ragged ids without special tokens; `preprocess(text, text_pair, length)` pads to
+a length, 0 for the longest; `fill_mask(text, text_pair, k)`. The object can be called with a dict of the three id tensors and
+`training`, as the interface of reusable SavedModels requires (`variables`, `trainable_variables`, `regularization_losses`). A
+pretrained model returns the encoder's outputs, with `all_layers` as a list; a fine-tuned one returns `logits`.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def _named(function: Callable, *names: str) -> tf.types.experimental.Polymorphic
 
 
 def _call(source, outputs: Callable) -> tf.types.experimental.PolymorphicFunction:
-    """Return the object's `__call__`, for inference and training, any batch size and length."""
+    """Return the object's `__call__`, for inference and training, with any batch size and length."""
 
     def call(inputs, training=False):
         return outputs(source, inputs, training)
@@ -126,10 +126,10 @@ def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
 def _heads(source) -> set[str]:
     """Return the trained pretraining heads."""
     there = {part for part in source.parts if getattr(source.model, part, None) is not None}
-    if source.model.config.attention == "causal":  # sees nothing to the right of a mask, and was never trained on one
+    if source.model.config.attention == "causal":  # it can't see to the right of a mask
         return set()
     if source.model.config.type_vocab_size < 2:
-        there -= {"next_sentence"}  # it would need a pair
+        there -= {"next_sentence"}  # this head would need a pair
     return {name for name, part in (("mlm", "masked_lm"), ("nsp", "next_sentence")) if part in there}
 
 

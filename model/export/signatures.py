@@ -21,7 +21,7 @@ def fill_mask(model: keras.Model, ops: TextOps, text: tf.Tensor, text_pair: tf.T
         text, text_pair: string [B], the pair's "" for none. k: int32, at least 1.
 
     Returns `tokens` string, `token_ids` int32 and `probabilities` float32, [B, M, k], likeliest first, and `positions` int32
-    [B, M]: each mask's place in the sequence, -1 where a text has fewer masks than another (tokens are "" there).
+    [B, M]: each mask's position in the sequence. If a text has fewer masks than another, the rest is -1, with tokens "".
     """
     inputs = ops.pack(ops.tokenize_masked(text), ops.tokenize_masked(text_pair))
     masks_BS = tf.equal(inputs["input_ids"], ops.mask)
@@ -39,20 +39,20 @@ def fill_mask(model: keras.Model, ops: TextOps, text: tf.Tensor, text_pair: tf.T
 
 
 def classify(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`label` string [B], `probabilities` float32 [B, L], and the names of the labels in their order, `labels` [L]."""
+    """Return `label` string [B], `probabilities` float32 [B, L], and the names of the labels in order, `labels` [L]."""
     probs_BL = tf.nn.softmax(ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair))))
     labels_L = tf.constant(task.labels)
     return {"label": tf.gather(labels_L, tf.argmax(probs_BL, -1)), "probabilities": probs_BL, "labels": labels_L}
 
 
 def multilabel(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`probabilities` float32 [B, L] of the `labels` [L], and `given` bool [B, L]: those of the task's threshold or above."""
+    """Return `probabilities` float32 [B, L] of the `labels` [L], and `given` bool [B, L]: at or above the task's threshold."""
     probs_BL = tf.sigmoid(ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair))))
     return {"probabilities": probs_BL, "given": probs_BL >= task.threshold, "labels": tf.constant(task.labels)}
 
 
 def regress(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`score` float32 [B]."""
+    """Return `score` float32 [B]."""
     return {"score": ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair)))[:, 0]}
 
 
@@ -67,7 +67,7 @@ def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
     unknown = ops.characters.tokens.index("[UNK]")
     missing = tf.cast(tf.equal(pieces.row_lengths(), 0), tf.int64)
     filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(missing)], unknown), missing)
-    pieces = tf.concat([pieces, filler], axis=1)  # a word of accents alone: [UNK]
+    pieces = tf.concat([pieces, filler], axis=1)  # a word of only accents: [UNK]
     text_pieces = tf.RaggedTensor.from_row_splits(pieces.values, tf.gather(pieces.row_splits, words.row_splits))
     rows = words.value_rowids()
     starts = pieces.row_starts() - tf.gather(text_pieces.row_starts(), rows)  # within the text
@@ -88,7 +88,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
     A context that doesn't fit into the sequence is truncated.
 
     Returns `answer` string [B], in the form of `clean`, "" for none; `probability` float32 [B] among all spans;
-    `no_answer_probability` float32 [B], of [CLS] against the best span, 0 for a task whose questions all have an answer.
+    `no_answer_probability` float32 [B], of [CLS] relative to the best span, 0 if all questions of the task have an answer.
     """
     asked, contexts = ops.tokenize(question), clean(context, ops.rules.library)
     asked = asked[:, : min(MAX_QUESTION, ops.max_seq_length // 2)]
@@ -119,7 +119,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
     return {"answer": answer_B, "probability": probability_B, "no_answer_probability": no_B}
 
 
-ANSWERS = {  # kind of task -> function, names of the texts that it is asked with
+ANSWERS = {  # task type -> function, names of its input texts
     "classify": (classify, ("text", "text_pair")),
     "multilabel": (multilabel, ("text", "text_pair")),
     "regress": (regress, ("text", "text_pair")),

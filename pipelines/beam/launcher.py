@@ -33,7 +33,7 @@ _DIED = (
     "a worker process died (killed, or out of memory): run the same command again to resume, with fewer --num-workers if "
     "memory is short"
 )
-_WATCH_SECONDS, _GRACE_SECONDS = 1.0, 15.0  # how often workers are counted, and how long their end may come before the run's
+_WATCH_SECONDS, _GRACE_SECONDS = 1.0, 15.0  # how often to count workers, and how long before the end of the run they may exit
 _WORKER_DIED = re.compile("Channel closed prematurely|Worker subprocess exited|keepalive watchdog|StatusCode.UNAVAILABLE")
 
 
@@ -134,22 +134,22 @@ def is_template(options: PipelineOptions) -> bool:
 
 
 def _run(pipeline: beam.Pipeline, failures: list[BaseException]) -> None:
-    # Worker processes inherit the signals that the thread which starts them blocks: Ctrl-C is this program's alone.
+    # Worker processes inherit the blocked signals of the thread that starts them, so only this process handles Ctrl-C.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         result = pipeline.run()
         if not is_template(pipeline.options):
             result.wait_until_finish()
-    except BaseException as error:  # handed to the main thread, which raises it
+    except BaseException as error:  # passed to the main thread, which raises it
         failures.append(error)
 
 
 @contextlib.contextmanager
 def _workers_log(path: str) -> Iterator[None]:
-    """Sends what worker processes print to a file: Beam's harness logs every step of its life to standard error.
+    """Redirect the output of worker processes to a file: Beam's harness logs every step to standard error.
 
-    They inherit file descriptor 2, so it is turned aside, and this process goes on writing to what it was. A pipe stands
-    between, for the harness ends without an answer when it can't print: on a full disk the run would wait for it for ever.
+    Workers inherit file descriptor 2, so it is redirected, and this process continues to write to the original. A pipe is in
+    between, because the harness exits silently if it can't print: on a full disk the run would wait for it forever.
     """
     with safe_paths.parent(path, make=True):
         log = locks.open_plain(path, os.O_APPEND)
@@ -169,7 +169,7 @@ def _workers_log(path: str) -> Iterator[None]:
 
 
 def _copy(source: int, log: int) -> None:
-    """Copies one file descriptor to another until the first one's writers have all ended; what can't be written is left out."""
+    """Copy from one file descriptor to another until all writers of the first have closed it; drop what can't be written."""
     while data := os.read(source, 1 << 16):
         with contextlib.suppress(OSError):
             os.write(log, data)
@@ -184,14 +184,14 @@ def launch(
     show: bool,
     log: str = "",
 ) -> None:
-    """Builds and runs a pipeline to its end.
+    """Build and run a pipeline to completion.
 
     Args:
         build: applies the transforms.
-        progress: the stages so far, the last of them running; called a few times a second.
-        show: whether to draw them.
-        log: a local file for what worker processes print; empty: they print to standard error.
-    Raises UserError, also for one raised in a worker; KeyboardInterrupt after the workers are gone; anything else as it is.
+        progress: returns the stages so far, the last of them running; called a few times a second.
+        show: whether to draw progress bars.
+        log: local file for the output of worker processes; empty: they print to standard error.
+    Raises UserError, including one raised in a worker; KeyboardInterrupt once the workers have exited; other errors unchanged.
     """
     with _new_pipeline(options) as pipeline:
         build(pipeline)
@@ -200,7 +200,7 @@ def launch(
 
 @contextlib.contextmanager
 def _new_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """A pipeline; its temporary folder, which Beam removes after a run to the end alone, is removed in any case."""
+    """Yield a pipeline, and always remove its temporary folder; Beam removes it only after a successful run."""
     pipeline = beam.Pipeline(options=options)
     try:
         yield pipeline
@@ -211,11 +211,11 @@ def _new_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 def _run_watched(
     pipeline: beam.Pipeline, options: PipelineOptions, progress: Callable[[], list[Progress]], show: bool, log: str
 ) -> None:
-    """Runs a pipeline in a thread, while this one draws the progress and takes signals."""
+    """Run a pipeline in a thread, while this thread draws the progress and handles signals."""
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(pipeline, failures), daemon=True)
     bars, workers = _Bars(show), _Workers(options)
-    threading.excepthook = lambda args: None  # of the runner's threads: what matters comes as the run's own failure
+    threading.excepthook = lambda args: None  # raised in threads of the runner: errors that matter are raised by the run itself
     with _workers_log(log) if log else contextlib.nullcontext():
         thread.start()
         try:
@@ -230,8 +230,8 @@ def _run_watched(
             raise
         finally:
             bars.close()
-    if failures:  # threads that served the workers may still end with an exception: they stay quiet
-        error = _user_error(failures[0]) or failures[0]  # Spark's asks its Java process, a child, for the message
+    if failures:  # threads that served the workers may still raise an exception: keep it hidden
+        error = _user_error(failures[0]) or failures[0]  # Spark's runner asks its Java process, a child, for the message
         kill_children()
         raise error from None
     threading.excepthook = threading.__excepthook__

@@ -1,4 +1,4 @@
-"""Restrict what a run listens on: no port that other machines reach, and no server that serves this machine's files.
+"""Restrict the addresses a run listens on: no port that other machines can reach, no server for this machine's files.
 
 The servers of local worker processes are in local_runner.py. This module is for the other runners of Beam.
 """
@@ -10,8 +10,8 @@ import grpc
 
 from clozemill.pipelines.common.errors import UserError
 
-# Beam's runners that open servers on this machine by themselves: FnApiRunner serves any file to anyone, on all
-# interfaces; the others start it, or a program that they download.
+# Beam runners that open servers on this machine: FnApiRunner serves any file to anyone, on all interfaces; the others start
+# FnApiRunner, or a program that they download.
 _OPEN = tuple(
     f"apache_beam.runners.{name}" for name in ("direct.", "interactive.", "portability.fn_api_", "portability.prism_")
 )
@@ -19,10 +19,10 @@ _IN_PROCESS = ("BundleBasedDirectRunner",)
 
 
 def refuse_open_servers(name: str, runner: Any, options: dict[str, Any]) -> None:
-    """Raises UserError for a runner that would start servers here which other users of this machine or network may use.
+    """Raise UserError for a runner that would start servers that other users of this machine or network can reach.
 
     Args:
-        name: what --runner was given, to name it. options: all of Beam's options, by their destinations.
+        name: the value of --runner, for the message. options: all of Beam's options, by destination.
     """
     kind = type(runner)
     reason = ""
@@ -40,20 +40,20 @@ def refuse_open_servers(name: str, runner: Any, options: dict[str, Any]) -> None
 
 
 def _loopback(address: str) -> str:
-    """An address to listen on; `localhost` for a host that stands for all interfaces."""
+    """Return the address to listen on: `localhost` for a host that means all interfaces."""
     host, separator, port = address.rpartition(":")
     try:
         anywhere = not host or ipaddress.ip_address(host.strip("[]")).is_unspecified
-    except ValueError:  # a name, or unix:
+    except ValueError:  # a host name, or unix:
         return address
     return f"localhost{separator}{port}" if anywhere else address
 
 
 def listen_on_loopback_only() -> None:
-    """From now on gRPC servers of this process that ask for all interfaces get the loopback interface.
+    """Make gRPC servers of this process listen on the loopback interface if they ask for all interfaces.
 
-    Beam asks so for workers within this process (--environment_type=LOOPBACK). The address that it hands out is localhost,
-    so nobody is kept out who could have found it.
+    Beam asks for all interfaces for workers within this process (--environment_type=LOOPBACK). The address that it gives to
+    workers is localhost, so every worker can still connect.
     """
     if getattr(grpc.server, "__module__", "") == __name__:
         return

@@ -1,9 +1,9 @@
-"""Beam's FnApiRunner with worker processes that nobody else can reach.
+"""Beam's FnApiRunner with worker processes that other users can't reach.
 
-Beam serves its workers on ports of all network interfaces, without authentication, and among its services is one that reads
-any file it is asked for. Here the three services that workers need are served on a Unix socket in a folder of mode 700, and
-workers are started without the current folder on their import path. The hook is two entries of Beam's worker_handlers:
-the server's class, and the handler of the environment that `--direct_running_mode=multi_processing` asks for.
+Beam serves its workers on ports of all network interfaces, without authentication, and one of its services reads any file
+on request. This module serves the three services that workers need on a Unix socket in a folder of mode 700, and starts workers
+without the current folder on their import path. It replaces two entries of Beam's worker_handlers: the class of the server, and
+the handler of the environment for `--direct_running_mode=multi_processing`.
 """
 
 import os
@@ -27,9 +27,9 @@ from clozemill.pipelines.beam import worker
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
-_MAX_PATH = 100  # bytes: a Unix socket's address holds 108 on Linux, 104 on macOS, and Beam's no more
+_MAX_PATH = 100  # bytes: the address of a Unix socket is limited to 108 on Linux, 104 on macOS
 _STOP_SECONDS = 5.0
-# As Beam's own server has them: messages of any size, pings of idle workers allowed.
+# The options of Beam's own server: messages of any size, pings of idle workers allowed.
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -40,7 +40,7 @@ _OPTIONS = [
 
 
 def _private_folder() -> str:
-    """A new folder of mode 700 whose name is short enough for a socket's address."""
+    """Create a folder of mode 700 whose name is short enough for the address of a socket."""
     for parent in (tempfile.gettempdir(), "/tmp"):
         if len(os.fsencode(parent)) + len("/clozemill-12345678/beam") <= _MAX_PATH and os.access(parent, os.W_OK | os.X_OK):
             return tempfile.mkdtemp(prefix="clozemill-", dir=parent)
@@ -50,14 +50,14 @@ def _private_folder() -> str:
 
 
 def _python_path() -> str:
-    """PYTHONPATH without its empty entries, which Python takes for the current folder."""
+    """Return PYTHONPATH without empty entries, which mean the current folder to Python."""
     return os.pathsep.join(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
 
 
 class PrivateServer:
-    """Serves Beam's control, data and state to the workers of one run. Has the attributes of Beam's GrpcServer that it uses.
+    """Serves control, data and state to the workers of one run. Has the attributes of GrpcServer that Beam uses.
 
-    There is no artifact service: workers have the code already, and they get everything else with the pipeline.
+    There is no artifact service: workers have the code already, and get everything else with the pipeline.
     """
 
     def __init__(self, state: Any, provision_info: Any, worker_manager: Any) -> None:
@@ -73,13 +73,13 @@ class PrivateServer:
         worker.SOCKETS.add(self.folder)
         address = f"unix:{self.folder}/beam"
         self._server.add_insecure_port(address)
-        # Beam makes "localhost:<port>" of these, in port_from_worker, which is replaced below.
+        # Beam turns these into "localhost:<port>" in port_from_worker, which is replaced below.
         self.control_address = self.control_port = self.data_port = self.state_port = self.logging_port = address
-        self.alive, self._held = os.pipe()  # workers hold the first end: they see this process end
+        self.alive, self._held = os.pipe()  # workers hold the read end, and so notice when this process exits
         self._server.start()
 
     def close(self) -> None:
-        """Stops serving, and removes the socket."""
+        """Stop serving, and remove the socket."""
         self.control_handler.done()
         self._server.stop(_STOP_SECONDS).wait()
         os.close(self._held)
@@ -89,7 +89,7 @@ class PrivateServer:
 
 
 class WorkerProcess(worker_handlers.GrpcWorkerHandler):
-    """Starts worker.py as a process, and waits for its end."""
+    """Starts worker.py as a process, and waits for it to exit."""
 
     def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         if not isinstance(grpc_server, PrivateServer):
@@ -101,7 +101,7 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
         self._process: subprocess.Popen | None = None
 
     def start_worker(self) -> None:
-        """Starts the process; it connects by itself."""
+        """Start the process; it connects by itself."""
         server, options = self._grpc_server, self.provision_info.provision_info.pipeline_options
         control = endpoints_pb2.ApiServiceDescriptor(url=server.control_address)
         environment = os.environ | {
@@ -111,11 +111,11 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
             "PYTHONPATH": _python_path(),
         }
         command = [sys.executable, "-P", worker.__file__, str(server.alive), server.folder]
-        # With the locks: should this process be killed, the next run waits until the workers have ended, too.
+        # Workers inherit the locks: if this process is killed, the next run also waits until the workers have exited.
         self._process = subprocess.Popen(command, env=environment, pass_fds=(server.alive, *locks.held()))
 
     def stop_worker(self) -> None:
-        """Waits for the process, which ends when the control connection does."""
+        """Wait for the process, which exits when the control connection closes."""
         if self._process:
             try:
                 self._process.wait(_STOP_SECONDS)
@@ -125,7 +125,7 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
 
 
 class LocalRunner(FnApiRunner):
-    """FnApiRunner, once its worker processes are started and served as above."""
+    """FnApiRunner, with worker processes started and served as above."""
 
 
 worker_handlers.GrpcServer = PrivateServer

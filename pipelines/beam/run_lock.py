@@ -12,14 +12,14 @@ LOCK = "lock"
 
 WORKERS_LOG = "workers.log"
 
-_PATIENCE_SECONDS = 5.0  # that a killed run's workers get to end
+_PATIENCE_SECONDS = 5.0  # seconds for the workers of a killed run to exit
 
 
 @contextlib.contextmanager
 def vocab_locked(output: str) -> Iterator[str]:
-    """Keeps a second `vocab` away from a local output; yields an empty folder for the files of this run, "" for a remote one.
+    """Lock a local output of `vocab`, and yield an empty folder for the files of this run; for a remote output, yield "".
 
-    Raises UserError for a folder of that name that no `vocab` made.
+    Raises UserError if the folder exists and wasn't created by `vocab`.
     """
     if filesystem.is_remote(output):
         yield ""
@@ -37,7 +37,7 @@ def vocab_locked(output: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def locked_folder(place: str, busy: str) -> Iterator[None]:
-    """Locks a local folder for intermediate files, which is removed in the end if it is empty."""
+    """Lock a local folder for intermediate files; remove it at the end if it is empty."""
     with filesystem.translate_errors(place, "written"), safe_paths.parent(filesystem.join(place, LOCK), make=True):
         pass
     try:

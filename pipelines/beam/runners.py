@@ -10,14 +10,14 @@ from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import RunOptions
 
-if TYPE_CHECKING:  # Beam takes seconds to import, and not every command that asks for the cores needs it
+if TYPE_CHECKING:  # Beam takes seconds to import, and not every command that needs the number of cores uses it
     from apache_beam.options.pipeline_options import PipelineOptions
 
-SMALL_INPUT = 24 << 20  # bytes of text below which starting worker processes (some 6 s) costs more than it saves
+SMALL_INPUT = 24 << 20  # bytes of text below which starting worker processes (about 6 s) costs more than it saves
 
 
 def workers(config: RunOptions, text_estimate: int) -> int:
-    """Processes for a local run; 1 means in memory, in this process."""
+    """Return the number of processes for a local run; 1 means in memory, in this process."""
     count = config.num_workers or runtime.cores()
     in_memory = config.in_memory
     if in_memory is None:
@@ -33,7 +33,7 @@ def _local(config: RunOptions, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Runner:
-    """A runner that we know more of than Beam: its class's full name, and the options that our settings become.
+    """A runner with a short name: the full name of its class, and how clozemill's options map to Beam's.
 
     one_machine: all its workers see this machine's disk, so that the `files` shuffle can be used.
     """
@@ -46,7 +46,7 @@ class Runner:
 _LOCAL_RUNNER = Runner("clozemill.pipelines.beam.local_runner.LocalRunner", _local, one_machine=True)
 RUNNERS: dict[str, Runner] = {
     "FnApiRunner": _LOCAL_RUNNER,
-    "DirectRunner": _LOCAL_RUNNER,  # Beam's would download a program, and serve this machine's files to the network
+    "DirectRunner": _LOCAL_RUNNER,  # Beam's own class would download a program, and serve this machine's files to the network
     "DaskRunner": Runner("apache_beam.runners.dask.dask_runner.DaskRunner"),
 }
 
@@ -54,7 +54,7 @@ RUNNERS: dict[str, Runner] = {
 def _beam_parser() -> Parser:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # "resolve": where two of Beam's classes share an option, both go on to add their others.
+    # "resolve": if two of Beam's classes share an option, both can still add their others.
     parser = Parser(prog="clozemill", add_help=False, allow_abbrev=False, conflict_handler="resolve")
     pending = [PipelineOptions]
     while pending:

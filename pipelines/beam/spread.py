@@ -1,4 +1,4 @@
-"""Spreads the splits of the input over the workers."""
+"""Distribute the splits of the input over the workers."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,16 +8,16 @@ import apache_beam as beam
 
 from clozemill.pipelines.readers.input_split import InputSplit
 
-# The types of the edges, spelled with typing-compatible builtins: Beam picks its coders by them.
+# The element types, spelled with typing-compatible builtins: Beam chooses coders by them.
 Row = tuple[int, bytes]
 
 
 class Spread(beam.PTransform):
-    """Splits, spread over the workers: a GroupByKey on the split's number, which costs a sixth of a Reshuffle."""
+    """Distributes splits over the workers: a GroupByKey on the split's number, at a sixth of the cost of a Reshuffle."""
 
     def __init__(self, splits: list[InputSplit]) -> None:
         super().__init__()
-        # Largest first: engines that deal keys out in turn then give each worker about as much.
+        # Largest first: engines that assign keys in turn then give each worker about the same amount.
         ordered = sorted(splits, key=lambda split: (-split.size, split.path, split.start))
         self._rows = [(number, json.dumps(asdict(split)).encode()) for number, split in enumerate(ordered)]
 

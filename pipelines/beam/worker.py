@@ -1,7 +1,7 @@
-"""A worker process of `vocab` and `prepare`: Beam's harness, with these very modules and none out of the current folder.
+"""A worker process of `vocab` and `prepare`: Beam's harness, with the modules of this package, not of the current folder.
 
-local_runner.py starts it as a script: python -P worker.py PIPE FOLDER. Nothing but the standard library is loaded before the
-package is in place.
+local_runner.py starts it as a script: python -P worker.py PIPE FOLDER. Only the standard library is loaded before the package
+is in sys.modules.
 """
 
 import importlib.util
@@ -11,20 +11,20 @@ import sys
 import threading
 from pathlib import Path
 
-SOCKETS: set[str] = set()  # folders of sockets that this process, a parent of workers, serves on
+SOCKETS: set[str] = set()  # folders of the sockets on which this process serves its workers
 
 
 def remove_sockets() -> None:
-    """Removes what this process serves its workers on, when it ends without stopping to serve."""
+    """Remove the sockets of this process if it exits without closing its servers."""
     while SOCKETS:
         shutil.rmtree(SOCKETS.pop(), ignore_errors=True)
 
 
 def _end_with_parent(pipe: int, folder: str) -> None:
-    """Ends this process as soon as the one that started it is gone, for it would go on writing.
+    """Exit as soon as the parent process has exited, because this process would otherwise continue to write.
 
-    The parent holds the other end of the pipe and writes nothing into it, so a read returns when the parent ends, however
-    that comes about. The parent's folder is removed then, which it could not do itself.
+    The parent holds the other end of the pipe and never writes to it, so a read returns when the parent exits for any reason.
+    Then remove the parent's folder, because a killed parent couldn't.
     """
 
     def watch() -> None:
@@ -36,7 +36,7 @@ def _end_with_parent(pipe: int, folder: str) -> None:
 
 
 def _load_package() -> None:
-    """Puts the package that this file belongs to into sys.modules, whatever other package of its name is on the path."""
+    """Put this file's package into sys.modules, even if another package of the same name is on the path."""
     folder = Path(__file__).parents[2]
     name = folder.name
     spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
@@ -46,7 +46,7 @@ def _load_package() -> None:
 
 
 def main() -> None:
-    """Runs Beam's harness until the parent process has no more work, or is gone."""
+    """Run Beam's harness until the parent process has no more work or has exited."""
     _end_with_parent(int(sys.argv[1]), sys.argv[2])
     _load_package()
     from apache_beam.runners.worker import sdk_worker_main

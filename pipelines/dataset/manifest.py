@@ -40,7 +40,7 @@ def shards_of(manifest: Manifest, split: str, copy: int = 0) -> list[dict[str, A
 
 
 def exact_duplicates(manifest: Manifest) -> int:
-    """Return the number of exact duplicates removed. They meet only in groups: their sentences and tokens were counted."""
+    """Return the number of exact duplicates removed. They are found within groups: their sentences and tokens were counted."""
     return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0
 
 

@@ -1,4 +1,4 @@
-"""Remove documents that share an n-gram of words with an evaluation set.
+"""Remove documents that share a word n-gram with an evaluation set.
 
 As in GPT-3's report (Brown et al. 2020, arXiv:2005.14165), n-grams have 13 words by default. Words come from the tokenizer, so
 that case, accents and punctuation don't matter. Shorter texts may match by chance; they are counted and ignored.
@@ -95,7 +95,7 @@ class BlockedNgrams:
 
     @cached_property
     def _sieve(self) -> np.ndarray:
-        """bool [2**24]: whether any hash begins with these bits; rejects most n-grams with one look-up."""
+        """bool [2**24]: whether any hash starts with these bits; rejects most n-grams with one look-up."""
         table = np.zeros(1 << _SIEVE_BITS, bool)
         table[self.hashes >> np.uint64(64 - _SIEVE_BITS)] = True
         return table

@@ -47,7 +47,7 @@ def decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
 
 
 def _checked(found: Iterator[tuple[bytes, bool]], split: InputSplit) -> Iterator[tuple[bytes, bool]]:
-    """The pieces of a split. Raise UserError for a file without compression by its name that begins as a compressed one."""
+    """Yield the pieces of a split. Raise UserError if the name says uncompressed, but the content is compressed."""
     first = split.start == 0 and split.compression == "none"
     for piece, owned in found:
         if first:

@@ -3,7 +3,7 @@
 from clozemill.pipelines.readers import mediawiki
 from clozemill.pipelines.readers.formats import Plan
 
-_LOOKED_AT = 16  # files: those of the same dump begin alike
+_LOOKED_AT = 16  # number of files to check: files of the same dump begin alike
 
 
 def input_warnings(plan: Plan) -> list[str]:

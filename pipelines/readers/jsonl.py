@@ -1,4 +1,4 @@
-"""Reads JSON Lines: one object per line."""
+"""Read JSON Lines: one object per line."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
 
 
 def _explained(error: Exception, line: bytes) -> str:
-    """Return what is wrong with a line, and what to do where that can be told."""
+    """Return what is wrong with a line, and what to do if that is known."""
     if line.strip() in (b"[", b"{", b"[{"):
         return "a JSON value that spans several lines: write an object per line with jq -c '.[]' FILE, or jq -c . FILE"
     if str(error).startswith("Exceeds the limit"):

@@ -1,8 +1,8 @@
-"""Examples as arrays to TFRecord bytes and back: google-research/bert's seven features, without protocol buffers.
+"""Encode examples given as arrays to TFRecord bytes, and decode them: google-research/bert's seven features.
 
-`encode` writes what `tf.train.Example.SerializeToString(deterministic=True)` would, for thousands of examples at once:
-each example is a row of a byte matrix in which every part has the room of its longest form; the bytes not needed are
-then squeezed out. `decode` parses with protocol buffers, so that one checks the other.
+`encode` returns the bytes of `tf.train.Example.SerializeToString(deterministic=True)`, without protocol buffers, for thousands
+of examples at once. Each example is a row of a byte matrix in which every part has room for its longest form; then the unused
+bytes are removed. `decode` uses protocol buffers, so that one checks the other.
 
 Shapes: E examples, S sequence length, P predictions.
 """
@@ -21,10 +21,10 @@ _MAX_VARINT = 3  # 21 bits: ids below 2,097,152
 
 
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's values as varints, front-packed: (bytes uint8 [E, room], how many of them count, int64 [E]).
+    """Return each row's values as varints, packed to the left: (bytes uint8 [E, room], number of valid bytes int64 [E]).
 
-    Every value writes its third, then all write their second and then their first byte: what a shorter one wrote too
-    much is overwritten by its successor.
+    First all values write their third byte, then all their second, then all their first. If a shorter value wrote too many
+    bytes, the next value overwrites them.
     """
     count, length = values.shape
     room = _MAX_VARINT * length + _MAX_VARINT - 1
@@ -42,7 +42,7 @@ def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class _Row:
     """The parts of a serialized feature, front to back, and its size so far, int64 [E].
 
-    A part is (bytes [n] or [E, n], how many of them count: int64 [E], or None for all).
+    A part is (bytes [n] or [E, n], number of valid bytes: int64 [E], or None for all).
     """
 
     def __init__(self, count: int) -> None:
@@ -67,7 +67,7 @@ class _Row:
         return self
 
     def wrapped(self, tag: int) -> "_Row":
-        """This row as a length-delimited field."""
+        """Return this row as a length-delimited field."""
         outer = _Row(self.count).constant(bytes([tag])).varints(self.size[:, None])
         return outer.extended(self)
 
@@ -77,7 +77,7 @@ class _Row:
         return self
 
     def flattened(self) -> tuple[np.ndarray, np.ndarray]:
-        """(the rows' bytes one after another, where each row starts)."""
+        """Return (the bytes of all rows, concatenated; the start of each row)."""
         width = sum(part.shape[-1] for part, _ in self.parts)
         data, used, column = np.empty((self.count, width), np.uint8), np.ones((self.count, width), bool), 0
         for part, counting in self.parts:
@@ -92,7 +92,7 @@ _FIELD_1, _FIELD_2, _FIELD_3 = 0x0A, 0x12, 0x1A  # length-delimited fields: prot
 
 
 def _feature(name: str, values: np.ndarray) -> _Row:
-    """One entry of Features.feature: a key and an Int64List (field 3) or a FloatList (field 2), both packed."""
+    """Return one entry of Features.feature: a key and an Int64List (field 3) or a FloatList (field 2), both packed."""
     values = values.reshape(len(values), -1)
     row = _Row(len(values))
     if values.dtype.kind == "f":
@@ -105,7 +105,7 @@ def _feature(name: str, values: np.ndarray) -> _Row:
 
 
 def encode(columns: Columns) -> np.ndarray:
-    """The examples as framed TFRecords, uint8 [bytes]; ids must be below 2**21."""
+    """Return the examples as framed TFRecords, uint8 [bytes]; ids must be below 2**21."""
     if not len(columns):
         return np.zeros(0, np.uint8)
     features = _Row(len(columns))
@@ -119,7 +119,7 @@ def encode(columns: Columns) -> np.ndarray:
 
 
 def _example_class() -> type:
-    """tf.train.Example's message class, from its public definition (tensorflow/core/example/*.proto)."""
+    """Return tf.train.Example's message class, from its public definition (tensorflow/core/example/*.proto)."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="clozemill_example.proto", package="clozemill", syntax="proto3")
 
@@ -151,7 +151,7 @@ Example = _example_class()
 
 
 def read(data: bytes, compression: str, max_seq_length: int, max_predictions: int, batch: int = 4096) -> Iterator[Columns]:
-    """Yield the examples of a shard's bytes, some thousands at a time.
+    """Yield the examples in the bytes of a shard, a few thousand at a time.
 
     Raises tfrecord.CorruptRecord with the number of the first record that has a damaged frame or isn't an example. All earlier
     batches are yielded before.

@@ -10,18 +10,18 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
-HEADER, FOOTER = 12, 4  # length and its CRC before a record's data, the data's CRC after it
+HEADER, FOOTER = 12, 4  # before the data: its length and the length's CRC; after it: the data's CRC
 MAX_RECORD = 64 << 20  # bytes; an example of 65,536 tokens takes one
 _MASK_DELTA = 0xA282EAD8
 
 
 def _masked(crc):  # an int or a uint64 array
-    """TensorFlow's mask of a CRC: rotated right by 15 bits, plus a constant."""
+    """Return TensorFlow's mask of a CRC: rotated right by 15 bits, plus a constant."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def masked_crc(data: bytes) -> int:
-    """TensorFlow's masked CRC32C."""
+    """Return TensorFlow's masked CRC32C."""
     return _masked(google_crc32c.value(data))
 
 
@@ -33,7 +33,7 @@ def fill_frames(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> 
         starts: int64 [records], where each record's header begins.
         lengths: int64 [records], bytes of data of each record.
     """
-    data, place = buffer.tobytes(), np.arange(HEADER)  # the CRC library takes read-only bytes alone
+    data, place = buffer.tobytes(), np.arange(HEADER)  # the CRC library accepts only read-only bytes
     size_bytes = lengths.astype("<u8").view(np.uint8).reshape(-1, 8)
     distinct, index = np.unique(lengths, return_inverse=True)
     size_crcs = np.array([masked_crc(struct.pack("<Q", length)) for length in distinct.tolist()], "<u4")[index]
@@ -54,10 +54,10 @@ class CorruptRecord(ValueError):
 def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
     """Yield the records in the bytes of a TFRecord file.
 
-    Raises CorruptRecord at the first record whose length or CRC is wrong, or where the file ends within a record. A gzip
-    stream is unpacked as its records are taken, so that one that expands to anything takes no more memory than a record.
+    Raises CorruptRecord at the first record whose length or CRC is wrong, or if the file ends within a record. A gzip stream is
+    decompressed record by record, so that memory is bounded by one record even for a decompression bomb.
     """
-    if compression == "gzip" and not data:  # gzip takes it for an empty stream
+    if compression == "gzip" and not data:  # gzip would read it as an empty stream
         raise CorruptRecord("the gzip stream is empty")
     raw = io.BytesIO(data)
     stream, number = gzip.GzipFile(fileobj=raw) if compression == "gzip" else raw, 0
@@ -75,7 +75,7 @@ def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
 
 
 def _next(stream: BinaryIO) -> bytes | None:
-    """The next record, None at the end. Raises CorruptRecord with the reason alone."""
+    """Return the next record, or None at the end. Raises CorruptRecord with just the reason."""
     if not (header := stream.read(HEADER)):
         return None
     if len(header) < HEADER:

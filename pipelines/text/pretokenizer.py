@@ -1,7 +1,7 @@
-"""Text to chunks, in bulk: maximal runs of word characters, and each punctuation mark or CJK character by itself.
+"""Cut text into chunks, in bulk: maximal runs of word characters, and each punctuation mark or CJK character by itself.
 
-A chunk, normalised, is what google-research/bert's basic tokenizer makes of it; cutting is done with array operations over
-a text's UTF-8 bytes, and normalising once per distinct chunk.
+A normalised chunk equals the output of google-research/bert's basic tokenizer. Text is cut with array operations on its UTF-8
+bytes; each distinct chunk is normalised once.
 """
 
 import bisect
@@ -38,12 +38,12 @@ _WIDE_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u300
 
 
 def _lower_sigmas(text: str, keeps_accents: bool = False) -> str:
-    """Lower case, character by character, for a text that holds a capital sigma.
+    """Lower-case a text that contains a capital sigma, character by character.
 
-    The lower case of a sigma depends on its neighbours, so it can't be told chunk by chunk as for all other characters. The
-    reference sees no control characters among them; Unicode's rule doesn't see the soft hyphens put in their place, which
-    normalising drops. `İ` alone would become two characters, the second of which is stripped later anyway; where accents are
-    kept, it is left to `normalise`, for offsets count the characters of the text.
+    The lower case of a sigma depends on its neighbours, so it can't be determined per chunk like that of other characters. The
+    reference removes control characters before that. Here they are replaced by soft hyphens, which Unicode's rule ignores and
+    normalising drops. Only `İ` would become two characters, and the second is stripped later. If accents are kept, `normalise`
+    lower-cases it, because offsets count the characters of the text.
     """
     lowered = "\n".join([lower(line) for line in _CONTROLS.sub("\xad", text).replace("İ", "i").split("\n")])
     if not keeps_accents or "İ" not in text:
@@ -52,7 +52,7 @@ def _lower_sigmas(text: str, keeps_accents: bool = False) -> str:
 
 
 def _wide_codes(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(first byte's index, code point, bytes) of each character beyond ASCII in valid UTF-8."""
+    """Return (index of the first byte, code point, number of bytes) of each non-ASCII character in valid UTF-8."""
     at = np.flatnonzero(data >= 0xC0)
     padded = np.append(data, np.zeros(3, np.uint8))
     lead, second, third, fourth = (padded[at + step].astype(np.uint32) for step in range(4))
@@ -78,21 +78,21 @@ class Chunks:
     ends: np.ndarray
 
     def bytes(self, characters: np.ndarray) -> np.ndarray:
-        """Positions in bytes of positions in characters (which may be the end of the text)."""
-        lead = np.flatnonzero(self.data >= 0xC0)  # of characters that take several bytes: mostly few
+        """Convert positions in characters to positions in bytes (the end of the text is allowed)."""
+        lead = np.flatnonzero(self.data >= 0xC0)  # only for characters of several bytes: usually few
         extra = 1 + (self.data[lead] >= 0xE0).astype(np.int64) + (self.data[lead] >= 0xF0)
         before = np.concatenate([[0], np.cumsum(extra)])
         return characters + before[np.searchsorted(lead - before[:-1], characters)]
 
     def characters(self, byte: np.ndarray) -> np.ndarray:
-        """Positions in characters of positions in bytes (which may be the end of the text)."""
+        """Convert positions in bytes to positions in characters (the end of the text is allowed)."""
         before = np.zeros(len(self.data) + 1, np.int64)
         np.cumsum((self.data & 0xC0) != 0x80, out=before[1:])
         return before[byte]
 
 
 class Chunker:
-    """Cuts text into chunks. Knows no vocabulary; keeps the classes of characters that it has met."""
+    """Cuts text into chunks, without a vocabulary. Caches the classes of the characters seen so far."""
 
     def __init__(self, cased: bool, rules: TextRules = REFERENCE) -> None:
         self.cased, self.rules = cased, rules
@@ -100,14 +100,14 @@ class Chunker:
         self._classes = np.full(0x110000, _UNKNOWN, np.uint8)
 
     def __call__(self, text: str) -> Chunks:
-        """Cuts text; lone surrogates are left out."""
+        """Cut text; lone surrogates are dropped."""
         if not self.cased and "Σ" in text:
             text = text.replace("Σ", "σ") if self.rules.library else _lower_sigmas(text, not self._strips)
         encoded = text.encode("utf-8", "ignore")
         if not self.cased:
-            encoded = encoded.lower()  # of ASCII letters; `normalise` does the others
+            encoded = encoded.lower()  # ASCII letters only; `normalise` handles the others
         data = np.frombuffer(encoded, np.uint8)
-        classes = np.frombuffer(encoded.translate(_BYTE_CLASSES), np.uint8)  # half as long as indexing
+        classes = np.frombuffer(encoded.translate(_BYTE_CLASSES), np.uint8)  # takes half the time of indexing
         begin, word = classes == _ISOLATED, classes == _WORD
         end = begin
         if not text.isascii():
@@ -127,7 +127,7 @@ class Chunker:
         return Chunks(data, words, starts, ends)
 
     def _isolate(self, data: np.ndarray, begin: np.ndarray, end: np.ndarray, word: np.ndarray) -> bool:
-        """Marks the characters beyond ASCII that stand by themselves, in place; True where there are spaces among them."""
+        """Mark non-ASCII characters that are chunks by themselves, in place. Return True if there are spaces among them."""
         at, codes, width = _wide_codes(data)
         for code in set(codes[self._classes[codes] == _UNKNOWN].tolist()):
             self._classes[code] = _char_class(code, self.rules.tokenize_chinese_chars)
@@ -139,7 +139,7 @@ class Chunker:
         return bool((self._classes[codes] == _SPACE).any())
 
     def normalise(self, chunk: str) -> list[str]:
-        """The reference's basic tokens of one chunk: none, one, or several where normalising brings out punctuation."""
+        """Return the reference's basic tokens of one chunk: none, one, or several if normalising produces punctuation."""
         if chunk.isascii() and chunk.isalnum():
             return [chunk]
         chunk = "".join(c for c in chunk if not _left_out(c))
@@ -152,16 +152,16 @@ class Chunker:
         return "".join(f" {c} " if is_punctuation(c) else c for c in chunk).split()
 
     def marks(self, chunk: str) -> int:
-        """How many marks of a chunk normalising drops that are no accents, such as vowel signs."""
+        """Return how many marks other than accents, such as vowel signs, normalising drops from a chunk."""
         if not self._strips or chunk.isascii():
             return 0
         return sum(category(char) == "Mn" and not _ACCENTS.match(char) for char in normalize("NFD", chunk))
 
     def normalise_with_places(self, chunk: str) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        """`normalise`, and where in the chunk each character of each basic token comes from: (token, begins, ends).
+        """Return basic tokens as `normalise`, with the source of each of their characters in the chunk: (token, begins, ends).
 
-        A character that normalising drops, such as an accent, belongs to the one before it. Characters that one character
-        is taken apart to, as a Hangul syllable is, all come from it. The chunk holds no capital sigma, as `__call__` sees to.
+        A character that normalising drops, such as an accent, belongs to the one before it. If one character is decomposed into
+        several, such as a Hangul syllable, all come from it. The chunk has no capital sigma: `__call__` replaced it.
         """
         if chunk.isascii() and chunk.isalnum():
             return [(chunk, tuple(range(len(chunk))), tuple(range(1, len(chunk) + 1)))]
@@ -169,7 +169,7 @@ class Chunker:
         if self._strips:
             parts = [part for part in _canonical_order(parts) if category(part[0]) != "Mn"]
         words: list[list[tuple[str, int, int]]] = []
-        within = False  # a word that goes on
+        within = False  # continues the word
         for (char, begin), end in zip(parts, _ends([place for _, place in parts], len(chunk)), strict=True):
             alone, space = is_punctuation(char), char.isspace()
             if not space:
@@ -180,7 +180,7 @@ class Chunker:
         return [("".join(chars), begins, ends) for chars, begins, ends in columns]
 
     def _taken_apart(self, char: str) -> str:
-        """What one character of a chunk becomes, marks among it."""
+        """Return the decomposition of one character of a chunk, including marks."""
         if _left_out(char):
             return ""
         char = char if self.cased else lower(char)
@@ -188,12 +188,12 @@ class Chunker:
 
 
 def _left_out(char: str) -> bool:
-    """Whether normalising drops a character, cased or not."""
+    """Return whether normalising drops a character, cased or not."""
     return char in "\x00\ufffd" or category(char) in ("Cc", "Cf")
 
 
 def _canonical_order(parts: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Characters, each taken apart, with the marks of each run of them sorted by their class, as NFD has them."""
+    """Sort each run of marks among decomposed characters by combining class, as NFD does."""
     found: list[tuple[str, int]] = []
     for _, run in itertools.groupby(parts, lambda part: combining(part[0]) > 0):
         found += sorted(run, key=lambda part: combining(part[0]))
@@ -201,6 +201,6 @@ def _canonical_order(parts: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _ends(places: list[int], length: int) -> list[int]:
-    """For each character that is kept, by its place in a chunk: where the next one begins, so that none lies between."""
+    """Return the end of each kept character of a chunk: the start of the next one, so that there is no gap."""
     later = sorted({*places, length})
     return [later[bisect.bisect_right(later, place)] for place in places]

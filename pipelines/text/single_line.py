@@ -1,4 +1,4 @@
-"""Text of fine-tuning examples, cleaned as the corpus was, on one line and with the places that characters came from."""
+"""Clean the text of fine-tuning examples like the corpus, on one line, and track where characters came from."""
 
 import unicodedata
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from clozemill.pipelines.common.unicode_rules import category, is_control, normalize
 
-Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # a text's tokens, where they begin and where they end
+Located = tuple[np.ndarray, np.ndarray, np.ndarray]  # the tokens of a text, their starts, and their ends
 
-# Every character that ends a line, as cleaning has it, becomes a space: offsets stay as they are.
+# Every character that cleaning treats as the end of a line becomes a space, so that offsets don't change.
 BREAKS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
-LIBRARY_BREAKS = {code: " " for code in BREAKS if chr(code) in "\n\r\u2028\u2029"}  # it drops the others
+LIBRARY_BREAKS = {code: " " for code in BREAKS if chr(code) in "\n\r\u2028\u2029"}  # cleaning drops the others
 
 
 def _dropped(char: str, library: bool = False) -> bool:
-    """Whether cleaning drops a character: controls, lone surrogates, the replacement character.
+    """Return whether cleaning drops a character: controls, lone surrogates, the replacement character.
 
-    library: as TextRules: separators and characters of a private use, too.
+    library: drop what TextRules drops, including format and private-use characters.
     """
     if library:
         return char == "\ufffd" or (char != "\t" and category(char) in ("Cc", "Cf", "Cs", "Co"))
@@ -25,9 +25,9 @@ def _dropped(char: str, library: bool = False) -> bool:
 
 
 def plain(text: str, library: bool = False) -> str:
-    """A text as it is tokenized: as the shards' texts, without controls and in Unicode's form NFC, but on one line.
+    """Return a text as the tokenizer gets it: like the shards' texts, without control characters and in NFC, but on one line.
 
-    library: as TextRules: accents stay as they are.
+    library: clean as TextRules does, without NFC.
     """
     text = text.translate(LIBRARY_BREAKS if library else BREAKS)
     if not text.isprintable() or "\ufffd" in text:
@@ -36,9 +36,9 @@ def plain(text: str, library: bool = False) -> str:
 
 
 def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Where in a text each character of `plain(text)` comes from: (begin, end), int64 [len(plain(text))].
+    """Return the source in `text` of each character of `plain(text)`: (begin, end), int64 [len(plain(text))].
 
-    Characters that are joined, or change their order, all come from their complete group.
+    Characters that are combined or reordered all come from their complete group.
     """
     if library:
         kept = [place for place, char in enumerate(text.translate(LIBRARY_BREAKS)) if not _dropped(char, library)]
@@ -57,6 +57,6 @@ def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
 
 
 def apart(group: str, char: str) -> bool:
-    """Whether NFC leaves a character alone that comes after others."""
+    """Return whether NFC doesn't combine a character with those before it."""
     one, other, both = (normalize("NFC", text) for text in (group, char, group + char))
     return both == one + other

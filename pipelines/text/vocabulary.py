@@ -82,7 +82,7 @@ class Vocabulary:
 
     @cached_property
     def random_ids(self) -> np.ndarray:
-        """Ids that a random replacement is drawn from: all but the special and the [unused…] tokens."""
+        """Ids from which a random replacement is drawn: all except the special and the [unused…] tokens."""
         return np.array(
             [i for i, token in enumerate(self.tokens) if token not in SPECIAL_TOKENS and not token.startswith("[unused")]
             or self.special_ids
@@ -90,11 +90,11 @@ class Vocabulary:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """The narrowest unsigned integer that holds every id."""
+        """The smallest unsigned integer type that holds every id."""
         return np.dtype(np.uint16 if len(self.tokens) <= 1 << 16 else np.uint32)
 
     def casing_warning(self, cased: bool) -> str:
-        """One sentence when the vocabulary doesn't look like the casing asked for, else an empty string."""
+        """Return a sentence if the vocabulary doesn't seem to fit the requested casing, otherwise an empty string."""
         capitals = sum(token != token.lower() for token in self.tokens if token[:1] != "[")
         if not cased and capitals * 100 > len(self):
             return f"{capitals:,} entries contain capital letters, which an uncased tokenizer never uses: did you mean --cased?"

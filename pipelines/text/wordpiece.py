@@ -1,11 +1,11 @@
-"""WordPiece, exactly as google-research/bert's tokenizer has it, on batches, at the speed of array operations.
+"""WordPiece, identical to google-research/bert's tokenizer, on batches, at the speed of array operations.
 
-Text repeats its words. So a batch is cut into *chunks* (maximal runs of word characters, and each punctuation mark or
-CJK character by itself) with array operations over its characters, pyarrow finds the distinct chunks, each chunk
-never seen before is tokenized once in plain Python, and the ids of the whole batch are gathered from that cache.
+Text repeats its words. So a batch is cut into *chunks* (maximal runs of word characters, and each punctuation mark or CJK
+character by itself) with array operations, and pyarrow finds the distinct chunks. Each new chunk is tokenized once in plain
+Python, and the ids of the batch are gathered from that cache.
 
-Agrees with google-research/bert's FullTokenizer on all text. One difference is deliberate and is made before it, in
-cleaning.py: line breaks of any kind and control characters are gone before sentences are cut.
+The result equals that of google-research/bert's FullTokenizer for all text. One deliberate difference is in cleaning.py: line
+breaks of any kind and control characters are removed before sentences are split.
 
     >>> WordPiece(Vocabulary.from_tokens([...])).encode(["A sentence.", "Another one."])
 """
@@ -21,17 +21,16 @@ from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.text.pretokenizer import Chunker, Chunks
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
-CACHE_CHUNKS = 1_000_000  # then the cache is cleared, so that memory stays bounded for any corpus
+CACHE_CHUNKS = 1_000_000  # when exceeded, the cache is cleared, so that memory stays bounded for any corpus
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The pieces of some sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
+    """The pieces of a batch of sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
 
-    `starts`, `ends` (int64 [pieces], on request): characters, within the piece's sentence, of the piece's whole word, or of
-    the piece itself.
-    `unknown`: the chunks, cut at 100 characters, of which a part became [UNK], and how often each stands there.
-    `unspaced`: characters of words that are longer than one may be.
+    `starts`, `ends` (int64 [pieces], on request): the span, in characters of the sentence, of the piece's word or of the piece.
+    `unknown`: chunks of which a part became [UNK], cut at 100 characters, and how often each occurs.
+    `unspaced`: number of characters in words above the maximum length.
     """
 
     ids: np.ndarray
@@ -43,7 +42,7 @@ class Encoded:
 
 
 class _Cache(dict):
-    """Chunk -> its row; a row's pieces lie one after another in a pool. A chunk not yet there is tokenized once."""
+    """Maps chunks to rows; the pieces of a row are contiguous in a pool. A new chunk is tokenized once."""
 
     def __init__(self, tokenize: Callable[[str], list[int]]) -> None:
         super().__init__()
@@ -63,20 +62,20 @@ class _Cache(dict):
         return np.fromiter(map(self.__getitem__, chunks), np.int64, len(chunks))
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """(first piece of each row, pieces of each row, all pieces), copied: the cache goes on growing."""
+        """Return (first piece of each row, number of its pieces, all pieces), as copies, because the cache keeps growing."""
         return np.array(self._first), np.array(self._count), np.array(self._pool, np.int32)
 
 
 def _gathered(pool: np.ndarray, first: np.ndarray, count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """The values of chunks side by side: of chunk n those of `pool` from first[n] on, count[n] in number.
+    """Concatenate the values of chunks: for chunk n, count[n] values of `pool`, starting at first[n].
 
-    total: int64 [chunks + 1], the sums of `count`. With the counts 2 and 1, and 5 and 9 as first: the values 5, 6 and 9.
+    total: int64 [chunks + 1], the cumulative sums of `count`. Example: counts 2 and 1, first 5 and 9: the values at 5, 6 and 9.
     """
     return pool[np.repeat(first - total[:-1], count) + np.arange(total[-1])]
 
 
 def _encodable(sentence: str) -> str:
-    """A sentence without lone surrogates, which no UTF-8 holds."""
+    """Return a sentence without lone surrogates, which UTF-8 can't encode."""
     return sentence if sentence.isascii() else sentence.encode("utf-8", "ignore").decode()
 
 
@@ -91,7 +90,7 @@ class WordPiece:
         self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
 
     def encode(self, sentences: list[str], offsets: bool = False, by_piece: bool = False) -> Encoded:
-        """Tokenizes sentences (none may hold a line break); see Encoded for what comes back, `encode_text` for arguments."""
+        """Tokenize sentences (without line breaks). See Encoded for the result, `encode_text` for the arguments."""
         sentences = [_encodable(sentence) for sentence in sentences]
         text = "\n".join(sentences)
         if text.count("\n") > max(len(sentences) - 1, 0):
@@ -104,13 +103,13 @@ class WordPiece:
         return Encoded(found.ids, found.lengths, found.starts - base, found.ends - base)
 
     def encode_text(self, text: str, starts: np.ndarray, offsets: bool = False, by_piece: bool = False) -> Encoded:
-        """Tokenizes a text without lone surrogates at one go, and tells its sentences apart.
+        """Tokenize a text without lone surrogates in one pass, and assign the pieces to its sentences.
 
         Args:
-            starts: int64 [sentences], ascending: where each sentence begins, in characters. Nothing but white space lies
-                before the first, nor between one's end and the next.
-            offsets: also give `starts` and `ends`, here in characters of the text. by_piece: those of each piece instead of
-                those of its word. An unknown word's [UNK] is all of the word either way.
+            starts: int64 [sentences], ascending: the start of each sentence, in characters. Only white space may precede the
+                first sentence or separate two.
+            offsets: also return `starts` and `ends`, in characters of the text.
+            by_piece: return the offsets of each piece instead of those of its word. [UNK] always covers the complete word.
         """
         chunks = self._chunker(text)
         distinct = chunks.words.dictionary_encode()
@@ -134,7 +133,7 @@ class WordPiece:
         return Encoded(ids, lengths, begin, end, unknown, unspaced)
 
     def _piece_offsets(self, chunks: Chunks, distinct: pa.DictionaryArray, count: np.ndarray, total: np.ndarray) -> tuple:
-        """Where each piece begins and ends, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
+        """Return the start and end of each piece, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
         rows = self._places_cache.rows(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
         first, _, pool = self._places_cache.arrays()
         within = _gathered(pool.reshape(-1, 2), first[rows] // 2, count, total)
@@ -142,7 +141,7 @@ class WordPiece:
         return begins + within[:, 0], begins + within[:, 1]
 
     def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> tuple[dict[str, int], int]:
-        """`unknown` and `unspaced` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
+        """Return `unknown` and `unspaced` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
         if not len(at := np.flatnonzero(ids == self.vocabulary.unk_id)):
             return {}, 0
         lost = np.unique(np.searchsorted(total, at, side="right") - 1)
@@ -158,7 +157,7 @@ class WordPiece:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]
 
     def _places(self, chunk: str) -> list[int]:
-        """Where each piece of a chunk begins and ends in it: begin, end, begin, end, ..."""
+        """Return where each piece of a chunk starts and ends in it: start, end, start, end, ..."""
         found: list[int] = []
         for word, begins, ends in self._chunker.normalise_with_places(chunk):
             pieces = self.pieces(word)
@@ -172,7 +171,7 @@ class WordPiece:
         return found
 
     def pieces(self, word: str) -> list[int]:
-        """Greedy longest match of one basic token, as the reference: [UNK] when a part of it matches nothing."""
+        """Match one basic token greedily, as the reference does: [UNK] if a part of it matches no piece."""
         ids, unknown = self.vocabulary.ids, [self.vocabulary.unk_id]
         if (whole := ids.get(word)) is not None and len(word) <= self._max_word:
             return [whole]

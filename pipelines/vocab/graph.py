@@ -13,7 +13,7 @@ from clozemill.pipelines.vocab import training, word_counts
 
 
 class _CountWords(beam.DoFn):
-    """Counts the words of splits. `marks`: a folder where each finished split leaves a file for the progress bar; or ""."""
+    """Counts the words of splits. `marks`: folder in which each finished split writes a file for the progress bar; or ""."""
 
     def __init__(self, config: VocabConfig, marks: str) -> None:
         self._config, self._marks = config, marks

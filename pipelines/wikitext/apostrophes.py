@@ -7,20 +7,20 @@
 import re
 
 _RUN = re.compile("''+")
-# ''Title'''s and l'''Étranger'': of three quotes against two, one is an apostrophe.
+# ''Title'''s and l'''Étranger'': where three quotes pair with two, one of the three is an apostrophe.
 _POSSESSIVE = re.compile(r"''(?<!''')(?!')([^'\n]+)''(?='s\b)")
 _ELISION = re.compile(r"'''(?<=[^\w'][a-zA-Z]''')([^'\n]+)''(?!')")
 _WITHIN_WORD = re.compile(r"'''(?<=[^\W_]''')(?=[^\W_])")
 
 
 def _is_unbalanced(line: str) -> bool:
-    """Whether a line holds an odd mark of italics and an odd one of bold: MediaWiki takes a bold one for an apostrophe then."""
+    """Return whether a line has odd numbers of italic and bold marks: MediaWiki then reads one bold mark as an apostrophe."""
     runs = [len(run) for run in _RUN.findall(line)]
     return sum(run > 2 for run in runs) % 2 == 1 == sum(run == 2 or run > 4 for run in runs) % 2
 
 
 def _elide(text: str) -> str:
-    """Turns dell'''Arte'' into dell''''Arte'', where four quotes hold an apostrophe; once in an unbalanced line."""
+    """Turn dell'''Arte'' into dell''''Arte'', where one of four quotes is an apostrophe; once per unbalanced line."""
     out, done, seen = [], 0, 0
     for match in _WITHIN_WORD.finditer(text):
         if match.start() < seen:
@@ -34,7 +34,7 @@ def _elide(text: str) -> str:
 
 
 def remove(text: str) -> str:
-    """The text without the marks; with the apostrophes that readers see."""
+    """Return the text without the marks, but with the apostrophes that readers see."""
     text = _ELISION.sub(r"'\1", _POSSESSIVE.sub(r"\1", text))
     if "'''" in text:
         text = _elide(text)

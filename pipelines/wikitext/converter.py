@@ -1,16 +1,20 @@
-"""Plain text of a MediaWiki page: one paragraph or list item per line.
+"""Convert a MediaWiki page to plain text: one paragraph or list item per line.
 
     >>> to_text("'''Kites''' are [[toy]]s ({{lang|nl|vliegers}}; {{IPAc-en|k}}).<ref>A source</ref>")
     'Kites are toys (vliegers).'
 
-The stages, each a few passes of linear time over the page: remove blocks without prose (comments, references,
-formulas, galleries, code); replace templates, links and tables by their text, from the inside out; remove inline
-markup; join lines to paragraphs and clean up the remains. Broken markup loses its delimiters, but the text after
-it stays.
+Each stage scans the page a few times, in linear time:
 
-Templates leave nothing unless `TEMPLATES` says what they read like. Sections of references, external links
-and the like lose their lists and keep the lines that end like a sentence. Lines that follow each other
-without an empty line are one paragraph, as on the rendered page.
+1. Remove blocks without prose (comments, references, formulas, galleries, code).
+2. Replace templates, links and tables by their text, from the inside out.
+3. Remove inline markup.
+4. Join lines into paragraphs and remove what is left of the markup.
+
+Broken markup loses its delimiters; the text after it is kept.
+
+A template is dropped unless `TEMPLATES` defines its text. Sections of references, external links and the like lose
+their lists and keep the lines that end like a sentence. Lines without an empty line between them form one paragraph,
+as on the rendered page.
 """
 
 import re
@@ -34,7 +38,7 @@ _UNITS = {"sqmi": "mi²", "sqkm": "km²", "km2": "km²", "m2": "m²", "m3": "m³
 
 
 def _arg(*keys: str, form: str = "{}") -> Renderer:
-    """Renders the first argument of `keys` that is given, inside `form`; nothing where none is."""
+    """Render the first of the arguments `keys` that is given, inside `form`; if none is given, render nothing."""
     return lambda args: next((form.format(args[key]) for key in keys if args[key]), "")
 
 
@@ -43,7 +47,7 @@ def _positional(args: Args) -> list[str]:
 
 
 def _convert(args: Args) -> str:
-    """The quantity as its author wrote it, without the converted one: `5 to 6 km`, `6 ft 2 in`."""
+    """Return the quantity as its author wrote it, without the conversion: `5 to 6 km`, `6 ft 2 in`."""
     text, *words = _positional(args)[:9] + [""] * 9
     while words[0] in _RANGES:
         text += _RANGES[words[0]] + words[1]
@@ -63,8 +67,8 @@ def _fraction(args: Args) -> str:
     return " ".join([*numbers[:-2], "/".join(["1", *numbers][-2:])]) if numbers else ""
 
 
-# How a template is rendered, by its names in lower case; `name-*` matches any other `name-…`. To keep
-# the prose of another one, add an entry. Stray spaces, `()` and so on are removed later; a bar must be an entity.
+# How to render a template, by its lower-case names; `name-*` matches any other `name-…`. To keep the prose of
+# another template, add an entry. Stray spaces, `()` and so on are removed later. Write a bar as an entity.
 TEMPLATES: dict[str, Renderer] = {
     "small|smaller|midsize|big|larger|nowrap|no wrap|nobr|nobold|noitalic|em|strong|sc|smallcaps": _arg("1"),
     "abbr|tooltip|visible anchor|vanchor|linktext|keypress|mvar|math|var|angbr|chem2|not a typo": _arg("1"),
@@ -102,14 +106,14 @@ TEMPLATES: dict[str, Renderer] = {
 }
 _RENDERERS = {name: renderer for names, renderer in TEMPLATES.items() for name in names.split("|")}
 
-_MAX_NESTING = 20  # rounds over the page; brackets nested deeper are taken for unpaired
+_MAX_NESTING = 20  # rounds over the page; brackets nested deeper count as unpaired
 _BLOCKS = _words(
     "ref references nowiki math chem ce gallery code syntaxhighlight source pre score timeline hiero graph chart imagemap "
     "mapframe maplink googlemap templatedata inputbox rp rt includeonly templatestyles style script indicator dynamicpagelist "
     "dpl categorytree subpages splist charinsert rss youtube vimeo embedvideo gvideo graphviz mscgen uml ditaa abc asciimath"
 )
 _BLOCK = re.compile(rf"<(/?)({'|'.join(_BLOCKS)})\b(?:([^<>]*)(>))?", re.IGNORECASE)
-# What is inside brackets: anything but double brackets. Of three that close, the first belongs to the inside.
+# The inside of brackets: anything but double brackets. If three close, the first belongs to the inside.
 _INSIDE = r"[^][{}]*+(?:(?:\[(?!\[)|\](?!\])|\](?=\]\](?!\]))|\{(?!\{)|\}(?!\}))[^][{}]*+){0,999}"
 _INNERMOST = re.compile(rf"\[\[(?!\[){_INSIDE}\]\]|\{{\{{(?!\{{){_INSIDE}\}}\}}")
 _LENIENT = re.compile(r"\{\{(?!\{)[^{}]*+(?:(?:\{(?!\{)|\}(?!\}))[^{}]*+){0,999}\}\}")  # ignores [[ and ]]
@@ -120,23 +124,23 @@ _EXTERNAL = re.compile(
     r"([^][\n]*(?:\[[^][\n]*\][^][\n]*)?)\]?"
 )
 _LETTERS = r"[^\W\d_][^\s\x00-@\[-`{-\x7f]{1,30}"  # vowel signs too
-# <section begin=… /> is translated: so a word in other letters is a tag where it has an attribute, and text where not.
+# <section begin=… /> is translated. So a word in other letters is a tag if it has an attribute, otherwise text.
 _TAG = re.compile(rf"</?(?:([a-zA-Z][a-zA-Z0-9-]*)(?:[\s/][^<>]*)?|{_LETTERS}\s+{_LETTERS}\s*=[^<>]*)>")
 _TAG_TEXT = {"br": " "} | dict.fromkeys(_words("p div li ul ol dl dd dt center blockquote poem hr"), "\n\n")
 _SWITCH = re.compile(r"(?:__|＿＿)(?!_)([^\s<>\[\]{}|!-/:-@\\^`~＿]+?)(?:__|＿＿)")
-# A class of characters at the front is what the engine searches fastest.
+# The regex engine searches fastest for a pattern that starts with a character class.
 _LEFTOVER = re.compile(r"[][{}|'](?:[][{}|']+|(?<=\[)\s+\]|(?<=\{)\s+\})")
 _ENDS = tuple(".!?。！？؟।॥۔։።…")
 _WORD = re.compile(r"[^\W_]")
 
 
 def _drop_blocks(text: str) -> str:
-    """Removes comments and the blocks without prose; hides what <nowiki> protects behind entities."""
-    # Only up to the last end of a comment: a search behind it would start from each "<!--" in vain.
+    """Remove comments and blocks without prose; replace what <nowiki> protects by entities."""
+    # Only up to the last "-->": after it, a search from each "<!--" would scan to the end and find nothing.
     head, arrow, tail = text.rpartition("-->")
     text = re.sub(r"<!--.*?-->", "", head + arrow, flags=re.DOTALL) + tail.replace("<!--", "")
     tags = list(_BLOCK.finditer(text))
-    # An opening tag is closed only where the next tag of its name is a closing one.
+    # An opening tag is closed only if the next tag of the same name is a closing one.
     ends: list[re.Match | None] = []
     following: dict[str, re.Match] = {}
     for tag in reversed(tags):
@@ -150,10 +154,10 @@ def _drop_blocks(text: str) -> str:
         out.append(text[position : tag.start()])
         position = tag.end()
         if tag[1] or not tag[4] or tag[3].endswith("/") or not end:
-            out.append(tag[0] if tag[4] and tag[2].lower() == "nowiki" else "")  # goes later: it parts runs of quotes
+            out.append(tag[0] if tag[4] and tag[2].lower() == "nowiki" else "")  # removed later: it separates runs of quotes
             continue
         name, content = tag[2].lower(), text[position : end.start()]
-        if name == "ref" and "\n==" in content:  # no reference spans sections: the end is another one's
+        if name == "ref" and "\n==" in content:  # a reference can't span sections: this end belongs to another one
             continue
         if name == "nowiki":
             out.append(entities.protect(content))
@@ -186,7 +190,7 @@ def _link(body: str, wiki: Wiki) -> str:
     if colon and not hidden:
         interwiki = namespace in LANGUAGES and title[:1] != " "
         hidden = interwiki or normal_name(namespace) in wiki.hidden
-    if hidden:  # no caption spans paragraphs: one that seems to has got the end of another link
+    if hidden:  # a caption can't span paragraphs: this end belongs to another link
         return body.partition("\n\n")[2]
     if "\n" in target:
         return body
@@ -199,25 +203,25 @@ def _link(body: str, wiki: Wiki) -> str:
 
 
 def _resolve(text: str, wiki: Wiki) -> str:
-    """Replaces templates, links and tables by their text, a level of nesting in each round."""
+    """Replace templates, links and tables by their text, one level of nesting per round."""
 
     def replace(match: re.Match) -> str:
         kind, body = match[0][:2], match[0][2:-2]
-        if "\n==" in body:  # no bracket spans sections: where one seems to, its end got lost
+        if "\n==" in body:  # brackets can't span sections: if they seem to, a closing bracket is missing
             return body
         return _link(body, wiki) if kind == "[[" else _template(body) if kind == "{{" else ""
 
     for pattern in (_INNERMOST, _LENIENT, _TABLE):
         for _ in range(_MAX_NESTING):
-            if wiki.variants:  # before the template around it would be taken apart at its bars
+            if wiki.variants:  # before the surrounding template is split at its bars
                 text = language_variants.resolve(text, wiki.variants)
             if "{{" not in text and "[[" not in text and "{|" not in text:
                 break
             text, count = pattern.subn(replace, text)
             if not count:
                 break
-    text = _UNPAIRED.sub("", text)  # its label stays
-    text = text.replace("{|", "\n|")  # the first line of a table without end is dropped like its rows
+    text = _UNPAIRED.sub("", text)  # its label is kept
+    text = text.replace("{|", "\n|")  # the first line of an unclosed table is dropped like its rows
     return language_variants.tidy(text) if wiki.variants else text
 
 
@@ -227,23 +231,23 @@ def _leftover(match: re.Match) -> str:
 
 
 def _is_switch(word: str, wiki: Wiki) -> bool:
-    """Whether __WORD__ is a behaviour switch of any language: a known one, or three or more letters without lower case.
+    """Return whether __WORD__ is a behaviour switch of any language: a known one, or three or more letters, none lower-case.
 
-    In other scripts than ASCII, two are enough. So Python's __init__ stays, and on an English wiki C's __VA_ARGS__ too: English
-    switches hold no "_".
+    In scripts other than ASCII, two letters are enough. So Python's __init__ is kept, and on an English wiki C's __VA_ARGS__
+    too, because English switches contain no "_".
     """
     if word.lower() in SWITCHES:
         return True
     letters = word.replace("_", "").replace("\u200c", "")
     if not letters or any(unicodedata.category(char)[0] not in "LM" for char in letters):
         return False
-    if any(char.islower() and not "\u10d0" <= char <= "\u10ff" for char in letters):  # Georgian is written in one case
+    if any(char.islower() and not "\u10d0" <= char <= "\u10ff" for char in letters):  # Georgian text uses only one case
         return False
     return len(letters) > 2 and (letters == word or wiki.language[:2] not in ("", "en")) if word.isascii() else len(letters) > 1
 
 
 def _inline(text: str, wiki: Wiki) -> str:
-    """Removes quotes, external links, tags, switches and the brackets that no partner was found for."""
+    """Remove quotes, external links, tags, switches and unpaired brackets."""
     text = apostrophes.remove(text) if "''" in text else text
     text = _TAG.sub(lambda tag: _TAG_TEXT.get((tag[1] or "").lower(), ""), _EXTERNAL.sub(r"\1", text))
     if "__" in text or "＿＿" in text:
@@ -256,9 +260,9 @@ def _tidy(line: str) -> str:
 
 
 def _paragraphs(text: str, headings: bool) -> str:
-    out: list[str] = []  # each line behind what separates it from the one before
+    out: list[str] = []  # each line, preceded by its separator from the previous line
     pending: list[tuple[int, str]] = []  # headings without text so far
-    references = 0  # level of the heading of the section of references we are in
+    references = 0  # level of the heading of the current section of references
     joins = False  # whether a plain line would continue the last paragraph
     for raw in text.split("\n"):
         line = raw.strip()
@@ -275,7 +279,7 @@ def _paragraphs(text: str, headings: bool) -> str:
             continue
         item = first in ("*", "#", ":", ";")
         source = references and (item or not line.endswith(_ENDS))
-        if first == "|" or source:  # a vertical bar begins a row of a broken table
+        if first == "|" or source:  # a vertical bar starts a row of a broken table
             line = ""
         line = _tidy(line.lstrip("*#:; ") if item else line)
         plain = not item and raw[:1] != " "
@@ -291,5 +295,5 @@ def _paragraphs(text: str, headings: bool) -> str:
 
 
 def to_text(wikitext: str, *, headings: bool = False, wiki: Wiki = UNKNOWN_WIKI) -> str:
-    """Plain text of a page, a paragraph or list item per line; the titles of its sections if `headings`."""
+    """Return the plain text of a page, one paragraph or list item per line; with section titles if `headings`."""
     return _paragraphs(_inline(_resolve(_drop_blocks(wikitext), wiki), wiki), headings)

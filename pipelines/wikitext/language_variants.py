@@ -1,10 +1,10 @@
-"""Markup of wikis that convert between scripts or spellings: -{flags|rules}-, of which one variant is kept.
+"""Markup of wikis that convert between scripts or spellings: keep one variant of -{flags|rules}-.
 
     >>> resolve("用-{zh-hans:电脑;zh-hant:電腦}-和-{R|Windows}-", ("zh-hans", "zh"))
     '用电脑和Windows'
 
-What it shows, by MediaWiki's LanguageConverter: a rule for the title (T), a hidden one (H), a removed or added one (-, +)
-shows nothing; R and text without rules show the text as it is; all others show one variant of the text.
+As in MediaWiki's LanguageConverter, a rule with the flag T (title), H (hidden), - (removed) or + (added) shows nothing. R, and
+text without rules, show the text unchanged. All others show one variant of the text.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from clozemill.pipelines.wikitext.wikis import VARIANTS
 
-# Innermost: braces within belong to templates, which are resolved first.
+# Innermost markup only: braces inside it belong to templates, which are resolved first.
 _MARKUP = re.compile(r"-\{(?!\{)([^{}]*+)\}-")
 _CODE = rf"(?i:{'|'.join(VARIANTS)}|ike|ijek|ekav|cyrl|latn|hans|hant|arab)(?:-[a-zA-Z]+)*"
 _FLAG = re.compile(rf"[A-Z+-]?|{_CODE}")
@@ -20,13 +20,13 @@ _RULE = re.compile(rf"\s*(?:[^;:]*?=>)?\s*({_CODE})\s*:(?!//)(.*)", re.DOTALL)
 _BETWEEN = re.compile(rf";(?=\s*(?:[^;:]*?=>)?\s*{_CODE}\s*:(?!//))")
 _MAX_NESTING = 20
 _SILENT = frozenset("THN+-")
-# Stands where nothing is shown: a line of it alone doesn't end a paragraph, as an empty line would.
+# Placeholder for markup that shows nothing: unlike an empty line, a line with only this doesn't end a paragraph.
 _NOTHING = "\0"
 _EMPTY_LINES = re.compile(r"\n(?:[ \t\0]*\0[ \t]*\n)+")
 
 
 def _shown(text: str, preferred: Sequence[str]) -> str:
-    """The text of the preferred variant, or of the first rule; text without rules as it is."""
+    """Return the text of the preferred variant, or of the first rule; text without rules unchanged."""
     rules: dict[str, str] = {}
     for part in _BETWEEN.split(text):
         if rule := _RULE.fullmatch(part):
@@ -37,7 +37,7 @@ def _shown(text: str, preferred: Sequence[str]) -> str:
 
 
 def resolve(text: str, preferred: Sequence[str]) -> str:
-    """Replaces the markup without braces inside by what it shows. `tidy` must follow once nothing is left."""
+    """Replace markup that has no braces inside by what it shows. Call `tidy` when no markup is left."""
 
     def replace(match: re.Match) -> str:
         head, bar, rules = match[1].partition("|")
@@ -56,6 +56,6 @@ def resolve(text: str, preferred: Sequence[str]) -> str:
 
 
 def tidy(text: str) -> str:
-    """Removes delimiters without a partner, and the traces of markup that shows nothing."""
+    """Remove unpaired delimiters and the placeholders of markup that shows nothing."""
     text = _EMPTY_LINES.sub("\n", "\n" + text)[1:]
     return text.replace("-{", "").replace("}-", "").replace(_NOTHING, "")

@@ -1,4 +1,4 @@
-"""Clean up what removed markup leaves in a line: `( ; )`, `（、1990）`, ` ,`, double spaces.
+"""Clean up the punctuation that removed markup leaves in a line: `( ; )`, `（、1990）`, ` ,`, double spaces.
 
 >>> mend("Kite  ( ; toy) , 李白（）在、。")
 'Kite (toy), 李白在。'
@@ -7,12 +7,12 @@
 import re
 
 _WIDE_COMMAS = "，、；،؛"
-# A class of characters at the front is what the engine searches fastest.
+# The regex engine searches fastest for a pattern that starts with a character class.
 _DOUBLED = re.compile(rf"([;,{_WIDE_COMMAS}])(?:((?: ?[;,{_WIDE_COMMAS}])+)| ?(?=\.(?: |$)|[。؟۔]))")
-_HOLE = re.compile(r"\([ ;,:/–—)-]")  # without one neither _EMPTY nor the first half of _MARGIN matches
+_HOLE = re.compile(r"\([ ;,:/–—)-]")  # without one, neither _EMPTY nor the first half of _MARGIN matches
 _EMPTY = re.compile(rf" ?\([ ;,:/–—{_WIDE_COMMAS}-]*\)")
 _MARGIN = re.compile(rf"(\()[ ;,:{_WIDE_COMMAS}]+|(?<![ ;,{_WIDE_COMMAS}])[ ;,{_WIDE_COMMAS}]+(\))")
-# The same in other scripts. Quotation marks may quote a comma, but not nothing.
+# The same for other scripts. Quotation marks may contain just a comma, but not nothing.
 _WIDE_HOLE = re.compile(rf"[（(「『《〈【〔{_WIDE_COMMAS}][ ;,:/–—：{_WIDE_COMMAS}）)」』》〉】〕。؟۔.-]|[ ;,][）)]")
 _WIDE_EMPTY = re.compile(rf"（[ ;,:/–—：{_WIDE_COMMAS}-]*）|「 *」|『 *』|《 *》|〈 *〉|【 *】|〔 *〕")
 _WIDE_MARGIN = re.compile(rf"(（)[ ;,:：{_WIDE_COMMAS}]+|(?<![ ;,{_WIDE_COMMAS}])[ ;,{_WIDE_COMMAS}]+(）)")
@@ -20,7 +20,7 @@ _SPACE_BEFORE = re.compile(r" +([,.])(?=[ )]|$)")
 
 
 def _undouble(line: str) -> str:
-    """Keeps the first of several commas, and none before a full stop."""
+    """Keep the first of several commas, and none before a full stop."""
     return _DOUBLED.sub(lambda run: run[1] if run[2] else "", line)
 
 

@@ -1,14 +1,14 @@
-"""What a wiki says of itself at the head of its dump, and the words that no dump lists.
+"""What the head of a dump says about its wiki, and localised words that dumps don't list.
 
-A dump names its language and its namespaces. It doesn't name the words of redirects, the older names of namespaces and the
-titles of sections with references: these tables hold them for the languages with the largest wikis.
+A dump names its language and its namespaces. It doesn't list the redirect keywords, older names of namespaces, or titles of
+reference sections. The tables here contain them for the languages with the largest wikis.
 """
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_words = str.split  # a table of words reads better without a pair of quotes for each
+_words = str.split  # a table of words is easier to read without quotes around each
 
 # English names work on every wiki; "Image" is the older name of "File".
 ENGLISH_NAMESPACES = {
@@ -16,15 +16,15 @@ ENGLISH_NAMESPACES = {
     "file talk": 7, "image talk": 7, "mediawiki": 8, "mediawiki talk": 9, "template": 10, "template talk": 11, "help": 12,
     "help talk": 13, "category": 14, "category talk": 15, "module": 828, "module talk": 829,
 }  # fmt: skip
-# What the largest English wikis call their own pages: these names count where a dump lists none.
+# Names that the largest English wikis use for their project pages: valid if a dump lists no namespaces.
 _USUAL_NAMESPACES = dict.fromkeys(
     _words("wikipedia wiktionary wikisource wikibooks wikiquote wikinews wikiversity wikivoyage commons"), 4
 ) | {"portal": 100, "draft": 118}  # fmt: skip
 _USUAL_NAMESPACES |= {f"{name} talk": number + 1 for name, number in _USUAL_NAMESPACES.items()}
-_FILES, _CATEGORIES = (-2, 6), (14,)  # the numbers of the namespaces whose links leave no text
+_FILES, _CATEGORIES = (-2, 6), (14,)  # numbers of the namespaces whose links produce no text
 
-# Names of these namespaces that a wiki may know beside the one that its dump lists: older ones, and the usual ones for a dump
-# without a head. A name of several words is written with "_".
+# Further names of these namespaces, besides the one that the dump lists: older names, and the usual names for a dump without
+# a head. A name of several words is written with "_".
 _HIDDEN_ALIASES = frozenset(
     name.replace("_", " ")
     for name in _words(
@@ -39,7 +39,7 @@ _HIDDEN_ALIASES = frozenset(
     )
 )
 
-# The words of redirects, as MediaWiki's translations have them.
+# Redirect keywords, from MediaWiki's translations.
 REDIRECTS = frozenset(
     word.replace("_", " ").lower()
     for word in _words(
@@ -53,7 +53,7 @@ REDIRECTS = frozenset(
     )
 )
 
-# Titles of sections that hold references, links and the like, in lower case.
+# Titles of sections with references, links and the like, in lower case.
 REFERENCE_SECTIONS = frozenset(
     _words(
         "references|external links|external link|see also|further reading|notes|notes and references|"
@@ -76,8 +76,8 @@ REFERENCE_SECTIONS = frozenset(
     )
 )
 
-# Behaviour switches that MediaWiki takes in any case, or that hold a "_", in lower case: the English ones, and those of the
-# languages with the largest wikis, as MediaWiki's translations have them.
+# Behaviour switches that MediaWiki accepts in any case, or that contain a "_", in lower case: English, and the languages with
+# the largest wikis, from MediaWiki's translations.
 SWITCHES = frozenset(
     _words(
         "expected_unconnected_page notoc forcetoc toc noeditsection nogallery notitleconvert notc nocontentconvert nocc "
@@ -100,7 +100,7 @@ SWITCHES = frozenset(
     )
 )
 
-# Prefixes of links to a page's versions in other languages: the codes of Wikipedia's languages, with the older ones.
+# Prefixes of interlanguage links: the codes of Wikipedia's languages, including older ones.
 LANGUAGES = frozenset(
     _words(
         "aa ab ace ady af ak als alt am ami an ang ann anp ar arc ary arz as ast atj av avk awa ay az azb ba ban bar bat-smg "
@@ -119,7 +119,7 @@ LANGUAGES = frozenset(
     )
 )
 
-# Languages whose wikis convert between scripts or spellings: there, -{...}- is markup. With the variants to prefer.
+# Languages whose wikis convert between scripts or spellings, so that -{...}- is markup, with the preferred variants.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "zh": ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh"),
     "wuu": ("wuu-hans", "wuu"),
@@ -138,24 +138,24 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "tly": ("tly", "tly-latn"),
     "ban": ("ban", "ban-latn"),
 }
-_NO_VARIANTS = ("zh-yue", "zh-min", "zh-class")  # languages of their own
+_NO_VARIANTS = ("zh-yue", "zh-min", "zh-class")  # separate languages
 _DATABASE = re.compile(r"([a-z]{2,3})(?:_[a-z_]+)?wik")
 
 
 def normal_name(name: str) -> str:
-    """A namespace's name in the form that is compared: lower case, single spaces, no marks of direction; one letter i."""
+    """Return a namespace's name in the form used to compare: lower case, single spaces, no direction marks, one letter i."""
     return " ".join(name.lower().translate(_NAME_SIGNS).split())
 
 
-# Turkish has two letters i, which Unicode's lower case of capitals mixes up: with a dot above as a character of its own.
+# Turkish has two letters i. Unicode's lower case of the capital İ is an i followed by a separate dot above.
 _NAME_SIGNS = dict.fromkeys((*range(0x202A, 0x202F), 0x200E, 0x200F, 0x307)) | {ord("_"): " ", ord("ı"): "i"}
 
 
 @dataclass(frozen=True)
 class Wiki:
-    """What the head of a dump says.
+    """The description of a wiki in the head of its dump.
 
-    language: a code such as "de", "" where the dump names none. namespaces: (number, name) in the dump's order.
+    language: a code such as "de", or "" if the dump names none. namespaces: (number, name) in the dump's order.
     """
 
     language: str = ""
@@ -163,7 +163,7 @@ class Wiki:
 
     @cached_property
     def hidden(self) -> frozenset[str]:
-        """The normal names of namespaces whose links leave no text: files and categories."""
+        """The normal names of namespaces whose links produce no text: files and categories."""
         own = {normal_name(name) for number, name in self.namespaces if number in _FILES + _CATEGORIES}
         return _HIDDEN_ALIASES | own
 
@@ -174,17 +174,17 @@ class Wiki:
         return ENGLISH_NAMESPACES | {normal_name(name): number for number, name in self.namespaces if name}
 
     def namespace_of(self, title: str) -> int:
-        """The number of the namespace that a title's prefix names; 0 where it names none.
+        """Return the number of the namespace that a title's prefix names, or 0.
 
-        Of a wiki that lists no namespaces, the English names are known, and in other languages those of files and categories,
-        all with the number of files.
+        If the wiki lists no namespaces, the English names are known, and those of files and categories in other languages, all
+        with the number of files.
         """
         prefix, colon, _ = title.partition(":")
         return self._numbers.get(normal_name(prefix), 0) if colon else 0
 
     @cached_property
     def variants(self) -> tuple[str, ...]:
-        """The variants to prefer within -{...}-; empty where that is no markup."""
+        """The preferred variants within -{...}-; empty if the wiki doesn't use this markup."""
         if self.language.startswith(_NO_VARIANTS):
             return ()
         return VARIANTS.get(self.language.partition("-")[0], ())
@@ -194,7 +194,7 @@ UNKNOWN_WIKI = Wiki()
 
 
 def language_of(declared: str, database: str) -> str:
-    """A wiki's language by xml:lang, or else by the name of its database, such as "dewiktionary"."""
+    """Return a wiki's language from xml:lang, or else from the name of its database, such as "dewiktionary"."""
     if declared.strip():
         return declared.strip().lower()
     found = _DATABASE.match(database.strip().lower())
