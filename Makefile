@@ -1,4 +1,4 @@
-# make demo and make test are all that a fresh machine with Python 3.11 needs.
+# On a fresh machine with Python 3.11, run make demo and make test.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint docs format clean
 
 $(VENV)/installed: setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # another Python over an environment breaks it
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # creating it over one of another Python breaks it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
 
@@ -18,7 +18,8 @@ $(VENV)/installed-slow: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dask]'
 	touch $@
 
-# beam-pyspark-runner asks for a Beam of 2023 and works with ours; beside the environment, which stays consistent.
+# beam-pyspark-runner requires a Beam version of 2023 but works with ours. It is installed outside the environment, which stays
+# consistent.
 $(VENV)/installed-spark: $(VENV)/installed-slow
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/spark \
 		beam-pyspark-runner==0.0.3 pyspark==3.5.9 py4j==0.10.9.7
@@ -32,10 +33,10 @@ $(VENV)/installed-docs: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
 	touch $@
 
-demo: $(VENV)/installed  ## the whole line on the corpus that comes with the package
+demo: $(VENV)/installed  ## run all commands on the demo corpus in the package
 	$(BIN)/clozemill demo
 
-test: $(VENV)/installed-test  ## what CI runs
+test: $(VENV)/installed-test  ## run the tests that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 $(VENV)/installed-fuzz: $(VENV)/installed-test
@@ -44,21 +45,21 @@ $(VENV)/installed-fuzz: $(VENV)/installed-test
 
 SECONDS ?= 600
 FUZZ ?= $(HOME)/.cache/clozemill-fuzz
-fuzz: $(VENV)/installed-fuzz  ## every parser for SECONDS one after another, a line each; the corpus stays in FUZZ. ONLY=NAMES
+fuzz: $(VENV)/installed-fuzz  ## fuzz one parser after another for SECONDS, and print a line for each; FUZZ keeps the corpus. ONLY=NAMES
 	$(BIN)/python -m tests.faults.fuzz.run --seconds $(SECONDS) --corpus $(FUZZ) $(if $(ONLY),--only $(ONLY))
 
-test-slow: $(VENV)/installed-slow  ## real clusters, many kills, large documents
+test-slow: $(VENV)/installed-slow  ## slow tests: real clusters, many kills, large documents
 	$(BIN)/python -m pytest -m slow tests
 
-# As root it also mounts small file systems, to fill them. KILLS=7 DOCUMENTS=20000: a shorter one.
-test-faults: $(VENV)/installed-test  ## kills, full disks, altered bits, archives that explode, a million documents: an hour or two
+# As root it also mounts small file systems and fills them. KILLS=7 DOCUMENTS=20000: a shorter run.
+test-faults: $(VENV)/installed-test  ## fault tests: kills, full disks, flipped bits, decompression bombs, a million documents; takes an hour or two
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
 
-test-engines: $(VENV)/installed-spark  ## every engine that one machine can have; Spark needs Java 17. CORPUS=FILE: not the demo's
+test-engines: $(VENV)/installed-spark  ## test every engine that runs on one machine; Spark needs Java 17. CORPUS=FILE replaces the demo corpus
 	CORPUS=$(CORPUS) PYTHONPATH=$(abspath $(VENV))/spark $(BIN)/python -m pytest -m slow -rs tests/test_engines.py
 
-# The newest torch and transformers that the extra allows, with what they bring (triton).
-test-hf: $(VENV)/installed-hf  ## exports as transformers loads them; the other tests skip that where it isn't installed
+# Uses the newest torch and transformers that the extra allows, with their dependencies (triton).
+test-hf: $(VENV)/installed-hf  ## test that transformers loads exports; other targets skip these tests if it isn't installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test,hf]' torch transformers
 	$(BIN)/python -m pytest -rs tests/model/export/test_huggingface.py tests/model/export/test_hf_reference.py tests/model/export/test_hf_process.py \
 		tests/model/test_backends.py tests/trainers/export/test_export.py tests/trainers/export/test_import_checkpoint.py
@@ -70,17 +71,17 @@ $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
 		-r deploy/tpu/requirements-no-deps.txt
 	touch $@
 
-test-tpu-stack: $(VENV)-tpu/installed  ## the trainer's tests on the versions that TPU VMs have (2 GB), on this machine's CPU
-	TPU_SKIP_MDS_QUERY=1 TF_CPP_MIN_LOG_LEVEL=3 $(VENV)-tpu/bin/python -m pytest tests/trainers  # no metadata server to ask
+test-tpu-stack: $(VENV)-tpu/installed  ## run the trainer's tests with the versions of TPU VMs (2 GB), on this machine's CPU
+	TPU_SKIP_MDS_QUERY=1 TF_CPP_MIN_LOG_LEVEL=3 $(VENV)-tpu/bin/python -m pytest tests/trainers  # there is no metadata server
 
-lint: $(VENV)/installed-test  ## ruff; mypy; shellcheck, hadolint, yamllint and schemas on deploy/
+lint: $(VENV)/installed-test  ## run ruff and mypy; shellcheck, hadolint, yamllint and schemas on deploy/
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests/deploy/test_linters.py
 
-# Strict: a dead link, a page outside the navigation or a name without a docstring fails. Material prints an advertisement.
-docs: $(VENV)/installed-docs  ## the pages of docs/ as a site, in build/docs
+# Strict: fails for a dead link, a page outside the navigation or a name without a docstring. Material prints an advertisement.
+docs: $(VENV)/installed-docs  ## build the pages of docs/ as a site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 format: $(VENV)/installed-test

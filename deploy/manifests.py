@@ -1,4 +1,4 @@
-"""Fills in Kubernetes manifests and the Vertex AI job, from the example files in this folder and a configuration."""
+"""Fill in Kubernetes manifests and the Vertex AI job, from the example files in this folder and a configuration."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`clozemill plan`: joins the estimates of the pipeline and of training, which don't import each other."""
+"""`clozemill plan`: combine the estimates of the pipeline and of training, which don't import each other."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Runs commands as child processes that Ctrl-C doesn't reach, so that changes in a cloud are completed, then undone."""
+"""Run commands as child processes that don't get Ctrl-C, so that changes in a cloud are completed, then undone."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ class Done:
 
 
 def run(step: Step, quiet: bool) -> Done:
-    """Run a step to its end. quiet: capture the output instead of showing it.
+    """Run a step to completion. quiet: capture the output instead of showing it.
 
     On Ctrl-C, a quiet command is awaited, since it is short and may be creating a resource; any other command is stopped.
     """

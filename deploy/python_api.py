@@ -62,7 +62,7 @@ def _configured(config: type, given: dict[str, Any]) -> Any:
 
 def _run(command: str, path: str, config: Any, *more: Any) -> None:
     """Run a command. Raises CheckFailed if it ends with another exit code than 0."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes; errors are raised
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide TensorFlow's notes; errors are raised
     hook = threading.excepthook
     try:
         code = lazy_import.run(path, config, *more)
@@ -128,7 +128,7 @@ def prepare(*, beam_options: Sequence[str] = (), **given: Any) -> Dataset:
 
 @documented(VerifyConfig)
 def verify(dataset: str, **given: Any) -> list[str]:
-    """Check a dataset as `clozemill verify` does, and return every violation as a line; an empty list for an intact one.
+    """Check a dataset as `clozemill verify` does. Return a line per violation; an empty list if the dataset is intact.
 
     Raises UserError for a folder without a dataset.
     """
@@ -170,7 +170,7 @@ def evaluate(run: str, data: str, **given: Any) -> dict[str, Any]:
 def finetune(**given: Any) -> Run:
     """Train an encoder with a head on a task, as `clozemill finetune` does, and return the run.
 
-    Of a sweep, or of several seeds, the best run. Raises UserError; CheckFailed if the loss diverged.
+    For a sweep, or for several seeds, this is the best run. Raises UserError; CheckFailed if the loss diverged.
     """
     config = _configured(FinetuneConfig, given)
     _run("finetune", "clozemill.trainers.finetuning.finetune:main", config)
@@ -181,7 +181,7 @@ def finetune(**given: Any) -> Run:
 def export(run: str, **given: Any) -> dict[str, str]:
     """Write a checkpoint in other formats, as `clozemill export` does. Returns the folder of each format.
 
-    Raises UserError; CheckFailed if an export differs from its checkpoint, and then nothing is exported.
+    Raises UserError; CheckFailed if an export differs from its checkpoint. Then nothing is exported.
     """
     config = _configured(ExportConfig, {**given, "run": run})
     _run("export", "clozemill.trainers.export.export:main", config)
@@ -200,7 +200,7 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
 
     Args:
         run: a run of `finetune`.
-        pairs: the second texts of tasks on pairs; for question answering, `texts` are questions and `pairs` contexts.
+        pairs: the second texts, for tasks on pairs; for question answering, `texts` are questions and `pairs` contexts.
 
     Raises UserError.
     """
@@ -228,7 +228,7 @@ def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
 
 
 def load_dataset(folder: str) -> Dataset:
-    """Load a dataset: its manifest, statistics and examples. Raises UserError if the folder holds no complete dataset."""
+    """Load a dataset: its manifest, statistics and examples. Raises UserError if the folder has no complete dataset."""
     return Dataset(os.fspath(folder))
 
 
@@ -237,7 +237,7 @@ def load_encoder(run: str, checkpoint: str = "best", max_seq_length: int = 0, pr
 
     Args:
         checkpoint: best or latest.
-        max_seq_length: cut texts to this many tokens; 0: the length that it was trained on.
+        max_seq_length: truncate texts to this many tokens; 0: the length that the encoder was trained on.
 
     Raises UserError.
     """

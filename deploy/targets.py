@@ -113,7 +113,7 @@ def dask(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """Create a TPU, install and start the training, follow it, and delete the TPU."""
+    """Create a TPU, install and start the training, follow its log, and delete the TPU."""
     commands = tpu_commands.Commands(config)
     if config.action == "status":
         return [commands.describe(), commands.describe_node()]

@@ -1,4 +1,4 @@
-"""Draw docs/images/line.svg: the way from a corpus to a model. A test checks that the committed picture is current.
+"""Draw docs/images/line.svg: the steps from a corpus to a model. A test checks that the committed picture is current.
 
 python docs/draw_line.py
 """
@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 PICTURE = Path(__file__).parent / "images/line.svg"
-WIDTH, BOX, HEIGHT, GAP, ROW = 940, 148, 58, 20, 122  # pixels: the picture, a box, its height, between boxes, a row
+WIDTH, BOX, HEIGHT, GAP, ROW = 940, 148, 58, 20, 122  # pixels
 # Each row: the commands that run it, its boxes as (title, caption), and whether each is a file or a folder.
 ROWS = (
     (
@@ -64,7 +64,7 @@ path { stroke: #9aa5b1 } .page { fill: #12181f }
 
 
 def _box(column: int, top: int, title: str, caption: str, file: bool) -> str:
-    """A box with two lines of text; files and folders have rounded corners and another colour."""
+    """Return a box with two lines of text; files and folders have rounded corners and another colour."""
     left = GAP + column * (BOX + 2 * GAP)
     middle, look = left + BOX // 2, ' class="file"' if file else ""
     return (
@@ -75,20 +75,20 @@ def _box(column: int, top: int, title: str, caption: str, file: bool) -> str:
 
 
 def _arrow(column: int, top: int) -> str:
-    """An arrow from a box to the one at its right."""
+    """Return an arrow from a box to the one on its right."""
     left, middle = GAP + column * (BOX + 2 * GAP) + BOX + 4, top + HEIGHT // 2
     right = left + 2 * GAP - 8
     return f'<path d="M{left} {middle}H{right}m-6 -4l6 4l-6 4"/>\n'
 
 
 def _turn(top: int) -> str:
-    """An arrow from the last box of a row to the first one of the next."""
+    """Return an arrow from the last box of a row to the first one of the next row."""
     start, end, low = GAP + 4 * (BOX + 2 * GAP) + BOX // 2, GAP + BOX // 2, top + HEIGHT
     return f'<path d="M{start} {low + 4}v14H{end}V{top + ROW - 6}m-4 -6l4 6l4 -6"/>\n'
 
 
 def picture() -> str:
-    """The picture as SVG."""
+    """Return the picture as SVG."""
     height = ROW * len(ROWS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="line">\n',

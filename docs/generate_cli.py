@@ -1,4 +1,4 @@
-"""Write docs/reference/cli: a page for every command, made from the option dataclasses. A test checks that it is current.
+"""Write docs/reference/cli: a page per command, generated from the option dataclasses. A test checks that it is current.
 
 python docs/generate_cli.py
 """
@@ -28,23 +28,23 @@ The other options may change between runs. Input files and datasets are compared
 
 
 def _cell(text: str) -> str:
-    """A text that can be a cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
 
 
 def _code(text: str) -> str:
-    """The same as code, where only the bar needs an escape."""
+    """Format a text as code in a cell, where only the bar needs an escape."""
     return "`" + text.replace("|", "\\|") + "`"
 
 
 def _types(field: dataclasses.Field) -> list[Any]:
-    """The types of a field's annotation, without None."""
+    """Return the types of a field's annotation, without None."""
     parts = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
     return [part for part in parts if part is not type(None)]
 
 
 def _values(field: dataclasses.Field) -> str:
-    """What a field takes: its choices, or its type and range."""
+    """Return the values of a field: its choices, or its type and range."""
     meta, (kind,) = field.metadata, _types(field)
     if meta["choices"]:
         return ", ".join(_code(choice) for choice in meta["choices"])
@@ -57,7 +57,7 @@ def _values(field: dataclasses.Field) -> str:
 
 
 def _default(field: dataclasses.Field) -> str:
-    """A field's default as a flag or YAML would give it."""
+    """Return the default of a field as a flag or YAML would give it."""
     if field.default in ("", None, ()):
         return ""
     if isinstance(field.default, bool):
@@ -66,7 +66,7 @@ def _default(field: dataclasses.Field) -> str:
 
 
 def _name(field: dataclasses.Field) -> str:
-    """A field's name on the command line; a list of mappings has only its name in YAML."""
+    """Return the name of a field on the command line; a list of mappings has only its YAML name."""
     (kind,) = _types(field)
     if get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0]):
         return _code(f"{field.name}:")
@@ -77,7 +77,7 @@ def _name(field: dataclasses.Field) -> str:
 
 
 def _table(config: type, identity: bool, flags: bool = True) -> str:
-    """One row per option. flags: whether the options are flags too, or keys of YAML alone."""
+    """Return a table with one row per option. flags: whether the options are also flags, or only YAML keys."""
     names = ["Option", "Value", "Default", *(["Same on resume"] if identity else []), "Meaning"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for field in dataclasses.fields(config):
@@ -89,7 +89,7 @@ def _table(config: type, identity: bool, flags: bool = True) -> str:
 
 
 def _nested(config: type) -> str:
-    """Tables of the mappings that YAML alone can give."""
+    """Return tables of the mappings that only YAML can give."""
     parts = []
     for field in dataclasses.fields(config):
         (kind,) = _types(field)
@@ -99,7 +99,7 @@ def _nested(config: type) -> str:
 
 
 def _page(name: str, command: clozemill.Command) -> str:
-    """The page of one command."""
+    """Return the page of one command."""
     identity = name in RESUMED
     extra = "Options of the Beam runner (`--runner`) are passed on to it.\n\n" if command.passes_on else ""
     extra += "Everything after `--` is passed to the command that runs remotely.\n\n" if command.after_dashes else ""
@@ -112,7 +112,7 @@ def _page(name: str, command: clozemill.Command) -> str:
 
 
 def pages() -> dict[str, str]:
-    """The text of every page, by the name of its file."""
+    """Return the text of every page, by file name."""
     lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in clozemill.COMMANDS.items()]
     index = f"# Commands\n\n{NOTICE}\n" + "| Command | What it does |\n|---|---|\n" + "\n".join(lines) + "\n"
     index += f"\n{SAVED}\n[Exit codes](../exit-codes.md) are the same for all commands.\n"

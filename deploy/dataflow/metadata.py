@@ -1,4 +1,4 @@
-"""Generates metadata.json of the Flex Template from the options of `clozemill prepare`.
+"""Generate metadata.json of the Flex Template from the options of `clozemill prepare`.
 
 python -m clozemill.deploy.dataflow.metadata > deploy/dataflow/metadata.json
 """

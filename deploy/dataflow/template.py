@@ -1,4 +1,4 @@
-"""Entry point of the Flex Template's launcher in the image: turns parameters into options of `clozemill prepare`.
+"""Entry point of the Flex Template's launcher in the image: convert parameters to options of `clozemill prepare`.
 
 The launcher passes every parameter and pipeline option as --name=value; clozemill's options have dashes, switches and lists.
 """

@@ -1,1 +1,1 @@
-"""The life of a TPU VM, from creation to deletion, and what runs on it."""
+"""Manage a TPU VM from creation to deletion, and the programs that run on it."""

@@ -12,7 +12,7 @@ _TPUS = ("gcloud", "compute", "tpus")
 
 @dataclass(frozen=True)
 class Commands:
-    """The steps for the TPU that a configuration names."""
+    """The steps for the TPU named in a configuration."""
 
     config: SubmitConfig
 

@@ -1,8 +1,8 @@
-"""Runs a training on a TPU VM: creates it, installs, starts and follows the training, recreates it after a preemption, and
-deletes it at the end.
+"""Run a training on a TPU VM: create the VM, install, start and follow the training, recreate the VM after a preemption, and
+delete it at the end.
 
-The pure functions `resource_state` and `next_action` decide what to do next from the observed state. Commands go through a
-function that tests can replace. Training resumes from its last checkpoint, since the output is in a bucket.
+The pure functions `resource_state` and `next_action` decide what to do next from the observed state. Commands are run by a
+function that tests can replace. Training resumes from its last checkpoint, because the output is in a bucket.
 """
 
 import json
@@ -33,7 +33,7 @@ _WAIT = {
     "REIMAGING",
 }
 _LOST = {ABSENT, "SUSPENDING", "SUSPENDED", "DELETING", "PREEMPTED", "TERMINATED", "STOPPING", "STOPPED"}
-_TRIES = 3  # per command on a running TPU VM: ssh isn't ready at once
+_TRIES = 3  # attempts per command on a running TPU VM: ssh isn't ready immediately
 
 
 def resource_state(resource: str, node: str) -> str:
@@ -82,7 +82,7 @@ class TpuJob:
         self._told = text
 
     def _state(self, step: Step) -> tuple[str, str]:
-        """Return (state, reason) of the resource that a describe step looks at."""
+        """Return (state, reason) of the resource that a describe step names."""
         done = self.run(step, True)
         if done.code:
             if "NOT_FOUND" in done.err or "not found" in done.err:
@@ -116,7 +116,7 @@ class TpuJob:
         self.made = True  # from here on, even a failed command may leave a resource
         done = self.run(step, True)
         if done.code:
-            self.made = "ALREADY_EXISTS" not in done.err  # then it belongs to someone else
+            self.made = "ALREADY_EXISTS" not in done.err  # the resource then belongs to someone else
             why = "the quota is used up" if "quota" in done.err.lower() else "the TPU was refused"
             hint = "ask for quota, or try another zone or --no-spot" if "quota" in done.err.lower() else "fix that"
             raise UserError(f"{why} ({done.reason}): {' '.join(step.argv)}: {hint} and run the same command again")
@@ -140,7 +140,7 @@ class TpuJob:
         raise steps.failed(step.argv, f"{step.title} failed with exit code {done.code}")
 
     def _train(self) -> None:
-        """Start the training and follow it to its end. Raises _Lost, or UserError if it failed."""
+        """Start the training and follow its log to the end. Raises _Lost, or UserError if it failed."""
         todo = "start"
         while todo != "done":
             if todo == "start":
@@ -149,7 +149,7 @@ class TpuJob:
                     self._do(step)
             self._say(self.commands.follow().title)
             if not self.run(self.commands.follow(), False).code:
-                return  # regardless of the TPU's state now
+                return  # whatever the state of the TPU is now
             seen, state = self.look(), ""
             if seen == "ready":
                 state = self.run(self.commands.ended(), True).out.strip()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What runs on a TPU VM, in a container that outlives the connection:
-#   run.sh host  IMAGE                  on every host of a slice: TensorFlow's server on its chips
+# Runs on a TPU VM, in a container that keeps running when the connection is closed:
+#   run.sh host  IMAGE                  on every host of a slice: TensorFlow's server for its chips
 #   run.sh start IMAGE ARGUMENT...      on worker 0: clozemill ARGUMENT... on all chips
-#   run.sh follow                       its log from the start; ends with its exit code
-#   run.sh state                        running 0, or exited and its exit code
-#   run.sh stop                         SIGTERM, upon which training saves a checkpoint
+#   run.sh follow                       print the log from its start; return the exit code of the training
+#   run.sh state                        print "running 0", or "exited" and the exit code
+#   run.sh stop                         send SIGTERM, so that training saves a checkpoint
 set -euo pipefail
 
 readonly libtpu=/usr/local/lib/python3.11/site-packages/libtpu/libtpu.so
@@ -17,7 +17,7 @@ start() {
     sudo docker run --detach --name "$name" --privileged --network=host --stop-timeout=30 "$@" > /dev/null
 }
 
-# The hosts' servers as TensorFlow takes them, from "…:…:IP,…:…:IP"; nothing where there is one host.
+# Convert "…:…:IP,…:…:IP" to the servers of the hosts in TensorFlow's format; print nothing for a single host.
 hosts() {
     curl --silent --fail --header 'Metadata-Flavor: Google' "$attributes/worker-network-endpoints" \
         | tr ',' '\n' | awk -F: 'NF > 2 { n++; list = list (n > 1 ? "," : "") "grpc://" $3 ":8470" } END { if (n > 1) print list }'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a TPU VM ready: bash startup.sh IMAGE, on every host. Fetches the image with the rights of the VM's service account.
+# Prepares a TPU VM. Run on every host: bash startup.sh IMAGE. Pulls the image with the VM's service account.
 set -euo pipefail
 
 image="${1:?usage: startup.sh IMAGE}"

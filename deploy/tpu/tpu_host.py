@@ -20,7 +20,7 @@ def environment(given: dict[str, str], library: str) -> dict[str, str]:
 
 
 def serve(port: int) -> None:
-    """Run the server; the coordinator tells it the cluster layout."""
+    """Run the server; the coordinator sends it the cluster layout."""
     import tensorflow as tf
 
     tf.distribute.Server({"tpu_worker": [f"localhost:{port}"]}, job_name="tpu_worker", task_index=0).join()
