@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers", "deploy")
 # The sub-packages, in the order in which the data passes them: each imports itself and earlier ones, but for equals.
 PIPELINES = (
-    "common", "files", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples", "shards",
-    "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
+    "common", "files", "pages", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples",
+    "shards", "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
 )  # fmt: skip
 TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "tpu"))
 # What trainers and model may import from pipelines.
 SHARED = {
-    "trainers": {"common", "files", "command_line", "text", "dataset", "shards", "examples.columns"},
+    "trainers": {"common", "files", "pages", "command_line", "text", "dataset", "shards", "examples.columns"},
     "model": {"common"},
 }
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from clozemill.pipelines.data_card.svg import Plot, Series
+from clozemill.pipelines.pages.content import Plot, Series
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 Statistics = dict[str, Any]

@@ -1,28 +1,95 @@
 """The sections of a data card, each from the files of the dataset only."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from clozemill.pipelines.common import formatting
-from clozemill.pipelines.common.formatting import figure, listed, share
+from clozemill.pipelines.common.formatting import counted, figure, large, listed, share
 from clozemill.pipelines.data_card import plots
-from clozemill.pipelines.data_card.content import Cell, Dataset, Section, Table
 from clozemill.pipelines.dataset import summary
+from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import MANIFEST
 from clozemill.pipelines.dataset.manifest import exact_duplicates
-from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
+from clozemill.pipelines.examples.columns import Columns
+from clozemill.pipelines.pages import html
+from clozemill.pipelines.pages.content import Cell, Example, Section, Side, Table
+from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 SHOWN_TOKENS, SHOWN_SAMPLES, SHOWN_SHARDS = 15, 4, 400
-_SAMPLE_CHARS, _WORD_CHARS = 300, 40
+SEARCHED_EXAMPLES = 16  # at the beginning of the first shard, for one of each label
+_SAMPLE_CHARS, _WORD_CHARS, _QUOTED_CHARS = 300, 40, 600
 
 
-def about(contract: dict[str, Any]) -> Section:
-    """Return the datasheet: information that only a person can provide."""
+@dataclass(frozen=True)
+class Dataset:
+    """The data of a card.
+
+    Attributes:
+        name: that of the folder.
+        run: run.json, {} if the dataset has none.
+        samples: reason -> ["source: excerpt"] of dropped documents.
+        examples: the first examples of the train split, None if they can't be read.
+    """
+
+    name: str
+    contract: dict[str, Any]
+    vocabulary: Vocabulary
+    statistics: dict[str, Any]
+    run: dict[str, Any]
+    samples: dict[str, list[str]]
+    examples: Columns | None = None
+
+
+def lead(data: Dataset) -> list[str]:
+    """Return the sentences that say what the dataset is."""
+    contract = data.contract
+    documents, config, sheet = contract["documents"], contract["config"], contract.get("datasheet", {})
+    sources = "; ".join(sheet.get("sources", [])) or ", ".join(str(name).rsplit("/", 1)[-1] for name in config.get("input", []))
+    pairs = {"nsp": "pairs for next-sentence prediction", "sop": "pairs for sentence order", "single": "single segments"}
+    examples = sum(split["examples"] for split in contract["splits"].values())
+    stated = [
+        f"{name} {', '.join(sheet[field])}" if sheet.get(field) else f"{name} not stated"
+        for name, field in (("licence", "licenses"), ("language", "languages"))
+    ]
+    return [
+        f"{counted(documents['kept'], 'document')} with {large(documents['tokens'])} tokens of text from {sources}; "
+        f"{'; '.join(stated)}.",
+        f"Prepared as {counted(examples, 'masked example')} of up to {contract['max_seq_length']:,} tokens, "
+        f"{pairs[config['pairs']]}, to pretrain a BERT-style encoder.",
+    ]
+
+
+def about(data: Dataset) -> Section:
+    """Return sample text, and the datasheet: information that only a person can provide."""
+    contract, quotes = data.contract, []
+    if data.examples is not None and len(data.examples):
+        sides = [segment_tokens(data.examples, row, data.vocabulary)["A"] for row in range(len(data.examples))]
+        text = html.text_of(max(sides, key=len))
+        quotes = [text if len(text) <= _QUOTED_CHARS else text[:_QUOTED_CHARS] + " …"]
     sheet = contract.get("datasheet", {})
     rows = [(name, "; ".join(sheet.get(name, [])) or "not stated") for name in ("sources", "licenses", "languages")]
     rows.append(("input files", "; ".join(map(str, contract["config"].get("input", [])))))
-    return Section("About this data", tables=[Table("Datasheet", "lt", ("field", "as stated"), rows)])
+    note = "sources, licenses and languages are options of clozemill prepare; an update records them without new shards."
+    text = ["A text from the train split, as its tokenizer reads it:"] if quotes else []
+    return Section("About this data", text, [Table("Datasheet", "lt", ("field", "as stated"), rows, note)], quotes=quotes)
+
+
+def examples(data: Dataset) -> Section:
+    """Return one example of each label, in tokens."""
+    found: dict[int, Example] = {}
+    for row in range(len(data.examples or ())):
+        label = int(data.examples.next_sentence_labels[row])
+        if label not in found:
+            columns = data.examples
+            masked = int(np.count_nonzero(columns.masked_lm_weights[row]))
+            note = f"{int(columns.input_mask[row].sum())} tokens, {masked} to predict; label {label}:"
+            sides = [Side(name, tokens) for name, tokens in segment_tokens(columns, row, data.vocabulary).items()]
+            meaning = LABELS[data.contract["config"]["pairs"]][label]
+            found[label] = Example(f"Record {row} of the first train shard", note, sides, meaning, label)
+    text = ["What a model sees. It predicts the original token at each marked position, and the label of the pair."]
+    return Section("Examples" if len(found) > 1 else "An example", text if found else [], examples=list(found.values()))
 
 
 def in_and_out(data: Dataset) -> Section:
@@ -52,6 +119,12 @@ def in_and_out(data: Dataset) -> Section:
     return Section(
         "Input and output",
         tables=[Table("Input", "lr", ("item", "count"), rows, note), Table("Output", "llrrrrr", head, copies)],
+        terms=[
+            ("[UNK]", "a word that the vocabulary can't spell; the model sees only that a word was there"),
+            ("copy", "the same documents with other pairs and masks (--dupe-factor), so that epochs differ"),
+            ("masked", "tokens that the model has to predict"),
+            ("padding", "share of positions that are empty, since an example is shorter than the sequence"),
+        ],
     )
 
 
@@ -92,7 +165,9 @@ def lengths(data: Dataset) -> Section:
         rows,
         "5 % and 95 % are percentiles. Example lengths include [CLS] and [SEP]; lengths of A and B don't.",
     )
-    return Section("Lengths", tables=[table] if rows else [], plots=plots.lengths(data.statistics, data.contract))
+    terms = [("A and B", "the two segments of an example, each one or more sentences")] if rows else []
+    drawn = plots.lengths(data.statistics, data.contract)
+    return Section("Lengths", tables=[table] if rows else [], plots=drawn, terms=terms)
 
 
 def _short(word: str) -> str:
@@ -117,14 +192,19 @@ def words(data: Dataset) -> Section:
         most = max(count for _, count in unknown) or 1
         rows = [(_short(str(word)), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
         tables.append(Table("Words that became [UNK]", "trb", ("word", "times", ""), rows))
-    return Section("Words", tables=tables, plots=plots.frequencies(data.statistics))
+    terms = [("rank", "place of a token when tokens are sorted by frequency")] if tables else []
+    return Section("Words", tables=tables, plots=plots.frequencies(data.statistics), terms=terms)
 
 
 def masks(data: Dataset) -> Section:
     heads, rows = summary.copy_rows(data.contract)
     note = "masked: share of all tokens; [MASK], random and kept: share of masked tokens; labels: share of examples."
     table = Table("Shares per copy", "ll" + "r" * len(heads), ("split", "copy", *heads), rows, note)
-    return Section("Masks and labels", tables=[table], plots=plots.masks(data.statistics, data.vocabulary))
+    terms = [
+        ("[MASK], random, kept", "how a token to predict is shown: hidden, as another token, or as itself"),
+        ("forced", "random B segments because a chunk had one sentence"),
+    ]
+    return Section("Masks and labels", tables=[table], plots=plots.masks(data.statistics, data.vocabulary), terms=terms)
 
 
 def _place(found: Any, low: Any, high: Any) -> float | None:
@@ -163,7 +243,12 @@ def gate(statistics: dict[str, Any], verdict: str) -> Section:
                 note + "exceeds chance by more than the margin, the label leaks.",
             )
         )
-    return Section("Statistical gate", [verdict], tables)
+    terms = [
+        ("gate", "checks that every statistic is where chance puts it, up to five standard deviations; else prepare fails"),
+        ("interval", "the required range of a value, drawn as a band; the mark is the observed value"),
+        ("shortcut", "a surface feature that gives the label away, so that a model learns nothing about meaning"),
+    ]
+    return Section("Statistical gate", [verdict], tables, terms=terms)
 
 
 def made(data: Dataset) -> Section:
@@ -195,6 +280,7 @@ def fixed(data: Dataset) -> Section:
     head = ("shard", "examples", "bytes", "SHA-256")
     return Section(
         "Digests",
+        terms=[("digest", "SHA-256 of contents: the same corpus, options and seed give the same digest anywhere")],
         tables=[
             Table("SHA-256", "lm", ("of", "digest"), rows),
             Table(f"Shards: {len(shards):,}", "mrrm", head, listed, note, folded=True),

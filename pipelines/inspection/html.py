@@ -1,40 +1,13 @@
 """Records as an HTML page: segments and masks in colour, and marked for readers without colour. All text is escaped."""
 
-from typing import Any
-
-from clozemill.pipelines.data_card import pages
-from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.common.formatting import counted
+from clozemill.pipelines.dataset.example_tokens import segment_tokens
 from clozemill.pipelines.inspection.records import ShardRecords
-from clozemill.pipelines.text.vocabulary import Vocabulary
-
-Token = dict[str, Any]
-
-
-def tokens(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary) -> dict[str, list[Token]]:
-    """Return one example by segment, "A" and "B".
-
-    A token has `shown` and `original`, `how` ("mask", "random", "kept", "special" or ""), and `glued`: whether it continues
-    the token before it. Pieces without a prediction lose their ## there.
-    """
-    masked = columns.masked_lm_weights[row] > 0
-    positions, ids = columns.masked_lm_positions[row][masked].tolist(), columns.masked_lm_ids[row][masked].tolist()
-    originals = dict(zip(positions, ids, strict=True))
-    segments: dict[str, list[Token]] = {}
-    for place in range(int(columns.input_mask[row].sum())):
-        now = int(columns.input_ids[row][place])
-        side = segments.setdefault("AB"[int(columns.segment_ids[row][place])], [])
-        shown, original = vocabulary.tokens[now], vocabulary.tokens[originals.get(place, now)]
-        how = ""
-        if place in originals:
-            how = "kept" if originals[place] == now else "mask" if now == vocabulary.mask_id else "random"
-        elif now in (vocabulary.cls_id, vocabulary.sep_id):
-            how = "special"
-        glued = original.startswith("##") and bool(side) and side[-1]["how"] != "special"
-        side.append({"shown": shown[2:] if glued and not how else shown, "original": original, "how": how, "glued": glued})
-    return segments
+from clozemill.pipelines.pages import html
+from clozemill.pipelines.pages.content import Example, Side
 
 
-def _origin(records: ShardRecords, number: int, side: str) -> dict[str, Any] | None:
+def _origin(records: ShardRecords, number: int, side: str) -> dict[str, str] | None:
     """Return the source of a segment, or None if it is unknown or there is no such segment."""
     rows = records.origins
     if not rows or rows[f"{side}_key"][number] is None:
@@ -43,26 +16,28 @@ def _origin(records: ShardRecords, number: int, side: str) -> dict[str, Any] | N
     return {"title": rows[f"{side}_title"][number], "key": rows[f"{side}_key"][number].hex(), "start": start, "end": end}
 
 
+def _example(records: ShardRecords, row: int) -> Example:
+    number = records.offset + row
+    sides = [
+        Side(name, tokens, _origin(records, number, name.lower()))
+        for name, tokens in segment_tokens(records.columns, row, records.vocabulary).items()
+    ]
+    label = int(records.columns.next_sentence_labels[row])
+    return Example(f"Record {number}", f"{records.sizes(row)}; label {label}", sides, records.meaning(row), label)
+
+
 def page(records: ShardRecords) -> str:
     """Return the page, which needs no other file."""
-    shown = []
-    for row in range(len(records.columns)):
-        number = records.offset + row
-        sides = [
-            {"name": name, "tokens": found, "origin": _origin(records, number, name.lower())}
-            for name, found in tokens(records.columns, row, records.vocabulary).items()
-        ]
-        label = int(records.columns.next_sentence_labels[row])
-        shown.append(
-            {"number": number, "counts": records.sizes(row), "label": label, "meaning": records.meaning(row), "sides": sides}
-        )
+    shown = [_example(records, row) for row in range(len(records.columns))]
+    meanings = dict(sorted((each.label, each.meaning) for each in shown))
+    labels = [(label, meaning, sum(each.label == label for each in shown)) for label, meaning in meanings.items()]
     shard, config = records.shard, records.contract["config"]
-    about = f"{shard['examples']:,} records; pairs {config['pairs']}, masking {config['masking']}"
-    return pages.fill(
+    return html.fill(
         "inspect.html",
         shard=shard["name"],
-        about=about,
+        about=f"{counted(len(shown), 'record')} of {shard['examples']:,}; pairs {config['pairs']}, masking {config['masking']}",
         digest=records.contract["digest"],
         records=shown,
+        labels=labels,
         first=records.offset,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InspectConfig
+from clozemill.pipelines.dataset.example_tokens import LABELS
 from clozemill.pipelines.dataset.layout import provenance_name
 from clozemill.pipelines.dataset.parquet import read_parquet
 from clozemill.pipelines.dataset.reading import read_contract
@@ -15,12 +16,6 @@ from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
-
-LABELS = {
-    "nsp": ("B follows A", "B is random"),
-    "sop": ("B follows A", "A and B are swapped"),
-    "single": ("one run of sentences", ""),
-}
 
 
 @dataclass(frozen=True)

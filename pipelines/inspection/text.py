@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from clozemill.pipelines.data_card import pages
 from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.inspection.records import ShardRecords
+from clozemill.pipelines.pages import html
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
@@ -53,6 +53,6 @@ def describe_shard(records: ShardRecords) -> Iterator[str]:
         number, label = records.offset + row, records.columns.next_sentence_labels[row]
         yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
         for side, text in describe(records.columns, row, records.vocabulary).items():
-            yield f"  {side}  {pages.visible(text)}"  # a vocabulary may contain control characters
+            yield f"  {side}  {html.visible(text)}"  # a vocabulary may contain control characters
             if records.origins:
                 yield f"     {_origin(records.origins, number, side.lower())}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clozemill.pipelines.data_card.content import Dataset
+from clozemill.pipelines.data_card.sections import Dataset
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 SCRIPT = "</td><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
@@ -76,5 +76,5 @@ RUN = {
 def dataset(**changes: Any) -> Dataset:
     """The data, with some of it changed."""
     whole = statistics()
-    parts = {"contract": contract(), "statistics": whole, "run": RUN, "samples": whole["documents"]["samples"]}
+    parts = {"name": SCRIPT, "contract": contract(), "statistics": whole, "run": RUN, "samples": whole["documents"]["samples"]}
     return Dataset(**(parts | {"vocabulary": Vocabulary.from_tokens(TOKENS)} | changes))

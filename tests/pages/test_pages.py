@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from clozemill.pipelines.config import InspectConfig
-from clozemill.pipelines.data_card import card, pages
+from clozemill.pipelines.data_card import card
 from clozemill.pipelines.examples.columns import Columns
-from clozemill.pipelines.inspection import html
+from clozemill.pipelines.inspection import html as records_html
 from clozemill.pipelines.inspection.records import ShardRecords, read_records
+from clozemill.pipelines.pages import html as pages
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from tests.pages import cards
 
@@ -91,11 +92,11 @@ def files(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("pages")
     shown = read_records(InspectConfig(dataset=str(demo_dataset), limit=4))
     texts = {
-        "card": pages.card_html(card.build(card.read(str(demo_dataset)))),
-        "hostile card": pages.card_html(card.build(cards.dataset())),
-        "bare card": pages.card_html(card.build(replace(cards.dataset(), run={}, samples={}))),
-        "records": html.page(shown),
-        "hostile records": html.page(hostile_records()),
+        "card": pages.page_html(card.build(card.read(str(demo_dataset)))),
+        "hostile card": pages.page_html(card.build(cards.dataset())),
+        "bare card": pages.page_html(card.build(replace(cards.dataset(), run={}, samples={}))),
+        "records": records_html.page(shown),
+        "hostile records": records_html.page(hostile_records()),
     }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, "utf-8")
@@ -144,7 +145,7 @@ def test_every_plot_is_there(browser: Any, files: dict[str, Path], name: str, wi
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("width", [360, 390, 1200])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_is_wider_than_the_screen(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
     """Tables scroll in boxes of their own; all else fits."""
     view(browser, files[name], width, "light")
@@ -190,3 +191,47 @@ def test_records_show_masks_in_words_and_marks(browser: Any, files: dict[str, Pa
     )
     assert len(grounds) == 2 and len(set(grounds)) == 2
     assert "<U+202E>⏎" in browser.find_element("css selector", ".side .head").text
+
+
+@pytest.mark.parametrize("name", ["card", "hostile card"])
+def test_a_wide_screen_is_used_to_its_right_edge(browser: Any, files: dict[str, Path], name: str) -> None:
+    """In most sections something reaches into the right quarter; the contents list stays beside them."""
+    view(browser, files[name], 1280, "light")
+    reach = browser.execute_script(
+        "return [...document.querySelectorAll('section')].map(s => Math.max(...[...s.querySelectorAll('table, figure, .side')]"
+        ".map(e => e.getBoundingClientRect().right), 0))"
+    )
+    assert sum(right > 960 for right in reach) >= 0.7 * len(reach), reach
+    nav, body = (browser.find_element("css selector", f".columns > {part}").rect for part in ("nav", ".body"))
+    assert nav["x"] + nav["width"] <= body["x"]
+
+
+@pytest.mark.parametrize("name", ["card", "hostile card"])
+def test_a_table_that_scrolls_on_a_phone_shows_it(browser: Any, files: dict[str, Path], name: str) -> None:
+    view(browser, files[name], 390, "light")
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => getComputedStyle(e).backgroundAttachment)"
+    )
+    assert wide and set(wide) == {"local, local, scroll, scroll"}  # shadows that the covers leave free where a table goes on
+
+
+def test_records_are_filtered_by_label_and_jumped_to(browser: Any, files: dict[str, Path]) -> None:
+    view(browser, files["records"], 390, "light")
+    count = "return [...document.querySelectorAll('.record')].filter(e => e.getClientRects().length).map(e => e.className)"
+    everything = browser.execute_script(count)
+    assert len(everything) == 4
+    for label in {name.split("label-")[1] for name in everything}:
+        browser.find_element("css selector", f"#label-{label}").click()
+        assert browser.execute_script(count) == [name for name in everything if name.endswith(label)]
+    browser.find_element("css selector", "#label-all").click()
+    browser.find_element("css selector", ".jump a:last-child").click()
+    assert browser.execute_script("return document.querySelector('#record-3').getBoundingClientRect().top") < 100
+
+
+def test_lines_of_records_are_closer_on_a_phone(browser: Any, files: dict[str, Path]) -> None:
+    height = "return parseFloat(getComputedStyle(document.querySelector('.side .tokens')).lineHeight)"
+    view(browser, files["records"], 1280, "light")
+    wide = browser.execute_script(height)
+    view(browser, files["records"], 390, "light")
+    assert browser.execute_script(height) <= wide / 2

@@ -15,14 +15,14 @@ import pytest
 import clozemill
 from clozemill.pipelines.common.formatting import figure, large, listed
 from clozemill.pipelines.data_card import card as data_card_card
-from clozemill.pipelines.data_card import pages
 from clozemill.pipelines.data_card import plots as data_card_plots
-from clozemill.pipelines.data_card.content import Card, Table
 from clozemill.pipelines.dataset import layout, manifest
+from clozemill.pipelines.pages import html as pages
+from clozemill.pipelines.pages.content import Page, Table
 from tests.pages import cards
 
 
-def table(card: Card, title: str) -> Table:
+def table(card: Page, title: str) -> Table:
     (found,) = (table for section in card.sections for table in section.tables if table.title == title)
     return found
 
@@ -112,7 +112,7 @@ def test_without_datasheet_and_run() -> None:
     bare.pop("datasheet")
     card = data_card_card.build(cards.dataset(contract=bare, run={}, samples={}))
     assert table(card, "Datasheet").rows[0] == ("sources", "not stated")
-    assert "Shares per copy" in pages.card_html(card) and "Shares per copy" in pages.card_markdown(card)
+    assert "Shares per copy" in pages.page_html(card) and "Shares per copy" in pages.page_markdown(card)
 
 
 @pytest.mark.parametrize("pairs", ["nsp", "sop", "single"])
@@ -127,7 +127,7 @@ def test_every_kind_of_pairs(pairs: str) -> None:
         p for section in data_card_card.build(cards.dataset(contract=contract, statistics=told)).sections for p in section.plots
     ]
     assert ("segment-b" in [plot.name for plot in plots]) == (pairs != "single")
-    assert pages.card_html(data_card_card.build(cards.dataset(contract=contract, statistics=told))).count("<svg") == len(plots)
+    assert pages.page_html(data_card_card.build(cards.dataset(contract=contract, statistics=told))).count("<svg") == len(plots)
 
 
 class Reader(HTMLParser):
@@ -147,17 +147,18 @@ class Reader(HTMLParser):
 
 
 def test_hostile_text_is_text() -> None:
-    page = pages.card_html(data_card_card.build(cards.dataset()))
+    page = pages.page_html(data_card_card.build(cards.dataset()))
     read = Reader(page)
     assert not {"script", "img", "b", "iframe", "object", "link"} & {tag for tag, _ in read.tags}
-    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on") or name in ("href", "src")]
-    assert read.text.count(cards.SCRIPT) >= 5  # datasheet, input, header, token, [UNK] word, sample
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on") or name == "src"]
+    assert all(attributes["href"].startswith("#") for _, attributes in read.tags if attributes.get("href"))
+    assert read.text.count(cards.SCRIPT) >= 5  # title, lead, datasheet, input, token, [UNK] word, sample
     assert cards.ARABIC in read.text and "<U+202E>" in read.text and "\u202e" not in page
     assert "⏎next | `line`" in read.text
 
 
 def test_a_page_asks_for_nothing() -> None:
-    page = pages.card_html(data_card_card.build(cards.dataset()))
+    page = pages.page_html(data_card_card.build(cards.dataset()))
     assert "default-src 'none'" in page and "@import" not in page
     places = set(re.findall(r"https?://[^\"'\s<)]+", page))
     assert places <= {"http://www.w3.org/1999/xlink"}, places
@@ -183,7 +184,7 @@ def test_what_can_not_be_seen_is_shown(text: str, shown: str) -> None:
 
 def test_markdown() -> None:
     assert pages.markdown("a|b `c` <i> *d* [e](f) #g\nh") == r"a\|b \`c\` &lt;i&gt; \*d\* \[e\]\(f\) \#g⏎h"
-    text = pages.card_markdown(data_card_card.build(cards.dataset()))
+    text = pages.page_markdown(data_card_card.build(cards.dataset()))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert (
         "| train | 00 | 28 | 10 | 64 | 20 | 20.00 % |" in rows and "| masked share | 0.1500 | 0.1400 | 0.1600 | yes |" in rows
@@ -197,9 +198,10 @@ def test_markdown() -> None:
 
 def test_a_card_is_the_same_in_every_process() -> None:
     code = (
-        "import hashlib; from clozemill.pipelines.data_card import card, pages; from tests.pages import cards\n"
+        "import hashlib; from clozemill.pipelines.data_card import card; from tests.pages import cards\n"
+        "from clozemill.pipelines.pages import html as pages\n"
         "c = card.build(cards.dataset())\n"
-        "print(hashlib.sha256((pages.card_html(c) + pages.card_markdown(c)).encode()).hexdigest())"
+        "print(hashlib.sha256((pages.page_html(c) + pages.page_markdown(c)).encode()).hexdigest())"
     )
     told = set()
     for seed in ("1", "2"):
@@ -210,13 +212,13 @@ def test_a_card_is_the_same_in_every_process() -> None:
 
 
 def test_prepare_draws_it_and_inspect_draws_it_again(demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    shutil.copytree(demo_dataset, tmp_path / "d")
-    before = {name: (tmp_path / "d" / name).read_bytes() for name in (layout.HTML, layout.MARKDOWN)}
+    shutil.copytree(demo_dataset, tmp_path / demo_dataset.name)
+    before = {name: (tmp_path / demo_dataset.name / name).read_bytes() for name in (layout.HTML, layout.MARKDOWN)}
     for name in before:
-        (tmp_path / "d" / name).unlink()
-    assert clozemill.main(["inspect", str(tmp_path / "d"), "--report"]) == 0
+        (tmp_path / demo_dataset.name / name).unlink()
+    assert clozemill.main(["inspect", str(tmp_path / demo_dataset.name), "--report"]) == 0
     assert "report.html and report.md" in capsys.readouterr().out
-    assert before == {name: (tmp_path / "d" / name).read_bytes() for name in before}
+    assert before == {name: (tmp_path / demo_dataset.name / name).read_bytes() for name in before}
     digest = json.loads((demo_dataset / "dataset.json").read_text())["digest"]
     assert all(digest.encode() in data for data in before.values())
     assert before[layout.HTML].count(b"<svg") >= 7
@@ -269,3 +271,36 @@ def test_the_datasheet_travels_and_changes_no_byte_of_a_shard(
     assert there["digest"] == json.loads((demo_dataset / "dataset.json").read_text())["digest"]
     assert "A &lt;dump&gt;; another" in (tmp_path / "d/report.html").read_text()
     assert r"| licenses | CC BY\-SA 4.0 |" in (tmp_path / "d/report.md").read_text()
+
+
+def test_it_says_first_what_the_dataset_is() -> None:
+    page = data_card_card.build(cards.dataset(name="plays-128"))
+    assert (page.kind, page.title) == ("Data card", "plays-128")
+    assert page.lead == [
+        f"30 documents with 1,200 tokens of text from {cards.SCRIPT}; a second source; licence CC BY-SA 4.0; "
+        "language not stated.",
+        "Prepared as 30 masked examples of up to 8 tokens, pairs for next-sentence prediction, to pretrain a BERT-style "
+        "encoder.",
+    ]
+    text = pages.page_html(page)
+    titles = [section.title for section in page.sections]
+    assert titles[:2] == ["About this data", "Input and output"] and len(titles) == len(set(titles))
+    places = re.findall(r'<li><a href="#([\w-]+)">([^<]+)</a></li>', text)
+    assert [title for _, title in places] == titles
+    assert all(f'<section id="{place}">' in text for place, _ in places)
+    assert text.index("plays-128</bdi></h1>") < text.index("30 documents with") < text.index('<dl class="tiles">')
+
+
+def test_it_shows_a_text_and_an_example_of_each_label(demo_dataset: Path, tmp_path: Path) -> None:
+    data = data_card_card.read(str(demo_dataset))
+    about, found = data_card_card.build(data).sections[:2]
+    assert found.title == "Examples" and [example.label for example in found.examples] in ([0, 1], [1, 0])
+    assert {example.meaning for example in found.examples} == {"B follows A", "B is random"}
+    (quote,) = about.quotes
+    assert len(quote.split()) > 15 and "[MASK]" not in quote and " ##" not in quote and " ." not in quote
+    page = pages.page_html(data_card_card.build(data))
+    assert '<span class="pair mask">' in page and "<blockquote>" in page
+    shutil.copytree(demo_dataset, tmp_path / "d")
+    for shard in (tmp_path / "d/train").rglob("*.tfrecord"):
+        shard.write_bytes(b"damaged")
+    assert data_card_card.read(str(tmp_path / "d")).examples is None  # the card is drawn without

@@ -2,6 +2,7 @@
 
 import html
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
+from clozemill.pipelines.dataset.example_tokens import segment_tokens
 from clozemill.pipelines.examples.columns import Columns
-from clozemill.pipelines.inspection import html as inspection_html
 from clozemill.pipelines.inspection import text as inspection_text
 from clozemill.pipelines.readers import mediawiki
 from clozemill.pipelines.shards import tf_example, tfrecord
@@ -48,8 +49,8 @@ def test_tokens_are_literal() -> None:
         row(2, 5, 4, 7, 3, 7, 8, 9, 5, 4, 3, 0), row(*[1] * 11, 0), row(*[0] * 5, *[1] * 6, 0),
         row(2, 7, 8, 9), row(6, 6, 5, 7), row(1.0, 1.0, 1.0, 1.0), np.array([1]),
     )  # fmt: skip
-    found = inspection_html.tokens(columns, 0, Vocabulary.from_tokens(TOKENS))
-    assert {side: [tuple(token.values()) for token in tokens] for side, tokens in found.items()} == {
+    found = segment_tokens(columns, 0, Vocabulary.from_tokens(TOKENS))
+    assert {side: [astuple(token) for token in tokens] for side, tokens in found.items()} == {
         "A": [("[CLS]", "[CLS]", "special", False), ("the", "the", "", False), ("[MASK]", "river", "mask", False),
               ("s", "##s", "", True), ("[SEP]", "[SEP]", "special", False)],
         "B": [("##s", "##s", "", False), ("run", "run", "", False), ("apple", "river", "random", False),

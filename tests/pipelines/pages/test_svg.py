@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from clozemill.pipelines.data_card import svg as data_card_svg
-from clozemill.pipelines.data_card.svg import Plot, Series
+from clozemill.pipelines.pages import svg as data_card_svg
+from clozemill.pipelines.pages.content import Plot, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 
