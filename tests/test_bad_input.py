@@ -153,7 +153,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("reason", LINES)
-def test_defective_lines_are_counted_and_kept(bench, reason):
+def test_malformed_lines_are_counted_and_kept(bench, reason):
     lines = LINES[reason]
     outcome = bench("a.jsonl", b"\n".join([*lines, JSONL]), "--max-reject-rate", "0.5")
     outcome.rejected(reason, len(lines), f"{bench.folder}/a.jsonl, line ")
@@ -169,7 +169,7 @@ def test_nul_bytes_and_invalid_utf8_in_text(bench):
     assert outcome.manifest()["documents"]["kept"] == 29
 
 
-def test_a_malformed_page_and_a_cut_dump(bench):
+def test_a_malformed_page_and_a_truncated_dump(bench):
     data = corpora.dump(DOCUMENTS)
     bench("a.xml", data.replace(b"<title>Title 3</title>", b"<title>Title 3</titel>"), "--max-reject-rate", "0.1").rejected(
         "malformed_xml", 1, "a.xml"
@@ -201,7 +201,7 @@ def test_an_entity_bomb(bench):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.xml", "a.jsonl.gz"])
-def test_nothing_but_an_empty_file(bench, name):
+def test_only_an_empty_file(bench, name):
     data = gzip.compress(b"") if name.endswith("gz") else b""
     bench(name, data).refused("the input contains no usable document (0 records read", "check --input and filters")
 
@@ -347,7 +347,7 @@ def test_remote_files_without_the_extra(bench):
 # Output folders
 
 
-def test_a_finished_dataset_is_left_alone(bench):
+def test_a_finished_dataset_is_not_changed(bench):
     first = bench("a.jsonl", JSONL)
     before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
     digest = first.manifest()["digest"]
@@ -364,7 +364,7 @@ def left_alone(outcome: Outcome, before: bytes, *parts: str) -> None:
     (outcome.folder / "kept").rename(outcome.folder / "dataset.json")
 
 
-def test_another_run_in_the_same_folder_is_refused(bench):
+def test_a_different_run_in_the_same_folder_is_rejected(bench):
     folder = bench("a.jsonl", JSONL).folder
     before = (folder / "dataset.json").read_bytes()
     left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was started with seed = 0, not 8", "another --output")
@@ -373,7 +373,7 @@ def test_another_run_in_the_same_folder_is_refused(bench):
     left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} was built from input files with other names, sizes or times")
 
 
-def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench):
+def test_an_unfinished_dataset_rejects_another_configuration_or_input(bench):
     """Unless it ended because of them: then it may be begun anew with others, and nothing of it is left."""
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     refused = folder / ".work/refused.txt"
@@ -387,7 +387,7 @@ def test_an_unfinished_dataset_takes_its_own_configuration_and_input_only(bench)
     assert len(list(folder.rglob("*.tfrecord"))) == len(finished["shards"])
 
 
-def test_a_folder_with_other_files_is_refused(bench):
+def test_a_folder_with_other_files_is_rejected(bench):
     (bench.folder / "out").mkdir()
     (bench.folder / "out" / "thesis.txt").write_text("dear")
     bench("a.jsonl", JSONL).refused(f"{bench.folder}/out contains other files", "give a new folder")
@@ -420,7 +420,7 @@ def test_a_full_disk(bench, monkeypatch, part):
     assert bench("a.jsonl", None, *flags, output="out2").manifest()["digest"] == finished["digest"]
 
 
-def test_a_disk_that_is_really_full(bench):
+def test_a_real_full_disk(bench):
     (bench.folder / "out").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", bench.folder / "out"], capture_output=True)
     if mounted.returncode:
@@ -434,7 +434,7 @@ def test_a_disk_that_is_really_full(bench):
 # Several processes
 
 
-def test_an_error_in_a_worker_process_is_one_sentence_too(bench):
+def test_an_error_in_a_worker_process_is_one_sentence(bench):
     for number in range(4):
         (bench.folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(JSONL)[: -30 if number == 2 else None])
     argv = ["-m", "clozemill", "prepare", "--input", f"{bench.folder}/*.jsonl.gz", "--vocab", f"{bench.folder}/vocab.txt"]
@@ -445,7 +445,7 @@ def test_an_error_in_a_worker_process_is_one_sentence_too(bench):
     assert re.fullmatch(r"clozemill: [^\n]*\n", done.stderr)
 
 
-def test_the_output_is_never_an_input(bench, tmp_path, capsys):
+def test_the_output_is_rejected_as_input(bench, tmp_path, capsys):
     """Neither the vocabulary that is to be written, nor a file within the dataset's folder."""
     (tmp_path / "a.jsonl").write_bytes(JSONL)
     argv = ["vocab", "--input", str(tmp_path / "*"), "--output", str(tmp_path / "a.jsonl")]
@@ -455,7 +455,7 @@ def test_the_output_is_never_an_input(bench, tmp_path, capsys):
     bench("out/a.jsonl", JSONL).refused("out/a.jsonl is both input and --output")
 
 
-def test_a_second_run_in_the_same_folder_is_refused(bench, monkeypatch):
+def test_a_concurrent_run_in_the_same_folder_is_rejected(bench, monkeypatch):
     import fcntl
 
     monkeypatch.setattr("clozemill.pipelines.beam.run_lock._PATIENCE_SECONDS", 0.0)
@@ -465,13 +465,13 @@ def test_a_second_run_in_the_same_folder_is_refused(bench, monkeypatch):
         bench("a.jsonl", None, "--max-reject-rate", "0.5").refused("another clozemill prepare is writing to", "wait")
 
 
-def test_a_folder_among_the_files_of_a_glob_is_passed_over(bench):
+def test_folders_that_match_a_glob_are_skipped(bench):
     (bench.folder / "b.jsonl").mkdir()
     assert bench("*.jsonl", None).code == 2  # nothing but a folder: no file matches
     bench("a.jsonl", JSONL)
 
 
-def test_another_version_doesn_t_go_on_with_what_was_begun(bench):
+def test_another_version_does_not_resume_the_run(bench):
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     (folder / ".work/refused.txt").unlink()
     state = str(folder / ".work/state.json")

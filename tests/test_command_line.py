@@ -158,7 +158,7 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_help_tells_every_flag_its_default_and_choices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_lists_every_flag_with_default_and_choices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
     text = stages()[name].format_help()
     assert all(f"  {flag}" in text or f", {flag}" in text for flag in FLAGS[name].split() if flag.startswith("--"))
@@ -195,7 +195,7 @@ def test_every_command_has_a_function(name: str) -> None:
         ["prepare", "--headings=yes"],
     ],
 )
-def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_argparse_errors_are_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(arguments) == 2
     told = capsys.readouterr().err.strip().split("\n")
     assert len(told) == 1 and told[0].startswith("clozemill: ") and told[0].endswith("--help")
@@ -231,7 +231,7 @@ def test_what_argparse_refuses(arguments: list[str], capsys: pytest.CaptureFixtu
         (["vocab", "--input", "no/*.such", "--output", "v.txt"], "no file matches no/*.such: check the path"),
     ],
 )
-def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
+def test_errors_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(arguments) == 2
     told = capsys.readouterr()
     assert told.err.startswith(f"clozemill: {sentence}") and told.err.count("\n") == 1
@@ -240,9 +240,7 @@ def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, capsys: 
 
 @pytest.mark.parametrize("command", ["vocab", "prepare"])
 @pytest.mark.parametrize("extra", [["--regoin", "x"], ["--max-sequence-length", "64"], ["loose"]])
-def test_options_that_nobody_knows_are_refused(
-    command: str, extra: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_unknown_options_are_rejected(command: str, extra: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a.txt").write_text("One sentence.\nAnother.\n")
     (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     vocab = ["--vocab", str(tmp_path / "v.txt")] if command == "prepare" else []
@@ -283,7 +281,7 @@ def test_debug_shows_the_traceback(before: bool, monkeypatch: pytest.MonkeyPatch
     assert "Traceback" in told and "ZeroDivisionError: division by zero" in told
 
 
-def test_beam_s_options_reach_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beam_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: lambda config, extra: seen.append((config.seed, extra)))
     assert (
@@ -298,7 +296,7 @@ def test_as_a_program() -> None:
     assert done.stderr.startswith("clozemill: DATASET is missing") and done.stderr.count("\n") == 1
 
 
-def test_choices_are_what_the_dicts_hold() -> None:
+def test_choices_match_the_dicts() -> None:
     from clozemill.pipelines.examples import masking, pairs
     from clozemill.pipelines.readers import formats
     from clozemill.pipelines.shuffle import shuffles
@@ -316,7 +314,7 @@ def test_choices_are_what_the_dicts_hold() -> None:
             assert list(field.metadata["choices"]) == held[field.name], field.name
 
 
-def test_choices_of_training_are_what_the_dicts_hold() -> None:
+def test_choices_of_training_match_the_dicts() -> None:
     from clozemill.model import config as model_config
     from clozemill.model import pretraining_model
     from clozemill.trainers.common import distribution

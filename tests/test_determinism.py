@@ -41,7 +41,7 @@ def expected(demo_dataset: Path) -> str:
     return digest_of(demo_dataset)
 
 
-def test_the_digest_itself_is_what_it_was(expected: str) -> None:
+def test_golden_digest(expected: str) -> None:
     """A golden value: when a change is meant to alter the bytes, put the new one here and say so in the commit."""
     assert expected == "9c787ab2e2d96b6b5830bbdba26730fe189f3f14e4b8f20fca10239d0fb56a15"
 
@@ -101,7 +101,7 @@ def test_another_seed_gives_other_bytes(tmp_path: Path, demo_corpus: str, demo_v
     assert prepare(tmp_path / "d", demo_vocab, [demo_corpus], "--seed", "8") != expected
 
 
-def test_gzip_holds_the_same_records(tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path) -> None:
+def test_gzip_contains_the_same_records(tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path) -> None:
     prepare(tmp_path / "d", demo_vocab, [demo_corpus], "--compression", "gzip")
     for shard in sorted((tmp_path / "d").rglob("*.tfrecord")):
         assert gzip.decompress(shard.read_bytes()) == (demo_dataset / shard.relative_to(tmp_path / "d")).read_bytes()
@@ -146,7 +146,7 @@ def test_dask_on_a_local_cluster(tmp_path: Path, demo_corpus: str, demo_vocab: s
     assert digest_of(tmp_path / "d") == expected
 
 
-def test_no_clock_no_process_no_order_in_the_manifest(
+def test_the_manifest_depends_on_no_clock_process_or_order(
     tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
 ) -> None:
     """dataset.json itself is the same to the byte for the same input path."""

@@ -280,7 +280,7 @@ def run_block(block: Block, place: Path) -> None:
 @pytest.mark.parametrize(
     ("language", "code"), [("sh", "clozemill verify NOWHERE\n"), ("sh", "false\n"), ("python", "raise ValueError\n")]
 )
-def test_a_block_that_fails_is_found(language: str, code: str, tmp_path: Path) -> None:
+def test_a_failing_block_is_found(language: str, code: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, subprocess.CalledProcessError)):
         run_block(Block("a.md:1", language, code, ""), tmp_path)
 
@@ -315,9 +315,9 @@ def block_of(test: str) -> str:
     return found
 
 
-def test_the_savedmodel_answers(place: Path) -> None:
+def test_the_savedmodel_gives_outputs(place: Path) -> None:
     code = (
-        block_of("test_the_savedmodel_answers")
+        block_of("test_the_savedmodel_gives_outputs")
         + "print(sorted(encoder.signatures), encoder.signatures['mlm'](text=text, text_pair=none))"
     )
     output = run_alone(code, place)

@@ -69,7 +69,7 @@ def keys(folder: Path, split: str) -> list[bytes]:
     return [key for path in sorted((folder / "documents").glob(f"{split}-*")) for key in pq.read_table(path)["key"].to_pylist()]
 
 
-def test_near_duplicates_leave_one_of_each_cluster(tmp_path: Path, vocab: str) -> None:
+def test_one_near_duplicate_per_cluster_is_kept(tmp_path: Path, vocab: str) -> None:
     found = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["documents"]
     assert (found["read"], found["kept"], found["dropped"]) == (80, BASES, {"near_duplicate": BASES * COPIES})
     table = pq.read_table(tmp_path / "d/clusters.parquet")
@@ -81,7 +81,7 @@ def test_near_duplicates_leave_one_of_each_cluster(tmp_path: Path, vocab: str) -
 
 
 @pytest.mark.parametrize("more", [["--shuffle", "beam"], ["--no-in-memory", "--num-workers", "2"], ["--in-memory"]])
-def test_however_it_runs(tmp_path: Path, vocab: str, more: list[str]) -> None:
+def test_results_do_not_depend_on_the_runner(tmp_path: Path, vocab: str, more: list[str]) -> None:
     """The order of the input, the shuffle and the workers change nothing."""
     expected = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["digest"]
     (tmp_path / "other").mkdir()
@@ -90,7 +90,7 @@ def test_however_it_runs(tmp_path: Path, vocab: str, more: list[str]) -> None:
     assert (tmp_path / "d/clusters.parquet").read_bytes() == (tmp_path / "other/d/clusters.parquet").read_bytes()
 
 
-def test_a_document_that_the_filters_drop_is_nobodys_survivor(tmp_path: Path, vocab: str) -> None:
+def test_filtered_documents_never_survive_for_a_cluster(tmp_path: Path, vocab: str) -> None:
     """The longest is dropped as too repetitive, and the others stay."""
     (text,) = corpora.texts(1, 3, 40)
     long = text + " " + " ".join(text.split(" ")[:7])
@@ -122,7 +122,7 @@ def _clusters(tmp_path: Path, vocab: str, documents: list[str]) -> Path:
     return tmp_path / "near/d"
 
 
-def test_no_deduplication_keeps_what_is_the_same(tmp_path: Path, vocab: str) -> None:
+def test_without_deduplication_duplicates_are_kept(tmp_path: Path, vocab: str) -> None:
     texts = corpora.texts(12, 5)
     once = prepare(tmp_path / "a" / "d", vocab, texts) if (tmp_path / "a").mkdir() is None else {}
     (tmp_path / "b").mkdir()
@@ -143,14 +143,14 @@ def _labels(folder: Path, provenance: Path, found: dict) -> list[int]:
     return tf_example.decode(records, found["max_seq_length"], found["max_predictions"]).next_sentence_labels.tolist()
 
 
-def test_a_group_of_nothing_but_the_same_text_has_no_random_pairs(tmp_path: Path, vocab: str) -> None:
+def test_a_group_of_identical_texts_has_no_random_pairs(tmp_path: Path, vocab: str) -> None:
     found = prepare(
         tmp_path / "d", vocab, corpora.texts(1, 5) * 9, "--dedup", "none", "--eval-fraction", "0", "--num-groups", "1"
     )
     assert found["splits"]["train"]["copies"]["00"]["labels_random"] == 0
 
 
-def test_contaminated_documents_are_dropped_and_told(tmp_path: Path, vocab: str) -> None:
+def test_contaminated_documents_are_dropped_and_reported(tmp_path: Path, vocab: str) -> None:
     texts = corpora.texts(20, 6)
     words = " ".join(texts[3].lower().replace(".", "").split(" ")[5:18])
     (tmp_path / "dev.tsv").write_text(f"1\tshort\n2\t{words.upper()}\n")
@@ -162,7 +162,7 @@ def test_contaminated_documents_are_dropped_and_told(tmp_path: Path, vocab: str)
     assert detail == f"{words!r} is in {tmp_path / 'dev.tsv'}, line 2"
 
 
-def test_other_evaluation_files_are_another_dataset(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_other_evaluation_files_change_the_dataset(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     texts = corpora.texts(6, 6)
     (tmp_path / "dev.txt").write_text(texts[0])
     prepare(tmp_path / "d", vocab, texts, "--decontaminate", str(tmp_path / "dev.txt"))
@@ -185,7 +185,7 @@ TIMED = ("run.json", "report.html", "report.md", "prepare.yaml")
 
 
 @pytest.mark.parametrize("dedup", ["exact", "near"])
-def test_an_update_remakes_what_changed_and_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str) -> None:
+def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str) -> None:
     texts, options = corpora.texts(60, 9, 12), ["--num-groups", "12", "--dupe-factor", "1", "--dedup", dedup]
     prepare(tmp_path / "d", vocab, texts, *options)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.tfrecord")}
@@ -208,7 +208,7 @@ def test_an_update_keeps_the_number_of_groups(tmp_path: Path, vocab: str) -> Non
     assert found["config"]["num_groups"] == 3 and found["documents"]["kept"] == 530
 
 
-def test_what_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_datasets_that_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(corpora.jsonl(corpora.texts(9)))
     command = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), "--no-progress"]
@@ -282,7 +282,7 @@ def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) ->
     assert updated == tree(folder)
 
 
-def test_an_update_mends_what_was_damaged(tmp_path: Path, vocab: str) -> None:
+def test_an_update_repairs_damaged_shards(tmp_path: Path, vocab: str) -> None:
     """Files altered, gone, or told of by an altered record are made again, whatever their size."""
     texts, options = corpora.texts(60, 9, 12), ["--num-groups", "6", "--dupe-factor", "1", "--provenance"]
     prepare(tmp_path / "d", vocab, texts, *options)
@@ -298,7 +298,7 @@ def test_an_update_mends_what_was_damaged(tmp_path: Path, vocab: str) -> None:
     assert tree(folder) == before
 
 
-def test_in_the_middle_of_an_update(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_reading_a_dataset_during_an_update(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     """A failed update says how to get back; nothing but --update touches what is left; the old input brings all back."""
     texts, source = corpora.texts(30, 9), tmp_path / "in.jsonl"
     prepare(tmp_path / "d", vocab, texts)
@@ -319,7 +319,7 @@ def test_in_the_middle_of_an_update(tmp_path: Path, vocab: str, capfd: pytest.Ca
     assert tree(tmp_path / "d") == before
 
 
-def test_another_datasheet_is_not_passed_over(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_another_datasheet_is_not_ignored(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     texts = corpora.texts(12, 9)
     prepare(tmp_path / "d", vocab, texts, "--sources", "novels")
     command = ["prepare", "--input", str(tmp_path / "in.jsonl"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
@@ -329,7 +329,7 @@ def test_another_datasheet_is_not_passed_over(tmp_path: Path, vocab: str, capfd:
     assert found["datasheet"]["sources"] == ["plays"]
 
 
-def test_what_was_kept_out_is_signed(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_decontamination_is_part_of_the_signature(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     """By content: a copy of the evaluation set under another name is the same."""
     texts = corpora.texts(12, 6, 12)
     for name in ("dev.txt", "copy.txt"):
@@ -343,7 +343,7 @@ def test_what_was_kept_out_is_signed(tmp_path: Path, vocab: str, capfd: pytest.C
     assert "decontamination" not in prepare(tmp_path / "other", vocab, texts)
 
 
-def test_documents_of_unknown_words_are_not_nearly_the_same(tmp_path: Path, vocab: str) -> None:
+def test_documents_of_unknown_words_are_not_near_duplicates(tmp_path: Path, vocab: str) -> None:
     """Every one of their words is [UNK]: that says nothing of what they share."""
     rng, letters = np.random.default_rng(5), np.array(list("абвгдежзиклмно"))
     strange = [" ".join("".join(rng.choice(letters, 6)) for _ in range(60)) + " ." for _ in range(8)]
@@ -351,14 +351,14 @@ def test_documents_of_unknown_words_are_not_nearly_the_same(tmp_path: Path, voca
     assert found["documents"]["dropped"] == {} and found["documents"]["kept"] == 28
 
 
-def test_duplicates_that_are_kept_are_not_called_dropped(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_kept_duplicates_are_not_reported_as_dropped(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     texts = corpora.texts(20, 9)
     prepare(tmp_path / "d", vocab, texts + texts[:5], "--dedup", "none", "--no-gate")
     assert "25 read, 25 kept; dropped: none" in capfd.readouterr().out
     assert "exact_duplicate" not in (tmp_path / "d/report.md").read_text()
 
 
-def test_labels_that_teach_nothing_are_told(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
+def test_uninformative_labels_are_warned_about(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
     """One document has no other one to take a random B from."""
     prepare(tmp_path / "d", vocab, corpora.texts(1, 9, 60), "--eval-fraction", "0", "--num-groups", "1")
     assert "warning: all next-sentence labels are identical" in capfd.readouterr().out

@@ -15,7 +15,7 @@ DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared
 
 
 @pytest.mark.parametrize("twice", mostly_slow((False, True), False))
-def test_the_demo_runs_and_keeps_strangers_folders(
+def test_the_demo_runs_and_keeps_foreign_folders(
     twice: bool, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With few steps: make demo takes all of them."""
@@ -36,7 +36,7 @@ def test_the_demo_runs_and_keeps_strangers_folders(
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 
-def test_the_resolved_configuration_makes_the_same_dataset(demo_dataset: Path, tmp_path: Path) -> None:
+def test_the_resolved_configuration_reproduces_the_dataset(demo_dataset: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert clozemill.main(["prepare", "--config", str(demo_dataset / "prepare.yaml"), "--output", str(again)]) == 0
     assert (again / "dataset.json").read_bytes() == (demo_dataset / "dataset.json").read_bytes()

@@ -175,7 +175,7 @@ def test_spark(engines: Engines, prepare: list[str], expected: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("engine", ["dask", "spark"])
-def test_a_refusal_within_a_worker_is_a_sentence(engines: Engines, engine: str, demo_vocab: str, tmp_path: Path) -> None:
+def test_a_user_error_in_a_worker_is_one_sentence(engines: Engines, engine: str, demo_vocab: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "One sentence. Another."}\n' + "no JSON\n" * 9)
     command = ["prepare", "--input", str(tmp_path / "bad.jsonl"), "--vocab", demo_vocab, "--output", str(tmp_path / "d")]
     found = getattr(engines, engine)([*command, *OPTIONS])

@@ -30,7 +30,7 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: st
     return answer.status, answer.read(), dict(answer.headers)
 
 
-def test_an_upload_is_there_when_its_last_byte_has_come(server: Server) -> None:
+def test_an_upload_appears_with_its_last_byte(server: Server) -> None:
     where = ask(server, "POST", NEW)[2]["Location"].removeprefix(f"http://{server.address}")
     status, _, headers = ask(server, "PUT", where, b"abc", Content_Range="bytes 0-2/5")
     assert (status, headers["Range"]) == (308, "bytes=0-2") and not server.storage.objects
@@ -41,7 +41,7 @@ def test_an_upload_is_there_when_its_last_byte_has_come(server: Server) -> None:
     assert ask(server, "PUT", where, Content_Range="bytes */5")[0] == 200
 
 
-def test_chunks_with_a_length_beside_them(server: Server) -> None:
+def test_chunked_uploads_with_a_length(server: Server) -> None:
     """As TensorFlow sends them."""
     where = ask(server, "POST", NEW)[2]["Location"].removeprefix(f"http://{server.address}")
     body = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"

@@ -43,13 +43,13 @@ def assert_whole(checkpoint: str, cloud: Cloud) -> dict:
     return index
 
 
-def test_a_dataset_is_the_local_one_to_the_bit(cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path) -> None:
+def test_a_remote_dataset_is_byte_identical_to_a_local_one(cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path) -> None:
     assert digest_of(cloud.download(data, tmp_path)) == digest_of(demo_dataset)
     assert not [name for name in cloud.storage.below(data) if ".tmp-" in name or name.startswith(".work/")]
     assert "complete and consistent" in cloud.run("verify", "gs://mill/data", "--no-progress")[0]
 
 
-def test_a_dataset_whose_making_was_killed(cloud: Cloud, demo_dataset: Path, tmp_path: Path) -> None:
+def test_a_killed_prepare_is_resumed(cloud: Cloud, demo_dataset: Path, tmp_path: Path) -> None:
     command = [*PREPARE, "--output", "gs://mill/killed"]
     cloud.killed("/train/copy-01/examples-00001-of-00003.tfrecord", *command)
     there = cloud.storage.below("mill/killed")
@@ -62,7 +62,7 @@ def test_a_dataset_whose_making_was_killed(cloud: Cloud, demo_dataset: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("faults", [None, pytest.param(ROUGH_FOR_TENSORFLOW, marks=pytest.mark.slow)])
-def test_a_run_is_killed_and_goes_on_to_the_bit(
+def test_a_killed_run_resumes_bit_identically(
     faults: dict | None, cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path
 ) -> None:
     """Killed after the weights of step 8 were written, and before its checkpoint.json is."""
@@ -97,13 +97,13 @@ def test_a_run_is_killed_and_goes_on_to_the_bit(
 
 
 @pytest.mark.parametrize("name", ["in/dump.xml", "vocab.txt", "refused/train/copy-01", "refused/dataset.json"])
-def test_what_may_not_be_read_or_written_is_one_sentence(name: str, cloud: Cloud) -> None:
+def test_permission_errors_are_one_sentence(name: str, cloud: Cloud) -> None:
     out, err = cloud.run(*PREPARE, "--output", "gs://mill/refused", code=2, faults={"forbidden": name})
     assert err.startswith(f"clozemill: gs://mill/{name}") and err.count("\n") == 1 and "403" in err, (out, err)
     assert "refused/dataset.json" not in cloud.storage.objects
 
 
-def test_shards_that_may_not_be_read_are_one_sentence(cloud: Cloud, data: str) -> None:
+def test_permission_errors_for_shards_are_one_sentence(cloud: Cloud, data: str) -> None:
     command = ["pretrain", "--data", "gs://mill/data", "--output", "gs://mill/refused-run", *TRAIN]
     out, err = cloud.run(*command, code=2, faults={"forbidden": "data/train"})
     assert err.startswith("clozemill: gs://mill/data/train/copy-0") and err.count("\n") == 1 and "403" in err, (out, err)

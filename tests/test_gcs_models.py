@@ -33,7 +33,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 @pytest.mark.slow
-def test_an_export_that_is_killed_while_it_is_copied_is_none(cloud: Cloud) -> None:
+def test_an_export_killed_during_upload_is_incomplete(cloud: Cloud) -> None:
     command = ["export", "gs://mill/checkpoint", "--output", "gs://mill/out", "--formats", "hf"]
     cloud.killed("name=out/hf/tokenizer.json", *command)
     assert "hf/model.safetensors" in cloud.storage.below("mill/out") and "hf/config.json" not in cloud.storage.below("mill/out")
@@ -46,7 +46,7 @@ def test_an_export_that_is_killed_while_it_is_copied_is_none(cloud: Cloud) -> No
 
 
 @pytest.mark.slow
-def test_a_saved_model_answers_as_before(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_saved_model_gives_the_same_outputs(cloud: Cloud, tmp_path: Path) -> None:
     """Its largest differences from the checkpoint were told by export itself: here that what was copied is whole."""
     out, _ = cloud.run("export", "gs://mill/checkpoint", "--output", "gs://mill/out", "--formats", "savedmodel")
     assert out.endswith("done: gs://mill/out/savedmodel\n")
@@ -58,7 +58,7 @@ def test_a_saved_model_answers_as_before(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fine_tuned_and_asked(cloud: Cloud, tmp_path: Path) -> None:
+def test_finetune_and_predict(cloud: Cloud, tmp_path: Path) -> None:
     task = ["finetune", "--init", "gs://mill/checkpoint", "--task", "classify", *FINETUNE]
     cloud.run(*task, "--output", "gs://mill/tuned")
     cloud.run("predict", "gs://mill/tuned", "--input", "gs://mill/dev.tsv", "--output", "gs://mill/answers.jsonl")

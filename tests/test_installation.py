@@ -58,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packages"
 
 
-def test_a_script_and_workers_in_a_folder_with_modules_of_all_our_names(
+def test_scripts_and_workers_ignore_modules_with_our_names(
     site: Path, tmp_path: Path, demo_corpus: str, demo_vocab: str
 ) -> None:
     for name in NAMES:
@@ -95,7 +95,7 @@ def test_a_command_whose_extra_is_missing_says_so(words: list[str], code: int, d
         assert re.fullmatch(missing, done.stderr) and list(tmp_path.iterdir()) == []
 
 
-def test_the_base_asks_for_none_of_the_trainer_s_packages(site: Path) -> None:
+def test_the_base_requires_no_trainer_packages(site: Path) -> None:
     (metadata,) = site.glob("*.dist-info/METADATA")
     asked = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata.read_text("utf-8"), re.MULTILINE)
     names = {name.lower().replace("-", "_") for name in asked}

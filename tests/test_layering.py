@@ -65,7 +65,7 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.rsplit("loaded:", 1)[1].split())
 
 
-def test_there_is_something_to_check() -> None:
+def test_modules_are_found() -> None:
     assert {"pipelines.text.wordpiece", "pipelines.prepare.graph", "pipelines.beam.launcher"} <= set(modules("pipelines"))
     assert "model.encoder" in modules("model") and "trainers.pretraining.pretrain" in modules("trainers")
     assert "tests/test_layering.py" in SOURCES and "clozemill.py" in SOURCES
@@ -89,7 +89,7 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
         "deploy.submit",
     ],
 )
-def test_what_the_command_line_needs_of_training_loads_neither_keras_nor_tensorflow(module: str) -> None:
+def test_training_options_load_neither_keras_nor_tensorflow(module: str) -> None:
     assert loaded(load([module])).isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
 
 
@@ -103,7 +103,7 @@ def test_planning_loads_neither_beam_nor_tensorflow() -> None:
     assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras", "jax"})
 
 
-def test_what_trainers_share_loads_no_beam() -> None:
+def test_shared_modules_load_no_beam() -> None:
     shared = [
         name for name in modules("pipelines") for room in SHARED["trainers"] if f"{name}.".startswith(f"pipelines.{room}.")
     ]
@@ -146,7 +146,7 @@ def test_model_and_trainers_load_no_beam() -> None:
         ["pretrain", "--data", "a", "--steps", "many"],
     ],
 )
-def test_help_and_mistakes_load_neither_beam_nor_tensorflow(arguments: list[str]) -> None:
+def test_help_and_errors_load_neither_beam_nor_tensorflow(arguments: list[str]) -> None:
     code = f"import clozemill\ntry: clozemill.main({arguments})\nexcept SystemExit: pass"
     assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras", "tokenizers", "sentencex", "pyarrow"})
 
@@ -187,7 +187,7 @@ def check_import(name: str, module: str) -> None:
         assert package == other, what
 
 
-def test_who_imports_whom() -> None:
+def test_imports_between_packages() -> None:
     for path, tree in TREES.items():
         name = path[:-3].replace("/", ".")
         if path.split("/")[0] in PACKAGES:
@@ -212,12 +212,12 @@ def test_who_imports_whom() -> None:
         ("model.encoder", "trainers.training.loop"),
     ],
 )
-def test_an_import_up_the_line_is_found(name: str, module: str) -> None:
+def test_a_forbidden_import_is_found(name: str, module: str) -> None:
     with pytest.raises(AssertionError, match="imports"):
         check_import(name, module)
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     arrows = {
         name[:-3].replace("/", "."): modules_imported(tree) for name, tree in TREES.items() if name.split("/")[0] in PACKAGES
     }
@@ -226,7 +226,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not arrows
 
 
-def test_tensorflow_and_torch_never_meet_in_one_process() -> None:
+def test_tensorflow_and_torch_are_never_in_one_process() -> None:
     """One program imports torch and transformers, and nothing imports it; of the tests, the one of peers in processes."""
     heavy = {"torch", "transformers", "triton"}
     for name, tree in TREES.items():
@@ -239,7 +239,7 @@ def test_tensorflow_and_torch_never_meet_in_one_process() -> None:
             assert not names & heavy and APART not in imports(tree), name
 
 
-def test_no_randomness_that_is_not_an_argument() -> None:
+def test_randomness_is_an_argument() -> None:
     for name, tree in TREES.items():
         if name.split("/")[0] in (*PACKAGES, "clozemill.py"):
             assert not {"random", "secrets"} & {found.split(".")[0] for found in imports(tree)}, name
@@ -251,7 +251,7 @@ def test_no_randomness_that_is_not_an_argument() -> None:
                     assert seeded, f"{name}, line {node.lineno}: {ast.unparse(called)} without a seed"
 
 
-def test_init_files_hold_a_docstring_and_no_code() -> None:
+def test_init_files_contain_only_a_docstring() -> None:
     inits = [name for name in TREES if name.endswith("__init__.py") and name.split("/")[0] in PACKAGES]
     folders = {name.rsplit("/", 1)[0] for name in TREES if name.split("/")[0] in PACKAGES}
     assert {name.rsplit("/", 1)[0] for name in inits} == folders and len(folders) > 30
@@ -259,7 +259,7 @@ def test_init_files_hold_a_docstring_and_no_code() -> None:
         assert ast.get_docstring(TREES[name]) and len(TREES[name].body) == 1, name
 
 
-def test_no_file_names_a_place_of_one_machine() -> None:
+def test_no_file_contains_a_machine_path() -> None:
     places = re.compile(rb"(?<![\w.:/-])/(?:" + b"work|root|home|Users" + rb")/")
     held = [path.relative_to(ROOT).as_posix() for path in FILES if places.search(path.read_bytes())]
     assert held == []

@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finetune_cases.checkpoint(tmp_path_factory.mktemp("run") / "checkpoint")
 
 
-def test_everything_that_is_exported_is_there_and_documented() -> None:
+def test_exported_names_exist_and_are_documented() -> None:
     assert set(clozemill.__all__) >= {
         "prepare",
         "vocab",
@@ -50,7 +50,7 @@ def test_everything_that_is_exported_is_there_and_documented() -> None:
         clozemill.nonsense  # noqa: B018
 
 
-def test_importing_it_and_reading_arrays_loads_no_framework(demo_dataset: Path) -> None:
+def test_import_and_arrays_load_no_framework(demo_dataset: Path) -> None:
     code = (
         f"import sys, clozemill\nassert not {{'numpy', 'apache_beam', 'tensorflow'}} & set(sys.modules)\n"
         f"print(sum(len(batch['input_ids']) for batch in clozemill.load_dataset({str(demo_dataset)!r}).numpy_batches()))\n"
@@ -60,7 +60,7 @@ def test_importing_it_and_reading_arrays_loads_no_framework(demo_dataset: Path) 
     assert int(done.stdout) == clozemill.load_dataset(str(demo_dataset)).count("train")
 
 
-def test_a_corpus_to_a_dataset(tmp_path: Path, demo_corpus: str) -> None:
+def test_vocab_prepare_and_verify(tmp_path: Path, demo_corpus: str) -> None:
     vocabulary = clozemill.vocab(input=demo_corpus, output=tmp_path / "vocab.txt", vocab_size=1000, progress=False)
     assert len(vocabulary) == 1000
     dataset = clozemill.prepare(
@@ -72,7 +72,7 @@ def test_a_corpus_to_a_dataset(tmp_path: Path, demo_corpus: str) -> None:
     assert any("the file is missing" in violation for violation in clozemill.verify(tmp_path / "dataset"))
 
 
-def test_batches_hold_every_example_once_in_an_order_of_the_seed(demo_dataset: Path) -> None:
+def test_batches_contain_each_example_once_in_seeded_order(demo_dataset: Path) -> None:
     dataset = clozemill.load_dataset(demo_dataset)
 
     def rows(seed: int | None, batch_size: int = 100) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_pretrain_and_evaluate(demo_dataset: Path, tmp_path: Path) -> None:
     assert encoded["sequence_output"].shape[:2] == encoded["input_ids"].shape and encoded["pooled_output"].shape == (1, 128)
 
 
-def test_texts_are_encoded_as_the_command_embeds_them(run: Path) -> None:
+def test_encoder_matches_the_embed_command(run: Path) -> None:
     encoder, texts = clozemill.load_encoder(run), ["the old mill is good", "bread", ""]
     found = encoder(texts)
     assert found["input_mask"].sum(axis=1).tolist() == [7, 3, 2] and found["sequence_output"].shape == (3, 7, 32)
@@ -135,6 +135,6 @@ def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
         (lambda: clozemill.predict("ft", ["a"], ["b", "c"]), "there are 1 texts and 2 pairs"),
     ],
 )
-def test_mistakes_are_exceptions(call, message: str) -> None:
+def test_errors_are_exceptions(call, message: str) -> None:
     with pytest.raises(clozemill.UserError, match=message):
         call()

@@ -91,7 +91,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bucket"
 
 
-def test_the_whole_line_on_a_remote_filesystem(
+def test_all_pipeline_commands_on_a_remote_filesystem(
     bucket: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (bucket / "in").mkdir()
@@ -116,7 +116,7 @@ def test_a_remote_vocabulary(bucket: Path, demo_corpus: str, demo_vocab: str) ->
     assert (bucket / "v.txt.yaml").exists()
 
 
-def test_what_a_killed_remote_run_left_is_used(bucket: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path) -> None:
+def test_a_killed_remote_run_is_resumed(bucket: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path) -> None:
     command = ["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", "fake://bucket/out", *OPTIONS]
     assert clozemill.main([*command, "--max-reject-rate", "1"]) == 0
     (bucket / "out/dataset.json").unlink()
@@ -134,7 +134,7 @@ def test_errors_name_the_remote_path(bucket: Path, demo_vocab: str, capsys: pyte
     assert "nowhere://" in capsys.readouterr().err
 
 
-def test_removing_a_tree_takes_what_lies_deep(bucket: Path) -> None:
+def test_remove_tree_removes_nested_files(bucket: Path) -> None:
     for name in ("t/a", "t/b/c", "tt"):
         filesystem.write_bytes(f"fake://bucket/{name}", json.dumps(name).encode())
     filesystem.remove_tree("fake://bucket/t")

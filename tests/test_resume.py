@@ -92,7 +92,7 @@ def kills(folder: Path, arguments: list[str], moments: list[Callable[[], Callabl
     return hits
 
 
-def test_killed_while_reading_while_writing_and_at_the_end(
+def test_killed_while_reading_writing_and_finishing(
     tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
 ) -> None:
     folder = tmp_path / "d"
@@ -105,7 +105,7 @@ def test_killed_while_reading_while_writing_and_at_the_end(
     assert not list(folder.rglob("*.tmp-*")) and not (folder / ".work").exists()
 
 
-def test_what_is_whole_is_not_made_again(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+def test_complete_shards_are_not_rebuilt(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
     folder = tmp_path / "d"
     arguments = command(folder, demo_vocab, corpus)
     kills(folder, arguments, [lambda: files(folder, ".work/groups/*.json", 10)])
@@ -118,7 +118,7 @@ def test_what_is_whole_is_not_made_again(tmp_path: Path, demo_vocab: str, corpus
 
 
 @pytest.mark.slow
-def test_a_shard_lost_between_two_runs_is_made_again(
+def test_a_shard_lost_between_two_runs_is_rebuilt(
     tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
 ) -> None:
     folder = tmp_path / "d"
@@ -132,7 +132,7 @@ def test_a_shard_lost_between_two_runs_is_made_again(
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+def test_ctrl_c_explains_how_to_resume(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
     folder = tmp_path / "d"
     arguments = command(folder, demo_vocab, corpus)
     assert run_until(arguments, files(folder, ".work/groups/*.json", 5), signal.SIGINT) == 130
@@ -141,7 +141,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, demo_vocab: str, corpus: str, 
     assert digest_of(folder) == whole[0]
 
 
-def test_ctrl_c_ends_worker_processes(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
+def test_ctrl_c_stops_worker_processes(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
     import psutil
 
     folder = tmp_path / "d"
@@ -155,9 +155,7 @@ def test_ctrl_c_ends_worker_processes(tmp_path: Path, demo_vocab: str, corpus: s
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_told_in_one_sentence(
-    tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
-) -> None:
+def test_a_dead_worker_is_one_sentence(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
     """As the kernel does when memory runs out: no hang, no traceback, and the run can go on."""
     import psutil
 

@@ -69,7 +69,7 @@ def runner_options(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["flink", "spark"])
-def test_the_portable_runner_s_options(
+def test_portable_runner_options(
     name: str, portable: dict[str, str], tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
 ) -> None:
     """Flink's and Spark's own engines aren't here; what they are submitted through, and their workers, are Beam's."""

@@ -107,7 +107,7 @@ def check_job(job: dict, cloud: Cloud) -> None:
 SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
 
 
-def test_a_template_s_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
+def test_the_template_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
     out, _ = cloud.run(*arguments(SERVICE, f"--template_location={tmp_path / 'job.json'}"))
     told = "wrote the job description; Dataflow writes the dataset, and then clozemill inspect {} --report writes its data card"
     assert out.splitlines()[-1] == told.format("gs://my-bucket/dataset")
@@ -129,7 +129,7 @@ def test_the_job_is_posted(cloud: Cloud) -> None:
     assert "the workers wrote gs://my-bucket/dataset to their own disks" in told  # nobody did anything
 
 
-def test_the_template_s_parameters_are_prepare_s_options() -> None:
+def test_template_parameters_match_the_options_of_prepare() -> None:
     words = [
         "--input=gs://b/a 'gs://b/b c'",
         "--cased=true",
@@ -145,7 +145,7 @@ def test_the_template_s_parameters_are_prepare_s_options() -> None:
     ]  # fmt: skip
 
 
-def test_metadata_is_what_the_option_parser_has() -> None:
+def test_metadata_matches_the_option_parser() -> None:
     there = json.loads((ROOT / "deploy/dataflow/metadata.json").read_text())
     assert there == metadata(), "python -m clozemill.deploy.dataflow.metadata > deploy/dataflow/metadata.json"
     parsed = json_format.ParseDict(there, dataflow_v1beta3.TemplateMetadata.pb()())
@@ -153,7 +153,7 @@ def test_metadata_is_what_the_option_parser_has() -> None:
     assert [each["name"] for each in there["parameters"] if not each["isOptional"]] == ["input", "vocab", "output"]
 
 
-def test_the_locked_requirements_are_those_of_the_pipelines() -> None:
+def test_locked_requirements_match_the_pipelines() -> None:
     """What setup.py asks for, less the libraries of the trainer and of the data card, in a version that it admits."""
     from packaging.requirements import Requirement
 

@@ -51,7 +51,7 @@ def named(end: str) -> list[Path]:
     return [ROOT / "deploy" / path for path in FILES if path.name.endswith(end)]
 
 
-def test_every_file_is_checked_by_something() -> None:
+def test_every_file_has_a_linter() -> None:
     assert [str(path) for path in FILES if path.suffix not in CHECKS and path.name not in CHECKS] == []
 
 
@@ -67,7 +67,7 @@ def test_yamllint() -> None:
     lint("yamllint", "--strict", "--config-data", RULES, "deploy")
 
 
-def test_cloud_build_s_schema() -> None:
+def test_cloud_build_schema() -> None:
     lint("check-jsonschema", "--builtin-schema", "vendor.cloudbuild", *named("cloudbuild.yaml"))
 
 
@@ -117,7 +117,7 @@ def test_printed_manifests(name: str) -> None:
             check(document)
 
 
-def test_the_checks_find_what_is_wrong() -> None:
+def test_the_checks_find_errors() -> None:
     (document,) = yaml.safe_load_all((ROOT / "deploy/gke/jobset-single-host.yaml").read_text())
     document["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containres"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -133,7 +133,7 @@ def test_kustomize() -> None:
     assert [document["kind"] for document in yaml.safe_load_all(done.stdout)] == ["JobSet", "JobSet"]
 
 
-def test_a_dockerfile_copies_what_is_there_and_not_ignored() -> None:
+def test_a_dockerfile_copies_only_existing_files_that_are_not_ignored() -> None:
     for path in named("Dockerfile"):
         kept = {line[1:] for line in Path(f"{path}.dockerignore").read_text().splitlines() if line.startswith("!")}
         for line in re.findall(r"^COPY (?!--from)(.*) \S+$", path.read_text(), re.MULTILINE):
@@ -149,7 +149,7 @@ def test_requirements_are_pinned() -> None:
     assert {"tensorflow-tpu==2.20.0", "libtpu==0.0.21.1", "keras==3.15.1"} <= set(there)
 
 
-def test_the_example_configuration_is_one_and_says_nothing_of_anybody() -> None:
+def test_the_example_configuration_is_valid_and_anonymous() -> None:
     text = (ROOT / "deploy/config.example.yaml").read_text()
     values = yaml.safe_load(text)
     arguments = clozemill.parser().parse_args(["submit", "tpu", "--config", str(ROOT / "deploy/config.example.yaml")])

@@ -31,7 +31,7 @@ def run(folder: Path, script: str, *words: str, endpoints: str = "unknown:unknow
     return log.read_text().splitlines()
 
 
-def test_startup_fetches_the_image_with_the_service_account_s_rights(tmp_path: Path) -> None:
+def test_startup_pulls_the_image_with_the_service_account(tmp_path: Path) -> None:
     registry = "https://europe-west4-docker.pkg.dev"
     assert run(tmp_path, "startup.sh", IMAGE) == [
         f"docker login --username oauth2accesstoken --password-stdin {registry}", "secret", f"docker pull --quiet {IMAGE}",
@@ -47,7 +47,7 @@ def test_a_single_host_is_local(tmp_path: Path) -> None:
     assert started == f"docker run {options} {IMAGE} pretrain --output gs://b/a run"
 
 
-def test_a_slice_is_reached_by_its_hosts_servers(tmp_path: Path) -> None:
+def test_a_slice_is_reached_through_the_servers_of_its_hosts(tmp_path: Path) -> None:
     endpoints = "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2"
     *_, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", endpoints=endpoints)
     assert "--env=TPU_NAME=grpc://10.0.0.1:8470,grpc://10.0.0.2:8470 " in started
@@ -55,14 +55,14 @@ def test_a_slice_is_reached_by_its_hosts_servers(tmp_path: Path) -> None:
     assert "--entrypoint=start_grpc_tpu_worker" in server and "--env=NEXT_PLUGGABLE_DEVICE_USE_C_API=true" in server
 
 
-def test_the_log_ends_with_the_training_s_code(tmp_path: Path) -> None:
+def test_follow_returns_the_exit_code_of_the_training(tmp_path: Path) -> None:
     assert run(tmp_path, "run.sh", "follow", code=75) == ["docker logs --follow clozemill", "docker wait clozemill"]
     assert run(tmp_path, "run.sh", "stop") == ["docker stop clozemill"]
     assert run(tmp_path, "run.sh", "state") == ["docker inspect --format {{.State.Status}} {{.State.ExitCode}} clozemill"]
     assert run(tmp_path, "run.sh", "nonsense", code=2) == []
 
 
-def test_a_host_s_environment() -> None:
+def test_environment_of_a_host() -> None:
     given = {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a.clozemill,b.clozemill"}
     assert tpu_host.environment(given, "") == {"TPU_HOSTNAME_OVERRIDE": "b.clozemill", "CLOUD_TPU_TASK_ID": "1"}
     assert tpu_host.environment(given, "lib")["TF_PLUGGABLE_DEVICE_LIBRARY_PATH"] == "lib"
@@ -85,7 +85,7 @@ for number in range(2):
 """
 
 
-def test_a_coordinator_works_on_all_hosts(tmp_path: Path) -> None:
+def test_a_coordinator_uses_all_hosts(tmp_path: Path) -> None:
     """By the addresses that the manifests and run.sh give it. Without a TPU: the servers' CPUs do the work."""
     ports = [_free_port(), _free_port()]
     code = "from clozemill.deploy.tpu import tpu_host; import sys; tpu_host.serve(int(sys.argv[1]))"

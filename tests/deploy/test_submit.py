@@ -34,13 +34,13 @@ def test_a_dry_run_is_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert golden.printed(name) == (golden.FOLDER / f"{name}.sh").read_text("utf-8")
 
 
-def test_every_target_and_no_other_has_a_golden_run() -> None:
+def test_golden_runs_match_the_targets() -> None:
     assert {name.split("-")[0] for name in golden.RUNS} == set(targets.TARGETS) == set(NEEDED)
     assert {path.stem for path in golden.FOLDER.iterdir()} == set(golden.RUNS)
 
 
 @pytest.mark.parametrize("name", golden.RUNS)
-def test_what_is_printed_can_be_pasted(name: str, tmp_path: Path) -> None:
+def test_printed_commands_can_be_pasted(name: str, tmp_path: Path) -> None:
     """A shell gives each command exactly the words, and the input, that it would be run with."""
     words = ["submit", name.split("-")[0], *golden.RUNS[name]]
     config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(clozemill._split(words)[0]))
@@ -76,7 +76,7 @@ def test_steps_are_run_until_one_fails(capfd: pytest.CaptureFixture) -> None:
     assert told.out == "read from a pipe\ncleaned up\n" and told.err == "[1/4] First\n[2/4] Second\n"
 
 
-def test_a_program_that_is_not_there_is_said() -> None:
+def test_a_missing_program_is_reported() -> None:
     with pytest.raises(UserError, match="no-such-program isn't installed here: install it, or use --dry-run"):
         steps.run([steps.Step("First", ("no-such-program",))])
 
@@ -128,7 +128,7 @@ def refused(words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize(("words", "after", "sentence"), MISTAKES)
-def test_mistakes_are_one_sentence_before_anything_is_created(
+def test_errors_are_one_sentence_before_anything_is_created(
     words: str, after: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     needed = PREPARE if words.startswith("dataflow") else PRETRAIN
@@ -136,7 +136,7 @@ def test_mistakes_are_one_sentence_before_anything_is_created(
 
 
 @pytest.mark.parametrize(("words", "sentence"), BARE)
-def test_what_is_missing_is_said(
+def test_missing_options_are_reported(
     words: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     refused(shlex.split(words), sentence, monkeypatch, capsys)
@@ -148,7 +148,7 @@ def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("name", tpu_slices.TYPES)
-def test_a_type_s_shape_is_one_that_the_compiler_knows(name: str) -> None:
+def test_shapes_of_types_are_known_to_the_compiler(name: str) -> None:
     found = tpu_slices.find(name)
     assert generations.parse(f"{found.family.generation}:{found.topology}").chips == found.chips
     assert found.hosts * found.chips_per_host == found.chips

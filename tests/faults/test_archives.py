@@ -124,7 +124,7 @@ def read(path: Path, split_bytes: int) -> list:
 
 @pytest.mark.parametrize("split_bytes", [100, 700, 5000, 1 << 20])
 @pytest.mark.parametrize("ending", BODY)
-def test_a_long_record_is_one_reject_however_the_file_is_cut(
+def test_a_long_record_is_one_reject_for_any_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split_bytes: int
 ) -> None:
     """And the records around it are all there, once: a limit that depended on the cuts would change the bytes."""

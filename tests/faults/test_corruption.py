@@ -82,7 +82,7 @@ def told(held: PreparedDataset, batches: tf.data.Dataset, steps: int) -> str:
 
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, split: str, count: int) -> None:
+def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, count: int) -> None:
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     plain = held.compression == "none"
@@ -105,7 +105,7 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_trainer(dataset: Path, spli
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_file_that_ends_too_early_is_named(dataset: Path, split: str) -> None:
+def test_a_truncated_file_is_named(dataset: Path, split: str) -> None:
     """Above all between two records, and within a gzip stream: TensorFlow takes either for the file's end."""
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
@@ -134,7 +134,7 @@ def frame(record: bytes) -> bytes:
     return length + crcs[0] + record + crcs[1]
 
 
-def test_an_example_without_a_feature_is_named_though_its_checksums_are_right(dataset: Path) -> None:
+def test_an_example_without_a_feature_is_named_despite_valid_checksums(dataset: Path) -> None:
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards("train")
     path = dataset / shard["name"]
@@ -167,7 +167,7 @@ def mistake(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return error
 
 
-def test_pretrain_stops_at_a_damaged_record_and_says_which(copy: Path, tmp_path: Path, capsys) -> None:
+def test_pretrain_names_the_damaged_record(copy: Path, tmp_path: Path, capsys) -> None:
     shard = copy / "train/copy-00/examples-00001-of-00003.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 4
@@ -178,7 +178,7 @@ def test_pretrain_stops_at_a_damaged_record_and_says_which(copy: Path, tmp_path:
     assert f"{shard}: record {number}: the CRC of its data is wrong: restore it or rebuild the dataset" in error
 
 
-def test_a_manifest_edited_by_hand_is_refused_by_every_command(copy: Path, tmp_path: Path, capsys) -> None:
+def test_every_command_rejects_an_edited_manifest(copy: Path, tmp_path: Path, capsys) -> None:
     path = copy / "dataset.json"
     path.write_text(path.read_text().replace('"seed": 7', '"seed": 8'))
     commands = [

@@ -71,7 +71,7 @@ def outcome(words: list[str], folder: Path, expected: str, capsys: pytest.Captur
         *(pytest.param(how, 1, marks=pytest.mark.slow) for how in ("empty", "zeros", "halved")),
     ],
 )
-def test_a_file_of_an_interrupted_run_is_damaged(
+def test_a_damaged_file_of_an_interrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, how: str, group: int
 ) -> None:
     """group: 0, before any is written; 1 and 2, within the second stage."""

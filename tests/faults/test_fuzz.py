@@ -33,20 +33,20 @@ OFTEN = {"wikitext": b"\1", "wikixml": b"\0\1\1", "jsonl": b"\0\1\1", "bert": b"
 
 
 @pytest.mark.parametrize("name", run.names())
-def test_mutated_input_is_taken_or_refused(name: str) -> None:
+def test_mutated_input_is_accepted_or_rejected(name: str) -> None:
     target = one.load(name)
     seeds = target.seeds()
     for data in itertools.islice(mutation.mutants(seeds, target.words), len(seeds), len(seeds) + SLOWER.get(name, INPUTS)):
         target.run(data)
 
 
-def test_mutants_are_the_same_every_time_and_differ() -> None:
+def test_mutants_are_reproducible_and_distinct() -> None:
     first, again = (list(itertools.islice(mutation.mutants([b"kite", b"\0"], (b"word",)), 300)) for _ in range(2))
     assert first == again and first[:2] == [b"kite", b"\0"]
     assert len(set(first)) > 150 and any(b"word" in data for data in first)
 
 
-def test_what_is_found_is_kept_once_per_place(tmp_path: Path) -> None:
+def test_findings_are_stored_once_per_location(tmp_path: Path) -> None:
     def failing(data: bytes) -> None:
         json.loads(data)
 
@@ -73,7 +73,7 @@ def repetitions() -> None:
             target.run(first + word + b"\0" + word + b"a\0" + word)
 
 
-def test_no_markup_takes_more_than_its_share_of_time() -> None:
+def test_all_markup_takes_linear_time() -> None:
     """The time is the process's own and ends it, so a busy machine changes nothing."""
     limits = (CPU_SECONDS, CPU_SECONDS)
     script = "import resource; from tests.faults import test_fuzz; "
@@ -107,7 +107,7 @@ def test_yaml_numbers_of_thousands_of_digits(tmp_path: Path, name: str) -> None:
         resolved(tmp_path, f"{name}: 0x{'f' * 4000}")
 
 
-def test_yaml_aliases_of_aliases_are_no_bomb(tmp_path: Path) -> None:
+def test_nested_yaml_aliases_are_rejected(tmp_path: Path) -> None:
     """2**60 values: they were spelt out in the message, and merged into one mapping."""
     steps = "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
     with pytest.raises(UserError, match=r"seed is \[.*\.\.\..*\]: give a whole number") as found:
@@ -125,7 +125,7 @@ def plan_and_read(path: Path, data: bytes) -> list[Document | Rejected]:
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.date64()])
-def test_parquet_dates_that_python_has_no_room_for(tmp_path: Path, kind: pa.DataType) -> None:
+def test_parquet_dates_outside_the_range_of_python(tmp_path: Path, kind: pa.DataType) -> None:
     """One beyond them in the column of the names raised ValueError or OverflowError; it costs that row."""
     file = io.BytesIO()
     when = pa.array([0, 10**17 + 1, 0], pa.int64()).cast(kind, safe=False)
@@ -134,7 +134,7 @@ def test_parquet_dates_that_python_has_no_room_for(tmp_path: Path, kind: pa.Data
     assert [getattr(record, "text", None) or record.reason for record in records] == ["a", "unreadable_value", "c"]
 
 
-def test_parquet_times_in_a_zone_that_there_is_not(tmp_path: Path) -> None:
+def test_parquet_times_in_an_unknown_zone(tmp_path: Path) -> None:
     """pyarrow raises LookupError."""
     file = io.BytesIO()
     when = pa.array([0, None], pa.timestamp("us", "Nowhere/City"))
@@ -143,7 +143,7 @@ def test_parquet_times_in_a_zone_that_there_is_not(tmp_path: Path) -> None:
     assert [getattr(record, "text", None) or record.reason for record in records] == ["unreadable_value", "b"]
 
 
-def test_a_damaged_column_s_metadata_does_not_end_the_process(tmp_path: Path) -> None:
+def test_damaged_column_metadata_does_not_abort_the_process(tmp_path: Path) -> None:
     """pyarrow aborts where it is asked for the size of a column whose statistics of levels are damaged."""
     file = io.BytesIO()
     pq.write_table(pa.table({"text": ["a", None]}), file)
@@ -157,7 +157,7 @@ def test_a_damaged_column_s_metadata_does_not_end_the_process(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])
-def test_a_tfrecord_s_length_that_no_index_holds(length: int) -> None:
+def test_a_tfrecord_length_beyond_the_index_range(length: int) -> None:
     """OverflowError."""
     with pytest.raises(tfrecord.CorruptRecord, match="record 0"):
         list(tfrecord.read(targets._frame(b"kite", length)))
@@ -172,13 +172,13 @@ def test_a_manifest_that_is_almost_too_deep_to_parse() -> None:
             manifest.loads(data, "dataset.json")
 
 
-def test_a_format_version_is_told_in_one_short_line() -> None:
+def test_an_unknown_format_version_is_one_short_line() -> None:
     with pytest.raises(UserError) as found:
         manifest.loads(json.dumps({"format_version": "\n" * 5000}).encode(), "dataset.json")
     assert "\n" not in str(found.value) and len(str(found.value)) < 200
 
 
-def test_names_out_of_files_keep_a_message_in_one_line() -> None:
+def test_names_from_files_do_not_break_messages_into_lines() -> None:
     """A column's name held a line's end."""
     told = str(UserError("a.parquet: no column 'text' (columns: \next, \u2028b\r\nc): give --text-column"))
     assert told == "a.parquet: no column 'text' (columns: ext, b c): give --text-column"

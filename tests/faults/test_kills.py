@@ -107,7 +107,7 @@ def test_a_few_kills_at_random_moments(disturbed: Bench) -> None:
     disturbed.compare()
 
 
-def test_what_a_killed_write_of_a_vocabulary_left_is_removed(tmp_path: Path, demo_corpus: str) -> None:
+def test_leftovers_of_a_killed_vocabulary_write_are_removed(tmp_path: Path, demo_corpus: str) -> None:
     """The moment between a temporary file's beginning and its new name is too short to be hit by chance."""
     import clozemill
 

@@ -80,7 +80,7 @@ def measured(arguments: list[str]) -> tuple[float, int, int]:
     return time.monotonic() - began, max(peaks.values()), len(peaks)
 
 
-def test_the_corpus_is_always_the_same() -> None:
+def test_the_corpus_is_reproducible() -> None:
     texts = list(documents(300))
     assert texts[:150] == list(documents(300))[:150] and len(set(texts)) < 300
     sizes = np.array(list(map(len, texts)))

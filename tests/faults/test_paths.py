@@ -63,7 +63,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_input_of_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_input_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Read, named in rejects and in dataset.json; in a sentence, it takes one line."""
     (place / "in").mkdir()
     monkeypatch.chdir(place / "in")
@@ -84,7 +84,7 @@ def test_an_input_of_any_name(place: Path, capfd: pytest.CaptureFixture, monkeyp
 
 
 @pytest.mark.parametrize("output", ["a\nb", "-out", "o\udcffut", "[o]*", "a/../b"])
-def test_an_output_of_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+def test_output_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     (place / "a.jsonl").write_bytes(TEXT)
     (place / "a").mkdir()
     monkeypatch.chdir(place)
@@ -96,7 +96,7 @@ def test_an_output_of_any_name(place: Path, capfd: pytest.CaptureFixture, monkey
     assert (place / "elsewhere/thesis").read_text() == "dear"
 
 
-def test_a_name_that_is_no_utf_8_is_printed(place: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_printed(place: Path) -> None:
     """Where standard output takes UTF-8 alone."""
     (place / "a.jsonl").write_bytes(TEXT)
     words = ["prepare", "--input", str(place / "a.jsonl"), "--vocab", str(place / "vocab.txt"), "--output", f"{place}/o\udcff"]
@@ -125,7 +125,7 @@ def test_links_as_input(place: Path, capsys: pytest.CaptureFixture) -> None:
     assert f"{place}/loop.jsonl can't be listed (Too many levels of symbolic links)" in error and error.count("\n") == 1
 
 
-def test_a_recursive_glob_enters_no_links(tmp_path: Path) -> None:
+def test_a_recursive_glob_does_not_follow_links(tmp_path: Path) -> None:
     """Two links that point upwards make 2**40 paths: this would never end."""
     for name in ("a.txt", "one/b.txt", "one/two/c.txt", "one/.hidden/d.txt", ".e.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -139,7 +139,7 @@ def test_a_recursive_glob_enters_no_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train", "rejects", ".work", "eval/deep", "vocab.txt", ".work/lock", ".work/workers.log"])
-def test_an_output_folder_with_a_link_to_elsewhere_is_refused(place: Path, capsys: pytest.CaptureFixture, name: str) -> None:
+def test_an_output_folder_with_an_outside_link_is_rejected(place: Path, capsys: pytest.CaptureFixture, name: str) -> None:
     before = below(place / "elsewhere")
     (place / "a.jsonl").write_bytes(TEXT)
     link = place / "out" / name
@@ -154,7 +154,7 @@ def test_an_output_folder_with_a_link_to_elsewhere_is_refused(place: Path, capsy
     assert not (place / "out/dataset.json").exists()
 
 
-def test_vocab_writes_through_no_link(place: Path) -> None:
+def test_vocab_does_not_write_through_a_link(place: Path) -> None:
     (place / "a.jsonl").write_bytes(TEXT)
     before = below(place / "elsewhere")
     for name, target in {"v.txt": "elsewhere/thesis", "v.txt.yaml": "elsewhere/thesis", "v.txt.work": "elsewhere"}.items():
@@ -166,7 +166,7 @@ def test_vocab_writes_through_no_link(place: Path) -> None:
     assert not os.path.lexists(place / "v.txt.work")
 
 
-def test_a_folder_is_left_through_dots_by_nobody(place: Path) -> None:
+def test_dots_do_not_leave_a_folder(place: Path) -> None:
     """What names a file within a dataset is made by the mill; a manifest that names others is not followed by any writer."""
     (place / "a.jsonl").write_bytes(TEXT)
     assert prepare(place, str(place / "a.jsonl")) == 0
@@ -234,11 +234,11 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
         "torch.load(x)", "AutoModel.from_pretrained(x, trust_remote_code=True)", "importlib.import_module(x)",
     ],
 )  # fmt: skip
-def test_the_walk_sees_it(code: str) -> None:
+def test_the_source_check_finds_unsafe_calls(code: str) -> None:
     assert list(dangers(ast.parse(code)))
 
 
-def test_yaml_builds_no_objects(place: Path, capsys: pytest.CaptureFixture) -> None:
+def test_yaml_creates_no_objects(place: Path, capsys: pytest.CaptureFixture) -> None:
     (place / "job.yaml").write_text("input: !!python/object/apply:os.system ['touch owned']\n")
     assert clozemill.main(["prepare", "--config", str(place / "job.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

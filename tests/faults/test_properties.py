@@ -47,7 +47,7 @@ VOCABULARIES = st.sets(st.sampled_from(PIECES), max_size=30).map(lambda found: [
 @given(raw=RAW)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @example(raw="e\x00\u0301\ud800x\ufffd\u2029y\tz")
-def test_cleaning_drops_white_space_and_controls_and_nothing_else(raw: str) -> None:
+def test_cleaning_drops_only_white_space_and_controls(raw: str) -> None:
     """In canonical form, character by character: what differs are spaces, and characters that text has no use for."""
     useless = {char for char in raw if unicodedata.category(char) in ("Cc", "Cf", "Cs") or char == "\ufffd"} - {*BREAKS, "\t"}
     kept = "".join("\n" if char in BREAKS else char for char in raw if char not in useless)
@@ -121,7 +121,7 @@ def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[byt
 
 @given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 1 << 21]))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_document_is_the_same_alone_and_among_others(texts: list[str], kind: str, batch: int) -> None:
+def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, batch: int) -> None:
     """Ids, sentences and offsets, by whatever batches and windows; documents without a token are left out."""
     tokenizer, expected = WordPiece(VOCABULARY), []
     for number, text in enumerate(map(clean, texts)):

@@ -34,7 +34,7 @@ def digest(folder: Path) -> str:
     return json.loads((folder / "dataset.json").read_text())["digest"]
 
 
-def test_a_second_prepare_changes_nothing_and_what_the_first_spilled_is_never_used(
+def test_a_second_prepare_is_rejected_and_ignores_spilled_files(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "d"
@@ -57,7 +57,7 @@ def test_a_second_prepare_changes_nothing_and_what_the_first_spilled_is_never_us
     assert digest(folder) == digest(tmp_path / "e")
 
 
-def test_a_folder_that_is_refused_is_left_as_it_was(tmp_path: Path, words: list[str]) -> None:
+def test_a_rejected_folder_is_not_changed(tmp_path: Path, words: list[str]) -> None:
     """No lock, and no folder for it, is left behind."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis").write_text("dear")
@@ -70,7 +70,7 @@ def vocab(tmp_path: Path, words: list[str]) -> list[str]:
     return ["vocab", *words[1:3], "--output", str(tmp_path / "v.txt"), "--vocab-size", "100", "--in-memory", "--no-progress"]
 
 
-def test_a_second_vocab_is_refused(tmp_path: Path, vocab: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_a_second_vocab_is_rejected(tmp_path: Path, vocab: list[str], capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "v.txt.work").mkdir()
     with locks.locked(f"{tmp_path}/v.txt.work/lock", "busy"):
         assert clozemill.main(vocab) == 2
@@ -80,7 +80,7 @@ def test_a_second_vocab_is_refused(tmp_path: Path, vocab: list[str], capsys: pyt
     assert {name for name in os.listdir(tmp_path) if name.startswith("v.txt")} == {"v.txt", "v.txt.yaml"}
 
 
-def test_vocab_removes_no_folder_of_the_user_s(tmp_path: Path, vocab: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_vocab_never_removes_user_folders(tmp_path: Path, vocab: list[str], capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "v.txt.work").mkdir()
     (tmp_path / "v.txt.work/thesis").write_text("dear")
     assert clozemill.main(vocab) == 2

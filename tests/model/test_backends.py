@@ -76,7 +76,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_same_as_tensorflow(recorded: dict, backend: str) -> None:
+def test_matches_tensorflow(recorded: dict, backend: str) -> None:
     if backend not in recorded:
         pytest.skip(f"{backend} is not installed")
     names = [name for name in recorded["tensorflow"] if not name.startswith(("dropout", "trained"))]

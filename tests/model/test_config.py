@@ -8,7 +8,7 @@ import pytest
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 
 
-def test_presets_literally() -> None:
+def test_preset_values() -> None:
     """Layers, width, heads, inner width: Devlin et al. 2018, Turc et al. 2019."""
     sizes = {name: tuple(sizes.values()) for name, sizes in PRESETS.items()}
     assert sizes == {
@@ -52,12 +52,12 @@ def test_a_preset_with_changes() -> None:
         preset("huge")
 
 
-def test_through_json_and_back() -> None:
+def test_json_round_trip() -> None:
     config = preset("mini", hidden_act="relu", remat=True)
     assert EncoderConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_configuration_stays_as_it_is() -> None:
+def test_a_configuration_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         EncoderConfig().hidden_size = 1
 
@@ -73,6 +73,6 @@ def test_a_configuration_stays_as_it_is() -> None:
         ({"vocab_size": -1}, "of at least 1"),
     ],
 )
-def test_what_does_not_fit(changes: dict, message: str) -> None:
+def test_inconsistent_sizes_are_rejected(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EncoderConfig(**changes)

@@ -34,14 +34,14 @@ def test_the_rate_and_the_mean(rate: float) -> None:
     assert abs(y.mean() - x.mean()) < Z * 2.1 * (exact / (1 - exact) / x.size) ** 0.5  # 2.1: the root of x's mean square
 
 
-def test_the_rate_holds_in_every_row_and_column() -> None:
+def test_the_rate_is_correct_in_every_row_and_column() -> None:
     """Rows of both lanes; 65,536 draws each, so a share's deviation is 0.0012."""
     dropped = ~kept((256, 256, 16), 0.1, SEED)
     assert abs(dropped.reshape(256, -1).mean(axis=1) - 0.1).max() < Z * (0.09 / 4096) ** 0.5
     assert abs(dropped.mean(axis=(0, 2)) - 0.1).max() < Z * (0.09 / 4096) ** 0.5
 
 
-def test_no_rate_and_no_seed_change_nothing() -> None:
+def test_without_rate_or_seed_input_is_unchanged() -> None:
     x = ops.ones((3, 4))
     assert dropout(x, 0.0, SEED) is x
     assert dropout(x, 1e-9, SEED) is x  # below one in 65,536
@@ -49,19 +49,19 @@ def test_no_rate_and_no_seed_change_nothing() -> None:
     assert fold(None, 7) is None
 
 
-def test_fold_literally() -> None:
+def test_fold_values() -> None:
     assert SITES == 1024
     assert ops.convert_to_numpy(fold(SEED, 0)).tolist() == [3, 5120]
     assert ops.convert_to_numpy(fold(SEED, 7)).tolist() == [3, 5127]
     assert keras.backend.standardize_dtype(fold(np.array([3, 5], "int64"), 1).dtype) == "int32"
 
 
-def test_no_two_draws_of_two_steps_share_a_seed() -> None:
+def test_all_draws_of_two_steps_have_different_seeds() -> None:
     seeds = [fold(np.array([run, step]), site) for run in (0, 1) for step in (0, 1, 2) for site in (0, 1, 72, SITES - 1)]
     assert len({tuple(ops.convert_to_numpy(seed)) for seed in seeds}) == 24
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_equal_seeds_give_equal_masks() -> None:
     assert (kept((8, 500), 0.5, SEED) == kept((8, 500), 0.5, SEED)).all()
     assert (kept((8, 500), 0.5, SEED) == kept((8, 500), 0.5, tf.constant(SEED))).all()
 
@@ -108,12 +108,12 @@ def test_in_bfloat16() -> None:
     assert set(ops.convert_to_numpy(ops.cast(y, "float32")).ravel().tolist()) == {0.0, 1.109375}
 
 
-def test_what_is_dropped_stops_even_what_is_not_finite() -> None:
+def test_dropped_elements_are_zero_even_if_not_finite() -> None:
     y = ops.convert_to_numpy(dropout(ops.full((4, 500), np.inf), 0.5, SEED))
     assert not np.isnan(y).any() and (y == 0).any()
 
 
-def test_gradients_pass_where_values_do() -> None:
+def test_gradients_are_zero_where_values_are_dropped() -> None:
     x = tf.ones((6, 50))
     with tf.GradientTape() as tape:
         tape.watch(x)

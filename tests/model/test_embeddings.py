@@ -18,7 +18,7 @@ def expected(layer: Embeddings, ids: np.ndarray, segments: np.ndarray) -> np.nda
 
 
 @pytest.mark.parametrize("length", [1, 7, 12])
-def test_against_numpy(length: int) -> None:
+def test_matches_numpy(length: int) -> None:
     layer, rng = scatter(Embeddings(SMALL)), np.random.default_rng(1)
     ids, segments = rng.integers(0, 50, (3, length)), rng.integers(0, 2, (3, length))
     assert apart(layer(ids, segments), expected(layer, ids, segments)) < 1e-5

@@ -47,7 +47,7 @@ def parameters(config: EncoderConfig) -> int:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_parameters_literally(name: str) -> None:
+def test_parameter_counts(name: str) -> None:
     """Medium and large by the formula alone, which holds for the others."""
     assert parameters(preset(name)) == PARAMETERS[name]
     if name not in ("medium", "large"):
@@ -107,7 +107,7 @@ def in_keras_hub(ours: Encoder) -> keras_hub.models.BertBackbone:
 
 
 @pytest.mark.parametrize(("heads", "layers", "length"), [(4, 3, 10), (1, 1, 12), (16, 2, 5)])
-def test_same_as_keras_hub(heads: int, layers: int, length: int) -> None:
+def test_matches_keras_hub(heads: int, layers: int, length: int) -> None:
     ours = make(num_attention_heads=heads, num_hidden_layers=layers)
     ids, mask, segments = (features(length=length, predictions=1)[name] for name in TOKENS)
     found = ours(ids, mask, segments)
@@ -116,7 +116,7 @@ def test_same_as_keras_hub(heads: int, layers: int, length: int) -> None:
     assert apart(both(found), both(theirs)) < 1e-5
 
 
-def test_activations_literally() -> None:
+def test_activation_values() -> None:
     x = np.array([-3.0, -1.0, 0.0, 1.0, 3.0], "float32")
     assert apart(activation("gelu_tanh")(x), np.array([-0.0036374, -0.1588080, 0.0, 0.8411920, 2.9963626])) < 1e-6
     assert apart(activation("gelu_erf")(x), np.array([-0.0040497, -0.1586553, 0.0, 0.8413447, 2.9959503])) < 1e-6
@@ -129,7 +129,7 @@ def test_the_activation_is_the_configured_one() -> None:
     assert apart(found["gelu_tanh"], found["relu"]) > 1e-2
 
 
-def test_visible_literally() -> None:
+def test_visible_values() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 1]])
     everywhere = np.arange(3)[None]
     assert ops.convert_to_numpy(visible(mask, everywhere, False)).tolist() == [[[[True, True, False]]], [[[True, True, True]]]]
@@ -143,13 +143,13 @@ def test_visible_literally() -> None:
     ]
 
 
-def test_selection_literally() -> None:
+def test_selection_values() -> None:
     assert ops.convert_to_numpy(selection(np.array([[2, 0]]), 3, "float32")).tolist() == [[[0, 0, 1], [1, 0, 0]]]
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_last_layer_computes_the_wanted_positions_alone(attention: str, layers: int) -> None:
+def test_the_last_layer_computes_only_the_selected_positions(attention: str, layers: int) -> None:
     """Order and repetition of the positions included; the pooler reads the first of them."""
     model = make(attention=attention, num_hidden_layers=layers)
     full = ops.convert_to_numpy(model(*INPUTS)["sequence_output"])
@@ -179,7 +179,7 @@ def test_fused_and_explicit_attention_agree(attention: str, positions: np.ndarra
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("seed", [None, SEED])
-def test_who_sees_whom(attention: str, seed: np.ndarray | None) -> None:
+def test_attention_masks(attention: str, seed: np.ndarray | None) -> None:
     """Position 6 of 10 gets another token and another segment; with a seed, attention is the explicit one."""
     model = make(attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, segments = np.tile(np.arange(10, 20), (2, 1)), np.zeros((2, 10), int)
@@ -193,7 +193,7 @@ def test_who_sees_whom(attention: str, seed: np.ndarray | None) -> None:
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("seed", [None, SEED])
-def test_padding_is_not_seen(attention: str, seed: np.ndarray | None) -> None:
+def test_padding_is_ignored(attention: str, seed: np.ndarray | None) -> None:
     """Whatever stands there, the outputs of real positions are the same to the bit."""
     model = make(attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, mask, segments = INPUTS
@@ -203,7 +203,7 @@ def test_padding_is_not_seen(attention: str, seed: np.ndarray | None) -> None:
     assert (one[REAL] == two[REAL]).all() and (one[~REAL] != two[~REAL]).any()
 
 
-def test_padding_may_be_cut_off() -> None:
+def test_removing_padding_changes_nothing() -> None:
     model, (ids, mask, segments) = make(), INPUTS
     row, size = 1, int(INPUTS[1][1].sum())
     full = model(ids, mask, segments)
@@ -215,7 +215,7 @@ def test_padding_may_be_cut_off() -> None:
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("seed", [None, SEED])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_a_row_of_padding_alone_gives_numbers(attention: str, seed: np.ndarray | None, dtype: str) -> None:
+def test_a_row_of_only_padding_is_finite(attention: str, seed: np.ndarray | None, dtype: str) -> None:
     """And finite gradients; the other rows stay what they are."""
     model = make(dtype, attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, mask, segments = (values.copy() for values in INPUTS)
@@ -250,7 +250,7 @@ def test_builds_itself_when_called() -> None:
     assert tuple(model(ids, np.ones_like(ids), np.zeros_like(ids))["pooled_output"].shape) == (1, 128)
 
 
-def test_who_draws_what(monkeypatch) -> None:
+def test_dropout_sites_are_unique(monkeypatch) -> None:
     """Every dropout of a step has a seed of its own, and its rate: embeddings, then attention and two per layer."""
     drawn = []
     for module in (embeddings, encoder):
@@ -267,7 +267,7 @@ def test_who_draws_what(monkeypatch) -> None:
     assert 1 + Block.SITES * PRESETS["large"]["num_hidden_layers"] < SITES
 
 
-def test_dropout_is_a_matter_of_the_seed() -> None:
+def test_dropout_depends_only_on_the_seed() -> None:
     model = make(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     plain, one, other = (both(model(*INPUTS, seed=seed)) for seed in (None, SEED, SEED + 1))
     assert min(apart(plain, one), apart(plain, other), apart(one, other)) > 0.1
@@ -275,7 +275,7 @@ def test_dropout_is_a_matter_of_the_seed() -> None:
     assert apart(plain, both(model(*INPUTS, training=False))) == 0
 
 
-def test_without_a_seed_training_draws_one() -> None:
+def test_training_without_a_seed_draws_one() -> None:
     model, again = (make(hidden_dropout_prob=0.3) for _ in range(2))
     first, second = (both(model(*INPUTS, training=True)) for _ in range(2))
     assert apart(first, second) > 0.1
@@ -283,7 +283,7 @@ def test_without_a_seed_training_draws_one() -> None:
 
 
 @pytest.mark.parametrize("rates", [(0.3, 0.0), (0.0, 0.3)])
-def test_either_dropout_alone(rates: tuple[float, float]) -> None:
+def test_each_dropout_rate_separately(rates: tuple[float, float]) -> None:
     model = make(hidden_dropout_prob=rates[0], attention_probs_dropout_prob=rates[1])
     assert apart(both(model(*INPUTS, seed=SEED)), both(model(*INPUTS))) > 0.01
 
@@ -340,7 +340,7 @@ def test_compiled_by_xla() -> None:
 
 
 @pytest.mark.parametrize("positions", [None, POSITIONS])
-def test_in_a_graph_of_any_batch(positions: np.ndarray | None) -> None:
+def test_in_a_graph_with_any_batch_size(positions: np.ndarray | None) -> None:
     """The number of rows may be unknown, as at inference; the length may not."""
     model = make()
     shapes = [tf.TensorSpec([None, 10], "int32")] * 3 + [tf.TensorSpec([None, 4], "int32")] * (positions is not None)

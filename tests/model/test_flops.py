@@ -36,7 +36,7 @@ print("found:", json.dumps(found))
 """
 
 
-def test_by_hand() -> None:
+def test_matches_a_manual_count() -> None:
     config = EncoderConfig(vocab_size=10, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
     first = 4 * 3 * 16 + 2 * 3 * 3 * 4 + 2 * 3 * 4 * 8  # projections, attention, inner layers of three positions
     last = 2 * 3 * 16 + 2 * 2 * 16 + 2 * 2 * 3 * 4 + 2 * 2 * 4 * 8  # the same for [CLS] and one masked position
@@ -44,7 +44,7 @@ def test_by_hand() -> None:
     assert flops_per_example(config, 3, 1, causal=True) == 6 * (2 * first + 3 * 4 * (4 + 10))
 
 
-def test_base_literally() -> None:
+def test_value_for_base() -> None:
     """Phase 1 and 2 of the paper; recomputation is not counted."""
     assert flops_per_example(preset("base"), 128, 20) == 66_016_088_064
     assert flops_per_example(preset("base"), 512, 76) == 283_424_845_824
@@ -52,7 +52,7 @@ def test_base_literally() -> None:
 
 
 @pytest.mark.slow
-def test_against_xlas_count() -> None:
+def test_close_to_xla_count() -> None:
     cases = [
         (WIDE, "mlm+nsp", 512, 76),
         (replace(WIDE, attention="causal"), "causal", 128, 20),

@@ -23,7 +23,7 @@ def plain(outputs: dict, targets: dict) -> dict[str, float]:
     return {name: float(value) for name, value in sums(outputs, targets).items()}
 
 
-def test_literally() -> None:
+def test_literal_values() -> None:
     """Odds of 3 to 1 and 1 to 3 for the right word, then one of weight 0; even odds for the sentence."""
     logits = np.log(np.array([[[3.0, 1.0], [1.0, 3.0], [9.0, 1.0]]], "float32"))
     targets = {
@@ -38,7 +38,7 @@ def test_literally() -> None:
     assert list(found.values()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_against_numpy() -> None:
+def test_matches_numpy() -> None:
     expected = []
     for name, labels, weights in (
         ("masked_lm_logits", TARGETS["masked_lm_ids"], TARGETS["masked_lm_weights"]),
@@ -52,7 +52,7 @@ def test_against_numpy() -> None:
     assert list(plain(OUTPUTS, TARGETS).values()) == pytest.approx([*expected, 0, 0, 0], rel=1e-6)
 
 
-def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
+def test_sums_of_parts_add_up_to_the_batch() -> None:
     parts = [
         plain(
             {name: values[part] for name, values in OUTPUTS.items()}, {name: values[part] for name, values in TARGETS.items()}
@@ -63,13 +63,13 @@ def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
     assert {name: sum(part[name] for part in parts) for name in SUMS} == pytest.approx(whole, rel=1e-6)
 
 
-def test_without_the_head_of_next_sentences() -> None:
+def test_without_the_next_sentence_head() -> None:
     found = plain({"masked_lm_logits": OUTPUTS["masked_lm_logits"]}, TARGETS)
     assert list(found.values())[:3] == list(plain(OUTPUTS, TARGETS).values())[:3]
     assert list(found.values())[3:] == [0] * 6
 
 
-def test_what_has_no_weight_does_not_count() -> None:
+def test_elements_of_weight_0_do_not_count() -> None:
     """Not even wild logits."""
     outputs = {name: values.copy() for name, values in OUTPUTS.items()}
     outputs["masked_lm_logits"][TARGETS["masked_lm_weights"] == 0] *= -1e4
@@ -82,6 +82,6 @@ def test_large_logits_stay_finite() -> None:
     assert all(np.isfinite(value) for value in plain(outputs, TARGETS).values())
 
 
-def test_scalars_of_float32() -> None:
+def test_results_are_float32_scalars() -> None:
     found = sums(OUTPUTS, {name: ops.cast(values, "int64") for name, values in TARGETS.items()})
     assert {(ops.convert_to_numpy(value).dtype, value.shape) for value in found.values()} == {(np.dtype("float32"), ())}

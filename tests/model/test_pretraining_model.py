@@ -39,7 +39,7 @@ def plain(values: dict) -> dict:
     return {name: ops.convert_to_numpy(value).tolist() for name, value in values.items()}
 
 
-def test_objectives_literally() -> None:
+def test_objective_values() -> None:
     expected = {
         "mlm+nsp": Objective(pairs="nsp", next_sentence=True, causal=False),
         "mlm+sop": Objective(pairs="sop", next_sentence=True, causal=False),
@@ -50,7 +50,7 @@ def test_objectives_literally() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
-def test_original_ids_literally(dtype: str) -> None:
+def test_original_ids_values(dtype: str) -> None:
     """The padding of the predictions, weight 0 at position 0, leaves [CLS] alone."""
     found = original_ids({name: values.astype(dtype) for name, values in EXAMPLES.items()})
     assert (plain({"": found})[""], keras.backend.standardize_dtype(found.dtype)) == (ORIGINALS, "int32")
@@ -79,7 +79,7 @@ def test_original_ids_undo_masking(seed: int, rows: int, length: int, data: st.D
 
 
 @pytest.mark.parametrize("objective", ["mlm+nsp", "mlm+sop", "mlm"])
-def test_prepare_masked_tokens_literally(objective: str) -> None:
+def test_prepare_values_for_masked_tokens(objective: str) -> None:
     inputs, targets = prepare(EXAMPLES, OBJECTIVES[objective])
     assert plain(inputs) == {name: EXAMPLES[name].tolist() for name in (*TOKENS, "masked_lm_positions")}
     assert plain(targets) == {
@@ -90,7 +90,7 @@ def test_prepare_masked_tokens_literally(objective: str) -> None:
     }
 
 
-def test_prepare_causal_literally() -> None:
+def test_prepare_values_for_causal() -> None:
     """Nothing is masked; each position is asked for the next token, the last token ([SEP]) and the padding for none."""
     inputs, targets = prepare(EXAMPLES, OBJECTIVES["causal"])
     expected = {"input_ids": ORIGINALS} | {name: EXAMPLES[name].tolist() for name in TOKENS[1:]}
@@ -104,7 +104,7 @@ def test_prepare_causal_literally() -> None:
 
 
 @pytest.mark.parametrize("objective", ["mlm+nsp", "mlm", "causal"])
-def test_an_example_without_weight_counts_nowhere(objective: str) -> None:
+def test_an_example_of_weight_0_never_counts(objective: str) -> None:
     weighed = EXAMPLES | {"example_weights": np.array([0, 1])}
     (inputs, targets), (same, full) = (prepare(examples, OBJECTIVES[objective]) for examples in (weighed, EXAMPLES))
     assert plain(inputs) == plain(same)
@@ -114,7 +114,7 @@ def test_an_example_without_weight_counts_nowhere(objective: str) -> None:
     assert targets["masked_lm_weights"] == [[0] * len(full["masked_lm_weights"][0]), full["masked_lm_weights"][1]]
 
 
-def test_prepare_takes_labels_of_either_shape_and_changes_no_argument() -> None:
+def test_prepare_accepts_both_label_shapes_and_keeps_its_arguments() -> None:
     flat = EXAMPLES | {"next_sentence_labels": np.array([1, 0])}
     before = {name: values.copy() for name, values in flat.items()}
     assert plain(prepare(flat, OBJECTIVES["causal"])[1])["next_sentence_labels"] == [1, 0]
@@ -136,7 +136,7 @@ def test_the_logits_are_those_of_the_full_sequence(objective: str, attention: st
     assert apart(model(inputs), expected) < 1e-5
 
 
-def test_causal_logits_are_for_every_position_and_see_no_answer() -> None:
+def test_causal_logits_cover_every_position_without_seeing_targets() -> None:
     """The token that position 4 predicts, and all after it, may change: up to 4 the logits are the same to the bit."""
     model = make("causal")
     inputs, targets = prepare(FEATURES, OBJECTIVES["causal"])
@@ -159,7 +159,7 @@ def test_shapes_and_dtypes() -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_what_is_trained_has_a_gradient(objective: str) -> None:
+def test_every_trainable_variable_has_a_gradient(objective: str) -> None:
     """The pooler is trained with the next-sentence head only, and nothing is trained that the loss doesn't reach."""
     model = make(objective)
     inputs, targets = prepare(FEATURES, OBJECTIVES[objective])
@@ -177,14 +177,14 @@ def test_what_is_trained_has_a_gradient(objective: str) -> None:
     assert len(model.weights) == len(names) + 2 * (not OBJECTIVES[objective].next_sentence)
 
 
-def test_mistakes() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="the objective causal needs causal attention"):
         PretrainingModel(SMALL, "causal")
     with pytest.raises(KeyError, match="electra"):
         PretrainingModel(SMALL, "electra")
 
 
-def test_initial_losses_are_chance() -> None:
+def test_initial_losses_are_at_chance_level() -> None:
     """With BERT's initial weights all words are about as likely, and so are both sentences."""
     model = PretrainingModel(SMALL)
     inputs, targets = prepare(FEATURES, OBJECTIVES["mlm+nsp"])
@@ -224,7 +224,7 @@ def test_recomputation_gives_the_same_gradients(objective: str) -> None:
     assert apart(*found) == 0
 
 
-def test_the_loss_goes_down() -> None:
+def test_the_loss_decreases() -> None:
     """Thirty plain gradient steps on four examples."""
     model = make(**NO_DROPOUT)
     step = tf.function(gradient_step(model, OBJECTIVES["mlm+nsp"]))
@@ -237,7 +237,7 @@ def test_the_loss_goes_down() -> None:
     assert losses[-1] < losses[0] / 3
 
 
-def test_the_encoder_inside_is_the_encoder() -> None:
+def test_the_inner_encoder_matches_the_encoder() -> None:
     """The same names below its own, so that weights move between the two."""
     inside, alone = make().encoder, scatter(Encoder(SMALL))
     assert [weight.path.removeprefix("pretraining/") for weight in inside.weights] == [weight.path for weight in alone.weights]

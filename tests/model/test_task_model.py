@@ -67,14 +67,14 @@ def weights(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_logits_have_the_shape_of_their_kind_in_float32(case: str, dtype: str) -> None:
+def test_logits_are_float32_with_the_shape_of_the_task_type(case: str, dtype: str) -> None:
     logits = made(case, dtype)(BATCH)["logits"]
     assert tuple(logits.shape) == SHAPES[CASES[case].kind]
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
 
 
 @pytest.mark.parametrize("case", [case for case, task in CASES.items() if task.head == "linear"])
-def test_a_linear_head_is_dense_over_what_it_sees(case: str) -> None:
+def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
     """The pooled output, or [CLS] or every place in the layers, side by side in the order that was asked for."""
     model, task = made(case), CASES[case]
     encoded = model.encoder(*BATCH.values())
@@ -105,7 +105,7 @@ def test_a_linear_head_is_dense_over_what_it_sees(case: str) -> None:
         ("tags, bilstm", False, False),
     ],
 )
-def test_what_is_trained(case: str, encoder: bool, pooler: bool) -> None:
+def test_trainable_variables(case: str, encoder: bool, pooler: bool) -> None:
     """A pooler that nothing comes from isn't, nor is anything of a frozen encoder."""
     model = made(case)
     trained = {variable.path.split("/", 1)[1] for variable in model.trainable_variables}
@@ -132,7 +132,7 @@ def test_bilstm_ignores_padding() -> None:
     assert apart(ops.convert_to_numpy(model(changed)["logits"])[kept], logits[kept]) < 1e-6
 
 
-def test_bilstm_looks_both_ways_twice() -> None:
+def test_bilstm_has_two_bidirectional_layers() -> None:
     model = made("tags, bilstm")
     found = {name: value.shape for name, value in weights(model.head).items()}
     assert found == {
@@ -153,7 +153,7 @@ def test_bilstm_looks_both_ways_twice() -> None:
         assert np.abs(ops.convert_to_numpy(model.head(other, mask)) - logits)[0, answer].max() > 1e-4
 
 
-def test_dropout_follows_the_seed() -> None:
+def test_dropout_depends_on_the_seed() -> None:
     """Each seed its own; none without a seed; only the head's where the encoder is frozen."""
     for case in CASES:
         model = made(case, hidden_dropout_prob=0.5)
@@ -166,7 +166,7 @@ def test_dropout_follows_the_seed() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sums_are_literal(kind: str) -> None:
+def test_sums_values(kind: str) -> None:
     logits, given = np.random.default_rng(1).normal(size=SHAPES[kind]).astype("float32"), targets(kind)
     weight = given["weights"]
     if kind == "multilabel":
@@ -190,7 +190,7 @@ def test_sums_are_literal(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_the_trainer_asks(kind: str) -> None:
+def test_the_trainer_interface(kind: str) -> None:
     """Inputs and targets told apart; what a batch is divided by is what its sums say."""
     model, batch = made(kind), BATCH | targets(kind)
     inputs, others = model.prepare(batch)
@@ -224,7 +224,7 @@ def test_padding_changes_neither_losses_nor_gradients(case: str) -> None:
 
 
 @pytest.mark.parametrize("task", CASES.values(), ids=list(CASES))
-def test_tasks_survive_json(task: Task) -> None:
+def test_tasks_round_trip_through_json(task: Task) -> None:
     assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
     assert task.outputs == SHAPES[task.kind][-1]
 
@@ -247,7 +247,7 @@ def test_a_task_of_an_older_checkpoint() -> None:
         ),
     ],
 )
-def test_tasks_that_there_are_not(options: dict, told: str) -> None:
+def test_invalid_tasks_are_rejected(options: dict, told: str) -> None:
     with pytest.raises(ValueError) as error:
         Task(**options)
     assert str(error.value) == told
@@ -266,7 +266,7 @@ def record(path: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_on_jax(tmp_path: Path) -> None:
+def test_matches_jax(tmp_path: Path) -> None:
     found = {}
     for backend in ("tensorflow", "jax"):
         run(backend, RECORD, str(tmp_path / f"{backend}.npz"))

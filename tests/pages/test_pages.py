@@ -117,7 +117,7 @@ def view(browser: Any, path: Path, width: int, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_opens_in_silence(browser: Any, files: dict[str, Path], name: str) -> None:
+def test_pages_open_without_errors(browser: Any, files: dict[str, Path], name: str) -> None:
     browser.get("about:blank")
     for log in ("browser", "performance"):
         browser.get_log(log)
@@ -135,7 +135,7 @@ def test_it_opens_in_silence(browser: Any, files: dict[str, Path], name: str) ->
 
 @pytest.mark.parametrize("name", ["card", "hostile card"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_every_plot_is_there(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
+def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
     view(browser, files[name], width, "dark")
     drawn = browser.execute_script(PLOTS)
     assert len(drawn) == 7
@@ -160,7 +160,7 @@ def test_nothing_is_wider_than_the_screen(browser: Any, files: dict[str, Path], 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read(browser: Any, files: dict[str, Path], name: str, scheme: str) -> None:
+def test_text_has_enough_contrast(browser: Any, files: dict[str, Path], name: str, scheme: str) -> None:
     view(browser, files[name], 1200, scheme)
     dark = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c < 60)")
     assert dark == (scheme == "dark")
@@ -169,13 +169,13 @@ def test_it_can_be_read(browser: Any, files: dict[str, Path], name: str, scheme:
     assert {text: ratio for text, ratio in found.items() if ratio < 4.5} == {}
 
 
-def test_what_can_not_be_read_would_be_found(browser: Any, files: dict[str, Path]) -> None:
+def test_low_contrast_is_detected(browser: Any, files: dict[str, Path]) -> None:
     view(browser, files["card"], 1200, "light")
     browser.execute_script("document.documentElement.style.setProperty('--muted', '#aaaaaa')")
     assert min(browser.execute_script(CONTRAST).values()) < 4.5
 
 
-def test_records_show_masks_in_words_and_marks(browser: Any, files: dict[str, Path]) -> None:
+def test_records_show_masks_without_colour(browser: Any, files: dict[str, Path]) -> None:
     view(browser, files["hostile records"], 1200, "light")
     pairs = browser.execute_script(
         "return [...document.querySelectorAll('.side .pair, .side .kept')].map(e => [e.className, e.innerText,"

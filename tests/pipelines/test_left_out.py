@@ -40,7 +40,7 @@ def test_each_loss_has_its_sentence(removed: Removed, begins: list[str]) -> None
     assert all("put spaces between its words" in line or "give --no-strip-accents" in line for line in found)
 
 
-def test_a_report_is_read_as_it_was_written() -> None:
+def test_a_report_round_trips() -> None:
     lost, removed = LeftOut(3, 90, 0.25, 1), Removed(9, 2, 1)
     assert read_report(report_bytes(lost, removed)) == (lost, removed)
 
@@ -52,7 +52,7 @@ def test_a_report_is_read_as_it_was_written() -> None:
         ("น้ำ", 1), ("สี", 1), ("दि", 0), ("मुर्गी", 2), ("កំប", 1), ("が", 1), ("كَ", 1),
     ],
 )  # fmt: skip
-def test_marks_that_are_no_accents(chunk: str, marks: int) -> None:
+def test_marks_other_than_accents(chunk: str, marks: int) -> None:
     assert Chunker(False).marks(chunk) == marks
     assert Chunker(True).marks(chunk) == Chunker(False, TextRules(strip_accents=False)).marks(chunk) == 0
 
@@ -64,7 +64,7 @@ def learn(folder: Path, texts: list[str], *more: str, size: str = "120") -> int:
     return clozemill.main(["vocab", *options, "--num-workers", "1", "--no-progress", *more])
 
 
-def test_vocab_tells_of_text_without_spaces_and_of_vowel_signs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_vocab_warns_about_text_without_spaces_and_vowel_signs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     texts = [*corpora.texts(20), THAI * 12, *[THAI] * 9]
     assert learn(tmp_path, texts) == 0
     told = capsys.readouterr().err.splitlines()
@@ -76,7 +76,7 @@ def test_vocab_tells_of_text_without_spaces_and_of_vowel_signs(tmp_path: Path, c
     assert capsys.readouterr().err == ""
 
 
-def test_text_without_spaces_is_named_where_no_vocabulary_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_failed_vocabulary_reports_text_without_spaces(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert learn(tmp_path, [THAI * 12] * 3) == 2
     assert "no word occurs 2 times in the input, because 100 % of the characters are in words" in capsys.readouterr().err
     assert learn(tmp_path, [THAI * 12, THAI, THAI], size="5000") == 2
@@ -84,7 +84,7 @@ def test_text_without_spaces_is_named_where_no_vocabulary_is_learnt(tmp_path: Pa
     assert "fewer than --vocab-size 5,000, because 86 % of the characters are" in told and "--min-count" not in told
 
 
-def test_a_dataset_tells_of_text_without_spaces(tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
+def test_a_dataset_warns_about_text_without_spaces(tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
     """In its manifest only where there is some."""
     for name, texts in (("plain", corpora.texts(30)), ("thai", [*corpora.texts(30), f"{THAI * 12} {THAI * 10}"])):
         (tmp_path / f"{name}.jsonl").write_bytes(corpora.jsonl(texts))

@@ -56,7 +56,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Cloud(tmp_path, monkeypatch, capsys)
 
 
-def test_made_installed_started_followed_deleted(cloud: Cloud) -> None:
+def test_create_install_start_follow_delete(cloud: Cloud) -> None:
     assert cloud(events=["done"]) == 0
     assert cloud.log == [*MADE, "ssh run.sh start", "ssh run.sh follow", "delete"]
     assert cloud.resource == "ABSENT" and "clozemill: WAITING_FOR_RESOURCES" in cloud.told
@@ -67,7 +67,7 @@ def test_a_slice_of_several_hosts_has_a_server_on_each(cloud: Cloud) -> None:
     assert cloud.log == [*MADE, "ssh run.sh host", "ssh run.sh start", "ssh run.sh follow", "delete"]
 
 
-def test_after_a_preemption_it_is_made_again(cloud: Cloud) -> None:
+def test_a_preempted_tpu_is_recreated(cloud: Cloud) -> None:
     """Deleted first, for a queued resource isn't queued again; and not made again after success."""
     assert cloud(events=["preempted", "preempted", "done"]) == 0
     life = [*MADE, "ssh run.sh start", "ssh run.sh follow"]
@@ -75,24 +75,24 @@ def test_after_a_preemption_it_is_made_again(cloud: Cloud) -> None:
     assert "was preempted, 10 retries left" in cloud.told and "9 retries left" in cloud.told
 
 
-def test_preempted_once_too_often(cloud: Cloud) -> None:
+def test_too_many_preemptions(cloud: Cloud) -> None:
     assert cloud("--retries", "1", events=["preempted", "preempted", "done"]) == 2
     assert "was preempted 2 times: run the same command again to resume" in cloud.sentence
     assert cloud.log.count("create") == 2 and cloud.resource == "ABSENT"
 
 
-def test_a_lost_connection_is_no_lost_tpu(cloud: Cloud) -> None:
+def test_a_lost_connection_does_not_recreate_the_tpu(cloud: Cloud) -> None:
     assert cloud(events=["dropped", "done"]) == 0
     again = ["look", "node", "ssh run.sh state", "ssh run.sh follow"]
     assert cloud.log == [*MADE, "ssh run.sh start", "ssh run.sh follow", *again, "delete"]
 
 
-def test_a_training_that_was_stopped_and_saved_starts_again(cloud: Cloud) -> None:
+def test_a_training_stopped_after_saving_is_restarted(cloud: Cloud) -> None:
     assert cloud(events=["saved", "done"]) == 0
     assert cloud.log.count("ssh run.sh start") == 2 and cloud.log.count("create") == 1
 
 
-def test_a_training_that_failed_is_not_repeated(cloud: Cloud) -> None:
+def test_a_failed_training_is_not_repeated(cloud: Cloud) -> None:
     assert cloud(events=["failed"]) == 2
     assert "the training failed with exit code 2: see its last lines above" in cloud.sentence
     assert cloud.log.count("create") == 1 and cloud.log[-1] == "delete" and cloud.resource == "ABSENT"
@@ -105,7 +105,7 @@ def test_no_quota(cloud: Cloud) -> None:
     assert cloud.log == ["create", "delete"]  # what a refused request may have left
 
 
-def test_a_name_that_is_taken_is_not_deleted(cloud: Cloud) -> None:
+def test_an_existing_resource_of_the_same_name_is_not_deleted(cloud: Cloud) -> None:
     assert cloud(resource="ACTIVE", node="READY") == 2
     assert "the TPU was refused (ERROR: (gcloud.compute.tpus) ALREADY_EXISTS" in cloud.sentence
     assert cloud.log == ["create"] and cloud.resource == "ACTIVE"
@@ -119,12 +119,12 @@ def test_no_capacity(cloud: Cloud) -> None:
     assert cloud.log == ["create", "look", "look", "delete"]
 
 
-def test_without_autodelete_it_stays_and_that_is_said(cloud: Cloud) -> None:
+def test_without_autodelete_the_tpu_is_kept_and_reported(cloud: Cloud) -> None:
     assert cloud("--no-autodelete", events=["done"]) == 0
     assert cloud.resource == "ACTIVE" and "clozemill still exists: delete it with clozemill submit tpu stop" in cloud.told
 
 
-def test_an_existing_one_is_used_and_never_deleted(cloud: Cloud) -> None:
+def test_an_existing_tpu_is_used_and_never_deleted(cloud: Cloud) -> None:
     there = {"resource": "ACTIVE", "node": "READY"}
     assert cloud("--existing", "mine", events=["done"], **there) == 0
     assert (
@@ -146,18 +146,18 @@ def test_status_and_stop(cloud: Cloud) -> None:
         assert cloud.log == log
 
 
-def test_status_of_none_is_1(cloud: Cloud) -> None:
+def test_status_without_a_tpu_is_1(cloud: Cloud) -> None:
     cloud.state = fake_gcloud.install(cloud.folder)
     assert clozemill.main(["submit", "tpu", "status", "--config", "deploy/config.example.yaml"]) == 1
 
 
-def test_gcloud_that_is_not_there(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gcloud(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(cloud.folder / "empty"))
     assert cloud() == 2
     assert "gcloud isn't installed here: install it, or use --dry-run" in cloud.told
 
 
-def test_a_host_that_is_not_ready_for_ssh_is_tried_again(cloud: Cloud) -> None:
+def test_ssh_is_retried_until_the_host_is_ready(cloud: Cloud) -> None:
     assert cloud(events=["done"], refusals=2) == 0
     assert cloud.log.count("copy") == 3 and cloud.log.count("create") == 1 and "Copy the scripts, try 3" in cloud.told
     assert cloud(events=["done"], refusals=3) == 2
@@ -165,7 +165,7 @@ def test_a_host_that_is_not_ready_for_ssh_is_tried_again(cloud: Cloud) -> None:
     assert cloud.log[-1] == "delete"
 
 
-def test_ctrl_c_while_it_waits_for_capacity_leaves_no_request(cloud: Cloud) -> None:
+def test_ctrl_c_while_waiting_for_capacity_deletes_the_request(cloud: Cloud) -> None:
     state = fake_gcloud.install(cloud.folder, looks=["WAITING_FOR_RESOURCES"] * 1000)
     process = subprocess.Popen([sys.executable, "clozemill.py", *SUBMIT, *FLAGS], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while '"look"' not in state.read_text():
@@ -191,14 +191,14 @@ def test_ctrl_c_saves_and_deletes(cloud: Cloud, signum: int) -> None:
     assert told.splitlines()[-1] == "clozemill: interrupted; cloud resources that were created are deleted or listed above"
 
 
-def test_what_states_mean() -> None:
+def test_resource_states() -> None:
     assert job.resource_state("ACTIVE", "READY") == "ready"
     assert {job.resource_state(*states) for states in product(["SUSPENDED", "SUSPENDING", "ABSENT"], ["READY", ""])} == {"lost"}
     assert job.resource_state("ACTIVE", "PREEMPTED") == "lost" and job.resource_state("ACTIVE", "CREATING") == "wait"
     assert job.resource_state("FAILED", "") == "failed" and job.resource_state("WAITING_FOR_RESOURCES", "") == "wait"
 
 
-def test_what_follows_a_log_s_end() -> None:
+def test_next_action_after_the_log_ends() -> None:
     assert [job.next_action("ready", state) for state in ("exited 0", "exited 75", "exited 1", "running 0", "")] == [
         "done", "start", "failed", "follow", "follow",
     ]  # fmt: skip

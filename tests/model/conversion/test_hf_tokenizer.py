@@ -62,7 +62,7 @@ def test_flags(settings: dict | None, flags: dict | None, cased: bool | None, ru
     ) == notes
 
 
-def test_what_the_two_files_disagree_on_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_contradictions_between_files_are_reported_with_a_fix(tmp_path: Path) -> None:
     found = read(tmp_path, GENERIC | {"strip_accents": False}, tokenizer_json({"strip_accents": True}))
     assert found.rules.strip_accents is True and found.notes == (
         "tokenizer_config.json and tokenizer.json disagree on strip_accents: tokenizer.json is followed, as by transformers "
@@ -71,7 +71,7 @@ def test_what_the_two_files_disagree_on_is_said_with_the_way_out(tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", [50, 200])
-def test_the_longest_word_of_a_generic_class(words: int, tmp_path: Path) -> None:
+def test_the_maximum_word_length_of_a_generic_class(words: int, tmp_path: Path) -> None:
     assert read(tmp_path, GENERIC, tokenizer_json({"strip_accents": False}, words)).rules.max_word_chars == words
     assert read(tmp_path, {}, tokenizer_json({}, words)).rules.max_word_chars == 100  # built anew, with the library's own
 
@@ -79,7 +79,7 @@ def test_the_longest_word_of_a_generic_class(words: int, tmp_path: Path) -> None
 @pytest.mark.parametrize("strip", [None, True, False])
 @pytest.mark.parametrize("cased", [True, False])
 @pytest.mark.parametrize("chinese", [True, False])
-def test_our_own_exports_come_back(cased: bool, strip: bool | None, chinese: bool, tmp_path: Path) -> None:
+def test_our_exports_are_read_back(cased: bool, strip: bool | None, chinese: bool, tmp_path: Path) -> None:
     rules = TextRules(strip, chinese)
     made = json.loads(conversion_tokenizer_json.build(TOKENS, cased, rules).to_str())
     found = read(tmp_path, GENERIC, made)
@@ -122,7 +122,7 @@ NFKC = {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercas
         (GENERIC, [], {}, "tokenizer.json is not a JSON object"),
     ],
 )  # fmt: skip
-def test_another_tokenizer_is_refused(
+def test_other_tokenizers_are_rejected(
     settings: dict | None, tokenizer: object, config: dict, sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=sentence) as refused:
@@ -131,13 +131,13 @@ def test_another_tokenizer_is_refused(
 
 
 @pytest.mark.parametrize(("mark", "name"), [("\u2581", "sentencepiece"), ("\u0120", "byte-level BPE")])
-def test_pieces_of_other_kinds(mark: str, name: str, tmp_path: Path) -> None:
+def test_other_piece_prefixes_are_rejected(mark: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in (*TOKENS, f"{mark}the", mark)), "utf-8")
     with pytest.raises(ValueError, match=f"its vocabulary is one of {name}"):
         read_tokenizer(tmp_path, {})
 
 
-def test_added_tokens_have_their_rows(tmp_path: Path) -> None:
+def test_added_tokens_keep_their_ids(tmp_path: Path) -> None:
     """From every file that may name them; those of the vocabulary are none, and a gap is left for whoever fills it."""
     listed = [{"id": 4, "content": "[MASK]"}, {"id": 12, "content": "[TWO]"}]
     found = read(
@@ -156,14 +156,14 @@ def test_added_tokens_have_their_rows(tmp_path: Path) -> None:
         read_tokenizer(tmp_path, {})
 
 
-def test_lines_as_transformers_reads_them() -> None:
+def test_vocabulary_lines_match_transformers() -> None:
     assert read_lines("\ufeffa\r\nb\r\n".encode()) == ("a", "b")
     assert read_lines(b"a\nb\na\n\nc") == ("", "b", "a", "", "c")  # the last of two counts
     with pytest.raises(ValueError, match=r"vocab\.txt is not UTF-8 \(byte 1\)"):
         read_lines(b"a\xff\n")
 
 
-def test_a_vocabulary_of_tokenizer_json_alone(tmp_path: Path) -> None:
+def test_a_vocabulary_only_in_tokenizer_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json()), "utf-8")
     assert read_tokenizer(tmp_path, {}) == ForeignTokenizer(TOKENS, (), False, TextRules(**LIBRARY))
     assert ForeignTokenizer(TOKENS).rules == REFERENCE
@@ -172,7 +172,7 @@ def test_a_vocabulary_of_tokenizer_json_alone(tmp_path: Path) -> None:
         read_tokenizer(tmp_path, {})
 
 
-def test_what_is_not_a_plain_file_is_not_opened(tmp_path: Path) -> None:
+def test_only_plain_files_are_opened(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "tokenizer.json")

@@ -41,14 +41,14 @@ def theirs() -> dict[str, np.ndarray]:
     return {about[1]: mine[ours].T if "tf1" in about[3] else mine[ours] for ours, about in expected().items()}
 
 
-def test_a_checkpoint_comes_in(tmp_path: Path) -> None:
+def test_a_checkpoint_is_imported(tmp_path: Path) -> None:
     found = tf1.read(write(tmp_path / "bert", theirs() | MORE))
     assert same(found.converted.weights, weights()) and found.converted.parts == ("pooler", "masked_lm", "next_sentence")
     assert found.config == EncoderConfig(11, 4, 2, 2, 6, 5, 3, "gelu_tanh")
     assert found.tokenizer == ForeignTokenizer(("[PAD]", "[UNK]")) and found.format == "tf1"
 
 
-def test_an_optimizer_s_slots_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizer_slots_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, reader = [], tf.train.load_checkpoint
 
     class Counting:
@@ -67,14 +67,14 @@ def test_an_optimizer_s_slots_are_not_read(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(read) == sorted(theirs())
 
 
-def test_a_fine_tuned_one_with_another_name(tmp_path: Path) -> None:
+def test_a_fine_tuned_checkpoint_with_another_name(tmp_path: Path) -> None:
     kept = {name: value for name, value in theirs().items() if not name.startswith("cls/")}
     heads = {"output_weights": np.ones((2, 4), np.float32), "output_bias": np.ones(2, np.float32)}
     found = tf1.read(write(tmp_path / "bert", kept | heads, "model.ckpt-1000")).converted
     assert found.parts == ("pooler",) and found.passed_over == ("output_bias", "output_weights")
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_errors_name_the_file_or_tensor(tmp_path: Path) -> None:
     folder = write(tmp_path / "bert", theirs())
 
     def refused(sentence: str) -> None:
@@ -105,6 +105,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     refused(r"it holds 2 checkpoints \(bert_model.ckpt.index, other.ckpt-3.index\)")
 
 
-def test_which_folders_are_the_reference_s(tmp_path: Path) -> None:
+def test_reference_folders_are_recognized(tmp_path: Path) -> None:
     assert not tf1.is_folder(tmp_path)
     assert tf1.is_folder(write(tmp_path / "bert", theirs()))

@@ -18,19 +18,19 @@ def written(folder: Path, values: dict[str, np.ndarray] = VALUES) -> str:
     return prefix
 
 
-def test_wanted_variables_come_back(tmp_path: Path) -> None:
+def test_wanted_variables_are_returned(tmp_path: Path) -> None:
     prefix = written(tmp_path)
     found = read_variables(prefix, lambda name: name.startswith("a/"))
     assert variable_names(prefix) == ["a/b", "a/c", "count"] and found.keys() == {"a/b", "a/c"}
     assert all(np.array_equal(found[name], VALUES[name]) for name in found)
 
 
-def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+def test_integer_weights_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the variable count is of the type int64, not floating point"):
         read_variables(written(tmp_path), lambda name: True)
 
 
-def test_more_than_its_files_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_sizes_beyond_the_files_are_rejected_before_reading(tmp_path: Path) -> None:
     prefix = written(tmp_path)
     data = next(tmp_path.glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:20])
@@ -38,7 +38,7 @@ def test_more_than_its_files_hold_is_refused_before_it_is_read(tmp_path: Path) -
         read_variables(prefix, lambda name: name.startswith("a/"))
 
 
-def test_damage_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_corrupt_files_raise_value_error(tmp_path: Path) -> None:
     prefix = written(tmp_path)
     Path(f"{prefix}.index").write_bytes(b"nothing")
     for read in (variable_names, lambda prefix: read_variables(prefix, bool)):

@@ -104,13 +104,13 @@ def test_particular_texts(text: str, cased: bool) -> None:
     assert same(cased=cased).differing([text]) == []
 
 
-def test_special_tokens_in_a_text_are_text() -> None:
+def test_special_tokens_in_a_text_are_plain_text() -> None:
     found = same().theirs.encode("a [SEP] [MASK]")
     assert found.tokens == ["[CLS]", "a", "[", "sep", "]", "[", "mask", "]", "[SEP]"]
     assert found.special_tokens_mask == [1, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
-def test_offsets_are_those_of_the_text_as_it_was_given() -> None:
+def test_offsets_refer_to_the_original_text() -> None:
     text = "A\u0301b\u200b \uf0b7 ÅΣ\u0301.中\u3000[SEP]"
     found = same().theirs.encode(text, add_special_tokens=False)
     places = [text[start:end].strip("\u0301\u200b") for start, end in found.offsets]
@@ -118,7 +118,7 @@ def test_offsets_are_those_of_the_text_as_it_was_given() -> None:
     assert places == ["A\u0301b", "\uf0b7", "Å", "Σ", ".", "中", "[", "SEP", "]"]
 
 
-def test_a_vocabulary_that_leaves_no_stand_in() -> None:
+def test_a_vocabulary_without_a_free_replacement_is_rejected() -> None:
     """One that has every accent, and so none that could stand in for those that the library doesn't know."""
     marks = [chr(code) for code in range(0x110000) if unicodedata.combining(chr(code))]
     with pytest.raises(ValueError, match=r"^the vocabulary has the character U\+07FD, which tokenizer.json can't express$"):

@@ -86,12 +86,12 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     )
 
 
-def test_the_table_is_the_one_written_by_hand() -> None:
+def test_the_table_matches_a_literal_one() -> None:
     found = {entry.ours: (entry.hf, entry.tf1, entry.shape, " ".join(entry.turned)) for entry in table(SMALL)}
     assert found == expected()
 
 
-def test_the_table_names_what_the_model_has() -> None:
+def test_the_table_matches_the_model_weights() -> None:
     from clozemill.trainers.training import train_state
 
     model = train_state.model_for({"encoder": SMALL.to_dict(), "objective": "mlm+nsp"})
@@ -100,19 +100,19 @@ def test_the_table_names_what_the_model_has() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hf", "tf1"])
-def test_weights_come_in(kind: str) -> None:
+def test_weights_are_imported(kind: str) -> None:
     found = {"hf": from_hf, "tf1": from_tf1}[kind](theirs(kind), SMALL)
     assert same(found.weights, weights()) and found.parts == ("pooler", "masked_lm", "next_sentence")
     assert all(value.flags["C_CONTIGUOUS"] for value in found.weights.values())
 
 
-def test_weights_go_out() -> None:
+def test_weights_are_exported() -> None:
     found = to_hf(weights(), table(SMALL))
     assert same(found, theirs("hf")) and all(value.flags["C_CONTIGUOUS"] for value in found.values())
     assert same(from_hf(found, SMALL).weights, weights())
 
 
-def test_a_task_s_head_goes_out() -> None:
+def test_the_head_of_a_task_is_exported() -> None:
     kernel, bias = np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(3, dtype=np.float32)
     mine = weights() | {"head/dense/kernel": kernel, "head/dense/bias": bias}
     found = to_hf(mine, table(SMALL, ("pooler",), ("classifier", 4, 3)))
@@ -120,7 +120,7 @@ def test_a_task_s_head_goes_out() -> None:
     assert {name.split(".")[0] for name in found} == {"bert", "classifier"}
 
 
-def test_hugging_face_s_older_names() -> None:
+def test_older_hugging_face_names() -> None:
     """Without the prefix, LayerNorm with gamma and beta, positions as numbers, the decoder spelt out, other precisions."""
     old = {}
     for name, value in theirs("hf").items():
@@ -149,7 +149,7 @@ def test_hugging_face_s_older_names() -> None:
         (("cls.", "bert.pooler"), ()),
     ],
 )
-def test_heads_may_lack(without: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_missing_heads_are_allowed(without: tuple[str, ...], parts: tuple[str, ...]) -> None:
     found = from_hf({name: value for name, value in theirs("hf").items() if not (without and name.startswith(without))}, SMALL)
     assert found.parts == parts and found.passed_over == ()
     lacking = {"pooler": "encoder/pooler/", "masked_lm": "masked_lm/", "next_sentence": "next_sentence/"}
@@ -157,14 +157,14 @@ def test_heads_may_lack(without: tuple[str, ...], parts: tuple[str, ...]) -> Non
     assert same(found.weights, {name: value for name, value in weights().items() if not (gone and name.startswith(gone))})
 
 
-def test_heads_of_fine_tuned_models_are_passed_over() -> None:
+def test_heads_of_fine_tuned_models_are_skipped() -> None:
     found = from_hf(theirs("hf") | {"classifier.weight": np.ones((3, 4)), "classifier.bias": np.ones(3)}, SMALL)
     assert same(found.weights, weights()) and found.passed_over == ("classifier.bias", "classifier.weight")
     found = from_tf1(theirs("tf1") | {"output_weights": np.ones((3, 4)), "output_bias": np.ones(3)}, SMALL)
     assert same(found.weights, weights()) and found.passed_over == ("output_bias", "output_weights")
 
 
-def test_an_optimizer_s_variables_are_passed_over() -> None:
+def test_optimizer_variables_are_skipped() -> None:
     more = {
         "global_step": np.array(7),
         "bert/pooler/dense/bias/adam_m": np.ones(4),
@@ -200,13 +200,13 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         ({"pooler.dense.bias": np.ones(4)}, "the tensor pooler.dense.bias is there twice"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(changes: dict, sentence: str) -> None:
+def test_errors_name_the_mismatched_tensor(changes: dict, sentence: str) -> None:
     tensors = theirs("hf") | changes
     with pytest.raises(ValueError, match=sentence):
         from_hf({name: value for name, value in tensors.items() if value is not None}, SMALL)
 
 
-def test_a_variable_that_does_not_fit_is_named() -> None:
+def test_errors_name_the_mismatched_variable() -> None:
     for changes, sentence in (
         ({"bert/pooler/dense/kernel": np.ones((4, 5))}, r"bert/pooler/dense/kernel has the shape \[4, 5\], .* \[4, 4\]"),
         ({"bert/encoder/layer_2/output/dense/bias": np.ones(4)}, "bert/encoder/layer_2/output/dense/bias has no place"),
@@ -216,7 +216,7 @@ def test_a_variable_that_does_not_fit_is_named() -> None:
             from_tf1(theirs("tf1") | changes, SMALL)
 
 
-def test_our_own_missing_weight_is_named() -> None:
+def test_errors_name_our_missing_weight() -> None:
     mine = weights()
     del mine["encoder/layer_1/output/bias"]
     with pytest.raises(ValueError, match="the tensor encoder/layer_1/output/bias is missing"):
@@ -247,7 +247,7 @@ def test_activations() -> None:
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
-def test_a_configuration_there_and_back(attention: str) -> None:
+def test_a_configuration_round_trips(attention: str) -> None:
     config = EncoderConfig(**SMALL.to_dict() | {"attention": attention, "hidden_dropout_prob": 0.25, "layer_norm_eps": 1e-6})
     assert config_from_hf(config_to_hf(config)) == config
     assert ("is_decoder" in config_to_hf(config)) == (attention == "causal")
@@ -272,12 +272,12 @@ def test_a_configuration_there_and_back(attention: str) -> None:
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob and attention_probs_dropout_prob must be at least 0 and below 1"),
     ],
 )
-def test_configurations_that_are_not_bert_s(changes: dict, sentence: str) -> None:
+def test_configurations_of_other_models_are_rejected(changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         config_from_hf(HF | changes)
 
 
-def test_tf1_configurations_that_are_not_bert_s() -> None:
+def test_tf1_configurations_of_other_models_are_rejected() -> None:
     with pytest.raises(ValueError, match="hidden_act 'gelu_new' is none that clozemill knows"):
         config_from_tf1(HF | {"hidden_act": "gelu_new"})
     with pytest.raises(ValueError, match="hidden_size is None"):

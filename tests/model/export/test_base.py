@@ -8,7 +8,7 @@ from clozemill.model.inputs import assemble
 from tests.model import sources
 
 
-def test_features_literally() -> None:
+def test_features_values() -> None:
     found = assemble([np.array([7, 8]), np.array([], int), np.array([7])], [np.array([9]), [], []], (0, 2, 3), 7)
     assert {name: value.tolist() for name, value in found.items()} == {
         "input_ids": [[2, 7, 8, 3, 9, 3, 0], [2, 3, 0, 0, 0, 0, 0], [2, 7, 3, 0, 0, 0, 0]],
@@ -22,13 +22,13 @@ def test_features_literally() -> None:
     ("first", "second", "length", "kept"),
     [(9, 0, 6, (4, 0)), (4, 4, 9, (3, 3)), (4, 4, 10, (4, 3)), (9, 2, 8, (3, 2)), (1, 9, 8, (1, 4)), (2, 3, 8, (2, 3))],
 )
-def test_the_longer_side_loses_its_end_and_the_second_at_a_tie(first: int, second: int, length: int, kept: tuple) -> None:
+def test_truncation_shortens_the_longer_text_or_the_second(first: int, second: int, length: int, kept: tuple) -> None:
     found = assemble([np.arange(10, 10 + first)], [np.arange(30, 30 + second)], (0, 2, 3), length)["input_ids"][0]
     tail = [*range(30, 30 + kept[1]), 3] if second else []
     assert found[found > 0].tolist() == [2, *range(10, 10 + kept[0]), 3, *tail]
 
 
-def test_answers_are_the_model_s() -> None:
+def test_answers_match_the_model() -> None:
     for name, more in sources.OUTPUTS.items():
         source, features = sources.source(name), sources.features()
         found = answers(source, features)
@@ -56,13 +56,13 @@ def test_differences() -> None:
 
 
 @pytest.mark.parametrize(("found", "sentence"), [({}, "output nothing"), ({"logits": np.zeros(2)}, "output logits")])
-def test_answers_that_nobody_asked_for(found: dict, sentence: str) -> None:
+def test_unexpected_answers_are_rejected(found: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         furthest({"pooled_output": np.zeros((2, 2))}, found, MASK)
 
 
 @pytest.mark.parametrize("name", ["hf", "keras"])
-def test_a_format_is_its_module(name: str) -> None:
+def test_a_format_delegates_to_its_module(name: str) -> None:
     module = FORMATS[name].module()
     assert callable(module.write) and callable(module.outputs) and isinstance(FORMATS[name].checked_with(), str)
 

@@ -94,12 +94,12 @@ def differing(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> lis
         ("é" * 200, [UNK]),
     ],
 )
-def test_tokens_literally(text: str, found: list[int]) -> None:
+def test_token_values(text: str, found: list[int]) -> None:
     assert pieces([text]) == [found]
     assert expected([text], TINY, False) == [found]
 
 
-def test_cased_tokens_literally() -> None:
+def test_cased_token_values() -> None:
     assert pieces(["Aab É é e\u0301 中", "Σ"], cased=True) == [[UNK, UNK, 16, 16, 13], [UNK]]
     assert pieces(["A a É"], cased=True) == expected(["A a É"], TINY, True) == [[17, 0, UNK]]
 
@@ -121,7 +121,7 @@ def located(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> list[
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(TEXT, min_size=1, max_size=4), st.booleans(), st.sampled_from([0, 199, 201, 300]))
-def test_pieces_have_the_places_of_the_tokenizer(texts: list[str], cased: bool, long: int) -> None:
+def test_piece_offsets_match_the_python_tokenizer(texts: list[str], cased: bool, long: int) -> None:
     texts = [text.decode() for text in clean(tf.constant([*texts, "é" * long + "a.b"])).numpy()]
     columns = ops(rich(), cased).tokenize_with_places(tf.constant(texts))
     found = [list(zip(*row, strict=True)) for row in zip(*(column.to_list() for column in columns), strict=True)]
@@ -162,29 +162,29 @@ def test_real_text(cased: bool) -> None:
     assert differing(texts, tuple(dict.fromkeys([*rich(), *tokens()])), cased) == []
 
 
-def test_clean_literally() -> None:
+def test_clean_values() -> None:
     texts = ["  a\u0301\t\n\x00b\u3000 c\u200b ", "", "\x00", "a b", b"a\xff\xc3b"]
     assert clean(tf.constant(texts)).numpy().tolist() == [s.encode() for s in ("á b c", "", "", "a b", "ab")]
 
 
-def test_bytes_that_are_no_text_are_dropped() -> None:
+def test_invalid_utf8_is_dropped() -> None:
     assert pieces([b"a\xffb", b"\xc3", b"ab"]) == [[0, 2], [], [0, 2]]
 
 
-def test_unassigned_characters_of_a_newer_unicode_change_nothing_around_them() -> None:
+def test_newer_unicode_characters_do_not_affect_their_neighbours() -> None:
     """The library knows U+0897 (Unicode 16) as an accent, and would put `=` and the overlay behind it together."""
     texts = ["=\u0897\u0338", "a\u0897\u0338b a"]
     assert pieces(texts, TINY, True) == expected(texts, TINY, True) == [[14, UNK], [UNK, 0]]
 
 
 @pytest.mark.parametrize("char", ["\u1b4e", "\u1b7f", "\U00010ed0"])
-def test_punctuation_of_a_newer_unicode_stays_within_its_word(char: str) -> None:
+def test_newer_unicode_punctuation_does_not_split_words(char: str) -> None:
     """Punctuation to a library with Unicode 16 or 17, nothing yet to Python: in the vocabulary it becomes another character."""
     vocabulary = (*SPECIAL, "a", "##" + char, "##a", char)
     assert pieces([f"a{char}a {char}"], vocabulary) == expected([f"a{char}a {char}"], vocabulary, False) == [[5, 6, 7, 8]]
 
 
-def test_masks_literally() -> None:
+def test_mask_values() -> None:
     texts = ["a [MASK].", "b[MASK]b[MASK]", "", "[MASK]", "[mask]", "中[MASK] "]
     found = [[0, MASK, 6], [1, MASK, 1, MASK], [], [MASK], [19, UNK, UNK], [13, MASK]]
     assert ops().tokenize_masked(tf.constant(texts)).to_list() == found
@@ -195,7 +195,7 @@ def packed(first: list[list[int]], second: list[list[int]], length: int = 0, lon
     return {name: value.numpy().tolist() for name, value in ops(TINY, False, longest).pack(*ragged, length).items()}
 
 
-def test_packs_literally() -> None:
+def test_pack_values() -> None:
     found = packed([[1], [1, 1], []], [[], [4], []])
     assert found == {
         "input_ids": [[CLS, 1, SEP, PAD, PAD, PAD], [CLS, 1, 1, SEP, 4, SEP], [CLS, SEP, PAD, PAD, PAD, PAD]],
@@ -232,14 +232,14 @@ def test_dense_of_strings() -> None:
     assert dense(ragged, 2, "").numpy().tolist() == [[b"x", b"y"], [b"", b""], [b"z", b""]]
 
 
-def test_vocabularies_that_cannot_be() -> None:
+def test_invalid_vocabularies_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"lacks \[SEP\], \[MASK\]"):
         TextOps(("[PAD]", "[UNK]", "[CLS]"), False, 8)
     with pytest.raises(ValueError, match="256 bytes"):
         TextOps((*SPECIAL, "中" * 10, "é" * 150), False, 8)
 
 
-def test_the_private_characters_are_not_those_of_the_vocabulary() -> None:
+def test_private_characters_differ_from_the_vocabulary() -> None:
     assert Characters(("\ue000a", "##\ue001"), False, {}).unknown == "\ue002"
     vocabulary = (*SPECIAL, "\ue000")
     assert pieces(["\ue000 \ue001 é"], vocabulary) == expected(["\ue000 \ue001 é"], vocabulary, False) == [[5, 1, 1]]
@@ -260,7 +260,7 @@ MIXED = (
 
 
 @pytest.mark.parametrize(("cased", "rules"), RULES)
-def test_other_rules_are_those_of_the_tokenizer_in_python(cased: bool, rules: TextRules) -> None:
+def test_other_rules_match_the_python_tokenizer(cased: bool, rules: TextRules) -> None:
     texts = [
         *(
             "aé É e\u0301 İ iİΣ ΣaΣ. Σ",

@@ -36,7 +36,7 @@ ANSWERS = "import sys, pathlib; place = pathlib.Path(sys.argv[3])\n"
         ),
     ],
 )  # fmt: skip
-def test_however_it_ends(torch: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_failure_is_reported(torch: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_torch(torch, tmp_path, monkeypatch)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -47,7 +47,7 @@ def test_however_it_ends(torch: str, sentence: str, tmp_path: Path, monkeypatch:
     assert set(psutil.Process().children()) <= set(before)
 
 
-def test_what_is_wrong_with_the_folder_is_no_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_folder_is_a_value_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_torch(
         ANSWERS + "(place / 'answers.json').write_text('{\"error\": \"a key is missing\"}'); sys.exit(0)", tmp_path, monkeypatch
     )
@@ -55,7 +55,7 @@ def test_what_is_wrong_with_the_folder_is_no_death(tmp_path: Path, monkeypatch: 
         hf_process.outputs(str(tmp_path), FEATURES)
 
 
-def test_one_that_never_answers_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_an_answer_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_torch("import time; time.sleep(600)", tmp_path, monkeypatch)
     monkeypatch.setattr(hf_process, "TIMEOUT", 1)
     before = psutil.Process().children()
@@ -64,7 +64,7 @@ def test_one_that_never_answers_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(psutil.Process().children()) <= set(before)
 
 
-def test_it_never_sees_tensorflow_nor_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_loads_neither_tensorflow_nor_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And this process never sees torch."""
     code = (
         "import sys, importlib.util\n"
@@ -82,7 +82,7 @@ def test_it_never_sees_tensorflow_nor_the_current_folder(tmp_path: Path, monkeyp
     assert not {"torch", "transformers", "triton"} & sys.modules.keys()
 
 
-def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_exits_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where that one is killed: the program notices that nobody holds the other end of its pipe any more."""
     (tmp_path / "p").mkdir()
     pretend_torch("", tmp_path / "p", monkeypatch)
@@ -101,7 +101,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("absent", [["torch"], ["transformers"], ["transformers", "torch"]])
-def test_what_is_missing(absent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages(absent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_torch("raise SystemExit('imported')", tmp_path, monkeypatch)
     assert hf_process.missing() == []
     for name in absent:

@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("name", "act"), [*((name, "gelu_tanh") for name in CLASSES), ("mlm+nsp", "gelu_erf"), ("classify", "relu")]
 )
-def test_transformers_answers_the_same(name: str, act: str, tmp_path: Path) -> None:
+def test_transformers_gives_the_same_outputs(name: str, act: str, tmp_path: Path) -> None:
     """No key missing or unexpected: hf_outputs refuses those."""
     features, source = sources.features(), sources.source(name, hidden_act=act)
     folder = sources.written(huggingface, name, tmp_path / "hf", hidden_act=act)
@@ -48,7 +48,7 @@ def test_transformers_answers_the_same(name: str, act: str, tmp_path: Path) -> N
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
-def test_transformers_finds_a_key_that_lacks(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_transformers_reports_a_missing_key(folders: dict[str, Path], tmp_path: Path) -> None:
     for name, change, sentence in (
         ("mlm+nsp", lambda tensors: tensors.pop("cls.seq_relationship.bias"), "missing keys in it: cls.seq_relationship.bias"),
         ("mlm", lambda tensors: tensors.update(more=np.ones(2, np.float32)), "unexpected keys in it: more"),
@@ -61,12 +61,12 @@ def test_transformers_finds_a_key_that_lacks(folders: dict[str, Path], tmp_path:
             huggingface.outputs(str(folder), sources.TEXTS, sources.features())
 
 
-def test_a_folder_that_is_none_ends_the_process(tmp_path: Path) -> None:
+def test_an_invalid_folder_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(hf_process.ProcessDied, match=r"^ended with exit code 1: FileNotFoundError: .*config.json"):
         hf_process.outputs(str(tmp_path), sources.features())
 
 
-def test_smaller_classes_of_transformers_leave_only_heads_over(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_smaller_transformers_classes_ignore_only_heads(folders: dict[str, Path], tmp_path: Path) -> None:
     """They find every weight of theirs, and answer as the source."""
     features = sources.features()
     names = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
@@ -90,7 +90,7 @@ for name, output in given["classes"].items():
         assert max(furthest({ours: expected[ours]}, value, features["input_mask"]).values()) <= TOLERANCE, name
 
 
-def test_transformers_tokenizer_gives_our_ids(folders: dict[str, Path]) -> None:
+def test_the_transformers_tokenizer_gives_our_ids(folders: dict[str, Path]) -> None:
     code = """
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(given["folder"])
@@ -115,7 +115,7 @@ found = {"batch": dict(batch), "special": special, "texts": texts}
 
 
 @pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "tags", "spans"])
-def test_the_card_s_example_runs(name: str, folders: dict[str, Path]) -> None:
+def test_the_example_in_the_card_runs(name: str, folders: dict[str, Path]) -> None:
     code, *more = (part.split("```")[0] for part in (folders[name] / "README.md").read_text("utf-8").split("```python\n")[1:])
     assert len(more) == (name in ("mlm+nsp", "mlm"))  # fill-mask, with [MASK] in a text
     done = subprocess.run([sys.executable, "-c", code + "".join(more)], cwd=folders[name], capture_output=True, text=True)

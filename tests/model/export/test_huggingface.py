@@ -67,14 +67,14 @@ def test_labels(folders: dict[str, Path]) -> None:
         (Task("spans", layers=(-2,)), "transformers has no class for a head on the layers -2"),
     ],
 )
-def test_heads_that_have_no_class(task: Task, sentence: str, tmp_path: Path) -> None:
+def test_heads_without_a_transformers_class(task: Task, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=sentence):
         huggingface.write(sources.source(index={"task": task.to_dict()}), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "causal", "encoder", "bare"])
-def test_there_and_back_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
+def test_round_trip_is_bit_identical(name: str, folders: dict[str, Path]) -> None:
     source, found = sources.source(name), huggingface.read(folders[name])
     mine = source.weights()
     assert found.config == source.config and found.tokenizer.cased is False and found.tokenizer.notes == ()
@@ -85,7 +85,7 @@ def test_there_and_back_bit_for_bit(name: str, folders: dict[str, Path]) -> None
     assert left == ({"pooler"} if name in ("mlm", "causal", "bare") else set())
 
 
-def test_the_decoder_is_tied_and_not_written_twice(folders: dict[str, Path]) -> None:
+def test_the_tied_decoder_is_written_once(folders: dict[str, Path]) -> None:
     assert not [name for name in load_file(folders["mlm"] / "model.safetensors") if "decoder" in name]
 
 
@@ -116,14 +116,14 @@ def test_tokenizer_json_gives_our_ids(cased: bool, tokenizers: dict[bool, Tokeni
     assert sum(pieces.encode([text]).ids.size for text in UNICODE) > 500
 
 
-def test_tokenizer_json_packs_as_bert(tokenizers: dict[bool, Tokenizer]) -> None:
+def test_tokenizer_json_packs_like_bert(tokenizers: dict[bool, Tokenizer]) -> None:
     found = tokenizers[False].encode("The mill", "a river.")
     assert found.tokens == ["[CLS]", "the", "mill", "[SEP]", "a", "river", ".", "[SEP]"]
     assert found.type_ids == [0, 0, 0, 0, 1, 1, 1, 1] and found.special_tokens_mask == [1, 0, 0, 1, 0, 0, 0, 1]
     assert tokenizers[False].decode(found.ids[4:7]) == "a river."
 
 
-def test_a_tokenizer_that_differs_shows(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_different_tokenizer_is_detected(folders: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(folders["mlm"], tmp_path / "mlm")
     tokenizer_json.build(sources.TOKENS, True).save(str(tmp_path / "mlm/tokenizer.json"))
     with pytest.raises(ValueError, match=r"tokenizer.json gives other ids for the text 'The river was"):
@@ -131,7 +131,7 @@ def test_a_tokenizer_that_differs_shows(folders: dict[str, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_our_own_reader_answers_as_the_source(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_reader_matches_the_source(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_process, "missing", lambda: ["torch"])
     features = sources.features()
     found, expected = huggingface.outputs(str(folders[name]), sources.TEXTS, features), answers(sources.source(name), features)
@@ -141,7 +141,7 @@ def test_our_own_reader_answers_as_the_source(name: str, folders: dict[str, Path
     assert huggingface.checked_with().startswith("clozemill's own reader, not by transformers, for torch is not installed: pip")
 
 
-def test_keras_hub_answers_the_same(folders: dict[str, Path]) -> None:
+def test_keras_hub_gives_the_same_outputs(folders: dict[str, Path]) -> None:
     """It reads the same folder with code of its own (its gelu is the tanh form, and its LayerNorm's epsilon 1e-12)."""
     import keras_hub
 
@@ -154,7 +154,7 @@ def test_keras_hub_answers_the_same(folders: dict[str, Path]) -> None:
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
-def test_the_card_tells_sizes_and_training(folders: dict[str, Path]) -> None:
+def test_the_card_states_sizes_and_training(folders: dict[str, Path]) -> None:
     text = (folders["classify"] / "README.md").read_text("utf-8")
     assert f"| vocabulary | {len(sources.TOKENS)} WordPieces, uncased: lowercased, accents stripped |" in text
     assert "Fine-tuned for classify, labels no, yes, maybe" in text and "| layers | 2 |" in text
@@ -237,7 +237,7 @@ def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
         ("tokenizer.json", '{"model": []}', "is not a WordPiece tokenizer"),
     ],
 )
-def test_hostile_files_are_refused(file: str, data: str, sentence: str, folder: Path) -> None:
+def test_malicious_files_are_rejected(file: str, data: str, sentence: str, folder: Path) -> None:
     (folder / "vocab.txt").unlink()
     if file == "config.json" and data.startswith("{"):
         data = json.dumps(settings(folder) | json.loads(data))
@@ -246,7 +246,7 @@ def test_hostile_files_are_refused(file: str, data: str, sentence: str, folder: 
         huggingface.read(folder)
 
 
-def test_mistakes_are_named(folder: Path) -> None:
+def test_errors_name_the_file_or_tensor(folder: Path) -> None:
     weights, config = folder / "model.safetensors", folder / "config.json"
     good, tensors = settings(folder), load_file(weights)
 
@@ -290,7 +290,7 @@ def test_an_import_with_a_pooler_that_its_heads_do_not_use(tmp_path: Path) -> No
     assert max(furthest(answers(source, features), given, features["input_mask"]).values()) <= TOLERANCE
 
 
-def test_a_card_says_what_a_result_is_worth() -> None:
+def test_a_card_compares_the_result_with_baselines() -> None:
     """Beside an answer that looks at no text; the criterion, which is a metric again, is left out."""
     index = {
         "task": Task("multilabel", ("a", "b"), threshold=0.3).to_dict(),
@@ -306,7 +306,7 @@ def test_a_card_says_what_a_result_is_worth() -> None:
     assert "- Each label has its own sigmoid; a label is assigned at a probability of 0.3 or above." in lines
 
 
-def test_no_name_or_label_is_markup_in_a_card() -> None:
+def test_names_and_labels_are_escaped_in_a_card() -> None:
     labels = ("<script>", "[a](http://x)", "| b |", "`c`\n# d", "\x1b[31m", "\u202ee", "not_entailment")
     index = {"task": Task("classify", labels).to_dict(), "datasets": ["![x](y)"]}
     text = card(sources.source(index=index), "BertForSequenceClassification")
@@ -314,7 +314,7 @@ def test_no_name_or_label_is_markup_in_a_card() -> None:
     assert r"- Dataset: \!\[x\](y)." in text
 
 
-def test_a_disk_that_is_full_at_the_tokenizer(tmp_path: Path) -> None:
+def test_a_full_disk_while_writing_the_tokenizer(tmp_path: Path) -> None:
     """The tokenizers library would raise a bare Exception, which nobody takes for one of the system."""
     (tmp_path / "tokenizer.json").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):

@@ -51,7 +51,7 @@ print("dropout", float(np.abs(answers["sequence_output"] - found["sequence_outpu
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_answers_as_the_source(name: str, tmp_path: Path) -> None:
+def test_outputs_match_the_source(name: str, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name)), sources.features()
     keras_file.write(source, str(tmp_path))
     expected, found = answers(source, features), keras_file.outputs(str(tmp_path), sources.TEXTS, features)
@@ -62,7 +62,7 @@ def test_it_answers_as_the_source(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sizes", [{"hidden_act": "gelu_erf"}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.5, "type_vocab_size": 3}]
 )
-def test_switches_of_the_configuration(sizes: dict, tmp_path: Path) -> None:
+def test_configuration_switches(sizes: dict, tmp_path: Path) -> None:
     source, features = sources.source(**sizes), sources.features()
     keras_file.write(source, str(tmp_path))
     found = keras_file.outputs(str(tmp_path), sources.TEXTS, features)
@@ -72,7 +72,7 @@ def test_switches_of_the_configuration(sizes: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "bilstm"), "mlm+nsp"))
-def test_it_loads_where_clozemill_is_not(name: str, tmp_path: Path) -> None:
+def test_it_loads_without_clozemill(name: str, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name)), sources.features()
     keras_file.write(source, str(tmp_path))
     expected = answers(source, features)
@@ -85,7 +85,7 @@ def test_it_loads_where_clozemill_is_not(name: str, tmp_path: Path) -> None:
     assert float(told["worst"]) <= TOLERANCE and told["ungraded"] == "" and float(told["dropout"]) > 0.1
 
 
-def test_it_holds_stock_classes_only(tmp_path: Path) -> None:
+def test_it_contains_only_stock_classes(tmp_path: Path) -> None:
     """No Lambda, nothing registered, nothing of ours."""
     keras_file.write(sources.source(), str(tmp_path))
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
@@ -108,7 +108,7 @@ def test_it_holds_stock_classes_only(tmp_path: Path) -> None:
     assert modules <= {"keras", "builtins"} and "Lambda" not in classes and {"Dropout", "MultiHeadAttention"} <= classes
 
 
-def test_dropout_has_the_source_s_rates(tmp_path: Path) -> None:
+def test_dropout_rates_match_the_source(tmp_path: Path) -> None:
     source = sources.source(hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.125)
     model = keras_file.functional(source)
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
@@ -116,7 +116,7 @@ def test_dropout_has_the_source_s_rates(tmp_path: Path) -> None:
     assert [layer.dropout for layer in model.layers if isinstance(layer, keras.layers.MultiHeadAttention)] == [0.125] * 2
 
 
-def test_a_changed_weight_shows() -> None:
+def test_a_changed_weight_is_detected() -> None:
     """The comparison can fail: a single bias that is 0.001 off."""
     source, features = sources.source(), sources.features()
     expected, model = answers(source, features), keras_file.functional(source)

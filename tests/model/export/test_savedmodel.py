@@ -108,7 +108,7 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("kind", mostly_slow(SOURCES, "mlm", "classify", "spans"))
-def test_answers_as_its_source(kind: str, exported) -> None:
+def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
     assert set(found) == {"sequence_output", "pooled_output"} | ({"logits"} & set(expected))
@@ -117,7 +117,7 @@ def test_answers_as_its_source(kind: str, exported) -> None:
     assert [file for file in path.rglob("*") if file.is_file() and file.parent.name == "assets"] == []
 
 
-def test_an_import_answers_what_it_came_with(tmp_path: Path) -> None:
+def test_an_import_has_only_outputs_of_its_parts(tmp_path: Path) -> None:
     """Without heads and pooler: their weights mean nothing."""
     one = make(PretrainingModel(CONFIG), about={"imported": {"heads": []}})
     path = saved(one, tmp_path / "it")
@@ -138,7 +138,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     )
 
 
-def test_preprocess_literally(loaded) -> None:
+def test_preprocess_values(loaded) -> None:
     found = loaded.signatures["preprocess"](text=tf.constant(["The mills", "a\nÉ[SEP]"]), text_pair=tf.constant(["", "by"]))
     assert {name: value.numpy().tolist() for name, value in found.items()} == {
         "input_ids": [[11, 1, 2, 3, 10, 13, 13, 13, 13], [11, 12, 0, 0, 0, 0, 10, 8, 10]],
@@ -150,7 +150,7 @@ def test_preprocess_literally(loaded) -> None:
     assert loaded.tokenize(tf.constant(["the mills", ""])).to_list() == [[1, 2, 3], []]
 
 
-def test_preprocess_agrees_with_python(loaded) -> None:
+def test_preprocess_matches_python(loaded) -> None:
     found, expected = loaded.signatures["preprocess"](text=ARRAYS[0], text_pair=ARRAYS[1]), features(TEXTS)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
@@ -265,7 +265,7 @@ print("found:", *found["pooled_output"].numpy().ravel().tolist())
 """
 
 
-def test_relocated_in_a_process_without_our_code(source: Source, folder: Path, tmp_path: Path) -> None:
+def test_it_can_be_moved_and_loaded_without_clozemill(source: Source, folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(folder, moved)
     assert not any(str(folder).encode() in path.read_bytes() for path in moved.rglob("*") if path.is_file())

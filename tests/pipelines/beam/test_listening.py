@@ -15,23 +15,23 @@ SWITCHING = "apache_beam.runners.direct.direct_runner.SwitchingDirectRunner"
 
 
 @pytest.mark.parametrize("name", [FN_API, SWITCHING, "fnapirunner", "directrunner", "PrismRunner"])
-def test_runners_that_serve_files_to_the_network_are_refused(name: str) -> None:
+def test_runners_that_serve_files_to_the_network_are_rejected(name: str) -> None:
     with pytest.raises(UserError, match=f"--runner {name} opens servers .*: give --runner FnApiRunner"):
         runners.check(RunOptions(runner=name), [])
 
 
 @pytest.mark.parametrize("name", ["FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"])
-def test_runners_of_this_process_are_taken(name: str) -> None:
+def test_runners_within_this_process_are_accepted(name: str) -> None:
     runners.check(RunOptions(runner=name), [])
 
 
-def test_an_embedded_job_service_is_refused() -> None:
+def test_an_embedded_job_service_is_rejected() -> None:
     runners.check(RunOptions(runner="PortableRunner"), ["--job_endpoint", "localhost:8099"])
     with pytest.raises(UserError, match=r"--job_endpoint embed opens servers .*: give --runner FnApiRunner"):
         runners.check(RunOptions(runner="PortableRunner"), ["--job_endpoint=embed"])
 
 
-def test_dask_needs_a_cluster_that_is_there() -> None:
+def test_dask_needs_an_existing_cluster() -> None:
     """Without one it starts a scheduler without authentication, and a dashboard on all interfaces."""
 
     class DaskRunner:

@@ -45,13 +45,13 @@ def as_nobody(code: str) -> str:
     return subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_server_is_a_socket_in_a_folder_of_the_user_s_own(server: local_runner.PrivateServer) -> None:
+def test_the_server_is_a_socket_in_a_private_folder(server: local_runner.PrivateServer) -> None:
     assert stat.S_IMODE(os.stat(server.folder).st_mode) == 0o700
     assert sockets.listening([os.getpid()]) >= {f"unix {server.folder}/beam"}
     assert server.control_address == server.data_port == server.state_port == f"unix:{server.folder}/beam"
 
 
-def test_a_run_that_is_cut_short_removes_its_socket(server: local_runner.PrivateServer) -> None:
+def test_an_interrupted_run_removes_its_socket(server: local_runner.PrivateServer) -> None:
     """After a signal nothing stops the server: its process ends."""
     launcher.kill_children()
     assert not os.path.exists(server.folder) and not worker.SOCKETS
@@ -61,7 +61,7 @@ def test_another_user_can_t_connect(server: local_runner.PrivateServer) -> None:
     assert as_nobody(f"socket.socket(socket.AF_UNIX).connect_ex({server.folder + '/beam'!r})") == f"{errno.EACCES}\n"
 
 
-def test_no_file_is_served_to_anybody(server: local_runner.PrivateServer, tmp_path: Path) -> None:
+def test_no_file_is_served(server: local_runner.PrivateServer, tmp_path: Path) -> None:
     """Beam's own server sends it, by an artifact's path."""
     (tmp_path / "thesis").write_text("dear")
     path = beam_runner_api_pb2.ArtifactFilePayload(path=str(tmp_path / "thesis")).SerializeToString()
@@ -73,13 +73,13 @@ def test_no_file_is_served_to_anybody(server: local_runner.PrivateServer, tmp_pa
     assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_beam_that_would_serve_otherwise_is_refused() -> None:
+def test_an_incompatible_beam_version_is_rejected() -> None:
     """A version whose WorkerHandlerManager makes its server in another way: no worker is started then."""
     with pytest.raises(UserError, match=r"is not supported by clozemill: install .*in-memory"):
         local_runner.WorkerProcess(b"", None, None, object())
 
 
-def test_a_long_temporary_folder_is_left_aside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_long_temporary_folder_name_is_avoided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     long = tmp_path / ("a" * 120)
     long.mkdir()
     monkeypatch.setattr(local_runner.tempfile, "gettempdir", lambda: str(long))
@@ -115,9 +115,7 @@ def hostile(folder: Path) -> Path:
     return folder
 
 
-def test_worker_processes_listen_on_no_port_and_import_nothing_from_the_current_folder(
-    tmp_path: Path, inputs: list[str]
-) -> None:
+def test_workers_open_no_port_and_import_nothing_from_the_current_folder(tmp_path: Path, inputs: list[str]) -> None:
     """One run with two workers, as the console script starts it, watched from outside while it lasts."""
     assert clozemill.main([*inputs, "--output", str(tmp_path / "one"), "--in-memory"]) == 0
     (tmp_path / "bin").mkdir()
@@ -145,7 +143,7 @@ def test_worker_processes_listen_on_no_port_and_import_nothing_from_the_current_
     assert len(digests) == 1
 
 
-def test_a_worker_ends_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
+def test_a_worker_exits_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
     """Whatever it is at: here it still loads Beam."""
     (tmp_path / "socket").mkdir()
     alive, held = os.pipe()
@@ -160,7 +158,7 @@ def test_a_worker_ends_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_of_a_killed_run_end_and_leave_the_lock(tmp_path: Path, inputs: list[str]) -> None:
+def test_workers_of_a_killed_run_exit_and_release_the_lock(tmp_path: Path, inputs: list[str]) -> None:
     """The next run, with other options, waits for them and isn't disturbed."""
     (tmp_path / "t").mkdir()
     command = [sys.executable, "-m", "clozemill", *inputs, "--output", str(tmp_path / "d"), "--dupe-factor", "20"]
@@ -199,9 +197,7 @@ def test_python_m_imports_nothing_from_the_current_folder(tmp_path: Path, demo_d
     ],
     ids=lambda words: words[0],
 )
-def test_commands_of_one_process_listen_on_nothing(
-    tmp_path: Path, inputs: list[str], demo_dataset: Path, words: list[str]
-) -> None:
+def test_single_process_commands_open_no_port(tmp_path: Path, inputs: list[str], demo_dataset: Path, words: list[str]) -> None:
     places = {"a": f"{tmp_path}/a.jsonl", "place": str(tmp_path), "dataset": str(demo_dataset)}
     with sockets.watched() as found:
         assert clozemill.main([word.format(**places) for word in words]) == 0

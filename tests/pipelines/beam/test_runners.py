@@ -16,7 +16,7 @@ from clozemill.pipelines.config import PrepareConfig, RunOptions
         ["--direct_num_workers=2"],
     ],
 )
-def test_beam_s_options_are_passed_on(extra: list[str]) -> None:
+def test_beam_options_are_passed_on(extra: list[str]) -> None:
     check_options(extra)
     found = pipeline_options(RunOptions(num_workers=1), extra, 1).get_all_options()
     names = {flag.lstrip("-").split("=")[0] for flag in extra if flag.startswith("--")}
@@ -37,24 +37,24 @@ def test_beam_s_options_are_passed_on(extra: list[str]) -> None:
         (["-x"], "unknown option -x"),
     ],
 )
-def test_misspelt_options_are_refused(extra: list[str], sentence: str) -> None:
+def test_misspelt_options_are_rejected(extra: list[str], sentence: str) -> None:
     with pytest.raises(UserError) as error:
         check_options(extra)
     assert str(error.value).startswith(sentence)
 
 
-def test_our_own_options_are_suggested_too() -> None:
+def test_our_options_are_suggested() -> None:
     with pytest.raises(UserError, match="did you mean --max-seq-length"):
         pipeline_options(PrepareConfig(), ["--max_seq_lenght", "64"], 1)
 
 
 @pytest.mark.parametrize("extra", [["--direct_num_workers=many"], ["--project"], ["--direct_running_mode=fast"]])
-def test_values_that_beam_refuses(extra: list[str]) -> None:
+def test_values_that_beam_rejects(extra: list[str]) -> None:
     with pytest.raises(UserError, match=f"argument {extra[0].split('=')[0]}: .* see clozemill --help"):
         check_options(extra)
 
 
-def test_an_unknown_runner_is_refused() -> None:
+def test_an_unknown_runner_is_rejected() -> None:
     with pytest.raises(UserError, match="NoSuchRunner can't be used"):
         pipeline_options(RunOptions(runner="NoSuchRunner"), [], 1)
 

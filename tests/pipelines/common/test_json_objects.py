@@ -31,7 +31,7 @@ def flat(value: object) -> object:
 @given(value=st.dictionaries(st.sampled_from(["text", "title", "a", '"', "\\"]), VALUES) | st.lists(VALUES))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("separators", [(",", ":"), (" , ", " :\t")])
-def test_of_a_long_line_all_but_nested_values_is_read(value: object, separators: tuple[str, str]) -> None:
+def test_nested_values_of_a_long_line_are_skipped(value: object, separators: tuple[str, str]) -> None:
     line = json.dumps(value, separators=separators).encode()
     assert parse_object(line, WANTED) == value
     with pytest.MonkeyPatch.context() as patch:
@@ -40,7 +40,7 @@ def test_of_a_long_line_all_but_nested_values_is_read(value: object, separators:
 
 
 @pytest.mark.parametrize("line", [b'{"a":[1,2', b'{"a":"b', b'{"a":1}}', b'{"a":[1]}]', b'{"a":{}}x', b'{"a":[1}}', b"{", b"x"])
-def test_broken_lines_stay_broken_however_long(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_lines_of_any_length_are_rejected(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in (1 << 20, 0):
         monkeypatch.setattr(json_objects, "LONG", limit)
         with pytest.raises(ValueError):
@@ -51,12 +51,12 @@ def test_broken_lines_stay_broken_however_long(line: bytes, monkeypatch: pytest.
     ("line", "name"),
     [('{"text":"a","text":"b"}', "text"), ('{"id":{"id":1},"x":[{"title":1}],"id":2}', "id")],
 )
-def test_a_field_that_is_there_twice(line: str, name: str) -> None:
+def test_a_repeated_field_is_rejected(line: str, name: str) -> None:
     with pytest.raises(ValueError, match=f"the field '{name}' occurs twice"):
         parse_object(line.encode(), WANTED)
 
 
-def test_only_fields_of_the_object_itself_and_that_are_wanted_count_as_twice() -> None:
+def test_only_wanted_top_level_fields_count_as_repeated() -> None:
     line = '{"meta":{"id":1,"title":"t"},"id":2,"title":"\\"title\\"","a":1,"a":2}'
     assert parse_object(line.encode(), WANTED) == {"meta": {"id": 1, "title": "t"}, "id": 2, "title": '"title"', "a": 2}
 
@@ -70,7 +70,7 @@ def test_only_fields_of_the_object_itself_and_that_are_wanted_count_as_twice() -
         b"[" + b"{}," * 150_000 + b"{}]",
     ],
 )
-def test_what_is_parsed_of_a_long_line_does_not_follow_its_values(line: bytes) -> None:
+def test_parsing_a_long_line_does_not_depend_on_its_number_of_values(line: bytes) -> None:
     assert json_objects._without_nested(line) in (b'{"text":"t","x":[]}', b"[]")
 
 
@@ -93,7 +93,7 @@ def test_memory_of_a_process_that_reads_millions_of_objects() -> None:
     assert done.stdout == "TooManyValues True\n"
 
 
-def test_more_values_than_a_document_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_values_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_objects, "LONG", 100)
     monkeypatch.setattr(json_objects, "MAX_FIELDS", 50)
     monkeypatch.setattr(json_objects, "MAX_TOKENS", 1000)

@@ -61,7 +61,7 @@ def test_each_weakness_has_its_sentence(changes: dict[str, Any], warnings: list[
         assert sentence.startswith(begin)
 
 
-def test_a_text_per_line_warns_wherever_it_is_looked_at(tmp_path: Any, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
+def test_one_text_per_line_is_warned_about_everywhere(tmp_path: Any, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
     """Read as one document, for no empty line separates the texts: no next sentence is random, no example held out."""
     (tmp_path / "in.txt").write_text("".join(f"The mill of the year {1500 + at} is old.\n" for at in range(200)))
     dataset = str(tmp_path / "dataset")

@@ -33,7 +33,7 @@ def test_digest() -> None:
     assert manifest.dataset_digest([]) == hashlib.sha256(b"").hexdigest()
 
 
-def test_digest_tells_names_and_contents_apart() -> None:
+def test_the_digest_distinguishes_names_from_contents() -> None:
     swapped = [{**SHARDS[0], "sha256": SHARDS[1]["sha256"]}, {**SHARDS[1], "sha256": SHARDS[0]["sha256"]}, SHARDS[2]]
     assert len({manifest.dataset_digest(shards) for shards in (SHARDS, swapped, SHARDS[:2])}) == 3
 
@@ -99,7 +99,7 @@ def test_round_trip() -> None:
     assert manifest.loads(data, "dataset.json") == BUILT
 
 
-def test_the_signature_literally() -> None:
+def test_literal_signature() -> None:
     """Of the canonical JSON of all else: whoever has a JSON library and SHA-256 can check it."""
     told = {"share": 0.1, "config": {"seed": 7, "input": ["a\udcff"]}}
     rest = '{"config":{"input":["a\\udcff"],"seed":7},"share":0.1}'
@@ -109,7 +109,7 @@ def test_the_signature_literally() -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [(b'"seed": 7', b'"seed": 8'), (b"0.15", b"0.15000000000000002"), (b'"read"', b'"lead"')]
 )
-def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> None:
+def test_an_edited_manifest_is_rejected(before: bytes, after: bytes) -> None:
     data = manifest.dumps(BUILT)
     with pytest.raises(UserError, match=r"^x was changed after it was written .*: restore it, or rebuild the dataset$"):
         manifest.loads(data.replace(before, after), "x")
@@ -134,7 +134,7 @@ def test_a_manifest_edited_by_hand_is_refused(before: bytes, after: bytes) -> No
         b'["format_version"]',
     ],
 )
-def test_what_is_no_manifest(data: bytes) -> None:
+def test_invalid_manifests_are_rejected(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^x/dataset\.json is not a dataset's manifest: give the folder"):
         manifest.loads(data, "x/dataset.json")
 
@@ -173,22 +173,22 @@ def edited(place: tuple, value: object) -> bytes:
         (("max_predictions",), 1, r"its max_predictions values differ \(1 and \d+\): rebuild"),
     ],
 )
-def test_what_only_another_program_could_have_signed(place: tuple, value: object, told: str) -> None:
+def test_invalid_fields_with_a_valid_signature_are_rejected(place: tuple, value: object, told: str) -> None:
     with pytest.raises(UserError, match=rf"^x/dataset\.json: {told}"):
         manifest.loads(edited(place, value), "x/dataset.json")
 
 
-def test_a_number_that_json_has_no_word_for() -> None:
+def test_non_finite_numbers_are_rejected() -> None:
     with pytest.raises(UserError, match=r"^x is not a dataset's manifest"):
         manifest.loads(edited(("shards", 0, "random_prob"), float("nan")), "x")
 
 
-def test_other_shards_than_the_configuration_asks_for() -> None:
+def test_shards_that_contradict_the_configuration_are_rejected() -> None:
     with pytest.raises(UserError, match=r"^x lists 5 shards, but its config requires 7: rebuild the dataset$"):
         manifest.loads(edited(("config", "num_groups"), 3), "x")
 
 
-def test_options_that_are_not_known_yet_are_let_be() -> None:
+def test_unknown_options_are_ignored() -> None:
     assert manifest.loads(edited(("config", "of_a_later_version"), [1.0]), "x")["config"]["of_a_later_version"] == [1.0]
 
 

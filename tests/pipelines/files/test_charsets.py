@@ -35,7 +35,7 @@ def read(path, split_bytes: int = 1 << 30) -> list[formats.Record]:
 @pytest.mark.parametrize("packed", PACK)
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_every_format_is_read_in_every_encoding_that_a_file_names(tmp_path, name, encoding, packed):
+def test_every_format_is_read_in_every_declared_encoding(tmp_path, name, encoding, packed):
     """In one split or cut as small as can be."""
     path = tmp_path / (name + packed)
     path.write_bytes(PACK[packed](MAKE[name]().encode(encoding)))
@@ -45,7 +45,7 @@ def test_every_format_is_read_in_every_encoding_that_a_file_names(tmp_path, name
 
 
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "windows-1252", "UTF-16", "koi8-r"])
-def test_a_dump_is_read_in_the_encoding_that_its_declaration_names(tmp_path, encoding):
+def test_a_dump_is_read_in_its_declared_encoding(tmp_path, encoding):
     text = "Мельница" if encoding == "koi8-r" else "Mühle"
     dump = f'<?xml version="1.0" encoding="{encoding}"?>\n' + corpora.wikixml([corpora.page("T", text)] * 30).decode()
     (tmp_path / "a.xml").write_bytes(dump.encode(encoding))
@@ -89,7 +89,7 @@ def test_utf16_without_a_mark_is_recognized_in_every_script(text):
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=16), st.lists(st.integers(0, 99), max_size=3))
-def test_a_stray_zero_makes_no_utf16_of_utf8(text, places):
+def test_utf8_with_a_stray_zero_is_not_utf16(text, places):
     head = bytearray(text.encode()[:HEAD])
     for place in places:
         head[place % len(head) : place % len(head)] = b"\0"
@@ -98,7 +98,7 @@ def test_a_stray_zero_makes_no_utf16_of_utf8(text, places):
     assert encoding_of(bytes(head[:HEAD]).decode("utf-8", "ignore").encode(), "a.txt", False) == ""
 
 
-def test_a_declaration_of_what_encodes_nothing_is_named(tmp_path):
+def test_a_declared_codec_that_is_not_a_text_encoding_is_named(tmp_path):
     (tmp_path / "a.xml").write_text("<?xml version='1.0' encoding='undefined'?><mediawiki>")
     with pytest.raises(UserError, match=r"a\.xml declares the unknown encoding 'undefined'"):
         read(tmp_path / "a.xml")
@@ -112,14 +112,14 @@ def test_an_unknown_encoding_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("data", ["Text".encode("utf-16")[:-1], b"\xff\xfe" + b"\x00\xdc" * 9])
-def test_text_that_isn_t_what_its_mark_says_is_refused(tmp_path, data):
+def test_text_that_contradicts_its_mark_is_rejected(tmp_path, data):
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.txt is not valid UTF-16 text \(.*\): convert it to UTF-8"):
         read(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_latin_1_without_a_name_says_what_to_do(tmp_path, name):
+def test_undeclared_latin_1_is_explained(tmp_path, name):
     (tmp_path / name).write_bytes(MAKE[name]().replace(TEXT, "Die Mühle.").encode("latin-1"))
     dropped = next(record for record in read(tmp_path / name) if not isinstance(record, Document))
     assert (dropped.reason, dropped.bad) == ("invalid_utf8", True)

@@ -30,7 +30,7 @@ def test_the_stamp_changes_with_the_file(tmp_path):
     assert before.stamp != after.stamp
 
 
-def test_match_refuses_nothing_and_folders(tmp_path):
+def test_match_rejects_folders_and_empty_results(tmp_path):
     with pytest.raises(UserError, match=r"no file matches .*/\*\.txt: check the path, and quote the glob"):
         filesystem.match([f"{tmp_path}/*.txt"])
     with pytest.raises(UserError, match="is a folder: give files or a glob such as"):
@@ -48,7 +48,7 @@ def test_match_refuses_nothing_and_folders(tmp_path):
         ("nosuch://host/a", "check the scheme"),
     ],
 )
-def test_a_filesystem_that_is_not_there(path, what_to_do, monkeypatch):
+def test_an_unavailable_filesystem(path, what_to_do, monkeypatch):
     """As where Beam was installed without extras."""
     monkeypatch.setattr(FileSystem, "get_all_subclasses", classmethod(lambda cls: [LocalFileSystem]))
     with pytest.raises(UserError, match=what_to_do):
@@ -60,7 +60,7 @@ def test_a_filesystem_that_is_not_there(path, what_to_do, monkeypatch):
 # Writes
 
 
-def test_a_write_appears_whole_and_makes_its_folder(tmp_path):
+def test_a_write_is_atomic_and_creates_its_folder(tmp_path):
     path = tmp_path / "new" / "deep" / "a"
     with filesystem.atomic_write(str(path)) as file:
         file.write(b"first")
@@ -72,7 +72,7 @@ def test_a_write_appears_whole_and_makes_its_folder(tmp_path):
     assert (filesystem.size(str(path)), filesystem.size(f"{path}.no")) == (6, -1)
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"before")
     with pytest.raises(KeyboardInterrupt), filesystem.atomic_write(str(path)) as file:
@@ -82,7 +82,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b"before"
 
 
-def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+def test_a_full_disk_error_names_the_file(tmp_path, monkeypatch):
     # The kernel's own full device: what is written there fails with ENOSPC.
     monkeypatch.setattr(safe_paths, "open", lambda *a, **k: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
     with pytest.raises(UserError) as caught:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_holds_files_at_any_depth_but_temporaries(tmp_path):
+def test_holds_files_ignores_temporary_files(tmp_path):
     assert not filesystem.holds_files(str(tmp_path / "none"))
     (tmp_path / ".work").mkdir()
     (tmp_path / ".work" / f"state.json.tmp-{'1f' * 16}").write_text("half")
@@ -106,7 +106,7 @@ def test_a_folder_holds_files_at_any_depth_but_temporaries(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_only_temporary_files_of_our_own_are_removed(tmp_path):
+def test_only_our_temporary_files_are_removed(tmp_path):
     """Not what a user may have named alike."""
     for name in ("a.tmp-1", "b.tmp-" + "0" * 31, "c.tmp-" + "g" * 32, "d.tmp-" + "0a" * 16 + ".txt"):
         (tmp_path / name).write_text("dear")
@@ -140,7 +140,7 @@ def test_nothing_is_written_or_removed_through_a_link_to_a_folder(linked, name):
     filesystem.remove_tree(filesystem.join(filesystem.inside(linked, "train"), "a"))
 
 
-def test_of_a_link_the_link_is_removed_and_replaced(linked, tmp_path):
+def test_a_link_is_removed_or_replaced_itself(linked, tmp_path):
     filesystem.remove_tree(filesystem.inside(linked, "train"))
     assert os.listdir(linked) == []
     for kind in (os.symlink, os.link):
@@ -158,7 +158,7 @@ def test_a_root_may_be_reached_through_links(tmp_path):
     assert (tmp_path / "disk" / "d" / "train" / "a").read_bytes() == b"x"
 
 
-def test_a_private_folder_is_this_user_s_alone(tmp_path):
+def test_a_private_folder_belongs_to_this_user(tmp_path):
     path = str(tmp_path / "spill")
     assert safe_paths.private_folder(path) == safe_paths.private_folder(path) == path
     os.chmod(path, 0o755)

@@ -20,7 +20,7 @@ with locks.locked(sys.argv[1], "busy"):
 """
 
 
-def test_a_second_one_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+def test_a_second_lock_is_rejected_until_the_first_is_released(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     with locks.locked(path, "busy"):
         for _ in range(2):
@@ -45,7 +45,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_whose_file_was_renamed_is_taken_on_a_new_file(tmp_path: Path) -> None:
+def test_a_renamed_lock_file_is_replaced(tmp_path: Path) -> None:
     """As a finished output is, whose temporary name was locked."""
     path = str(tmp_path / "a.tmp")
     first = locks.acquire(path, "busy")
@@ -57,7 +57,7 @@ def test_a_lock_whose_file_was_renamed_is_taken_on_a_new_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "fifo", "folder"])
-def test_what_is_no_plain_file_is_refused_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_only_plain_files_are_locked(tmp_path: Path, kind: str) -> None:
     path, mine = tmp_path / "lock", tmp_path / "mine"
     mine.write_text("mine")
     if kind == "symlink":

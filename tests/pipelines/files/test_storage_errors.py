@@ -42,7 +42,7 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
         ),
     ],
 )
-def test_storage_that_does_not_answer(message: str, sentence: str) -> None:
+def test_unreachable_storage(message: str, sentence: str) -> None:
     assert storage_errors.told(RuntimeError(message)) == sentence
 
 

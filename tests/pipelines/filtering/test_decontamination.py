@@ -61,14 +61,14 @@ def test_formats(tmp_path: Path, name: str, data: str, line: int, packed: bool) 
     assert find(found, SENTENCE)[1] == f"{path}, line {line}"
 
 
-def test_runs_with_an_unknown_word_say_nothing(tmp_path: Path) -> None:
+def test_ngrams_with_an_unknown_word_are_ignored(tmp_path: Path) -> None:
     """Else every text in another script would be found."""
     found = evaluation(tmp_path / "e.txt", "один два три четыре пять шесть семь восемь\n", 3)
     assert len(found.hashes) == 0 and found.short == 1
     assert find(found, "раз два три четыре") is None
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     found = evaluation(tmp_path / "e.txt", f"{SENTENCE}\n{SENTENCE} moon\n")
     back = load(found.dump())
     assert back.hashes.tolist() == found.hashes.tolist() == sorted(set(found.hashes.tolist()))
@@ -93,7 +93,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
         ("e.csv", b'a\0b,"c\n', ""),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+def test_unreadable_files_are_one_sentence(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     if not message:
         assert evaluation(tmp_path / name, data).short == 1
         return
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, data: by
     assert message in str(error.value) and "\n" not in str(error.value) and name in str(error.value)
 
 
-def test_a_sieve_that_passes_is_not_yet_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_match_in_the_sieve_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All n-grams pass a sieve of one bit; the hashes still decide."""
     monkeypatch.setattr(decontamination, "_SIEVE_BITS", 1)
     found = evaluation(tmp_path / "e.txt", "\n".join(" ".join(np.roll(SENTENCE.split(), at)) for at in range(5)))

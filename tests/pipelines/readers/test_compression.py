@@ -51,7 +51,7 @@ def test_chunks_decompress(tmp_path, compression, stored, expected, chunk):
         assert read(tmp_path / "a", compression) == expected
 
 
-def test_what_little_data_expands_to_comes_in_pieces(tmp_path):
+def test_highly_compressed_data_is_yielded_in_chunks(tmp_path):
     for name, compression, data in (("a", "gzip", gzip.compress(bytes(40 << 20))), ("b", "bz2", bz2.compress(bytes(40 << 20)))):
         (tmp_path / name).write_bytes(data)
         pieces = [len(piece) for piece, _ in readers_compression.pieces(split(tmp_path / name, compression))]
@@ -82,7 +82,7 @@ def test_what_little_data_expands_to_comes_in_pieces(tmp_path):
         ("zst", ZST(b"a") + b"garbage", "Unknown frame descriptor"),
     ],
 )
-def test_damage_is_told_with_the_file(tmp_path, compression, stored, why):
+def test_errors_name_the_damaged_file(tmp_path, compression, stored, why):
     path = tmp_path / "corpus.x"
     path.write_bytes(stored)
     with pytest.raises(UserError) as caught:
@@ -104,7 +104,7 @@ def test_a_zstd_window_is_bounded(tmp_path, log, fits):
         read(tmp_path / "a.zst", "zst")
 
 
-def test_damage_in_a_later_stream_is_told_by_the_split_that_owns_it(tmp_path):
+def test_damage_in_a_stream_is_reported_by_its_split(tmp_path):
     """Each stream of a multistream .bz2 has its own checksums."""
     first, second = bz2.compress(b"one " * 99), bz2.compress(b"two " * 99)
     damaged = second[:10] + bytes([second[10] ^ 1]) + second[11:]  # of the block's CRC
@@ -115,7 +115,7 @@ def test_damage_in_a_later_stream_is_told_by_the_split_that_owns_it(tmp_path):
         list(readers_compression.pieces(split(tmp_path / "a", "bz2", len(first), len(first + damaged))))
 
 
-def test_a_plain_split_owns_its_bytes_and_sees_the_rest(tmp_path):
+def test_a_plain_split_owns_its_bytes_and_can_read_on(tmp_path):
     (tmp_path / "a").write_bytes(b"0123456789")
     with mock.patch.object(readers_compression, "CHUNK_BYTES", 4):
         assert list(readers_compression.pieces(split(tmp_path / "a", "none", 2, 8))) == [

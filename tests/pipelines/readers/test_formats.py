@@ -75,7 +75,7 @@ def test_jsonl_yields_title_text_and_source(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_bert_text_yields_a_document_per_block_of_lines(tmp_path, ending):
+def test_bert_text_yields_one_document_per_block(tmp_path, ending):
     data = b"\n\nFirst one.\nFirst two.\r\n \nSecond.\n\n\n\nThird one.\nThird two."
     path = write(tmp_path / f"a.txt{ending}", COMPRESS[ending](data))
     assert read(path) == [
@@ -86,7 +86,7 @@ def test_bert_text_yields_a_document_per_block_of_lines(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_wikixml_yields_articles_only(tmp_path, ending):
+def test_wikixml_yields_only_articles(tmp_path, ending):
     pages = [
         corpora.page("A & B", "'''A''' < \"B\"", number=12),
         corpora.page("Talk:A", "Hello", namespace=1, number=13),
@@ -103,7 +103,7 @@ def test_wikixml_yields_articles_only(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_document_format_takes_the_whole_file(tmp_path, ending):
+def test_document_format_yields_the_complete_file(tmp_path, ending):
     path = write(tmp_path / f"my.notes.md{ending}", COMPRESS[ending]("Eins.\n\nZwei – drei.\n".encode()))
     assert read(path, 4, "document") == [Document("Eins.\n\nZwei – drei.\n", "my.notes", str(path))]
 
@@ -136,7 +136,7 @@ def test_parquet_reads_only_the_columns_it_needs(tmp_path):
     assert asked == [["body", "title", "id"]]
 
 
-def test_parquet_pages_are_checked_where_they_have_checksums(tmp_path):
+def test_parquet_page_checksums_are_verified(tmp_path):
     table = pa.table({"text": [f"The mill of the year {1500 + number} still stands." for number in range(40)]})
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False, write_statistics=False)
@@ -147,7 +147,7 @@ def test_parquet_pages_are_checked_where_they_have_checksums(tmp_path):
         read(path)
 
 
-def test_parquet_counts_the_bytes_of_the_columns_that_it_reads(tmp_path):
+def test_parquet_counts_the_bytes_of_columns_read(tmp_path):
     """A row group may be large by its other columns."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["short", "one"], "pixels": [b"\0" * 100_000] * 2}), path, use_dictionary=False)
@@ -163,7 +163,7 @@ def test_titles_and_names_of_records_are_bounded(tmp_path):
     assert record.reason == "missing_field" and len(record.detail) < 1000
 
 
-def test_parquet_takes_every_kind_of_string_column(tmp_path):
+def test_parquet_supports_every_string_type(tmp_path):
     path = tmp_path / "a.parquet"
     columns = {
         "text": pa.array(["a", "b"]).dictionary_encode(),
@@ -175,7 +175,7 @@ def test_parquet_takes_every_kind_of_string_column(tmp_path):
     assert bare(read(path, title_field="text")) == [("a", "a"), ("b", "b")]
 
 
-def test_parquet_with_a_string_that_is_no_utf8_loses_that_row(tmp_path):
+def test_a_parquet_row_with_invalid_utf8_is_rejected(tmp_path):
     offsets = pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in (0, 2, 4, 6)))
     bad = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"ok\xff\xfeok"))
     pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
@@ -189,7 +189,7 @@ def test_parquet_without_rows_is_an_empty_file(tmp_path):
     assert bare(read(tmp_path / "a.parquet")) == [("empty_file", "", "")]
 
 
-def test_parquet_without_the_column_is_refused(tmp_path):
+def test_parquet_without_the_column_is_rejected(tmp_path):
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet has no column 'text' \(it has \['body'\]\): see --text-field"):
         read(tmp_path / "a.parquet")
@@ -269,7 +269,7 @@ def test_an_unchanged_file_is_read_twice(tmp_path):
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_a_defective_line_costs_that_line(tmp_path, line, reason, detail):
+def test_a_malformed_line_is_rejected_alone(tmp_path, line, reason, detail):
     path = write(tmp_path / "a.jsonl", b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n')
     before, dropped, after = read(path)
     assert (before.text, after.text) == ("before", "after")
@@ -278,11 +278,11 @@ def test_a_defective_line_costs_that_line(tmp_path, line, reason, detail):
     assert len(dropped.excerpt) <= EXCERPT_CHARS
 
 
-def test_a_byte_order_mark_is_no_defect(tmp_path):
+def test_a_byte_order_mark_is_accepted(tmp_path):
     assert bare(read(write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"text": "x"}\n'))) == [("", "x")]
 
 
-def test_a_malformed_page_costs_that_page(tmp_path):
+def test_a_malformed_page_is_rejected_alone(tmp_path):
     pages = [corpora.page(name, f"Text {name}", number=7) for name in "ABCD"]
     pages[1] = pages[1].replace("</text>", "")
     pages[2] = pages[2].replace("Text", "Text \x00&undefined;")
@@ -293,7 +293,7 @@ def test_a_malformed_page_costs_that_page(tmp_path):
     assert "<title>B</title>" in records[1].excerpt
 
 
-def test_a_dump_cut_within_a_page_costs_that_page(tmp_path):
+def test_the_incomplete_page_of_a_truncated_dump_is_rejected(tmp_path):
     data = corpora.dump(["One", "Two", "Three"])
     path = write(tmp_path / "a.xml", data[: data.index(b"Three") + 2])
     records = read(path)
@@ -303,14 +303,14 @@ def test_a_dump_cut_within_a_page_costs_that_page(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "format_"), [("a.txt", "auto"), ("a.md", "document")])
-def test_text_that_is_no_utf8_costs_that_document(tmp_path, name, format_):
+def test_a_document_with_invalid_utf8_is_rejected_alone(tmp_path, name, format_):
     (record,) = read(write(tmp_path / name, b"Caf\xe9 au lait."), format_=format_)
     assert (record.reason, record.bad) == ("invalid_utf8", True)
     assert "0xe9" in record.detail
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.xml"])
-def test_an_empty_file_is_told_but_no_defect(tmp_path, name):
+def test_an_empty_file_is_reported_but_not_malformed(tmp_path, name):
     path = write(tmp_path / name, b"")
     assert read(path) == [Rejected("empty_file", str(path), bad=False)]
 
@@ -336,7 +336,7 @@ def test_detect(path, format_, expected):
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_a_dump_is_known_by_how_it_begins(tmp_path, ending):
+def test_a_dump_is_detected_by_its_first_bytes(tmp_path, ending):
     path = write(tmp_path / f"pages-articles{ending}", COMPRESS[ending](corpora.dump(["One."])))
     assert formats.detect(str(path), "auto")[0] == "wikixml"
     other = write(tmp_path / f"other{ending}", COMPRESS[ending](b"<html><mediawik"))
@@ -345,7 +345,7 @@ def test_a_dump_is_known_by_how_it_begins(tmp_path, ending):
 
 
 @pytest.mark.parametrize("path", ["noending", "a.csv", "a.csv.gz", "a.jsonl/part-0"])
-def test_detect_asks_for_the_format_where_the_name_does_not_tell(path):
+def test_detect_asks_for_the_format_if_the_name_is_ambiguous(path):
     with pytest.raises(UserError, match="unknown file format"):
         formats.detect(path, "auto")
 
@@ -413,7 +413,7 @@ def test_wikixml_splits_add_up(folder, packed, names, split_bytes, chunk, cuts):
     ),
     **SIZES,
 )
-def test_broken_wikixml_splits_add_up_too(folder, packed, pieces, split_bytes, chunk, cuts):
+def test_malformed_wikixml_splits_add_up(folder, packed, pieces, split_bytes, chunk, cuts):
     path = stored(folder, "a.xml", b"<mediawiki>" + b"".join(pieces), cuts if packed else None)
     assert read_in_pieces(path, split_bytes, chunk) == bare(read(path))
 
@@ -439,12 +439,12 @@ def test_a_single_stream_is_read_by_its_first_split(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
-def test_what_cannot_be_entered_in_the_middle_is_one_split(tmp_path, ending):
+def test_files_that_cannot_be_split_are_one_split(tmp_path, ending):
     path = write(tmp_path / f"a.jsonl{ending}", COMPRESS[ending](corpora.jsonl(corpora.texts(60))))
     assert len(splits_of(path, 100)) == 1
 
 
-def test_splits_within_a_record_give_up_as_soon_as_they_can(tmp_path):
+def test_splits_within_a_record_stop_early(tmp_path):
     path = write(tmp_path / "a.jsonl", b'{"text": "' + b"x" * 40_000 + b'"}')
     read_bytes = []
 
@@ -469,7 +469,7 @@ def test_the_plan_covers_every_byte_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dewiki-20260901-pages-articles-multistream-index.txt.bz2", "a-multistream-index27.txt"])
-def test_the_index_of_a_multistream_dump_is_no_text(name: str) -> None:
+def test_the_index_of_a_multistream_dump_is_skipped(name: str) -> None:
     with pytest.raises(
         UserError, match="is the index of a multistream dump and contains no text: remove it from --input, or give --format"
     ):
@@ -479,7 +479,7 @@ def test_the_index_of_a_multistream_dump_is_no_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_lines_that_end_with_a_carriage_return_alone_are_refused(name: str, tmp_path: Path) -> None:
+def test_lines_that_end_with_only_a_carriage_return_are_rejected(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b'{"text": "one"}\r{"text": "two"}\r')
     options = PrepareConfig(input=(str(path),), format="jsonl" if name.endswith("jsonl") else "bert")
@@ -489,7 +489,7 @@ def test_lines_that_end_with_a_carriage_return_alone_are_refused(name: str, tmp_
     assert len([record for split in formats.plan(options).splits for record in formats.read(split, options)]) == 1
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_repeated_column_names_are_rejected(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "a.parquet")
     options = PrepareConfig(input=(str(tmp_path / "a.parquet"),))
@@ -501,7 +501,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     ("line", "detail"),
     [(b"[", "spans several lines"), (b"{", "jq -c"), (b'{"text": "a", "n": ' + b"1" * 5001 + b"}", "more than 4,300 digits")],
 )
-def test_a_line_of_json_is_explained(line: bytes, detail: str, tmp_path: Path) -> None:
+def test_errors_explain_a_malformed_json_line(line: bytes, detail: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(line + b"\n")
     options = PrepareConfig(input=(str(tmp_path / "a.jsonl"),))
     (record,) = [record for split in formats.plan(options).splits for record in formats.read(split, options)]
@@ -513,7 +513,7 @@ def test_a_line_of_json_is_explained(line: bytes, detail: str, tmp_path: Path) -
     [(gzip.compress, "gzip: rename it to end with .gz"), (bz2.compress, "bzip2: rename it to end with .bz2"),
      (zstandard.compress, "Zstandard: rename it to end with .zst")],
 )  # fmt: skip
-def test_a_compressed_file_of_another_name_is_refused(pack, message: str, tmp_path: Path) -> None:
+def test_a_compressed_file_without_a_suffix_is_rejected(pack, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(pack(b'{"text": "one"}\n'))
     options = PrepareConfig(input=(str(tmp_path / "a.jsonl"),))
     with pytest.raises(UserError, match=f"a.jsonl is compressed with {message}"):

@@ -26,12 +26,12 @@ def test_cut_page(record, expected):
     assert cut_page(record) == expected
 
 
-def test_parse_page_takes_the_pages_own_fields():
+def test_parse_page_reads_the_fields_of_the_page():
     data = corpora.page("A & B", "x < y\nü", namespace=4, number=12).encode()
     assert parse_page(cut_page(data).split(mediawiki.CLOSE)[0]) == Page("A & B", "4", "12", False, "x < y\nü")
 
 
-def test_parse_page_takes_the_last_revision_and_leaves_nested_elements():
+def test_parse_page_reads_the_last_revision_and_ignores_nested_elements():
     data = (
         b"<page><title>T</title><ns>0</ns><id>1</id><redirect title='U'/>"
         b"<revision><id>5</id><text>old</text></revision>"
@@ -41,7 +41,7 @@ def test_parse_page_takes_the_last_revision_and_leaves_nested_elements():
     assert parse_page(data) == Page("T", "0", "1", True, "new")
 
 
-def test_parse_page_joins_long_text_and_takes_empty_text():
+def test_parse_page_joins_long_text_and_accepts_empty_text():
     text = "line & line\n" * 20_000
     data = corpora.page("T", text).encode()
     assert parse_page(cut_page(data).split(mediawiki.CLOSE)[0]).text == text
@@ -62,27 +62,27 @@ def test_parse_page_joins_long_text_and_takes_empty_text():
         b"<page></page><page>",
     ],
 )
-def test_parse_page_refuses_what_is_malformed(data):
+def test_parse_page_rejects_malformed_pages(data):
     with pytest.raises(ValueError, match=r"line \d+, column \d+"):
         parse_page(data)
 
 
-def test_deep_nesting_is_no_defect():
+def test_deep_nesting_is_accepted():
     data = b"<page><title>T</title>" + b"<x>" * 50_000 + b"</x>" * 50_000
     assert parse_page(data).title == "T"
 
 
-def test_a_dump_passes_and_its_first_page_is_not_looked_at():
+def test_a_header_is_accepted_without_reading_the_first_page():
     mediawiki.check_header(b"<?xml version='1.0'?><mediawiki><siteinfo/><page>&lt;!DOCTYPE <!DOCTYPE", "a.xml")
 
 
 @pytest.mark.parametrize("header", [BOMB + "<mediawiki>", "<!DOCTYPE html><html>", "<mediawiki><!ENTITY x 'y'>"])
-def test_entity_bombs_are_refused(header):
+def test_entity_bombs_are_rejected(header):
     with pytest.raises(UserError, match=r"a\.xml declares a document type or entities"):
         mediawiki.check_header(header.encode() + b"<page>&b;", "a.xml")
 
 
 @pytest.mark.parametrize("header", [b"", b"<html>", b"PK\x03\x04", "<mediawiki><page>".encode("utf-16")])
-def test_another_kind_of_file_is_refused(header):
+def test_other_kinds_of_files_are_rejected(header):
     with pytest.raises(UserError, match=r"a\.xml is not a MediaWiki XML dump"):
         mediawiki.check_header(header, "a.xml")

@@ -61,7 +61,7 @@ SIZES = [(3, 8, 1), (40, 128, 20), (5, 512, 77), (2, 2048, 300)]
 
 @pytest.mark.parametrize("top", [2, 128, 129, 1 << 14, (1 << 14) + 1, 30522, 1 << 20, 1 << 21])
 @pytest.mark.parametrize(("count", "length", "predictions"), SIZES)
-def test_encode_equals_a_plain_writer(count: int, length: int, predictions: int, top: int):
+def test_encode_equals_a_simple_writer(count: int, length: int, predictions: int, top: int):
     """Ids of 1, 2 and 3 bytes, also all of them of the longest kind, at lengths of 1 and 2 bytes."""
     for low in (0, top - 1):
         columns = make(count, length, predictions, top, seed=top, low=low)
@@ -80,7 +80,7 @@ def test_encode_mixes_sizes_within_and_between_rows(ids: list[list[int]], dtype:
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.int16, 32767), (np.uint16, 65535)])
-def test_encode_takes_narrow_integers(dtype: type, top: int):
+def test_encode_accepts_small_integer_types(dtype: type, top: int):
     columns = make(20, 16, 4, 2)
     columns.input_ids = np.random.default_rng(1).integers(0, top, (20, 16), dtype, endpoint=True)
     columns.input_ids[0, 0] = top

@@ -58,7 +58,7 @@ def test_every_character() -> None:
 @example("e\x00\u0301")
 @example("\n\u0301a")
 @example("\u0344\u0301 \u0f71\u0f72")
-def test_what_clean_text_is(raw: str) -> None:
+def test_properties_of_clean_text(raw: str) -> None:
     text = clean(raw)
     assert clean(text) == text
     assert unicodedata.is_normalized("NFC", text)
@@ -72,6 +72,6 @@ def test_what_clean_text_is(raw: str) -> None:
 
 @given(st.text(st.sampled_from("aé. \n"), max_size=60))
 @settings(deadline=None)
-def test_the_short_way_equals_the_long_one(raw: str) -> None:
+def test_the_fast_path_equals_the_slow_one(raw: str) -> None:
     """A text that holds nothing to mend takes a faster path: a soft hyphen forces the other one."""
     assert clean(raw) == clean(raw + "\xad")

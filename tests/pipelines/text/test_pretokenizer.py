@@ -48,7 +48,7 @@ def test_cased_text_keeps_case_and_accents() -> None:
 @example(text="\n\n")
 @example(text="Α\x01Σ ΑΣ\x7fΑ")
 @example(text="İ\u2028İ a\x0bb")
-def test_normalised_chunks_are_the_reference_s_words(text: str, cased: bool) -> None:
+def test_normalised_chunks_match_the_reference(text: str, cased: bool) -> None:
     chunker = Chunker(cased)
     chunks = chunker(text)
     words = [word for chunk in chunks.words.to_pylist() for word in chunker.normalise(chunk)]
@@ -85,7 +85,7 @@ def test_normalised_chunks_are_the_reference_s_words(text: str, cased: bool) -> 
         ("a\u302e\u0323b", False, [("a\u302eb", (0, 1, 3), (1, 3, 4))]),  # the tone mark that stays goes behind the dot below
     ],
 )
-def test_places_of_normalised_characters_are_literal(chunk: str, cased: bool, located: list) -> None:
+def test_literal_offsets_of_normalised_characters(chunk: str, cased: bool, located: list) -> None:
     assert Chunker(cased).normalise_with_places(chunk) == located
 
 
@@ -105,5 +105,5 @@ def test_texts_joined_by_line_breaks_don_t_influence_each_other() -> None:
     assert words("\n".join(texts)) == [word for text in texts for word in words(text)]
 
 
-def test_lone_surrogates_are_left_out() -> None:
+def test_lone_surrogates_are_dropped() -> None:
     assert Chunker(cased=False)("a\ud800b").words.to_pylist() == ["ab"]

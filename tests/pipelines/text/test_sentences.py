@@ -82,7 +82,7 @@ def test_languages() -> None:
     ],
 )
 @pytest.mark.parametrize("language", ["en", "zh", "my"])
-def test_marks_that_sentencex_does_not_know(text: str, language: str) -> None:
+def test_marks_unknown_to_sentencex(text: str, language: str) -> None:
     """Sentences are parted by |."""
     assert cut(text.replace("|", ""), language=language) == [sentence.strip() for sentence in text.split("|")]
 
@@ -133,7 +133,7 @@ def test_quoted_speech_is_cut_at_sentences() -> None:
         ("Oh no?!” he said then, ", "?!”"),
     ],
 )
-def test_long_sentences_are_cut_where_it_hurts_least(unit: str, ending: str) -> None:
+def test_long_sentences_are_cut_at_the_best_boundary(unit: str, ending: str) -> None:
     sentences = cut(clean(unit * 100), "none")
     assert len(sentences) >= 100 * len(unit) // MAX_CHARS
     assert all(sentence.endswith(ending) for sentence in sentences[:-1])
@@ -161,7 +161,7 @@ def test_long_sentences_are_cut_where_it_hurts_least(unit: str, ending: str) -> 
     ],
 )
 @pytest.mark.parametrize("language", ["en", "km"])
-def test_every_script_ends_its_sentences(unit: str, count: int, language: str) -> None:
+def test_sentence_ends_of_every_script(unit: str, count: int, language: str) -> None:
     """Whatever --sentence-language says: the paragraph itself shows its script."""
     assert len(cut(clean(unit * count), language=language)) == count
 
@@ -175,7 +175,7 @@ def test_every_script_ends_its_sentences(unit: str, count: int, language: str) -
         ("A town (Tibetan: གྲོང་ཁྱེར། བོད།) is here. It is old.", ["A town (Tibetan: གྲོང་ཁྱེར། བོད།) is here.", "It is old."]),
     ],
 )
-def test_scripts_with_rules_of_ours(text: str, sentences: list[str]) -> None:
+def test_scripts_with_our_rules(text: str, sentences: list[str]) -> None:
     assert cut(text, language="en") == sentences
 
 
@@ -196,7 +196,7 @@ def test_scripts_with_rules_of_ours(text: str, sentences: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("splitter", SPLITTERS)
-def test_long_quotations_are_cut_behind_marks_of_every_script(splitter: str, unit: str, end: str, ending: str) -> None:
+def test_long_quotations_are_cut_after_marks_of_every_script(splitter: str, unit: str, end: str, ending: str) -> None:
     text = clean("“" + unit * 100 + end)
     sentences = cut(text, splitter, "zh")
     assert "".join("".join(sentences).split()) == "".join(text.split()) and len(sentences) >= len(text) // MAX_CHARS
@@ -209,7 +209,7 @@ def test_a_mark_keeps_its_closing_brackets() -> None:
 
 
 @pytest.mark.parametrize("paragraph", ["今天的天气好我们去公园散步吧。", "私は、本を、読む、"])
-def test_long_paragraphs_are_cut_behind_marks_too(paragraph: str) -> None:
+def test_long_paragraphs_are_cut_after_marks(paragraph: str) -> None:
     text = paragraph * (3 * MAX_PARAGRAPH // len(paragraph))
     assert all(sentence[-1] in "。、" for sentence in cut(text, language="zh"))
 
@@ -226,7 +226,7 @@ def test_long_paragraphs_are_cut_behind_marks_too(paragraph: str) -> None:
         ("字iPhone15", "字|iPhone15"),
     ],
 )
-def test_without_any_boundary_no_character_is_divided(unit: str, whole: str) -> None:
+def test_cuts_without_a_boundary_keep_characters_together(unit: str, whole: str) -> None:
     """`whole`: what must stay together, separated by |."""
     parts = [clean(part) for part in whole.split("|")]
     for shift in range(len(unit) + 1):
@@ -236,7 +236,7 @@ def test_without_any_boundary_no_character_is_divided(unit: str, whole: str) -> 
             assert len(sentence) > MAX_CHARS - 12 or left.endswith(sentence)
 
 
-def test_a_character_with_more_marks_than_fit_is_cut_all_the_same() -> None:
+def test_a_character_with_too_many_marks_is_cut() -> None:
     assert [len(sentence) for sentence in cut("字" + "\u0323" * 1300, "none")] == [MAX_CHARS, MAX_CHARS, 101]
 
 
@@ -246,7 +246,7 @@ def test_known_languages() -> None:
     assert "--sentence-language xx: the sentence splitter has no rules for this language" in language_warning("sentencex", "xx")
 
 
-def test_words_without_end_are_cut_at_the_limit() -> None:
+def test_endless_words_are_cut_at_the_limit() -> None:
     assert [len(sentence) for sentence in cut("x" * (2 * MAX_CHARS + 7), "none")] == [MAX_CHARS, MAX_CHARS, 7]
     assert [len(sentence) for sentence in cut("x" * MAX_CHARS, "none")] == [MAX_CHARS]
 
@@ -284,7 +284,7 @@ def test_long_paragraphs_lose_no_sentence() -> None:
     assert len(cut(unit * 2000)) > 0.95 * 20 * len(cut(unit * 100))
 
 
-def test_lines_are_taken_as_they_are() -> None:
+def test_lines_are_kept_unchanged() -> None:
     text = "One. Two.\n" + "x" * 1000 + "\nthree"
     assert [text[low:high] for low, high in lines(text)] == text.split("\n")
     assert lines("").tolist() == []

@@ -207,7 +207,7 @@ def test_literal_ids() -> None:
     assert (encoded.starts.dtype, encoded.ends.dtype) == (np.int64, np.int64)
 
 
-def test_literal_places_of_pieces() -> None:
+def test_literal_offsets_of_pieces() -> None:
     encoded = WordPiece(VOCABULARY).encode(["Unaffable,", "", "The QU\u00ed\u0301ck xx 漢xyж가"], offsets=True, by_piece=True)
     names = [TOKENS[number] for number in encoded.ids]
     assert names == ["un", "##aff", "##able", ",", "the", "quick", "x", "##x", "[UNK]", "[UNK]"]
@@ -223,7 +223,7 @@ def test_sentences_without_pieces(sentences: list[str]) -> None:
     assert len(encoded.ids) == len(encoded.starts) == len(encoded.ends) == 0
 
 
-def test_a_new_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_cache_does_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [ENGLISH[low : low + 2] * 2 for low in range(0, len(ENGLISH), 2)] * 2
     expected = [as_lists(WordPiece(VOCABULARY).encode(batch)) for batch in batches]
     monkeypatch.setattr(wordpiece, "CACHE_CHUNKS", 5)
@@ -280,7 +280,7 @@ def test_line_ends_of_a_vocabulary(data: bytes) -> None:
         (b"", "v.txt lacks [PAD], [UNK], [CLS], [SEP], [MASK]"),
     ],
 )
-def test_files_that_are_no_vocabulary(data: bytes, sentence: str) -> None:
+def test_invalid_vocabulary_files_are_rejected(data: bytes, sentence: str) -> None:
     with pytest.raises(UserError) as error:
         Vocabulary.from_bytes(data, "v.txt")
     assert str(error.value).startswith(sentence)
@@ -294,19 +294,19 @@ def test_casing_warning() -> None:
     assert cased.casing_warning(cased=True) == uncased.casing_warning(cased=False) == ""
 
 
-def test_a_line_break_within_a_sentence_is_refused() -> None:
+def test_a_line_break_within_a_sentence_is_rejected() -> None:
     with pytest.raises(ValueError, match="line break"):
         WordPiece(VOCABULARY).encode(["a\nb", "c"])
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_token() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_token() -> None:
     assert Vocabulary.from_bytes(b"\xef\xbb\xbf" + FIVE, "v.txt").tokens[0] == "[PAD]"
 
 
 @pytest.mark.parametrize("strip", [None, True, False])
 @pytest.mark.parametrize("chinese", [True, False])
 @pytest.mark.parametrize("cased", [True, False])
-def test_rules_against_the_reference(cased: bool, strip: bool | None, chinese: bool) -> None:
+def test_rules_match_the_reference(cased: bool, strip: bool | None, chinese: bool) -> None:
     """Accents and ideographs apart from the casing. İ, which lower case makes two characters, keeps its place for offsets."""
     texts = ["Ünde ÀÉ İstanbul ΑΣ İΣ ΟΔΟΣ", "a水b 水车 ﾊ一", "e\u0301 E\u0323\u0301 İ", "Σ'Σ İİΣ. naïve-Æ"]
     chars = sorted({part for text in texts for char in text for part in (char, *char.lower(), *char.upper())} - {" "})
@@ -327,6 +327,6 @@ def test_rules_against_the_reference(cased: bool, strip: bool | None, chinese: b
     assert all(found.max() <= len(text) for text, found in zip(texts, ends, strict=True))
 
 
-def test_the_longest_word_is_a_rule() -> None:
+def test_the_maximum_word_length_is_a_rule() -> None:
     tokens = Vocabulary.from_tokens([*SPECIAL_TOKENS, "a", "##a", "a" * 6])
     assert as_lists(WordPiece(tokens, False, TextRules(max_word_chars=5)).encode(["aaaaa aaaaaa"])) == [[5, 6, 6, 6, 6, 1]]

@@ -40,18 +40,18 @@ COUNTS = invented_words(3000)
 
 
 @pytest.mark.parametrize("size", [200, 500, 2000])
-def test_exactly_as_many_tokens_as_asked(size: int) -> None:
+def test_the_size_is_exact(size: int) -> None:
     tokens = learn(COUNTS, size, 1000)
     assert len(tokens) == len(set(tokens)) == size
     assert tuple(tokens[:5]) == SPECIAL_TOKENS
     assert len(Vocabulary.from_tokens(tokens)) == size
 
 
-def test_larger_vocabularies_go_on_where_smaller_ones_end() -> None:
+def test_larger_vocabularies_extend_smaller_ones() -> None:
     assert learn(COUNTS, 2000, 1000)[:500] == learn(COUNTS, 500, 1000)
 
 
-def test_the_order_of_the_counts_changes_nothing() -> None:
+def test_the_order_of_the_counts_does_not_matter() -> None:
     expected = learn(COUNTS, 1000, 1000)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(COUNTS))
@@ -66,7 +66,7 @@ print(hashlib.sha256("\\n".join(learn(COUNTS, 1500, 1000)).encode()).hexdigest()
 """
 
 
-def test_same_in_every_process() -> None:
+def test_identical_in_every_process() -> None:
     """Whatever the hash seed and the number of threads of the library."""
     found = set()
     for seed, parallel in (("1", "false"), ("2", "true"), ("3", "true")):
@@ -95,7 +95,7 @@ def test_alphabet() -> None:
     assert alphabet([("≠", 1), ("x²", 1), ("½", 1)], 9) == ["x", "²", "½", "≠", "##x", "##²", "##½"]
 
 
-def test_every_character_has_its_entries() -> None:
+def test_every_character_has_entries() -> None:
     tokens = set(learn(COUNTS, 600, 1000))
     chars = {char for word, _ in COUNTS for char in word}
     assert chars <= tokens
@@ -104,7 +104,7 @@ def test_every_character_has_its_entries() -> None:
 
 
 @pytest.mark.parametrize("size", [150, 1000])
-def test_its_own_corpus_has_no_unknown_word(size: int) -> None:
+def test_no_word_of_the_corpus_is_unknown(size: int) -> None:
     tokens = learn(COUNTS, size, 1000)
     encoded = WordPiece(Vocabulary.from_tokens(tokens)).encode([word for word, _ in COUNTS])
     assert (encoded.lengths > 0).all()
@@ -145,13 +145,13 @@ def test_up_to_a_thousand_characters_the_default_keeps_all() -> None:
     assert learn(COUNTS, 500, 0) == learn(COUNTS, 500, 1000)
 
 
-def test_an_alphabet_that_is_asked_for_is_exact() -> None:
+def test_a_requested_alphabet_size_is_exact() -> None:
     counts = [*ideographs(3000), *COUNTS]
     for limit in (1, 40, 1500):
         assert len({entry.removeprefix("##") for entry in alphabet(counts, limit, 10_000)}) == limit
 
 
-def test_the_default_leaves_room_for_pieces_where_there_are_any() -> None:
+def test_the_default_leaves_room_for_pieces() -> None:
     words = invented_words(3000)
     tokens = learn([*ideographs(3000), *words], 2000, 0)
     pieces = [token for token in tokens[5:] if len(token.removeprefix("##")) > 1]
@@ -161,7 +161,7 @@ def test_the_default_leaves_room_for_pieces_where_there_are_any() -> None:
     assert set(alone[5:]) == {char for char, _ in ideographs(3000)[:1995]}
 
 
-def test_what_is_left_out() -> None:
+def test_characters_left_out() -> None:
     counts = [("ab", 6), ("中", 3), ("文", 1)]
     assert left_out(counts, {"b": 2, "ж": 3, "é": 1}, ["[PAD]", "a", "##b", "b", "中"]) == LeftOut(3, 6, 5 / 22, 2)
     none = left_out(counts, {}, ["a", "b", "中", "文"])
@@ -192,7 +192,7 @@ def test_what_is_left_out() -> None:
         ),
     ],
 )
-def test_the_warning_names_what_helps(lost: LeftOut, limit: int, expected: str) -> None:
+def test_the_warning_names_a_fix(lost: LeftOut, limit: int, expected: str) -> None:
     assert left_out_warning(lost, VocabConfig(max_alphabet=limit)) == expected
 
 
@@ -205,7 +205,7 @@ def test_the_warning_names_what_helps(lost: LeftOut, limit: int, expected: str) 
         (ideographs(30), 0, {"\u7000": 1}, "4,000: give --vocab-size 35 or less, a lower --min-count, or more text$"),
     ],
 )
-def test_a_size_that_is_too_large_names_its_causes(
+def test_the_error_for_a_large_size_names_causes(
     counts: list[tuple[str, int]], limit: int, rare: dict[str, int], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
@@ -213,13 +213,13 @@ def test_a_size_that_is_too_large_names_its_causes(
 
 
 @pytest.mark.parametrize(("size", "sentence"), [(60, "--vocab-size 60 is too small for the 64"), (100_000, "yields")])
-def test_sizes_that_don_t_fit(size: int, sentence: str) -> None:
+def test_invalid_sizes_are_rejected(size: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
         learn(COUNTS, size, 1000)
     assert "--vocab-size" in str(error.value)
 
 
-def test_the_largest_size_is_the_one_that_the_message_names() -> None:
+def test_the_message_names_the_largest_possible_size() -> None:
     for counts, limit in ((COUNTS, 1000), ([*COUNTS, *ideographs(1500)], 0)):
         with pytest.raises(UserError) as error:
             learn(counts, 100_000, limit)
@@ -282,7 +282,7 @@ def test_vocab_does_not_depend_on_the_files(tmp_path: Path, monkeypatch: pytest.
     assert run_vocab(write(tmp_path / "split", renamed=RECORDS)) == one
 
 
-def test_vocab_knows_its_own_corpus_and_keeps_its_configuration(tmp_path: Path) -> None:
+def test_vocab_covers_its_corpus_and_saves_its_configuration(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", all=RECORDS)
     data = run_vocab(folder, "--min-count", "1")
     encoded = WordPiece(Vocabulary.from_bytes(data, "v")).encode(SENTENCES)
@@ -331,7 +331,7 @@ def test_nothing_above_the_min_count(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no word occurs 1000000 times" in capsys.readouterr().err
 
 
-def test_too_many_defective_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_too_many_malformed_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write(tmp_path / "in", all=RECORDS, bad=["{broken\n", '{"body": "x"}\n', '{"text": 5}\n'] * 2)
     command = ["vocab", "--input", str(folder / "*"), "--output", str(tmp_path / "v.txt"), *OPTIONS]
     assert clozemill.main(command) == 2
@@ -350,7 +350,7 @@ def test_too_many_defective_records(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--input", "nowhere/*.jsonl"], "no file matches nowhere/*.jsonl"),
     ],
 )
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], sentence: str) -> None:
+def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], sentence: str) -> None:
     folder = write(tmp_path / "in", all=RECORDS)
     command = ["vocab", "--input", str(folder / "*"), "--output", str(tmp_path / "v.txt"), *OPTIONS, *more]
     assert clozemill.main(command) == 2

@@ -73,7 +73,7 @@ def test_page() -> None:
     assert to_text(PAGE).split("\n") == [LEAD, *HISTORY, SOURCES]
 
 
-def test_headings_only_where_text_follows() -> None:
+def test_headings_only_before_text() -> None:
     assert to_text(PAGE, headings=True).split("\n") == [LEAD, "History", *HISTORY, "References", SOURCES]
     assert to_text("== A ==\n=== ''B'' ===\nc\n== D ==", headings=True) == "A\nB\nc"
 
@@ -175,7 +175,7 @@ def test_markup(source: str, text: str) -> None:
         ("a {{Unknown|b}} {{citation needed|date=May 2008}} {{{1|}}} {{#if:x|y}} c", "a c"),
     ],
 )
-def test_templates_that_carry_prose(source: str, text: str) -> None:
+def test_templates_with_prose(source: str, text: str) -> None:
     assert to_text(source) == text
 
 
@@ -202,7 +202,7 @@ def test_switches_of_any_language(language: str, source: str, text: str) -> None
     assert to_text(source, wiki=Wiki(language)) == text
 
 
-def test_links_to_the_wiki_s_own_files_and_categories_leave_no_text() -> None:
+def test_links_to_local_files_and_categories_produce_no_text() -> None:
     wiki = Wiki("xx", ((-2, "Mīdija"), (6, "Fails Jauns"), (14, "Ryhmä"), (4, "Wikia")))
     source = "a [[Fails_jauns:b|thumb|c [[d]]]] [[ryhmä:e|f]] [[Mīdija:g.ogg]] [[:Ryhmä:h]] [[Wikia:i|j]] [[Image:k]]"
     assert to_text(source, wiki=wiki) == "a Ryhmä:h j"
@@ -349,7 +349,7 @@ def oracle(source: str) -> list[str]:
         ("a <poem>b</poem> <stylish>c</stylish>", "a\nb\nc"),
     ],
 )  # fmt: skip
-def test_tags_of_extensions_leave_what_is_read_of_them(source: str, text: str) -> None:
+def test_extension_tags_keep_their_visible_text(source: str, text: str) -> None:
     assert to_text(source) == text
 
 
@@ -362,7 +362,7 @@ def test_tags_of_extensions_leave_what_is_read_of_them(source: str, text: str) -
         "One line<ref>dropped</ref> and<!-- dropped --> another<ref name=x />.\n\nA [[second (x)|next]] one.",
     ],
 )
-def test_same_words_as_mwparserfromhell(source: str) -> None:
+def test_matches_the_words_of_mwparserfromhell(source: str) -> None:
     assert words(to_text(source)) == oracle(source)
 
 
@@ -384,7 +384,7 @@ INLINE = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(INLINE)
-def test_same_words_as_mwparserfromhell_on_any_nesting(source: str) -> None:
+def test_matches_the_words_of_mwparserfromhell_for_any_nesting(source: str) -> None:
     source = re.sub(r"'{3,}", "''", source)  # runs of quotes are ambiguous
     assert words(to_text(source)) == oracle(source)
 

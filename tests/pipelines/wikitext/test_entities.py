@@ -32,5 +32,5 @@ def test_decode(source: str, text: str) -> None:
         ("<NOWIKI>__NOTOC__</NOWIKI>", "__NOTOC__"),
     ],
 )
-def test_nowiki_shows_entities_decoded_and_markup_as_it_is(source: str, text: str) -> None:
+def test_nowiki_decodes_entities_and_keeps_markup(source: str, text: str) -> None:
     assert to_text(source) == text

@@ -53,7 +53,7 @@ def test_each_language_prefers_one_variant_in_any_order() -> None:
         assert to_text(source, wiki=SR) == "река"
 
 
-def test_on_other_wikis_it_is_text() -> None:
+def test_other_wikis_treat_it_as_text() -> None:
     assert to_text("2-{4-(x)amino}-ethanol", wiki=EN) == "2-{4-(x)amino}-ethanol"
 
 

@@ -27,7 +27,7 @@ def texts(records: list[formats.Record]) -> list[str]:
 
 
 @pytest.mark.parametrize("sample", wikis.SAMPLES, ids=lambda sample: f"{sample.language}-{sample.version}")
-def test_articles_of_any_wiki_hold_no_markup_and_nothing_else_is_read(tmp_path, sample):
+def test_only_articles_are_read_and_contain_no_markup(tmp_path, sample):
     (tmp_path / "a.xml").write_bytes(wikis.dump(sample))
     records = read(tmp_path / "a.xml")
     assert texts(records) == [sample.text]
@@ -36,7 +36,7 @@ def test_articles_of_any_wiki_hold_no_markup_and_nothing_else_is_read(tmp_path, 
     assert wikis.markup_characters(sample.source) > 10
 
 
-def test_a_split_that_begins_later_knows_the_wiki(tmp_path):
+def test_a_later_split_knows_the_wiki(tmp_path):
     """The head stands in the first stream alone, and the file's last splits begin far behind it."""
     sample = next(sample for sample in wikis.SAMPLES if sample.language == "fa")
     streams = [wikis.head(sample), *wikis.pages(sample, 40), "</mediawiki>\n"]
@@ -45,7 +45,7 @@ def test_a_split_that_begins_later_knows_the_wiki(tmp_path):
     assert texts(read(path, 500)) == texts(read(path)) == [sample.text] * 40
 
 
-def test_a_dump_without_a_head_is_read_by_the_names_of_all_wikis(tmp_path):
+def test_a_dump_without_a_head_uses_the_names_of_all_wikis(tmp_path):
     source = "<mediawiki><page><title>Talk:A</title><revision><text>x</text></revision></page>"
     source += (
         "<page><title>A</title><revision><text>Eins. [[Kategorie:B]] [[Файл:C]] -{a}-</text></revision></page></mediawiki>"
@@ -76,7 +76,7 @@ def old_dump(path, head: str, titles: list[str], field: str = ""):
     ],
     ids=["with siteinfo", "without"],
 )  # fmt: skip
-def test_pages_that_name_no_namespace_are_told_by_their_titles(tmp_path, head, others):
+def test_pages_without_a_namespace_are_classified_by_title(tmp_path, head, others):
     records = read(old_dump(tmp_path / "a.xml", head, ["Mühle", *others, "Rad: ein Film"]))
     assert [record.title for record in records if isinstance(record, Document)] == ["Mühle", "Rad: ein Film"]
     assert [record.reason for record in records[1:-1]] == ["other_namespace"] * len(others)
@@ -86,7 +86,7 @@ def test_pages_that_name_no_namespace_are_told_by_their_titles(tmp_path, head, o
     ("head", "field", "warned"),
     [("", "", True), (SITEINFO, "", False), ("", "<ns>0</ns>", False), ("<siteinfo><dbname>x</dbname></siteinfo>", "", True)],
 )
-def test_a_dump_that_names_no_namespace_is_warned_of_once(tmp_path, head, field, warned):
+def test_a_dump_without_namespaces_causes_one_warning(tmp_path, head, field, warned):
     for name in ("a.xml", "b.xml"):
         old_dump(tmp_path / name, head, ["Mühle", "Diskussion:Mühle"], field)
     found = input_warnings(formats.plan(PrepareConfig(input=(str(tmp_path / "*.xml"),))))
@@ -94,7 +94,7 @@ def test_a_dump_that_names_no_namespace_is_warned_of_once(tmp_path, head, field,
     assert all("give a dump with its <siteinfo>" in line for line in found)
 
 
-def test_other_input_is_not_warned_of(tmp_path):
+def test_other_input_causes_no_warning(tmp_path):
     (tmp_path / "a.xml").write_text("<mediawiki></mediawiki>")
     (tmp_path / "b.txt").write_text("<page><title>A</title><revision>")
     (tmp_path / "c.xml.bz2").write_bytes(b"BZh9 damaged")
@@ -129,7 +129,7 @@ def test_only_wikitext_is_read(tmp_path, content, kept):
         assert record.detail.startswith("T: ")
 
 
-def test_the_last_revision_says_what_it_is():
+def test_the_content_model_comes_from_the_last_revision():
     page = b"<page><title>T</title><revision><model>json</model><text>{}</text></revision><revision><text>new</text></revision>"
     assert mediawiki.parse_page(page).is_wikitext
     assert mediawiki.parse_page(page).text == "new"
@@ -179,7 +179,7 @@ def test_names_are_compared_without_case_underscores_and_marks():
     assert normal_name("\u200fUser_Talk ") == "user talk"
 
 
-def test_where_language_variants_are_markup():
+def test_wikis_with_language_variants():
     assert [bool(Wiki(code).variants) for code in ("zh", "zh-tw", "sr", "sr-el", "zh-yue", "en", "")] == [True] * 4 + [
         False
     ] * 3

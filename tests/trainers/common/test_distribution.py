@@ -47,14 +47,14 @@ def test_two_devices_train_as_one(found: dict, name: str) -> None:
     assert found[name]["weights"] == pytest.approx(found["one"]["weights"], rel=1e-6)
 
 
-def test_devices_stay_in_step(found: dict) -> None:
+def test_devices_have_identical_weights(found: dict) -> None:
     """Weights and moments have the same bits on both."""
     assert found["one"]["copies"] == [1]
     for name in TWO:
         assert found[name]["copies"] == [2] and found[name]["in_step"]
 
 
-def test_replicas_drop_out_differently(found: dict) -> None:
+def test_replicas_have_different_dropout(found: dict) -> None:
     """The same examples on both."""
     first, second = found["dropout"]
     assert first != second and first == pytest.approx(second, rel=0.3)
@@ -135,7 +135,7 @@ def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
 
 
 @STOCK
-def test_no_tpu_to_be_reached() -> None:
+def test_an_unreachable_tpu() -> None:
     """Without libtpu loaded the runtime says at once that it knows no TPU."""
     with pytest.raises(UserError) as error:
         distribution.make_strategy(DeviceOptions(strategy="tpu", tpu="local"))
@@ -151,7 +151,7 @@ def test_the_default_is_one_device() -> None:
         assert distribution.device_name(made) == "CPU"
 
 
-def test_what_is_compiled() -> None:
+def test_compiled_functions() -> None:
     """On demand; by itself on GPUs alone; never for a TPU, whose strategy compiles."""
     made, gpus = tf.distribute.get_strategy(), bool(tf.config.list_logical_devices("GPU"))
     for name in ("default", "mirrored"):
@@ -161,7 +161,7 @@ def test_what_is_compiled() -> None:
 
 
 @pytest.mark.parametrize("config", [DeviceOptions, PretrainConfig, EvaluateConfig])
-def test_choices_are_what_the_dicts_hold(config: type) -> None:
+def test_choices_match_the_dicts(config: type) -> None:
     held = {
         "strategy": list(distribution.STRATEGIES),
         "optimizer": list(OPTIMIZERS),

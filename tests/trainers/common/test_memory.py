@@ -26,5 +26,5 @@ def faults(how: str) -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library isn't glibc")
-def test_freed_memory_is_used_again() -> None:
+def test_freed_memory_is_reused() -> None:
     assert faults("kept") < faults("given back") / 10

@@ -42,6 +42,6 @@ def test_unknown_devices(device: str) -> None:
     assert peak_tflops(device) is None
 
 
-def test_every_name_of_the_table_is_found() -> None:
+def test_every_name_in_the_table_is_found() -> None:
     """None is hidden by an earlier one."""
     assert {name: peak_tflops(name) for name in PEAK_TFLOPS} == PEAK_TFLOPS

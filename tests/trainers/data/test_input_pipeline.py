@@ -63,7 +63,7 @@ def assert_same(batch: dict, rows: list[bytes], dataset: PreparedDataset) -> Non
         np.testing.assert_array_equal(batch[name], getattr(columns, name), name)
 
 
-def test_parse_is_the_mill_s_decode(demo: PreparedDataset) -> None:
+def test_parse_matches_decode_of_the_pipeline(demo: PreparedDataset) -> None:
     rows = next(iter(records(demo, "train").values()))
     batch = parse(tf.constant(rows), demo)
     assert_same(batch, rows, demo)
@@ -93,7 +93,7 @@ def test_an_epoch_of_the_demo_is_a_permutation_of_its_copy(demo: PreparedDataset
     assert first != third  # the same copy, in another order
 
 
-def test_the_order_is_the_seed_s(small: PreparedDataset) -> None:
+def test_the_order_depends_on_the_seed(small: PreparedDataset) -> None:
     """Seeds next to each other, far apart, and alike in their lower half give orders of their own."""
     seeds = (0, 1, 2, 7, 7 + (1 << 32), 1 << 40, (1 << 63) - 1)
     orders = [take(TrainReader(small, seed, 2), SIZES[0]) for seed in seeds]
@@ -102,7 +102,7 @@ def test_the_order_is_the_seed_s(small: PreparedDataset) -> None:
     assert take(TrainReader(small, 7, 2), SIZES[0]) == orders[3]
 
 
-def test_every_epoch_has_an_order_of_its_own(small: PreparedDataset) -> None:
+def test_every_epoch_has_a_different_order(small: PreparedDataset) -> None:
     """The same copy in epochs 0, 3, 6 and 9; one window, so that it is the shuffle's doing, too."""
     reader = TrainReader(small, 7)
     stream = iter(take(reader, 3 * sum(SIZES) + SIZES[0]))
@@ -111,7 +111,7 @@ def test_every_epoch_has_an_order_of_its_own(small: PreparedDataset) -> None:
     assert len({tuple(np.ravel(reader.windows(epoch))) for epoch in range(0, 30, 3)}) > 5
 
 
-def test_every_window_is_shuffled_in_a_way_of_its_own(tmp_path: Path) -> None:
+def test_every_window_is_shuffled_differently(tmp_path: Path) -> None:
     """Two epochs of three windows, a shard of nine records each: six different permutations."""
     dataset = datasets.write(tmp_path, [[9, 9, 9]])
     places = {record: place for rows in records(dataset, "train").values() for place, record in enumerate(rows)}
@@ -120,14 +120,14 @@ def test_every_window_is_shuffled_in_a_way_of_its_own(tmp_path: Path) -> None:
     assert len(set(permutations)) == 6 and all(sorted(one) == list(range(9)) for one in permutations)
 
 
-def test_every_order_comes_up(small: PreparedDataset) -> None:
+def test_every_order_occurs(small: PreparedDataset) -> None:
     """Each shard is about as often the first one of an epoch: 5 shards in 500 epochs, 100 each, deviation 9."""
     reader = TrainReader(small, 7)
     firsts = np.bincount([int(reader.windows(epoch)[0, 0]) for epoch in range(500)], minlength=5)
     assert firsts.sum() == 500 and abs(firsts - 100).max() < 4 * 9
 
 
-def test_windows_come_one_after_the_other(small: PreparedDataset) -> None:
+def test_windows_are_read_in_order(small: PreparedDataset) -> None:
     """A window's records lie mixed, but none of another window's between them; with a buffer of 1 shards take turns."""
     reader = TrainReader(small, 7, cycle_length=2)
     shards = {record: path for path, rows in records(small, "train").items() for record in rows}
@@ -153,7 +153,7 @@ WHOLE: dict[tuple, list[bytes]] = {}
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(st.integers(0, 3 * sum(SIZES)))
-def test_records_may_be_entered_anywhere(small: PreparedDataset, geometry: tuple, begin: int) -> None:
+def test_reading_can_start_at_any_record(small: PreparedDataset, geometry: tuple, begin: int) -> None:
     """records(i) is the tail of records(0), up to several rounds of all copies and beyond."""
     reader = TrainReader(small, 11, *geometry)
     if geometry not in WHOLE:
@@ -161,7 +161,7 @@ def test_records_may_be_entered_anywhere(small: PreparedDataset, geometry: tuple
     assert take(reader, 20, begin) == WHOLE[geometry][begin : begin + 20]
 
 
-def test_records_may_be_entered_where_windows_and_epochs_begin(small: PreparedDataset) -> None:
+def test_reading_can_start_at_windows_and_epochs(small: PreparedDataset) -> None:
     """And one example before."""
     reader = TrainReader(small, 11, cycle_length=2)
     whole = take(reader, SIZES[0] + SIZES[1] + 20)
@@ -173,7 +173,7 @@ def test_records_may_be_entered_where_windows_and_epochs_begin(small: PreparedDa
         assert take(reader, 9, begin - 1) == whole[begin - 1 : begin + 8], begin
 
 
-def test_seek_literally(small: PreparedDataset) -> None:
+def test_literal_seek(small: PreparedDataset) -> None:
     """With all five shards in one window: copies of 25, 20 and 25 examples."""
     reader = TrainReader(small, 7)
     assert SIZES == [25, 20, 25]
@@ -204,7 +204,7 @@ def test_seek_is_the_inverse_of_counting(small: PreparedDataset, geometry: tuple
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_shards_between_are_those_that_were_read(small: PreparedDataset, geometry: tuple) -> None:
+def test_shards_between_matches_the_shards_read(small: PreparedDataset, geometry: tuple) -> None:
     """The files of the windows that examples came from, no others: exactly those read where a window is a shard."""
     reader = TrainReader(small, 11, *geometry)
     total = int(reader.counts.sum())
@@ -253,7 +253,7 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 100])
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2), (12, 6)])
-def test_eval_batches_have_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
+def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
     """Up to the limit, with weights of 1, and then nothing but fillers; of six hosts two have no shard."""
     counts, steps = eval_counts(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
     expected, found = held(small, 0, "eval"), []
@@ -285,7 +285,7 @@ def test_eval_of_the_demo_is_its_shard(demo: PreparedDataset) -> None:
     assert sum(batch["example_weights"].sum() for batch in batches) == len(rows)
 
 
-def test_eval_batches_have_no_open_dimension(small: PreparedDataset) -> None:
+def test_eval_batches_have_static_shapes(small: PreparedDataset) -> None:
     spec = eval_batches(small, 5).element_spec
     assert spec.keys() == FEATURES.keys() | {"example_weights"}
     assert all(value.shape.is_fully_defined() and value.shape[0] == 5 for value in spec.values())
@@ -305,7 +305,7 @@ def held_in_order(dataset: PreparedDataset) -> list[bytes]:
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
-def test_a_byte_that_was_altered_is_found(tmp_path: Path, compression: str, where: float) -> None:
+def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float) -> None:
     """In a length, in data, in a checksum; of a train shard and of an eval shard."""
     dataset = datasets.write(tmp_path, [[9]], [9], compression=compression)
     for split in ("train", "eval"):

@@ -32,7 +32,7 @@ def edit(folder: Path, **changes) -> PreparedDataset:
     return prepared_dataset.read(str(folder))
 
 
-def test_what_a_dataset_promises(tmp_path: Path) -> None:
+def test_properties_of_a_dataset(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3, 4], [5, 6]], [7])
     assert (dataset.max_seq_length, dataset.max_predictions, dataset.compression) == (LENGTH, PREDICTIONS, "none")
     assert (dataset.copies, dataset.vocabulary["size"], dataset.vocabulary["cased"]) == (2, ENTRIES, False)
@@ -44,7 +44,7 @@ def test_what_a_dataset_promises(tmp_path: Path) -> None:
     assert dataset.read_vocabulary() == VOCABULARY
 
 
-def test_a_dataset_of_the_mill_s(demo_dataset: Path) -> None:
+def test_a_dataset_of_prepare(demo_dataset: Path) -> None:
     dataset = prepared_dataset.read(str(demo_dataset))
     assert (dataset.max_seq_length, dataset.max_predictions, dataset.copies) == (128, 20, 2)
     assert [len(dataset.shards("train", copy)) for copy in (0, 1)] == [3, 3] and len(dataset.shards("eval")) == 1
@@ -65,7 +65,7 @@ def test_no_dataset(tmp_path: Path) -> None:
     )
 
 
-def test_a_format_that_is_not_known(tmp_path: Path) -> None:
+def test_an_unknown_format(tmp_path: Path) -> None:
     datasets.write(tmp_path, [[3]])
     about = json.loads((tmp_path / "dataset.json").read_bytes())
     (tmp_path / "dataset.json").write_text(json.dumps(about | {"format_version": 2}))
@@ -89,7 +89,7 @@ def test_a_folder_of_shards_is_missing(tmp_path: Path) -> None:
     )
 
 
-def test_another_vocabulary_in_its_place(tmp_path: Path) -> None:
+def test_a_replaced_vocabulary(tmp_path: Path) -> None:
     dataset = datasets.write(tmp_path, [[3]])
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY + b"more\n")
     told = f"{tmp_path}/vocab.txt is not the vocabulary that the shards were built with: restore it, or rebuild the dataset"
@@ -146,7 +146,7 @@ def test_vocabularies(tmp_path: Path, change: dict, what: str) -> None:
 
 @pytest.mark.parametrize("train", [[[0]], [[0, 0, 0]], [[0], [0]]])
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_nothing_to_train_on(tmp_path: Path, train: list[list[int]], hosts: int) -> None:
+def test_no_examples_to_train_on(tmp_path: Path, train: list[list[int]], hosts: int) -> None:
     """However many empty shards there are."""
     dataset = datasets.write(tmp_path, train, [4])
     told = f"{tmp_path} has no train examples: prepare a larger corpus"

@@ -27,7 +27,7 @@ def numbers(reader: RowReader, size: int, batches: int, begin: int = 0) -> list[
 
 
 @pytest.mark.parametrize("static", [None, static_lengths(WIDE, False)], ids=["one length", "similar lengths"])
-def test_every_epoch_is_a_permutation_that_can_be_entered_anywhere(static: np.ndarray | None) -> None:
+def test_every_epoch_is_a_permutation_and_reading_can_start_anywhere(static: np.ndarray | None) -> None:
     features = rows(10)
     one = RowReader(features, 5, "x", 4, static)
     order = list(itertools.chain(*numbers(one, 4, 8)))
@@ -44,7 +44,7 @@ def test_every_epoch_is_a_permutation_that_can_be_entered_anywhere(static: np.nd
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(0, 5))
-def test_any_count_and_size_give_every_row_once_an_epoch(count: int, size: int, seed: int, epoch: int) -> None:
+def test_every_row_occurs_once_per_epoch(count: int, size: int, seed: int, epoch: int) -> None:
     order = LengthOrder(np.arange(count) % 7, size, seed)
     found = order.rows(np.arange(epoch * count, (epoch + 1) * count))
     assert sorted(found.tolist()) == list(range(count))
@@ -52,7 +52,7 @@ def test_any_count_and_size_give_every_row_once_an_epoch(count: int, size: int, 
     assert (order.batch(batch) == order.rows(np.arange(batch * size, (batch + 1) * size))).all()
 
 
-def test_batches_are_cut_to_the_length_that_they_need() -> None:
+def test_batches_are_trimmed_to_their_padded_length() -> None:
     """Each to a static one that holds it, the same on all hosts, with all values; a third of the padding is left at most."""
     features, static = rows(1000), static_lengths(WIDE, False)
     readers = [RowReader(features, 1, "x", 32, static, host, 2) for host in (0, 1)]
@@ -68,7 +68,7 @@ def test_batches_are_cut_to_the_length_that_they_need() -> None:
     assert total - used < 0.15 * (fixed - used)
 
 
-def test_an_epoch_s_batches_are_not_sorted() -> None:
+def test_batches_of_an_epoch_are_not_sorted() -> None:
     features = rows(32 * POOL * 2)
     order = LengthOrder(features["input_mask"].sum(axis=1), 32, 0)
     means = np.array([order.lengths[order.batch(number)].mean() for number in range(2 * POOL)])
@@ -86,11 +86,11 @@ def test_an_epoch_s_batches_are_not_sorted() -> None:
         (2, False, [2]),
     ],
 )
-def test_static_lengths_are_literal(longest: int, compiled: bool, lengths: list[int]) -> None:
+def test_literal_static_lengths(longest: int, compiled: bool, lengths: list[int]) -> None:
     assert static_lengths(longest, compiled).tolist() == lengths
 
 
-def test_the_shortest_length_that_holds_a_batch() -> None:
+def test_the_shortest_length_that_fits_a_batch() -> None:
     static = np.array([4, 8, 30])
     found = [padded_length(np.array(lengths, int), static) for lengths in ([], [0], [3, 4], [5], [8, 1], [9], [30])]
     assert found == [4, 4, 4, 8, 8, 30, 30]

@@ -61,11 +61,11 @@ def popped(first: int, second: int, room: int) -> tuple[int, int]:
 
 @settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
-def test_the_longer_text_loses_its_end(first: int, second: int, room: int) -> None:
+def test_the_longer_text_is_truncated(first: int, second: int, room: int) -> None:
     assert kept_lengths(first, second, room) == popped(first, second, room)
 
 
-def test_packed_rows_are_literal() -> None:
+def test_literal_packed_rows() -> None:
     found = UNCASED.pack([(np.array([5, 6]), None), (np.array([3, 4]), np.array([8])), (np.array([], np.int32), None)])
     assert {name: value.tolist() for name, value in found.items()} == {
         "input_ids": [
@@ -79,7 +79,7 @@ def test_packed_rows_are_literal() -> None:
     assert {value.dtype for value in found.values()} == {np.dtype(np.int32)}
 
 
-def test_single_texts_are_cut_at_their_end() -> None:
+def test_single_texts_are_truncated() -> None:
     found = UNCASED.pairs(["Unable mill.", "the " * 20 + "mill", ""])
     assert found["input_ids"].tolist() == [
         [CLS, 3, 4, 5, 6, SEP, PAD, PAD],
@@ -89,7 +89,7 @@ def test_single_texts_are_cut_at_their_end() -> None:
     assert not found["segment_ids"].any()
 
 
-def test_pairs_are_literal_and_an_empty_second_text_is_none() -> None:
+def test_literal_pairs_and_empty_second_texts() -> None:
     """As google-research/bert and the exported graphs have it: no [SEP] after nothing."""
     found = UNCASED.pairs(["mill the unable", "mill", "the " * 9], ["the mill the", ".\n.", " \u200b"])
     assert found["input_ids"].tolist() == [
@@ -106,7 +106,7 @@ def test_no_texts_are_no_rows() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, st.booleans())
-def test_tokens_are_those_of_the_shards(text: str, cased: bool) -> None:
+def test_tokens_match_the_shards(text: str, cased: bool) -> None:
     encoder = CASED if cased else UNCASED
     expected = WordPiece(VOCABULARY, cased).encode(cleaning.clean(text).split("\n")).ids
     assert encoder.ids([text])[0].tolist() == expected.tolist() == encoder.with_offsets([text])[0][0].tolist()
@@ -119,7 +119,7 @@ def test_ordinary_text_is_tokenized_as_literal_pieces() -> None:
     assert UNCASED.ids([text])[0].tolist() == [8, 5, 6, 10, 10, UNK, 3, 4, 0]  # without accents, and Hangul taken apart
 
 
-def test_offsets_are_literal() -> None:
+def test_literal_offsets() -> None:
     _, starts, ends = UNCASED.with_offsets(["The\nunable mill."])[0]
     assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == [(0, 3), (4, 10), (4, 10), (11, 15), (15, 16)]
 
@@ -136,7 +136,7 @@ def test_offsets_are_literal() -> None:
         ("a\u0315\u0323\u0300b", ["a\u0315\u0323\u0300b"]),
     ],
 )
-def test_offsets_point_into_the_text_as_it_was_given(text: str, words: list[str]) -> None:
+def test_offsets_refer_to_the_original_text(text: str, words: list[str]) -> None:
     _, starts, ends = CASED.with_offsets([text])[0]
     found = dict.fromkeys((int(begin), int(end)) for begin, end in zip(starts, ends, strict=True))
     assert [text[begin:end] for begin, end in found] == words
@@ -144,7 +144,7 @@ def test_offsets_point_into_the_text_as_it_was_given(text: str, words: list[str]
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
-def test_places_lead_back_to_the_text(text: str) -> None:
+def test_places_map_back_to_the_text(text: str) -> None:
     """Each group of characters, normalised by itself, is what the whole text has there."""
     begins, ends = places(text)
     one = plain(text)
@@ -167,7 +167,7 @@ def test_a_plain_text_keeps_its_offsets(text: str) -> None:
 
 
 @pytest.mark.parametrize(("longest", "length"), [(2, 8), (8, 8), (9, 16), (17, 20), (20, 20)])
-def test_trimmed_rows_keep_what_they_hold(longest: int, length: int) -> None:
+def test_trimmed_rows_keep_their_tokens(longest: int, length: int) -> None:
     """As many rows as tokens: a column of one value per row must not be taken for one of the sequence."""
     mask = np.arange(20) < np.minimum(np.arange(20), longest)[:, None]
     mask[3, :longest] = 1
@@ -228,7 +228,7 @@ def everything(texts: list[str]) -> list[str]:
 @pytest.mark.parametrize("lower", [True, False])
 @pytest.mark.parametrize("strip", [True, False])
 @pytest.mark.parametrize("chinese", [True, False])
-def test_the_library_s_rules_give_the_library_s_ids(lower: bool, strip: bool, chinese: bool) -> None:
+def test_library_rules_give_the_ids_of_the_library(lower: bool, strip: bool, chinese: bool) -> None:
     """Of the library that transformers tokenizes with, for every combination of the flags that tokenizer files have."""
     tokens = everything(HARD)
     theirs = Tokenizer(models.WordPiece(vocab={token: row for row, token in enumerate(tokens)}, unk_token="[UNK]"))
@@ -244,7 +244,7 @@ def test_the_library_s_rules_give_the_library_s_ids(lower: bool, strip: bool, ch
         assert ends.max() <= len(text) and (starts < ends).all()
 
 
-def test_pairs_for_a_model_of_one_segment_are_refused() -> None:
+def test_pairs_for_a_model_with_one_segment_are_rejected() -> None:
     single = TextEncoder(VOCABULARY, False, 8, segments=1)
     assert single.pairs(["the mill"], [""])["segment_ids"].sum() == 0
     for refused in (lambda: single.pairs(["the"], ["mill"]), lambda: single.pack([(np.array([8]), np.array([5]))])):

@@ -48,12 +48,12 @@ def run(source: Path, output: Path, *arguments: str) -> int:
     return clozemill.main(["export", str(source), "--output", str(output), *arguments])
 
 
-def test_formats_are_the_dict_s() -> None:
+def test_formats_match_the_dict() -> None:
     assert list(export_config.FORMATS) == list(FORMATS)
 
 
 @pytest.mark.parametrize("name", ["mlm+nsp", "classify"])
-def test_every_format_lies_under_its_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_every_format_has_its_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint", name)
     assert run(one, tmp_path / "out", "--formats", "hf,keras") == 0
     told = capsys.readouterr().out
@@ -68,7 +68,7 @@ def test_every_format_lies_under_its_name(name: str, tmp_path: Path, capsys: pyt
     assert "(compared by " in told and told.endswith(f"done: {tmp_path}/out/hf, {tmp_path}/out/keras\n")
 
 
-def test_the_model_card_tells_the_run_s_figures(tmp_path: Path) -> None:
+def test_the_model_card_states_the_metrics_of_the_run(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "checkpoint", eval={"masked_lm_loss": 2.5, "examples": 3})
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
     text = (tmp_path / "out/hf/README.md").read_text("utf-8")
@@ -76,7 +76,7 @@ def test_the_model_card_tells_the_run_s_figures(tmp_path: Path) -> None:
     assert hashlib.sha256(VOCABULARY).hexdigest() in text
 
 
-def test_the_texts_have_what_the_comparison_needs(tmp_path: Path) -> None:
+def test_the_comparison_texts_cover_all_cases(tmp_path: Path) -> None:
     source = export.read(checkpoints.find(str(checkpoint(tmp_path / "checkpoint"))))
     found = export.features(source, export.TEXTS)
     lengths = found["input_mask"].sum(axis=1)
@@ -102,7 +102,7 @@ class Shifted:
 
 
 @pytest.mark.parametrize("by", [2e-5, np.nan])
-def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_differing_export_is_not_published(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Nor do the formats that don't."""
     monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
@@ -110,7 +110,7 @@ def test_what_differs_gets_no_name(by: float, tmp_path: Path, monkeypatch: pytes
     assert "keras: difference from the checkpoint exceeds the bound; nothing was exported" in capsys.readouterr().out
 
 
-def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_an_unloadable_export_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def outputs(*_: object) -> None:
         raise ValueError("tokenizer.json gives other ids for the text 'a'")
 
@@ -120,7 +120,7 @@ def test_what_does_not_load_gets_no_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert "tokenizer.json gives other ids for the text 'a'; nothing was exported" in capsys.readouterr().out
 
 
-def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_non_finite_weights_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = sources.source(**LONG)
     source.model.encoder.pooler.bias.assign(np.full(16, np.nan, np.float32))
     about = source.about | {"vocabulary": {"cased": False}}
@@ -130,7 +130,7 @@ def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, capsys: py
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_crash_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def write(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -140,7 +140,7 @@ def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "out/.keras.tmp can't be written (No space left on device): free some" in capsys.readouterr().err
 
 
-def test_a_crash_of_what_compares_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_crash_of_the_comparison_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pretend_torch("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", tmp_path / "pretended", monkeypatch)
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 2
     assert list((tmp_path / "out").iterdir()) == [] and "torch" not in sys.modules
@@ -151,7 +151,7 @@ def test_a_crash_of_what_compares_is_one_sentence(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_leaves_no_files(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a second one while the first cleans up."""
     real = shutil.rmtree
 
@@ -179,7 +179,7 @@ def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out"}
 
 
-def test_a_second_export_into_a_folder_is_refused_while_one_works(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_concurrent_export_into_a_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint")
     with storage.locked(f"{tmp_path}/out"):
         assert run(one, tmp_path / "out", "--formats", "keras") == 2
@@ -215,7 +215,7 @@ def test_a_full_temporary_folder_is_one_sentence(
     assert list((tmp_path / "out").iterdir()) == [] and list(disk.folder.iterdir()) == []
 
 
-def test_what_a_kill_left_is_no_hindrance(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_export_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out/.hf.tmp").mkdir(parents=True)
     (tmp_path / "out/.hf.tmp/more").write_text("half")
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
@@ -249,7 +249,7 @@ BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}
         (None, {}, ["--max-seq-length", "129"], "was trained on at most 128 tokens: give 128 or less"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_errors_are_one_sentence(
     index: dict | None, changes: dict, arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     one = checkpoint(tmp_path / "checkpoint", index=index, **changes)
@@ -259,7 +259,7 @@ def test_mistakes_are_one_sentence(
     assert not (tmp_path / "out/hf").exists()
 
 
-def test_what_was_trained_is_stated(tmp_path: Path) -> None:
+def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
     """In configuration, tokenizer and card; positions without training are left out, and so they stay after an import."""
     one = checkpoint(tmp_path / "checkpoint", "encoder")
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
@@ -274,7 +274,7 @@ def test_what_was_trained_is_stated(tmp_path: Path) -> None:
     assert export.read(again).max_seq_length == checkpoints.trained_length(again.index) == 128
 
 
-def test_long_sequences_are_compared_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_long_sequences_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint", "encoder", trained_length=160)
     source = export.read(checkpoints.find(str(one)))
     assert [len(texts) for texts, _ in export._groups(source)] == [len(export.TEXTS) - 2, 2]
@@ -291,14 +291,14 @@ def test_the_trained_length(index: dict, length: int) -> None:
     assert checkpoints.trained_length({"encoder": {"max_position_embeddings": 160}} | index) == length
 
 
-def test_a_run_s_trained_length_is_that_of_the_phases_so_far() -> None:
+def test_the_trained_length_of_a_run_covers_its_phases_so_far() -> None:
     phases = tuple(SimpleNamespace(begin=begin, max_seq_length=length) for begin, length in ((0, 32), (10, 128)))
     plan = PretrainingRun(None, phases, None, b"", None)
     assert [plan.trained_length(step) for step in (0, 10, 11)] == [32, 32, 128]
     assert replace(plan, start=SimpleNamespace(trained_length=64)).trained_length(10) == 64
 
 
-def test_a_vocabulary_that_is_not_the_model_s(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_vocabulary_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = sources.source(**LONG)
     about = source.about | {"vocabulary": {"cased": False}}
     checkpoints.write(str(tmp_path / "one"), {"weights": TrainState(source.model).weights()}, VOCABULARY + b"more\n", about)
@@ -307,7 +307,7 @@ def test_a_vocabulary_that_is_not_the_model_s(tmp_path: Path, capsys: pytest.Cap
     assert f"vocab.txt has {count + 1} tokens, but the model has {count}: restore it" in capsys.readouterr().err
 
 
-def test_a_run_s_best_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_the_best_checkpoint_of_a_run_is_exported(tmp_path: Path) -> None:
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
         checkpoint(tmp_path / f"run/checkpoints/step-{step:08d}", step=step, eval={"masked_lm_loss": loss})
     assert run(tmp_path / "run", tmp_path / "best", "--formats", "hf") == 0
@@ -316,7 +316,7 @@ def test_a_run_s_best_checkpoint_is_taken(tmp_path: Path) -> None:
     assert "Steps: 2." in steps[0] and "Steps: 3." in steps[1]
 
 
-def test_a_fine_tuned_model_s_own_length(tmp_path: Path) -> None:
+def test_the_length_of_a_fine_tuned_model(tmp_path: Path) -> None:
     index = {"task": Task("classify", ("no", "yes"), max_seq_length=24).to_dict()}
     one = checkpoints.find(str(checkpoint(tmp_path / "one", index=index)))
     assert export.read(one).max_seq_length == 24 and export.read(one, 100).max_seq_length == 100
@@ -327,7 +327,7 @@ def test_a_fine_tuned_model_s_own_length(tmp_path: Path) -> None:
     assert (found.max_seq_length, found.cased, found.vocabulary) == (sources.LENGTH, True, sources.TOKENS)
 
 
-def test_without_transformers_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_missing_transformers_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(hf_process, "missing", lambda: ["transformers", "torch"])
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
     told = capsys.readouterr().out

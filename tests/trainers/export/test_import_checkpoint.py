@@ -47,7 +47,7 @@ def imported(source: Path, output: Path, *arguments: str) -> Checkpoint:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_there_and_back_is_the_same_to_the_bit(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_round_trip_is_bit_identical(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     one = imported(folders[name], tmp_path / "checkpoint")
     objective, heads = HEADS[name]
     source = sources.source(name)
@@ -66,7 +66,7 @@ def test_there_and_back_is_the_same_to_the_bit(name: str, folders: dict[str, Pat
         assert (folders[name] / file).read_bytes() == (again / file).read_bytes()
 
 
-def test_what_is_told(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_summary(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     imported(folders["classify"], tmp_path / "checkpoint")
     told = capsys.readouterr().out
     assert f"{folders['classify']}: 2 layers, 16 wide, {len(sources.TOKENS)} entries, uncased, " in told
@@ -96,7 +96,7 @@ def tf1_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     return folder, mine
 
 
-def test_the_reference_s_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_checkpoint_of_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder, mine = tf1_folder(tmp_path / "tf1")
     one = imported(folder, tmp_path / "checkpoint")
     found = checkpoints.weights(one)
@@ -129,7 +129,7 @@ def test_casing(
     assert (note in out) if note else ("note:" not in out)
 
 
-def test_a_vocabulary_without_capitals_is_taken_as_uncased() -> None:
+def test_a_vocabulary_without_capitals_counts_as_uncased() -> None:
     small = Vocabulary.from_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"])
     found = Imported("hf", sources.SMALL, None, ForeignTokenizer(small.tokens))
     assert import_checkpoint._casing(found, small, None) == (
@@ -179,7 +179,7 @@ def break_(folder: Path, what: str) -> None:
         ("roberta", "FOLDER: config.json: its model_type is 'roberta', and only 'bert' is BERT-shaped: give the folder"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_errors_are_one_sentence(
     what: str, sentence: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = Path(shutil.copytree(folders["mlm+nsp"], tmp_path / "hf"))
@@ -200,7 +200,7 @@ def test_nothing_is_overwritten(folders: dict[str, Path], tmp_path: Path, capsys
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
 
 
-def test_the_function_takes_its_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_function_accepts_a_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
     assert import_checkpoint.main(ImportConfig(str(folders["mlm"]), str(tmp_path / "checkpoint"), cased=True)) == 0
     assert checkpoints.find(str(tmp_path / "checkpoint")).index["vocabulary"]["cased"] is True
 
@@ -258,7 +258,7 @@ def test_added_tokens_and_heads_of_others(folders: dict[str, Path], tmp_path: Pa
     assert "note: skipped: classifier.weight, crf.transitions\n" in told
 
 
-def test_a_reference_s_checkpoint_in_the_middle_of_its_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_reference_checkpoint_with_optimizer_state(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """With the slots of any optimizer and moving averages, counters, and a head of its own; in float16."""
     folder, mine = tf1_folder(tmp_path / "tf1")
     kernel = "bert/encoder/layer_0/output/dense/kernel"
@@ -287,7 +287,7 @@ def test_a_reference_s_checkpoint_in_the_middle_of_its_training(tmp_path: Path, 
         ({"do_lower_case": True}, {"cased": False}),
     ],
 )
-def test_what_tokenizer_files_say_goes_into_the_checkpoint_and_out_again(
+def test_tokenizer_rules_round_trip_through_import_and_export(
     settings: dict, vocabulary: dict, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(folders["encoder"], tmp_path / "hf"))
@@ -332,7 +332,7 @@ def lie(path: Path, name: str, **changes) -> None:
         ("folder", "model.safetensors is not a plain file: copy it again"),
     ],
 )
-def test_a_folder_that_lies_is_refused(
+def test_a_folder_with_false_sizes_is_rejected(
     what: str, sentence: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     settings = {

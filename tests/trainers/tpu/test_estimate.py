@@ -74,7 +74,7 @@ def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
     assert "cost of training" not in faster
 
 
-def test_phases_of_a_recipe_have_their_lengths() -> None:
+def test_phases_of_a_recipe_have_their_own_lengths() -> None:
     config = TrainingPlan(recipe="lamb-large", **TrainingPlan.RECIPES["lamb-large"].options)
     large = preset("large")
     flops = 7_038 * 65_536 * flops_per_example(large, 128, 20) + 1_563 * 32_768 * flops_per_example(large, 512, 80)
@@ -96,7 +96,7 @@ def test_recipes_give_the_options_that_matter() -> None:
             assert field.default == known[field.name].default, field.name
 
 
-def test_a_fine_plan_has_no_warning() -> None:
+def test_a_good_plan_has_no_warning() -> None:
     assert warnings(dataset()) == []
 
 

@@ -64,12 +64,12 @@ def test_an_unknown_topology_is_one_sentence(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_libtpu_keeps_a_little_of_every_device_to_itself() -> None:
+def test_libtpu_reserves_some_memory_of_every_device() -> None:
     for generation in GENERATIONS.values():
         assert generation.memory - 1.5 < generation.available < generation.memory
 
 
-def test_topologies_are_told_in_words() -> None:
+def test_descriptions_of_topologies() -> None:
     assert str(V5E) == "v5e:2x2, 4 chips; a chip has 16 GiB, of which a program can use 15.75"
     assert str(generations.parse("v6e:1x1")) == "v6e:1x1, 1 chip; a chip has 32 GiB, of which a program can use 31.25"
     text = "v3:2x2, 4 chips of 2 cores; a core has 16 GiB, of which a program can use 15.48"
@@ -89,7 +89,7 @@ def test_topologies_are_told_in_words() -> None:
         ("INTERNAL: Mosaic failed\nat line 3", None),
     ],
 )
-def test_what_the_compiler_s_message_means(message: str, needed: float | None) -> None:
+def test_compiler_messages_are_parsed(message: str, needed: float | None) -> None:
     assert compiler.refused(message, 3.0) == Refused(3.0, message.replace("\n", " "), needed)
 
 
@@ -121,7 +121,7 @@ def test_collectives_are_counted() -> None:
         ({32: 12000, 16: 8000}, None, None),  # fits, though over the mark that is aimed at
     ],
 )
-def test_which_batch_is_tried_next(found: dict[int, int], ceiling: int | None, batch: int | None) -> None:
+def test_the_next_batch_to_try(found: dict[int, int], ceiling: int | None, batch: int | None) -> None:
     assert preflight.next_batch(found, ceiling, 10_000) == batch
 
 
@@ -137,7 +137,7 @@ def test_which_batch_is_tried_next(found: dict[int, int], ceiling: int | None, b
         (4096, [4096, 2048, 1024, 512, 256, 128], 128),  # as far as it goes in six compilations
     ],
 )
-def test_the_search_follows_an_affine_memory(first: int, tried: list[int], largest: int) -> None:
+def test_the_search_works_for_affine_memory(first: int, tried: list[int], largest: int) -> None:
     """1,200 and 62 a piece; 144 are the most that fits, 9,900 (140 of them) the mark."""
     seen = []
 
@@ -148,7 +148,7 @@ def test_the_search_follows_an_affine_memory(first: int, tried: list[int], large
     assert (preflight.search(measure, first, room=9_900), seen) == (largest, tried)
 
 
-def test_the_search_gets_over_what_small_batches_hide() -> None:
+def test_the_search_works_if_small_batches_use_on_chip_memory() -> None:
     sizes = {batch: max(60, 2 * batch - 90) for batch in range(1, 8001)}
     assert preflight.search(sizes.get, 8, room=15_120) in range(7272, 7606)
 
@@ -173,7 +173,7 @@ def test_the_report() -> None:
     assert preflight.described(Refused(3.2, "INTERNAL: no"), V5E, 1) == ["compiles     no, after 3 s: INTERNAL: no"]
 
 
-def test_the_largest_batch_in_words() -> None:
+def test_the_line_about_the_largest_batch() -> None:
     results = {32: figures(3.5), 64: figures(6, 2e12), 168: figures(14.7, 5.25e12), 176: Refused(9, "too much", 16.0 * GIB)}
     expected = (
         "largest      batch 168 per chip, 672 in all, takes 14.70 GiB; compiled: 32, 64, 168, 176, aiming at 94% of the memory "
@@ -186,7 +186,7 @@ def test_the_largest_batch_in_words() -> None:
     assert line == "largest      none of the batches compiled (32, 16 per chip) fits"
 
 
-def test_why_it_does_not_fit() -> None:
+def test_the_sentence_about_a_batch_that_does_not_fit() -> None:
     expected = "does not fit: batch 32 needs 21.30 GiB, but a program can use 15.75 GiB of a chip: lower --batch-size"
     assert preflight.verdict(CONFIG, V5E, 21.3 * GIB, 24) == expected + " (to 24, the largest found) or give --remat"
     assert preflight.verdict(PreflightConfig(remat=True), V5E, 21.3 * GIB, 0) == expected
@@ -197,7 +197,7 @@ def test_predictions(length: int, given: int, expected: int) -> None:
     assert preflight.checked_predictions(PreflightConfig(max_seq_length=length, max_predictions=given)) == expected
 
 
-def test_mistakes_are_told_before_anything_is_loaded() -> None:
+def test_errors_are_reported_before_loading_anything() -> None:
     with pytest.raises(
         UserError, match="--max-predictions 126 is more than --max-seq-length 128 has room for: give 125 at most"
     ):
@@ -207,14 +207,14 @@ def test_mistakes_are_told_before_anything_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("missing", ["jax", "libtpu"])
-def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else found("json"))
     with pytest.raises(UserError, match=r'preflight needs JAX and libtpu: pip install "clozemill\[preflight\]"'):
         preflight.main(CONFIG)
 
 
-def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_keras_backend_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(backend=SimpleNamespace(backend=lambda: "tensorflow")))
     with pytest.raises(UserError, match="preflight needs its own process"):
@@ -259,7 +259,7 @@ print(json.dumps(results))
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX isn't installed")
-def test_two_devices_do_what_one_does() -> None:
+def test_two_devices_match_one() -> None:
     """The step is run, on CPU devices: sums over devices are those of the whole batch, each taken once."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
     done = fresh("-c", UPDATES, **flags)
@@ -284,7 +284,7 @@ def test_a_small_step_compiles_for_a_real_topology() -> None:
 
 
 @needs_libtpu
-def test_a_step_that_is_too_large_is_told_with_what_it_needs() -> None:
+def test_the_report_of_a_too_large_step_states_the_needed_memory() -> None:
     done = fresh(*SMALL, "--vocab-size", str(1 << 20), "--batch-size", "512")
     assert done.returncode == 1, done.stderr
     assert "RESOURCE_EXHAUSTED" in done.stdout
@@ -293,7 +293,7 @@ def test_a_step_that_is_too_large_is_told_with_what_it_needs() -> None:
 
 
 @needs_libtpu
-def test_a_shape_that_libtpu_refuses_is_a_user_error() -> None:
+def test_a_shape_that_libtpu_rejects_is_a_user_error() -> None:
     done = fresh("-m", "clozemill", "preflight", "--topology", "v5e:3x2")
     assert done.returncode == 2 and done.stderr.startswith("clozemill: --topology v5e:3x2: libtpu says"), done.stderr
     assert done.stderr.count("\n") == 1

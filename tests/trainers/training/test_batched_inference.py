@@ -39,7 +39,7 @@ def found(devices: tf.distribute.Strategy, count: int, batch_size: int, **option
 @pytest.mark.parametrize(
     ("count", "batch_size", "jit"), [(5, 1, False), (6, 3, False), pytest.param(7, 3, True, marks=needs_xla), (2, 8, False)]
 )
-def test_in_the_order_of_the_rows(count: int, batch_size: int, jit: bool) -> None:
+def test_outputs_keep_the_order_of_the_rows(count: int, batch_size: int, jit: bool) -> None:
     values, given = found(distribution.make_strategy(DeviceOptions()), count, batch_size, jit=jit), rows(count)
     assert values.shape == (count, 12, 2)
     assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all()
@@ -55,7 +55,7 @@ def test_a_value_for_each_row() -> None:
     assert (forward(given) == (given["input_ids"] * given["input_mask"]).sum(axis=1)[:, None]).all()
 
 
-def test_batches_are_cut_to_what_they_hold() -> None:
+def test_batches_are_trimmed_to_their_longest_row() -> None:
     """The longest rows come first; few traces serve all shapes."""
     traced, seen = [], []
 

@@ -86,7 +86,7 @@ def assert_falls_back(run: Path, other: TrainState, older: TrainState, capsys: p
     assert told.endswith("): skipped\n")
 
 
-def test_what_is_saved_comes_back_to_the_bit(whole: Path, newer: TrainState, other: TrainState) -> None:
+def test_restored_state_is_bit_identical(whole: Path, newer: TrainState, other: TrainState) -> None:
     assert bits(other) != bits(newer)
     index = checkpoints.restore(str(whole), other)
     assert bits(other) == bits(newer)
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, 
     assert checkpoints.restore(str(run), other)["step"] == 20 and bits(other) == bits(newer)
 
 
-def test_what_checkpoint_json_says_is_not_changed_unnoticed(
+def test_edits_of_checkpoint_json_are_detected(
     run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     """A resume from another step would go on with another schedule and other examples."""
@@ -116,7 +116,7 @@ def test_what_checkpoint_json_says_is_not_changed_unnoticed(
 
 
 @pytest.mark.parametrize("name", [*NAMES, "vocab.txt"])
-def test_zeros_of_the_right_size_are_noticed(
+def test_zeros_of_the_right_size_are_detected(
     name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     """What a power cut leaves of a file whose size was on disk before its contents."""
@@ -156,7 +156,7 @@ def test_variables_are_found_by_name(whole: Path, newer: TrainState, other: Trai
         assert {key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/") for key in keys} == expected
 
 
-def test_a_run_without_checkpoints_begins(tmp_path: Path, other: TrainState) -> None:
+def test_a_run_without_checkpoints_starts(tmp_path: Path, other: TrainState) -> None:
     assert checkpoints.restore(str(tmp_path), other) is None
     assert checkpoints.restore(str(tmp_path / "none"), other) is None
     assert list(checkpoints.saved(str(tmp_path))) == []
@@ -184,7 +184,7 @@ def test_an_unfinished_checkpoint_is_ignored_and_later_removed(
 
 @pytest.mark.parametrize("kept", ["nothing", "half", "all but a byte"])
 @pytest.mark.parametrize("name", [*NAMES, "vocab.txt", "checkpoint.json"])
-def test_a_file_cut_short(
+def test_a_truncated_file(
     name: str, kept: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     path = run / "checkpoints/step-00000020" / name
@@ -200,7 +200,7 @@ def test_a_missing_file(name: str, run: Path, other: TrainState, older: TrainSta
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "data" in name])
-def test_a_byte_that_changed_in_the_data(
+def test_a_changed_byte_in_the_data(
     name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     """The size is right; TensorFlow's checksums see it, wherever it is."""
@@ -211,7 +211,7 @@ def test_a_byte_that_changed_in_the_data(
         assert_falls_back(run, other, older, capsys)
 
 
-def test_a_byte_that_changed_in_an_index(
+def test_a_changed_byte_in_an_index(
     run: Path, other: TrainState, older: TrainState, newer: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     """A few bytes of padding mean nothing; a change of any other is seen."""
@@ -230,7 +230,7 @@ def test_a_byte_that_changed_in_an_index(
 @pytest.mark.parametrize(
     "text", ["[]", "{}", "null", '{"format_version": 1, "step": 20}', '{"format_version": 1, "step": 20, "files": 3}', "\xff"]
 )
-def test_a_checkpoint_json_that_is_none(
+def test_an_invalid_checkpoint_json(
     text: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     (run / "checkpoints/step-00000020/checkpoint.json").write_bytes(text.encode("latin-1"))
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_another_version(
 
 
 @pytest.mark.parametrize("name", ["weights.data-00000-of-00001", "moments.index", "checkpoint.json"])
-def test_when_all_are_damaged_nothing_begins_anew(name: str, run: Path, other: TrainState) -> None:
+def test_a_run_with_only_corrupt_checkpoints_does_not_start_over(name: str, run: Path, other: TrainState) -> None:
     for path in run.rglob(name):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"every checkpoint is corrupt: remove that folder to start over"):
@@ -265,11 +265,11 @@ def test_find(run: Path, older: TrainState) -> None:
     assert checkpoints.find(f"{run}/checkpoints/step-00000010").criterion == float("inf")
 
 
-def test_the_best_is_the_newest_where_none_was_evaluated(whole: Path) -> None:
+def test_the_best_is_the_newest_if_none_was_evaluated(whole: Path) -> None:
     assert checkpoints.find(str(whole), "best").step == 20
 
 
-def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixture) -> None:
+def test_find_skips_corrupt_checkpoints(run: Path, capsys: pytest.CaptureFixture) -> None:
     folder = run / "checkpoints/step-00000020"
     (folder / "vocab.txt").unlink()
     assert checkpoints.find(str(run)).step == 10
@@ -281,7 +281,7 @@ def test_find_passes_over_what_is_damaged(run: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("place", ["none", "file", "empty", "empty/checkpoints/step-00000001"])
-def test_find_where_there_is_none(place: str, tmp_path: Path) -> None:
+def test_find_without_checkpoints(place: str, tmp_path: Path) -> None:
     (tmp_path / "empty/checkpoints/step-00000001").mkdir(parents=True)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=f"{place} has no checkpoint: give the folder of a run, or one of its checkpoints"):
@@ -292,13 +292,13 @@ def test_find_where_there_is_none(place: str, tmp_path: Path) -> None:
     "changes",
     [{"vocab_size": 51}, {"hidden_size": 32}, {"intermediate_size": 16}, {"num_hidden_layers": 2}, {"num_hidden_layers": 3}],
 )
-def test_weights_of_another_size_are_refused(changes: dict[str, int], whole: Path) -> None:
+def test_weights_of_another_size_are_rejected(changes: dict[str, int], whole: Path) -> None:
     model = made(1, **changes).model
     with pytest.raises(ValueError, match=r"^[a-z_0-9/]+ (has the shape \[.*\]|is not a variable of the model|is missing)"):
         train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
 
 
-def test_weights_of_another_objective_are_refused(whole: Path) -> None:
+def test_weights_of_another_objective_are_rejected(whole: Path) -> None:
     model = train_state.make_model(ENCODER, "mlm", "float32")
     with pytest.raises(ValueError, match=r"next_sentence/dense/(kernel|bias) is not a variable of the model"):
         train_state.assign(model, checkpoints.weights(checkpoints.find(str(whole))))
@@ -332,7 +332,7 @@ def test_prune_touches_nothing_else(run: Path) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["mine", "notes.txt", "step-00000020", "step-x"]
 
 
-def test_a_damaged_checkpoint_does_not_push_out_the_one_that_a_run_went_on_from(
+def test_a_corrupt_checkpoint_does_not_replace_the_resumed_one(
     run: Path, older: TrainState, newer: TrainState, other: TrainState
 ) -> None:
     """Passed over for the one of step 10, that of step 20 must not count as the newest when step 15 is saved."""
@@ -345,7 +345,7 @@ def test_a_damaged_checkpoint_does_not_push_out_the_one_that_a_run_went_on_from(
     assert checkpoints.restore(str(run), other)["step"] == 15
 
 
-def test_saved_again_at_the_same_step(run: Path, older: TrainState, newer: TrainState, other: TrainState) -> None:
+def test_saving_twice_at_the_same_step(run: Path, older: TrainState, newer: TrainState, other: TrainState) -> None:
     (run / "checkpoints/step-00000020/stray").write_bytes(b"x")
     save(run, older, 20)
     assert checkpoints.restore(str(run), other)["step"] == 20
@@ -353,13 +353,13 @@ def test_saved_again_at_the_same_step(run: Path, older: TrainState, newer: Train
     assert not (run / "checkpoints/step-00000020/stray").exists()
 
 
-def test_a_place_that_takes_no_checkpoint(tmp_path: Path, older: TrainState) -> None:
+def test_an_unwritable_folder(tmp_path: Path, older: TrainState) -> None:
     (tmp_path / "checkpoints").write_bytes(b"a file")
     with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): fix that, then run the same command again"):
         save(tmp_path, older, 1)
 
 
-def test_small_files_are_whole_or_absent(tmp_path: Path) -> None:
+def test_small_files_are_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "new/folder/file.json"
     (tmp_path / "new/folder").mkdir(parents=True)
     (tmp_path / "new/folder/file.json.tmp").write_bytes(b"left by a kill, and longer than what comes")

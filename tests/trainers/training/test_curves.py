@@ -40,12 +40,12 @@ def test_a_png(name: str) -> None:
         assert draw(PAIRS, "a title", 3) == data != draw(PAIRS, "another title", 3)
 
 
-def test_what_is_drawn_makes_a_difference() -> None:
+def test_the_plot_depends_on_the_data() -> None:
     drawn = [draw(rows, "a title") for rows in (TRAIN, PAIRS, TRAIN + EVAL, TUNED)] + [draw(TUNED, "a title", 8)]
     assert len(set(drawn)) == 5
 
 
-def test_pretraining_s_lines() -> None:
+def test_lines_of_pretraining() -> None:
     found = {title: [(label, points) for label, _, points in lines] for title, lines in panels(PAIRS + EVAL).items()}
     assert found["loss"] == [
         ("masked LM, train", [(1, 6.0), (2, 3.0), (3, 2.0)]),
@@ -56,7 +56,7 @@ def test_pretraining_s_lines() -> None:
     assert [label for label, _ in found["metrics"]] == ["masked LM, train", "next sentence, train", "masked LM, eval"]
 
 
-def test_fine_tuning_s_lines() -> None:
+def test_lines_of_fine_tuning() -> None:
     """The dev loss and every metric, where it is defined."""
     found = {title: [(label, points) for label, _, points in lines] for title, lines in panels(TUNED).items()}
     assert found == {

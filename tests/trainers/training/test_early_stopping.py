@@ -41,7 +41,7 @@ def test_rank(given: dict | None, expected: tuple) -> None:
         ([0.5, None, 0.4], 2, 0.0, None),
     ],
 )
-def test_a_run_stops_after_so_many_evaluations_without_improvement(
+def test_a_run_stops_after_patience_evaluations_without_improvement(
     evaluations: list, patience: int, min_delta: float, stops_at: int | None
 ) -> None:
     stopping, at = EarlyStopping(patience, min_delta), None
@@ -56,7 +56,7 @@ def test_a_run_stops_after_so_many_evaluations_without_improvement(
     assert bool(stopping.state()) == bool(patience)
 
 
-def test_a_loss_that_falls_is_an_improvement_while_no_metric_is_defined() -> None:
+def test_a_lower_loss_is_an_improvement_while_the_metric_is_undefined() -> None:
     stopping = EarlyStopping(2)
     for loss in (3.0, 2.0, 1.0, 0.5):
         stopping.add(figures(None, loss))

@@ -36,7 +36,7 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_means_literally() -> None:
+def test_literal_means() -> None:
     totals = {name: STEP[name] for name in SUMS}
     assert means(totals) == {
         "loss": 3.5, "masked_lm_loss": 3.0, "masked_lm_accuracy": 0.25, "next_sentence_loss": 0.5,
@@ -54,11 +54,11 @@ def test_means_literally() -> None:
         (11110, "3:05:10"), (360000, "100:00:00"),
     ],
 )  # fmt: skip
-def test_duration_literally(seconds: float, text: str) -> None:
+def test_literal_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_line_literally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Means over all steps since the last line, weighted as the sums are; rates over their time."""
     told = journal(tmp_path)
     told.add(rows(3))
@@ -81,7 +81,7 @@ def test_a_line_literally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     assert told.entries() == lines(tmp_path)
 
 
-def test_an_evaluation_literally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_literal_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     figures = {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "perplexity": 12.2, "examples": 1234}
     journal(tmp_path).tell_eval(20, figures)
     assert lines(tmp_path) == [{"step": 20, "split": "eval", **figures}]
@@ -96,7 +96,7 @@ def test_an_undefined_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert capsys.readouterr().out == "step 20/1,000  eval pearson undefined  loss 1.2500  9 examples\n"
 
 
-def test_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run(tmp_path: Path) -> None:
     """Lines after the checkpoint are dropped, one cut short by the kill too; its pending sums count for the next line."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rubbish", [b'{"step": 12, "epo', b"\n", b"[1]\n", b'{"epoch": 1}\n', b"\xff\xfe\n", b'{"step": "a"}\n']
 )
-def test_rubbish_ends_what_is_kept(tmp_path: Path, rubbish: bytes) -> None:
+def test_entries_after_an_invalid_line_are_dropped(tmp_path: Path, rubbish: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n{"step": 10}\n' + rubbish + b'{"step": 7}\n')
     told = journal(tmp_path)
@@ -136,14 +136,14 @@ def test_rubbish_ends_what_is_kept(tmp_path: Path, rubbish: bytes) -> None:
     assert told.lines == ['{"step": 5}', '{"step": 10}']
 
 
-def test_going_on_without_the_file(tmp_path: Path) -> None:
+def test_resume_without_the_file(tmp_path: Path) -> None:
     told = journal(tmp_path)
     told.resume(10, {"sums": [1.0] * len(COLUMNS), "count": 3})
     state = told.state()
     assert told.lines == [] and (state["sums"], state["count"]) == ([1.0] * len(COLUMNS), 3)
 
 
-def test_a_file_that_was_damaged_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_changed_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     first = journal(tmp_path)
     first.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
     first.tell_eval(2, {"masked_lm_loss": 2.4, "masked_lm_accuracy": 0.5, "examples": 9})
@@ -156,7 +156,7 @@ def test_a_file_that_was_damaged_is_reported(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.startswith(f"warning: {path} is corrupt or was changed: its metrics of earlier steps")
 
 
-def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
+def test_lines_are_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     mine, told = tmp_path / "mine", journal(tmp_path / "run")
     mine.write_text("mine")
@@ -168,7 +168,7 @@ def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
         (tmp_path / "run/metrics.jsonl").unlink()
 
 
-def test_a_new_beginning_forgets_what_lay_there(tmp_path: Path) -> None:
+def test_a_new_run_overwrites_old_metrics(tmp_path: Path) -> None:
     """A run that was killed before its first checkpoint."""
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"st')
     told = journal(tmp_path)
@@ -186,7 +186,7 @@ def test_sums_are_exact_over_many_steps() -> None:
     assert told.pending[0] == pytest.approx(1e5 * float(np.float32(0.1)), rel=1e-12)
 
 
-def test_elsewhere_it_is_written_whole() -> None:
+def test_object_stores_get_the_complete_file() -> None:
     """On a filesystem that nothing can be appended to."""
     told = journal("ram://run")
     for step in (1, 2):
@@ -200,7 +200,7 @@ def test_elsewhere_it_is_written_whole() -> None:
     assert [entry["step"] for entry in again.entries()] == [1]
 
 
-def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+def test_a_removed_folder(tmp_path: Path) -> None:
     told = journal(tmp_path / "none")
     with pytest.raises(UserError) as error:
         told.tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
@@ -232,7 +232,7 @@ def test_events_can_be_read_back(tmp_path: Path) -> None:
     assert found[20, "eval/masked_lm_loss"] == 2.5 and found[10, "train/examples_per_second"] == 64.0
 
 
-def test_events_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_events(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file, where the folder should be")
     told = journal(tmp_path, tensorboard=True)
     with pytest.raises(UserError, match=r"/tensorboard can't be written \(.*\): fix that and run the command again$") as error:

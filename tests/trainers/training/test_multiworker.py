@@ -96,7 +96,7 @@ class Both:
         return parts.map(lambda one, other: {name: tf.concat([one[name], other[name]], 0) for name in one})
 
 
-def test_as_one_process_with_the_same_batches(
+def test_matches_one_process_with_the_same_batches(
     whole: Path, demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The losses of every step and evaluation; the eval split counted once."""
@@ -112,7 +112,7 @@ def test_as_one_process_with_the_same_batches(
     assert {path.name for path in whole.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_they_read_other_shards(demo_dataset: Path) -> None:
+def test_workers_read_different_shards(demo_dataset: Path) -> None:
     dataset = prepared_dataset.read(str(demo_dataset))
     shards = [set(TrainReader(dataset, 3, host=host, hosts=2).shards_between(0, 10_000)) for host in range(2)]
     assert shards[0] and shards[1] and not shards[0] & shards[1]
@@ -122,7 +122,7 @@ def test_they_read_other_shards(demo_dataset: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_one_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
+def test_a_worker_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
     """The other ends with a sentence, soon; both run again come to the losses of the run that nobody disturbed."""
     with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
         workers.at_step(8)
@@ -141,7 +141,7 @@ def test_one_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_one_is_told_to_stop(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
+def test_a_worker_is_stopped_by_a_signal(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
     """Both stop after the same step."""
     with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
         workers.at_step(8)
@@ -163,7 +163,7 @@ def test_one_is_told_to_stop(whole: Path, demo_dataset: Path, tmp_path: Path) ->
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
-def test_a_cluster_that_is_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_cluster(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", told)
     with pytest.raises(UserError, match=r"--strategy multiworker needs TF_CONFIG in the environment of each worker: set it"):
         distribution.make_strategy(PretrainConfig(strategy="multiworker"))

@@ -43,14 +43,14 @@ def in_numpy(hyper: Hyper, decay: bool, scaled: bool, start: np.ndarray = START)
     return found
 
 
-def test_defaults_are_the_papers() -> None:
+def test_defaults_match_the_papers() -> None:
     assert Hyper() == Hyper(weight_decay=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-6, clip_norm=1.0)
     assert list(OPTIMIZERS.items()) == [("adamw", adamw), ("lamb", lamb)]
 
 
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
-def test_adamw_is_keras_s(decay: bool, betas: tuple[float, float]) -> None:
+def test_adamw_matches_keras(decay: bool, betas: tuple[float, float]) -> None:
     """With a tiny epsilon, since Keras puts it before the correction of the second moment."""
     hyper = Hyper(weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
     theirs = keras.optimizers.AdamW(0.1, weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
@@ -64,19 +64,19 @@ def test_adamw_is_keras_s(decay: bool, betas: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("hyper", [Hyper(), Hyper(weight_decay=0.3, epsilon=0.1), Hyper(weight_decay=0.0)])
-def test_adamw_against_numpy(decay: bool, hyper: Hyper) -> None:
+def test_adamw_matches_numpy(decay: bool, hyper: Hyper) -> None:
     np.testing.assert_allclose(steps(adamw, hyper, decay), in_numpy(hyper, decay, False), atol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("hyper", [Hyper(), Hyper(weight_decay=0.3, epsilon=0.1), Hyper(weight_decay=0.0)])
-def test_lamb_against_numpy(decay: bool, hyper: Hyper) -> None:
+def test_lamb_matches_numpy(decay: bool, hyper: Hyper) -> None:
     """What isn't decayed isn't scaled: AdamW."""
     np.testing.assert_allclose(steps(lamb, hyper, decay), in_numpy(hyper, decay, decay), atol=1e-6)
     assert (np.array(steps(lamb, hyper, False)) == steps(adamw, hyper, False)).all()
 
 
-def test_the_first_update_literally() -> None:
+def test_literal_first_update() -> None:
     """The moments' bias is corrected, so the direction is the gradient's sign; decay adds 0.01 of the variable."""
     hyper, zeros = Hyper(epsilon=0.0), np.zeros(2, "float32")
     length = (1.03**2 + 1.04**2) ** 0.5
@@ -93,7 +93,7 @@ def test_the_first_update_literally() -> None:
         np.testing.assert_allclose(second, [0.00025, 0.004], rtol=1e-4)
 
 
-def test_lamb_leaves_the_rate_alone_where_a_norm_is_0() -> None:
+def test_lamb_does_not_scale_if_a_norm_is_0() -> None:
     zeros = np.zeros((5, 7), "float32")
     np.testing.assert_allclose(steps(lamb, Hyper(), True, zeros), in_numpy(Hyper(), True, True, zeros), atol=1e-6)
     still, first, _ = lamb(START, zeros, zeros, zeros, 0.1, 0, Hyper(weight_decay=0.0), True)
@@ -117,7 +117,7 @@ def test_in_a_graph(rule) -> None:
     assert traced.experimental_get_tracing_count() == 1
 
 
-def test_what_decays() -> None:
+def test_variables_with_weight_decay() -> None:
     """Kernels and embeddings; in a whole model, a kernel per dense layer and the three tables."""
     model = PretrainingModel(EncoderConfig(
         vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
@@ -141,7 +141,7 @@ def test_what_decays() -> None:
     assert len(paths) == 12 + 9 + 8 + 1  # and nine biases, gamma and beta of four LayerNorms, the words' bias
 
 
-def test_schedule_literally() -> None:
+def test_literal_schedule() -> None:
     """Four steps of warm-up and six of decay; the last update but none is at 0."""
     schedule = Schedule(peak=2.0, warmup_steps=4, steps=10)
     rates = [float(schedule(step)) for step in range(13)]
@@ -160,7 +160,7 @@ def test_schedule_of_a_later_phase() -> None:
     assert float(later(100)) == pytest.approx(0.05) and float(later(106)) == 0
 
 
-def test_schedule_of_warm_up_alone() -> None:
+def test_schedule_with_only_warm_up() -> None:
     assert [float(Schedule(1.0, 4, 4)(step)) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 0.0, 0.0]
 
 
@@ -172,7 +172,7 @@ def test_schedule_in_a_graph() -> None:
     assert float(rate) == pytest.approx(1e-4 / 990_000, rel=1e-6)
 
 
-def test_global_norm_literally() -> None:
+def test_literal_global_norm() -> None:
     assert float(global_norm([np.array([[3.0]], "float32"), np.array([0.0, 4.0], "float32")])) == 5
     assert float(global_norm([np.zeros(3, "float32")])) == 0
 
@@ -180,7 +180,7 @@ def test_global_norm_literally() -> None:
 @pytest.mark.parametrize(
     ("norm", "clip", "scale"), [(5.0, 1.0, 0.2), (0.5, 1.0, 1.0), (1.0, 1.0, 1.0), (4.0, 0.5, 0.125), (0.0, 1.0, 1.0)]
 )
-def test_clip_scale_literally(norm: float, clip: float, scale: float) -> None:
+def test_literal_clip_scale(norm: float, clip: float, scale: float) -> None:
     assert float(clip_scale(np.float32(norm), clip)) == pytest.approx(scale)
 
 
@@ -188,6 +188,6 @@ def test_no_clipping() -> None:
     assert float(clip_scale(np.float32(1e9), 0.0)) == 1
 
 
-def test_clipping_brings_the_norm_down_to_the_limit() -> None:
+def test_clipping_reduces_the_norm_to_the_limit() -> None:
     scale = clip_scale(global_norm(GRADIENTS), 1.0)
     assert float(global_norm([gradient * scale for gradient in GRADIENTS])) == pytest.approx(1.0)

@@ -50,7 +50,7 @@ def swap(folder: Path) -> None:
         ["pretrain", "--init", "FOLDER", "--data", "OUT", "--output", "RUN"],
     ],
 )
-def test_a_swapped_vocabulary_is_refused(
+def test_a_swapped_vocabulary_is_rejected(
     command: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     swap(folder)
@@ -64,7 +64,9 @@ def test_a_swapped_vocabulary_is_refused(
     assert told.count("\n") == 1
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_corrupt_checkpoint_is_replaced_by_the_previous_one(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for step in (10, 20):
         shutil.copytree(good, tmp_path / f"checkpoints/step-{step:08d}")
     swap(tmp_path / "checkpoints/step-00000020")
@@ -90,7 +92,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(good: Path, tmp_path: Path, ca
         ({"more": 1}, "this version doesn't know its encoder, objective or task"),
     ],
 )
-def test_sizes_are_compared_before_a_model_is_made(changes: dict, sentence: str, folder: Path) -> None:
+def test_sizes_are_checked_before_a_model_is_built(changes: dict, sentence: str, folder: Path) -> None:
     """A model of these sizes would take more memory than there is."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= changes
@@ -102,7 +104,7 @@ def test_sizes_are_compared_before_a_model_is_made(changes: dict, sentence: str,
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+def test_non_finite_weights_are_rejected(value: float, tmp_path: Path) -> None:
     one = checkpoints.find(str(models.checkpoint(tmp_path / "good", "classify")))
     weights = checkpoints.weights(one)
     weights["encoder/layer_1/output/bias"][3] = value
@@ -113,7 +115,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
             read(str(tmp_path / "bad"))
 
 
-def test_the_tokenizer_s_rules_come_with_it(folder: Path) -> None:
+def test_tokenizer_rules_are_loaded(folder: Path) -> None:
     index = json.loads((folder / "checkpoint.json").read_text())
     index["vocabulary"] |= {"strip_accents": False, "max_word_chars": 50}
     (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
@@ -137,7 +139,7 @@ def test_a_saved_model_is_read_without_being_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_huge_claim_takes_no_memory(folder: Path) -> None:
+def test_a_huge_stated_size_allocates_nothing(folder: Path) -> None:
     """In a process of 6 GB of address space, which a model of these sizes would exceed."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22}

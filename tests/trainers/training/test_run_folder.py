@@ -56,7 +56,7 @@ def halfway(finished: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_a_lock_lasts_as_long_as_the_run(finished: Path, halfway: Path, dataset: Path) -> None:
+def test_the_lock_is_held_until_the_run_ends(finished: Path, halfway: Path, dataset: Path) -> None:
     assert not (finished / ".lock").exists()
     (halfway / ".lock").write_text("")  # what a kill leaves
     assert pretrain(halfway, dataset) == 0
@@ -64,7 +64,7 @@ def test_a_lock_lasts_as_long_as_the_run(finished: Path, halfway: Path, dataset:
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_a_second_run_in_a_folder_is_refused(
+def test_a_second_run_in_a_folder_is_rejected(
     command: str, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
     with storage.locked(str(tmp_path / "run")):
@@ -84,7 +84,7 @@ def test_a_second_run_in_a_folder_is_refused(
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "tensorboard"])
-def test_a_run_with_links_in_its_folder_is_refused(
+def test_a_run_folder_with_links_is_rejected(
     name: str, halfway: Path, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -120,7 +120,7 @@ QUICK = {("run.json", "halved"), ("checkpoint.json", "zeros"), ("moments.data", 
         for how in DAMAGE
     ],
 )
-def test_a_damaged_file_is_named_or_does_no_harm(
+def test_a_damaged_file_is_named_or_ignored(
     name: str, how: str, halfway: Path, finished: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Never other weights in silence, never a traceback."""

@@ -66,7 +66,7 @@ def plain() -> tuple[Stepper, dict[str, np.ndarray]]:
     return stepper, train(stepper, batches(3), [1] * 6)
 
 
-def test_six_steps_by_hand(plain) -> None:
+def test_six_steps_match_a_manual_computation(plain) -> None:
     """Figures of every step to 1e-5, and the weights after the last one."""
     stepper, figures = plain
     rows, weights = by_hand(batches(3), 6)
@@ -87,7 +87,7 @@ def test_columns(plain) -> None:
     np.testing.assert_allclose(figures["learning_rate"], [float(SCHEDULE(step)) for step in range(6)], rtol=1e-6)
 
 
-def test_times_are_those_of_the_clock() -> None:
+def test_times_come_from_the_clock() -> None:
     """A step lasts from its wait for the batch to the last update of its variables, of which there are many here."""
     stepper = make(num_hidden_layers=1, vocab_size=50_000)
 
@@ -108,7 +108,7 @@ def test_times_are_those_of_the_clock() -> None:
     assert 0.8 * took < seconds.sum() < took * 1.01
 
 
-def test_steps_per_call_change_nothing(plain) -> None:
+def test_steps_per_call_do_not_change_results(plain) -> None:
     """The same bits, in figures and in variables, times apart."""
     stepper = make()
     together = train(stepper, batches(3), [5, 1])
@@ -145,7 +145,7 @@ def assert_static(stepper: Stepper) -> None:
     ("objective", "precision", "rule"),
     [("mlm", "float32", "lamb"), ("causal", "float32", "adamw"), ("mlm+sop", "bfloat16", "adamw")],
 )
-def test_the_loss_falls(objective: str, precision: str, rule: str) -> None:
+def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
     """From about the entropy of a guess to far below it, in 20 steps on one batch."""
     figures = train(make(objective, precision, rule=rule, num_hidden_layers=1), batches(1), [20])
     found = losses(figures)
@@ -159,7 +159,7 @@ def test_the_loss_falls(objective: str, precision: str, rule: str) -> None:
 DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num_hidden_layers": 1}
 
 
-def test_dropout_is_the_step_s() -> None:
+def test_dropout_depends_on_the_step() -> None:
     """With a learning rate of 0: the same step the same figures, another step others; the same after a new start."""
     found = []
     for _ in range(2):

@@ -48,7 +48,7 @@ def test_values_depend_on_seed_and_path() -> None:
     assert len(set(firsts)) == len(drawn) == 3 + 2 * 6 + 3
 
 
-def test_a_taller_model_begins_with_the_same_layers() -> None:
+def test_a_deeper_model_starts_with_the_same_layers() -> None:
     tall = weights(config=EncoderConfig(**SMALL.to_dict() | {"num_hidden_layers": 3}))
     assert all((tall[path] == value).all() for path, value in weights().items())
 
@@ -74,7 +74,7 @@ def test_values_in_the_model() -> None:
             assert path.endswith(("bias", "beta", "gamma")) and (value == path.endswith("gamma")).all(), path
 
 
-def test_moments_begin_at_0() -> None:
+def test_moments_start_at_0() -> None:
     made = train_state.make(SMALL, "mlm+nsp", "float32", 3)
     assert len(made.first) == len(made.second) == len(made.model.trainable_variables)
     for variable, first, second in zip(made.model.trainable_variables, made.first, made.second, strict=True):
@@ -117,7 +117,7 @@ TAGS = Task("tags", ("a", "b", "c"), layers=(-1, -2))
         ({"task": TAGS.to_dict()}, "TaskModel", {"head"}),
     ],
 )
-def test_a_checkpoint_s_model(index: dict, name: str, heads: set[str]) -> None:
+def test_the_model_of_a_checkpoint(index: dict, name: str, heads: set[str]) -> None:
     model = train_state.model_for(index | {"encoder": SMALL.to_dict()})
     paths = [weight.path.split("/", 1)[1] for weight in model.weights]
     assert type(model).__name__ == name and {path.split("/")[0] for path in paths} == heads | {"encoder"}
@@ -130,7 +130,7 @@ def test_a_checkpoint_s_model(index: dict, name: str, heads: set[str]) -> None:
 
 
 @pytest.mark.parametrize("index", [{}, {"objective": "nonsense"}, {"task": {"kind": "nonsense"}}, {"task": {}}])
-def test_no_checkpoint_s_model(index: dict) -> None:
+def test_checkpoints_that_describe_no_model(index: dict) -> None:
     with pytest.raises(ValueError, match="this version doesn't know its encoder, objective or task"):
         train_state.model_for(index | {"encoder": SMALL.to_dict()})
     with pytest.raises(ValueError, match="this version doesn't know its encoder, objective or task"):
@@ -156,7 +156,7 @@ def test_weights_are_assigned_strictly() -> None:
     assert changed >= set(lacking) and "encoder/pooler/kernel" not in changed
 
 
-def test_an_import_without_a_pooler_is_loaded_the_same_every_time() -> None:
+def test_an_import_without_a_pooler_loads_identically_every_time() -> None:
     index = {"objective": "mlm", "encoder": SMALL.to_dict()}
     model = train_state.model_for(index)
     train_state.initialize(model, 5, 0.1)
