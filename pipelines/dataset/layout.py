@@ -15,8 +15,6 @@ WORK = ".work"
 
 RUN = "run.json"
 
-PREVIOUS = f"{WORK}/previous.json"  # the manifest of the dataset that is being updated
-
 
 def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> str:
     """Return the shard of one copy of one group, relative to the dataset folder. Eval groups follow the train groups."""

@@ -11,6 +11,7 @@ from typing import Any
 from clozemill.pipelines.config import InputOptions, PrepareConfig, VocabConfig
 from clozemill.pipelines.dataset.manifest import add_counts
 from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.prepare.dataset_folder import DatasetFolder
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.group_stage import GroupStage
 from clozemill.pipelines.prepare.job import Job
@@ -68,7 +69,7 @@ class Rehearsal:
         output = os.path.join(self._folder, "dataset")
         # Near-duplicates are not detected: that requires the complete corpus.
         config = replace(config, output=output, dedup="none" if config.dedup == "none" else "exact", eval_by="document")
-        job = Job(config, self._vocabulary, eval_groups, "files", os.path.join(output, "spill"))
+        job = Job(config, self._vocabulary, eval_groups, "files", DatasetFolder(output, os.path.join(output, "spill")))
         if self._stage is None:
             self._stage = SplitStage(job)
             self._stage.setup()

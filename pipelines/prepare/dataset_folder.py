@@ -1,183 +1,194 @@
-"""Checks what an output folder contains: nothing, a run to resume, a complete dataset, or something else.
+"""The folder of a dataset: what it contains, how a run takes it over, and how a run ends.
 
-A run stores its state in `.work/`: configuration, vocabulary, input, and the versions of everything that affects the bytes. A
-run can't be resumed if any of these changed. If no shard is finished yet, or the last run failed because of its input or
-filters, it starts over.
+A run keeps its intermediate files in `.work/`, and there in state.json its identity: a run can't be resumed if anything
+changed that affects the bytes. If no shard is finished yet, or the last run failed because of its input or filters, it starts
+over.
 """
 
 import contextlib
+import enum
 import hashlib
 import json
 import os
-import platform
+import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from clozemill.pipelines.beam import run_lock
-from clozemill.pipelines.command_line.options import identity
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import clusters, layout, manifest
-from clozemill.pipelines.dataset.layout import FORMAT_VERSION, MANIFEST, PREVIOUS, RUN, WORK
-from clozemill.pipelines.files import filesystem
-from clozemill.pipelines.files.sealed_json import read_sealed
-from clozemill.pipelines.prepare.job import REFUSED, Job
-from clozemill.pipelines.readers.formats import Plan
+from clozemill.pipelines.dataset.layout import MANIFEST, RUN, WORK
+from clozemill.pipelines.dataset.manifest import Manifest
+from clozemill.pipelines.files import filesystem, safe_paths
+from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
+from clozemill.pipelines.prepare.run_identity import RunIdentity
 
-STATE = "state.json"
-CHANGING = ("input", "evaluation", "datasheet")  # keys that an update may change
-_LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
-
-
-def versions() -> dict[str, str]:
-    """Return everything besides configuration and input that affects the bytes: versions of libraries and of Unicode."""
-    found = {"format": str(FORMAT_VERSION), "python": ".".join(platform.python_version_tuple()[:2])}
-    for name in _LIBRARIES:
-        with contextlib.suppress(ImportError):
-            found[name] = version(name)
-    return found
+_STATE = "state.json"  # the identity of the unfinished run
+_FAILURE = "refused.txt"  # the last run reached the end, but its input, its filters or the gate made it fail
+_PREVIOUS = "previous.json"  # the manifest of the dataset that is being updated
 
 
-def fingerprint(plan: Plan) -> str:
-    """Return a digest of the input files: their paths (resolved, if local), sizes and times."""
-    names = {
-        f"{split.path if filesystem.is_remote(split.path) else os.path.realpath(split.path)} {split.stamp}"
-        for split in plan.splits
-    }
-    return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+class Status(enum.Enum):
+    """What a folder contains: nothing, an unfinished run, an unfinished update of a dataset, a dataset, or other files."""
+
+    NEW = enum.auto()
+    RESUMABLE = enum.auto()
+    UPDATING = enum.auto()
+    COMPLETE = enum.auto()
+    FOREIGN = enum.auto()
 
 
-def describe(job: Job, plan: Plan) -> dict[str, Any]:
-    """Return the state of a run: its resolved configuration, and digests of everything that affects its output."""
-    return {
-        "config": identity(job.config),
-        "vocabulary": hashlib.sha256(job.vocabulary).hexdigest(),
-        "input": fingerprint(plan),
-        "versions": versions(),
-        "evaluation": job.evaluation,
-        "datasheet": job.datasheet,
-    }
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A dataset folder and the intermediate files of a run; workers receive it as part of their job.
 
-
-def _compare(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError for the first difference between two states."""
-    if before.get("input", now["input"]) != now["input"]:
-        raise UserError(
-            f"{folder} was built from input files with other names, sizes or times: give --update, or another --output"
-        )
-    for part in ("config", "versions"):
-        for key, value in now[part].items():
-            was = before.get(part, now[part]).get(key)
-            if was != value:
-                raise UserError(
-                    f"{folder} was started with {key} = {was!r}, not {value!r}: use the same value, or give another --output"
-                )
-    if before["vocabulary"] != now["vocabulary"]:
-        raise UserError(f"{folder} was started with another vocabulary: give the same --vocab to resume, or another --output")
-    if before.get("evaluation", "") != now["evaluation"]:
-        raise UserError(f"{folder} was started with other --decontaminate files: give the same to resume, or another --output")
-    for name, value in now["datasheet"].items():
-        if before.get("datasheet", {}).get(name, []) != value:
-            raise UserError(f"{folder} was started with other --{name}: give the same to resume, --update, or another --output")
-
-
-def check(job: Job, now: dict[str, Any]) -> bool:
-    """Return whether the dataset is complete already. Raise UserError if the folder contains something else."""
-    updating = filesystem.exists(job.path(PREVIOUS))
-    if filesystem.exists(job.path(MANIFEST)):
-        before = _made_of(job)
-        if not job.config.update:
-            _compare(job.folder, before, now)
-            return True
-        _compare(job.folder, before | {key: now[key] for key in CHANGING}, now)
-        _reopen(job)
-    elif updating and not job.config.update:
-        raise UserError(
-            f"{job.folder} has an unfinished update: give --update to finish it (or, with the original input, to undo it), "
-            "or another --output"
-        )
-    elif filesystem.exists(job.work(STATE)):
-        before = read_sealed(job.work(STATE), STATE)
-        if before is None:
-            raise UserError(f"{job.work(STATE)} is damaged: remove {job.folder}, or give another --output")
-        if before == now:
-            return False
-        if updating:  # the input changed again during an update
-            _compare(job.folder, before | {key: now[key] for key in CHANGING}, now)
-        elif filesystem.holds_files(job.work("groups")) and not filesystem.exists(job.work(REFUSED)):
-            _compare(job.folder, before, now)
-        _clear(job, *(() if updating else ("train", "eval", "documents", "groups", "provenance")))
-    elif updating:  # interrupted between the two steps of _reopen
-        _clear(job)
-    elif filesystem.holds_files(job.folder, (f"{WORK}/{run_lock.LOCK}", f"{WORK}/{run_lock.WORKERS_LOG}")):
-        raise UserError(
-            f"{job.folder} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
-        )
-    return False
-
-
-def _made_of(job: Job) -> dict[str, Any]:
-    """Return the state of a complete dataset, in the form of `describe`. Only run.json records the input."""
-    path = job.path(MANIFEST)
-    there = manifest.loads(filesystem.read_bytes(path), path)
-    config = {key: value for key, value in there["config"].items() if key != "input"}
-    told = {"config": config, "vocabulary": there["vocabulary"]["sha256"], "datasheet": there["datasheet"]}
-    told["evaluation"] = there["decontamination"]["sha256"] if "decontamination" in there else ""
-    return told | (
-        {"input": filesystem.read_json(job.path(RUN)).get("input")} if filesystem.exists(job.path(RUN)) else {"input": None}
-    )
-
-
-def _clear(job: Job, *names: str) -> None:
-    """Remove all files of a run, except the dataset that it updates; also from the folder what the run would write."""
-    for name in (*names, *(f"{WORK}/{part}" for part in ("groups", layout.STOPPED_AT)), "rejects"):
-        filesystem.remove_tree(job.path(name))
-    filesystem.remove_tree(job.spill, keep=run_lock.LOCK)
-    for name in (clusters.NAME, layout.HTML, layout.MARKDOWN, f"{WORK}/{REFUSED}", f"{WORK}/{STATE}"):
-        filesystem.remove(job.path(name))
-
-
-def _reopen(job: Job) -> None:
-    """Turn a complete dataset into an unfinished one, to be finished with other input. Shards of groups are kept.
-
-    From the removal of dataset.json until everything is cleared there is no state, so that an interrupted call is repeated.
+    path: local or remote. spill: a local folder for the `files` shuffle, in `.work/` unless the dataset is remote.
     """
-    filesystem.remove(job.work(STATE))
-    filesystem.write_bytes(job.path(PREVIOUS), filesystem.read_bytes(job.path(MANIFEST)))
-    filesystem.remove(job.path(MANIFEST))
-    _clear(job)
 
+    path: str
+    spill: str
 
-def groups_of(folder: str) -> int:
-    """Return the number of train groups of the dataset to update. Raise UserError if there is no dataset."""
-    for name in (MANIFEST, PREVIOUS):
-        path = filesystem.join(folder, name)
-        if filesystem.exists(path):
-            return manifest.loads(filesystem.read_bytes(path), path)["config"]["num_groups"]
-    raise UserError(f"--update: {folder} contains no dataset: remove --update to create one")
+    @classmethod
+    def at(cls, path: str, input_digest: str) -> "DatasetFolder":
+        """Return the folder; if it is remote, with a private spill folder in this machine's temporary folder."""
+        if not filesystem.is_remote(path):
+            return cls(path, filesystem.inside(path, f"{WORK}/spill"))
+        name = hashlib.blake2b(f"{path} {input_digest}".encode(), digest_size=8).hexdigest()
+        return cls(path, safe_paths.private_folder(os.path.join(tempfile.gettempdir(), f"clozemill-{os.getuid()}-{name}")))
 
+    def file(self, name: str) -> str:
+        """Return the path of a file of the dataset."""
+        return filesystem.inside(self.path, name)
 
-def run_id(now: dict[str, Any]) -> str:
-    """Return a hash of a run's state, which its intermediate files carry."""
-    return hashlib.blake2b(json.dumps(now, sort_keys=True).encode(), digest_size=16).hexdigest()
+    def work_file(self, name: str = "") -> str:
+        """Return the path of an intermediate file, or of the folder for them."""
+        return self.file(f"{WORK}/{name}")
 
+    def read_manifest(self) -> Manifest:
+        """Return dataset.json. Raise UserError if it is damaged."""
+        return manifest.loads(filesystem.read_bytes(self.file(MANIFEST)), self.file(MANIFEST))
 
-@contextlib.contextmanager
-def locked(job: Job) -> Iterator[None]:
-    """Prevent a second run: on a local folder; for a remote one, only on this machine's spill files.
+    def previous_manifest(self) -> Manifest | None:
+        """Return the manifest of the dataset that is being updated, if there is one."""
+        path = self.work_file(_PREVIOUS)
+        return manifest.loads(filesystem.read_bytes(path), path) if filesystem.exists(path) else None
 
-    The process and its workers hold the lock. A complete dataset that needs no work isn't locked, so that it may be in a
-    read-only folder.
-    """
-    place = job.spill if filesystem.is_remote(job.folder) else job.work("")
-    if filesystem.exists(job.path(MANIFEST)) and not job.config.update and not os.path.lexists(place.rstrip("/")):
-        yield
-        return
-    new = not os.path.lexists(job.folder)
-    try:
-        with run_lock.locked_folder(place, f"another clozemill prepare is writing to {job.folder}: wait for it to end"):
+    def num_groups(self) -> int:
+        """Return the number of train groups of the dataset to update. Raise UserError if there is no dataset."""
+        there = self.read_manifest() if filesystem.exists(self.file(MANIFEST)) else self.previous_manifest()
+        if there is None:
+            raise UserError(f"--update: {self.path} contains no dataset: remove --update to create one")
+        return there["config"]["num_groups"]
+
+    def status(self) -> Status:
+        """Return what the folder contains."""
+        for path, status in (
+            (self.file(MANIFEST), Status.COMPLETE),
+            (self.work_file(_PREVIOUS), Status.UPDATING),
+            (self.work_file(_STATE), Status.RESUMABLE),
+        ):
+            if filesystem.exists(path):
+                return status
+        own = (f"{WORK}/{run_lock.LOCK}", f"{WORK}/{run_lock.WORKERS_LOG}")
+        return Status.FOREIGN if filesystem.holds_files(self.path, own) else Status.NEW
+
+    @contextlib.contextmanager
+    def lock(self, update: bool) -> Iterator[None]:
+        """Prevent a second run: on a local folder; for a remote one, only on this machine's spill files.
+
+        The process and its workers hold the lock. A complete dataset that needs no work isn't locked, so that it may be in a
+        read-only folder.
+        """
+        place = self.spill if filesystem.is_remote(self.path) else self.work_file()
+        if filesystem.exists(self.file(MANIFEST)) and not update and not os.path.lexists(place.rstrip("/")):
             yield
-    finally:
-        if new:  # and nothing was written
-            with contextlib.suppress(OSError):
-                os.rmdir(job.folder)
+            return
+        new = not os.path.lexists(self.path)
+        try:
+            with run_lock.locked_folder(place, f"another clozemill prepare is writing to {self.path}: wait for it to end"):
+                yield
+        finally:
+            if new:  # and nothing was written
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.path)
+
+    def open(self, identity: RunIdentity, update: bool) -> bool:
+        """Take the folder over for a run, and remove what it can't use. Return False if the dataset is complete already.
+
+        Raises:
+            UserError: the folder contains something else.
+        """
+        status = self.status()
+        if status is Status.FOREIGN:
+            raise UserError(
+                f"{self.path} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
+            )
+        if status is Status.COMPLETE:
+            identity.refuse_changes(self._dataset_identity(), self.path, update)
+            if not update:
+                return False
+            self.reopen()
+        elif status is Status.UPDATING and not update:
+            raise UserError(
+                f"{self.path} has an unfinished update: give --update to finish it (or, with the original input, to undo it), "
+                "or another --output"
+            )
+        elif filesystem.exists(self.work_file(_STATE)):
+            self._resume(identity, status is Status.UPDATING)
+        elif status is Status.UPDATING:  # interrupted between the two steps of reopen
+            self._clear()
+        write_sealed(self.work_file(_STATE), asdict(identity), _STATE)
+        return True
+
+    def _resume(self, identity: RunIdentity, updating: bool) -> None:
+        """Keep the files of an unfinished run if it had the same identity; otherwise start over, or raise UserError."""
+        state = read_sealed(self.work_file(_STATE), _STATE)
+        if state is None:
+            raise UserError(f"{self.work_file(_STATE)} is damaged: remove {self.path}, or give another --output")
+        before = RunIdentity(**state)
+        if before == identity:
+            return
+        finished = filesystem.holds_files(self.work_file("groups")) and not filesystem.exists(self.work_file(_FAILURE))
+        if updating or finished:  # in an update, the input may have changed again
+            identity.refuse_changes(before, self.path, updating)
+        self._clear(*(() if updating else ("train", "eval", "documents", "groups", "provenance")))
+
+    def reopen(self) -> None:
+        """Turn a complete dataset into an unfinished one, to be finished with other input. Shards of groups are kept.
+
+        From the removal of dataset.json until everything is cleared there is no state, so that an interrupted call is repeated.
+        """
+        filesystem.remove(self.work_file(_STATE))
+        filesystem.write_bytes(self.work_file(_PREVIOUS), filesystem.read_bytes(self.file(MANIFEST)))
+        filesystem.remove(self.file(MANIFEST))
+        self._clear()
+
+    def mark_failed(self, error: UserError) -> None:
+        """Record that the run can't succeed as it is, so that the next one may start over with other input or options."""
+        filesystem.write_bytes(self.work_file(_FAILURE), str(error).encode("utf-8", "replace"))
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Write run.json, and remove the intermediate files."""
+        filesystem.write_bytes(self.file(RUN), (json.dumps(run, indent=1) + "\n").encode())
+        filesystem.remove_tree(self.work_file(), keep=run_lock.LOCK)
+        filesystem.remove_tree(self.spill, keep=run_lock.LOCK)
+
+    def _clear(self, *names: str) -> None:
+        """Remove the intermediate files, except those of an update, and files and folders of the dataset by name."""
+        for name in (*names, *(f"{WORK}/{part}" for part in ("groups", layout.STOPPED_AT)), "rejects"):
+            filesystem.remove_tree(self.file(name))
+        filesystem.remove_tree(self.spill, keep=run_lock.LOCK)
+        for name in (clusters.NAME, layout.HTML, layout.MARKDOWN, f"{WORK}/{_FAILURE}", f"{WORK}/{_STATE}"):
+            filesystem.remove(self.file(name))
+
+    def _dataset_identity(self) -> RunIdentity:
+        """Return the identity of a complete dataset. Only run.json records the input, and nothing the versions."""
+        there = self.read_manifest()
+        return RunIdentity(
+            config={key: value for key, value in there["config"].items() if key != "input"},
+            vocabulary=there["vocabulary"]["sha256"],
+            input=filesystem.read_json(self.file(RUN)).get("input") if filesystem.exists(self.file(RUN)) else None,
+            evaluation=there["decontamination"]["sha256"] if "decontamination" in there else "",
+            datasheet=there["datasheet"],
+        )

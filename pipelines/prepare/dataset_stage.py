@@ -12,9 +12,11 @@ from clozemill.pipelines.dataset import clusters, layout, manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.prepare.document_processor import SplitSummary
-from clozemill.pipelines.prepare.job import REFUSED, Job, load_vocabulary
+from clozemill.pipelines.prepare.job import Job, load_vocabulary
+from clozemill.pipelines.prepare.run_identity import datasheet
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
 
+STAGE_TIMES = "times.json"  # seconds and megabytes per stage, for run.json
 _WORDS = 1000  # words that became [UNK], most frequent first
 
 
@@ -46,9 +48,9 @@ class DatasetStage:
             told = self._judged(built, splits, totals)
             self._write(built, told)
         except UserError as error:  # so that the next run may start over with other input or options
-            filesystem.write_bytes(self.job.work(REFUSED), str(error).encode("utf-8", "replace"))
+            self.job.folder.mark_failed(error)
             raise
-        filesystem.write_bytes(self.job.work("times.json"), json.dumps(_times(splits, groups)).encode())
+        filesystem.write_bytes(self.job.folder.work_file(STAGE_TIMES), json.dumps(_times(splits, groups)).encode())
         return b"done"
 
     def _manifest(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> manifest.Manifest:
@@ -68,13 +70,13 @@ class DatasetStage:
         about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
         about |= config.rules.to_dict(config.cased)
         full = {"input": list(config.input), **identity(config)}
-        built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": self.job.datasheet}
+        built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": datasheet(config)}
         if self.job.evaluation:
             built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
         if config.clustered:
-            built["files"][clusters.NAME] = filesystem.sha256(self.job.path(clusters.NAME))
+            built["files"][clusters.NAME] = filesystem.sha256(self.job.folder.file(clusters.NAME))
         if lost := manifest.unaccounted(built):
-            raise UserError(f"{lost}: {self.job.folder} contains files of two runs; give another --output")
+            raise UserError(f"{lost}: {self.job.folder.path} contains files of two runs; give another --output")
         return built
 
     def _judged(self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class DatasetStage:
         built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
         failed = [check["sentence"] for check in verdict["checks"] if not check["passed"]]
         stopped = bool(failed) and not verdict["overridden"]
-        folder = self.job.work(layout.STOPPED_AT) if stopped else self.job.folder
+        folder = self.job.folder.work_file(layout.STOPPED_AT) if stopped else self.job.folder.path
         if stopped:
             filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
         filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
@@ -119,7 +121,7 @@ class DatasetStage:
         if splits.bad > limit * splits.read:
             raise UserError(
                 f"{splits.bad:,} of {splits.read:,} records are malformed, more than --max-reject-rate {limit:g} "
-                f"allows, e.g. {splits.defects[0]}: see {self.job.path('rejects')}, then correct them or raise the limit"
+                f"allows, e.g. {splits.defects[0]}: see {self.job.folder.file('rejects')}, then correct them or raise the limit"
             )
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(splits.dropped.items())) or "none dropped"
         if not any(group["documents"] for group in groups):

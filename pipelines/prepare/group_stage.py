@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clozemill.pipelines.common.runtime import Stopwatch
-from clozemill.pipelines.dataset import manifest
-from clozemill.pipelines.dataset.layout import PREVIOUS, documents_name, provenance_name, shard_name
+from clozemill.pipelines.dataset.layout import documents_name, provenance_name, shard_name
 from clozemill.pipelines.dataset.parquet import write_parquet
 from clozemill.pipelines.dataset.provenance import documents_table, provenance_table
 from clozemill.pipelines.examples.assemble import ExampleSettings
@@ -52,7 +51,7 @@ class GroupStage:
                 total.add(SplitSummary.from_json(value.decode()))
             yield 0, json.dumps({"splits": total.__dict__}).encode()
             return
-        marker = self.job.work(f"groups/{group:05d}.json")
+        marker = self.job.folder.work_file(f"groups/{group:05d}.json")
         summary = self._finished(marker)
         if summary is None:
             summary = self._made(group, (value for value in values if value))
@@ -69,7 +68,7 @@ class GroupStage:
             before = self._before(name)
         if before is None or before["items"] != digest:
             before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
-            filesystem.write_bytes(self.job.path(name), json.dumps(before).encode(), sync=False)
+            filesystem.write_bytes(self.job.folder.file(name), json.dumps(before).encode(), sync=False)
         sha256 = hashlib.sha256(json.dumps(before).encode()).hexdigest()
         return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
 
@@ -81,15 +80,15 @@ class GroupStage:
     def _before(self, record: str) -> dict[str, Any] | None:
         """Return a group's summary in the dataset being updated, if it and all its files match dataset.json."""
         if self._previous is None:
-            path = self.job.path(PREVIOUS)
-            self._previous = manifest.loads(filesystem.read_bytes(path), path)["files"] if filesystem.exists(path) else {}
+            previous = self.job.folder.previous_manifest()
+            self._previous = previous["files"] if previous else {}
         if not self._same(record, self._previous.get(record, "")):
             return None
-        summary = json.loads(filesystem.read_bytes(self.job.path(record)))
+        summary = json.loads(filesystem.read_bytes(self.job.folder.file(record)))
         return summary if all(self._same(*file) for file in _files(summary).items()) else None
 
     def _same(self, name: str, sha256: str) -> bool:
-        path = self.job.path(name)
+        path = self.job.folder.file(name)
         return filesystem.exists(path) and filesystem.sha256(path) == sha256
 
     def _write(self, index: int, group: Group, watch: Stopwatch) -> dict[str, Any]:
@@ -104,11 +103,11 @@ class GroupStage:
             if config.provenance:
                 with watch.time("provenance"):
                     beside = provenance_name(name)
-                    files[beside] = write_parquet(self.job.path(beside), provenance_table(group, pairs))
+                    files[beside] = write_parquet(self.job.folder.file(beside), provenance_table(group, pairs))
             about = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
             shards.append(about | entry)
         documents = documents_name(split, index, config.num_groups)
-        files[documents] = write_parquet(self.job.path(documents), documents_table(group))
+        files[documents] = write_parquet(self.job.folder.file(documents), documents_table(group))
         return {
             "split": split,
             "group": index,
@@ -123,7 +122,7 @@ class GroupStage:
         settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
         split = "train" if index < config.num_groups else "eval"
         figures = statistics.StatisticsCollector(statistics.Settings.of(vars(config)), vocabulary, split, copy)
-        path = self.job.path(name)
+        path = self.job.folder.file(name)
         with ExitStack() as stack:
             sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path, sync=False)))
             write = sink.write

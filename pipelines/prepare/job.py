@@ -3,18 +3,18 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from clozemill.pipelines.beam import run_lock
 from clozemill.pipelines.config import PrepareConfig
-from clozemill.pipelines.dataset.layout import VOCAB, WORK
+from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.filtering.word_ngrams import Words
+from clozemill.pipelines.prepare.dataset_folder import DatasetFolder
 from clozemill.pipelines.readers.input_split import InputSplit, split_id
 from clozemill.pipelines.shuffle.shuffles import SHUFFLES, BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 Row = tuple[int, bytes]
-
-REFUSED = "refused.txt"
 
 GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times
 
@@ -33,23 +33,19 @@ def resolved(config: PrepareConfig, text_estimate: int) -> tuple[PrepareConfig, 
 class Job:
     """Everything that a worker needs.
 
-    config: with num_groups resolved. vocabulary: bytes of vocab.txt. spill: a local folder for the `files` shuffle.
-    evaluation: digest of the evaluation sets whose n-grams are in the work folder, or "". run: a hash of everything that
-    affects the output, which intermediate files carry. splits: number of splits of the input; 0: unknown.
+    config: with num_groups resolved. vocabulary: bytes of vocab.txt. evaluation: digest of the evaluation sets whose n-grams
+    are in the work folder, or "". run: a hash of everything that affects the output, which intermediate files carry. splits:
+    number of splits of the input; 0: unknown.
     """
 
     config: PrepareConfig
     vocabulary: bytes
     num_eval_groups: int
     shuffle: str
-    spill: str
+    folder: DatasetFolder
     evaluation: str = ""
     run: str = ""
     splits: int = 0
-
-    @property
-    def folder(self) -> str:
-        return self.config.output
 
     @property
     def total_groups(self) -> int:
@@ -57,19 +53,15 @@ class Job:
         return self.config.num_groups + self.num_eval_groups
 
     @property
-    def datasheet(self) -> dict[str, list[str]]:
-        """Sources, licences and languages as given in the options."""
-        return {name: list(getattr(self.config, name)) for name in ("sources", "licenses", "languages")}
-
-    def path(self, name: str) -> str:
-        return filesystem.inside(self.folder, name)
-
-    def work(self, name: str) -> str:
-        return filesystem.inside(self.folder, f"{WORK}/{name}")
+    def workers_log(self) -> str:
+        """The log file of the workers: on this machine, if their output is here; "" if they may be on others."""
+        if not filesystem.is_remote(self.folder.path):
+            return self.folder.work_file(run_lock.WORKERS_LOG)
+        return filesystem.join(self.folder.spill, run_lock.WORKERS_LOG) if self.shuffle == "files" else ""
 
     def make_shuffle(self, part: str = "") -> FilesShuffle | BeamShuffle:
         """Return the shuffle of documents, or one for a part that has its own folder."""
-        folder = filesystem.join(self.spill, part) if part else self.spill
+        folder = filesystem.join(self.folder.spill, part) if part else self.folder.spill
         return SHUFFLES[self.shuffle](folder, self.total_groups, self.run, self.splits)
 
     def split_name(self, split: InputSplit) -> str:

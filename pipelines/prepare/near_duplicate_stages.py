@@ -87,5 +87,5 @@ class ClusterStage:
     def run(self, key: int, rows: Iterable[bytes]) -> bytes:
         """Write clusters.parquet."""
         pairs = np.frombuffer(b"".join(rows), _LINK).reshape(-1, 2)
-        clusters.write(self.job.path(clusters.NAME), clusters.Clusters(*minhash.connected_clusters(pairs)))
+        clusters.write(self.job.folder.file(clusters.NAME), clusters.Clusters(*minhash.connected_clusters(pairs)))
         return b"done"

@@ -19,11 +19,11 @@ def compared(job: Job, plan: Plan, bands: str) -> list[Progress]:
 def stages_done(job: Job, plan: Plan) -> list[Progress]:
     """Return the progress of each stage: splits with the `files` shuffle, groups of a local dataset."""
     stages = []
-    read = run_setup.size_done(plan, job.spill, job.split_name)
+    read = run_setup.size_done(plan, job.folder.spill, job.split_name)
     if job.shuffle == "files":
         stages.append(Progress("processing documents", read, plan.size, "B"))
-    if not filesystem.is_remote(job.folder):
-        groups = len(glob.glob(glob.escape(job.work("groups")) + "/*.json"))
+    if not filesystem.is_remote(job.folder.path):
+        groups = len(glob.glob(glob.escape(job.folder.work_file("groups")) + "/*.json"))
         if groups or not stages or read >= sum(split.size for split in plan.splits):
             stages.append(Progress("writing shards", groups, job.total_groups, " groups"))
     return stages

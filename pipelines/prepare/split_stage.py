@@ -46,7 +46,7 @@ class SplitProcessorStage:
         """Return the screen against evaluation sets."""
         if not self.job.evaluation:
             return ()
-        evaluation = decontamination.load(filesystem.read_bytes(self.job.work(decontamination.NAME)))
+        evaluation = decontamination.load(filesystem.read_bytes(self.job.folder.work_file(decontamination.NAME)))
         words = prepare_job.load_words(self.job.vocabulary)
 
         def contaminated(key: bytes, ids: np.ndarray) -> tuple[str, str] | None:
@@ -66,7 +66,7 @@ class SplitStage(SplitProcessorStage):
     def setup(self) -> None:
         """Build the document processor, and read the clusters of near-duplicates."""
         if self.job.config.clustered:
-            self._clusters = clusters.read(self.job.path(clusters.NAME))
+            self._clusters = clusters.read(self.job.folder.file(clusters.NAME))
         super().setup()
 
     def screens(self) -> tuple[Screen, ...]:
@@ -100,4 +100,4 @@ class SplitStage(SplitProcessorStage):
     def _write_rejects(self, name: str) -> None:
         if self.miller.rejects:
             lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.miller.rejects)
-            filesystem.write_bytes(self.job.path(name), lines.encode("utf-8", "backslashreplace"), sync=False)
+            filesystem.write_bytes(self.job.folder.file(name), lines.encode("utf-8", "backslashreplace"), sync=False)

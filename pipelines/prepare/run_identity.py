@@ -1,0 +1,97 @@
+"""Everything that affects the bytes of a dataset, so that a run is resumed only if none of it changed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+from clozemill.pipelines.command_line.options import identity
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.dataset.layout import FORMAT_VERSION
+from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.readers.formats import Plan
+
+_LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
+
+
+def datasheet(config: PrepareConfig) -> dict[str, list[str]]:
+    """Return sources, licences and languages as given in the options."""
+    return {"sources": list(config.sources), "licenses": list(config.licenses), "languages": list(config.languages)}
+
+
+def input_digest(plan: Plan) -> str:
+    """Return a digest of the input files: their paths (resolved, if local), sizes and times."""
+    names = {
+        f"{split.path if filesystem.is_remote(split.path) else os.path.realpath(split.path)} {split.stamp}"
+        for split in plan.splits
+    }
+    return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the libraries and of Python, which has its own version of Unicode."""
+    found = {"format": str(FORMAT_VERSION), "python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            found[name] = version(name)
+    return found
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Everything that affects the output of a run, as state.json stores it.
+
+    config: the resolved options. vocabulary: SHA-256 of vocab.txt. input: from `input_digest`; None: unknown. versions: None:
+    unknown. evaluation: digest of the evaluation sets, or "".
+    """
+
+    config: dict[str, Any]
+    vocabulary: str
+    input: str | None
+    versions: dict[str, str] | None = None
+    evaluation: str = ""
+    datasheet: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, config: PrepareConfig, vocabulary: bytes, evaluation: str, plan: Plan) -> "RunIdentity":
+        """Return the identity of a run with a resolved configuration."""
+        sha256 = hashlib.sha256(vocabulary).hexdigest()
+        return cls(identity(config), sha256, input_digest(plan), _versions(), evaluation, datasheet(config))
+
+    @property
+    def id(self) -> str:
+        """A hash of the identity, which intermediate files carry."""
+        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def refuse_changes(self, before: "RunIdentity", folder: str, updating: bool = False) -> None:
+        """Raise UserError for the first difference from an earlier run; an update may change the input and its description."""
+        if updating:
+            before = replace(before, input=self.input, evaluation=self.evaluation, datasheet=self.datasheet)
+        if before.input != self.input:
+            raise UserError(
+                f"{folder} was built from input files with other names, sizes or times: give --update, or another --output"
+            )
+        versions = self.versions or {}
+        for values, earlier in ((self.config, before.config), (versions, before.versions or versions)):
+            for key, value in values.items():
+                if (was := earlier.get(key)) != value:
+                    why = f"{folder} was started with {key} = {was!r}, not {value!r}"
+                    raise UserError(f"{why}: use the same value, or give another --output")
+        if before.vocabulary != self.vocabulary:
+            raise UserError(
+                f"{folder} was started with another vocabulary: give the same --vocab to resume, or another --output"
+            )
+        if before.evaluation != self.evaluation:
+            raise UserError(
+                f"{folder} was started with other --decontaminate files: give the same to resume, or another --output"
+            )
+        for name, value in self.datasheet.items():
+            if before.datasheet.get(name, []) != value:
+                raise UserError(
+                    f"{folder} was started with other --{name}: give the same to resume, --update, or another --output"
+                )

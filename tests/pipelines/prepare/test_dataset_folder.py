@@ -1,0 +1,102 @@
+"""What a dataset folder contains, and what a run keeps of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.prepare.dataset_folder import DatasetFolder, Status
+from clozemill.pipelines.prepare.run_identity import RunIdentity
+
+IDENTITY = RunIdentity({"seed": 7}, "v" * 64, "input", {"numpy": "2.0"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DatasetFolder:
+    return DatasetFolder.at(str(tmp_path / "d"), "input")
+
+
+def write(folder: DatasetFolder, *names: str) -> None:
+    for name in names:
+        path = Path(folder.path, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [
+        ((), Status.NEW),
+        ((".work/lock", ".work/workers.log"), Status.NEW),
+        (("thesis.txt",), Status.FOREIGN),
+        (("train/copy-00/examples-00000-of-00001.tfrecord", "vocab.txt"), Status.FOREIGN),
+        ((".work/state.json", "vocab.txt"), Status.RESUMABLE),
+        ((".work/previous.json",), Status.UPDATING),
+        ((".work/previous.json", ".work/state.json"), Status.UPDATING),
+        (("dataset.json",), Status.COMPLETE),
+        (("dataset.json", ".work/previous.json", ".work/state.json"), Status.COMPLETE),
+    ],
+)
+def test_status(folder: DatasetFolder, names: tuple[str, ...], status: Status) -> None:
+    write(folder, *names)
+    assert folder.status() is status
+
+
+def test_a_run_with_the_same_identity_keeps_its_files(folder: DatasetFolder) -> None:
+    assert folder.open(IDENTITY, update=False)
+    write(folder, ".work/groups/00000.json", "train/shard")
+    assert folder.open(IDENTITY, update=False)
+    assert Path(folder.file("train/shard")).exists() and Path(folder.work_file("groups/00000.json")).exists()
+
+
+def test_another_identity_starts_over_only_before_a_group_is_finished_or_after_a_failure(folder: DatasetFolder) -> None:
+    other = replace(IDENTITY, config={"seed": 8})
+    folder.open(IDENTITY, update=False)
+    write(folder, ".work/spill/a.spill", "rejects/a.jsonl")
+    assert folder.open(other, update=False)
+    assert not Path(folder.work_file("spill/a.spill")).exists() and not Path(folder.file("rejects/a.jsonl")).exists()
+    write(folder, ".work/groups/00000.json", "train/shard")
+    with pytest.raises(UserError, match="was started with seed = 8, not 7"):
+        folder.open(IDENTITY, update=False)
+    assert Path(folder.file("train/shard")).exists()
+    folder.mark_failed(UserError("no usable document"))
+    assert folder.open(IDENTITY, update=False)
+    assert not Path(folder.file("train/shard")).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"input": "other"}, "was built from input files with other names, sizes or times: give --update"),
+        ({"input": None}, "was built from input files with other names"),
+        ({"versions": {"numpy": "3.0"}}, "was started with numpy = '3.0', not '2.0'"),
+        ({"vocabulary": "w" * 64}, "was started with another vocabulary"),
+        ({"evaluation": "e"}, "was started with other --decontaminate files"),
+        ({"datasheet": {"sources": ["a book"]}}, "was started with other --sources"),
+    ],
+)
+def test_each_change_is_refused(change: dict, why: str) -> None:
+    identity = replace(IDENTITY, datasheet={"sources": []})
+    with pytest.raises(UserError, match=why):
+        identity.refuse_changes(replace(identity, **change), "d")
+
+
+def test_an_update_may_change_the_input_and_its_description_alone() -> None:
+    before = replace(IDENTITY, input="other", evaluation="e", datasheet={"sources": ["a book"]})
+    IDENTITY.refuse_changes(before, "d", updating=True)
+    with pytest.raises(UserError, match="seed"):
+        IDENTITY.refuse_changes(replace(before, config={"seed": 8}), "d", updating=True)
+
+
+def test_the_versions_of_a_complete_dataset_are_unknown() -> None:
+    IDENTITY.refuse_changes(replace(IDENTITY, versions=None), "d")
+
+
+def test_the_id_depends_on_everything() -> None:
+    others = [
+        replace(IDENTITY, **change)
+        for change in ({"config": {"seed": 8}}, {"vocabulary": "w"}, {"input": "other"}, {"versions": {}}, {"evaluation": "e"})
+    ]
+    assert len({identity.id for identity in [IDENTITY, *others]}) == 6
+    assert replace(IDENTITY, config={"seed": 7}).id == IDENTITY.id
