@@ -13,6 +13,8 @@ VOCAB = "vocab.txt"
 
 WORK = ".work"
 
+REJECTED = f"{WORK}/stopped"  # dataset.json, statistics.json and vocab.txt of a dataset that the statistical gate rejected
+
 RUN = "run.json"
 
 
@@ -44,9 +46,5 @@ def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
     files |= {provenance_name(name) for name in shards} if config["provenance"] else set()
     return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
 
-
-STOPPED_AT = "stopped"  # in .work: dataset.json, statistics.json and vocab.txt of a dataset that the gate rejected
-
-STOPPED = "the statistical gate rejected the dataset"  # start of the error that comes from a worker
 
 HTML, MARKDOWN = "report.html", "report.md"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import layout, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, WORK
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, VOCAB
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
@@ -14,7 +14,7 @@ def read_contract(folder: str) -> tuple[dict[str, Any], Vocabulary]:
     name = filesystem.join(folder, MANIFEST)
     if not filesystem.exists(name):
         why = "it is not a dataset, or clozemill prepare has not finished it"
-        if filesystem.exists(filesystem.join(folder, f"{WORK}/{layout.STOPPED_AT}")):
+        if filesystem.exists(filesystem.join(folder, REJECTED)):
             why = "the statistical gate rejected it, see its report.html"
         raise UserError(f"{folder} contains no {MANIFEST}: {why}")
     contract = manifest.loads(filesystem.read_bytes(name), name)

@@ -18,7 +18,7 @@ from typing import Any
 from clozemill.pipelines.beam import run_lock
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import clusters, layout, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, RUN, WORK
+from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, RUN, WORK
 from clozemill.pipelines.dataset.manifest import Manifest
 from clozemill.pipelines.files import filesystem, safe_paths
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
@@ -138,6 +138,7 @@ class DatasetFolder:
             self._resume(identity, status is Status.UPDATING)
         elif status is Status.UPDATING:  # interrupted between the two steps of reopen
             self._clear()
+        filesystem.remove_tree(self.file(REJECTED))  # of an earlier run
         write_sealed(self.work_file(_STATE), asdict(identity), _STATE)
         return True
 
@@ -164,6 +165,10 @@ class DatasetFolder:
         filesystem.remove(self.file(MANIFEST))
         self._clear()
 
+    def rejected(self) -> str:
+        """Return the folder with the files of a dataset that the statistical gate rejected in this run, or ""."""
+        return self.file(REJECTED) if filesystem.exists(self.file(f"{REJECTED}/{MANIFEST}")) else ""
+
     def mark_failed(self, error: UserError) -> None:
         """Record that the run can't succeed as it is, so that the next one may start over with other input or options."""
         filesystem.write_bytes(self.work_file(_FAILURE), str(error).encode("utf-8", "replace"))
@@ -176,7 +181,7 @@ class DatasetFolder:
 
     def _clear(self, *names: str) -> None:
         """Remove the intermediate files, except those of an update, and files and folders of the dataset by name."""
-        for name in (*names, *(f"{WORK}/{part}" for part in ("groups", layout.STOPPED_AT)), "rejects"):
+        for name in (*names, f"{WORK}/groups", REJECTED, "rejects"):
             filesystem.remove_tree(self.file(name))
         filesystem.remove_tree(self.spill, keep=run_lock.LOCK)
         for name in (clusters.NAME, layout.HTML, layout.MARKDOWN, f"{WORK}/{_FAILURE}", f"{WORK}/{_STATE}"):

@@ -8,8 +8,8 @@ from typing import Any
 
 from clozemill.pipelines.command_line.options import identity
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import clusters, layout, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
+from clozemill.pipelines.dataset import clusters, manifest
+from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, VOCAB
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import Job, load_vocabulary
@@ -104,7 +104,7 @@ class DatasetStage:
         built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
         failed = [check["sentence"] for check in verdict["checks"] if not check["passed"]]
         stopped = bool(failed) and not verdict["overridden"]
-        folder = self.job.folder.work_file(layout.STOPPED_AT) if stopped else self.job.folder.path
+        folder = self.job.folder.file(REJECTED) if stopped else self.job.folder.path
         if stopped:
             filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
         filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
@@ -112,9 +112,8 @@ class DatasetStage:
             filesystem.sync_files(folder, [*built["files"], *(shard["name"] for shard in built["shards"])])
         filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
         if stopped:
-            raise UserError(
-                f"{layout.STOPPED} ({len(failed)} of {len(verdict['checks'])} checks fail): {'; '.join(failed[:3])}"
-            )
+            share = f"{len(failed)} of {len(verdict['checks'])}"
+            raise UserError(f"the statistical gate rejected the dataset ({share} checks fail): {'; '.join(failed[:3])}")
 
     def _check(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> None:
         limit = self.job.config.max_reject_rate

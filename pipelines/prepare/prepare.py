@@ -131,21 +131,21 @@ def _write_inputs(job: Job, config: PrepareConfig, evaluation: BlockedNgrams | N
         filesystem.write_bytes(folder.work_file(decontamination.NAME), evaluation.dump(), sync=False)
 
 
-def _stopped(folder: DatasetFolder, error: UserError) -> UserError:
-    """Return the error to raise for a failed worker. If the gate failed, print its reasons and write the data card."""
+def _failure(folder: DatasetFolder, error: UserError) -> UserError:
+    """Return the error to raise for a failed pipeline. If the gate rejected the dataset, print why and write the data card."""
     back = f"; until then {folder.path} is incomplete; run --update with the original input to restore the previous dataset"
     back = back if folder.status() is Status.UPDATING else ""
-    if not str(error).startswith(layout.STOPPED):
+    rejected = folder.rejected()
+    if not rejected:
         return UserError(f"{error}{back}")
-    judged = folder.work_file(layout.STOPPED_AT)
-    told = json.loads(filesystem.read_bytes(filesystem.join(judged, statistics.STATISTICS)))
-    for check in told["gate"]["checks"]:
+    found = json.loads(filesystem.read_bytes(filesystem.join(rejected, statistics.STATISTICS)))
+    for check in found["gate"]["checks"]:
         if not check["passed"]:
             print(check["sentence"], flush=True)
-    card.write_or_warn(folder.path, judged)
+    card.write_or_warn(folder.path, rejected)
     return CheckFailed(
-        f"{layout.STOPPED}: the reasons are above, and {folder.file(layout.HTML)} has all metrics; change the input or the "
-        f"options, or run the same command with --no-gate to finish the dataset as it is{back}"
+        f"the statistical gate rejected the dataset: the reasons are above, and {folder.file(layout.HTML)} has all metrics; "
+        f"change the input or the options, or run the same command with --no-gate to finish the dataset as it is{back}"
     )
 
 
@@ -167,7 +167,7 @@ def _write_dataset(job: Job, plan: Plan, run: dict[str, Any], options: PipelineO
             job.workers_log,
         )
     except UserError as error:
-        raise _stopped(folder, error) from None
+        raise _failure(folder, error) from None
     finally:  # workers may have been killed during a write; some engines then continue without them
         filesystem.remove_temporaries(folder.path)
     if launcher.is_template(options):

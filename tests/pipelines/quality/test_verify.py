@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
+from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import VerifyConfig
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.examples.columns import Columns
+from clozemill.pipelines.prepare.dataset_stage import DatasetStage
 from clozemill.pipelines.quality import verify as quality_verify
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
@@ -298,6 +300,20 @@ def strange(folder: Path) -> list[str]:
     sentences = [" ".join(words[(7 * i + 3 * j) % 100] for j in range(1 + i % 5)) + " ." for i in range(3000)]
     (folder / "a.txt").write_text("\n\n".join(sentences), "utf-8")
     return ["prepare", "--input", str(folder / "a.txt"), "--output", str(folder / "d"), "--no-progress", "--num-groups", "3"]
+
+
+def test_an_earlier_rejection_is_not_the_reason_of_another_failure(
+    tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    command = [*strange(tmp_path), "--vocab", demo_vocab, "--in-memory", "--dupe-factor", "1"]
+    assert clozemill.main(command) == 1
+    capsys.readouterr()
+    monkeypatch.setattr(DatasetStage, "_check", fail)
+    assert clozemill.main(command) == 2
+    assert capsys.readouterr().err.strip() == "clozemill: the disk is full"
 
 
 @pytest.mark.parametrize("processes", [["--in-memory"], ["--no-in-memory", "--num-workers", "2"]])
