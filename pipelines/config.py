@@ -5,7 +5,9 @@ To add an option, add a field here; options.py derives the flag, the YAML key, t
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
@@ -77,8 +79,8 @@ class VocabConfig(InputOptions, RunOptions):
 
 
 @dataclass(frozen=True)
-class PrepareConfig(InputOptions, RunOptions):
-    """`clozemill prepare`"""
+class DocumentOptions(InputOptions, RunOptions):
+    """Options of `prepare` for what happens to each document before the shuffle."""
 
     vocab: str = option(
         "", "a vocabulary file such as vocab.txt, one token per line; special tokens are found by name", identity=False
@@ -115,6 +117,12 @@ class PrepareConfig(InputOptions, RunOptions):
     )
     decontaminate_words: int = option(13, "length of the n-grams that --decontaminate compares, in words", low=2, high=100)
     language: str = option("", "keep only documents in this language, as ISO 639-1 (needs clozemill[language])")
+
+
+@dataclass(frozen=True)
+class ExampleConfig:
+    """Options of `prepare` that decide the examples of a dataset and their shards; dataset.json contains all of them."""
+
     pairs: str = option(
         "nsp",
         "what an example is made of: next-sentence pairs, sentence-order pairs, or a single run of sentences",
@@ -140,6 +148,32 @@ class PrepareConfig(InputOptions, RunOptions):
     compression: str = option("none", "compression of the shards", choices=("none", "gzip"))
     provenance: bool = option(False, "write the source documents of each record to Parquet files")
     seed: int = option(0, "random seed", low=0, high=2**63 - 1)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "ExampleConfig":
+        """Return the options from the configuration in dataset.json."""
+        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
+
+    def predictions(self) -> int:
+        """Return max_predictions, or if it is 0, enough for a full-length example: 20 at length 128."""
+        enough = min(math.ceil(self.masked_lm_prob * self.max_seq_length), self.max_seq_length - 3)
+        return self.max_predictions or enough
+
+    @property
+    def special_tokens(self) -> int:
+        """Number of [CLS] and [SEP] tokens of an example: two for a single run, three for a pair."""
+        return 2 if self.pairs == "single" else 3
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Maximum number of tokens of A and B together."""
+        return self.max_seq_length - self.special_tokens
+
+
+@dataclass(frozen=True)
+class PrepareConfig(ExampleConfig, DocumentOptions):
+    """`clozemill prepare`"""
+
     update: bool = option(False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False)
     sources: tuple[str, ...] = option((), "sources of the text, for the data card", identity=False, metavar="TEXT")
     licenses: tuple[str, ...] = option((), "licences of the text, for the data card", identity=False, metavar="TEXT")
@@ -155,11 +189,6 @@ class PrepareConfig(InputOptions, RunOptions):
         choices=("auto", "files", "beam"),
         identity=False,
     )
-
-    def predictions(self) -> int:
-        """Return max_predictions, or if it is 0, enough for a full-length example: 20 at length 128."""
-        enough = min(math.ceil(self.masked_lm_prob * self.max_seq_length), self.max_seq_length - 3)
-        return self.max_predictions or enough
 
     @property
     def clustered(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.shuffle.groups import Group
 from clozemill.pipelines.shuffle.payload import pack
 from clozemill.pipelines.text.vocabulary import Vocabulary
@@ -236,3 +237,9 @@ def fits(observed: Sequence[int] | np.ndarray, shares: Sequence[float] | np.ndar
     observed, shares = np.asarray(observed, float), np.asarray(shares, float)
     expected = observed.sum() * shares / shares.sum()
     return normal(float(((observed - expected) ** 2 / expected).sum()), len(observed) - 1)
+
+
+def pair_config(limit: int, short_seq_prob: float, pairs: str = "nsp") -> ExampleConfig:
+    """The configuration of examples with at most `limit` tokens of A and B together."""
+    special = 2 if pairs == "single" else 3
+    return ExampleConfig(pairs, max_seq_length=limit + special, short_seq_prob=short_seq_prob)

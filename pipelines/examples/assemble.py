@@ -1,31 +1,16 @@
 """One copy of one group to the bytes of its shard: pairs, order, token matrix, masks, features, statistics.
 
-Pure: a function of the group, the settings and (seed, group, copy). Shapes: E examples, S sequence length.
+Pure: a function of the group, the configuration and (seed, group, copy). Shapes: E examples, S sequence length.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.examples import masking as examples_masking
 from clozemill.pipelines.examples.pairs import Pairs
 from clozemill.pipelines.shuffle.groups import Group
 from clozemill.pipelines.text.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class ExampleSettings:
-    """The part of the configuration that decides what the examples of a group are."""
-
-    pairs: str
-    masking: str
-    max_seq_length: int
-    max_predictions: int
-    masked_lm_prob: float
-    short_seq_prob: float
-    seed: int
-
 
 STATISTICS = (
     "examples",
@@ -72,21 +57,20 @@ def word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def make_columns(
-    group: Group, pairs: Pairs, settings: ExampleSettings, vocabulary: Vocabulary, rngs: dict[str, np.random.Generator]
+    group: Group, pairs: Pairs, config: ExampleConfig, vocabulary: Vocabulary, rngs: dict[str, np.random.Generator]
 ) -> examples_columns.Columns:
     """The seven features of some pairs, masks drawn from the given streams."""
-    ids, segment_ids, lengths = token_matrix(group, pairs, settings.max_seq_length, vocabulary)
-    mask_settings = examples_masking.MaskSettings(settings.masked_lm_prob, settings.max_predictions)
-    masker = examples_masking.MASKERS[settings.masking]
+    ids, segment_ids, lengths = token_matrix(group, pairs, config.max_seq_length, vocabulary)
+    masker = examples_masking.MASKERS[config.masking]
     candidates = ~vocabulary.is_special[ids]
     starts = word_starts(ids, vocabulary) if masker.needs_words else candidates
-    wanted = examples_masking.quota(lengths, mask_settings)
-    chosen = masker.choose(candidates, starts, wanted, mask_settings, rngs["mask_positions"])
+    wanted = examples_masking.quota(lengths, config)
+    chosen = masker.choose(candidates, starts, wanted, config, rngs["mask_positions"])
     masked_ids, originals = examples_masking.replace(
         ids, chosen, vocabulary.mask_id, vocabulary.random_ids, rngs["mask_actions"], rngs["mask_tokens"]
     )
-    used = np.arange(settings.max_predictions) < chosen.count[:, None]
-    inside = (np.arange(settings.max_seq_length) < lengths[:, None]).view(np.uint8)
+    used = np.arange(config.max_predictions) < chosen.count[:, None]
+    inside = (np.arange(config.max_seq_length) < lengths[:, None]).view(np.uint8)
     return examples_columns.Columns(
         masked_ids,
         inside,

@@ -12,16 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
+
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest keeps its token
 _SPAN_P, _SPAN_MAX = 0.2, 10  # SpanBERT (Joshi et al. 2019, arXiv:1907.10529): geometric, cut at ten words
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """What the policies need besides the arrays."""
-
-    masked_lm_prob: float
-    max_predictions: int
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,10 @@ class Chosen:
     unit: np.ndarray
 
 
-def quota(lengths: np.ndarray, settings: MaskSettings) -> np.ndarray:
+def quota(lengths: np.ndarray, config: ExampleConfig) -> np.ndarray:
     """How many positions to mask, int64 [E], from the lengths with special tokens; rounds half to even, as Python."""
-    wanted = np.maximum(1, np.rint(lengths * settings.masked_lm_prob)).astype(np.int64)
-    return np.minimum(wanted, settings.max_predictions)
+    wanted = np.maximum(1, np.rint(lengths * config.masked_lm_prob)).astype(np.int64)
+    return np.minimum(wanted, config.max_predictions)
 
 
 def _from_selection(selected: np.ndarray, max_predictions: int, unit_of: np.ndarray | None = None) -> Chosen:
@@ -72,11 +66,11 @@ def _random_keys(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndar
 
 
 def subword(
-    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
     """Wordpieces chosen uniformly without regard to words."""
     keys, mask = _random_keys(rng, candidates)
-    most = min(settings.max_predictions, keys.shape[1])
+    most = min(config.max_predictions, keys.shape[1])
     if most < keys.shape[1]:
         keys = np.partition(keys, most - 1, axis=1)[:, :most]  # many times as fast as sorting all
     keys = np.sort(keys, axis=1)
@@ -86,8 +80,8 @@ def subword(
     positions.sort(axis=1)
     positions[unused] = 0
     unit = np.broadcast_to(np.arange(most, dtype=np.int32), positions.shape)
-    if most < settings.max_predictions:
-        pad = ((0, 0), (0, settings.max_predictions - most))
+    if most < config.max_predictions:
+        pad = ((0, 0), (0, config.max_predictions - most))
         return Chosen(np.pad(positions, pad), count, np.pad(unit, pad))
     return Chosen(positions, count, unit)
 
@@ -129,7 +123,7 @@ def _select(candidates: np.ndarray, words: _Words, masked: np.ndarray) -> np.nda
 
 
 def whole_word(
-    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
     """Words in random order, all pieces of each, skipping one that would exceed the quota (the reference's rule).
 
@@ -146,13 +140,13 @@ def whole_word(
         left -= np.where(fits, length[:, rank], 0)
         if not left.any():
             break
-    shortest = np.where(length > 0, length, settings.max_predictions + 1).argmin(axis=1)
+    shortest = np.where(length > 0, length, config.max_predictions + 1).argmin(axis=1)
     smallest = np.take_along_axis(length, shortest[:, None], axis=1)[:, 0]
-    none = ~taken.any(axis=1) & (smallest > 0) & (smallest <= settings.max_predictions)
+    none = ~taken.any(axis=1) & (smallest > 0) & (smallest <= config.max_predictions)
     taken[none, shortest[none]] = True
     masked = np.zeros(taken.shape, bool)
     np.put_along_axis(masked, order, taken, axis=1)
-    return _from_selection(_select(candidates, words, masked), settings.max_predictions)
+    return _from_selection(_select(candidates, words, masked), config.max_predictions)
 
 
 def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -162,7 +156,7 @@ def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def span(
-    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, settings: MaskSettings, rng: np.random.Generator
+    candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
     """Spans of whole words of geometric length; the tokens of a span share one of the 80/10/10 actions, as in SpanBERT.
 
@@ -178,7 +172,7 @@ def span(
     unit_of = np.zeros(candidates.shape, np.int32)
     left, going, unit = wanted.copy(), np.flatnonzero(words.count > 0), 0
     while len(going):
-        fits = _startable(words.length[going], masked[going], left[going], settings.max_predictions)
+        fits = _startable(words.length[going], masked[going], left[going], config.max_predictions)
         going, fits = going[fits.any(axis=1)], fits[fits.any(axis=1)]
         pick = (rng.random(len(going)) * fits.sum(axis=1)).astype(np.int64)
         at = (np.cumsum(fits, axis=1) > pick[:, None]).argmax(axis=1) if len(going) else pick
@@ -196,7 +190,7 @@ def span(
             open_ &= ~gap[going, here]
         unit += 1
         going = going[left[going] > 0]
-    return _from_selection(_select(candidates, words, masked), settings.max_predictions, unit_of)
+    return _from_selection(_select(candidates, words, masked), config.max_predictions, unit_of)
 
 
 def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: int) -> np.ndarray:
@@ -209,7 +203,7 @@ def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: i
 
 @dataclass(frozen=True)
 class Masker:
-    """A policy. choose(candidates bool [E, S], starts bool [E, S], wanted int64 [E], settings, rng) -> Chosen.
+    """A policy. choose(candidates bool [E, S], starts bool [E, S], wanted int64 [E], config, rng) -> Chosen.
 
     `starts` marks the positions that start a word, if the policy needs words; otherwise it says nothing.
     """

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.shuffle.groups import Group
 
 # Raising the probability makes more lone segments, so the step towards the solution is shortened: with 0.8 the error
@@ -49,14 +50,6 @@ class Pairs:
         return Pairs(*(column[order] for column in columns), self.forced, self.drawn, self.dropped, self.random_prob)
 
 
-@dataclass(frozen=True)
-class PairSettings:
-    """max_tokens: what A and B may hold together (the sequence length less the special tokens)."""
-
-    max_tokens: int
-    short_seq_prob: float
-
-
 def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Lengths after the reference's truncate_seq_pair: the longer side loses tokens until both fit, B on a tie.
 
@@ -68,10 +61,10 @@ def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarr
     return a_kept, np.where(over, limit - a_kept, b_len)
 
 
-def _targets(count: int, settings: PairSettings, rng: np.random.Generator) -> np.ndarray:
+def _targets(count: int, config: ExampleConfig, rng: np.random.Generator) -> np.ndarray:
     """The length that each document's chunks aim at, int64 [documents]: mostly the limit, at times a random shorter."""
-    short = rng.random(count) < settings.short_seq_prob
-    return np.where(short, rng.integers(2, settings.max_tokens + 1, count), settings.max_tokens)
+    short = rng.random(count) < config.short_seq_prob
+    return np.where(short, rng.integers(2, config.max_text_tokens + 1, count), config.max_text_tokens)
 
 
 def _reach(sentences: np.ndarray, first: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -88,12 +81,12 @@ def _cut(runs: tuple[np.ndarray, ...], limit: int, rng: np.random.Generator) -> 
     return a_start + a_front, a_start + a_front + a_kept, b_start + b_front, b_start + b_front + b_kept
 
 
-def _gather(steps: list[tuple[np.ndarray, ...]], settings: PairSettings, rng: np.random.Generator, **counts) -> Pairs:
+def _gather(steps: list[tuple[np.ndarray, ...]], config: ExampleConfig, rng: np.random.Generator, **counts) -> Pairs:
     """All steps' chunks, ordered by document and place in it as the reference yields them, and truncated."""
     document, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
     order = np.argsort(document, kind="stable")
     *runs, labels = (column[order] for column in columns)
-    return Pairs(*_cut(tuple(runs), settings.max_tokens, rng), labels.astype(np.int8), **counts)
+    return Pairs(*_cut(tuple(runs), config.max_text_tokens, rng), labels.astype(np.int8), **counts)
 
 
 _NOTHING = tuple(np.zeros(0, np.int64) for _ in range(6))
@@ -123,11 +116,11 @@ class _Walk:
         return int((self.random & self.lone).sum())
 
 
-def _walk(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float) -> _Walk:
+def _walk(group: Group, config: ExampleConfig, rng: np.random.Generator, random_prob: float) -> _Walk:
     """Cuts documents into chunks and A's, and decides which B is random: all that the next chunk depends on."""
     count, sentences = len(group.documents) - 1, group.sentences
     strange = group.twins[1] < count  # documents for which there is another one
-    target = _targets(count, settings, rng)
+    target = _targets(count, config, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
     going = np.flatnonzero(here < stop)
     steps = [(np.zeros(0, np.int64),) * 5 + (np.zeros(0, bool),) * 2]
@@ -156,7 +149,7 @@ def _others(group: Group, document: np.ndarray, rng: np.random.Generator) -> np.
     return other + np.where(other >= first, same, 0)
 
 
-def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random.Generator, random_prob: float) -> Pairs:
+def _with_next(group: Group, config: ExampleConfig, walk: _Walk, rng: np.random.Generator, random_prob: float) -> Pairs:
     """Gives each chunk its B: the segments after A, or a run from a random segment of a random other document."""
     kept, sentences, documents = walk.kept, group.sentences, group.documents
     document, first, middle, end = (c[kept] for c in (walk.document, walk.first, walk.middle, walk.end))
@@ -170,21 +163,21 @@ def _with_next(group: Group, settings: PairSettings, walk: _Walk, rng: np.random
         sentences[np.where(random, begin, middle)],
         sentences[np.where(random, last, end)],
     )
-    cut = _cut(runs, settings.max_tokens, rng)
+    cut = _cut(runs, config.max_text_tokens, rng)
     drawn = int((group.twins[1][document] < len(documents) - 1).sum()) - walk.forced
     return Pairs(*cut, random.astype(np.int8), walk.forced, drawn, int((~kept).sum()), random_prob)
 
 
-def next_sentence_pairs(group: Group, settings: PairSettings, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
+def next_sentence_pairs(group: Group, config: ExampleConfig, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
     """The reference's algorithm with a given probability of a random B where the chunk leaves the choice.
 
     B never comes from the document of A. With a single document there is no random B: a chunk of one segment is
     dropped, any other gets its real continuation.
     """
-    return _with_next(group, settings, _walk(group, settings, rng, random_prob), rng, random_prob)
+    return _with_next(group, config, _walk(group, config, rng, random_prob), rng, random_prob)
 
 
-def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+def nsp(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Generator]) -> Pairs:
     """Return next_sentence_pairs with the probability that balances the labels of the group, if possible.
 
     A chunk of one segment forces a random B, so the others are random less often: the probability p solves
@@ -193,7 +186,7 @@ def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.G
     random_prob = 0.5
     for remaining in reversed(range(_BALANCING_PASSES)):
         rng = make_rng()
-        walk = _walk(group, settings, rng, random_prob)
+        walk = _walk(group, config, rng, random_prob)
         total = int(walk.kept.sum())
         others = total - walk.forced
         if not remaining or others == 0 or walk.forced == 0:
@@ -202,16 +195,16 @@ def nsp(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.G
         if abs(step) < 0.1 / math.sqrt(total):  # a fifth of the labels' own standard deviation
             break
         random_prob = max(0.0, random_prob + step)
-    return _with_next(group, settings, walk, rng, random_prob)
+    return _with_next(group, config, walk, rng, random_prob)
 
 
-def sop(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+def sop(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Generator]) -> Pairs:
     """Two consecutive runs of a document, swapped half of the time (label 1).
 
     A chunk holds at least two segments where the document has them; a last lone segment is dropped and counted.
     """
     rng, sentences = make_rng(), group.sentences
-    target = _targets(len(group.documents) - 1, settings, rng)
+    target = _targets(len(group.documents) - 1, config, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
     going, dropped = np.flatnonzero(here < stop), 0
     steps = [_NOTHING]
@@ -228,7 +221,7 @@ def sop(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.G
         dropped += int((~kept).sum())
         here[going] = end
         going = going[end < stop[going]]
-    pairs = _gather(steps, settings, rng, dropped=dropped, random_prob=0.5)
+    pairs = _gather(steps, config, rng, dropped=dropped, random_prob=0.5)
     return replace(pairs, drawn=len(pairs))
 
 
@@ -241,14 +234,14 @@ def _windowed(group: Group, limit: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([starts, group.sentences[-1:]]), first[group.documents]
 
 
-def single(group: Group, settings: PairSettings, make_rng: Callable[[], np.random.Generator]) -> Pairs:
+def single(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Generator]) -> Pairs:
     """Full sentences of one document packed up to the target length; no B, all labels 0, no token lost.
 
     A sentence longer than the limit is cut into windows, so that nothing needs truncating.
     """
     rng = make_rng()
-    sentences, documents = _windowed(group, settings.max_tokens)
-    target = _targets(len(documents) - 1, settings, rng)
+    sentences, documents = _windowed(group, config.max_text_tokens)
+    target = _targets(len(documents) - 1, config, rng)
     here, stop = documents[:-1].copy(), documents[1:]
     going = np.flatnonzero(here < stop)
     steps = [_NOTHING]
@@ -260,16 +253,11 @@ def single(group: Group, settings: PairSettings, make_rng: Callable[[], np.rando
         steps.append((going, sentences[first], sentences[end], nowhere, nowhere, np.zeros(len(going), np.int64)))
         here[going] = end
         going = going[end < stop[going]]
-    return _gather(steps, settings, rng)
+    return _gather(steps, config, rng)
 
 
-PAIRS: dict[str, Callable[[Group, PairSettings, Callable[[], np.random.Generator]], Pairs]] = {
+PAIRS: dict[str, Callable[[Group, ExampleConfig, Callable[[], np.random.Generator]], Pairs]] = {
     "nsp": nsp,
     "sop": sop,
     "single": single,
 }
-
-
-def special_tokens(pairs: str) -> int:
-    """[CLS] and the [SEP]s of an example: two for a single run, three for a pair."""
-    return 2 if pairs == "single" else 3

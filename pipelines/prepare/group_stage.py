@@ -12,8 +12,7 @@ from clozemill.pipelines.common.runtime import Stopwatch
 from clozemill.pipelines.dataset.layout import documents_name, provenance_name, shard_name
 from clozemill.pipelines.dataset.parquet import write_parquet
 from clozemill.pipelines.dataset.provenance import documents_table, provenance_table
-from clozemill.pipelines.examples.assemble import ExampleSettings
-from clozemill.pipelines.examples.pairs import Pairs, special_tokens
+from clozemill.pipelines.examples.pairs import Pairs
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from clozemill.pipelines.prepare import job as prepare_job
@@ -95,7 +94,7 @@ class GroupStage:
         config = self.job.config
         split = "train" if index < config.num_groups else "eval"
         with watch.time("statistics"):
-            repeated = statistics.repeated_sentences(group, config.max_seq_length - special_tokens(config.pairs))
+            repeated = statistics.repeated_sentences(group, config.max_text_tokens)
         shards, files = [], {}
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
@@ -119,16 +118,15 @@ class GroupStage:
 
     def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
-        settings = ExampleSettings(**{field: getattr(config, field) for field in ExampleSettings.__dataclass_fields__})
         split = "train" if index < config.num_groups else "eval"
-        figures = statistics.StatisticsCollector(statistics.Settings.of(vars(config)), vocabulary, split, copy)
+        figures = statistics.StatisticsCollector(config, vocabulary, split, copy)
         path = self.job.folder.file(name)
         with ExitStack() as stack:
             sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path, sync=False)))
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
-            shard = write_shard(group, index, copy, settings, vocabulary, write, watch, figures.add)
+            shard = write_shard(group, index, copy, config, vocabulary, write, watch, figures.add)
         with watch.time("statistics"):
             packed = statistics.pack(figures.sums())
         return shard.pairs, {

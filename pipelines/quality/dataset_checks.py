@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.dataset import clusters, manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, documents_name, files_of, provenance_name
 from clozemill.pipelines.dataset.parquet import read_keys
@@ -33,11 +34,6 @@ class Findings:
     sums: statistics.Sums = field(default_factory=dict)
 
 
-def rules_of(contract: dict[str, Any], vocabulary: Vocabulary) -> invariants.Rules:
-    config = contract["config"]
-    return invariants.Rules(vocabulary, config["pairs"], config["masking"], config["masked_lm_prob"], config["max_predictions"])
-
-
 def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vocabulary: Vocabulary) -> Findings:
     """Check one shard: bytes, frames, schema, and the rules for every record."""
     found = Findings(shard["name"])
@@ -52,13 +48,12 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
         return found
     if hashlib.sha256(data).hexdigest() != shard["sha256"]:
         found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
-    rules, total = rules_of(contract, vocabulary), 0
-    settings = statistics.Settings.of(contract["config"])
-    gatherer = statistics.StatisticsCollector(settings, vocabulary, shard["split"], shard["copy"])
+    config, total = ExampleConfig.of(contract["config"]), 0
+    gatherer = statistics.StatisticsCollector(config, vocabulary, shard["split"], shard["copy"])
     sizes = contract["max_seq_length"], contract["max_predictions"]
     try:
-        for columns in tf_example.read(data, contract["config"]["compression"], *sizes):
-            for indices, message in invariants.find_violations(columns, rules):
+        for columns in tf_example.read(data, config.compression, *sizes):
+            for indices, message in invariants.find_violations(columns, config, vocabulary):
                 more = f" (and {len(indices) - 1} more records)" if len(indices) > 1 else ""
                 found.violations.append(f"{shard['name']}: record {total + indices[0]}: {message}{more}")
             if not found.violations:

@@ -7,12 +7,14 @@ Pure functions of dataset.json, statistics.json and the vocabulary. `prepare` ru
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.dataset.manifest import Manifest, exact_duplicates
-from clozemill.pipelines.examples import masking, pairs
+from clozemill.pipelines.examples import masking
 from clozemill.pipelines.quality import intervals
 from clozemill.pipelines.quality.statistics import buckets
 from clozemill.pipelines.text.vocabulary import Vocabulary
@@ -46,9 +48,9 @@ class _Copy:
     contract: Manifest
     vocabulary: Vocabulary
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return self.contract["config"]
+    @cached_property
+    def config(self) -> ExampleConfig:
+        return ExampleConfig.of(self.contract["config"])
 
     @property
     def documents(self) -> int:
@@ -68,7 +70,7 @@ class _Copy:
 
 def _masked_share(copy: _Copy) -> Iterator[Check]:
     tokens, quota = copy.counts["tokens"], copy.figures["masked_quota"]
-    exact = copy.config["masking"] == "subword"
+    exact = copy.config.masking == "subword"
     why = f"masked_lm_prob requires {quota:,} positions" + ("" if exact else " at most, because words are masked completely")
     high = quota / tokens
     yield copy.check(
@@ -83,7 +85,7 @@ def _actions(copy: _Copy) -> Iterator[Check]:
     drawn_alike = 1 / len(copy.vocabulary.random_ids)  # a random token may equal the original
     shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
     shares["kept"] = 1 - sum(shares.values())
-    shared = copy.figures["masked_clusters"] if copy.config["masking"] == "span" else masked
+    shared = copy.figures["masked_clusters"] if copy.config.masking == "span" else masked
     for name, share in shares.items():
         off = intervals.bound(share * (1 - share) * shared) / masked
         found = copy.counts[f"masked_as_{name}"] / masked
@@ -138,12 +140,12 @@ def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, var
 
 def _positions(copy: _Copy) -> Iterator[Check]:
     name, figures = "uniform positions", copy.figures
-    if copy.config["masking"] == "span":
+    if copy.config.masking == "span":
         yield Check(
             name, copy.where, 0, 0, 0, True, f"{copy.where}: {name} is not applied, because positions of a span are correlated"
         )
         return
-    words = "tokens" if copy.config["masking"] == "subword" else "words of one piece"
+    words = "tokens" if copy.config.masking == "subword" else "words of one piece"
     what = f"is the deviation of masked positions from a uniform distribution over all {words} of an example"
     observed, expected = figures["masked_positions"], figures["masked_positions_expected"]
     yield _spread(copy, name, what, observed, expected, figures["masked_positions_variance"], 0)
@@ -168,11 +170,11 @@ def _used(figures: dict[str, Any], kind: str) -> float:
 
 
 def _pair_lengths(copy: _Copy) -> Iterator[Check]:
-    figures, kind, count = copy.figures, copy.config["pairs"], copy.counts["examples"]
+    figures, kind, count = copy.figures, copy.config.pairs, copy.counts["examples"]
     a_lengths, b_lengths = (np.array(figures[f"{side}_lengths"]) for side in "ab")
     place = np.arange(a_lengths.shape[1])
     empty = int(a_lengths[:, 0].sum() + (b_lengths[:, 0].sum() if kind != "single" else b_lengths[:, 1:].sum()))
-    astray = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + pairs.special_tokens(kind) * count
+    astray = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + copy.config.special_tokens * count
     astray = abs(astray - copy.counts["tokens"])
     why = "A and B have at least one token each, and form the example with [CLS] and [SEP]"
     yield copy.check("pair lengths", "examples or tokens don't match A and B", why, empty + astray, 0, 0)
@@ -201,7 +203,7 @@ def _unknown(copy: _Copy) -> Iterator[Check]:
     """Check the share of [UNK] against the corpus (one draw per document), and against the masked share as an upper limit."""
     documents, tokens = copy.documents, copy.counts["tokens"]
     share = copy.contract["documents"]["unknown_tokens"] / max(copy.contract["documents"]["tokens"], 1)
-    masked = copy.config["masked_lm_prob"]
+    masked = copy.config.masked_lm_prob
 
     def off(part: float) -> float:
         return intervals.bound(documents * part * (1 - part)) / documents if 0 < part < 1 else 0.0
@@ -218,14 +220,12 @@ def _padding(copy: _Copy) -> Iterator[Check]:
 
     A document with a target t instead of the limit gives limit / t as many examples, on average over t a harmonic sum.
     """
-    config, length, documents = copy.config, copy.config["max_seq_length"], copy.documents
-    special = pairs.special_tokens(config["pairs"])
-    told = copy.contract["documents"]
-    room, mean = length - special, told["tokens"] / max(told["kept"] + exact_duplicates(copy.contract), 1)
+    config, documents, read = copy.config, copy.documents, copy.contract["documents"]
+    room, mean = config.max_text_tokens, read["tokens"] / max(read["kept"] + exact_duplicates(copy.contract), 1)
     shorter = float((room / np.arange(2, room + 1)).mean())
-    chance = config["short_seq_prob"]
+    chance = config.short_seq_prob
     filled = 0.5 * min(mean, room) / (1 - chance + chance * shorter)
-    share = 1 - (special + filled) / length
+    share = 1 - (config.special_tokens + filled) / config.max_seq_length
     high = min(1.0, share + intervals.bound(documents * share * (1 - share)) / documents)
     places = copy.counts["padding"] + copy.counts["tokens"]
     why = f"an example fits {room} tokens, a document of mean length has {mean:,.0f}; examples must be half as full"

@@ -9,20 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import masking as examples_masking
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.text.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The part of the manifest that examples are checked against."""
-
-    vocabulary: Vocabulary
-    pairs: str
-    masking: str
-    masked_lm_prob: float
-    max_predictions: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +20,8 @@ class _View:
     """Columns with derived values that several checks use."""
 
     columns: Columns
-    rules: Rules
+    config: ExampleConfig
+    vocabulary: Vocabulary
 
     @cached_property
     def inside(self) -> np.ndarray:
@@ -58,34 +49,34 @@ class _View:
 
     @cached_property
     def separators(self) -> np.ndarray:
-        return self.columns.input_ids == self.rules.vocabulary.sep_id
+        return self.columns.input_ids == self.vocabulary.sep_id
 
     @cached_property
     def special(self) -> np.ndarray:
-        return np.isin(self.columns.input_ids, self.rules.vocabulary.special_ids)
+        return np.isin(self.columns.input_ids, self.vocabulary.special_ids)
 
 
 def _ranges(view: _View) -> Iterator[tuple[np.ndarray, str]]:
-    columns, size = view.columns, len(view.rules.vocabulary)
+    columns, size = view.columns, len(view.vocabulary)
     for name in ("input_ids", "masked_lm_ids"):
         values = getattr(columns, name)
         yield ((values < 0) | (values >= size)).any(axis=1), f"{name} is outside the vocabulary, 0 to {size - 1}"
     for name in ("input_mask", "segment_ids", "masked_lm_weights"):
         values = getattr(columns, name)
         yield ((values != 0) & (values != 1)).any(axis=1), f"{name} is neither 0 nor 1"
-    most = 0 if view.rules.pairs == "single" else 1
+    most = 0 if view.config.pairs == "single" else 1
     labels = columns.next_sentence_labels
     yield (labels < 0) | (labels > most), f"next_sentence_labels is not within 0 to {most}"
 
 
 def _layout(view: _View) -> Iterator[tuple[np.ndarray, str]]:
-    columns, vocabulary = view.columns, view.rules.vocabulary
+    columns, vocabulary = view.columns, view.vocabulary
     filled = view.place < view.lengths[:, None]
     yield (view.inside != filled).any(axis=1), "input_mask is not ones followed by zeros"
     yield ((columns.input_ids == vocabulary.pad_id) == filled).any(axis=1), "[PAD] and input_mask disagree"
     yield columns.input_ids[:, 0] != vocabulary.cls_id, "the first token is not [CLS]"
     yield (columns.input_ids[:, 1:] == vocabulary.cls_id).any(axis=1), "[CLS] is within the sequence"
-    runs = 1 if view.rules.pairs == "single" else 2
+    runs = 1 if view.config.pairs == "single" else 2
     yield view.separators.sum(axis=1) != runs, f"there are not {runs} [SEP]"
     last = np.take_along_axis(columns.input_ids, np.maximum(view.lengths - 1, 0)[:, None], axis=1)[:, 0]
     yield last != vocabulary.sep_id, "the last token is not [SEP]"
@@ -101,7 +92,7 @@ def _layout(view: _View) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _masks(view: _View) -> Iterator[tuple[np.ndarray, str]]:
-    columns, used, vocabulary = view.columns, view.used, view.rules.vocabulary
+    columns, used, vocabulary = view.columns, view.used, view.vocabulary
     count = used.sum(axis=1)
     yield (used != (np.arange(used.shape[1]) < count[:, None])).any(axis=1), "masked_lm_weights is not ones followed by zeros"
     unused = ~used & ((columns.masked_lm_positions != 0) | (columns.masked_lm_ids != 0))
@@ -121,19 +112,18 @@ def _masks(view: _View) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _quota(view: _View, count: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
-    settings = examples_masking.MaskSettings(view.rules.masked_lm_prob, view.rules.max_predictions)
-    wanted = examples_masking.quota(view.lengths, settings)
-    masked_now = (view.used & (view.at_positions == view.rules.vocabulary.mask_id)).sum(axis=1)
+    wanted = examples_masking.quota(view.lengths, view.config)
+    masked_now = (view.used & (view.at_positions == view.vocabulary.mask_id)).sum(axis=1)
     maskable = (view.inside & ~view.special).sum(axis=1) + masked_now
-    if view.rules.masking == "subword":
+    if view.config.masking == "subword":
         yield count != np.minimum(wanted, maskable), "the number of masked positions differs from what masked_lm_prob requires"
         return
     yield (
-        (count > wanted) & ~one_word(view.columns, view.rules.vocabulary),
+        (count > wanted) & ~one_word(view.columns, view.vocabulary),
         "more masked positions than masked_lm_prob allows",
     )
-    single = view.inside & ~view.special & ~view.rules.vocabulary.is_continuation[view.columns.input_ids]
-    single[:, :-1] &= ~view.rules.vocabulary.is_continuation[view.columns.input_ids[:, 1:]]
+    single = view.inside & ~view.special & ~view.vocabulary.is_continuation[view.columns.input_ids]
+    single[:, :-1] &= ~view.vocabulary.is_continuation[view.columns.input_ids[:, 1:]]
     yield (count == 0) & single.any(axis=1), "nothing is masked, although there are complete words to mask"
 
 
@@ -144,9 +134,9 @@ def one_word(columns: Columns, vocabulary: Vocabulary) -> np.ndarray:
     return (together | (columns.masked_lm_weights[:, 1:] == 0)).all(axis=1)
 
 
-def find_violations(columns: Columns, rules: Rules) -> Iterator[tuple[np.ndarray, str]]:
+def find_violations(columns: Columns, config: ExampleConfig, vocabulary: Vocabulary) -> Iterator[tuple[np.ndarray, str]]:
     """Yield every rule that some example violates: (indices of the examples, message)."""
-    view = _View(columns, rules)
+    view = _View(columns, config, vocabulary)
     for check in (_ranges, _layout, _masks):
         found = False
         for bad, message in check(view):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import masking as examples_masking
 from clozemill.pipelines.examples.assemble import word_starts
 from clozemill.pipelines.examples.columns import Columns
@@ -26,23 +27,6 @@ FORMAT_VERSION = 1
 BUCKETS = 256
 _FIXED = 1 << 30  # expectations are summed as integer multiples of 1 / _FIXED
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: odd, and its multiples are evenly distributed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The part of a dataset's configuration that affects the expected statistics."""
-
-    pairs: str
-    masking: str
-    masked_lm_prob: float
-    max_predictions: int
-    max_seq_length: int
-    num_groups: int
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> "Settings":
-        """Return the settings from the configuration in dataset.json."""
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
 
 
 def buckets(ids: np.ndarray, size: int) -> np.ndarray:
@@ -121,13 +105,13 @@ def _over_positions(values: np.ndarray, lengths: np.ndarray, others: np.ndarray,
 class StatisticsCollector:
     """Collects the sums of one shard from its valid columns, chunk by chunk."""
 
-    def __init__(self, settings: Settings, vocabulary: Vocabulary, split: str, copy: int) -> None:
-        self._settings, self._vocabulary = settings, vocabulary
+    def __init__(self, config: ExampleConfig, vocabulary: Vocabulary, split: str, copy: int) -> None:
+        self._config, self._vocabulary = config, vocabulary
         first = copy == 0  # the text is the same in all copies
         self._probed = (
-            -(-shortcut_probe.ROWS // settings.num_groups) if first and split == "train" and settings.pairs != "single" else 0
+            -(-shortcut_probe.ROWS // config.num_groups) if first and split == "train" and config.pairs != "single" else 0
         )
-        size, length = len(vocabulary), settings.max_seq_length
+        size, length = len(vocabulary), config.max_seq_length
         sizes = {"lengths": length + 1, "a_lengths": (2, length + 1), "b_lengths": (2, length + 1)}
         sizes |= dict.fromkeys(("masked_positions", "expected", "variance"), length)
         sizes |= dict.fromkeys(("random_tokens", "masked_tokens"), min(size, BUCKETS))
@@ -160,10 +144,10 @@ class StatisticsCollector:
 
     def _lengths(self, columns: Columns, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return int64 [E] each: tokens of the examples, of A, and of B."""
-        width, labels = self._settings.max_seq_length + 1, columns.next_sentence_labels.astype(np.int64)
+        width, labels = self._config.max_seq_length + 1, columns.next_sentence_labels.astype(np.int64)
         inside, behind = columns.input_mask.astype(bool), columns.segment_ids.astype(bool)
         lengths = np.where(inside[:, -1], width - 1, inside.argmin(axis=1))
-        single = self._settings.pairs == "single"
+        single = self._config.pairs == "single"
         a_len = lengths - 2 if single else behind.argmax(axis=1) - 2
         b_len = np.zeros_like(a_len) if single else lengths - a_len - 3
         self._add("lengths", np.bincount(lengths, minlength=width))
@@ -177,27 +161,24 @@ class StatisticsCollector:
 
     def _positions(self, columns: Columns, ids: np.ndarray, sizes: tuple[np.ndarray, ...], masked: "_Masked") -> None:
         """Add masked positions, and the expectation: uniform over all tokens, or over all words of one piece (whole_word)."""
-        settings, vocabulary, (lengths, a_len, b_len) = self._settings, self._vocabulary, sizes
+        config, vocabulary, (lengths, a_len, b_len) = self._config, self._vocabulary, sizes
         unknown, text = np.flatnonzero(ids == vocabulary.unk_id), a_len + b_len
         maskable = text - np.bincount(unknown // ids.shape[1], minlength=len(ids))
-        wanted = examples_masking.quota(
-            lengths, examples_masking.MaskSettings(settings.masked_lm_prob, settings.max_predictions)
-        )
-        wanted = np.minimum(wanted, maskable)
-        if settings.masking != "subword":
+        wanted = np.minimum(examples_masking.quota(lengths, config), maskable)
+        if config.masking != "subword":
             count = np.bincount(masked.row, minlength=len(ids))
             wanted = np.where(invariants.one_word(columns, vocabulary) & (count > wanted), count, wanted)
-        if settings.masking == "span":
+        if config.masking == "span":
             self._add("clusters", clusters(columns))
         self._add("quota", wanted.sum())
-        if settings.masking == "whole_word":
+        if config.masking == "whole_word":
             alike = _single_words(ids, vocabulary)
             masked = masked.where(alike[masked.row, masked.at])
             maskable = np.count_nonzero(alike, axis=1)
             others = np.flatnonzero(~alike & (np.arange(ids.shape[1]) < lengths[:, None]))
         else:  # [CLS], [SEP] after A, [SEP] after B, and unknown words
             first = np.arange(len(ids)) * ids.shape[1]
-            ends = (first + a_len + 1,) if settings.pairs != "single" else ()
+            ends = (first + a_len + 1,) if config.pairs != "single" else ()
             others = np.concatenate([first, *ends, first + lengths - 1, unknown])
         self._add("masked_positions", np.bincount(masked.at, minlength=ids.shape[1]))
         rate = np.bincount(masked.row, minlength=len(ids)) / np.maximum(maskable, 1)

@@ -6,6 +6,7 @@ is what no module keeps alone: from raw text to tokens, from provenance back to 
 
 import json
 import unicodedata
+from dataclasses import replace
 from itertools import groupby
 from unittest import mock
 
@@ -14,11 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.config import ExampleConfig, PrepareConfig
 from clozemill.pipelines.dataset.provenance import provenance_table
-from clozemill.pipelines.examples.assemble import ExampleSettings
 from clozemill.pipelines.examples.masking import MASKERS
-from clozemill.pipelines.examples.pairs import PAIRS, Pairs, PairSettings
+from clozemill.pipelines.examples.pairs import PAIRS, Pairs
 from clozemill.pipelines.prepare import document_processor
 from clozemill.pipelines.prepare.document_processor import DocumentProcessor
 from clozemill.pipelines.quality import invariants
@@ -143,7 +143,7 @@ def test_provenance_points_at_the_text_of_each_record(texts: list[str], pairs: s
     items = [(keys.assign_group(key, 0, 1, 0, 0)[1], shuffle_payload.pack(p.title, p.ids, p.lengths, p.spans))
              for key, p in milled(texts, "", "text", 40)]  # fmt: skip
     group = Group.build(items)
-    made = PAIRS[pairs](group, PairSettings(limit, 0.3), lambda: np.random.default_rng(seed))
+    made = PAIRS[pairs](group, reference.pair_config(limit, 0.3, pairs), lambda: np.random.default_rng(seed))
     tokenizer = WordPiece(VOCABULARY)
     for row, (record, number) in enumerate(zip(provenance_table(group, made).to_pylist(), range(len(made)), strict=True)):
         for side, start, end in (("a", made.a_start, made.a_end), ("b", made.b_start, made.b_end)):
@@ -183,7 +183,7 @@ def runs(pairs: Pairs) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_pairs_of_any_group_at_any_length(shape: list[list[int]], kind: str, limit: int, short: float, seed: int) -> None:
     """Runs within one document and the limit, labels that say what they say, as many pairs as are counted."""
     group = reference.make_group(reference.numbered(shape))
-    made = PAIRS[kind](group, PairSettings(limit, short), lambda: np.random.default_rng(seed))
+    made = PAIRS[kind](group, reference.pair_config(limit, short, kind), lambda: np.random.default_rng(seed))
     edges = group.sentences[group.documents]
     a, b = ((np.searchsorted(edges, start, "right"), np.searchsorted(edges, np.maximum(end - 1, start), "right"))
             for start, end in runs(made))  # fmt: skip
@@ -215,7 +215,7 @@ def test_pairs_of_any_group_at_any_length(shape: list[list[int]], kind: str, lim
 def test_every_sentence_is_used(counts: list[int], kind: str, limit: int, short: float, seed: int) -> None:
     """Of sentences of one token nothing is ever cut off: each is in one A or real B, but for those counted as dropped."""
     group = reference.make_group(reference.numbered([[1] * count for count in counts]))
-    made = PAIRS[kind](group, PairSettings(limit, short), lambda: np.random.default_rng(seed))
+    made = PAIRS[kind](group, reference.pair_config(limit, short, kind), lambda: np.random.default_rng(seed))
     real = np.ones(len(made), bool) if kind == "sop" else made.labels == 0
     used = np.zeros(len(group.tokens) + 1, int)
     for (start, end), there in zip(runs(made), (np.ones(len(made), bool), real), strict=True):
@@ -250,13 +250,11 @@ def test_every_record_of_every_configuration(config: PrepareConfig, shape: list[
     tokens = np.random.default_rng(number).choice([test_assemble.UNK, *range(6, 24)], sum(map(sum, shape)))
     at = iter(tokens.tolist())
     group = reference.make_group([[[next(at) for _ in range(size)] for size in document] for document in shape])
-    chosen = json.loads(json.dumps({name: getattr(config, name) for name in ExampleSettings.__dataclass_fields__}))
-    options = ExampleSettings(**chosen | {"max_predictions": config.predictions()})
+    chosen = ExampleConfig.of(json.loads(json.dumps(vars(config))))
+    options = replace(chosen, max_predictions=config.predictions())
     data, shard = test_assemble.run(group, options, copy)
     assert len(data) or not len(shard.pairs)
     test_assemble.check(group, options, data, shard)
-    rules = invariants.Rules(
-        test_assemble.VOCABULARY, options.pairs, options.masking, options.masked_lm_prob, options.max_predictions
-    )
     if len(shard.pairs):
-        assert [message for _, message in invariants.find_violations(test_assemble.decoded(data, options), rules)] == []
+        columns = test_assemble.decoded(data, options)
+        assert [message for _, message in invariants.find_violations(columns, options, test_assemble.VOCABULARY)] == []

@@ -26,7 +26,7 @@ import zstandard
 
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import InputOptions, PrepareConfig
+from clozemill.pipelines.config import ExampleConfig, InputOptions, PrepareConfig
 from clozemill.pipelines.dataset import manifest, summary
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.examples import columns as examples_columns
@@ -214,6 +214,7 @@ def parquet_seeds() -> list[bytes]:
 # TFRecord
 
 LENGTH, PREDICTIONS = 12, 3
+CONFIG = ExampleConfig("nsp", "whole_word", LENGTH, PREDICTIONS)
 VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, "the", "old", "bridge", "##s", ".", "中", "e", "##e", "##́"])
 
 
@@ -252,7 +253,7 @@ def run_example(data: bytes) -> None:
         columns = tf_example.decode([data], LENGTH, PREDICTIONS)
     except ValueError:
         return
-    list(invariants.find_violations(columns, invariants.Rules(VOCABULARY, "nsp", "whole_word", 0.15, PREDICTIONS)))
+    list(invariants.find_violations(columns, CONFIG, VOCABULARY))
 
 
 def example_seeds() -> list[bytes]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozemill.pipelines.common.runtime import Stopwatch
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import columns as examples_columns
-from clozemill.pipelines.examples.assemble import STATISTICS, ExampleSettings, count_examples, token_matrix, word_starts
+from clozemill.pipelines.examples.assemble import STATISTICS, count_examples, token_matrix, word_starts
 from clozemill.pipelines.examples.masking import MASKERS
 from clozemill.pipelines.examples.pairs import PAIRS, Pairs
 from clozemill.pipelines.shards import tf_example, tfrecord
@@ -40,7 +41,7 @@ GOLDEN = {
 Z = 4.5
 VOCABULARY = reference.make_vocabulary()
 UNK, CLS, SEP, MASK = 2, 3, 4, 5
-DEFAULT = ExampleSettings("nsp", "subword", 32, 6, 0.15, 0.1, 7)
+DEFAULT = ExampleConfig("nsp", "subword", 32, 6, 0.15, 0.1, seed=7)
 
 
 def documents(count: int, sentences: int = 9) -> list[list[list[int]]]:
@@ -54,13 +55,13 @@ def documents(count: int, sentences: int = 9) -> list[list[list[int]]]:
     ]
 
 
-def run(group: Group, options: ExampleSettings, copy: int = 1, index: int = 3) -> tuple[bytes, Shard]:
+def run(group: Group, options: ExampleConfig, copy: int = 1, index: int = 3) -> tuple[bytes, Shard]:
     data = bytearray()
     shard = write_shard(group, index, copy, options, VOCABULARY, data.extend, Stopwatch())
     return bytes(data), shard
 
 
-def decoded(data: bytes, options: ExampleSettings) -> examples_columns.Columns:
+def decoded(data: bytes, options: ExampleConfig) -> examples_columns.Columns:
     return tf_example.decode(list(tfrecord.read(data)), options.max_seq_length, options.max_predictions)
 
 
@@ -121,7 +122,7 @@ def test_count_literally():
     }
 
 
-def check(group: Group, options: ExampleSettings, data: bytes, shard: Shard) -> None:
+def check(group: Group, options: ExampleConfig, data: bytes, shard: Shard) -> None:
     """Every record, its replaced tokens put back, is [CLS] A [SEP] B [SEP] of its pair and masked as it should be."""
     columns, pairs = decoded(data, options), shard.pairs
     assert len(columns) == len(pairs) == shard.counts["examples"]
@@ -170,7 +171,7 @@ SENTENCES = st.lists(st.sampled_from([UNK, *range(6, 24)]), min_size=1, max_size
 )
 def test_every_record_is_what_it_should_be(content, pairs, masking, length, predictions, share, short, seed):
     group = reference.make_group(content)
-    options = ExampleSettings(pairs, masking, length, min(predictions, length - 3), share, short, seed)
+    options = ExampleConfig(pairs, masking, length, min(predictions, length - 3), share, short, seed=seed)
     data, shard = run(group, options)
     check(group, options, data, shard)
     assert data == run(group, options)[0]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples.assemble import word_starts
-from clozemill.pipelines.examples.masking import MASKERS, Chosen, MaskSettings, _span_lengths, quota, replace
+from clozemill.pipelines.examples.masking import MASKERS, Chosen, _span_lengths, quota, replace
 from tests import reference
 
 Z = 4.5
@@ -19,10 +20,14 @@ EXAMPLE = [CLS, 6, 7, 18, 8, 19, 20, UNK, 9, SEP, 18, 10, 21, 11, 12, SEP, 0, 0]
 WORDS = [[1], [2, 3], [4, 5, 6], [8], [10], [11, 12], [13], [14]]
 
 
+def masks(masked_lm_prob: float, max_predictions: int) -> ExampleConfig:
+    return ExampleConfig(masked_lm_prob=masked_lm_prob, max_predictions=max_predictions)
+
+
 def choose(masker: str, ids: np.ndarray, wanted: int | np.ndarray, most: int, seed: int) -> Chosen:
     wanted = np.broadcast_to(np.asarray(wanted), len(ids))
     candidates, starts = ~VOCABULARY.is_special[ids], word_starts(ids, VOCABULARY)
-    return MASKERS[masker].choose(candidates, starts, wanted, MaskSettings(0.15, most), np.random.default_rng(seed))
+    return MASKERS[masker].choose(candidates, starts, wanted, masks(0.15, most), np.random.default_rng(seed))
 
 
 def units(chosen: Chosen) -> list[tuple[tuple[int, ...], ...]]:
@@ -39,17 +44,30 @@ def units(chosen: Chosen) -> list[tuple[tuple[int, ...], ...]]:
 def test_quota_literally():
     """30 * 0.15 = 4.5 and 50 * 0.15 = 7.5: halves go to the even neighbour, as Python's round does."""
     lengths = np.array([3, 5, 10, 11, 17, 30, 50, 70, 90, 128, 134, 512])
-    assert quota(lengths, MaskSettings(0.15, 20)).tolist() == [1, 1, 2, 2, 3, 4, 8, 10, 14, 19, 20, 20]
-    assert quota(np.array([5, 15, 25]), MaskSettings(0.1, 20)).tolist() == [1, 2, 2]
-    assert quota(np.array([5, 128]), MaskSettings(0.0001, 20)).tolist() == [1, 1]
-    assert quota(np.array([5, 128]), MaskSettings(1.0, 20)).tolist() == [5, 20]
-    assert quota(np.array([128]), MaskSettings(0.15, 1)).tolist() == [1]
+    assert quota(lengths, masks(0.15, 20)).tolist() == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        4,
+        8,
+        10,
+        14,
+        19,
+        20,
+        20,
+    ]
+    assert quota(np.array([5, 15, 25]), masks(0.1, 20)).tolist() == [1, 2, 2]
+    assert quota(np.array([5, 128]), masks(0.0001, 20)).tolist() == [1, 1]
+    assert quota(np.array([5, 128]), masks(1.0, 20)).tolist() == [5, 20]
+    assert quota(np.array([128]), masks(0.15, 1)).tolist() == [1]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.15, 0.25, 0.4, 0.5, 1.0])
 def test_quota_equals_pythons_rounding(share: float):
     expected = [min(77, max(1, round(length * share))) for length in range(5, 1025)]
-    assert quota(np.arange(5, 1025), MaskSettings(share, 77)).tolist() == expected
+    assert quota(np.arange(5, 1025), masks(share, 77)).tolist() == expected
 
 
 def test_words_of_the_example():
@@ -221,7 +239,7 @@ def examples(draw: st.DrawFn) -> np.ndarray:
     examples(), st.sampled_from(sorted(MASKERS)), st.integers(1, 30), st.sampled_from([0.15, 0.4, 1.0]), st.integers(0, 2**32)
 )
 def test_invariants(ids, masker, most, share, seed):
-    wanted = quota((ids != 0).sum(axis=1), MaskSettings(share, most))
+    wanted = quota((ids != 0).sum(axis=1), masks(share, most))
     chosen = choose(masker, ids, wanted, most, seed)
     assert chosen.positions.shape == chosen.unit.shape == (len(ids), most)
     for row, (positions, count) in enumerate(zip(chosen.positions, chosen.count, strict=True)):

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples.pairs import (
     PAIRS,
     Pairs,
-    PairSettings,
     next_sentence_pairs,
     nsp,
     single,
     sop,
-    special_tokens,
     truncate,
 )
 from clozemill.pipelines.shuffle.groups import Group
@@ -60,14 +59,14 @@ def test_truncate_takes_from_b_on_a_tie():
 
 
 def test_special_tokens():
-    assert [special_tokens(pairs) for pairs in ("nsp", "sop", "single")] == [3, 3, 2]
+    assert [ExampleConfig(pairs=pairs).special_tokens for pairs in ("nsp", "sop", "single")] == [3, 3, 2]
     assert list(PAIRS) == ["nsp", "sop", "single"]
 
 
 def test_nsp_of_real_pairs_only_literally():
     """Two sentences a document that fill the target together: the split has one place."""
     group = reference.make_group(reference.numbered([[3, 4], [5, 2], [4, 3, 6, 1]]))
-    pairs = next_sentence_pairs(group, PairSettings(7, FULL), np.random.default_rng(0), random_prob=0.0)
+    pairs = next_sentence_pairs(group, reference.pair_config(7, FULL), np.random.default_rng(0), random_prob=0.0)
     assert rows(pairs) == [(0, 3, 3, 7, 0), (7, 12, 12, 14, 0), (14, 18, 18, 21, 0), (21, 27, 27, 28, 0)]
     assert (pairs.forced, pairs.dropped, pairs.random_prob) == (0, 0, 0.0)
 
@@ -75,7 +74,7 @@ def test_nsp_of_real_pairs_only_literally():
 def test_nsp_of_random_pairs_only_puts_unused_segments_back():
     """With the probability 1 every sentence starts some A once, for a chunk of two segments has A of one."""
     group = reference.make_group(reference.numbered([[3, 4, 3, 4], [2, 3]]))
-    pairs = next_sentence_pairs(group, PairSettings(7, FULL), np.random.default_rng(0), random_prob=1.0)
+    pairs = next_sentence_pairs(group, reference.pair_config(7, FULL), np.random.default_rng(0), random_prob=1.0)
     assert [row[:2] for row in rows(pairs)] == [(0, 3), (3, 7), (7, 10), (10, 14), (14, 16), (16, 19)]
     assert pairs.labels.tolist() == [1] * 6
     assert document_of(group, pairs.b_start).tolist() == [1, 1, 1, 1, 0, 0]
@@ -84,7 +83,7 @@ def test_nsp_of_random_pairs_only_puts_unused_segments_back():
 
 def test_nsp_of_one_document_gives_real_pairs_and_counts_lone_chunks():
     group = reference.make_group(reference.numbered([[3, 4, 9]]))
-    pairs = nsp(group, PairSettings(7, FULL), stream(0))
+    pairs = nsp(group, reference.pair_config(7, FULL), stream(0))
     assert rows(pairs) == [(0, 3, 3, 7, 0)]
     assert (pairs.forced, pairs.dropped) == (0, 1)
 
@@ -92,7 +91,7 @@ def test_nsp_of_one_document_gives_real_pairs_and_counts_lone_chunks():
 def test_nsp_of_one_sentence_documents_forces_random_pairs():
     """Sentences longer than the limit: both sides are cut, A keeps the odd token."""
     group = reference.make_group(reference.numbered([[20], [30]]))
-    pairs = nsp(group, PairSettings(9, FULL), stream(1))
+    pairs = nsp(group, reference.pair_config(9, FULL), stream(1))
     assert [(row[1] - row[0], row[3] - row[2], row[4]) for row in rows(pairs)] == [(5, 4, 1), (5, 4, 1)]
     assert document_of(group, pairs.a_start).tolist() == [0, 1]
     assert document_of(group, pairs.b_start).tolist() == [1, 0]
@@ -101,14 +100,14 @@ def test_nsp_of_one_sentence_documents_forces_random_pairs():
 
 @pytest.mark.parametrize("kind", PAIRS)
 def test_no_documents_give_no_pairs(kind: str):
-    pairs = PAIRS[kind](Group.build([]), PairSettings(10, 0.1), stream(0))
+    pairs = PAIRS[kind](Group.build([]), reference.pair_config(10, 0.1, kind), stream(0))
     assert (len(pairs), rows(pairs), pairs.forced, pairs.dropped) == (0, [], 0, 0)
 
 
 def test_sop_literally():
     """A lone last sentence is dropped; a first sentence that fills the target still gets a second."""
     group = reference.make_group(reference.numbered([[3, 4, 2], [9, 1], [5]]))
-    pairs = sop(group, PairSettings(7, FULL), stream(0))
+    pairs = sop(group, reference.pair_config(7, FULL, "sop"), stream(0))
     assert [sorted([row[:2], row[2:4]]) for row in rows(pairs)[:1]] == [[(0, 3), (3, 7)]]
     assert [row[4] for row in rows(pairs)] == [int(row[0] > row[2]) for row in rows(pairs)]
     assert (len(pairs), pairs.dropped) == (2, 2)
@@ -117,14 +116,14 @@ def test_sop_literally():
 def test_single_literally():
     """A sentence of 17 is cut into windows of 7, 7 and 3; the last is packed with what follows."""
     group = reference.make_group(reference.numbered([[3, 4, 2], [17, 4, 1], [5]]))
-    pairs = single(group, PairSettings(7, FULL), stream(0))
+    pairs = single(group, reference.pair_config(7, FULL, "single"), stream(0))
     edges = [(0, 7), (7, 9), (9, 16), (16, 23), (23, 30), (30, 31), (31, 36)]
     assert [row[:2] for row in rows(pairs)] == edges
     assert all(row[2] == row[3] and row[4] == 0 for row in rows(pairs))
 
 
 def test_take_keeps_the_counts():
-    pairs = nsp(reference.make_group(reference.numbered([[20], [30], [4]])), PairSettings(9, FULL), stream(1))
+    pairs = nsp(reference.make_group(reference.numbered([[20], [30], [4]])), reference.pair_config(9, FULL), stream(1))
     part = pairs.take(np.array([2, 0]))
     assert rows(part) == [rows(pairs)[2], rows(pairs)[0]]
     assert (part.forced, part.dropped, part.random_prob) == (pairs.forced, pairs.dropped, pairs.random_prob)
@@ -134,7 +133,7 @@ def test_nsp_balances_labels_where_it_can():
     """Documents of two sentences: each random pair makes a forced one, so p solves 2p = 1 - p; of three: p = 0.3874."""
     for shape, count, expected in (([4, 4], 20_000, 1 / 3), ([4, 4, 4], 20_000, 0.3874), ([5] * 10, 4000, None)):
         group = reference.make_group(reference.numbered([shape] * count), np.uint32)
-        pairs = nsp(group, PairSettings(60, FULL), stream(3))
+        pairs = nsp(group, reference.pair_config(60, FULL), stream(3))
         assert abs(pairs.labels.mean() - 0.5) < Z * 0.5 / len(pairs) ** 0.5
         assert expected is None or abs(pairs.random_prob - expected) < 0.006
         others = len(pairs) - pairs.forced
@@ -143,7 +142,7 @@ def test_nsp_balances_labels_where_it_can():
 
 def test_nsp_keeps_forced_pairs_and_draws_no_others_where_they_are_too_many():
     group = reference.make_group(reference.numbered([[30]] * 50 + [[4, 4]] * 5))
-    pairs = nsp(group, PairSettings(20, FULL), stream(0))
+    pairs = nsp(group, reference.pair_config(20, FULL), stream(0))
     assert (pairs.forced, int(pairs.labels.sum()), len(pairs), pairs.random_prob) == (50, 50, 55, 0.0)
 
 
@@ -200,7 +199,7 @@ def compare(makers: list[Callable[[np.random.Generator], list[tuple[int, ...]]]]
 @pytest.mark.parametrize(("limit", "short_seq_prob", "random_prob"), [(21, 0.1, 0.5), (21, 1.0, 0.3), (6, 0.0, 0.9)])
 def test_nsp_has_the_reference_distribution(limit: int, short_seq_prob: float, random_prob: float):
     documents = reference.numbered(CORPUS)
-    group, settings_ = reference.make_group(documents), PairSettings(limit, short_seq_prob)
+    group, settings_ = reference.make_group(documents), reference.pair_config(limit, short_seq_prob)
     compare(
         [
             lambda rng: rows(next_sentence_pairs(group, settings_, rng, random_prob)),
@@ -213,7 +212,7 @@ def test_nsp_has_the_reference_distribution(limit: int, short_seq_prob: float, r
 @pytest.mark.parametrize(("limit", "short_seq_prob"), [(21, 0.2), (8, 1.0)])
 def test_sop_has_the_reference_distribution(limit: int, short_seq_prob: float):
     documents = reference.numbered(CORPUS)
-    group, settings_ = reference.make_group(documents), PairSettings(limit, short_seq_prob)
+    group, settings_ = reference.make_group(documents), reference.pair_config(limit, short_seq_prob)
     compare(
         [
             lambda rng: rows(sop(group, settings_, lambda: rng)),
@@ -228,7 +227,10 @@ def test_single_has_the_reference_distribution():
     group = reference.make_group(documents)
     compare(
         [
-            lambda rng: [(a, b, 0, 0, label) for a, b, _, _, label in rows(single(group, PairSettings(21, 0.5), lambda: rng))],
+            lambda rng: [
+                (a, b, 0, 0, label)
+                for a, b, _, _, label in rows(single(group, reference.pair_config(21, 0.5, "single"), lambda: rng))
+            ],
             lambda rng: plain(reference.single_runs(documents, 21, 0.5, rng)),
         ],
         group,
@@ -238,7 +240,7 @@ def test_single_has_the_reference_distribution():
 def test_tokens_leave_front_and_back_at_even_odds():
     """Documents of one sentence: 20 tokens lose 15 as A and 16 as B; the share from the front is binomial."""
     group = reference.make_group(reference.numbered([[20]] * 3000), np.uint32)
-    pairs = nsp(group, PairSettings(9, FULL), stream(5))
+    pairs = nsp(group, reference.pair_config(9, FULL), stream(5))
     for start, lost in ((pairs.a_start % 20, 15), (pairs.b_start % 20, 16)):
         shares = [1.0]
         for _ in range(lost):
@@ -254,7 +256,7 @@ def test_a_random_b_is_uniform_over_other_documents_and_their_sentences():
     group, counts = reference.make_group(reference.numbered([[5] * size for size in sizes])), np.zeros((5, sum(sizes)))
     owner = np.repeat(np.arange(5), sizes)
     for seed in range(3000):
-        pairs = next_sentence_pairs(group, PairSettings(200, FULL), np.random.default_rng(seed), 1.0)
+        pairs = next_sentence_pairs(group, reference.pair_config(200, FULL), np.random.default_rng(seed), 1.0)
         first = np.unique(document_of(group, pairs.a_start), return_index=True)[1]
         counts[np.arange(5), pairs.b_start[first] // 5] += 1
     for document in range(5):
@@ -267,7 +269,7 @@ def test_a_random_b_is_uniform_over_other_documents_and_their_sentences():
 @given(SHAPES, st.integers(5, 40), st.sampled_from([0, 0.3, 1]), st.sampled_from([0, 0.3, 1]), st.integers(0, 2**32))
 def test_nsp_invariants(shape, limit, short_seq_prob, random_prob, seed):
     group = reference.make_group(reference.numbered(shape))
-    pairs = next_sentence_pairs(group, PairSettings(limit, short_seq_prob), np.random.default_rng(seed), random_prob)
+    pairs = next_sentence_pairs(group, reference.pair_config(limit, short_seq_prob), np.random.default_rng(seed), random_prob)
     a_document, b_document = document_of(group, pairs.a_start), document_of(group, pairs.b_start)
     assert (document_of(group, pairs.a_end - 1) == a_document).all() and (
         document_of(group, pairs.b_end - 1) == b_document
@@ -289,7 +291,7 @@ def test_nsp_invariants(shape, limit, short_seq_prob, random_prob, seed):
 def test_nsp_uses_every_sentence_once_in_a_or_in_a_real_b(sentences, limit, random_prob, seed):
     """Sentences of one token are never truncated, so A and the real B together are the corpus."""
     group = reference.make_group(reference.numbered([[1] * count for count in sentences]))
-    pairs = next_sentence_pairs(group, PairSettings(limit, 0.5), np.random.default_rng(seed), random_prob)
+    pairs = next_sentence_pairs(group, reference.pair_config(limit, 0.5), np.random.default_rng(seed), random_prob)
     used = [(a, b) for a, b, *_ in rows(pairs)] + [(a, b) for _, _, a, b, label in rows(pairs) if not label]
     assert sorted(token for low, high in used for token in range(low, high)) == list(range(sum(sentences)))
 
@@ -298,7 +300,7 @@ def test_nsp_uses_every_sentence_once_in_a_or_in_a_real_b(sentences, limit, rand
 @given(SHAPES, st.integers(5, 40), st.sampled_from([0, 0.3, 1]), st.integers(0, 2**32))
 def test_sop_invariants(shape, limit, short_seq_prob, seed):
     group = reference.make_group(reference.numbered(shape))
-    pairs = sop(group, PairSettings(limit, short_seq_prob), stream(seed))
+    pairs = sop(group, reference.pair_config(limit, short_seq_prob), stream(seed))
     taken = 0
     for a_start, a_end, b_start, b_end, label in rows(pairs):
         (first, second), size = sorted([(a_start, a_end), (b_start, b_end)]), a_end - a_start + b_end - b_start
@@ -316,7 +318,7 @@ def test_sop_invariants(shape, limit, short_seq_prob, seed):
 def test_single_loses_no_token(shape, limit, short_seq_prob, seed):
     documents = reference.numbered(shape)
     group = reference.make_group(documents)
-    pairs = single(group, PairSettings(limit, short_seq_prob), stream(seed))
+    pairs = single(group, reference.pair_config(limit, short_seq_prob, "single"), stream(seed))
     assert [token for low, high, *_ in rows(pairs) for token in range(low, high)] == list(range(len(group.tokens)))
     assert (pairs.a_end - pairs.a_start <= limit).all() and (pairs.b_start == pairs.b_end).all() and not pairs.labels.any()
     assert (document_of(group, pairs.a_start) == document_of(group, pairs.a_end - 1)).all()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozemill.pipelines.common.runtime import Stopwatch
-from clozemill.pipelines.examples import assemble, pairs
-from clozemill.pipelines.examples.assemble import ExampleSettings
+from clozemill.pipelines.config import ExampleConfig
+from clozemill.pipelines.examples import assemble
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
 from clozemill.pipelines.shards import writer
@@ -19,7 +19,7 @@ from tests import reference
 
 VOCABULARY = reference.make_vocabulary(300, 100)
 UNK, CLS, SEP, MASK = 2, 3, 4, 5
-DEFAULT = ExampleSettings("nsp", "subword", 64, 10, 0.15, 0.1, 7)
+DEFAULT = ExampleConfig("nsp", "subword", 64, 10, 0.15, 0.1, seed=7)
 Change = Callable[[Columns], Columns | None]
 
 
@@ -35,7 +35,7 @@ def documents(count: int, seed: int, sentences: int = 40, unknown: float = 0.01)
 
 
 def judged(
-    group: Group, options: ExampleSettings = DEFAULT, change: Change | None = None, told: ExampleSettings | None = None, **about
+    group: Group, options: ExampleConfig = DEFAULT, change: Change | None = None, told: ExampleConfig | None = None, **about
 ) -> dict[str, list[gate.Check]]:
     """The gate's checks by name, of a train shard of copy 00 whose columns were changed.
 
@@ -45,15 +45,17 @@ def judged(
     shard = writer.write_shard(group, 0, 0, options, VOCABULARY, lambda data: None, Stopwatch(), columns.append)
     chunk = Columns(*map(np.concatenate, zip(*(vars(part).values() for part in columns), strict=True))) if columns else None
     config = vars(told) | {"num_groups": 1, "dedup": "exact"}
-    gatherer = statistics.StatisticsCollector(statistics.Settings.of(config), VOCABULARY, "train", 0)
+    gatherer = statistics.StatisticsCollector(ExampleConfig.of(config), VOCABULARY, "train", 0)
     counts, totals = dict.fromkeys(assemble.STATISTICS, 0), statistics.StatisticsTotals()
     if chunk is not None:
         chunk = (change(chunk) if change else None) or chunk
         counts |= assemble.count_examples(chunk, VOCABULARY)
         gatherer.add(chunk)
     entry = {"split": "train", "group": 0, "copy": 0, "labels_forced": shard.pairs.forced, "labels_drawn": shard.pairs.drawn}
-    limit = options.max_seq_length - pairs.special_tokens(options.pairs)
-    entry |= {"random_prob": shard.pairs.random_prob, "repeated_sentences": statistics.repeated_sentences(group, limit)}
+    entry |= {
+        "random_prob": shard.pairs.random_prob,
+        "repeated_sentences": statistics.repeated_sentences(group, options.max_text_tokens),
+    }
     totals.add(entry, gatherer.sums())
     kept = len(group.documents) - 1
     about = {
@@ -123,7 +125,7 @@ SENTENCES = st.lists(st.sampled_from([UNK, *range(6, 24)]), min_size=1, max_size
 )
 def test_small_corpora_pass(content, kind, masking, length, share, short, seed) -> None:
     """Whatever they hold: with few examples, intervals are wide, and no count may be divided by zero."""
-    options = ExampleSettings(kind, masking, length, min(8, length - 3), share, short, seed)
+    options = ExampleConfig(kind, masking, length, min(8, length - 3), share, short, seed=seed)
     assert failed(judged(reference.make_group(content), options)) == set()
 
 
@@ -231,7 +233,7 @@ def a_swallows_b(columns: Columns) -> None:
             columns.segment_ids[row, : a_len[row] + b_len[row] + 1] = 0
 
 
-FAULTS: dict[str, tuple[str, Change, ExampleSettings]] = {
+FAULTS: dict[str, tuple[str, Change, ExampleConfig]] = {
     "masks at the front": ("uniform positions", masks_at_the_front, DEFAULT),
     "random from half the vocabulary": ("uniform random tokens", random_from_half, DEFAULT),
     "70/20/10, [MASK]": ("masked as mask", other_actions, DEFAULT),

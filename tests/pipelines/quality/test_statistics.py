@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.runtime import Stopwatch
-from clozemill.pipelines.examples import assemble
+from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.quality import shortcut_probe, statistics
-from clozemill.pipelines.quality.statistics import Settings, StatisticsCollector, StatisticsTotals, pack, unpack
+from clozemill.pipelines.quality.statistics import StatisticsCollector, StatisticsTotals, pack, unpack
 from clozemill.pipelines.shards import writer
 from tests import reference
 from tests.pipelines.examples.test_assemble import COLUMNS
 
 VOCABULARY = reference.make_vocabulary()
 UNK, CLS, SEP, MASK = 2, 3, 4, 5
-SETTINGS = Settings("nsp", "subword", 0.4, 3, 8, 1)
+SETTINGS = ExampleConfig("nsp", "subword", 8, 3, 0.4, num_groups=1)
 
 
 def joined(*parts: examples_columns.Columns) -> examples_columns.Columns:
@@ -28,7 +28,7 @@ def joined(*parts: examples_columns.Columns) -> examples_columns.Columns:
     )
 
 
-def figures(columns: examples_columns.Columns, options: Settings = SETTINGS, split: str = "train", copy: int = 0) -> dict:
+def figures(columns: examples_columns.Columns, options: ExampleConfig = SETTINGS, split: str = "train", copy: int = 0) -> dict:
     totals, gatherer = StatisticsTotals(), StatisticsCollector(options, VOCABULARY, split, copy)
     gatherer.add(columns)
     totals.add({"split": split, "group": 0, "copy": copy}, gatherer.sums())
@@ -124,13 +124,12 @@ def test_repeated_sentences(documents: list, limit: int, repeated: int) -> None:
     assert statistics.repeated_sentences(reference.make_group(documents), limit) == repeated
 
 
-def chunks(count: int, options: Settings) -> list[examples_columns.Columns]:
+def chunks(count: int, options: ExampleConfig) -> list[examples_columns.Columns]:
     rng = np.random.Generator(np.random.Philox(3))
     documents = [[rng.integers(6, 24, rng.integers(1, 12)).tolist() for _ in range(6)] for _ in range(count)]
     found: list[examples_columns.Columns] = []
-    made = assemble.ExampleSettings(options.pairs, options.masking, 32, 6, 0.15, 0.1, 7)
     group = reference.make_group(documents)
-    writer.write_shard(group, 0, 0, made, VOCABULARY, lambda data: None, Stopwatch(), found.append)
+    writer.write_shard(group, 0, 0, options, VOCABULARY, lambda data: None, Stopwatch(), found.append)
     return found
 
 
@@ -143,7 +142,7 @@ def parts(columns: examples_columns.Columns, size: int) -> list[examples_columns
 @given(st.sampled_from(["nsp", "sop", "single"]), st.sampled_from(["subword", "whole_word", "span"]), st.integers(1, 90))
 def test_neither_chunks_nor_types_nor_packing_matter(pairs: str, masking: str, size: int) -> None:
     """What `mill` gives at once equals what `verify` decodes piece by piece."""
-    options = Settings(pairs, masking, 0.15, 6, 32, 1)
+    options = ExampleConfig(pairs, masking, 32, 6, num_groups=1, seed=7)
     whole = joined(*chunks(30, options))
     once, pieces = (StatisticsCollector(options, VOCABULARY, "train", 0) for _ in range(2))
     once.add(whole)
@@ -157,7 +156,7 @@ def test_neither_chunks_nor_types_nor_packing_matter(pairs: str, masking: str, s
 
 
 def test_shards_add_up_in_any_order() -> None:
-    options = Settings("nsp", "subword", 0.15, 6, 32, 2)
+    options = ExampleConfig("nsp", "subword", 32, 6, num_groups=2, seed=7)
     pieces = parts(joined(*chunks(30, options)), 40)
     shards = []
     for number, part in enumerate(pieces):
@@ -176,7 +175,7 @@ def test_shards_add_up_in_any_order() -> None:
 def test_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each of two groups, the first half of the rows that are wanted; of other copies and splits none."""
     monkeypatch.setattr(shortcut_probe, "ROWS", 9)
-    options = Settings("nsp", "subword", 0.15, 6, 32, 2)
+    options = ExampleConfig("nsp", "subword", 32, 6, num_groups=2, seed=7)
     columns = joined(*chunks(30, options))
     for split, copy, rows in (("train", 0, 5), ("train", 1, 0), ("eval", 0, 0)):
         gatherer = StatisticsCollector(options, VOCABULARY, split, copy)
