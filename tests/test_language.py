@@ -26,8 +26,8 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 
-# A Beam step, names in code, and keys of plan.json.
-ALLOWED = re.compile(r"\bMill splits\b|\bmill_(?:seconds|stages)\b|>>> mend\(.*|(?:CPU|cost) of the mill")
+# Names in code, and keys of plan.json.
+ALLOWED = re.compile(r"\bmill_(?:seconds|stages)\b|>>> mend\(.*|(?:CPU|cost) of the mill")
 
 
 def files() -> list[Path]:
@@ -70,7 +70,7 @@ def test_no_banned_words() -> None:
         ("x = 1  # a file that is mended\n", [(1, "mended")]),
         ('y = 2\nraise ValueError(f"{y} is told, and begun anew")\n', [(2, "is told"), (2, "begun"), (2, "anew")]),
         ('"""Docs.\n\nWhoever reads\n"""\n', [(3, "Whoever")]),
-        ('"Mill splits" >> step  # resumes where it stopped\n', []),
+        ('"Process splits" >> step  # resumes where it stopped\n', []),
         ("begun = mill(anew)\n", []),
     ],
 )

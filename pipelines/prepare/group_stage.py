@@ -18,6 +18,7 @@ from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from clozemill.pipelines.prepare import job as prepare_job
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.prepare.rows import ResultRow, has_summaries
 from clozemill.pipelines.quality import statistics
 from clozemill.pipelines.shards.writer import write_shard
 from clozemill.pipelines.shuffle.groups import Group, items_digest
@@ -32,7 +33,7 @@ def _files(summary: dict[str, Any]) -> dict[str, str]:
 
 @dataclass
 class GroupStage:
-    """Turns the items of a group into its shards, and yields its summary under key 0.
+    """Turns the items of a group into its shards, and yields its summary.
 
     Attributes: _previous: name -> SHA-256 of the files of the dataset that is being updated, once they were read.
     _shuffle: the source of the items, which lists its files once.
@@ -42,20 +43,20 @@ class GroupStage:
     _previous: dict[str, str] | None = None
     _shuffle: FilesShuffle | BeamShuffle | None = None
 
-    def run(self, group: int, values: Iterable[bytes]) -> Iterator[prepare_job.Row]:
-        """Write the missing files of a group. The number after the last group has the summaries of the splits."""
-        if group == self.job.total_groups:
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[ResultRow]:
+        """Write the missing files of a group; or add up the summaries of the splits."""
+        if has_summaries(group):
             total = SplitSummary()
-            for value in sorted(value for value in values if value):
+            for value in sorted(values):
                 total.add(SplitSummary.from_json(value.decode()))
-            yield 0, json.dumps({"splits": total.__dict__}).encode()
+            yield ResultRow.of(json.dumps({"splits": total.__dict__}).encode())
             return
         marker = self.job.folder.work_file(f"groups/{group:05d}.json")
         summary = self._finished(marker)
         if summary is None:
             summary = self._made(group, (value for value in values if value))
             write_sealed(marker, summary, self.job.run)
-        yield 0, json.dumps(summary).encode()
+        yield ResultRow.of(json.dumps(summary).encode())
 
     def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
         """Return a group's summary, after writing its shards or finding them unchanged for identical documents."""

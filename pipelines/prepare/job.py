@@ -14,8 +14,6 @@ from clozemill.pipelines.shuffle.shuffles import SHUFFLES, BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
-Row = tuple[int, bytes]
-
 GROUP_TEXT_BYTES = 12 << 20  # of clean text, about 3 million tokens: a group fits into memory many times
 
 
@@ -49,7 +47,7 @@ class Job:
 
     @property
     def total_groups(self) -> int:
-        """Number of train and eval groups. The row with this number contains the summaries of the splits."""
+        """Number of train and eval groups."""
         return self.config.num_groups + self.num_eval_groups
 
     @property

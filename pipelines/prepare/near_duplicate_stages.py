@@ -5,12 +5,14 @@ They run before the stages of `prepare` and read the corpus an additional time.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 
 from clozemill.pipelines.dataset import clusters
 from clozemill.pipelines.filtering import minhash
 from clozemill.pipelines.prepare.job import Job, load_words
+from clozemill.pipelines.prepare.rows import GroupRow, ResultRow
 from clozemill.pipelines.prepare.split_stage import SplitProcessorStage
 from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.shuffle import keys as shuffle_keys
@@ -18,7 +20,6 @@ from clozemill.pipelines.shuffle.payload import unpack
 from clozemill.pipelines.shuffle.shuffles import BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
 
-Row = tuple[int, bytes]
 _BATCH = 256  # documents whose bands are computed at a time
 _LINK = np.dtype([("key", "S16"), ("words", "<u4")])
 
@@ -31,16 +32,16 @@ def _shuffle(job: Job) -> FilesShuffle | BeamShuffle:
 class BandStage(SplitProcessorStage):
     """Turns a split into (bucket group, band and document) rows for the shuffle, for documents that pass the filters."""
 
-    def rows(self, split: InputSplit) -> Iterator[Row]:
+    def __call__(self, split: InputSplit) -> Iterator[GroupRow]:
         """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), _shuffle(self.job)
         if shuffle.finished(name) is None:
-            yield from shuffle.scatter(name, self._items(split))
+            yield from starmap(GroupRow, shuffle.scatter(name, self._items(split)))
             shuffle.finish(name, b"")
 
     def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:
         keys, rows, words_in = [], [], load_words(self.job.vocabulary)
-        for key, payload in self.miller(split):
+        for key, payload in self.processor(split):
             words, _ = words_in(unpack(payload).ids)
             grams = minhash.shingles(words, words_in)
             if len(grams):
@@ -63,19 +64,19 @@ class BandStage(SplitProcessorStage):
 
 @dataclass
 class LinkStage:
-    """Turns the items of a bucket group into links between documents, in one row under key 0."""
+    """Turns the items of a bucket group into links between documents, in one row."""
 
     job: Job
     _from: FilesShuffle | BeamShuffle | None = None  # lists its files once
 
-    def run(self, group: int, values: Iterable[bytes]) -> Iterator[Row]:
+    def run(self, group: int, values: Iterable[bytes]) -> Iterator[ResultRow]:
         self._from = self._from or _shuffle(self.job)
         items = self._from.gather(group, (value for value in values if value))
         found = np.frombuffer(b"".join(key + payload for key, payload in items), minhash.ITEM)
         linked = minhash.link_similar(found, self.job.config.near_threshold)
         pairs = np.zeros(linked.shape, _LINK)
         pairs["key"], pairs["words"] = linked["key"], linked["words"]
-        yield 0, pairs.tobytes()
+        yield ResultRow.of(pairs.tobytes())
 
 
 @dataclass

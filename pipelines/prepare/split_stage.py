@@ -7,6 +7,7 @@ what an earlier run finished and doesn't repeat it.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from clozemill.pipelines.filtering import decontamination
 from clozemill.pipelines.prepare import job as prepare_job
 from clozemill.pipelines.prepare.document_processor import DocumentProcessor, Screen
 from clozemill.pipelines.prepare.job import Job
+from clozemill.pipelines.prepare.rows import GroupRow, SummaryRow
 from clozemill.pipelines.readers.input_split import InputSplit, split_id
 from clozemill.pipelines.shuffle import keys
 from clozemill.pipelines.text.wordpiece import WordPiece
@@ -25,22 +27,16 @@ from clozemill.pipelines.text.wordpiece import WordPiece
 class SplitProcessorStage:
     """Base of the stages that read splits: `setup` builds the tokenizer and the screens once per worker.
 
-    Subclasses define `rows`: the rows of a split for the shuffle.
+    Subclasses define `__call__`: the rows of a split for the shuffle.
     """
 
     job: Job
-    miller: DocumentProcessor | None = None
+    processor: DocumentProcessor | None = None
 
     def setup(self) -> None:
         """Build the document processor."""
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
-        self.miller = DocumentProcessor(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
-
-    def __call__(self, split: InputSplit) -> Iterator[prepare_job.Row]:
-        """Yield the rows of a split. The split without a path stands for an empty row in every group."""
-        if split.path:
-            return self.rows(split)
-        return ((group, b"") for group in range(self.job.total_groups))
+        self.processor = DocumentProcessor(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
 
     def screens(self) -> tuple[Screen, ...]:
         """Return the screen against evaluation sets."""
@@ -59,7 +55,7 @@ class SplitProcessorStage:
 
 @dataclass
 class SplitStage(SplitProcessorStage):
-    """Turns a split into (group, bytes) rows for the shuffle, and its summary under the number after the last group."""
+    """Turns a split into rows for the shuffle, and one row with its summary."""
 
     _clusters: clusters.Clusters = clusters.NONE
 
@@ -80,24 +76,24 @@ class SplitStage(SplitProcessorStage):
 
         return super().screens() + ((near_duplicate,) if self.job.config.dedup == "near" else ())
 
-    def rows(self, split: InputSplit) -> Iterator[prepare_job.Row]:
+    def __call__(self, split: InputSplit) -> Iterator[GroupRow | SummaryRow]:
         """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), self.job.make_shuffle()
         summary = shuffle.finished(name)
         if summary is None:
-            yield from shuffle.scatter(name, self._items(split))
+            yield from starmap(GroupRow, shuffle.scatter(name, self._items(split)))
             self._write_rejects(f"rejects/{split_id(split)}.jsonl")
-            summary = self.miller.summary.to_json().encode()
+            summary = self.processor.summary.to_json().encode()
             shuffle.finish(name, summary)
-        yield self.job.total_groups, summary
+        yield SummaryRow.of(summary)
 
     def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:
         config, evals = self.job.config, self.job.num_eval_groups
-        for key, payload in self.miller(split):
+        for key, payload in self.processor(split):
             side = self._clusters.survivor(key)
             yield *keys.assign_group(key, config.seed, config.num_groups, evals, config.eval_fraction, side), payload
 
     def _write_rejects(self, name: str) -> None:
-        if self.miller.rejects:
-            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.miller.rejects)
+        if self.processor.rejects:
+            lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in self.processor.rejects)
             filesystem.write_bytes(self.job.folder.file(name), lines.encode("utf-8", "backslashreplace"), sync=False)
