@@ -169,17 +169,31 @@ class Characters:
             return self.substitutes.get(char, char)
         return self.unknown
 
-    @cached_property  # it scans every code point, and each function of an export needs it
     def replacements(self) -> tuple[np.ndarray, np.ndarray]:
         """(pages, rows): the replacement of a code point c is rows[pages[c // 256], c % 256], 0 for no character.
 
         pages: int32 [4352]. rows: int32 [P, 256, W], W the longest replacement.
         """
-        return _paged(self.replacement, far=any(ord(char) >= _FAR for char in self.alphabet))
+        return _replacements(self.tokens, self.cased, tuple(self.substitutes.items()), self.rules)
 
     def kinds(self) -> tuple[np.ndarray, np.ndarray]:
         """Like `replacements`, with one code point each: 32 for a space, 33 for a token by itself, 97 for a part of a word."""
-        return _paged(lambda char: " " if is_space(char) else "!" if self.isolated(char) else "a")
+        return _kinds(self.rules)
+
+
+# Both scan every code point, which takes a second, and every function of an export needs them.
+@lru_cache(8)
+def _replacements(
+    tokens: tuple[str, ...], cased: bool, substitutes: tuple[tuple[str, str], ...], rules: TextRules
+) -> tuple[np.ndarray, np.ndarray]:
+    characters = Characters(tokens, cased, dict(substitutes), rules)
+    return _paged(characters.replacement, far=any(ord(char) >= _FAR for char in characters.alphabet))
+
+
+@lru_cache(8)
+def _kinds(rules: TextRules) -> tuple[np.ndarray, np.ndarray]:
+    isolated = Characters((), True, {}, rules).isolated
+    return _paged(lambda char: " " if is_space(char) else "!" if isolated(char) else "a")
 
 
 def _paged(of: Callable[[str], str], far: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,7 @@ class TextOps(tf.Module):
 
     def _replaced(self, codes: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
         """Return (normalised code points, int32 [B, (characters)]; the index in `codes` of each one's source, int64)."""
-        replaced = look_up(self.characters.replacements, codes.values)
+        replaced = look_up(self.characters.replacements(), codes.values)
         kept = tf.not_equal(replaced, 0)
         ends = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int64), axis=1))
         splits = tf.gather(tf.concat([tf.zeros([1], tf.int64), ends], 0), codes.row_splits)
