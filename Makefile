@@ -5,17 +5,26 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint docs format clean
 
-$(VENV)/installed: setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # creating it over one of another Python breaks it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+# Each target installs all that it needs in one go: pip takes a minute to check what is already installed.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py pyproject.toml | $(BIN)/python
+	$(INSTALL) '.[train]'
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+$(VENV)/installed-test: setup.py pyproject.toml | $(BIN)/python
+	$(INSTALL) '.[test]'
+	touch $(VENV)/installed $@
+
+$(VENV)/installed-docs: setup.py pyproject.toml | $(BIN)/python
+	$(INSTALL) '.[test,docs]'
+	touch $(VENV)/installed $(VENV)/installed-test $@
 
 $(VENV)/installed-slow: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dask]'
+	$(INSTALL) '.[test,dask]'
 	touch $@
 
 # beam-pyspark-runner requires a Beam version of 2023 but works with ours. It is installed outside the environment, which stays
@@ -26,11 +35,7 @@ $(VENV)/installed-spark: $(VENV)/installed-slow
 	touch $@
 
 $(VENV)/installed-hf: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,hf]'
-	touch $@
-
-$(VENV)/installed-docs: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+	$(INSTALL) '.[test,hf]'
 	touch $@
 
 demo: $(VENV)/installed  ## run all commands on the demo corpus in the package
@@ -40,7 +45,7 @@ test: $(VENV)/installed-test  ## run the tests that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 $(VENV)/installed-fuzz: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
+	$(INSTALL) '.[test,fuzz]'
 	touch $@
 
 SECONDS ?= 600

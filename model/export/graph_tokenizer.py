@@ -84,8 +84,6 @@ class TextOps(tf.Module):
         self._too_long = f"{_WORD_CHAR}{{{rules.max_word_chars + 1},}}"
         # A single function, so that a graph holds the tables and the vocabulary only once.
         self.tokenize = tf.function(self._tokenize, input_signature=[TEXTS], autograph=False)
-        self.tokenize_masked = tf.function(self._tokenize_masked, input_signature=[TEXTS], autograph=False)
-        self.tokenize_with_places = tf.function(self._tokenize_with_places, input_signature=[TEXTS], autograph=False)
 
     def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Return the ids of raw texts, int32 [B, (pieces)], without special tokens or truncation."""
@@ -119,7 +117,7 @@ class TextOps(tf.Module):
         found = tf.RaggedTensor.from_row_splits(tf.boolean_mask(replaced, kept), splits, validate=False)
         return found, tf.where(kept)[:, 0]
 
-    def _tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    def tokenize_with_places(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Return the pieces of clean texts, their starts and their ends in characters, each [B, (pieces)].
 
         A character that normalising drops belongs to the one before it, as in the Python tokenizer.
@@ -170,7 +168,7 @@ class TextOps(tf.Module):
         texts = texts if self.rules.library else tf.strings.regex_replace(texts, *final_sigma())
         return tf.strings.regex_replace(texts, "Σ", "σ")
 
-    def _tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
+    def tokenize_masked(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Tokenize like `tokenize`, but with the mask's id for each literal `[MASK]`."""
         parts = tf.strings.split(texts, MASK)
         pieces = self.tokenize(parts.values)

@@ -24,7 +24,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -79,11 +79,24 @@ def _named(function: Callable, *names: str) -> tf.types.experimental.Polymorphic
     return _function(function, *(tf.TensorSpec([None], tf.string, name=name) for name in names))
 
 
-def _call(source, outputs: Callable) -> tf.types.experimental.PolymorphicFunction:
+def _computations(source) -> Callable:
+    """Return a getter of `_encoded` and `_logits` as functions of the ids, for any batch size and length.
+
+    Each is traced once, and called by all others: tracing the encoder takes most of an export's time.
+    """
+
+    @cache
+    def computation(compute: Callable, training: bool = False) -> tf.types.experimental.PolymorphicFunction:
+        return _function(lambda inputs: compute(source, inputs, training), _IDS)
+
+    return computation
+
+
+def _call(infer: Callable, train: Callable) -> tf.types.experimental.PolymorphicFunction:
     """Return the object's `__call__`, for inference and training, with any batch size and length."""
 
     def call(inputs, training=False):
-        return outputs(source, inputs, training)
+        return (train if training else infer)(inputs)
 
     function = tf.function(call, autograph=False)
     for training in (False, True):
@@ -91,15 +104,16 @@ def _call(source, outputs: Callable) -> tf.types.experimental.PolymorphicFunctio
     return function
 
 
-def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
+def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> dict[str, Callable]:
     task = getattr(source.model, "task", None)
+    encoded, logits = computation(_encoded), computation(_logits)
 
     def preprocess(text, text_pair):
         return root.preprocess(text, text_pair, tf.constant(0))
 
     def encode_tokens(input_ids, input_mask, segment_ids):
         inputs = {"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids}
-        found = _encoded(source, inputs)
+        found = encoded(inputs)
         return found | {"all_layers": tf.stack(found["all_layers"], axis=1)}
 
     def encode(text, text_pair):
@@ -109,7 +123,7 @@ def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
         return root.fill_mask(text, text_pair, tf.constant(LIKELIEST))
 
     def nsp(text, text_pair):
-        return {"probabilities": tf.nn.softmax(_logits(source, preprocess(text, text_pair))["next_sentence_logits"])}
+        return {"probabilities": tf.nn.softmax(logits(preprocess(text, text_pair))["next_sentence_logits"])}
 
     pair = ("text", "text_pair")
     found = {name: _named(function, *pair) for name, function in (("preprocess", preprocess), ("encode", encode))}
@@ -117,7 +131,7 @@ def _signatures(source, ops: TextOps, root: Exported) -> dict[str, Callable]:
     found["serving_default"] = found["encode"]
     if task is not None:
         answer, names = export_signatures.ANSWERS[task.kind]
-        ask = partial(answer, lambda inputs: _logits(source, inputs)["logits"], ops, task)
+        ask = partial(answer, lambda inputs: logits(inputs)["logits"], ops, task)
         found[task.kind] = found["serving_default"] = _named(ask, *names)
     heads = _heads(source)
     return found | {name: _named(function, *pair) for name, function in (("mlm", mlm), ("nsp", nsp)) if name in heads}
@@ -158,8 +172,9 @@ def build(source) -> tuple[Exported, dict[str, Callable]]:
     root.preprocess = _function(preprocess, TEXTS, TEXTS, _COUNT)
     if "mlm" in _heads(source):
         root.fill_mask = _function(partial(export_signatures.fill_mask, model, ops), TEXTS, TEXTS, _COUNT)
-    root.__call__ = _call(source, _encoded if task is None else _logits)
-    return root, _signatures(source, ops, root)
+    computation, answer = _computations(source), _encoded if task is None else _logits
+    root.__call__ = _call(computation(answer), computation(answer, True))
+    return root, _signatures(source, ops, root, computation)
 
 
 def write(source, folder: str) -> None:
