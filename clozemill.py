@@ -109,9 +109,9 @@ COMMANDS: dict[str, Command] = {
         interrupted="all saved checkpoints are complete; run the same command again to resume",
     ),
     "evaluate": Command(
-        training.EvaluateConfig,
-        "clozemill.trainers.pretraining.evaluate:main",
-        "evaluate a checkpoint on the eval split of a dataset",
+        inference_config.EvaluateModelConfig,
+        "clozemill.trainers.inference.evaluate:main",
+        "evaluate a pretrained checkpoint on the eval split of a dataset, or a fine-tuned model on a file with labels",
         "clozemill evaluate RUN --data DATASET",
     ),
     "finetune": Command(
@@ -124,7 +124,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command(
         inference_config.PredictConfig,
         "clozemill.trainers.inference.predict:main",
-        "predict with a fine-tuned model, for a file of texts or a single text",
+        "predict with a fine-tuned model, or fill in [MASK] with a pretrained one, for a file of texts or a single text",
         "clozemill predict FT --input texts.tsv --output predictions.jsonl",
         interrupted="no output file was written",
     ),

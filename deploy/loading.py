@@ -134,14 +134,23 @@ class Encoder:
         import tensorflow as tf
 
         from clozemill.trainers.training import pretrained
+        from clozemill.trainers.training.batched_inference import BatchedInference
 
         found = pretrained.read(str(run), checkpoint)
         longest = found.encoder.max_position_embeddings
         if not 0 <= max_seq_length <= longest:
             raise UserError(f"max_seq_length is {max_seq_length}, and {found.name} takes {longest} tokens: give no more")
         self.max_seq_length = max_seq_length or min(longest, found.trained_length or longest)
-        self.model = pretrained.load_model(found, tf.distribute.get_strategy(), precision).encoder
+        devices = tf.distribute.get_strategy()
+        self.model = pretrained.load_model(found, devices, precision).encoder
         self.vocabulary, self._texts = found.vocabulary, found.text_encoder(self.max_seq_length)
+        self._forward = BatchedInference(devices, self._outputs, BATCH, per_token=("sequence_output",))
+
+    def _outputs(self, batch: dict) -> dict[str, "tf.Tensor"]:
+        from keras import ops
+
+        outputs = self.model(*(batch[name] for name in TOKENS))
+        return {name: ops.cast(outputs[name], "float32") for name in ("sequence_output", "pooled_output")}
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Return `input_ids`, `input_mask`, `segment_ids`, int32 [B, max_seq_length], of texts or of pairs of texts."""
@@ -152,17 +161,14 @@ class Encoder:
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Encode texts, or pairs of texts.
 
-        Returns `sequence_output` float32 [B, S, H], where S is the length of the longest text; `pooled_output` float32 [B, H];
-        and the three inputs, int32 [B, S].
+        Returns `sequence_output` float32 [B, S, H], where S is the length of the longest text, arbitrary at padding;
+        `pooled_output` float32 [B, H]; and the three inputs, int32 [B, S].
         """
         inputs = self.tokenize(texts, pairs)
         length = max(1, int(inputs["input_mask"].sum(axis=1).max(initial=1)))
         inputs = {name: inputs[name][:, :length] for name in TOKENS}
-        found: dict[str, list] = {"sequence_output": [], "pooled_output": []}
-        for begin in range(0, len(texts), BATCH):
-            outputs = self.model(*(inputs[name][begin : begin + BATCH] for name in TOKENS))
-            for name, parts in found.items():
-                parts.append(np.asarray(outputs[name], np.float32))
+        if len(texts):
+            return self._forward(inputs) | inputs
         width = self.model.config.hidden_size
         empty = {"sequence_output": np.empty((0, length, width), np.float32), "pooled_output": np.empty((0, width), np.float32)}
-        return {name: np.concatenate(parts) if parts else empty[name] for name, parts in found.items()} | inputs
+        return empty | inputs

@@ -21,8 +21,8 @@ from clozemill.pipelines.config import PrepareConfig, VerifyConfig, VocabConfig
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.export.config import ExportConfig
 from clozemill.trainers.finetuning.config import FinetuneConfig
-from clozemill.trainers.inference.config import EmbedConfig, PredictConfig
-from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.inference.config import EmbedConfig, EvaluateModelConfig, PredictConfig
+from clozemill.trainers.pretraining.config import PretrainConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -150,17 +150,18 @@ def pretrain(**given: Any) -> Run:
     return Run(config.output)
 
 
-@documented(EvaluateConfig)
+@documented(EvaluateModelConfig)
 def evaluate(run: str, data: str, **given: Any) -> dict[str, Any]:
-    """Evaluate a checkpoint on a dataset's eval split, as `clozemill evaluate` does.
+    """Evaluate a checkpoint on a dataset's eval split, or a fine-tuned model on a file with labels.
 
-    Returns the metrics by name, such as `masked_lm_loss` (nats) and `masked_lm_accuracy` (0 to 1). Raises UserError.
+    Returns the metrics by name, such as `masked_lm_loss` (nats) and `masked_lm_accuracy` (0 to 1), or those of the task, with
+    `baseline`, the metrics of the best constant answer. Raises UserError.
     """
     with tempfile.TemporaryDirectory(prefix="clozemill-") as folder:
         config = _configured(
-            EvaluateConfig, {"output": os.path.join(folder, "metrics.json"), **given, "run": run, "data": data}
+            EvaluateModelConfig, {"output": os.path.join(folder, "metrics.json"), **given, "run": run, "data": data}
         )
-        _run("evaluate", "clozemill.trainers.pretraining.evaluate:main", config)
+        _run("evaluate", "clozemill.trainers.inference.evaluate:main", config)
         from clozemill.trainers.common import storage
 
         return json.loads(storage.read(config.output, "run it again"))
@@ -194,12 +195,13 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-@documented(PredictConfig, "text", "text_pair", "input", "output")
+@documented(PredictConfig, "text", "text_pair", "input", "output", "id_column")
 def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: Any) -> list[dict[str, Any]]:
-    """Return a fine-tuned model's answer for each text, as `clozemill predict` does for a file.
+    """Return a model's answer for each text, as `clozemill predict` does for a file.
 
     Args:
-        run: a run of `finetune`.
+        run: a run of `finetune`. A run of `pretrain` fills in the texts' [MASK]: its answers have `masks`, for each mask a list
+            of `top_k` candidates with `token` and `probability`, and `filled`, the text with the first candidates.
         pairs: the second texts, for tasks on pairs; for question answering, `texts` are questions and `pairs` contexts.
 
     Raises UserError.
@@ -208,9 +210,9 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
     if pairs and len(pairs) != len(texts):
         raise UserError(f"there are {len(texts)} texts and {len(pairs)} pairs: give a second text for each")
     config = _configured(PredictConfig, {**given, "run": run})
-    predictor_of, typed = (function(f"clozemill.trainers.inference.predict:{name}") for name in ("Predictor", "typed"))
-    predictor = predictor_of(config, function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint))
-    examples = [typed(predictor.task.kind, text, pair) for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
+    found = function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint)
+    predictor = function("clozemill.trainers.inference.predict:answerer")(config, found)
+    examples = [predictor.typed(text, pair) for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
     return predictor(examples) if examples else []
 
 

@@ -24,6 +24,7 @@ INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
 DEVICES = "--jit --precision --strategy --tpu"
 MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
+COLUMNS = "--header --label-column --label-columns --label-separator --max-reject-rate --pair-column --text-column"
 PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
@@ -44,7 +45,7 @@ FLAGS = {
     "--keep-checkpoints --learning-rate "
     "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
     "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
-    "evaluate": f"{COMMON} {DEVICES} --batch-size --checkpoint --data --output RUN",
+    "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --threshold RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
     "import": f"{COMMON} {TEXT} --cased --no-cased --output SOURCE",
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
@@ -55,8 +56,8 @@ FLAGS = {
     "--optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
     "--text-column --train --warmup-share --weight-decay",
-    "predict": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --max-reject-rate --no-progress --output "
-    "--pair-column --progress --text --text-column --text-pair --threshold RUN",
+    "predict": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --id-column --input --no-progress --output --progress "
+    "--text --text-pair --threshold --top-k RUN",
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
     "--no-progress --output --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "

@@ -107,10 +107,13 @@ class Columns(PairColumn):
 
     def layout(self, task: str) -> Layout:
         """Return the preset's file layout with the given options applied."""
-        layout = TASKS[task].layout.changed(
-            text=self.text_column, pair=self.pair_column, label=self.label_column, header=self.header
-        )
-        return replace(layout, separator=self.label_separator, flags=self.label_columns)
+        return self.applied(TASKS[task].layout)
+
+    def applied(self, layout: Layout) -> Layout:
+        """Return a file layout with the given options applied."""
+        layout = layout.changed(text=self.text_column, pair=self.pair_column, label=self.label_column, header=self.header)
+        named = layout.flags if not self.label_column else ()  # a column of labels replaces those of 0 and 1
+        return replace(layout, separator=self.label_separator or layout.separator, flags=self.label_columns or named)
 
 
 @dataclass(frozen=True)

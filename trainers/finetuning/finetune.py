@@ -19,6 +19,7 @@ from clozemill.pipelines.command_line.options import require, suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.finetuning.metrics import shown_metrics
 from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.tasks import question_answering
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, train_state
@@ -73,8 +74,8 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
 def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
     """Print the best result, the baseline, and warnings about a result that is no better."""
     figures, base = best.index["eval"], planned.baseline
-    print(f"best: {told(planned, figures)}, at step {best.step:,}: {best.folder}")
-    print(f"baseline: {told(planned, base.scores)} ({base.name})")
+    print(f"best: {shown_metrics(planned.metrics, figures)}, at step {best.step:,}: {best.folder}")
+    print(f"baseline: {shown_metrics(planned.metrics, base.scores)} ({base.name})")
     print("".join(f"warning: {remark}\n" for remark in figures.get("remarks", ())), end="", flush=True)
 
 
@@ -122,12 +123,6 @@ def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: in
     if step:
         print(f"resuming after step {step:,}")
     print(flush=True)
-
-
-def told(planned: FinetuningRun, figures: dict[str, Any]) -> str:
-    """Format metrics like 'matthews 0.3124, accuracy 0.7213'; marks undefined ones."""
-    found = ((name, figures[name]) for name in planned.metrics)
-    return ", ".join(f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in found)
 
 
 def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:

@@ -109,6 +109,12 @@ def _span_score(score: Callable[[str, str], float]) -> Callable[[Sequence[Sequen
     return mean
 
 
+def shown_metrics(names: Sequence[str], scores: dict[str, Any]) -> str:
+    """Format metrics like 'matthews 0.3124, accuracy 0.7213'; marks undefined ones."""
+    found = ((name, scores[name]) for name in names)
+    return ", ".join(f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in found)
+
+
 METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,

@@ -12,6 +12,7 @@ class Layout:
     """The columns of texts and answers in a table, by name or, without a header, by number (-1: the last).
 
     separator: separator of the labels in a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
+    id: the column of an id that goes into the answers.
     """
 
     text: str = "text"
@@ -20,16 +21,19 @@ class Layout:
     header: bool = True
     separator: str = ""
     flags: tuple[str, ...] = ()
+    id: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
         """Return the layout recorded in a checkpoint. Fields that only earlier versions recorded are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
     def columns(self, answers: bool) -> list[tuple[str, str]]:
         """Return the columns to read, each with the option that names it. answers: include the answer's column."""
         labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, "--label-column")]
-        found = [(self.text, "--text-column"), (self.pair, "--pair-column"), *(labels if answers else ())]
+        texts = [(self.text, "--text-column"), (self.pair, "--pair-column"), (self.id, "--id-column")]
+        found = [*texts, *(labels if answers else ())]
         return [(column, flag) for column, flag in found if column]
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":

@@ -1,28 +1,45 @@
-"""The options of `predict` and `embed`."""
+"""The options of `predict`, `evaluate` and `embed`."""
 
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.options import option
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.finetuning import config
-from clozemill.trainers.finetuning.config import PairColumn, TextColumn
+from clozemill.trainers.finetuning.config import Columns, TextColumn
+from clozemill.trainers.pretraining.config import EvaluateConfig
 
 
 @dataclass(frozen=True)
-class PredictConfig(PairColumn, DeviceOptions):
+class PredictConfig(Columns, DeviceOptions):
     """`clozemill predict`"""
 
-    run: str = option("", "the folder of a clozemill finetune run, or one of its checkpoints", flag=False)
-    input: str = option("", "a file of texts, in a format that finetune reads; answers are optional")
-    text: str = option("", "a single text instead of a file; the answer is printed")
+    run: str = option(
+        "", "the folder of a finetune run, or one of its checkpoints; of pretrain or import: fill in [MASK]", flag=False
+    )
+    input: str = option("", "a file of texts, in a format that finetune reads; if it has labels, the answers are scored")
+    text: str = option("", "a single text instead of a file; without --output, the answer is printed")
     text_pair: str = option("", "second text for --text (spans: --text is the question, this is the context)")
-    output: str = option("", "an output file for the answers: .jsonl or .parquet")
+    output: str = option("", "an output file for the answers: .jsonl, .csv, .tsv or .parquet")
+    id_column: str = option("", "column of an id to copy to the answers, which always have the row number")
+    top_k: int = option(5, "fill in [MASK]: number of candidates for each", low=1, high=1000)
     checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
     batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
     threshold: float | None = option(
         None, "multilabel: minimum probability to assign a label; default: that of fine-tuning", low=0, high=1
     )
     progress: bool = option(True, "show a progress bar")
+
+
+@dataclass(frozen=True)
+class EvaluateModelConfig(Columns, EvaluateConfig):
+    """`clozemill evaluate`"""
+
+    data: str = option(
+        "", "a dataset of clozemill prepare, whose eval split is used; for a fine-tuned model: a file with labels"
+    )
+    threshold: float | None = option(
+        None, "multilabel: minimum probability to assign a label; default: that of fine-tuning", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)

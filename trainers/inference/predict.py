@@ -1,14 +1,17 @@
-"""`clozemill predict`: write a fine-tuned model's answers for a file of texts, or print the answer for one text.
+"""`clozemill predict`: write a model's answers for a file of texts, or print the answer for one text.
 
 clozemill predict FT --input texts.tsv --output predictions.jsonl
+clozemill predict RUN --text "The [MASK] stands by the river."
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
 import tqdm
 
 from clozemill.model.task_model import KINDS as TASK_KINDS
@@ -19,8 +22,9 @@ from clozemill.trainers.common import distribution
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
-from clozemill.trainers.inference import writers
-from clozemill.trainers.inference.config import PredictConfig
+from clozemill.trainers.inference import scoring, writers
+from clozemill.trainers.inference.config import EvaluateModelConfig, PredictConfig
+from clozemill.trainers.inference.fill_mask import MaskFiller
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel
@@ -43,80 +47,154 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+class Answerer(Protocol):
+    """A model that answers for texts."""
+
+    def layout(self) -> Layout: ...
+
+    def read(self, path: str, layout: Layout, max_reject_rate: float) -> Iterator[Example]: ...
+
+    def typed(self, text: str, pair: str) -> Example: ...
+
+    def columns(self) -> pa.Schema: ...
+
+    def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]: ...
+
+
 class Predictor:
     """Predicts with a fine-tuned model. Raises UserError for a checkpoint that isn't fine-tuned."""
 
-    def __init__(self, config: PredictConfig, found: PretrainedModel) -> None:
+    def __init__(self, config: PredictConfig | EvaluateModelConfig, found: PretrainedModel) -> None:
         if "task" not in found.index:
             raise UserError(f"{found.name} is not a fine-tuned model: create one with clozemill finetune")
         devices = distribution.make_strategy(config)
         model = pretrained.load_model(found, devices, config.precision)
-        self.task = Task.from_dict(found.index["task"])
+        self.task, self._index = Task.from_dict(found.index["task"]), found.index
         if config.threshold is not None:
             if self.task.kind != "multilabel":
                 raise UserError(f"--threshold is for multilabel, but {found.name} is for {self.task.kind}: leave it out")
             self.task = replace(self.task, threshold=config.threshold)
+        self.preset = found.index.get("preset", self.task.kind)
         self.kind = TASK_TYPES[self.task.kind]()
         self.encoder = found.text_encoder(self.task.max_seq_length)
         jit = distribution.uses_xla(config, devices)
         per_token = TASK_KINDS[self.task.kind].per_token
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)
 
+    def layout(self) -> Layout:
+        """Return the layout of the training file."""
+        return Layout.from_dict(self._index["layout"]) if "layout" in self._index else TASKS[self.preset].layout
+
+    def read(self, path: str, layout: Layout, max_reject_rate: float) -> Iterator[Example]:
+        """Return a file's examples, without answers."""
+        return self.kind.read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
+
+    def typed(self, text: str, pair: str) -> Example:
+        """Return a text of the command line as an example. Raises UserError if it is empty."""
+        if not text.strip() or (self.task.kind == "spans" and not pair.strip()):
+            missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
+            raise UserError(f"{missing} to predict for")
+        return Example("--text", text, pair or None, words=tuple(text.split()))
+
+    def columns(self) -> pa.Schema:
+        """Return the schema of the answers."""
+        return self.kind.columns(self.task)
+
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Return an answer for each example."""
         rows = self.kind.encode(examples, self.task, self.encoder, answers=False)
         return self.kind.answers(examples, rows, self.forward(rows.features), self.task)
 
+    def labels(self, path: str, layout: Layout) -> scoring.Labels:
+        """Return the answers of a file, to score those of the model."""
+        return scoring.Labels(self.kind, path, layout, self.spellings())
 
-def typed(kind: str, text: str, pair: str) -> Example:
-    """Return the text of the command line as an example of the task type. Raises UserError if it is empty."""
-    text, pair = (given.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for given in (text, pair))
-    if not text.strip() or (kind == "spans" and not pair.strip()):
-        missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
-        raise UserError(f"{missing} to predict for")
-    return Example("--text", text, pair or None, words=tuple(text.split()))
+    def spellings(self) -> dict[str, str]:
+        """Return the label names by their spelling in files."""
+        return scoring.spellings(self.task, self.preset)
+
+    def scores(self) -> scoring.Scores:
+        """Return an empty collection of answers to score."""
+        return scoring.Scores(self.kind, self.task, self.preset)
 
 
-def _layout(config: PredictConfig, found: PretrainedModel, kind: str) -> Layout:
-    """Return the layout of the training file with the given options applied."""
-    index = found.index
-    layout = Layout.from_dict(index["layout"]) if "layout" in index else TASKS[index.get("preset", kind)].layout
-    return layout.changed(config.text_column, config.pair_column, "", config.header)
+def answerer(config: PredictConfig, found: PretrainedModel) -> Predictor | MaskFiller:
+    """Return the model as a predictor: a fine-tuned one for its task, a pretrained one to fill in masks. Raises UserError."""
+    return Predictor(config, found) if "task" in found.index else MaskFiller(config, found)
+
+
+def _unicode(text: str) -> str:
+    """Return a text of the command line with a replacement character for bytes that aren't UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def main(config: PredictConfig) -> int:
-    """Write the answers; with --text, print one."""
+    """Write the answers; with --text and without --output, print one."""
     require(config, "run")
     if bool(config.text) == bool(config.input):
         raise UserError("--input and --text: give exactly one of them")
     if config.input:
         require(config, "output")
+    if config.output:
         writers.check(config.output)
-    found = pretrained.read(config.run, config.checkpoint)
-    predictor = Predictor(config, found)
+    model = answerer(config, pretrained.read(config.run, config.checkpoint))
+    layout = replace(config.applied(model.layout()), id=config.id_column)
+    if config.id_column and (config.text or "text" not in model.columns().names):
+        raise UserError("--id-column is for tables of texts: leave it out")
     if config.text:
-        answer = predictor([typed(predictor.task.kind, config.text, config.text_pair)])[0]
-        print(json.dumps(answer, ensure_ascii=False, indent=1), flush=True)
-        return 0
-    layout = _layout(config, found, predictor.task.kind)
-    rate = config.allowed(found.index.get("preset", predictor.task.kind))
-    examples = predictor.kind.read(config.input, layout, {}, answers=False, max_reject_rate=rate)
-    count, empty = _write(config, predictor, examples)
-    note = f" (empty texts: {empty:,})" if empty else ""
-    print(f"wrote {config.output}: {count:,} answers{note}", flush=True)
+        examples = iter([model.typed(_unicode(config.text), _unicode(config.text_pair))])
+        if not config.output:
+            print(_shown(model(list(examples))[0]), flush=True)
+            return 0
+    else:
+        rate = config.allowed(model.preset if isinstance(model, Predictor) else "classify")
+        examples = model.read(config.input, layout, rate)
+    labels = model.labels(config.input, layout) if config.input and isinstance(model, Predictor) else None
+    written = _Written(config, model, layout, labels)
+    written.write(examples)
+    print("\n".join([f"wrote {config.output}: {written.count:,} answers{written.note()}", *written.report()]), flush=True)
     return 0
 
 
-def _write(config: PredictConfig, predictor: Predictor, examples: Iterator[Example]) -> tuple[int, int]:
-    """Write the answers, one chunk of examples at a time. Returns (number of answers, number of empty texts)."""
-    count = empty = 0
-    bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
-    with writers.opened(config.output, predictor.kind.columns(predictor.task)) as sink, bar:
-        for chunk in chunks(examples, CHUNK):
-            sink.write(predictor(chunk))
-            count += len(chunk)
-            empty += sum(not (example.text.strip() or example.words) for example in chunk)
-            bar.update(len(chunk))
-        if not count:
-            raise UserError(f"{config.input} has no examples: give a file with one text per line")
-    return count, empty
+def _shown(answer: dict[str, Any]) -> str:
+    """Return an answer as JSON for people, each candidate for a mask on a line."""
+    text = json.dumps(answer, ensure_ascii=False, indent=1)
+    return re.sub(r'\{\s+("token": ".*"),\s+("probability": .*)\s+\}', r"{\1, \2}", text)
+
+
+class _Written:
+    """Writes the answers, one chunk of examples at a time, and scores those whose label is known."""
+
+    def __init__(self, config: PredictConfig, model: Answerer, layout: Layout, labels: scoring.Labels | None) -> None:
+        self.config, self.model, self.layout, self.labels = config, model, layout, labels
+        self.scores = model.scores() if isinstance(model, Predictor) else None
+        self.count = self.empty = self.unmasked = 0
+
+    def write(self, examples: Iterator[Example]) -> None:
+        """Write the answers. Raises UserError if there are no examples."""
+        config, named = self.config, bool(self.layout.id)
+        columns = pa.schema([("row", pa.int64()), *([("id", pa.string())] if named else []), *self.model.columns()])
+        bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
+        with writers.opened(config.output, columns) as sink, bar:
+            for chunk in chunks(examples, CHUNK):
+                answers = self.model(chunk)
+                ids = [{"id": example.id} if named else {} for example in chunk]
+                sink.write([{"row": self.count + n, **ids[n], **answer} for n, answer in enumerate(answers)])
+                self.count += len(chunk)
+                self.empty += sum(not (example.text.strip() or example.words) for example in chunk)
+                self.unmasked += sum("masks" in answer and not answer["masks"] for answer in answers)
+                if self.scores and self.labels:
+                    self.scores.add(*self.labels.matching(chunk, answers))
+                bar.update(len(chunk))
+            if not self.count:
+                raise UserError(f"{config.input} has no examples: give a file with one text per line")
+
+    def note(self) -> str:
+        """Return a remark about unusual texts."""
+        told = {"empty texts": self.empty, "texts without [MASK]": self.unmasked - self.empty}
+        found = [f"{name}: {number:,}" for name, number in told.items() if number > 0]
+        return f" ({', '.join(found)})" if found else ""
+
+    def report(self) -> list[str]:
+        """Return the scores, if the file has labels, as lines of text."""
+        return self.scores.report() if self.scores and self.scores.examples else []

@@ -1,8 +1,11 @@
-"""Writes records to JSON lines or Parquet incrementally, local or on gs://; the file gets its name when complete."""
+"""Writes records to JSON lines, CSV, TSV or Parquet incrementally, local or on gs://; the file gets its name when complete."""
 
 import contextlib
+import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -47,19 +50,60 @@ class _Parquet:
         self._writer.close()
 
 
+class _Table:
+    """Writes CSV: a dict as a column per key, a list as JSON, a missing value as an empty cell."""
+
+    _delimiter = ","
+
+    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
+        self._file = file
+        self._columns: list[tuple[str, str]] = []  # name, key of a dict
+        for column in columns:
+            keys = [field.name for field in column.type] if pa.types.is_struct(column.type) else [""]
+            self._columns += [(column.name, key) for key in keys]
+        self._write([f"{name}.{key}" if key else name for name, key in self._columns])
+
+    def _write(self, cells: Sequence[Any]) -> None:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerow(cells)
+        self._file.write(text.getvalue().encode())
+
+    def write(self, records: Sequence[dict[str, Any]]) -> None:
+        for record in records:
+            values = [record.get(name) for name, _ in self._columns]
+            found = [value[key] if key and value else value for value, (_, key) in zip(values, self._columns, strict=True)]
+            self._write([json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value for value in found])
+
+    def close(self) -> None: ...
+
+
+class _Tsv(_Table):
+    """Writes TSV without quotes, as finetune and predict read it: tabs and line breaks in cells become spaces."""
+
+    def _write(self, cells: Sequence[Any]) -> None:
+        plain = (re.sub(r"[\t\r\n]", " ", "" if cell is None else str(cell)) for cell in cells)
+        self._file.write(("\t".join(plain) + "\n").encode())
+
+
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values), kind.value_type), kind.list_size)
     return pa.array(values, kind)
 
 
-SINKS = {".jsonl": _Jsonl, ".parquet": _Parquet}
+SINKS: dict[str, Callable[[BinaryIO, pa.Schema], Sink]] = {
+    ".jsonl": _Jsonl,
+    ".csv": _Table,
+    ".tsv": _Tsv,
+    ".parquet": _Parquet,
+}
 
 
 def check(path: str, endings: tuple[str, ...] = tuple(SINKS)) -> None:
     """Raise UserError unless a path has one of these endings and doesn't exist yet."""
+    *others, last = endings
     if not path.endswith(endings):
-        raise UserError(f"--output {path}: give a name that ends in {' or '.join(endings)}")
+        raise UserError(f"--output {path}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
     if tf.io.gfile.exists(path):
         raise UserError(f"{path} already exists: remove it, or give another --output")
 

@@ -126,6 +126,10 @@ class EvaluateConfig(DeviceOptions):
 
     run: str = option("", "the folder of a run, or one of its checkpoints", flag=False)
     data: str = option("", "a dataset of clozemill prepare; its eval split is used")
-    checkpoint: str = option("latest", "which checkpoint of the run to use", choices=("latest", "best"))
+    checkpoint: str = option(
+        "",
+        "which checkpoint of the run to use; default: the latest, of a fine-tuned model the best",
+        choices=("latest", "best"),
+    )
     batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
     output: str = option("", "also write the metrics to this file, as JSON")

@@ -1,10 +1,13 @@
 """`clozemill predict`: a file of answers, each that of the model by itself, or one answer on the screen."""
 
+import csv
 import functools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -106,8 +109,9 @@ def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monke
     monkeypatch.setattr(predict, "CHUNK", 4)
     assert run(runs[kind], "--input", path, "--output", tmp_path / "out/b.parquet", "--batch-size", 3) == 0
     found = pq.read_table(tmp_path / "out/b.parquet")
-    assert found.schema.equals(TASK_TYPES[kind]().columns(TASKS[kind]))
+    assert found.schema.equals(pa.schema([("row", pa.int64()), *TASK_TYPES[kind]().columns(TASKS[kind])]))
     assert_same(found.to_pylist(), expected)
+    assert found.column("row").to_pylist() == list(range(len(expected)))
     empty = " (empty texts: 1)" if kind in ("classify", "multilabel", "regress") else ""
     told = f"wrote {tmp_path}/out/b.parquet: {len(expected)} answers{empty}\n"
     assert capsys.readouterr().out.endswith(told)
@@ -205,7 +209,11 @@ def test_a_mistake_far_down_the_file_leaves_nothing(runs: dict, tmp_path: Path, 
         ("classify", [], "--input and --text: give exactly one of them"),
         ("classify", ["--text", "a", "--input", "b"], "--input and --text: give exactly one of them"),
         ("classify", ["--input", "b"], "--output is missing"),
-        ("classify", ["--input", "b", "--output", "a.csv"], "--output a.csv: give a name that ends in .jsonl or .parquet"),
+        (
+            "classify",
+            ["--input", "b", "--output", "a.txt"],
+            "--output a.txt: give a name that ends in .jsonl, .csv, .tsv or .parquet",
+        ),
         ("classify", ["--input", "b", "--output", "a.parquet"], "b has none of the endings .csv"),
         ("classify", ["--text", "  "], "--text is empty: give a text to predict for"),
         ("spans", ["--text", "is"], "--text-pair is missing: give the context to predict for"),
@@ -230,7 +238,11 @@ def test_a_file_that_is_there_already_is_kept(runs: dict, tmp_path: Path, capsys
 def test_checkpoints_that_cannot_answer(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "one", "mlm+nsp")
     assert run(one, "--text", "a") == 2
-    assert f"{one} is not a fine-tuned model: create one with clozemill finetune" in capsys.readouterr().err
+    assert "--text has no [MASK]: write it in place of the words to predict" in capsys.readouterr().err
+    encoder = checkpoint(tmp_path / "encoder", "encoder")
+    assert run(encoder, "--text", "a") == 2
+    told = f"{encoder} has neither a task nor a masked-LM head: fine-tune it with clozemill finetune, or give another model"
+    assert told in capsys.readouterr().err
     other = checkpoint(tmp_path / "other", "classify", without="head/dense/bias")
     assert run(other, "--text", "a") == 2
     told = f"{other} can't be used (head/dense/bias is missing): give another checkpoint"
@@ -238,3 +250,60 @@ def test_checkpoints_that_cannot_answer(tmp_path: Path, capsys: pytest.CaptureFi
     alter(other, lambda index: index["task"].update(kind="nonsense"))
     assert run(other, "--text", "a") == 2
     assert f"{other} can't be used (this version doesn't know its encoder, objective or task" in capsys.readouterr().err
+
+
+def test_a_typed_text_to_a_file(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(runs["classify"], "--text", TEXTS[2], "--output", tmp_path / "a.jsonl") == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path}/a.jsonl: 1 answers\n"
+    assert_same([json.loads((tmp_path / "a.jsonl").read_text("utf-8"))], [{"row": 0} | alone("classify")[2]])
+
+
+def test_ids_and_labels_of_a_table(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A row without a known label is predicted, but not scored."""
+    given = ["yes", "maybe", "unknown", "yes"]
+    path, output = tmp_path / "in.csv", tmp_path / "a.csv"
+    lines = [f"{label},q{number},{TEXTS[0]}\n" for number, label in enumerate(given)]
+    path.write_text("label,key,text\n" + "".join(lines), "utf-8")
+    assert run(runs["classify"], "--input", path, "--output", output, "--id-column", "key") == 0
+    told = capsys.readouterr()
+    answer = alone("classify")[0]["label"]
+    right = sum(label == answer for label in given if label != "unknown")
+    assert f"on 3 labelled examples: accuracy {right / 3:.4f}, macro_f1 " in told.out
+    assert "baseline: accuracy 0.6667, macro_f1 0.4000 (always 'yes', the most frequent label)" in told.out
+    assert "warning: the model answers" in told.out
+    assert "1 of 4 rows were not scored (unknown label: 1); first: " in told.err
+    with output.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["id"], row["label"]) for row in rows] == [(str(n), f"q{n}", answer) for n in range(4)]
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regress", "tags", "spans"])
+def test_labels_of_every_kind(kind: str, runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The model's own answers are right."""
+    path, answers = table(tmp_path, kind), alone(kind)
+    if kind == "spans":
+        data = json.loads(path.read_text("utf-8"))
+        for asked, answer in zip(data["data"][0]["paragraphs"], answers, strict=True):
+            asked["qas"][0]["answers"] = [{"text": answer["answer"], "answer_start": answer["start"]}]
+            asked["qas"][0]["is_impossible"] = not answer["answer"]
+        path.write_text(json.dumps(data), "utf-8")
+    else:
+        known = {"multilabel": "labels", "regress": "score", "tags": "tags"}[kind]
+        column = {"multilabel": "labels", "regress": "label", "tags": "tags"}[kind]
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        rows = [line | {column: answer[known]} for line, answer in zip(lines, answers, strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert run(runs[kind], "--input", path, "--output", tmp_path / "a.jsonl") == 0
+    first = {"multilabel": "micro_f1", "regress": "pearson", "tags": "entity_f1|token_accuracy", "spans": "f1"}[kind]
+    found = re.search(rf"on \d labelled examples: .*?({first}) 1.0000", capsys.readouterr().out)
+    assert found
+
+
+def test_a_file_without_labels_has_no_scores(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in.tsv").write_text("text\tlabel\nthe mill\t?\n", "utf-8")
+    assert run(runs["classify"], "--input", tmp_path / "in.tsv", "--output", tmp_path / "a.jsonl") == 0
+    told = capsys.readouterr().out
+    assert "note: no scores, since none of the first 100 rows of" in told and "labelled examples" not in told
+    (tmp_path / "in.txt").write_text("text\nthe mill\n", "utf-8")  # a header, as finetune reads it
+    assert run(runs["classify"], "--input", tmp_path / "in.txt", "--output", tmp_path / "b.jsonl") == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path}/b.jsonl: 1 answers\n"

@@ -1,5 +1,7 @@
 """Records lie under the file's name when all are written, in the types of the task, and nothing lies there otherwise."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -110,10 +112,33 @@ def test_a_place_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
 
 def test_names_are_checked_first(tmp_path: Path) -> None:
     writers.check(f"{tmp_path}/a.jsonl")
-    with pytest.raises(UserError, match=r"^--output a\.csv: give a name that ends in \.jsonl or \.parquet$"):
-        writers.check("a.csv")
+    with pytest.raises(UserError, match=r"^--output a\.txt: give a name that ends in \.jsonl, \.csv, \.tsv or \.parquet$"):
+        writers.check("a.txt")
     with pytest.raises(UserError, match=r"^--output a\.jsonl: give a name that ends in \.parquet$"):
         writers.check("a.jsonl", (".parquet",))
     (tmp_path / "a.parquet").write_text("")
     with pytest.raises(UserError, match=r"a\.parquet already exists: remove it, or give another --output$"):
         writers.check(f"{tmp_path}/a.parquet")
+
+
+NESTED = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.string()), ("tags", pa.list_(pa.string())),
+                    ("probabilities", pa.struct([("no", pa.float64()), ("a,b", pa.float64())]))])  # fmt: skip
+ANSWERS = [
+    {"row": 0, "text": 'a "b"\tc\nd', "label": "no", "tags": ["é", "x"], "probabilities": {"no": 0.75, "a,b": 0.25}},
+    {"row": 1, "label": "a,b", "tags": []},
+]
+
+
+def test_csv(tmp_path: Path) -> None:
+    """Dicts become columns, lists JSON."""
+    text = written(tmp_path / "a.csv", ANSWERS[:1], ANSWERS[1:], columns=NESTED).read_text("utf-8")
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [
+        ["row", "text", "label", "tags", "probabilities.no", "probabilities.a,b"],
+        ["0", 'a "b"\tc\nd', "no", '["é", "x"]', "0.75", "0.25"],
+        ["1", "", "a,b", "[]", "", ""],
+    ]
+
+
+def test_tsv_has_no_quotes(tmp_path: Path) -> None:
+    text = written(tmp_path / "a.tsv", ANSWERS, columns=NESTED).read_text("utf-8")
+    assert text.splitlines()[1:] == ['0\ta "b" c d\tno\t["é", "x"]\t0.75\t0.25', "1\t\ta,b\t[]\t\t"]

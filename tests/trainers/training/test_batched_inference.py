@@ -92,3 +92,18 @@ def test_two_devices() -> None:
         given = rows(count)
         assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all(), case
         assert set(values[:, 0, 1]) <= {1.0, 2.0}, case  # each device has half of a batch
+
+
+def test_several_outputs_and_another_feature() -> None:
+    def several(batch: dict) -> dict[str, tf.Tensor]:
+        ids = tf.cast(batch["input_ids"] * batch["input_mask"], tf.float32)
+        return {"tokens": ids[:, :, None], "sum": tf.reduce_sum(ids, axis=1), "places": batch["places"]}
+
+    given = rows(10) | {"places": np.arange(30, dtype=np.int32).reshape(10, 3)}
+    forward = BatchedInference(
+        distribution.make_strategy(DeviceOptions()), several, 4, per_token=("tokens",), extra=("places",)
+    )
+    values, ids = forward(given), given["input_ids"] * given["input_mask"]
+    assert set(values) == {"tokens", "sum", "places"}
+    assert (values["tokens"][:, :, 0] == ids).all() and (values["sum"] == ids.sum(axis=1)).all()
+    assert (values["places"] == given["places"]).all()

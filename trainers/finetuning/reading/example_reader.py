@@ -61,7 +61,13 @@ class Reader:
         """Raise UserError for answers that can't be learnt or scored."""
 
     def read(
-        self, path: str, layout: Layout, labels: dict[str, str], answers: bool, max_reject_rate: float = 0.0
+        self,
+        path: str,
+        layout: Layout,
+        labels: dict[str, str],
+        answers: bool,
+        max_reject_rate: float = 0.0,
+        instead: str = "skipped",
     ) -> Iterator[Example]:
         """Return a file's examples. Raises UserError.
 
@@ -70,8 +76,9 @@ class Reader:
             answers: whether to read answers. Without answers, an unusable row gives an empty example, so that predictions
                 have as many rows as the file.
             max_reject_rate: maximum fraction of unusable rows; they are counted and reported at the end.
+            instead: what happens to an unusable row with answers, for messages.
         """
-        rejects = Rejects(path, max_reject_rate, "skipped" if answers else "read as empty texts")
+        rejects = Rejects(path, max_reject_rate, instead if answers else "read as empty texts")
         for row in self.rows(path, layout, answers):
             rejects.read += 1
             try:

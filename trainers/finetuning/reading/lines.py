@@ -142,6 +142,18 @@ def same_column(name: str, column: str) -> bool:
     return name.strip().casefold() == column.strip().casefold()
 
 
+def column_of(names: Sequence[str], column: str) -> str | None:
+    """Return the name of a column: `column` itself, or the only name that differs just in case or outer blanks; else None.
+
+    Raises ValueError if several names match.
+    """
+    found = [name for name in names if name == column]
+    found = found or [name for name in names if same_column(name, column)]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} columns are named {column!r}")
+    return found[0] if found else None
+
+
 def parse_row(line: str, columns: Sequence[str]) -> Any:
     """Parse a line's JSON value. Raises as `parse_json`; names that differ only in case also count as repeated."""
     row = parse_json(line, tuple(columns))

@@ -10,22 +10,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.json_objects import RepeatedField
-from clozemill.trainers.finetuning.reading.lines import MAX_LINE, exceeds, lines, parse_row, plain_name, same_column
+from clozemill.trainers.finetuning.reading.lines import MAX_LINE, column_of, exceeds, lines, parse_row, plain_name
+from clozemill.trainers.finetuning.reading.parquet_rows import parquet_rows
 from clozemill.trainers.finetuning.task_presets import Layout
 
 Row = tuple[str, dict[str, Any]]  # (position, such as "dev.tsv, line 7"; values by column)
 
 MAX_CELLS = 1_000_000  # per row
-MAX_RATIO = 500  # compression ratio: a row group above it can't be text
 _DELIMITERS = ",;\t"  # of CSV, in the order they are tried: Excel writes semicolons where the comma is the decimal sign
 _CELL = {char: re.compile(f'"[^"]*"|[{char}]') for char in _DELIMITERS}
 
-_BUFFER = 1 << 20  # bytes of a Parquet column to read at a time, instead of the complete row group
 csv.field_size_limit(MAX_LINE)  # characters; Python's default is 131,072
 
 
@@ -35,18 +31,6 @@ class BadRow(UserError):
     def __init__(self, where: str, reason: str, problem: str, hint: str) -> None:
         super().__init__(f"{where}: {problem}: {hint}")
         self.where, self.reason = where, reason
-
-
-def column_of(names: Sequence[str], column: str) -> str | None:
-    """Return the name of a column: `column` itself, or the only name that differs just in case or outer blanks; else None.
-
-    Raises ValueError if several names match.
-    """
-    found = [name for name in names if name == column]
-    found = found or [name for name in names if same_column(name, column)]
-    if len(found) > 1:
-        raise ValueError(f"{len(found)} columns are named {column!r}")
-    return found[0] if found else None
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -66,7 +50,8 @@ def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: st
         except ValueError as error:
             raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
         if found is None:
-            raise UserError(f"{where}: no column {column!r} (columns: {_listed(names)}): give {flag}")
+            hint = f"give {flag}" + (", or --header no if that line is no header" if layout.header else "")
+            raise UserError(f"{where}: no column {column!r} (columns: {_listed(names)}): {hint}")
         found = names[-2] if found == "-1" else found
         other = read.setdefault(found, column)
         if other != column and "-1" in (other, column):
@@ -193,58 +178,11 @@ def _other_name(row: Row, columns: Sequence[tuple[str, str]], seen: dict[str, tu
     return None
 
 
-def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) -> list[str] | None:
-    """Return the columns to read; None for all, if a needed one is missing. Raises UserError for an ambiguous name."""
-    names = file.schema_arrow.names
-    try:
-        found = [column_of(names, column) for column, _ in layout.columns(answers)]
-    except ValueError as error:
-        raise UserError(f"{path}: {error}: rename one of them, or give --text-column, --pair-column, --label-column") from None
-    return None if None in found else [name for name in names if name in found]
-
-
-def _rows_at_once(group: pq.RowGroupMetaData, disk: int, path: str) -> int:
-    """Return how many rows of a row group fit into memory in the worst case. Raises UserError if not even one does.
-
-    Uses only the size of the row group: pyarrow aborts the process on the metadata of a corrupt column.
-
-    Args:
-        disk: size of the file in bytes.
-    """
-    size = group.total_byte_size
-    if size > MAX_LINE and (size > MAX_RATIO * disk or size > MAX_LINE * group.num_rows):
-        raise UserError(
-            f"{path} can't be read ({disk:,} bytes expand to {size:,} in a row group, too much for text): give another file"
-        )
-    return max(1, min(4096, 2 * MAX_LINE // max(size, 1)))
-
-
-def _parquet(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """Yield rows with the needed columns, reading some rows at a time."""
-    try:
-        if "://" in path:
-            system, inner = pa.fs.FileSystem.from_uri(path)
-            source = system.open_input_file(inner)
-        else:
-            source = pa.OSFile(path)
-        file = pq.ParquetFile(source, buffer_size=_BUFFER, page_checksum_verification=True)
-        number, columns = 0, _projection(file, layout, answers, path)
-        for index in range(file.num_row_groups):
-            size = _rows_at_once(file.metadata.row_group(index), source.size(), path)
-            for batch in file.iter_batches(size, row_groups=[index], columns=columns, use_threads=False):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except FileNotFoundError:
-        raise UserError(f"{path} doesn't exist: give a file of texts") from None
-    except KeyError as error:  # raised by both pytz and zoneinfo
-        raise UserError(f"{path}: unknown time zone {error.args[0]!r}: store times as text") from None
-    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # not UTF-8, or a date out of Python's range
-        raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:200]}): give an intact Parquet file") from None
-
-
 def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    """Yield one text per line; or a table with tabs, if more columns are needed or the first line names the text column."""
+    """Yield one text per line, without a first line that only names the text column.
+
+    The file is a table with tabs if more columns are needed, or if the first line names the text column among others.
+    """
     found = lines(path)
     first = next(found, "")
     found = itertools.chain([first], found)
@@ -252,8 +190,9 @@ def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadR
     if answers or layout.pair or (layout.header and len(names) > 1 and layout.text.casefold() in names):
         yield from _named(_tsv_records(path, found), layout, answers)
         return
+    headed = layout.header and names == [layout.text.casefold()]
     for number, line in enumerate(found, 1):
-        if line.strip():
+        if line.strip() and not (headed and number == 1):
             yield f"{path}, line {number}", {layout.text: line}
 
 
@@ -261,7 +200,7 @@ READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows,
     ".txt": _text_lines,
 }
 

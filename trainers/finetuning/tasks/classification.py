@@ -37,7 +37,8 @@ class Classify(Reader):
         answer = self._answer(row, layout, labels) if answers else None
         if answers and (not text.strip() or (pair is not None and not pair.strip())):
             raise tables.BadRow(row[0], "empty text", "its text is empty", "fix it, or remove that row")
-        return Example(row[0], text, pair, answer=answer)
+        id_ = str(tables.value(row, layout.id, "--id-column", "")) if layout.id else ""
+        return Example(row[0], text, pair, answer=answer, id=id_)
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str:
         value = tables.value(row, layout.label, "--label-column")

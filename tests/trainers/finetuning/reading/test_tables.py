@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.finetuning.reading import tables
+from clozemill.trainers.finetuning.reading import parquet_rows, tables
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from tests.trainers.finetuning.reading.test_lines import written
@@ -317,7 +317,7 @@ def test_parquet_that_expands_as_no_text_does(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "a.parquet"
     table = pa.table({"text": ["a" * 1500] * 3, "label": ["x", "y", "z"], "image": [b"0" * 100] * 3})
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
-    monkeypatch.setattr(tables, "MAX_LINE", 4000)
+    monkeypatch.setattr(parquet_rows, "MAX_LINE", 4000)
     assert len(rows(str(path))) == 3
     pq.write_table(
         pa.table({"text": ["a" * 100_000] * 3, "label": ["x", "y", "z"]}), path, compression="zstd", use_dictionary=False

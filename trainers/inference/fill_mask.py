@@ -1,0 +1,134 @@
+"""Fills in masked words: the most likely pieces for every [MASK] of a text, by a pretrained encoder's masked-LM head."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from keras import ops
+
+from clozemill.model.inputs import TOKENS
+from clozemill.model.pretraining_model import OBJECTIVES
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import distribution
+from clozemill.trainers.finetuning.task_presets import Layout
+from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.classification import Classify
+from clozemill.trainers.inference.config import PredictConfig
+from clozemill.trainers.training import pretrained
+from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.training.pretrained import PretrainedModel
+
+MASK = "[MASK]"
+_POSITIONS = "masked_lm_positions"
+
+
+class MaskFiller:
+    """Answers for the masks of texts. Raises UserError for a model without a masked-LM head."""
+
+    def __init__(self, config: PredictConfig, found: PretrainedModel) -> None:
+        objective = OBJECTIVES.get(found.index.get("objective") or "")
+        if objective is None or objective.causal:
+            why = "predicts next words, not masked ones" if objective else "has neither a task nor a masked-LM head"
+            raise UserError(f"{found.name} {why}: fine-tune it with clozemill finetune, or give another model")
+        if config.threshold is not None:
+            raise UserError(f"--threshold is for multilabel, but {found.name} fills in masks: leave it out")
+        longest = found.encoder.max_position_embeddings
+        self.length = min(longest, found.trained_length or longest)
+        self.vocabulary, self.texts = found.vocabulary, found.text_encoder(self.length)
+        self.top = min(config.top_k, len(self.vocabulary))
+        devices = distribution.make_strategy(config)
+        self.model = pretrained.load_model(found, devices, config.precision)
+        jit = distribution.uses_xla(config, devices)
+        self.forward = BatchedInference(devices, self._best, config.batch_size, jit, extra=(_POSITIONS,))
+
+    def _best(self, batch: dict) -> dict[str, Any]:
+        """Return `ids` and `probabilities` of the most likely pieces at the positions, [B, P, top]."""
+        encoder = self.model.encoder
+        hidden_BSH = encoder(*(batch[name] for name in TOKENS))["sequence_output"]
+        hidden_BPH = ops.take_along_axis(hidden_BSH, batch[_POSITIONS][:, :, None], axis=1)
+        logits_BPV = self.model.masked_lm(hidden_BPH, encoder.embeddings.word_embeddings)
+        best, ids = ops.top_k(ops.softmax(ops.cast(logits_BPV, "float32"), axis=-1), self.top)
+        return {"ids": ids, "probabilities": best}
+
+    def columns(self) -> pa.Schema:
+        """Return the schema of the answers."""
+        piece = pa.struct([("token", pa.string()), ("probability", pa.float64())])
+        texts = [("text", pa.string()), ("text_pair", pa.string()), ("filled", pa.string()), ("filled_pair", pa.string())]
+        return pa.schema([*texts, ("masks", pa.list_(pa.list_(piece)))])
+
+    def layout(self) -> Layout:
+        """Return the layout of files."""
+        return Layout()
+
+    def read(self, path: str, layout: Layout, max_reject_rate: float) -> Iterator[Example]:
+        """Return a file's texts as examples."""
+        return Classify().read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
+
+    def typed(self, text: str, pair: str) -> Example:
+        """Return the text of the command line as an example. Raises UserError if it has no mask."""
+        if MASK not in text + pair:
+            raise UserError(f"--text has no {MASK}: write it in place of the words to predict, as in 'The {MASK} is old.'")
+        return Example("--text", text, pair or None)
+
+    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the tokens of each text, int32 [pieces], with the mask's id for every MASK."""
+        parts = [text.split(MASK) for text in texts]
+        pieces, mask = iter(self.texts.ids([part for text in parts for part in text])), [self.vocabulary.mask_id]
+        found = []
+        for text in parts:
+            own = [array for _ in text for array in (next(pieces), np.array(mask, np.int32))]
+            found.append(np.concatenate(own[:-1]).astype(np.int32))
+        return found
+
+    def _features(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        firsts = self._ids([example.text for example in examples])
+        seconds = self._ids([example.pair or "" for example in examples])
+        rows = []
+        for example, first, second in zip(examples, firsts, seconds, strict=True):
+            room = self.length - (3 if len(second) else 2)
+            one, other = first[:room], second[: max(0, room - len(first))]
+            masks = [int((ids == self.vocabulary.mask_id).sum()) for ids in (first, second, one, other)]
+            if masks[0] + masks[1] != masks[2] + masks[3]:
+                raise UserError(
+                    f"{example.where}: a {MASK} is beyond the {self.length} tokens that the model was trained on: shorten it"
+                )
+            rows.append((one, other if len(other) else None))
+        features = self.texts.pack(rows)
+        masked = features["input_ids"] == self.vocabulary.mask_id
+        positions = np.zeros((len(rows), max(1, int(masked.sum(axis=1).max(initial=1)))), np.int32)
+        for row, places in zip(positions, masked, strict=True):
+            found = np.flatnonzero(places)
+            row[: len(found)] = found
+        return features | {_POSITIONS: positions}
+
+    def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """Return for each text its masks' most likely pieces, and the text with the first of them filled in."""
+        features = self._features(examples)
+        best, tokens = self.forward(features), self.vocabulary.tokens
+        answers = []
+        for number, example in enumerate(examples):
+            count = example.text.count(MASK) + (example.pair or "").count(MASK)
+            masks = [
+                [
+                    {"token": tokens[piece], "probability": float(probability)}
+                    for piece, probability in zip(best["ids"][number, place], best["probabilities"][number, place], strict=True)
+                ]
+                for place in range(count)
+            ]
+            answers.append(_answer(example, masks))
+        return answers
+
+
+def _answer(example: Example, masks: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the record of a text: what was asked, the filled text, the candidates for every mask."""
+    words = iter([pieces[0]["token"].removeprefix("##") for pieces in masks])
+
+    def filled(text: str) -> str:
+        return re.sub(re.escape(MASK), lambda _: next(words), text)
+
+    pair = {} if example.pair is None else {"text_pair": example.pair}
+    first = filled(example.text)
+    other = {} if example.pair is None else {"filled_pair": filled(example.pair)}
+    return {"text": example.text, **pair, "filled": first, **other, "masks": masks}
