@@ -35,6 +35,8 @@ EXTRAS = {
     "train": TRAIN,
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
+    "wandb": [*TRAIN, "wandb>=0.17"],  # --track wandb
+    "mlflow": [*TRAIN, "mlflow-skinny>=2.10"],  # --track mlflow; skinny: only the client
     "hub": [*TRAIN, "huggingface_hub>=0.30"],  # import fetches models by their id
     "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with their outputs
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner

@@ -44,7 +44,7 @@ FLAGS = {
     "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "
     "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
-    "--tensorboard --no-tensorboard --warmup-steps --weight-decay",
+    "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --threshold RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
     "import": f"{COMMON} {TEXT} --cased --no-cased --output --revision SOURCE",
@@ -54,7 +54,7 @@ FLAGS = {
     "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
     "--max-answer-length --max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard "
     "--optimizer --output "
-    "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard "
+    "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard --track "
     "--text-column --train --warmup-share --weight-decay",
     "predict": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --id-column --input --no-progress --output --progress "
     "--text --text-pair --threshold --top-k RUN",
@@ -116,6 +116,7 @@ def test_the_choices_are_frozen() -> None:
             "conll", "squad", "squad2",
         ),
         "head": ("linear", "bilstm"),
+        "track": ("wandb", "mlflow"),
         "pool": ("none", "cls", "mean"),
         "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),
         "action": ("run", "status", "stop"),

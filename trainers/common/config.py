@@ -10,6 +10,7 @@ from clozemill.model.config import PRECISIONS
 from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
 
+TRACKER_NAMES = ("wandb", "mlflow")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions
 from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
@@ -195,6 +195,12 @@ class FinetuneConfig(Columns, DeviceOptions):
     )
     log_steps: int = option(50, "log metrics every this many steps", low=1, high=1 << 30, identity=False)
     tensorboard: bool = option(True, "write TensorBoard logs", identity=False)
+    track: str = option(
+        "",
+        "experiment tracker to log to as well; its own environment variables say where",
+        choices=TRACKER_NAMES,
+        identity=False,
+    )
     peak_tflops: float = option(
         0.0, "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name", low=0, identity=False
     )

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from clozemill.model.config import PRECISIONS
 from clozemill.model.task_model import TaskModel
+from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import require, suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
@@ -27,6 +28,7 @@ from clozemill.trainers.training.early_stopping import EarlyStopping, rank
 from clozemill.trainers.training.loop import EXIT_DONE, Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.pretrained import PretrainedModel
+from clozemill.trainers.training.trackers import check_tracker
 from clozemill.trainers.training.train_state import TrainState
 
 # Devlin et al. 2018, appendix A.3.
@@ -36,6 +38,7 @@ PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 def main(config: FinetuneConfig) -> int:
     """Fine-tune; return the exit code (loop.EXIT_...)."""
     require(config, "init", "task", "train", "output")
+    check_tracker(config.track)
     begun = pretrained.read(config.init)
     if config.sweep or config.seeds > 1:
         return _sweep(config, begun)
@@ -58,7 +61,8 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
     with devices.scope():
         made = _state(planned)
     stopping = EarlyStopping(config.patience, config.min_delta)
-    step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard), stopping)
+    journal = MetricsLog(config.output, planned.steps, config.tensorboard, track=config.track, config=options.to_dict(config))
+    step, journal, evaluated = resumed(made, journal, stopping)
     _introduce(planned, devices, step)
     done = (step >= planned.steps and evaluated) or stopping.stops
     if done and "curves.png" in storage.listed(config.output):

@@ -10,7 +10,7 @@ from typing import ClassVar
 from clozemill.model.config import ACTIVATIONS, PRESETS
 from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal")
@@ -70,6 +70,12 @@ class PretrainConfig(DeviceOptions):
     eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False)
     log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False)
     tensorboard: bool = option(True, "write TensorBoard logs", identity=False)
+    track: str = option(
+        "",
+        "experiment tracker to log to as well; its own environment variables say where",
+        choices=TRACKER_NAMES,
+        identity=False,
+    )
     peak_tflops: float = option(
         0.0, "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name", low=0, identity=False
     )

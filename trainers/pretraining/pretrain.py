@@ -8,6 +8,7 @@ import sys
 
 import tensorflow as tf
 
+from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
@@ -19,11 +20,13 @@ from clozemill.trainers.pretraining.run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, train_state
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
+from clozemill.trainers.training.trackers import check_tracker
 
 
 def main(config: PretrainConfig) -> int:
     """Train, or resume; return the exit code (loop.EXIT_...)."""
     require(config, "output")
+    check_tracker(config.track)
     planned = run.plan_run(config)
     _check_eval_splits(planned)
     devices = distribution.make_strategy(config)
@@ -41,7 +44,8 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
         made = train_state.make(planned.encoder, config.objective, config.precision, config.seed)
-    step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard, silent=not writes))
+    own = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
+    step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard, **own))
     told = []
     if planned.start and not step:
         with devices.scope():

@@ -86,6 +86,14 @@ class Loop:
     def run(self) -> int:
         """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
+        code = EXIT_STOPPED
+        try:
+            code = self._run_phases()
+        finally:
+            self.journal.close(done=code == EXIT_DONE)
+        return code
+
+    def _run_phases(self) -> int:
         code = EXIT_DONE
         with self.signals.caught(), distribution.raise_if_worker_lost(self.devices):
             for phase in self.plan.phases:

@@ -1,4 +1,4 @@
-"""Reports the metrics of a run: progress lines, metrics.jsonl, TensorBoard scalars."""
+"""Reports the metrics of a run: progress lines, metrics.jsonl, experiment trackers."""
 
 import hashlib
 import json
@@ -14,8 +14,9 @@ import tensorflow as tf
 from clozemill.model.losses import LOSSES
 from clozemill.trainers.common import storage
 from clozemill.trainers.training.step import COLUMNS
+from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,20 @@ class MetricsLog:
         steps: total steps of the run.
         tensorboard: whether to write TensorBoard events too.
         silent: whether another worker reports.
+        track: a key of TRACKERS, or "".
+        config: the options of the run, for the trackers.
     """
 
     folder: str
     steps: int
     tensorboard: bool = True
     silent: bool = False
+    track: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
     count: int = 0  # steps in `pending`
-    _writer: Any = None
+    _trackers: list[Tracker] | None = None  # started with the first entry
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
         """Resume after `step`: entries of later steps in metrics.jsonl will be written again.
@@ -144,26 +149,30 @@ class MetricsLog:
         self.lines.append(json.dumps(entry))
         if storage.is_local(self.folder):  # object stores can't append; `flush` writes the complete file
             storage.append(storage.join(self.folder, METRICS), self.lines[-1] + "\n")
-        if self.tensorboard:
-            self._write_event(entry, group)
+        numbers = {name: value for name, value in entry.items() if isinstance(value, float) and math.isfinite(value)}
+        for tracker in self._started():
+            tracker.log(entry["step"], {f"{group}/{name}": value for name, value in numbers.items()})
 
-    def _write_event(self, entry: dict[str, Any], group: str) -> None:
-        folder = storage.join(self.folder, TENSORBOARD)
-        with storage.translate_errors(folder, "written"):
-            self._writer = self._writer or tf.summary.create_file_writer(folder)
-            with self._writer.as_default(entry["step"]):
-                for name, value in entry.items():
-                    if isinstance(value, float) and math.isfinite(value):
-                        tf.summary.scalar(f"{group}/{name}", value)
+    def _started(self) -> list[Tracker]:
+        """Return the trackers, started."""
+        if self._trackers is None:
+            run = TrackedRun(self.folder, self.config)
+            self._trackers = [TensorBoard(run)] if self.tensorboard else []
+            self._trackers += [Service(self.track, run)] if self.track else []
+        return self._trackers
 
     def flush(self) -> None:
         """Write metrics.jsonl and the events to disk completely."""
         if self.silent:
             return
         storage.write(storage.join(self.folder, METRICS), "".join(line + "\n" for line in self.lines).encode())
-        if self._writer:
-            with storage.translate_errors(storage.join(self.folder, TENSORBOARD), "written"):
-                self._writer.flush()
+        for tracker in self._trackers or ():
+            tracker.flush()
+
+    def close(self, done: bool) -> None:
+        """End the tracked run. done: whether the run is complete."""
+        for tracker in self._trackers or ():
+            tracker.close(done)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries of metrics.jsonl so far."""
