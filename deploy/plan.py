@@ -12,10 +12,18 @@ class PlanConfig(TrainingPlan, MillPlan):
     """`clozemill plan`: the options of the data estimate and of the training estimate."""
 
 
+def training_targets(config: PlanConfig) -> list[str]:
+    """Return where training is estimated: on the named targets, or for a recipe without one on this machine and a TPU."""
+    named = [target for target in ("local", "gpu", "tpu") if target in config.target]
+    if config.recipe and not {"gpu", "tpu"} & set(named):
+        named = [*(["local"] if named or not config.target else []), "tpu"]
+    return named
+
+
 def plan(config: PlanConfig) -> None:
     """`clozemill plan`."""
-    trains = "tpu" in config.target or config.recipe
-    if trains:
+    trains = training_targets(config)
+    if "tpu" in trains:
         function("clozemill.trainers.tpu.generations:parse")(config.topology)  # report a mistake before anything is read
     mill = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
     training: tuple[list, list, list] = [], [], []
@@ -27,5 +35,6 @@ def plan(config: PlanConfig) -> None:
             config.predictions(),
             mill.about["vocabulary_size"] if config.vocab else config.vocab_size,
         )
-        training = function("clozemill.trainers.tpu.estimate:estimate")(config, data)
+        rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0
+        training = function("clozemill.trainers.tpu.estimate:estimate")(config, data, trains, rate)
     function("clozemill.pipelines.estimate.report:tell")(config, mill, training)

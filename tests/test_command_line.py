@@ -35,7 +35,7 @@ PREPARE = (
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
     "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb "
-    "--steps --target --topology --utilisation --vocab-size",
+    "--currency --gpu-type --num-gpus --price-gpu-hour --steps --target --topology --utilisation --vocab-size",
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
@@ -116,6 +116,9 @@ def test_the_choices_are_frozen() -> None:
             "conll", "squad", "squad2",
         ),
         "head": ("linear", "bilstm"),
+        "gpu_type": (
+            "B200", "H200", "H100 PCIe", "H100", "A100", "L40S", "L4", "A10G", "A10", "V100", "T4", "RTX 4090", "RTX 3090",
+        ),
         "track": ("wandb", "mlflow"),
         "pool": ("none", "cls", "mean"),
         "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),

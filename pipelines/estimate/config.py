@@ -9,7 +9,7 @@ from clozemill.pipelines.command_line.options import option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 
-TARGETS = ("local", "dataflow", "tpu")
+TARGETS = ("local", "dataflow", "gpu", "tpu")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class MillPlan(PrepareConfig):
     price_gb_month: float = option(
         0.0, "price of storing 1 GB of shards for a month (0: leave costs out)", low=0, identity=False
     )
+
+    currency: str = option("", "currency of the prices, such as EUR, to print beside costs", identity=False)
 
     def validate(self) -> None:
         """Raise UserError if values contradict each other."""

@@ -9,7 +9,7 @@ from clozemill.pipelines.estimate.config import MillPlan
 from clozemill.pipelines.estimate.extrapolation import Mill
 from clozemill.pipelines.files import filesystem
 
-_SCALES = {"": ("", " k", " M", " G", " T"), "B": (" B", " kB", " MB", " GB", " TB"), "x": ("",), "price": ("",)}
+_SCALES = {"": ("", " k", " M", " G", " T"), "B": (" B", " kB", " MB", " GB", " TB"), "x": ("",)}
 _SHOWN_STAGES = 6
 
 
@@ -22,8 +22,10 @@ def _rounded(value: float) -> str:
     return f"{value:.3g}"
 
 
-def shown(value: float, unit: str) -> str:
-    """Format a value with its unit: '3.21 M', '1.5 GB', '2.4 h', '95 s'."""
+def shown(value: float, unit: str, currency: str = "") -> str:
+    """Format a value with its unit: '3.21 M', '1.5 GB', '2.4 h', '95 s', '12 EUR'."""
+    if unit == "price":
+        return f"{_rounded(value)} {currency}".rstrip()
     if unit in ("s", "h"):
         seconds = value * (3600 if unit == "h" else 1)
         size, name = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= pair[0] * 1.5 or pair[0] == 1)
@@ -35,12 +37,13 @@ def shown(value: float, unit: str) -> str:
     raise AssertionError(unit)
 
 
-def table(figures: list[Estimate]) -> list[str]:
+def table(figures: list[Estimate], currency: str = "") -> list[str]:
     """Return a line per estimate: name, estimate, and low..high if they differ."""
     lines = [f"{'':<34}{'estimate':>12}   low .. high"]
     for figure in figures:
-        span = f"{shown(figure.low, figure.unit)} .. {shown(figure.high, figure.unit)}" if figure.low != figure.high else ""
-        lines.append(f"{figure.name:<34}{shown(figure.estimate, figure.unit):>12}   {span}".rstrip())
+        value, low, high = (shown(each, figure.unit, currency) for each in (figure.estimate, figure.low, figure.high))
+        span = f"{low} .. {high}" if figure.low != figure.high else ""
+        lines.append(f"{figure.name:<34}{value:>12}   {span}".rstrip())
     return lines
 
 
@@ -80,7 +83,7 @@ def tell(config: MillPlan, mill: Mill, training: tuple[list[Estimate], list[str]
     spent = sum(mill.stages.values())
     longest = sorted(mill.stages.items(), key=lambda pair: -pair[1])[:_SHOWN_STAGES]
     stages = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in longest]
-    print("\n".join(table(figures)))
+    print("\n".join(table(figures, config.currency)))
     print(f"\ntime of prepare by stage: {', '.join(stages)}" if spent else "")
     print("\n".join(f"note: {sentence}" for sentence in said))
     print("\n".join(f"warning: {sentence}" for sentence in warnings), end="\n" if warnings else "", flush=True)

@@ -27,6 +27,8 @@ PEAK_TFLOPS = {
     "v2": 22.5,
 }
 
+GPUS = tuple(name for name in PEAK_TFLOPS if not name.startswith("v"))
+
 
 def peak_tflops(device: str) -> float | None:
     """Return the peak TFLOP/s of a device by name, or None for an unknown one such as a CPU. "L40" doesn't match "L4"."""

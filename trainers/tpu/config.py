@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import option
+from clozemill.trainers.common.peak_flops import GPUS
 from clozemill.trainers.pretraining import config
 from clozemill.trainers.pretraining.config import OBJECTIVES, PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
@@ -36,12 +37,15 @@ class TrainingPlan:
     )
     topology: str = option("v5e:2x2", "TPU generation and shape", identity=False)
     utilisation: float = option(
-        0.4, "assumed fraction of the chips' peak FLOP/s that training reaches", low=0.01, high=1, identity=False
+        0.4, "assumed fraction of the chips' or GPUs' peak FLOP/s that training reaches", low=0.01, high=1, identity=False
     )
     input_rate: float = option(
         0.0, "examples per second that a host can read; 0: as measured on one core, 89,000 of 128 tokens", low=0, identity=False
     )
     price_chip_hour: float = option(0.0, "price of one TPU chip-hour (0: leave costs out)", low=0, identity=False)
+    gpu_type: str = option("A100", "type of the GPUs of --target gpu", choices=GPUS, identity=False)
+    num_gpus: int = option(1, "number of GPUs of --target gpu", low=1, high=1 << 16, identity=False)
+    price_gpu_hour: float = option(0.0, "price of one GPU-hour (0: leave costs out)", low=0, identity=False)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The training part of `clozemill plan`: estimates epochs, chip hours, cost and bottlenecks. Doesn't load TensorFlow."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clozemill.model.config import preset
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.common.estimates import Estimate
+from clozemill.trainers.common import peak_flops
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.tpu import generations
 from clozemill.trainers.tpu.config import TrainingPlan
@@ -12,6 +14,9 @@ from clozemill.trainers.tpu.generations import Topology
 
 INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (docs/explanation/measurements.md)
 SPREAD = 1.5  # factor by which the utilisation may differ from the assumed one, in both directions
+# On a CPU, of the rate of numpy's matrix products, as FLOPs are counted here (tests/benchmarks/train_step.py).
+LOCAL_UTILISATION, LOCAL_SPREAD = 0.6, 2.0
+MANY_EPOCHS, ENOUGH_EPOCHS = 1000, 40  # Devlin et al. 2018 trained for 40 epochs
 
 Told = tuple[list[Estimate], list[str], list[str]]
 
@@ -40,41 +45,107 @@ def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]
     return found
 
 
-def estimate(config: TrainingPlan, data: Dataset) -> Told:
-    """Return estimates, notes and warnings about training. Raises UserError for an unknown topology."""
+@dataclass(frozen=True)
+class _Machine:
+    """What trains. peak: FLOP/s of all devices. unit: a device, for hours and prices; "" if they cost nothing."""
+
+    name: str
+    devices: int
+    peak: float
+    utilisation: float
+    basis: str
+    unit: str = ""
+    price: float = 0.0
+    cost: str = ""
+    spread: float = SPREAD
+
+
+def _tpu(config: TrainingPlan, local_flops: float) -> _Machine:
     topology = generations.parse(config.topology)
-    causal = config.objective == "causal"
+    tflops = generations.chip_tflops(topology)
+    basis = f"of {tflops:g} TFLOP/s per chip (--utilisation)"
+    peak, price = topology.chips * tflops * 1e12, config.price_chip_hour
+    return _Machine(config.topology, topology.chips, peak, config.utilisation, basis, "TPU chip", price, "cost of training")
+
+
+def _gpu(config: TrainingPlan, local_flops: float) -> _Machine:
+    tflops, count = peak_flops.PEAK_TFLOPS[config.gpu_type], config.num_gpus
+    basis = f"of {tflops:g} TFLOP/s per GPU, the peak of an {config.gpu_type} in bfloat16 (--utilisation)"
+    name = f"{count} x {config.gpu_type}"
+    return _Machine(
+        name, count, count * tflops * 1e12, config.utilisation, basis, "GPU", config.price_gpu_hour, "cost of training on GPUs"
+    )
+
+
+def _local(config: TrainingPlan, local_flops: float) -> _Machine:
+    basis = f"of the {local_flops / 1e9:,.0f} GFLOP/s that matrix products reached on this machine's CPU just now"
+    return _Machine("this machine", 1, local_flops, LOCAL_UTILISATION, basis, spread=LOCAL_SPREAD)
+
+
+MACHINES: dict[str, Callable[[TrainingPlan, float], _Machine]] = {"local": _local, "gpu": _gpu, "tpu": _tpu}
+
+
+def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu",), local_flops: float = 0.0) -> Told:
+    """Return estimates, notes and warnings about training. Raises UserError for an unknown topology.
+
+    Args:
+        targets: keys of MACHINES.
+        local_flops: FLOP/s of this machine's matrix products, for the target local.
+    """
     encoder = preset(config.preset or "base", vocab_size=data.vocab_size)
-    figures, notes, warnings = [], [], []
-    seconds, rate = 0.0, 0.0
     phases = _phases(config, data)
     own = [phase for phase, length, _ in phases if length == data.max_seq_length]
     seen = sum(phase.steps * phase.batch_size for phase in own)
-    peak = topology.chips * generations.chip_tflops(topology) * 1e12 * config.utilisation
-    for phase, length, predictions in phases:
-        flops = flops_per_example(encoder, length, predictions, causal)
-        seconds += phase.steps * phase.batch_size * flops / peak
-        rate = max(rate, peak / flops * length)
-    low, high = data.examples.low, data.examples.high
-    if low:
-        figures.append(Estimate("epochs", "x", seen / data.examples.estimate, seen / high, seen / low))
-    figures.append(Estimate(f"training on {config.topology}", "s", seconds, seconds / SPREAD, seconds * SPREAD))
-    chips = seconds * topology.chips / 3600
-    figures.append(Estimate("TPU chip hours", "h", chips, chips / SPREAD, chips * SPREAD))
-    if config.price_chip_hour:
-        price = chips * config.price_chip_hour
-        figures.append(Estimate("cost of training", "price", price, price / SPREAD, price * SPREAD))
+    flops = [flops_per_example(encoder, length, count, config.objective == "causal") for _, length, count in phases]
+    total = sum(phase.steps * phase.batch_size * each for (phase, _, _), each in zip(phases, flops, strict=True))
+    figures, notes, warnings = [], [], []
+    if data.examples.low:
+        epochs = Estimate("epochs", "x", seen / data.examples.estimate, seen / data.examples.high, seen / data.examples.low)
+        figures.append(epochs)
+        warnings += _epoch_warnings(epochs.estimate, sum(phase.steps for phase in own))
     steps = sum(phase.steps for phase, _, _ in phases)
-    what = f"{config.recipe or config.preset or 'base'}: {steps:,} steps"
-    notes.append(
-        f"training ({what}) is estimated at {100 * config.utilisation:g} % of {generations.chip_tflops(topology):g} TFLOP/s "
-        "per chip (--utilisation), without start-up, evaluation and checkpoints"
-    )
+    for target in targets:
+        machine = MACHINES[target](config, local_flops)
+        figures += _machine_figures(machine, total)
+        where = f" on {machine.name}" if target != "tpu" else ""
+        notes.append(
+            f"training{where} ({config.recipe or config.preset or 'base'}: {steps:,} steps) is estimated at "
+            f"{100 * machine.utilisation:g} % {machine.basis}, without start-up, evaluation and checkpoints"
+        )
     if len(own) < len(phases):
         notes.append(f"epochs count only the phases of {data.max_seq_length} tokens: plan the other datasets too")
-    warnings = [*_shard_warnings(data, topology), *_batch_warnings(config, topology, phases), *_input_warnings(
-        config, topology, rate, data.max_seq_length)]  # fmt: skip
-    return figures, notes, warnings
+    if "tpu" in targets:
+        topology = generations.parse(config.topology)
+        peak = topology.chips * generations.chip_tflops(topology) * 1e12 * config.utilisation
+        rate = max(peak / each * length for (_, length, _), each in zip(phases, flops, strict=True))
+        warnings += [*_shard_warnings(data, topology), *_batch_warnings(config, topology.devices, phases)]
+        warnings += _input_warnings(config, topology, rate, data.max_seq_length)
+    if "gpu" in targets:
+        warnings += _batch_warnings(config, config.num_gpus, phases)
+    return figures, notes, list(dict.fromkeys(warnings))
+
+
+def _machine_figures(machine: _Machine, flops: float) -> list[Estimate]:
+    """Return the time of training on a machine, the hours of its devices and their price."""
+    seconds, spread = flops / (machine.peak * machine.utilisation), machine.spread
+    found = [("training on " + machine.name, "s", seconds)]
+    hours = seconds * machine.devices / 3600
+    if machine.unit:
+        found.append((f"{machine.unit} hours", "h", hours))
+    if machine.price:
+        found.append((machine.cost, "price", hours * machine.price))
+    return [Estimate(name, unit, value, value / spread, value * spread) for name, unit, value in found]
+
+
+def _epoch_warnings(epochs: float, steps: int) -> list[str]:
+    """Warn about a dataset that is far too small for the steps."""
+    if epochs < MANY_EPOCHS:
+        return []
+    fewer = max(1, round(steps * ENOUGH_EPOCHS / epochs))
+    return [
+        f"training goes through each copy of the data {epochs:,.0f} times, and the model will learn it by heart (BERT: "
+        f"{ENOUGH_EPOCHS} times): give more text, or about {fewer:,} --steps"
+    ]
 
 
 def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
@@ -89,11 +160,11 @@ def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
     return []
 
 
-def _batch_warnings(config: TrainingPlan, topology: Topology, phases: list[tuple[Phase, int, int]]) -> list[str]:
-    parts = topology.devices * config.gradient_accumulation_steps
+def _batch_warnings(config: TrainingPlan, replicas: int, phases: list[tuple[Phase, int, int]]) -> list[str]:
+    parts = replicas * config.gradient_accumulation_steps
     sizes = dict.fromkeys(phase.batch_size for phase, _, _ in phases if phase.batch_size % parts)
     steps = config.gradient_accumulation_steps
-    of = f"{topology.devices} replicas" + (f" x {steps} gradient accumulation steps" if steps > 1 else "")
+    of = f"{replicas} replicas" + (f" x {steps} gradient accumulation steps" if steps > 1 else "")
     return [f"--batch-size {size} isn't divisible by {of}: give {-(-size // parts) * parts}" for size in sizes]
 
 

@@ -254,6 +254,9 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         "tokens" + " " * 28 + "         1 M   900 k .. 1.1 M",
         "groups" + " " * 28 + "           7",
     ]
+    assert (
+        report.table([Estimate("cost", "price", 12, 8, 18)], "EUR")[1] == "cost" + " " * 30 + "      12 EUR   8 EUR .. 18 EUR"
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +267,7 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         (["--input", "{empty}"], "no word occurs 2 times in the input: check --input"),
         (["--input", "{empty}", "--vocab", "{vocab}"], "the input contains no usable document (0 records read)"),
         (["--input", "{text}", "--vocab", "no/vocab.txt"], "no/vocab.txt can't be read"),
-        (["--input", "{text}", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
+        (["--input", "{text}", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, gpu, tpu"),
         (["--input", "{text}", "--output", "out"], "--output out doesn't end in .json"),
         (["--input", "{text}", "--sample-min-mb", "50"], "--sample-min-mb 50 is more than --sample-max-mb 32"),
         (["--input", "{text}", "--target", "tpu", "--topology", "v9:2x2"], "unknown --topology 'v9:2x2'"),

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from clozemill.deploy import plan
 from clozemill.model.config import preset
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.common.errors import UserError
@@ -131,3 +132,47 @@ def test_an_input_slower_than_the_chips() -> None:
     (told,) = warnings(dataset(), input_rate=4000)
     assert told.startswith("the chips of a host consume 4,7") and "delivers 4,000 (--input-rate)" in told
     assert warnings(dataset(), input_rate=5000) == []
+
+
+def test_gpus_and_this_machine() -> None:
+    """16.9 PFLOP on 8 x 312 TFLOP/s at 50 %, and on 100 GFLOP/s at 60 %."""
+    config = TrainingPlan(steps=1000, batch_size=256, utilisation=0.5, num_gpus=8, price_gpu_hour=3.0)
+    made, notes, _ = estimate.estimate(config, dataset(), ("local", "gpu"), 1e11)
+    found, flops = {figure.name: figure for figure in made}, 1000 * 256 * flops_per_example(preset("base"), 128, 20)
+    assert list(found) == [
+        "epochs",
+        "training on this machine",
+        "training on 8 x A100",
+        "GPU hours",
+        "cost of training on GPUs",
+    ]
+    assert found["training on this machine"].estimate == pytest.approx(flops / 0.6e11)
+    seconds = found["training on 8 x A100"].estimate
+    assert seconds == pytest.approx(flops / (8 * 312e12 * 0.5))
+    assert found["GPU hours"].estimate == pytest.approx(8 * seconds / 3600)
+    assert found["cost of training on GPUs"].estimate == pytest.approx(24 * seconds / 3600)
+    assert (
+        "on this machine (base: 1,000 steps) is estimated at 60 % of the 100 GFLOP/s that matrix products reached" in notes[0]
+    )
+    assert "on 8 x A100 (base: 1,000 steps) is estimated at 50 % of 312 TFLOP/s per GPU" in notes[1]
+    assert estimate.estimate(config, dataset(), ("gpu",))[2] == []
+    (told,) = estimate.estimate(dataclasses.replace(config, batch_size=252), dataset(), ("gpu",))[2]
+    assert told == "--batch-size 252 isn't divisible by 8 replicas: give 256"
+
+
+def test_thousands_of_epochs() -> None:
+    assert warnings(dataset(examples=257), steps=1000) == []
+    (told,) = warnings(dataset(examples=128), steps=1000)
+    assert told == (
+        "training goes through each copy of the data 2,000 times, and the model will learn it by heart (BERT: 40 times): give "
+        "more text, or about 20 --steps"
+    )
+
+
+def test_targets_of_training() -> None:
+    def targets(*target: str, recipe: str = "") -> list[str]:
+        return plan.training_targets(plan.PlanConfig(input=("a",), target=target, recipe=recipe))
+
+    assert targets() == targets("dataflow") == [] and targets("local", "gpu", "dataflow") == ["local", "gpu"]
+    assert targets(recipe="demo") == ["local", "tpu"] and targets("dataflow", recipe="demo") == ["tpu"]
+    assert targets("gpu", recipe="demo") == ["gpu"]
