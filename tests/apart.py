@@ -16,7 +16,7 @@ needs_transformers = pytest.mark.skipif(bool(hf_process.missing()), reason="need
 
 
 def run_apart(code: str, given: Any = None, folder: Path = ROOT) -> Any:
-    """Runs code in a folder; it finds `given` under that name, and what it assigns to `found` comes back, by JSON both ways."""
+    """Run code in a folder. The code gets the variable `given` and returns the variable `found`, both as JSON."""
     code = f"{BEGIN}{code}\nprint('found:' + json.dumps(found))"
     done = subprocess.run([sys.executable, "-c", code], input=json.dumps(given), cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -24,7 +24,7 @@ def run_apart(code: str, given: Any = None, folder: Path = ROOT) -> Any:
 
 
 def pretend_torch(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a torch that runs some code when it is imported into a folder, and an empty transformers, before all others."""
+    """Put a fake torch, which runs some code when imported, and an empty transformers first on the path."""
     for name, source in (("torch", code), ("transformers", "")):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(source)

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, with their object storage and metadata server faked (tests/fake_gcp.py)."""
+"""Run commands in separate processes, with a fake object storage and metadata server (tests/fake_gcp.py)."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.fake_gcp import Faults, Server
 
 CODE = "import sys, clozemill; sys.exit(clozemill.main())"
-ROUGH = {"too_many": 61, "unavailable": 53, "dropped": 43, "cut": 47, "slow": 11, "seconds": 0.3}  # of Faults
+ROUGH = {"too_many": 61, "unavailable": 53, "dropped": 43, "cut": 47, "slow": 11, "seconds": 0.3}  # fields of Faults
 ROUGH_FOR_TENSORFLOW = {
     "too_many": 151,
     "unavailable": 127,
@@ -17,12 +17,12 @@ ROUGH_FOR_TENSORFLOW = {
     "cut": 97,
     "slow": 23,
     "seconds": 0.3,
-}  # it waits longer
-PATIENCE = 300  # seconds; nothing may hang
+}  # this client waits longer
+PATIENCE = 300  # seconds; no command may hang
 
 
 class Cloud(Server):
-    """A fake cloud, and what is run against it."""
+    """A fake cloud, and commands run against it."""
 
     def start(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
         """Starts a command."""
@@ -31,7 +31,7 @@ class Cloud(Server):
         return subprocess.Popen([sys.executable, "-c", CODE, *words], env=everything, **pipe)
 
     def run(self, *words: str, code: int = 0, faults: dict | None = None) -> tuple[str, str]:
-        """Runs a command to its end, which has this exit code; returns its output and errors."""
+        """Run a command to completion, check its exit code, and return its output and errors."""
         self.faults, process = Faults(**(faults or {})), self.start(*words)
         try:
             told = process.communicate(timeout=PATIENCE)
@@ -45,7 +45,7 @@ class Cloud(Server):
         return told
 
     def killed(self, moment: str, *words: str) -> None:
-        """Runs a command, and kills it with SIGKILL when it first sends a request whose line in the log holds `moment`."""
+        """Run a command, and kill it with SIGKILL at its first request whose line in the log contains `moment`."""
         process, seen = self.start(*words), []
 
         def before(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: the demo corpus, a vocabulary learnt from it, and a small dataset."""
+"""Fixtures shared by several test modules: the demo corpus, a vocabulary learnt from it, and a small dataset."""
 
 import os
 from importlib import resources
@@ -27,7 +27,7 @@ def demo_vocab(demo_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="session")
 def demo_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo corpus as a dataset with provenance: 3 groups, 2 copies. Read it only; copy it to damage it."""
+    """The demo corpus as a dataset with provenance: 3 groups, 2 copies. Read-only: copy it before damaging it."""
     folder = tmp_path_factory.mktemp("dataset") / "demo"
     arguments = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--provenance", "--seed", "7"]
     assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder),

@@ -1,4 +1,4 @@
-"""Whole manifests of chosen shards, for tests of whoever reads dataset.json; without Beam."""
+"""Complete manifests with chosen shards, for tests of readers of dataset.json; without Beam."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ def whole(
     about: Iterable[dict[str, Any]] = (),
     **config: Any,
 ) -> dict[str, Any]:
-    """A manifest whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`.
+    """Return a manifest whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`.
 
-    about: what else is to be told of each shard, in the order of `places`. config: options other than the default ones.
+    about: further fields of each shard, in the order of `places`. config: options that differ from the defaults.
     """
     groups = len(train[0]) if train else 0
     rows, more = [], iter(about)

@@ -27,7 +27,7 @@ def sentences(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def texts(count: int, seed: int = 1, length: int = 8) -> list[str]:
-    """`count` documents of `length` sentences, no two alike."""
+    """Return `count` documents of `length` sentences, all different."""
     rng = np.random.default_rng(seed)
     return [" ".join(sentences(length, rng)) for _ in range(count)]
 

@@ -1,9 +1,9 @@
 """A small fake of Google's object storage and metadata server, for real clients: TensorFlow's, Beam's, google-auth's.
 
-One port of this machine serves all of them. Beam's client and google-auth come over plain HTTP (`STORAGE_EMULATOR_HOST`,
-`GCE_METADATA_HOST`); TensorFlow has no such variable, so it comes through the port as a proxy (`HTTPS_PROXY`), whose CONNECT
-is answered by TLS with a certificate made here (`CURL_CA_BUNDLE`). `Server.environment` has all of these.
-`Server.storage` holds the objects in memory, and `Server.faults` says how badly they are served.
+One port of this machine serves all of them. Beam's client and google-auth use plain HTTP (`STORAGE_EMULATOR_HOST`,
+`GCE_METADATA_HOST`). TensorFlow has no such variable, so it uses the port as a proxy (`HTTPS_PROXY`), which answers CONNECT
+with TLS and a certificate created here (`CURL_CA_BUNDLE`). `Server.environment` contains all of these variables.
+`Server.storage` holds the objects in memory, and `Server.faults` configures failures.
 """
 
 import datetime
@@ -43,11 +43,11 @@ _METADATA = {
 
 @dataclass
 class Faults:
-    """Every so many requests to the storage (0: never), counted over all of them, something goes wrong.
+    """How often requests to the storage fail: every Nth request, counted over all requests; 0: never.
 
-    too_many, unavailable: it is answered 429, 503. dropped: the connection is cut before anything was done, but for the
-    first half of what was uploaded. cut: all was done, and the connection is cut in the middle of the answer. slow: the
-    answer takes `seconds`. forbidden: requests whose path or query holds this are answered 403.
+    too_many, unavailable: status 429, 503. dropped: the connection is closed before the request is handled, except for the
+    first half of an upload. cut: the request is handled, but the connection is closed within the response. slow: the response
+    takes `seconds`. forbidden: requests whose path or query contains this get status 403.
     """
 
     too_many: int = 0
@@ -57,11 +57,11 @@ class Faults:
     slow: int = 0
     seconds: float = 0.0
     forbidden: str = ""
-    done: dict[str, int] = field(default_factory=dict)  # how often each came up
+    done: dict[str, int] = field(default_factory=dict)  # how often each fault occurred
     _count: int = 0
 
     def next(self) -> str:
-        """What goes wrong with the next request: the name of a field above, or ""."""
+        """Return the fault of the next request: the name of a field above, or ""."""
         self._count += 1
         for name in ("too_many", "unavailable", "dropped", "cut", "slow"):
             every = getattr(self, name)
@@ -71,12 +71,12 @@ class Faults:
         return ""
 
     def forbids(self, path: str) -> bool:
-        """Whether a request, by its path and query, is answered 403."""
+        """Return whether a request with this path and query gets status 403."""
         return bool(self.forbidden) and self.forbidden in unquote(path)
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """(certificate, key) for HOSTS, signed by itself, so that it is its own authority."""
+    """Return a self-signed (certificate, key) for HOSTS."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOSTS[0])])
     built = (
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.close_connection = False  # Python's client asks in HTTP/1.0
+        self.close_connection = False  # Python's client uses HTTP/1.0
         self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
         self.rfile = self.connection.makefile("rb")
         self.wfile = socketserver._SocketWriter(self.connection)
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _serve
 
     def _body(self, headers: dict[str, str]) -> bytes:
-        """TensorFlow gives a length and chunks at once: the chunks are what comes."""
+        """Read the body. TensorFlow sends both a length and chunks: the chunks count."""
         if headers.get("transfer-encoding", "").lower() != "chunked":
             return self.rfile.read(int(headers.get("content-length", 0)))
         pieces = []
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(pieces)
 
     def _drop(self, asked: Request) -> None:
-        """Cuts the connection; of what was being uploaded, the first half had come."""
+        """Close the connection; the first half of an upload has been received."""
         self._reset()
         found = re.match(r"bytes (\d+)-", asked.headers.get("content-range", ""))
         if found and len(asked.body) > 1:
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
 
     def _reset(self) -> None:
-        """Has the connection end with a reset, as when a machine in between dies."""
+        """Reset the connection, as when a machine in between fails."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -198,14 +198,14 @@ class _Listener(ThreadingHTTPServer):
     tls: ssl.SSLContext
 
     def handle_error(self, *_) -> None:
-        """Clients that are killed cut their connections: that is what the tests are for."""
+        """Ignore closed connections: the tests kill clients on purpose."""
 
 
 class Server:
     """Serves within a `with` block.
 
-    Args: folder: where the certificate is written. `log` has a line per request, method and path; `before` is called with
-    that line before anything is done, from a thread of the server's.
+    Args: folder: where the certificate is written. `log` has a line per request, with method and path. `before` is called with
+    that line before the request is handled, from a thread of the server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -227,7 +227,7 @@ class Server:
         self._listener.server_close()
 
     def environment(self) -> dict[str, str]:
-        """What sends the clients of a process here."""
+        """The environment variables that make clients of a process use this server."""
         return {
             "HTTPS_PROXY": f"http://{self.address}",
             "https_proxy": f"http://{self.address}",
@@ -237,7 +237,7 @@ class Server:
             "GCE_METADATA_HOST": self.address,
             "GCE_METADATA_IP": self.address,
             "GCE_METADATA_ROOT": self.address,
-            "GCE_METADATA_TIMEOUT": "60",  # seconds; google-auth's 3 are too few where many tests share few cores
+            "GCE_METADATA_TIMEOUT": "60",  # seconds; google-auth's default of 3 is too short if many tests share few cores
             "NO_GCE_CHECK": "false",
             "GOOGLE_CLOUD_PROJECT": "fake-project",
         }

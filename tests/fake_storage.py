@@ -1,4 +1,4 @@
-"""Objects in memory, and Google's JSON and XML interfaces to them, without a network: what tests/fake_gcp.py serves."""
+"""Objects in memory with Google's JSON and XML interfaces, without a network; served by tests/fake_gcp.py."""
 
 import base64
 import datetime
@@ -30,18 +30,18 @@ class Stored:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked, its path still with %2F and the like."""
+    """The request of a client; the path is still percent-encoded."""
 
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]  # lower-case names
     body: bytes
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What it is told."""
+    """The response to a request."""
 
     status: int
     body: bytes = b""
@@ -57,11 +57,11 @@ def _error(status: int, told: str) -> Answer:
 
 
 class Storage:
-    """The objects, by "bucket/name", and what the JSON and XML interfaces do with them."""
+    """The objects by "bucket/name", with the JSON and XML interfaces."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
-        self.page = 1000  # names in a page of a listing
+        self.page = 1000  # names per page of a listing
         self._uploads: list[dict[str, Any]] = []
         self._generation, self._lock = 0, threading.RLock()
 
@@ -74,14 +74,14 @@ class Storage:
             return self.objects[path]
 
     def below(self, folder: str) -> dict[str, bytes]:
-        """The objects of a "bucket/folder", by name relative to it; what stands for folders is left out."""
+        """Return the objects of a "bucket/folder" by relative name, without placeholders for folders."""
         with self._lock:
             start = len(folder) + 1
             found = sorted(path for path in self.objects if path.startswith(folder + "/") and not path.endswith("/"))
             return {path[start:]: self.objects[path].data for path in found}
 
     def answer(self, request: Request) -> Answer:
-        """Does what is asked."""
+        """Handle a request."""
         with self._lock:
             if request.path.startswith("/batch/"):
                 return self._batch(request)
@@ -147,7 +147,7 @@ class Storage:
         return Answer(206, one.data[begin : end + 1], headers)
 
     def _list(self, query: dict[str, str], bucket: str) -> Answer:
-        """A page of a bucket's names: objects, and with a delimiter what stands for folders."""
+        """Return a page of names in a bucket: objects and, with a delimiter, prefixes."""
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         items, prefixes, size = [], [], min(self.page, int(query.get("maxResults", self.page)))
         for path in sorted(self.objects):
@@ -165,7 +165,7 @@ class Storage:
         return _json({"kind": "storage#objects", "items": items, "prefixes": prefixes})
 
     def _upload(self, request: Request, bucket: str) -> Answer:
-        """Uploads whole, in two parts (what it is, and its bytes), or as a session that can be gone on with."""
+        """Handle an upload: in one piece, in two parts (metadata and bytes), or as a resumable session."""
         if "upload_id" in request.query:
             return self._session(request, self._uploads[int(request.query["upload_id"])])
         name, kind = request.query.get("name", ""), request.query.get("uploadType")
@@ -183,7 +183,7 @@ class Storage:
         return self._about(path)
 
     def _session(self, request: Request, upload: dict[str, Any]) -> Answer:
-        """Takes some bytes of an upload, or tells how far it is."""
+        """Accept some bytes of a resumable upload, or report its progress."""
         if upload["done"]:
             return _json(upload["done"])
         found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", request.headers.get("content-range", ""))
@@ -197,7 +197,7 @@ class Storage:
         return Answer(308, b"", {"Range": f"bytes=0-{have - 1}"} if have else {})
 
     def _batch(self, request: Request) -> Answer:
-        """Several requests in one."""
+        """Handle a batch of requests."""
         told = b""
         for headers, body in _parts(request):
             first, _, rest = body.partition(b"\r\n")
@@ -217,7 +217,7 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _parts(request: Request) -> list[tuple[dict[str, str], bytes]]:
-    """The (headers, body) of a body in several parts."""
+    """Return (headers, body) of each part of a multipart body."""
     boundary = re.search(r"boundary=['\"]?([^'\";]+)", request.headers["content-type"])[1].encode()
     body = (
         b"\r\n" + re.sub(rb"(?<!\r)\n", b"\r\n", request.body) if request.path.startswith("/batch/") else b"\r\n" + request.body

@@ -1,7 +1,7 @@
-"""What the tests compare with: pairs and masks one token at a time, small corpora, and two chi-square statistics.
+"""Reference implementations for tests: pairs and masks one token at a time, small corpora, and two chi-square statistics.
 
-Written from the description of the algorithms (Devlin et al. 2018 for `nsp`, Lan et al. 2019 for `sop`, Liu et al. 2019
-for `single`, Joshi et al. 2019 for `span`), slowly and plainly, with lists of tokens instead of offsets into arrays.
+Written from the published descriptions (Devlin et al. 2018 for `nsp`, Lan et al. 2019 for `sop`, Liu et al. 2019 for `single`,
+Joshi et al. 2019 for `span`), simple and slow, with lists of tokens instead of offsets into arrays.
 """
 
 from collections import Counter
@@ -134,7 +134,7 @@ def mask_subword(found: list[list[int]], quota: int, most: int, rng: np.random.G
 
 
 def mask_whole_word(found: list[list[int]], quota: int, most: int, rng: np.random.Generator) -> list[list[int]]:
-    """Words in random order, passing over those that the quota has no room for; else a shortest one, up to `most`."""
+    """Words in random order, skipping those that exceed the quota; if none fits, a shortest one, up to `most`."""
     chosen: list[int] = []
     order = [found[index] for index in rng.permutation(len(found))]
     for word in order:
@@ -201,7 +201,7 @@ def make_group(documents: Documents, dtype: type = np.uint16) -> Group:
 
 
 def numbered(shape: Sequence[Sequence[int]]) -> list[list[list[int]]]:
-    """Documents of sentences of the given lengths whose tokens are 0, 1, 2, …: a token tells where it stood."""
+    """Documents of sentences of the given lengths whose tokens are 0, 1, 2, …: a token identifies its position."""
     total, documents = 0, []
     for lengths in shape:
         documents.append([])

@@ -1,6 +1,6 @@
-"""A slow, plain tokenizer that does what google-research/bert's FullTokenizer does: the oracle of test_wordpiece.py.
+"""A slow, simple tokenizer equal to google-research/bert's FullTokenizer: the reference of test_wordpiece.py.
 
-Written from its behaviour, a character at a time, with nothing shared with the package under test.
+Written from its behaviour, character by character, sharing no code with the package under test.
 """
 
 import unicodedata
@@ -54,7 +54,7 @@ def basic_tokens(text: str, cased: bool, strip: bool | None = None, chinese: boo
 
 
 def word_pieces(word: str, tokens: dict[str, int], unknown: str = "[UNK]") -> list[str]:
-    """The longest entry that begins the rest of the word, again and again; [UNK] for the whole word if there is none."""
+    """Repeatedly take the longest entry that starts the rest of the word; [UNK] for the complete word if there isn't one."""
     if len(word) > MAX_WORD_CHARS:
         return [unknown]
     pieces, rest = [], word
@@ -69,5 +69,5 @@ def word_pieces(word: str, tokens: dict[str, int], unknown: str = "[UNK]") -> li
 
 
 def tokenize(text: str, tokens: dict[str, int], cased: bool) -> list[int]:
-    """The ids of a text; `tokens` tells each entry's id."""
+    """Return the ids of a text; `tokens` maps entries to ids."""
     return [tokens[piece] for word in basic_tokens(text, cased) for piece in word_pieces(word, tokens)]

@@ -1,4 +1,4 @@
-"""Marks parameters of tests as slow: `make test` runs the quick ones, `make test-slow` the others."""
+"""Mark test parameters as slow: `make test` runs the quick ones, `make test-slow` the others."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,5 +7,5 @@ import pytest
 
 
 def mostly_slow(values: Iterable[Any], *quick: Any) -> list[Any]:
-    """The values for parametrize, all but `quick` marked as slow."""
+    """Return the values for parametrize, all except `quick` marked as slow."""
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -1,4 +1,4 @@
-"""What processes listen on, by /proc: the ports and the named Unix sockets."""
+"""The ports and named Unix sockets that processes listen on, from /proc."""
 
 import contextlib
 import ipaddress
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
-_LISTENS = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # a protocol's state of a socket that waits for others
+_LISTENS = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # the protocol's state of a listening socket
 
 
 def _inodes(pids: Iterable[int]) -> set[str]:
@@ -22,14 +22,14 @@ def _inodes(pids: Iterable[int]) -> set[str]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     return []
 
 
 def _address(told: str) -> str:
-    """An address as /proc/net has it, in hexadecimal words of 32 bits, to how people write it."""
+    """Convert an address in /proc/net, hexadecimal words of 32 bits, to its usual form."""
     data, port = bytes.fromhex(told.split(":")[0]), int(told.split(":")[1], 16)
     host = ipaddress.ip_address(b"".join(data[start : start + 4][::-1] for start in range(0, len(data), 4)))
     return f"{getattr(host, 'ipv4_mapped', None) or host} {port}"
@@ -50,7 +50,7 @@ def listening(pids: Iterable[int]) -> set[str]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[set[str]]:
-    """All that this process listens on at some time within the block, and didn't before."""
+    """Collect everything that this process starts to listen on within the block."""
     before, found, over = listening([os.getpid()]), set(), threading.Event()
 
     def watch() -> None:

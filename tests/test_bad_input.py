@@ -1,4 +1,4 @@
-"""Bad input, end to end: each is one sentence and exit code 2, or a counted reject; never a traceback, nothing half-written."""
+"""Bad input, end to end: one sentence and exit code 2, or a counted reject; never a traceback or a partial file."""
 
 import bz2
 import gzip
@@ -26,7 +26,7 @@ SMALL = ["--max-seq-length", "32", "--max-predictions", "5", "--dupe-factor", "1
 
 @dataclass
 class Outcome:
-    """What a run of the command came to."""
+    """The result of running a command."""
 
     code: int
     out: str
@@ -34,7 +34,7 @@ class Outcome:
     folder: Path
 
     def refused(self, *parts: str) -> None:
-        """Exit code 2, one sentence with these parts, nothing half-written."""
+        """Check for exit code 2, one sentence with these parts, and no partial files."""
         assert self.code == 2, self.err
         assert len(self.err.splitlines()) == 1, self.err
         assert self.err.startswith("clozemill: ")
@@ -53,7 +53,7 @@ class Outcome:
         return json.loads((self.folder / "dataset.json").read_text())
 
     def rejected(self, reason: str, count: int, source: str = "") -> None:
-        """Exit code 0, and so many records dropped for this reason; each is in rejects/ with its source."""
+        """Check for exit code 0 and this many records dropped for this reason, each in rejects/ with its source."""
         documents = self.manifest()["documents"]
         assert documents["dropped"].get(reason) == count
         assert documents["kept"] == documents["read"] - sum(documents["dropped"].values()) + documents["dropped"].get(
@@ -82,7 +82,7 @@ def call(argv: list[str], folder: Path, capsys) -> Outcome:
     capsys.readouterr()
     try:
         code = clozemill.main(argv)
-    except SystemExit as stop:  # argparse's own way out
+    except SystemExit as stop:  # raised by argparse
         code = stop.code
     return Outcome(code, *capsys.readouterr(), folder)
 
@@ -123,7 +123,7 @@ def test_truncated_and_damaged_parquet(bench):
     bench("a.parquet", data[: len(data) // 2]).refused(
         "a.parquet is not an intact Parquet file", "download it again or remove it from the input"
     )
-    # The footer is whole, the header of the column's page is not.
+    # The footer is intact, the header of the column's page isn't.
     bench("b.parquet", data[:4] + b"\xff" * 40 + data[44:]).refused("b.parquet is not an intact Parquet file")
 
 
@@ -140,7 +140,7 @@ def test_parquet_without_rows(bench):
     bench("a.parquet", data).refused("the input contains no usable document")
 
 
-# Defective records
+# Malformed records
 
 LINES = {
     "malformed_json": [b'{"text": "cut', b"not JSON", b"[" * 100_000, b'{"text": "\x00"}', b"\x00\x00"],
@@ -187,7 +187,7 @@ def test_too_many_rejects(bench):
         "correct them or raise the limit",
     )
     assert list(outcome.folder.glob("rejects/*.jsonl"))
-    # The limit is no part of what is written: the same command goes on with a higher one.
+    # The limit doesn't affect the output: the same command resumes with a higher one.
     bench("a.jsonl", None, "--max-reject-rate", "0.05").rejected("malformed_json", 1)
 
 
@@ -374,7 +374,7 @@ def test_a_different_run_in_the_same_folder_is_rejected(bench):
 
 
 def test_an_unfinished_dataset_rejects_another_configuration_or_input(bench):
-    """Unless it ended because of them: then it may be begun anew with others, and nothing of it is left."""
+    """Except if it failed because of them: then it can start over with others, and nothing of it is left."""
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     refused = folder / ".work/refused.txt"
     refused.rename(folder / "kept")  # as if it had been killed
@@ -446,7 +446,7 @@ def test_an_error_in_a_worker_process_is_one_sentence(bench):
 
 
 def test_the_output_is_rejected_as_input(bench, tmp_path, capsys):
-    """Neither the vocabulary that is to be written, nor a file within the dataset's folder."""
+    """Neither the vocabulary to be written nor a file within the dataset folder is accepted."""
     (tmp_path / "a.jsonl").write_bytes(JSONL)
     argv = ["vocab", "--input", str(tmp_path / "*"), "--output", str(tmp_path / "a.jsonl")]
     call(argv, tmp_path, capsys).refused("a.jsonl is both input and --output", "another --output")
@@ -459,7 +459,7 @@ def test_a_concurrent_run_in_the_same_folder_is_rejected(bench, monkeypatch):
     import fcntl
 
     monkeypatch.setattr("clozemill.pipelines.beam.run_lock._PATIENCE_SECONDS", 0.0)
-    bench("a.jsonl", b"{\n" + JSONL)  # begun, and refused at its end
+    bench("a.jsonl", b"{\n" + JSONL)  # started, and rejected at the end
     with open(bench.folder / "out/.work/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         bench("a.jsonl", None, "--max-reject-rate", "0.5").refused("another clozemill prepare is writing to", "wait")
@@ -467,7 +467,7 @@ def test_a_concurrent_run_in_the_same_folder_is_rejected(bench, monkeypatch):
 
 def test_folders_that_match_a_glob_are_skipped(bench):
     (bench.folder / "b.jsonl").mkdir()
-    assert bench("*.jsonl", None).code == 2  # nothing but a folder: no file matches
+    assert bench("*.jsonl", None).code == 2  # only a folder matches, no file
     bench("a.jsonl", JSONL)
 
 

@@ -17,7 +17,7 @@ from clozemill.trainers.pretraining.recipes import Phase
 
 ROOT = Path(__file__).parents[1]
 
-# Frozen: a flag that goes or changes its name breaks scripts and saved configurations. Adding one means adding it here.
+# Frozen: removing or renaming a flag breaks scripts and saved configurations. Add new flags here, too.
 COMMON = "--config --debug --help --save-config"
 TEXT = "--strip-accents --no-strip-accents --tokenize-chinese-chars --no-tokenize-chinese-chars"
 INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
@@ -84,7 +84,7 @@ def test_the_command_line_is_frozen() -> None:
 
 
 def test_the_choices_are_frozen() -> None:
-    """An option of one name has the same choices with every command that has it."""
+    """An option has the same choices in every command that has it."""
     found = {}
     for command in clozemill.COMMANDS.values():
         for field in dataclasses.fields(command.config):
@@ -140,7 +140,7 @@ def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: p
     assert example == clozemill.COMMANDS[name].example
     words = shlex.split(example)
     assert words[:2] == ["clozemill", name]
-    monkeypatch.chdir(ROOT)  # an example may name a file of the repository
+    monkeypatch.chdir(ROOT)  # an example may name a file in the repository
     arguments, extra = clozemill.parser().parse_known_args(clozemill._split(words[1:])[0])
     assert extra == []
     config = options.resolve(clozemill.COMMANDS[name].config, arguments)
@@ -168,7 +168,7 @@ def test_help_lists_every_flag_with_default_and_choices(name: str, monkeypatch: 
     text = stages()[name].format_help()
     assert all(f"  {flag}" in text or f", {flag}" in text for flag in FLAGS[name].split() if flag.startswith("--"))
     for field in dataclasses.fields(clozemill.COMMANDS[name].config):
-        if field.name == "phases":  # a list of mappings: for --config only
+        if field.name == "phases":  # a list of mappings: only for --config
             continue
         assert field.metadata["help"] in text
         if field.default not in ("", None, ()):

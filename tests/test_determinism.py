@@ -1,4 +1,4 @@
-"""The promise: same corpus, configuration and seed, same bytes, whatever runs it and however the input is laid out."""
+"""The promise: same corpus, configuration and seed give the same bytes, on any runner and for any layout of the input."""
 
 import bz2
 import gzip
@@ -42,7 +42,7 @@ def expected(demo_dataset: Path) -> str:
 
 
 def test_golden_digest(expected: str) -> None:
-    """A golden value: when a change is meant to alter the bytes, put the new one here and say so in the commit."""
+    """If a change alters the bytes on purpose, put the new value here and explain it in the commit."""
     assert expected == "9c787ab2e2d96b6b5830bbdba26730fe189f3f14e4b8f20fca10239d0fb56a15"
 
 
@@ -66,7 +66,7 @@ def test_small_splits(
 
 
 def dump_parts(corpus: str, parts: int) -> list[bytes]:
-    """The demo corpus as several dumps, each with a header of its own."""
+    """The demo corpus as several dumps, each with its own header."""
     text = Path(corpus).read_bytes()
     head = text[: text.index(b"  <page>")]
     pages = [page + b"</page>\n" for page in text[len(head) :].split(b"</page>\n")[:-1]]
@@ -82,7 +82,7 @@ def test_renamed_reordered_split_and_compressed_input(tmp_path: Path, demo_corpu
 
 
 def test_a_multistream_dump(tmp_path: Path, demo_corpus: str, demo_vocab: str, expected: str, monkeypatch) -> None:
-    """Streams cut at arbitrary bytes, splits smaller than a stream: still every page once."""
+    """Streams cut at arbitrary bytes, and splits smaller than a stream: every page is still read once."""
     data = Path(demo_corpus).read_bytes()
     streams = b"".join(bz2.compress(data[low : low + 30_000]) for low in range(0, len(data), 30_000))
     (tmp_path / "dump.xml.bz2").write_bytes(streams)
@@ -149,7 +149,7 @@ def test_dask_on_a_local_cluster(tmp_path: Path, demo_corpus: str, demo_vocab: s
 def test_the_manifest_depends_on_no_clock_process_or_order(
     tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
 ) -> None:
-    """dataset.json itself is the same to the byte for the same input path."""
+    """dataset.json itself is byte-identical for the same input path."""
     prepare(tmp_path / "d", demo_vocab, [demo_corpus], "--provenance", "--shuffle", "beam")
     for name in (
         "dataset.json",

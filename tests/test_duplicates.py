@@ -35,7 +35,7 @@ BASES, COPIES = 20, 3
 
 
 def planted(seed: int = 1) -> list[str]:
-    """20 texts of some 300 words, each followed by three in which one to three words are changed."""
+    """20 texts of about 300 words, each followed by three copies in which one to three words are changed."""
     rng, found = np.random.default_rng(seed), []
     for text in corpora.texts(BASES, seed, 40):
         found.append(text)
@@ -82,7 +82,7 @@ def test_one_near_duplicate_per_cluster_is_kept(tmp_path: Path, vocab: str) -> N
 
 @pytest.mark.parametrize("more", [["--shuffle", "beam"], ["--no-in-memory", "--num-workers", "2"], ["--in-memory"]])
 def test_results_do_not_depend_on_the_runner(tmp_path: Path, vocab: str, more: list[str]) -> None:
-    """The order of the input, the shuffle and the workers change nothing."""
+    """The order of the input, the shuffle and the number of workers don't matter."""
     expected = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["digest"]
     (tmp_path / "other").mkdir()
     found = prepare(tmp_path / "other/d", vocab, planted()[::-1], "--dedup", "near", *more)["digest"]
@@ -91,7 +91,7 @@ def test_results_do_not_depend_on_the_runner(tmp_path: Path, vocab: str, more: l
 
 
 def test_filtered_documents_never_survive_for_a_cluster(tmp_path: Path, vocab: str) -> None:
-    """The longest is dropped as too repetitive, and the others stay."""
+    """The longest is dropped as too repetitive, and the others are kept."""
     (text,) = corpora.texts(1, 3, 40)
     long = text + " " + " ".join(text.split(" ")[:7])
     documents = [text, long, *corpora.texts(5, 4)]
@@ -101,7 +101,7 @@ def test_filtered_documents_never_survive_for_a_cluster(tmp_path: Path, vocab: s
 
 
 def test_a_cluster_goes_to_one_side(tmp_path: Path, vocab: str) -> None:
-    """By document, some cluster is parted; by cluster, none is, and nothing is dropped."""
+    """By document, some cluster is divided; by cluster, none is, and nothing is dropped."""
     documents = planted()
     for by, parted in (("document", True), ("cluster", False)):
         folder = tmp_path / by / "d"
@@ -158,7 +158,7 @@ def test_contaminated_documents_are_dropped_and_reported(tmp_path: Path, vocab: 
     found = prepare(tmp_path / "d", vocab, texts, *command)["documents"]
     assert (found["kept"], found["dropped"]) == (19, {"contaminated": 1})
     (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
-    detail = json.loads(rejects.read_text())["detail"].replace(" .", "")  # as it stands in the document
+    detail = json.loads(rejects.read_text())["detail"].replace(" .", "")  # as in the document
     assert detail == f"{words!r} is in {tmp_path / 'dev.tsv'}, line 2"
 
 
@@ -176,7 +176,7 @@ def test_other_evaluation_files_change_the_dataset(tmp_path: Path, vocab: str, c
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a dataset but what tells of times."""
+    """Return every file of a dataset except those with times."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in TIMED}
 
@@ -192,7 +192,7 @@ def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str)
     texts[7] = corpora.texts(1, 10, 12)[0]
     prepare(tmp_path / "d", vocab, texts[:-1], *options, "--update")
     changed = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
-    assert 1 <= len(changed) <= 3  # one document went, one came, and another went from the end
+    assert 1 <= len(changed) <= 3  # one document was removed, one added, and another removed at the end
     updated = tree(tmp_path / "d")
     shutil.rmtree(tmp_path / "d")
     prepare(tmp_path / "d", vocab, texts[:-1], *options)
@@ -225,7 +225,7 @@ def test_datasets_that_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pyte
 
 @pytest.mark.slow
 def test_killed_while_comparing_and_while_updating(tmp_path: Path, vocab: str) -> None:
-    """The same command goes on, though an update has no dataset.json any more, and where the input changed once more."""
+    """The same command resumes, although an update has no dataset.json, and also if the input changed again."""
     texts, source = corpora.texts(300, 9, 12), tmp_path / "in.jsonl"
     options = [*OPTIONS, "--num-groups", "12", "--dedup", "near"]
     words = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), *options]
@@ -247,7 +247,7 @@ def test_killed_while_comparing_and_while_updating(tmp_path: Path, vocab: str) -
 
 
 def gone(path: Path) -> Callable[[], bool]:
-    """A file was there, and is no more."""
+    """Return whether a file existed and was removed."""
     seen = []
 
     def moment() -> bool:
@@ -259,18 +259,18 @@ def gone(path: Path) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("window", ["dataset.json is there, .work is too", "dataset.json went"])
 def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) -> None:
-    """What the first run left must not stand for the second one's: neither finished groups nor clusters."""
+    """Files of the first run must not be used for the second: neither finished groups nor clusters."""
     texts, source, folder = corpora.texts(90, 9, 12), tmp_path / "in.jsonl", tmp_path / "d"
     words = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(folder), *OPTIONS, "--dedup", "near"]
     command = [sys.executable, "-c", CODE, *words]
     source.write_bytes(corpora.jsonl(texts[:40]))
-    for _ in range(5):  # the first window is some milliseconds wide
+    for _ in range(5):  # the first window lasts a few milliseconds
         shutil.rmtree(folder, ignore_errors=True)
         first = run_until(command, files(folder, "dataset.json", 1), signal.SIGKILL)
         if (folder / ".work").exists() or window == "dataset.json went":
             break
     assert first in (0, -signal.SIGKILL) and (folder / "dataset.json").exists()
-    copies = [f"{text} The end ." for text in texts[:20]]  # near-duplicates of what was there
+    copies = [f"{text} The end ." for text in texts[:20]]  # near-duplicates of existing documents
     source.write_bytes(corpora.jsonl(texts + copies))
     if window == "dataset.json went":
         run_until([*command, "--update"], gone(folder / "dataset.json"), signal.SIGKILL)
@@ -283,7 +283,7 @@ def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) ->
 
 
 def test_an_update_repairs_damaged_shards(tmp_path: Path, vocab: str) -> None:
-    """Files altered, gone, or told of by an altered record are made again, whatever their size."""
+    """Files that were changed or removed, or whose record was changed, are rebuilt, whatever their size."""
     texts, options = corpora.texts(60, 9, 12), ["--num-groups", "6", "--dupe-factor", "1", "--provenance"]
     prepare(tmp_path / "d", vocab, texts, *options)
     before, folder = tree(tmp_path / "d"), tmp_path / "d"
@@ -299,7 +299,7 @@ def test_an_update_repairs_damaged_shards(tmp_path: Path, vocab: str) -> None:
 
 
 def test_reading_a_dataset_during_an_update(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
-    """A failed update says how to get back; nothing but --update touches what is left; the old input brings all back."""
+    """A failed update explains how to recover; only --update changes the rest; the old input restores the dataset."""
     texts, source = corpora.texts(30, 9), tmp_path / "in.jsonl"
     prepare(tmp_path / "d", vocab, texts)
     before = tree(tmp_path / "d")
@@ -330,7 +330,7 @@ def test_another_datasheet_is_not_ignored(tmp_path: Path, vocab: str, capfd: pyt
 
 
 def test_decontamination_is_part_of_the_signature(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
-    """By content: a copy of the evaluation set under another name is the same."""
+    """Identified by content: a copy of the evaluation set under another name is equal."""
     texts = corpora.texts(12, 6, 12)
     for name in ("dev.txt", "copy.txt"):
         (tmp_path / name).write_text(texts[3])
@@ -344,7 +344,7 @@ def test_decontamination_is_part_of_the_signature(tmp_path: Path, vocab: str, ca
 
 
 def test_documents_of_unknown_words_are_not_near_duplicates(tmp_path: Path, vocab: str) -> None:
-    """Every one of their words is [UNK]: that says nothing of what they share."""
+    """All their words are [UNK], which says nothing about their similarity."""
     rng, letters = np.random.default_rng(5), np.array(list("абвгдежзиклмно"))
     strange = [" ".join("".join(rng.choice(letters, 6)) for _ in range(60)) + " ." for _ in range(8)]
     found = prepare(tmp_path / "d", vocab, corpora.texts(20, 9) + strange, "--dedup", "near", "--no-gate")
@@ -359,6 +359,6 @@ def test_kept_duplicates_are_not_reported_as_dropped(tmp_path: Path, vocab: str,
 
 
 def test_uninformative_labels_are_warned_about(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:
-    """One document has no other one to take a random B from."""
+    """A single document leaves no other one to draw a random B from."""
     prepare(tmp_path / "d", vocab, corpora.texts(1, 9, 60), "--eval-fraction", "0", "--num-groups", "1")
     assert "warning: all next-sentence labels are identical" in capfd.readouterr().out

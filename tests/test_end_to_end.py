@@ -1,4 +1,4 @@
-"""As a user would: the demo, tf.data on the shards, and real corpora where they are at hand."""
+"""End to end, as a user would: the demo, tf.data on the shards, and real corpora if available."""
 
 import json
 import os
@@ -18,7 +18,7 @@ DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared
 def test_the_demo_runs_and_keeps_foreign_folders(
     twice: bool, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With few steps: make demo takes all of them."""
+    """With few steps; make demo uses all of them."""
     few = {"steps": 20, "warmup_steps": 2, "eval_steps": 10}
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], options=RECIPES["demo"].options | few))
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""One corpus through every engine that a single machine can have: the digest is FnApiRunner's.
+"""One corpus through every engine that runs on one machine: the digest equals FnApiRunner's.
 
 CORPUS names the corpus, the demo corpus by default; `make test-engines CORPUS=...` prints a row of seconds for each.
 """
@@ -23,8 +23,8 @@ SPARK = "beam_pyspark_runner.pyspark_runner.PySparkRunner"
 SECONDS = 900
 portable = test_clusters.portable  # Beam's job service and a pool of workers
 
-# clozemill on a LocalCluster of two processes. VICTIM: a dataset's folder; the worker that is in the middle of a shard of
-# it is killed, or, where shards are written faster than can be looked, any worker, once there is a shard.
+# clozemill on a LocalCluster of two processes. VICTIM: the folder of a dataset; the worker that is writing one of its shards is
+# killed or, if shards are written too fast to observe, any worker once a shard exists.
 DASK = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -58,7 +58,7 @@ if __name__ == "__main__":
 
 
 class Engines:
-    """Runs `clozemill` in a process of its own, on an engine."""
+    """Runs `clozemill` in a separate process, on an engine."""
 
     def __init__(self, folder: Path) -> None:
         self._script = folder / "run.py"
@@ -157,7 +157,7 @@ def test_dask(engines: Engines, prepare: list[str], expected: str, tmp_path: Pat
 
 
 def test_dask_loses_a_worker(engines: Engines, prepare: list[str], expected: str, tmp_path: Path, row: Callable) -> None:
-    """Dask goes on without it, or the run ends in a sentence and the same command goes on."""
+    """Dask continues without it, or the run fails with one sentence and the same command resumes."""
     found = engines.dask(prepare, VICTIM=str(tmp_path / "d"))
     assert "killed" in found.stdout, found.stderr
     how = found.stdout.split("killed ")[1].splitlines()[0]

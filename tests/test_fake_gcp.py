@@ -1,4 +1,4 @@
-"""The fake of object storage and metadata itself: what its own tests can see without Google's clients."""
+"""Tests of the fake object storage and metadata server itself, without Google's clients."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    """(status, body, headers) over plain HTTP."""
+    """Return (status, body, headers) over plain HTTP."""
     connection = http.client.HTTPConnection(server.address, timeout=10)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
@@ -36,7 +36,7 @@ def test_an_upload_appears_with_its_last_byte(server: Server) -> None:
     assert (status, headers["Range"]) == (308, "bytes=0-2") and not server.storage.objects
     status, _, headers = ask(server, "PUT", where, Content_Range="bytes */5")
     assert (status, headers["Range"]) == (308, "bytes=0-2")
-    assert ask(server, "PUT", where, b"cde", Content_Range="bytes 2-4/5")[0] == 200  # some of it once more
+    assert ask(server, "PUT", where, b"cde", Content_Range="bytes 2-4/5")[0] == 200  # with an overlap
     assert server.storage.below("b") == {"x": b"abcde"}
     assert ask(server, "PUT", where, Content_Range="bytes */5")[0] == 200
 

@@ -1,4 +1,4 @@
-"""From a corpus to a trained encoder on gs://, with the real clients: cut, slow and busy storage, and SIGKILL."""
+"""From a corpus to a trained encoder on gs://, with the real clients: closed connections, slow and busy storage, SIGKILL."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str, demo_vocab
 
 @pytest.fixture(scope="module")
 def data(cloud: Cloud) -> str:
-    """A dataset, made while the storage is busy, slow and cuts connections."""
+    """A dataset, prepared while the storage is busy, slow and closes connections."""
     cloud.run(*PREPARE, "--output", "gs://mill/data", faults=ROUGH)
     return "mill/data"
 
@@ -65,7 +65,7 @@ def test_a_killed_prepare_is_resumed(cloud: Cloud, demo_dataset: Path, tmp_path:
 def test_a_killed_run_resumes_bit_identically(
     faults: dict | None, cloud: Cloud, data: str, demo_dataset: Path, tmp_path: Path
 ) -> None:
-    """Killed after the weights of step 8 were written, and before its checkpoint.json is."""
+    """Killed after the weights of step 8 are written, and before its checkpoint.json."""
     for name in [name for name in cloud.storage.objects if name.startswith("mill/run/")]:
         del cloud.storage.objects[name]
     local = tmp_path / "local"
@@ -87,7 +87,7 @@ def test_a_killed_run_resumes_bit_identically(
     assert {path.name for path in mine.iterdir()} == {path.name for path in local.iterdir()} | {"tensorboard"}
     assert not [name for name in cloud.storage.below("mill/run") if name.endswith(".tmp") or "_temp" in name]
 
-    before = dict(cloud.storage.objects)  # a run that can't be listed isn't begun anew
+    before = dict(cloud.storage.objects)  # a run that can't be listed doesn't start over
     _, err = cloud.run(*PRETRAIN, code=2, faults={"forbidden": "prefix=run/"})
     assert err.startswith("clozemill: gs://mill/run") and err.count("\n") == 1 and cloud.storage.objects == before
 

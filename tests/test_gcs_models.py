@@ -1,4 +1,4 @@
-"""What becomes of a trained encoder, on gs://: fine-tuned, asked, and exported, with SIGKILL in between."""
+"""A trained encoder on gs://: fine-tuned, used for predictions, and exported, with SIGKILL in between."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_an_export_killed_during_upload_is_incomplete(cloud: Cloud) -> None:
 
 @pytest.mark.slow
 def test_a_saved_model_gives_the_same_outputs(cloud: Cloud, tmp_path: Path) -> None:
-    """Its largest differences from the checkpoint were told by export itself: here that what was copied is whole."""
+    """export itself checks the differences from the checkpoint; this checks that the copy is complete."""
     out, _ = cloud.run("export", "gs://mill/checkpoint", "--output", "gs://mill/out", "--formats", "savedmodel")
     assert out.endswith("done: gs://mill/out/savedmodel\n")
     loaded = tf.saved_model.load(str(cloud.download("mill/out/savedmodel", tmp_path)))

@@ -1,4 +1,4 @@
-"""The distribution as it is installed: one package, whose base does without the trainer's libraries."""
+"""The installed distribution: one package, whose base doesn't need the trainer's libraries."""
 
 import os
 import re
@@ -22,7 +22,7 @@ dataset = clozemill.prepare(input={corpus!r}, vocab={vocab!r}, output="dataset",
 assert not clozemill.verify("dataset")
 print(dataset)
 """
-# What stands for a package that isn't installed.
+# Simulates packages that aren't installed.
 BLOCKED = """
 import importlib.machinery, sys
 sys.path_importer_cache.clear()
@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel in it."""
     folder = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    for name in ("clozemill", *NAMES[:4]):  # a build writes into the folder that it is made from
+    for name in ("clozemill", *NAMES[:4]):  # a build writes into its source folder
         shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*ROOT.glob("*.py"), *ROOT.glob("*.md"), ROOT / "pyproject.toml"):
         shutil.copy(path, folder / "source")
@@ -69,7 +69,7 @@ def test_scripts_and_workers_ignore_modules_with_our_names(
     done = subprocess.run([sys.executable, "script.py"], **run)
     assert done.returncode == 0 and "Dataset('dataset'" in done.stdout, done.stderr
     made = {path.name for path in tmp_path.iterdir()}
-    for name in ("queue", "proto"):  # of the standard library and of Google's: a script beside them would import these
+    for name in ("queue", "proto"):  # names of standard and Google modules, which a script here would import
         (tmp_path / f"{name}.py").write_text("raise ImportError('the user\\'s own')\n")
     done = subprocess.run([sys.executable, "-m", "clozemill", "inspect", "dataset", "--limit", "1"], **run)
     assert done.returncode == 0 and "record 0: " in done.stdout, done.stderr

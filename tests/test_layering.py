@@ -1,4 +1,4 @@
-"""Architecture: which package may import which, and what importing one part must not load."""
+"""Architecture: which package may import which, and which libraries an import must not load."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "model", "trainers", "deploy")
-# The sub-packages, in the order in which the data passes them: each imports itself and earlier ones, but for equals.
+# The sub-packages in the order of the data: each imports itself and earlier ones, but not those of the same level.
 PIPELINES = (
     "common", "files", "pages", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples",
     "shards", "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
@@ -21,9 +21,9 @@ SHARED = {
     "trainers": {"common", "files", "pages", "command_line", "text", "dataset", "shards", "examples.columns"},
     "model": {"common"},
 }
-SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # of numpy.random and keras.random: what takes a seed first
+SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # in numpy.random and keras.random: the seed comes first
 APART = (
-    "model.export.hf_reference"  # a program that needs transformers and torch, which must not meet TensorFlow in one process
+    "model.export.hf_reference"  # a program that needs transformers and torch, which must not be in one process with TensorFlow
 )
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
@@ -41,7 +41,7 @@ def load(names: list[str]) -> str:
 
 
 def imports(tree: ast.Module) -> set[str]:
-    """Every imported name, with its module: `from a import b` gives a and a.b; ours without "clozemill."."""
+    """Return every imported name with its module: `from a import b` gives a and a.b; ours without "clozemill."."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -152,7 +152,7 @@ def test_help_and_errors_load_neither_beam_nor_tensorflow(arguments: list[str]) 
 
 
 def test_a_vocabulary_is_parsed_without_beam_s_help() -> None:
-    """So that the trainer can tokenize: what WordPiece needs, loaded and used."""
+    """So that the trainer can tokenize: loads and uses what WordPiece needs."""
     code = (
         "from clozemill.pipelines.text.wordpiece import *\n"
         "WordPiece(Vocabulary.from_tokens(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a'])).encode(['a b'], True)"
@@ -161,7 +161,7 @@ def test_a_vocabulary_is_parsed_without_beam_s_help() -> None:
 
 
 def level(module: str) -> int:
-    """How far down the line a module of pipelines or trainers is."""
+    """Return the level of a module of pipelines or trainers in the order of the data."""
     package, room = module.split(".")[:2]
     rooms = PIPELINES if package == "pipelines" else [name for names in TRAINERS for name in names]
     assert room in rooms, f"{module}: {package}/{room} isn't in the order of this file"
@@ -169,7 +169,7 @@ def level(module: str) -> int:
 
 
 def check_import(name: str, module: str) -> None:
-    """Whether a module may import another one."""
+    """Check that a module may import another one."""
     package, room = name.split(".")[:2]
     other, there = module.split(".")[:2]
     what = f"{name} imports {module}"
@@ -194,7 +194,7 @@ def test_imports_between_packages() -> None:
             for module in modules_imported(tree):
                 check_import(name, module)
             assert not {found.split(".")[0] for found in imports(tree)} & {"tests", "clozemill"}, path
-        if path != "clozemill.py":  # by the names that are installed, so that nothing is imported twice
+        if path != "clozemill.py":  # by installed names, so that nothing is imported twice
             plain = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
             plain |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
             assert not {found.split(".")[0] for found in plain} & set(PACKAGES), path
@@ -227,7 +227,7 @@ def test_there_are_no_import_cycles() -> None:
 
 
 def test_tensorflow_and_torch_are_never_in_one_process() -> None:
-    """One program imports torch and transformers, and nothing imports it; of the tests, the one of peers in processes."""
+    """One program imports torch and transformers, and no module imports it; among the tests, only peers in processes do."""
     heavy = {"torch", "transformers", "triton"}
     for name, tree in TREES.items():
         names = {found.split(".")[0] for found in imports(tree)}
@@ -235,7 +235,7 @@ def test_tensorflow_and_torch_are_never_in_one_process() -> None:
         names |= {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
         if name == APART.replace(".", "/") + ".py":
             assert names & heavy and not names & {*PACKAGES, "keras", "tensorflow"}
-        elif name not in ("tests/benchmarks/contenders.py", "tests/benchmarks/hf_tasks.py"):  # peers, in processes of their own
+        elif name not in ("tests/benchmarks/contenders.py", "tests/benchmarks/hf_tasks.py"):  # peers, in separate processes
             assert not names & heavy and APART not in imports(tree), name
 
 

@@ -1,4 +1,4 @@
-"""The Python API: the commands as functions, and what it loads."""
+"""The Python API: commands as functions, and loaded objects."""
 
 import inspect
 import signal
@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def undisturbed():
-    """No function of the API leaves a signal handler or a thread's hook behind."""
+    """Check that no function of the API leaves a signal handler or a thread hook behind."""
     before = [signal.getsignal(number) for number in SIGNALS], threading.excepthook
     yield
     assert ([signal.getsignal(number) for number in SIGNALS], threading.excepthook) == before

@@ -1,4 +1,4 @@
-"""Corpus, vocabulary and dataset on a filesystem that only Beam knows: an object store in a folder, under fake://."""
+"""Corpus, vocabulary and dataset on a filesystem known only to Beam: an object store in a folder, under fake://."""
 
 import gzip
 import json
@@ -14,11 +14,11 @@ import clozemill
 from clozemill.pipelines.files import filesystem
 from tests.test_determinism import OPTIONS, digest_of
 
-ROOT = ""  # where the bucket lies; set by the fixture
+ROOT = ""  # the folder of the bucket; set by the fixture
 
 
 class FakeFileSystem(FileSystem):
-    """Objects by name, no folders to make, a rename that copies: as object stores have it."""
+    """Objects by name, no folders, and a rename that copies: like object stores."""
 
     @classmethod
     def scheme(cls) -> str:
@@ -120,7 +120,7 @@ def test_a_killed_remote_run_is_resumed(bucket: Path, demo_corpus: str, demo_voc
     command = ["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", "fake://bucket/out", *OPTIONS]
     assert clozemill.main([*command, "--max-reject-rate", "1"]) == 0
     (bucket / "out/dataset.json").unlink()
-    assert clozemill.main(command) == 2  # the state of the run is gone, so these are other files
+    assert clozemill.main(command) == 2  # the state of the run was removed, so these files are new
     shutil.rmtree(bucket / "out")
     assert clozemill.main(command) == 0
     assert digest_of(bucket / "out") == digest_of(demo_dataset)
@@ -142,7 +142,7 @@ def test_remove_tree_removes_nested_files(bucket: Path) -> None:
 
 
 def test_a_plan_of_a_remote_corpus(bucket: Path, demo_corpus: str, demo_vocab: str) -> None:
-    """Sampled and whole, of files that can be entered and of others; the vocabulary and the estimate are remote, too."""
+    """Sampled and complete, with files that can be split and others; vocabulary and estimate are remote, too."""
     data = Path(demo_corpus).read_bytes()
     shutil.copy(demo_vocab, bucket / "vocab.txt")
     for name, content in (("a.xml", data), ("b.xml.gz", gzip.compress(data))):

@@ -1,4 +1,4 @@
-"""Killed at any moment and run again, `prepare` comes to the same bytes and leaves no stray file."""
+"""`prepare`, killed at any moment and resumed, produces identical bytes and leaves no stray file."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CODE = "import sys, clozemill; sys.exit(clozemill.main())"
 
 
 def command(folder: Path, vocab: str, inputs: str, *more: str) -> list[str]:
-    """A `prepare` with many small groups and copies, so that there is much to interrupt."""
+    """Return a `prepare` command with many small groups and copies, so that there is much to interrupt."""
     options = ["--num-groups", "40", "--dupe-factor", "10", "--eval-fraction", "0.1", "--seed", "7", "--no-progress"]
     prepare = ["prepare", "--input", inputs, "--vocab", vocab, "--output", str(folder), *options, *more]
     return [sys.executable, "-c", CODE, *prepare]
@@ -42,7 +42,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, demo_corpus: str) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, demo_vocab: str, corpus: str) -> tuple[str, float]:
-    """(digest, seconds) of a run that nobody disturbs."""
+    """Return (digest, seconds) of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "d"
     begin = time.monotonic()
     subprocess.run(command(folder, demo_vocab, corpus), check=True, stdout=subprocess.DEVNULL)
@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, demo_vocab: str, corpus: str
 
 
 def run_until(arguments: list[str], moment: Callable[[], bool], sign: signal.Signals, patience: float = 60) -> int:
-    """Starts a command in a session of its own, signals the whole of it when `moment` says so; returns its exit code."""
+    """Start a command in its own session, send all its processes a signal at `moment`, and return its exit code."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < deadline and not moment():
@@ -70,7 +70,7 @@ def files(folder: Path, pattern: str, count: int) -> Callable[[], bool]:
 
 
 def assert_only_whole_files(folder: Path) -> None:
-    """Whenever a run was ended, every shard under a final name can be read to its end, and a manifest tells the truth."""
+    """Check that every shard under a final name is complete, and that a manifest, if present, is correct."""
     from clozemill.pipelines.shards import tfrecord
 
     if (folder / "dataset.json").exists():
@@ -80,7 +80,7 @@ def assert_only_whole_files(folder: Path) -> None:
 
 
 def kills(folder: Path, arguments: list[str], moments: list[Callable[[], Callable[[], bool]]]) -> int:
-    """Kills the same run again and again, each time at the next moment; returns how many kills hit it alive."""
+    """Kill the same run repeatedly, each time at the next moment; return how many kills hit a running process."""
     hits = 0
     for moment in moments:
         code = run_until(arguments, moment(), signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_ctrl_c_stops_worker_processes(tmp_path: Path, demo_vocab: str, corpus: 
 
 @pytest.mark.slow
 def test_a_dead_worker_is_one_sentence(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]) -> None:
-    """As the kernel does when memory runs out: no hang, no traceback, and the run can go on."""
+    """Killed as by the kernel when memory runs out: no hang, no traceback, and the run can be resumed."""
     import psutil
 
     from clozemill.pipelines.beam import launcher
@@ -179,7 +179,7 @@ def test_a_dead_worker_is_one_sentence(tmp_path: Path, demo_vocab: str, corpus: 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--in-memory", "--no-in-memory"])
 def test_fifty_kills(tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float], mode: str) -> None:
-    """Kills spread over the whole time a run takes, start-up included; each run goes on from the one before."""
+    """Kills are spread over the duration of a run, including start-up; each run resumes the previous one."""
     hits, finished = 0, 0
     for number in range(50):
         folder = tmp_path / f"d{finished}"

@@ -1,6 +1,6 @@
-"""Small dumps of wikis in many languages, written for tests: the markup that each language's editors write, and its clean text.
+"""Small dumps of wikis in many languages, written for tests: typical markup of each language, and its clean text.
 
-A dump lists its own namespaces and no others; what it doesn't say (redirect words, older names, switches) is in the pages.
+A dump lists only its own namespaces; what it doesn't list (redirect words, older names, switches) occurs in the pages.
 """
 
 import re
@@ -117,12 +117,12 @@ LEFTOVER = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|-\{|\}-|''|__\S+__|＿＿|
 
 
 def markup_characters(text: str) -> int:
-    """How many characters of markup a text still holds."""
+    """Count the characters of markup left in a text."""
     return sum(len(found) for found in LEFTOVER.findall(text))
 
 
 def page(sample: Sample, title: str, namespace: int, number: int, text: str, model: str = "wikitext") -> str:
-    """A page as dumps of the sample's version have it: <ns> from 0.5 on, <model> from 0.6 on, redirects by their text alone."""
+    """A page in the sample's schema version: <ns> from 0.5 on, <model> from 0.6 on, redirects only by their text."""
     version = int(sample.version.split(".")[1])
     ns = f"<ns>{namespace}</ns>" if version >= 5 else ""
     body = f'<text xml:space="preserve">{escape(text)}</text>'
@@ -151,7 +151,7 @@ def head(sample: Sample) -> str:
 
 
 def pages(sample: Sample, copies: int = 1) -> list[str]:
-    """An article (`copies` times), and what must not become documents."""
+    """An article (`copies` times), and pages that must not become documents."""
     articles = [page(sample, f"A{number}", 0, number, sample.source) for number in range(copies)]
     return [
         *articles,

@@ -1,7 +1,8 @@
 """The contenders of `train_step`: each makes BERT's pretraining step with one library, as its users would write it.
 
-Run by `train_step`, a process each, by the interpreter that has the library: this file imports nothing of clozemill but for our
-own contender. It says what it is in a line of JSON; then every line "N" on standard input is N steps, answered by such a line.
+`train_step` runs each in its own process, with the interpreter that has the library; only our own contender imports clozemill.
+The process describes itself in a line of JSON. Then, for every line "N" on standard input, it runs N steps and prints another
+such line.
 
     PYTHON tests/benchmarks/contenders.py NAME BATCHES.npz THREADS
 """
@@ -17,18 +18,18 @@ import numpy as np
 
 LAYERS, WIDTH, HEADS, INNER, VOCABULARY, POSITIONS, DROPOUT = 4, 256, 4, 1024, 30522, 512, 0.1
 RATE, DECAY, EPSILON, CLIP = 1e-4, 0.01, 1e-6, 1.0
-Made = tuple[Callable[[int], float], Callable[[], int]]  # does N steps and returns a loss; counts the weights, once stepped
+Made = tuple[Callable[[int], float], Callable[[], int]]  # runs N steps and returns a loss; counts the weights after a step
 
 
 def _dataset(batches: dict[str, np.ndarray]):
-    """The batches over and over, as TensorFlow reads them."""
+    """Return the batches in an endless loop, as TensorFlow reads them."""
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(batches).repeat().prefetch(1)
 
 
 def _tensorflow(threads: int) -> None:
-    """The same threads for every contender on TensorFlow."""
+    """Set the same number of threads for every contender on TensorFlow."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -36,12 +37,12 @@ def _tensorflow(threads: int) -> None:
 
 
 def _count(variables) -> int:
-    """Numbers in TensorFlow's or Keras's variables."""
+    """Count the values in TensorFlow's or Keras's variables."""
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def _in_turn(batches: dict[str, np.ndarray], step: Callable) -> Callable[[int], float]:
-    """N calls of a tf.function on the next batches."""
+    """Call a tf.function N times on the next batches."""
     iterator = iter(_dataset(batches))
 
     def run(steps: int) -> float:
@@ -94,7 +95,7 @@ def kerashub(batches: dict[str, np.ndarray], threads: int) -> Made:
     head = MaskedLMHead(token_embedding=backbone.token_embedding, intermediate_activation=lambda x: keras.ops.gelu(x, True))
     head.build((None, None, WIDTH))
     both = {id(v): v for v in (*backbone.trainable_variables, *head.trainable_variables)}  # they share the embedding
-    variables = [v for v in both.values() if "pooled_dense" not in v.path]  # nothing reads the pooler: it has no gradient
+    variables = [v for v in both.values() if "pooled_dense" not in v.path]  # the pooler isn't used, so it has no gradient
     optimizer = keras.optimizers.AdamW(RATE, DECAY, epsilon=EPSILON, global_clipnorm=CLIP)
     optimizer.exclude_from_weight_decay(var_names=["bias", "layer_norm"])
     optimizer.build(variables)
@@ -254,7 +255,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    """Makes a contender, does its first step, then a round of steps for every line that asks for one."""
+    """Create a contender, run its first step, then a round of steps for every input line."""
     name, path, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")  # what libraries print goes to standard error
     os.dup2(2, 1)

@@ -1,10 +1,10 @@
-"""From a MediaWiki dump to clean text: seconds of CPU and of the clock, by stage, for one source tree or two of them in turn.
+"""Convert a MediaWiki dump to clean text: CPU and wall seconds by stage, for one source tree or for two in turn.
 
     python -m tests.benchmarks.dump --dump enwiki-excerpt.xml.bz2 --other ../before --repeats 5
 
 A small dump's pages are repeated, numbered, in a multistream .bz2 of 100 pages a stream, as Wikipedia's are. `--other` is
-another checkout, and both run alternately, each time in a process of its own. The run with the fewest CPU seconds counts:
-other jobs on the machine only ever add some. The digest shows whether both give the same text.
+another checkout, and both run alternately, each time in a new process. The run with the fewest CPU seconds counts, because
+other jobs on the machine can only add to them. The digest shows whether both give the same text.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = 100  # of a stream
+PAGES = 100  # pages per stream
 WORK = """
 import hashlib, json, sys, time
 from clozemill.pipelines.readers import formats
@@ -42,7 +42,7 @@ print(json.dumps({"clocks": clocks, "digest": digest.hexdigest()[:16], "text": s
 
 
 def multistream(source: Path, target: Path, copies: int) -> None:
-    """Writes the pages of a dump `copies` times, each copy's text beginning with its number."""
+    """Write the pages of a dump `copies` times; the text of each copy starts with its number."""
     data = (bz2.open if source.suffix == ".bz2" else open)(source, "rb").read()
     begin, end = data.index(b"<page>"), data.rindex(b"</page>")
     pages = [page + b"</page>" for page in data[begin:end].split(b"</page>")]

@@ -1,7 +1,7 @@
 """The peer of padding.py: fine-tuning, predicting and extracting features in a plain transformers loop on torch.
 
 Batches come in the order of a sampler and are padded to their longest row (DataCollatorWithPadding), as in transformers' own
-examples. It is a process of its own, run by an interpreter that has transformers and torch, and imports nothing of clozemill.
+examples. It is a separate process, run by an interpreter that has transformers and torch, and doesn't import clozemill.
 
     HF_PYTHON tests/benchmarks/hf_tasks.py finetune FOLDER 2
 """
@@ -36,7 +36,7 @@ def read_texts(path: Path) -> tuple[list[str], list[int]]:
 
 
 class Job:
-    """What every verb needs: settings, tokenizer, and batches that are padded to their longest row."""
+    """The settings, the tokenizer, and batches padded to their longest row, shared by all commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,7 +92,7 @@ def predict(job: Job) -> None:
 
 
 def embed(job: Job, pooled: bool) -> None:
-    """The last four layers side by side, of each token (or their mean over a text), as Parquet."""
+    """Write the last four layers, concatenated, of each token (or their mean over a text) as Parquet."""
     model = BertModel(job.config(), add_pooling_layer=False).eval()
     width = 4 * job.settings["encoder"]["hidden_size"]
     schema = pa.schema([("row", pa.int64()), ("token", pa.string()), ("features", pa.list_(pa.float32(), width))])

@@ -1,8 +1,8 @@
-"""How many examples per second the trainer's input delivers, and whether that feeds a TPU.
+"""Measure how many examples per second the trainer's input delivers, and whether that is enough for a TPU.
 
-TrainReader reads a dataset in batches of 256, in a process on one core, then in one on all of them. Leaving out stages tells
-where the time goes: reading and interleaving, shuffling, parsing. What it delivers is compared with what one TPU v5e chip
-consumes when it trains BERT-base on sequences of 128.
+TrainReader reads a dataset in batches of 256, in a process on one core, then in one on all cores. Leaving out stages shows
+where the time is spent: reading and interleaving, shuffling, parsing. The rate is compared with what one TPU v5e chip consumes
+when it trains BERT-base on sequences of 128.
 
     clozemill prepare --input CORPUS --vocab vocab.txt --output DATASET --dupe-factor 1
     python -m tests.benchmarks.input_pipeline --data DATASET
@@ -41,7 +41,7 @@ def streams(folder: str) -> dict:
 def work(folder: str, rounds: int, batches: int) -> dict[str, dict[str, float]]:
     """Examples per second and per CPU second after each stage, medians of rounds.
 
-    One stage after the other: what a stream prefetches meanwhile would be counted for another.
+    Stages run one after another, because prefetching of one stream would be counted for another.
     """
     found = {}
     for name, stream in streams(folder).items():
@@ -82,7 +82,7 @@ def print_rates(title: str, rates: dict[str, dict[str, float]]) -> None:
 
 
 def print_demand(delivered: float, cores: int) -> None:
-    """What a chip consumes, and how many times that its host's cores deliver."""
+    """Print what a chip consumes, and by what factor its host's cores exceed that."""
     from clozemill.model.config import preset
     from clozemill.model.flops import flops_per_example
 

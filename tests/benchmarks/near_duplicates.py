@@ -1,10 +1,10 @@
-"""Near-duplicates on a corpus with planted ones: recall, precision and cost per megabyte, beside datasketch.
+"""Near-duplicates in a corpus with planted ones: recall, precision and cost per megabyte, compared with datasketch.
 
     python -m tests.benchmarks.near_duplicates --corpus novels.jsonl.gz
 
-A document of the corpus is cut into pieces of some 600 words, so that there are thousands; of one in five, a copy is planted in
-which 1, 5 or 20 % of the words are replaced by others of the corpus. Truth is the exact Jaccard index of word 5-grams; both get
-the same words, the same number of permutations and the same threshold.
+Documents are cut into pieces of about 600 words, so that there are thousands. For one in five, a copy is planted in which 1, 5
+or 20 % of the words are replaced by other words of the corpus. The truth is the exact Jaccard index of word 5-grams. Both sides
+get the same words, the same number of permutations and the same threshold.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""CPU seconds of `finetune`, `predict` and `embed` beside a transformers loop that pads each batch to its longest row.
+"""Compare CPU seconds of `finetune`, `predict` and `embed` with a transformers loop that pads batches to their longest row.
 
 Both sides have the same sizes (4 layers, 256 wide, vocabulary 30,522 or that of the given file; random weights), texts, batch
-sizes and threads; float32, dropout 0.1 in training. They are processes of their own, in turns, in an order that is reversed
-every round; what is counted is their CPU time, all threads, user and system, with and without what importing the libraries
-takes. The ratio printed is clozemill / transformers: below 1 is better.
+sizes and threads; float32, dropout 0.1 in training. Each side is a separate process; they take turns, in an order that is
+reversed every round. The CPU time of all threads, user and system, is counted with and without importing the libraries. The
+ratio printed is clozemill / transformers: below 1 is better.
 
     python -m tests.benchmarks.padding --hf-python HF_PYTHON --train in_domain_train.tsv --vocab vocab.txt
 """
@@ -63,7 +63,7 @@ def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def lay_out(folder: Path, rows: list[tuple[str, str]], options: argparse.Namespace) -> None:
-    """A folder with all that both sides read."""
+    """Create a folder with all files that both sides read."""
     folder.mkdir(parents=True)
     shutil.copy(options.vocab, folder / "vocab.txt")
     size = (folder / "vocab.txt").read_bytes().count(b"\n")

@@ -1,8 +1,8 @@
-"""The benchmark's peer: `create_pretraining_data.py` of the TensorFlow Model Garden, in a virtual environment of its own.
+"""The peer in the benchmark: `create_pretraining_data.py` of the TensorFlow Model Garden, in its own virtual environment.
 
-tf-models-official asks for all that its vision and language models need (OpenCV, TensorFlow Text, pandas, Kaggle ...). The
-script and the data loader that we measure against import little of it, so both packages that would pull the rest are installed
-without their requirements, and what is imported is installed beside them. Nothing of the peer is patched or replaced by a stub.
+tf-models-official requires everything for its vision and language models (OpenCV, TensorFlow Text, pandas, Kaggle ...). The
+script and the data loader that we compare with import little of it. So the two packages with these requirements are installed
+without them, and only what is imported is added. Nothing in the peer is patched or replaced by a stub.
 
     python -m tests.benchmarks.peer environment WORK        # only builds the environment (about 1.8 GB)
     PEER_PYTHON tests/benchmarks/peer.py loader DATASET     # the loader check, run by the peer's interpreter
@@ -16,18 +16,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-VOCAB_SIZE, SEQ_LENGTH, PREDICTIONS, SEED = 30522, 128, 20, 7  # what both sides are asked for
+VOCAB_SIZE, SEQ_LENGTH, PREDICTIONS, SEED = 30522, 128, 20, 7  # the settings of both sides
 VERSION = "2.20.0"
 SCRIPT = "official.nlp.data.create_pretraining_data"
 WITH_REQUIREMENTS = (
-    "tensorflow-cpu==2.20.0",  # what tf-models-official 2.20.0 asks for, without the GPU's libraries
+    "tensorflow-cpu==2.20.0",  # requirements of tf-models-official 2.20.0, without GPU libraries
     "numpy==2.4.6",
     "keras==3.15.1",
-    "protobuf==6.33.6",  # pinned because it does much of the writer's work
+    "protobuf==6.33.6",  # pinned because the writer spends much of its time in it
     "sentencepiece==0.2.3",
     "six==1.17.0",
     "pyyaml==6.0.3",
-    "gin-config==0.5.0",  # from here on for the data loader only
+    "gin-config==0.5.0",  # the following ones are only for the data loader
     "tensorflow-datasets==4.9.10",
     "psutil==7.2.2",
 )
@@ -70,7 +70,7 @@ def quiet_environment() -> dict[str, str]:
 def command(text: Path, vocab: Path, dataset: Path, dupe_factor: int, options: argparse.Namespace) -> list[str]:
     """The peer's command line; its feature names are the historical ones (`input_ids`, `segment_ids`) by default.
 
-    The one shard that it writes lies as in a dataset of ours, so that the loader check can read it too.
+    It writes one shard at the same place as in our datasets, so that the loader check can read it.
     """
     shard = dataset / "train" / "copy-00" / "peer.tfrecord"
     shard.parent.mkdir(parents=True)
@@ -83,13 +83,13 @@ def command(text: Path, vocab: Path, dataset: Path, dupe_factor: int, options: a
 
 
 def check_loader(work: Path, dataset: Path) -> None:
-    """Runs this file's loader check in the peer's interpreter; raises when a batch is not as expected."""
+    """Run the loader check of this file in the peer's interpreter; raise if a batch isn't as expected."""
     arguments = [str(environment(work)), str(Path(__file__).resolve()), "loader", str(dataset.resolve())]
     subprocess.run(arguments, check=True, env=quiet_environment())
 
 
 def _load_batches(pattern: str):
-    """The dataset as tf-models-official's own BERT pretraining loader gives it. Runs in the peer's interpreter."""
+    """Load the dataset with tf-models-official's own BERT pretraining loader. Runs in the peer's interpreter."""
     from official.nlp.data import pretrain_dataloader
 
     config = pretrain_dataloader.BertPretrainDataConfig(

@@ -1,8 +1,8 @@
-"""How fast `clozemill prepare` is and how much memory it takes, beside TensorFlow's `create_pretraining_data.py`.
+"""Compare time and memory of `clozemill prepare` with TensorFlow's `create_pretraining_data.py`.
 
 Both get the same text (a sentence per line, an empty line between documents), vocabulary, lengths, rates and number of copies,
-each in a process of its own, pinned to the same single core. CPU seconds are those of the whole process tree, user and system.
-The peer's environment (see `peer.py`), the text and the figures (`results.jsonl`) stay in the working folder, `--work`.
+each in its own process, pinned to the same core. CPU seconds are those of the complete process tree, user and system. The
+peer's environment (see `peer.py`), the text and the results (`results.jsonl`) are kept in the working folder, `--work`.
 
     python -m tests.benchmarks.prepare --corpus novels.jsonl.gz --size-mb 2             # a quick look
     python -m tests.benchmarks.prepare --corpus novels.jsonl.gz --dupe-factors 1 5 --stages
@@ -55,14 +55,14 @@ def read_documents(corpus: Path) -> Iterator[list[str]]:
         if ".jsonl" in corpus.suffixes:
             for line in lines:
                 paragraphs = json.loads(line)["text"].split("\n")
-                # Joining on single spaces also removes the separators that some readers would take for a line's end.
+                # Joining with single spaces also removes separators that some readers treat as the end of a line.
                 yield [" ".join(s.split()) for paragraph in paragraphs for s in sentencex.segment("en", paragraph) if s.strip()]
         else:
             yield from (list(group) for filled, group in itertools.groupby(map(str.strip, lines), key=bool) if filled)
 
 
 def make_text(corpus: Path, work: Path, size_mb: float | None) -> Path:
-    """Writes the text that both sides read: whole documents, up to `size_mb`."""
+    """Write the text that both sides read: complete documents, up to `size_mb`."""
     stem = corpus.name.split(".")[0]
     text = work / (f"{stem}.txt" if size_mb is None else f"{stem}-{size_mb:g}mb.txt")
     unfinished = text.with_suffix(".part")
@@ -84,7 +84,7 @@ def vocabulary(given: Path | None, text: Path) -> Path:
 
 
 def clozemill() -> list[str]:
-    """The command that is installed beside this interpreter, or else on the PATH, or else the module."""
+    """Return the command installed next to this interpreter, or else on the PATH, or else the module."""
     folders = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     found = shutil.which("clozemill", path=folders)
     return [found] if found else [sys.executable, "-m", "clozemill"]
@@ -104,7 +104,7 @@ COMMANDS: dict[str, Callable[..., list[str]]] = {"clozemill": clozemill_command,
 
 
 def run_side(side: str, text: Path, vocab: Path, dupe_factor: int, options: argparse.Namespace) -> tuple[Measurement, Path]:
-    """Measures one side and counts what it wrote; returns the figures and the dataset."""
+    """Measure one side and count what it wrote; return the results and the dataset."""
     dataset = options.work / f"{side}-{text.stem}-x{dupe_factor}"
     shutil.rmtree(dataset, ignore_errors=True)
     measured = measure(side, COMMANDS[side](text, vocab, dataset, dupe_factor, options), options)
@@ -136,7 +136,7 @@ def measure(side: str, command: list[str], options: argparse.Namespace) -> Measu
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{side} failed with {process.returncode}, see {log}")
-    # wait4 knows the exact sum of all that was waited for; the samples also know processes that nobody waited for.
+    # wait4 has the exact sum over all processes that were waited for; the samples also include the others.
     cpu_s = max(usage.ru_utime + usage.ru_stime, sum(sampler.cpu_s.values()))
     # Its maxrss is the largest process's, to the end; the samples stop up to a tenth of a second before it.
     largest, *others = sorted(sampler.peak_bytes.values(), reverse=True)
@@ -153,7 +153,7 @@ class TreeSampler:
         self.sum_bytes = 0
 
     def sample(self, pid: int) -> None:
-        """Looks at the tree once. Processes may end meanwhile; what was last seen of them stays."""
+        """Sample the tree once. Processes may end meanwhile; their last values are kept."""
         resident = 0
         try:
             root = psutil.Process(pid)
@@ -187,7 +187,7 @@ def count_records(shard: Path) -> int:
 
 
 def print_comparison(title: str, runs: list[Measurement]) -> None:
-    """A row per side and, when both ran, how many times less clozemill takes than the peer.
+    """Print a row per side and, if both ran, the ratio of the peer to clozemill.
 
     The ratio of wall seconds per example is also that of examples per second.
     """
@@ -234,7 +234,7 @@ def compare(text: Path, vocab: Path, options: argparse.Namespace) -> None:
                 record = {"time": time.strftime("%F %T"), "text": text.name, "dupe_factor": dupe_factor}
                 with open(options.work / "results.jsonl", "a") as results:
                     results.write(json.dumps(record | dataclasses.asdict(measured)) + "\n")
-            # Other jobs on the machine only ever add CPU seconds, so the least is the best estimate.
+            # Other jobs on the machine can only add CPU seconds, so the minimum is the best estimate.
             best.append(min(runs, key=lambda run: run.cpu_s))
             if side == "clozemill" and options.stages:
                 print_stages(dataset)

@@ -1,15 +1,15 @@
-"""How many examples of BERT's pretraining a CPU gets through, beside other libraries.
+"""Compare the examples per second of BERT pretraining on a CPU with other libraries.
 
 Every contender (contenders.py) is a process with the same sizes (4 layers, 256 wide, 4 heads, inner layer 1024, vocabulary
 30,522), the same batches of a real dataset, dropout 0.1 on hidden activations and attention probabilities, float32, and as many
-threads; a step is forward, backward, clipping to a global norm of 1, AdamW. They take turns, a round of steps each, in an order
-that is reversed every time; what is printed are medians. CPU seconds depend less on what else the machine does.
+threads. A step is forward, backward, clipping to a global norm of 1, AdamW. Contenders take turns, with a round of steps each,
+in an order that is reversed every time. Medians are printed. CPU seconds depend less on other jobs on the machine.
 
     python -m tests.benchmarks.train_step                                        # on the embedded corpus
     python -m tests.benchmarks.train_step --data DATASET --rounds 9 --steps 4
     python -m tests.benchmarks.train_step --only ours kerashub --threads 1
 
-tf-models-official comes in the environment that `peer.py` builds. For Hugging Face make one:
+tf-models-official is in the environment that `peer.py` builds. For Hugging Face, create one:
     python -m venv WORK/hf-env && WORK/hf-env/bin/pip install torch==2.13.0 transformers==5.23.0 numpy
 """
 
@@ -28,12 +28,12 @@ import numpy as np
 
 from tests.benchmarks import contenders, peer, prepare
 
-SCIPY = "scipy==1.17.1"  # what tf-models-official's layers import besides peer.py's recipe
+SCIPY = "scipy==1.17.1"  # also imported by tf-models-official's layers, not in peer.py's recipe
 
 
 @dataclasses.dataclass
 class Contender:
-    """A running process, and the figures of its rounds."""
+    """A running process, and the results of its rounds."""
 
     name: str
     process: subprocess.Popen
@@ -41,14 +41,14 @@ class Contender:
     rounds: list[dict] = dataclasses.field(default_factory=list)
 
     def hear(self) -> dict:
-        """The next line that it says. Raises RuntimeError when it has died."""
+        """Return the next line of its output. Raise RuntimeError if it has died."""
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended with {self.process.wait()}: see its log in the working folder")
         return json.loads(line)
 
     def step(self, steps: int) -> dict:
-        """Has it do a round of steps."""
+        """Make it run a round of steps."""
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         return self.hear()
@@ -83,7 +83,7 @@ def read_batches(dataset: Path, batch_size: int, number: int) -> dict[str, np.nd
 
 
 def print_data(dataset: Path, batches: dict[str, np.ndarray]) -> None:
-    """What the batches hold."""
+    """Print statistics of the batches."""
     number, rows, length = batches["input_ids"].shape
     real, places = batches["masked_lm_weights"].sum(axis=-1).mean(), batches["masked_lm_weights"].shape[-1]
     padding = 1 - batches["input_mask"].mean()
@@ -94,7 +94,7 @@ def print_data(dataset: Path, batches: dict[str, np.ndarray]) -> None:
 
 
 def garden_python(work: Path) -> Path:
-    """The interpreter of peer.py's environment, with what the models need besides."""
+    """Return the interpreter of peer.py's environment, with the other packages that the models need."""
     interpreter = peer.environment(work)
     quiet = {"env": peer.quiet_environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if subprocess.run([str(interpreter), "-c", "import scipy.linalg"], **quiet).returncode:
@@ -103,7 +103,7 @@ def garden_python(work: Path) -> Path:
 
 
 def interpreter_for(name: str, options: argparse.Namespace) -> Path | None:
-    """Who runs a contender; None when its library isn't there."""
+    """Return the interpreter for a contender; None if its library isn't installed."""
     if name == "garden":
         return garden_python(options.work)
     if name.startswith("hf"):
@@ -113,7 +113,7 @@ def interpreter_for(name: str, options: argparse.Namespace) -> Path | None:
 
 
 def start(name: str, python: Path, batches: Path, options: argparse.Namespace) -> Contender:
-    """Starts a contender; it gets ready meanwhile."""
+    """Start a contender; it initialises in the background."""
     environment = peer.quiet_environment() | {
         "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": str(options.threads),
@@ -130,7 +130,7 @@ def start(name: str, python: Path, batches: Path, options: argparse.Namespace) -
 
 
 def compete(field: list[Contender], options: argparse.Namespace) -> None:
-    """Rounds in turns; the first one is for warming up."""
+    """Run rounds in turns; the first one is a warm-up."""
     for contender in field:
         contender.about = contender.hear()
     for number in range(options.rounds + 1):

@@ -1,4 +1,4 @@
-"""`prepare --update` beside a full rebuild, after some documents of a corpus changed: CPU seconds, groups remade, same digest.
+"""Compare `prepare --update` with a full rebuild after some documents changed: CPU seconds, groups rebuilt, same digest.
 
 python -m tests.benchmarks.update --corpus novels.jsonl.gz --vocab vocab.txt
 """

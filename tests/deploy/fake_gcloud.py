@@ -1,8 +1,8 @@
-"""A fake `gcloud` for the life of a TPU: a program on PATH that keeps its cloud in a JSON file.
+"""A fake `gcloud` for tests of TPU jobs: a program on PATH that stores the state of its cloud in a JSON file.
 
-`install` writes both. `events` says what happens, one after the other, when the training's log is followed: done, preempted,
-dropped (the connection alone), saved (it ended with 75), failed, hang. `create` says how requests for a TPU are answered, an
-error's text or "" (granted), `looks` through which states a granted one goes, `refusals` how often ssh isn't ready.
+`install` writes both. `events` lists what happens each time the log of the training is followed: done, preempted, dropped (only
+the connection), saved (exit code 75), failed, hang. `create` lists the answers to requests for a TPU: the text of an error, or
+"" if granted. `looks` lists the states of a granted TPU, `refusals` is how often ssh isn't ready.
 """
 
 import json
@@ -16,7 +16,7 @@ LOOKS = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 
 
 def install(folder: Path, **cloud: object) -> Path:
-    """Writes the program and its cloud into a folder, which is to be put on PATH; returns the cloud's file."""
+    """Write the program and its cloud into a folder, to be put on PATH; return the file of the cloud."""
     program, state = folder / "gcloud", folder / "cloud.json"
     program.write_text(
         f"#!{sys.executable}\nimport runpy\n"
@@ -30,7 +30,7 @@ def install(folder: Path, **cloud: object) -> Path:
 
 
 def log(state: Path) -> list[str]:
-    """What was asked of the cloud, in short: create, look, node, copy, ssh COMMAND, delete."""
+    """Return the requests to the cloud, abbreviated: create, look, node, copy, ssh COMMAND, delete."""
     return json.loads(state.read_text())["log"]
 
 

@@ -1,6 +1,6 @@
-"""What a dry run of each target prints, kept in tests/deploy/golden/.
+"""The output of a dry run of each target, stored in tests/deploy/golden/.
 
-python -m tests.deploy.golden --write      makes the files anew: look at the difference before it is committed
+python -m tests.deploy.golden --write      rewrites the files: review the difference before committing it
 """
 
 import contextlib
@@ -33,7 +33,7 @@ RUNS: dict[str, list[str]] = {
 
 
 def printed(name: str) -> str:
-    """What `clozemill submit` prints for a run, in the root of the repository."""
+    """Return the output of `clozemill submit` for a run, in the root of the repository."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         code = clozemill.main(["submit", name.split("-")[0], *RUNS[name]])
     assert code == 0

@@ -1,4 +1,4 @@
-"""What `submit` prints for clusters, run where such a cluster can be had: the commands, with other addresses in them."""
+"""Run the commands that `submit` prints for clusters, with other addresses, if such a cluster is available."""
 
 import os
 import shlex
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Return unused ports."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -33,7 +33,7 @@ def ports(count: int) -> list[int]:
 
 @pytest.fixture
 def portable() -> Iterator[dict[str, str]]:
-    """Beam's portable job service and a pool of Python workers, for addresses like those of Flink's and Spark's."""
+    """Beam's portable job service and a pool of Python workers, in place of Flink's and Spark's."""
     jobs, workers = ports(2)
     service = ["apache_beam.runners.portability.local_job_service_main", f"--port={jobs}"]
     pool = ["apache_beam.runners.worker.worker_pool_main", f"--service_port={workers}"]
@@ -57,7 +57,7 @@ def listening(port: int) -> bool:
 
 
 def runner_options(name: str) -> list[str]:
-    """The Beam options of the command that a golden dry run gives to clozemill prepare."""
+    """Return the Beam options of `clozemill prepare` in a golden dry run."""
     text = (golden.FOLDER / f"{name}.sh").read_text().replace(" \\\n", "")
     if name == "flink":
         text = text.split("kind: Job\n")[1].split("\nEND-OF-INPUT")[0]
@@ -72,7 +72,7 @@ def runner_options(name: str) -> list[str]:
 def test_portable_runner_options(
     name: str, portable: dict[str, str], tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
 ) -> None:
-    """Flink's and Spark's own engines aren't here; what they are submitted through, and their workers, are Beam's."""
+    """Flink's and Spark's engines aren't available here, but Beam's job service and workers are."""
     options = []
     for word in runner_options(name):
         for port, free in portable.items():

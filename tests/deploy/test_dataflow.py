@@ -1,4 +1,4 @@
-"""Dataflow without a cloud: the real DataflowRunner, its storage and its API faked; template, metadata and image's parts."""
+"""Dataflow without a cloud: the real DataflowRunner with fake storage and API; the template, metadata and image files."""
 
 import json
 import re
@@ -24,7 +24,7 @@ IMAGE = "europe-west4-docker.pkg.dev/my-project/images/clozemill:1"
 
 
 def launched(name: str) -> list[str]:
-    """The options that the launcher gives the template's program for the golden dry run, going by gcloud's flags."""
+    """Return the options that the launcher passes to the template's program, from the gcloud flags of the golden dry run."""
     text = (ROOT / f"tests/deploy/golden/{name}.sh").read_text().replace(" \\\n", "")
     (line,) = [line for line in text.splitlines() if line.startswith("gcloud dataflow flex-template run")]
     flags = dict(word.removeprefix("--").split("=", 1) for word in shlex.split(line) if "=" in word)
@@ -40,7 +40,7 @@ def launched(name: str) -> list[str]:
 
 
 class Api(ThreadingHTTPServer):
-    """Dataflow's API, as far as a job being posted; it answers that the job is done."""
+    """The part of Dataflow's API that accepts a job; it reports that the job is done."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -83,7 +83,7 @@ def arguments(*more: str) -> list[str]:
 
 
 def check_job(job: dict, cloud: Cloud) -> None:
-    """Machines, image, network, service account; and a graph with one shuffle of data."""
+    """Check machines, image, network and service account, and that the graph has one shuffle of data."""
     (pool,) = job["environment"]["workerPools"]
     assert pool["machineType"] == "n2-standard-4" and pool["diskSizeGb"] == 100 and pool["numWorkers"] == 2
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 20
@@ -116,7 +116,7 @@ def test_the_template_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tm
 
 
 def test_the_job_is_posted(cloud: Cloud) -> None:
-    """Not as a template: the job is posted, waited for, and its dataset looked for."""
+    """Without a template, the job is posted and awaited, and its dataset is checked."""
     api = Api()
     threading.Thread(target=api.serve_forever, daemon=True).start()
     address = f"http://localhost:{api.server_port}"
@@ -126,7 +126,7 @@ def test_the_job_is_posted(cloud: Cloud) -> None:
     path, job = api.posted[0]
     assert path.startswith("/v1b3/projects/my-project/locations/europe-west4/jobs")
     check_job(job, cloud)
-    assert "the workers wrote gs://my-bucket/dataset to their own disks" in told  # nobody did anything
+    assert "the workers wrote gs://my-bucket/dataset to their own disks" in told  # the fake job wrote nothing
 
 
 def test_template_parameters_match_the_options_of_prepare() -> None:
@@ -154,7 +154,7 @@ def test_metadata_matches_the_option_parser() -> None:
 
 
 def test_locked_requirements_match_the_pipelines() -> None:
-    """What setup.py asks for, less the libraries of the trainer and of the data card, in a version that it admits."""
+    """They are the requirements in setup.py, without those of the trainer and of the data card, in allowed versions."""
     from packaging.requirements import Requirement
 
     lines = (ROOT / "deploy/dataflow/requirements.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The real gcloud, where it is on the machine, against a fake of the cloud's APIs: what it makes of the printed commands."""
+"""The printed commands with the real gcloud, if installed, against a fake of the cloud's APIs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ IMAGES = "europe-west4-docker.pkg.dev/my-project/images"
 
 
 class Apis(HTTPServer):
-    """Takes what is posted; every operation is done at once."""
+    """Records what is posted; every operation is done at once."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -56,7 +56,7 @@ def apis() -> Iterator[Apis]:
 
 
 def posted(apis: Apis, folder: Path, name: str, command: str) -> tuple[str, dict]:
-    """What gcloud posts for a command of a golden dry run, which is given to a shell as it is printed."""
+    """Return what gcloud posts for a command of a golden dry run, passed to a shell as printed."""
     text = (golden.FOLDER / f"{name}.sh").read_text()
     (block,) = [block for block in re.split(r"^# ", text, flags=re.MULTILINE) if f"\n{command} " in block]
     (folder / "token").write_text("fake")
@@ -109,7 +109,7 @@ def test_vertex(apis: Apis, tmp_path: Path) -> None:
 
 
 def test_the_flex_template(tmp_path: Path) -> None:
-    """gcloud puts metadata.json into the template's specification; it prints it, and uploads nothing."""
+    """gcloud puts metadata.json into the specification of the template and prints it, without uploading anything."""
     text = (golden.FOLDER / "dataflow.sh").read_text().replace(" \\\n", "")
     (line,) = [line for line in text.splitlines() if line.startswith("gcloud dataflow flex-template build")]
     environment = {"PATH": os.environ["PATH"], "CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}

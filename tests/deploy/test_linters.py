@@ -1,4 +1,4 @@
-"""Linters and schemas over every file of deploy/, and over what the dry runs print. `make lint` runs this module too."""
+"""Linters and schemas for every file in deploy/, and for the output of the dry runs. `make lint` runs this module, too."""
 
 import json
 import re
@@ -28,7 +28,7 @@ FILES = sorted(
     for path in (ROOT / "deploy").rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 )
-# How each file is checked: by its name's end, or by its name.
+# How to check each file, by the end of its name or by its name.
 CHECKS = {
     ".py": "ruff",
     ".sh": "shellcheck",
@@ -72,7 +72,7 @@ def test_cloud_build_schema() -> None:
 
 
 def as_job(template: dict[str, Any]) -> dict[str, Any]:
-    """A pod template as a kind that the validator knows."""
+    """Wrap a pod template in a kind that the validator knows."""
     spec = {"restartPolicy": "Never"} | template["spec"]
     for container in spec["containers"]:
         container.setdefault("image", "the-operator-s")
@@ -84,7 +84,7 @@ def job(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(document: dict[str, Any]) -> None:
-    """Kubernetes' own kinds against their schemas; the others against ours, and the pods in them as Kubernetes' own."""
+    """Check built-in Kubernetes kinds against their schemas; others against ours, and their pods against Kubernetes'."""
     kind = document.get("kind")
     if kind in SCHEMAS:
         schema = json.loads((ROOT / f"deploy/schemas/{SCHEMAS[kind]}.json").read_text())
@@ -162,7 +162,7 @@ def test_the_example_configuration_is_valid_and_anonymous() -> None:
 
 @pytest.mark.parametrize("path", named(".md"), ids=lambda path: path.parent.name)
 def test_readmes(path: Path) -> None:
-    """The commands in them parse, and the files that they name are there."""
+    """Their commands parse, and the files that they name exist."""
     text = path.read_text("utf-8")
     for line in re.findall(r"^clozemill submit .*$", text.replace("\\\n", ""), re.MULTILINE):
         words, _ = clozemill._split(shlex.split(line, comments=True)[1:])

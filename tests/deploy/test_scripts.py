@@ -1,4 +1,4 @@
-"""The scripts that run on TPU hosts, with docker, sudo and the metadata server faked; TensorFlow's server on CPUs."""
+"""The scripts for TPU hosts, with fake docker, sudo and metadata server; TensorFlow's server on CPUs."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ FAKES = {
 
 
 def run(folder: Path, script: str, *words: str, endpoints: str = "unknown:unknown:10.0.0.1", code: int = 0) -> list[str]:
-    """Runs a script with the fakes; returns what docker was told."""
+    """Run a script with the fakes; return the calls of docker."""
     for name, text in FAKES.items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / name).chmod(0o755)
@@ -86,7 +86,7 @@ for number in range(2):
 
 
 def test_a_coordinator_uses_all_hosts(tmp_path: Path) -> None:
-    """By the addresses that the manifests and run.sh give it. Without a TPU: the servers' CPUs do the work."""
+    """Uses the addresses from the manifests and run.sh. Without a TPU, the servers compute on CPUs."""
     ports = [_free_port(), _free_port()]
     code = "from clozemill.deploy.tpu import tpu_host; import sys; tpu_host.serve(int(sys.argv[1]))"
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -1,4 +1,4 @@
-"""What is printed, what is run, and what is refused before anything is."""
+"""The printed commands, running them, and errors before anything is run."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def test_golden_runs_match_the_targets() -> None:
 
 @pytest.mark.parametrize("name", golden.RUNS)
 def test_printed_commands_can_be_pasted(name: str, tmp_path: Path) -> None:
-    """A shell gives each command exactly the words, and the input, that it would be run with."""
+    """A shell parses each printed command into exactly the words and the input that `submit` would use."""
     words = ["submit", name.split("-")[0], *golden.RUNS[name]]
     config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(clozemill._split(words)[0]))
     planned = targets.TARGETS[config.target](config, clozemill._split(words)[1])
@@ -81,7 +81,7 @@ def test_a_missing_program_is_reported() -> None:
         steps.run([steps.Step("First", ("no-such-program",))])
 
 
-# Target and flags, flags after -- besides those that are needed, and how the sentence begins.
+# Target and flags, flags after -- besides the required ones, and the start of the error message.
 MISTAKES = [
     ("dataflow --bucket s3://b", "", "bucket is 's3://b': give gs://BUCKET"),
     ("dataflow --bucket my-bucket", "", "bucket is 'my-bucket': give gs://BUCKET"),

@@ -1,4 +1,4 @@
-"""Archives that explode: a few kB that expand to 10 GB take bounded memory, and end in a counted reject."""
+"""Decompression bombs: a few kB that expand to 10 GB take bounded memory, and result in a counted reject."""
 
 import bz2
 import gzip
@@ -31,14 +31,14 @@ GIGABYTE = 1 << 30
 
 
 def bomb(path: Path, ending: str, size: int) -> None:
-    """A sound file, then `size` zero bytes in streams of 64 MB, one after another as all three formats allow."""
+    """Write a valid file, then `size` zero bytes in consecutive streams of 64 MB, as all three formats allow."""
     pack = PACK[path.suffix]
     stream = pack(bytes(STREAM))
     path.write_bytes(pack(BODY[ending]) + stream * (size // STREAM))
     assert path.stat().st_size < size / 500
 
 
-# A small process starts the command: Linux counts a parent's own peak as that of the child it forks.
+# A small process starts the command, because Linux counts the peak of the parent for a forked child.
 WATCHER = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
@@ -47,7 +47,7 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def prepared(folder: Path, source: Path, *more: str) -> tuple[int, str, int]:
-    """(exit code, standard error, peak of memory in bytes) of `prepare` in a process of its own."""
+    """Return (exit code, standard error, peak memory in bytes) of `prepare` in a separate process."""
     corpora.write_vocabulary(folder / "vocab.txt")
     command = [sys.executable, "-m", "clozemill", "prepare", "--input", str(source), "--vocab", str(folder / "vocab.txt")]
     command += ["--output", str(folder / "out"), "--max-seq-length", "32", "--in-memory", "--no-progress", "--num-groups", "1"]
@@ -58,7 +58,7 @@ def prepared(folder: Path, source: Path, *more: str) -> tuple[int, str, int]:
 
 
 def assert_given_up(folder: Path, source: Path, record: str) -> None:
-    """Refused with the record's name, or, where that is allowed, all other documents kept."""
+    """Check that the run fails and names the record or, if rejects are allowed, keeps all other documents."""
     code, error, peak = prepared(folder, source)
     print(f"{source.name}: {source.stat().st_size:,} bytes on disk, peak {peak / 1e6:,.0f} MB")
     assert code == 2 and error.count("\n") == 1, error
@@ -93,7 +93,7 @@ def test_10_gb_as_one_document(tmp_path: Path) -> None:
 
 
 def write_parquet(path: Path) -> None:
-    """In a process of its own: a child's peak of memory counts its parent's."""
+    """Write it in a separate process, because the peak memory of a child includes its parent's."""
     row = pa.table({"text": pa.array(["0" * (100 << 20)], pa.large_string()), "title": ["a"]})
     with pq.ParquetWriter(path, row.schema, compression="zstd", use_dictionary=False) as writer:
         writer.write_table(pa.table({"text": pa.array(GOOD, pa.large_string()), "title": ["a"] * len(GOOD)}))
@@ -101,7 +101,7 @@ def write_parquet(path: Path) -> None:
 
 
 def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
-    """Ten values of 100 MB in a few kB: none is unpacked."""
+    """Ten values of 100 MB in a few kB: none is decompressed."""
     writer = multiprocessing.get_context("spawn").Process(target=write_parquet, args=(tmp_path / "a.parquet",))
     writer.start()
     writer.join()
@@ -114,7 +114,7 @@ def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
 
 
 def read(path: Path, split_bytes: int) -> list:
-    """The records of a file, cut into splits of so many bytes."""
+    """Read the records of a file in splits of this many bytes."""
     (info,) = formats.filesystem.match([str(path)])
     format_, compression = formats.detect(str(path), "auto")
     splits = formats.READERS[format_].plan(info, format_, compression, split_bytes)
@@ -127,7 +127,7 @@ def read(path: Path, split_bytes: int) -> list:
 def test_a_long_record_is_one_reject_for_any_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split_bytes: int
 ) -> None:
-    """And the records around it are all there, once: a limit that depended on the cuts would change the bytes."""
+    """The records around it are read exactly once: a limit that depended on the splits would change the bytes."""
     monkeypatch.setattr(document, "MAX_RECORD", 2000)
     long = "word " * 600 + "end."
     (tmp_path / f"a{ending}").write_bytes(

@@ -1,4 +1,4 @@
-"""A shard altered anywhere: `verify` and the trainer's reader name the file and the record; an edited manifest is refused."""
+"""A shard changed anywhere: `verify` and the trainer's reader name file and record; an edited manifest is rejected."""
 
 import gzip
 import hashlib
@@ -29,11 +29,11 @@ FEW, MANY = 10, pytest.param(400, marks=pytest.mark.slow)
 
 @pytest.fixture(scope="module", params=["none", "gzip"])
 def dataset(request, tmp_path_factory, demo_dataset: Path) -> Path:
-    """A dataset to be damaged and mended, of one train shard and one eval shard, plain or compressed."""
+    """A dataset to damage and repair, of one train shard and one eval shard, plain or compressed."""
     folder = Path(shutil.copytree(demo_dataset, tmp_path_factory.mktemp("corrupt") / "d"))
     about = json.loads((folder / "dataset.json").read_text())
     about["config"] |= {"compression": request.param, "num_groups": 1, "dupe_factor": 1}
-    about["shards"] = about["shards"][:2]  # eval, and the first of train
+    about["shards"] = about["shards"][:2]  # the eval shard and the first train shard
     for split in about["splits"].values():
         split["copies"] = {"00": split["copies"]["00"]}
     for shard in about["shards"]:
@@ -46,7 +46,7 @@ def dataset(request, tmp_path_factory, demo_dataset: Path) -> Path:
 
 
 def altered(path: Path, count: int, seed: int) -> Iterator[tuple[int, bytes]]:
-    """(byte, the file's content) with one bit of that byte flipped, the file so written; whole again at the end."""
+    """Yield (byte, content of the file) with a flipped bit in that byte, written to the file; restore it at the end."""
     good, stream = path.read_bytes(), np.random.default_rng(seed)
     try:
         for bit in stream.integers(0, 8 * len(good), count).tolist():
@@ -59,7 +59,7 @@ def altered(path: Path, count: int, seed: int) -> Iterator[tuple[int, bytes]]:
 
 
 def number_of(byte: int, data: bytes) -> int:
-    """The record of a plain file in whose frame a byte lies."""
+    """Return the record of a plain file whose frame contains a byte."""
     sizes = [len(record) + tfrecord.HEADER + tfrecord.FOOTER for record in tfrecord.read(data)]
     return sum(byte >= end for end in accumulate(sizes))
 
@@ -70,7 +70,7 @@ def found_by_verify(folder: Path, shard: dict, held: PreparedDataset) -> list[st
 
 
 def told(held: PreparedDataset, batches: tf.data.Dataset, steps: int) -> str:
-    """What is said when a shard is read in batches, "" when nothing is wrong."""
+    """Return the error when a shard is read in batches, "" if there is none."""
     try:
         with corrupt_shards.report_corruption(held):
             for _ in batches.take(steps):
@@ -93,7 +93,7 @@ def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, co
         sentence, violations = told(held, batches, steps), found_by_verify(dataset, shard, held)
         assert violations[0] == f"{shard['name']}: its SHA-256 is not the one in dataset.json"
         if not plain and len(violations) == 1:
-            assert 3 <= byte < 10 or byte >= len(good) - 9  # what means nothing in gzip's header; the records are the same
+            assert 3 <= byte < 10 or byte >= len(good) - 9  # bytes without meaning in gzip's header; the records are the same
             assert sentence == ""
             continue
         named = re.match(rf"{dataset}/{shard['name']}: record (\d+): [^\n]+: restore it or rebuild the dataset", sentence)
@@ -106,7 +106,7 @@ def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, co
 
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_a_truncated_file_is_named(dataset: Path, split: str) -> None:
-    """Above all between two records, and within a gzip stream: TensorFlow takes either for the file's end."""
+    """Especially between two records and within a gzip stream: TensorFlow treats both as the end of the file."""
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     path = dataset / shard["name"]
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_named(dataset: Path, split: str) -> None:
             path.write_bytes(good[:cut])
             sentence = told(held, batches, len(sizes))
             assert len(found_by_verify(dataset, shard, held)) == 2
-            if held.compression == "gzip" and cut == len(good) - 1:  # nothing but gzip's own checksum is cut: no record is lost
+            if held.compression == "gzip" and cut == len(good) - 1:  # only gzip's own checksum is missing: no record is lost
                 continue
             assert sentence.startswith((f"{path}: ", f"{path} has ")), (cut, sentence)
             if held.compression == "none" and cut in (0, sizes[0]):
@@ -188,6 +188,6 @@ def test_every_command_rejects_an_edited_manifest(copy: Path, tmp_path: Path, ca
     ]
     for command in commands:
         assert f"{path} was changed after it was written" in mistake(capsys, *command)
-    with pytest.raises(UserError, match=r"changed after it was written"):  # what evaluate, plan and fine-tuning read it with
+    with pytest.raises(UserError, match=r"changed after it was written"):  # used by evaluate, plan and fine-tuning
         prepared_dataset.read(str(copy))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Every file that an interrupted `prepare` left, damaged in every way: the same dataset, or a sentence that names the file."""
+"""Every file of an interrupted `prepare`, damaged in every way: the same dataset, or an error that names the file."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def digest(folder: Path) -> str:
 
 
 def interrupt(words: list[str], folder: Path, group: int) -> None:
-    """Runs a command until it comes to a group."""
+    """Run a command until it reaches a group."""
     made = group_stage.GroupStage._made
 
     def stopping(self, number, values):
@@ -50,7 +50,7 @@ def interrupt(words: list[str], folder: Path, group: int) -> None:
 
 
 def outcome(words: list[str], folder: Path, expected: str, capsys: pytest.CaptureFixture) -> str:
-    """What the command that is run again says: "" for the same dataset, or its sentence."""
+    """Run the command again; return "" for the same dataset, or its error."""
     capsys.readouterr()
     code = clozemill.main([*words, "--output", str(folder)])
     error = capsys.readouterr().err
@@ -74,8 +74,8 @@ def outcome(words: list[str], folder: Path, expected: str, capsys: pytest.Captur
 def test_a_damaged_file_of_an_interrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, how: str, group: int
 ) -> None:
-    """group: 0, before any is written; 1 and 2, within the second stage."""
-    monkeypatch.setattr(card, "write_or_warn", lambda *_: None)  # takes longer than all else
+    """group: 0: before any is written; 1 and 2: within the second stage."""
+    monkeypatch.setattr(card, "write_or_warn", lambda *_: None)  # takes longer than all others
     (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(corpora.texts(30)))
     words = ["prepare", "--input", str(tmp_path / "a.jsonl"), "--vocab", str(corpora.write_vocabulary(tmp_path / "v.txt"))]
     words += ["--num-groups", "3", "--max-seq-length", "32", "--dupe-factor", "1", "--in-memory", "--no-progress"]

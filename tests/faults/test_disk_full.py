@@ -1,4 +1,4 @@
-"""A disk that is full at any moment: one sentence that names the file, nothing half-written; with room it goes on."""
+"""A disk that is full at any moment: one sentence that names the file, no partial file; with free space, runs resume."""
 
 import errno
 import io
@@ -20,7 +20,7 @@ FULL = "No space left on device): free some space, then run the same command aga
 
 
 class Disk:
-    """A small file system in memory, which can be made larger."""
+    """A small in-memory file system that can be enlarged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.mounted = folder, False
@@ -47,13 +47,13 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def run(words: list[str]) -> tuple[int, list[str]]:
-    """(exit code, lines on standard error) of a command in a process of its own."""
+    """Return (exit code, lines on standard error) of a command in a separate process."""
     done = subprocess.run([sys.executable, "-c", CODE, *map(str, words)], capture_output=True, text=True)
     return done.returncode, done.stderr.splitlines()
 
 
 def refused(words: list[str], place: Path, said: str) -> bool:
-    """Whether the command found the disk full; then it said so in one sentence, and left no temporary file."""
+    """Return whether the command failed because of a full disk; check its error and that no temporary file is left."""
     code, lines = run(words)
     if code == 0:
         return False
@@ -89,7 +89,7 @@ def test_prepare_on_disks_of_random_sizes(disk: Disk, tmp_path: Path, demo_corpu
 
 
 class Filling(io.FileIO):
-    """A file on a disk that is full from the `at`-th write on, over all files."""
+    """A file on a disk that is full from write number `at` on, counted over all files."""
 
     at, writes = 0, 0
 
@@ -104,7 +104,7 @@ class Filling(io.FileIO):
 def test_the_disk_is_full_at_a_random_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str
 ) -> None:
-    """The lowest write fails, as the system lets it; every time the same command then goes on to the same bytes."""
+    """The lowest-level write fails as the system does. Each time, the same command then resumes to identical bytes."""
     (tmp_path / "a.jsonl").write_bytes(b"{\n" + corpora.jsonl(corpora.texts(300)))
     corpora.write_vocabulary(tmp_path / "vocab.txt")
     more = ["--in-memory", "--no-progress", "--max-reject-rate", "0.5", "--input", str(tmp_path / "a.jsonl")]
@@ -164,7 +164,7 @@ def test_vocab_on_disks_of_random_sizes(disk: Disk, tmp_path: Path, demo_corpus:
 
 @pytest.mark.slow
 def test_a_checkpoint_on_a_full_disk(disk: Disk, tmp_path: Path, demo_dataset: Path) -> None:
-    """What was saved of it counts as nothing; with room, the same command goes on to the losses of an undisturbed run."""
+    """A partial checkpoint is ignored. With free space, the same command resumes to the losses of an uninterrupted run."""
     words = [
         "pretrain",
         "--data",
@@ -181,7 +181,7 @@ def test_a_checkpoint_on_a_full_disk(disk: Disk, tmp_path: Path, demo_dataset: P
     words += ["--keep-checkpoints", "2", "--seed", "3", "--output"]
     assert run([*words, tmp_path / "whole"])[0] == 0
     one = sum(map(len, contents(tmp_path / "whole/checkpoints/step-00000002").values())) // 1024
-    for kilobytes in (one // 2, one + one // 2):  # full within the first checkpoint, within the second
+    for kilobytes in (one // 2, one + one // 2):  # full within the first checkpoint, and within the second
         disk.resize(kilobytes)
         assert refused([*words, disk.folder / "run"], disk.folder, "No space left on device")
         disk.resize(10 * one)
@@ -196,7 +196,7 @@ def test_a_checkpoint_on_a_full_disk(disk: Disk, tmp_path: Path, demo_dataset: P
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
-    """The file that predict and embed write into."""
+    """The output file of predict and embed."""
     import pyarrow as pa
 
     from clozemill.pipelines.common.errors import UserError
@@ -224,11 +224,11 @@ def test_predictions_and_features_on_a_full_disk(disk: Disk, name: str) -> None:
 
 
 def test_events_on_a_full_disk(disk: Disk) -> None:
-    """TensorBoard's, whose first bytes are written before any figure."""
+    """TensorBoard events, whose first bytes are written before any metric."""
     from clozemill.pipelines.common.errors import UserError
     from clozemill.trainers.training.metrics_log import MetricsLog
 
-    disk.resize(8)  # a page for metrics.jsonl, and one for the folder's first file
+    disk.resize(8)  # one page for metrics.jsonl, and one for the first file in the folder
     (disk.folder / "filler").write_bytes(bytes(4096))
     with pytest.raises(UserError) as error:
         MetricsLog(str(disk.folder), 10).tell_eval(1, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})

@@ -1,6 +1,6 @@
-"""Every parser under mutated and repeated input, as far as the ordinary suite has time for it, and what fuzzing once found.
+"""Every parser with mutated and repeated input, within the time of the normal suite, and earlier findings of fuzzing.
 
-`make fuzz SECONDS=600` goes on for as long as it is let, guided by coverage. A target raises what nobody should ever see.
+`make fuzz SECONDS=600` runs for any time, guided by coverage. A target raises an error for a bug.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from clozemill.pipelines.shards import tfrecord
 from tests.faults.fuzz import mutation, one, run, targets
 
 INPUTS = 250
-SLOWER = {"wikitext": 80, "text": 60, "yaml": 30}  # inputs of targets that take longer for each
-CPU_SECONDS = 150  # for all of `repetitions`, a tenth of which they take: a single one in quadratic time takes as long alone
+SLOWER = {"wikitext": 80, "text": 60, "yaml": 30}  # number of inputs for slow targets
+CPU_SECONDS = 150  # for all of `repetitions`; they use a tenth of it, and a single one in quadratic time would use all of it
 OFTEN = {"wikitext": b"\1", "wikixml": b"\0\1\1", "jsonl": b"\0\1\1", "bert": b"\0\1\1", "yaml": b"\2"}  # first bytes
 
 
@@ -66,7 +66,7 @@ def test_a_part_of_an_input_is_repeated() -> None:
 
 
 def repetitions() -> None:
-    """100 kB of each opening and closing of each format's markup before a letter (yaml: 256 of them), between two others."""
+    """Yield 100 kB of each delimiter of each format before a letter (yaml: 256 of them), and between two others."""
     for name, first in OFTEN.items():
         target = targets.TARGETS[name]
         for word in (*target.words, b"(", b"\xe2\x80\x9c", b". "):
@@ -74,7 +74,7 @@ def repetitions() -> None:
 
 
 def test_all_markup_takes_linear_time() -> None:
-    """The time is the process's own and ends it, so a busy machine changes nothing."""
+    """CPU time is limited, not wall time, so a busy machine doesn't matter."""
     limits = (CPU_SECONDS, CPU_SECONDS)
     script = "import resource; from tests.faults import test_fuzz; "
     script += f"resource.setrlimit(resource.RLIMIT_CPU, {limits}); test_fuzz.repetitions()"
@@ -82,7 +82,7 @@ def test_all_markup_takes_linear_time() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-# What fuzzing found
+# Findings of fuzzing
 
 
 def resolved(tmp_path: Path, text: str) -> PrepareConfig:
@@ -102,13 +102,13 @@ def test_yaml_values_that_pyyaml_cannot_convert(tmp_path: Path, text: str) -> No
 
 @pytest.mark.parametrize("name", ["seed", "input", "max_reject_rate", "progress", "runner", "nonsense"])
 def test_yaml_numbers_of_thousands_of_digits(tmp_path: Path, name: str) -> None:
-    """Python refuses to spell them out, so that the message itself raised ValueError."""
+    """Python refuses to format them, so that the message itself raised ValueError."""
     with pytest.raises(UserError, match=r"a number of thousands of digits|unknown option"):
         resolved(tmp_path, f"{name}: 0x{'f' * 4000}")
 
 
 def test_nested_yaml_aliases_are_rejected(tmp_path: Path) -> None:
-    """2**60 values: they were spelt out in the message, and merged into one mapping."""
+    """2**60 values: they were printed in the message, and merged into one mapping."""
     steps = "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
     with pytest.raises(UserError, match=r"seed is \[.*\.\.\..*\]: give a whole number") as found:
         resolved(tmp_path, "seed:\n- &a0 [x]\n" + steps)
@@ -126,7 +126,7 @@ def plan_and_read(path: Path, data: bytes) -> list[Document | Rejected]:
 
 @pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.date64()])
 def test_parquet_dates_outside_the_range_of_python(tmp_path: Path, kind: pa.DataType) -> None:
-    """One beyond them in the column of the names raised ValueError or OverflowError; it costs that row."""
+    """Such a date in the name column raised ValueError or OverflowError; now only that row is rejected."""
     file = io.BytesIO()
     when = pa.array([0, 10**17 + 1, 0], pa.int64()).cast(kind, safe=False)
     pq.write_table(pa.table({"text": ["a", "b", "c"], "id": when}), file)
@@ -144,7 +144,7 @@ def test_parquet_times_in_an_unknown_zone(tmp_path: Path) -> None:
 
 
 def test_damaged_column_metadata_does_not_abort_the_process(tmp_path: Path) -> None:
-    """pyarrow aborts where it is asked for the size of a column whose statistics of levels are damaged."""
+    """pyarrow aborts when asked for the size of a column whose level statistics are damaged."""
     file = io.BytesIO()
     pq.write_table(pa.table({"text": ["a", None]}), file)
     data, tried = file.getvalue(), 0
@@ -158,13 +158,13 @@ def test_damaged_column_metadata_does_not_abort_the_process(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])
 def test_a_tfrecord_length_beyond_the_index_range(length: int) -> None:
-    """OverflowError."""
+    """It raised OverflowError."""
     with pytest.raises(tfrecord.CorruptRecord, match="record 0"):
         list(tfrecord.read(targets._frame(b"kite", length)))
 
 
 def test_a_manifest_that_is_almost_too_deep_to_parse() -> None:
-    """It could be read, and then not be written to be compared: RecursionError."""
+    """It could be read, but serializing it for the comparison raised RecursionError."""
     sound = manifest.dumps(targets._manifest())
     for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit()):
         data = sound.rstrip()[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}"
@@ -179,7 +179,7 @@ def test_an_unknown_format_version_is_one_short_line() -> None:
 
 
 def test_names_from_files_do_not_break_messages_into_lines() -> None:
-    """A column's name held a line's end."""
+    """The name of a column contained a line break."""
     told = str(UserError("a.parquet: no column 'text' (columns: \next, \u2028b\r\nc): give --text-column"))
     assert told == "a.parquet: no column 'text' (columns: ext, b c): give --text-column"
     told = str(UserError("a.tsv, line 3: " + "x" * 10_000 + ": give --labels"))

@@ -1,6 +1,6 @@
-"""`prepare` and `vocab` killed at random moments and run again come to the same files, to the byte, and leave nothing else.
+"""`prepare` and `vocab`, killed at random moments and resumed, produce byte-identical files and leave nothing else.
 
-The moments are drawn over the time that an undisturbed run takes, start-up included. 100 of each: `make test-faults`.
+The moments are drawn over the duration of an uninterrupted run, including start-up. 100 of each: `make test-faults`.
 """
 
 import os
@@ -18,20 +18,20 @@ import pytest
 
 from tests.test_resume import CODE, after, run_until
 
-VARYING = {"run.json", "report.html", "report.md"}  # they tell times
+VARYING = {"run.json", "report.html", "report.md"}  # they contain times
 PREPARE = ["--num-groups", "8", "--dupe-factor", "3", "--eval-fraction", "0.1", "--seed", "7", "--provenance", "--no-progress"]
 MODES = {"one process": ["--in-memory"], "two workers": ["--no-in-memory", "--num-workers", "2"]}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder, hidden ones and temporary ones too; of those that tell times, that they are there."""
+    """Return every file in a folder, including hidden and temporary ones; files with times only by name."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): b"" if path.name in VARYING else path.read_bytes() for path in paths}
 
 
 @dataclass
 class Bench:
-    """A command with its output in FOLDER, and what undisturbed runs of it leave and take."""
+    """A command with its output in FOLDER, and the result and duration of uninterrupted runs."""
 
     arguments: list[str]
     folder: Path
@@ -41,12 +41,12 @@ class Bench:
     finished: int = 0
 
     def begin_anew(self) -> None:
-        """Removes what a finished run left."""
+        """Remove the output of a finished run."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
 
     def disturb(self, stream: np.random.Generator) -> None:
-        """One more kill of the run under way, or its end; then all of it is compared, and the next begins anew."""
+        """Kill the current run once more, or let it finish; then compare all files and start over."""
         code = run_until(self.arguments, after(stream.uniform(0, self.seconds)), signal.SIGKILL)
         if code == 0:
             self.compare()
@@ -61,7 +61,7 @@ class Bench:
 
 
 def bench(folder: Path, words: list[str]) -> Bench:
-    """Runs a command undisturbed, in a folder of its own."""
+    """Run a command without interruption, in its own folder."""
     made = Bench([sys.executable, "-c", CODE, *words], folder, {}, 0.0)
     made.begin_anew()
     began = time.monotonic()
@@ -108,7 +108,7 @@ def test_a_few_kills_at_random_moments(disturbed: Bench) -> None:
 
 
 def test_leftovers_of_a_killed_vocabulary_write_are_removed(tmp_path: Path, demo_corpus: str) -> None:
-    """The moment between a temporary file's beginning and its new name is too short to be hit by chance."""
+    """The time between creating a temporary file and renaming it is too short to hit by chance."""
     import clozemill
 
     (tmp_path / f"vocab.txt.tmp-{'0' * 32}").write_text("[PAD]\n[UN")
@@ -123,7 +123,7 @@ def test_leftovers_of_a_killed_vocabulary_write_are_removed(tmp_path: Path, demo
 @pytest.mark.parametrize("wanted", [int(os.environ.get("KILLS", "20"))])
 @pytest.mark.parametrize("disturbed", ["prepare, two workers"], indirect=True)
 def test_workers_that_die_at_random_moments(disturbed: Bench, tmp_path: Path, wanted: int) -> None:
-    """Each time one sentence and exit code 2, or the run ends well all the same; the same command goes on."""
+    """Each time there is one sentence and exit code 2, or the run succeeds anyway; the same command resumes."""
     from clozemill.pipelines.beam import launcher
 
     stream, deaths, told = np.random.default_rng(7), 0, 0

@@ -1,6 +1,6 @@
 """A million documents end to end, on two cores, no process above 2 GB: `vocab`, `prepare`, `verify`. make test-faults.
 
-The corpus is made up: sentences over a vocabulary of invented words, whose frequencies fall as those of a language do.
+The corpus is synthetic: sentences of invented words with the frequency distribution of a natural language.
 """
 
 import gzip
@@ -19,8 +19,8 @@ import pytest
 from tests.test_resume import CODE
 
 DOCUMENTS = int(os.environ.get("DOCUMENTS", "1000000"))
-LIMIT = 2 << 30  # bytes of memory that one process may hold
-BLOCK = 10_000  # documents that are made at a time
+LIMIT = 2 << 30  # maximum bytes of memory of one process
+BLOCK = 10_000  # documents generated at a time
 SYLLABLES = [first + vowel for first in "bdfgklmnprstvz" for vowel in ("a", "e", "i", "o", "u", "ar", "en")]
 
 
@@ -65,7 +65,7 @@ def write(folder: Path, count: int) -> int:
 
 
 def measured(arguments: list[str]) -> tuple[float, int, int]:
-    """Runs a command; (seconds, the largest peak of memory of any process, how many processes there were)."""
+    """Run a command; return (seconds, the largest peak memory of a process, the number of processes)."""
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-c", CODE, *map(str, arguments)], stdout=subprocess.DEVNULL)
     whole, peaks = psutil.Process(process.pid), {}
@@ -118,4 +118,4 @@ def test_a_million_documents_within_2_gb(tmp_path: Path, dedup: str) -> None:
         assert peak < LIMIT, command[0]
     told = json.loads((tmp_path / "d/dataset.json").read_text())["documents"]
     assert told["read"] == DOCUMENTS // 10 * 10
-    assert 0.98 * DOCUMENTS < told["kept"] < 0.997 * DOCUMENTS  # what repeats another is dropped
+    assert 0.98 * DOCUMENTS < told["kept"] < 0.997 * DOCUMENTS  # duplicates are dropped

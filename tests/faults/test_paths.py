@@ -1,4 +1,4 @@
-"""Names that mean harm: nothing is written outside the output, messages stay one line, what is written stays valid."""
+"""Malicious names: nothing is written outside the output, messages stay on one line, files stay valid."""
 
 import ast
 import json
@@ -23,14 +23,14 @@ SMALL = ["--max-seq-length", "32", "--num-groups", "1", "--dupe-factor", "1", "-
 
 
 def below(folder: Path) -> dict[str, bytes]:
-    """What lies in a folder: names to contents, links not followed."""
+    """Return the contents of a folder by name, without following links."""
     found = [Path(place) / name for place, folders, names in os.walk(folder) for name in (*folders, *names)]
     return {os.fsdecode(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in found}
 
 
 @pytest.fixture(autouse=True)
 def unlogged() -> Iterator[None]:
-    """Beam logs errors with names that are no UTF-8, which xdist's workers can't report."""
+    """Disable Beam's log: it contains names that aren't UTF-8, which xdist's workers can't report."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
@@ -64,7 +64,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_input_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Read, named in rejects and in dataset.json; in a sentence, it takes one line."""
+    """It is read, and named in rejects and dataset.json; in an error it stays on one line."""
     (place / "in").mkdir()
     monkeypatch.chdir(place / "in")
     (place / "in" / NAMES[name]).write_bytes(b"{\n" + TEXT)
@@ -97,7 +97,7 @@ def test_output_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeyp
 
 
 def test_a_name_that_is_not_utf_8_is_printed(place: Path) -> None:
-    """Where standard output takes UTF-8 alone."""
+    """Also if standard output accepts only UTF-8."""
     (place / "a.jsonl").write_bytes(TEXT)
     words = ["prepare", "--input", str(place / "a.jsonl"), "--vocab", str(place / "vocab.txt"), "--output", f"{place}/o\udcff"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
@@ -115,7 +115,7 @@ def test_a_name_that_is_too_long(place: Path, capsys: pytest.CaptureFixture) -> 
 
 
 def test_links_as_input(place: Path, capsys: pytest.CaptureFixture) -> None:
-    """A link to a file is that file; one that points nowhere, or at itself, matches nothing."""
+    """A link to a file is read; a dangling link, or a link to itself, matches nothing."""
     (place / "elsewhere/a.jsonl").write_bytes(TEXT)
     (place / "good.jsonl").symlink_to("elsewhere/a.jsonl")
     (place / "loop.jsonl").symlink_to("loop.jsonl")
@@ -126,7 +126,7 @@ def test_links_as_input(place: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_recursive_glob_does_not_follow_links(tmp_path: Path) -> None:
-    """Two links that point upwards make 2**40 paths: this would never end."""
+    """Two links that point upwards give 2**40 paths: the glob would never end."""
     for name in ("a.txt", "one/b.txt", "one/two/c.txt", "one/.hidden/d.txt", ".e.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -167,7 +167,7 @@ def test_vocab_does_not_write_through_a_link(place: Path) -> None:
 
 
 def test_dots_do_not_leave_a_folder(place: Path) -> None:
-    """What names a file within a dataset is made by the mill; a manifest that names others is not followed by any writer."""
+    """File names within a dataset are generated; no writer follows other names in a manifest."""
     (place / "a.jsonl").write_bytes(TEXT)
     assert prepare(place, str(place / "a.jsonl")) == 0
     outside = {path for path in below(place) if not path.startswith("out/")}
@@ -186,7 +186,7 @@ ALLOWED = {
 
 
 def dangers(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, what) of all that could run or build arbitrary objects from data."""
+    """Yield (line, name) of every call that could execute data or build arbitrary objects from it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]

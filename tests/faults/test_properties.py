@@ -1,7 +1,7 @@
-"""What must hold for any text and for every configuration in range, across the modules of the line.
+"""Invariants across modules, for any text and every valid configuration.
 
-Each module's own invariants are beside its other tests (test_sentences, test_wordpiece, test_pairs, test_masking, …). Here
-is what no module keeps alone: from raw text to tokens, from provenance back to the text, from a group to its records.
+The invariants of single modules are with their other tests (test_sentences, test_wordpiece, test_pairs, test_masking, …). The
+ones here need several modules: from raw text to tokens, from provenance back to the text, from a group to its records.
 """
 
 import json
@@ -48,7 +48,7 @@ VOCABULARIES = st.sets(st.sampled_from(PIECES), max_size=30).map(lambda found: [
 @settings(max_examples=300, deadline=None, derandomize=True)
 @example(raw="e\x00\u0301\ud800x\ufffd\u2029y\tz")
 def test_cleaning_drops_only_white_space_and_controls(raw: str) -> None:
-    """In canonical form, character by character: what differs are spaces, and characters that text has no use for."""
+    """In canonical form, texts differ only in spaces and in characters that text doesn't need."""
     useless = {char for char in raw if unicodedata.category(char) in ("Cc", "Cf", "Cs") or char == "\ufffd"} - {*BREAKS, "\t"}
     kept = "".join("\n" if char in BREAKS else char for char in raw if char not in useless)
     assert "".join(clean(raw).split()) == "".join(unicodedata.normalize("NFC", kept).split())
@@ -59,7 +59,7 @@ def lowered(text: str, cased: bool) -> str:
 
 
 def same_word(pieces: list[str], words: list[str]) -> bool:
-    """Whether pieces, one after another, spell out words, any of which may be [UNK] instead."""
+    """Return whether pieces spell out words, any of which may be [UNK] instead."""
     rest = list(pieces)
     for word in words:
         if rest[:1] == ["[UNK]"]:
@@ -81,9 +81,9 @@ def same_word(pieces: list[str], words: list[str]) -> bool:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @example(raw="ΑΣ ΑΣΑ\nΣ. İΣ “ẞ”", entries=[*SPECIAL_TOKENS, "α", "##σ", "##ς"], splitter="sentencex")
 def test_nothing_is_lost_from_text_to_tokens(raw: str, entries: list[str], splitter: str, cased: bool) -> None:
-    """Every character of clean text is in one sentence; a token's offsets hold a word that its pieces spell out, or [UNK].
+    """Every character of clean text is in one sentence; offsets enclose a word that its pieces spell out, or [UNK].
 
-    What no token's offsets hold comes to no word: marks and characters that the tokenizer's own normalising drops.
+    Text outside all offsets forms no word: marks and characters that the tokenizer's normalisation drops.
     """
     text = clean(raw)
     spans = lines(text) if splitter == "lines" else split(text, splitter)
@@ -99,7 +99,7 @@ def test_nothing_is_lost_from_text_to_tokens(raw: str, entries: list[str], split
         assert same_word([entries[token] for _, token, _ in tokens], words), (tokens, words)
         assert {number for *_, number in tokens} == {int(np.searchsorted(spans[:, 0], low, "right")) - 1}
         assert not reference_tokenizer.basic_tokens(shown[end:low], cased)
-        assert end <= low < min(high, spans[tokens[0][2], 1])  # a word too long for any sentence goes on beyond its own
+        assert end <= low < min(high, spans[tokens[0][2], 1])  # a word longer than any sentence continues beyond its own
         end = high
     assert not reference_tokenizer.basic_tokens(shown[end:], cased)
 
@@ -111,7 +111,7 @@ VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, "a", "##b", "b", "##a", "e
 
 
 def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[bytes, shuffle_payload.Payload]]:
-    """What prepare makes of texts that share batches and windows of `batch` characters."""
+    """Return the documents that prepare builds from texts that share batches and windows of `batch` characters."""
     config = PrepareConfig(input=(path,), provenance=True, format="jsonl")
     found = iter([Document(text, str(number), str(number), kind) for number, text in enumerate(texts)])
     with mock.patch.object(document_processor, "BATCH_CHARS", batch), mock.patch.object(formats, "read", lambda *_: found):
@@ -122,7 +122,7 @@ def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[byt
 @given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 1 << 21]))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, batch: int) -> None:
-    """Ids, sentences and offsets, by whatever batches and windows; documents without a token are left out."""
+    """Ids, sentences and offsets are equal for all batches and windows; documents without a token are left out."""
     tokenizer, expected = WordPiece(VOCABULARY), []
     for number, text in enumerate(map(clean, texts)):
         spans = lines(text) if kind == "sentences" else split(text, "sentencex")
@@ -138,7 +138,7 @@ def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, ba
 @given(texts=TEXTS, pairs=st.sampled_from(list(PAIRS)), limit=st.integers(5, 30), seed=st.integers(0, 2**32))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_provenance_points_at_the_text_of_each_record(texts: list[str], pairs: str, limit: int, seed: int) -> None:
-    """The characters of A and of B, tokenized again, are the tokens of A and of B, less what was cut off a word."""
+    """The characters of A and B, tokenized again, give the tokens of A and B, except for truncated words."""
     by_key = {keys.document_key(clean(text)): clean(text) for text in texts}
     items = [(keys.assign_group(key, 0, 1, 0, 0)[1], shuffle_payload.pack(p.title, p.ids, p.lengths, p.spans))
              for key, p in milled(texts, "", "text", 40)]  # fmt: skip
@@ -181,7 +181,7 @@ def runs(pairs: Pairs) -> list[tuple[np.ndarray, np.ndarray]]:
 )
 @settings(max_examples=400, deadline=None, derandomize=True)
 def test_pairs_of_any_group_at_any_length(shape: list[list[int]], kind: str, limit: int, short: float, seed: int) -> None:
-    """Runs within one document and the limit, labels that say what they say, as many pairs as are counted."""
+    """Segments stay within one document and the limit, labels are correct, and counts match the pairs."""
     group = reference.make_group(reference.numbered(shape))
     made = PAIRS[kind](group, reference.pair_config(limit, short, kind), lambda: np.random.default_rng(seed))
     edges = group.sentences[group.documents]
@@ -213,7 +213,7 @@ def test_pairs_of_any_group_at_any_length(shape: list[list[int]], kind: str, lim
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_sentence_is_used(counts: list[int], kind: str, limit: int, short: float, seed: int) -> None:
-    """Of sentences of one token nothing is ever cut off: each is in one A or real B, but for those counted as dropped."""
+    """Sentences of one token are never truncated: each is in one A or real B, except those counted as dropped."""
     group = reference.make_group(reference.numbered([[1] * count for count in counts]))
     made = PAIRS[kind](group, reference.pair_config(limit, short, kind), lambda: np.random.default_rng(seed))
     real = np.ones(len(made), bool) if kind == "sop" else made.labels == 0
@@ -228,7 +228,7 @@ def test_every_sentence_is_used(counts: list[int], kind: str, limit: int, short:
 
 @st.composite
 def configurations(draw: st.DrawFn) -> PrepareConfig:
-    """Any that `prepare` takes, as far as it decides what a record is."""
+    """Generate any valid configuration of `prepare`, for options that affect records."""
     length = draw(st.one_of(st.integers(8, 40), st.integers(8, 512), st.sampled_from([8, 128, 512])))
     config = PrepareConfig(
         pairs=draw(st.sampled_from(list(PAIRS))),
@@ -246,7 +246,7 @@ def configurations(draw: st.DrawFn) -> PrepareConfig:
 @given(configurations(), SHAPES, st.integers(0, 3), st.integers(0, 2**20))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_every_record_of_every_configuration(config: PrepareConfig, shape: list[list[int]], copy: int, number: int) -> None:
-    """By the test's own rules, which put masked tokens back and compare with the group, and by those of `verify`."""
+    """Checked by the test, which restores masked tokens and compares with the group, and by `verify`."""
     tokens = np.random.default_rng(number).choice([test_assemble.UNK, *range(6, 24)], sum(map(sum, shape)))
     at = iter(tokens.tolist())
     group = reference.make_group([[[next(at) for _ in range(size)] for size in document] for document in shape])

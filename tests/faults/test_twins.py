@@ -1,4 +1,4 @@
-"""Two runs at one output: one works, the other is refused in a sentence and changes nothing."""
+"""Two runs with the same output: the second is rejected with one sentence and changes nothing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SMALL = ["--max-seq-length", "32", "--dupe-factor", "1", "--in-memory", "--no-pr
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """`prepare` without its last options; nobody waits for a lock."""
+    """Return a `prepare` command without its last options, which doesn't wait for a lock."""
     monkeypatch.setattr(run_lock, "_PATIENCE_SECONDS", 0.0)
     (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(corpora.texts(30)))
     vocabulary = str(corpora.write_vocabulary(tmp_path / "vocab.txt"))
@@ -38,19 +38,19 @@ def test_a_second_prepare_is_rejected_and_ignores_spilled_files(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "d"
-    with monkeypatch.context() as patched:  # the first ends after it has read the input
+    with monkeypatch.context() as patched:  # the first run ends after reading the input
         patched.setattr(group_stage.GroupStage, "_made", stop)
         assert clozemill.main([*words, "--num-groups", "2", "--output", str(folder)]) == 2
     other = [*words, "--num-groups", "3", "--min-chars", "200", "--output"]
     capsys.readouterr()
-    with locks.locked(f"{folder}/.work/lock", "busy"):  # as if it were still at work
+    with locks.locked(f"{folder}/.work/lock", "busy"):  # as if it were still running
         before = contents(folder)
         assert len([name for name in before if name.startswith(".work/spill/")]) == 2
         assert clozemill.main([*other, str(folder)]) == 2
         assert contents(folder) == before
     error = capsys.readouterr().err
     assert error == f"clozemill: another clozemill prepare is writing to {folder}: wait for it to end\n"
-    with monkeypatch.context() as patched:  # the other's state beside the first one's spill files
+    with monkeypatch.context() as patched:  # the state of the other run next to spill files of the first
         patched.setattr(dataset_folder.DatasetFolder, "_resume", lambda *_: None)
         assert clozemill.main([*other, str(folder)]) == 0
     assert clozemill.main([*other, str(tmp_path / "e")]) == 0
@@ -58,7 +58,7 @@ def test_a_second_prepare_is_rejected_and_ignores_spilled_files(
 
 
 def test_a_rejected_folder_is_not_changed(tmp_path: Path, words: list[str]) -> None:
-    """No lock, and no folder for it, is left behind."""
+    """No lock, and no folder for it, is left."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis").write_text("dear")
     assert clozemill.main([*words, "--output", str(tmp_path / "mine")]) == 2
@@ -89,7 +89,7 @@ def test_vocab_never_removes_user_folders(tmp_path: Path, vocab: list[str], caps
 
 
 def test_a_complete_dataset_needs_no_lock(tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be in a folder that can't be written to."""
+    """It may be in a read-only folder."""
     command = [*words, "--output", str(tmp_path / "d")]
     assert clozemill.main(command) == 0
     monkeypatch.setattr(locks, "acquire", stop)

@@ -1,4 +1,4 @@
-"""The life of a TPU, with real child processes against a fake gcloud."""
+"""TPU jobs from creation to deletion, with real child processes against a fake gcloud."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_slice_of_several_hosts_has_a_server_on_each(cloud: Cloud) -> None:
 
 
 def test_a_preempted_tpu_is_recreated(cloud: Cloud) -> None:
-    """Deleted first, for a queued resource isn't queued again; and not made again after success."""
+    """It is deleted first, because a queued resource can't be requeued; after success it isn't recreated."""
     assert cloud(events=["preempted", "preempted", "done"]) == 0
     life = [*MADE, "ssh run.sh start", "ssh run.sh follow"]
     assert cloud.log == [*life, "look", "delete", *life, "look", "delete", *life, "delete"]
@@ -102,7 +102,7 @@ def test_no_quota(cloud: Cloud) -> None:
     assert cloud(create=["RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded"]) == 2
     assert "the quota is used up (ERROR: (gcloud.compute.tpus) RESOURCE_EXHAUSTED" in cloud.sentence
     assert "gcloud compute tpus queued-resources create clozemill" in cloud.sentence
-    assert cloud.log == ["create", "delete"]  # what a refused request may have left
+    assert cloud.log == ["create", "delete"]  # a rejected request may have left this
 
 
 def test_an_existing_resource_of_the_same_name_is_not_deleted(cloud: Cloud) -> None:

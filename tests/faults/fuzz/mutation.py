@@ -1,4 +1,4 @@
-"""Mutations of seeds without guidance: the same ones every time, for the ordinary suite and where atheris doesn't install."""
+"""Reproducible mutations of seeds, for the normal test suite and for machines without atheris."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ _EDGES = (b"\0", b"\x01", b"\x7f", b"\x80", b"\xff", b"\xff\xff\xff\xff", b"\n",
 
 
 def _mutated(data: bytes, others: list[bytes], words: tuple[bytes, ...], rng: np.random.Generator) -> bytes:
-    """One change: a bit, a byte, a word put in, a part left out, doubled, or of another seed."""
+    """Apply one change: flip a bit, replace a byte, insert a word, or remove, double or splice a part."""
     at = int(rng.integers(0, len(data) + 1))
     to = min(len(data), at + int(rng.geometric(0.1)))
     kind = int(rng.integers(0, 7))
@@ -28,7 +28,7 @@ def _mutated(data: bytes, others: list[bytes], words: tuple[bytes, ...], rng: np
 
 
 def mutants(seeds: list[bytes], words: tuple[bytes, ...], number: int = 0) -> Iterator[bytes]:
-    """The seeds, then without end seeds changed in one to eight places. `number`: another row of them."""
+    """Yield the seeds, then endlessly seeds changed in one to eight places. `number`: selects another sequence."""
     yield from seeds
     rng = np.random.default_rng(number)
     while True:

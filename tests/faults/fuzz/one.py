@@ -1,8 +1,8 @@
-"""Fuzzes one target until its time is up: `python -m tests.faults.fuzz.one NAME SECONDS FOLDER`.
+"""Fuzz one target for some seconds: `python -m tests.faults.fuzz.one NAME SECONDS FOLDER`.
 
-With atheris, guided by the coverage of our own modules; where that doesn't install, by mutations of the seeds. An
-exception is kept once per place that raises it, with the input, and the fuzzer goes on; what ends the process (a crash
-of a library, a hang, too much memory) is kept by libFuzzer.
+Uses atheris, guided by the coverage of our modules, or if it isn't installed, mutations of the seeds. An exception is stored
+with its input, once per location that raises it, and fuzzing continues. Inputs that end the process (a crash of a library, a
+hang, too much memory) are stored by libFuzzer.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from tests.faults.fuzz import mutation
 
 try:
     import atheris
-except ImportError:  # no wheels beside Linux's
+except ImportError:  # wheels only for Linux
     atheris = None
 
 INSTRUMENTED = ["pipelines", "trainers", "model", "yaml"]
 MODULES = ("tests.faults.fuzz.targets", "tests.faults.fuzz.trainer_targets")
-SECONDS = 20.0  # of CPU for an input of at most 100 kB once blown up; a tenth or less of it without instrumentation
+SECONDS = 20.0  # CPU seconds for an input of at most 100 kB after expansion; without instrumentation a tenth or less is used
 MEMORY_MB = 3000
 
 
 class Ledger:
-    """What a target's inputs did: kept in FOLDER, so that it outlives the process."""
+    """The findings of a target, stored in FOLDER, so that they survive the process."""
 
     def __init__(self, target, folder: Path) -> None:
         self._run, self._folder, self._slowest, self._places = target.run, folder, 0.0, set()
@@ -62,7 +62,7 @@ class Ledger:
 
 
 def load(name: str):
-    """A target by its name; the trainer's are looked for only where the mill's hold none of that name."""
+    """Return a target by name; the trainer's targets are loaded only if the pipelines have no target of that name."""
     for module in MODULES:
         targets = importlib.import_module(module).TARGETS
         if name in targets:
@@ -77,7 +77,7 @@ def _dictionary(words: tuple[bytes, ...], path: Path) -> str:
 
 
 def main(name: str, seconds: int, folder: Path) -> None:
-    """Runs the target; the corpus, and what was found, are in FOLDER."""
+    """Run the target; the corpus and the findings are in FOLDER."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     if atheris is None:
@@ -93,7 +93,7 @@ def main(name: str, seconds: int, folder: Path) -> None:
         target = load(name)
     for seed in target.seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    longest = max(2000, 500 + max(map(len, target.seeds())))  # what is longer than that libFuzzer cuts short
+    longest = max(2000, 500 + max(map(len, target.seeds())))  # libFuzzer truncates longer inputs
     flags = [f"-max_total_time={seconds}", "-timeout=900", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={longest}"]
     flags += ["-len_control=0", "-print_final_stats=1", f"-artifact_prefix={folder}/"]
     if target.words:

@@ -1,9 +1,9 @@
-"""Fuzzes every target, one after another, and prints a line for each: `make fuzz SECONDS=600`.
+"""Fuzz every target, one after another, and print a line for each: `make fuzz SECONDS=600`.
 
 python -m tests.faults.fuzz.run --seconds 600 --corpus FOLDER [--only NAME ...]
 
-Exits 1 when anything was found. What was found lies in FOLDER/NAME: finding-*.txt says what, finding-*.bin is the input;
-crash-*, timeout-* and oom-* are inputs that ended the process.
+The exit code is 1 if there are findings. They are stored in FOLDER/NAME: finding-*.txt describes a finding, finding-*.bin is
+its input; crash-*, timeout-* and oom-* are inputs that ended the process.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.faults.fuzz import one
 
-MAX_RESTARTS = 20  # of a target whose process a library brings down again and again
+MAX_RESTARTS = 20  # for a target whose process a library crashes repeatedly
 
 
 def names() -> list[str]:
@@ -31,13 +31,13 @@ def _last(pattern: str, text: str, default: str = "?") -> str:
 
 
 def _cpu() -> float:
-    """Seconds that processes which have ended took."""
+    """Return the CPU seconds of child processes that have exited."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def fuzz(name: str, seconds: int, folder: Path) -> tuple[str, int]:
-    """Runs one target for so long; (its line, how many findings it has: that nothing could be run is one)."""
+    """Run one target; return (its line, its number of findings; a target that can't run counts as one)."""
     folder.mkdir(parents=True, exist_ok=True)
     end, begun, executed, restarts, log = time.monotonic() + seconds, _cpu(), 0, 0, ""
     while (left := round(end - time.monotonic())) > 0 and restarts <= MAX_RESTARTS:

@@ -1,7 +1,7 @@
-"""What is fuzzed of the mill: a target hands bytes to a parser, which takes them or raises UserError in one sentence.
+"""The fuzz targets of the pipelines: a target passes bytes to a parser, which accepts them or raises a one-line UserError.
 
-Some targets hold what comes out against more than that: splits add up to the whole, spans cover the text. The trainer's
-parsers are in trainer_targets.py; `python -m tests.faults.fuzz.run` runs all of them.
+Some targets also check the results: splits add up to the file, spans cover the text. The trainer's parsers are in
+trainer_targets.py; `python -m tests.faults.fuzz.run` runs all of them.
 """
 
 import argparse
@@ -45,13 +45,13 @@ from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.pipelines.wikitext import converter
 from tests import contracts, corpora
 
-MAX_BYTES = 100_000  # what a short input is blown up to; what takes long there is superlinear
-MAX_UNPACKED = 1 << 20  # archives that explode have tests of their own
+MAX_BYTES = 100_000  # the size that a short input is expanded to; if that takes long, the parser is superlinear
+MAX_UNPACKED = 1 << 20  # decompression bombs have their own tests
 
 
 @dataclass(frozen=True)
 class Target:
-    """A harness. run: raises what nobody should ever see. seeds: inputs to begin with. words: what the format is made of."""
+    """A harness. run: raises an error for a bug. seeds: initial inputs. words: tokens of the format."""
 
     run: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
@@ -62,7 +62,7 @@ _folders: list[str] = []
 
 
 def scratch(name: str, data: bytes) -> str:
-    """A file with these bytes, in memory where that can be had; each name holds one file at a time."""
+    """Return a file with these bytes, in memory if possible; each name is used for one file at a time."""
     if not _folders:
         _folders.append(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
         atexit.register(shutil.rmtree, _folders[0], ignore_errors=True)
@@ -75,7 +75,7 @@ def scratch(name: str, data: bytes) -> str:
 
 @contextlib.contextmanager
 def refusing(*others: type[Exception]) -> Iterator[None]:
-    """Takes a UserError of one line, and a parser's documented exceptions."""
+    """Accept a UserError of one line, and the documented exceptions of a parser."""
     try:
         yield
     except UserError as error:
@@ -84,12 +84,12 @@ def refusing(*others: type[Exception]) -> Iterator[None]:
         pass
 
 
-_TIMES = (1, MAX_BYTES, 256, 256, *[16] * 4, *[1] * 8)  # mostly small: a long input takes as long as a thousand short ones
+_TIMES = (1, MAX_BYTES, 256, 256, *[16] * 4, *[1] * 8)  # mostly small: a long input takes as long as 1,000 short ones
 
 
 def blown_up(data: bytes) -> bytes:
-    """What follows the first byte, which says how often a part of it is repeated, up to MAX_BYTES: unit, or head NUL unit, or
-    head NUL unit NUL tail."""
+    """Expand an input: the first byte says how often to repeat the unit, up to MAX_BYTES. The rest is: unit, or head NUL unit,
+    or head NUL unit NUL tail."""
     times, body = _TIMES[data[0] % len(_TIMES)] if data else 1, data[1:]
     if times == 1:
         return body
@@ -99,7 +99,7 @@ def blown_up(data: bytes) -> bytes:
 
 
 def repeated(*texts: str) -> list[bytes]:
-    """Seeds: texts as they are, and over and over."""
+    """Return seeds: texts unchanged, and repeated."""
     return [bytes([times]) + text.encode() for text in texts for times in range(3)]
 
 
@@ -120,14 +120,14 @@ _MARKUP = (
 WIKITEXT = (*_MARKUP.split(), b"\n", b"\n\n", b"\n==", b"\n|", b"\n{|", b" ,", b" .", b"( ", b"\0")
 
 
-# Documents out of files
+# Documents from files
 
 _PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.ZstdCompressor().compress}
 _NAMES = {"none": "", "gzip": ".gz", "bz2": ".bz2", "zst": ".zst"}
 
 
 def _what(records: Iterator[Document | Rejected]) -> list[tuple]:
-    """Records without their places, which are told from where a split begins."""
+    """Return records without their locations, which depend on the start of the split."""
     return [
         (record.text, record.title, record.kind) if isinstance(record, Document) else (record.reason, record.excerpt)
         for record in records
@@ -135,7 +135,7 @@ def _what(records: Iterator[Document | Rejected]) -> list[tuple]:
 
 
 def _small(path: str, compression: str, size: int) -> bool:
-    """Whether it unpacks to a size at which its parser is to be tried."""
+    """Return whether it decompresses to a size for which to run the parser."""
     unpacked = 0
     for piece, _ in readers_compression.pieces(InputSplit(path, "document", compression, 0, size, size)):
         unpacked += len(piece)
@@ -145,7 +145,7 @@ def _small(path: str, compression: str, size: int) -> bool:
 
 
 def reading(format_: str) -> Callable[[bytes], None]:
-    """A target of one of READERS. First byte: compression, by ourselves or found so; second: bytes a split; then `blown_up`."""
+    """Return a target for an entry of READERS. First byte: compression, by us or in the input; second: bytes per split."""
 
     def run(data: bytes) -> None:
         if len(data) < 3:
@@ -161,7 +161,7 @@ def reading(format_: str) -> Callable[[bytes], None]:
                 return
             whole = _what(reader.read(InputSplit(path, format_, compression, 0, len(packed), len(packed)), config))
             parts = reader.plan(info, format_, compression, max(len(packed) // (1 + data[1] % 7), 1 + data[1]))
-            if ending != ".bz2" or data[0] & 4:  # a damaged .bz2 may hold the beginning of a stream anywhere
+            if ending != ".bz2" or data[0] & 4:  # a damaged .bz2 may contain the start of a stream anywhere
                 assert whole == [record for part in parts for record in _what(reader.read(part, config))]
             for text, *more in whole:
                 if format_ == "wikixml" and len(more) == 2 and len(text) <= MAX_BYTES:
@@ -171,7 +171,7 @@ def reading(format_: str) -> Callable[[bytes], None]:
 
 
 def reading_seeds(plain: bytes) -> list[bytes]:
-    """A file in every compression, in one split and in several."""
+    """Return a file in every compression, in one split and in several."""
     packed = [bytes([number]) + b"\1" + pack(plain) for number, pack in enumerate(_PACK.values()) if number]
     streams = corpora.multistream(plain, range(50, len(plain), 100))
     return [bytes([number, 6, 0]) + plain for number in (0, 4, 5, 6, 7)] + packed + [b"\2\6" + streams]
@@ -225,7 +225,7 @@ def _frame(record: bytes, length: int | None = None) -> bytes:
 
 
 def run_tfrecord(data: bytes) -> None:
-    """Bytes as a file, the same gzipped by others, and with right CRCs around what they hold and a length of their own."""
+    """Read the bytes as a file, gzipped, and framed with valid CRCs around their content and length."""
     for compression in ("none", "gzip"):
         with refusing(tfrecord.CorruptRecord):
             list(tfrecord.read(data, compression))
@@ -248,7 +248,7 @@ def _columns() -> examples_columns.Columns:
 
 
 def run_example(data: bytes) -> None:
-    """A tf.train.Example decoded; where it has the right features, `verify` must be able to judge any values of theirs."""
+    """Decode a tf.train.Example; if it has the right features, `verify` must be able to check any values."""
     try:
         columns = tf_example.decode([data], LENGTH, PREDICTIONS)
     except ValueError:
@@ -264,7 +264,7 @@ def example_seeds() -> list[bytes]:
 
 
 def run_vocab(data: bytes) -> None:
-    """A vocabulary, and with it its own bytes as text."""
+    """Load a vocabulary, and tokenize its own bytes as text with it."""
     with refusing():
         found = Vocabulary.from_bytes(data, "vocab.txt")
         text = data.decode("utf-8", "replace")
@@ -278,7 +278,7 @@ TOKENIZERS = {cased: WordPiece(VOCABULARY, cased) for cased in (True, False)}
 
 
 def run_text(data: bytes) -> None:
-    """Any text through cleaning, every splitter and the tokenizer: nothing but white space is outside of sentences."""
+    """Run any text through cleaning, every splitter and the tokenizer: only white space is outside sentences."""
     raw = blown_up(data)
     try:
         text = clean(raw.decode("utf-8", "surrogatepass"))
@@ -307,14 +307,14 @@ _VALUES = (None, True, 0, -1, 10**30, 1.5, "", "x", "../x", [], ["x"], {}, {"x":
 
 
 def _nodes(value: object) -> Iterator[tuple]:
-    """(container, key) of every value within, at any depth."""
+    """Yield (container, key) of every value at any depth."""
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield value, key
         yield from _nodes(value[key])
 
 
 def _altered(data: bytes) -> bytes:
-    """dataset.json with values replaced or taken away, three bytes for each of them; signed if the first one is above 15."""
+    """Return dataset.json with values replaced or removed, three bytes for each; signed if the first one is above 15."""
     found = _manifest()
     for low in range(1, min(len(data), 31) - 2, 3):
         nodes = list(_nodes(found))
@@ -327,7 +327,7 @@ def _altered(data: bytes) -> bytes:
 
 
 def run_manifest(data: bytes) -> None:
-    """dataset.json as `verify` reads it, held against itself, judged and told. First byte: ours altered, or the bytes."""
+    """Read dataset.json like `verify`, compare it with itself, check and print it. First byte: ours altered, or the bytes."""
     told = data[1:] if not data or data[0] % 4 == 0 else _altered(data[1:])
     path = scratch("dataset/dataset.json", told)
     scratch("dataset/vocab.txt", ("\n".join(VOCABULARY.tokens) + "\n").encode())

@@ -1,6 +1,6 @@
-"""What is fuzzed of the trainer: tables and other examples, and checkpoints of Hugging Face's layout.
+"""The fuzz targets of the trainer: tables and other examples, and checkpoints in Hugging Face's layout.
 
-A module of its own, since it loads TensorFlow; see targets.py.
+This is a separate module because it loads TensorFlow; see targets.py.
 """
 
 import gzip
@@ -31,7 +31,7 @@ LAYOUTS = (
 
 
 def of_kind(kind: str, ending: str) -> Callable[[bytes], None]:
-    """A target of a file of examples. First byte: layout, whether with answers, gzipped by ourselves or found so."""
+    """Return a target for a file of examples. First byte: layout, with or without answers, gzipped by us or in the input."""
 
     def run(data: bytes) -> None:
         if len(data) < 2:
@@ -78,9 +78,9 @@ _SOUND = save(weight_names.to_hf({entry.ours: np.zeros(entry.shape, np.float32) 
 
 
 def run_hf(data: bytes) -> None:
-    """config.json, tokenizer_config.json, tokenizer.json, two bytes saying where in sound weights the bytes after them go.
+    """Read config.json, tokenizer_config.json, tokenizer.json, and two bytes: where in valid weights to write the rest.
 
-    Two NULs stand between; 255 first: there is no vocab.txt.
+    Two NULs separate the parts; if the first byte is 255, there is no vocab.txt.
     """
     config, settings, tokenizer, patch = [*data[1:].split(b"\0\0", 3), b"", b"", b""][:4]
     at = int.from_bytes(patch[:2], "big")
