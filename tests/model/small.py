@@ -1,4 +1,4 @@
-"""What the tests of this folder share: small models with random weights everywhere, random examples, other backends."""
+"""Shared by the tests in this folder: small models with random weights, random examples, other backends."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ TOKENS = ("input_ids", "input_mask", "segment_ids")
 
 
 def scatter(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Builds a model, if it isn't yet, and gives it weights under which nothing is 0, 1 or tiny, the same on every backend."""
+    """Build a model if necessary, and set weights so that no value is 0, 1 or tiny, identical on every backend."""
     if not model.built:
         model.build()
     rng = np.random.default_rng(seed)
@@ -30,7 +30,7 @@ def scatter(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def features(seed: int = 0, rows: int = 4, length: int = 10, predictions: int = 3, vocab: int = 50) -> dict[str, np.ndarray]:
-    """Examples as shards hold them: row 0 is full, the others are padded, and row 1 has one prediction."""
+    """Return examples as in shards: row 0 is full, the others are padded, and row 1 has one prediction."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(predictions + 2, length, rows)
     sizes[0] = length
@@ -52,7 +52,7 @@ def features(seed: int = 0, rows: int = 4, length: int = 10, predictions: int = 
 
 
 def mean_loss(outputs: dict, targets: dict):
-    """Of the masked tokens, plus that of the next sentences if there is one."""
+    """Return the mean loss of masked tokens, plus that of next sentences if there is one."""
     found = sums(outputs, targets)
     loss = found["masked_lm_loss"] / found["masked_lm_weight"]
     if "next_sentence_logits" in outputs:
@@ -61,7 +61,7 @@ def mean_loss(outputs: dict, targets: dict):
 
 
 def apart(one, other) -> float:
-    """The largest difference between two arrays, or two lists or dicts of arrays."""
+    """Return the largest difference between two arrays, or two lists or dicts of arrays."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         return max(apart(one[name], other[name]) for name in one)
@@ -74,8 +74,8 @@ def apart(one, other) -> float:
 
 
 def run(backend: str, code: str, *arguments: str) -> str:
-    """What a fresh interpreter with another Keras backend prints."""
-    hurry = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # a third of JAX's compilation
+    """Return the output of a new interpreter with another Keras backend."""
+    hurry = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # a third of JAX's compilation time
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": hurry}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],

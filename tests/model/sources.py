@@ -1,4 +1,4 @@
-"""Sources of exports with random weights, one per kind of model, and texts to try them on."""
+"""Sources of exports with random weights, one per kind of model, and texts to test them with."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ LETTERS = [chr(code) for code in (*range(ord("a"), ord("z") + 1), *range(ord("0"
 GREEK = list("αβγδεζηθικλμνξοπρσςτυφχψωάέή")
 CAPITALS = [letter.upper() for letter in LETTERS + GREEK]
 CONTINUATIONS = [f"##{piece}" for piece in (*LETTERS, *GREEK, "ing", "able", "s", "ен", "ΑΣ")]
-SPECIAL = ["[unused0]", "[UNK]", "[PAD]", "[CLS]", "[MASK]", "[SEP]"]  # not where most vocabularies have them
+SPECIAL = ["[unused0]", "[UNK]", "[PAD]", "[CLS]", "[MASK]", "[SEP]"]  # not at their usual places
 TOKENS = tuple(dict.fromkeys([*SPECIAL, *WORDS, *LETTERS, *GREEK, *CAPITALS, *CONTINUATIONS]))
 TEXTS = [
     ("The river was in the mill, and singing!", ""),
@@ -68,7 +68,7 @@ INDEXES = {
     "tags": {"task": Task("tags", ("O", "B-PER", "I-PER")).to_dict()},
     "spans": {"task": Task("spans").to_dict()},
 }
-OUTPUTS = {  # what each answers, beside sequence_output
+OUTPUTS = {  # outputs of each, besides sequence_output
     "mlm+nsp": {"pooled_output", "masked_lm_logits", "next_sentence_logits"},
     "mlm": {"pooled_output", "masked_lm_logits"},
     "causal": {"pooled_output", "masked_lm_logits"},
@@ -79,21 +79,21 @@ OUTPUTS = {  # what each answers, beside sequence_output
 
 
 def source(name: str = "mlm+nsp", index: dict | None = None, cased: bool = False, **sizes) -> Source:
-    """A source with random weights under which nothing is 0, 1 or tiny."""
+    """Return a source with random weights for which no value is 0, 1 or tiny."""
     attention = {"attention": "causal"} if name == "causal" else {}
     index = (INDEXES[name] if index is None else index) | {"encoder": SMALL.to_dict() | attention | sizes, "step": 7}
     return Source(scatter(train_state.model_for(index)), TOKENS, cased, LENGTH, index)
 
 
 def features(cased: bool = False, texts: list[tuple[str, str]] = TEXTS) -> dict[str, np.ndarray]:
-    """The texts as our own tokenizer has them."""
+    """Return the texts encoded by our tokenizer."""
     pieces, ids = WordPiece(Vocabulary.from_tokens(list(TOKENS)), cased), TOKENS.index
     firsts, seconds = ([pieces.encode([text]).ids for text in side] for side in zip(*texts, strict=True))
     return assemble(firsts, seconds, (ids("[PAD]"), ids("[CLS]"), ids("[SEP]")), LENGTH)
 
 
 def written(module, name: str, folder: Path, **options) -> Path:
-    """A format's folder of a source."""
+    """Write a source in a format and return the folder."""
     folder.mkdir()
     module.write(source(name, **options), str(folder))
     return folder

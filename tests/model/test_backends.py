@@ -1,4 +1,4 @@
-"""The same weights and examples give the same on every backend: outputs, gradients, and dropout that works."""
+"""The same weights and examples give the same outputs and gradients on every backend; dropout works."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ RECORD = "import sys; from tests.model.test_backends import record; record(sys.a
 
 
 def compute(model: keras.Model, inputs: dict, targets: dict, seed: np.ndarray | None) -> tuple[dict, list]:
-    """Outputs, and the gradients of the mean loss, in the backend's own way."""
+    """Return outputs, and gradients of the mean loss, computed by the backend."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -47,9 +47,9 @@ def compute(model: keras.Model, inputs: dict, targets: dict, seed: np.ndarray | 
 
 
 def record(path: str) -> None:
-    """What this process's backend computes, into an .npz file."""
+    """Write the results of this process's backend to an .npz file."""
     found, examples = {}, features()
-    examples["input_mask"][3], examples["example_weights"] = 0, np.array([1.0, 1.0, 1.0, 0.0])  # a row that fills up the batch
+    examples["input_mask"][3], examples["example_weights"] = 0, np.array([1.0, 1.0, 1.0, 0.0])  # a filler row
     given = {name: ops.convert_to_tensor(values) for name, values in examples.items()}
     for case, (objective, changes, seed) in CASES.items():
         model = scatter(PretrainingModel(replace(SMALL, **changes), objective))
@@ -66,7 +66,7 @@ def record(path: str) -> None:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """By backend; each in a process of its own."""
+    """Results by backend, each from a separate process."""
     folder, found = tmp_path_factory.mktemp("backends"), {}
     for backend in ["tensorflow", "jax"] + ["torch"] * (find_spec("torch") is not None):
         run(backend, RECORD, str(folder / f"{backend}.npz"))
@@ -97,7 +97,7 @@ def test_recomputation_changes_nothing(recorded: dict, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_dropout(recorded: dict, backend: str) -> None:
-    """Its random numbers are each backend's own: a quarter, the same from the same seed, others at another site."""
+    """Each backend has its own random numbers: a quarter is dropped, equal for equal seeds, different at other sites."""
     if backend not in recorded:
         pytest.skip(f"{backend} is not installed")
     first, again, other = (recorded[backend][f"dropout {name}"] for name in ("first", "again", "other"))

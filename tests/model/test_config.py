@@ -1,4 +1,4 @@
-"""Sizes that are published, and sizes that don't fit."""
+"""Published sizes, and inconsistent sizes."""
 
 import json
 from dataclasses import FrozenInstanceError

@@ -1,4 +1,4 @@
-"""Rates within 4.5 sigma, and what a seed decides."""
+"""Rates within 4.5 sigma, and dependence on the seed."""
 
 from itertools import combinations
 
@@ -15,12 +15,12 @@ SEED = np.array([3, 5], "int32")
 
 
 def kept(shape: tuple[int, ...], rate: float, seed, dtype: str = "float32") -> np.ndarray:
-    """Where ones survive."""
+    """Return where ones are kept."""
     return ops.convert_to_numpy(ops.cast(dropout(ops.ones(shape, dtype), rate, seed), "float32")) != 0
 
 
 def correlated(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's r in standard deviations of that of independent draws."""
+    """Return Pearson's r in standard deviations of r for independent draws."""
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) * one.size**0.5
 
 
@@ -35,7 +35,7 @@ def test_the_rate_and_the_mean(rate: float) -> None:
 
 
 def test_the_rate_is_correct_in_every_row_and_column() -> None:
-    """Rows of both lanes; 65,536 draws each, so a share's deviation is 0.0012."""
+    """Rows of both halves, with 65,536 draws each, so the standard deviation of a share is 0.0012."""
     dropped = ~kept((256, 256, 16), 0.1, SEED)
     assert abs(dropped.reshape(256, -1).mean(axis=1) - 0.1).max() < Z * (0.09 / 4096) ** 0.5
     assert abs(dropped.mean(axis=(0, 2)) - 0.1).max() < Z * (0.09 / 4096) ** 0.5
@@ -67,7 +67,7 @@ def test_equal_seeds_give_equal_masks() -> None:
 
 
 def test_seeds_and_sites_are_independent() -> None:
-    """Other runs, steps and sites, neighbours among them: no pair is correlated."""
+    """Different runs, steps and sites, including adjacent ones: no pair is correlated."""
     seeds = [fold(np.array([run, step]), site) for run in (0, 1) for step in (0, 1) for site in (0, 1, 2)]
     masks = [kept((8, 2500), 0.5, seed) for seed in seeds]
     scores = [abs(correlated(*pair)) for pair in combinations(masks, 2)]
@@ -93,7 +93,7 @@ def test_any_number_of_rows(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [4, 5, None])
 def test_in_a_graph(rows: int | None) -> None:
-    """The same values as eagerly, also where the number of rows isn't known."""
+    """The same values as in eager mode, also for an unknown number of rows."""
     traced = tf.function(lambda x, seed: dropout(x, 0.3, seed))
     traced = traced.get_concrete_function(tf.TensorSpec([rows, 300]), tf.TensorSpec([2], "int32"))
     x = tf.ones((rows or 7, 300))

@@ -1,4 +1,4 @@
-"""The encoder against KerasHub's, and what must hold for any weights: trimming, masks, precision, recomputation."""
+"""The encoder, compared with KerasHub's, and invariants for any weights: trimming, masks, precision, recomputation."""
 
 from collections import Counter
 from dataclasses import replace
@@ -48,7 +48,7 @@ def parameters(config: EncoderConfig) -> int:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameter_counts(name: str) -> None:
-    """Medium and large by the formula alone, which holds for the others."""
+    """Medium and large are only checked by the formula, which is correct for the others."""
     assert parameters(preset(name)) == PARAMETERS[name]
     if name not in ("medium", "large"):
         model = Encoder(preset(name))
@@ -150,7 +150,7 @@ def test_selection_values() -> None:
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_last_layer_computes_only_the_selected_positions(attention: str, layers: int) -> None:
-    """Order and repetition of the positions included; the pooler reads the first of them."""
+    """In any order and with repetitions; the pooler uses the first position."""
     model = make(attention=attention, num_hidden_layers=layers)
     full = ops.convert_to_numpy(model(*INPUTS)["sequence_output"])
     for positions in (POSITIONS, np.array([[9, 0, 4, 4]] * 4, "int64")):
@@ -164,7 +164,7 @@ def test_the_last_layer_computes_only_the_selected_positions(attention: str, lay
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("positions", [None, POSITIONS])
 def test_fused_and_explicit_attention_agree(attention: str, positions: np.ndarray | None, monkeypatch) -> None:
-    """A rate below one in 65,536 takes the path of dropout and drops nothing. A row of padding alone has no right answer."""
+    """A rate below one in 65,536 uses the dropout path but drops nothing. A row of only padding has no correct output."""
     model = make(attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     fused = both(model(*INPUTS, positions=positions))
 
@@ -180,7 +180,7 @@ def test_fused_and_explicit_attention_agree(attention: str, positions: np.ndarra
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("seed", [None, SEED])
 def test_attention_masks(attention: str, seed: np.ndarray | None) -> None:
-    """Position 6 of 10 gets another token and another segment; with a seed, attention is the explicit one."""
+    """Position 6 of 10 gets another token and another segment; with a seed, explicit attention is used."""
     model = make(attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, segments = np.tile(np.arange(10, 20), (2, 1)), np.zeros((2, 10), int)
     ids[1, 6], segments[1, 6] = 40, 1
@@ -194,7 +194,7 @@ def test_attention_masks(attention: str, seed: np.ndarray | None) -> None:
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("seed", [None, SEED])
 def test_padding_is_ignored(attention: str, seed: np.ndarray | None) -> None:
-    """Whatever stands there, the outputs of real positions are the same to the bit."""
+    """The outputs of real positions are bit-identical for any padding."""
     model = make(attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, mask, segments = INPUTS
     other = np.where(REAL, ids, 33), mask, np.where(REAL, segments, 1)
@@ -216,7 +216,7 @@ def test_removing_padding_changes_nothing() -> None:
 @pytest.mark.parametrize("seed", [None, SEED])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_a_row_of_only_padding_is_finite(attention: str, seed: np.ndarray | None, dtype: str) -> None:
-    """And finite gradients; the other rows stay what they are."""
+    """Gradients are finite, too, and the other rows don't change."""
     model = make(dtype, attention=attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
     ids, mask, segments = (values.copy() for values in INPUTS)
     before = both(model(ids, mask, segments, positions=POSITIONS, seed=seed))
@@ -251,7 +251,7 @@ def test_builds_itself_when_called() -> None:
 
 
 def test_dropout_sites_are_unique(monkeypatch) -> None:
-    """Every dropout of a step has a seed of its own, and its rate: embeddings, then attention and two per layer."""
+    """Every dropout in a step has its own seed and rate: embeddings, then attention and two per layer."""
     drawn = []
     for module in (embeddings, encoder):
         real = module.dropout
@@ -289,7 +289,7 @@ def test_each_dropout_rate_separately(rates: tuple[float, float]) -> None:
 
 
 def test_bfloat16() -> None:
-    """Variables in float32, outputs in bfloat16, eight bits of which differ little from float32's."""
+    """Variables are float32; outputs are bfloat16 and differ little from float32."""
     model = make("mixed_bfloat16")
     assert {weight.dtype for weight in model.weights} == {"float32"}
     for seed in (None, SEED):
@@ -317,7 +317,7 @@ def test_recomputation_changes_nothing(dtype: str, seed: np.ndarray | None, posi
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_recomputation_recomputes(dtype: str) -> None:
-    """By the operations of a traced step: a softmax and a tanh (of gelu) per layer, twice with recomputation."""
+    """Counted in a traced step: a softmax and a tanh (of gelu) per layer, twice with recomputation."""
     counts = []
     for remat in (False, True):
         model = make(dtype, remat=remat, num_hidden_layers=3)

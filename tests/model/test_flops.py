@@ -1,4 +1,4 @@
-"""The formula against a sum by hand, and against what XLA counts in the compiled gradient."""
+"""The formula, compared with a manual sum and with XLA's count for the compiled gradient."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ from clozemill.model.config import EncoderConfig, preset
 from clozemill.model.flops import flops_per_example
 from tests.model.small import run
 
-# Wide enough that products outweigh all else, and inexpensive: it is compiled, never run.
+# Wide enough that products dominate. It is cheap, because it is compiled but never run.
 WIDE = EncoderConfig(
     vocab_size=2000, hidden_size=512, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1536,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,

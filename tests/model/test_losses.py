@@ -24,7 +24,7 @@ def plain(outputs: dict, targets: dict) -> dict[str, float]:
 
 
 def test_literal_values() -> None:
-    """Odds of 3 to 1 and 1 to 3 for the right word, then one of weight 0; even odds for the sentence."""
+    """Odds of 3 to 1 and 1 to 3 for the correct word, then a word of weight 0; even odds for the sentence."""
     logits = np.log(np.array([[[3.0, 1.0], [1.0, 3.0], [9.0, 1.0]]], "float32"))
     targets = {
         "masked_lm_ids": np.array([[0, 0, 1]]),
@@ -33,7 +33,7 @@ def test_literal_values() -> None:
         "example_weights": np.array([1.0]),
     }
     found = plain({"masked_lm_logits": logits, "next_sentence_logits": np.zeros((1, 2), "float32")}, targets)
-    expected = [np.log(4 / 3) + np.log(4), 2, 1, np.log(2), 1, 0, 0, 0, 0]  # the last three: no fine-tuned task
+    expected = [np.log(4 / 3) + np.log(4), 2, 1, np.log(2), 1, 0, 0, 0, 0]  # the last three: there is no task loss
     assert tuple(found) == SUMS
     assert list(found.values()) == pytest.approx(expected, abs=1e-6)
 
@@ -70,7 +70,7 @@ def test_without_the_next_sentence_head() -> None:
 
 
 def test_elements_of_weight_0_do_not_count() -> None:
-    """Not even wild logits."""
+    """Not even with extreme logits."""
     outputs = {name: values.copy() for name, values in OUTPUTS.items()}
     outputs["masked_lm_logits"][TARGETS["masked_lm_weights"] == 0] *= -1e4
     outputs["next_sentence_logits"][TARGETS["example_weights"] == 0] *= -1e4

@@ -1,4 +1,4 @@
-"""What is asked of the model under each objective, literally, and that its answers are the full encoder's."""
+"""Literal inputs and targets of each objective, and outputs equal to those of the full encoder."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_objective_values() -> None:
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_original_ids_values(dtype: str) -> None:
-    """The padding of the predictions, weight 0 at position 0, leaves [CLS] alone."""
+    """The padding of the predictions, weight 0 at position 0, doesn't change [CLS]."""
     found = original_ids({name: values.astype(dtype) for name, values in EXAMPLES.items()})
     assert (plain({"": found})[""], keras.backend.standardize_dtype(found.dtype)) == (ORIGINALS, "int32")
 
@@ -59,7 +59,7 @@ def test_original_ids_values(dtype: str) -> None:
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(2, 40), st.data())
 def test_original_ids_undo_masking(seed: int, rows: int, length: int, data: st.DataObject) -> None:
-    """Any tokens at any positions, 0 and the last among them, replaced by anything."""
+    """Any tokens at any positions, including the first and the last, replaced by any token."""
     rng, most = np.random.default_rng(seed), data.draw(st.integers(1, length))
     before = rng.integers(0, 30522, (rows, length))
     counts = rng.integers(0, most + 1, (rows, 1))
@@ -91,7 +91,7 @@ def test_prepare_values_for_masked_tokens(objective: str) -> None:
 
 
 def test_prepare_values_for_causal() -> None:
-    """Nothing is masked; each position is asked for the next token, the last token ([SEP]) and the padding for none."""
+    """Nothing is masked; each position predicts the next token, except the last token ([SEP]) and padding."""
     inputs, targets = prepare(EXAMPLES, OBJECTIVES["causal"])
     expected = {"input_ids": ORIGINALS} | {name: EXAMPLES[name].tolist() for name in TOKENS[1:]}
     assert plain(inputs) == expected
@@ -137,7 +137,7 @@ def test_the_logits_are_those_of_the_full_sequence(objective: str, attention: st
 
 
 def test_causal_logits_cover_every_position_without_seeing_targets() -> None:
-    """The token that position 4 predicts, and all after it, may change: up to 4 the logits are the same to the bit."""
+    """If the token that position 4 predicts and all later ones change, logits up to 4 are bit-identical."""
     model = make("causal")
     inputs, targets = prepare(FEATURES, OBJECTIVES["causal"])
     other = {"input_ids": np.where(np.arange(10) > 4, 49 - ops.convert_to_numpy(inputs["input_ids"]), inputs["input_ids"])}
@@ -160,7 +160,7 @@ def test_shapes_and_dtypes() -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_trainable_variable_has_a_gradient(objective: str) -> None:
-    """The pooler is trained with the next-sentence head only, and nothing is trained that the loss doesn't reach."""
+    """The pooler is trained only with the next-sentence head, and only variables with a gradient are trained."""
     model = make(objective)
     inputs, targets = prepare(FEATURES, OBJECTIVES[objective])
     with tf.GradientTape() as tape:
@@ -185,7 +185,7 @@ def test_invalid_arguments_are_rejected() -> None:
 
 
 def test_initial_losses_are_at_chance_level() -> None:
-    """With BERT's initial weights all words are about as likely, and so are both sentences."""
+    """With BERT's initial weights, all words are about equally likely, and so are both labels."""
     model = PretrainingModel(SMALL)
     inputs, targets = prepare(FEATURES, OBJECTIVES["mlm+nsp"])
     assert abs(float(mean_loss(model(inputs), targets)) - np.log(50) - np.log(2)) < 0.1
@@ -210,7 +210,7 @@ def gradient_step(model: PretrainingModel, objective: Objective) -> Callable:
 
 @pytest.mark.parametrize(("objective", "remat"), [("mlm+nsp", False), ("causal", True)])
 def test_a_step_compiled_by_xla(objective: str, remat: bool) -> None:
-    """Static shapes, dropout and gradients: as eagerly, since the random numbers are the same."""
+    """Static shapes, dropout and gradients: equal to eager mode, because the random numbers are the same."""
     step = gradient_step(make(objective, remat=remat, num_hidden_layers=1), OBJECTIVES[objective])
     given = {name: tf.constant(values) for name, values in FEATURES.items()}, tf.constant(SEED)
     eager = step(*given)
@@ -238,6 +238,6 @@ def test_the_loss_decreases() -> None:
 
 
 def test_the_inner_encoder_matches_the_encoder() -> None:
-    """The same names below its own, so that weights move between the two."""
+    """The names below it are the same, so that weights can be copied between the two."""
     inside, alone = make().encoder, scatter(Encoder(SMALL))
     assert [weight.path.removeprefix("pretraining/") for weight in inside.weights] == [weight.path for weight in alone.weights]

@@ -1,4 +1,4 @@
-"""Fine-tuned models: what their heads see, what they answer and what they learn, against numpy; on JAX as on TensorFlow."""
+"""Fine-tuned models: inputs and outputs of heads and their losses, compared with numpy; on JAX as on TensorFlow."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ CASES = {
     "tags, bilstm": Task("tags", LABELS, head="bilstm", layers=(-1, -2), frozen=True),
     "classify, frozen": Task("classify", LABELS, frozen=True),
 }
-BACKENDS = ("regress", "spans", "classify, layers", "tags, bilstm")  # cases that are tried on several
+BACKENDS = ("regress", "spans", "classify, layers", "tags, bilstm")  # tested on several backends
 SHAPES = {"classify": (4, 3), "multilabel": (4, 3), "regress": (4, 1), "tags": (4, 10, 3), "spans": (4, 10, 2)}
 RECORD = "import sys; from tests.model.test_task_model import record; record(sys.argv[1])"
 SEED = np.array([3, 5], "int32")
@@ -38,7 +38,7 @@ def made(case: str, dtype: str = "float32", **changes: float) -> TaskModel:
 
 
 def targets(kind: str) -> dict[str, np.ndarray]:
-    """Random answers, two of them without weight."""
+    """Return random answers, two of them with weight 0."""
     stream = np.random.default_rng(2)
     rows = SHAPES[kind][:-1] if kind == "tags" else (4,)
     weights = np.ones(rows, "float32")
@@ -75,7 +75,7 @@ def test_logits_are_float32_with_the_shape_of_the_task_type(case: str, dtype: st
 
 @pytest.mark.parametrize("case", [case for case, task in CASES.items() if task.head == "linear"])
 def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
-    """The pooled output, or [CLS] or every place in the layers, side by side in the order that was asked for."""
+    """The inputs are the pooled output, or [CLS] or every position in the layers, concatenated in the given order."""
     model, task = made(case), CASES[case]
     encoded = model.encoder(*BATCH.values())
     if task.layers == (-1,) and not KINDS[task.kind].per_token:
@@ -106,7 +106,7 @@ def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
     ],
 )
 def test_trainable_variables(case: str, encoder: bool, pooler: bool) -> None:
-    """A pooler that nothing comes from isn't, nor is anything of a frozen encoder."""
+    """An unused pooler isn't trainable, and neither is a frozen encoder."""
     model = made(case)
     trained = {variable.path.split("/", 1)[1] for variable in model.trainable_variables}
     every = {variable.path.split("/", 1)[1] for variable in model.weights}
@@ -117,7 +117,7 @@ def test_trainable_variables(case: str, encoder: bool, pooler: bool) -> None:
 
 
 def test_bilstm_ignores_padding() -> None:
-    """What is padded changes no answer, and a text gets the same answers with and without padding."""
+    """The content of padding doesn't matter, and a text gets the same outputs with and without padding."""
     model, length = made("tags, bilstm"), int(BATCH["input_mask"][1].sum())
     assert 3 < length < 10
     logits = ops.convert_to_numpy(model(BATCH)["logits"])
@@ -154,7 +154,7 @@ def test_bilstm_has_two_bidirectional_layers() -> None:
 
 
 def test_dropout_depends_on_the_seed() -> None:
-    """Each seed its own; none without a seed; only the head's where the encoder is frozen."""
+    """Different for each seed; none without a seed; only in the head if the encoder is frozen."""
     for case in CASES:
         model = made(case, hidden_dropout_prob=0.5)
         plain = model(BATCH)["logits"]
@@ -191,7 +191,7 @@ def test_sums_values(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_trainer_interface(kind: str) -> None:
-    """Inputs and targets told apart; what a batch is divided by is what its sums say."""
+    """Inputs and targets are separated, and the divisors of a batch match its sums."""
     model, batch = made(kind), BATCH | targets(kind)
     inputs, others = model.prepare(batch)
     assert set(inputs) == set(TOKENS) and set(others) == set(targets(kind))
@@ -202,10 +202,10 @@ def test_the_trainer_interface(kind: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_padding_changes_neither_losses_nor_gradients(case: str) -> None:
-    """However much of it a batch has: the trainer pads each batch to a length of its own."""
+    """For any amount of padding, because the trainer pads each batch to a different length."""
     model, batch = made(case, max_position_embeddings=24), BATCH | targets(CASES[case].kind)
     longest = int(BATCH["input_mask"].sum(axis=1).max())
-    pads = {"input_ids": SMALL.vocab_size - 1, "labels": 0}  # any token will do
+    pads = {"input_ids": SMALL.vocab_size - 1, "labels": 0}  # any token works
     found = []
     for length in (longest, longest + 1, longest + 14):
         padded = {}
@@ -230,7 +230,7 @@ def test_tasks_round_trip_through_json(task: Task) -> None:
 
 
 def test_a_task_of_an_older_checkpoint() -> None:
-    """What it doesn't say is as it was."""
+    """Missing fields have the old defaults."""
     assert Task.from_dict({"kind": "spans"}) == Task("spans", (), "linear", (-1,), False, 128, False, 128)
 
 
@@ -254,7 +254,7 @@ def test_invalid_tasks_are_rejected(options: dict, told: str) -> None:
 
 
 def record(path: str) -> None:
-    """What this process's backend answers, and the sums, into an .npz file."""
+    """Write the outputs and sums of this process's backend to an .npz file."""
     found = {}
     for case in BACKENDS:
         task = CASES[case]

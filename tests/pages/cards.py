@@ -1,4 +1,4 @@
-"""A small card's data, written out: figures that can be checked by head, and text that would do harm if it were not escaped."""
+"""The data of a small card: numbers that are easy to check, and text that would be harmful if it weren't escaped."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ RUN = {
 
 
 def dataset(**changes: Any) -> Dataset:
-    """The data, with some of it changed."""
+    """Return the data with some changes."""
     whole = statistics()
     parts = {"name": SCRIPT, "contract": contract(), "statistics": whole, "run": RUN, "samples": whole["documents"]["samples"]}
     return Dataset(**(parts | {"vocabulary": Vocabulary.from_tokens(TOKENS)} | changes))

@@ -1,4 +1,4 @@
-"""A pipeline that doesn't come to its end leaves no temporary folder."""
+"""A pipeline that fails leaves no temporary folder."""
 
 import tempfile
 import time

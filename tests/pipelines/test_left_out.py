@@ -1,4 +1,4 @@
-"""What is told of text that a vocabulary can't help: words that are too long, vowel signs that are removed."""
+"""Warnings about text that no vocabulary can cover: words that are too long, vowel signs that are removed."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_marks_other_than_accents(chunk: str, marks: int) -> None:
 
 
 def learn(folder: Path, texts: list[str], *more: str, size: str = "120") -> int:
-    """`vocab` on a file of its own."""
+    """Run `vocab` on a separate file."""
     (folder / "in.jsonl").write_bytes(corpora.jsonl(texts))
     options = ["--input", str(folder / "in.jsonl"), "--output", str(folder / "v.txt"), "--vocab-size", size]
     return clozemill.main(["vocab", *options, "--num-workers", "1", "--no-progress", *more])
@@ -85,7 +85,7 @@ def test_a_failed_vocabulary_reports_text_without_spaces(tmp_path: Path, capsys:
 
 
 def test_a_dataset_warns_about_text_without_spaces(tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:
-    """In its manifest only where there is some."""
+    """The manifest mentions it only if there is any."""
     for name, texts in (("plain", corpora.texts(30)), ("thai", [*corpora.texts(30), f"{THAI * 12} {THAI * 10}"])):
         (tmp_path / f"{name}.jsonl").write_bytes(corpora.jsonl(texts))
         options = ["--input", str(tmp_path / f"{name}.jsonl"), "--vocab", demo_vocab, "--output", str(tmp_path / name)]

@@ -1,4 +1,4 @@
-"""Small datasets with chosen numbers of examples per shard, written without Beam, for tests of whoever reads them."""
+"""Small datasets with chosen numbers of examples per shard, written without Beam, for tests of readers."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ VOCABULARY = "".join(f"{token}\n" for token in (*SPECIAL_TOKENS, *map(str, range
 
 
 def examples(count: int, stream: np.random.Generator) -> columns.Columns:
-    """Random examples of all lengths, some with fewer predictions than there is room for; no two alike."""
+    """Return random, distinct examples of all lengths, some with fewer predictions than the maximum."""
     sizes, used = stream.integers(8, LENGTH + 1, count), stream.integers(1, PREDICTIONS + 1, count)
     mask = np.arange(LENGTH) < sizes[:, None]
     picked = np.arange(PREDICTIONS) < used[:, None]
@@ -45,7 +45,7 @@ def write(
     compression: str = "none",
     vocabulary: bytes = VOCABULARY,
 ) -> PreparedDataset:
-    """A dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
+    """Write a dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
     groups, stream, about = len(train[0]) if train else 0, np.random.default_rng(len(train) + len(evaluation)), []
     for _, copy, group, size in contracts.places(train, evaluation):
         name, data = shard_name(group, groups, len(evaluation), copy), tf_example.encode(examples(size, stream)).tobytes()
@@ -61,6 +61,6 @@ def write(
 
 
 def records(dataset: PreparedDataset, split: str, copy: int = 0) -> dict[str, list[bytes]]:
-    """What lies in each shard of a split's copy, by the shard's path, read by the mill's own reader."""
+    """Return the records in each shard of a copy, by path, read by the reader of the pipelines."""
     paths = map(dataset.path, dataset.shards(split, copy))
     return {path: list(tfrecord.read(Path(path).read_bytes(), dataset.compression)) for path in paths}

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights of every kind of model, for tests of what reads checkpoints."""
+"""Checkpoints with random weights of every kind of model, for tests of readers of checkpoints."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
 
 
 def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Path:
-    """A checkpoint of one of sources.INDEXES; `about` goes into checkpoint.json, weights that begin with `without` don't."""
+    """Write a checkpoint of one of sources.INDEXES with `about` in checkpoint.json; omit weights that start with `without`."""
     source = sources.source(name, sources.INDEXES[name] | {key: about[key] for key in ("task",) if key in about})
     told = {"sha256": hashlib.sha256(VOCABULARY).hexdigest(), "size": len(sources.TOKENS), "cased": False}
     weights = TrainState(source.model).weights()
@@ -24,7 +24,7 @@ def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Pat
 
 
 def alter(folder: Path, change: Callable[[dict], None]) -> None:
-    """Changes what a checkpoint.json says, and signs it again; no longer with what the files are."""
+    """Change a checkpoint.json and sign it again, so that it no longer matches the files."""
     index = json.loads((folder / checkpoints.INDEX).read_text("utf-8"))
     index.pop("sha256_of_files", None)
     change(index)

@@ -14,19 +14,19 @@ from clozemill.trainers.training.step import COLUMNS, Stepper
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, LENGTH
 
-COMPILES = not any(importlib.metadata.distributions(name="tensorflow-tpu"))  # its XLA compiles for TPUs only
+COMPILES = not any(importlib.metadata.distributions(name="tensorflow-tpu"))  # its XLA compiles only for TPUs
 needs_xla = pytest.mark.skipif(not COMPILES, reason="tensorflow-tpu has no XLA for CPUs")
 ROWS = 8
 SMALL = EncoderConfig(
     vocab_size=ENTRIES, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
     max_position_embeddings=LENGTH, initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
-HYPER = Hyper(weight_decay=0.1, clip_norm=0.5)  # below the norms that come up, so that it matters
+HYPER = Hyper(weight_decay=0.1, clip_norm=0.5)  # below the norms that occur, so that it has an effect
 SCHEDULE = Schedule(0.02, 2, 20)
 
 
 def batches(count: int, rows: int = ROWS, seed: int = 5) -> dict[str, np.ndarray]:
-    """Features of some batches, [count, B, ...], with different numbers of predictions."""
+    """Return features of some batches, [count, B, ...], with different numbers of predictions."""
     columns = vars(datasets.examples(count * rows, np.random.default_rng(seed)))
     split = {name: values.reshape(count, rows, *values.shape[1:]) for name, values in columns.items()}
     return {name: values.astype("float32" if "weights" in name else "int32") for name, values in split.items()}
@@ -39,7 +39,7 @@ def make(
     strategy: tf.distribute.Strategy | None = None,
     **options,
 ) -> Stepper:
-    """A stepper with a state of its own, always the same one; `options`: of the encoder's sizes, and of Stepper."""
+    """Return a stepper with a new state, always with equal values; `options`: sizes of the encoder, and those of Stepper."""
     changes = {name: options.pop(name) for name in tuple(options) if name in SMALL.to_dict()}
     changes |= {"attention": "causal"} if objective == "causal" else {}
     strategy = strategy or tf.distribute.get_strategy()
@@ -49,7 +49,7 @@ def make(
 
 
 def train(stepper: Stepper, features: dict[str, np.ndarray], calls: Sequence[int]) -> dict[str, np.ndarray]:
-    """The figures of steps 0, 1, ..., done so many per call, by column; the batches come round and round."""
+    """Return the metrics of steps 0, 1, ... by column, with this many steps per call; batches are repeated."""
     data = tf.data.Dataset.from_tensor_slices(features).repeat()
     iterator, done, rows = iter(stepper.strategy.experimental_distribute_dataset(data)), 0, []
     for count in calls:

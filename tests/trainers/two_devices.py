@@ -1,4 +1,4 @@
-"""Trains on one device and on two logical CPU devices, and prints what came out, as JSON; a test runs it as a program.
+"""Train on one device and on two logical CPU devices, and print the results as JSON; a test runs it as a program.
 
 python -m tests.trainers.two_devices FOLDER
 """
@@ -20,13 +20,13 @@ STEPS = 12
 
 
 def variables(stepper: Stepper) -> list[list[np.ndarray]]:
-    """Weights and moments as they lie on each device."""
+    """Return the weights and moments on each device."""
     every = [*stepper.state.weights().values(), *stepper.state.moments().values()]
     return [[one.numpy() for one in stepper.strategy.experimental_local_results(variable)] for variable in every]
 
 
 def trained(stepper: Stepper, features: dict) -> dict:
-    """The figures of some steps by column, and whether the devices' variables are the same to the bit."""
+    """Return the metrics of some steps by column, and whether variables are bit-identical on all devices."""
     figures = steps.train(stepper, features, [5, STEPS - 5])
     copies = variables(stepper)
     return {
@@ -42,7 +42,7 @@ def make(devices: tf.distribute.Strategy, **options) -> Stepper:
 
 
 def dropped(mirrored: tf.distribute.Strategy) -> list[float]:
-    """The masked-LM loss of each replica when both are given the same examples, with dropout."""
+    """Return the masked-LM loss of each replica when both get the same examples, with dropout."""
     stepper = make(mirrored, hidden_dropout_prob=0.3)
     half = {name: tf.constant(values[0]) for name, values in steps.batches(1, rows=4).items()}
     totals = {"masked_lm": 9.0, "next_sentence": 4.0}

@@ -1,4 +1,4 @@
-"""Others' tokenizer files: BERT's flags are read, and what isn't BERT's is refused, each in a sentence."""
+"""Foreign tokenizer files: BERT's flags are read, and other tokenizers are rejected, each with one sentence."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ GENERIC = {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def tokenizer_json(flags: dict | None = None, words: int = 100, **changes) -> dict:
-    """A tokenizer.json as transformers writes it for a BERT."""
+    """Return a tokenizer.json as transformers writes it for a BERT."""
     made = Tokenizer(
         models.WordPiece(
             vocab={token: row for row, token in enumerate(TOKENS)}, unk_token="[UNK]", max_input_chars_per_word=words
@@ -47,10 +47,10 @@ def read(folder: Path, settings: dict | None = None, tokenizer: object = None, c
         ({"do_lower_case": False, "strip_accents": True}, None, True, {"strip_accents": True}, 0),
         ({"tokenize_chinese_chars": False, "do_lower_case": True}, None, False, {"tokenize_chinese_chars": False}, 0),
         ({"tokenizer_class": "ElectraTokenizerFast"}, {}, False, {}, 0),
-        (None, {"lowercase": False}, True, {}, 1),  # transformers lowers, for want of do_lower_case
+        (None, {"lowercase": False}, True, {}, 1),  # transformers lower-cases if do_lower_case is missing
         ({"do_lower_case": False}, {"strip_accents": False}, True, {"strip_accents": False}, 1),  # and lower case in the other
         (GENERIC, {"lowercase": False}, True, {}, 0),
-        (GENERIC | {"do_lower_case": True}, {"lowercase": False}, True, {}, 1),  # taken as it is
+        (GENERIC | {"do_lower_case": True}, {"lowercase": False}, True, {}, 1),  # used unchanged
         (GENERIC, {"strip_accents": False, "handle_chinese_chars": False}, False,
          {"strip_accents": False, "tokenize_chinese_chars": False}, 0),
     ],
@@ -73,7 +73,7 @@ def test_contradictions_between_files_are_reported_with_a_fix(tmp_path: Path) ->
 @pytest.mark.parametrize("words", [50, 200])
 def test_the_maximum_word_length_of_a_generic_class(words: int, tmp_path: Path) -> None:
     assert read(tmp_path, GENERIC, tokenizer_json({"strip_accents": False}, words)).rules.max_word_chars == words
-    assert read(tmp_path, {}, tokenizer_json({}, words)).rules.max_word_chars == 100  # built anew, with the library's own
+    assert read(tmp_path, {}, tokenizer_json({}, words)).rules.max_word_chars == 100  # rebuilt, with the library's own value
 
 
 @pytest.mark.parametrize("strip", [None, True, False])
@@ -138,7 +138,7 @@ def test_other_piece_prefixes_are_rejected(mark: str, name: str, tmp_path: Path)
 
 
 def test_added_tokens_keep_their_ids(tmp_path: Path) -> None:
-    """From every file that may name them; those of the vocabulary are none, and a gap is left for whoever fills it."""
+    """From every file that may name them. Tokens in the vocabulary don't count as added, and gaps are kept."""
     listed = [{"id": 4, "content": "[MASK]"}, {"id": 12, "content": "[TWO]"}]
     found = read(
         tmp_path,
@@ -180,6 +180,6 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
         read(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with (tmp_path / "tokenizer.json").open("wb") as file:
-        file.truncate(1 << 40)  # a hole: it takes no room on the disk
+        file.truncate(1 << 40)  # a sparse file: it takes no disk space
     with pytest.raises(ValueError, match=r"tokenizer\.json has more than [0-9,]+ bytes"):
         read(tmp_path)

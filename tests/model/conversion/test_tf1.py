@@ -1,4 +1,4 @@
-"""google-research/bert's checkpoints, written here by TensorFlow as the reference writes them."""
+"""Checkpoints of google-research/bert, written here with TensorFlow in the same way."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ MORE = {
 
 
 def write(folder: Path, variables: dict[str, np.ndarray], name: str = "bert_model.ckpt") -> Path:
-    """A checkpoint of plain names, as a TF1 Saver's, with its configuration and a vocabulary."""
+    """Write a checkpoint of plain names, like a TF1 Saver, with its configuration and a vocabulary."""
     folder.mkdir(exist_ok=True)
     names = sorted(variables)
     tf.raw_ops.SaveV2(

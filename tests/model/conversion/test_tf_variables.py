@@ -1,4 +1,4 @@
-"""Variables of TensorFlow's checkpoints: sizes are compared with the files before anything is allocated."""
+"""Variables of TensorFlow checkpoints: sizes are compared with the files before anything is allocated."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""tokenizer.json gives the ids of the shards and of `predict`, for every character and any text; test_text.py has the graph's.
+"""tokenizer.json gives the ids of the shards and of `predict`, for every character and any text.
 
-All assigned characters: `python -m pytest -m slow tests/model/conversion/test_tokenizer_rules_json.py`, some minutes.
+Testing all assigned characters takes minutes: `python -m pytest -m slow tests/model/conversion/test_tokenizer_rules_json.py`.
 """
 
 import unicodedata
@@ -20,7 +20,7 @@ from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.model.export.test_graph_tokenizer import SPECIAL, TEXT, TINY, rich
 
-# Of each kind that the library's own tables have otherwise: private use, punctuation, marks, format characters, unassigned
+# Characters of each kind for which the library's tables differ: private use, punctuation, marks, format characters, unassigned
 # ones of newer versions (an accent, capital letters, punctuation, emoji), a composition, marks newer than Unicode 9.
 EXCEPTIONS = (
     "\uf0b7\ue000\U000f0000\U0010fffd\u0a76\u061d\u166d\u09fd\u0c77\u1734\U000111c9\u0890\u0891\u08e2\u180e\u200b\u200d\ufeff"
@@ -37,7 +37,7 @@ VOCABULARY = (*SPECIAL, *WORDS.split(), *MARKS.split())
 
 
 def forms(char: str) -> tuple[str, ...]:
-    """A character alone, within, at either end of and between words, and before and behind accents, composed and not."""
+    """Return a character alone, within, at both ends of and between words, and before and after accents, composed and not."""
     return (
         f"a{char}b a {char} b {char}b A{char} {char}",
         f"a{char}\u0301b o{char}\u0323\u0301 a\u0301{char}\u0327c",
@@ -47,7 +47,7 @@ def forms(char: str) -> tuple[str, ...]:
 
 
 class Same:
-    """The tokenizers of a vocabulary: what the shards and `predict` do, and tokenizer.json as written."""
+    """The tokenizers of a vocabulary: that of the shards and `predict`, and the written tokenizer.json."""
 
     def __init__(self, tokens: tuple[str, ...], cased: bool) -> None:
         vocabulary = Vocabulary.from_tokens(list(tokens))
@@ -55,7 +55,7 @@ class Same:
         self.theirs = Tokenizer.from_str(build(tokens, cased).to_str())
 
     def differing(self, texts: list[str]) -> list[str]:
-        """The texts that get different ids."""
+        """Return the texts with different ids."""
         found = self.pieces.encode([clean(text).replace("\n", " ") for text in texts])
         shards = np.split(found.ids, np.cumsum(found.lengths)[:-1]) if texts else []
         encodings = self.theirs.encode_batch_fast(texts, add_special_tokens=False)
@@ -119,7 +119,7 @@ def test_offsets_refer_to_the_original_text() -> None:
 
 
 def test_a_vocabulary_without_a_free_replacement_is_rejected() -> None:
-    """One that has every accent, and so none that could stand in for those that the library doesn't know."""
+    """A vocabulary with every accent, so that none is free to replace those unknown to the library."""
     marks = [chr(code) for code in range(0x110000) if unicodedata.combining(chr(code))]
     with pytest.raises(ValueError, match=r"^the vocabulary has the character U\+07FD, which tokenizer.json can't express$"):
         build((*TINY, *("##" + mark for mark in marks)), True)
@@ -128,7 +128,7 @@ def test_a_vocabulary_without_a_free_replacement_is_rejected() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cased", [False, True])
 def test_every_character(cased: bool) -> None:
-    """With a vocabulary of all of them but ideographs, syllables and half of the accents, which may stand in for others."""
+    """With a vocabulary of all characters except ideographs, syllables and half of the accents, which may replace others."""
     left = {chr(code) for code in range(0, 0x1AB0, 2) if unicodedata.combining(chr(code)) and not 0x898 <= code <= 0x8D3}
     both = same(tuple(token for token in rich() if token[-1] not in left), cased)
     chars = [chr(code) for code in range(0x110000) if category(chr(code)) not in ("Cn", "Cs")]

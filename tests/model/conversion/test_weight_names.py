@@ -1,4 +1,4 @@
-"""Names and layouts of weights against a table written out by hand, and tensors that don't fit named."""
+"""Names and layouts of weights, compared with a literal table, and errors that name mismatched tensors."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SMALL = EncoderConfig(
     vocab_size=11, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=6, max_position_embeddings=5,
     type_vocab_size=3,
 )  # fmt: skip
-BLOCK = {  # ours: (Hugging Face's, google-research/bert's, our shape); matrices are transposed there
+BLOCK = {  # ours: (Hugging Face's, google-research/bert's, our shape); their matrices are transposed
     "attention/query": ("attention.self.query", "attention/self/query", (4, 4)),
     "attention/key": ("attention.self.key", "attention/self/key", (4, 4)),
     "attention/value": ("attention.self.value", "attention/self/value", (4, 4)),
@@ -31,7 +31,7 @@ NORMS = {
     "attention_layer_norm": ("attention.output.LayerNorm", "attention/output/LayerNorm"),
     "output_layer_norm": ("output.LayerNorm", "output/LayerNorm"),
 }
-OTHERS = {  # ours: (Hugging Face's, google-research/bert's, our shape, transposed there)
+OTHERS = {  # ours: (Hugging Face's, google-research/bert's, our shape, whether theirs is transposed)
     "encoder/embeddings/word_embeddings": (
         "bert.embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings", (11, 4), ""),
     "encoder/embeddings/position_embeddings": (
@@ -74,7 +74,7 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def theirs(kind: str) -> dict[str, np.ndarray]:
-    """All weights under the others' names, laid out by the table above."""
+    """Return all weights under the other names, in the layout of the table above."""
     column = {"hf": 0, "tf1": 1}[kind]
     mine = weights()
     return {about[column]: mine[ours].T if kind in about[3] else mine[ours] for ours, about in expected().items()}
@@ -121,7 +121,7 @@ def test_the_head_of_a_task_is_exported() -> None:
 
 
 def test_older_hugging_face_names() -> None:
-    """Without the prefix, LayerNorm with gamma and beta, positions as numbers, the decoder spelt out, other precisions."""
+    """Without the prefix, LayerNorm with gamma and beta, stored position ids, a separate decoder, other precisions."""
     old = {}
     for name, value in theirs("hf").items():
         name = (
@@ -243,7 +243,7 @@ def test_activations() -> None:
     assert found == ["gelu_erf", "gelu_tanh", "gelu_tanh", "gelu_tanh", "relu"]
     back = {name: config_to_hf(EncoderConfig(hidden_act=name))["hidden_act"] for name in ("gelu_erf", "gelu_tanh", "relu")}
     assert back == {"gelu_erf": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
-    assert config_from_tf1(HF).hidden_act == "gelu_tanh"  # what google-research/bert computes under that name
+    assert config_from_tf1(HF).hidden_act == "gelu_tanh"  # the activation that google-research/bert computes under that name
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])

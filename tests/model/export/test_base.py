@@ -1,4 +1,4 @@
-"""Features cut as google-research/bert cuts them, and differences that can't hide."""
+"""Features truncated like google-research/bert, and differences between outputs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The graph's tokenizer against the one that makes the training data, on every character and on any text."""
+"""The tokenizer in the graph, compared with that of the training data, for every character and any text."""
 
 import gzip
 import json
@@ -42,7 +42,7 @@ def ops(vocabulary: tuple[str, ...] = TINY, cased: bool = False, length: int = 1
 
 @cache
 def rich() -> tuple[str, ...]:
-    """A vocabulary of words and continuations of one character each, all but most ideographs: little hides behind [UNK]."""
+    """A vocabulary of words and continuations of one character each, without most ideographs: [UNK] hides few differences."""
     none = ("Cn", "Cs", "Cc", "Cf", "Co", "Zs", "Zl", "Zp")
     chars = [chr(code) for code in range(0x30000) if unicodedata.category(chr(code)) not in none]
     chars = [char for char in chars if ord(char) % 50 == 0 or (not is_cjk(ord(char)) and not "가" <= char <= "힣")]
@@ -64,7 +64,7 @@ def pieces(texts: list[str], vocabulary: tuple[str, ...] = TINY, cased: bool = F
 
 
 def differing(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> list[str]:
-    """The texts that the two tokenizers don't agree on."""
+    """Return the texts for which the two tokenizers differ."""
     found, wanted = pieces(texts, vocabulary, cased), expected(texts, vocabulary, cased)
     return [text for text, one, other in zip(texts, found, wanted, strict=True) if one != other]
 
@@ -81,8 +81,8 @@ def differing(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> lis
         ("É", [UNK]),
         ("a\u0301 Á", [0, 0]),
         ("ΣΣ Σ", [8, 11, 8]),
-        ("ΣΣ'Σ", [8, 10, UNK, 9]),  # the sigma in front of the apostrophe isn't its word's last letter
-        ("a≠中b", [0, 14, 13, 1]),  # NFD makes `=` of it, and an overlay
+        ("ΣΣ'Σ", [8, 10, UNK, 9]),  # the sigma before the apostrophe isn't the last letter of its word
+        ("a≠中b", [0, 14, 13, 1]),  # NFD decomposes it into `=` and an overlay
         ("a=b", [0, 14, 1]),
         ("[MASK]", [19, UNK, UNK]),
         ("[SEP] [PAD]", [19, UNK, UNK, 19, UNK, UNK]),
@@ -113,7 +113,7 @@ def test_every_character(cased: bool) -> None:
 
 
 def located(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> list[list[tuple[int, int, int]]]:
-    """(piece, begin, end) of each piece of clean texts, as the tokenizer in Python has them."""
+    """Return (piece, start, end) of each piece of clean texts, from the Python tokenizer."""
     found = reference(vocabulary, cased).encode(texts, offsets=True, by_piece=True)
     rows = list(zip(found.ids.tolist(), found.starts.tolist(), found.ends.tolist(), strict=True))
     return [rows[end - length : end] for length, end in zip(found.lengths, np.cumsum(found.lengths), strict=True)]
@@ -172,14 +172,14 @@ def test_invalid_utf8_is_dropped() -> None:
 
 
 def test_newer_unicode_characters_do_not_affect_their_neighbours() -> None:
-    """The library knows U+0897 (Unicode 16) as an accent, and would put `=` and the overlay behind it together."""
+    """The library treats U+0897 (Unicode 16) as an accent, and would combine `=` with the overlay after it."""
     texts = ["=\u0897\u0338", "a\u0897\u0338b a"]
     assert pieces(texts, TINY, True) == expected(texts, TINY, True) == [[14, UNK], [UNK, 0]]
 
 
 @pytest.mark.parametrize("char", ["\u1b4e", "\u1b7f", "\U00010ed0"])
 def test_newer_unicode_punctuation_does_not_split_words(char: str) -> None:
-    """Punctuation to a library with Unicode 16 or 17, nothing yet to Python: in the vocabulary it becomes another character."""
+    """Punctuation in Unicode 16 or 17, unassigned in Python: in the vocabulary it is replaced by another character."""
     vocabulary = (*SPECIAL, "a", "##" + char, "##a", char)
     assert pieces([f"a{char}a {char}"], vocabulary) == expected([f"a{char}a {char}"], vocabulary, False) == [[5, 6, 7, 8]]
 

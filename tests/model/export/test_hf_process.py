@@ -1,4 +1,4 @@
-"""The process that loads a folder with transformers: apart from TensorFlow, and however it ends, one sentence."""
+"""The process that loads a folder with transformers, without TensorFlow; each way to fail is one sentence."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def test_every_kind_of_failure_is_reported(torch: str, sentence: str, tmp_path: 
     pretend_torch(torch, tmp_path, monkeypatch)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    before = psutil.Process().children()  # what other tests have left
+    before = psutil.Process().children()  # left by other tests
     with pytest.raises(hf_process.ProcessDied, match=sentence):
         hf_process.outputs(str(tmp_path), FEATURES)
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -65,7 +65,7 @@ def test_a_process_without_an_answer_is_stopped(tmp_path: Path, monkeypatch: pyt
 
 
 def test_it_loads_neither_tensorflow_nor_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And this process never sees torch."""
+    """This process never loads torch."""
     code = (
         "import sys, importlib.util\n"
         "assert importlib.util.find_spec('tensorflow') is None\n"
@@ -83,7 +83,7 @@ def test_it_loads_neither_tensorflow_nor_the_current_folder(tmp_path: Path, monk
 
 
 def test_it_exits_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where that one is killed: the program notices that nobody holds the other end of its pipe any more."""
+    """Even if the parent is killed: the program notices that the other end of its pipe is closed."""
     (tmp_path / "p").mkdir()
     pretend_torch("", tmp_path / "p", monkeypatch)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'p'}:{Path(__file__).parents[3]}")

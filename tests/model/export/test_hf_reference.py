@@ -1,4 +1,4 @@
-"""Exported folders in transformers, which runs apart from TensorFlow: answers, keys, tokenizer, the card's example."""
+"""Exported folders in transformers, in a process without TensorFlow: outputs, keys, tokenizer, the example in the card."""
 
 import shutil
 import subprocess
@@ -28,7 +28,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder per kind of model; read them only."""
+    """A folder per kind of model; read-only."""
     base = tmp_path_factory.mktemp("hf")
     return {name: sources.written(huggingface, name, base / name) for name in CLASSES}
 
@@ -37,7 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("name", "act"), [*((name, "gelu_tanh") for name in CLASSES), ("mlm+nsp", "gelu_erf"), ("classify", "relu")]
 )
 def test_transformers_gives_the_same_outputs(name: str, act: str, tmp_path: Path) -> None:
-    """No key missing or unexpected: hf_outputs refuses those."""
+    """No key is missing or unexpected: hf_outputs would reject it."""
     features, source = sources.features(), sources.source(name, hidden_act=act)
     folder = sources.written(huggingface, name, tmp_path / "hf", hidden_act=act)
     assert huggingface.checked_with() == "transformers"
@@ -67,7 +67,7 @@ def test_an_invalid_folder_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_smaller_transformers_classes_ignore_only_heads(folders: dict[str, Path], tmp_path: Path) -> None:
-    """They find every weight of theirs, and answer as the source."""
+    """They find all their weights, and their outputs match the source."""
     features = sources.features()
     names = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
     given = {theirs: features[ours].tolist() for theirs, ours in names.items()}

@@ -1,4 +1,4 @@
-"""Hugging Face folders: bit for bit there and back, read by KerasHub and transformers, our tokenizer's ids, mistakes named."""
+"""Hugging Face folders: bit-identical round trip, read by KerasHub and transformers, our tokenizer's ids, clear errors."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ CLASSES = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder per kind of model; read them only."""
+    """A folder per kind of model; read-only."""
     base = tmp_path_factory.mktemp("hf")
     return {name: sources.written(huggingface, name, base / name) for name in CLASSES}
 
@@ -142,7 +142,7 @@ def test_our_reader_matches_the_source(name: str, folders: dict[str, Path], monk
 
 
 def test_keras_hub_gives_the_same_outputs(folders: dict[str, Path]) -> None:
-    """It reads the same folder with code of its own (its gelu is the tanh form, and its LayerNorm's epsilon 1e-12)."""
+    """It reads the same folder with its own code (its gelu is the tanh form, and its LayerNorm's epsilon 1e-12)."""
     import keras_hub
 
     features = sources.features()
@@ -162,7 +162,7 @@ def test_the_card_states_sizes_and_training(folders: dict[str, Path]) -> None:
     assert "Pretraining objective: mlm+nsp." in pretrained and "Steps: 7." in pretrained
 
 
-# Folders that others wrote.
+# Foreign folders.
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def bfloat16_file(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Writes tensors cut to their upper halves, as the format is laid out; returns what they are then."""
+    """Write tensors truncated to their upper halves, as in the format; return the resulting values."""
     header, blobs, offset, cut = {}, [], 0, {}
     for name, value in tensors.items():
         halves = (value.astype("<f4").view("<u4") >> 16).astype("<u2")
@@ -279,19 +279,19 @@ def test_errors_name_the_file_or_tensor(folder: Path) -> None:
 
 
 def test_an_import_with_a_pooler_that_its_heads_do_not_use(tmp_path: Path) -> None:
-    """It is kept, so that the folder comes back as it was, and transformers ignores it."""
+    """It is kept, so that the folder can be restored, and transformers ignores it."""
     index = {"objective": "mlm", "imported": {"from": "x", "format": "hf", "heads": ["pooler", "masked_lm"]}}
     source, features = sources.source(index=index), sources.features()
     huggingface.write(source, str(tmp_path))
     found = huggingface.read(tmp_path)
     assert settings(tmp_path)["architectures"] == ["BertForMaskedLM"] and found.converted.parts == ("pooler", "masked_lm")
     assert all(np.array_equal(value, found.converted.weights[path]) for path, value in source.weights().items())
-    given = huggingface.outputs(str(tmp_path), sources.TEXTS, features)  # by whichever reader is there
+    given = huggingface.outputs(str(tmp_path), sources.TEXTS, features)  # by the reader that is installed
     assert max(furthest(answers(source, features), given, features["input_mask"]).values()) <= TOLERANCE
 
 
 def test_a_card_compares_the_result_with_baselines() -> None:
-    """Beside an answer that looks at no text; the criterion, which is a metric again, is left out."""
+    """Compared with an answer that ignores the text; the criterion, which duplicates a metric, is left out."""
     index = {
         "task": Task("multilabel", ("a", "b"), threshold=0.3).to_dict(),
         "baseline": {"answer": "never a label", "micro_f1": 0.25, "pearson": None},
@@ -315,7 +315,7 @@ def test_names_and_labels_are_escaped_in_a_card() -> None:
 
 
 def test_a_full_disk_while_writing_the_tokenizer(tmp_path: Path) -> None:
-    """The tokenizers library would raise a bare Exception, which nobody takes for one of the system."""
+    """The tokenizers library would raise a bare Exception instead of an OSError."""
     (tmp_path / "tokenizer.json").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         huggingface.write_tokenizer(sources.source(), tmp_path)

@@ -1,4 +1,4 @@
-"""The Keras file against the source, in a process that has no clozemill, and what can be done with it there."""
+"""The Keras file, compared with the source, loaded and trained in a process without clozemill."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ MORE = {
     "layers": {"task": Task("classify", ("no", "yes"), layers=(0, -2)).to_dict()},
 }
 
-# Refuses to import what isn't in site-packages, loads with Keras alone, compares, and takes a training step.
+# Imports only from site-packages, loads the file with Keras alone, compares, and runs a training step.
 ELSEWHERE = """
 import sys
 class Block:
@@ -86,7 +86,7 @@ def test_it_loads_without_clozemill(name: str, tmp_path: Path) -> None:
 
 
 def test_it_contains_only_stock_classes(tmp_path: Path) -> None:
-    """No Lambda, nothing registered, nothing of ours."""
+    """No Lambda, no registered class, none of our classes."""
     keras_file.write(sources.source(), str(tmp_path))
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         config = json.loads(file.read("config.json"))
@@ -117,7 +117,7 @@ def test_dropout_rates_match_the_source(tmp_path: Path) -> None:
 
 
 def test_a_changed_weight_is_detected() -> None:
-    """The comparison can fail: a single bias that is 0.001 off."""
+    """The comparison fails for a single bias that is off by 0.001."""
     source, features = sources.source(), sources.features()
     expected, model = answers(source, features), keras_file.functional(source)
     bias = model.get_layer("layer_0_intermediate").bias

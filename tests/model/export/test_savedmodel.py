@@ -1,4 +1,4 @@
-"""SavedModels: the source's numbers on raw text, wherever the folder is moved, and fine-tuned with TensorFlow alone."""
+"""SavedModels: same outputs as the source for raw text, movable folders, and fine-tuning with only TensorFlow."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def make(model: keras.Model, length: int = 20, about: dict | None = None) -> Sou
 
 
 def features(texts: list[tuple[str, str]], length: int = 20) -> dict[str, np.ndarray]:
-    """As shards and fine-tuning have them, by the tokenizer in Python."""
+    """Return features as in shards and fine-tuning, from the Python tokenizer."""
     wordpiece = WordPiece(Vocabulary.from_tokens(list(VOCABULARY)))
     found = [[wordpiece.encode([clean(pair[side]).replace("\n", " ")]).ids for pair in texts] for side in (0, 1)]
     special = tuple(VOCABULARY.index(token) for token in ("[PAD]", "[CLS]", "[SEP]"))
@@ -62,7 +62,7 @@ def saved(source: Source, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Source, Path]]:
-    """A source of SOURCES and its SavedModel, each written once: that takes ten seconds."""
+    """A source of SOURCES and its SavedModel, each written only once, which takes ten seconds."""
 
     @cache
     def export(kind: str) -> tuple[Source, Path]:
@@ -118,7 +118,7 @@ def test_outputs_match_the_source(kind: str, exported) -> None:
 
 
 def test_an_import_has_only_outputs_of_its_parts(tmp_path: Path) -> None:
-    """Without heads and pooler: their weights mean nothing."""
+    """Without heads and pooler, because their weights are arbitrary."""
     one = make(PretrainingModel(CONFIG), about={"imported": {"heads": []}})
     path = saved(one, tmp_path / "it")
     again = tf.saved_model.load(str(path))
@@ -165,7 +165,7 @@ def test_encode(loaded, source: Source) -> None:
     }  # fmt: skip
     np.testing.assert_array_equal(found["all_layers"][:, -1], found["sequence_output"])
     short = loaded.signatures["encode"](text=ARRAYS[0][:1], text_pair=ARRAYS[1][:1])
-    assert short["sequence_output"].shape == (1, 11, 16)  # as long as the text, not as the longest that there may be
+    assert short["sequence_output"].shape == (1, 11, 16)  # the length of the text, not the maximum length
     assert apart(short["pooled_output"], found["pooled_output"][:1]) < 1e-5
 
 
@@ -281,7 +281,7 @@ def test_it_can_be_moved_and_loaded_without_clozemill(source: Source, folder: Pa
 
 
 class Pretrained(keras.layers.Layer):
-    """What the README shows."""
+    """The example in the README."""
 
     def __init__(self, folder: str, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -319,7 +319,7 @@ def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
         for variable, gradient in zip(tuned, gradients, strict=True):
             variable.assign_sub(0.1 * tf.convert_to_tensor(gradient))
     assert np.argmax(logits(False), -1).tolist() == LABELS.numpy().tolist()
-    assert apart(logits(True), logits(True)) > 1e-4  # dropout draws anew
+    assert apart(logits(True), logits(True)) > 1e-4  # dropout draws new masks
     assert apart(logits(False), logits(False)) == 0
     assert apart(again(INPUTS), again(INPUTS, training=False)) == 0
 

@@ -1,4 +1,4 @@
-"""Beam's other runners: those that would open servers here are refused, and what must listen does so on loopback."""
+"""Beam's other runners: those that would open servers here are rejected; necessary servers listen on loopback."""
 
 import socket
 
@@ -62,10 +62,10 @@ def test_all_interfaces_become_loopback(asked: str, address: str) -> None:
 
 
 def test_workers_within_this_process_listen_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of --environment_type=LOOPBACK: Beam's own pool, which runs what it is sent."""
+    """Workers of --environment_type=LOOPBACK: Beam's own pool, which runs any code sent to it."""
     from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
-    monkeypatch.setattr(grpc, "server", grpc.server)  # undone afterwards
+    monkeypatch.setattr(grpc, "server", grpc.server)  # restored afterwards
     listening.listen_on_loopback_only()
     listening.listen_on_loopback_only()
     with sockets.watched() as found:

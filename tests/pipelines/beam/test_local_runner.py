@@ -1,4 +1,4 @@
-"""Worker processes and their server: out of reach for the network and for other users, apart from the current folder."""
+"""Worker processes and their server: unreachable for the network and other users, independent of the current folder."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from clozemill.pipelines.common.errors import UserError
 from tests import corpora, sockets
 
 SMALL = ["--max-seq-length", "32", "--num-groups", "2", "--dupe-factor", "1", "--seed", "7", "--no-progress"]
-# What pip installs as `clozemill`.
+# The script that pip installs as `clozemill`.
 CONSOLE_SCRIPT = "import sys\nfrom clozemill import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 NOBODY = 65534
 
@@ -38,7 +38,7 @@ def server():
 
 
 def as_nobody(code: str) -> str:
-    """What an expression comes to when an unprivileged user asks: everything is imported before this becomes that user."""
+    """Evaluate an expression as an unprivileged user; everything is imported before changing the user."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
     code = f"import os, socket\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nprint({code})"
@@ -52,7 +52,7 @@ def test_the_server_is_a_socket_in_a_private_folder(server: local_runner.Private
 
 
 def test_an_interrupted_run_removes_its_socket(server: local_runner.PrivateServer) -> None:
-    """After a signal nothing stops the server: its process ends."""
+    """After a signal, the process exits without stopping the server."""
     launcher.kill_children()
     assert not os.path.exists(server.folder) and not worker.SOCKETS
 
@@ -62,7 +62,7 @@ def test_another_user_can_t_connect(server: local_runner.PrivateServer) -> None:
 
 
 def test_no_file_is_served(server: local_runner.PrivateServer, tmp_path: Path) -> None:
-    """Beam's own server sends it, by an artifact's path."""
+    """Beam's own server would send it, given the path of an artifact."""
     (tmp_path / "thesis").write_text("dear")
     path = beam_runner_api_pb2.ArtifactFilePayload(path=str(tmp_path / "thesis")).SerializeToString()
     artifact = beam_runner_api_pb2.ArtifactInformation(type_urn=common_urns.artifact_types.FILE.urn, type_payload=path)
@@ -74,7 +74,7 @@ def test_no_file_is_served(server: local_runner.PrivateServer, tmp_path: Path) -
 
 
 def test_an_incompatible_beam_version_is_rejected() -> None:
-    """A version whose WorkerHandlerManager makes its server in another way: no worker is started then."""
+    """If WorkerHandlerManager creates its server in another way, no worker is started."""
     with pytest.raises(UserError, match=r"is not supported by clozemill: install .*in-memory"):
         local_runner.WorkerProcess(b"", None, None, object())
 
@@ -89,7 +89,7 @@ def test_a_long_temporary_folder_name_is_avoided(monkeypatch: pytest.MonkeyPatch
 
 
 def test_empty_entries_of_pythonpath_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python takes each for the current folder."""
+    """Python treats each as the current folder."""
     monkeypatch.setenv("PYTHONPATH", ":/one::/two:")
     assert local_runner._python_path() == "/one:/two"
     monkeypatch.delenv("PYTHONPATH")
@@ -105,7 +105,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 
 def hostile(folder: Path) -> Path:
-    """A folder of modules whose names are ours, or of the standard library: whoever imports one fails."""
+    """A folder of modules with names of ours or of the standard library; importing one fails."""
     folder.mkdir()
     for name in ("model", "pipelines", "trainers", "deploy"):
         (folder / name).mkdir()
@@ -116,7 +116,7 @@ def hostile(folder: Path) -> Path:
 
 
 def test_workers_open_no_port_and_import_nothing_from_the_current_folder(tmp_path: Path, inputs: list[str]) -> None:
-    """One run with two workers, as the console script starts it, watched from outside while it lasts."""
+    """One run with two workers, started by the console script and observed from outside."""
     assert clozemill.main([*inputs, "--output", str(tmp_path / "one"), "--in-memory"]) == 0
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/clozemill").write_text(CONSOLE_SCRIPT)
@@ -144,7 +144,7 @@ def test_workers_open_no_port_and_import_nothing_from_the_current_folder(tmp_pat
 
 
 def test_a_worker_exits_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
-    """Whatever it is at: here it still loads Beam."""
+    """At any moment: here it is still loading Beam."""
     (tmp_path / "socket").mkdir()
     alive, held = os.pipe()
     command = [sys.executable, "-P", worker.__file__, str(alive), str(tmp_path / "socket")]
@@ -152,14 +152,14 @@ def test_a_worker_exits_with_its_parent_and_cleans_up(tmp_path: Path) -> None:
     os.close(alive)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.2)
-    os.close(held)  # as it is when the parent is killed
+    os.close(held)  # as if the parent was killed
     assert process.wait(60) == 1
     assert not (tmp_path / "socket").exists()
 
 
 @pytest.mark.slow
 def test_workers_of_a_killed_run_exit_and_release_the_lock(tmp_path: Path, inputs: list[str]) -> None:
-    """The next run, with other options, waits for them and isn't disturbed."""
+    """The next run, with other options, waits for them and succeeds."""
     (tmp_path / "t").mkdir()
     command = [sys.executable, "-m", "clozemill", *inputs, "--output", str(tmp_path / "d"), "--dupe-factor", "20"]
     environment = os.environ | {"TMPDIR": str(tmp_path / "t")}

@@ -1,4 +1,4 @@
-"""Lines of JSON: what is read of long ones, and in how much memory."""
+"""Lines of JSON: which fields of long ones are read, and the memory that takes."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def flat(value: object) -> object:
-    """What is read of a value in a long line."""
+    """Return the part of a value that is read from a long line."""
     if isinstance(value, list):
         return []
     return {name: type(each)() if isinstance(each, list | dict) else each for name, each in value.items()}
@@ -88,7 +88,7 @@ except ValueError as error:
 
 @pytest.mark.slow
 def test_memory_of_a_process_that_reads_millions_of_objects() -> None:
-    """Python's objects of them would take a gigabyte."""
+    """As Python objects they would take a gigabyte."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "TooManyValues True\n"
 

@@ -1,4 +1,4 @@
-"""Warnings of a dataset that is sound, and teaches little."""
+"""Warnings about a valid dataset that is of little use for training."""
 
 from typing import Any
 

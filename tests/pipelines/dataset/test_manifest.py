@@ -21,7 +21,7 @@ SHARDS = [
 
 
 def test_digest() -> None:
-    """As `sha256sum eval/* train/*/* | sha256sum` would have it."""
+    """Equals `sha256sum eval/* train/*/* | sha256sum`."""
     lines = (
         f"{'ff' * 32}  eval/examples-00000-of-00001.tfrecord\n"
         f"{'0b' * 32}  train/copy-00/examples-00000-of-00002.tfrecord\n"
@@ -100,7 +100,7 @@ def test_round_trip() -> None:
 
 
 def test_literal_signature() -> None:
-    """Of the canonical JSON of all else: whoever has a JSON library and SHA-256 can check it."""
+    """The SHA-256 of the canonical JSON of all other fields: a JSON library is enough to check it."""
     told = {"share": 0.1, "config": {"seed": 7, "input": ["a\udcff"]}}
     rest = '{"config":{"input":["a\\udcff"],"seed":7},"share":0.1}'
     assert json.loads(manifest.dumps(told))["manifest_sha256"] == hashlib.sha256(rest.encode()).hexdigest()
@@ -115,7 +115,7 @@ def test_an_edited_manifest_is_rejected(before: bytes, after: bytes) -> None:
         manifest.loads(data.replace(before, after), "x")
     with pytest.raises(UserError, match="has no 'manifest_sha256'"):
         manifest.loads(json.dumps(BUILT).encode(), "x")
-    assert manifest.loads(json.dumps(json.loads(data), sort_keys=True).encode(), "x") == BUILT  # laid out anew: the same
+    assert manifest.loads(json.dumps(json.loads(data), sort_keys=True).encode(), "x") == BUILT  # formatted differently
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_invalid_manifests_are_rejected(data: bytes) -> None:
 
 
 def edited(place: tuple, value: object) -> bytes:
-    """BUILT with a value put there, or, if it is None, with nothing there; signed."""
+    """Return BUILT with a value replaced, or removed if it is None; signed."""
     whole = copy.deepcopy(BUILT)
     *path, last = place
     part = functools.reduce(operator.getitem, path, whole)

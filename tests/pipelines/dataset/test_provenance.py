@@ -1,4 +1,4 @@
-"""Tables of documents and of records: literal ones for a small group, and those of an empty group."""
+"""Tables of documents and of records: literal for a small group, and empty for an empty group."""
 
 import numpy as np
 

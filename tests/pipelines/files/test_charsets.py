@@ -1,4 +1,4 @@
-"""Other encodings than UTF-8: read where the file names its own, refused in a sentence where it can't be read."""
+"""Encodings other than UTF-8: read if the file declares one, otherwise rejected with one sentence."""
 
 import bz2
 import gzip
@@ -36,7 +36,7 @@ def read(path, split_bytes: int = 1 << 30) -> list[formats.Record]:
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_every_format_is_read_in_every_declared_encoding(tmp_path, name, encoding, packed):
-    """In one split or cut as small as can be."""
+    """In one split, or in splits as small as possible."""
     path = tmp_path / (name + packed)
     path.write_bytes(PACK[packed](MAKE[name]().encode(encoding)))
     texts = [record.text for record in read(path)]
@@ -94,7 +94,7 @@ def test_utf8_with_a_stray_zero_is_not_utf16(text, places):
     for place in places:
         head[place % len(head) : place % len(head)] = b"\0"
     controls = sum(byte < 0x20 for byte in head)
-    assume(controls < len(head) / 4)  # else it isn't text
+    assume(controls < len(head) / 4)  # otherwise it isn't text
     assert encoding_of(bytes(head[:HEAD]).decode("utf-8", "ignore").encode(), "a.txt", False) == ""
 
 

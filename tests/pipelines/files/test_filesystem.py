@@ -1,4 +1,4 @@
-"""Files: globs, stamps, and writes that are whole or absent."""
+"""Files: globs, stamps, and atomic writes."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ def test_match_rejects_folders_and_empty_results(tmp_path):
     ],
 )
 def test_an_unavailable_filesystem(path, what_to_do, monkeypatch):
-    """As where Beam was installed without extras."""
+    """If Beam is installed without extras."""
     monkeypatch.setattr(FileSystem, "get_all_subclasses", classmethod(lambda cls: [LocalFileSystem]))
     with pytest.raises(UserError, match=what_to_do):
         filesystem.match([path])
@@ -83,7 +83,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 
 
 def test_a_full_disk_error_names_the_file(tmp_path, monkeypatch):
-    # The kernel's own full device: what is written there fails with ENOSPC.
+    # The kernel's full device: writes fail with ENOSPC.
     monkeypatch.setattr(safe_paths, "open", lambda *a, **k: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
     with pytest.raises(UserError) as caught:
         filesystem.write_bytes(str(tmp_path / "a"), b"x")
@@ -107,7 +107,7 @@ def test_holds_files_ignores_temporary_files(tmp_path):
 
 
 def test_only_our_temporary_files_are_removed(tmp_path):
-    """Not what a user may have named alike."""
+    """A user's files with similar names are kept."""
     for name in ("a.tmp-1", "b.tmp-" + "0" * 31, "c.tmp-" + "g" * 32, "d.tmp-" + "0a" * 16 + ".txt"):
         (tmp_path / name).write_text("dear")
     assert filesystem.holds_files(str(tmp_path))
@@ -121,7 +121,7 @@ def test_only_our_temporary_files_are_removed(tmp_path):
 
 @pytest.fixture
 def linked(tmp_path):
-    """A dataset's folder whose folder `train` is a link to somewhere else, put there while it was written."""
+    """A dataset folder whose folder `train` was replaced by a link to another place during writing."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a").write_text("dear")
     (tmp_path / "d").mkdir()
@@ -151,7 +151,7 @@ def test_a_link_is_removed_or_replaced_itself(linked, tmp_path):
 
 
 def test_a_root_may_be_reached_through_links(tmp_path):
-    """That is the user's choice."""
+    """Links on the way to the root are the user's choice."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").symlink_to(tmp_path / "disk")
     filesystem.write_bytes(filesystem.inside(str(tmp_path / "data" / "d"), "train/a"), b"x")

@@ -1,4 +1,4 @@
-"""Locks on files: held by one process, free after it ends in whatever way, never through a link."""
+"""Locks on files: held by one process, released when it exits for any reason, never through a link."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def test_a_second_lock_is_rejected_until_the_first_is_released(tmp_path: Path) -
         for _ in range(2):
             with pytest.raises(UserError, match=r"^busy$"), locks.locked(path, "busy"):
                 raise AssertionError("two hold it")
-        assert os.path.exists(path)  # who was refused hasn't removed it
+        assert os.path.exists(path)  # the rejected process hasn't removed it
     assert not os.path.exists(path)
     with locks.locked(path, "busy"):
         pass
@@ -40,13 +40,13 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         raise AssertionError("two hold it")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert os.path.exists(path)  # the file stays, and says nothing
+    assert os.path.exists(path)  # the file is kept, and is empty
     with locks.locked(path, "busy"):
         pass
 
 
 def test_a_renamed_lock_file_is_replaced(tmp_path: Path) -> None:
-    """As a finished output is, whose temporary name was locked."""
+    """As happens to a finished output whose temporary name was locked."""
     path = str(tmp_path / "a.tmp")
     first = locks.acquire(path, "busy")
     os.rename(path, tmp_path / "a")
@@ -76,7 +76,7 @@ def test_only_plain_files_are_locked(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_is_killed(tmp_path: Path) -> None:
-    """As a worker that still writes; the next run waits for it a little."""
+    """Such as a worker that is still writing; the next run waits briefly for it."""
     path = str(tmp_path / "lock")
     code = (
         "import os, subprocess, sys\nfrom clozemill.pipelines.files import locks\n"

@@ -1,4 +1,4 @@
-"""Sealed objects: read back by the run that wrote them, and by no other; a damaged one is none."""
+"""Sealed objects: readable only by the run that wrote them; a damaged one is ignored."""
 
 import pytest
 

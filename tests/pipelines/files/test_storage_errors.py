@@ -1,4 +1,4 @@
-"""What clients of remote storage raise, as one sentence: messages as TensorFlow 2.21 and google-cloud-storage 3 have them."""
+"""Errors of remote storage as one sentence, with the messages of TensorFlow 2.21 and google-cloud-storage 3."""
 
 import pytest
 

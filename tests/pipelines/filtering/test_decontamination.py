@@ -29,7 +29,7 @@ def find(found: BlockedNgrams, text: str) -> tuple[str, str] | None:
 
 def test_thirteen_words_in_a_row(tmp_path: Path) -> None:
     found = evaluation(tmp_path / "e.txt", f"short one\n{SENTENCE}\n")
-    assert (len(found.hashes), found.short) == (2, 1)  # fourteen words hold two runs of thirteen
+    assert (len(found.hashes), found.short) == (2, 1)  # fourteen words contain two 13-grams
     place = f"{tmp_path / 'e.txt'}, line 2"
     first = "seven small boats carry grain over the wide river to old towns by"
     assert find(found, f"Moonlight. {SENTENCE.upper()}, moon.") == (first, place)
@@ -62,7 +62,7 @@ def test_formats(tmp_path: Path, name: str, data: str, line: int, packed: bool) 
 
 
 def test_ngrams_with_an_unknown_word_are_ignored(tmp_path: Path) -> None:
-    """Else every text in another script would be found."""
+    """Otherwise every text in another script would match."""
     found = evaluation(tmp_path / "e.txt", "один два три четыре пять шесть семь восемь\n", 3)
     assert len(found.hashes) == 0 and found.short == 1
     assert find(found, "раз два три четыре") is None

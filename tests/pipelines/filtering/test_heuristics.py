@@ -1,4 +1,4 @@
-"""Filters: each at, above and below its threshold; off by default; n-grams against a plain reference."""
+"""Filters: each at, above and below its threshold; off by default; n-grams compared with a simple reference."""
 
 import sys
 from collections import Counter

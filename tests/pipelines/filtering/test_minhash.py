@@ -1,4 +1,4 @@
-"""MinHash against exact Jaccard indices and against datasketch; bands, links and clusters by literal values and invariants."""
+"""MinHash, compared with exact Jaccard indices and datasketch; literal values and invariants of bands, links and clusters."""
 
 import datasketch
 import numpy as np
@@ -34,7 +34,7 @@ def planted(count: int, share: float, seed: int, length: int = 400) -> list[tupl
 
 
 def signature(text: np.ndarray) -> np.ndarray:
-    """Of all n-grams: `text` has no unknown word."""
+    """Return the signature of all n-grams; `text` has no unknown word."""
     return minhash.signature(ngrams(text, min(minhash.NGRAM, len(text))))
 
 
@@ -92,7 +92,7 @@ def test_a_signature_depends_only_on_the_set() -> None:
 
 
 def test_golden_signatures() -> None:
-    """Golden: clusters of one version must be those of the next."""
+    """Golden values: clusters must not change between versions."""
     assert signature(mix(np.arange(20, dtype=np.uint64)))[:4].tolist() == [56022298, 73120763, 247588540, 298135222]
 
 
@@ -103,7 +103,7 @@ def items(texts: list[np.ndarray], threshold: float = 0.8) -> np.ndarray:
 
 
 def clustered(texts: list[np.ndarray], threshold: float = 0.8, groups: int = 1) -> dict[int, int]:
-    """document -> survivor, as the stages find them with the bands spread over some groups."""
+    """Return document -> survivor, as the stages compute it with bands distributed over groups."""
     found = items(texts, threshold)
     part = np.array([int.from_bytes(band.ljust(16, b"\0")[:8], "big") * groups >> 64 for band in found["band"].tolist()])
     pairs = np.concatenate([minhash.link_similar(found[part == group], threshold) for group in range(groups)])
@@ -120,7 +120,7 @@ def test_clusters_keep_the_longest_document_then_the_smallest_key() -> None:
 
 
 def test_a_chain_is_one_cluster() -> None:
-    """The first and the last have little in common; what lies between joins them."""
+    """The first and the last have little in common; those in between connect them."""
     rng = np.random.default_rng(4)
     chain = [words(rng, 500)]
     for step in range(8):
@@ -132,7 +132,7 @@ def test_a_chain_is_one_cluster() -> None:
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 1.0, 1.0), (0.01, 0.95, 1.0), (0.2, 0.0, 0.0)])
 def test_recall_of_planted_documents(share: float, low: float, high: float) -> None:
-    """At 0.8: one word in a hundred changed leaves nine 5-grams in ten; one in five leaves a fifth of them."""
+    """At 0.8: changing one word in a hundred keeps nine 5-grams in ten; changing one in five keeps a fifth."""
     pairs = planted(60, share, seed=8)
     found = clustered([text for pair in pairs for text in pair])
     recall = sum(found.get(2 * at + 1) == 2 * at for at in range(60)) / 60
@@ -153,7 +153,7 @@ def test_clusters_depend_neither_on_order_nor_on_groups(seed: int, groups: int) 
 
 
 def test_bands_are_spread_evenly_over_the_groups() -> None:
-    """By their first 64 bits, as the stages spread them: no group gets twice its share."""
+    """By their first 64 bits, as in the stages: no group gets twice its share."""
     rng = np.random.default_rng(6)
     found = items([words(rng, 50) for _ in range(300)])
     groups = [int.from_bytes(band.ljust(16, b"\0")[:8], "big") * 16 >> 64 for band in found["band"].tolist()]

@@ -35,7 +35,7 @@ def ids(text: str) -> np.ndarray:
 
 
 def test_mix_is_the_finaliser_of_splitmix64() -> None:
-    """The first output of SplitMix64 seeded with 0, as its reference prints it, is the mix of the golden ratio."""
+    """The first output of SplitMix64 with seed 0, from its reference, is the mix of the golden ratio."""
     assert mix(np.array([0x9E3779B97F4A7C15], np.uint64)).tolist() == [0xE220A8397B1DCDAF]
 
 

@@ -1,4 +1,4 @@
-"""inspect shows what a record says, and provenance points at the very text."""
+"""inspect shows the content of a record, and provenance points to its text."""
 
 import html
 import json
@@ -40,7 +40,7 @@ def test_describe_is_literal() -> None:
 
 
 def test_tokens_are_literal() -> None:
-    """As the page shows them: pieces without ## are glued, what is masked stands as it is, special tokens are told apart."""
+    """As on the page: pieces are joined without ##, masked positions are unchanged, special tokens are marked."""
 
     def row(*values: float) -> np.ndarray:
         return np.array([values])
@@ -97,7 +97,7 @@ def articles(corpus: str) -> dict[bytes, tuple[str, str]]:
 
 
 def test_provenance_points_at_the_text(demo_dataset: Path, demo_corpus: str, demo_vocab: str) -> None:
-    """For every record of the dataset: the text at the span of A (and B), tokenized, holds the record's tokens."""
+    """For every record of the dataset, the text at the span of A (and B), tokenized, contains the tokens of the record."""
     known = articles(demo_corpus)
     tokenizer = WordPiece(Vocabulary.from_bytes(Path(demo_vocab).read_bytes(), demo_vocab))
     shards = json.loads((demo_dataset / "dataset.json").read_text())["shards"]
@@ -118,7 +118,7 @@ def test_provenance_points_at_the_text(demo_dataset: Path, demo_corpus: str, dem
                 span = text[row[f"{side}_start"] : row[f"{side}_end"]]
                 again = tokenizer.encode([line for line in span.split("\n") if line]).ids
                 lead = next(at for at in range(len(again)) if (again[at : at + len(tokens)] == tokens).all())
-                # What is too much at either end are pieces of the first and the last word alone.
+                # Extra tokens at both ends are only pieces of the first and the last word.
                 assert all(tokenizer.vocabulary.is_continuation[again[1 : lead + 1]])
                 assert all(tokenizer.vocabulary.is_continuation[again[lead + len(tokens) :]])
 

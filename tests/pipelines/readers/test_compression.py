@@ -1,4 +1,4 @@
-"""Decompression in pieces of bounded size, splits of plain and bz2 files, damage told by name."""
+"""Decompression in chunks of bounded size, splits of plain and bz2 files, errors that name damaged files."""
 
 import bz2
 import gzip
@@ -107,7 +107,7 @@ def test_a_zstd_window_is_bounded(tmp_path, log, fits):
 def test_damage_in_a_stream_is_reported_by_its_split(tmp_path):
     """Each stream of a multistream .bz2 has its own checksums."""
     first, second = bz2.compress(b"one " * 99), bz2.compress(b"two " * 99)
-    damaged = second[:10] + bytes([second[10] ^ 1]) + second[11:]  # of the block's CRC
+    damaged = second[:10] + bytes([second[10] ^ 1]) + second[11:]  # part of the CRC of the block
     (tmp_path / "a").write_bytes(first + damaged)
     own = readers_compression.pieces(split(tmp_path / "a", "bz2", 0, len(first)))
     assert next(own) == (b"one " * 99, True)

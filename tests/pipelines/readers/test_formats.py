@@ -1,4 +1,4 @@
-"""Readers: what each format yields, and that no split boundary, of file or stream, loses or repeats a record."""
+"""Readers: the documents of each format; no boundary of a split or stream loses or repeats a record."""
 
 import bz2
 import gzip
@@ -48,7 +48,7 @@ def read(path: Path, split_bytes: int = 1 << 30, format_: str = "auto", **option
 
 
 def bare(records: list[formats.Record]) -> list[tuple]:
-    """Records without their sources, which tell line numbers by split."""
+    """Return records without their sources, whose line numbers depend on the split."""
     return [
         (record.title, record.text) if isinstance(record, Document) else (record.reason, record.detail, record.excerpt)
         for record in records
@@ -148,7 +148,7 @@ def test_parquet_page_checksums_are_verified(tmp_path):
 
 
 def test_parquet_counts_the_bytes_of_columns_read(tmp_path):
-    """A row group may be large by its other columns."""
+    """A row group may be large because of other columns."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["short", "one"], "pixels": [b"\0" * 100_000] * 2}), path, use_dictionary=False)
     with mock.patch("clozemill.pipelines.readers.document.MAX_RECORD", 10_000):
@@ -247,7 +247,7 @@ def test_an_unchanged_file_is_read_twice(tmp_path):
     assert len(list(formats.read(split, PrepareConfig()))) == len(list(formats.read(split, PrepareConfig()))) == 3
 
 
-# Defective records
+# Malformed records
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_detect_asks_for_the_format_if_the_name_is_ambiguous(path):
         formats.detect(path, "auto")
 
 
-# Splits: nothing lost, nothing twice
+# Splits: no record lost or repeated
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 CUTS = st.lists(st.floats(0, 1), max_size=6)
@@ -358,14 +358,14 @@ SIZES = {"split_bytes": st.integers(1, 60), "chunk": st.integers(1, 40), "cuts":
 
 
 def stored(folder: Path, name: str, data: bytes, cuts: list[float] | None) -> Path:
-    """The data as a plain file (`cuts` None) or as a .bz2 whose streams end at these places, whatever they cut through."""
+    """Write the data as a plain file (`cuts` None) or as a .bz2 whose streams end at these places, even within records."""
     if cuts is None:
         return write(folder / name, data)
     return write(folder / f"{name}.bz2", corpora.multistream(data, [int(cut * len(data)) for cut in cuts]))
 
 
 def read_in_pieces(path: Path, split_bytes: int, chunk: int) -> list[tuple]:
-    # A stream of bz2 takes 40 bytes and more, so splits of it are a little larger.
+    # A bz2 stream takes at least 40 bytes, so its splits are a little larger.
     with mock.patch.object(readers_compression, "CHUNK_BYTES", chunk), mock.patch.object(decompression, "CHUNK_BYTES", chunk):
         return bare(read(path, split_bytes * (3 if path.suffix == ".bz2" else 1)))
 

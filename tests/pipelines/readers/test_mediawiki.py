@@ -1,4 +1,4 @@
-"""MediaWiki XML: pages cut out and parsed one by one, headers looked at, entity bombs refused."""
+"""MediaWiki XML: pages are cut out and parsed one by one, headers are checked, entity bombs are rejected."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Examples to bytes and back: a plain protocol-buffer writer and TensorFlow as oracles, and every kind of wrong record."""
+"""Encoding and decoding of examples, compared with a protocol-buffer writer and TensorFlow; every kind of wrong record."""
 
 import gzip
 import struct
@@ -62,7 +62,7 @@ SIZES = [(3, 8, 1), (40, 128, 20), (5, 512, 77), (2, 2048, 300)]
 @pytest.mark.parametrize("top", [2, 128, 129, 1 << 14, (1 << 14) + 1, 30522, 1 << 20, 1 << 21])
 @pytest.mark.parametrize(("count", "length", "predictions"), SIZES)
 def test_encode_equals_a_simple_writer(count: int, length: int, predictions: int, top: int):
-    """Ids of 1, 2 and 3 bytes, also all of them of the longest kind, at lengths of 1 and 2 bytes."""
+    """Ids of 1, 2 and 3 bytes, and only of 3 bytes, with lengths of 1 and 2 bytes."""
     for low in (0, top - 1):
         columns = make(count, length, predictions, top, seed=top, low=low)
         assert records(columns) == [serialize(row) for row in rows(columns)]
@@ -108,10 +108,10 @@ def test_decode_of_nothing_has_the_shapes():
 
 
 def broken_records() -> dict[str, tuple[bytes, str]]:
-    """A wrong record and what decode says about it."""
+    """Return a wrong record and the error of decode."""
     row = rows(make(1, 8, 2, 50))[0]
     lacking = {name: values for name, values in row.items() if name != "segment_ids"}
-    value = wrap(1, wrap(1, b"input_ids") + wrap(2, wrap(2, wrap(1, bytes(32)))))  # floats; of two entries the last counts
+    value = wrap(1, wrap(1, b"input_ids") + wrap(2, wrap(2, wrap(1, bytes(32)))))  # floats; the last of two entries counts
     inner = serialize(row)[len(wrap(1, serialize(row))) - len(serialize(row)) :]
     return {
         "rubbish": (b"\xff\xff", "not a tf.train.Example"),
@@ -152,7 +152,7 @@ def test_encode_equals_tensorflow():
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 def test_tensorflow_parses_a_shard_with_the_reference_specification(tmp_path, compression: str):
-    """What google-research/bert's input function asks of a file."""
+    """With the specification in google-research/bert's input function."""
     tf = pytest.importorskip("tensorflow")
     columns, path = make(30, 128, 20, 30522), tmp_path / "shard.tfrecord"
     data = tf_example.encode(columns).tobytes()

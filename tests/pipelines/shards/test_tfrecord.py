@@ -1,4 +1,4 @@
-"""The TFRecord container: literal bytes, every flipped bit and every truncation, gzip, and TensorFlow as the oracle."""
+"""The TFRecord container: literal bytes, every flipped bit and every truncation, gzip, and TensorFlow as the reference."""
 
 import gzip
 import struct
@@ -15,7 +15,7 @@ RECORDS = [b"kite", b"", bytes(range(20))]
 
 
 def frame(record: bytes) -> bytes:
-    """One record in its frame, the plain way."""
+    """Return one record in its frame, computed simply."""
     length = struct.pack("<Q", len(record))
     return length + struct.pack("<I", masked_crc(length)) + record + struct.pack("<I", masked_crc(record))
 
@@ -50,7 +50,7 @@ def test_fill_frames_equals_framing_one_by_one(records: list[bytes]):
 
 @pytest.mark.parametrize("byte", range(len(FILE)))
 def test_every_flipped_bit_is_found(byte: int):
-    """The records before the damaged one come out whole, then CorruptRecord names the damaged one."""
+    """The records before the damaged one are returned intact, then CorruptRecord names the damaged one."""
     number = sum(byte >= boundary for boundary in BOUNDARIES[1:])
     for bit in range(8):
         damaged = bytearray(FILE)
@@ -64,7 +64,7 @@ def test_every_flipped_bit_is_found(byte: int):
 
 @pytest.mark.parametrize("size", range(len(FILE)))
 def test_every_truncation_within_a_record_is_found(size: int):
-    """At a boundary the container can't tell: dataset.json's counts and digests do."""
+    """The container can't detect truncation at a boundary; the counts and digests in dataset.json do."""
     if size in BOUNDARIES:
         assert list(read(FILE[:size])) == RECORDS[: BOUNDARIES.index(size)]
         return
@@ -99,7 +99,7 @@ def test_gzip_finds_every_truncation():
 
 
 def test_gzip_never_returns_other_records_for_a_flipped_bit():
-    """The header's flags, time and system and the bits that fill the last byte mean nothing; all others are found."""
+    """The flags, time and system in the header and the padding bits of the last byte are ignored; all others are detected."""
     packed, unharmed = gzip.compress(FILE, mtime=0), set()
     for bit in range(8 * len(packed)):
         damaged = bytearray(packed)

@@ -36,7 +36,7 @@ def test_literal(raw: str, cleaned: str) -> None:
 
 
 def test_every_character() -> None:
-    """Controls and formats go, white space becomes one space or a line's end, everything else stays in its NFC form."""
+    """Control and format characters are dropped, white space becomes a space or line break, all others are kept in NFC."""
     for code in range(0x110000):
         char, text = chr(code), clean(f"a{chr(code)}b")
         category = unicodedata.category(char)
@@ -48,7 +48,7 @@ def test_every_character() -> None:
             expected = "ab"
         else:
             expected = unicodedata.normalize("NFC", f"a{char}b")
-        # Unicode 15 gave a few more code points to formats; this Python may not know them yet.
+        # Unicode 15 added a few format characters, which this Python may not know.
         assert text == expected or (category == "Cn" and text == "ab" and 0x13439 <= code <= 0x1343F), hex(code)
 
 
@@ -73,5 +73,5 @@ def test_properties_of_clean_text(raw: str) -> None:
 @given(st.text(st.sampled_from("aé. \n"), max_size=60))
 @settings(deadline=None)
 def test_the_fast_path_equals_the_slow_one(raw: str) -> None:
-    """A text that holds nothing to mend takes a faster path: a soft hyphen forces the other one."""
+    """A text that needs no cleaning takes a faster path; a soft hyphen forces the other one."""
     assert clean(raw) == clean(raw + "\xad")

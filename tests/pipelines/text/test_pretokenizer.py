@@ -17,7 +17,7 @@ TEXT = st.one_of(
 
 
 def test_every_character_has_the_class_of_the_reference() -> None:
-    for code in (*range(0x32000), *range(0xE0000, 0xE0200)):  # nothing is assigned between these
+    for code in (*range(0x32000), *range(0xE0000, 0xE0200)):  # no character is assigned between these
         if code not in SURROGATES:
             char = chr(code)
             isolated = reference_tokenizer.basic_tokens(f"a{char}b", cased=True) == ["a", char, "b"]
@@ -82,7 +82,7 @@ def test_normalised_chunks_match_the_reference(text: str, cased: bool) -> None:
         ("a≠b", False, [("a", (0,), (1,)), ("=", (1,), (2,)), ("b", (2,), (3,))]),
         ("İx", False, [("ix", (0, 1), (1, 2))]),
         ("\u0301\u0308", False, []),
-        ("a\u302e\u0323b", False, [("a\u302eb", (0, 1, 3), (1, 3, 4))]),  # the tone mark that stays goes behind the dot below
+        ("a\u302e\u0323b", False, [("a\u302eb", (0, 1, 3), (1, 3, 4))]),  # the tone mark is sorted after the dot below
     ],
 )
 def test_literal_offsets_of_normalised_characters(chunk: str, cased: bool, located: list) -> None:
@@ -90,7 +90,7 @@ def test_literal_offsets_of_normalised_characters(chunk: str, cased: bool, locat
 
 
 def test_a_long_chunk_is_normalised_in_linear_time() -> None:
-    """Very many characters without a space between: a quadratic loop would take hours."""
+    """Very many characters without a space: a quadratic loop would take hours."""
     ((word, begins, _),) = Chunker(False).normalise_with_places("é" * 200_000)
     assert word == "e" * 200_000 and begins == tuple(range(200_000))
 

@@ -83,7 +83,7 @@ def test_languages() -> None:
 )
 @pytest.mark.parametrize("language", ["en", "zh", "my"])
 def test_marks_unknown_to_sentencex(text: str, language: str) -> None:
-    """Sentences are parted by |."""
+    """Sentences are separated by |."""
     assert cut(text.replace("|", ""), language=language) == [sentence.strip() for sentence in text.split("|")]
 
 
@@ -162,7 +162,7 @@ def test_long_sentences_are_cut_at_the_best_boundary(unit: str, ending: str) -> 
 )
 @pytest.mark.parametrize("language", ["en", "km"])
 def test_sentence_ends_of_every_script(unit: str, count: int, language: str) -> None:
-    """Whatever --sentence-language says: the paragraph itself shows its script."""
+    """For any --sentence-language, because the script is detected in the paragraph."""
     assert len(cut(clean(unit * count), language=language)) == count
 
 
@@ -227,7 +227,7 @@ def test_long_paragraphs_are_cut_after_marks(paragraph: str) -> None:
     ],
 )
 def test_cuts_without_a_boundary_keep_characters_together(unit: str, whole: str) -> None:
-    """`whole`: what must stay together, separated by |."""
+    """`whole`: parts that must stay together, separated by |."""
     parts = [clean(part) for part in whole.split("|")]
     for shift in range(len(unit) + 1):
         left = "".join(cut("字" * shift + clean(unit * 300), "none"))
@@ -279,7 +279,7 @@ def test_a_megabyte_in_one_paragraph(unit: str) -> None:
 
 
 def test_long_paragraphs_lose_no_sentence() -> None:
-    """Left alone, sentencex finds fewer sentences the longer the paragraph."""
+    """By itself, sentencex finds fewer sentences the longer the paragraph is."""
     unit = "“Are you there?” he asked. Nobody said “yes to that. It was late; the lamp had gone out. "
     assert len(cut(unit * 2000)) > 0.95 * 20 * len(cut(unit * 100))
 

@@ -59,7 +59,7 @@ PIECES += [
 TOKENS = LAYOUT + list(dict.fromkeys(PIECES))
 VOCABULARY = Vocabulary.from_tokens(TOKENS)
 IDS = {token: number for number, token in enumerate(TOKENS)}
-ENCODERS = {cased: WordPiece(VOCABULARY, cased) for cased in (False, True)}  # kept, so that their caches fill up
+ENCODERS = {cased: WordPiece(VOCABULARY, cased) for cased in (False, True)}  # kept, so that their caches are filled
 
 
 def reference(sentences: list[str], cased: bool, ids: dict[str, int] = IDS) -> list[list[int]]:
@@ -101,7 +101,7 @@ def check_offsets(sentences: list[str], cased: bool, encoded: Encoded, plain: En
 
 
 def lowered_there(sentence: str, cased: bool) -> str:
-    """The form of a capital sigma depends on what stands around it, which a slice alone would not show."""
+    """Lower-case a slice in context: the form of a capital sigma depends on its neighbours."""
     if cased or "Σ" not in sentence:
         return sentence
     dropped = {char for char in sentence if unicodedata.category(char) == "Cc" or char == "\ufffd"} - {"\t"}
@@ -307,7 +307,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_token() -> None:
 @pytest.mark.parametrize("chinese", [True, False])
 @pytest.mark.parametrize("cased", [True, False])
 def test_rules_match_the_reference(cased: bool, strip: bool | None, chinese: bool) -> None:
-    """Accents and ideographs apart from the casing. İ, which lower case makes two characters, keeps its place for offsets."""
+    """Accents and ideographs, independent of casing. İ, which becomes two characters in lower case, keeps its offsets."""
     texts = ["Ünde ÀÉ İstanbul ΑΣ İΣ ΟΔΟΣ", "a水b 水车 ﾊ一", "e\u0301 E\u0323\u0301 İ", "Σ'Σ İİΣ. naïve-Æ"]
     chars = sorted({part for text in texts for char in text for part in (char, *char.lower(), *char.upper())} - {" "})
     chars = sorted({*chars, *unicodedata.normalize("NFD", "".join(chars)), "ς"})

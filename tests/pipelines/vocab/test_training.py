@@ -67,7 +67,7 @@ print(hashlib.sha256("\\n".join(learn(COUNTS, 1500, 1000)).encode()).hexdigest()
 
 
 def test_identical_in_every_process() -> None:
-    """Whatever the hash seed and the number of threads of the library."""
+    """For any hash seed and number of threads of the library."""
     found = set()
     for seed, parallel in (("1", "false"), ("2", "true"), ("3", "true")):
         environment = os.environ | {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": parallel, "PYTHONPATH": str(ROOT)}
@@ -89,9 +89,9 @@ def test_alphabet() -> None:
         "##a",
         "##b",
     ]
-    # The most frequent are kept, ASCII letters and digits before all others; ties go by code point.
+    # The most frequent are kept, after ASCII letters and digits; ties are broken by code point.
     assert alphabet([("é", 9), ("z", 1), ("ж", 2), ("ñ", 2)], 3) == ["z", "é", "ñ", "##z", "##é", "##ñ"]
-    # A symbol gets a continuing form only where it continues a word.
+    # A symbol gets a ## form only if it continues a word.
     assert alphabet([("≠", 1), ("x²", 1), ("½", 1)], 9) == ["x", "²", "½", "≠", "##x", "##²", "##½"]
 
 
@@ -125,7 +125,7 @@ def test_characters_beyond_the_alphabet_have_no_entry() -> None:
 
 
 def ideographs(count: int) -> list[tuple[str, int]]:
-    """(character, count): of so many ideographs the later ones are rarer, the last 20 occur once each."""
+    """Return (character, count) of this many ideographs: later ones are rarer, the last 20 occur once."""
     return [(chr(0x7000 + at), 1 if at >= count - 20 else 4 + 40_000 // (at + 1)) for at in range(count)]
 
 
@@ -298,7 +298,7 @@ def test_vocab_cased(tmp_path: Path) -> None:
 
 
 def test_min_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words below it don't reach learn(); the count is over the whole input, not over one split."""
+    """Rarer words don't reach learn(); words are counted in the complete input, not per split."""
     monkeypatch.setattr("clozemill.pipelines.readers.formats.MIN_SPLIT", 4096)
     seen: list[list[tuple[str, int]]] = []
     monkeypatch.setattr(training, "learn", lambda counts, *rest: seen.append(counts) or ["x"])
@@ -311,7 +311,7 @@ def test_min_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_vocab_reports_characters_that_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """With the options that let them in; characters of words below --min-count are counted too."""
+    """With the options that include them; characters of words below --min-count are counted, too."""
     folder = write(tmp_path / "in", all=[*RECORDS, *[json.dumps({"text": "ж 中 中 ab文"}, ensure_ascii=False) + "\n"] * 40])
     run_vocab(folder, "--max-alphabet", "34", "--min-count", "3")
     told = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The wikitext cleaner: literal expectations, mwparserfromhell as the oracle, broken and hostile pages."""
+"""The wikitext converter: literal expectations, mwparserfromhell as the reference, broken and malicious pages."""
 
 import doctest
 import re
@@ -292,7 +292,7 @@ UNITS += ["__", "\n", " ", "* ", "[ ", "{ ", "<nowiki>", "{{small|a}} ", "[[File
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_megabyte_of_openings(unit: str) -> None:
-    """Takes well under a second each; in quadratic time it would take from minutes to hours."""
+    """Each takes well under a second; in quadratic time it would take minutes to hours."""
     text = to_text("first\n\n" + unit * (1_000_000 // len(unit)) + "\n\nlast")
     assert text.startswith("first")
     assert text.endswith("last")

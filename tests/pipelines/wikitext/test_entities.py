@@ -1,4 +1,4 @@
-"""Entities: decoded once, in <nowiki> too, and only where they are meant."""
+"""Entities: decoded once, also in <nowiki>, and only where they are intended."""
 
 import pytest
 

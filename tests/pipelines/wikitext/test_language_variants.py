@@ -1,4 +1,4 @@
-"""Markup of language variants: flags, rules, nesting, and what shows nothing."""
+"""Markup of language variants: flags, rules, nesting, and rules that show nothing."""
 
 import doctest
 
@@ -70,7 +70,7 @@ def test_no_delimiter_is_left(source: str) -> None:
 
 @pytest.mark.parametrize("unit", ["-{", "-{ ", "}-", "-{;", "-{a=>", "-{a;zh:", "-{|", "-{a}-", "; zh-hans:", "-{{{", "-{\n"])
 def test_a_megabyte_of_it_takes_linear_time(unit: str) -> None:
-    """In quadratic time it would take from minutes to hours."""
+    """In quadratic time it would take minutes to hours."""
     source = unit * (1_000_000 // len(unit))
     for page in (source, "-{" + source + "}-"):
         assert to_text("first\n\n" + page + "\n\nlast", wiki=ZH).startswith("first")

@@ -1,4 +1,4 @@
-"""Wikis of many languages and schema versions: what a dump says of its wiki decides what is text."""
+"""Wikis of many languages and schema versions: the head of a dump determines what is text."""
 
 import bz2
 
@@ -37,7 +37,7 @@ def test_only_articles_are_read_and_contain_no_markup(tmp_path, sample):
 
 
 def test_a_later_split_knows_the_wiki(tmp_path):
-    """The head stands in the first stream alone, and the file's last splits begin far behind it."""
+    """The head is only in the first stream, and the last splits of the file start far behind it."""
     sample = next(sample for sample in wikis.SAMPLES if sample.language == "fa")
     streams = [wikis.head(sample), *wikis.pages(sample, 40), "</mediawiki>\n"]
     path = tmp_path / "fawiki-20240101-pages-articles-multistream1.xml-p1p904.bz2"
@@ -61,7 +61,7 @@ SITEINFO = (
 
 
 def old_dump(path, head: str, titles: list[str], field: str = ""):
-    """A dump as before version 0.6, whose pages name no namespace (but for `field`)."""
+    """A dump before version 0.6, whose pages name no namespace (except for `field`)."""
     pages = "".join(f"<page><title>{title}</title>{field}<revision><text>Korn.</text></revision></page>" for title in titles)
     path.write_text(f"<mediawiki>{head}{pages}</mediawiki>", "utf-8")
     return path
@@ -140,7 +140,7 @@ def test_the_content_model_comes_from_the_last_revision():
     [
         ("#REDIRECT [[A]]", True),
         (" \n#redirect: [[A#b|c]] {{R from x}}", True),
-        ("#UMLEITUNG NACH [[A]]", True),  # an unknown word, and nothing else
+        ("#UMLEITUNG NACH [[A]]", True),  # only an unknown word
         ("#Foo [[A]]\n{{bar}}\n[[Category:B]]", True),
         ("#Foo [[A]] is the first of many.", False),
         ("#Foo [[A]]\n#Bar [[B]]", False),

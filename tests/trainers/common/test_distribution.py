@@ -1,4 +1,4 @@
-"""Two devices against one, on the same global batches; what can't be had is refused in a sentence."""
+"""Two devices compared with one, on the same global batches; unavailable devices are one-sentence errors."""
 
 import importlib.metadata
 import json
@@ -28,7 +28,7 @@ TIMES = {"waited", "seconds"}
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What tests/trainers/two_devices.py measures; its devices must be made before TensorFlow starts."""
+    """The results of tests/trainers/two_devices.py, whose devices must be created before TensorFlow starts."""
     command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -37,18 +37,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 @pytest.mark.parametrize("name", TWO)
 def test_two_devices_train_as_one(found: dict, name: str) -> None:
-    """Losses, counts, rates and the norm that is clipped, over 12 steps: 3e-6 apart when it was measured."""
+    """Losses, counts, rates and the clipped norm, over 12 steps; the measured difference was 3e-6."""
     assert found["replicas"] == [1, 2]
     one, two = found["one"]["figures"], found[name]["figures"]
     assert one.keys() == two.keys() == set(COLUMNS) and len(one["tokens"]) == 12
     for column in one.keys() - TIMES:
         np.testing.assert_allclose(two[column], one[column], rtol=2e-5, err_msg=column)
-    assert min(one["gradient_norm"]) > 0.5  # of the sum over replicas, and so clipped in every step
+    assert min(one["gradient_norm"]) > 0.5  # norm of the sum over replicas, clipped in every step
     assert found[name]["weights"] == pytest.approx(found["one"]["weights"], rel=1e-6)
 
 
 def test_devices_have_identical_weights(found: dict) -> None:
-    """Weights and moments have the same bits on both."""
+    """Weights and moments are bit-identical on both."""
     assert found["one"]["copies"] == [1]
     for name in TWO:
         assert found[name]["copies"] == [2] and found[name]["in_step"]
@@ -61,7 +61,7 @@ def test_replicas_have_different_dropout(found: dict) -> None:
 
 
 def test_two_devices_evaluate_as_one(found: dict) -> None:
-    """With a batch that is rounded up to 6, the last one mostly fillers; and with a limit of 9 examples."""
+    """With batches rounded up to 6, the last one mostly fillers, and with a limit of 9 examples."""
     for one, two in zip(found["eval, 1"], found["eval, 2"], strict=True):
         assert two == pytest.approx(one, rel=1e-6)
     assert [row["examples"] for row in found["eval, 1"]] == [13, 9]
@@ -104,7 +104,7 @@ STOCK = pytest.mark.skipif(
 @pytest.mark.parametrize("libtpu", [True, False])
 @pytest.mark.parametrize(("name", "variable"), [("local", ""), ("", ""), ("", "local")])
 def test_a_tpu_of_this_machine_needs_its_libraries(monkeypatch, libtpu: bool, name: str, variable: str) -> None:
-    """Whether libtpu alone is installed or not."""
+    """With or without just libtpu installed."""
     if not libtpu:
         monkeypatch.setitem(sys.modules, "libtpu", None)
     monkeypatch.setenv("TPU_NAME", variable)
@@ -124,7 +124,7 @@ def test_the_environment_that_strategies_need(monkeypatch: pytest.MonkeyPatch) -
 
 @STOCK
 def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
-    """One sentence at once, before TensorFlow is loaded or a file is read."""
+    """One sentence, before TensorFlow is loaded or a file is read."""
     command = [sys.executable, "clozemill.py", "pretrain", "--data", "none", "--output", str(tmp_path / "run")]
     environment = {name: value for name, value in os.environ.items() if name != "TPU_NAME"}
     done = subprocess.run(
@@ -136,7 +136,7 @@ def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
 
 @STOCK
 def test_an_unreachable_tpu() -> None:
-    """Without libtpu loaded the runtime says at once that it knows no TPU."""
+    """Without libtpu, the runtime reports immediately that it knows no TPU."""
     with pytest.raises(UserError) as error:
         distribution.make_strategy(DeviceOptions(strategy="tpu", tpu="local"))
     told = str(error.value)
@@ -152,7 +152,7 @@ def test_the_default_is_one_device() -> None:
 
 
 def test_compiled_functions() -> None:
-    """On demand; by itself on GPUs alone; never for a TPU, whose strategy compiles."""
+    """On demand; by default only on GPUs; never on a TPU, whose strategy compiles by itself."""
     made, gpus = tf.distribute.get_strategy(), bool(tf.config.list_logical_devices("GPU"))
     for name in ("default", "mirrored"):
         asked = {jit: distribution.uses_xla(DeviceOptions(strategy=name, jit=jit), made) for jit in ("auto", "on", "off")}

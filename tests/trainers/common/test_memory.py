@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: what is allocated next isn't cleared page by page again."""
+"""Freed memory is kept by the process, so that later allocations aren't cleared page by page."""
 
 import ctypes
 import subprocess
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    """Page faults of twenty arrays of 24 MB, one after another."""
+    """Return the page faults of twenty arrays of 24 MB, allocated one after another."""
     return int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
 
 

@@ -1,4 +1,4 @@
-"""Devices by the names that drivers and TPU VMs really give them."""
+"""Devices by the names that drivers and TPU VMs report."""
 
 import pytest
 
@@ -38,10 +38,10 @@ def test_known_devices(device: str, peak: float) -> None:
 
 @pytest.mark.parametrize("device", ["CPU", "", "GPU", "TPU", "NVIDIA L40", "NVIDIA RTX A1000", "NVIDIA T400", "Tesla P100"])
 def test_unknown_devices(device: str) -> None:
-    """Also those whose names begin like a known one's."""
+    """Including those whose names start like a known one."""
     assert peak_tflops(device) is None
 
 
 def test_every_name_in_the_table_is_found() -> None:
-    """None is hidden by an earlier one."""
+    """No name is hidden by an earlier one."""
     assert {name: peak_tflops(name) for name in PEAK_TFLOPS} == PEAK_TFLOPS

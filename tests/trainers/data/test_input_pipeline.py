@@ -1,4 +1,4 @@
-"""The order of the examples: a function of (seed, epoch), the same from wherever it is entered, and whole over all hosts."""
+"""The order of the examples: a function of (seed, epoch), independent of the starting point, complete over all hosts."""
 
 from collections.abc import Iterable
 from itertools import chain, islice
@@ -18,7 +18,7 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.trainers import datasets
 from tests.trainers.datasets import LENGTH, PREDICTIONS, records
 
-TRAIN = [[5, 0, 11, 7, 2], [6, 1, 9, 0, 4], [3, 8, 8, 5, 1]]  # examples of a copy's shards
+TRAIN = [[5, 0, 11, 7, 2], [6, 1, 9, 0, 4], [3, 8, 8, 5, 1]]  # examples per shard of a copy
 EVAL = [4, 0, 9, 3]
 SIZES = [sum(row) for row in TRAIN]
 
@@ -35,29 +35,29 @@ def demo(demo_dataset: Path) -> PreparedDataset:
 
 
 def take(reader: TrainReader, count: int, begin: int = 0) -> list[bytes]:
-    """The first records of a stream."""
+    """Return the first records of a stream."""
     return list(reader.records(begin).take(count).as_numpy_iterator())
 
 
 def files_of(reader: TrainReader, epoch: int) -> list[list[str]]:
-    """The files of each window of an epoch, in its order."""
+    """Return the files of each window of an epoch, in order."""
     dataset = reader.contract
     shards = dataset.shards("train", epoch % dataset.copies)[reader.host :: reader.hosts]
     return [[dataset.path(shards[group]) for group in row if group >= 0] for row in reader.windows(epoch).numpy()]
 
 
 def filled(files: Iterable[str]) -> list[str]:
-    """Those that aren't empty."""
+    """Return the files that aren't empty."""
     return [path for path in files if Path(path).stat().st_size]
 
 
 def held(dataset: PreparedDataset, copy: int, split: str = "train") -> list[bytes]:
-    """All records of a copy, sorted."""
+    """Return all records of a copy, sorted."""
     return sorted(chain(*records(dataset, split, copy).values()))
 
 
 def assert_same(batch: dict, rows: list[bytes], dataset: PreparedDataset) -> None:
-    """A batch holds these records, in this order."""
+    """Check that a batch contains these records, in this order."""
     columns = tf_example.decode(rows, dataset.max_seq_length, dataset.max_predictions)
     for name in FEATURES:
         np.testing.assert_array_equal(batch[name], getattr(columns, name), name)
@@ -77,7 +77,7 @@ def test_parse_matches_decode_of_the_pipeline(demo: PreparedDataset) -> None:
 
 @pytest.mark.parametrize("cycle_length", [1, 2, 8])
 def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset, cycle_length: int) -> None:
-    """Epoch k has the records of copy k mod 3, each once, over five epochs."""
+    """For five epochs: epoch k has each record of copy k mod 3 once."""
     stream = iter(take(TrainReader(small, 7, cycle_length), sum(SIZES) + SIZES[0] + SIZES[1]))
     for epoch in range(5):
         found = list(islice(stream, SIZES[epoch % 3]))
@@ -94,7 +94,7 @@ def test_an_epoch_of_the_demo_is_a_permutation_of_its_copy(demo: PreparedDataset
 
 
 def test_the_order_depends_on_the_seed(small: PreparedDataset) -> None:
-    """Seeds next to each other, far apart, and alike in their lower half give orders of their own."""
+    """Adjacent seeds, distant seeds, and seeds with equal lower halves all give different orders."""
     seeds = (0, 1, 2, 7, 7 + (1 << 32), 1 << 40, (1 << 63) - 1)
     orders = [take(TrainReader(small, seed, 2), SIZES[0]) for seed in seeds]
     assert len({tuple(order) for order in orders}) == len(seeds)
@@ -103,7 +103,7 @@ def test_the_order_depends_on_the_seed(small: PreparedDataset) -> None:
 
 
 def test_every_epoch_has_a_different_order(small: PreparedDataset) -> None:
-    """The same copy in epochs 0, 3, 6 and 9; one window, so that it is the shuffle's doing, too."""
+    """The same copy in epochs 0, 3, 6 and 9; with one window, so that the shuffle must differ, too."""
     reader = TrainReader(small, 7)
     stream = iter(take(reader, 3 * sum(SIZES) + SIZES[0]))
     orders = [tuple(islice(stream, SIZES[epoch % 3])) for epoch in range(10)]
@@ -121,14 +121,14 @@ def test_every_window_is_shuffled_differently(tmp_path: Path) -> None:
 
 
 def test_every_order_occurs(small: PreparedDataset) -> None:
-    """Each shard is about as often the first one of an epoch: 5 shards in 500 epochs, 100 each, deviation 9."""
+    """Each shard is first in an epoch about equally often: 5 shards in 500 epochs, 100 each, standard deviation 9."""
     reader = TrainReader(small, 7)
     firsts = np.bincount([int(reader.windows(epoch)[0, 0]) for epoch in range(500)], minlength=5)
     assert firsts.sum() == 500 and abs(firsts - 100).max() < 4 * 9
 
 
 def test_windows_are_read_in_order(small: PreparedDataset) -> None:
-    """A window's records lie mixed, but none of another window's between them; with a buffer of 1 shards take turns."""
+    """Records are shuffled within a window, but not across windows; with a buffer of 1, shards take turns."""
     reader = TrainReader(small, 7, cycle_length=2)
     shards = {record: path for path, rows in records(small, "train").items() for record in rows}
     in_order = [shards[record] for record in take(reader, SIZES[0])]
@@ -162,12 +162,12 @@ def test_reading_can_start_at_any_record(small: PreparedDataset, geometry: tuple
 
 
 def test_reading_can_start_at_windows_and_epochs(small: PreparedDataset) -> None:
-    """And one example before."""
+    """Also one example before them."""
     reader = TrainReader(small, 11, cycle_length=2)
     whole = take(reader, SIZES[0] + SIZES[1] + 20)
     places = [reader.seek(example) for example in range(SIZES[0] + SIZES[1])]
     begins = [example for example, (_, _, skip) in enumerate(places) if skip == 0]
-    assert len(begins) == 5  # and one window holds nothing
+    assert len(begins) == 5  # and one window is empty
     for begin in begins[1:]:
         assert take(reader, 9, begin) == whole[begin : begin + 9], begin
         assert take(reader, 9, begin - 1) == whole[begin - 1 : begin + 8], begin
@@ -192,7 +192,7 @@ def test_literal_seek(small: PreparedDataset) -> None:
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_seek_is_the_inverse_of_counting(small: PreparedDataset, geometry: tuple) -> None:
-    """Every place of the first four epochs in its turn, none in a window that holds nothing."""
+    """Every position of the first four epochs in order, none in an empty window."""
     reader = TrainReader(small, 11, *geometry)
     places = [
         (epoch, window, skip)
@@ -205,7 +205,7 @@ def test_seek_is_the_inverse_of_counting(small: PreparedDataset, geometry: tuple
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_shards_between_matches_the_shards_read(small: PreparedDataset, geometry: tuple) -> None:
-    """The files of the windows that examples came from, no others: exactly those read where a window is a shard."""
+    """The files of the windows of the examples, no others: exactly those read if a window is a shard."""
     reader = TrainReader(small, 11, *geometry)
     total = int(reader.counts.sum())
     whole = take(reader, total + 40)
@@ -223,7 +223,7 @@ def test_shards_between_matches_the_shards_read(small: PreparedDataset, geometry
 
 @pytest.mark.parametrize(("name", "hosts"), [("small", 2), ("demo", 3)])
 def test_hosts_share_every_copy_without_overlap(name: str, hosts: int, request: pytest.FixtureRequest) -> None:
-    """An epoch of each host: disjoint files that together are the copy, read in whole."""
+    """An epoch of all hosts: disjoint files that together are the complete copy."""
     dataset = request.getfixturevalue(name)
     readers = [TrainReader(dataset, 7, 2, host=host, hosts=hosts) for host in range(hosts)]
     begins = np.zeros(hosts, int)
@@ -238,7 +238,7 @@ def test_hosts_share_every_copy_without_overlap(name: str, hosts: int, request: 
 
 
 def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
-    """Across the ends of epochs, from any example on, with no dimension left open."""
+    """Across epochs, from any example on, with static shapes."""
     reader = TrainReader(small, 7, cycle_length=2)
     rows = take(reader, 8 * 9)
     for begin in (0, 5):
@@ -254,11 +254,11 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
 @pytest.mark.parametrize("limit", [0, 1, 5, 100])
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2), (12, 6)])
 def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
-    """Up to the limit, with weights of 1, and then nothing but fillers; of six hosts two have no shard."""
+    """Up to the limit, with weights of 1, followed only by fillers; two of six hosts have no shard."""
     counts, steps = eval_counts(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
     expected, found = held(small, 0, "eval"), []
     assert sum(counts) <= (limit or 16) and (limit or sum(counts) == 16)
-    assert sum(counts) == min(limit or 16, 16) or hosts > 1  # hosts with fewer shards can't make up for others
+    assert sum(counts) == min(limit or 16, 16) or hosts > 1  # hosts with fewer shards limit this
     assert steps * batch_size // hosts >= max(counts) > (steps - 1) * batch_size // hosts
     for host in range(hosts):
         data = eval_batches(small, batch_size // hosts, host, hosts, limit).take(steps + 1)
@@ -306,7 +306,7 @@ def held_in_order(dataset: PreparedDataset) -> list[bytes]:
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
 def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float) -> None:
-    """In a length, in data, in a checksum; of a train shard and of an eval shard."""
+    """In a length, in data, in a checksum, in a train shard and in an eval shard."""
     dataset = datasets.write(tmp_path, [[9]], [9], compression=compression)
     for split in ("train", "eval"):
         path = Path(dataset.path(dataset.shards(split)[0]))

@@ -1,4 +1,4 @@
-"""What a dataset promises, and every refusal: one sentence that names what differs and what to do."""
+"""Properties of a dataset, and every error: one sentence that names the difference and the fix."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, VOCABULARY
 
 
 def mistake(function, *arguments) -> str:
-    """The sentence of a refusal."""
+    """Return the message of the UserError."""
     with pytest.raises(UserError) as error:
         function(*arguments)
     assert "\n" not in str(error.value)
@@ -23,7 +23,7 @@ def mistake(function, *arguments) -> str:
 
 
 def edit(folder: Path, **changes) -> PreparedDataset:
-    """A dataset's contract with keys of its configuration or of its vocabulary changed."""
+    """Change fields of the configuration or of the vocabulary in a manifest."""
     path = folder / "dataset.json"
     about = json.loads(path.read_bytes())
     for part in ("config", "vocabulary"):
@@ -98,7 +98,7 @@ def test_a_replaced_vocabulary(tmp_path: Path) -> None:
     assert mistake(dataset.read_vocabulary) == f"{tmp_path}/vocab.txt doesn't exist: rebuild the dataset"
 
 
-FITS = {  # pairs of the dataset -> objectives that it can teach
+FITS = {  # pairs of the dataset -> objectives that it supports
     "nsp": ["mlm+nsp", "mlm", "causal"],
     "sop": ["mlm+sop", "mlm", "causal"],
     "single": ["mlm", "causal"],
@@ -147,7 +147,7 @@ def test_vocabularies(tmp_path: Path, change: dict, what: str) -> None:
 @pytest.mark.parametrize("train", [[[0]], [[0, 0, 0]], [[0], [0]]])
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_no_examples_to_train_on(tmp_path: Path, train: list[list[int]], hosts: int) -> None:
-    """However many empty shards there are."""
+    """For any number of empty shards."""
     dataset = datasets.write(tmp_path, train, [4])
     told = f"{tmp_path} has no train examples: prepare a larger corpus"
     assert mistake(prepared_dataset.check_training, dataset, hosts) == told
@@ -160,7 +160,7 @@ def test_shards_and_hosts(tmp_path: Path) -> None:
     assert mistake(prepared_dataset.check_training, dataset, 4) == (
         f"{tmp_path} has 3 train shards per copy for 4 hosts: prepare with --num-groups 4 or more"
     )
-    for hosts in (2, 3):  # of which one would have nothing to read
+    for hosts in (2, 3):  # one of them would have nothing to read
         assert mistake(prepared_dataset.check_training, dataset, hosts) == (
             f"{tmp_path}'s shards leave one of {hosts} hosts without train examples: prepare a larger corpus, or with fewer "
             "--num-groups"

@@ -1,4 +1,4 @@
-"""Batches of similar length: every row once an epoch, in an order that any step and any host can enter."""
+"""Batches of similar length: every row once per epoch, in an order that can be entered at any step by any host."""
 
 import itertools
 
@@ -13,7 +13,7 @@ WIDE = 64
 
 
 def rows(count: int, seed: int = 0, width: int = WIDE) -> dict[str, np.ndarray]:
-    """Rows whose first id is their number, of lengths as sentences have them."""
+    """Return rows whose first id is their number, with lengths typical of sentences."""
     lengths = np.clip(np.random.default_rng(seed).lognormal(2.5, 0.5, count).astype(int), 2, width)
     mask = (np.arange(width) < lengths[:, None]).astype(np.int32)
     ids = np.where(mask, 1 + np.arange(count, dtype=np.int32)[:, None], 0)
@@ -21,7 +21,7 @@ def rows(count: int, seed: int = 0, width: int = WIDE) -> dict[str, np.ndarray]:
 
 
 def numbers(reader: RowReader, size: int, batches: int, begin: int = 0) -> list[list[int]]:
-    """The rows of some batches."""
+    """Return the rows of some batches."""
     taken = reader.batches(size, begin).take(batches)
     return [(batch["input_ids"][:, 0].numpy() - 1).tolist() for batch in taken]
 
@@ -33,12 +33,12 @@ def test_every_epoch_is_a_permutation_and_reading_can_start_anywhere(static: np.
     order = list(itertools.chain(*numbers(one, 4, 8)))
     epochs = [tuple(order[begin : begin + 10]) for begin in (0, 10, 20)]
     assert len(set(epochs)) == 3 and all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    for step in (1, 2, 5):  # the third batch holds the end of one epoch and the beginning of the next
+    for step in (1, 2, 5):  # the third batch contains the end of one epoch and the start of the next
         assert list(itertools.chain(*numbers(one, 4, 2, begin=4 * step))) == order[4 * step : 4 * step + 8]
     hosts = [numbers(RowReader(features, 5, "x", 4, static, host, 2), 2, 8) for host in (0, 1)]
     assert [row for pair in zip(*(itertools.chain(*found) for found in hosts), strict=True) for row in pair] == order
     assert order != list(itertools.chain(*numbers(RowReader(features, 6, "x", 4, static), 4, 8)))
-    per_device = numbers(one, 2, 16)  # a batch's rows, dealt to two devices
+    per_device = numbers(one, 2, 16)  # the rows of a batch, split over two devices
     assert list(itertools.chain(*per_device)) == order
 
 
@@ -53,7 +53,7 @@ def test_every_row_occurs_once_per_epoch(count: int, size: int, seed: int, epoch
 
 
 def test_batches_are_trimmed_to_their_padded_length() -> None:
-    """Each to a static one that holds it, the same on all hosts, with all values; a third of the padding is left at most."""
+    """Each to a static length that fits, equal on all hosts, without losing values; at most a third of the padding is left."""
     features, static = rows(1000), static_lengths(WIDE, False)
     readers = [RowReader(features, 1, "x", 32, static, host, 2) for host in (0, 1)]
     used = total = fixed = 0

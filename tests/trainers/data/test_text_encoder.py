@@ -1,4 +1,4 @@
-"""Texts become the rows that the shards' texts would, and every token's place is one in the text as it was given."""
+"""Texts are encoded like those of the shards, and every token has a position in the original text."""
 
 import unicodedata
 
@@ -41,7 +41,7 @@ TOKENS = [
 VOCABULARY = Vocabulary.from_tokens(TOKENS)
 PAD, CLS, SEP, UNK = 7, 13, 1, 2
 UNCASED, CASED = TextEncoder(VOCABULARY, False, 8), TextEncoder(VOCABULARY, True, 8)
-# Letters with marks in both forms, Hangul in parts, controls, breaks, spaces, a lone surrogate, what NFC makes longer.
+# Letters with marks in both forms, decomposed Hangul, controls, breaks, spaces, a lone surrogate, text that NFC expands.
 CHARACTERS = st.sampled_from(
     "aexEÉ .,!\u0301\u0308\u0323\u0315\u0344가\u1100\u1161\u11a8東か\u3099Σσ\u200b\xad\x07\ufffd\ud800\n\r\t\x85\u2028"
     "\xa0\ufb1d\u0958😀İ"
@@ -50,7 +50,7 @@ TEXTS = st.text(CHARACTERS, max_size=12)
 
 
 def popped(first: int, second: int, room: int) -> tuple[int, int]:
-    """google-research/bert's rule, a token at a time."""
+    """Truncate by google-research/bert's rule, one token at a time."""
     while first + second > room:
         if first > second:
             first -= 1
@@ -90,7 +90,7 @@ def test_single_texts_are_truncated() -> None:
 
 
 def test_literal_pairs_and_empty_second_texts() -> None:
-    """As google-research/bert and the exported graphs have it: no [SEP] after nothing."""
+    """As in google-research/bert and exported graphs, an empty second text has no [SEP]."""
     found = UNCASED.pairs(["mill the unable", "mill", "the " * 9], ["the mill the", ".\n.", " \u200b"])
     assert found["input_ids"].tolist() == [
         [CLS, 5, 8, 3, SEP, 8, 5, SEP],
@@ -113,10 +113,10 @@ def test_tokens_match_the_shards(text: str, cased: bool) -> None:
 
 
 def test_ordinary_text_is_tokenized_as_literal_pieces() -> None:
-    """An accent that is its own character, a control before it, Hangul in parts, line breaks of several kinds."""
+    """A separate accent character, a control before it, decomposed Hangul, line breaks of several kinds."""
     text = "The mill.\r\nE\u0301\u2028e\u200b\u0301 \u1100\u1161\n\nun\u00adable x\u0308"
     assert CASED.ids([text])[0].tolist() == [UNK, 5, 6, UNK, 9, 14, 3, 4, UNK]
-    assert UNCASED.ids([text])[0].tolist() == [8, 5, 6, 10, 10, UNK, 3, 4, 0]  # without accents, and Hangul taken apart
+    assert UNCASED.ids([text])[0].tolist() == [8, 5, 6, 10, 10, UNK, 3, 4, 0]  # without accents, with Hangul decomposed
 
 
 def test_literal_offsets() -> None:
@@ -145,7 +145,7 @@ def test_offsets_refer_to_the_original_text(text: str, words: list[str]) -> None
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_places_map_back_to_the_text(text: str) -> None:
-    """Each group of characters, normalised by itself, is what the whole text has there."""
+    """Each group of characters, normalised by itself, equals that part of the normalised text."""
     begins, ends = places(text)
     one = plain(text)
     assert len(begins) == len(ends) == len(one)
@@ -156,7 +156,7 @@ def test_places_map_back_to_the_text(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
-@example("E\ufffd\u0301")  # what is taken out first, or the two sides of it compose afterwards
+@example("E\ufffd\u0301")  # must be removed first, because its neighbours might compose afterwards
 def test_a_plain_text_keeps_its_offsets(text: str) -> None:
     kept = "".join(char for char in text if (char.isprintable() or char in "\n\r\t\x85\u2028\xa0") and char != "\ufffd")
     kept = unicodedata.normalize("NFC", kept)
@@ -168,7 +168,7 @@ def test_a_plain_text_keeps_its_offsets(text: str) -> None:
 
 @pytest.mark.parametrize(("longest", "length"), [(2, 8), (8, 8), (9, 16), (17, 20), (20, 20)])
 def test_trimmed_rows_keep_their_tokens(longest: int, length: int) -> None:
-    """As many rows as tokens: a column of one value per row must not be taken for one of the sequence."""
+    """With as many rows as tokens: a column with one value per row must not be treated as a sequence."""
     mask = np.arange(20) < np.minimum(np.arange(20), longest)[:, None]
     mask[3, :longest] = 1
     rows = {name: (mask * (place + 2)).astype(np.int32) for place, name in enumerate(TENSORS)} | {
@@ -194,7 +194,7 @@ LONG = ("the mill " * 50, " " * 90 + "the mill " * 50, "\u200b " * 70 + "the", "
 
 
 def test_the_beginning_of_a_long_text_fills_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much of it gives no token; a text without spaces is taken as it is."""
+    """For any amount of text without tokens; a text without spaces is used unchanged."""
     monkeypatch.setattr(text_encoder, "_PART", 4)
     texts = TextEncoder(VOCABULARY, True, 6)
     for text in LONG:
@@ -204,7 +204,7 @@ def test_the_beginning_of_a_long_text_fills_a_row(monkeypatch: pytest.MonkeyPatc
     assert texts.beginning(LONG[0]) == LONG[0][:66]
 
 
-HARD = [  # of others' models: in every form of Unicode that texts come in
+HARD = [  # for foreign models: every Unicode form of texts
     "Ünde ÀÉ e\u0301 E\u0323\u0301 \u1e69 İstanbul I\u0307 Å \u212b ﬁ Ⅷ ß ẞ",
     "ΟΔΟΣ ΑΣ. Σ σΣ ΣΣ' Σίσυφος ς",
     "水车在 a水b ﾊ 東か\u3099 が 가 \u1100\u1161 \uf900 \u8c48",
@@ -217,7 +217,7 @@ HARD = [  # of others' models: in every form of Unicode that texts come in
 
 
 def everything(texts: list[str]) -> list[str]:
-    """A vocabulary of every character that texts become in any form, alone and within words."""
+    """Return a vocabulary of every character that occurs in any form of the texts, alone and within words."""
     forms = ("NFC", "NFD")
     cases = {part for text in texts for case in (text, text.lower(), text.upper()) for part in case} - {" "}
     chars = sorted({part for form in forms for part in unicodedata.normalize(form, "".join(sorted(cases)))} | cases | {"ς"})
@@ -229,7 +229,7 @@ def everything(texts: list[str]) -> list[str]:
 @pytest.mark.parametrize("strip", [True, False])
 @pytest.mark.parametrize("chinese", [True, False])
 def test_library_rules_give_the_ids_of_the_library(lower: bool, strip: bool, chinese: bool) -> None:
-    """Of the library that transformers tokenizes with, for every combination of the flags that tokenizer files have."""
+    """Compared with the library that transformers uses, for every combination of flags in tokenizer files."""
     tokens = everything(HARD)
     theirs = Tokenizer(models.WordPiece(vocab={token: row for row, token in enumerate(tokens)}, unk_token="[UNK]"))
     theirs.normalizer = normalizers.BertNormalizer(True, chinese, strip, lower)

@@ -1,4 +1,4 @@
-"""Export: each format is compared with the checkpoint before it has its name, and nothing is left of one that differs."""
+"""Export: each format is compared with the checkpoint before it is published; a differing export leaves nothing."""
 
 import gc
 import hashlib
@@ -36,7 +36,7 @@ LONG = {"max_position_embeddings": 160}
 
 
 def checkpoint(folder: Path, name: str = "mlm+nsp", index: dict | None = None, **changes) -> Path:
-    """A checkpoint as a run's, with random weights."""
+    """Write a checkpoint like that of a run, with random weights."""
     source = sources.source(name, index, **LONG)
     told = {"sha256": "0" * 64, "size": len(sources.TOKENS), "cased": False}
     about = source.about | {"vocabulary": told, "trained_length": 128} | changes
@@ -87,7 +87,7 @@ def test_the_comparison_texts_cover_all_cases(tmp_path: Path) -> None:
 
 
 class Shifted:
-    """A format whose answers are a little off."""
+    """A format whose outputs are slightly wrong."""
 
     def __init__(self, module, by: float) -> None:
         self.module, self.by, self.write = module, by, module.write
@@ -103,7 +103,7 @@ class Shifted:
 
 @pytest.mark.parametrize("by", [2e-5, np.nan])
 def test_a_differing_export_is_not_published(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Nor do the formats that don't."""
+    """The formats that don't differ aren't published either."""
     monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf,keras") == 1
     assert list((tmp_path / "out").iterdir()) == []
@@ -152,13 +152,13 @@ def test_a_crash_of_the_comparison_is_one_sentence(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_no_files(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does a second one while the first cleans up."""
+    """Also after a second signal during the cleanup."""
     real = shutil.rmtree
 
     def rmtree(*arguments, **options) -> None:
         if written:
             signal.raise_signal(number)
-            monkeypatch.setattr(shutil, "rmtree", real)  # a third one would end the process
+            monkeypatch.setattr(shutil, "rmtree", real)  # a third signal would end the process
         real(*arguments, **options)
 
     written: list[str] = []
@@ -168,7 +168,7 @@ def test_a_signal_leaves_no_files(number: signal.Signals, tmp_path: Path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     one = checkpoint(tmp_path / "checkpoint")
     before = signal.signal(number, signal.default_int_handler)  # a shell's background jobs ignore SIGINT, nohup's SIGHUP
-    gc.disable()  # a signal that arrives within a callback of the collector (Hypothesis has one) is lost
+    gc.disable()  # a signal during a callback of the garbage collector (Hypothesis has one) is lost
     try:
         with pytest.raises(KeyboardInterrupt), process.unwinding():
             export.main(export_config.ExportConfig(str(one), str(tmp_path / "out"), "hf,keras"))
@@ -260,7 +260,7 @@ def test_errors_are_one_sentence(
 
 
 def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
-    """In configuration, tokenizer and card; positions without training are left out, and so they stay after an import."""
+    """In configuration, tokenizer and card; untrained positions are left out, also after an import."""
     one = checkpoint(tmp_path / "checkpoint", "encoder")
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
     config, tokenizer = (json.loads((tmp_path / f"out/hf/{name}.json").read_text()) for name in ("config", "tokenizer_config"))
@@ -287,7 +287,7 @@ def test_long_sequences_are_compared(tmp_path: Path, capsys: pytest.CaptureFixtu
     [({}, 160), ({"trained_length": 32}, 32), ({"trained_length": 512}, 160), ({"trained_length": "x"}, 160)],
 )
 def test_the_trained_length(index: dict, length: int) -> None:
-    """Without it, of an import or an older run, what the model declares."""
+    """For an import or an older run without it, the length that the model declares."""
     assert checkpoints.trained_length({"encoder": {"max_position_embeddings": 160}} | index) == length
 
 

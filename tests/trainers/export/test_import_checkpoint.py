@@ -1,4 +1,4 @@
-"""Import: Hugging Face's folders and the reference's checkpoints there and back to the bit, and mistakes as one sentence."""
+"""Import: bit-identical round trips of Hugging Face folders and reference checkpoints; errors are one sentence."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def run(source: Path, output: Path, *arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Hugging Face folders; read them only."""
+    """Hugging Face folders; read-only."""
     base = tmp_path_factory.mktemp("hf")
     return {name: sources.written(huggingface, name, base / name) for name in HEADS}
 
@@ -85,7 +85,7 @@ def test_the_summary(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
 
 
 def tf1_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """(a folder as google-research/bert's, our weights)."""
+    """Return (a folder like google-research/bert's, our weights)."""
     source = sources.source()
     mine = source.weights()
     variables = {entry.tf1: mine[entry.ours].T if "tf1" in entry.turned else mine[entry.ours] for entry in table(source.config)}
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_the_reference(tmp_path: Path, capsys: pytest.CaptureFix
     found = checkpoints.weights(one)
     assert found.keys() == mine.keys() and all(found[name].tobytes() == mine[name].tobytes() for name in mine)
     assert one.index["encoder"]["hidden_act"] == "gelu_tanh" and one.index["objective"] == "mlm+nsp"
-    assert one.index["vocabulary"]["cased"] is True  # there are capitals in it
+    assert one.index["vocabulary"]["cased"] is True  # it contains capitals
     told = "note: the files don't state the casing; by its vocabulary the model is cased (else: --no-cased)\n"
     assert told in capsys.readouterr().out
 
@@ -207,13 +207,13 @@ def test_the_function_accepts_a_configuration(folders: dict[str, Path], tmp_path
     assert checkpoints.find(str(tmp_path / "checkpoint")).index["vocabulary"]["cased"] is True
 
 
-# Sound models of others.
+# Valid foreign models.
 
 EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 
 
 def changed(folder: Path, target: Path, change, **settings) -> Path:
-    """A copy with other tensors, and other values in config.json."""
+    """Return a copy with other tensors, and other values in config.json."""
     shutil.copytree(folder, target)
     save_file(change(load_file(target / "model.safetensors")), target / "model.safetensors")
     config = json.loads((target / "config.json").read_text()) | settings
@@ -222,7 +222,7 @@ def changed(folder: Path, target: Path, change, **settings) -> Path:
 
 
 def longer(tensors: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    """The table of word embeddings, and what has a value for each of its rows, padded."""
+    """Pad the table of word embeddings, and every tensor with a value for each of its rows."""
     found = dict(tensors)
     for name in (EMBEDDINGS, "cls.predictions.bias"):
         found[name] = np.pad(tensors[name], [(0, rows), *[(0, 0)] * (tensors[name].ndim - 1)])
@@ -230,12 +230,12 @@ def longer(tensors: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
 
 
 def test_a_padded_table(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Its rows are kept, so that probabilities over the vocabulary stay what they are."""
+    """Its rows are kept, so that probabilities over the vocabulary don't change."""
     count = len(sources.TOKENS)
     folder = changed(folders["mlm"], tmp_path / "hf", lambda tensors: longer(tensors, 5), vocab_size=count + 5)
     one = imported(folder, tmp_path / "checkpoint")
     tokens = (tmp_path / "checkpoint/vocab.txt").read_text("utf-8").splitlines()
-    assert tuple(tokens[:count]) == sources.TOKENS and tokens[count:] == [f"[unused{n}]" for n in range(1, 6)]  # 0 is taken
+    assert tuple(tokens[:count]) == sources.TOKENS and tokens[count:] == [f"[unused{n}]" for n in range(1, 6)]  # 0 is in use
     assert one.index["encoder"]["vocab_size"] == len(tokens) == one.index["vocabulary"]["size"]
     assert f"note: 5 of {count + 5} rows of the word embeddings have no token" in capsys.readouterr().out
     far = changed(folders["mlm"], tmp_path / "far", lambda tensors: longer(tensors, 128), vocab_size=count + 128)
@@ -261,7 +261,7 @@ def test_added_tokens_and_heads_of_others(folders: dict[str, Path], tmp_path: Pa
 
 
 def test_a_reference_checkpoint_with_optimizer_state(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """With the slots of any optimizer and moving averages, counters, and a head of its own; in float16."""
+    """With the slots of any optimizer and moving averages, counters, and a custom head; in float16."""
     folder, mine = tf1_folder(tmp_path / "tf1")
     kernel = "bert/encoder/layer_0/output/dense/kernel"
     slots = {
@@ -305,11 +305,11 @@ def test_tokenizer_rules_round_trip_through_import_and_export(
     assert given.index["vocabulary"] == rest | {"cased": False, "library": True, "max_word_chars": 100}
 
 
-# Folders that lie.
+# Folders with false sizes.
 
 
 def lie(path: Path, name: str, **changes) -> None:
-    """Changes what the header says of a tensor."""
+    """Change the entry of a tensor in the header."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])

@@ -57,7 +57,7 @@ def test_every_generation_is_known() -> None:
 
 
 def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
-    """Base at 128: 66.0 GFLOP an example, so 1,000 x 256 of them are 16.9 PFLOP: 53.6 s of 4 x 197 TFLOP/s at 40 %."""
+    """Base at 128: 66.0 GFLOP per example, so 1,000 x 256 of them are 16.9 PFLOP: 53.6 s of 4 x 197 TFLOP/s at 40 %."""
     found = figures(TrainingPlan(steps=1000, batch_size=256, price_chip_hour=2.0), dataset())
     flops = flops_per_example(preset("base"), 128, 20)
     assert flops == pytest.approx(66.0e9, rel=0.001)
@@ -125,7 +125,7 @@ def test_a_batch_that_replicas_cannot_share() -> None:
 
 
 def test_an_input_slower_than_the_chips() -> None:
-    """Tiny at 128 on four chips takes millions of examples a second; base 4,800."""
+    """Tiny at 128 on four chips needs millions of examples per second; base needs 4,800."""
     (told,) = warnings(dataset(), preset="tiny")
     assert "its input delivers 89,000 (as one core was measured), so the chips will wait" in told
     assert warnings(dataset(), preset="tiny", input_rate=1e7) == []

@@ -26,12 +26,12 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def figures(needed: float, flops: float = 1e12) -> Figures:
-    """Made-up figures: GiB and FLOPs."""
+    """Return invented statistics: GiB and FLOPs."""
     return Figures(61.4, int(GIB), int((needed - 1.25) * GIB), GIB // 4, flops, 12.34e9, COUNTS)
 
 
 def fresh(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Python in a process of its own: JAX, libtpu and Keras read the environment when they are loaded."""
+    """Run Python in a new process: JAX, libtpu and Keras read the environment when they are loaded."""
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=900
     )
@@ -107,18 +107,18 @@ def test_collectives_are_counted() -> None:
 @pytest.mark.parametrize(
     ("found", "ceiling", "batch"),
     [
-        ({32: 3200}, None, 96),  # a line needs two: 100 would fill 10,000 if all memory were the batch's
-        ({32: 200}, None, 128),  # what is known of small batches doesn't reach far
-        ({32: 3200, 64: 5200}, None, 136),  # 1,200 + 62.5 a piece: 140.8 fill 10,000
+        ({32: 3200}, None, 96),  # a line needs two points: 100 would fill 10,000 if all memory were proportional to the batch
+        ({32: 200}, None, 128),  # small batches can't be extrapolated far
+        ({32: 3200, 64: 5200}, None, 136),  # 1,200 + 62.5 each: 140.8 fill 10,000
         ({32: 3200, 64: 5200, 136: 9700}, None, None),  # 140 aren't worth a compilation
-        ({32: 3200, 64: 5200}, 136, 120),  # the line was too hopeful: down by a tenth
-        ({32: 100, 64: 101}, None, 256),  # nor is it followed beyond four times what is known
+        ({32: 3200, 64: 5200}, 136, 120),  # the line was too optimistic: reduce by a tenth
+        ({32: 100, 64: 101}, None, 256),  # it is extrapolated at most by a factor of four
         ({}, 32, 16),
         ({16: 9000}, 32, 24),
         ({}, 8, 4),
         ({}, 1, None),
         ({32: 9990, 64: 9995, 8: 1}, 72, None),
-        ({32: 12000, 16: 8000}, None, None),  # fits, though over the mark that is aimed at
+        ({32: 12000, 16: 8000}, None, None),  # fits, although above the target
     ],
 )
 def test_the_next_batch_to_try(found: dict[int, int], ceiling: int | None, batch: int | None) -> None:
@@ -132,13 +132,13 @@ def test_the_next_batch_to_try(found: dict[int, int], ceiling: int | None, batch
         (8, [8, 32, 128, 136], 136),
         (20, [20, 80, 136], 136),
         (136, [136], 136),  # a little more would fit, but isn't worth a compilation
-        (144, [144], 144),  # over the mark
+        (144, [144], 144),  # above the target
         (150, [150, 72, 104, 136], 136),
-        (4096, [4096, 2048, 1024, 512, 256, 128], 128),  # as far as it goes in six compilations
+        (4096, [4096, 2048, 1024, 512, 256, 128], 128),  # the largest within six compilations
     ],
 )
 def test_the_search_works_for_affine_memory(first: int, tried: list[int], largest: int) -> None:
-    """1,200 and 62 a piece; 144 are the most that fits, 9,900 (140 of them) the mark."""
+    """1,200 and 62 each; at most 144 fit, and the target is 9,900 (140 of them)."""
     seen = []
 
     def measure(batch: int) -> int | None:
@@ -260,7 +260,7 @@ print(json.dumps(results))
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX isn't installed")
 def test_two_devices_match_one() -> None:
-    """The step is run, on CPU devices: sums over devices are those of the whole batch, each taken once."""
+    """The step runs on CPU devices: sums over devices equal those of the complete batch."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
     done = fresh("-c", UPDATES, **flags)
     assert done.returncode == 0, done.stderr

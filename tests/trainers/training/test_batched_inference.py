@@ -1,4 +1,4 @@
-"""Outputs come in the order of the rows, whatever the batch size and the number of devices."""
+"""Outputs are in the order of the rows, for any batch size and number of devices."""
 
 import json
 import subprocess
@@ -19,14 +19,14 @@ RECORD = "from tests.trainers.training.test_batched_inference import record; rec
 
 
 def rows(count: int, length: int = 12) -> dict[str, np.ndarray]:
-    """Each row's ids are its number; a column of targets that the model must not see. Lengths go up and down."""
+    """Return rows whose ids are their number, of varying lengths, and a column of targets that the model must not see."""
     ids = np.repeat(np.arange(count, dtype=np.int32)[:, None], length, axis=1)
     mask = (np.arange(length) < 1 + (np.arange(count) * 7 % length)[:, None]).astype(np.int32)
     return dict(zip(TOKENS, (ids, mask, ids % 2), strict=True)) | {"labels": np.full(count, 99)}
 
 
 def outputs(batch: dict) -> tf.Tensor:
-    """[B, S, 2]: the ids, and how many rows the replica's batch has."""
+    """Return [B, S, 2]: the ids, and the number of rows in the replica's batch."""
     assert set(batch) == set(TOKENS)
     ids = tf.cast(batch["input_ids"] * batch["input_mask"], tf.float32)
     return tf.stack([ids, tf.zeros_like(ids) + tf.cast(tf.shape(ids)[0], tf.float32)], axis=-1)
@@ -70,7 +70,7 @@ def test_batches_are_trimmed_to_their_longest_row() -> None:
 
 
 def record() -> None:
-    """Prints what comes out of two logical devices, and how many rows each batch has."""
+    """Print the outputs of two logical devices, and the number of rows in each batch."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )

@@ -1,4 +1,4 @@
-"""A checkpoint comes back to the bit or is passed over: never half of one, never a new beginning in silence."""
+"""A checkpoint is restored bit-identically or skipped: never in part, and a run never starts over silently."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ NAMES = ["weights.index", "weights.data-00000-of-00001", "moments.index", "momen
 
 
 def made(seed: int, **changes: int) -> TrainState:
-    """A state of which every variable holds random bits: infinities, denormals and all sorts of NaN among them."""
+    """Return a state with random bits in every variable, including infinities, denormals and all kinds of NaN."""
     found = train_state.make(EncoderConfig(**ENCODER.to_dict() | changes), "mlm+nsp", "float32", 0)
     rng = np.random.default_rng(seed)
     for variable in [*found.weights().values(), *found.moments().values()]:
@@ -58,7 +58,7 @@ def newer() -> TrainState:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, older: TrainState, newer: TrainState) -> Path:
-    """A run with checkpoints of steps 10 and 20. Read it only."""
+    """A run with checkpoints of steps 10 and 20; read-only."""
     run = tmp_path_factory.mktemp("run")
     save(run, older, 10)
     save(run, newer, 20)
@@ -67,18 +67,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory, older: TrainState, newer: Tr
 
 @pytest.fixture
 def run(whole: Path, tmp_path: Path) -> Path:
-    """The same, to be damaged."""
+    """A copy of it, to be damaged."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
 def other() -> TrainState:
-    """A state that is restored into, whatever it holds."""
+    """A state to restore into; its values don't matter."""
     return made(30)
 
 
 def assert_falls_back(run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture) -> None:
-    """The newest checkpoint is passed over with one warning, and all that is restored is the one before."""
+    """Check that the newest checkpoint is skipped with one warning, and only the previous one is restored."""
     assert checkpoints.restore(str(run), other)["step"] == 10
     assert bits(other) == bits(older)
     told = capsys.readouterr().err
@@ -98,7 +98,7 @@ def test_restored_state_is_bit_identical(whole: Path, newer: TrainState, other: 
 
 
 def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, other: TrainState) -> None:
-    """Of the one whose checkpoint.json isn't signed and has no digests."""
+    """Of the version whose checkpoint.json isn't signed and has no digests."""
     path = run / "checkpoints/step-00000020/checkpoint.json"
     index = json.loads(path.read_text())
     del index["sha256"], index["sha256_of_files"]
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, 
 def test_edits_of_checkpoint_json_are_detected(
     run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """A resume from another step would go on with another schedule and other examples."""
+    """Resuming from another step would continue with the wrong schedule and examples."""
     path = run / "checkpoints/step-00000020/checkpoint.json"
     path.write_text(path.read_text().replace('"step": 20', '"step": 21'))
     assert_falls_back(run, other, older, capsys)
@@ -119,7 +119,7 @@ def test_edits_of_checkpoint_json_are_detected(
 def test_zeros_of_the_right_size_are_detected(
     name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """What a power cut leaves of a file whose size was on disk before its contents."""
+    """A power cut leaves such a file if its size was written to disk before its contents."""
     path = run / "checkpoints/step-00000020" / name
     path.write_bytes(bytes(path.stat().st_size))
     assert_falls_back(run, other, older, capsys)
@@ -143,7 +143,7 @@ def test_pruning_follows_no_links(which: str, whole: Path, run: Path, tmp_path: 
 
 
 def test_variables_are_found_by_name(whole: Path, newer: TrainState, other: TrainState) -> None:
-    """Not by the order in which they were made; and others can read them."""
+    """Not by the order of creation; other programs can read them."""
     one = checkpoints.find(str(whole))
     train_state.assign(other.model, dict(reversed(checkpoints.weights(one).items())))
     assert [value.numpy().tobytes() for value in other.weights().values()] == [
@@ -166,7 +166,7 @@ def test_a_run_without_checkpoints_starts(tmp_path: Path, other: TrainState) -> 
 def test_an_unfinished_checkpoint_is_ignored_and_later_removed(
     left: list[str], run: Path, newer: TrainState, other: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """A kill leaves a folder without checkpoint.json, with whatever was written before."""
+    """A kill leaves a folder without checkpoint.json, with the files written before."""
     for step in (5, 25):
         folder = run / f"checkpoints/step-{step:08d}"
         folder.mkdir()
@@ -203,7 +203,7 @@ def test_a_missing_file(name: str, run: Path, other: TrainState, older: TrainSta
 def test_a_changed_byte_in_the_data(
     name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """The size is right; TensorFlow's checksums see it, wherever it is."""
+    """The size is unchanged; TensorFlow's checksums detect the change anywhere."""
     path = run / "checkpoints/step-00000020" / name
     data = path.read_bytes()
     for place in (0, 1000, len(data) // 3, len(data) // 2, len(data) - 1):
@@ -214,7 +214,7 @@ def test_a_changed_byte_in_the_data(
 def test_a_changed_byte_in_an_index(
     run: Path, other: TrainState, older: TrainState, newer: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """A few bytes of padding mean nothing; a change of any other is seen."""
+    """A few bytes are padding; a change of any other byte is detected."""
     path = run / "checkpoints/step-00000020/weights.index"
     data, seen = path.read_bytes(), 0
     places = range(0, len(data), 1 + len(data) // 20)
@@ -313,7 +313,7 @@ def test_weights_of_another_objective_are_rejected(whole: Path) -> None:
         (3, [None] * 5, [3, 4, 5]),
         (1, [None, 9.0, None, None, None], [2, 5]),
         (9, [3.0, 1.0, 2.0, 2.0, 4.0], [1, 2, 3, 4, 5]),
-        (1, [float("nan"), 2.0, float("nan"), float("inf"), None], [2, 5]),  # what is no number is not the best
+        (1, [float("nan"), 2.0, float("nan"), float("inf"), None], [2, 5]),  # NaN is never the best
     ],
 )
 def test_prune_keeps_the_newest_and_the_best(
@@ -335,7 +335,7 @@ def test_prune_touches_nothing_else(run: Path) -> None:
 def test_a_corrupt_checkpoint_does_not_replace_the_resumed_one(
     run: Path, older: TrainState, newer: TrainState, other: TrainState
 ) -> None:
-    """Passed over for the one of step 10, that of step 20 must not count as the newest when step 15 is saved."""
+    """If step 20 was skipped for step 10, it must not count as the newest when step 15 is saved."""
     path = run / "checkpoints/step-00000020/weights.data-00000-of-00001"
     path.write_bytes(bytes(path.stat().st_size))
     assert checkpoints.restore(str(run), other)["step"] == 10

@@ -1,4 +1,4 @@
-"""Everything that a run has told is drawn, and the best checkpoint is marked."""
+"""All metrics of a run are plotted, and the best checkpoint is marked."""
 
 import struct
 
@@ -32,7 +32,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_png(name: str) -> None:
-    """11 x 3.6 inches of 120 dots, and the same bytes each time."""
+    """11 x 3.6 inches at 120 dpi, with identical bytes each time."""
     data = draw(CASES[name], "a title", 3)
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", data[16:24]) == (1320, 432)
     assert len(data) > 5000
@@ -57,7 +57,7 @@ def test_lines_of_pretraining() -> None:
 
 
 def test_lines_of_fine_tuning() -> None:
-    """The dev loss and every metric, where it is defined."""
+    """The dev loss and every defined metric."""
     found = {title: [(label, points) for label, _, points in lines] for title, lines in panels(TUNED).items()}
     assert found == {
         "loss": [("task, train", [(4, 0.7)]), ("task, dev", [(4, 0.6), (8, 0.5)])],

@@ -1,4 +1,4 @@
-"""When a run ends early, and how evaluations are ordered."""
+"""When a run stops early, and how evaluations are ranked."""
 
 import json
 
@@ -33,11 +33,11 @@ def test_rank(given: dict | None, expected: tuple) -> None:
     [
         ([-0.5, -0.5, -0.5], 2, 0.0, 3),
         ([-0.5, -0.5, -0.6, -0.6, -0.6], 2, 0.0, 5),
-        ([-0.5, -0.52, -0.54, -0.56], 2, 0.05, 3),  # each is better than the one before, and none by enough
+        ([-0.5, -0.52, -0.54, -0.56], 2, 0.05, 3),  # each is better than the previous one, but not by enough
         ([-0.5, -0.53, -0.56, -0.56, -0.56], 2, 0.05, 5),
         ([-0.5] * 9, 0, 0.0, None),
-        ([None, None, None], 2, 0.0, 3),  # the dev loss stands still, too
-        ([None, None, -0.1, None, None], 2, 0.0, 5),  # what was measured is better than what wasn't, and not the reverse
+        ([None, None, None], 2, 0.0, 3),  # the dev loss doesn't improve either
+        ([None, None, -0.1, None, None], 2, 0.0, 5),  # a defined metric is better than an undefined one, and not the reverse
         ([0.5, None, 0.4], 2, 0.0, None),
     ],
 )

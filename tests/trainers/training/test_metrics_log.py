@@ -1,4 +1,4 @@
-"""What is told, from sums to lines, and that a run that goes on tells it as if it had never stopped."""
+"""Metrics, from sums to printed lines; a resumed run reports the same as an uninterrupted one."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def test_literal_durations(seconds: float, text: str) -> None:
 
 
 def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Means over all steps since the last line, weighted as the sums are; rates over their time."""
+    """Means over all steps since the last line, weighted like the sums; rates over their time."""
     told = journal(tmp_path)
     told.add(rows(3))
     told.add(rows(1, masked_lm_loss=80.0, masked_lm_weight=80.0, learning_rate=3e-3, gradient_norm=4.0, seconds=2.5))
@@ -74,7 +74,7 @@ def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "step 400/1,000  loss 2.700  mlm 2.200 (20.0 %)  nsp 0.500 (62.5 %)  lr 1.50e-03  32 examples/s  3,200 tokens/s"
         "  mfu 16.0 %  input 12.5 %  left 10:00\n"
     )
-    told.add(rows(2))  # nothing of the former steps is left
+    told.add(rows(2))  # earlier steps don't affect it
     told.tell(402, 1.3, Throughput(32, 10**12, 2, None))
     assert lines(tmp_path)[1]["masked_lm_loss"] == 3.0 and "mfu" not in lines(tmp_path)[1]
     assert lines(tmp_path)[1]["examples_per_second"] == 64.0 and "mfu" not in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_literal_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
 
 
 def test_an_undefined_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """It is null in metrics.jsonl, which stays JSON that anyone reads, and "undefined" for people."""
+    """It is null in metrics.jsonl, which stays valid JSON, and "undefined" in printed lines."""
     figures = {"pearson": None, "loss": 1.25, "criterion": None, "examples": 9, "remarks": ["pearson is undefined"]}
     journal(tmp_path).tell_eval(20, figures)
     assert lines(tmp_path) == [{"step": 20, "split": "eval", **figures}]
@@ -97,7 +97,7 @@ def test_an_undefined_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_a_resumed_run(tmp_path: Path) -> None:
-    """Lines after the checkpoint are dropped, one cut short by the kill too; its pending sums count for the next line."""
+    """Lines after the checkpoint are dropped, also a truncated one; its pending sums count for the next line."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -107,7 +107,7 @@ def test_a_resumed_run(tmp_path: Path) -> None:
         told.tell(10, 0.1, SCALE)
         told.tell_eval(10, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
         told.add(rows(5, masked_lm_loss=0.3, seconds=1 / 3))
-    state = json.loads(json.dumps(first.state()))  # through a checkpoint
+    state = json.loads(json.dumps(first.state()))  # saved in and restored from a checkpoint
     assert state["count"] == 5
     for told in (unbroken, first):
         told.add(rows(5, masked_lm_loss=77.0))
@@ -169,7 +169,7 @@ def test_lines_are_not_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_new_run_overwrites_old_metrics(tmp_path: Path) -> None:
-    """A run that was killed before its first checkpoint."""
+    """The earlier run was killed before its first checkpoint."""
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"st')
     told = journal(tmp_path)
     told.add(rows(5))
@@ -179,7 +179,7 @@ def test_a_new_run_overwrites_old_metrics(tmp_path: Path) -> None:
 
 
 def test_sums_are_exact_over_many_steps() -> None:
-    """In float64: of 100,000 steps nothing is lost."""
+    """In float64, 100,000 steps are summed exactly."""
     told = journal("nowhere")
     for _ in range(100):
         told.add(rows(1000, masked_lm_loss=0.1))
@@ -187,7 +187,7 @@ def test_sums_are_exact_over_many_steps() -> None:
 
 
 def test_object_stores_get_the_complete_file() -> None:
-    """On a filesystem that nothing can be appended to."""
+    """On a filesystem without append."""
     told = journal("ram://run")
     for step in (1, 2):
         told.add(rows(1))
@@ -211,7 +211,7 @@ def test_a_removed_folder(tmp_path: Path) -> None:
 
 
 def test_events_can_be_read_back(tmp_path: Path) -> None:
-    """Every number that is finite, under train/ and eval/, at its step."""
+    """Every finite number, under train/ and eval/, at its step."""
     told = journal(tmp_path, tensorboard=True)
     for step in (10, 20):
         told.add(rows(10))

@@ -1,4 +1,4 @@
-"""Two processes on this machine that train as two workers: as one process does, killed and stopped, and told apart."""
+"""Two processes on this machine that train as two workers: equal to one process, killed, and stopped."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
 from clozemill.trainers.pretraining.run import PretrainingPhase
 from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
 
-STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn for each replica on its own
-TOLERANCE = 1e-4  # of a loss: sums are added up in another order, and what that changes grows over the steps
-PATIENCE = 400  # seconds until a worker that is left alone has to be gone
+STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn separately for each replica
+TOLERANCE = 1e-4  # tolerance of a loss: sums are added in another order, and the difference grows over the steps
+PATIENCE = 400  # seconds until the remaining worker must have exited
 
 
 class Workers:
-    """`clozemill pretrain --strategy multiworker` in two processes, what they print in files."""
+    """`clozemill pretrain --strategy multiworker` in two processes, with output in files."""
 
     def __init__(self, folder: Path, dataset: Path, *more: str) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Workers:
             process.kill()
 
     def codes(self) -> list[int]:
-        """Waits for both."""
+        """Wait for both; return their exit codes."""
         return [process.wait(PATIENCE) for process in self.processes]
 
     def printed(self, index: int) -> str:
@@ -65,7 +65,7 @@ class Workers:
         assert self.codes() == [0, 0], [self.printed(0), self.printed(1)]
 
     def at(self, moment: Callable[[], bool]) -> None:
-        """Waits for a moment."""
+        """Wait until a condition holds."""
         deadline = time.monotonic() + PATIENCE
         while not moment():
             assert time.monotonic() < deadline and None in [process.poll() for process in self.processes], self.printed(0)
@@ -77,7 +77,7 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, demo_dataset: Path) -> Path:
-    """The folder of a run of two workers that nobody disturbs."""
+    """The folder of an uninterrupted run of two workers."""
     folder = tmp_path_factory.mktemp("workers") / "run"
     with Workers(folder, demo_dataset, *STILL) as workers:
         workers.finished()
@@ -87,7 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, demo_dataset: Path) -> Path:
 
 @dataclass(frozen=True)
 class Both:
-    """What two workers read, in one process."""
+    """The input of two workers, in one process."""
 
     readers: tuple[TrainReader, TrainReader]
 
@@ -99,7 +99,7 @@ class Both:
 def test_matches_one_process_with_the_same_batches(
     whole: Path, demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The losses of every step and evaluation; the eval split counted once."""
+    """The losses of every step and evaluation are equal; the eval split is counted once."""
     reader = PretrainingPhase.reader
     both = lambda self, config, host, hosts: Both((reader(self, config, 0, 2), reader(self, config, 1, 2)))  # noqa: E731
     monkeypatch.setattr(PretrainingPhase, "reader", both)
@@ -123,7 +123,7 @@ def test_workers_read_different_shards(demo_dataset: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_worker_is_killed(victim: int, whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
-    """The other ends with a sentence, soon; both run again come to the losses of the run that nobody disturbed."""
+    """The other soon exits with one sentence; when both resume, the losses equal those of the uninterrupted run."""
     with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
         workers.at_step(8)
         workers.processes[victim].kill()

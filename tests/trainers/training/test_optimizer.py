@@ -1,4 +1,4 @@
-"""The rules against Keras's AdamW and plain numpy, and the schedule literally."""
+"""The update rules, compared with Keras's AdamW and numpy, and literal values of the schedule."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ RATES = [0.001, 0.01, 0.01, 0.02, 0.005, 0.1]
 
 
 def steps(rule, hyper: Hyper, decay: bool, start: np.ndarray = START) -> list[np.ndarray]:
-    """The variable after each of six updates."""
+    """Return the variable after each of six updates."""
     variable, first, second, found = start, np.zeros_like(start), np.zeros_like(start), []
     for done, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True)):
         variable, first, second = map(
@@ -51,7 +51,7 @@ def test_defaults_match_the_papers() -> None:
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
 def test_adamw_matches_keras(decay: bool, betas: tuple[float, float]) -> None:
-    """With a tiny epsilon, since Keras puts it before the correction of the second moment."""
+    """With a tiny epsilon, because Keras adds it before the bias correction of the second moment."""
     hyper = Hyper(weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
     theirs = keras.optimizers.AdamW(0.1, weight_decay=0.3, beta_1=betas[0], beta_2=betas[1], epsilon=1e-12)
     variable = keras.Variable(START, name="kernel" if decay else "bias")
@@ -71,13 +71,13 @@ def test_adamw_matches_numpy(decay: bool, hyper: Hyper) -> None:
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("hyper", [Hyper(), Hyper(weight_decay=0.3, epsilon=0.1), Hyper(weight_decay=0.0)])
 def test_lamb_matches_numpy(decay: bool, hyper: Hyper) -> None:
-    """What isn't decayed isn't scaled: AdamW."""
+    """Variables without decay aren't scaled, as in AdamW."""
     np.testing.assert_allclose(steps(lamb, hyper, decay), in_numpy(hyper, decay, decay), atol=1e-6)
     assert (np.array(steps(lamb, hyper, False)) == steps(adamw, hyper, False)).all()
 
 
 def test_literal_first_update() -> None:
-    """The moments' bias is corrected, so the direction is the gradient's sign; decay adds 0.01 of the variable."""
+    """With bias correction, the direction is the sign of the gradient; decay adds 0.01 of the variable."""
     hyper, zeros = Hyper(epsilon=0.0), np.zeros(2, "float32")
     length = (1.03**2 + 1.04**2) ** 0.5
     variable, gradient = np.array([3.0, -4.0], "float32"), np.array([0.5, -2.0], "float32")
@@ -98,7 +98,7 @@ def test_lamb_does_not_scale_if_a_norm_is_0() -> None:
     np.testing.assert_allclose(steps(lamb, Hyper(), True, zeros), in_numpy(Hyper(), True, True, zeros), atol=1e-6)
     still, first, _ = lamb(START, zeros, zeros, zeros, 0.1, 0, Hyper(weight_decay=0.0), True)
     assert (ops.convert_to_numpy(still) == START).all() and not ops.convert_to_numpy(first).any()
-    with tf.GradientTape() as tape:  # nor does the division that isn't taken poison a gradient
+    with tf.GradientTape() as tape:  # and the unused division doesn't make a gradient NaN
         tape.watch(rate := tf.constant(0.1))
         moved = lamb(zeros, zeros, zeros, zeros, rate, 0, Hyper(), True)[0]
     assert np.isfinite(tape.gradient(moved, rate).numpy())
@@ -106,7 +106,7 @@ def test_lamb_does_not_scale_if_a_norm_is_0() -> None:
 
 @pytest.mark.parametrize("rule", OPTIMIZERS.values())
 def test_in_a_graph(rule) -> None:
-    """With the number of updates as a tensor: one trace for all steps, also a late one."""
+    """With the number of updates as a tensor: one trace for all steps, including late ones."""
     traced = tf.function(lambda *given: rule(*given, hyper=Hyper(), decay=True), jit_compile=COMPILES)
     moments = np.full_like(START, 0.1), np.full_like(START, 0.2)
     for done in (0, 7, 999_999):
@@ -118,7 +118,7 @@ def test_in_a_graph(rule) -> None:
 
 
 def test_variables_with_weight_decay() -> None:
-    """Kernels and embeddings; in a whole model, a kernel per dense layer and the three tables."""
+    """Kernels and embeddings; in a complete model, a kernel per dense layer and the three tables."""
     model = PretrainingModel(EncoderConfig(
         vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     ))  # fmt: skip
@@ -138,11 +138,11 @@ def test_variables_with_weight_decay() -> None:
         "masked_lm/transform/kernel",
         "next_sentence/dense/kernel",
     ]
-    assert len(paths) == 12 + 9 + 8 + 1  # and nine biases, gamma and beta of four LayerNorms, the words' bias
+    assert len(paths) == 12 + 9 + 8 + 1  # and nine biases, gamma and beta of four LayerNorms, the bias per word
 
 
 def test_literal_schedule() -> None:
-    """Four steps of warm-up and six of decay; the last update but none is at 0."""
+    """Four steps of warm-up and six of decay; the rate reaches 0 after the last update."""
     schedule = Schedule(peak=2.0, warmup_steps=4, steps=10)
     rates = [float(schedule(step)) for step in range(13)]
     assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 10 / 6, 8 / 6, 1.0, 4 / 6, 2 / 6, 0.0, 0.0, 0.0], abs=1e-6)
@@ -154,7 +154,7 @@ def test_schedule_without_warm_up() -> None:
 
 
 def test_schedule_of_a_later_phase() -> None:
-    """Counted from step 100, as if it were 0."""
+    """Counted from step 100 as if it were step 0."""
     later, first = Schedule(0.1, 2, 6, begin=100), Schedule(0.1, 2, 6)
     assert [float(later(100 + step)) for step in range(8)] == [float(first(step)) for step in range(8)]
     assert float(later(100)) == pytest.approx(0.05) and float(later(106)) == 0
@@ -165,7 +165,7 @@ def test_schedule_with_only_warm_up() -> None:
 
 
 def test_schedule_in_a_graph() -> None:
-    """Of an integer tensor, far out: steps stay exact, rates are float32."""
+    """With a large integer tensor: steps stay exact, rates are float32."""
     schedule = Schedule(1e-4, 10_000, 1_000_000)
     rate = tf.function(lambda step: schedule(step))(tf.constant(999_999, "int64"))
     assert rate.dtype == tf.float32 and rate.shape == ()

@@ -1,4 +1,4 @@
-"""What models begin with: a checkpoint whose vocabulary, sizes or values aren't those it was written with is refused."""
+"""Initial weights: a checkpoint whose vocabulary, sizes or values were changed is rejected."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tests.trainers import models
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tuned model's checkpoint; read it only."""
+    """The checkpoint of a fine-tuned model; read-only."""
     return models.checkpoint(tmp_path_factory.mktemp("good") / "checkpoint", "classify")
 
 
@@ -32,7 +32,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def swap(folder: Path) -> None:
-    """Exchanges two tokens: the file keeps its size."""
+    """Swap two tokens: the size of the file doesn't change."""
     path = folder / "vocab.txt"
     lines = path.read_bytes().split(b"\n")
     lines[6], lines[7] = lines[7], lines[6]
@@ -59,7 +59,7 @@ def test_a_swapped_vocabulary_is_rejected(
     places["OUT.parquet"] = tmp_path / "out.parquet"
     assert clozemill.main([str(places.get(word, word)) for word in command]) == 2
     told = capsys.readouterr().err
-    if command[0] != "pretrain":  # which looks at its dataset first or at what it begins with
+    if command[0] != "pretrain":  # which checks its dataset or its initial weights first
         assert told.startswith(f"clozemill: {folder} is corrupt (vocab.txt is not the vocabulary that it was written with")
     assert told.count("\n") == 1
 
@@ -93,10 +93,10 @@ def test_a_corrupt_checkpoint_is_replaced_by_the_previous_one(
     ],
 )
 def test_sizes_are_checked_before_a_model_is_built(changes: dict, sentence: str, folder: Path) -> None:
-    """A model of these sizes would take more memory than there is."""
+    """A model of these sizes would exceed the available memory."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= changes
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
     with pytest.raises(UserError, match=sentence):
         pretrained.read(str(folder))
     with pytest.raises(UserError, match=sentence):
@@ -118,24 +118,24 @@ def test_non_finite_weights_are_rejected(value: float, tmp_path: Path) -> None:
 def test_tokenizer_rules_are_loaded(folder: Path) -> None:
     index = json.loads((folder / "checkpoint.json").read_text())
     index["vocabulary"] |= {"strip_accents": False, "max_word_chars": 50}
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
     assert pretrained.read(str(folder)).rules == TextRules(False, max_word_chars=50)
     index["vocabulary"]["max_word_chars"] = 10**9
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
     with pytest.raises(UserError, match=r"can't be used .max_word_chars is 1000000000, not a number from 1 to 1,000"):
         pretrained.read(str(folder))
 
 
 @pytest.mark.slow
 def test_a_saved_model_is_read_without_being_loaded(tmp_path: Path) -> None:
-    """Loading would run its operations: here there is no graph at all that could be loaded."""
+    """Loading would run its operations; here there is no graph to load."""
     source = sources.source("classify", sources.INDEXES["classify"] | {"vocabulary": {"cased": False, "sha256": "0" * 64}})
     savedmodel.write(source, str(tmp_path / "saved"))
     (tmp_path / "saved/saved_model.pb").write_bytes(b"not a graph")
     found = pretrained.read(str(tmp_path / "saved"))
     assert all(np.array_equal(value, found.weights[name]) for name, value in source.weights().items())
     checkpoints.write(str(tmp_path / "again"), {}, found.vocabulary_bytes, found.index)
-    assert checkpoints.find(str(tmp_path / "again")).index["vocabulary"]["sha256"] != "0" * 64  # of the bytes that it has
+    assert checkpoints.find(str(tmp_path / "again")).index["vocabulary"]["sha256"] != "0" * 64  # with the matching size
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_huge_stated_size_allocates_nothing(folder: Path) -> None:
     """In a process of 6 GB of address space, which a model of these sizes would exceed."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22}
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # whoever changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
     code = (
         "import resource, sys, clozemill; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)); "
         f"sys.exit(clozemill.main(['export', {str(folder)!r}, '--output', {str(folder / 'out')!r}]))"

@@ -1,4 +1,4 @@
-"""Run folders: one writer at a time, nothing written or removed through links, damage noticed and never trained upon."""
+"""Run folders: one writer at a time, nothing written or removed through links, damage detected before training."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def pretrain(run: Path, dataset: Path) -> int:
 
 
 def weights(run: Path) -> dict[str, bytes]:
-    """The last checkpoint's weights and moments."""
+    """Return the weights and moments of the last checkpoint."""
     found = {}
     for part in ("weights", "moments"):
         values = tf.train.load_checkpoint(str(run / "checkpoints/step-00000004" / part))
@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
 
 @pytest.fixture
 def halfway(finished: Path, tmp_path: Path) -> Path:
-    """The same as a kill after step 2 leaves it, to be damaged."""
+    """The same run, as left by a kill after step 2, to be damaged."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints/step-00000004")
     (run / "curves.png").unlink()
@@ -58,7 +58,7 @@ def halfway(finished: Path, tmp_path: Path) -> Path:
 
 def test_the_lock_is_held_until_the_run_ends(finished: Path, halfway: Path, dataset: Path) -> None:
     assert not (finished / ".lock").exists()
-    (halfway / ".lock").write_text("")  # what a kill leaves
+    (halfway / ".lock").write_text("")  # left by a kill
     assert pretrain(halfway, dataset) == 0
     assert weights(halfway) == weights(finished) and not (halfway / ".lock").exists()
 
@@ -96,7 +96,7 @@ def test_a_run_folder_with_links_is_rejected(
 
 
 def flipped(data: bytes) -> bytes:
-    """One bit of it changed, somewhere."""
+    """Flip one bit somewhere."""
     place = int(np.random.default_rng(len(data)).integers(len(data)))
     return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
 
@@ -123,7 +123,7 @@ QUICK = {("run.json", "halved"), ("checkpoint.json", "zeros"), ("moments.data", 
 def test_a_damaged_file_is_named_or_ignored(
     name: str, how: str, halfway: Path, finished: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Never other weights in silence, never a traceback."""
+    """Never silently different weights, never a traceback."""
     folder = halfway if name in NAMES else halfway / "checkpoints/step-00000002"
     path = next(path for path in folder.iterdir() if path.name.startswith(name))
     path.write_bytes(DAMAGE[how](path.read_bytes()))

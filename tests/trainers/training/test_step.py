@@ -1,4 +1,4 @@
-"""The step against one written by hand, its parts against the whole, compiled against plain, and its figures."""
+"""The step, compared with a manual one; micro-batches with a full batch; compiled with eager; and its metrics."""
 
 import time
 
@@ -18,13 +18,13 @@ def values(stepper: Stepper) -> list[np.ndarray]:
 
 
 def losses(figures: dict[str, np.ndarray]) -> np.ndarray:
-    """What is minimised, per step."""
+    """Return the minimised loss per step."""
     second = figures["next_sentence_loss"] / np.maximum(figures["next_sentence_weight"], 1)
     return figures["masked_lm_loss"] / figures["masked_lm_weight"] + second
 
 
 def by_hand(features: dict[str, np.ndarray], steps: int) -> tuple[list[dict[str, float]], list[np.ndarray]]:
-    """The same steps with means instead of sums, TensorFlow's clipping, and AdamW in float64; figures, and the weights."""
+    """Run the same steps with means instead of sums, TensorFlow's clipping, and AdamW in float64; return metrics, weights."""
     model = make().state.model
     variables = [variable.value for variable in model.trainable_variables]
     decayed = [not path.endswith(("bias", "gamma", "beta")) for path in (v.path for v in model.trainable_variables)]
@@ -67,7 +67,7 @@ def plain() -> tuple[Stepper, dict[str, np.ndarray]]:
 
 
 def test_six_steps_match_a_manual_computation(plain) -> None:
-    """Figures of every step to 1e-5, and the weights after the last one."""
+    """Metrics of every step within 1e-5, and the weights after the last one."""
     stepper, figures = plain
     rows, weights = by_hand(batches(3), 6)
     for name in rows[0]:
@@ -78,7 +78,7 @@ def test_six_steps_match_a_manual_computation(plain) -> None:
 
 
 def test_columns(plain) -> None:
-    """Counts are exact, and rates are the schedule's."""
+    """Counts are exact, and rates follow the schedule."""
     assert ",".join(COLUMNS[len(SUMS) :]) == "tokens,gradient_norm,learning_rate,waited,seconds"
     features, figures = batches(3), plain[1]
     assert figures["tokens"].tolist() == features["input_mask"].sum(axis=(1, 2)).tolist() * 2
@@ -88,7 +88,7 @@ def test_columns(plain) -> None:
 
 
 def test_times_come_from_the_clock() -> None:
-    """A step lasts from its wait for the batch to the last update of its variables, of which there are many here."""
+    """A step lasts from waiting for the batch to the last update of its variables, of which there are many here."""
     stepper = make(num_hidden_layers=1, vocab_size=50_000)
 
     def slowly():
@@ -100,7 +100,7 @@ def test_times_come_from_the_clock() -> None:
     unhurried = tf.data.Options()
     unhurried.experimental_optimization.inject_prefetch = False
     iterator = iter(tf.data.Dataset.from_generator(slowly, output_signature=spec).with_options(unhurried))
-    stepper.train(iterator, tf.constant(0), tf.constant(1))  # takes the time of tracing
+    stepper.train(iterator, tf.constant(0), tf.constant(1))  # includes tracing
     began = time.monotonic()
     rows = stepper.train(iterator, tf.constant(1), tf.constant(8)).numpy()
     took, (waited, seconds) = time.monotonic() - began, rows[:, -2:].T
@@ -109,7 +109,7 @@ def test_times_come_from_the_clock() -> None:
 
 
 def test_steps_per_call_do_not_change_results(plain) -> None:
-    """The same bits, in figures and in variables, times apart."""
+    """Metrics, except times, and variables are bit-identical."""
     stepper = make()
     together = train(stepper, batches(3), [5, 1])
     for name in COLUMNS[:-2]:
@@ -119,20 +119,20 @@ def test_steps_per_call_do_not_change_results(plain) -> None:
 
 @pytest.mark.parametrize(("parts", "jit"), [(4, False), pytest.param(2, True, marks=[needs_xla, pytest.mark.slow])])
 def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool) -> None:
-    """The parts of a batch hold different numbers of predictions: the mean of their means is none of the batch."""
+    """Micro-batches have different numbers of predictions: the mean of their means isn't the mean of the batch."""
     counts = batches(3)["masked_lm_weights"].reshape(3, parts, -1).sum(axis=2)
     assert all(len(set(row)) > 1 for row in counts.tolist())
     stepper = make(parts=parts, jit=jit)
     figures = train(stepper, batches(3), [4, 2])
     for name in COLUMNS[:-2]:
         np.testing.assert_allclose(figures[name], plain[1][name], rtol=1e-5, err_msg=name)
-    assert stepper.train.experimental_get_tracing_count() == 1  # whatever the number of steps
+    assert stepper.train.experimental_get_tracing_count() == 1  # for any number of steps
     if jit:
         assert_static(stepper)
 
 
 def assert_static(stepper: Stepper) -> None:
-    """XLA's program for the forward and backward pass has no bounded dimension, and was made of one trace."""
+    """Check that XLA's program for the forward and backward pass has no bounded dimension and only one trace."""
     batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
     totals = {"masked_lm": tf.constant(9.0), "next_sentence": tf.constant(8.0)}
     compiled = stepper._forward_backward
@@ -146,7 +146,7 @@ def assert_static(stepper: Stepper) -> None:
     [("mlm", "float32", "lamb"), ("causal", "float32", "adamw"), ("mlm+sop", "bfloat16", "adamw")],
 )
 def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
-    """From about the entropy of a guess to far below it, in 20 steps on one batch."""
+    """From about the entropy of random guessing to far below it, in 20 steps on one batch."""
     figures = train(make(objective, precision, rule=rule, num_hidden_layers=1), batches(1), [20])
     found = losses(figures)
     assert np.log(ENTRIES) - 0.3 < found[0] < np.log(ENTRIES) + 1.5
@@ -160,7 +160,7 @@ DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num
 
 
 def test_dropout_depends_on_the_step() -> None:
-    """With a learning rate of 0: the same step the same figures, another step others; the same after a new start."""
+    """With a learning rate of 0: the same step gives equal metrics, also after a restart; another step gives others."""
     found = []
     for _ in range(2):
         stepper = make(schedule=Schedule(0.0, 0, 20), **DROPOUT)
@@ -173,7 +173,7 @@ def test_dropout_depends_on_the_step() -> None:
 
 
 def test_dropout_differs_between_seeds_and_parts() -> None:
-    """Of one batch: the sums of a step as several streams (a replica's part each) and under several seeds see it."""
+    """For one batch: the sums of a step with several streams (one per replica and part) and several seeds."""
     batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
     totals = {"masked_lm": 9.0, "next_sentence": 8.0}
 
@@ -182,5 +182,5 @@ def test_dropout_differs_between_seeds_and_parts() -> None:
 
     seen = [loss(stream=stream, **DROPOUT) for stream in range(4)] + [loss(seed=seed, **DROPOUT) for seed in (9, (1 << 31) - 1)]
     assert len(set(seen)) == 6
-    assert loss(**DROPOUT) == seen[0] == loss(seed=1 << 31, **DROPOUT)  # of a seed 31 bits count
+    assert loss(**DROPOUT) == seen[0] == loss(seed=1 << 31, **DROPOUT)  # 31 bits of a seed are used
     assert loss(stream=0) == loss(stream=3) == loss(seed=9)  # without dropout

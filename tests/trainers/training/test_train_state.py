@@ -1,4 +1,4 @@
-"""Initial weights that depend on the seed and the variable's name alone, and names under which everything is saved."""
+"""Initial weights depend only on the seed and the name of the variable; names under which values are saved."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ def config_for(objective: str) -> EncoderConfig:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_builds_are_equal(objective: str) -> None:
-    """Also what an objective doesn't train, such as the pooler."""
+    """Including variables that the objective doesn't train, such as the pooler."""
     one, other = (weights(objective, 3, config_for(objective)) for _ in range(2))
     assert one.keys() == other.keys()
     assert [path for path in one if not (one[path] == other[path]).all()] == []
 
 
 def test_values_depend_on_seed_and_path() -> None:
-    """Not on what else the model has, and never twice the same."""
+    """Not on other variables, and all are different."""
     nsp, mlm = weights(), weights("mlm", 3)
     assert nsp.keys() - mlm.keys() == {"pretraining/next_sentence/dense/kernel", "pretraining/next_sentence/dense/bias"}
     assert all((nsp[path] == value).all() for path, value in mlm.items())
@@ -54,13 +54,13 @@ def test_a_deeper_model_starts_with_the_same_layers() -> None:
 
 
 def test_truncated_at_two_deviations() -> None:
-    """A normal distribution cut there has a deviation of 0.8796; 100,000 values tell it to 0.002 (4 deviations of it)."""
+    """The truncated normal has a standard deviation of 0.8796; 100,000 values estimate it within 0.002 (4 sigma)."""
     values = train_state.truncated_normal(np.random.Generator(np.random.Philox(1)), (1000, 100), 0.02)
     assert values.shape == (1000, 100) and values.dtype == np.float32
     assert 0.0399 < np.abs(values).max() <= np.float32(0.04)
     assert abs(values.std() / 0.02 - 0.8796) < 0.006
     assert abs(values.mean() / 0.02) < 4 * 0.88 / 1e5**0.5
-    inside = np.mean(np.abs(values) < 0.02)  # 0.6827 of all, of which 0.9545 are left
+    inside = np.mean(np.abs(values) < 0.02)  # 0.6827 of all, of which 0.9545 remain
     assert abs(inside - 0.6827 / 0.9545) < 4 * (0.2 / 1e5) ** 0.5
 
 
@@ -85,7 +85,7 @@ def test_moments_start_at_0() -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_names_are_unique_and_complete(objective: str) -> None:
-    """Every weight, moments of what is trained, and nothing else: what a checkpoint must hold."""
+    """Every weight, and moments of trained weights, and nothing else: the contents of a checkpoint."""
     made = train_state.make(config_for(objective), objective, "float32", 3)
     saved, moments, trained = made.weights(), made.moments(), made.model.trainable_variables
     assert len(saved) == len(made.model.weights) and len(moments) == 2 * len(trained)
