@@ -256,7 +256,7 @@ def _sized(values: dict[str, Any], activations: dict[str, str], **more: Any) -> 
             raise ValueError(f"{name} is {rate!r}, and a BERT encoder has a number there")
     act = values.get("hidden_act")
     if not isinstance(act, str) or act not in activations:
-        raise ValueError(f"hidden_act {act!r} is none that clozemill knows ({', '.join(activations)})")
+        raise ValueError(f"hidden_act {act!r} is unknown to clozemill ({', '.join(activations)})")
     return EncoderConfig(**sizes, **rates, hidden_act=activations[act], **more)
 
 

@@ -73,7 +73,7 @@ OUTPUTS = {  # outputs of each, besides sequence_output
     "mlm": {"pooled_output", "masked_lm_logits"},
     "causal": {"pooled_output", "masked_lm_logits"},
     "encoder": {"pooled_output"},
-    "bare": set(),  # its pooler has no values: formats may leave it out
+    "bare": set(),  # its pooler has no values: formats may omit it
     **{name: {"pooled_output", "logits"} for name in ("classify", "multilabel", "regress", "tags", "spans")},
 }
 

@@ -259,8 +259,8 @@ def test_a_configuration_round_trips(attention: str) -> None:
         ({"model_type": "roberta"}, "its model_type is 'roberta', and only 'bert' is BERT-shaped"),
         ({"model_type": "distilbert"}, "its model_type is 'distilbert'"),
         ({"position_embedding_type": "relative_key"}, "its position_embedding_type is 'relative_key'"),
-        ({"hidden_act": "silu"}, r"hidden_act 'silu' is none that clozemill knows \(gelu, "),
-        ({"hidden_act": ["gelu"]}, "hidden_act .* is none that clozemill knows"),
+        ({"hidden_act": "silu"}, r"hidden_act 'silu' is unknown to clozemill \(gelu, "),
+        ({"hidden_act": ["gelu"]}, "hidden_act .* is unknown to clozemill"),
         ({"is_decoder": True, "add_cross_attention": True}, "it has cross attention"),
         ({"embedding_size": 2}, "its embedding_size differs from hidden_size"),
         ({"hidden_size": None}, "hidden_size is None, and a BERT encoder has a whole number there"),
@@ -278,7 +278,7 @@ def test_configurations_of_other_models_are_rejected(changes: dict, sentence: st
 
 
 def test_tf1_configurations_of_other_models_are_rejected() -> None:
-    with pytest.raises(ValueError, match="hidden_act 'gelu_new' is none that clozemill knows"):
+    with pytest.raises(ValueError, match="hidden_act 'gelu_new' is unknown to clozemill"):
         config_from_tf1(HF | {"hidden_act": "gelu_new"})
     with pytest.raises(ValueError, match="hidden_size is None"):
         config_from_tf1({"hidden_act": "gelu", "vocab_size": 3})

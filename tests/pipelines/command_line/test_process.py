@@ -38,7 +38,7 @@ def test_streams_that_are_closed_or_full(redirections: str, code: str, expected:
     assert (done.returncode, done.stderr) == (expected, error)
 
 
-def test_a_closed_stream_s_number_is_no_file_of_ours(tmp_path: Path) -> None:
+def test_the_number_of_a_closed_stream_is_not_reused(tmp_path: Path) -> None:
     """Without /dev/null in its place, the first file that is opened would be 1, and hold what is printed."""
     code = f"""
 from clozemill.pipelines.command_line import process

@@ -54,7 +54,7 @@ def planned(capsys: pytest.CaptureFixture, folder: Path, *arguments: str) -> dic
     return json.loads((folder / "plan.json").read_bytes())
 
 
-def test_a_small_corpus_is_told_exactly(
+def test_a_small_corpus_is_counted_exactly(
     demo_corpus: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     options = [
@@ -198,7 +198,7 @@ def test_groups_too_large_for_memory() -> None:
     assert told == "a group of 288 M tokens needs 3.8 GB, a worker has 3.8 GB: give --num-groups 5 or more"
 
 
-def test_other_warnings_of_the_mill() -> None:
+def test_other_warnings_about_the_data() -> None:
     assert warned(PlanConfig(), FINE | {"documents kept": 1}) == ["there are more groups than documents: lower "
                                                                   "--num-groups below 2"]  # fmt: skip
     bad = outcome(1, 1000, bad=11)
@@ -292,7 +292,7 @@ def test_a_saved_configuration_of_prepare_serves(demo_dataset: Path, tmp_path: P
     assert "doesn't end in .json" in capsys.readouterr().err
 
 
-def test_a_vocabulary_that_cannot_be_learnt_is_told(tmp_path: Path) -> None:
+def test_a_vocabulary_that_cannot_be_learnt_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl(["12 34"]))
     with pytest.raises(UserError, match="no word occurs 2 times"):
         extrapolation.measure(PlanConfig(input=(str(tmp_path / "a.jsonl"),), progress=False))

@@ -103,13 +103,13 @@ def test_streams_of_bz2_are_entered(tmp_path: Path) -> None:
     window = file.window(0.5, info.size / 40)
     assert ids(window.records)[0] in range(1000, 1102) and file.share == 1
     assert window.disk == pytest.approx(info.size / 40, rel=0.4)
-    assert file.window(0.999, 100) == windows.Window(ended=True)  # no stream begins there: it goes on with the next file
+    assert file.window(0.999, 100) == windows.Window(ended=True)  # no stream begins there: the next file is read
     single = TextFile(corpus(tmp_path / "b.jsonl.bz2", bz2.compress(b"".join(records))), "jsonl", "bz2", str(tmp_path), 1000)
     assert ids(single.window(0.0, 10).records) == [0] and 0 < single.share <= 1
 
 
 @pytest.mark.parametrize("ending", ["gz", "bz2"])
-def test_a_damaged_file_is_told(ending: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported(ending: str, tmp_path: Path) -> None:
     packed = (gzip if ending == "gz" else bz2).compress(jsonl(texts(300)))
     info = corpus(tmp_path / f"a.jsonl.{ending}", packed[:-100])
     file = TextFile(info, "jsonl", "gzip" if ending == "gz" else "bz2", str(tmp_path), 1 << 30)

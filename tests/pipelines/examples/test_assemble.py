@@ -1,6 +1,6 @@
 """Groups to shards: literal rows, what every record must be, determinism, and golden digests.
 
-python -m tests.pipelines.examples.test_assemble    prints GOLDEN anew, for when the format is changed on purpose
+python -m tests.pipelines.examples.test_assemble    prints new values for GOLDEN, if the format changes on purpose
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from clozemill.pipelines.shuffle.groups import Group
 from clozemill.pipelines.shuffle.payload import pack
 from tests import reference
 
-# SHA-256 of copy 1 of group 3 of the golden group, seed 7: every dataset changes when one of these does. May be made
-# anew (see above) when the format changes on purpose, and at no other time.
+# SHA-256 of copy 1 of group 3 of the golden group, seed 7: every dataset changes when one of these does. Update them (see
+# above) only when the format changes on purpose.
 GOLDEN = {
     ("nsp", "subword"): "79569b02a686a9727c839328a8bbd4239ecbd196d7fda5471a5bb089e695bbc2",
     ("nsp", "whole_word"): "368be46dc6f0454a68fe3debd341de823981d393b5b654666852a3151c315913",

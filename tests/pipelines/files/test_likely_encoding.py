@@ -45,7 +45,7 @@ def test_short_western_texts() -> None:
         assert likely_encoding(text.encode("cp1252")) == "Windows-1252"
 
 
-def test_what_is_no_text_has_no_likely_encoding() -> None:
+def test_binary_data_has_no_likely_encoding() -> None:
     for data in (b"", b"ascii", bytes(range(256)), b"\x81\x8d\x8f" * 30):
         assert likely_encoding(data) == ""
         assert conversion_hint(data) == "convert the file to UTF-8"

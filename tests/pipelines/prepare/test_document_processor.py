@@ -146,7 +146,7 @@ def test_summaries_add_up_and_travel_as_json():
 
 
 def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
-    """Mills a document of one line; returns the peak of memory in times its size."""
+    """Process a document of one line; return the peak memory as a multiple of its size."""
     block = " ".join(corpora.sentences(200, np.random.default_rng(3))) + ("\\n" if paragraphs else " ")
     count = (megabytes << 20) // len(block)
     with open(path, "w") as file:

@@ -277,7 +277,7 @@ def test_masks_at_the_front_of_whole_words_are_caught() -> None:
 
 
 def test_another_share_is_caught() -> None:
-    """Made with 30 %, or 10 %, where 15 % are told."""
+    """Prepared with 30 % or 10 %, although 15 % is configured."""
     for share in (0.1, 0.3):
         made = replace(DEFAULT, masked_lm_prob=share, max_predictions=20)
         assert "masked share" in failed(judged(GROUP, made, told=replace(made, masked_lm_prob=0.15)))

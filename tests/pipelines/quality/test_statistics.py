@@ -100,7 +100,7 @@ def test_single_runs_have_no_b() -> None:
 
 
 def test_fingerprints() -> None:
-    """Of the tokens, wherever they stand, and of the label; lengths that fill no whole word, too."""
+    """Of the tokens at any position, and of the label; also for lengths that aren't a multiple of a word."""
     rows = np.array([[1, 2, 3], [1, 2, 3], [2, 1, 3], [1, 2, 4], [0, 1, 2]], np.uint16)
     for ids in (rows, rows.astype(np.uint32), np.pad(rows, ((0, 0), (0, 2)))):
         labels = np.array([0, 0, 0, 0, 0], np.int8)
@@ -141,7 +141,7 @@ def parts(columns: examples_columns.Columns, size: int) -> list[examples_columns
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.sampled_from(["nsp", "sop", "single"]), st.sampled_from(["subword", "whole_word", "span"]), st.integers(1, 90))
 def test_neither_chunks_nor_types_nor_packing_matter(pairs: str, masking: str, size: int) -> None:
-    """What `mill` gives at once equals what `verify` decodes piece by piece."""
+    """Statistics of complete chunks in `prepare` equal those of pieces decoded by `verify`."""
     options = ExampleConfig(pairs, masking, 32, 6, num_groups=1, seed=7)
     whole = joined(*chunks(30, options))
     once, pieces = (StatisticsCollector(options, VOCABULARY, "train", 0) for _ in range(2))

@@ -185,13 +185,13 @@ def test_keys_of_another_type(dataset: Path, kind: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_a_shard_that_is_no_file(dataset: Path, make: Callable) -> None:
+def test_a_shard_that_is_not_a_file(dataset: Path, make: Callable) -> None:
     (dataset / SHARD).unlink()
     make(dataset / SHARD)
     assert f"{dataset / SHARD} is not a file: give a file, or remove it" in found(dataset)
 
 
-def test_documents_that_no_count_tells_of(dataset: Path) -> None:
+def test_documents_missing_in_the_counts(dataset: Path) -> None:
     contract = json.loads((dataset / "dataset.json").read_text())
     contract["documents"]["read"] += 50
     (dataset / "dataset.json").write_bytes(manifest.dumps(contract))
@@ -353,7 +353,7 @@ def test_the_gate_stops_a_dataset(tmp_path: Path, demo_vocab: str, capsys: pytes
     assert "prepared with --no-gate" in told and "complete and consistent" in told
 
 
-def test_the_gate_is_not_passed_over_where_it_was_not_overridden(dataset: Path) -> None:
+def test_the_gate_applies_unless_it_was_overridden(dataset: Path) -> None:
     """verify --no-gate speaks of datasets that were made with it."""
     for shard in sorted((dataset / "train/copy-00").glob("*.tfrecord")):
         rewrite(dataset, lambda columns: columns.next_sentence_labels.fill(1), str(shard.relative_to(dataset)))

@@ -53,7 +53,7 @@ def test_nothing_in_nothing_out(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_finished_split_is_known_while_its_spills_are_whole(tmp_path):
+def test_a_finished_split_is_known_while_its_spills_are_intact(tmp_path):
     way = FilesShuffle(str(tmp_path), 1)
     assert way.finished("s") is None
     list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x" * 100)]))
@@ -89,7 +89,7 @@ def test_a_bit_of_a_spill_file_is_noticed(tmp_path, place):
 
 
 @pytest.mark.parametrize("how", ["empty", "zeros", "halved", "one bit"])
-def test_a_damaged_marker_is_none(tmp_path, how):
+def test_a_damaged_marker_is_ignored(tmp_path, how):
     """So the split is read again; where that comes too late, it isn't missing in silence."""
     way = FilesShuffle(str(tmp_path), 1, "run", 1)
     list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x")]))

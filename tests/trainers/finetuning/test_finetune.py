@@ -166,7 +166,7 @@ def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["answer"] == "key bread"
 
 
-def test_a_run_that_was_killed_goes_on_to_the_bit(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_bit_identically(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout, order of the examples and evaluations are those of a run that was never stopped."""
     files = finetuning.classification(tmp_path)
     settings = ("--epochs", "3", "--checkpoint-steps", "3", "--steps-per-call", "2", "--keep-checkpoints", "9")
@@ -331,7 +331,7 @@ def test_a_mistake_is_one_sentence(init: Path, tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_a_savedmodel_is_as_good_a_beginning_as_its_checkpoint(init: Path, tmp_path: Path) -> None:
-    """The same digest, so that either goes on with a run of the other; the checkpoint itself isn't needed any more."""
+    """The same digest, so that each can resume a run of the other; the checkpoint itself is no longer needed."""
     files = finetuning.classification(tmp_path, 16, 8)
     assert clozemill.main(["export", str(init), "--output", str(tmp_path / "out"), "--formats", "savedmodel"]) == 0
     moved = tmp_path / "moved"

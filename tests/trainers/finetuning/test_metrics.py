@@ -142,7 +142,7 @@ def test_squad_s_normal_form(answer: str, form: str) -> None:
         ([], "mill", 0.0, 0.0),
         (["mill"], "", 0.0, 0.0),
         ([], "the", 1.0, 1.0),  # nothing is left of it
-        (["the", "mill"], "", 0.0, 0.0),  # an answer of which nothing is left is none (evaluate-v2.0)
+        (["the", "mill"], "", 0.0, 0.0),  # an answer that becomes empty counts as no answer (evaluate-v2.0)
         (["a"], "", 1.0, 1.0),
     ],
 )

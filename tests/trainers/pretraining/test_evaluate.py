@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small: PreparedDataset) -> str
 
 
 def decoded(dataset: PreparedDataset, split: str) -> dict[str, np.ndarray]:
-    """All examples of a split's first copy, by the mill's own reader."""
+    """Return all examples in the first copy of a split, read by the reader of the pipelines."""
     rows = [row for shard in datasets.records(dataset, split).values() for row in shard]
     return vars(tf_example.decode(rows, LENGTH, PREDICTIONS))
 

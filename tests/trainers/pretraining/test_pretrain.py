@@ -230,14 +230,14 @@ def test_a_run_killed_while_it_began(trained: Path, tmp_path: Path, short: Path)
     (tmp_path / "one/run.json.tmp").write_text('{"identi')
     shutil.copytree(trained, tmp_path / "two")
     (tmp_path / "two/pretrain.yaml").unlink()
-    pretrain(tmp_path / "one", "--data", short, "--batch-size", 7, "--gradient-accumulation-steps", 2, code=2)  # not begun
+    pretrain(tmp_path / "one", "--data", short, "--batch-size", 7, "--gradient-accumulation-steps", 2, code=2)  # not started
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["run.json.tmp"]
     pretrain(tmp_path / "two", "--data", short, "--steps", 15, "--learning-rate", 2e-3)
     assert (tmp_path / "two/pretrain.yaml").exists()
 
 
 @pytest.mark.slow
-def test_how_it_is_told_and_called_changes_no_loss(tmp_path: Path, small: Path) -> None:
+def test_output_options_and_the_way_of_calling_change_no_loss(tmp_path: Path, small: Path) -> None:
     """Steps per call, steps per line and checkpoints: same weights in the end, and lines that are means."""
     always = ("--data", small, "--steps", 7)
     pretrain(tmp_path / "one", *always, "--steps-per-call", 1)
@@ -407,7 +407,7 @@ def test_a_recipe_is_resolved_and_flags_override_it(tmp_path: Path, small: Path,
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> None:
-    """Every option that they name is there, and takes the value; what they save is the whole of it."""
+    """Every option that they name exists and accepts the value; they save all of their values."""
     saved = tmp_path / "saved.yaml"
     lengths = RECIPES[name].max_seq_lengths
     arguments = ["--recipe", name, "--data", *[str(small)] * len(lengths), "--save-config", str(saved)]
@@ -491,7 +491,7 @@ def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: 
 # The stop
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_nan_loss_stops_the_run(tmp_path: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
     """Weight decay times the learning rate is 1,000 at its peak, so that the weights grow a thousandfold with every step."""
     run = tmp_path / "run"
     harsh = ["--learning-rate", 100, "--weight-decay", 10, "--warmup-steps", 10, "--clip-norm", 0, "--cycle-length", 1]

@@ -1,4 +1,4 @@
-"""Killed or stopped at any moment and run again, `clozemill pretrain` comes to the same figures for every step, to the bit."""
+"""`clozemill pretrain`, killed or stopped at any moment and resumed, gives bit-identical metrics for every step."""
 
 import json
 import os
@@ -75,7 +75,7 @@ class Run:
         return int(last.split()[4].rstrip(";"))
 
     def at_step(self, step: int) -> Callable[[], bool]:
-        """This process has told of a step."""
+        """Whether this process has reported a step."""
         return lambda: f"step {step}/{STEPS} " in self.printed()
 
     def while_saving(self, step: int) -> Callable[[], bool]:
@@ -89,7 +89,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 
 def figures(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl but for the rates: floats are told so that they come back to the bit."""
+    """metrics.jsonl except for the rates; floats are written so that they round-trip exactly."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in RATES} for row in rows]
 
@@ -157,8 +157,9 @@ def test_killed_and_stopped_at_many_moments(tmp_path: Path, demo_dataset: Path, 
 
 @pytest.mark.slow
 def test_killed_within_a_window_of_steps_that_share_a_line(tmp_path: Path, demo_dataset: Path) -> None:
-    """A line every four steps, a checkpoint every five: after a kill, and a line that was told since the checkpoint of step 10,
-    the line of step 12 is told again, over the same four steps, and the half-written checkpoint of step 15 is left aside.
+    """A line every four steps, a checkpoint every five: the run is killed after a line that follows the checkpoint of step 10.
+
+    The line of step 12 is reported again, over the same four steps, and the partial checkpoint of step 15 is ignored.
     """
     more = ("--log-steps", "4")
     assert clozemill.main(options(tmp_path / "whole", demo_dataset, *more)) == 0

@@ -1,4 +1,4 @@
-"""CoNLL columns of every dialect: what is a word, what is none, and where columns have shifted."""
+"""CoNLL columns of every dialect: which lines are words, which aren't, and shifted columns."""
 
 from pathlib import Path
 

@@ -409,7 +409,7 @@ def test_an_answer_is_cut_from_the_context_as_it_is_in_the_file(tmp_path: Path) 
         ("東京。the", "京", 1, ["京"]),
         ("the unable mill", "able", 6, ["##able"]),
         ("the unable mill", "una", 4, ["un", "##able"]),
-        ("the unz\u0101ble mill", "ble", 8, ["[UNK]"]),  # of an unknown word nothing is told apart
+        ("the unz\u0101ble mill", "ble", 8, ["[UNK]"]),  # unknown words can't be distinguished
         ("the mill , a", "mill ", 4, ["mill"]),
         ("the  mill", " ", 3, []),
     ],

@@ -110,7 +110,7 @@ CHARACTERS = st.sampled_from("abcéÉe\u0301\u0323ß ﬁ1980 .,!≠\n\t中東가
 @settings(max_examples=150, deadline=None)
 @given(st.text(CHARACTERS, min_size=1, max_size=20), st.data(), st.booleans())
 def test_answers_of_pieces_come_back(context: str, data: st.DataObject, cased: bool) -> None:
-    """Whichever pieces an answer is: it is cut as it stands in the text, and its target is these pieces or their equals."""
+    """For any pieces of an answer, it is cut from the original text, and its target is these pieces or equal ones."""
     pieces = ["a", "##b", "c", "b", "e", "##e", "##é", "é", "1", "##980", "19", "##8", "##0", ".", ",", "中", "가", "\u1100",
               "##\u1161", "パ", "##か", "พ", "##\u0e35", "न", "##\u0940", "😀", "##❤", "=", "i", "σ", "##ς", "f"]  # fmt: skip
     encoder = TextEncoder(Vocabulary.from_tokens(SPECIAL + pieces), cased, 64)
