@@ -1,4 +1,4 @@
-"""One copy of one group to the bytes of its shard: pairs, order, token matrix, masks, features, statistics.
+"""Build the examples of one copy of one group: pairs, order, token matrix, masks, features, statistics.
 
 Pure: a function of the group, the configuration and (seed, group, copy). Shapes: E examples, S sequence length.
 """
@@ -30,10 +30,10 @@ STATISTICS = (
 
 
 def token_matrix(group: Group, pairs: Pairs, max_seq_length: int, vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-    """[CLS] A [SEP] B [SEP] as rows, padded with [PAD]: (input_ids in the tokens' type, segment_ids uint8, both [E, S],
-    lengths int64 [E]).
+    """Return rows [CLS] A [SEP] B [SEP], padded with [PAD]: (input_ids in the type of the tokens, segment_ids uint8, both
+    [E, S], lengths int64 [E]).
 
-    Without B there is one [SEP]. Segment 0 goes up to and with the first [SEP].
+    Without B there is one [SEP]. Segment 0 includes the first [SEP].
     """
     row = np.arange(len(pairs))
     place = np.arange(max_seq_length, dtype=np.int32)
@@ -50,7 +50,7 @@ def token_matrix(group: Group, pairs: Pairs, max_seq_length: int, vocabulary: Vo
 
 
 def word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """bool [E, S]: positions that start a word, which a piece after a special token does even if it is a `##` piece."""
+    """Return bool [E, S]: positions that start a word. A piece after a special token does, even if it is a `##` piece."""
     starts = ~vocabulary.is_continuation[ids]
     starts[:, 1:] |= vocabulary.is_special[ids[:, :-1]]
     return starts
@@ -59,7 +59,7 @@ def word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def make_columns(
     group: Group, pairs: Pairs, config: ExampleConfig, vocabulary: Vocabulary, rngs: dict[str, np.random.Generator]
 ) -> examples_columns.Columns:
-    """The seven features of some pairs, masks drawn from the given streams."""
+    """Return the seven features of some pairs, with masks drawn from the given streams."""
     ids, segment_ids, lengths = token_matrix(group, pairs, config.max_seq_length, vocabulary)
     masker = examples_masking.MASKERS[config.masking]
     candidates = ~vocabulary.is_special[ids]
@@ -83,7 +83,7 @@ def make_columns(
 
 
 def count_examples(columns: examples_columns.Columns, vocabulary: Vocabulary) -> dict[str, int]:
-    """STATISTICS of some examples, all but what only the pairs know."""
+    """Count STATISTICS of some examples, except those that only the pairs have."""
     (width, places), ids = (columns.masked_lm_ids.shape[1], columns.input_ids.shape[1]), columns.input_ids
     used = np.flatnonzero(columns.masked_lm_weights > 0)
     now = ids.ravel()[used // width * places + columns.masked_lm_positions.ravel()[used]]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# google-research/bert's features: name -> (dtype, the configuration field that gives its length, or None for 1).
+# google-research/bert's features: name -> (dtype, the configuration field with its length, or None for 1).
 FEATURES = {
     "input_ids": ("int64", "max_seq_length"),
     "input_mask": ("int64", "max_seq_length"),

@@ -1,10 +1,12 @@
-"""Masked positions for many examples at once; a policy that chooses positions is an entry of MASKERS.
+"""Mask positions in many examples at once; a policy that chooses positions is an entry of MASKERS.
 
 Shapes: E examples, S sequence length, P max_predictions, K candidates (words) of the longest example. As in
-google-research/bert, min(max_predictions, max(1, round(masked_lm_prob * length))) positions are masked, the length
-counted with [CLS] and [SEP]; of these 80 % become [MASK], 10 % a random token, 10 % stay. Two deliberate differences
-from the reference: special tokens, [UNK] included, are never masked, nor are they or [unused…] tokens drawn as random
-tokens, and in `whole_word` a piece that starts a segment starts a word (the reference glues it to the last word before).
+google-research/bert, min(max_predictions, max(1, round(masked_lm_prob * length))) positions are masked, where the length
+includes [CLS] and [SEP]. Of these, 80 % become [MASK], 10 % a random token, and 10 % are kept.
+
+There are two deliberate differences from the reference. Special tokens, including [UNK], are never masked, and neither they
+nor [unused…] tokens are drawn as random tokens. In `whole_word`, a piece that starts a segment starts a word (the reference
+joins it to the previous word).
 """
 
 from collections.abc import Callable
@@ -15,14 +17,14 @@ import numpy as np
 from clozemill.pipelines.config import ExampleConfig
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest keeps its token
-_SPAN_P, _SPAN_MAX = 0.2, 10  # SpanBERT (Joshi et al. 2019, arXiv:1907.10529): geometric, cut at ten words
+_SPAN_P, _SPAN_MAX = 0.2, 10  # SpanBERT (Joshi et al. 2019, arXiv:1907.10529): geometric, at most ten words
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Where an example is masked. positions: int32 [E, P], sorted, 0 where unused; count: int64 [E].
+    """The masked positions. positions: int32 [E, P], sorted, 0 if unused; count: int64 [E].
 
-    unit: int32 [E, P], the same number for positions that share one of the 80/10/10 actions.
+    unit: int32 [E, P], equal for positions that share one of the 80/10/10 actions.
     """
 
     positions: np.ndarray
@@ -31,13 +33,13 @@ class Chosen:
 
 
 def quota(lengths: np.ndarray, config: ExampleConfig) -> np.ndarray:
-    """How many positions to mask, int64 [E], from the lengths with special tokens; rounds half to even, as Python."""
+    """Return the number of positions to mask, int64 [E], from the lengths with special tokens; rounds like Python."""
     wanted = np.maximum(1, np.rint(lengths * config.masked_lm_prob)).astype(np.int64)
     return np.minimum(wanted, config.max_predictions)
 
 
 def _from_selection(selected: np.ndarray, max_predictions: int, unit_of: np.ndarray | None = None) -> Chosen:
-    """Positions (front-packed, sorted) from a boolean matrix [E, S] with at most P true a row."""
+    """Return positions (sorted, packed to the left) from a boolean matrix [E, S] with at most P true values per row."""
     row, column = np.nonzero(selected)
     count = np.bincount(row, minlength=len(selected))
     slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
@@ -50,10 +52,10 @@ def _from_selection(selected: np.ndarray, max_predictions: int, unit_of: np.ndar
 
 
 def _random_keys(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, int]:
-    """(keys [E, K], mask): in each row a random order of the columns, those not `present` last.
+    """Return (keys [E, K], mask): a random order of the columns of each row, with those not `present` last.
 
-    The low bits of a key, under the mask, are its column, the top bit is set where not `present`, the others are random.
-    32 bits suffice for K up to 512: two of the random parts agree once in 4 million times at most, and the first wins.
+    The low bits of a key, under the mask, are its column; the top bit is set if not `present`; the others are random. 32 bits
+    are enough for K up to 512: two random parts are equal at most once in 4 million times, and then the first column wins.
     """
     kind, columns = (np.uint32, np.uint64)[present.shape[1] > 512], present.shape[1]
     bits = np.iinfo(kind).bits
@@ -68,11 +70,11 @@ def _random_keys(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndar
 def subword(
     candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
-    """Wordpieces chosen uniformly without regard to words."""
+    """Choose wordpieces uniformly, ignoring words."""
     keys, mask = _random_keys(rng, candidates)
     most = min(config.max_predictions, keys.shape[1])
     if most < keys.shape[1]:
-        keys = np.partition(keys, most - 1, axis=1)[:, :most]  # many times as fast as sorting all
+        keys = np.partition(keys, most - 1, axis=1)[:, :most]  # many times faster than sorting all
     keys = np.sort(keys, axis=1)
     count = np.minimum(wanted, candidates.sum(axis=1))
     unused = np.arange(most) >= count[:, None]
@@ -88,7 +90,7 @@ def subword(
 
 @dataclass(frozen=True)
 class _Words:
-    """The words of each example: first position and length, int32 [E, K], length 0 where there is no word."""
+    """The words of each example: first position and length, int32 [E, K]; length 0: no word."""
 
     first: np.ndarray
     length: np.ndarray
@@ -98,7 +100,7 @@ class _Words:
 def _words(candidates: np.ndarray, starts: np.ndarray) -> _Words:
     row, column = np.nonzero(candidates & starts)
     count = np.bincount(row, minlength=len(candidates))
-    word = np.cumsum(candidates & starts, axis=1) - 1  # of each candidate position
+    word = np.cumsum(candidates & starts, axis=1) - 1  # for each candidate position
     width = max(int(count.max(initial=0)), 1)
     in_row, at = np.nonzero(candidates)
     length = np.bincount(in_row * width + word[in_row, at], minlength=len(candidates) * width)
@@ -108,14 +110,14 @@ def _words(candidates: np.ndarray, starts: np.ndarray) -> _Words:
 
 
 def _fill(rows: np.ndarray, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row, column) of every position of the runs [first, first + length) in `rows`."""
+    """Return (row, column) of every position in the runs [first, first + length) of `rows`."""
     run = np.repeat(np.arange(len(rows)), length)
     within = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
     return rows[run], first[run] + within
 
 
 def _select(candidates: np.ndarray, words: _Words, masked: np.ndarray) -> np.ndarray:
-    """bool [E, S]: the positions of the masked words, given as bool [E, K]."""
+    """Return the positions, bool [E, S], of the masked words, bool [E, K]."""
     selected = np.zeros(candidates.shape, bool)
     row, at = np.nonzero(masked)
     selected[_fill(row, words.first[row, at], words.length[row, at])] = True
@@ -125,9 +127,9 @@ def _select(candidates: np.ndarray, words: _Words, masked: np.ndarray) -> np.nda
 def whole_word(
     candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
-    """Words in random order, all pieces of each, skipping one that would exceed the quota (the reference's rule).
+    """Choose words in random order, with all their pieces, skipping those that exceed the quota (the reference's rule).
 
-    Where no word fits the quota, the example's shortest word is masked if max_predictions allows it.
+    If no word fits the quota, the shortest word of the example is masked if max_predictions allows it.
     """
     words = _words(candidates, starts)
     keys, mask = _random_keys(rng, words.length > 0)
@@ -150,7 +152,7 @@ def whole_word(
 
 
 def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Words per span: geometric with p = 0.2, renormalised to 1…10; the mean is 3.8."""
+    """Draw the number of words per span: geometric with p = 0.2, renormalised to 1…10; the mean is 3.8."""
     shares = _SPAN_P * (1 - _SPAN_P) ** np.arange(_SPAN_MAX)
     return 1 + np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(count), side="right")
 
@@ -158,15 +160,15 @@ def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
 def span(
     candidates: np.ndarray, starts: np.ndarray, wanted: np.ndarray, config: ExampleConfig, rng: np.random.Generator
 ) -> Chosen:
-    """Spans of whole words of geometric length; the tokens of a span share one of the 80/10/10 actions, as in SpanBERT.
+    """Choose spans of words of geometric length; the tokens of a span share one of the 80/10/10 actions, as in SpanBERT.
 
-    A span starts at a uniformly chosen unmasked word that fits, and ends before a segment's end, a word already
-    masked, or the word that would exceed the quota.
+    A span starts at a uniformly chosen unmasked word that fits. It ends before the end of the segment, a masked word, or the
+    word that would exceed the quota.
     """
     words = _words(candidates, starts)
     total = words.length.shape[1]
     ends = words.first + words.length
-    gap = np.ones((len(ends), total), bool)  # no span goes on from word k to word k + 1 over a [SEP] or another token
+    gap = np.ones((len(ends), total), bool)  # no span continues from word k to word k + 1 across a [SEP] or another token
     gap[:, :-1] = ends[:, :-1] != words.first[:, 1:]
     masked = np.zeros(words.length.shape, bool)
     unit_of = np.zeros(candidates.shape, np.int32)
@@ -194,7 +196,7 @@ def span(
 
 
 def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: int) -> np.ndarray:
-    """Words a span may start at: unmasked and within the quota, or within `most` where nothing else can be masked."""
+    """Return words at which a span may start: unmasked and within the quota, or within `most` if no other word fits."""
     free = (length > 0) & ~masked
     fits = free & (length <= left[:, None])
     stuck = ~fits.any(axis=1) & ~masked.any(axis=1)
@@ -205,7 +207,7 @@ def _startable(length: np.ndarray, masked: np.ndarray, left: np.ndarray, most: i
 class Masker:
     """A policy. choose(candidates bool [E, S], starts bool [E, S], wanted int64 [E], config, rng) -> Chosen.
 
-    `starts` marks the positions that start a word, if the policy needs words; otherwise it says nothing.
+    `starts` marks the positions that start a word, if the policy needs words; otherwise it is ignored.
     """
 
     choose: Callable[..., Chosen]
@@ -227,14 +229,14 @@ def replace(
     actions: np.random.Generator,
     tokens: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Applies the 80/10/10 rule. Returns (ids with replacements [E, S], the original ids at the positions [E, P]).
+    """Apply the 80/10/10 rule. Return (ids with replacements [E, S], the original ids at the positions [E, P]).
 
-    The original ids are 0 where no position is used. Positions that share a unit share the action; a random token is
-    drawn for each position by itself.
+    The original ids are 0 for unused positions. Positions of the same unit share the action; a random token is drawn for each
+    position separately.
     """
     most = chosen.positions.shape[1]
     used = np.arange(most) < chosen.count[:, None]
-    before = np.take_along_axis(ids, chosen.positions, axis=1)  # where nothing is used: the first token, put back below
+    before = np.take_along_axis(ids, chosen.positions, axis=1)  # unused positions: the first token, restored below
     draw = actions.random((len(ids), max(int(chosen.unit.max(initial=0)) + 1, most)))
     action = np.take_along_axis(draw, chosen.unit, axis=1)
     drawn = random_ids.astype(ids.dtype)[tokens.integers(0, len(random_ids), chosen.positions.shape, np.int32)]

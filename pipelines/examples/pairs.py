@@ -1,11 +1,11 @@
-"""Pairs of token runs for a whole group at once; a pairing policy is a function in PAIRS.
+"""Build pairs of token runs for a complete group at once; a pairing policy is a function in PAIRS.
 
-A pair is four integers into the group's token array, for A and B are contiguous runs of tokens, plus a label.
+A pair is four indices into the group's token array, because A and B are contiguous runs of tokens, plus a label.
 `nsp` follows create_pretraining_data.py of google-research/bert (Devlin et al. 2018, arXiv:1810.04805), `sop` ALBERT
 (Lan et al. 2019, arXiv:1909.11942), `single` RoBERTa's DOC-SENTENCES (Liu et al. 2019, arXiv:1907.11692).
 
-Within a document the chunks depend on each other (a random B puts segments back); between documents they don't. So
-all documents advance together, a chunk a step, and every step is array arithmetic over the documents still going.
+Within a document, chunks depend on each other (after a random B, the unused segments are used again); between documents they
+don't. So all documents advance together, one chunk per step, and every step is array arithmetic over the unfinished documents.
 """
 
 import math
@@ -17,8 +17,8 @@ import numpy as np
 from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.shuffle.groups import Group
 
-# Raising the probability makes more lone segments, so the step towards the solution is shortened: with 0.8 the error
-# shrinks at least fivefold a pass, from documents of two segments (where full steps halve it) to long ones.
+# A higher probability gives more lone segments, so the step towards the solution is shortened: with 0.8 the error shrinks at
+# least fivefold per pass, for documents of two segments (where full steps halve it) as well as long ones.
 _BALANCING_PASSES, _BALANCING_STEP = 5, 0.8
 
 
@@ -26,9 +26,9 @@ _BALANCING_PASSES, _BALANCING_STEP = 5, 0.8
 class Pairs:
     """E examples: token runs [a_start, a_end) and [b_start, b_end), int64 [E] (B is empty for `single`), and labels.
 
-    labels: int8 [E], 1 = B is random (nsp) or A and B are swapped (sop). forced: how many random pairs come from a
-    chunk of one segment. drawn: how many labels were drawn, with probability random_prob for 1; the others, forced ones
-    and those of a group with one document, are not. dropped: chunks that gave no pair.
+    labels: int8 [E], 1 = B is random (nsp) or A and B are swapped (sop). forced: number of random pairs from a chunk of one
+    segment. drawn: number of labels that were drawn, with probability random_prob for 1; forced labels, and those of a group
+    with one document, aren't. dropped: number of chunks without a pair.
     """
 
     a_start: np.ndarray
@@ -45,15 +45,15 @@ class Pairs:
         return len(self.labels)
 
     def take(self, order: np.ndarray) -> "Pairs":
-        """The pairs at `order`."""
+        """Return the pairs at `order`."""
         columns = (self.a_start, self.a_end, self.b_start, self.b_end, self.labels)
         return Pairs(*(column[order] for column in columns), self.forced, self.drawn, self.dropped, self.random_prob)
 
 
 def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths after the reference's truncate_seq_pair: the longer side loses tokens until both fit, B on a tie.
+    """Return lengths after the reference's truncate_seq_pair: the longer side loses tokens until both fit, B on a tie.
 
-    Args and returns: int64 [E]. Closed form of removing one token at a time.
+    Arguments and results are int64 [E]. This is the closed form of removing one token at a time.
     """
     over = a_len + b_len > limit
     a_kept = np.minimum(a_len, np.maximum(limit - b_len, (limit + 1) // 2))
@@ -62,18 +62,18 @@ def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarr
 
 
 def _targets(count: int, config: ExampleConfig, rng: np.random.Generator) -> np.ndarray:
-    """The length that each document's chunks aim at, int64 [documents]: mostly the limit, at times a random shorter."""
+    """Return the target length of each document's chunks, int64 [documents]: usually the limit, sometimes shorter."""
     short = rng.random(count) < config.short_seq_prob
     return np.where(short, rng.integers(2, config.max_text_tokens + 1, count), config.max_text_tokens)
 
 
 def _reach(sentences: np.ndarray, first: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The sentence after the shortest run from `first` that holds at least `target` tokens, at most `last`."""
+    """Return the sentence after the shortest run from `first` with at least `target` tokens, at most `last`."""
     return np.clip(np.searchsorted(sentences, sentences[first] + target), first + 1, last)
 
 
 def _cut(runs: tuple[np.ndarray, ...], limit: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Truncates (a_start, a_end, b_start, b_end): each token too many leaves from the front or the back at even odds."""
+    """Truncate (a_start, a_end, b_start, b_end): each excess token is removed from the front or the back at random."""
     a_start, a_end, b_start, b_end = runs
     a_kept, b_kept = truncate(a_end - a_start, b_end - b_start, limit)
     a_front = rng.binomial(a_end - a_start - a_kept, 0.5)
@@ -82,7 +82,7 @@ def _cut(runs: tuple[np.ndarray, ...], limit: int, rng: np.random.Generator) -> 
 
 
 def _gather(steps: list[tuple[np.ndarray, ...]], config: ExampleConfig, rng: np.random.Generator, **counts) -> Pairs:
-    """All steps' chunks, ordered by document and place in it as the reference yields them, and truncated."""
+    """Return the chunks of all steps, truncated, ordered by document and position as in the reference."""
     document, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
     order = np.argsort(document, kind="stable")
     *runs, labels = (column[order] for column in columns)
@@ -94,9 +94,9 @@ _NOTHING = tuple(np.zeros(0, np.int64) for _ in range(6))
 
 @dataclass(frozen=True)
 class _Walk:
-    """The chunks of a group under `nsp`, ordered by document and place in it; int64 [chunks], the last two bool.
+    """The chunks of a group for `nsp`, ordered by document and position; int64 [chunks], the last two bool.
 
-    first, middle, end: sentences, A is [first, middle). goal: the length aimed at. lone: a chunk of one segment.
+    first, middle, end: sentences; A is [first, middle). goal: the target length. lone: a chunk of one segment.
     """
 
     document: np.ndarray
@@ -117,9 +117,9 @@ class _Walk:
 
 
 def _walk(group: Group, config: ExampleConfig, rng: np.random.Generator, random_prob: float) -> _Walk:
-    """Cuts documents into chunks and A's, and decides which B is random: all that the next chunk depends on."""
+    """Cut documents into chunks and A's, and decide which B is random: everything that the next chunk depends on."""
     count, sentences = len(group.documents) - 1, group.sentences
-    strange = group.twins[1] < count  # documents for which there is another one
+    strange = group.twins[1] < count  # whether each document has a different one
     target = _targets(count, config, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
     going = np.flatnonzero(here < stop)
@@ -139,9 +139,9 @@ def _walk(group: Group, config: ExampleConfig, rng: np.random.Generator, random_
 
 
 def _others(group: Group, document: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random document for each of `document`, int64 [chunks], never itself nor one with the same text."""
+    """Return a random document for each of `document`, int64 [chunks], never itself or one with the same text."""
     count = len(group.documents) - 1
-    if len(set(group.keys)) == count:  # no two are the same: one draw with one bound for all
+    if len(set(group.keys)) == count:  # all texts are different: one draw with the same bound for all
         other = rng.integers(0, max(count - 1, 1), len(document))
         return other + (other >= document)
     first, same = (column[document] for column in group.twins)
@@ -150,7 +150,7 @@ def _others(group: Group, document: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def _with_next(group: Group, config: ExampleConfig, walk: _Walk, rng: np.random.Generator, random_prob: float) -> Pairs:
-    """Gives each chunk its B: the segments after A, or a run from a random segment of a random other document."""
+    """Assign a B to each chunk: the segments after A, or a run from a random segment of a random other document."""
     kept, sentences, documents = walk.kept, group.sentences, group.documents
     document, first, middle, end = (c[kept] for c in (walk.document, walk.first, walk.middle, walk.end))
     random, goal = walk.random[kept], walk.goal[kept]
@@ -169,10 +169,10 @@ def _with_next(group: Group, config: ExampleConfig, walk: _Walk, rng: np.random.
 
 
 def next_sentence_pairs(group: Group, config: ExampleConfig, rng: np.random.Generator, random_prob: float = 0.5) -> Pairs:
-    """The reference's algorithm with a given probability of a random B where the chunk leaves the choice.
+    """Return pairs by the reference's algorithm, with a given probability of a random B unless it is forced.
 
-    B never comes from the document of A. With a single document there is no random B: a chunk of one segment is
-    dropped, any other gets its real continuation.
+    B never comes from the document of A. With a single document there is no random B: a chunk of one segment is dropped, and
+    any other gets its real continuation.
     """
     return _with_next(group, config, _walk(group, config, rng, random_prob), rng, random_prob)
 
@@ -192,16 +192,16 @@ def nsp(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Ge
         if not remaining or others == 0 or walk.forced == 0:
             break
         step = _BALANCING_STEP * (0.5 * (others - walk.forced) / others - random_prob)
-        if abs(step) < 0.1 / math.sqrt(total):  # a fifth of the labels' own standard deviation
+        if abs(step) < 0.1 / math.sqrt(total):  # a fifth of the standard deviation of the labels
             break
         random_prob = max(0.0, random_prob + step)
     return _with_next(group, config, walk, rng, random_prob)
 
 
 def sop(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Generator]) -> Pairs:
-    """Two consecutive runs of a document, swapped half of the time (label 1).
+    """Return two consecutive runs of a document, swapped half of the time (label 1).
 
-    A chunk holds at least two segments where the document has them; a last lone segment is dropped and counted.
+    A chunk has at least two segments if the document does; a last lone segment is dropped and counted.
     """
     rng, sentences = make_rng(), group.sentences
     target = _targets(len(group.documents) - 1, config, rng)
@@ -226,7 +226,7 @@ def sop(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Ge
 
 
 def _windowed(group: Group, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """The group's sentence and document offsets with sentences over `limit` tokens cut into windows of `limit`."""
+    """Return the group's sentence and document offsets, with sentences over `limit` tokens cut into windows of `limit`."""
     windows = -(-np.diff(group.sentences) // limit)
     first = np.concatenate([[0], np.cumsum(windows)])
     within = np.arange(first[-1]) - np.repeat(first[:-1], windows)
@@ -235,9 +235,9 @@ def _windowed(group: Group, limit: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def single(group: Group, config: ExampleConfig, make_rng: Callable[[], np.random.Generator]) -> Pairs:
-    """Full sentences of one document packed up to the target length; no B, all labels 0, no token lost.
+    """Pack full sentences of one document up to the target length; no B, all labels 0, no token is lost.
 
-    A sentence longer than the limit is cut into windows, so that nothing needs truncating.
+    A sentence longer than the limit is cut into windows, so that no example is truncated.
     """
     rng = make_rng()
     sentences, documents = _windowed(group, config.max_text_tokens)

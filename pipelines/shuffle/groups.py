@@ -1,6 +1,6 @@
-"""Documents as they travel, and a group of them as columns: one token array, sentence and document offsets.
+"""A group of documents as columns: one token array, with sentence and document offsets.
 
-A payload is one encoded document in bytes: what crosses the shuffle, and nothing else does.
+A payload is one encoded document in bytes. Only payloads pass through the shuffle.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from clozemill.pipelines.shuffle.payload import Payload
 
 @dataclass(frozen=True)
 class Group:
-    """Some documents, sorted by key, exact duplicates gone. T tokens, N sentences, D documents.
+    """Documents sorted by key, without exact duplicates. T tokens, N sentences, D documents.
 
     tokens: uint16 or uint32 [T]. sentences: int64 [N + 1], where each sentence starts in `tokens`. documents:
     int64 [D + 1], where each document starts in `sentences`. keys, titles: D each. spans: uint32 [2, T] or None.
-    duplicates: how many documents were dropped as exact duplicates, or, where none are dropped, stand there besides.
+    duplicates: number of exact duplicates that were dropped or, if none are dropped, that are in the group.
     """
 
     tokens: np.ndarray
@@ -33,18 +33,17 @@ class Group:
 
     @cached_property
     def twins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each document, int64 [D] both: the first with the same text, which lie side by side, and how many they are."""
+        """Return the first document with the same text (they are adjacent) and the number of those, int64 [D] each."""
         begins = np.array([not at or self.keys[at - 1] != key for at, key in enumerate(self.keys)], bool)
         first, run = np.flatnonzero(begins), np.cumsum(begins) - 1
         return first[run], np.diff(np.append(first, len(begins)))[run]
 
     @classmethod
     def build(cls, items: Iterable[tuple[bytes, bytes]], keep_duplicates: bool = False) -> "Group":
-        """Builds a group from (key, payload) items in any order.
+        """Build a group from (key, payload) items in any order.
 
-        Of several documents with one key, the one with the smallest payload survives (they differ in the title, or in where
-        sentences were cut),
-        so that the order in which they arrive doesn't matter.
+        If several documents have the same key, the one with the smallest payload is kept (they differ in the title, or in
+        sentence boundaries), so that their order doesn't matter.
         """
         kept: list[tuple[bytes, Payload]] = []
         ordered = sorted(items)
@@ -66,7 +65,7 @@ class Group:
 
 
 def items_digest(items: list[tuple[bytes, bytes]]) -> str:
-    """SHA-256 of a group's sorted items: two groups with the same one have the same shards."""
+    """Return the SHA-256 of a group's sorted items: groups with equal digests have equal shards."""
     digest = hashlib.sha256()
     for key, payload in items:
         digest.update(key + len(payload).to_bytes(8, "big"))
@@ -75,5 +74,5 @@ def items_digest(items: list[tuple[bytes, bytes]]) -> str:
 
 
 def _edges(lengths: np.ndarray) -> np.ndarray:
-    """int64 [n + 1]: where consecutive runs of these lengths start, and where the last ends."""
+    """Return int64 [n + 1]: the starts of consecutive runs of these lengths, and the end of the last."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -1,18 +1,18 @@
-"""Where every random number and every place in the order comes from: stable hashes of content, and Philox streams.
+"""Document keys and the order of documents, from stable hashes of content.
 
-A document's key is a hash of its cleaned text, so neither its path nor its place in the input matters. Its group,
-its side (train or eval) and its place within the group are functions of that key and of the seed.
+A document's key is a hash of its cleaned text, so neither its path nor its position in the input matters. Its group, its
+side (train or eval) and its position within the group are functions of that key and the seed.
 """
 
 import hashlib
 
 from clozemill.pipelines.common import hashing
 
-KEY_BYTES = 2 * hashing.HASH_BYTES  # of a sort key: a seeded hash for the order, then the document key itself
+KEY_BYTES = 2 * hashing.HASH_BYTES  # bytes of a sort key: a seeded hash for the order, then the document key itself
 
 
 def document_key(text: str) -> bytes:
-    """16 bytes that depend on the cleaned text alone (BLAKE2b); equal texts meet under one key."""
+    """Return 16 bytes that depend only on the cleaned text (BLAKE2b); equal texts have equal keys."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=hashing.HASH_BYTES).digest()
 
 
@@ -23,9 +23,9 @@ def _seeded(key: bytes, seed: int, purpose: bytes) -> bytes:
 def assign_group(
     key: bytes, seed: int, num_groups: int, num_eval_groups: int, eval_fraction: float, side: bytes = b""
 ) -> tuple[int, bytes]:
-    """(group, sort key) of a document by its key: eval groups are numbered from `num_groups` on.
+    """Return (group, sort key) of a document by its key; eval groups are numbered from `num_groups` on.
 
-    side: another document's key that decides between train and eval instead, for documents that must not be parted.
+    side: key of another document that decides between train and eval, for documents that must stay together.
 
     The group is a range partition of the sort key's first 64 bits, so sorting by (group, sort key) equals sorting
     by sort key alone, and a group is a simple random sample of the corpus.
@@ -38,5 +38,5 @@ def assign_group(
 
 
 def document_key_of(sort_key: bytes) -> bytes:
-    """The document key within a sort key."""
+    """Return the document key within a sort key."""
     return sort_key[hashing.HASH_BYTES :]

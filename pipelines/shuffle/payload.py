@@ -1,4 +1,4 @@
-"""A tokenized document as bytes, as it travels through the shuffle."""
+"""A tokenized document as bytes, for the shuffle."""
 
 import struct
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ _OFFSETS = 128
 
 
 def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | None = None) -> bytes:
-    """One document's payload.
+    """Return the payload of one document.
 
     Args:
-        title: for the dataset's list of documents; cut at 1,024 bytes.
-        ids: [tokens], already in the vocabulary's narrowest type.
+        title: for the dataset's list of documents; truncated to 1,024 bytes.
+        ids: [tokens], already in the smallest type for the vocabulary.
         lengths: [sentences], tokens of each sentence, all positive.
-        spans: uint32 [2, tokens], where each token's word starts and ends in the cleaned text, for provenance.
+        spans: uint32 [2, tokens], the start and end of each token's word in the cleaned text, for provenance.
     """
     name = title.encode("utf-8", "replace")[:1024]
     kind = ids.dtype.itemsize + (0 if spans is None else _OFFSETS)
@@ -34,7 +34,7 @@ def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | N
 
 @dataclass(frozen=True)
 class Payload:
-    """What `pack` was given, read back."""
+    """The arguments of `pack`, read back from a payload."""
 
     title: str
     ids: np.ndarray
@@ -43,7 +43,7 @@ class Payload:
 
 
 def unpack(data: bytes) -> Payload:
-    """Reads a payload; the arrays are views of `data`."""
+    """Read a payload; the arrays are views of `data`."""
     kind, name, sentences, tokens = _HEADER.unpack_from(data)
     width, at = kind & ~_OFFSETS, _HEADER.size + name
     lengths = np.frombuffer(data, "<u4", sentences, at)

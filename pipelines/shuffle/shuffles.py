@@ -1,8 +1,8 @@
-"""The one shuffle, in two interchangeable ways with one contract: (group, key, payload) in, a group's items out.
+"""The shuffle, in two interchangeable implementations: (group, key, payload) in, the items of a group out.
 
-`files` writes each split's items to spill files laid out by group and sends nothing: a group reads its own piece of every
-spill file, so that on one machine neither the corpus nor a list of its pieces passes through the engine. `beam` sends the
-items themselves, for engines with a shuffle of their own. What crosses the engine is (group, bytes) either way.
+`files` writes the items of each split to spill files ordered by group, and emits nothing. A group reads its piece of every
+spill file, so that on one machine neither the corpus nor a list of pieces passes through the engine. `beam` emits the items
+themselves, for engines with their own shuffle. Both emit elements of the type (group, bytes).
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,25 +13,25 @@ from clozemill.pipelines.shuffle.spill import FilesShuffle
 
 
 class BeamShuffle:
-    """Sends every item through the engine; remembers nothing."""
+    """Sends every item through the engine; keeps no state."""
 
     def __init__(self, folder: str, groups: int, run: str = "", splits: int = 0) -> None:
         pass
 
     def scatter(self, name: str, items: Iterable[spill.Item]) -> Iterator[tuple[int, bytes]]:
-        """Each item as it is."""
+        """Yield each item unchanged."""
         for group, key, payload in items:
             yield group, key + payload
 
     def finish(self, name: str, summary: bytes) -> None:
-        """Nothing lies anywhere."""
+        """Do nothing: no files were written."""
 
     def finished(self, name: str) -> bytes | None:
-        """Every split is read again."""
+        """Return None, because every split must be read again."""
         return None
 
     def gather(self, group: int, values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """The items again."""
+        """Yield the items unchanged."""
         for value in values:
             yield value[:KEY_BYTES], value[KEY_BYTES:]
 

@@ -1,4 +1,4 @@
-"""The shuffle through spill files in the output folder, for workers that share a file system."""
+"""Shuffle through spill files in the output folder, for workers that share a file system."""
 
 import os
 import struct
@@ -11,7 +11,7 @@ from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from clozemill.pipelines.shuffle.keys import KEY_BYTES
 
-SPILL_BYTES = 64 << 20  # what one task holds before it writes a spill file
+SPILL_BYTES = 64 << 20  # maximum bytes that a task buffers before it writes a spill file
 
 _LENGTH = struct.Struct("<I")
 
@@ -23,13 +23,13 @@ Item = tuple[int, bytes, bytes]  # group, sort key, payload
 
 
 class FilesShuffle:
-    """Spills to a local folder. A spill file begins with where each group's piece is, and with checksums.
+    """Spills to a local folder. A spill file starts with the positions and checksums of the pieces of each group.
 
-    A split whose marker is there, with all its spill files of the right size, need not be read again. Only spill files that a
-    marker of this very run lists are read.
+    A split isn't read again if its marker exists and all its spill files have the right size. Only spill files listed in a
+    marker of this run are read.
 
     Args:
-        run: what the content of spill files depends on, as a hash. splits: how many there are; 0: not known.
+        run: hash of everything that the content of spill files depends on. splits: number of splits; 0: unknown.
     """
 
     def __init__(self, folder: str, groups: int, run: str = "", splits: int = 0) -> None:
@@ -37,7 +37,7 @@ class FilesShuffle:
         self._listed: list[str] | None = None
 
     def scatter(self, name: str, items: Iterable[Item]) -> Iterator[tuple[int, bytes]]:
-        """Writes items to spill files named after `name`; yields nothing."""
+        """Write items to spill files named after `name`; yield nothing."""
         pieces: dict[int, list[bytes]] = {}
         size, number = 0, 0
         for group, key, payload in items:
@@ -51,7 +51,7 @@ class FilesShuffle:
         yield from ()
 
     def _spill(self, name: str, pieces: dict[int, list[bytes]]) -> None:
-        # Not synced to the disk: what a power cut leaves of it doesn't fit the checksums.
+        # Not synced to disk: after a power cut, damage is detected by the checksums.
         with filesystem.atomic_write(filesystem.join(self._folder, name), sync=False) as file:
             start, table = (_ENTRY.size + _CHECK.size) * self._groups, []
             for group in range(self._groups):
@@ -65,17 +65,17 @@ class FilesShuffle:
                 file.writelines(pieces[group])
 
     def _entry(self, group: int, start: int, size: int, check: int) -> bytes:
-        """Where a group's piece is, with the checksum of the piece and, for this run and group, of the entry."""
+        """Return the position of a group's piece, its checksum, and a checksum of the entry for this run and group."""
         entry = _ENTRY.pack(start, size, check)
         return entry + _CHECK.pack(google_crc32c.value(f"{self._run} {group} ".encode() + entry))
 
     def finish(self, name: str, summary: bytes) -> None:
-        """Marks a split as done, with what is to be known of it."""
+        """Mark a split as done, and store its summary."""
         spills = {file: filesystem.size(filesystem.join(self._folder, file)) for file in self._spills(name)}
         write_sealed(self._marker(name), {"summary": summary.decode(), "spills": spills}, self._run)
 
     def finished(self, name: str) -> bytes | None:
-        """The summary that `finish` was given, if all that it vouched for is still there."""
+        """Return the summary passed to `finish`, if all spill files of the split still exist."""
         marker = read_sealed(self._marker(name), self._run)
         if marker is None:
             return None
@@ -91,7 +91,7 @@ class FilesShuffle:
         return sorted(file for file in os.listdir(self._folder) if file.startswith(name) and file.endswith(".spill"))
 
     def _all_spills(self) -> list[str]:
-        """The spill files of all splits. Raises UserError when a split is missing."""
+        """Return the spill files of all splits. Raise UserError if a split is missing."""
         if self._listed is None:
             names = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
             found = [read_sealed(filesystem.join(self._folder, name), self._run) for name in names if name.endswith(".json")]
@@ -105,7 +105,7 @@ class FilesShuffle:
         return self._listed
 
     def gather(self, group: int, values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """The (key, payload) items of a group, from all spill files. Raises UserError when one is damaged."""
+        """Yield the (key, payload) items of a group from all spill files. Raise UserError if one is damaged."""
         for name in self._all_spills():
             data = self._piece(filesystem.join(self._folder, name), group)
             position = 0
@@ -116,7 +116,7 @@ class FilesShuffle:
                 position += KEY_BYTES + size
 
     def _piece(self, path: str, group: int) -> bytes:
-        """The bytes of a group in a spill file. Raises UserError."""
+        """Return the bytes of a group in a spill file. Raise UserError."""
         length = _ENTRY.size + _CHECK.size
         with filesystem.open_read(path) as file:
             file.seek(length * group)
