@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from clozemill.deploy.config import unknown
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import flags, options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -16,8 +16,8 @@ _NEEDED = {"prepare": ("input", "vocab", "output"), "pretrain": ("data", "output
 
 def _resolved(command: str, config: type, words: list[str]) -> Any:
     """Resolve the options as the command would. Raises UserError for a mistake, as the command would."""
-    parser = options.Parser(prog=f"clozemill {command}", allow_abbrev=False, add_help=False)
-    options.add_flags(parser, config)
+    parser = flags.Parser(prog=f"clozemill {command}", allow_abbrev=False, add_help=False)
+    flags.add_flags(parser, config)
     arguments, extra = parser.parse_known_args(words)
     if extra:
         known = [name for action in parser._actions for name in action.option_strings]
@@ -53,7 +53,7 @@ def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
     return {field.name: getattr(resolved, field.name) for field in fields if getattr(resolved, field.name) != field.default}
 
 
-def flags(values: dict[str, Any]) -> list[str]:
+def as_words(values: dict[str, Any]) -> list[str]:
     """Return options as words of a command line."""
     words = []
     for name, value in values.items():

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from clozemill.deploy import tpu_slices
-from clozemill.pipelines.command_line.options import option, suggest
+from clozemill.pipelines.command_line.options import INPUT, RUNNING, option, suggest
 from clozemill.pipelines.common.errors import UserError
 
 PIPELINES, TRAINERS = ("dataflow", "flink", "spark", "dask"), ("tpu", "gke", "vertex")
@@ -21,6 +21,16 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gke": ("project", "region", "bucket", "trainer_image", "cluster"),
     "vertex": ("project", "region", "bucket", "trainer_image"),
 }
+# What each target runs, for --help.
+_RUNS = {
+    "dataflow": "prepare on Google Cloud Dataflow",
+    "flink": "prepare on a Flink cluster in Kubernetes",
+    "spark": "prepare on a Spark cluster",
+    "dask": "prepare on a Dask cluster",
+    "tpu": "pretrain on a Cloud TPU VM or slice",
+    "gke": "pretrain on TPUs of a Kubernetes cluster",
+    "vertex": "pretrain on TPUs of Vertex AI",
+}
 _NAME = re.compile("[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _PROJECT = re.compile("([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _BUCKET = re.compile("gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\\s]*)?")
@@ -33,11 +43,11 @@ _IMAGE = re.compile("[a-z0-9][a-z0-9._:-]*(/[a-z0-9._-]+)*(:[A-Za-z0-9_][A-Za-z0
 class SubmitConfig:
     """`clozemill submit`"""
 
-    target: str = option("", "service or cluster to run on", choices=(*PIPELINES, *TRAINERS), flag=False)
+    target: str = option("", "service or cluster to run on", choices=(*PIPELINES, *TRAINERS), flag=False, required=True)
     action: str = option("run", "tpu only: status or stop instead of a new run", choices=ACTIONS, flag=False)
     dry_run: bool = option(False, "print the commands and manifests without running them")
     build: bool = option(True, "first build the image with Cloud Build (dataflow, tpu, gke, vertex)")
-    source: str = option(".", "checkout of clozemill to build the image from")
+    source: str = option(".", "checkout of clozemill to build the image from", group=INPUT)
     name: str = option("clozemill", "name of the job and of the TPU")
     project: str = option("", "the Google Cloud project's id")
     region: str = option("", "a region, such as europe-west4")
@@ -61,11 +71,11 @@ class SubmitConfig:
     tpu_topology: str = option("", "shape of the TPU, such as 2x4; default: the usual one of the type")
     runtime_version: str = option("", "runtime version (image) of the TPU VM; default: the usual one of the type")
     spot: bool = option(True, "use spot capacity: cheaper, but can be preempted at any time")
-    valid_until: str = option("24h", "how long to wait for capacity")
-    retries: int = option(10, "how often to recreate a preempted TPU", low=0, high=1000)
-    autodelete: bool = option(True, "delete the TPU at the end, after a failure, and after Ctrl-C")
+    valid_until: str = option("24h", "how long to wait for capacity", group=RUNNING)
+    retries: int = option(10, "how often to recreate a preempted TPU", low=0, high=1000, group=RUNNING)
+    autodelete: bool = option(True, "delete the TPU at the end, after a failure, and after Ctrl-C", group=RUNNING)
     existing: str = option("", "name of an existing TPU VM to use; it is never deleted", metavar="NAME")
-    poll_seconds: float = option(15.0, "seconds between checks of a TPU that is being created", low=0, high=3600)
+    poll_seconds: float = option(15.0, "seconds between checks of a TPU that is being created", low=0, high=3600, group=RUNNING)
     cluster: str = option("", "the GKE cluster's name")
 
     def validate(self) -> None:
@@ -101,17 +111,37 @@ class SubmitConfig:
         return f"{self.bucket.rstrip('/')}/{name}"
 
 
+@dataclass(frozen=True)
+class CompletionConfig:
+    """`clozemill completion`"""
+
+    shell: str = option("", "the shell", choices=("bash", "zsh", "fish"), flag=False, required=True)
+
+
+def targets_help() -> str:
+    """Return the targets with what they run and which options they require, for --help."""
+    lines = ["targets, and the options that they require:"]
+    for target, names in NEEDED.items():
+        lines += [f"  {target:<9} {_RUNS[target]}", f"            --{' --'.join(names).replace('_', '-')}"]
+    return "\n".join(lines)
+
+
 def check(config: SubmitConfig) -> None:
     """Raise UserError if an option that the target requires is missing."""
     if not config.target:
         raise UserError(f"TARGET is missing: give one of {', '.join(NEEDED)}")
-    for name in NEEDED[config.target]:
-        if not getattr(config, name) and not (config.existing and name == "bucket"):
-            text = SubmitConfig.__dataclass_fields__[name].metadata["help"]
-            raise UserError(
-                f"{name} is missing: submit {config.target} needs {text}; give --{name.replace('_', '-')}, or add it to "
-                "the file of --config"
-            )
+    needed = NEEDED[config.target]
+    missing = [name for name in needed if not getattr(config, name) and not (config.existing and name == "bucket")]
+    if len(missing) == 1:
+        text, flag = SubmitConfig.__dataclass_fields__[missing[0]].metadata["help"], missing[0].replace("_", "-")
+        raise UserError(
+            f"{missing[0]} is missing: submit {config.target} needs {text}; give --{flag}, or add it to the file of --config"
+        )
+    if missing:
+        raise UserError(
+            f"{', '.join(missing[:-1])} and {missing[-1]} are missing: submit {config.target} needs "
+            f"--{' --'.join(missing).replace('_', '-')}; give them, or add them to the file of --config"
+        )
 
 
 def unknown(word: str, known: list[str], where: str) -> UserError:

@@ -14,7 +14,7 @@ class PlanConfig(TrainingPlan, MillPlan):
 
 def training_targets(config: PlanConfig) -> list[str]:
     """Return where training is estimated: on the named targets, or for a recipe without one on this machine and a TPU."""
-    named = [target for target in ("local", "gpu", "tpu") if target in config.target]
+    named: list[str] = [target for target in ("local", "gpu", "tpu") if target in config.target]
     if config.recipe and not {"gpu", "tpu"} & set(named):
         named = [*(["local"] if named or not config.target else []), "tpu"]
     return named

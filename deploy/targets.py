@@ -79,7 +79,7 @@ def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
     server = manifests.JOB_SERVER
     runner = ["--runner=PortableRunner", f"--job_endpoint={server}:8099", f"--artifact_endpoint={server}:8098"]
     runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000", "--no-progress"]
-    cluster, job = manifests.flink(config, ["prepare", *command_options.flags(values), *runner])
+    cluster, job = manifests.flink(config, ["prepare", *command_options.as_words(values), *runner])
     where, name = f"--namespace={config.namespace}", f"job/{config.name}"
     ready = ("--for=condition=available", "--timeout=10m", f"deployment/{server}")
     return [
@@ -100,7 +100,7 @@ def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
     runner += ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]
     return [
         Step("Start Beam's Spark job server", (*start, f"--spark-master-url={config.spark_master}")),
-        Step("Run the pipeline", ("clozemill", "prepare", *command_options.flags(values), *runner)),
+        Step("Run the pipeline", ("clozemill", "prepare", *command_options.as_words(values), *runner)),
         Step("Stop the job server", ("docker", "stop", server), always=True),
     ]
 
@@ -109,7 +109,7 @@ def dask(config: SubmitConfig, words: list[str]) -> list[Step]:
     """Run `clozemill prepare` against a Dask scheduler."""
     values = command_options.prepare(words, cloud=False)
     runner = ["--runner=DaskRunner", f"--dask_client_address={config.dask_scheduler}"]
-    return [Step("Run the pipeline", ("clozemill", "prepare", *command_options.flags(values), *runner))]
+    return [Step("Run the pipeline", ("clozemill", "prepare", *command_options.as_words(values), *runner))]
 
 
 def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:

@@ -5,16 +5,19 @@ python docs/generate_cli.py
 
 import dataclasses
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import clozemill
+from clozemill.deploy.commands import COMMANDS, Command
+from clozemill.pipelines.command_line.options import GROUPS
 
 FOLDER = Path(__file__).parent / "reference/cli"
 NOTICE = "<!-- Written by docs/generate_cli.py from the option dataclasses; do not edit. -->\n"
 COMMON = """\
-Three more options work with every command: `--help`, `--config FILE` (YAML with any of these options; flags override it) and
-`--save-config FILE` (write the resolved configuration to a file). `--debug` prints the traceback of an error.
+Every command also has `--config FILE` (YAML with any of these options; flags override it) and `--save-config FILE` (write the
+resolved configuration to a file), `--quiet` (no progress, and nothing about what is written to files), `--verbose` (also the
+options and versions used, and the messages of libraries), `--debug` (the traceback of an error), `--version` and `--help`.
 """
 SAVED = """\
 `vocab`, `prepare` and `pretrain` also leave their configuration beside their output: `vocab.txt.yaml`, `DATASET/prepare.yaml`,
@@ -58,6 +61,8 @@ def _values(field: dataclasses.Field) -> str:
 
 def _default(field: dataclasses.Field) -> str:
     """Return the default of a field as a flag or YAML would give it."""
+    if field.metadata["required"]:
+        return "required"
     if field.default in ("", None, ()):
         return ""
     if isinstance(field.default, bool):
@@ -76,11 +81,22 @@ def _name(field: dataclasses.Field) -> str:
     return f"`--{flag}`, `--no-{flag}`" if kind is bool else f"`--{flag}`"
 
 
-def _table(config: type, identity: bool, flags: bool = True) -> str:
+def _tables(config: type, identity: bool) -> str:
+    """Return one table per group of options, in the order of --help."""
+    parts = []
+    for group in GROUPS:
+        listed = [field for field in dataclasses.fields(config) if field.metadata["group"] == group]
+        if listed:
+            listed.sort(key=lambda field: not field.metadata["required"])
+            parts.append(f"## {group[0].upper()}{group[1:]}\n\n{_table(listed, identity)}")
+    return "\n".join(parts)
+
+
+def _table(options: Sequence[dataclasses.Field], identity: bool, flags: bool = True) -> str:
     """Return a table with one row per option. flags: whether the options are also flags, or only YAML keys."""
     names = ["Option", "Value", "Default", *(["Same on resume"] if identity else []), "Meaning"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for field in dataclasses.fields(config):
+    for field in options:
         same = [("yes" if field.metadata["identity"] else "")] if identity else []
         name = _name(field) if flags else _code(field.name)
         cells = [name, _values(field), _default(field), *same, _cell(field.metadata["help"])]
@@ -94,11 +110,13 @@ def _nested(config: type) -> str:
     for field in dataclasses.fields(config):
         (kind,) = _types(field)
         if get_origin(kind) is tuple and dataclasses.is_dataclass(item := get_args(kind)[0]):
-            parts.append(f"\n## Keys of each entry of `{field.name}`\n\n{_table(item, identity=False, flags=False)}")
+            parts.append(
+                f"\n## Keys of each entry of `{field.name}`\n\n{_table(dataclasses.fields(item), identity=False, flags=False)}"
+            )
     return "".join(parts)
 
 
-def _page(name: str, command: clozemill.Command) -> str:
+def _page(name: str, command: Command) -> str:
     """Return the page of one command."""
     identity = name in RESUMED
     extra = "Options of the Beam runner (`--runner`) are passed on to it.\n\n" if command.passes_on else ""
@@ -107,16 +125,16 @@ def _page(name: str, command: clozemill.Command) -> str:
         f"# clozemill {name}\n\n{NOTICE}\n{command.help[0].upper()}{command.help[1:]}.\n\n"
         f"<!-- not run: the example of --help -->\n```sh\n{command.example}\n```\n\n"
         f"{extra}{COMMON}\n{IDENTITY if identity else ''}{chr(10) if identity else ''}"
-        f"{_table(command.config, identity)}{_nested(command.config)}"
+        f"{_tables(command.config, identity)}{_nested(command.config)}"
     )
 
 
 def pages() -> dict[str, str]:
     """Return the text of every page, by file name."""
-    lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in clozemill.COMMANDS.items()]
+    lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in COMMANDS.items()]
     index = f"# Commands\n\n{NOTICE}\n" + "| Command | What it does |\n|---|---|\n" + "\n".join(lines) + "\n"
     index += f"\n{SAVED}\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
-    return {"index.md": index} | {f"{name}.md": _page(name, each) for name, each in clozemill.COMMANDS.items()}
+    return {"index.md": index} | {f"{name}.md": _page(name, each) for name, each in COMMANDS.items()}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.sentence_languages import KNOWN
 from clozemill.pipelines.common.tokenizer_rules import TextRules
@@ -24,15 +24,18 @@ def clustered(dedup: str, eval_by: str) -> bool:
 class InputOptions:
     """Options for the input and for how it becomes clean text."""
 
-    input: tuple[str, ...] = option((), "input files or globs, local or remote; .gz, .bz2 and .zst files are decompressed")
+    input: tuple[str, ...] = option(
+        (), "input files or globs, local or remote; .gz, .bz2 and .zst files are decompressed", group=INPUT, required=True
+    )
     format: str = option(
         "auto",
         "format of the input; auto detects it from the file name: .xml, .jsonl, .parquet, .txt (bert)",
         choices=("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
+        group=INPUT,
     )
-    text_field: str = option("text", "field or column that contains the text (jsonl, parquet)")
-    title_field: str = option("title", "field or column that contains the title (optional)")
-    id_field: str = option("id", "field or column that identifies a record in messages and rejects (optional)")
+    text_field: str = option("text", "field or column that contains the text (jsonl, parquet)", group=INPUT)
+    title_field: str = option("title", "field or column that contains the title (optional)", group=INPUT)
+    id_field: str = option("id", "field or column that identifies a record in messages and rejects (optional)", group=INPUT)
     headings: bool = option(False, "keep section headings of wikitext")
     cased: bool = option(False, "keep case and accents")
     strip_accents: bool | None = option(
@@ -51,15 +54,25 @@ class RunOptions:
     """Options for how a command runs; none of them changes a byte of the result."""
 
     runner: str = option(
-        "FnApiRunner", "name of the Beam runner; options of the runner itself are passed on to it", identity=False
+        "FnApiRunner",
+        "name of the Beam runner; options of the runner itself are passed on to it",
+        identity=False,
+        group=RUNNING,
     )
     num_workers: int = option(
-        0, "number of worker processes on this machine (0: one per core)", low=0, high=1024, identity=False
+        0,
+        "number of worker processes on this machine (0: one per core); with other runners than FnApiRunner, theirs",
+        low=0,
+        high=1024,
+        identity=False,
+        group=RUNNING,
     )
-    in_memory: bool | None = option(None, "run in a single process (default: only for small input)", identity=False)
-    progress: bool = option(True, "show a progress bar", identity=False)
+    in_memory: bool | None = option(
+        None, "run in a single process (default: only for small input)", identity=False, group=RUNNING
+    )
+    progress: bool = option(True, "show a progress bar", identity=False, group=RUNNING)
     max_reject_rate: float = option(
-        0.01, "maximum fraction of malformed records before the run fails", low=0, high=1, identity=False
+        0.01, "maximum fraction of malformed records before the run fails", low=0, high=1, identity=False, group=RUNNING
     )
 
 
@@ -67,7 +80,7 @@ class RunOptions:
 class VocabConfig(InputOptions, RunOptions):
     """`clozemill vocab`"""
 
-    output: str = option("", "the vocabulary file to write, e.g. vocab.txt", identity=False)
+    output: str = option("", "the vocabulary file to write, e.g. vocab.txt", identity=False, group=OUTPUT, required=True)
     vocab_size: int = option(30522, "number of vocabulary entries, including special tokens", low=16, high=1 << 20)
     min_count: int = option(2, "minimum number of occurrences of a word; rarer words are ignored", low=1)
     max_alphabet: int = option(
@@ -83,9 +96,13 @@ class DocumentOptions(InputOptions, RunOptions):
     """Options of `prepare` for what happens to each document before the shuffle."""
 
     vocab: str = option(
-        "", "a vocabulary file such as vocab.txt, one token per line; special tokens are found by name", identity=False
+        "",
+        "a vocabulary file such as vocab.txt, one token per line; special tokens are found by name",
+        identity=False,
+        group=INPUT,
+        required=True,
     )
-    output: str = option("", "the folder of the dataset to write", identity=False)
+    output: str = option("", "the folder of the dataset to write", identity=False, group=OUTPUT, required=True)
     splitter: str = option("sentencex", "sentence splitter; none makes each line one sentence", choices=("sentencex", "none"))
     sentence_language: str = option(
         "en",
@@ -144,9 +161,11 @@ class ExampleConfig:
         "unit of the train/eval split; 'cluster' keeps near-duplicates on the same side",
         choices=("document", "cluster"),
     )
-    num_groups: int = option(0, "number of train shards per copy; 0: derived from the input size on disk", low=0, high=1 << 24)
-    compression: str = option("none", "compression of the shards", choices=("none", "gzip"))
-    provenance: bool = option(False, "write the source documents of each record to Parquet files")
+    num_groups: int = option(
+        0, "number of train shards per copy; 0: derived from the input size on disk", low=0, high=1 << 24, group=OUTPUT
+    )
+    compression: str = option("none", "compression of the shards", choices=("none", "gzip"), group=OUTPUT)
+    provenance: bool = option(False, "write the source documents of each record to Parquet files", group=OUTPUT)
     seed: int = option(0, "random seed", low=0, high=2**63 - 1)
 
     @classmethod
@@ -174,10 +193,18 @@ class ExampleConfig:
 class PrepareConfig(ExampleConfig, DocumentOptions):
     """`clozemill prepare`"""
 
-    update: bool = option(False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False)
-    sources: tuple[str, ...] = option((), "sources of the text, for the data card", identity=False, metavar="TEXT")
-    licenses: tuple[str, ...] = option((), "licences of the text, for the data card", identity=False, metavar="TEXT")
-    languages: tuple[str, ...] = option((), "languages of the text, for the data card", identity=False, metavar="TEXT")
+    update: bool = option(
+        False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False, group=OUTPUT
+    )
+    sources: tuple[str, ...] = option(
+        (), "sources of the text, for the data card", identity=False, metavar="TEXT", group=OUTPUT
+    )
+    licenses: tuple[str, ...] = option(
+        (), "licences of the text, for the data card", identity=False, metavar="TEXT", group=OUTPUT
+    )
+    languages: tuple[str, ...] = option(
+        (), "languages of the text, for the data card", identity=False, metavar="TEXT", group=OUTPUT
+    )
     gate: bool = option(
         True,
         "fail if statistics fall outside their expected range, or if a linear classifier can predict the labels",
@@ -188,6 +215,7 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
         "where documents are shuffled; files: on this machine's disk; beam: by the engine; auto: files for FnApiRunner",
         choices=("auto", "files", "beam"),
         identity=False,
+        group=RUNNING,
     )
 
     @property
@@ -214,35 +242,37 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
 class VerifyConfig:
     """`clozemill verify`"""
 
-    dataset: str = option("", "the folder of the dataset", flag=False)
-    max_lines: int = option(20, "maximum number of violations to print (all are counted)", low=1)
+    dataset: str = option("", "the folder of the dataset", flag=False, group=INPUT, required=True)
+    max_lines: int = option(20, "maximum number of violations to print (all are counted)", low=1, group=OUTPUT)
     gate: bool = option(
         True, "check the statistical gate; --no-gate accepts a dataset that was prepared with --no-gate and fails it"
     )
-    num_workers: int = option(0, "number of processes (0: one per core)", low=0, high=1024)
-    progress: bool = option(True, "show a progress bar")
+    num_workers: int = option(0, "number of processes (0: one per core)", low=0, high=1024, group=RUNNING)
+    progress: bool = option(True, "show a progress bar", group=RUNNING)
 
 
 @dataclass(frozen=True)
 class InspectConfig:
     """`clozemill inspect`"""
 
-    dataset: str = option("", "the folder of the dataset", flag=False)
+    dataset: str = option("", "the folder of the dataset", flag=False, group=INPUT, required=True)
     limit: int = option(5, "number of records to show", low=1)
-    split: str = option("train", "split to read", choices=("train", "eval"))
-    copy: int = option(0, "copy of the train split to read", low=0)
-    group: int = option(0, "number of the shard to read", low=0)
+    split: str = option("train", "split to read", choices=("train", "eval"), group=INPUT)
+    copy: int = option(0, "copy of the train split to read", low=0, group=INPUT)
+    group: int = option(0, "number of the shard to read", low=0, group=INPUT)
     offset: int = option(0, "number of records to skip", low=0)
-    html: str = option("", "write the records to this HTML file instead, with masks and segments in colour")
-    report: bool = option(False, "write the data card (report.html and report.md) again, instead of showing records")
+    html: str = option("", "write the records to this HTML file instead, with masks and segments in colour", group=OUTPUT)
+    report: bool = option(
+        False, "write the data card (report.html and report.md) again, instead of showing records", group=OUTPUT
+    )
 
 
 @dataclass(frozen=True)
 class DemoConfig:
     """`clozemill demo`"""
 
-    output: str = option("demo-out", "the output folder; the demo replaces its contents")
+    output: str = option("demo-out", "the output folder; the demo replaces its contents", group=OUTPUT)
     vocab_size: int = option(4000, "number of entries in the demo's vocabulary", low=16, high=1 << 20)
     seed: int = option(7, "random seed", low=0, high=2**63 - 1)
     text: str = option("The old bridge was repaired by an engineer.", "sentence that the fine-tuned model classifies")
-    progress: bool = option(True, "show a progress bar")
+    progress: bool = option(True, "show a progress bar", group=RUNNING)

@@ -319,7 +319,9 @@ def test_bad_configuration_files(bench, text, why):
 
 
 def test_missing_options(bench):
-    call(["prepare"], bench.folder / "out", bench.capsys).refused("--input is missing: give input files or globs")
+    call(["prepare"], bench.folder / "out", bench.capsys).refused(
+        "--input, --vocab and --output are missing: give input files or globs"
+    )
 
 
 def test_no_file_matches(bench):

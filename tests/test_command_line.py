@@ -18,7 +18,7 @@ from clozemill.trainers.pretraining.recipes import Phase
 ROOT = Path(__file__).parents[1]
 
 # Frozen: removing or renaming a flag breaks scripts and saved configurations. Add new flags here, too.
-COMMON = "--config --debug --help --save-config"
+COMMON = "--config --debug --help --quiet --save-config --verbose --version"
 TEXT = "--strip-accents --no-strip-accents --tokenize-chinese-chars --no-tokenize-chinese-chars"
 INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
@@ -67,6 +67,7 @@ FLAGS = {
     "--poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version --service-account "
     "--service-options --source --spark-master --spot --no-spot --subnetwork --tpu-topology --tpu-type --trainer-image "
     "--valid-until --zone TARGET ACTION",
+    "completion": f"{COMMON} SHELL",
     "demo": f"{COMMON} --output --progress --no-progress --seed --text --vocab-size",
 }
 
@@ -123,6 +124,7 @@ def test_the_choices_are_frozen() -> None:
         "pool": ("none", "cls", "mean"),
         "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),
         "action": ("run", "status", "stop"),
+        "shell": ("bash", "zsh", "fish"),
     }  # fmt: skip
 
 
@@ -131,35 +133,43 @@ def test_the_keys_of_a_phase_are_frozen() -> None:
     assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps"]
 
 
-@pytest.mark.parametrize("width", ["60", "200"])
+def pasted(help_text: str) -> list[str]:
+    """The words of the example in a --help text, as a shell reads them."""
+    return shlex.split(re.search(r"^example:\n((?:.*\\\n)*.*)$", help_text, re.MULTILINE).group(1).replace("\\\n", " "))
+
+
+@pytest.mark.parametrize("width", ["60", "80", "200"])
 @pytest.mark.parametrize("name", FLAGS)
 def test_the_example_in_help_can_be_pasted(name: str, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    text = stages()[name].format_help()
-    example = re.search(r"^example: (clozemill .+)$", text, re.MULTILINE).group(1)
-    assert example == clozemill.COMMANDS[name].example
-    words = shlex.split(example)
-    assert words[:2] == ["clozemill", name]
-    monkeypatch.chdir(ROOT)  # an example may name a file in the repository
-    arguments, extra = clozemill.parser().parse_known_args(clozemill._split(words[1:])[0])
+    words = pasted(stages()[name].format_help())
+    assert words == shlex.split(clozemill.COMMANDS[name].example) and words[:2] == ["clozemill", name]
+    monkeypatch.chdir(ROOT)  # an example may name a file of the repository
+    arguments, extra = clozemill.parser().parse_known_args(clozemill.commands.split_words(words[1:])[0])
     assert extra == []
-    config = options.resolve(clozemill.COMMANDS[name].config, arguments)
-    required = {
-        "plan": ["input"],
-        "vocab": ["input", "output"],
-        "prepare": ["input", "vocab", "output"],
-        "pretrain": ["data", "output"],
-        "evaluate": ["run", "data"],
-        "export": ["run", "output"],
-        "import": ["source", "output"],
-        "finetune": ["init", "task", "train", "dev", "output"],
-        "predict": ["run", "input", "output"],
-        "embed": ["run", "input", "output"],
-        "preflight": ["topology"],
-        "submit": ["target", "project", "region", "bucket", "image"],
-        "demo": ["output"],
-    }
-    options.require(config, *required.get(name, ["dataset"]))
+    options.require(options.resolve(clozemill.COMMANDS[name].config, arguments))
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_help_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, stages()[name].format_help().splitlines())) <= 80
+    assert max(map(len, clozemill.parser().format_help().splitlines())) <= 80
+
+
+def test_options_are_listed_in_groups_required_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = stages()["export"].format_help()
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles == ["input", "output", "what it does", "options of all commands", "example"]
+    assert text.startswith("usage: clozemill export RUN --output OUTPUT [OPTIONS]\n")
+    start = text.index("output:")
+    assert text[start : text.index("  --formats")].split("\n") == [
+        "output:",
+        "  --output OUTPUT       an output folder; each format is written to its own",
+        "                        subfolder (required)",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -171,17 +181,20 @@ def test_help_lists_every_flag_with_default_and_choices(name: str, monkeypatch: 
         if field.name == "phases":  # a list of mappings: only for --config
             continue
         assert field.metadata["help"] in text
-        if field.default not in ("", None, ()):
-            assert f"(default: {field.default})" in text
+        if field.default not in ("", None, ()) and not isinstance(field.default, bool):
+            assert f"default: {field.default})" in text
+        if field.metadata["choices"]:
+            assert f"one of {', '.join(field.metadata['choices'])}" in text
 
 
 def test_top_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert clozemill.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(re.search(rf"^    {name}\s+{command.help}$", text, re.M) for name, command in clozemill.COMMANDS.items())
-    example = re.search(r"^example: (clozemill .+)$", text, re.MULTILINE).group(1)
-    assert clozemill.parser().parse_args(shlex.split(example)[1:]).command == "demo"
+    assert all(
+        re.search(rf"^    {name}\s+{re.escape(command.help)}$", text, re.M) for name, command in clozemill.COMMANDS.items()
+    )
+    assert clozemill.parser().parse_args(pasted(text)[1:]).command == "demo"
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -195,7 +208,7 @@ def test_every_command_has_a_function(name: str) -> None:
     [
         [],
         ["nonsense"],
-        ["prepare", "--masking", "words"],
+        ["--quiet"],
         ["vocab", "--input"],
         ["prepare", "--headings=yes"],
     ],
@@ -209,27 +222,41 @@ def test_argparse_errors_are_one_sentence(arguments: list[str], capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["demo", "--sead", "3"], "unknown option --sead"),
+        (["preprae"], "unknown command 'preprae'; did you mean prepare? See clozemill --help"),
+        (["demo", "--sead", "3"], "unknown option --sead; did you mean --seed? See clozemill demo --help"),
+        (["demo", "--max_sead=3"], "unknown option --max_sead=3; did you mean --seed? See clozemill demo --help"),
+        (["pretrain", "--warmup", "3"], "unknown option --warmup; did you mean --warmup-steps? See clozemill pretrain"),
+        (["verify", "d", "--quite"], "unknown option --quite; did you mean --quiet? See clozemill verify --help"),
+        (["prepare", "--masking", "whole-word"], "--masking is 'whole-word': give one of subword, whole_word, span; did you "),
+        (
+            ["submit", "dataflo"],
+            "TARGET is 'dataflo': give one of dataflow, flink, spark, dask, tpu, gke, vertex; did you mean ",
+        ),
+        (["verify", "d", "--quiet", "--verbose"], "--quiet and --verbose contradict each other: leave out one of them"),
+        (
+            ["prepare"],
+            "--input, --vocab and --output are missing: give input files or globs, a vocabulary file such as vocab.txt",
+        ),
         (["--nonsense", "demo"], "unknown option --nonsense"),
-        (["verify", "a", "b"], "unknown option b"),
+        (["verify", "a", "b"], "unexpected argument 'b'"),
         (["inspect", "DS", "--lim", "3"], "unknown option --lim"),  # no abbreviations
-        (["vocab"], "--input is missing: give input files or globs"),
+        (["vocab", "--output", "v"], "--input is missing: give input files or globs"),
         (["plan"], "--input is missing: give input files or globs"),
-        (["plan", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, tpu"),
+        (["plan", "--target", "moon"], "unknown target 'moon' in --target; choose from local, dataflow, gpu, tpu"),
         (["prepare", "--input", "a", "--output", "b"], "--vocab is missing: give a vocabulary file"),
         (["verify"], "DATASET is missing"),
         (["inspect"], "DATASET is missing"),
         (["pretrain", "--data", "a"], "--output is missing: give the folder of the run"),
-        (["pretrain", "--output", "a"], "--data is missing: give a dataset that clozemill prepare wrote"),
+        (["pretrain", "--output", "a"], "--data is missing: give datasets of clozemill prepare, one per phase"),
         (["pretrain", "--data", "a", "--output", "b", "--warmup", "3"], "unknown option --warmup"),
-        (["evaluate"], "RUN is missing"),
-        (["export"], "RUN is missing"),
+        (["evaluate"], "RUN and --data are missing: give the folder of a run and a dataset of clozemill prepare"),
+        (["export"], "RUN and --output are missing: give the folder of a run and an output folder"),
         (["export", "no/such/run"], "--output is missing"),
         (["export", "a", "--output", "b", "--formats", "hf,kears"], "unknown format 'kears' in --formats; choose from "),
         (["export", "a", "--output", "b", "--formats", ","], "--formats is empty: choose from savedmodel, hf, keras"),
         (["export", "a", "--output", "b", "--max-seq-length", "5"], "--max-seq-length is 5: give a value between 8 and 65536"),
-        (["import"], "SOURCE is missing"),
-        (["import", "no/such/folder", "--output", "b"], "no/such/folder is not a folder: give a local folder of"),
+        (["import"], "SOURCE and --output are missing: give the folder of a Hugging Face BERT and a folder for"),
+        (["import", "no/such/folder", "--output", "b"], "no/such/folder is not a folder: give a folder of"),
         (["evaluate", "no/such/run"], "--data is missing"),
         (["prepare", "--max-seq-length", "x"], "--max-seq-length is 'x': give a whole number"),
         (["prepare", "--config", "no/such.yaml"], "no/such.yaml can't be read (No such file or directory): give a YAML file"),
@@ -286,6 +313,43 @@ def test_debug_shows_the_traceback(before: bool, monkeypatch: pytest.MonkeyPatch
     assert "Traceback" in told and "ZeroDivisionError: division by zero" in told
 
 
+@pytest.mark.parametrize("words", [["--version"], ["prepare", "--version"], ["verify", "--version", "nonsense"]])
+def test_version(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert clozemill.main(words) == 0
+    assert re.fullmatch(r"clozemill \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_quiet_prints_results_and_not_what_is_written_to_files(
+    tmp_path: Path, demo_dataset: Path, capfd: pytest.CaptureFixture
+) -> None:
+    page = str(tmp_path / "page.html")
+    assert clozemill.main(["inspect", str(demo_dataset), "--html", page]) == 0
+    assert capfd.readouterr().out == f"wrote {page}\n"
+    assert clozemill.main(["--quiet", "inspect", str(demo_dataset), "--html", page]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert clozemill.main(["inspect", "--quiet", str(demo_dataset), "--limit", "1"]) == 0
+    assert "record 0" in capfd.readouterr().out
+    assert clozemill.main(["verify", str(demo_dataset), "--quiet", "--num-workers", "1"]) == 0
+    told = capfd.readouterr()
+    assert told.err == "" and "complete and consistent" in told.out
+    assert clozemill.main(["verify", str(tmp_path), "--quiet"]) == 2
+    assert capfd.readouterr().err.startswith(f"clozemill: {tmp_path} contains no dataset.json")
+
+
+def test_quiet_keeps_warnings(capfd: pytest.CaptureFixture) -> None:
+    with clozemill.verbosity.applied(clozemill.verbosity.Level.QUIET, "pretrain", PretrainConfig(output="RUN")) as config:
+        print("step 1\nwarning: the loss", "is high")
+        print("done")
+    assert config == PretrainConfig(output="RUN") and capfd.readouterr() == ("", "warning: the loss is high\n")
+
+
+def test_verbose_prints_the_versions_and_the_options(demo_dataset: Path, capfd: pytest.CaptureFixture) -> None:
+    assert clozemill.main(["inspect", str(demo_dataset), "--limit", "1", "--verbose"]) == 0
+    told = capfd.readouterr().err
+    assert re.match(r"clozemill \d+\.\d+\.\d+ inspect, Python 3\.\d+\.\d+ on \w+ \w+; options:\n", told)
+    assert "\nlimit: 1\n" in told and not clozemill.verbosity.is_verbose()
+
+
 def test_beam_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: lambda config, extra: seen.append((config.seed, extra)))
@@ -293,6 +357,45 @@ def test_beam_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> Non
         clozemill.main(["prepare", "--region", "r", "--seed", "3", "--input", "a", "b", "--experiments=x", "--streaming"]) == 0
     )
     assert seen == [(3, ["--region", "r", "--experiments=x", "--streaming"])]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("pretrain", "--data and --output are missing: give datasets of clozemill prepare and the folder of the run"),
+        ("pretrain --data nowhere --output run", "--data nowhere doesn't exist: give datasets of clozemill prepare"),
+        ("pretrain --data . --output .", ". exists and is not a run: give a new folder as --output"),
+        ("pretrain --data . . --steps 3 --output run", "phase 1 has no steps: give phases in --config"),
+        ("evaluate nowhere --data .", "RUN nowhere doesn't exist: give the folder of a run, or one of its checkpoints"),
+        ("finetune --init . --task cola --output run", "--train is missing: give a file of training examples"),
+        ("finetune --init . --task cola --train no.tsv --output run", "--train no.tsv doesn't exist: give a file of training"),
+        ("finetune --init . --task cola --train a.tsv --output .", ". exists and is not a run: give a new folder as --output"),
+        ("predict .", "--input and --text: give exactly one of them"),
+        ("predict . --input a.tsv", "--output is missing: give an output file for the answers"),
+        (
+            "predict . --input a.tsv --output a.xyz",
+            "--output a.xyz: give a name that ends in .jsonl or .csv or .tsv or .parquet",
+        ),
+        ("predict . --input a.tsv --output a.jsonl", "a.jsonl already exists: remove it, or give another --output"),
+        ("embed . --input a.tsv --output f.parquet --layers one", "--layers 'one' is not a list of layers: give numbers, "),
+        ("export nowhere --output out", "RUN nowhere doesn't exist: give the folder of a run, or a checkpoint written by"),
+    ],
+)
+def test_mistakes_of_trainer_commands_are_found_without_tensorflow(
+    words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tsv", "a.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: pytest.fail(f"{path} was imported"))
+    assert clozemill.main(words.split()) == 2
+    assert capsys.readouterr().err.startswith(f"clozemill: {sentence}")
+
+
+def test_a_mistake_loads_no_tensorflow() -> None:
+    code = "import sys, clozemill\nassert clozemill.main(['pretrain', '--data', 'no', '--output', 'o']) == 2\n"
+    code += "assert not {'tensorflow', 'keras', 'apache_beam', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_as_a_program() -> None:

@@ -34,7 +34,17 @@ PAGES = {
 }
 BLOCK = re.compile(r"(?:^<!-- (?P<marker>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 BEAM_OPTIONS = {"--project", "--region", "--temp_location"}  # which clozemill passes on
-NOT_OURS = {"--job_endpoint", "--environment_type", "--long", "--corpus", "--data", "--dump", "--other", "--documents"}
+NOT_OURS = {
+    "--local-dir",
+    "--job_endpoint",
+    "--environment_type",
+    "--long",
+    "--corpus",
+    "--data",
+    "--dump",
+    "--other",
+    "--documents",
+}
 WITHOUT_US = "import sys\nfor name in ('clozemill', 'model', 'pipelines', 'trainers'):\n    sys.modules[name] = None\n"
 SENTENCE = "The glacier stays in the same place even though the ice inside it keeps moving downhill."  # 16 known words
 
@@ -79,7 +89,7 @@ def script(name: str) -> ModuleType:
 
 def check_command(line: str) -> None:
     """Fails unless a command line of clozemill has only options that exist, with values that they take."""
-    words, _ = clozemill._split(shlex.split(line, comments=True)[1:])
+    words, _ = clozemill.commands.split_words(shlex.split(line, comments=True)[1:])
     arguments, extra = clozemill.parser().parse_known_args(words)
     command = clozemill.COMMANDS[arguments.command]
     flags = {word for word in extra if word.startswith("-")}
@@ -143,7 +153,7 @@ def test_configurations_are_accepted_by_a_command() -> None:
 
 
 def test_options_in_the_text_exist() -> None:
-    known = {"--help", "--config", "--save-config", "--debug"} | NOT_OURS | BEAM_OPTIONS
+    known = {"--help", "--version", "--quiet", "--verbose", "--config", "--save-config", "--debug"} | NOT_OURS | BEAM_OPTIONS
     for command in clozemill.COMMANDS.values():
         for field in dataclasses.fields(command.config):
             known |= {"--" + field.name.replace("_", "-"), "--no-" + field.name.replace("_", "-")}

@@ -76,6 +76,39 @@ def test_scripts_and_workers_ignore_modules_with_our_names(
     assert made - {"__pycache__"} == {f"{name}.py" for name in NAMES} | {"script.py", "dataset"}
 
 
+# Runs the examples of --help from the wheel: to their end, or else until everything is checked and the command would load.
+EXAMPLES = r"""
+import re, shlex, clozemill
+from clozemill.deploy.commands import COMMANDS, parser
+from clozemill.pipelines.command_line import lazy_import
+assert clozemill.__file__.startswith({site!r}), clozemill.__file__
+real, started = lazy_import.function, []
+lazy_import.function = lambda path: (lambda *arguments: started.append(path))
+stages = next(action.choices for action in parser()._actions if action.dest == "command")
+for name, stage in stages.items():
+    (text,) = re.findall(r"^example:\n((?:.*\\\n)*.*)$", stage.format_help(), re.MULTILINE)
+    function = lazy_import.function
+    if name in ("verify", "inspect", "submit", "completion"):
+        lazy_import.function = real
+    assert clozemill.main(shlex.split(text.replace("\\\n", " "))[1:]) == 0, text
+    lazy_import.function = function
+assert len(started) == len(stages) - 4, started
+"""
+
+
+def test_the_examples_in_help_run(site: Path, tmp_path: Path, demo_dataset: Path) -> None:
+    shutil.copytree(demo_dataset, tmp_path / "DATASET")
+    for name in ("corpus", "RUN", "FT", "bert-base-uncased"):
+        (tmp_path / name).mkdir()
+    for name in ("corpus/a.jsonl.gz", "vocab.txt", "texts.tsv", "in_domain_train.tsv", "in_domain_dev.tsv"):
+        (tmp_path / name).touch()
+    environment = os.environ | {"PYTHONPATH": str(site), "COLUMNS": "80"}
+    code = EXAMPLES.replace("{site!r}", repr(str(site)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "complete and consistent" in done.stdout and "gcloud dataflow" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -128,7 +128,7 @@ def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
     [
         (lambda: clozemill.prepare(inptu="a"), "options: unknown option 'inptu'; did you mean input?"),
         (lambda: clozemill.pretrain(steps="many"), "steps"),
-        (lambda: clozemill.prepare(output="o"), "--input is missing"),
+        (lambda: clozemill.prepare(output="o"), "--input and --vocab are missing"),
         (lambda: clozemill.load_dataset("none"), "none .*dataset.json"),
         (lambda: clozemill.load_encoder("none"), "none"),
         (lambda: clozemill.predict("ft", "one text"), "texts must be a list"),

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from clozemill.pipelines.command_line.options import Parser, suggest
+from clozemill.pipelines.command_line import verbosity
+from clozemill.pipelines.command_line.flags import Parser
+from clozemill.pipelines.command_line.options import flag_name, suggest
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import RunOptions
@@ -39,7 +41,9 @@ class Runner:
     """
 
     path: str
-    flags: Callable[[RunOptions, int], list[str]] = lambda config, count: []
+    flags: Callable[[RunOptions, int], list[str]] = lambda config, count: (
+        [f"--num_workers={config.num_workers}"] if config.num_workers else []
+    )
     one_machine: bool = False
 
 
@@ -89,7 +93,7 @@ def check(config: RunOptions, extra: list[str]) -> None:
     except (ValueError, ImportError, AttributeError) as error:
         why = str(error).splitlines()[0].split(" or the fully")[0]
         raise UserError(f"--runner {config.runner} can't be used ({why}): check the name, or install its extra") from None
-    check_options(extra, ["--" + field.name.replace("_", "-") for field in fields(config)])
+    check_options(extra, [flag_name(field) for field in fields(config)])
     listening.refuse_open_servers(config.runner, made, PipelineOptions(extra).get_all_options())
 
 
@@ -104,7 +108,8 @@ def pipeline_options(config: RunOptions, extra: list[str], count: int) -> "Pipel
     from clozemill.pipelines.beam import listening
 
     check(config, extra)
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
+    if not verbosity.is_verbose():
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)  # failures reach the user as exceptions
     listening.listen_on_loopback_only()
     runner = _runner(config)
     return PipelineOptions([f"--runner={runner.path}", *runner.flags(config, count), *extra], save_main_session=False)

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from clozemill.pipelines.command_line import process
+from clozemill.pipelines.command_line import process, verbosity
+from clozemill.pipelines.command_line.options import check_before_start
 from clozemill.pipelines.common.errors import UserError
 
 # Packages of the extra `train`, which the commands from a corpus to a dataset don't need.
@@ -37,14 +38,19 @@ def function(path: str) -> Callable[..., Any]:
 
 
 def run(path: str, config: Any, *arguments: Any) -> int:
-    """Import and run the function of a command, with what its libraries read from the environment; return its exit code."""
+    """Check a configuration, then import and run its command, and return the exit code.
+
+    What its libraries read from the environment is set before they are imported.
+    """
+    if not (arguments and arguments[0]):  # options for Beam may hold a misspelled one of ours, which Beam's check finds
+        check_before_start(config)
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
         os.environ.setdefault(name, value)  # before a library that reads it is imported
     return function(path)(config, *arguments) or 0
 
 
 def _imported(module: str, name: str) -> Callable[..., Any]:
-    with contextlib.nullcontext() if "--debug" in sys.argv else process.quiet():
+    with contextlib.nullcontext() if verbosity.is_verbose() else process.quiet():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices()  # searches for GPUs, and prints messages about it

@@ -1,4 +1,4 @@
-"""Turns a frozen dataclass into flags, YAML keys and checks. Used by config.py here and in trainers.
+"""Turns a frozen dataclass into options with checks, from flags or YAML. Used by config.py here and in trainers.
 
 `resolve` merges defaults, a recipe, `--config` and flags, in this order, and rejects unknown options. `identity` returns
 the part of a configuration that determines the output.
@@ -8,7 +8,10 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
+import re
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,16 +23,10 @@ from clozemill.pipelines.files import filesystem
 C = TypeVar("C")
 
 
-UNSET, HelpFormatter = argparse.SUPPRESS, argparse.RawDescriptionHelpFormatter
+INPUT, OUTPUT, METHOD, RUNNING = GROUPS = ("input", "output", "what it does", "running")  # of options, as in --help
+READ, NEW = "read", "new"  # what a command does with an option's path
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 200
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError: one sentence, without the usage text."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message}: see {self.prog.strip()} --help")
 
 
 def option(
@@ -42,6 +39,9 @@ def option(
     identity: bool = True,
     flag: bool = True,
     metavar: str = "GLOB",
+    group: str = METHOD,
+    required: bool = False,
+    path: str = "",
 ) -> Any:
     """Return a dataclass field with the metadata that the parsers need.
 
@@ -50,12 +50,16 @@ def option(
         identity: whether the option affects the bytes of the output.
         flag: False for a positional argument.
         metavar: name of a list item in --help.
+        group: one of GROUPS, under which --help lists the option.
+        required: whether the command can't do without it.
+        path: READ for input that must exist, NEW for a file that must not; local ones are checked before the command starts.
     """
     meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag, "metavar": metavar}
+    meta |= {"group": group, "required": required, "path": path}
     return dataclasses.field(default=default, metadata=meta)
 
 
-def _type_of(field: dataclasses.Field) -> type:
+def type_of(field: dataclasses.Field) -> type:
     """Return the field's type: str, int, float, bool, tuple (of strings), or a dataclass (for a list of mappings)."""
     kind = field.type
     if get_origin(kind) is tuple:
@@ -64,30 +68,9 @@ def _type_of(field: dataclasses.Field) -> type:
     return next((arg for arg in get_args(kind) if arg is not type(None)), kind)
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-    """Add one flag per field of a configuration to a parser, and `--config` and `--save-config`."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags override it")
-    parser.add_argument("--save-config", metavar="FILE", help="write the resolved configuration to this file")
-    for field in dataclasses.fields(config):
-        name, kind, meta = "--" + field.name.replace("_", "-"), _type_of(field), field.metadata
-        if dataclasses.is_dataclass(kind):
-            continue  # a list of mappings can be given in YAML only
-        default = " ".join(field.default) if kind is tuple else field.default
-        text = meta["help"].replace("%", "%%") + (f" (default: {default})" if default not in ("", None) else "")
-        if not meta["flag"]:
-            parser.add_argument(field.name, nargs="?", default=argparse.SUPPRESS, help=text)
-        elif kind is bool:
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        elif kind is tuple:
-            parser.add_argument(name, nargs="+", action="extend", metavar=meta["metavar"], help=text)
-        else:
-            parser.add_argument(
-                name,
-                default=argparse.SUPPRESS,
-                choices=meta["choices"],
-                help=text,
-                metavar=None if meta["choices"] else field.name.upper(),
-            )
+def flag_name(field: dataclasses.Field) -> str:
+    """Return a field's name on the command line: --max-seq-length, or DATASET for a positional argument."""
+    return "--" + field.name.replace("_", "-") if field.metadata["flag"] else field.name.upper()
 
 
 def _shown(value: Any) -> str:
@@ -103,7 +86,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "a string in quotes"}
 
 def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     """Convert a value from a flag or YAML to the field's type. Raise UserError, starting with `where`, if it doesn't fit."""
-    kind, meta = _type_of(field), field.metadata
+    kind, meta = type_of(field), field.metadata
     if value is None and field.default is None:
         return None
     if dataclasses.is_dataclass(kind):
@@ -128,7 +111,8 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where} is {_shown(value)}: give {_KINDS[kind]}") from None
     if meta["choices"] and value not in (*meta["choices"], field.default):
-        raise UserError(f"{where} is {_shown(value)}: give one of {', '.join(meta['choices'])}")
+        close = suggest(value, meta["choices"])
+        raise UserError(f"{where} is {_shown(value)}: give one of {', '.join(meta['choices'])}{close}")
     low, high = meta["low"], meta["high"]
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"between {low} and {high}" if None not in (low, high) else f"at least {low}"
@@ -136,9 +120,9 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     return value
 
 
-def suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """Return '; did you mean X?' if a known word is similar, otherwise an empty string."""
-    close = difflib.get_close_matches(word, known, 1)
+    close = difflib.get_close_matches(word.lower(), list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -180,7 +164,7 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
     for field in dataclasses.fields(config):
         if getattr(arguments, field.name, None) is not None:
-            values[field.name] = value_of(field, getattr(arguments, field.name), "--" + field.name.replace("_", "-"))
+            values[field.name] = value_of(field, getattr(arguments, field.name), flag_name(field))
     resolved = _completed(config, values)
     if arguments.save_config:
         filesystem.write_bytes(arguments.save_config, to_yaml(resolved).encode())
@@ -202,12 +186,38 @@ def _completed(config: type[C], values: dict[str, Any]) -> C:
 
 
 def require(config: Any, *names: str) -> None:
-    """Raise UserError if a required option is missing."""
-    for name in names:
-        if not getattr(config, name):
-            field = next(field for field in dataclasses.fields(config) if field.name == name)
-            flag = "--" + name.replace("_", "-") if field.metadata["flag"] else name.upper()
-            raise UserError(f"{flag} is missing: give {field.metadata['help']}")
+    """Raise UserError that lists every missing option: of those named, or else of all that the configuration requires."""
+    fields = [
+        field for field in dataclasses.fields(config) if field.name in names or (not names and field.metadata["required"])
+    ]
+    missing = [field for field in fields if not getattr(config, field.name)]
+    if len(missing) == 1:
+        raise UserError(f"{flag_name(missing[0])} is missing: give {missing[0].metadata['help']}")
+    if missing:
+        flags = [flag_name(field) for field in missing]
+        texts = [re.split("[:;,(]", field.metadata["help"])[0].strip() for field in missing]
+        raise UserError(f"{_enumerated(flags)} are missing: give {_enumerated(texts)}")
+
+
+def check_before_start(config: Any) -> None:
+    """Check what can be checked without loading a command's libraries: missing options, and local paths.
+
+    A configuration may add checks of its own in `check_command`. Raises UserError.
+    """
+    require(config, *(config.required() if hasattr(config, "required") else ()))
+    if hasattr(config, "check_command"):
+        config.check_command()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if field.metadata["path"] == READ and path and not filesystem.is_remote(path) and not os.path.lexists(path):
+                raise UserError(f"{flag_name(field)} {path} doesn't exist: give {field.metadata['help']}")
+            if field.metadata["path"] == NEW and path and not filesystem.is_remote(path) and os.path.lexists(path):
+                raise UserError(f"{path} already exists: remove it, or give another {flag_name(field)}")
+
+
+def _enumerated(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

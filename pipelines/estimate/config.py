@@ -5,7 +5,7 @@ deploy/plan.py combines it with the training options of trainers/tpu/config.py.
 
 from dataclasses import dataclass
 
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 
@@ -16,7 +16,10 @@ TARGETS = ("local", "dataflow", "gpu", "tpu")
 class MillPlan(PrepareConfig):
     """Options for estimating `prepare`. Includes all options of `prepare`, so that its saved prepare.yaml can be used."""
 
-    output: str = option("", "JSON file to write the estimate to as well, e.g. plan.json", identity=False)
+    vocab: str = option(
+        "", "a vocabulary file; without one, a vocabulary is learned on the sample", identity=False, group=INPUT
+    )
+    output: str = option("", "JSON file to write the estimate to as well, e.g. plan.json", identity=False, group=OUTPUT)
     target: tuple[str, ...] = option(
         (), f"target platforms: {', '.join(TARGETS)} (default: local)", identity=False, metavar="TARGET"
     )

@@ -165,7 +165,7 @@ def test_readmes(path: Path) -> None:
     """Their commands parse, and the files that they name exist."""
     text = path.read_text("utf-8")
     for line in re.findall(r"^clozemill submit .*$", text.replace("\\\n", ""), re.MULTILINE):
-        words, _ = clozemill._split(shlex.split(line, comments=True)[1:])
+        words, _ = clozemill.commands.split_words(shlex.split(line, comments=True)[1:])
         clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(words))
     for name in re.findall(r"`((?:deploy|tests|pipelines|trainers)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name

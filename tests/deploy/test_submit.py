@@ -43,8 +43,8 @@ def test_golden_runs_match_the_targets() -> None:
 def test_printed_commands_can_be_pasted(name: str, tmp_path: Path) -> None:
     """A shell parses each printed command into exactly the words and the input that `submit` would use."""
     words = ["submit", name.split("-")[0], *golden.RUNS[name]]
-    config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(clozemill._split(words)[0]))
-    planned = targets.TARGETS[config.target](config, clozemill._split(words)[1])
+    config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(clozemill.commands.split_words(words)[0]))
+    planned = targets.TARGETS[config.target](config, clozemill.commands.split_words(words)[1])
     record = (
         f"#!{sys.executable} -SE\nimport json, sys\nseen = [sys.argv, sys.stdin.read()]\n"
         f"print(json.dumps(seen), file=open({str(tmp_path / 'log')!r}, 'a'))\n"
@@ -88,10 +88,10 @@ MISTAKES = [
     ("dataflow --project 'My Project'", "", "project is 'My Project': give the project's id"),
     ("dataflow --region europe-west4-b", "", "region is 'europe-west4-b': give a region"),
     ("dataflow --source no/where", "", "no/where/deploy/dataflow/cloudbuild.yaml doesn't exist, so no image"),
-    ("dataflow --bukcet x", "", "unknown option --bukcet: see clozemill submit --help"),
+    ("dataflow --bukcet x", "", "unknown option --bukcet; did you mean --bucket? See clozemill submit --help"),
     ("dataflow", "--seeed 3", "unknown option --seeed after --: clozemill prepare doesn't have it; did you mean --seed?"),
     ("dataflow", "--runner x", "--runner after -- is set by the target: leave it out"),
-    ("dataflow", "--masking x", "argument --masking: invalid choice: 'x'"),
+    ("dataflow", "--masking x", "--masking is 'x': give one of subword"),
     ("dataflow", "--input a", "--input a is not a gs:// path, and the remote machines can't read"),
     ("dataflow", "--title-field '~ ; | @@ #~#'", "a value after -- contains all of"),
     ("tpu --zone europe-west4", "", "zone is 'europe-west4': give a zone"),
@@ -112,7 +112,7 @@ MISTAKES = [
 ]
 BARE = [
     ("", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
-    ("dataflw", "--target is 'dataflw': give one of dataflow, flink"),
+    ("dataflw", "TARGET is 'dataflw': give one of dataflow, flink"),
     ("dataflow", "project is missing: submit dataflow needs the Google Cloud project's id; give --project"),
     ("tpu --project my-project --zone europe-west4-b", "bucket is missing: submit tpu needs gs://BUCKET"),
     ("dataflow --config deploy/config.example.yaml", "--input is missing after --: give input files or globs"),

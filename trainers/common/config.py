@@ -1,5 +1,6 @@
 """The options of every command that uses devices."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -7,11 +8,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clozemill.model.config import PRECISIONS
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import RUNNING, option
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import locks
 
 TRACKER_NAMES = ("wandb", "mlflow")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
+
+
+def check_run_folder(folder: str) -> None:
+    """Raise UserError for a local folder that has files, but none that a run begins with: run.json, a lock."""
+    names: set[str] = set()
+    with contextlib.suppress(OSError):  # not there, or not ours to read: the run itself reports that
+        names = set(os.listdir(folder)) - {locks.FOLDER}
+    if names and not names & {"run.json", "run.json.tmp"}:
+        raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
 
 
 @dataclass(frozen=True)
@@ -25,14 +36,18 @@ class DeviceOptions:
         "devices to use: one device, all GPUs of this machine, several machines (pretrain; set TF_CONFIG on each), or a TPU",
         choices=("default", "mirrored", "multiworker", "tpu"),
         identity=False,
+        group=RUNNING,
     )
-    tpu: str = option("", "name of the TPU, or 'local' on a TPU VM (default: $TPU_NAME)", identity=False)
-    precision: str = option("float32", "precision of the activations; weights stay float32", choices=tuple(PRECISIONS))
+    tpu: str = option("", "name of the TPU, or 'local' on a TPU VM (default: $TPU_NAME)", identity=False, group=RUNNING)
+    precision: str = option(
+        "float32", "precision of the activations; weights stay float32", choices=tuple(PRECISIONS), group=RUNNING
+    )
     jit: str = option(
         "auto",
         "compile the step with XLA (always on for TPUs); auto: the complete step on GPUs, only the weight updates on one CPU",
         choices=("auto", "on", "off"),
         identity=False,
+        group=RUNNING,
     )
 
     def environment(self) -> dict[str, str]:

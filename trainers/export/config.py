@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clozemill.pipelines.command_line.options import option, suggest
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, option, suggest
 from clozemill.pipelines.common.errors import UserError
 
 FORMATS = ("savedmodel", "hf", "keras")
@@ -12,10 +12,17 @@ FORMATS = ("savedmodel", "hf", "keras")
 class ExportConfig:
     """`clozemill export`"""
 
-    run: str = option("", "the folder of a run, or a checkpoint written by pretrain, finetune or import", flag=False)
-    output: str = option("", "an output folder; each format is written to its own subfolder")
-    formats: str = option(",".join(FORMATS), "formats to write, separated by commas")
-    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
+    run: str = option(
+        "",
+        "the folder of a run, or a checkpoint written by pretrain, finetune or import",
+        flag=False,
+        group=INPUT,
+        required=True,
+        path=READ,
+    )
+    output: str = option("", "an output folder; each format is written to its own subfolder", group=OUTPUT, required=True)
+    formats: str = option(",".join(FORMATS), "formats to write, separated by commas", group=OUTPUT)
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"), group=INPUT)
     max_seq_length: int = option(
         0,
         "truncate texts to this many tokens; 0: the setting of fine-tuning, else the longest sequence of pretraining",
@@ -50,9 +57,11 @@ class ImportConfig:
         "the folder of a Hugging Face BERT (config.json, safetensors, vocab.txt) or of a google-research/bert checkpoint, or a "
         "model's id on the Hugging Face hub, such as google-bert/bert-base-uncased",
         flag=False,
+        group=INPUT,
+        required=True,
     )
-    output: str = option("", "a folder for the checkpoint")
-    revision: str = option("", "branch, tag or commit of a model on the hub (default: its main branch)")
+    output: str = option("", "a folder for the checkpoint", group=OUTPUT, required=True)
+    revision: str = option("", "branch, tag or commit of a model on the hub (default: its main branch)", group=INPUT)
     cased: bool | None = option(None, "whether the vocabulary is cased, if the files don't say or are wrong")
     strip_accents: bool | None = option(None, "strip accents from texts (default: as the files say, else unless cased)")
     tokenize_chinese_chars: bool | None = option(

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass, replace
 
 from clozemill.model.config import EncoderConfig
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions
+from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
@@ -72,13 +72,13 @@ def layers_of(text: str, encoder: EncoderConfig, name: str) -> tuple[int, ...]:
 class TextColumn:
     """The column of the texts in a table, and how many of its rows may be unusable."""
 
-    text_column: str = option("", "column of the text: its name, or its number from 0 if there is no header")
-    header: str = option("auto", "whether the first line holds column names", choices=("auto", "yes", "no"))
+    text_column: str = option("", "column of the text: its name, or its number from 0 if there is no header", group=INPUT)
+    header: str = option("auto", "whether the first line holds column names", choices=("auto", "yes", "no"), group=INPUT)
     max_reject_rate: float | None = option(
         None,
         "maximum fraction of unusable rows before the command fails; they are counted and reported (default: 0; "
         f"{PUBLISHED:g} for {', '.join(name for name, task in TASKS.items() if task.max_reject_rate)})",
-        low=0, high=1, identity=False,
+        low=0, high=1, identity=False, group=INPUT,
     )  # fmt: skip
 
     def allowed(self, task: str) -> float:
@@ -90,7 +90,7 @@ class TextColumn:
 class PairColumn(TextColumn):
     """Adds the column of second texts; columns that aren't given are those of fine-tuning."""
 
-    pair_column: str = option("", "column of the second text, if any: its name or number")
+    pair_column: str = option("", "column of the second text, if any: its name or number", group=INPUT)
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,13 @@ class Columns(PairColumn):
     """Adds the columns of the answers; columns that aren't given are those of the task's preset."""
 
     label_column: str = option(
-        "", "column of the answer (a label, a number or tags; multilabel: a list or a cell of labels): its name or number"
+        "",
+        "column of the answer (a label, a number or tags; multilabel: a list or a cell of labels): its name or number",
+        group=INPUT,
     )
-    label_separator: str = option("", "multilabel: separator between the labels of a cell, such as , or ; or |")
+    label_separator: str = option("", "multilabel: separator between the labels of a cell, such as , or ; or |", group=INPUT)
     label_columns: tuple[str, ...] = option(
-        (), "multilabel: columns of 0 and 1, one per label, instead of --label-column", metavar="COLUMN"
+        (), "multilabel: columns of 0 and 1, one per label, instead of --label-column", metavar="COLUMN", group=INPUT
     )
 
     def layout(self, task: str) -> Layout:
@@ -124,20 +126,38 @@ class FinetuneConfig(Columns, DeviceOptions):
         "",
         "the pretrained model: a run, a checkpoint, or a SavedModel of clozemill export (only its values are read)",
         identity=False,
+        group=INPUT,
+        required=True,
+        path=READ,
     )
     from_scratch: bool = option(False, "start from random weights of the same sizes instead, as a baseline")
-    task: str = option("", "the task to fine-tune on", choices=tuple(TASKS))
+    task: str = option("", "the task to fine-tune on", choices=tuple(TASKS), required=True)
     train: str = option(
-        "", "a file of training examples: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON", identity=False
+        "",
+        "a file of training examples: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON",
+        identity=False,
+        group=INPUT,
+        required=True,
+        path=READ,
     )
-    dev: str = option("", "a file of dev examples to evaluate on; default: hold out a fraction of --train", identity=False)
+    dev: str = option(
+        "",
+        "a file of dev examples to evaluate on; default: hold out a fraction of --train",
+        identity=False,
+        group=INPUT,
+        path=READ,
+    )
     dev_fraction: float = option(
         0.0, f"without --dev: fraction of the distinct training texts to hold out as dev examples; 0: {DEFAULT_FRACTION:g}",
-        low=0, high=0.5,
+        low=0, high=0.5, group=INPUT,
     )  # fmt: skip
-    dev_seed: int = option(0, "without --dev: random seed of the held-out split, independent of --seed", low=0, high=2**63 - 1)
-    output: str = option("", "the folder of the run", identity=False)
-    labels: str = option("", "labels, separated by commas; default: those of the preset, or those in the training file")
+    dev_seed: int = option(
+        0, "without --dev: random seed of the held-out split, independent of --seed", low=0, high=2**63 - 1, group=INPUT
+    )
+    output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
+    labels: str = option(
+        "", "labels, separated by commas; default: those of the preset, or those in the training file", group=INPUT
+    )
     metric: str = option("", "metric that selects the best checkpoint; default: the task's first metric")
     threshold: float = option(0.5, "multilabel: minimum probability to assign a label", low=0, high=1)
     class_weights: tuple[str, ...] = option(
@@ -178,32 +198,45 @@ class FinetuneConfig(Columns, DeviceOptions):
         (), "run all combinations of values, such as learning_rate=2e-5,5e-5 batch_size=16,32; paper: the BERT paper's grid",
         identity=False, metavar="NAME=VALUES",
     )  # fmt: skip
-    steps_per_call: int = option(10, "training steps per host call", low=1, high=1 << 16, identity=False)
+    steps_per_call: int = option(10, "training steps per host call", low=1, high=1 << 16, identity=False, group=RUNNING)
     checkpoint_steps: int = option(
         0,
         "save a checkpoint every this many steps, besides every epoch; 0: every epoch only",
         low=0,
         high=1 << 30,
         identity=False,
+        group=RUNNING,
     )
-    checkpoint_minutes: float = option(15.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False)
+    checkpoint_minutes: float = option(
+        15.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False, group=RUNNING
+    )
     keep_checkpoints: int = option(
-        1, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False
+        1, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False, group=RUNNING
     )
     eval_steps: int = option(
-        0, "evaluate (and save) every this many steps; 0: after every epoch", low=0, high=1 << 30, identity=False
+        0, "evaluate (and save) every this many steps; 0: after every epoch", low=0, high=1 << 30, identity=False, group=RUNNING
     )
-    log_steps: int = option(50, "log metrics every this many steps", low=1, high=1 << 30, identity=False)
-    tensorboard: bool = option(True, "write TensorBoard logs", identity=False)
+    log_steps: int = option(50, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
+    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
     track: str = option(
         "",
         "experiment tracker to log to as well; its own environment variables say where",
         choices=TRACKER_NAMES,
         identity=False,
+        group=RUNNING,
     )
     peak_tflops: float = option(
-        0.0, "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name", low=0, identity=False
+        0.0,
+        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
+        low=0,
+        identity=False,
+        group=RUNNING,
     )
+
+    def check_command(self) -> None:
+        """Raise UserError for a folder that can't be used, before TensorFlow is imported."""
+        if not self.sweep and self.seeds == 1:
+            check_run_folder(self.output)
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""

@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
 from clozemill.trainers.pretraining.config import EvaluateConfig
+
+
+def check_ending(output: str, endings: tuple[str, ...]) -> None:
+    """Raise UserError for an output file with another ending."""
+    if output and not output.endswith(endings):
+        raise UserError(f"--output {output}: give a name that ends in {' or '.join(endings)}")
 
 
 @dataclass(frozen=True)
@@ -14,20 +21,39 @@ class PredictConfig(Columns, DeviceOptions):
     """`clozemill predict`"""
 
     run: str = option(
-        "", "the folder of a finetune run, or one of its checkpoints; of pretrain or import: fill in [MASK]", flag=False
+        "",
+        "the folder of a finetune run, or one of its checkpoints; of pretrain or import: fill in [MASK]",
+        flag=False,
+        group=INPUT,
+        required=True,
+        path=READ,
     )
-    input: str = option("", "a file of texts, in a format that finetune reads; if it has labels, the answers are scored")
-    text: str = option("", "a single text instead of a file; without --output, the answer is printed")
-    text_pair: str = option("", "second text for --text (spans: --text is the question, this is the context)")
-    output: str = option("", "an output file for the answers: .jsonl, .csv, .tsv or .parquet")
-    id_column: str = option("", "column of an id to copy to the answers, which always have the row number")
+    input: str = option(
+        "", "a file of texts, in a format that finetune reads; if it has labels, the answers are scored", group=INPUT, path=READ
+    )
+    text: str = option("", "a single text instead of a file; without --output, the answer is printed", group=INPUT)
+    text_pair: str = option("", "second text for --text (spans: --text is the question, this is the context)", group=INPUT)
+    output: str = option("", "an output file for the answers: .jsonl, .csv, .tsv or .parquet", group=OUTPUT, path=NEW)
+    id_column: str = option("", "column of an id to copy to the answers, which always have the row number", group=INPUT)
     top_k: int = option(5, "fill in [MASK]: number of candidates for each", low=1, high=1000)
-    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
-    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"), group=INPUT)
+    batch_size: int = option(
+        64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
+    )
     threshold: float | None = option(
         None, "multilabel: minimum probability to assign a label; default: that of fine-tuning", low=0, high=1
     )
-    progress: bool = option(True, "show a progress bar")
+    progress: bool = option(True, "show a progress bar", group=RUNNING)
+
+    def required(self) -> tuple[str, ...]:
+        """Return the options that can't be left out."""
+        return ("run", "output") if self.input and not self.text else ("run",)
+
+    def check_command(self) -> None:
+        """Raise UserError unless there is one source of texts, and an output that can be written."""
+        if bool(self.text) == bool(self.input):
+            raise UserError("--input and --text: give exactly one of them")
+        check_ending(self.output, (".jsonl", ".csv", ".tsv", ".parquet"))
 
 
 @dataclass(frozen=True)
@@ -35,7 +61,11 @@ class EvaluateModelConfig(Columns, EvaluateConfig):
     """`clozemill evaluate`"""
 
     data: str = option(
-        "", "a dataset of clozemill prepare, whose eval split is used; for a fine-tuned model: a file with labels"
+        "",
+        "a dataset of clozemill prepare, whose eval split is used; for a fine-tuned model: a file with labels",
+        group=INPUT,
+        required=True,
+        path=READ,
     )
     threshold: float | None = option(
         None, "multilabel: minimum probability to assign a label; default: that of fine-tuning", low=0, high=1
@@ -46,12 +76,32 @@ class EvaluateModelConfig(Columns, EvaluateConfig):
 class EmbedConfig(TextColumn, DeviceOptions):
     """`clozemill embed`"""
 
-    run: str = option("", "the folder of a run, or a checkpoint written by pretrain, import or finetune", flag=False)
-    input: str = option("", "a file of texts: CSV, TSV, JSONL, Parquet, or plain text with one text per line")
-    output: str = option("", "an output file for the features: .parquet")
+    run: str = option(
+        "",
+        "the folder of a run, or a checkpoint written by pretrain, import or finetune",
+        flag=False,
+        group=INPUT,
+        required=True,
+        path=READ,
+    )
+    input: str = option(
+        "",
+        "a file of texts: CSV, TSV, JSONL, Parquet, or plain text with one text per line",
+        group=INPUT,
+        required=True,
+        path=READ,
+    )
+    output: str = option("", "an output file for the features: .parquet", group=OUTPUT, required=True, path=NEW)
     layers: str = option(config.LAST_FOUR, "encoder layers to concatenate; 0 is the embeddings, -1 the last layer")
     pool: str = option("none", "pooling; none: one row per token; cls, mean: one row per text", choices=("none", "cls", "mean"))
     max_seq_length: int = option(128, "truncate texts to this many tokens", low=8, high=65536)
-    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"))
-    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
-    progress: bool = option(True, "show a progress bar")
+    checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"), group=INPUT)
+    batch_size: int = option(
+        64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
+    )
+    progress: bool = option(True, "show a progress bar", group=RUNNING)
+
+    def check_command(self) -> None:
+        """Raise UserError for layers or an output that can't be used, as far as that needs no TensorFlow."""
+        config.layers(self.layers)
+        check_ending(self.output, (".parquet",))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clozemill.model.config import ACTIVATIONS, PRESETS
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions
+from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal")
@@ -24,12 +24,22 @@ class PretrainConfig(DeviceOptions):
     SEVERAL_MACHINES: ClassVar = True
 
     recipe: str = option("", "named set of options with a known result; other flags override it", choices=tuple(RECIPES))
-    data: tuple[str, ...] = option((), "datasets of clozemill prepare, one per phase", identity=False, metavar="DATASET")
-    phases: tuple[Phase, ...] = option(
-        (), "phases of training, each with its own dataset, steps, batch size and learning rate", identity=False
+    data: tuple[str, ...] = option(
+        (),
+        "datasets of clozemill prepare, one per phase",
+        identity=False,
+        metavar="DATASET",
+        group=INPUT,
+        required=True,
+        path=READ,
     )
-    output: str = option("", "the folder of the run", identity=False)
-    init: str = option("", "start from the weights and sizes of this run, checkpoint or import", identity=False)
+    phases: tuple[Phase, ...] = option(
+        (), "phases of training, each with its own dataset, steps, batch size and learning rate", identity=False, group=INPUT
+    )
+    output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
+    init: str = option(
+        "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
+    )
     preset: str = option("", "size of the encoder; default: base, or the sizes of --init", choices=tuple(PRESETS))
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     attention: str = option(
@@ -59,26 +69,51 @@ class PretrainConfig(DeviceOptions):
     cycle_length: int = option(8, "number of shards to read in parallel", low=1, high=1024)
     shuffle_buffer: int = option(10_000, "size of the shuffle buffer, in examples", low=1, high=1 << 24)
     steps_per_call: int = option(
-        10, "training steps per host call; signals are handled between calls", low=1, high=1 << 16, identity=False
+        10,
+        "training steps per host call; signals are handled between calls",
+        low=1,
+        high=1 << 16,
+        identity=False,
+        group=RUNNING,
     )
-    checkpoint_steps: int = option(1000, "save a checkpoint every this many steps; 0: off", low=0, high=1 << 30, identity=False)
-    checkpoint_minutes: float = option(30.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False)
+    checkpoint_steps: int = option(
+        1000, "save a checkpoint every this many steps; 0: off", low=0, high=1 << 30, identity=False, group=RUNNING
+    )
+    checkpoint_minutes: float = option(
+        30.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False, group=RUNNING
+    )
     keep_checkpoints: int = option(
-        3, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False
+        3, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False, group=RUNNING
     )
-    eval_steps: int = option(0, "evaluate (and save) every this many steps; 0: at the end", low=0, high=1 << 30, identity=False)
-    eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False)
-    log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False)
-    tensorboard: bool = option(True, "write TensorBoard logs", identity=False)
+    eval_steps: int = option(
+        0, "evaluate (and save) every this many steps; 0: at the end", low=0, high=1 << 30, identity=False, group=RUNNING
+    )
+    eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False, group=RUNNING)
+    log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
+    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
     track: str = option(
         "",
         "experiment tracker to log to as well; its own environment variables say where",
         choices=TRACKER_NAMES,
         identity=False,
+        group=RUNNING,
     )
     peak_tflops: float = option(
-        0.0, "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name", low=0, identity=False
+        0.0,
+        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
+        low=0,
+        identity=False,
+        group=RUNNING,
     )
+
+    def required(self) -> tuple[str, ...]:
+        """Return the options that can't be left out."""
+        return ("output",) if self.phases else ("data", "output")
+
+    def check_command(self) -> None:
+        """Raise UserError for values and folders that can't be used, as far as that needs no TensorFlow."""
+        self.resolved_phases()
+        check_run_folder(self.output)
 
     def resolved_phases(self) -> tuple[Phase, ...]:
         """Return the phases, completed with the run's own options.
@@ -130,12 +165,15 @@ class PretrainConfig(DeviceOptions):
 class EvaluateConfig(DeviceOptions):
     """`clozemill evaluate`"""
 
-    run: str = option("", "the folder of a run, or one of its checkpoints", flag=False)
-    data: str = option("", "a dataset of clozemill prepare; its eval split is used")
+    run: str = option("", "the folder of a run, or one of its checkpoints", flag=False, group=INPUT, required=True, path=READ)
+    data: str = option("", "a dataset of clozemill prepare; its eval split is used", group=INPUT, required=True, path=READ)
     checkpoint: str = option(
         "",
         "which checkpoint of the run to use; default: the latest, of a fine-tuned model the best",
         choices=("latest", "best"),
+        group=INPUT,
     )
-    batch_size: int = option(64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20)
-    output: str = option("", "also write the metrics to this file, as JSON")
+    batch_size: int = option(
+        64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
+    )
+    output: str = option("", "also write the metrics to this file, as JSON", group=OUTPUT)

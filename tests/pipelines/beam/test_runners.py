@@ -50,7 +50,7 @@ def test_our_options_are_suggested() -> None:
 
 @pytest.mark.parametrize("extra", [["--direct_num_workers=many"], ["--project"], ["--direct_running_mode=fast"]])
 def test_values_that_beam_rejects(extra: list[str]) -> None:
-    with pytest.raises(UserError, match=f"argument {extra[0].split('=')[0]}: .* see clozemill --help"):
+    with pytest.raises(UserError, match=f"^{extra[0].split('=')[0]}: .* see clozemill --help"):
         check_options(extra)
 
 

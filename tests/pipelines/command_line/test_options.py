@@ -1,11 +1,10 @@
-import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 import clozemill
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import flags, options
 from clozemill.pipelines.command_line.options import option, resolve
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import DemoConfig, InspectConfig, PrepareConfig, VerifyConfig, VocabConfig
@@ -28,10 +27,10 @@ class Sample:
     place: str = option("here", "where", flag=False)
 
 
-def parse(*flags: str) -> Sample:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    options.add_flags(parser, Sample)
-    return resolve(Sample, parser.parse_args(flags))
+def parse(*words: str) -> Sample:
+    parser = flags.Parser(prog="clozemill sample", allow_abbrev=False)
+    flags.add_flags(parser, Sample)
+    return resolve(Sample, parser.parse_args(words))
 
 
 def mistake(*flags: str) -> str:
@@ -69,17 +68,37 @@ def test_flags() -> None:
         ("--share nan", "--share is nan: give a number"),
         ("--share inf", "--share is inf: give a number"),
         ("--share half", "--share is 'half': give a number"),
+        ("--way sideways", "--way is 'sideways': give one of up, down"),
+        ("--way donw", "--way is 'donw': give one of up, down; did you mean down?"),
     ],
 )
 def test_values_that_don_t_fit(flags: str, sentence: str) -> None:
     assert mistake(*flags.split()) == sentence
 
 
-@pytest.mark.parametrize("flags", [["--way", "sideways"], ["--siz", "3"], ["--strict=yes"], ["--unknown"], ["a", "b"]])
-def test_what_argparse_refuses(flags: list[str], capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as error:
-        parse(*flags)
-    assert error.value.code == 2
+@pytest.mark.parametrize("words", [["--siz", "3"], ["--strict=yes"], ["--unknown"], ["a", "b"], ["--name"]])
+def test_what_argparse_refuses(words: list[str]) -> None:
+    assert mistake(*words).endswith(": see clozemill sample --help")
+
+
+def test_underscores_are_understood_as_hyphens() -> None:
+    @dataclass(frozen=True)
+    class Spelled:
+        max_seq_length: int = option(5, "a whole number")
+        in_memory: bool = option(True, "a switch")
+        text_field: str = option("", "a text")
+
+    parser = flags.Parser(prog="clozemill", allow_abbrev=False)
+    flags.add_flags(parser, Spelled)
+    words = ["--max_seq_length=7", "--no_in_memory", "--text_field", "a_b", "--beam_option=a_b", "--", "--max_seq_length"]
+    arguments, extra = parser.parse_known_args(words)
+    assert resolve(Spelled, arguments) == Spelled(7, False, "a_b") and "--beam_option=a_b" in extra
+
+
+def test_values_that_begin_with_a_minus() -> None:
+    assert parse("--name", "-1,-2").name == "-1,-2" and parse("--name", "-.5").name == "-.5"
+    assert mistake("--size", "-3") == "--size is -3: give a value between 1 and 10"
+    assert mistake("--name", "--way", "up") == "--name: expected one argument: see clozemill sample --help"
 
 
 def test_yaml_then_flags(tmp_path: Path) -> None:
@@ -115,7 +134,7 @@ def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
         ("strict: 1", ": strict is 1: give true or false"),
         ("strict: null", ": strict is None: give true or false"),
         ("way: on", ": way is True: give a string in quotes"),
-        ("way: UP", ": way is 'UP': give one of up, down"),
+        ("way: UP", ": way is 'UP': give one of up, down; did you mean up?"),
         ("name: no", ": name is False: give a string in quotes"),
         ("name:", ": name is None: give a string in quotes"),
         ("name: [a]", ": name is ['a']: give a string in quotes"),
@@ -191,6 +210,10 @@ def test_prepare_s_own_checks(flags: str, sentence: str) -> None:
 
 def test_require() -> None:
     options.require(PrepareConfig(input=("a",), vocab="v"), "input", "vocab")
+    options.require(PrepareConfig(input=("a",), vocab="v", output="o"))
+    missing = r"^--input and --output are missing: give input files or globs and the folder of the dataset to write$"
+    with pytest.raises(UserError, match=missing):
+        options.require(PrepareConfig(vocab="v"))
     with pytest.raises(UserError, match=r"^--vocab is missing: give a vocabulary file"):
         options.require(PrepareConfig(), "vocab")
     with pytest.raises(UserError, match=r"^DATASET is missing: give the folder of the dataset"):

@@ -271,7 +271,7 @@ def test_the_table(capsys: pytest.CaptureFixture) -> None:
         (["--input", "{text}", "--output", "out"], "--output out doesn't end in .json"),
         (["--input", "{text}", "--sample-min-mb", "50"], "--sample-min-mb 50 is more than --sample-max-mb 32"),
         (["--input", "{text}", "--target", "tpu", "--topology", "v9:2x2"], "unknown --topology 'v9:2x2'"),
-        (["--input", "{text}", "--recipe", "bert"], "--recipe is 'bert'|argument --recipe: invalid choice: 'bert'"),
+        (["--input", "{text}", "--recipe", "bert"], "--recipe is 'bert'"),
     ],
 )
 def test_mistakes(arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

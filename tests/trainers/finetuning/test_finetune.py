@@ -280,7 +280,7 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--text-column", "sentence"), "no column 'sentence' (columns: text, label): give --text-column"),
         (("--init", "FOREIGN"), "is not a SavedModel of clozemill export"),
         (("--init", "HF"), "is a Hugging Face folder: convert it with clozemill import first"),
-        (("--init", "NOTHING"), "has no checkpoint"),
+        (("--init", "NOTHING"), "nothing doesn't exist: give the pretrained model"),
         (("--init", "VOCABULARY"), "has 21 tokens, but the model's embedding 20"),
         (("--metric", "bleu"), "for --task classify; choose from accuracy, macro_f1"),
         (("--max-seq-length", "64"), "accepts at most 32 tokens"),

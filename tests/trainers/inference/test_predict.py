@@ -223,6 +223,7 @@ def test_mistakes_are_one_sentence(
     kind: str, arguments: list, sentence: str, runs: dict, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").touch()
     assert run(runs[kind], *arguments) == 2
     told = capsys.readouterr().err
     assert sentence in told and told.startswith("clozemill: ") and told.count("\n") == 1

@@ -287,12 +287,12 @@ def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
 def test_what_evaluate_refuses(trained: Path, tmp_path: Path, short: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
     run = checkpoint(trained, 15)
     for arguments, sentence in (
-        ([], "RUN is missing: give the folder of a run, or one of its checkpoints"),
+        ([], "RUN and --data are missing: give the folder of a run and a dataset of clozemill prepare"),
         ([trained], "--data is missing: give a dataset of clozemill prepare"),
         ([trained, "--data", small], f"{small}'s vocabulary has 40 entries, that of {run} 4000: prepare the dataset with the"),
         ([trained, "--data", trained], f"{trained} has no dataset.json: give the folder that clozemill prepare wrote"),
         ([small, "--data", small], f"{small} has no checkpoint: give the folder of a run, or one of its checkpoints"),
-        ([trained, "--data", short, "--checkpoint", "first"], "argument --checkpoint: invalid choice: 'first'"),
+        ([trained, "--data", short, "--checkpoint", "first"], "--checkpoint is 'first'"),
     ):
         assert clozemill.main(["evaluate", *map(str, arguments)]) == 2
         told = capsys.readouterr()
@@ -427,16 +427,16 @@ def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--data", "NONE"], "NONE has no dataset.json: give the folder that clozemill prepare wrote, once it has finished"),
-        (["--output", ""], "--output is missing: give the folder of the run"),
-        ([], "--data is missing: give a dataset that clozemill prepare wrote"),
+        (["--data", "NONE"], "--data NONE doesn't exist: give datasets of clozemill prepare"),
+        (["--output", ""], "--data and --output are missing: give datasets of clozemill prepare and the folder of the run"),
+        ([], "--data is missing: give datasets of clozemill prepare, one per phase"),
         (["--data", "SMALL", "SMALL"], "phase 1 has no steps: give phases in --config"),
         (["--data", "SMALL", "--objective", "mlm+sop"], "SMALL has pairs nsp, but the objective mlm+sop needs sop: give --obj"),
         (["--data", "SMALL", "--max-position-embeddings", "8"], "SMALL has sequences of 12 tokens, but the model accepts 8"),
         (["--data", "SMALL", "--gradient-accumulation-steps", "3"], "--batch-size 8 isn't divisible by 1 devices x 3 gradi"),
         (["--data", "SMALL", "--objective", "causal", "--attention", "bidirectional"], "--objective causal with --attention b"),
-        (["--data", "SMALL", "--recipe", "bert"], "argument --recipe: invalid choice: 'bert'"),
-        (["--data", "SMALL", "--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
+        (["--data", "SMALL", "--recipe", "bert"], "--recipe is 'bert'"),
+        (["--data", "SMALL", "--preset", "huge"], "--preset is 'huge'"),
         (["--data", "SMALL", "--steps", "0"], "--steps is 0: give a value between 1 and"),
         (["--data", "SMALL", "--learning-rate", "nan"], "--learning-rate is nan: give a number"),
         (["--data", "EMPTY"], "EMPTY has no train examples: prepare a larger corpus"),
