@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
-from clozemill.pipelines.estimate.config import MillPlan
+from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.trainers.tpu.config import TrainingPlan
 
 
 @dataclass(frozen=True)
-class PlanConfig(TrainingPlan, MillPlan):
+class PlanConfig(TrainingPlan, EstimateConfig):
     """`clozemill plan`: the options of the data estimate and of the training estimate."""
 
 
@@ -25,16 +25,16 @@ def plan(config: PlanConfig) -> None:
     trains = training_targets(config)
     if "tpu" in trains:
         function("clozemill.trainers.tpu.generations:parse")(config.topology)  # report a mistake before anything is read
-    mill = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
+    prepared = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
     training: tuple[list, list, list] = [], [], []
     if trains:
         data = function("clozemill.trainers.tpu.estimate:Dataset")(
-            mill.figures["train examples per copy"],
-            int(mill.figures["train groups"].estimate),
+            prepared.estimates["train examples per copy"],
+            int(prepared.estimates["train groups"].estimate),
             config.max_seq_length,
             config.predictions(),
-            mill.about["vocabulary_size"] if config.vocab else config.vocab_size,
+            prepared.basis["vocabulary_size"] if config.vocab else config.vocab_size,
         )
         rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0
         training = function("clozemill.trainers.tpu.estimate:estimate")(config, data, trains, rate)
-    function("clozemill.pipelines.estimate.report:tell")(config, mill, training)
+    function("clozemill.pipelines.estimate.report:print_report")(config, prepared, training)

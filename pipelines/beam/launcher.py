@@ -99,8 +99,8 @@ def _is_worker(child: psutil.Process) -> bool:
 class _Bars:
     """A tqdm bar per stage: done, rate and time left within the stage. A stage is done when a later one is shown."""
 
-    def __init__(self, shown: bool) -> None:
-        self._shown, self._bars = shown, {}
+    def __init__(self, enabled: bool) -> None:
+        self._enabled, self._bars = enabled, {}
 
     def show(self, stages: list[Progress]) -> None:
         for number, progress in enumerate(stages):
@@ -110,7 +110,7 @@ class _Bars:
                     unit=progress.unit,
                     unit_scale=progress.unit == "B",
                     desc=progress.stage,
-                    disable=None if self._shown else True,
+                    disable=None if self._enabled else True,
                     file=sys.stderr,
                 )
             bar = self._bars[progress.stage]

@@ -112,7 +112,7 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
         }
         command = [sys.executable, "-P", worker.__file__, str(server.alive), server.folder]
         # Workers inherit the locks: if this process is killed, the next run also waits until the workers have exited.
-        self._process = subprocess.Popen(command, env=environment, pass_fds=(server.alive, *locks.held()))
+        self._process = subprocess.Popen(command, env=environment, pass_fds=(server.alive, *locks.held_descriptors()))
 
     def stop_worker(self) -> None:
         """Wait for the process, which exits when the control connection closes."""

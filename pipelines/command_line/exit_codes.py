@@ -21,7 +21,7 @@ def report_error(error: BaseException, debug: bool) -> int:
     if isinstance(error, UserError):
         print(f"clozemill: {_line(error)}", file=sys.stderr)
         return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
-    if sentence := storage_errors.told(error):
+    if sentence := storage_errors.explain(error):
         print(f"clozemill: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
     print(

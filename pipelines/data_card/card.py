@@ -38,8 +38,8 @@ def _rejects(folder: str) -> dict[str, list[str]]:
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             if len(samples) < data_card_sections.SHOWN_SAMPLES:
-                told = " ".join(str(reject.get(key) or "") for key in ("detail", "excerpt")).strip()
-                samples.append(f"{reject.get('source', '')}: {told}")
+                detail = " ".join(str(reject.get(key) or "") for key in ("detail", "excerpt")).strip()
+                samples.append(f"{reject.get('source', '')}: {detail}")
     return found
 
 
@@ -64,18 +64,18 @@ def _name(folder: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def read(folder: str, judged: str = "") -> Dataset:
-    """Read the files of a dataset; `judged`: the folder with the files of a rejected dataset. Raise UserError."""
-    contract, vocabulary = read_contract(judged or folder)
-    path = filesystem.join(judged or folder, statistics.STATISTICS)
+def read(folder: str, rejected: str = "") -> Dataset:
+    """Read the files of a dataset; `rejected`: the folder with the files of a rejected dataset. Raise UserError."""
+    contract, vocabulary = read_contract(rejected or folder)
+    path = filesystem.join(rejected or folder, statistics.STATISTICS)
     data = filesystem.read_bytes(path)
-    told = statistics.loads(data, path)
+    found = statistics.loads(data, path)
     if hashlib.sha256(data).hexdigest() != contract["statistics"]["sha256"]:
         raise UserError(f"{path}: its SHA-256 is not the one in {MANIFEST}: restore it, or rebuild the dataset")
     run = filesystem.join(folder, RUN)
     about = filesystem.read_json(run) if filesystem.exists(run) else {}
-    samples = _rejects(folder) | told["documents"]["samples"]
-    return Dataset(_name(folder), contract, vocabulary, told, about, samples, _first_examples(folder, contract))
+    samples = _rejects(folder) | found["documents"]["samples"]
+    return Dataset(_name(folder), contract, vocabulary, found, about, samples, _first_examples(folder, contract))
 
 
 def build(data: Dataset) -> Page:
@@ -113,10 +113,10 @@ def _verdict(gate: dict[str, Any]) -> tuple[str, str]:
     failed = sum(not check["passed"] for check in checks)
     if gate["passed"]:
         return "passed", f"The statistical gate passed: {formatting.counted(len(checks), 'check')}, none failed."
-    told = f"{failed:,} of {formatting.counted(len(checks), 'check')} failed"
+    result = f"{failed:,} of {formatting.counted(len(checks), 'check')} failed"
     if gate["overridden"]:
-        return "overridden", f"The statistical gate failed and was overridden with --no-gate: {told}."
-    return "failed", f"The statistical gate rejected this dataset, which is unfinished: {told}."
+        return "overridden", f"The statistical gate failed and was overridden with --no-gate: {result}."
+    return "failed", f"The statistical gate rejected this dataset, which is unfinished: {result}."
 
 
 def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
@@ -132,13 +132,13 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
     return tiles
 
 
-def write(folder: str, judged: str = "") -> None:
+def write(folder: str, rejected: str = "") -> None:
     """Write the card of a dataset, replacing an existing one; see `read`. Raise UserError."""
-    data = read(folder, judged)
+    data = read(folder, rejected)
     try:
         card = build(data)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # in files that another program signed
-        name = filesystem.join(judged or folder, statistics.STATISTICS)
+        name = filesystem.join(rejected or folder, statistics.STATISTICS)
         raise UserError(
             f"{name} or {RUN} doesn't have the format that clozemill writes ({error!r}): rebuild the dataset"
         ) from None
@@ -152,14 +152,14 @@ def is_current(folder: str, digest: str) -> bool:
     return filesystem.exists(path) and digest.encode() in filesystem.read_bytes(path)
 
 
-def write_or_warn(folder: str, judged: str = "") -> None:
+def write_or_warn(folder: str, rejected: str = "") -> None:
     """Write the card at the end of `prepare`. Errors become a warning: the dataset is complete without its card."""
     try:
-        write(folder, judged)
+        write(folder, rejected)
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
         print(
-            f"warning: no data card was written ({why}): run clozemill inspect {judged or folder} --report to write it",
+            f"warning: no data card was written ({why}): run clozemill inspect {rejected or folder} --report to write it",
             file=sys.stderr,
             flush=True,
         )

@@ -61,8 +61,8 @@ def lengths(statistics: Statistics, contract: dict[str, Any]) -> list[Plot]:
     if totals:
         kinds = ("steps", "outline")
         series = [Series(name, kinds[at], *_binned(total["lengths"])) for at, (name, total) in enumerate(totals.items())]
-        told = "; ".join("{}: median {:,}".format(name, quantiles(total["lengths"])[2]) for name, total in totals.items())
-        alt = f"Histogram of examples by their number of tokens, special tokens included. {told}."
+        medians = "; ".join("{}: median {:,}".format(name, quantiles(total["lengths"])[2]) for name, total in totals.items())
+        alt = f"Histogram of examples by their number of tokens, special tokens included. {medians}."
         plots.append(Plot("examples", "Examples by length", "tokens", "share of the examples (%)", alt, series, y_log=10))
     if "train" in totals:
         plots += [_by_label(side, totals["train"], contract["config"]["pairs"]) for side in "ab" if _has(totals["train"], side)]
@@ -77,10 +77,9 @@ def _by_label(side: str, total: dict[str, np.ndarray], pairs: str) -> Plot:
     names = {"nsp": ("B follows", "B is random"), "sop": ("in order", "swapped")}.get(pairs, ("one run", ""))
     rows = [(name, counts) for name, counts in zip(names, total[f"{side}_lengths"], strict=True) if counts.sum()]
     series = [Series(name, "outline", *_binned(counts)) for name, counts in rows]
-    told = ", ".join(f"{name} {quantiles(counts)[2]:,}" for name, counts in rows)
-    alt = (
-        f"Lengths of segment {side.upper()}, one line per label; the lines should be close together. Medians in tokens: {told}."
-    )
+    medians = ", ".join(f"{name} {quantiles(counts)[2]:,}" for name, counts in rows)
+    alt = f"Lengths of segment {side.upper()}, one line per label; the lines should be close together."
+    alt += f" Medians in tokens: {medians}."
     title = f"Segment {side.upper()} by label" if len(rows) > 1 else f"Segment {side.upper()}"
     return Plot(f"segment-{side}", title, "tokens", "share of the examples (%)", alt, series)
 

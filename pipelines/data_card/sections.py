@@ -113,8 +113,8 @@ def in_and_out(data: Dataset) -> Section:
     for name, split in data.contract["splits"].items():
         for copy, counts in split["copies"].items():
             padding = share(counts["padding"], counts["padding"] + counts["tokens"])
-            shown = (counts["examples"], counts["tokens"], counts["masked"])
-            copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in shown), padding))
+            totals = (counts["examples"], counts["tokens"], counts["masked"])
+            copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in totals), padding))
     head = ("split", "copy", "documents", "examples", "tokens", "masked", "padding")
     return Section(
         "Input and output",
@@ -232,14 +232,14 @@ def gate(statistics: dict[str, Any], verdict: str) -> Section:
         tables.append(Table(title, "lrrril", head, rows, folded=split in splits))  # the other copies are collapsed
         splits.add(split)
     if probe:
-        told = [(name.replace("_", " "), listed(value)) for name, value in probe.items()]
+        rows = [(name.replace("_", " "), listed(value)) for name, value in probe.items()]
         note = "A linear classifier predicts the next-sentence label from lengths and surface features only. If its accuracy "
         tables.append(
             Table(
                 "The shortcut probe",
                 "lt",
                 ("item", "value"),
-                told,
+                rows,
                 note + "exceeds chance by more than the margin, the label leaks.",
             )
         )

@@ -47,13 +47,13 @@ def exact_duplicates(manifest: Manifest) -> int:
 def unaccounted(manifest: Manifest) -> str:
     """Return which document counts don't add up, as the start of a sentence; "" if every document is accounted for."""
     documents, splits = manifest["documents"], manifest["splits"].values()
-    held = sum(split["documents"] for split in splits)
-    if held != documents["kept"]:
-        return f"the groups contain {held:,} documents, but {documents['kept']:,} were kept"
+    in_groups = sum(split["documents"] for split in splits)
+    if in_groups != documents["kept"]:
+        return f"the groups contain {in_groups:,} documents, but {documents['kept']:,} were kept"
     left = sum(count for reason, count in documents["dropped"].items() if reason != "empty_file")  # a file isn't a record
-    told = documents["kept"] + left + exact_duplicates(manifest)
-    if told != documents["read"]:
-        return f"{documents['read']:,} documents were read, but {told:,} are accounted for"
+    accounted = documents["kept"] + left + exact_duplicates(manifest)
+    if accounted != documents["read"]:
+        return f"{documents['read']:,} documents were read, but {accounted:,} are accounted for"
     return ""
 
 

@@ -6,7 +6,7 @@ from clozemill.pipelines.common.formatting import counted, share
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.manifest import exact_duplicates
 
-_SHOWN_SECONDS = 0.05  # a rate over less time is meaningless
+_LEAST_SECONDS = 0.05  # a rate over less time is meaningless
 
 
 def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[str]:
@@ -58,10 +58,10 @@ def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
     """Return lines with the seconds of all workers and MB/s per stage."""
     lines = [f"{'stage':<12}{'seconds':>9}{'MB/s':>9}"]
     for stage, figures in run["stages"].items():
-        if stage == "wikitext" and figures["seconds"] < _SHOWN_SECONDS:
+        if stage == "wikitext" and figures["seconds"] < _LEAST_SECONDS:
             continue
-        shown = figures["seconds"] >= _SHOWN_SECONDS
-        rate = f"{figures['mb'] / figures['seconds']:.1f}" if shown else "-"
+        measurable = figures["seconds"] >= _LEAST_SECONDS
+        rate = f"{figures['mb'] / figures['seconds']:.1f}" if measurable else "-"
         lines.append(f"{stage:<12}{figures['seconds']:>9.2f}{rate:>9}   {figures['of']}")
     rate = text_mb / run["seconds"] if run["seconds"] else 0.0
     return [

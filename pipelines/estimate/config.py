@@ -13,7 +13,7 @@ TARGETS = ("local", "dataflow", "gpu", "tpu")
 
 
 @dataclass(frozen=True)
-class MillPlan(PrepareConfig):
+class EstimateConfig(PrepareConfig):
     """Options for estimating `prepare`. Includes all options of `prepare`, so that its saved prepare.yaml can be used."""
 
     vocab: str = option(

@@ -26,16 +26,16 @@ class DryRun:
     """The result of running the stages on some splits.
 
     disk: bytes on disk that the splits represent. summary: of the splits. groups: one row per group, as in dataset.json.
-    mill_seconds, group_seconds: CPU seconds before and after the shuffle, the latter per copy. mill_stages, group_stages:
+    split_seconds, group_seconds: CPU seconds before and after the shuffle, the latter per copy. split_stages, group_stages:
     seconds that the stages measured themselves.
     """
 
     disk: float
     summary: SplitSummary
     groups: list[dict[str, Any]]
-    mill_seconds: float
+    split_seconds: float
     group_seconds: float
-    mill_stages: dict[str, float] = field(default_factory=dict)
+    split_stages: dict[str, float] = field(default_factory=dict)
     group_stages: dict[str, float] = field(default_factory=dict)
 
     def count(self, split: str, what: str) -> int:

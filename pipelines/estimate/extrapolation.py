@@ -18,7 +18,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.sentence_languages import language_warning
 from clozemill.pipelines.estimate import sample
-from clozemill.pipelines.estimate.config import MillPlan
+from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.pipelines.estimate.dry_run import DryRun, Rehearsal, vocabulary_of
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.prepare.job import resolved
@@ -37,21 +37,24 @@ DATAFLOW_MEMORY = 3.75e9  # bytes per core of its default machines
 
 
 @dataclass
-class Mill:
-    """The estimate of `prepare`. about: basis of the estimate. stages: seconds per stage for the complete corpus."""
+class DataEstimate:
+    """The estimate of `prepare`.
 
-    figures: dict[str, Estimate] = field(default_factory=dict)
+    basis: what it is based on, for plan.json. stage_seconds: seconds per stage for the complete corpus.
+    """
+
+    estimates: dict[str, Estimate] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, float] = field(default_factory=dict)
+    basis: dict[str, Any] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, unit: str, estimate: float, low: float | None = None, high: float | None = None) -> Estimate:
         """Store an estimate; without a range, it is exact."""
-        self.figures[name] = Estimate(
+        self.estimates[name] = Estimate(
             name, unit, estimate, estimate if low is None else low, estimate if high is None else high
         )
-        return self.figures[name]
+        return self.estimates[name]
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,13 @@ class Extrapolator:
         return rate * self.total, max(0.0, rate - margin) * self.total, (rate + margin) * self.total
 
 
-def _times(figure: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
-    return tuple(factor * value for value in figure)
+def _scaled(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    return tuple(factor * value for value in values)
 
 
-def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -> tuple[Extrapolator, float, bytes]:
+def _sampled(
+    config: EstimateConfig, plan: Plan, folder: str, data: DataEstimate, bar: tqdm
+) -> tuple[Extrapolator, float, bytes]:
     """Return the result of the sample, seconds of decompression for the complete corpus, and the vocabulary."""
     least = config.sample_min_mb * 1e6
     wanted = min(max(plan.text_estimate * config.sample_fraction, least), config.sample_max_mb * 1e6)
@@ -103,7 +108,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     sizes = {info.path: info.size for info in infos}
     unseen = sum(sizes[path] * (1 - share) for path, share in drawn.prefixes)
     for path, share in drawn.prefixes[:3]:
-        mill.notes.append(f"{path} can't be read from the middle, so its first {100 * share:.3g} % represent all of it")
+        data.notes.append(f"{path} can't be read from the middle, so its first {100 * share:.3g} % represent all of it")
     return (
         Extrapolator(parts, plan.size, whole=False, unseen=unseen / plan.size, learnt=not config.vocab),
         drawn.unpacking,
@@ -111,7 +116,7 @@ def _sampled(config: MillPlan, plan: Plan, folder: str, mill: Mill, bar: tqdm) -
     )
 
 
-def _whole(config: MillPlan, plan: Plan, folder: str, bar: tqdm) -> tuple[Extrapolator, float, bytes]:
+def _whole(config: EstimateConfig, plan: Plan, folder: str, bar: tqdm) -> tuple[Extrapolator, float, bytes]:
     """Process a small corpus completely, as `prepare` would."""
     vocabulary = vocabulary_of(plan.splits, config, config.vocab_size)
     full, eval_groups = resolved(config, plan.text_estimate)
@@ -119,7 +124,7 @@ def _whole(config: MillPlan, plan: Plan, folder: str, bar: tqdm) -> tuple[Extrap
     return Extrapolator([outcome], plan.size, whole=True), 0.0, vocabulary
 
 
-def measure(config: MillPlan) -> Mill:
+def measure(config: EstimateConfig) -> DataEstimate:
     """Process and scale a sample, or process a small corpus completely. Leaves no files. Raise UserError."""
     require(config, "input")
     if config.language:
@@ -128,32 +133,33 @@ def measure(config: MillPlan) -> Mill:
         identifier()
     if config.vocab:
         vocabulary_of([], config, 0)  # report an invalid vocabulary before reading anything
-    plan, mill = formats.plan(config), Mill()
+    plan, data = formats.plan(config), DataEstimate()
     whole = plan.text_estimate <= 2e6 * config.sample_min_mb
     steps = len(plan.splits) + resolved(config, plan.text_estimate)[0].num_groups if whole else 2 * sample.WINDOWS
-    with tempfile.TemporaryDirectory(prefix="clozemill-plan-") as folder:
-        shown = None if config.progress else True
-        with tqdm(
+    with (
+        tempfile.TemporaryDirectory(prefix="clozemill-plan-") as folder,
+        tqdm(
             total=steps,
             desc="processing" if whole else "processing a sample",
-            disable=shown,
+            disable=None if config.progress else True,
             bar_format="{desc} {bar} {percentage:3.0f} %",
-        ) as bar:
-            found = _whole(config, plan, folder, bar) if whole else _sampled(config, plan, folder, mill, bar)
+        ) as bar,
+    ):
+        found = _whole(config, plan, folder, bar) if whole else _sampled(config, plan, folder, data, bar)
     scale, unpacking, vocabulary = found
     if not sum(part.documents for part in scale.parts):
         read = sum(part.summary.read for part in scale.parts)
         where = "input" if whole else "sample"
         raise UserError(f"the {where} contains no usable document ({read:,} records read): check --input and filters")
-    mill.about |= _about(config, plan, scale, vocabulary)
-    _count(config, plan, scale, mill)
-    _take(config, plan, scale, unpacking, mill)
-    _warn(config, scale, mill)
-    mill.warnings += input_warnings(plan)
-    return mill
+    data.basis |= _basis(config, plan, scale, vocabulary)
+    _estimate_counts(config, plan, scale, data)
+    _estimate_time(config, plan, scale, unpacking, data)
+    _add_warnings(config, scale, data)
+    data.warnings += input_warnings(plan)
+    return data
 
 
-def _about(config: MillPlan, plan: Plan, scale: Extrapolator, vocabulary: bytes) -> dict[str, Any]:
+def _basis(config: EstimateConfig, plan: Plan, scale: Extrapolator, vocabulary: bytes) -> dict[str, Any]:
     parts = scale.parts
     return {
         "whole": scale.whole,
@@ -179,80 +185,80 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _count(config: MillPlan, plan: Plan, scale: Extrapolator, mill: Mill) -> None:
+def _estimate_counts(config: EstimateConfig, plan: Plan, scale: Extrapolator, data: DataEstimate) -> None:
     """Estimate documents, tokens, examples, bytes and groups."""
     full, eval_groups = resolved(config, plan.text_estimate)
-    copies, evals = config.dupe_factor, config.eval_fraction
-    mill.add("documents read", "", *scale(lambda part: part.summary.read))
-    mill.add("documents kept", "", *scale(lambda part: part.documents))
-    mill.add("characters", "", *scale(lambda part: part.summary.characters))
-    mill.add("tokens", "", *scale(lambda part: part.summary.tokens))
+    copies = config.dupe_factor
+    data.add("documents read", "", *scale(lambda part: part.summary.read))
+    data.add("documents kept", "", *scale(lambda part: part.documents))
+    data.add("characters", "", *scale(lambda part: part.summary.characters))
+    data.add("tokens", "", *scale(lambda part: part.summary.tokens))
     for what, unit in (("examples", ""), ("bytes", "B")):
         train = scale(lambda part, what=what: part.count("train", what))
-        held = scale(lambda part, what=what: part.count("eval", what)) if scale.whole else _drawn(train, config, mill)
-        train = _times(train, 1 / copies if scale.whole else (1 - evals) / COPIES)
-        mill.add(f"train {what} per copy", unit, *train)
-        mill.add(f"eval {what}", unit, *held)
-        total = [copies * one + other for one, other in zip(train, held, strict=True)]
-        mill.add(f"{what} in all", unit, *total)
-    mill.add("train groups", "", full.num_groups)
-    mill.add("eval groups", "", eval_groups)
-    mill.add("tokens per group", "", *(value / full.num_groups for value in _triple(mill.figures["tokens"])))
+        held_out = scale(lambda part, what=what: part.count("eval", what)) if scale.whole else _eval_part(train, config, data)
+        train = _scaled(train, 1 / copies if scale.whole else (1 - config.eval_fraction) / COPIES)
+        data.add(f"train {what} per copy", unit, *train)
+        data.add(f"eval {what}", unit, *held_out)
+        total = [copies * one + other for one, other in zip(train, held_out, strict=True)]
+        data.add(f"{what} in all", unit, *total)
+    data.add("train groups", "", full.num_groups)
+    data.add("eval groups", "", eval_groups)
+    data.add("tokens per group", "", *(value / full.num_groups for value in _triple(data.estimates["tokens"])))
 
 
-def _drawn(train: tuple[float, float, float], config: MillPlan, mill: Mill) -> tuple[float, float, float]:
+def _eval_part(train: tuple[float, float, float], config: EstimateConfig, data: DataEstimate) -> tuple[float, float, float]:
     """Return the eval split's share with its range: documents are drawn independently, so a small split varies by chance."""
-    estimate, low, high = _times(train, config.eval_fraction / COPIES)
-    chance = 2 * estimate / max(mill.figures["documents kept"].estimate * config.eval_fraction, 1.0) ** 0.5
+    estimate, low, high = _scaled(train, config.eval_fraction / COPIES)
+    chance = 2 * estimate / max(data.estimates["documents kept"].estimate * config.eval_fraction, 1.0) ** 0.5
     return estimate, max(0.0, low - chance), high + chance
 
 
-def _triple(figure: Estimate) -> tuple[float, float, float]:
-    return figure.estimate, figure.low, figure.high
+def _triple(values: Estimate) -> tuple[float, float, float]:
+    return values.estimate, values.low, values.high
 
 
-def workers(config: MillPlan) -> int:
+def workers(config: EstimateConfig) -> int:
     """Return --num-workers; by default the cores of this machine, or 1 elsewhere."""
     return config.num_workers or (1 if "dataflow" in config.target else runtime.cores())
 
 
-def _take(config: MillPlan, plan: Plan, scale: Extrapolator, unpacking: float, mill: Mill) -> None:
+def _estimate_time(config: EstimateConfig, plan: Plan, scale: Extrapolator, unpacking: float, data: DataEstimate) -> None:
     """Estimate CPU hours, wall time and cost."""
     passes = config.dupe_factor * (1 - config.eval_fraction) + config.eval_fraction
     copies = config.dupe_factor if scale.whole else COPIES
-    before = [value + unpacking for value in scale(lambda part: part.mill_seconds, LEAST_SECONDS)]
-    after = _times(scale(lambda part: part.group_seconds, LEAST_SECONDS), passes)
-    count, groups = workers(config), mill.figures["train groups"].estimate + mill.figures["eval groups"].estimate
+    before = [value + unpacking for value in scale(lambda part: part.split_seconds, LEAST_SECONDS)]
+    after = _scaled(scale(lambda part: part.group_seconds, LEAST_SECONDS), passes)
+    count, groups = workers(config), data.estimates["train groups"].estimate + data.estimates["eval groups"].estimate
     cpu = [one + other for one, other in zip(before, after, strict=True)]
-    mill.add("CPU of the mill", "h", *(value / 3600 for value in cpu))
+    data.add("CPU of the mill", "h", *(value / 3600 for value in cpu))
     largest = max(split.size for split in plan.splits) / max(plan.size, 1)
     startup = STARTUP_SECONDS["dataflow" if "dataflow" in config.target else "local"]
     wall = [
         startup + max(one / count, one * largest) + other / min(count, groups) for one, other in zip(before, after, strict=True)
     ]
     name = f"wall time, {count} worker" + "s" * (count > 1)
-    mill.add(name, "s", wall[0], wall[1], 1.5 * wall[2])  # machines are shared, and a cloud vCPU is half a core
-    mill.stages = {"decompress": unpacking} if unpacking else {}
+    data.add(name, "s", wall[0], wall[1], 1.5 * wall[2])  # machines are shared, and a cloud vCPU is half a core
+    data.stage_seconds = {"decompress": unpacking} if unpacking else {}
     for part in scale.parts:
         of_all = scale.total / sum(part.disk for part in scale.parts)
-        for seconds, factor in ((part.mill_stages, of_all), (part.group_stages, of_all * passes / copies)):
+        for seconds, factor in ((part.split_stages, of_all), (part.group_stages, of_all * passes / copies)):
             for stage, value in seconds.items():
-                mill.stages[stage] = mill.stages.get(stage, 0.0) + value * factor
+                data.stage_seconds[stage] = data.stage_seconds.get(stage, 0.0) + value * factor
     if largest > 1.5 / count and before[0] * largest > 60:
         split = max(plan.splits, key=lambda split: split.size)
-        mill.warnings.append(
+        data.warnings.append(
             f"{split.path} is read by one worker in one piece, about {before[0] * largest / 60:,.0f} minutes while the others "
             f"wait: split it into at least {count} files"
         )
     if config.price_cpu_hour:
-        mill.add(
+        data.add(
             "cost of the mill",
             "price",
-            *(count * value / 3600 * config.price_cpu_hour for value in _triple(mill.figures[name])),
+            *(count * value / 3600 * config.price_cpu_hour for value in _triple(data.estimates[name])),
         )
     if config.price_gb_month:
-        stored = _triple(mill.figures["bytes in all"])
-        mill.add("cost of keeping the shards a month", "price", *(value / 1e9 * config.price_gb_month for value in stored))
+        stored = _triple(data.estimates["bytes in all"])
+        data.add("cost of keeping the shards a month", "price", *(value / 1e9 * config.price_gb_month for value in stored))
 
 
 def group_memory(tokens: float, provenance: bool, beam: bool) -> float:
@@ -260,31 +266,31 @@ def group_memory(tokens: float, provenance: bool, beam: bool) -> float:
     return GROUP_MEMORY + tokens * (GROUP_TOKEN_BYTES + PROVENANCE_BYTES * provenance) * (1 + beam)
 
 
-def _warn(config: MillPlan, scale: Extrapolator, mill: Mill) -> None:
+def _add_warnings(config: EstimateConfig, scale: Extrapolator, data: DataEstimate) -> None:
     """Add a sentence for each expected problem, with what to do."""
     cloud = "dataflow" in config.target
-    groups, tokens = mill.figures["train groups"].estimate, mill.figures["tokens per group"]
+    groups, tokens = data.estimates["train groups"].estimate, data.estimates["tokens per group"]
     room = DATAFLOW_MEMORY if cloud else psutil.virtual_memory().total / workers(config)
     need = group_memory(tokens.high, config.provenance, cloud or config.shuffle == "beam")
     if need > room:
         fewer = int(groups * need / (0.5 * room)) + 1
-        mill.warnings.append(
+        data.warnings.append(
             f"a group of {tokens.high / 1e6:,.0f} M tokens needs {need / 1e9:.1f} GB, a worker has {room / 1e9:.1f} GB: give "
             f"--num-groups {fewer} or more"
         )
-    if groups > mill.figures["documents kept"].estimate:
-        mill.warnings.append(f"there are more groups than documents: lower --num-groups below {groups:,.0f}")
+    if groups > data.estimates["documents kept"].estimate:
+        data.warnings.append(f"there are more groups than documents: lower --num-groups below {groups:,.0f}")
     if unknown := language_warning(config.splitter, config.sentence_language):
-        mill.warnings.append(unknown)
+        data.warnings.append(unknown)
     bad, read = (sum(getattr(part.summary, name) for part in scale.parts) for name in ("bad", "read"))
     if bad > config.max_reject_rate * read:
         reasons = sorted({reason for part in scale.parts for reason in part.summary.dropped})
-        mill.warnings.append(
+        data.warnings.append(
             f"{bad:,} of {read:,} records are malformed, more than --max-reject-rate {config.max_reject_rate:g} allows, so "
             f"prepare would fail (dropped: {', '.join(reasons)}): correct them, or raise the limit"
         )
-    if not mill.figures["train examples per copy"].estimate:
-        mill.warnings.append(
+    if not data.estimates["train examples per copy"].estimate:
+        data.warnings.append(
             f"no training example could be built: --pairs {config.pairs} needs documents of two sentences, or a second "
             "document in the group: add text, or lower --num-groups"
         )

@@ -5,12 +5,12 @@ from typing import Any
 
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.estimates import Estimate
-from clozemill.pipelines.estimate.config import MillPlan
-from clozemill.pipelines.estimate.extrapolation import Mill
+from clozemill.pipelines.estimate.config import EstimateConfig
+from clozemill.pipelines.estimate.extrapolation import DataEstimate
 from clozemill.pipelines.files import filesystem
 
 _SCALES = {"": ("", " k", " M", " G", " T"), "B": (" B", " kB", " MB", " GB", " TB"), "x": ("",)}
-_SHOWN_STAGES = 6
+_MAX_STAGES = 6
 
 
 def _rounded(value: float) -> str:
@@ -22,7 +22,7 @@ def _rounded(value: float) -> str:
     return f"{value:.3g}"
 
 
-def shown(value: float, unit: str, currency: str = "") -> str:
+def format_value(value: float, unit: str, currency: str = "") -> str:
     """Format a value with its unit: '3.21 M', '1.5 GB', '2.4 h', '95 s', '12 EUR'."""
     if unit == "price":
         return f"{_rounded(value)} {currency}".rstrip()
@@ -37,23 +37,23 @@ def shown(value: float, unit: str, currency: str = "") -> str:
     raise AssertionError(unit)
 
 
-def table(figures: list[Estimate], currency: str = "") -> list[str]:
+def table(estimates: list[Estimate], currency: str = "") -> list[str]:
     """Return a line per estimate: name, estimate, and low..high if they differ."""
     lines = [f"{'':<34}{'estimate':>12}   low .. high"]
-    for figure in figures:
-        value, low, high = (shown(each, figure.unit, currency) for each in (figure.estimate, figure.low, figure.high))
-        span = f"{low} .. {high}" if figure.low != figure.high else ""
-        lines.append(f"{figure.name:<34}{value:>12}   {span}".rstrip())
+    for row in estimates:
+        value, low, high = (format_value(each, row.unit, currency) for each in (row.estimate, row.low, row.high))
+        span = f"{low} .. {high}" if row.low != row.high else ""
+        lines.append(f"{row.name:<34}{value:>12}   {span}".rstrip())
     return lines
 
 
-def notes(config: MillPlan, mill: Mill) -> list[str]:
+def notes(config: EstimateConfig, data: DataEstimate) -> list[str]:
     """Return what the estimate is based on, one sentence each."""
-    about, found = mill.about, list(mill.notes)
+    basis, found = data.basis, list(data.notes)
     left = [f"--dedup {config.dedup}"] if config.dedup == "near" else []
     left += ["--decontaminate"] if config.decontaminate else []
-    text = f"{about['sample_characters'] / 1e6:,.1f} M characters, {about['sample_documents']:,} documents"
-    if about["whole"]:
+    text = f"{basis['sample_characters'] / 1e6:,.1f} M characters, {basis['sample_documents']:,} documents"
+    if basis["whole"]:
         exact = "so counts and bytes are exact" + (" except as noted below" if left else "")
         found.insert(0, f"the corpus is small: all of it was processed ({text}), {exact}")
     else:
@@ -65,43 +65,44 @@ def notes(config: MillPlan, mill: Mill) -> list[str]:
         found.append(f"documents that {' and '.join(left)} will drop are counted as kept: finding them requires all documents")
     if config.clustered:
         found.append("near-duplicates are found in a separate pass, which isn't included in these seconds")
-    if about["vocabulary_learnt"]:
+    if basis["vocabulary_learnt"]:
         found.append(
-            f"without --vocab, a vocabulary of {about['vocabulary_size']:,} tokens was learned on the text that was read: one "
+            f"without --vocab, a vocabulary of {basis['vocabulary_size']:,} tokens was learned on the text that was read: one "
             "learned on more text gives slightly different token counts"
         )
-    found.append(f"seconds were measured on one core of this machine ({about['measured_on']}) and scaled")
+    found.append(f"seconds were measured on one core of this machine ({basis['measured_on']}) and scaled")
     if "dataflow" in config.target and not config.num_workers:
         found.append("--num-workers was not given: one worker is assumed")
     return found
 
 
-def tell(config: MillPlan, mill: Mill, training: tuple[list[Estimate], list[str], list[str]]) -> None:
+def print_report(config: EstimateConfig, data: DataEstimate, training: tuple[list[Estimate], list[str], list[str]]) -> None:
     """Print the table, notes and warnings, and write --output. `training`: its estimates, notes and warnings."""
-    figures = [*mill.figures.values(), *training[0]]
-    said, warnings = notes(config, mill) + training[1], mill.warnings + training[2]
-    spent = sum(mill.stages.values())
-    longest = sorted(mill.stages.items(), key=lambda pair: -pair[1])[:_SHOWN_STAGES]
-    stages = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in longest]
-    print("\n".join(table(figures, config.currency)))
-    print(f"\ntime of prepare by stage: {', '.join(stages)}" if spent else "")
-    print("\n".join(f"note: {sentence}" for sentence in said))
+    estimates = [*data.estimates.values(), *training[0]]
+    sentences, warnings = notes(config, data) + training[1], data.warnings + training[2]
+    spent = sum(data.stage_seconds.values())
+    longest = sorted(data.stage_seconds.items(), key=lambda pair: -pair[1])[:_MAX_STAGES]
+    shares = [f"{name} {100 * seconds / spent:.0f} %" for name, seconds in longest]
+    print("\n".join(table(estimates, config.currency)))
+    print(f"\ntime of prepare by stage: {', '.join(shares)}" if spent else "")
+    print("\n".join(f"note: {sentence}" for sentence in sentences))
     print("\n".join(f"warning: {sentence}" for sentence in warnings), end="\n" if warnings else "", flush=True)
     if config.output:
-        filesystem.write_bytes(config.output, json.dumps(_json(config, mill, figures, said, warnings), indent=1).encode())
+        filesystem.write_bytes(
+            config.output, json.dumps(_json(config, data, estimates, sentences, warnings), indent=1).encode()
+        )
         print(f"wrote {config.output}")
 
 
-def _json(config: MillPlan, mill: Mill, figures: list[Estimate], said: list[str], warnings: list[str]) -> dict[str, Any]:
-    values = {
-        figure.name: {"unit": figure.unit, "estimate": figure.estimate, "low": figure.low, "high": figure.high}
-        for figure in figures
-    }
+def _json(
+    config: EstimateConfig, data: DataEstimate, estimates: list[Estimate], sentences: list[str], warnings: list[str]
+) -> dict[str, Any]:
+    values = {row.name: {"unit": row.unit, "estimate": row.estimate, "low": row.low, "high": row.high} for row in estimates}
     return {
         "figures": values,
-        "notes": said,
+        "notes": sentences,
         "warnings": warnings,
-        "sample": mill.about,
-        "stage_seconds": mill.stages,
+        "sample": data.basis,
+        "stage_seconds": data.stage_seconds,
         "config": options.to_dict(config),
     }

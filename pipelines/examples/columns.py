@@ -18,7 +18,7 @@ FEATURES = {
 
 @dataclass
 class Columns:
-    """Examples by column, [E, S], [E, P] or [E]: integers of any width (weights float32), padded with 0 as in the reference."""
+    """Examples as columns [E, S], [E, P] or [E]: integers of any width (weights float32), padded with 0 as in the reference."""
 
     input_ids: np.ndarray
     input_mask: np.ndarray

@@ -119,7 +119,7 @@ class _Walk:
 def _walk(group: Group, config: ExampleConfig, rng: np.random.Generator, random_prob: float) -> _Walk:
     """Cut documents into chunks and A's, and decide which B is random: everything that the next chunk depends on."""
     count, sentences = len(group.documents) - 1, group.sentences
-    strange = group.twins[1] < count  # whether each document has a different one
+    strange = group.duplicates_of[1] < count  # whether each document has a different one
     target = _targets(count, config, rng)
     here, stop = group.documents[:-1].copy(), group.documents[1:]
     going = np.flatnonzero(here < stop)
@@ -144,7 +144,7 @@ def _others(group: Group, document: np.ndarray, rng: np.random.Generator) -> np.
     if len(set(group.keys)) == count:  # all texts are different: one draw with the same bound for all
         other = rng.integers(0, max(count - 1, 1), len(document))
         return other + (other >= document)
-    first, same = (column[document] for column in group.twins)
+    first, same = (column[document] for column in group.duplicates_of)
     other = rng.integers(0, np.maximum(count - same, 1))
     return other + np.where(other >= first, same, 0)
 
@@ -164,7 +164,7 @@ def _with_next(group: Group, config: ExampleConfig, walk: _Walk, rng: np.random.
         sentences[np.where(random, last, end)],
     )
     cut = _cut(runs, config.max_text_tokens, rng)
-    drawn = int((group.twins[1][document] < len(documents) - 1).sum()) - walk.forced
+    drawn = int((group.duplicates_of[1][document] < len(documents) - 1).sum()) - walk.forced
     return Pairs(*cut, random.astype(np.int8), walk.forced, drawn, int((~kept).sum()), random_prob)
 
 

@@ -92,7 +92,7 @@ def likely_encoding(data: bytes) -> str:
 
 def conversion_hint(data: bytes, path: str = "") -> str:
     """Return what to do with text that isn't UTF-8: "it looks like Shift_JIS: convert it with iconv …"."""
-    shown = shlex.quote(path) if path else "FILE"
+    quoted = shlex.quote(path) if path else "FILE"
     if name := likely_encoding(data):
-        return f"it looks like {name}: convert it with iconv -f {name.upper()} -t UTF-8 {shown} > NEW"
+        return f"it looks like {name}: convert it with iconv -f {name.upper()} -t UTF-8 {quoted} > NEW"
     return "convert the file to UTF-8"

@@ -68,7 +68,7 @@ def acquire(path: str, busy: str) -> int:
         os.close(descriptor)
 
 
-def held() -> tuple[int, ...]:
+def held_descriptors() -> tuple[int, ...]:
     """Return the descriptors of the locks that this process holds in `locked` blocks.
 
     A child that inherits one keeps the lock: if this process is killed, nobody gets the lock while the child may still write.

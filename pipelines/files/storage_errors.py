@@ -19,7 +19,7 @@ _CREDENTIALS = re.compile(r"DefaultCredentialsError|RefreshError|could not be au
 _AGAIN = "check that it exists and that you have access, or wait until it responds, then run the same command again"
 
 
-def told(error: BaseException) -> str | None:
+def explain(error: BaseException) -> str | None:
     """Return the sentence, or None if the error isn't from remote storage."""
     text = f"{type(error).__name__}: {error}"
     if found := _TENSORFLOW.search(text):

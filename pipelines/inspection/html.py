@@ -28,16 +28,16 @@ def _example(records: ShardRecords, row: int) -> Example:
 
 def page(records: ShardRecords) -> str:
     """Return the page, which needs no other file."""
-    shown = [_example(records, row) for row in range(len(records.columns))]
-    meanings = dict(sorted((each.label, each.meaning) for each in shown))
-    labels = [(label, meaning, sum(each.label == label for each in shown)) for label, meaning in meanings.items()]
+    rows = [_example(records, row) for row in range(len(records.columns))]
+    meanings = dict(sorted((each.label, each.meaning) for each in rows))
+    labels = [(label, meaning, sum(each.label == label for each in rows)) for label, meaning in meanings.items()]
     shard, config = records.shard, records.contract["config"]
     return html.fill(
         "inspect.html",
         shard=shard["name"],
-        about=f"{counted(len(shown), 'record')} of {shard['examples']:,}; pairs {config['pairs']}, masking {config['masking']}",
+        about=f"{counted(len(rows), 'record')} of {shard['examples']:,}; pairs {config['pairs']}, masking {config['masking']}",
         digest=records.contract["digest"],
-        records=shown,
+        records=rows,
         labels=labels,
         first=records.offset,
     )

@@ -25,13 +25,13 @@ def describe(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary
                          strict=True))  # fmt: skip
     segments: dict[str, list[str]] = {}
     for place in range(int(columns.input_mask[row].sum())):
-        shown = int(columns.input_ids[row][place])
-        if shown in (vocabulary.cls_id, vocabulary.sep_id) and place not in originals:
+        token = int(columns.input_ids[row][place])
+        if token in (vocabulary.cls_id, vocabulary.sep_id) and place not in originals:
             continue
-        piece = vocabulary.tokens[shown]
+        piece = vocabulary.tokens[token]
         if place in originals:
             original = vocabulary.tokens[originals[place]]
-            piece = f"{{{piece}}}" if originals[place] == shown else f"{{{piece}<-{original}}}"
+            piece = f"{{{piece}}}" if originals[place] == token else f"{{{piece}<-{original}}}"
         segments.setdefault("AB"[int(columns.segment_ids[row][place])], []).append(piece)
     return {name: _words(pieces) for name, pieces in segments.items()}
 

@@ -22,7 +22,7 @@ def visible(text: str) -> str:
     Characters that change the writing direction are shown by their numbers, because they would reorder the text around them.
     """
 
-    def shown(character: str) -> str:
+    def visible(character: str) -> str:
         code = ord(character)
         if character == "\n" or character in _SEPARATORS:
             return _LINE
@@ -34,7 +34,7 @@ def visible(text: str) -> str:
         turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
         return f"<U+{code:04X}>" if turns or kind == "Cc" else character
 
-    return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
+    return text if text.isascii() and text.isprintable() else "".join(map(visible, text))
 
 
 @lru_cache(maxsize=1)

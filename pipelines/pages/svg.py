@@ -103,8 +103,8 @@ def _style(axes: Any, plot: Plot, colours: dict[str, str]) -> None:
 
 def _fill(axes: Any, plot: Plot, colours: dict[str, str]) -> None:
     """Draw everything of a plot but its title and legend."""
-    shown = [value for series in plot.series for value in np.asarray(series.y, float).tolist() if value > 0]
-    floor, lines = min(shown, default=1.0) / 2 if plot.y_log else 0.0, 0  # 0 has no logarithm
+    positive = [value for series in plot.series for value in np.asarray(series.y, float).tolist() if value > 0]
+    floor, lines = min(positive, default=1.0) / 2 if plot.y_log else 0.0, 0  # 0 has no logarithm
     for series in plot.series:
         _put(axes, series, lines, floor, colours)
         lines += series.kind not in ("band", "level", "guide", "mark")

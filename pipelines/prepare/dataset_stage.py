@@ -45,8 +45,8 @@ class DatasetStage:
         try:
             self._check(splits, groups)
             built = self._manifest(splits, groups)
-            told = self._judged(built, splits, totals)
-            self._write(built, told)
+            contents = self._statistics(built, splits, totals)
+            self._write(built, contents)
         except UserError as error:  # so that the next run may start over with other input or options
             self.job.folder.mark_failed(error)
             raise
@@ -67,23 +67,25 @@ class DatasetStage:
         }
         if splits.unspaced:
             documents["unspaced_characters"] = splits.unspaced
-        about = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
-        about |= config.rules.to_dict(config.cased)
+        described = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
+        described |= config.rules.to_dict(config.cased)
         full = {"input": list(config.input), **identity(config)}
-        built = manifest.build(full, about, documents, groups, self.job.num_eval_groups) | {"datasheet": datasheet(config)}
+        built = manifest.build(full, described, documents, groups, self.job.num_eval_groups) | {"datasheet": datasheet(config)}
         if self.job.evaluation:
             built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
         if config.clustered:
             built["files"][clusters.NAME] = filesystem.sha256(self.job.folder.file(clusters.NAME))
-        if lost := manifest.unaccounted(built):
-            raise UserError(f"{lost}: {self.job.folder.path} contains files of two runs; give another --output")
+        if difference := manifest.unaccounted(built):
+            raise UserError(f"{difference}: {self.job.folder.path} contains files of two runs; give another --output")
         return built
 
-    def _judged(self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals) -> dict[str, Any]:
-        """statistics.json"""
+    def _statistics(
+        self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals
+    ) -> dict[str, Any]:
+        """Return the contents of statistics.json, with the result of the statistical gate."""
         config = self.job.config
         words = sorted(splits.unknown_words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]
-        told: dict[str, Any] = {
+        contents: dict[str, Any] = {
             "format_version": statistics.FORMAT_VERSION,
             "splits": totals.splits(),
             "documents": {
@@ -93,26 +95,25 @@ class DatasetStage:
             },
             "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), config.max_seq_length),
         }
-        return told | {
-            "gate": gate.gate_result(gate.run_checks(built, told, load_vocabulary(self.job.vocabulary)), config.gate)
-        }
+        checks = gate.run_checks(built, contents, load_vocabulary(self.job.vocabulary))
+        return contents | {"gate": gate.gate_result(checks, config.gate)}
 
-    def _write(self, built: manifest.Manifest, told: dict[str, Any]) -> None:
+    def _write(self, built: manifest.Manifest, contents: dict[str, Any]) -> None:
         """Write both files. If the gate fails, write them to the work folder, for the data card, and raise UserError."""
-        data, verdict = statistics.dumps(told), told["gate"]
+        data, result = statistics.dumps(contents), contents["gate"]
         built["statistics"] = {"sha256": hashlib.sha256(data).hexdigest()}
-        built["gate"] = {name: verdict[name] for name in ("passed", "overridden")}
-        failed = [check["sentence"] for check in verdict["checks"] if not check["passed"]]
-        stopped = bool(failed) and not verdict["overridden"]
-        folder = self.job.folder.file(REJECTED) if stopped else self.job.folder.path
-        if stopped:
+        built["gate"] = {name: result[name] for name in ("passed", "overridden")}
+        failed = [check["sentence"] for check in result["checks"] if not check["passed"]]
+        rejected = bool(failed) and not result["overridden"]
+        folder = self.job.folder.file(REJECTED) if rejected else self.job.folder.path
+        if rejected:
             filesystem.write_bytes(filesystem.join(folder, VOCAB), self.job.vocabulary)
         filesystem.write_bytes(filesystem.join(folder, statistics.STATISTICS), data)
-        if not stopped:  # dataset.json is written only after all files that it names
+        if not rejected:  # dataset.json is written only after all files that it names
             filesystem.sync_files(folder, [*built["files"], *(shard["name"] for shard in built["shards"])])
         filesystem.write_bytes(filesystem.join(folder, MANIFEST), manifest.dumps(built))
-        if stopped:
-            share = f"{len(failed)} of {len(verdict['checks'])}"
+        if rejected:
+            share = f"{len(failed)} of {len(result['checks'])}"
             raise UserError(f"the statistical gate rejected the dataset ({share} checks fail): {'; '.join(failed[:3])}")
 
     def _check(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> None:

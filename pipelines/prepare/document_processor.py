@@ -99,7 +99,7 @@ class DocumentProcessor:
         """Yield the (key, payload) items of a split; afterwards `summary` and `rejects` are complete."""
         self.begin()
         for batch in self._batches(split):
-            yield from self._mill(batch)
+            yield from self._process(batch)
 
     def _batches(self, split: InputSplit) -> Iterator[list[Document]]:
         batch, size = [], 0
@@ -137,7 +137,7 @@ class DocumentProcessor:
                 {"reason": record.reason, "source": record.source, "detail": record.detail, "excerpt": record.excerpt}
             )
 
-    def _mill(self, batch: list[Document]) -> Iterator[tuple[bytes, bytes]]:
+    def _process(self, batch: list[Document]) -> Iterator[tuple[bytes, bytes]]:
         with self._watch.time("wikitext"):
             plain = [formats.plain_text(document, self._config) for document in batch]
         with self._watch.time("clean"):
@@ -150,18 +150,20 @@ class DocumentProcessor:
                 parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
                 candidate = heuristics.Candidate(text, parts, lengths, ids)
                 key = keys.document_key(text)
-                if why := self._verdict(document, candidate, key):
-                    self._drop(Rejected(why[0], document.source, why[1], text[: readers_document.EXCERPT_CHARS], bad=False))
+                if reason := self._reason_to_drop(document, candidate, key):
+                    self._drop(
+                        Rejected(reason[0], document.source, reason[1], text[: readers_document.EXCERPT_CHARS], bad=False)
+                    )
                     continue
             with self._watch.time("pack"):
                 self._count(candidate)
                 item = key, payload.pack(document.title, ids, lengths, offsets)
             yield item
 
-    def _verdict(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:
+    def _reason_to_drop(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:
         """Return (reason, detail) if the document is to be dropped."""
-        if why := heuristics.reason(candidate, self._config):
-            return why, document.title
+        if reason := heuristics.reason(candidate, self._config):
+            return reason, document.title
         return next((found for screen in self._screens if (found := screen(key, candidate.ids))), None)
 
     def _split(self, text: str, kind: str) -> np.ndarray:

@@ -52,42 +52,42 @@ class GroupStage:
             yield ResultRow.of(json.dumps({"splits": total.__dict__}).encode())
             return
         marker = self.job.folder.work_file(f"groups/{group:05d}.json")
-        summary = self._finished(marker)
+        summary = self._finished_summary(marker)
         if summary is None:
-            summary = self._made(group, (value for value in values if value))
+            summary = self._group_summary(group, (value for value in values if value))
             write_sealed(marker, summary, self.job.run)
         yield ResultRow.of(json.dumps(summary).encode())
 
-    def _made(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
+    def _group_summary(self, group: int, values: Iterable[bytes]) -> dict[str, Any]:
         """Return a group's summary, after writing its shards or finding them unchanged for identical documents."""
         watch = Stopwatch()
         with watch.time("gather"):
             self._shuffle = self._shuffle or self.job.make_shuffle()
             items = sorted(self._shuffle.gather(group, values))
             digest, name = items_digest(items), f"groups/{group:05d}.json"
-            before = self._before(name)
-        if before is None or before["items"] != digest:
-            before = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
-            filesystem.write_bytes(self.job.folder.file(name), json.dumps(before).encode(), sync=False)
-        sha256 = hashlib.sha256(json.dumps(before).encode()).hexdigest()
-        return before | {"files": before["files"] | {name: sha256}, "seconds": watch.seconds}
+            summary = self._previous_summary(name)
+        if summary is None or summary["items"] != digest:
+            summary = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
+            filesystem.write_bytes(self.job.folder.file(name), json.dumps(summary).encode(), sync=False)
+        sha256 = hashlib.sha256(json.dumps(summary).encode()).hexdigest()
+        return summary | {"files": summary["files"] | {name: sha256}, "seconds": watch.seconds}
 
-    def _finished(self, marker: str) -> dict[str, Any] | None:
+    def _finished_summary(self, marker: str) -> dict[str, Any] | None:
         """Return the summary that an interrupted run left, if the group's files are still as they were written."""
         summary = read_sealed(marker, self.job.run)
-        return summary if summary and all(self._same(*file) for file in _files(summary).items()) else None
+        return summary if summary and all(self._is_unchanged(*file) for file in _files(summary).items()) else None
 
-    def _before(self, record: str) -> dict[str, Any] | None:
+    def _previous_summary(self, record: str) -> dict[str, Any] | None:
         """Return a group's summary in the dataset being updated, if it and all its files match dataset.json."""
         if self._previous is None:
             previous = self.job.folder.previous_manifest()
             self._previous = previous["files"] if previous else {}
-        if not self._same(record, self._previous.get(record, "")):
+        if not self._is_unchanged(record, self._previous.get(record, "")):
             return None
         summary = json.loads(filesystem.read_bytes(self.job.folder.file(record)))
-        return summary if all(self._same(*file) for file in _files(summary).items()) else None
+        return summary if all(self._is_unchanged(*file) for file in _files(summary).items()) else None
 
-    def _same(self, name: str, sha256: str) -> bool:
+    def _is_unchanged(self, name: str, sha256: str) -> bool:
         path = self.job.folder.file(name)
         return filesystem.exists(path) and filesystem.sha256(path) == sha256
 
@@ -99,13 +99,13 @@ class GroupStage:
         shards, files = [], {}
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
-            pairs, entry = self._shard(index, copy, name, group, watch)
+            pairs, written = self._shard(index, copy, name, group, watch)
             if config.provenance:
                 with watch.time("provenance"):
-                    beside = provenance_name(name)
-                    files[beside] = write_parquet(self.job.folder.file(beside), provenance_table(group, pairs))
-            about = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
-            shards.append(about | entry)
+                    provenance = provenance_name(name)
+                    files[provenance] = write_parquet(self.job.folder.file(provenance), provenance_table(group, pairs))
+            entry = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
+            shards.append(entry | written)
         documents = documents_name(split, index, config.num_groups)
         files[documents] = write_parquet(self.job.folder.file(documents), documents_table(group))
         return {
@@ -120,16 +120,16 @@ class GroupStage:
     def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
         split = "train" if index < config.num_groups else "eval"
-        figures = statistics.StatisticsCollector(config, vocabulary, split, copy)
+        collector = statistics.StatisticsCollector(config, vocabulary, split, copy)
         path = self.job.folder.file(name)
         with ExitStack() as stack:
             sink = filesystem.Hashed(stack.enter_context(filesystem.atomic_write(path, sync=False)))
             write = sink.write
             if config.compression == "gzip":
                 write = stack.enter_context(gzip.GzipFile("", "wb", 6, sink, mtime=0)).write
-            shard = write_shard(group, index, copy, config, vocabulary, write, watch, figures.add)
+            shard = write_shard(group, index, copy, config, vocabulary, write, watch, collector.add)
         with watch.time("statistics"):
-            packed = statistics.pack(figures.sums())
+            packed = statistics.pack(collector.sums())
         return shard.pairs, {
             "examples": len(shard.pairs),
             "bytes": sink.size,

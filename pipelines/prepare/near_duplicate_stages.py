@@ -35,9 +35,9 @@ class BandStage(SplitProcessorStage):
     def __call__(self, split: InputSplit) -> Iterator[GroupRow]:
         """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), _shuffle(self.job)
-        if shuffle.finished(name) is None:
+        if shuffle.finished_summary(name) is None:
             yield from starmap(GroupRow, shuffle.scatter(name, self._items(split)))
-            shuffle.finish(name, b"")
+            shuffle.mark_finished(name, b"")
 
     def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:
         keys, rows, words_in = [], [], load_words(self.job.vocabulary)

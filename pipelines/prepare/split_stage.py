@@ -79,12 +79,12 @@ class SplitStage(SplitProcessorStage):
     def __call__(self, split: InputSplit) -> Iterator[GroupRow | SummaryRow]:
         """Yield the rows of a split. A split that the shuffle has from an earlier run isn't read again."""
         name, shuffle = self.job.split_name(split), self.job.make_shuffle()
-        summary = shuffle.finished(name)
+        summary = shuffle.finished_summary(name)
         if summary is None:
             yield from starmap(GroupRow, shuffle.scatter(name, self._items(split)))
             self._write_rejects(f"rejects/{split_id(split)}.jsonl")
             summary = self.processor.summary.to_json().encode()
-            shuffle.finish(name, summary)
+            shuffle.mark_finished(name, summary)
         yield SummaryRow.of(summary)
 
     def _items(self, split: InputSplit) -> Iterator[tuple[int, bytes, bytes]]:

@@ -49,7 +49,7 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
     if hashlib.sha256(data).hexdigest() != shard["sha256"]:
         found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
     config, total = ExampleConfig.of(contract["config"]), 0
-    gatherer = statistics.StatisticsCollector(config, vocabulary, shard["split"], shard["copy"])
+    collector = statistics.StatisticsCollector(config, vocabulary, shard["split"], shard["copy"])
     sizes = contract["max_seq_length"], contract["max_predictions"]
     try:
         for columns in tf_example.read(data, config.compression, *sizes):
@@ -58,7 +58,7 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
                 found.violations.append(f"{shard['name']}: record {total + indices[0]}: {message}{more}")
             if not found.violations:
                 manifest.add_counts(found.counts, assemble.count_examples(columns, vocabulary))
-                gatherer.add(columns)
+                collector.add(columns)
             total += len(columns)
     except tfrecord.CorruptRecord as error:
         found.violations.append(f"{shard['name']}: {error}")
@@ -66,7 +66,7 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
     if total != shard["examples"]:
         found.violations.append(f"{shard['name']}: it contains {total} records, not {shard['examples']}")
     if not found.violations:
-        found.sums = gatherer.sums()
+        found.sums = collector.sums()
     return found
 
 
@@ -80,18 +80,18 @@ def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator
         listed = sum(shard["examples"] for shard in contract["shards"] if shard["split"] == name)
         if listed != split["examples"]:
             yield f"{MANIFEST}: {name} has {split['examples']} examples, but its shards have {listed}"
-    if lost := manifest.unaccounted(contract):
-        yield f"{MANIFEST}: {lost}"
+    if difference := manifest.unaccounted(contract):
+        yield f"{MANIFEST}: {difference}"
 
 
 def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
     """Check that the listed files match the configuration, that the files match their digests, and that no others exist."""
     listed, config = {shard["name"] for shard in contract["shards"]}, contract["config"]
-    for wanted, told in zip(files_of(contract), (listed, set(contract["files"])), strict=True):
-        for name in sorted(wanted ^ told):
+    for wanted, recorded in zip(files_of(contract), (listed, set(contract["files"])), strict=True):
+        for name in sorted(wanted ^ recorded):
             yield (
                 f"{MANIFEST}: it lists {name}, which doesn't belong to the dataset"
-                if name in told
+                if name in recorded
                 else f"{MANIFEST}: it doesn't list {name}"
             )
     for name in filesystem.names_below(folder):
@@ -120,7 +120,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
     So no document is in both train and eval. If near-duplicates were detected, one document of each cluster remains, or all
     are in the split of their survivor.
     """
-    config, evals, held = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}
+    config, evals, counts = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}
     try:
         alike = clusters.read(filesystem.join(folder, clusters.NAME)) if clusters.NAME in contract["files"] else clusters.NONE
     except (UserError, pa.ArrowException, KeyError):
@@ -134,7 +134,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue
-        held[split] += len(keys)
+        counts[split] += len(keys)
         seen: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             side = alike.survivor(key)
@@ -148,24 +148,24 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
             if (other := seen.setdefault(key, row)) != row and config["dedup"] != "none":
                 yield f"{name}: row {row}: document {key.hex()} is also in row {other}"
     for split, about in contract["splits"].items():
-        if held[split] != about["documents"]:
-            yield f"documents: {MANIFEST} has {about['documents']} documents in {split}, but the lists contain {held[split]}"
+        if counts[split] != about["documents"]:
+            yield f"documents: {MANIFEST} has {about['documents']} documents in {split}, but the lists contain {counts[split]}"
 
 
 def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:
     """Compare the counts of the shards with those of dataset.json."""
     for (split, copy), found in counts.items():
-        told = contract["splits"][split]["copies"][copy]
+        recorded = contract["splits"][split]["copies"][copy]
         for name, value in found.items():
-            if told.get(name) != value:
-                yield f"{split} copy {copy}: {MANIFEST} has {name} = {told.get(name)}, but the shards contain {value}"
+            if recorded.get(name) != value:
+                yield f"{split} copy {copy}: {MANIFEST} has {name} = {recorded.get(name)}, but the shards contain {value}"
 
 
 def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     """Compare statistics.json with dataset.json and with the statistics of the shards."""
     try:
         data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
-        told = statistics.loads(data, statistics.STATISTICS)
+        recorded = statistics.loads(data, statistics.STATISTICS)
     except UserError as error:
         yield str(error)
         return
@@ -173,17 +173,18 @@ def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any
         yield f"{statistics.STATISTICS}: its SHA-256 is not the one in {MANIFEST}"
     for split, copies in found["splits"].items():
         for copy, figures in copies.items():
-            before = told["splits"].get(split, {}).get(copy, {})
+            before = recorded["splits"].get(split, {}).get(copy, {})
             for name in [name for name, value in figures.items() if before.get(name) != value]:
                 yield f"{statistics.STATISTICS}: {split} copy {copy}: {name} doesn't match the shards"
-    if found["probe"].get("judged") != told["probe"].get("judged"):
+    if found["probe"].get("judged") != recorded["probe"].get("judged"):
         yield f"{statistics.STATISTICS}: probe doesn't match the shards"
 
 
 def check_gate(contract: dict[str, Any], counts: dict, found: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
     """Run the statistical gate on the statistics of the shards; yield a sentence per failed check."""
     splits = {
-        split: about | {"copies": {copy: told | counts.get((split, copy), {}) for copy, told in about["copies"].items()}}
+        split: about
+        | {"copies": {copy: recorded | counts.get((split, copy), {}) for copy, recorded in about["copies"].items()}}
         for split, about in contract["splits"].items()
     }
     for check in gate.run_checks(contract | {"splits": splits}, found, vocabulary):

@@ -43,7 +43,7 @@ class _Copy:
     where: str
     split: str
     counts: dict[str, int]
-    figures: dict[str, Any]
+    statistics: dict[str, Any]
     shards: list[dict[str, Any]]
     contract: Manifest
     vocabulary: Vocabulary
@@ -69,7 +69,7 @@ class _Copy:
 
 
 def _masked_share(copy: _Copy) -> Iterator[Check]:
-    tokens, quota = copy.counts["tokens"], copy.figures["masked_quota"]
+    tokens, quota = copy.counts["tokens"], copy.statistics["masked_quota"]
     exact = copy.config.masking == "subword"
     why = f"masked_lm_prob requires {quota:,} positions" + ("" if exact else " at most, because words are masked completely")
     high = quota / tokens
@@ -85,12 +85,12 @@ def _actions(copy: _Copy) -> Iterator[Check]:
     drawn_alike = 1 / len(copy.vocabulary.random_ids)  # a random token may equal the original
     shares = {"mask": masking.MASK_SHARE, "random": masking.RANDOM_SHARE * (1 - drawn_alike)}
     shares["kept"] = 1 - sum(shares.values())
-    shared = copy.figures["masked_clusters"] if copy.config.masking == "span" else masked
+    shared = copy.statistics["masked_clusters"] if copy.config.masking == "span" else masked
     for name, share in shares.items():
-        off = intervals.bound(share * (1 - share) * shared) / masked
+        margin = intervals.bound(share * (1 - share) * shared) / masked
         found = copy.counts[f"masked_as_{name}"] / masked
         why = f"{100 * share:.2f} % is drawn, {masked:,} times"
-        low, high = max(share - off, 0), min(share + off, 1)
+        low, high = max(share - margin, 0), min(share + margin, 1)
         yield copy.check(f"masked as {name}", f"of masked positions are {name}", why, found, low, high, "%")
 
 
@@ -99,8 +99,8 @@ def _labels(copy: _Copy) -> Iterator[Check]:
     count, shards = copy.counts["examples"], copy.shards
     expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
     variance = sum(shard["labels_drawn"] * shard["random_prob"] * (1 - shard["random_prob"]) for shard in shards)
-    off, forced = intervals.bound(variance), sum(shard["labels_forced"] for shard in shards)
-    low, high = max(0.0, (expected - off) / count), min(1.0, (expected + off) / count)
+    margin, forced = intervals.bound(variance), sum(shard["labels_forced"] for shard in shards)
+    low, high = max(0.0, (expected - margin) / count), min(1.0, (expected + margin) / count)
     why = f"{forced:,} are forced by chunks of one sentence, the others are drawn"
     found = copy.counts["labels_random"] / count
     yield copy.check("next-sentence balance", "of next_sentence_labels are 1", why, found, low, high, "%")
@@ -139,7 +139,7 @@ def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, var
 
 
 def _positions(copy: _Copy) -> Iterator[Check]:
-    name, figures = "uniform positions", copy.figures
+    name, statistics = "uniform positions", copy.statistics
     if copy.config.masking == "span":
         yield Check(
             name, copy.where, 0, 0, 0, True, f"{copy.where}: {name} is not applied, because positions of a span are correlated"
@@ -147,14 +147,14 @@ def _positions(copy: _Copy) -> Iterator[Check]:
         return
     words = "tokens" if copy.config.masking == "subword" else "words of one piece"
     what = f"is the deviation of masked positions from a uniform distribution over all {words} of an example"
-    observed, expected = figures["masked_positions"], figures["masked_positions_expected"]
-    yield _spread(copy, name, what, observed, expected, figures["masked_positions_variance"], 0)
+    observed, expected = statistics["masked_positions"], statistics["masked_positions_expected"]
+    yield _spread(copy, name, what, observed, expected, statistics["masked_positions_variance"], 0)
 
 
 def _random_tokens(copy: _Copy) -> Iterator[Check]:
     """Check random tokens. A drawn token that equals the original counts as kept, which lowers the count of frequent ones."""
-    ids, replaced = copy.vocabulary.random_ids, np.array(copy.figures["random_tokens"])
-    masked = np.array(copy.figures["masked_tokens"])
+    ids, replaced = copy.vocabulary.random_ids, np.array(copy.statistics["random_tokens"])
+    masked = np.array(copy.statistics["masked_tokens"])
     if len(ids) < 2 or not replaced.sum():
         return
     members = buckets(ids, len(copy.vocabulary))
@@ -163,24 +163,24 @@ def _random_tokens(copy: _Copy) -> Iterator[Check]:
     yield _spread(copy, "uniform random tokens", what, replaced, expected, expected, 1)
 
 
-def _used(figures: dict[str, Any], kind: str) -> float:
+def _used(statistics: dict[str, Any], kind: str) -> float:
     """Return the tokens that an example takes from its own document: A, and B unless it is random."""
-    sides = [*figures["a_lengths"], *(figures["b_lengths"] if kind == "sop" else figures["b_lengths"][:1])]
+    sides = [*statistics["a_lengths"], *(statistics["b_lengths"] if kind == "sop" else statistics["b_lengths"][:1])]
     return float(sum(np.dot(np.arange(len(side)), side) for side in sides))
 
 
 def _pair_lengths(copy: _Copy) -> Iterator[Check]:
-    figures, kind, count = copy.figures, copy.config.pairs, copy.counts["examples"]
-    a_lengths, b_lengths = (np.array(figures[f"{side}_lengths"]) for side in "ab")
+    statistics, kind, count = copy.statistics, copy.config.pairs, copy.counts["examples"]
+    a_lengths, b_lengths = (np.array(statistics[f"{side}_lengths"]) for side in "ab")
     place = np.arange(a_lengths.shape[1])
     empty = int(a_lengths[:, 0].sum() + (b_lengths[:, 0].sum() if kind != "single" else b_lengths[:, 1:].sum()))
-    astray = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + copy.config.special_tokens * count
-    astray = abs(astray - copy.counts["tokens"])
+    mismatched = int((a_lengths + b_lengths) @ place @ np.ones(2, np.int64)) + copy.config.special_tokens * count
+    mismatched = abs(mismatched - copy.counts["tokens"])
     why = "A and B have at least one token each, and form the example with [CLS] and [SEP]"
-    yield copy.check("pair lengths", "examples or tokens don't match A and B", why, empty + astray, 0, 0)
+    yield copy.check("pair lengths", "examples or tokens don't match A and B", why, empty + mismatched, 0, 0)
     tokens = copy.contract["documents"]["tokens"]
     why = f"A and a B that follows it are disjoint runs of the {tokens:,} tokens of all documents"
-    yield copy.check("text used", "tokens are in A or in a B that follows it", why, _used(figures, kind), 0, tokens)
+    yield copy.check("text used", "tokens are in A or in a B that follows it", why, _used(statistics, kind), 0, tokens)
     if kind == "sop" and min(a_lengths[0].sum(), a_lengths[1].sum()):
         yield _swapped(copy, a_lengths[0], b_lengths[1])
 
@@ -191,11 +191,11 @@ def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
     both = kept + swapped
     mean = both @ place / both.sum()
     variance = both @ (place - mean) ** 2 / both.sum()
-    off = intervals.SIGMAS * math.sqrt(variance * (1 / kept.sum() + 1 / swapped.sum())) + 1
+    margin = intervals.SIGMAS * math.sqrt(variance * (1 / kept.sum() + 1 / swapped.sum())) + 1
     found = kept @ place / kept.sum() - swapped @ place / swapped.sum()
     why = "its side is drawn at random"
     return copy.check(
-        "lengths of A and B", "is the difference of the first run's length in A and B", why, found, -off, off, " tokens"
+        "lengths of A and B", "is the difference of the first run's length in A and B", why, found, -margin, margin, " tokens"
     )
 
 
@@ -205,10 +205,10 @@ def _unknown(copy: _Copy) -> Iterator[Check]:
     share = copy.contract["documents"]["unknown_tokens"] / max(copy.contract["documents"]["tokens"], 1)
     masked = copy.config.masked_lm_prob
 
-    def off(part: float) -> float:
+    def margin_of(part: float) -> float:
         return intervals.bound(documents * part * (1 - part)) / documents if 0 < part < 1 else 0.0
 
-    low, high = max(0.0, share - off(share)), min(1.0, share + off(share), masked + off(masked))
+    low, high = max(0.0, share - margin_of(share)), min(1.0, share + margin_of(share), masked + margin_of(masked))
     low = min(low, high)
     why = f"the corpus has {100 * share:.2f} % in {documents:,} documents, and it must not exceed the masked share"
     found = copy.counts["unknown"] / tokens
@@ -237,21 +237,21 @@ def _duplicates(copy: _Copy) -> Iterator[Check]:
     repeated, count = sum(shard["repeated_sentences"] for shard in copy.shards), copy.counts["examples"]
     high = repeated + intervals.bound(count)
     why = f"documents of the groups repeat {repeated:,} sentences, and some of {count:,} examples are equal by chance"
-    found = copy.figures["duplicate_examples"]
+    found = copy.statistics["duplicate_examples"]
     yield copy.check("duplicated examples", "examples are duplicates within their shard", why, found, 0, math.floor(high))
 
 
-def _shortcut(copy: _Copy, probed: dict[str, Any]) -> Iterator[Check]:
-    if not probed.get("judged"):
+def _shortcut(copy: _Copy, probe: dict[str, Any]) -> Iterator[Check]:
+    if not probe.get("judged"):
         return
-    high = min(1.0, probed["chance"] + probed["margin"] + probed["sampling"])
-    names = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in list(probed["strongest"].items())[:3])
+    high = min(1.0, probe["chance"] + probe["margin"] + probe["sampling"])
+    names = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in list(probe["strongest"].items())[:3])
     why = (
-        f"chance is {100 * probed['chance']:.2f} %, the margin {100 * probed['margin']:g} points and the sampling error of "
-        f"{probed['judged']:,} test rows; strongest features: {names}"
+        f"chance is {100 * probe['chance']:.2f} %, the margin {100 * probe['margin']:g} points and the sampling error of "
+        f"{probe['judged']:,} test rows; strongest features: {names}"
     )
     what = "of next_sentence_labels are predicted from lengths and surface features"
-    yield copy.check("shortcut probe", what, why, probed["accuracy"], 0, high, "%")
+    yield copy.check("shortcut probe", what, why, probe["accuracy"], 0, high, "%")
 
 
 _CHECKS = (_masked_share, _actions, _labels, _positions, _random_tokens, _pair_lengths, _unknown, _padding, _duplicates)
@@ -264,10 +264,10 @@ def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocab
         shards.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append(shard)
     found: list[Check] = []
     for split, copies in statistics["splits"].items():
-        for name, figures in copies.items():
+        for name, copy_statistics in copies.items():
             counts = contract["splits"][split]["copies"][name]
             parts = shards[split, name]
-            copy = _Copy(f"{split} copy {name}", split, counts, figures, parts, contract, vocabulary)
+            copy = _Copy(f"{split} copy {name}", split, counts, copy_statistics, parts, contract, vocabulary)
             if counts["examples"]:
                 found += [check for run in _CHECKS for check in run(copy)]
                 if (split, name) == ("train", "00"):
@@ -275,7 +275,7 @@ def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocab
     return found
 
 
-def gate_result(found: list[Check], asked: bool) -> dict[str, Any]:
-    """Return "gate" of statistics.json. asked: whether a failure blocks the dataset; if not, it is marked as overridden."""
+def gate_result(found: list[Check], blocking: bool) -> dict[str, Any]:
+    """Return "gate" of statistics.json. blocking: whether a failure blocks the dataset; if not, it is marked as overridden."""
     passed = all(check.passed for check in found)
-    return {"passed": passed, "overridden": not passed and not asked, "checks": [asdict(check) for check in found]}
+    return {"passed": passed, "overridden": not passed and not blocking, "checks": [asdict(check) for check in found]}

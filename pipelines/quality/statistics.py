@@ -229,7 +229,7 @@ class StatisticsTotals:
         """Return "splits" of statistics.json: split -> copy -> statistics."""
         found: dict[str, dict[str, Any]] = {}
         for (split, copy), sums in sorted(self._copies.items(), reverse=True):
-            found.setdefault(split, {})[copy] = _figures(sums)
+            found.setdefault(split, {})[copy] = _named_sums(sums)
         return {split: dict(sorted(copies.items())) for split, copies in found.items()}
 
     def probe_rows(self) -> np.ndarray:
@@ -238,14 +238,14 @@ class StatisticsTotals:
         return np.concatenate(rows or [np.zeros((0, len(shortcut_probe.COLUMNS) + 1), np.int32)])
 
 
-def _figures(sums: Sums) -> dict[str, Any]:
+def _named_sums(sums: Sums) -> dict[str, Any]:
     """Return the sums of a copy under the names of statistics.json."""
     names = ("lengths", "a_lengths", "b_lengths", "masked_positions", "random_tokens", "masked_tokens", "tokens")
-    figures: dict[str, Any] = {name: sums[name].tolist() for name in names}
+    named: dict[str, Any] = {name: sums[name].tolist() for name in names}
     for name in ("expected", "variance"):
-        figures[f"masked_positions_{name}"] = [round(value / _FIXED, 6) for value in sums[name].tolist()]
-    figures |= {"masked_quota": int(sums["quota"][0]), "masked_clusters": int(sums["clusters"][0])}
-    return figures | {"duplicate_examples": int(sums["duplicates"][0])}
+        named[f"masked_positions_{name}"] = [round(value / _FIXED, 6) for value in sums[name].tolist()]
+    named |= {"masked_quota": int(sums["quota"][0]), "masked_clusters": int(sums["clusters"][0])}
+    return named | {"duplicate_examples": int(sums["duplicates"][0])}
 
 
 def dumps(statistics: dict[str, Any]) -> bytes:

@@ -73,14 +73,14 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
     yield from dataset_checks.check_files(config.dataset, contract)
     yield from dataset_checks.check_documents(config.dataset, contract)
     if sound:
-        figures = {
+        found_statistics = {
             "splits": totals.splits(),
             "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), contract["max_seq_length"]),
         }
         yield from dataset_checks.check_counts(contract, counts)
-        yield from dataset_checks.check_statistics(config.dataset, contract, figures)
+        yield from dataset_checks.check_statistics(config.dataset, contract, found_statistics)
         if config.gate or not contract["gate"]["overridden"]:
-            yield from dataset_checks.check_gate(contract, counts, figures, vocabulary)
+            yield from dataset_checks.check_gate(contract, counts, found_statistics, vocabulary)
 
 
 def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
@@ -93,14 +93,14 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     for line in dataset_warnings(contract):
         show(f"warning: {line}")
     if contract["gate"]["overridden"]:
-        asked = "; verify --no-gate ignores them" if config.gate else ""
-        show(f"{config.dataset}: prepared with --no-gate despite failed checks of the statistical gate{asked}")
-    held = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
+        hint = "; verify --no-gate ignores them" if config.gate else ""
+        show(f"{config.dataset}: prepared with --no-gate despite failed checks of the statistical gate{hint}")
+    content = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
     if count:
         show(
-            f"{config.dataset}: {formatting.counted(count, 'violation')} in {held}"
+            f"{config.dataset}: {formatting.counted(count, 'violation')} in {content}"
             + (f", {config.max_lines} shown" if count > config.max_lines else "")
         )
         return 1
-    show(f"{config.dataset}: {held} read: complete and consistent; digest {contract['digest']}")
+    show(f"{config.dataset}: {content} read: complete and consistent; digest {contract['digest']}")
     return 0

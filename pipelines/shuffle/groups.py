@@ -32,7 +32,7 @@ class Group:
     duplicates: int
 
     @cached_property
-    def twins(self) -> tuple[np.ndarray, np.ndarray]:
+    def duplicates_of(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the first document with the same text (they are adjacent) and the number of those, int64 [D] each."""
         begins = np.array([not at or self.keys[at - 1] != key for at, key in enumerate(self.keys)], bool)
         first, run = np.flatnonzero(begins), np.cumsum(begins) - 1

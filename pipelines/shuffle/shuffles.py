@@ -23,10 +23,10 @@ class BeamShuffle:
         for group, key, payload in items:
             yield group, key + payload
 
-    def finish(self, name: str, summary: bytes) -> None:
+    def mark_finished(self, name: str, summary: bytes) -> None:
         """Do nothing: no files were written."""
 
-    def finished(self, name: str) -> bytes | None:
+    def finished_summary(self, name: str) -> bytes | None:
         """Return None, because every split must be read again."""
         return None
 

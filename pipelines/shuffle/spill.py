@@ -69,13 +69,13 @@ class FilesShuffle:
         entry = _ENTRY.pack(start, size, check)
         return entry + _CHECK.pack(google_crc32c.value(f"{self._run} {group} ".encode() + entry))
 
-    def finish(self, name: str, summary: bytes) -> None:
+    def mark_finished(self, name: str, summary: bytes) -> None:
         """Mark a split as done, and store its summary."""
         spills = {file: filesystem.size(filesystem.join(self._folder, file)) for file in self._spills(name)}
         write_sealed(self._marker(name), {"summary": summary.decode(), "spills": spills}, self._run)
 
-    def finished(self, name: str) -> bytes | None:
-        """Return the summary passed to `finish`, if all spill files of the split still exist."""
+    def finished_summary(self, name: str) -> bytes | None:
+        """Return the summary passed to `mark_finished`, if all spill files of the split still exist."""
         marker = read_sealed(self._marker(name), self._run)
         if marker is None:
             return None

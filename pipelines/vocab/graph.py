@@ -49,13 +49,13 @@ def learn_vocabulary(
     pipeline: beam.Pipeline, splits: list[InputSplit], config: VocabConfig, marks: str, report: str
 ) -> beam.PCollection:
     """Build the pipeline of `vocab`: count words per bucket, drop rare words, gather them under one key, and learn."""
-    finish = training.VocabStage(config, report)
+    stage = training.VocabStage(config, report)
     return (
         pipeline
         | Spread(splits)
         | "Count words" >> beam.ParDo(_CountWords(config, marks)).with_output_types(spread.Row)
         | "Add up counts" >> beam.CombinePerKey(_MergeCounts()).with_output_types(spread.Row)
-        | "Drop rare words" >> beam.MapTuple(finish.drop_rare).with_output_types(spread.Row)
+        | "Drop rare words" >> beam.MapTuple(stage.drop_rare).with_output_types(spread.Row)
         | "Gather counts" >> beam.GroupByKey()
-        | "Learn the vocabulary" >> beam.MapTuple(finish.run).with_output_types(bytes)
+        | "Learn the vocabulary" >> beam.MapTuple(stage.run).with_output_types(bytes)
     )

@@ -37,7 +37,7 @@ def digest(folder: Path) -> str:
 
 def interrupt(words: list[str], folder: Path, group: int) -> None:
     """Run a command until it reaches a group."""
-    made = group_stage.GroupStage._made
+    made = group_stage.GroupStage._group_summary
 
     def stopping(self, number, values):
         if number == group:
@@ -45,7 +45,7 @@ def interrupt(words: list[str], folder: Path, group: int) -> None:
         return made(self, number, values)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(group_stage.GroupStage, "_made", stopping)
+        patched.setattr(group_stage.GroupStage, "_group_summary", stopping)
         assert clozemill.main([*words, "--output", str(folder)]) == 2
 
 

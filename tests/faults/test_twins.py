@@ -39,7 +39,7 @@ def test_a_second_prepare_is_rejected_and_ignores_spilled_files(
 ) -> None:
     folder = tmp_path / "d"
     with monkeypatch.context() as patched:  # the first run ends after reading the input
-        patched.setattr(group_stage.GroupStage, "_made", stop)
+        patched.setattr(group_stage.GroupStage, "_group_summary", stop)
         assert clozemill.main([*words, "--num-groups", "2", "--output", str(folder)]) == 2
     other = [*words, "--num-groups", "3", "--min-chars", "200", "--output"]
     capsys.readouterr()

@@ -170,15 +170,15 @@ def test_scaling_by_bytes_and_the_range() -> None:
     assert learnt(lambda part: part.documents) == pytest.approx((500, 470, 530))
     whole = extrapolation.Extrapolator([outcome(10, 5)], 10, whole=True)
     assert whole(lambda part: part.documents) == (5, 5, 5)
-    assert whole(lambda part: part.mill_seconds, 0.25) == pytest.approx((1, 0.75, 1.25))
+    assert whole(lambda part: part.split_seconds, 0.25) == pytest.approx((1, 0.75, 1.25))
 
 
 def warned(config: PlanConfig, figures: dict[str, float], *parts: DryRun) -> list[str]:
-    mill = extrapolation.Mill()
+    data = extrapolation.DataEstimate()
     for name, value in figures.items():
-        mill.add(name, "", value)
-    extrapolation._warn(config, extrapolation.Extrapolator(list(parts) or [outcome(1, 1000)], 1, whole=True), mill)
-    return mill.warnings
+        data.add(name, "", value)
+    extrapolation._add_warnings(config, extrapolation.Extrapolator(list(parts) or [outcome(1, 1000)], 1, whole=True), data)
+    return data.warnings
 
 
 FINE = {"train groups": 2, "tokens per group": 3e6, "documents kept": 100, "train examples per copy": 10}
@@ -219,20 +219,20 @@ def test_a_file_that_one_worker_must_read(tmp_path: Path) -> None:
 
     splits = [InputSplit("a.jsonl.gz", "jsonl", "gzip", 0, 900, 900), InputSplit("b.jsonl", "jsonl", "none", 0, 100, 100)]
     for seconds, count, expected in ((100, 4, 1), (100, 1, 0), (10, 4, 0)):
-        mill = extrapolation.Mill()
-        mill.add("train groups", "", 4), mill.add("eval groups", "", 1), mill.add("bytes in all", "B", 1e9)
-        part = dataclasses.replace(outcome(1000, 5), mill_seconds=float(seconds))
+        data = extrapolation.DataEstimate()
+        data.add("train groups", "", 4), data.add("eval groups", "", 1), data.add("bytes in all", "B", 1e9)
+        part = dataclasses.replace(outcome(1000, 5), split_seconds=float(seconds))
         config = PlanConfig(num_workers=count, price_cpu_hour=0.5, price_gb_month=0.02)
-        extrapolation._take(
-            config, Plan(splits, 2, 1000, 1000), extrapolation.Extrapolator([part], 1000, whole=True), 0.0, mill
+        extrapolation._estimate_time(
+            config, Plan(splits, 2, 1000, 1000), extrapolation.Extrapolator([part], 1000, whole=True), 0.0, data
         )
-        assert len(mill.warnings) == expected
-        assert all(told.startswith("a.jsonl.gz is read by one worker in one piece") for told in mill.warnings)
-        wall = mill.figures[f"wall time, {count} worker" + "s" * (count > 1)].estimate
+        assert len(data.warnings) == expected
+        assert all(told.startswith("a.jsonl.gz is read by one worker in one piece") for told in data.warnings)
+        wall = data.estimates[f"wall time, {count} worker" + "s" * (count > 1)].estimate
         after = 5 * 0.99 + 0.01  # a second a copy
         assert wall == pytest.approx(10 + max(seconds / count, 0.9 * seconds) + after / min(count, 5))
-        assert mill.figures["cost of the mill"].estimate == pytest.approx(count * wall / 3600 * 0.5)
-        assert mill.figures["cost of keeping the shards a month"].estimate == pytest.approx(0.02)
+        assert data.estimates["cost of the mill"].estimate == pytest.approx(count * wall / 3600 * 0.5)
+        assert data.estimates["cost of keeping the shards a month"].estimate == pytest.approx(0.02)
 
 
 def test_costs_appear_only_with_prices(
@@ -247,7 +247,9 @@ def test_costs_appear_only_with_prices(
 
 
 def test_the_table(capsys: pytest.CaptureFixture) -> None:
-    shown = [report.shown(*pair) for pair in ((12, ""), (1234.5, ""), (3_215_000, ""), (1.5e9, "B"), (95.3, "s"), (5400, "s"))]
+    shown = [
+        report.format_value(*pair) for pair in ((12, ""), (1234.5, ""), (3_215_000, ""), (1.5e9, "B"), (95.3, "s"), (5400, "s"))
+    ]
     assert shown == ["12", "1.23 k", "3.21 M", "1.5 GB", "1.59 min", "1.5 h"]
     assert report.table([Estimate("tokens", "", 1e6, 9e5, 1.1e6), Estimate("groups", "", 7, 7, 7)]) == [
         " " * 34 + "    estimate   low .. high",

@@ -81,13 +81,13 @@ def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_is_killed(tmp_pat
     code = (
         "import os, subprocess, sys\nfrom clozemill.pipelines.files import locks\n"
         f"with locks.locked({path!r}, 'busy'):\n"
-        "    print(subprocess.Popen(['sleep', '60'], stdout=2, pass_fds=locks.held()).pid, flush=True)\n"
+        "    print(subprocess.Popen(['sleep', '60'], stdout=2, pass_fds=locks.held_descriptors()).pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert killed.returncode == -9 and locks.held() == ()
+    assert killed.returncode == -9 and locks.held_descriptors() == ()
     with pytest.raises(UserError, match="busy"), locks.locked(path, "busy"):
         pass
     os.kill(int(killed.stdout), 9)
     with locks.locked(path, "busy", patience=60):
-        assert len(locks.held()) == 1
+        assert len(locks.held_descriptors()) == 1

@@ -43,8 +43,8 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
     ],
 )
 def test_unreachable_storage(message: str, sentence: str) -> None:
-    assert storage_errors.told(RuntimeError(message)) == sentence
+    assert storage_errors.explain(RuntimeError(message)) == sentence
 
 
 def test_other_errors_are_none() -> None:
-    assert storage_errors.told(ValueError("403 is no length; gs://b/x is a path")) is None
+    assert storage_errors.explain(ValueError("403 is no length; gs://b/x is a path")) is None

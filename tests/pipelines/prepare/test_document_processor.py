@@ -21,11 +21,11 @@ VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, *corpora.WORDS, ".", "un",
 
 def mill(config: PrepareConfig) -> tuple[list[tuple[bytes, shuffle_payload.Payload]], SplitSummary, list[dict]]:
     """Everything that the splits of the input come to."""
-    miller, items, summary, rejects = DocumentProcessor(config, WordPiece(VOCABULARY)), [], SplitSummary(), []
+    processor, items, summary, rejects = DocumentProcessor(config, WordPiece(VOCABULARY)), [], SplitSummary(), []
     for split in formats.plan(config).splits:
-        items += [(key, shuffle_payload.unpack(payload)) for key, payload in miller(split)]
-        summary.add(miller.summary)
-        rejects += miller.rejects
+        items += [(key, shuffle_payload.unpack(payload)) for key, payload in processor(split)]
+        summary.add(processor.summary)
+        rejects += processor.rejects
     return items, summary, rejects
 
 
@@ -113,11 +113,11 @@ def test_what_a_screen_finds_is_dropped_after_the_filters(tmp_path):
         seen.append((key, len(ids)))
         return ("known", "from elsewhere") if len(ids) > 4 else None
 
-    miller = DocumentProcessor(config, WordPiece(VOCABULARY), (screen,))
+    processor = DocumentProcessor(config, WordPiece(VOCABULARY), (screen,))
     (split,) = formats.plan(config).splits
-    assert [key for key, _ in miller(split)] == [seen[0][0]]
-    assert miller.summary.dropped == {"no_token": 1, "known": 1} and len(seen) == 2
-    assert [(reject["reason"], reject["detail"]) for reject in miller.rejects] == [
+    assert [key for key, _ in processor(split)] == [seen[0][0]]
+    assert processor.summary.dropped == {"no_token": 1, "known": 1} and len(seen) == 2
+    assert [(reject["reason"], reject["detail"]) for reject in processor.rejects] == [
         ("no_token", "Title 1"),
         ("known", "from elsewhere"),
     ]
@@ -155,12 +155,12 @@ def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
             file.write(block)
         file.write('"}\n')
     config = PrepareConfig(input=(str(path),))
-    miller, tokens = DocumentProcessor(config, WordPiece(VOCABULARY)), 0
+    processor, tokens = DocumentProcessor(config, WordPiece(VOCABULARY)), 0
     tracemalloc.start()
     for split in formats.plan(config).splits:
-        for _, payload in miller(split):
+        for _, payload in processor(split):
             tokens += len(shuffle_payload.unpack(payload).ids)
-        assert not miller.rejects
+        assert not processor.rejects
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert tokens > 200 * 4 * count

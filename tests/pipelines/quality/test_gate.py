@@ -305,7 +305,7 @@ def test_sides_that_are_empty_or_do_not_add_up() -> None:
     figures = {"a_lengths": [[0, 0, 1, 0], [0, 0, 1, 0]], "b_lengths": [[0, 1, 0, 0], [0, 0, 1, 0]]}
     documents = {"documents": {"tokens": 9}}
     for change, astray in (({}, 0), ({"b_lengths": [[1, 0, 0, 0], [0, 0, 1, 0]]}, 2), ({"a_lengths": [[0, 0, 0, 1]] * 2}, 2)):
-        one = replace(copy, figures=figures | change, contract=copy.contract | documents)
+        one = replace(copy, statistics=figures | change, contract=copy.contract | documents)
         assert next(gate._pair_lengths(one)).found == astray
 
 

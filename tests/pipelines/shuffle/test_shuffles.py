@@ -20,7 +20,7 @@ def through(way, splits, groups: int = 5) -> dict[int, list[tuple[bytes, bytes]]
     rows = []
     for number, items in enumerate(splits):
         rows += way.scatter(f"split{number}", iter(items))
-        way.finish(f"split{number}", b"")
+        way.mark_finished(f"split{number}", b"")
     found = {group: sorted(way.gather(group, [value for at, value in rows if at == group])) for group in range(groups)}
     return {group: items for group, items in found.items() if items}
 
@@ -55,16 +55,16 @@ def test_nothing_in_nothing_out(tmp_path):
 
 def test_a_finished_split_is_known_while_its_spills_are_intact(tmp_path):
     way = FilesShuffle(str(tmp_path), 1)
-    assert way.finished("s") is None
+    assert way.finished_summary("s") is None
     list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x" * 100)]))
-    way.finish("s", b'{"read": 1}')
-    assert way.finished("s") == b'{"read": 1}'
+    way.mark_finished("s", b'{"read": 1}')
+    assert way.finished_summary("s") == b'{"read": 1}'
     (tmp_path / "s-0000.spill").write_bytes((tmp_path / "s-0000.spill").read_bytes()[:-1])
-    assert way.finished("s") is None
+    assert way.finished_summary("s") is None
     with pytest.raises(UserError, match=r"s-0000\.spill is damaged: remove it and run the same command again"):
         list(way.gather(0, []))
     (tmp_path / "s-0000.spill").unlink()
-    assert way.finished("s") is None
+    assert way.finished_summary("s") is None
 
 
 def damaged(data: bytes) -> dict[str, bytes]:
@@ -79,7 +79,7 @@ def test_a_bit_of_a_spill_file_is_noticed(tmp_path, place):
     items = [(number % 2, bytes([number]) * KEY_BYTES, b"x" * 9) for number in range(4)]
     way = FilesShuffle(str(tmp_path), 2, "run", 1)
     list(way.scatter("s", iter(items)))
-    way.finish("s", b"")
+    way.mark_finished("s", b"")
     path = tmp_path / "s-0000.spill"
     data = bytearray(path.read_bytes())
     data[place] ^= 1
@@ -93,10 +93,10 @@ def test_a_damaged_marker_is_ignored(tmp_path, how):
     """So the split is read again; where that comes too late, it isn't missing in silence."""
     way = FilesShuffle(str(tmp_path), 1, "run", 1)
     list(way.scatter("s", [(0, bytes(KEY_BYTES), b"x")]))
-    way.finish("s", b"{}")
+    way.mark_finished("s", b"{}")
     path = tmp_path / "s.json"
     path.write_bytes(damaged(path.read_bytes())[how])
-    assert way.finished("s") is None
+    assert way.finished_summary("s") is None
     with pytest.raises(UserError, match="has the spill files of 0 of 1 input splits, and the rest is damaged or missing"):
         list(way.gather(0, []))
 
@@ -105,16 +105,16 @@ def test_what_another_run_spilled_is_not_read(tmp_path):
     """Neither its splits count as done, nor do its items get in; not even under a name of ours."""
     other = FilesShuffle(str(tmp_path), 1, "other", 1)
     list(other.scatter("s", [(0, bytes(KEY_BYTES), b"theirs")]))
-    other.finish("s", b"{}")
-    assert FilesShuffle(str(tmp_path), 1, "ours", 1).finished("s") is None
+    other.mark_finished("s", b"{}")
+    assert FilesShuffle(str(tmp_path), 1, "ours", 1).finished_summary("s") is None
     assert list(FilesShuffle(str(tmp_path), 1, "ours").gather(0, [])) == []
     ours = FilesShuffle(str(tmp_path), 1, "ours", 1)
-    ours.finish("s", b"{}")
+    ours.mark_finished("s", b"{}")
     with pytest.raises(UserError, match=r"s-0000\.spill is damaged"):
         list(ours.gather(0, []))
 
 
 def test_the_engine_s_shuffle_remembers_nothing(tmp_path):
     way = BeamShuffle(str(tmp_path), 1)
-    way.finish("s", b"{}")
-    assert way.finished("s") is None and os.listdir(tmp_path) == []
+    way.mark_finished("s", b"{}")
+    assert way.finished_summary("s") is None and os.listdir(tmp_path) == []
