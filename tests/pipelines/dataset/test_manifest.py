@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -8,6 +9,7 @@ import operator
 import pytest
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import ExampleConfig, PrepareConfig
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.layout import FORMAT_VERSION
 from clozemill.pipelines.examples.columns import FEATURES
@@ -196,3 +198,11 @@ def test_unknown_options_are_ignored() -> None:
 def test_other_versions(version: object) -> None:
     with pytest.raises(UserError, match=r"has format version .*, not 1: use the version of clozemill that wrote it"):
         manifest.loads(json.dumps({"format_version": version}).encode(), "dataset.json")
+
+
+def test_every_option_that_decides_the_examples_is_required() -> None:
+    """So that ExampleConfig.of never takes a default for a missing one."""
+    required = json.loads(manifest._SCHEMA.read_text())["properties"]["config"]["required"]
+    assert {field.name for field in dataclasses.fields(ExampleConfig)} <= set(required)
+    config = PrepareConfig(pairs="sop", max_seq_length=64, dupe_factor=2, seed=3)
+    assert ExampleConfig.of(vars(config)) == ExampleConfig("sop", max_seq_length=64, dupe_factor=2, seed=3)
