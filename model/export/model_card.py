@@ -5,9 +5,11 @@ from typing import Any
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.export.base import Source
-from clozemill.pipelines.common.tokenizer_rules import described
+from clozemill.model.export.card_metadata import PIPELINES, front_matter, stated
+from clozemill.pipelines.common.tokenizer_rules import REFERENCE, described
 
 _MARKUP = re.compile(r"([\\`*{}\[\]#!|~$<>&])")
+_LITTLE_TEXT = 100_000_000  # tokens
 _LOADING = {
     "BertForPreTraining": ("AutoModelForPreTraining", "prediction_logits"),
     "BertForMaskedLM": ("AutoModelForMaskedLM", "logits"),
@@ -97,13 +99,69 @@ def _training(about: dict[str, Any]) -> list[str]:
     return lines or ["No training details were recorded."]
 
 
+_USES = {
+    "fill-mask": "predicting masked words, and fine-tuning on a task",
+    "text-generation": "estimating the next word, and fine-tuning on a task",
+    "feature-extraction": "features of texts, and fine-tuning on a task",
+    "text-classification": "answering for texts that resemble its training examples",
+    "token-classification": "tagging the words of texts that resemble its training examples",
+    "question-answering": "finding answers in contexts that resemble its training examples",
+}
+
+
+def _data(about: dict[str, Any]) -> list[str]:
+    """Return what is known of the data and of the model that training started from."""
+    lines = []
+    for name, field in (("Sources", "sources"), ("Licences of the data", "licenses"), ("Languages", "languages")):
+        values = stated(about, field)
+        lines.append(f"{name}: {'; '.join(map(_text, values)) if values else 'not stated'}.")
+    for each in about.get("data") or ():
+        counts = [f"{each[key]:,} {key}" for key in ("documents", "tokens") if isinstance(each.get(key), int)]
+        digest = f", digest `{_text(each['digest'])}`" if each.get("digest") else ""
+        lines.append(f"Dataset {_text(each.get('name', '-'))}: {', '.join(counts) or 'size not recorded'}{digest}.")
+    if base := about.get("base_model"):
+        lines.append(f"Base model: {_text(base)}.")
+    return lines
+
+
+def checked_length(recorded: Any, longest: int) -> int:
+    """Return the recorded length that a model was trained on, if it is one, at most that of its positions."""
+    return min(recorded, longest) if isinstance(recorded, int) and recorded > 0 else longest
+
+
+def _limits(source: Source, task: str) -> list[str]:
+    """Return intended use and limits that follow from the configuration and the data."""
+    about, languages = source.about, stated(source.about, "languages")
+    longest = checked_length(about.get("trained_length"), source.config.max_position_embeddings)
+    where = f" in {', '.join(map(_text, languages))}" if languages else ""
+    lines = [
+        f"Intended use: {_USES[task]}{where}.",
+        f"It was trained on sequences of at most {longest:,} tokens. Longer texts have to be cut or split.",
+    ]
+    if not source.cased:
+        lines.append("It ignores case" + (" and accents." if source.rules == REFERENCE else "; see the vocabulary below."))
+    if not languages:
+        lines.append("The language of its data is not stated; it knows no other than that of its data.")
+    tokens = [each["tokens"] for each in about.get("data") or () if isinstance(each.get("tokens"), int)]
+    if tokens and sum(tokens) < _LITTLE_TEXT:
+        lines.append(f"Its data has {sum(tokens):,} tokens, far less than BERT's 3.3 billion words: expect much less of it.")
+    if about.get("imported"):
+        lines.append("Its weights come from another project, whose card says more about its data.")
+    lines.append("It repeats the errors and prejudices of its data. Nobody has tested it for bias or for private content.")
+    return lines
+
+
 def card(source: Source, architecture: str) -> str:
     """Return the text of README.md, with the front matter for model pages."""
     loader, output = _LOADING[architecture]
     lines = [
-        "---", "library_name: transformers", "tags:", "- bert", "- clozemill", "---", "",
+        front_matter(source.about, architecture), "",
         f"# {architecture}", "",
         "A BERT encoder, exported by clozemill.", "",
+        "## Intended use and limits", "", *(f"- {line}" for line in _limits(source, PIPELINES[architecture])), "",
+        "## Data", "", *(f"- {line}" for line in _data(source.about)), "",
+        "The licence at the top is that of the data where a single one is stated. Set the one that you give the model.", "",
+        "## Model", "",
         "| | |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in _rows(source)), "",
         "## Training", "", *(f"- {line}" for line in _training(source.about)), "",

@@ -47,16 +47,16 @@ class Table:
     """A table.
 
     Attributes:
-        kinds: a letter per column. l: words; r: numbers; t: foreign text; m: digests and names; b: a percentage drawn as
-            a bar; i: a position from 0 to 100 in an interval drawn from 20 to 80, or None; h: a count, shaded by its share of
-            the row's counts.
+        kinds: a letter per column. l: words; r: numbers; t: foreign text; w: a foreign word, kept in one line; m: digests and
+            names; b: a percentage drawn as a bar; i: a position from 0 to 100 in an interval drawn from 20 to 80, or None;
+            h: a count, shaded by its share of the row's counts.
         folded: whether the table is long and collapsed at first.
     """
 
     title: str
     kinds: str
-    head: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
     folded: bool = False
 

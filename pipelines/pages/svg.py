@@ -131,7 +131,11 @@ def draw(plot: Plot) -> str:
         axes = figure.add_subplot(facecolor="none")
         _fill(axes, plot, _COLOURS)
         if legend_rows(plot):
+            handles, labels = axes.get_legend_handles_labels()
+            rows = [at for column in range(_LEGEND_COLUMNS) for at in range(column, len(labels), _LEGEND_COLUMNS)]
             figure.legend(
+                [handles[at] for at in rows],  # matplotlib fills columns first
+                [labels[at] for at in rows],
                 loc="upper left",
                 ncols=_LEGEND_COLUMNS,
                 frameon=False,

@@ -18,7 +18,7 @@ from clozemill.pipelines.inspection import html as records_html
 from clozemill.pipelines.inspection.records import ShardRecords, read_records
 from clozemill.pipelines.pages import html as pages
 from clozemill.pipelines.text.vocabulary import Vocabulary
-from tests.pages import cards
+from tests.pages import cards, runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -31,7 +31,7 @@ FLAGS = (
 CONTRAST = """
 const lum = c => { const v = c.map(x => { x /= 255; return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
                    return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
-const rgb = s => s.match(/[\\d.]+/g).map(Number);
+const rgb = s => s.match(/[\\d.]+/g).map((x, at) => s.startsWith('color(') && at < 3 ? 255 * x : Number(x));
 const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
                       if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
 const found = {}; const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -97,13 +97,15 @@ def files(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "bare card": pages.page_html(card.build(replace(cards.dataset(), run={}, samples={}))),
         "records": records_html.page(shown),
         "hostile records": records_html.page(hostile_records()),
+        "run": pages.page_html(runs.run()),
+        "begun run": pages.page_html(runs.run(0, "")),
     }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, "utf-8")
     return {name: folder / f"{name}.html" for name in texts}
 
 
-NAMES = ["card", "hostile card", "bare card", "records", "hostile records"]
+NAMES = ["card", "hostile card", "bare card", "records", "hostile records", "run", "begun run"]
 
 
 def view(browser: Any, path: Path, width: int, scheme: str) -> None:
@@ -133,12 +135,12 @@ def test_pages_open_without_errors(browser: Any, files: dict[str, Path], name: s
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["card", "hostile card"])
-@pytest.mark.parametrize("width", [360, 1200])
-def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
+@pytest.mark.parametrize(("name", "count"), [("card", 7), ("hostile card", 7), ("run", 9)])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, count: int, width: int) -> None:
     view(browser, files[name], width, "dark")
     drawn = browser.execute_script(PLOTS)
-    assert len(drawn) == 7
+    assert len(drawn) == count
     for title, alt, wide, high, marks in drawn:
         assert title and len(alt) > 40, title
         assert wide > 280 and high > 170 and marks >= 2, (title, wide, high, marks)
@@ -193,7 +195,7 @@ def test_records_show_masks_without_colour(browser: Any, files: dict[str, Path])
     assert "<U+202E>⏎" in browser.find_element("css selector", ".side .head").text
 
 
-@pytest.mark.parametrize("name", ["card", "hostile card"])
+@pytest.mark.parametrize("name", ["card", "hostile card", "run"])
 def test_a_wide_screen_is_used_to_its_right_edge(browser: Any, files: dict[str, Path], name: str) -> None:
     """In most sections something reaches into the right quarter; the contents list stays beside them."""
     view(browser, files[name], 1280, "light")
@@ -206,7 +208,7 @@ def test_a_wide_screen_is_used_to_its_right_edge(browser: Any, files: dict[str, 
     assert nav["x"] + nav["width"] <= body["x"]
 
 
-@pytest.mark.parametrize("name", ["card", "hostile card"])
+@pytest.mark.parametrize("name", ["card", "hostile card", "run"])
 def test_a_table_that_scrolls_on_a_phone_shows_it(browser: Any, files: dict[str, Path], name: str) -> None:
     view(browser, files[name], 390, "light")
     wide = browser.execute_script(

@@ -38,6 +38,18 @@ class PreparedDataset:
         return self.manifest["vocabulary"]
 
     @property
+    def description(self) -> dict[str, Any]:
+        """Return what a model's card says of the dataset: name of its folder, digest, counts, and the datasheet."""
+        documents = self.manifest["documents"]
+        return {
+            "name": self.folder.rstrip("/").rsplit("/", 1)[-1],
+            "digest": self.manifest["digest"],
+            "documents": documents["kept"],
+            "tokens": documents["tokens"],
+            "datasheet": self.manifest.get("datasheet", {}),
+        }
+
+    @property
     def compression(self) -> str:
         return self.manifest["config"]["compression"]
 

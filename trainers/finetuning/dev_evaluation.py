@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from clozemill.model.task_model import KINDS as TASK_KINDS
 from clozemill.model.task_model import sums
-from clozemill.trainers.finetuning import baselines
+from clozemill.pipelines.pages.content import Section
+from clozemill.trainers.finetuning import baselines, dev_exhibits
 from clozemill.trainers.training.batched_inference import BatchedInference
 
 
@@ -15,6 +16,7 @@ class DevEvaluation:
 
     def __init__(self, devices: tf.distribute.Strategy, model, plan, jit: bool) -> None:
         self.plan = plan
+        self._answers: list[dict[str, Any]] = []
         batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
         per_token = TASK_KINDS[plan.task.kind].per_token
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
@@ -37,4 +39,9 @@ class DevEvaluation:
             criterion = None if score is None else -score
         remarks = baselines.remarks(plan.metrics, scores, answers, plan.baseline)
         counted = {"examples": len(plan.dev_examples), "remarks": remarks}
+        self._answers = answers
         return {**scores, "loss": loss, "criterion": criterion, **counted}
+
+    def exhibits(self) -> list[Section]:
+        """Return the answers of the last evaluation as sections of the run's page."""
+        return dev_exhibits.exhibits(self.plan.task, self.plan.dev_examples, self._answers)

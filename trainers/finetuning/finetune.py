@@ -23,7 +23,7 @@ from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.metrics import shown_metrics
 from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.tasks import question_answering
-from clozemill.trainers.training import checkpoints, pretrained, run_folder, train_state
+from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page, train_state
 from clozemill.trainers.training.early_stopping import EarlyStopping, rank
 from clozemill.trainers.training.loop import EXIT_DONE, Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
@@ -65,13 +65,14 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
     step, journal, evaluated = resumed(made, journal, stopping)
     _introduce(planned, devices, step)
     done = (step >= planned.steps and evaluated) or stopping.stops
-    if done and "curves.png" in storage.listed(config.output):
+    if done and run_page.is_drawn(config.output):
         steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
         print(f"{config.output} {steps}: nothing to do", flush=True)
         return EXIT_DONE
     code = Loop(planned, config.output, devices, made, step, journal, evaluated, stopping).run()
     if code == EXIT_DONE:
         _conclude(planned, checkpoints.find(config.output, "best"))
+        print(f"report: {storage.join(config.output, run_page.PAGE)}", flush=True)
     return code
 
 

@@ -18,7 +18,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.data.row_reader import RowReader, static_lengths
 from clozemill.trainers.data.text_encoder import trimmed
-from clozemill.trainers.finetuning import baselines
+from clozemill.trainers.finetuning import baselines, page_parts
 from clozemill.trainers.finetuning import class_weights as finetuning_class_weights
 from clozemill.trainers.finetuning import held_out as finetuning_held_out
 from clozemill.trainers.finetuning.baselines import Baseline
@@ -28,7 +28,8 @@ from clozemill.trainers.finetuning.task_presets import TASKS
 from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.training.optimizer import Hyper, Schedule
-from clozemill.trainers.training.pretrained import PretrainedModel, digest
+from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
+from clozemill.trainers.training.run import RunStory
 
 MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are all in memory
 
@@ -119,14 +120,28 @@ class FinetuningRun:
         tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
         return flops_per_example(self.encoder, round(float(tokens)), 0)
 
+    def story(self) -> RunStory:
+        return page_parts.story(self)
+
+    def summary(self, figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+        return page_parts.summary(self.metrics, self.baseline, figures)
+
     def about(self, step: int = 0) -> dict[str, Any]:
         """Return what every checkpoint records of its model."""
         length = max(self.task.max_seq_length, 0 if self.config.from_scratch else self.initial.trained_length)
         task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # predict reads its files with this layout
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
+        begun = {} if self.config.from_scratch else {"base_model": short_name(self.initial.name), "data": self.initial.data}
         results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
-        return {"encoder": self.encoder.to_dict(), **task, **layout, **results, "vocabulary": self.initial.index["vocabulary"]}
+        return {
+            "encoder": self.encoder.to_dict(),
+            **task,
+            **layout,
+            **begun,
+            **results,
+            "vocabulary": self.initial.index["vocabulary"],
+        }
 
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the losses of a run; it must match on resume."""

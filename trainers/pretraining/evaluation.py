@@ -10,8 +10,10 @@ import tensorflow as tf
 from clozemill.model.losses import SUMS
 from clozemill.model.pretraining_model import Objective, prepare
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.pages.content import Section
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_counts, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining.page_parts import FillMask
 from clozemill.trainers.training import step
 from clozemill.trainers.training.metrics_log import means
 
@@ -54,7 +56,7 @@ class Evaluation:
             raise UserError(
                 f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
             )
-        self.devices, self.dataset, self.limit, self.objective = devices, dataset, limit, model.objective
+        self.devices, self.model, self.dataset, self.limit, self.objective = devices, model, dataset, limit, model.objective
         self.batch_size = -(-batch_size // devices.num_replicas_in_sync) * devices.num_replicas_in_sync
         self.sums = step.evaluation(devices, model, jit)
 
@@ -83,6 +85,14 @@ HARDLY_BETTER = 0.01  # relative to the baseline's loss
 
 class ComparedEvaluation(Evaluation):
     """An evaluation during training that compares its metrics with the word-frequency baseline."""
+
+    @cached_property
+    def _fill_mask(self) -> FillMask:
+        return FillMask(self.devices, self.model, self.dataset)
+
+    def exhibits(self) -> list[Section]:
+        """Return sample predictions as a section of the run's page."""
+        return [self._fill_mask.section()]
 
     @cached_property
     def _baseline(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from clozemill.trainers.data.input_pipeline import eval_counts
 from clozemill.trainers.pretraining import run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.run import PretrainingRun
-from clozemill.trainers.training import checkpoints, run_folder, train_state
+from clozemill.trainers.training import checkpoints, run_folder, run_page, train_state
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.trackers import check_tracker
@@ -58,11 +58,12 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
     if step >= planned.steps:
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
-        return 0 if "curves.png" in storage.listed(config.output) else loop.run()  # a kill came before the plots were drawn
+        return 0 if run_page.is_drawn(config.output) else loop.run()  # a kill came before the page was drawn
     code = loop.run()
     if code == 0 and writes:
         conclude(checkpoints.find(config.output, "best"))
-        print(f"done: {storage.join(config.output, checkpoints.FOLDER)}, {config.output}/curves.png", flush=True)
+        places = (storage.join(config.output, name) for name in (checkpoints.FOLDER, run_page.PAGE))
+        print(f"done: {', '.join(places)}", flush=True)
     return code
 
 

@@ -14,12 +14,14 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.pretraining import warm_start
+from clozemill.trainers.pretraining import page_parts, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.optimizer import Hyper, Schedule
+from clozemill.trainers.training.pretrained import short_name
+from clozemill.trainers.training.run import RunStory
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ class PretrainingRun:
         dataset, causal = phase.dataset, self.config.objective == "causal"
         return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
 
+    def story(self) -> RunStory:
+        return page_parts.story(self)
+
+    def summary(self, figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+        return page_parts.summary(figures)
+
     def about(self, step: int = 0) -> dict[str, Any]:
         """Return what every checkpoint records of its model, and of its training up to a step."""
         return {
@@ -102,8 +110,14 @@ class PretrainingRun:
             "objective": self.config.objective,
             "vocabulary": self.phases[0].dataset.vocabulary,
             "trained_length": self.trained_length(step),
-            **({"begun_length": self.start.trained_length} if self.start else {}),
+            "data": self._data(),
+            **({"begun_length": self.start.trained_length, "base_model": short_name(self.start.path)} if self.start else {}),
         }
+
+    def _data(self) -> list[dict[str, Any]]:
+        """Return the descriptions of all data that the model was trained on, that of --init first; equal ones once."""
+        found = [*(self.start.data if self.start else ()), *(phase.dataset.description for phase in self.phases)]
+        return [each for at, each in enumerate(found) if each not in found[:at]]
 
     def trained_length(self, step: int) -> int:
         """Return the longest sequence length trained up to a step, including the training of --init."""

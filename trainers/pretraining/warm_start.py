@@ -23,7 +23,10 @@ _MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The initial weights of a run. weights: by path within the model; None if a resumed run doesn't need them."""
+    """The initial weights of a run. weights: by path within the model; None if a resumed run doesn't need them.
+
+    data: descriptions of the data that they were trained on.
+    """
 
     path: str
     digest: str
@@ -31,12 +34,15 @@ class WarmStart:
     vocabulary: dict[str, Any]
     trained_length: int
     weights: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    data: tuple[dict[str, Any], ...] = ()
 
 
 def _read(path: str) -> WarmStart:
     begun = pretrained.read(path)
     vocabulary = begun.index["vocabulary"]
-    return WarmStart(path, digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights)
+    return WarmStart(
+        path, digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights, tuple(begun.data)
+    )
 
 
 def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
@@ -53,7 +59,8 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
             if told["config"]["init"] == config.init:
                 begun, length = EncoderConfig(**told["encoder"]), told.get("begun_length")
                 length = length or begun.max_position_embeddings
-                return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length)
+                data = tuple(told.get("data") or ())  # with the run's own data, which is listed once anyway
+                return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length, None, data)
         except (ValueError, KeyError, TypeError):
             pass  # not a run's file: claiming the folder raises the error
     return _read(config.init)

@@ -130,7 +130,7 @@ def saved(run: str) -> Iterator[Checkpoint]:
             _warn(f"{folder} is corrupt ({error}): skipped")
 
 
-def _best(whole: list[Checkpoint]) -> Checkpoint:
+def best_of(whole: list[Checkpoint]) -> Checkpoint:
     """Return the checkpoint with the lowest criterion; ties are broken by dev loss, then by age (newest)."""
     return min(whole, key=lambda one: (rank(one.index.get("eval")), -one.step))
 
@@ -147,7 +147,7 @@ def find(path: str, which: str = "latest") -> Checkpoint:
         raise UserError(f"{storage.join(path, FOLDER)}: every checkpoint is corrupt: restore one, or give another run")
     if not found:
         raise UserError(f"{path} has no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
-    return _best(found) if which == "best" else found[0]
+    return best_of(found) if which == "best" else found[0]
 
 
 def _write_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
@@ -254,7 +254,7 @@ def prune(run: str, keep: int, step: int) -> None:
     """
     safe_paths.refuse_link(storage.join(run, FOLDER), run)
     whole = [one for one in saved(run) if one.step <= step]
-    kept = {one.folder for one in whole[:keep]} | ({_best(whole).folder} if whole else set())
+    kept = {one.folder for one in whole[:keep]} | ({best_of(whole).folder} if whole else set())
     for folder in _all_folders(run):
         if folder not in kept:
             _remove(folder)

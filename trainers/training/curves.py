@@ -1,73 +1,131 @@
-"""Plots a run's curves from the entries of metrics.jsonl."""
+"""A run's curves, from the entries of metrics.jsonl: the plots of report.html, three of which are curves.png."""
 
-import io
+import math
+from collections.abc import Sequence
 from typing import Any
 
-LOSSES = {"masked_lm_loss": "masked LM", "next_sentence_loss": "next sentence", "task_loss": "task"}
-ACCURACIES = {"masked_lm_accuracy": "masked LM", "next_sentence_accuracy": "next sentence", "task_accuracy": "accuracy"}
+from clozemill.pipelines.pages import svg
+from clozemill.pipelines.pages.content import Plot, Series
+
+Entries = list[dict[str, Any]]
+Points = list[tuple[int, float]]
+
+MOST_POINTS = 400  # of a line: more can't be seen
 # Values of an evaluation that are neither losses nor metrics between 0 and 1.
-_OTHERS = {"step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy"}
-
-Line = tuple[str, str, list[tuple[int, float]]]  # (label, style, points)
-
-
-def _points(entries: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
-    """Return (step, value) for every entry with a value; undefined metrics are null."""
-    return [(entry["step"], entry[name]) for entry in entries if isinstance(entry.get(name), int | float)]
+OTHERS = {
+    "step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy", "split",
+    "remarks", "masked_lm_loss", "next_sentence_loss", "task_loss",
+}  # fmt: skip
+_ON_PNG = ("loss", "next-sentence-accuracy", "masked-lm-accuracy", "metrics", "learning-rate")  # the first three that exist
+CHANCE = {"loss": math.log(2), "accuracy": 0.5}  # of the next-sentence label
 
 
-def _losses(train: list[dict], evaluated: list[dict]) -> list[Line]:
-    lines = [(f"{shown}, train", "-", _points(train, name)) for name, shown in LOSSES.items()]
-    lines += [(f"{shown}, eval", "o--", _points(evaluated, name)) for name, shown in LOSSES.items()]
-    if not any(name in entry for entry in evaluated for name in LOSSES):  # evaluations of fine-tuning have one loss
-        lines.append(("task, dev", "o--", _points(evaluated, "loss")))
-    lines.append(("masked LM, word frequencies alone", ":", _points(evaluated, "unigram_loss")))
-    return lines
+def split_entries(entries: Entries) -> tuple[Entries, Entries]:
+    """Return the entries of training and those of evaluations."""
+    return ([e for e in entries if e.get("split") != "eval"], [e for e in entries if e.get("split") == "eval"])
 
 
-def _scores(train: list[dict], evaluated: list[dict]) -> list[Line]:
-    lines = [(f"{shown}, train", "-", _points(train, name)) for name, shown in ACCURACIES.items()]
-    names = dict.fromkeys(name for entry in evaluated for name in entry if name not in _OTHERS and name not in LOSSES)
-    for name in names:
-        shown = f"{ACCURACIES[name]}, eval" if name in ACCURACIES else f"{name}, dev"
-        lines.append((shown, "o--", _points(evaluated, name)))
-    return lines
+def points(entries: Entries, name: str, scale: float = 1.0) -> Points:
+    """Return (step, value) for every entry with a finite value; undefined metrics are null. Long lines are averaged."""
+    found = [
+        (int(entry["step"]), scale * entry[name])
+        for entry in entries
+        if isinstance(entry.get(name), int | float) and math.isfinite(entry[name])
+    ]
+    size = -(-len(found) // MOST_POINTS)
+    if size < 2:
+        return found
+    parts = [found[at : at + size] for at in range(0, len(found), size)]
+    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
-def panels(entries: list[dict[str, Any]]) -> dict[str, list[Line]]:
-    """Return the panels: by title, the lines that have points."""
-    train = [entry for entry in entries if entry.get("split") != "eval"]
-    evaluated = [entry for entry in entries if entry.get("split") == "eval"]
-    found = {
-        "loss": _losses(train, evaluated),
-        "metrics": _scores(train, evaluated),
-        "learning rate": [("", "-", _points(train, "learning_rate"))],
-    }
-    return {title: [line for line in lines if line[2]] for title, lines in found.items()}
+def metric_names(evaluated: Entries) -> list[str]:
+    """Return the names of an evaluation's metrics between 0 and 1 (or -1 and 1), in their order."""
+    names = dict.fromkeys(name for entry in evaluated for name in entry if name not in OTHERS)
+    return [name for name in names if any(isinstance(entry.get(name), float) for entry in evaluated)]
 
 
-def draw(entries: list[dict[str, Any]], title: str, best: int | None = None) -> bytes:
-    """Plot losses, metrics and learning rate over the steps, train as lines and evaluations as dots. Returns a PNG.
+def _series(label: str, kind: str, found: Points) -> list[Series]:
+    return [Series(label, kind, [step for step, _ in found], [value for _, value in found])] if found else []
+
+
+def _alt(what: str, series: Sequence[Series]) -> str:
+    lines = [
+        f"{each.label or 'value'} from {each.y[0]:.4g} at step {each.x[0]:,} to {each.y[-1]:.4g} at step {each.x[-1]:,}"
+        for each in series
+        if each.kind in ("line", "dots", "guide")
+    ]
+    levels = [f"{each.label} at {each.y[0]:.4g}" for each in series if each.kind == "level"]
+    return f"{what} over the steps: {'; '.join(lines + levels)}."
+
+
+def _plot(name: str, title: str, unit: str, series: list[Series], best: int | None = None) -> list[Plot]:
+    """Return the plot if anything was measured. `best`: step of the best checkpoint, marked in it."""
+    if not any(each.kind in ("line", "dots") for each in series):
+        return []
+    mark = [Series("best", "mark", [best], [])] if best is not None else []
+    return [Plot(name, title, "step", unit, _alt(title, series), series + mark)]
+
+
+def _losses(train: Entries, evaluated: Entries, expected: Points, best: int | None) -> list[Plot]:
+    if any("task_loss" in entry for entry in train) or not any("masked_lm_loss" in entry for entry in train + evaluated):
+        series = _series("train", "line", points(train, "task_loss")) + _series("dev", "dots", points(evaluated, "loss"))
+        return _plot("loss", "Loss", "nats", series, best)
+    series = _series("train", "line", points(train, "masked_lm_loss"))
+    series += _series("eval", "dots", points(evaluated, "masked_lm_loss"))
+    unigram = points(evaluated, "unigram_loss")
+    series += [Series("word frequencies", "level", [], [unigram[-1][1]])] if unigram else []
+    reached = max((entry["step"] for entry in train + evaluated), default=0)
+    series += _series("recipe", "guide", [point for point in expected if point[0] <= reached])
+    return _plot("loss", "Masked-LM loss", "nats", series, best)
+
+
+def _next_sentence(train: Entries, evaluated: Entries, best: int | None) -> list[Plot]:
+    found = []
+    for what, scale, unit in (("accuracy", 100.0, "%"), ("loss", 1.0, "nats")):
+        name = f"next_sentence_{what}"
+        series = _series("train", "line", points(train, name, scale)) + _series("eval", "dots", points(evaluated, name, scale))
+        series += [Series("chance", "level", [], [scale * CHANCE[what]])] if series else []
+        found += _plot(f"next-sentence-{what}", f"Next-sentence {what}", unit, series, best)
+    return found
+
+
+def _metrics(train: Entries, evaluated: Entries, best: int | None) -> list[Plot]:
+    """Return the plot of a task's metrics, or that of masked-LM accuracy."""
+    own = [name for name in metric_names(evaluated) if not name.startswith(("masked_lm_", "next_sentence_"))]
+    if own or any("task_accuracy" in entry for entry in train):
+        series = _series("accuracy, train", "line", points(train, "task_accuracy"))
+        series += [each for name in own for each in _series(name, "dots", points(evaluated, name))]
+        return _plot("metrics", "Metrics on the dev examples", "score", series, best)
+    series = _series("train", "line", points(train, "masked_lm_accuracy", 100))
+    series += _series("eval", "dots", points(evaluated, "masked_lm_accuracy", 100))
+    return _plot("masked-lm-accuracy", "Masked-LM accuracy", "%", series, best)
+
+
+def plots(entries: Entries, best: int | None = None, expected: Sequence[tuple[int, float]] = ()) -> list[Plot]:
+    """Return the plots of a run; what wasn't measured has none.
 
     Args:
-        best: step of the best checkpoint, marked in every panel of results.
+        best: step of the best checkpoint, marked where results are.
+        expected: (step, masked-LM loss) of the recipe, drawn as far as the run has come.
     """
-    from matplotlib.figure import Figure  # imported late: takes a second, and is only needed at the end of a run
+    train, evaluated = split_entries(entries)
+    found = _losses(train, evaluated, list(expected), best) + _metrics(train, evaluated, best)
+    found += _next_sentence(train, evaluated, best)
+    for name, title, unit, key, scale in (
+        ("learning-rate", "Learning rate", "rate", "learning_rate", 1.0),
+        ("throughput", "Throughput", "tokens per second", "tokens_per_second", 1.0),
+        ("input-wait", "Waiting for input", "% of the time", "input_share", 100.0),
+        ("gradient-norm", "Gradient norm", "norm before clipping", "gradient_norm", 1.0),
+        ("utilisation", "Utilisation (MFU)", "% of the peak", "mfu", 100.0),
+    ):
+        found += _plot(name, title, unit, _series("", "line", points(train, key, scale)))
+    return found
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for number, (name, lines) in enumerate(panels(entries).items(), 1):
-        axes = figure.add_subplot(1, 3, number)
-        for label, style, points in lines:
-            style = ".-" if style == "-" and len(points) < 30 else style  # a single point has no line
-            axes.plot(*zip(*points, strict=True), style, markersize=4, label=label or None)
-        if best is not None and lines and name != "learning rate":
-            axes.axvline(best, color="0.4", linestyle="-.", linewidth=1, label=f"best checkpoint (step {best:,})")
-        axes.set_xlabel("step")
-        axes.set_title(name)
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize="small")
-    figure.suptitle(title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+
+def draw(entries: Entries, title: str, best: int | None = None, expected: Sequence[tuple[int, float]] = ()) -> bytes:
+    """Return curves.png: loss, a score and learning rate over the steps, from the plots of report.html."""
+    named = {plot.name: plot for plot in plots(entries, best, expected)}
+    chosen = [named[name] for name in _ON_PNG if name in named]
+    kept = [plot for plot in chosen if plot.name != "masked-lm-accuracy"] if len(chosen) > 3 else chosen
+    return svg.draw_png(kept, title)

@@ -15,10 +15,11 @@ from clozemill.pipelines.command_line import process
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, peak_flops, storage
 from clozemill.trainers.data.input_pipeline import TrainReader
-from clozemill.trainers.training import checkpoints, curves
+from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
-from clozemill.trainers.training.run import TrainingPhase, TrainingRun
+from clozemill.trainers.training.run import PhaseEvaluation, TrainingPhase, TrainingRun
+from clozemill.trainers.training.run_page import RunPage
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState
 
@@ -86,6 +87,7 @@ class Loop:
     def run(self) -> int:
         """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
+        self._page = RunPage(self.plan, self.folder, self.devices, self.journal, self.step)
         code = EXIT_STOPPED
         try:
             code = self._run_phases()
@@ -101,7 +103,7 @@ class Loop:
                 if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
                     code = self._phase(phase)
             if code == EXIT_DONE and self._writes:
-                self._draw()
+                self._page.write(self.step, "complete")
             # Barrier: a worker that exits while worker 0 writes would be taken for lost.
             distribution.gather_from_workers(self.devices, 0)
         return code
@@ -160,6 +162,8 @@ class Loop:
             count = self._until_next(phase)
             rows = self._train(stepper, iterator, count, phase)
             if not self._finite(rows, phase):
+                if self._writes:
+                    self._page.write(self.step, "loss or gradients became NaN or infinite; training ended", failed=True)
                 return EXIT_DIVERGED
             self.journal.add(rows)
             self.step += count
@@ -171,7 +175,11 @@ class Loop:
                 self._evaluate(evaluation, phase)
             elif last or stopped or self._due():
                 self._save()
+                if not stopped and self._writes and self._page.due():
+                    self._page.write(self.step)
             if stopped:
+                if self._writes:
+                    self._page.write(self.step, f"stopped by {stopped}")
                 print(f"{stopped}: saved at step {self.step:,}; run the same command to resume", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
@@ -194,6 +202,16 @@ class Loop:
                 f"{self.stopping.waited} evaluations (--patience)",
                 flush=True,
             )
+        self._present(evaluation)
+
+    def _present(self, evaluation: PhaseEvaluation) -> None:
+        """Draw the page of the run after an evaluation if that is due. At the end, only note the answers: `run` draws."""
+        last = self.step == self.plan.steps or self.stopping.stops
+        # Workers evaluate together, and their clocks differ.
+        if last or max(distribution.gather_from_workers(self.devices, int(self._page.due()))):
+            self._page.exhibit(evaluation)
+            if not last and self._writes:
+                self._page.write(self.step)
 
     def _until_next(self, phase: TrainingPhase) -> int:
         """Return the number of steps until the host has to act."""
@@ -267,8 +285,3 @@ class Loop:
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
         checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
         self._clock.reset()
-
-    def _draw(self) -> None:
-        best = checkpoints.find(self.folder, "best")
-        marked = best.step if best.index.get("eval") else None
-        storage.write(storage.join(self.folder, "curves.png"), curves.draw(self.journal.entries(), self.plan.title, marked))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,11 @@ from clozemill.trainers.training import checkpoints, train_state
 from clozemill.trainers.training.train_state import encoder_config
 
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
+
+
+def short_name(path: str) -> str:
+    """Return the name of a run or checkpoint without the folders above it, for cards that are published."""
+    return re.sub(rf"/{checkpoints.FOLDER}/step-\d+$", "", path.rstrip("/")).rsplit("/", 1)[-1]
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
@@ -48,6 +54,11 @@ class PretrainedModel:
     def trained_length(self) -> int:
         """Return the longest sequence that the model was trained on."""
         return checkpoints.trained_length(self.index)
+
+    @property
+    def data(self) -> list[dict[str, Any]]:
+        """Return the descriptions of the data that it was trained on, if they were recorded."""
+        return list(self.index.get("data") or ())
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -2,11 +2,34 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import tensorflow as tf
 
+from clozemill.pipelines.pages.content import Section, Table
 from clozemill.trainers.training.optimizer import Hyper, Schedule
+
+
+@dataclass(frozen=True)
+class RunStory:
+    """What the page of a run says besides its metrics.
+
+    Attributes:
+        kind: what kind of run it is: "Pretraining run".
+        lead: sentences about what is trained, on what.
+        tables: the data, the phases and the model.
+        expected: (step, masked-LM loss) that the recipe is known to reach; empty if nothing is known.
+        expectation: the same in words.
+        warnings: problems of the data.
+    """
+
+    kind: str
+    lead: list[str]
+    tables: list[Table] = field(default_factory=list)
+    expected: tuple[tuple[int, float], ...] = ()
+    expectation: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 class PhaseReader(Protocol):
@@ -21,6 +44,9 @@ class PhaseEvaluation(Protocol):
 
     def figures(self) -> dict[str, Any]:
         """Return metrics and losses by name, with the `criterion` that selects the best checkpoint."""
+
+    def exhibits(self) -> list[Section]:
+        """Return answers of the model as sections of the run's page. To be called after `figures`."""
 
 
 class TrainingPhase(Protocol):
@@ -71,6 +97,12 @@ class TrainingRun(Protocol):
 
     def flops(self, phase: Any) -> int:
         """Return the FLOPs per example of a phase."""
+
+    def story(self) -> RunStory:
+        """Return what the page of the run says besides its metrics."""
+
+    def summary(self, figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+        """Return an evaluation's result beside the baseline, as part of a sentence and as (name, value)."""
 
     def about(self, step: int = 0) -> dict[str, Any]:
         """Return what checkpoints record of the model and of its training up to a step."""

@@ -16,13 +16,14 @@ import yaml
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
 from clozemill.trainers.pretraining import pretrain as pretraining
 from clozemill.trainers.pretraining import run as pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
-from clozemill.trainers.training import checkpoints, run_folder
+from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
 from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
@@ -155,7 +156,8 @@ def test_a_run_that_knows_word_frequencies_alone_says_so(trained: Path) -> None:
 
 def test_the_run_s_folder(trained: Path, short: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"run.json", "pretrain.yaml", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
+    assert names == {"run.json", "pretrain.yaml", "metrics.jsonl", "curves.png", "report.html", "report.json", "tensorboard",
+                     "checkpoints"}  # fmt: skip
     told = json.loads((trained / "run.json").read_text())
     assert told["identity"]["phase 1"] == {
         "dataset": json.loads((short / "dataset.json").read_text())["digest"],
@@ -188,6 +190,94 @@ def test_metrics(trained: Path) -> None:
 def test_curves_are_a_picture(trained: Path) -> None:
     height, width, _ = matplotlib.image.imread(trained / "curves.png").shape
     assert width > 2 * height > 500
+
+
+def test_the_page_of_a_run(trained: Path, short: Path) -> None:
+    page = (trained / "report.html").read_text("utf-8")
+    last = rows(trained, "eval")[-1]
+    assert f"Masked-LM loss {last['masked_lm_loss']:.3f} nats"[1:] in page and f"{last['unigram_loss']:.3f}" in page
+    assert page.count("<svg") == 8 and 'id="next-sentence-accuracy-title"' in page  # on an axis of its own
+    assert "word frequencies" in page and 'class="band"' in page and "no better than that of word frequencies alone" in page
+    titles = re.findall(r"<h2>([^<]+)</h2>", page)
+    assert titles == ["Curves", "Evaluations", "Sample predictions", "Configuration", "Environment"]
+    assert str(short) in page and "tensorflow" in page and "--learning-rate" not in page  # called from Python
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
+    assert "<script" not in page and "default-src 'none'" in page
+
+
+def test_the_curve_of_a_recipe_is_shown_where_its_options_are_kept(tmp_path: Path, short: Path) -> None:
+    def expected(**changes: Any) -> tuple:
+        config = PretrainConfig(**RECIPES["demo"].options | {"recipe": "demo", "data": (str(short),)} | changes)
+        return pretraining_run.plan_run(config).story().expected
+
+    assert expected() == RECIPES["demo"].curve and len(expected()) == 10
+    assert expected(steps=501) == expected(recipe="") == ()
+
+
+def test_dates_are_in_the_page_and_in_no_checkpoint(trained: Path) -> None:
+    session = json.loads((trained / "report.json").read_text())["sessions"][-1]
+    day = session["began"][:10]
+    assert (session["from_step"], session["to_step"]) == (0, 15) and day in (trained / "report.html").read_text("utf-8")
+    for path in (trained / "checkpoints").rglob("*"):
+        assert path.is_dir() or day.encode() not in path.read_bytes(), path
+
+
+def test_sample_predictions_are_those_of_the_model(trained: Path, short: Path) -> None:
+    """The most probable tokens at the masked positions of the first eval examples, by the weights of the last checkpoint."""
+    (section,) = json.loads((trained / "report.json").read_text())["exhibits"]
+    dataset = prepared_dataset.read(str(short))
+    batch = next(iter(eval_batches(dataset, 3)))
+    found = pretrained.read(str(checkpoint(trained, 15)))
+    model = pretrained.load_model(found, tf.distribute.get_strategy(), "float32")
+    inputs, targets = model.prepare(batch)
+    best = model(inputs)["masked_lm_logits"].numpy().argmax(-1)
+    tokens = found.vocabulary.tokens
+    assert len(section["examples"]) == 3
+    for number, example in enumerate(section["examples"]):
+        (table,) = example["tables"]
+        assert table["head"] == ["position", "shown", "target", "1.", "2.", "3.", "4.", "5."]
+        for at, row in enumerate(table["rows"]):
+            assert row[0] == str(int(batch["masked_lm_positions"][number, at]))
+            assert row[2] == tokens[int(targets["masked_lm_ids"][number, at])]
+            assert row[3].split(" ")[0] == tokens[best[number, at]]
+            shares = [float(cell.split(" ")[1]) for cell in row[3:]]
+            assert shares == sorted(shares, reverse=True) and ("✓" in row[3]) == (tokens[best[number, at]] == row[2])
+
+
+def test_the_page_is_drawn_while_it_trains(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At evaluations and at checkpoints, whenever drawing is due; with the state of that moment."""
+    pages: list[str] = []
+    write = storage.write
+
+    def noted(path: str, data: bytes) -> None:
+        write(path, data)
+        if path.endswith("report.html"):
+            pages.append(data.decode())
+
+    monkeypatch.setattr(storage, "write", noted)
+    monkeypatch.setattr(run_page.RunPage, "due", lambda self: True)
+    pretrain(tmp_path / "run", "--data", short, "--steps", 3, "--eval-steps", 2, "--checkpoint-steps", 1)
+    assert [re.search(r'class="chip (\w+)">\W*([^<:,]+)', page).groups() for page in pages] == [
+        ("open", "Training"), ("open", "Training"), ("overridden", "Complete"),
+    ]  # fmt: skip
+    assert ["step 1 of 3" in pages[0], "step 2 of 3" in pages[1], "Sample predictions" in pages[0]] == [True, True, False]
+
+
+def test_a_page_that_can_not_be_drawn_costs_a_warning(
+    tmp_path: Path, short: Path, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/report.html").unlink()
+    (tmp_path / "run/report.html").mkdir()
+    (tmp_path / "run/report.html/file").touch()
+    (tmp_path / "run/curves.png").unlink()
+    (tmp_path / "run/report.json").write_text('{"sessions": [{"from_step": 0}], "exhibits": 7}')
+    pretrain(tmp_path / "run", "--data", short, "--steps", 15, "--learning-rate", 2e-3)
+    told = capsys.readouterr().err
+    assert "report.html was not drawn (" in told and told.count("training is not affected") == 1
+    shutil.rmtree(tmp_path / "run/report.html")
+    pretrain(tmp_path / "run", "--data", short, "--steps", 15, "--learning-rate", 2e-3)
+    assert "Complete, 15 steps" in (tmp_path / "run/report.html").read_text("utf-8")
 
 
 def test_events_for_tensorboard(trained: Path) -> None:

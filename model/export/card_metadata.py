@@ -1,0 +1,86 @@
+"""The front matter of a model card: what model hubs index. Pure functions of checkpoint.json."""
+
+import re
+from typing import Any
+
+import yaml
+
+PIPELINES = {
+    "BertForPreTraining": "fill-mask",
+    "BertForMaskedLM": "fill-mask",
+    "BertLMHeadModel": "text-generation",
+    "BertModel": "feature-extraction",
+    "BertForSequenceClassification": "text-classification",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
+}
+# Hubs' identifiers of licences, by how people write them, without case, spaces and hyphens.
+_LICENSES = {
+    re.sub(r"[\s-]", "", name): name
+    for name in (
+        "apache-2.0", "mit", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0", "odc-by", "odbl", "gfdl", "pddl", "gpl-3.0",
+    )
+}  # fmt: skip
+_CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})?")
+# (type that hubs know, name for people) of the metrics that are published.
+METRICS = {
+    "masked_lm_loss": ("loss", "masked-LM loss (nats)"),
+    "masked_lm_accuracy": ("accuracy", "masked-LM accuracy"),
+    "next_sentence_accuracy": ("accuracy", "next-sentence accuracy"),
+    "perplexity": ("perplexity", "masked-LM perplexity"),
+    "accuracy": ("accuracy", "accuracy"),
+    "subset_accuracy": ("accuracy", "accuracy of whole sets of labels"),
+    "token_accuracy": ("accuracy", "accuracy of tags"),
+    "macro_f1": ("f1", "F1, macro average"),
+    "micro_f1": ("f1", "F1, micro average"),
+    "binary_f1": ("f1", "F1 of class 1"),
+    "entity_f1": ("f1", "F1 of entities"),
+    "f1": ("f1", "F1 of words"),
+    "exact_match": ("exact_match", "exact match"),
+    "matthews": ("matthews_correlation", "Matthews correlation"),
+    "pearson": ("pearsonr", "Pearson correlation"),
+    "spearman": ("spearmanr", "Spearman correlation"),
+}
+
+
+def stated(about: dict[str, Any], field: str) -> list[str]:
+    """Return what the datasheets of a model's data state about a field, each statement once."""
+    sheets = [each.get("datasheet") or {} for each in about.get("data") or () if isinstance(each, dict)]
+    return list(dict.fromkeys(str(value) for sheet in sheets for value in sheet.get(field) or ()))
+
+
+def license_id(about: dict[str, Any]) -> str:
+    """Return the hub's identifier of the data's licence; "unknown" if none is stated, "other" for several or an unknown one."""
+    names = stated(about, "licenses")
+    if len(names) != 1:
+        return "other" if names else "unknown"
+    return _LICENSES.get(re.sub(r"[\s-]", "", names[0].lower()), "other")
+
+
+def results(about: dict[str, Any], task: str, name: str) -> list[dict[str, Any]]:
+    """Return the evaluation in hubs' `model-index` form; [] if nothing was evaluated."""
+    figures = {key: value for key, value in (about.get("eval") or {}).items() if isinstance(value, float) and key in METRICS}
+    if not figures:
+        return []
+    metrics = [{"type": METRICS[key][0], "value": round(value, 4), "name": METRICS[key][1]} for key, value in figures.items()]
+    if preset := about.get("preset"):
+        dataset = {"name": f"{preset}, {'held-out examples' if about.get('held_out') else 'dev examples'}", "type": str(preset)}
+    else:
+        names = [str(each.get("name")) for each in about.get("data") or () if isinstance(each, dict) and each.get("name")]
+        dataset = {"name": f"{names[-1] if names else 'dataset'}, eval split", "type": names[-1] if names else "unknown"}
+    return [{"name": name, "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}]}]
+
+
+def front_matter(about: dict[str, Any], architecture: str) -> str:
+    """Return the YAML front matter of a model card, with its rulers."""
+    task = PIPELINES[architecture]
+    languages = [name for name in stated(about, "languages") if _CODE.fullmatch(name)]
+    fields: dict[str, Any] = {"language": languages} if languages else {}
+    fields |= {"license": license_id(about)}
+    if fields["license"] == "other":
+        fields["license_name"] = "see-below"
+    fields |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["bert", "clozemill"]}
+    if found := results(about, task, architecture):
+        fields["model-index"] = found
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---"

@@ -1,0 +1,55 @@
+"""The page of a run without a browser: its structure, its state, and that no text does harm."""
+
+import re
+
+import pytest
+
+from clozemill.pipelines.pages import html
+from tests.pages import cards, runs
+
+
+def test_its_parts() -> None:
+    page = runs.run()
+    assert [section.title for section in page.sections] == [
+        "Curves", "Evaluations", "Answers to the dev examples", "Sample predictions", "Configuration", "Environment",
+    ]  # fmt: skip
+    curves = page.sections[0]
+    assert [plot.name for plot in curves.plots] == [
+        "loss", "masked-lm-accuracy", "next-sentence-accuracy", "next-sentence-loss", "learning-rate", "throughput",
+        "input-wait", "gradient-norm", "utilisation",
+    ]  # fmt: skip
+    assert {"word frequencies", "recipe", "next sentence", "waiting for input", "MFU"} <= {name for name, _ in curves.terms}
+    assert dict(page.tiles) == {
+        "steps": "90 of 90", "masked-LM loss": "6.200", "tokens per second": "2,045", "time": "1:15",
+    }  # fmt: skip
+    assert page.warnings == ["few examples"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ended", "failed", "state", "verdict"),
+    [
+        (90, "complete", False, "passed", "Complete, 90 steps. Best: masked-LM loss 6.200, at step 90."),
+        (40, "complete", False, "passed", "Stopped early at step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
+        (40, "", False, "open", "Training: step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
+        (0, "", False, "open", "Training: step 0 of 90. Nothing was evaluated yet."),
+        (40, "stopped by SIGINT", False, "open", "Stopped by SIGINT at step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
+        (0, "diverged", True, "failed", "Diverged at step 0 of 90."),
+    ],
+)  # fmt: skip
+def test_its_state(steps: int, ended: str, failed: bool, state: str, verdict: str) -> None:
+    page = runs.run(steps, ended, failed=failed)
+    assert (page.state, page.verdict) == (state, verdict)
+    assert f'class="chip {state}"' in html.page_html(page, lambda plot: "")
+
+
+def test_hostile_text_is_text() -> None:
+    page = html.page_html(runs.run())
+    assert "<script" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
+    assert "default-src 'none'" in page and not re.search(r"(?:src|href)=\"(?!#)", page.replace("xlink:", ""))
+    assert cards.ARABIC in page
+    assert page.count("<svg") == 9 and len(re.findall(r'role="img"', page)) == 9
+
+
+def test_a_confusion_matrix_is_shaded_by_row() -> None:
+    page = html.page_html(runs.run(), lambda plot: "")
+    assert page.count('style="--to: 48">10</td>') == 12 and page.count('style="--to: 5">1</td>') == 12 * 11  # 10 and 1 of 21

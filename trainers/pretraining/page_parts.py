@@ -1,0 +1,165 @@
+"""What the page of a pretraining run says: what is trained on what, results beside the baseline, and fill-mask samples.
+
+B batch, S sequence length, V vocabulary, K best tokens.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.inputs import TOKENS
+from clozemill.pipelines.common.formatting import counted, large
+from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
+from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.examples.columns import FEATURES, Columns
+from clozemill.pipelines.pages.content import Example, Section, Side, Table
+from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.data.input_pipeline import eval_batches, eval_counts
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining.recipes import Recipe
+from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.training.run import RunStory
+
+_SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
+
+
+def lead(encoder: EncoderConfig, size: str, objective: str, datasets: list[PreparedDataset]) -> list[str]:
+    """Return the sentences about a run: the model, and the data with what its datasheet states."""
+    sheet = datasets[0].manifest.get("datasheet", {})
+    sources = "; ".join(sheet.get("sources", [])) or "not stated"
+    languages = ", ".join(sheet.get("languages", [])) or "not stated"
+    tokens = datasets[0].manifest["documents"]["tokens"]
+    return [
+        f"A BERT-style encoder ({size}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
+        f"{encoder.vocab_size:,} entries) is pretrained with the objective {objective}.",
+        f"The text has {large(tokens)} tokens; sources: {sources}; language: {languages}.",
+    ]
+
+
+def phase_table(phases: Any) -> Table:
+    """Return what each phase of a run reads, and how it is scheduled."""
+    rows = [
+        (phase.folder, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
+         f"{(phase.end - phase.begin) * phase.batch_size / max(phase.train_examples, 1):,.1f}", f"{phase.schedule.peak:g}")
+        for phase in phases
+    ]  # fmt: skip
+    head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate")
+    note = "An epoch is one pass over one copy of the dataset."
+    return Table("Phases", "trrrrr", head, rows, note)
+
+
+def model_table(encoder: EncoderConfig) -> Table:
+    rows = [(name.replace("_", " "), str(value)) for name, value in encoder.to_dict().items()]
+    return Table("Model", "lt", ("of the encoder", "value"), rows, folded=True)
+
+
+def _follows(config: Any, recipe: Recipe) -> bool:
+    """Return whether a run has the recipe's options, so that their losses can be compared."""
+    return all(getattr(config, name) == value for name, value in recipe.options.items())
+
+
+def story(planned: Any) -> RunStory:
+    """Return the page's story of a PretrainingRun."""
+    config = planned.config
+    datasets = [phase.dataset for phase in planned.phases]
+    recipe: Recipe | None = config.RECIPES.get(config.recipe)
+    return RunStory(
+        "Pretraining run",
+        lead(planned.encoder, planned.size_name, config.objective, datasets),
+        [phase_table(planned.phases), model_table(planned.encoder)],
+        recipe.curve if recipe and _follows(config, recipe) else (),
+        f"recipe {config.recipe}: {recipe.expect}" if recipe else "",
+        [warning for dataset in datasets for warning in dataset_warnings(dataset.manifest)],
+    )
+
+
+def summary(figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the result of an evaluation beside word frequencies: for a sentence, and as (name, value)."""
+    loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    tiles = [
+        ("masked-LM loss", f"{loss:.3f}"),
+        ("word frequencies alone", f"{unigrams:.3f}"),
+        ("masked-LM accuracy", f"{100 * figures['masked_lm_accuracy']:.1f} %"),
+    ]
+    if "next_sentence_accuracy" in figures:
+        tiles.append(("next-sentence accuracy", f"{100 * figures['next_sentence_accuracy']:.1f} %"))
+    side = "below" if loss < unigrams else "above"
+    told = f"masked-LM loss {loss:.3f} nats, {abs(unigrams - loss):.3f} {side} that of word frequencies alone ({unigrams:.3f})"
+    return told, tiles
+
+
+class FillMask:
+    """Predicts masked tokens of the first examples of an eval split, for people to look at."""
+
+    def __init__(self, devices: tf.distribute.Strategy, model: Any, dataset: PreparedDataset) -> None:
+        self.dataset, self.causal = dataset, model.objective.causal
+        self.vocabulary = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB)
+        best = min(_BEST, len(self.vocabulary))
+
+        def top(batch: dict) -> tf.Tensor:
+            """Return probabilities and ids of the best tokens at every position, float32 [B, S, 2 K]."""
+            probs_BSV = tf.nn.softmax(tf.cast(model(batch)["masked_lm_logits"], tf.float32))
+            probs_BSK, ids_BSK = tf.math.top_k(probs_BSV, best)
+            return tf.concat([probs_BSK, tf.cast(ids_BSK, tf.float32)], axis=-1)  # ids are far below 2^24, so exact
+
+        # One example at a time: logits at every position are large.
+        self.forward = BatchedInference(devices, top, 1, per_token=True)
+
+    def _features(self) -> dict[str, np.ndarray]:
+        count = min(_SAMPLES, sum(eval_counts(self.dataset)))
+        batch = next(iter(eval_batches(self.dataset, count)))
+        return {name: np.asarray(value) for name, value in batch.items()}
+
+    def section(self) -> Section:
+        """Return the samples as a section."""
+        found = self._features()
+        columns = Columns(**{name: found[name] for name in FEATURES})
+        inputs = dict(found)
+        if self.causal:  # it reads the original text, and predicts each token from those before it
+            inputs["input_ids"] = originals(columns)
+        top_BSK = self.forward({name: np.asarray(inputs[name], np.int32) for name in TOKENS})
+        return Section(
+            "Sample predictions",
+            [
+                "The first examples of the eval split, with the model's five most probable tokens at masked positions. "
+                "A right answer among them is marked ✓."
+            ],
+            examples=[self._example(columns, row, top_BSK[row]) for row in range(len(columns))],
+        )
+
+    def _example(self, columns: Columns, row: int, top_SK: np.ndarray) -> Example:
+        sides = [Side(name, tokens) for name, tokens in segment_tokens(columns, row, self.vocabulary).items()]
+        label = int(np.ravel(columns.next_sentence_labels[row])[0])
+        meaning = LABELS[self.dataset.manifest["config"]["pairs"]][label]
+        used = np.flatnonzero(columns.masked_lm_weights[row] > 0)
+        places = columns.masked_lm_positions[row][used].tolist()
+        targets = columns.masked_lm_ids[row][used].tolist()
+        rows = [
+            self._answers(columns.input_ids[row], place, target, top_SK[place - 1 if self.causal else place])
+            for place, target in list(zip(places, targets, strict=True))[:_SHOWN_MASKS]
+        ]
+        note = f"{len(rows)} of {counted(len(places), 'masked position')}." if len(rows) < len(places) else ""
+        head = ("position", "shown", "target", *(f"{rank}." for rank in range(1, 1 + top_SK.shape[-1] // 2)))
+        table = Table("Predictions", "r" + "w" * (len(head) - 1), head, rows, note)
+        return Example(f"Example {row}", "Label:", sides, meaning, label, [table])
+
+    def _answers(self, ids: np.ndarray, place: int, target: int, top_K: np.ndarray) -> tuple[str, ...]:
+        probs, best = np.split(top_K, 2)
+        tokens = self.vocabulary.tokens
+        cells = [
+            f"{tokens[int(token)]} {100 * float(prob):.1f} %{' ✓' if int(token) == target else ''}"
+            for prob, token in zip(probs, best, strict=True)
+        ]
+        return (str(place), tokens[int(ids[place])], tokens[target], *cells)
+
+
+def originals(columns: Columns) -> np.ndarray:
+    """Return the tokens before masking, int [E, S]."""
+    ids = np.array(columns.input_ids)
+    for row, weights in enumerate(columns.masked_lm_weights):
+        used = weights > 0
+        ids[row, columns.masked_lm_positions[row][used]] = columns.masked_lm_ids[row][used]
+    return ids

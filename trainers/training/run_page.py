@@ -1,0 +1,181 @@
+"""The page of a run, RUN/report.html, with curves.png: drawn while it trains, whenever that is cheap, and at its end.
+
+RUN/report.json holds what the page needs besides metrics.jsonl: the processes that worked on the run, with their dates, and
+what the last evaluation exhibited. A page that can't be drawn costs a warning, never the run.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from clozemill.pipelines.command_line import options
+from clozemill.pipelines.common.formatting import large
+from clozemill.pipelines.pages import html
+from clozemill.pipelines.pages.content import Page, Section, section_from_dict
+from clozemill.trainers.common import storage
+from clozemill.trainers.training import checkpoints, curves, environment, run_sections
+from clozemill.trainers.training.metrics_log import MetricsLog, duration
+from clozemill.trainers.training.run import PhaseEvaluation, TrainingRun
+
+PAGE, PICTURE, MEMORY = "report.html", "curves.png", "report.json"
+_FORMAT_VERSION = 1
+_LEAST_SECONDS, _SHARE = 10.0, 0.02  # between two drawings, at least; of the time, at most, to spend on drawing
+
+
+def is_drawn(folder: str) -> bool:
+    """Return whether a run has its page and its curves."""
+    return {PAGE, PICTURE} <= set(storage.listed(folder))
+
+
+@dataclass
+class RunPage:
+    """Draws the page of a run.
+
+    Args:
+        plan: the run.
+        folder: folder of the run.
+        devices: the strategy.
+        journal: the metrics so far.
+        begun: the step at which this process started.
+    """
+
+    plan: TrainingRun
+    folder: str
+    devices: tf.distribute.Strategy
+    journal: MetricsLog
+    begun: int
+    exhibits: list[Section] = field(default_factory=list)
+    _sessions: list[dict[str, Any]] = field(default_factory=list)
+    _warned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._start = self._drawn = time.monotonic()
+        self._cost = 0.0
+        self._began = environment.now()
+
+    def due(self) -> bool:
+        """Return whether to draw again. Depends on the time that drawing takes, so workers must agree on it."""
+        return time.monotonic() - self._drawn >= max(_LEAST_SECONDS, self._cost / _SHARE)
+
+    def exhibit(self, evaluation: PhaseEvaluation) -> None:
+        """Take what an evaluation can show of the model's answers. Every worker must call it at the same point."""
+        try:
+            self.exhibits = evaluation.exhibits()
+        except Exception as error:
+            self._warn("the model's answers can't be shown", error)
+
+    def write(self, step: int, ended: str = "", failed: bool = False) -> None:
+        """Write the page, curves.png and report.json; failures are warnings.
+
+        Args:
+            step: steps done.
+            ended: why the run doesn't train any more: "complete", "stopped by SIGTERM"; "": it does.
+            failed: whether the end is a failure.
+        """
+        began = time.monotonic()
+        try:
+            self._write(step, ended, failed)
+        except Exception as error:
+            self._warn(f"{storage.join(self.folder, PAGE)} was not drawn", error)
+        self._drawn = time.monotonic()
+        self._cost = self._drawn - began
+
+    def _warn(self, what: str, error: Exception) -> None:
+        why = " ".join(str(error).split()) or type(error).__name__
+        if why not in self._warned:
+            self._warned.add(why)
+            print(f"warning: {what} ({why[:300]}); training is not affected", file=sys.stderr, flush=True)
+
+    def _write(self, step: int, ended: str, failed: bool) -> None:
+        if not self._sessions:
+            self._remember()
+        self._sessions[-1] |= {"to_step": step, "seconds": round(time.monotonic() - self._start, 1)}
+        memory = {
+            "format_version": _FORMAT_VERSION,
+            "sessions": self._sessions,
+            "exhibits": [asdict(section) for section in self.exhibits],
+        }
+        storage.write_json(storage.join(self.folder, MEMORY), memory)
+        best = _best(self.folder)
+        page = build(self.plan, self.journal.entries(), step, best, self._sessions, self.exhibits, ended, failed)
+        storage.write(storage.join(self.folder, PAGE), html.page_html(page).encode())
+        marked = best["step"] if best else None
+        picture = curves.draw(self.journal.entries(), self.plan.title, marked, self.plan.story().expected)
+        storage.write(storage.join(self.folder, PICTURE), picture)
+
+    def _remember(self) -> None:
+        """Read report.json of earlier processes, and add this one. A damaged file counts as none."""
+        try:
+            told = json.loads(storage.read(storage.join(self.folder, MEMORY), "-"))
+            sessions = [each for each in told["sessions"] if each["from_step"] <= self.begun]
+            run_sections.environment_section(sessions or [self._session()])
+            self.exhibits = self.exhibits or [section_from_dict(section) for section in told["exhibits"]]
+        except Exception:  # it is only for people
+            sessions = []
+        self._sessions = [*sessions, self._session()]
+
+    def _session(self) -> dict[str, Any]:
+        own = environment.describe(self.devices, self.plan.config.precision)
+        return {"from_step": self.begun, "to_step": self.begun, "began": self._began, "seconds": 0.0, **own}
+
+
+def _best(folder: str) -> dict[str, Any] | None:
+    """Return the metrics of the best checkpoint, with its step; None if nothing was evaluated."""
+    whole = list(checkpoints.saved(folder))
+    best = checkpoints.best_of(whole) if whole else None
+    return best.index["eval"] | {"step": best.step} if best and best.index.get("eval") else None
+
+
+def build(
+    plan: TrainingRun,
+    entries: list[dict[str, Any]],
+    step: int,
+    best: dict[str, Any] | None,
+    sessions: Sequence[dict[str, Any]],
+    exhibits: Sequence[Section] = (),
+    ended: str = "",
+    failed: bool = False,
+) -> Page:
+    """Return the page of a run. See `RunPage.write`; `best`: the best evaluation with its step, None if there is none."""
+    story, config = plan.story(), options.to_dict(plan.config)
+    result, tiles = plan.summary(best) if best else ("", [])
+    at = f"step {step:,} of {plan.steps:,}"
+    if ended == "complete":
+        verdict = f"Complete, {plan.steps:,} steps." if step >= plan.steps else f"Stopped early at {at}."
+    else:
+        verdict = f"{ended[0].upper()}{ended[1:]} at {at}." if ended else f"Training: {at}."
+    verdict += f" Best: {result}, at step {best['step']:,}." if best else " Nothing was evaluated yet." * (not ended)
+    remarks = list(best.get("remarks", ())) if best else []
+    good = ended == "complete" and not remarks
+    defaults = options.to_dict(type(plan.config)())
+    sections = [
+        run_sections.curve_section(entries, best["step"] if best else None, story.expected, story.expectation),
+        run_sections.evaluation_section(entries, best["step"] if best else None),
+        *exhibits,
+        run_sections.configuration_section(config, defaults, story.tables),
+        run_sections.environment_section(sessions),
+    ]
+    return Page(
+        story.kind,
+        plan.config.output.rstrip("/").rsplit("/", 1)[-1] or plan.title,
+        story.lead,
+        [],
+        "failed" if failed else "passed" if good else "overridden" if ended == "complete" else "open",
+        verdict,
+        remarks + [warning for warning in story.warnings if warning not in remarks],
+        [("steps", f"{step:,} of {plan.steps:,}"), *tiles, *_speed(entries, sessions)],
+        [section for section in sections if not section.empty],
+        f"Drawn by clozemill at step {step:,}, {environment.now()}. metrics.jsonl has all values.",
+    )
+
+
+def _speed(entries: list[dict[str, Any]], sessions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the tiles about time: throughput over the whole run, and the time of all processes."""
+    rates = [value for _, value in curves.points(curves.split_entries(entries)[0], "tokens_per_second") if value > 0]
+    speed = [("tokens per second", large(len(rates) / sum(1 / rate for rate in rates)))] if rates else []
+    return [*speed, ("time", duration(sum(each["seconds"] for each in sessions)))]
