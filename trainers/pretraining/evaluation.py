@@ -11,6 +11,7 @@ from clozemill.model.losses import SUMS
 from clozemill.model.pretraining_model import Objective, prepare
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Section
+from clozemill.trainers.common import distribution
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_counts, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.page_parts import FillMask
@@ -91,8 +92,8 @@ class ComparedEvaluation(Evaluation):
         return FillMask(self.devices, self.model, self.dataset)
 
     def exhibits(self) -> list[Section]:
-        """Return sample predictions as a section of the run's page."""
-        return [self._fill_mask.section()]
+        """Return sample predictions as a section of the run's page; none with several workers, which compute parts only."""
+        return [self._fill_mask.section()] if distribution.worker(self.devices)[1] == 1 else []
 
     @cached_property
     def _baseline(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clozemill.model.task_model import Task
+from clozemill.model.task_model import KINDS, Task
 from clozemill.pipelines.pages.content import Table
 from clozemill.trainers.finetuning import dev_exhibits
 from clozemill.trainers.finetuning.tasks.base import Example
@@ -87,3 +87,7 @@ def test_spans() -> None:
 
 def test_nothing_was_evaluated_yet() -> None:
     assert dev_exhibits.exhibits(Task("regress"), [], []) == []
+
+
+def test_every_type_of_task_has_a_table_and_samples() -> None:
+    assert set(dev_exhibits.TABLES) == set(dev_exhibits.SAMPLES) == set(KINDS)
