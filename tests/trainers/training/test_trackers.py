@@ -118,6 +118,7 @@ def test_real_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     import mlflow
 
+    (tmp_path / "run").mkdir()
     tracked(tmp_path / "run", "mlflow", done=False)
     tracked(tmp_path / "run", "mlflow", step=20)
     client = mlflow.MlflowClient()
