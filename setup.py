@@ -33,6 +33,7 @@ TRAIN = [
 ]
 EXTRAS = {
     "train": TRAIN,
+    "gpu": [*TRAIN, "tensorflow[and-cuda]>=2.20,<2.22; sys_platform == 'linux'"],  # with CUDA's libraries, for NVIDIA's GPUs
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
     "wandb": [*TRAIN, "wandb>=0.17"],  # --track wandb

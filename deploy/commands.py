@@ -76,7 +76,7 @@ COMMANDS: dict[str, Command] = {
         pretraining.PretrainConfig,
         "clozemill.trainers.pretraining.pretrain:main",
         "train an encoder on a dataset, or resume an interrupted run",
-        "clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN",
+        "clozemill pretrain --data DATASET --output RUN",
         interrupted="all saved checkpoints are complete; run the same command again to resume",
     ),
     "evaluate": Command(

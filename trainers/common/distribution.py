@@ -5,6 +5,7 @@ To add a strategy, add a function to STRATEGIES (and its name to the choices in 
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,7 @@ from functools import cache
 import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import memory
+from clozemill.trainers.common import hardware, memory
 from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions
 
 _PATIENCE = 600.0  # seconds that a worker waits for the others in a step; a worker that dies is noticed much sooner
@@ -95,10 +96,18 @@ STRATEGIES: dict[str, Callable[[DeviceOptions], tf.distribute.Strategy]] = {
 def make_strategy(config: DeviceOptions) -> tf.distribute.Strategy:
     """Return the strategy that a configuration names. Raises UserError if its devices aren't available.
 
-    From then on, this process keeps freed memory for reuse (memory.py).
+    Prints a remark about GPUs that aren't used. From then on, this process keeps freed memory for reuse (memory.py).
     """
     memory.keep_freed()
+    used = len(tf.config.list_physical_devices("GPU"))
+    if remark := hardware.gpu_remark(config.strategy, hardware.nvidia_gpus(), used, os.environ.get("CUDA_VISIBLE_DEVICES")):
+        print(remark, file=sys.stderr, flush=True)
     return STRATEGIES[config.strategy](config)
+
+
+def worker_count(config: DeviceOptions) -> int:
+    """Return the number of workers of --strategy multiworker, 1 for others. Raises UserError for an invalid TF_CONFIG."""
+    return len(_cluster()[0]) if config.strategy == "multiworker" else 1
 
 
 def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:

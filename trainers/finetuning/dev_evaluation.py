@@ -21,6 +21,9 @@ class DevEvaluation:
         per_token = TASK_KINDS[plan.task.kind].per_token
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
 
+    def reference(self) -> None:
+        """Return None: the baseline of a task is its metrics, printed at the end."""
+
     def figures(self) -> dict[str, Any]:
         """Return metrics, unweighted loss, and the criterion that selects the best checkpoint (lower is better).
 

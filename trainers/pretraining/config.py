@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from clozemill.model.config import ACTIVATIONS, PRESETS
+from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
@@ -23,6 +23,12 @@ class PretrainConfig(DeviceOptions):
     RECIPES: ClassVar = RECIPES
     SEVERAL_MACHINES: ClassVar = True
 
+    precision: str = option(
+        "auto",
+        "precision of the activations; weights stay float32; auto: bfloat16 where the device is faster with it",
+        choices=("auto", *PRECISIONS),
+        group=RUNNING,
+    )
     recipe: str = option("", "named set of options with a known result; other flags override it", choices=tuple(RECIPES))
     data: tuple[str, ...] = option(
         (),
@@ -40,7 +46,11 @@ class PretrainConfig(DeviceOptions):
     init: str = option(
         "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
     )
-    preset: str = option("", "size of the encoder; default: base, or the sizes of --init", choices=tuple(PRESETS))
+    preset: str = option(
+        "auto",
+        "size of the encoder; auto: that of --init, or chosen for the device and the data",
+        choices=("auto", *PRESETS),
+    )
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     attention: str = option(
         "auto",
@@ -48,21 +58,40 @@ class PretrainConfig(DeviceOptions):
         choices=("auto", "bidirectional", "causal"),
     )
     hidden_act: str = option("gelu_tanh", "activation function; google-research/bert uses gelu_tanh", choices=ACTIVATIONS)
-    dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
-    attention_dropout: float = option(0.1, "dropout rate of attention probabilities; 0: fused attention", low=0, high=0.9)
+    dropout: float | None = option(
+        None, "dropout rate of hidden activations (default: 0.1; 0 for narrow encoders)", low=0, high=0.9
+    )
+    attention_dropout: float | None = option(
+        None,
+        "dropout rate of attention probabilities; 0: fused attention (default: 0.1; 0 for narrow encoders)",
+        low=0,
+        high=0.9,
+    )
     max_position_embeddings: int = option(512, "longest sequence that the model accepts", low=8, high=65536)
-    initializer_range: float = option(
-        0.02, "standard deviation of the initial weights; 0.05 to 0.1 for narrow models", low=0, high=1
+    initializer_range: float | None = option(
+        None, "standard deviation of the initial weights (default: 0.02; 0.06 to 0.08 for narrow encoders)", low=0, high=1
     )
     steps: int = option(1000, "weight updates, over all phases", low=1, high=1 << 30)
-    batch_size: int = option(256, "examples per update, across all devices", low=1, high=1 << 20)
-    gradient_accumulation_steps: int = option(
-        1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
+    batch_size: int | None = option(
+        None, "examples per update, across all devices (default: chosen for the device and the data)", low=1, high=1 << 20
+    )
+    gradient_accumulation_steps: int | None = option(
+        None,
+        "number of micro-batches that each device's batch is split into (default: chosen for the memory)",
+        low=1,
+        high=1 << 16,
     )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
-    learning_rate: float = option(1e-4, "peak learning rate", low=0, high=100)
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: chosen for the size of the encoder)", low=0, high=100
+    )
     warmup_steps: int = option(-1, "warm-up steps of the learning rate; -1: a tenth of all steps", low=-1, high=1 << 30)
-    weight_decay: float = option(0.01, "weight decay of all weights except biases and LayerNorm", low=0, high=10)
+    weight_decay: float | None = option(
+        None,
+        "weight decay of all weights except biases and LayerNorm (default: 0.01; 0.05 for narrow encoders)",
+        low=0,
+        high=10,
+    )
     clip_norm: float = option(1.0, "clip the global norm of the gradients to this; 0: no clipping", low=0)
     remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
     seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
@@ -85,8 +114,13 @@ class PretrainConfig(DeviceOptions):
     keep_checkpoints: int = option(
         3, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False, group=RUNNING
     )
-    eval_steps: int = option(
-        0, "evaluate (and save) every this many steps; 0: at the end", low=0, high=1 << 30, identity=False, group=RUNNING
+    eval_steps: int | None = option(
+        None,
+        "evaluate (and save) every this many steps; 0: at the end (default: up to ten times per run)",
+        low=0,
+        high=1 << 30,
+        identity=False,
+        group=RUNNING,
     )
     eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False, group=RUNNING)
     log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
@@ -116,7 +150,7 @@ class PretrainConfig(DeviceOptions):
         check_run_folder(self.output)
 
     def resolved_phases(self) -> tuple[Phase, ...]:
-        """Return the phases, completed with the run's own options.
+        """Return the phases, completed with the run's own options. A batch size of 0 is still to be chosen.
 
         Raises UserError when datasets and phases don't match.
         """
@@ -131,16 +165,21 @@ class PretrainConfig(DeviceOptions):
             if not data or not phase.steps:
                 what = "dataset: give --data one per phase" if not data else "steps: give phases in --config"
                 raise UserError(f"phase {number + 1} has no {what}, or 'phases: [{{data: DATASET, steps: 1000}}, ...]' there")
-            filled.append(replace(phase, data=data, batch_size=phase.batch_size or self.batch_size))
+            filled.append(replace(phase, data=data, batch_size=phase.batch_size or self.batch_size or 0))
         return tuple(filled)
 
     def warmup(self, steps: int) -> int:
         """Return the warm-up steps of a schedule of `steps`."""
         return min(steps, math.ceil(steps / 10) if self.warmup_steps < 0 else self.warmup_steps)
 
-    def resolved_preset(self) -> str:
-        """Return the preset's name, or "" if the sizes come from --init."""
-        return self.preset or ("" if self.init else "base")
+    def check_warmup(self, steps: int) -> None:
+        """Raise UserError if a warm-up that the user gave is longer than the schedule, which would never reach its peak."""
+        from_recipe = self.recipe and RECIPES[self.recipe].options.get("warmup_steps") == self.warmup_steps
+        if self.warmup_steps > steps and not from_recipe:
+            raise UserError(
+                f"--warmup-steps {self.warmup_steps} is longer than the run of {steps:,} steps: give fewer, or leave it out to "
+                "warm up for a tenth of them"
+            )
 
     def resolved_attention(self) -> str:
         """Return "bidirectional" or "causal"."""

@@ -99,6 +99,10 @@ class ComparedEvaluation(Evaluation):
     def _baseline(self) -> dict[str, float]:
         return without_context(self.dataset, self.objective, limit=self.limit)
 
+    def reference(self) -> float:
+        """Return the loss of word frequencies alone, in nats."""
+        return self._baseline["unigram_loss"]
+
     def figures(self) -> dict[str, Any]:
         """Return the metrics of Evaluation and of `without_context`, and `remarks`: warnings about a useless result."""
         found = super().figures() | self._baseline

@@ -1,6 +1,6 @@
 """`clozemill pretrain`: train an encoder on a dataset, on a laptop, GPUs or a TPU; the same command resumes a stopped run.
 
-clozemill pretrain --data DATASET --preset tiny --steps 1000 --batch-size 32 --output RUN
+clozemill pretrain --data DATASET --output RUN
 """
 
 import contextlib
@@ -12,9 +12,10 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import eval_counts
-from clozemill.trainers.pretraining import run, warm_start
+from clozemill.trainers.pretraining import capacity, run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, run_page, train_state
@@ -27,20 +28,23 @@ def main(config: PretrainConfig) -> int:
     """Train, or resume; return the exit code (loop.EXIT_...)."""
     require(config, "output")
     check_tracker(config.track)
-    planned = run.plan_run(config)
-    _check_eval_splits(planned)
+    hardware = detect(config, distribution.worker_count(config))
+    planned = run.plan_run(config, hardware)
+    _check_eval_splits(planned, config)
+    capacity.check_memory(planned, hardware)
     devices = distribution.make_strategy(config)
     writes = distribution.worker(devices)[0] == 0
     for phase in planned.phases:
         prepared_dataset.check_training(phase.dataset, distribution.hosts(devices))
-        distribution.check_batch(devices, phase.batch_size, config.gradient_accumulation_steps)
+        distribution.check_batch(devices, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
     with storage.locked(config.output) if writes else contextlib.nullcontext():
-        return _run(planned, devices, writes)
+        return _run(planned, devices, writes, hardware)
 
 
-def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool) -> int:
+def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool, hardware: Hardware) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
+    _explain_other_steps(planned)
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
         made = train_state.make(planned.encoder, config.objective, config.precision, config.seed)
@@ -54,7 +58,8 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
     if writes:
         warn_of_few_examples(planned)
         _introduce(planned, devices, made, step)
-        print("".join(f"{line}\n" for line in told), flush=True)
+        lines = [*told, *([capacity.expected(planned, hardware, step)] if step < planned.steps else [])]
+        print("".join(f"{line}\n" for line in lines), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
     if step >= planned.steps:
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
@@ -67,6 +72,29 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool)
     return code
 
 
+def _explain_other_steps(planned: PretrainingRun) -> None:
+    """Raise UserError if the folder's run differs in the number of steps alone: its schedule was made for that number."""
+    folder, mine = planned.config.output, planned.identity()
+    theirs = run_folder.recorded_identity(folder)
+    if len(planned.phases) > 1 or not theirs or not isinstance(theirs.get("phase 1"), dict):
+        return
+    dependent = ("steps", "warmup_steps", "scheduled_steps")
+    have, want = ({key: value for key, value in each["phase 1"].items() if key not in dependent} for each in (theirs, mine))
+    steps, wanted = theirs["phase 1"].get("steps"), planned.steps
+    if steps == wanted or have != want or {**theirs, "phase 1": 0} != {**mine, "phase 1": 0}:
+        return
+    newest = next(checkpoints.saved(folder), None)
+    if newest and newest.step >= steps:
+        raise UserError(
+            f"{folder} is complete, and its learning rate fell to 0 at step {steps:,}: to train further, start a new run from "
+            f"its weights, with a schedule of its own: --init {folder} --steps {max(1, wanted - steps)} and a new --output"
+        )
+    raise UserError(
+        f"{folder} was started with a learning rate schedule of {steps:,} steps, not {wanted:,}: "
+        f"give --steps {steps} to resume it, or another --output"
+    )
+
+
 FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 
@@ -75,9 +103,8 @@ def _eval_counts(planned: run.PretrainingRun) -> dict[str, int]:
     return {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
 
 
-def _check_eval_splits(planned: run.PretrainingRun) -> None:
-    """Raise UserError for a dataset without eval examples if evaluations were requested."""
-    config = planned.config
+def _check_eval_splits(planned: run.PretrainingRun, config: PretrainConfig) -> None:
+    """Raise UserError for a dataset without eval examples if evaluations were requested. config: as the user gave it."""
     asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
     for folder, count in _eval_counts(planned).items():
         if not count and asked:
@@ -119,6 +146,8 @@ def _introduce(planned: run.PretrainingRun, devices: tf.distribute.Strategy, mad
     config, encoder = planned.config, planned.encoder
     weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
     where = f"{devices.num_replicas_in_sync} x {distribution.device_name(devices)}, {config.precision}"
+    if planned.reasons:
+        print(f"chosen for you: {', '.join(planned.reasons)} (give these options to choose otherwise)")
     print(
         f"{planned.size_name}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
         f"{weights:,} weights; {config.objective}; on {where}"

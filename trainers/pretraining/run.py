@@ -11,10 +11,11 @@ from clozemill.model.config import EncoderConfig
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.command_line import options
 from clozemill.trainers.common import storage
+from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.pretraining import page_parts, warm_start
+from clozemill.trainers.pretraining import open_options, page_parts, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation
 from clozemill.trainers.pretraining.warm_start import WarmStart
@@ -59,7 +60,7 @@ class PretrainingPhase:
         """Return the evaluation of this phase; None if the dataset has no eval split."""
         if not sum(eval_counts(self.dataset)):
             return None
-        size = max(1, self.batch_size // config.gradient_accumulation_steps)
+        size = max(1, self.batch_size // (config.gradient_accumulation_steps or 1))
         return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit)
 
 
@@ -72,6 +73,7 @@ class PretrainingRun:
     encoder: EncoderConfig
     vocabulary: bytes
     start: WarmStart | None = None
+    reasons: tuple[str, ...] = ()  # what was chosen for options that were left open, and why
     stage: ClassVar = "pretrain"
 
     @property
@@ -86,7 +88,7 @@ class PretrainingRun:
     @property
     def size_name(self) -> str:
         """Return the preset, or a substitute for its name."""
-        return self.config.resolved_preset() or "as --init"
+        return self.config.preset or "as --init"
 
     @property
     def hyper(self) -> Hyper:
@@ -128,7 +130,6 @@ class PretrainingRun:
         """Return everything that determines the losses of a run; it must match on resume."""
         own = options.identity(self.config)
         own = {name: value for name, value in own.items() if name not in ("recipe", "steps", "batch_size", "learning_rate")}
-        own["preset"] = self.config.resolved_preset()
         own |= {name: getattr(self.encoder, name) for name in ("hidden_act", "max_position_embeddings")}
         if self.start:
             own["init"] = self.start.digest
@@ -150,7 +151,7 @@ class PretrainingRun:
 def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
     """Return the schedule of each phase: its own, or that of the run, which spans all phases without one."""
     total = sum(phase.steps for phase in phases)
-    run = Schedule(config.learning_rate, config.warmup(total), total)
+    run = Schedule(config.learning_rate or 0.0, config.warmup(total), total)  # unused if every phase has its own rate
     found, begin = [], 0
     for phase in phases:
         if phase.learning_rate:
@@ -162,23 +163,31 @@ def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
     return found
 
 
-def plan_run(config: PretrainConfig) -> PretrainingRun:
-    """Read the datasets' manifests and check that they, the options and the model fit together. Raises UserError."""
+def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> PretrainingRun:
+    """Read the datasets' manifests, complete the configuration, and check that all of it fits together. Raises UserError.
+
+    hardware: the devices that open options are chosen for; default: those that are found here.
+    """
     wanted = config.resolved_phases()
+    config.check_warmup(sum(phase.steps for phase in wanted))
     start = warm_start.find(config, storage.join(config.output, run_folder.RUN))
     longest = start.encoder.max_position_embeddings if start else config.max_position_embeddings
-    phases, begin = [], 0
-    for phase, schedule in zip(wanted, _schedules(config, wanted), strict=True):
+    datasets: list[PreparedDataset] = []
+    for phase in wanted:
         dataset = prepared_dataset.read(phase.data)
         prepared_dataset.check_objective(dataset, config.objective)
         prepared_dataset.check_lengths(dataset, longest)
         if start:
             prepared_dataset.check_vocabulary(dataset, start.vocabulary, start.path)
             prepared_dataset.check_segments(dataset, start.encoder.type_vocab_size, start.path)
-        if phases:
-            prepared_dataset.check_vocabulary(dataset, phases[0].dataset.vocabulary, phases[0].dataset.folder)
+        if datasets:
+            prepared_dataset.check_vocabulary(dataset, datasets[0].vocabulary, datasets[0].folder)
+        datasets.append(dataset)
+    config, reasons = open_options.completed(config, datasets, start.encoder if start else None, hardware)
+    phases, begin = [], 0
+    wanted = config.resolved_phases()
+    for phase, dataset, schedule in zip(wanted, datasets, _schedules(config, wanted), strict=True):
         phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
         begin += phase.steps
-    first = phases[0].dataset
-    encoder = warm_start.encoder(config, start, first.vocabulary["size"])
-    return PretrainingRun(config, tuple(phases), encoder, first.read_vocabulary(), start)
+    encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
+    return PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons)

@@ -77,7 +77,7 @@ def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) ->
     }
     free = {"hidden_act": config.hidden_act, "max_position_embeddings": config.max_position_embeddings}
     if start is None:
-        return preset(config.resolved_preset(), vocab_size=vocab_size, **own, **free)
+        return preset(config.preset, vocab_size=vocab_size, **own, **free)
     sizes = PRESETS[config.preset] if config.preset else {}
     fields = type(config).__dataclass_fields__
     free = {name: value for name, value in free.items() if value != fields[name].default}  # only the given options

@@ -28,10 +28,10 @@ class TrainingPlan:
 
     recipe: str = option("", "recipe of clozemill pretrain; other flags override it", choices=tuple(RECIPES))
     phases: tuple[Phase, ...] = option((), "phases of training, each with its own steps and batch size", identity=False)
-    preset: str = option("", "size of the encoder; default: base", choices=tuple(PRESETS))
+    preset: str = option("base", "size of the encoder", choices=tuple(PRESETS))
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     steps: int = option(_DEFAULTS["steps"], "weight updates, over all phases", low=1, high=1 << 30)
-    batch_size: int = option(_DEFAULTS["batch_size"], "examples per update, across all devices", low=1, high=1 << 20)
+    batch_size: int = option(256, "examples per update, across all devices", low=1, high=1 << 20)
     gradient_accumulation_steps: int = option(
         1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
     )

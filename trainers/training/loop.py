@@ -1,6 +1,7 @@
 """The training loop: steps, metrics, evaluations, checkpoints, signals, and the stop when a loss is NaN or infinite."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -29,13 +30,27 @@ EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: stopped by a signal aft
 
 @dataclass
 class Signals:
-    """Records the first signal received, if any; a second one ends the process at once."""
+    """Records the first signal received, if any; a second one ends the process at once.
+
+    If there is nothing to save, the first one does too: `unsaved` is the number of steps that would be lost, `stepping` is true
+    while a host call runs, and `seconds` is the duration of a step, 0 while it is unknown.
+    """
 
     received: str = ""
+    unsaved: int = 0
+    stepping: bool = False
+    seconds: float = 0.0
 
     def _take(self, name: str) -> None:
         self.received = name
-        print(f"\n{name}: saving after the current steps; send it again to stop at once", file=sys.stderr, flush=True)
+        if self.stepping and not self.unsaved:
+            print(f"\n{name}: no new step to save; run the same command to resume", file=sys.stderr, flush=True)
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            os._exit(EXIT_STOPPED)
+        steps = f"in about {self.seconds:,.0f} s" if self.seconds > 2 * RESPONSE_SECONDS else "after the current steps"
+        lost = f" without the last {self.unsaved:,} steps" if self.unsaved else ""
+        print(f"\n{name}: saving {steps}; send it again to stop at once{lost}", file=sys.stderr, flush=True)
 
     def caught(self) -> AbstractContextManager[None]:
         """Return a context that records SIGTERM, SIGINT and SIGHUP, also while a step runs; not when called from Python."""
@@ -154,6 +169,8 @@ class Loop:
         peak = config.peak_tflops or peak_flops.peak_tflops(distribution.device_name(self.devices))
         scale = Throughput(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
         evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
+        with phase.reading():
+            self.journal.reference = evaluation.reference() if evaluation and self._writes else None
         if not self.evaluated and evaluation and self._evaluation_due(phase):
             self._evaluate(evaluation, phase)
         self.evaluated = True
@@ -167,10 +184,14 @@ class Loop:
                 return EXIT_DIVERGED
             self.journal.add(rows)
             self.step += count
+            self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
+            epoch = (self.step - phase.begin) * phase.batch_size / phase.train_examples
             if last or self.step % config.log_steps == 0:
-                self.journal.tell(self.step, (self.step - phase.begin) * phase.batch_size / phase.train_examples, scale)
+                self.journal.tell(self.step, epoch, scale)
+            else:
+                self.journal.pulse(self.step, epoch, scale)
             if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
                 self._evaluate(evaluation, phase)
             elif last or stopped or self._due():
@@ -224,6 +245,8 @@ class Loop:
     def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> np.ndarray:
         """Run the next steps; return their metrics. Seconds add up to this call's, unless it also traced or compiled."""
         known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
+        # Other workers would wait in vain for one that exits: a signal is then handled after the step.
+        self.signals.stepping = distribution.worker(self.devices)[1] == 1
         try:
             with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
                 rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
@@ -233,9 +256,12 @@ class Loop:
                 f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit into memory ({told}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
+        finally:
+            self.signals.stepping = False
         seconds = rows[:, COLUMNS.index("seconds")]
         if known:  # clocks within the graph may see when GPU work is queued, not when it is done
             seconds *= (time.perf_counter() - began) / seconds.sum()
+        self.signals.seconds = float(seconds.sum() / count)
         self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
         return rows
 
@@ -277,6 +303,7 @@ class Loop:
 
     def _save(self, figures: dict | None = None) -> None:
         self.saved_at = self.step
+        self.signals.unsaved = 0
         if not self._writes:
             return
         about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}

@@ -17,6 +17,7 @@ from clozemill.trainers.training.step import COLUMNS
 from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
 
 METRICS = "metrics.jsonl"
+FIRST_PULSE, PULSE = 5.0, 30.0  # seconds without a line after which one is printed, however long a step takes
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def _scores(entry: dict[str, Any]) -> str:
-    """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'."""
+def _scores(entry: dict[str, Any], reference: float | None = None) -> str:
+    """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'; with the reference 'mlm 6.119 (12.3 %; word frequencies 6.602)'."""
     short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task"}
     losses = {name: f"{short[name]} {entry[f'{name}_loss']:.3f}" for name in LOSSES if f"{name}_loss" in entry}
-    hits = {name: f" ({100 * entry[f'{name}_accuracy']:.1f} %)" for name in LOSSES if f"{name}_accuracy" in entry}
+    hits = {name: f"{100 * entry[f'{name}_accuracy']:.1f} %" for name in LOSSES if f"{name}_accuracy" in entry}
+    if reference is not None and "masked_lm" in hits:
+        hits["masked_lm"] += f"; word frequencies {reference:.3f}"
+    hits = {name: f" ({text})" for name, text in hits.items()}
     return "  ".join(text + hits.get(name, "") for name, text in losses.items())
 
 
@@ -66,6 +70,7 @@ class MetricsLog:
         silent: whether another worker reports.
         track: a key of TRACKERS, or "".
         config: the options of the run, for the trackers.
+        reference: masked-LM loss of word frequencies alone, to print beside that of the model.
     """
 
     folder: str
@@ -74,10 +79,13 @@ class MetricsLog:
     silent: bool = False
     track: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    reference: float | None = None
     lines: list[str] = field(default_factory=list)
     pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
     count: int = 0  # steps in `pending`
     _trackers: list[Tracker] | None = None  # started with the first entry
+    _shown: float = field(default_factory=time.monotonic)  # when the last line was printed
+    _patience: float = FIRST_PULSE
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
         """Resume after `step`: entries of later steps in metrics.jsonl will be written again.
@@ -113,11 +121,26 @@ class MetricsLog:
         self.count += len(rows)
 
     def tell(self, step: int, epoch: float, scale: Throughput) -> None:
-        """Report the steps since the last line: on standard output, in metrics.jsonl and to TensorBoard."""
-        totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
+        """Report the steps since the last report: on standard output, in metrics.jsonl and to TensorBoard."""
+        entry, line = self._report(step, epoch, scale)
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
         if self.silent:
             return
+        self._print(line)
+        self._write(entry, "train")
+
+    def pulse(self, step: int, epoch: float, scale: Throughput) -> None:
+        """Print a line for the steps since the last report if none was printed for a while; nothing else changes."""
+        if not self.silent and time.monotonic() - self._shown >= self._patience:
+            self._print(self._report(step, epoch, scale)[1])
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+        self._shown, self._patience = time.monotonic(), PULSE
+
+    def _report(self, step: int, epoch: float, scale: Throughput) -> tuple[dict[str, Any], str]:
+        """Return the entry of the steps since the last report, and its line."""
+        totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
         seconds = max(totals["seconds"], 1e-9)
         speed, tokens = scale.batch_size * count / seconds, totals["tokens"] / seconds
         entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
@@ -127,13 +150,11 @@ class MetricsLog:
             entry["mfu"] = scale.flops_per_example * speed / (scale.devices * scale.peak * 1e12)
         left = (self.steps - step) * seconds / count
         mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
-        print(
-            f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry)}  lr {entry['learning_rate']:.2e}  "
-            f"{speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %  "
-            f"left {duration(left)}",
-            flush=True,
+        return entry, (
+            f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry, self.reference)}  "
+            f"lr {entry['learning_rate']:.2e}  {speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  "
+            f"input {100 * entry['input_share']:.1f} %  left {duration(left)}"
         )
-        self._write(entry, "train")
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:
         """Report the metrics of an evaluation in the same places."""
@@ -141,7 +162,7 @@ class MetricsLog:
             return
         own = {name: value for name, value in figures.items() if isinstance(value, float | None) and name != "criterion"}
         values = ((name, "undefined" if value is None else f"{value:.4f}") for name, value in own.items())
-        scores = _scores(figures) or "  ".join(f"{name} {value}" for name, value in values)
+        scores = _scores(figures, self.reference) or "  ".join(f"{name} {value}" for name, value in values)
         print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
         self._write({"step": step, "split": "eval", **figures}, "eval")
 

@@ -42,6 +42,9 @@ class PhaseReader(Protocol):
 class PhaseEvaluation(Protocol):
     """Evaluates the model of a run on held-out examples."""
 
+    def reference(self) -> float | None:
+        """Return the masked-LM loss that needs no context, in nats; None for other tasks."""
+
     def figures(self) -> dict[str, Any]:
         """Return metrics and losses by name, with the `criterion` that selects the best checkpoint."""
 

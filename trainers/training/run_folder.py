@@ -1,6 +1,7 @@
 """Claims a run's folder for one configuration, or rejects the folder of another run."""
 
 import json
+from typing import Any
 
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
@@ -9,6 +10,18 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.training.run import TrainingRun
 
 RUN = "run.json"
+
+
+def recorded_identity(folder: str) -> dict[str, Any] | None:
+    """Return the identity in a folder's run.json; None if there is no such file, or it is not that of a run."""
+    path = storage.join(folder, RUN)
+    if RUN not in storage.listed(folder):
+        return None
+    try:
+        found = json.loads(storage.read(path, "give another --output"))["identity"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> None:

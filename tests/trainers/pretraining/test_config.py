@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -89,6 +90,24 @@ def test_attention(objective: str, attention: str, resolved: str) -> None:
     assert pretrain("--objective", objective, "--attention", attention).resolved_attention() == resolved
 
 
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        (["--steps", "10", "--warmup-steps", "100"], True),
+        (["--steps", "10", "--warmup-steps", "10"], False),
+        (["--steps", "10", "--recipe", "demo"], False),  # the recipe's own 50 are cut
+        (["--steps", "10", "--recipe", "demo", "--warmup-steps", "60"], True),
+    ],
+)
+def test_a_warmup_that_is_longer_than_the_run(flags: list[str], refused: bool) -> None:
+    config = pretrain(*flags)
+    if refused:
+        given = config.warmup_steps
+        assert mistake(config.check_warmup, 10).startswith(f"--warmup-steps {given} is longer than the run of 10 steps: give ")
+    else:
+        config.check_warmup(10)
+
+
 def test_causal_prediction_must_not_see_the_answers() -> None:
     told = "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
     assert mistake(pretrain, "--objective", "causal", "--attention", "bidirectional") == told
@@ -103,7 +122,10 @@ def test_a_recipe_holds_valid_options(name: str) -> None:
             plain = [{name: given for name, given in asdict(phase).items() if given or name != "steps"} for phase in value]
             assert options.value_of(known[key], plain, key) == value
         else:
-            assert options.value_of(known[key], value, key) == value and type(value) is type(known[key].default)
+            assert options.value_of(known[key], value, key) == value and type(value) in (
+                known[key].type,
+                *get_args(known[key].type),
+            )
     assert not {"data", "output", "recipe"} & recipe.options.keys()
     data = tuple(f"data{number}" for number in range(len(recipe.max_seq_lengths)))
     phases = PretrainConfig(recipe=name, data=data, **recipe.options).resolved_phases()
@@ -126,7 +148,7 @@ def test_flags_override_yaml_and_yaml_a_recipe(tmp_path: Path) -> None:
     rest = recipe.keys() - {"steps", "batch_size", "preset"}
     assert {key: getattr(config, key) for key in rest} == {key: recipe[key] for key in rest}
     other = pretrain("--config", path, "--recipe", "bert-base")
-    assert (other.steps, other.warmup_steps, other.dropout) == (7, 10_000, 0.1)
+    assert (other.steps, other.warmup_steps, other.dropout) == (7, 10_000, None)
     assert pretrain("--recipe", "demo", "--dropout", "0.1").dropout == 0.1  # also where that is the default
 
 
@@ -180,4 +202,5 @@ def test_defaults_pass_their_own_checks(config: type) -> None:
 @pytest.mark.parametrize("config", [PretrainConfig, PreflightConfig])
 def test_choices_of_the_model(config: type) -> None:
     choices = {field.name: field.metadata["choices"] for field in fields(config)}
-    assert (choices["preset"], choices["precision"]) == (tuple(PRESETS), tuple(PRECISIONS))
+    found = [tuple(name for name in choices[option] if name != "auto") for option in ("preset", "precision")]
+    assert found == [tuple(PRESETS), tuple(PRECISIONS)]

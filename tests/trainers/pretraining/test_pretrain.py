@@ -27,7 +27,8 @@ from clozemill.trainers.training import checkpoints, pretrained, run_folder, run
 from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
-TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard"]
+TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
+        "--initializer-range", "0.02", "--weight-decay", "0.01", "--dropout", "0.1", "--attention-dropout", "0.1"]  # fmt: skip
 RATES = ("examples_per_second", "tokens_per_second", "input_share")
 
 

@@ -180,11 +180,23 @@ def test_a_run_that_is_finished_says_so(whole: Path, demo_dataset: Path, capsys:
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
+def test_more_steps_than_a_run_was_scheduled_for(
+    whole: Path, demo_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A complete run can't go on, since its rate is 0: the sentence names the way. One that was stopped resumes as it was."""
+    assert clozemill.main(options(whole, demo_dataset, "--steps", "40")) == 2
+    told = capsys.readouterr().err
+    assert f"--init {whole} --steps 15 and a new --output\n" in told and "is complete, and its learning rate fell to 0" in told
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/run.json").write_bytes((whole / "run.json").read_bytes())
+    assert clozemill.main(options(tmp_path / "stopped", demo_dataset, "--steps", "40")) == 2
+    assert "schedule of 25 steps, not 40: give --steps 25 to resume it, or another --output\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
         (["--learning-rate", "2e-3"], "phase 1's learning_rate 0.001, not 0.002"),
-        (["--steps", "26"], "phase 1's steps 25, not 26"),
         (["--batch-size", "16"], "phase 1's batch_size 8, not 16"),
         (["--dropout", "0.0"], "dropout 0.1, not 0.0"),
         (["--seed", "4"], "seed 3, not 4"),

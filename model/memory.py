@@ -1,0 +1,55 @@
+"""Estimates the memory of a training step by formula: weights, gradients, moments and activations."""
+
+from clozemill.model.config import EncoderConfig
+
+_FLOAT = 4  # bytes: weights, gradients and moments are float32 whatever the precision
+_COPIES = 4  # weights, gradients and two moments
+
+
+def parameters(config: EncoderConfig) -> int:
+    """Return the number of weights of an encoder with its masked-LM head and pooler; the next-sentence head adds 2 H + 2."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    tables = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+    head = hidden * hidden + 3 * hidden + config.vocab_size
+    return tables * hidden + 2 * hidden + config.num_hidden_layers * layer + hidden * hidden + hidden + head
+
+
+def state_bytes(config: EncoderConfig) -> int:
+    """Return the bytes of weights, gradients and moments, which don't depend on the batch."""
+    return _COPIES * _FLOAT * parameters(config)
+
+
+def activation_bytes(config: EncoderConfig, length: int, predictions: int, half: bool = False, causal: bool = False) -> int:
+    """Return the bytes per example that the forward pass keeps for the backward pass, plus what is temporary at the peak.
+
+    The last layer counts only [CLS] and the masked positions, as in `PretrainingModel`, unless the objective is causal.
+
+    Args:
+        config: sizes of the encoder.
+        length: tokens per example, including padding.
+        predictions: masked positions per example.
+        half: bfloat16 activations. Logits and softmaxes stay float32.
+        causal: whether every position is predicted.
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    kept = length if causal else predictions + 1
+    dropout = bool(config.hidden_dropout_prob), bool(config.attention_probs_dropout_prob)
+    total, largest = 0, 0
+    for layer in range(config.num_hidden_layers):
+        queries = kept if layer == config.num_hidden_layers - 1 else length
+        # Keys, values, and their inputs; queries, context, two sums, two norms and their inputs; dropout keeps a mask.
+        wide = 3 * length * hidden + queries * hidden * (8 + 2 * dropout[0])
+        wide += queries * inner * _GELU
+        scores = queries * length * config.num_attention_heads * (2 + 2 * dropout[1])
+        total += length * hidden if config.remat else wide + scores
+        largest = max(largest, wide + scores)
+    total += largest  # the gradients of a layer, or its recomputed activations
+    total += (3 + dropout[0]) * length * hidden  # the embeddings
+    asked = kept if causal else predictions
+    logits = asked * (_LOGITS * config.vocab_size * _FLOAT + 6 * hidden * _FLOAT)
+    return round(total * (2 if half else _FLOAT)) + logits
+
+
+_GELU = 4  # arrays of an inner layer: before and after the activation, and two terms of its tanh form
+_LOGITS = 3  # logits, their softmax, and a temporary

@@ -1,0 +1,35 @@
+"""The number of weights against the model itself, and how the estimate of activations scales."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from clozemill.model import memory
+from clozemill.model.config import preset
+from clozemill.model.pretraining_model import PretrainingModel
+
+
+def test_the_number_of_weights_is_the_model_s() -> None:
+    """But for the next-sentence head."""
+    encoder = preset("tiny", vocab_size=50, max_position_embeddings=12)
+    model = PretrainingModel(encoder, "mlm+nsp")
+    model.build()
+    count = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    assert memory.parameters(encoder) == count - 2 * 128 - 2
+
+
+def test_the_size_of_bert_base() -> None:
+    """110 M weights (Devlin et al. 2018), with moments and gradients 16 bytes each."""
+    assert memory.parameters(preset("base")) == pytest.approx(110e6, rel=0.01)
+    assert memory.state_bytes(preset("base")) == 16 * memory.parameters(preset("base"))
+
+
+def test_activations_scale() -> None:
+    """Half precision halves all but the logits; remat keeps a layer's input alone; causal prediction has logits everywhere."""
+    encoder = preset("base")
+    full = memory.activation_bytes(encoder, 128, 20)
+    assert memory.activation_bytes(encoder, 128, 20, half=True) < 0.6 * full
+    assert memory.activation_bytes(replace(encoder, remat=True), 128, 20) < 0.25 * full
+    assert memory.activation_bytes(encoder, 128, 20, causal=True) > full + 100 * 30522 * 4
+    assert memory.activation_bytes(encoder, 512, 77) > 4 * full  # attention is quadratic

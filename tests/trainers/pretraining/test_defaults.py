@@ -1,0 +1,152 @@
+"""What is chosen for options that were left open, by device and data, and what a resumed run keeps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clozemill.model.config import preset
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common.hardware import GIB, Hardware
+from clozemill.trainers.pretraining import capacity
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape, choose, needed_bytes, suited
+from clozemill.trainers.pretraining.run import PretrainingRun, plan_run
+from clozemill.trainers.training import run_folder
+from tests.trainers import datasets
+
+LAPTOP = Hardware("CPU", 1, 8 * GIB, 2)
+SERVER = Hardware("CPU", 1, 256 * GIB, 64)
+A100 = Hardware("GPU", 1, 40 * GIB, 16, bfloat16=True)
+T4 = Hardware("GPU", 1, 14 * GIB, 8)
+FOUR = replace(A100, devices=4)
+TPU = Hardware("TPU", 8, 0, 96, bfloat16=True)
+LEFT_OPEN: dict[str, Any] = {
+    **dict.fromkeys(OPEN), "preset": AUTO, "precision": AUTO, "objective": "mlm+nsp", "optimizer": "adamw", "remat": False,
+}  # fmt: skip
+
+
+def data(tokens: float, length: int = 128, batch_size: int = 0) -> Data:
+    shape = Shape(length, max(1, round(0.15 * length)), batch_size)
+    return Data(round(tokens / length), length, 30522, (shape,))
+
+
+@pytest.mark.parametrize(
+    ("hardware", "tokens", "length", "expected"),
+    [  # preset, precision, batch, micro-batches, learning rate
+        (LAPTOP, 1e4, 128, ("tiny", "float32", 8, 1, 2e-3)),
+        (LAPTOP, 1e7, 64, ("tiny", "float32", 64, 1, 2e-3)),
+        (LAPTOP, 1e10, 32, ("tiny", "float32", 128, 1, 2e-3)),
+        (LAPTOP, 1e10, 512, ("tiny", "float32", 8, 1, 2e-3)),
+        (SERVER, 1e10, 128, ("small", "float32", 32, 1, 5e-4)),
+        (SERVER, 3e7, 128, ("mini", "float32", 32, 1, 1e-3)),
+        (A100, 1e10, 128, ("base", "bfloat16", 256, 1, 1e-4)),
+        (A100, 1e8, 128, ("small", "bfloat16", 256, 1, 5e-4)),
+        (A100, 1e10, 512, ("base", "bfloat16", 256, 8, 1e-4)),
+        (T4, 1e10, 128, ("base", "float32", 256, 8, 1e-4)),
+        (FOUR, 1e10, 512, ("base", "bfloat16", 256, 2, 1e-4)),
+        (replace(A100, devices=3), 1e10, 128, ("base", "bfloat16", 192, 1, 1e-4)),
+        (TPU, 1e10, 128, ("medium", "bfloat16", 256, 1, 5e-4)),
+    ],
+)
+def test_choices(hardware: Hardware, tokens: float, length: int, expected: tuple) -> None:
+    chosen = choose(LEFT_OPEN, hardware, data(tokens, length)).values
+    names = ("preset", "precision", "batch_size", "gradient_accumulation_steps", "learning_rate")
+    assert tuple(chosen[name] for name in names) == expected
+    assert chosen.keys() == set(OPEN)
+    assert expected[2] % (hardware.devices * expected[3]) == 0
+
+
+def test_what_is_given_is_never_chosen() -> None:
+    given = {**LEFT_OPEN, "preset": "large", "precision": "float32", "batch_size": 6, "learning_rate": 3.0, "dropout": 0.5,
+             "attention_dropout": 0.25, "initializer_range": 0.5, "weight_decay": 0.0}  # fmt: skip
+    choice = choose(given, LAPTOP, data(1e7))
+    assert choice.values == {"gradient_accumulation_steps": 3}
+    everything = choose({**given, "gradient_accumulation_steps": 2}, LAPTOP, data(1e7))
+    assert (everything.values, everything.reasons) == ({}, ())
+
+
+def test_micro_batches_divide_the_batches_of_every_phase() -> None:
+    """Base on a laptop: 48 and 20 examples in parts that divide both, though powers of two alone would be smaller."""
+    shapes = (Shape(128, 20, 48), Shape(512, 77, 20))
+    choice = choose({**LEFT_OPEN, "preset": "base"}, LAPTOP, Data(10**6, 512, 30522, shapes))
+    assert choice.values["gradient_accumulation_steps"] in (2, 4)
+    assert 48 % choice.values["gradient_accumulation_steps"] == 0
+
+
+def test_a_batch_that_fits_in_no_way_is_split_as_far_as_it_goes() -> None:
+    choice = choose({**LEFT_OPEN, "preset": "large", "batch_size": 6}, replace(LAPTOP, memory=GIB), data(1e7))
+    assert choice.values["gradient_accumulation_steps"] == 6
+
+
+def test_a_warm_start_keeps_its_size_and_half_the_rate() -> None:
+    encoder = preset("mini", vocab_size=30522)
+    choice = choose(LEFT_OPEN, A100, data(1e10), encoder)
+    assert (choice.values["preset"], choice.values["learning_rate"]) == ("", suited(encoder).learning_rate / 2)
+
+
+def test_lamb_has_rates_of_its_own() -> None:
+    rates = {**LEFT_OPEN, "optimizer": "lamb"}
+    assert choose({**rates, "batch_size": 512}, A100, data(1e10)).values["learning_rate"] == 6.3e-4
+    assert choose({**rates, "batch_size": 32768}, A100, data(1e10)).values["learning_rate"] == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "length", "predictions", "vocabulary", "dropout", "peak"),
+    [  # peak: growth of a process's memory, in MB, over the first two steps, measured on a CPU with glibc's malloc
+        ("tiny", 512, 64, 10, 4000, 0.0, 1374),
+        ("tiny", 256, 128, 20, 30522, 0.1, 3336),
+        ("mini", 64, 128, 20, 30522, 0.1, 2107),
+    ],
+)
+def test_the_estimated_memory_is_that_of_a_measured_step(
+    name: str, examples: int, length: int, predictions: int, vocabulary: int, dropout: float, peak: int
+) -> None:
+    encoder = preset(name, vocab_size=vocabulary, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    estimate = needed_bytes(encoder, Shape(length, predictions), examples, half=False, causal=False)
+    assert 0.85 < estimate / (peak << 20) <= 1.05
+
+
+def planned(folder: Path, hardware: Hardware, **given: Any) -> PretrainingRun:
+    values = {"data": (str(folder / "data"),), "output": str(folder / "run"), "steps": 4, "max_position_embeddings": 16}
+    return plan_run(PretrainConfig(**{**values, **given}), hardware)
+
+
+def test_a_resumed_run_keeps_what_was_chosen_on_another_machine(tmp_path: Path) -> None:
+    datasets.write(tmp_path / "data", [[400, 400]], [9])
+    first = planned(tmp_path, LAPTOP)
+    run_folder.claim_run_folder(first, first.config.output)
+    assert first.reasons[0] == "preset tiny for 2 CPU cores with 8 GiB free"
+    again = planned(tmp_path, SERVER)
+    assert (again.config, again.reasons, again.identity()) == (first.config, (), first.identity())
+    elsewhere = planned(tmp_path, A100, output=str(tmp_path / "elsewhere"))
+    assert (elsewhere.config.batch_size, elsewhere.config.precision) == (64, "bfloat16")
+    with pytest.raises(UserError, match="was started with phase 1's batch_size 64, not 32: give the same, or another"):
+        run_folder.claim_run_folder(planned(tmp_path, LAPTOP, batch_size=32), first.config.output)
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch_size", "evaluated", "given", "interval"),
+    [(4000, 64, 1000, None, 400), (4000, 64, 0, None, 0), (500, 64, 1000, None, 100), (400, 32, 3000, None, 400),
+     (4000, 64, 1000, 7, 7), (4000, 64, 1000, 0, 0)],
+)  # fmt: skip
+def test_evaluations(tmp_path: Path, steps: int, batch_size: int, evaluated: int, given: int | None, interval: int) -> None:
+    """Ten per run and 100 steps apart, fewer if a large eval split would take much of the time; none without one."""
+    datasets.write(tmp_path / "data", [[8]], [evaluated] if evaluated else [])
+    found = planned(tmp_path, LAPTOP, steps=steps, batch_size=batch_size, eval_steps=given)
+    assert found.config.eval_steps == interval
+
+
+def test_what_can_t_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    datasets.write(tmp_path / "data", [[8]], [9])
+    small = replace(LAPTOP, memory=GIB)
+    capacity.check_memory(planned(tmp_path, small), small)
+    with pytest.raises(
+        UserError, match=r"a training step of base with --batch-size 256 .* needs about .* GiB, but 1.0 are free"
+    ):
+        capacity.check_memory(planned(tmp_path, small, preset="base", batch_size=256), small)
+    gpu = replace(T4, memory=GIB)
+    with pytest.raises(UserError, match=r"leave these options out, raise --gradient-accumulation-steps, or give a smaller"):
+        capacity.check_memory(planned(tmp_path, gpu, preset="large", precision="float32"), gpu)
+    capacity.check_memory(planned(tmp_path, replace(gpu, memory=0), preset="large"), replace(gpu, memory=0))  # unknown

@@ -1,0 +1,53 @@
+"""Estimates the memory and the time of a run before its first step, and refuses a run that can't fit."""
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common.hardware import GIB, Hardware, matmul_flops
+from clozemill.trainers.pretraining.defaults import Shape, needed_bytes
+from clozemill.trainers.pretraining.run import PretrainingRun
+from clozemill.trainers.training.metrics_log import duration
+
+# A training step reaches about this part of a matrix product's rate: measured 0.3 (tiny) to 0.6 (base) on two CPU cores.
+_EFFICIENCY = 0.4
+_FUSED = 1.5  # XLA fuses operations on GPUs: a step may need less than the estimate by this factor
+
+
+def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
+    """Return the estimated bytes per device of the largest training step of a run."""
+    config, found = planned.config, []
+    parts = config.gradient_accumulation_steps or 1
+    for phase in planned.phases:
+        shape = Shape(phase.max_seq_length, phase.dataset.max_predictions)
+        examples = max(1, phase.batch_size // (hardware.devices * parts))
+        half, causal = config.precision == "bfloat16", config.objective == "causal"
+        found.append(needed_bytes(planned.encoder, shape, examples, half, causal))
+    return max(found)
+
+
+def check_memory(planned: PretrainingRun, hardware: Hardware) -> None:
+    """Raise UserError if a training step can't fit into the free memory of a device."""
+    needed = step_bytes(planned, hardware)
+    if not hardware.memory or needed <= hardware.memory * (1.0 if hardware.kind == "CPU" else _FUSED):
+        return
+    config = planned.config
+    size = max(phase.batch_size for phase in planned.phases)
+    raise UserError(
+        f"a training step of {planned.size_name} with --batch-size {size} and --gradient-accumulation-steps "
+        f"{config.gradient_accumulation_steps} needs about {needed / GIB:,.1f} GiB, but {hardware.memory / GIB:,.1f} are free: "
+        "leave these options out, raise --gradient-accumulation-steps, or give a smaller --batch-size or --preset"
+    )
+
+
+def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
+    """Return a line with the estimated memory, and on a CPU or GPU the time, of the steps after `step`."""
+    gigabytes = step_bytes(planned, hardware) / GIB
+    text = f"a step needs about {gigabytes:,.1f} GiB of memory" + f" of {hardware.memory / GIB:,.1f} free" * bool(
+        hardware.memory
+    )
+    if hardware.kind == "TPU":
+        return f"estimated: {text}"
+    rate = _EFFICIENCY * matmul_flops() * (hardware.devices if hardware.kind == "GPU" else 1)
+    left = [(phase.end - max(step, phase.begin), planned.flops(phase) * phase.batch_size / rate) for phase in planned.phases]
+    total = sum(max(0, steps) * seconds for steps, seconds in left)
+    longest = max(seconds for _, seconds in left)
+    shown = f"{longest:,.2f} s" if longest < 10 else duration(longest)
+    return f"estimated: {text}; {shown} per step, {duration(total)} in all (measured after the first steps)"

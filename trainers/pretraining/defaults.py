@@ -1,0 +1,183 @@
+"""Chooses the options of `pretrain` that were left open, from the device and the data.
+
+`choose` is a pure function of what it is given; tests/trainers/pretraining/test_defaults.py has the table. A run records what
+was chosen in run.json, and a resumed run uses that, also on another machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clozemill.model import memory
+from clozemill.model.config import PRESETS, EncoderConfig, preset
+from clozemill.trainers.common.hardware import GIB, Hardware
+
+AUTO = "auto"
+FILL = 0.8  # fraction of the free memory that an automatic choice may fill by its estimate
+RUNTIME = 300 << 20  # bytes that TensorFlow, the input pipeline and the allocator need besides
+_TOKENS = {"tiny": 0, "mini": 20e6, "small": 100e6, "medium": 400e6, "base": 1.5e9}  # smallest corpus, tokens per epoch
+_CPU_CORES = {"tiny": 0, "mini": 8, "small": 32}  # fewest cores
+_MEMORY = {"tiny": 0, "mini": 0, "small": 0, "medium": 6 * GIB, "base": 10 * GIB}  # least memory of a GPU, in bytes
+_TPU_MEMORY = 8 * GIB  # the smallest TPU device; more isn't known before its system is initialised
+# Examples of 128 tokens per update. CPUs are as fast with small batches, and more updates learn more per example.
+_CPU_BATCH, _BATCH = 32, 256
+_LARGEST_CPU_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The batches of a phase: tokens and predictions per example, and examples per update, 0 if that is to be chosen."""
+
+    length: int
+    predictions: int
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """The datasets of a run: examples per epoch and tokens per example of the largest one, and the batches of each phase."""
+
+    examples: int
+    length: int
+    vocab_size: int
+    shapes: tuple[Shape, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens of an epoch, including padding."""
+        return self.examples * self.length
+
+
+@dataclass(frozen=True)
+class Suited:
+    """Options that suit an encoder by its width: narrow ones learn only with high rates, wide ones diverge with them."""
+
+    learning_rate: float
+    initializer_range: float = 0.02
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+# By the largest hidden size that they suit. The first two were measured (docs/explanation/measurements.md); base and large
+# have the values of Devlin et al. 2018; those between are between.
+_SUITED = {
+    128: Suited(2e-3, 0.08, 0.05, 0.0, 0.0),
+    256: Suited(1e-3, 0.06, 0.05, 0.0, 0.0),
+    512: Suited(5e-4),
+    768: Suited(1e-4),
+}
+_LAMB_RATE, _LAMB_BATCH = 6.25e-4, 512  # You et al. 2019, table 4: times the square root of the batch
+
+
+def suited(encoder: EncoderConfig) -> Suited:
+    """Return the options that suit an encoder."""
+    return next((found for width, found in _SUITED.items() if encoder.hidden_size <= width), Suited(1e-4))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values by option, for the options that were left open, and the reasons for the first of them."""
+
+    values: Mapping[str, Any]
+    reasons: tuple[str, ...]
+
+
+def _largest(wanted: Mapping[str, float], have: float) -> str:
+    """Return the last preset whose requirement is met."""
+    return [name for name, least in wanted.items() if have >= least][-1]
+
+
+def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
+    """Return the largest preset that suits both the device and the data, and what limits it."""
+    if hardware.kind == "CPU":
+        device = _largest(_CPU_CORES, hardware.cores)
+    else:
+        device = _largest(_MEMORY, hardware.memory or _TPU_MEMORY)
+    corpus = _largest(_TOKENS, data.tokens)
+    names = list(PRESETS)
+    if names.index(corpus) < names.index(device):
+        return corpus, f"for {data.tokens / 1e6:,.1f} M tokens per epoch"
+    return device, f"for {hardware}"
+
+
+def needed_bytes(encoder: EncoderConfig, shape: Shape, examples: int, half: bool, causal: bool) -> int:
+    """Return the estimated bytes of a training step with this many examples per device and micro-batch."""
+    each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, causal)
+    return memory.state_bytes(encoder) + examples * each
+
+
+def _power_of_two(value: float) -> int:
+    """Return the largest power of two up to a value, at least 1."""
+    return 1 << max(0, int(value).bit_length() - 1)
+
+
+def _batch(hardware: Hardware, data: Data) -> int:
+    """Return the examples per update: a power of two per device, the more the shorter they are on a CPU."""
+    length = max(shape.length for shape in data.shapes)
+    wanted = min(_LARGEST_CPU_BATCH, _CPU_BATCH * 128 / length) if hardware.kind == "CPU" else _BATCH
+    wanted = min(wanted, max(8, data.examples / 8))  # a batch should not hold much of an epoch
+    return hardware.devices * _power_of_two(wanted / hardware.devices)
+
+
+def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, causal: bool) -> int:
+    """Return the fewest micro-batches that fit into the memory and divide every batch of a device; the most if none fits."""
+    sizes = [max(1, shape.batch_size // hardware.devices) for shape in shapes]
+    least = hardware.memory or (_TPU_MEMORY if hardware.kind == "TPU" else 1 << 62)
+    divisors = [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
+    for n in divisors:
+        needed = max(needed_bytes(encoder, shape, size // n, half, causal) for shape, size in zip(shapes, sizes, strict=True))
+        if needed + RUNTIME <= FILL * least:
+            return n
+    return divisors[-1]
+
+
+def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: EncoderConfig | None = None) -> Choice:
+    """Choose the options that are None or "auto" in `given`.
+
+    Args:
+        given: values by option: those of `OPEN`, `objective`, `optimizer` and `remat`.
+        hardware: the devices.
+        data: the datasets.
+        encoder: the encoder of --init, if any.
+    """
+    found: dict[str, Any] = {}
+    reasons = []
+    name = given["preset"]
+    if name == AUTO:
+        name, why = ("", "as --init") if encoder else _preset(hardware, data)
+        found["preset"] = name
+        reasons += [f"preset {name} {why}"] if name else []
+    sizes = encoder or preset(name, vocab_size=data.vocab_size)
+    best = suited(sizes)
+    half = given["precision"] == "bfloat16" or (given["precision"] == AUTO and hardware.bfloat16)
+    if given["precision"] == AUTO:
+        found["precision"] = "bfloat16" if half else "float32"
+        reasons.append(f"{found['precision']} {'because this device is faster with it' if half else ''}".strip())
+    batch = given["batch_size"]
+    if batch is None:
+        batch = found["batch_size"] = _batch(hardware, data)
+        reasons.append(f"batches of {batch}")
+    for option in ("dropout", "attention_dropout", "initializer_range", "weight_decay"):
+        if given[option] is None:
+            found[option] = getattr(best, option)
+    if given["gradient_accumulation_steps"] is None:
+        rates = {name: found.get(name, given[name]) for name in ("dropout", "attention_dropout")}
+        actual = EncoderConfig(**{
+            **sizes.to_dict(), "hidden_dropout_prob": rates["dropout"],
+            "attention_probs_dropout_prob": rates["attention_dropout"], "remat": given["remat"],
+        })  # fmt: skip
+        shapes = [replace(shape, batch_size=shape.batch_size or batch) for shape in data.shapes]
+        parts = _parts(actual, shapes, hardware, half, given["objective"] == "causal")
+        found["gradient_accumulation_steps"] = parts
+        reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
+    if given["learning_rate"] is None:
+        rate = _LAMB_RATE * (batch / _LAMB_BATCH) ** 0.5 if given["optimizer"] == "lamb" else best.learning_rate
+        rate = rate / 2 if encoder else rate  # continued training should not undo what was learnt
+        found["learning_rate"] = float(f"{rate:.2g}")
+        reasons.append(f"learning rate {found['learning_rate']:g}")
+    return Choice(found, tuple(reasons))
+
+
+OPEN = ("preset", "precision", "batch_size", "gradient_accumulation_steps", "learning_rate", "dropout", "attention_dropout",
+        "initializer_range", "weight_decay")  # fmt: skip

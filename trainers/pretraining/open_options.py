@@ -1,0 +1,88 @@
+"""Completes a configuration: options that were left open get the values recorded in the run's folder, else chosen ones."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from clozemill.model.config import EncoderConfig
+from clozemill.trainers.common import hardware as devices
+from clozemill.trainers.common import storage
+from clozemill.trainers.common.hardware import Hardware
+from clozemill.trainers.data.input_pipeline import eval_counts
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining import defaults
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape
+from clozemill.trainers.training import run_folder
+
+_EVALUATIONS = 10  # at most, per run
+_EVAL_SHARE = 0.1  # of the time of training; an example's forward pass takes a third of its step
+_FEWEST_STEPS = 100  # between evaluations
+
+
+def completed(
+    config: PretrainConfig, datasets: Sequence[PreparedDataset], encoder: EncoderConfig | None, hardware: Hardware | None
+) -> tuple[PretrainConfig, tuple[str, ...]]:
+    """Return the configuration without open options, and the reasons for what was chosen; none for a resumed run.
+
+    Args:
+        datasets: one per phase.
+        encoder: the encoder of --init, if any.
+        hardware: the devices; None to find them, if anything has to be chosen.
+    """
+    found = dict(recorded(config))
+    values = {name: getattr(config, name) for name in OPEN}
+    unresolved = [name for name, value in values.items() if value in (None, AUTO) and name not in found]
+    reasons: tuple[str, ...] = ()
+    given = {**values, **{name: value for name, value in found.items() if values[name] in (None, AUTO)}}
+    if unresolved:
+        needs = {name: getattr(config, name) for name in ("objective", "optimizer", "remat")}
+        choice = defaults.choose({**given, **needs}, hardware or devices.detect(config), data_of(config, datasets), encoder)
+        given, reasons = {**given, **choice.values}, choice.reasons
+    if config.phases:  # an option that no phase uses stays open: given together with the phases, it is refused
+        used = {name: not all(getattr(phase, name) for phase in config.phases) for name in ("batch_size", "learning_rate")}
+        given = {name: value if used.get(name, True) else values[name] for name, value in given.items()}
+    config = replace(config, **given)
+    if config.eval_steps is None:
+        config = replace(config, eval_steps=eval_interval(config, datasets))
+    return config, reasons
+
+
+def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data:
+    """Return what choices depend on: the size of the largest dataset, and the batches of every phase."""
+    shapes = tuple(
+        Shape(dataset.max_seq_length, dataset.max_predictions, phase.batch_size)
+        for phase, dataset in zip(config.resolved_phases(), datasets, strict=True)
+    )
+    largest = max(datasets, key=lambda dataset: dataset.train_examples * dataset.max_seq_length)
+    return Data(largest.train_examples, largest.max_seq_length, datasets[0].vocabulary["size"], shapes)
+
+
+def recorded(config: PretrainConfig) -> Mapping[str, Any]:
+    """Return the values of `OPEN` in the folder of an existing run; {} for a new run, or another folder."""
+    path = storage.join(config.output, run_folder.RUN) if config.output else ""
+    if not path or not tf.io.gfile.exists(path):
+        return {}
+    try:
+        told = json.loads(storage.read(path, "give another --output"))
+        values = told["config"]
+        return {name: values[name] for name in OPEN if name in values} | {"preset": told["identity"]["preset"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}  # not a run's file: claiming the folder raises the error
+
+
+def eval_interval(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> int:
+    """Return the steps between evaluations: ten per run, fewer if they would take more than a tenth of the time."""
+    phases = config.resolved_phases()
+    steps = sum(phase.steps for phase in phases)
+    trained = sum(phase.steps * phase.batch_size for phase in phases)
+    counts = [sum(eval_counts(dataset)) for dataset in datasets]
+    if not all(counts):
+        return 0
+    evaluated = min(max(counts), config.eval_examples or max(counts))
+    count = max(1, min(_EVALUATIONS, math.floor(3 * _EVAL_SHARE * trained / evaluated)))
+    return max(_FEWEST_STEPS, math.ceil(steps / count))
