@@ -87,11 +87,14 @@ def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     if config.strategy == "tpu":
         return Hardware("TPU", _TPU_DEVICES, 0, cores, bfloat16=True)
     gpus = tf.config.list_physical_devices("GPU")
+    several = config.strategy == "multiworker"  # must be created before any device is initialised
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         capable = tuple(details.get("compute_capability") or (0, 0)) >= _BFLOAT16
-        return Hardware("GPU", 1 if config.strategy == "default" else workers * len(gpus), _gpu_memory(), cores, capable)
-    devices = 1 if config.strategy == "default" else max(1, len(tf.config.list_logical_devices("CPU")))
+        return Hardware(
+            "GPU", 1 if config.strategy == "default" else workers * len(gpus), 0 if several else _gpu_memory(), cores, capable
+        )
+    devices = len(tf.config.list_logical_devices("CPU")) if config.strategy == "mirrored" else 1
     return Hardware("CPU", workers * devices, free_memory() // devices, cores)
 
 
