@@ -25,9 +25,10 @@ from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.tasks import question_answering
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page, train_state
 from clozemill.trainers.training.early_stopping import EarlyStopping, rank
-from clozemill.trainers.training.loop import EXIT_DONE, Loop, resumed
+from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.pretrained import PretrainedModel
+from clozemill.trainers.training.signals import EXIT_DONE
 from clozemill.trainers.training.trackers import check_tracker
 from clozemill.trainers.training.train_state import TrainState
 
@@ -36,7 +37,7 @@ PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 
 
 def main(config: FinetuneConfig) -> int:
-    """Fine-tune; return the exit code (loop.EXIT_...)."""
+    """Fine-tune; return the exit code (signals.EXIT_...)."""
     require(config, "init", "task", "train", "output")
     check_tracker(config.track)
     begun = pretrained.read(config.init)

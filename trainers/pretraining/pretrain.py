@@ -25,7 +25,7 @@ from clozemill.trainers.training.trackers import check_tracker
 
 
 def main(config: PretrainConfig) -> int:
-    """Train, or resume; return the exit code (loop.EXIT_...)."""
+    """Train, or resume; return the exit code (signals.EXIT_...)."""
     require(config, "output")
     check_tracker(config.track)
     hardware = detect(config, distribution.worker_count(config))

@@ -1,18 +1,14 @@
 """The training loop: steps, metrics, evaluations, checkpoints, signals, and the stop when a loss is NaN or infinite."""
 
-import contextlib
-import os
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
 from clozemill.model.losses import LOSSES
-from clozemill.pipelines.command_line import process
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, peak_flops, storage
 from clozemill.trainers.data.input_pipeline import TrainReader
@@ -21,40 +17,9 @@ from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.run import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.run_page import RunPage
+from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState
-
-RESPONSE_SECONDS = 2.0  # maximum duration of a host call, so that signals are handled soon
-EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: stopped by a signal after saving; the same command resumes
-
-
-@dataclass
-class Signals:
-    """Records the first signal received, if any; a second one ends the process at once.
-
-    If there is nothing to save, the first one does too: `unsaved` is the number of steps that would be lost, `stepping` is true
-    while a host call runs, and `seconds` is the duration of a step, 0 while it is unknown.
-    """
-
-    received: str = ""
-    unsaved: int = 0
-    stepping: bool = False
-    seconds: float = 0.0
-
-    def _take(self, name: str) -> None:
-        self.received = name
-        if self.stepping and not self.unsaved:
-            print(f"\n{name}: no new step to save; run the same command to resume", file=sys.stderr, flush=True)
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-            os._exit(EXIT_STOPPED)
-        steps = f"in about {self.seconds:,.0f} s" if self.seconds > 2 * RESPONSE_SECONDS else "after the current steps"
-        lost = f" without the last {self.unsaved:,} steps" if self.unsaved else ""
-        print(f"\n{name}: saving {steps}; send it again to stop at once{lost}", file=sys.stderr, flush=True)
-
-    def caught(self) -> AbstractContextManager[None]:
-        """Return a context that records SIGTERM, SIGINT and SIGHUP, also while a step runs; not when called from Python."""
-        return process.noted(self._take) if process.PROGRAM else contextlib.nullcontext()
 
 
 def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | None = None) -> tuple[int, MetricsLog, bool]:
@@ -245,7 +210,7 @@ class Loop:
     def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> np.ndarray:
         """Run the next steps; return their metrics. Seconds add up to this call's, unless it also traced or compiled."""
         known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
-        # Other workers would wait in vain for one that exits: a signal is then handled after the step.
+        # With several workers, the others would hang if one exited: a signal is then handled after the step.
         self.signals.stepping = distribution.worker(self.devices)[1] == 1
         try:
             with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
