@@ -128,8 +128,6 @@ def targets_help() -> str:
 
 def check(config: SubmitConfig) -> None:
     """Raise UserError if an option that the target requires is missing."""
-    if not config.target:
-        raise UserError(f"TARGET is missing: give one of {', '.join(NEEDED)}")
     needed = NEEDED[config.target]
     missing = [name for name in needed if not getattr(config, name) and not (config.existing and name == "bucket")]
     if len(missing) == 1:

@@ -192,7 +192,9 @@ def require(config: Any, *names: str) -> None:
     ]
     missing = [field for field in fields if not getattr(config, field.name)]
     if len(missing) == 1:
-        raise UserError(f"{flag_name(missing[0])} is missing: give {missing[0].metadata['help']}")
+        choices = missing[0].metadata["choices"]
+        text = f"one of {', '.join(choices)}" if choices else missing[0].metadata["help"]
+        raise UserError(f"{flag_name(missing[0])} is missing: give {text}")
     if missing:
         flags = [flag_name(field) for field in missing]
         texts = [re.split("[:;,(]", field.metadata["help"])[0].strip() for field in missing]

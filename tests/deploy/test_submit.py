@@ -113,8 +113,9 @@ MISTAKES = [
 BARE = [
     ("", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
     ("dataflw", "TARGET is 'dataflw': give one of dataflow, flink"),
-    ("dataflow", "project is missing: submit dataflow needs the Google Cloud project's id; give --project"),
-    ("tpu --project my-project --zone europe-west4-b", "bucket is missing: submit tpu needs gs://BUCKET"),
+    ("dataflow", "project, region, bucket and image are missing: submit dataflow needs --project --region --bucket --image"),
+    ("tpu --project my-project --zone europe-west4-b", "bucket and trainer_image are missing: submit tpu needs --bucket"),
+    ("tpu --project my-project --zone europe-west4-b --trainer-image i", "bucket is missing: submit tpu needs gs://BUCKET"),
     ("dataflow --config deploy/config.example.yaml", "--input is missing after --: give input files or globs"),
     ("tpu --config deploy/config.example.yaml", "--data is missing after --: give datasets"),
 ]
