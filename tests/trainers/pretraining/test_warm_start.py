@@ -49,7 +49,8 @@ def checkpoint(
 
 
 def config(small: Path, begun: Path, run: Path, **changes) -> PretrainConfig:
-    return replace(PretrainConfig(data=(str(small),), init=str(begun), output=str(run), steps=4, batch_size=8), **changes)
+    base = PretrainConfig(data=(str(small),), init=str(begun), output=str(run), steps=4, batch_size=8)
+    return replace(base, **{"dropout": 0.1, "attention_dropout": 0.1, "initializer_range": 0.02, **changes})
 
 
 def test_sizes_come_from_the_checkpoint_and_rates_from_the_options(small: Path, tmp_path: Path) -> None:
