@@ -132,21 +132,21 @@ class FinetuningRun:
         task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # predict reads its files with this layout
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
-        begun = {} if self.config.from_scratch else {"base_model": short_name(self.initial.name), "data": self.initial.data}
+        start = {} if self.config.from_scratch else {"base_model": short_name(self.initial.name), "data": self.initial.data}
         results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
         return {
             "encoder": self.encoder.to_dict(),
             **task,
             **layout,
-            **begun,
+            **start,
             **results,
             "vocabulary": self.initial.index["vocabulary"],
         }
 
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the losses of a run; it must match on resume."""
-        begun = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
-        data = {"order": "similar lengths", "init": begun}
+        start = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
+        data = {"order": "similar lengths", "init": start}
         data |= {"train": digest(self.train.features), "dev": digest(self.dev.features)}
         if self.config.patience:  # evaluations then determine where the run ends
             data["eval_steps"] = self.config.eval_steps

@@ -41,14 +41,14 @@ class RunPage:
         folder: folder of the run.
         devices: the strategy.
         journal: the metrics so far.
-        begun: the step at which this process started.
+        first_step: the step at which this process started.
     """
 
     plan: TrainingRun
     folder: str
     devices: tf.distribute.Strategy
     journal: MetricsLog
-    begun: int
+    first_step: int
     exhibits: list[Section] = field(default_factory=list)
     _sessions: list[dict[str, Any]] = field(default_factory=list)
     _warned: set[str] = field(default_factory=set)
@@ -112,7 +112,7 @@ class RunPage:
         """Read report.json of earlier processes, and add this one. A damaged file counts as none."""
         try:
             told = json.loads(storage.read(storage.join(self.folder, MEMORY), "-"))
-            sessions = [each for each in told["sessions"] if each["from_step"] <= self.begun]
+            sessions = [each for each in told["sessions"] if each["from_step"] <= self.first_step]
             run_sections.environment_section(sessions or [self._session()])
             self.exhibits = self.exhibits or [section_from_dict(section) for section in told["exhibits"]]
         except Exception:  # it is only for people
@@ -121,7 +121,7 @@ class RunPage:
 
     def _session(self) -> dict[str, Any]:
         own = environment.describe(self.devices, self.plan.config.precision)
-        return {"from_step": self.begun, "to_step": self.begun, "began": self._began, "seconds": 0.0, **own}
+        return {"from_step": self.first_step, "to_step": self.first_step, "began": self._began, "seconds": 0.0, **own}
 
 
 def _best(folder: str) -> dict[str, Any] | None:

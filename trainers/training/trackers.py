@@ -165,14 +165,14 @@ class Service:
         if self._failed:
             return
         try:
-            self._tracker = self._tracker or self._begun()
+            self._tracker = self._tracker or self._started()
             getattr(self._tracker, what)(*arguments)
         except Exception as error:
             self._failed = True
             told = " ".join(str(error).split())[:200] or type(error).__name__
             print(f"warning: --track {self.name} failed and stops ({told}); the run goes on", file=sys.stderr, flush=True)
 
-    def _begun(self) -> Tracker:
+    def _started(self) -> Tracker:
         path = storage.join(self._run.folder, IDS)
         ids = json.loads(storage.read(path, "remove it")) if tf.io.gfile.exists(path) else {}
         tracker = TRACKERS[self.name][1](TrackedRun(self._run.folder, self._run.config, ids.get(self.name, "")))
