@@ -84,7 +84,7 @@ def test_errors_name_the_file_or_tensor(tmp_path: Path) -> None:
     (folder / "bert_config.json").write_text(json.dumps(SETTINGS | {"hidden_size": 8}))
     refused(r"the tensor bert/embeddings/word_embeddings has the shape \[11, 4\], and its configuration asks for \[11, 8\]")
     (folder / "bert_config.json").write_text(json.dumps(SETTINGS | {"hidden_act": "tanh"}))
-    refused("^bert_config.json: hidden_act 'tanh' is none")
+    refused("^bert_config.json: hidden_act 'tanh' is unknown to clozemill")
     (folder / "bert_config.json").write_text("[]")
     refused("^bert_config.json is not a JSON object")
     (folder / "bert_config.json").unlink()
