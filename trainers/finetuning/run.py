@@ -252,7 +252,7 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
         )
     if initial.encoder.attention == "causal" and not task_kind.per_token:
         raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
-    kind = TASK_TYPES[preset.kind]()
+    kind = TASK_TYPES[preset.kind](labels_nameable=True)
     train, dev, names, held = _shares(kind, config)
     task = _task(config, initial, names, train)
     warned = baselines.warnings(train, dev)

@@ -45,9 +45,16 @@ class Rejects:
 
 
 class Reader:
-    """Base class of task types: reads files. Subclasses implement `rows` and `example`. `paired`: all examples are pairs."""
+    """Base class of task types: reads files. Subclasses implement `rows` and `example`.
 
-    paired = False
+    Args:
+        labels_nameable: whether the command has --labels, for the messages about unknown labels.
+    """
+
+    paired = False  # whether all examples are pairs
+
+    def __init__(self, labels_nameable: bool = False) -> None:
+        self.labels_nameable = labels_nameable
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
         """Yield a file's rows."""

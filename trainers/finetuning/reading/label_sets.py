@@ -19,11 +19,12 @@ COLUMNS = "write one column per label and give --label-columns"
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
-def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
+def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str], nameable: bool = False) -> tuple[str, ...]:
     """Return the names of a row's labels; () for none.
 
     Args:
         labels: label names by their spelling in files; {}: any.
+        nameable: whether the command has --labels, which can name more labels.
 
     Raises BadRow if the value isn't a set of labels: a duplicate label, or a vector of 0 and 1.
     """
@@ -32,7 +33,7 @@ def labels_of(row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[
     found = _listed(row, layout)
     if len(found) > 1 and all(isinstance(value, bool | float) and value in (0, 1) for value in found):
         raise BadRow(row[0], "a vector", f"its {layout.label!r} is a vector of 0 and 1, not a list of labels", COLUMNS)
-    names = tuple(label_name(row[0], layout.label, value, labels) for value in found)
+    names = tuple(label_name(row[0], layout.label, value, labels, nameable=nameable) for value in found)
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         problem = f"its {layout.label!r} has the label {twice!r} twice"
         raise BadRow(row[0], "label twice", problem, f"remove one, or, for a vector of 0 and 1, {COLUMNS}")

@@ -29,13 +29,14 @@ def _known(name: str, labels: dict[str, str]) -> str | None:
     return whole if whole in labels and whole.removeprefix("-").isdecimal() else None
 
 
-def label_name(where: str, column: str, value: Any, labels: dict[str, str], what: str = "label") -> str:
+def label_name(where: str, column: str, value: Any, labels: dict[str, str], what: str = "label", nameable: bool = False) -> str:
     """Return the name of the label in a cell.
 
     Args:
         where, column: position and column of the cell.
         labels: label names by their spelling in files; {}: any.
         what: the word for a label in messages.
+        nameable: whether the command has --labels, which can name more labels.
 
     Raises BadRow for an empty cell, a list, a missing value, or an unknown label.
     """
@@ -48,7 +49,7 @@ def label_name(where: str, column: str, value: Any, labels: dict[str, str], what
     if labels:
         if (key := _known(name, labels)) is None:
             problem = f"its {what} {name!r} is not one of {', '.join(labels)}"
-            raise BadRow(where, f"unknown {what}", problem, f"{hint} or --labels")
+            raise BadRow(where, f"unknown {what}", problem, hint + " or --labels" * nameable)
         return labels[key]
     if name in MISSING:
         raise BadRow(where, f"missing {what}", f"its {what} {name!r} is a missing value", f"{hint}, or name it in --labels")

@@ -42,7 +42,7 @@ class Classify(Reader):
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str:
         value = tables.value(row, layout.label, "--label-column")
-        return label_name(row[0], layout.label, value, labels)
+        return label_name(row[0], layout.label, value, labels, nameable=self.labels_nameable)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """Return the labels that occur, sorted."""
@@ -89,7 +89,7 @@ class MultiLabel(Classify):
     """Any number of labels, including none, for a text or a pair of texts."""
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
-        return label_sets.labels_of(row, layout, labels)
+        return label_sets.labels_of(row, layout, labels, self.labels_nameable)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """Return the labels that occur, sorted. Raises UserError if all examples have 0 and 1: their lists must be vectors."""

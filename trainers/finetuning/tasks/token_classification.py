@@ -79,7 +79,7 @@ class Tags(Reader):
         where, values = row
         if not answers:
             return Example(where, words=tuple(values["words"]))
-        found = [label_name(where, "tags", tag, labels, "tag") for tag in values["tags"]]
+        found = [label_name(where, "tags", tag, labels, "tag", self.labels_nameable) for tag in values["tags"]]
         return Example(where, words=tuple(values["words"]), answer=tuple(found))
 
     def check(self, examples: Sequence[Example]) -> None:

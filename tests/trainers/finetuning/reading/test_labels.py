@@ -60,6 +60,13 @@ def test_what_is_no_label(value: Any, sentence: str) -> None:
     assert str(error.value).startswith(f"a.csv, line 2: {sentence}: fix it, or give --label-column")
 
 
+@pytest.mark.parametrize(("nameable", "end"), [(False, "--label-column"), (True, "--label-column or --labels")])
+def test_an_unknown_label_names_only_options_of_the_command(nameable: bool, end: str) -> None:
+    with pytest.raises(BadRow) as error:
+        label_name("a.csv, line 2", "label", "c", {"a": "a", "b": "b"}, nameable=nameable)
+    assert str(error.value) == f"a.csv, line 2: its label 'c' is not one of a, b: fix it, or give {end}"
+
+
 def test_a_label_that_is_not_known() -> None:
     for value in ("2.0", "1.00", "pos", "None"):
         with pytest.raises(BadRow, match=f"its label '{value}' is not one of 0, 1: fix it"):

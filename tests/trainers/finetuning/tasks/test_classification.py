@@ -137,11 +137,11 @@ def test_mrpc_s_pairs(tmp_path: Path) -> None:
     [
         (
             {"text": "a", "pair": "b", "label": "2"},
-            "its label '2' is not one of 0, 1: fix it, or give --label-column or --labels",
+            "its label '2' is not one of 0, 1: fix it, or give --label-column",
         ),
         (
             {"text": "a", "pair": "b", "label": 0.5},
-            "its label '0.5' is not one of 0, 1: fix it, or give --label-column or --labels",
+            "its label '0.5' is not one of 0, 1: fix it, or give --label-column",
         ),
         ({"text": " ", "pair": "b", "label": 1}, "its text is empty: fix it, or remove that row"),
         ({"text": "a", "pair": "", "label": 1}, "its text is empty: fix it, or remove that row"),
@@ -289,7 +289,7 @@ def test_words_without_tags(tmp_path: Path) -> None:
         ({"text": "a", "tags": ["O"]}, "'words' is not a list of words: give one, or --text-column"),
         (
             {"words": ["a"], "tags": ["B-ORG"]},
-            "its tag 'B-ORG' is not one of O, B-PER, I-PER, B-LOC: fix it, or give --label-column or --labels",
+            "its tag 'B-ORG' is not one of O, B-PER, I-PER, B-LOC: fix it, or give --label-column",
         ),
         ({"words": ["a"], "tags": [None]}, "its 'tags' is empty: fix it, or give --label-column"),
         ({"Words": ["a"], "WORDS": ["b"], "tags": ["O"]}, "2 columns are named 'words': give --text-column"),
