@@ -8,12 +8,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.matrix_rate import cpu_cores
 
 GIB = 1 << 30
 _BFLOAT16 = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bfloat16 matrices
 INSTALL = "pip install 'clozemill[gpu]' (docs/how-to/gpus-and-tpus.md)"
 _TPU_DEVICES = 8  # assumed for a TPU; a batch of 256 can be divided among up to 256
-_SIZE = 1024  # of the matrices that `matmul_flops` multiplies
+_SIZE = 1024  # of the matrices that `gpu_flops` multiplies
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
-
-
-def cpu_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
@@ -136,10 +132,10 @@ def gpu_remark(strategy: str, present: int, used: int, hidden: str | None) -> st
     return ""
 
 
-def matmul_flops() -> float:
-    """Return the FLOP/s that the default device reaches in a float32 matrix product, measured within a fraction of a second."""
+def gpu_flops() -> float:
+    """Return the FLOP/s that the first GPU reaches in a float32 matrix product, measured within a fraction of a second."""
     matrix = tf.ones((_SIZE, _SIZE))
-    float(tf.matmul(matrix, matrix)[0, 0])  # the first product also starts threads, or the GPU
+    float(tf.matmul(matrix, matrix)[0, 0])  # the first product also starts the GPU
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 0.1:
         float(tf.matmul(matrix, matrix)[0, 0])

@@ -1,7 +1,8 @@
 """Estimates the memory and the time of a run before its first step, and refuses a run that can't fit."""
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.hardware import GIB, Hardware, matmul_flops
+from clozemill.trainers.common.hardware import GIB, Hardware, gpu_flops
+from clozemill.trainers.common.matrix_rate import measured_flops
 from clozemill.trainers.pretraining.defaults import Shape, needed_bytes
 from clozemill.trainers.pretraining.run import PretrainingRun
 from clozemill.trainers.training.metrics_log import duration
@@ -45,9 +46,9 @@ def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
     )
     if hardware.kind == "TPU":
         return f"estimated: {text}"
-    rate = _EFFICIENCY * matmul_flops() * (hardware.devices if hardware.kind == "GPU" else 1)
+    rate = _EFFICIENCY * (gpu_flops() * hardware.devices if hardware.kind == "GPU" else measured_flops())
     left = [(phase.end - max(step, phase.begin), planned.flops(phase) * phase.batch_size / rate) for phase in planned.phases]
     total = sum(max(0, steps) * seconds for steps, seconds in left)
     longest = max(seconds for _, seconds in left)
     shown = f"{longest:,.2f} s" if longest < 10 else duration(longest)
-    return f"estimated: {text}; {shown} per step, {duration(total)} in all (measured after the first steps)"
+    return f"estimated: {text}; about {shown} per step, {duration(total)} in all, if nothing else runs (measured in training)"

@@ -15,6 +15,7 @@ from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
+from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.run import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.run_page import RunPage
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
@@ -132,7 +133,9 @@ class Loop:
     def _phase(self, phase: TrainingPhase) -> int:
         config = self.plan.config
         peak = config.peak_tflops or peak_flops.peak_tflops(distribution.device_name(self.devices))
-        scale = Throughput(phase.batch_size, self.plan.flops(phase), self.devices.num_replicas_in_sync, peak)
+        replicas = self.devices.num_replicas_in_sync
+        scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase))
+        self.journal.pace = Pace()
         evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
         with phase.reading():
             self.journal.reference = evaluation.reference() if evaluation and self._writes else None
@@ -142,12 +145,12 @@ class Loop:
         stepper, iterator = self._stepper(phase), self._batches(phase)
         while self.step < phase.end and not self.stopping.stops:
             count = self._until_next(phase)
-            rows = self._train(stepper, iterator, count, phase)
+            rows, steady = self._train(stepper, iterator, count, phase)
             if not self._finite(rows, phase):
                 if self._writes:
                     self._page.write(self.step, "loss or gradients became NaN or infinite; training ended", failed=True)
                 return EXIT_DIVERGED
-            self.journal.add(rows)
+            self.journal.add(rows, steady)
             self.step += count
             self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
@@ -169,6 +172,12 @@ class Loop:
                 print(f"{stopped}: saved at step {self.step:,}; run the same command to resume", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
+
+    def _extra(self, phase: TrainingPhase) -> float:
+        """Return by how many steps of this phase the later ones cost more than their number of steps, from their FLOPs."""
+        own = self.plan.flops(phase) * phase.batch_size
+        later = [each for each in self.plan.phases if each.begin >= phase.end]
+        return sum((each.end - each.begin) * (self.plan.flops(each) * each.batch_size / own - 1) for each in later)
 
     def _evaluation_due(self, phase: TrainingPhase) -> bool:
         every = self.plan.config.eval_steps
@@ -207,9 +216,9 @@ class Loop:
             marks.append(self._affordable)
         return min(config.steps_per_call, phase.end - self.step, *marks)
 
-    def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> np.ndarray:
-        """Run the next steps; return their metrics. Seconds add up to this call's, unless it also traced or compiled."""
-        known, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
+    def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> tuple[np.ndarray, bool]:
+        """Run the next steps. Returns (their metrics, whether no time went into tracing): then seconds are this call's."""
+        traced, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         # With several workers, the others would hang if one exited: a signal is then handled after the step.
         self.signals.stepping = distribution.worker(self.devices)[1] == 1
         try:
@@ -224,11 +233,12 @@ class Loop:
         finally:
             self.signals.stepping = False
         seconds = rows[:, COLUMNS.index("seconds")]
-        if known:  # clocks within the graph may see when GPU work is queued, not when it is done
+        steady = 0 < traced == stepper.train.experimental_get_tracing_count()
+        if steady:  # clocks within the graph may see when GPU work is queued, not when it is done
             seconds *= (time.perf_counter() - began) / seconds.sum()
         self.signals.seconds = float(seconds.sum() / count)
         self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
-        return rows
+        return rows, steady
 
     def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
         """Return whether all losses and gradients are finite; if not, print why, and nothing is saved."""

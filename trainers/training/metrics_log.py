@@ -13,21 +13,32 @@ import tensorflow as tf
 
 from clozemill.model.losses import LOSSES
 from clozemill.trainers.common import storage
+from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.step import COLUMNS
 from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
 
 METRICS = "metrics.jsonl"
 FIRST_PULSE, PULSE = 5.0, 30.0  # seconds without a line after which one is printed, however long a step takes
+_COMPILED = "(this step included compilation: speed and time left follow)"
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Data to convert steps to rates: examples per step, FLOPs per example, devices, and peak of a device (TFLOP/s or None)."""
+    """Data to convert the steps of a phase to rates.
+
+    Args:
+        batch_size: examples per step.
+        flops_per_example: FLOPs per example.
+        devices: number of devices.
+        peak: peak of a device in TFLOP/s, None if unknown.
+        extra: by how many steps of this phase the phases after it cost more than their number of steps.
+    """
 
     batch_size: int
     flops_per_example: int
     devices: int
     peak: float | None
+    extra: float = 0.0
 
 
 def means(totals: dict[str, float]) -> dict[str, float]:
@@ -83,6 +94,9 @@ class MetricsLog:
     lines: list[str] = field(default_factory=list)
     pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
     count: int = 0  # steps in `pending`
+    pace: Pace = field(default_factory=Pace)  # of the current phase
+    _compiling: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums in `pending` of unsteady steps
+    _compiled: int = 0  # unsteady steps in `pending`
     _trackers: list[Tracker] | None = None  # started with the first entry
     _shown: float = field(default_factory=time.monotonic)  # when the last line was printed
     _patience: float = FIRST_PULSE
@@ -115,15 +129,24 @@ class MetricsLog:
         """Return the state to save in a checkpoint, so that the next line averages over the same steps after a resume."""
         return {"sums": self.pending.tolist(), "count": self.count, "lines": self._digest()}
 
-    def add(self, rows: np.ndarray) -> None:
-        """Add the metrics of some steps, [steps, len(COLUMNS)]."""
-        self.pending = self.pending + rows.astype(np.float64).sum(axis=0)
+    def add(self, rows: np.ndarray, steady: bool = True) -> None:
+        """Add the metrics of some steps, [steps, len(COLUMNS)].
+
+        steady: whether none of them traced or compiled anything. The time of others says nothing about the pace.
+        """
+        sums = rows.astype(np.float64).sum(axis=0)
+        self.pending = self.pending + sums
         self.count += len(rows)
+        if steady:
+            self.pace.add(float(sums[COLUMNS.index("seconds")]), len(rows))
+        else:
+            self._compiling, self._compiled = self._compiling + sums, self._compiled + len(rows)
 
     def tell(self, step: int, epoch: float, scale: Throughput) -> None:
         """Report the steps since the last report: on standard output, in metrics.jsonl and to TensorBoard."""
         entry, line = self._report(step, epoch, scale)
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
+        self._compiling, self._compiled = np.zeros(len(COLUMNS)), 0
         if self.silent:
             return
         self._print(line)
@@ -141,19 +164,22 @@ class MetricsLog:
     def _report(self, step: int, epoch: float, scale: Throughput) -> tuple[dict[str, Any], str]:
         """Return the entry of the steps since the last report, and its line."""
         totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
-        seconds = max(totals["seconds"], 1e-9)
-        speed, tokens = scale.batch_size * count / seconds, totals["tokens"] / seconds
+        steady = self.count > self._compiled  # else there is nothing but steps that compiled
+        timed = dict(zip(COLUMNS, (self.pending - self._compiling * steady).tolist(), strict=True))
+        seconds = max(timed["seconds"], 1e-9)
+        speed = scale.batch_size * (count - self._compiled * steady) / seconds
+        tokens = timed["tokens"] / seconds
         entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
         entry |= {"learning_rate": totals["learning_rate"] / count, "gradient_norm": totals["gradient_norm"] / count}
-        entry |= {"examples_per_second": speed, "tokens_per_second": tokens, "input_share": totals["waited"] / seconds}
+        entry |= {"examples_per_second": speed, "tokens_per_second": tokens, "input_share": timed["waited"] / seconds}
         if scale.peak:
             entry["mfu"] = scale.flops_per_example * speed / (scale.devices * scale.peak * 1e12)
-        left = (self.steps - step) * seconds / count
+        left = self.pace.time_for(self.steps - step + scale.extra) if step < self.steps else 0.0
         mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
+        rates = f"{speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %"
         return entry, (
             f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry, self.reference)}  "
-            f"lr {entry['learning_rate']:.2e}  {speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  "
-            f"input {100 * entry['input_share']:.1f} %  left {duration(left)}"
+            f"lr {entry['learning_rate']:.2e}  " + (_COMPILED if left is None else f"{rates}  left {duration(left)}")
         )
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:

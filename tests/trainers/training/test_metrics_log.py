@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +73,31 @@ def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert lines(tmp_path) == [pytest.approx(entry)] and list(lines(tmp_path)[0]) == list(entry)
     assert capsys.readouterr().out == (
         "step 400/1,000  loss 2.700  mlm 2.200 (20.0 %)  nsp 0.500 (62.5 %)  lr 1.50e-03  32 examples/s  3,200 tokens/s"
-        "  mfu 16.0 %  input 12.5 %  left 10:00\n"
+        "  mfu 16.0 %  input 12.5 %  left 10:07\n"  # 600 s at an even pace; the last step was slower, and counts more
     )
     told.add(rows(2))  # earlier steps don't affect it
     told.tell(402, 1.3, Throughput(32, 10**12, 2, None))
     assert lines(tmp_path)[1]["masked_lm_loss"] == 3.0 and "mfu" not in lines(tmp_path)[1]
     assert lines(tmp_path)[1]["examples_per_second"] == 64.0 and "mfu" not in capsys.readouterr().out
     assert told.entries() == lines(tmp_path)
+
+
+def test_the_step_that_compiled_doesn_t_count_as_pace(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """It took 100 s, the others half a second. Its losses count; rates and the time left are those of the others."""
+    told = journal(tmp_path)
+    told.add(rows(1, masked_lm_loss=700.0, seconds=100.0), steady=False)
+    told.tell(1, 0.1, SCALE)
+    assert capsys.readouterr().out.endswith("(this step included compilation: speed and time left follow)\n")
+    assert lines(tmp_path)[0]["examples_per_second"] == pytest.approx(0.32)
+    told.add(rows(1, seconds=100.0), steady=False)
+    told.add(rows(2, masked_lm_loss=0.0))
+    told.tell(4, 0.2, SCALE)
+    assert lines(tmp_path)[1]["masked_lm_loss"] == pytest.approx(1.0)
+    assert lines(tmp_path)[1]["examples_per_second"] == pytest.approx(64.0)
+    assert capsys.readouterr().out.endswith("  left 8:18\n")
+    told.add(rows(1))
+    told.tell(5, 0.2, replace(SCALE, extra=10.0))  # later phases cost as much as 10 more steps of this one
+    assert capsys.readouterr().out.endswith("  left 8:22\n")
 
 
 def test_a_literal_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
