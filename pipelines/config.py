@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from clozemill.pipelines.command_line.options import INPUT, OUTPUT, RUNNING, option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.sentence_languages import KNOWN
 from clozemill.pipelines.common.tokenizer_rules import TextRules
@@ -35,7 +35,12 @@ class InputOptions:
     )
     text_field: str = option("text", "field or column that contains the text (jsonl, parquet)", group=INPUT)
     title_field: str = option("title", "field or column that contains the title (optional)", group=INPUT)
-    id_field: str = option("id", "field or column that identifies a record in messages and rejects (optional)", group=INPUT)
+    id_field: str = option(
+        "",
+        "field or column that identifies a record; if given, its value is kept with the document, otherwise 'id' is shown in "
+        "messages",
+        group=INPUT,
+    )
     headings: bool = option(False, "keep section headings of wikitext")
     cased: bool = option(False, "keep case and accents")
     strip_accents: bool | None = option(
@@ -131,6 +136,12 @@ class DocumentOptions(InputOptions, RunOptions):
         (),
         "evaluation sets (.csv .tsv .jsonl .json .txt); drop documents that share a word n-gram with one of them",
         identity=False,
+    )
+    exclude_ids: str = option(
+        "",
+        "file with one id per line; drop the documents whose --id-field is one of them",
+        identity=False,
+        path=READ,
     )
     decontaminate_words: int = option(13, "length of the n-grams that --decontaminate compares, in words", low=2, high=100)
     language: str = option("", "keep only documents in this language, as ISO 639-1 (needs clozemill[language])")
@@ -234,6 +245,8 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
             if not re.fullmatch("[a-z]{2,3}|", getattr(self, name)):
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} is {getattr(self, name)!r}: give a lower-case ISO 639-1 code, such as de")
+        if self.exclude_ids and not self.id_field:
+            raise UserError("--exclude-ids needs --id-field: give the field or column whose values the file lists")
         if self.masked_lm_prob == 0:
             raise UserError("--masked-lm-prob is 0, but at least one token per example is always masked: give a value above 0")
 
@@ -261,6 +274,7 @@ class InspectConfig:
     copy: int = option(0, "copy of the train split to read", low=0, group=INPUT)
     group: int = option(0, "number of the shard to read", low=0, group=INPUT)
     offset: int = option(0, "number of records to skip", low=0)
+    id: str = option("", "show the documents with this id, and their records in all shards (see prepare --id-field)")
     html: str = option("", "write the records to this HTML file instead, with masks and segments in colour", group=OUTPUT)
     report: bool = option(
         False, "write the data card (report.html and report.md) again, instead of showing records", group=OUTPUT

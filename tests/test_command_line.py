@@ -28,7 +28,8 @@ COLUMNS = "--header --label-column --label-columns --label-separator --max-rejec
 PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
-    "--decontaminate --decontaminate-words --dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
+    "--decontaminate --decontaminate-words --exclude-ids "
+    "--dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
     "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update "
     "--vocab --sources --licenses --languages"
 )
@@ -39,7 +40,7 @@ FLAGS = {
     "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
-    "inspect": f"{COMMON} --copy --group --html --limit --offset --report --no-report --split DATASET",
+    "inspect": f"{COMMON} --copy --group --html --id --limit --offset --report --no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "

@@ -220,7 +220,11 @@ def articles(corpus: str) -> list[dict[str, str]]:
     """The articles of the demo corpus, as a reader of it might have stored them."""
     text = Path(corpus).read_text("utf-8")
     found = re.findall(r"<title>(.*?)</title>.*?<text[^>]*>(.*?)</text>", text, re.DOTALL)
-    return [{"title": title, "text": html.unescape(body)} for title, body in found if not body.startswith("#REDIRECT")]
+    return [
+        {"url": f"https://example.org/wiki/{title.replace(' ', '_')}", "title": title, "text": html.unescape(body)}
+        for title, body in found
+        if not body.startswith("#REDIRECT")
+    ]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:

@@ -97,7 +97,10 @@ def test_all_pipeline_commands_on_a_remote_filesystem(
     (bucket / "in").mkdir()
     (bucket / "in/dump.xml.gz").write_bytes(gzip.compress(Path(demo_corpus).read_bytes()))
     shutil.copy(demo_vocab, bucket / "vocab.txt")
+    (bucket / "ids.txt.gz").write_bytes(gzip.compress(b"0\n"))  # of no page
+    ids = ["--id-field", "id", "--exclude-ids", "fake://bucket/ids.txt.gz"]
     command = ["prepare", "--input", "fake://bucket/in/*.gz", "--vocab", "fake://bucket/vocab.txt", "--provenance", *OPTIONS]
+    command += ids
     assert clozemill.main([*command, "--output", "fake://bucket/out"]) == 0
     assert digest_of(bucket / "out") == digest_of(demo_dataset)
     assert not list(bucket.rglob("*.tmp-*")) and not list(bucket.rglob(".work/**/*.json"))
@@ -106,6 +109,8 @@ def test_all_pipeline_commands_on_a_remote_filesystem(
     assert clozemill.main(["verify", "fake://bucket/out", "--no-progress"]) == 0
     assert clozemill.main(["inspect", "fake://bucket/out", "--limit", "1"]) == 0
     assert "characters" in capsys.readouterr().out
+    assert clozemill.main(["inspect", "fake://bucket/out", "--id", "102", "--limit", "1"]) == 0
+    assert "'Glacier'" in capsys.readouterr().out
 
 
 def test_a_remote_vocabulary(bucket: Path, demo_corpus: str, demo_vocab: str) -> None:

@@ -107,6 +107,7 @@ def in_and_out(data: Dataset) -> Section:
         ("tokens", f"{documents['tokens']:,}"),
         ("[UNK] among them", f"{documents['unknown_tokens']:,} ({share(documents['unknown_tokens'], documents['tokens'])})"),
     ]
+    rows += summary.id_rows(data.contract)
     equal = exact_duplicates(data.contract)
     note = f"Text counts include exact duplicates: {formatting.counted(equal, 'document')}." if equal else ""
     copies = []

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator
 
+from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.dataset.manifest import Manifest
 from clozemill.pipelines.files.decompression import compression_of
 from clozemill.pipelines.text.left_out import LEAST_UNSPACED, unspaced_sentence
@@ -84,7 +85,27 @@ def _unspaced(contract: Manifest) -> Iterator[str]:
         yield unspaced_sentence(lost, whole)
 
 
-_WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (_text_per_line, _unspaced, _few_documents, _labels, _eval_split)
+def _ids(contract: Manifest) -> Iterator[str]:
+    if "ids" in contract:
+        field, missing = contract["ids"]["field"], contract["documents"]["kept"] - contract["ids"]["documents"]
+        if missing:
+            yield f"{counted(missing, 'document')} without a value in {field!r} can't be traced or excluded: give each an id"
+        if repeated := contract["ids"]["repeated"]:
+            yield (
+                f"{counted(repeated, 'value')} of {field!r} identified more than one document: --exclude-ids drops all of them"
+            )
+    if "exclusion" in contract and (unmatched := contract["exclusion"]["unmatched"]):
+        yield f"{counted(unmatched, 'id')} in --exclude-ids matched no record: see rejects/unmatched-ids.jsonl"
+
+
+_WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (
+    _text_per_line,
+    _unspaced,
+    _few_documents,
+    _labels,
+    _eval_split,
+    _ids,
+)
 
 
 def dataset_warnings(contract: Manifest) -> list[str]:

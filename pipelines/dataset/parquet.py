@@ -32,6 +32,12 @@ def read_keys(path: str, *columns: str) -> list[list[bytes]]:
     return [table[name].to_pylist() for name in columns]
 
 
+def with_ids(path: str) -> int:
+    """Return the number of documents with an id. Raise UserError, pa.ArrowException, or KeyError without ids."""
+    column = read_parquet(path)["id"]
+    return len(column) - column.null_count
+
+
 def write_parquet(path: str, table: pa.Table) -> str:
     """Write a Parquet file atomically; return its SHA-256."""
     data = io.BytesIO()

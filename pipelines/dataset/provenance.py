@@ -9,25 +9,38 @@ from clozemill.pipelines.shuffle import keys as shuffle_keys
 from clozemill.pipelines.shuffle.groups import Group
 
 
-def documents_table(group: Group) -> pa.Table:
-    """Return key, title, sentences and tokens of each document of a group, in order."""
+def _first_ids(group: Group) -> list[str | None]:
+    return [ids[0] if ids else None for ids in group.ids]
+
+
+def documents_table(group: Group, ids: bool = False) -> pa.Table:
+    """Return key, title, sentences and tokens of each document of a group, in order.
+
+    ids: add the document's id, or null, and those of other records with the same text.
+    """
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
     sentences = np.diff(group.documents)
     tokens = np.diff(group.sentences[group.documents])
-    return pa.table(
-        {
-            "key": pa.array(keys, pa.binary(hashing.HASH_BYTES)),
-            "title": pa.array(group.titles, pa.string()),
-            "sentences": pa.array(sentences, pa.int64()),
-            "tokens": pa.array(tokens, pa.int64()),
+    columns = {
+        "key": pa.array(keys, pa.binary(hashing.HASH_BYTES)),
+        "title": pa.array(group.titles, pa.string()),
+        "sentences": pa.array(sentences, pa.int64()),
+        "tokens": pa.array(tokens, pa.int64()),
+    }
+    if ids:
+        columns |= {
+            "id": pa.array(_first_ids(group), pa.string()),
+            "other_ids": pa.array([ids[1:] for ids in group.ids], pa.list_(pa.string())),
         }
-    )
+    return pa.table(columns)
 
 
-def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
+def provenance_table(group: Group, pairs: Pairs, ids: bool = False) -> pa.Table:
     """Return a row per record: key and title of the documents of A and B, and their character spans in the clean text.
 
     Spans cover complete words: a run that begins within a word starts at the start of the word. Without B: null.
+
+    ids: add the documents' ids, or null.
     """
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
     documents, columns = group.sentences[group.documents], {}
@@ -42,4 +55,7 @@ def provenance_table(group: Group, pairs: Pairs) -> pa.Table:
             f"{side}_start": pa.array(spans[0][token].astype(np.int64), mask=~there),
             f"{side}_end": pa.array(spans[1][np.where(there, end - 1, 0)].astype(np.int64), mask=~there),
         }
+        if ids:
+            first = _first_ids(group)
+            columns[f"{side}_id"] = pa.array([first[at] for at in document], pa.string(), mask=~there)
     return pa.table(columns)

@@ -19,12 +19,26 @@ def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[
         f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
         f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
         f"{counted(documents['tokens'], 'token')}, [UNK] {share(documents['unknown_tokens'], documents['tokens'])}",
+        *(f"{name:<12}{value}" for name, value in id_rows(manifest)),
         "",
         *_copies(manifest),
     ]
     if run and "stages" in run:
         lines += ["", *_stages(run, documents["characters"] / 1e6)]
     return [*lines, "", *(f"warning: {line}" for line in dataset_warnings(manifest)), f"digest      {manifest['digest']}"]
+
+
+def id_rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) rows about the ids of documents; none without --id-field."""
+    rows = []
+    if "ids" in manifest:
+        have = f"{manifest['ids']['documents']:,} of {counted(manifest['documents']['kept'], 'document')}"
+        rows.append(("ids", f"from {manifest['ids']['field']}, of {have}"))
+    if "exclusion" in manifest:
+        listed, unmatched = manifest["exclusion"]["ids"], manifest["exclusion"]["unmatched"]
+        records = counted(manifest["documents"]["dropped"].get("excluded_id", 0), "record")
+        rows.append(("excluded", f"{records}; {listed - unmatched:,} of {counted(listed, 'id')} in --exclude-ids found"))
+    return rows
 
 
 def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

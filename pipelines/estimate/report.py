@@ -52,6 +52,7 @@ def notes(config: EstimateConfig, data: DataEstimate) -> list[str]:
     basis, found = data.basis, list(data.notes)
     left = [f"--dedup {config.dedup}"] if config.dedup == "near" else []
     left += ["--decontaminate"] if config.decontaminate else []
+    left += ["--exclude-ids"] if config.exclude_ids else []
     text = f"{basis['sample_characters'] / 1e6:,.1f} M characters, {basis['sample_documents']:,} documents"
     if basis["whole"]:
         exact = "so counts and bytes are exact" + (" except as noted below" if left else "")

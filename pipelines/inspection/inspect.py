@@ -2,10 +2,13 @@
 
     clozemill inspect DATASET --limit 5
     clozemill inspect DATASET --limit 50 --html records.html
+    clozemill inspect DATASET --id 4711
     clozemill inspect DATASET --report
 
 A masked position is shown as {shown<-original}: {[MASK]<-river}, {apple<-river} for a random token, {river} if it was kept.
 """
+
+from collections.abc import Iterator
 
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
@@ -13,7 +16,7 @@ from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
 from clozemill.pipelines.dataset import layout
 from clozemill.pipelines.files import filesystem
-from clozemill.pipelines.inspection import html
+from clozemill.pipelines.inspection import document_search, html
 from clozemill.pipelines.inspection import records as inspection_records
 from clozemill.pipelines.inspection import text as inspection_text
 
@@ -27,9 +30,21 @@ def main(config: InspectConfig) -> int:
     if config.html and not config.html.endswith((".html", ".htm")):
         raise UserError(f"--html {config.html} is not the name of an HTML file: give a name that ends in .html")
     if config.html:
-        filesystem.write_bytes(config.html, html.page(inspection_records.read_records(config)).encode())
+        filesystem.write_bytes(config.html, _page(config).encode())
         print(f"wrote {config.html}")
     if not config.html and not config.report:
-        for line in inspection_text.describe_shard(inspection_records.read_records(config)):
+        for line in _lines(config):
             print(line)
     return 0
+
+
+def _page(config: InspectConfig) -> str:
+    if config.id:
+        return html.search_page(document_search.find_records(config), config.offset)
+    return html.page(inspection_records.read_records(config), config.offset)
+
+
+def _lines(config: InspectConfig) -> Iterator[str]:
+    if config.id:
+        return inspection_text.describe_search(document_search.find_records(config))
+    return inspection_text.describe_shard(inspection_records.read_records(config), config.offset)

@@ -20,13 +20,16 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class ShardRecords:
-    """Some records of one shard, the first with number `offset`; origins: provenance by column, if the dataset has it."""
+    """Some records of one shard.
+
+    numbers: of the records in the shard. origins: provenance of all its records by column, if the dataset has it.
+    """
 
     contract: dict[str, Any]
     vocabulary: Vocabulary
     shard: dict[str, Any]
     columns: examples_columns.Columns
-    offset: int
+    numbers: list[int]
     origins: dict[str, list[Any]] | None
 
     def meaning(self, row: int) -> str:
@@ -56,11 +59,20 @@ def read_records(config: InspectConfig) -> ShardRecords:
         have = f"copies 0 to {len(copies) - 1}, groups 0 to {len(shards) // len(copies) - 1}" if copies else "none"
         raise UserError(f"{config.dataset} has no {config.split} copy {config.copy} group {config.group}: choose from {have}")
     shard = chosen[config.group]
-    data = filesystem.read_bytes(filesystem.join(config.dataset, shard["name"]))
+    numbers = range(config.offset, min(config.offset + config.limit, shard["examples"]))
+    return read_shard(config.dataset, contract, vocabulary, shard, list(numbers))
+
+
+def read_shard(
+    folder: str, contract: dict[str, Any], vocabulary: Vocabulary, shard: dict[str, Any], numbers: list[int]
+) -> ShardRecords:
+    """Return the records of a shard with these numbers, in ascending order. Raise UserError if they can't be read."""
+    data, wanted = filesystem.read_bytes(filesystem.join(folder, shard["name"])), set(numbers)
     try:
-        records = list(islice(tfrecord.read(data, contract["config"]["compression"]), config.offset + config.limit))
+        first = islice(tfrecord.read(data, contract["config"]["compression"]), max(numbers, default=-1) + 1)
+        records = [record for number, record in enumerate(first) if number in wanted]
         sizes = contract["max_seq_length"], contract["max_predictions"]
-        columns = tf_example.decode(records[config.offset :], *sizes, config.offset)
+        columns = tf_example.decode(records, *sizes, min(numbers, default=0))
     except ValueError as error:
-        raise UserError(f"{shard['name']}: {error}: run clozemill verify {config.dataset}") from None
-    return ShardRecords(contract, vocabulary, shard, columns, config.offset, _provenance(config.dataset, shard["name"]))
+        raise UserError(f"{shard['name']}: {error}: run clozemill verify {folder}") from None
+    return ShardRecords(contract, vocabulary, shard, columns, numbers[: len(records)], _provenance(folder, shard["name"]))

@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.inspection.document_search import FoundRecords
 from clozemill.pipelines.inspection.records import ShardRecords
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.text.vocabulary import Vocabulary
+
+_OTHERS = 20  # ids of the same text that are shown
 
 
 def _words(pieces: list[str]) -> str:
@@ -39,18 +43,38 @@ def describe(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary
 def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
     key = rows[f"{side}_key"][record]
     start, end = rows[f"{side}_start"][record], rows[f"{side}_end"][record]
-    return f"document {key.hex()} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
+    known = (rows.get(f"{side}_id") or {record: None})[record]
+    named = "" if known is None else f" id {html.visible(known)},"
+    return f"document {key.hex()}{named} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
 
 
-def describe_shard(records: ShardRecords) -> Iterator[str]:
-    """Yield lines about some records of one shard."""
+def describe_search(found: FoundRecords) -> Iterator[str]:
+    """Yield lines about the documents with an id, and about their records."""
+    for each in found.documents:
+        sizes = f"{counted(each.sentences, 'sentence')}, {counted(each.tokens, 'token')}"
+        others = [html.visible(other) for other in each.ids if other != found.id]
+        shown = f"; the same text has the ids {', '.join(others[:_OTHERS])}" if others else ""
+        more = f" and {len(others) - _OTHERS:,} more" if len(others) > _OTHERS else ""
+        yield f"document {each.key.hex()} {each.title!r}: {each.split} group {each.group}, {sizes}{shown}{more}"
+    if found.total is None:
+        yield "the dataset has no provenance, so records can't be listed: prepare it with --provenance"
+        return
+    shown = sum(len(records.columns) for records in found.shards)
+    yield f"{counted(found.total, 'record')} in all copies, {shown:,} shown"
+    for records in found.shards:
+        yield ""
+        yield from describe_shard(records)
+
+
+def describe_shard(records: ShardRecords, offset: int = 0) -> Iterator[str]:
+    """Yield lines about some records of one shard. offset: number of the first record, if there are none."""
     config, shard = records.contract["config"], records.shard
     yield f"{shard['name']}: {shard['examples']:,} records; {config['pairs']}, {config['masking']}"
     yield "{[MASK]<-word} is masked, {other<-word} is replaced at random, {word} is predicted but kept"
     if not len(records.columns):
-        yield f"there are no records from number {records.offset}"
+        yield f"there are no records from number {offset}"
     for row in range(len(records.columns)):
-        number, label = records.offset + row, records.columns.next_sentence_labels[row]
+        number, label = records.numbers[row], records.columns.next_sentence_labels[row]
         yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
         for side, text in describe(records.columns, row, records.vocabulary).items():
             yield f"  {side}  {html.visible(text)}"  # a vocabulary may contain control characters

@@ -120,6 +120,8 @@ class DatasetFolder:
             UserError: the folder contains something else.
         """
         status = self.status()
+        if update:
+            self._refuse_forgotten_exclusion(identity)
         if status is Status.FOREIGN:
             raise UserError(
                 f"{self.path} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
@@ -141,6 +143,14 @@ class DatasetFolder:
         filesystem.remove_tree(self.file(REJECTED))  # of an earlier run
         write_sealed(self.work_file(_STATE), asdict(identity), _STATE)
         return True
+
+    def _refuse_forgotten_exclusion(self, identity: RunIdentity) -> None:
+        """Raise UserError if an update would bring excluded documents back because --exclude-ids is missing."""
+        before = self.read_manifest() if filesystem.exists(self.file(MANIFEST)) else self.previous_manifest()
+        if before and "exclusion" in before and not identity.exclusion:
+            raise UserError(
+                f"{self.path} excludes documents by id: give --exclude-ids again (with an empty file, to bring them all back)"
+            )
 
     def _resume(self, identity: RunIdentity, updating: bool) -> None:
         """Keep the files of an unfinished run if it had the same identity; otherwise start over, or raise UserError."""
@@ -196,4 +206,6 @@ class DatasetFolder:
             input=filesystem.read_json(self.file(RUN)).get("input") if filesystem.exists(self.file(RUN)) else None,
             evaluation=there["decontamination"]["sha256"] if "decontamination" in there else "",
             datasheet=there["datasheet"],
+            ids=there["ids"]["field"] if "ids" in there else "",
+            exclusion=there["exclusion"]["sha256"] if "exclusion" in there else "",
         )

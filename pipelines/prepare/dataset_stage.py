@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from clozemill.pipelines.command_line.options import identity
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import clusters, manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, VOCAB
 from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.filtering import exclusion
+from clozemill.pipelines.prepare import document_ids
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import Job, load_vocabulary
-from clozemill.pipelines.prepare.run_identity import datasheet
+from clozemill.pipelines.prepare.run_identity import datasheet, recorded_options
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
 
 STAGE_TIMES = "times.json"  # seconds and megabytes per stage, for run.json
@@ -32,7 +33,7 @@ class DatasetStage:
         Raises:
             UserError: the input has no usable document, too many records are malformed, or the statistical gate fails.
         """
-        totals, groups, splits = statistics.StatisticsTotals(), [], SplitSummary()
+        totals, groups, ids, splits = statistics.StatisticsTotals(), [], [], SplitSummary()
         for row in rows:  # one by one: the statistics in a row are large
             summary = json.loads(row)
             if "splits" in summary:
@@ -40,11 +41,13 @@ class DatasetStage:
                 continue
             for shard in summary["shards"]:
                 totals.add(shard, statistics.unpack(shard.pop("statistics")))
+            if "ids" in summary:
+                ids.append(summary.pop("ids"))
             groups.append(summary)
         groups.sort(key=lambda group: group["group"])
         try:
             self._check(splits, groups)
-            built = self._manifest(splits, groups)
+            built = self._manifest(splits, groups) | self._ids(splits, ids)
             contents = self._statistics(built, splits, totals)
             self._write(built, contents)
         except UserError as error:  # so that the next run may start over with other input or options
@@ -69,7 +72,7 @@ class DatasetStage:
             documents["unspaced_characters"] = splits.unspaced
         described = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": config.cased}
         described |= config.rules.to_dict(config.cased)
-        full = {"input": list(config.input), **identity(config)}
+        full = {"input": list(config.input), **recorded_options(config)}
         built = manifest.build(full, described, documents, groups, self.job.num_eval_groups) | {"datasheet": datasheet(config)}
         if self.job.evaluation:
             built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
@@ -78,6 +81,22 @@ class DatasetStage:
         if difference := manifest.unaccounted(built):
             raise UserError(f"{difference}: {self.job.folder.path} contains files of two runs; give another --output")
         return built
+
+    def _ids(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what dataset.json records about ids, and write those to exclude that no record has."""
+        recorded: dict[str, Any] = {}
+        if self.job.config.id_field:
+            recorded["ids"] = document_ids.total_ids(self.job.config.id_field, groups)
+            if not recorded["ids"]["documents"]:
+                raise UserError(f"no document has a value in the field {self.job.config.id_field!r}: see --id-field")
+        if self.job.exclusion:
+            excluded = exclusion.load(filesystem.read_bytes(self.job.folder.work_file(exclusion.NAME)))
+            unmatched = sorted(excluded - splits.excluded.keys())
+            recorded["exclusion"] = {"sha256": self.job.exclusion, "ids": len(excluded), "unmatched": len(unmatched)}
+            if unmatched:
+                path = self.job.folder.file(document_ids.UNMATCHED)
+                filesystem.write_bytes(path, document_ids.unmatched_lines(unmatched), sync=False)
+        return recorded
 
     def _statistics(
         self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals

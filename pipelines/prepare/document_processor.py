@@ -28,6 +28,8 @@ MAX_SAMPLES = 3  # records quoted per reason in messages and in the data card; r
 MAX_UNKNOWN = 5000  # number of words kept that became [UNK]
 MAX_BITS = 33  # of the number of tokens of a document
 
+EXCLUDED = "excluded_id"  # reason of documents that --exclude-ids drops
+
 Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> (reason, detail) of a document to drop
 
 
@@ -36,7 +38,8 @@ class SplitSummary:
     """Counts of what happened in one or more splits, and seconds per stage.
 
     defects: some malformed records. samples: some dropped records, by reason. token_lengths: documents by the bit length of
-    their number of tokens. unknown_words: words that became [UNK], cut at 100 characters.
+    their number of tokens. unknown_words: words that became [UNK], cut at 100 characters. excluded: records by their id, of
+    those to leave out.
     """
 
     read: int = 0
@@ -52,12 +55,14 @@ class SplitSummary:
     token_lengths: list[int] = field(default_factory=lambda: [0] * MAX_BITS)
     unknown_words: dict[str, int] = field(default_factory=dict)
     unspaced: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "SplitSummary") -> "SplitSummary":
         """Add another summary to this one."""
         for name in ("read", "bad", "characters", "sentences", "tokens", "unknown", "unspaced"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for mine, theirs in ((self.dropped, other.dropped), (self.seconds, other.seconds)):
+        counts = (self.dropped, other.dropped), (self.seconds, other.seconds), (self.excluded, other.excluded)
+        for mine, theirs in counts:
             for key, value in theirs.items():
                 mine[key] = mine.get(key, 0) + value
         self.defects = sorted(self.defects + other.defects)[:MAX_SAMPLES]
@@ -86,8 +91,14 @@ class SplitSummary:
 class DocumentProcessor:
     """Turns an input split into (key, payload) items. `summary` and `rejects` describe the split processed last."""
 
-    def __init__(self, config: PrepareConfig, tokenizer: WordPiece, screens: tuple[Screen, ...] = ()) -> None:
-        self._config, self._tokenizer, self._screens = config, tokenizer, screens
+    def __init__(
+        self,
+        config: PrepareConfig,
+        tokenizer: WordPiece,
+        screens: tuple[Screen, ...] = (),
+        excluded: frozenset[str] = frozenset(),
+    ) -> None:
+        self._config, self._tokenizer, self._screens, self._excluded = config, tokenizer, screens, excluded
         self.begin()
 
     def begin(self) -> None:
@@ -110,6 +121,9 @@ class DocumentProcessor:
             if record is None:
                 break
             self.summary.read += not (isinstance(record, Rejected) and record.reason == "empty_file")
+            if record.id in self._excluded:  # before anything else, and without an excerpt: no text of it is kept
+                self.summary.excluded[record.id] = self.summary.excluded.get(record.id, 0) + 1
+                record = Rejected(EXCLUDED, record.source, "its id is in --exclude-ids", bad=False)
             if isinstance(record, Rejected):
                 self._drop(record)
                 continue
@@ -157,7 +171,7 @@ class DocumentProcessor:
                     continue
             with self._watch.time("pack"):
                 self._count(candidate)
-                item = key, payload.pack(document.title, ids, lengths, offsets)
+                item = key, payload.pack(document.title, ids, lengths, offsets, document.id)
             yield item
 
     def _reason_to_drop(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:

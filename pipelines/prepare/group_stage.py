@@ -15,6 +15,7 @@ from clozemill.pipelines.dataset.provenance import documents_table, provenance_t
 from clozemill.pipelines.examples.pairs import Pairs
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
+from clozemill.pipelines.prepare import document_ids
 from clozemill.pipelines.prepare import job as prepare_job
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import Job
@@ -103,12 +104,14 @@ class GroupStage:
             if config.provenance:
                 with watch.time("provenance"):
                     provenance = provenance_name(name)
-                    files[provenance] = write_parquet(self.job.folder.file(provenance), provenance_table(group, pairs))
+                    files[provenance] = write_parquet(
+                        self.job.folder.file(provenance), provenance_table(group, pairs, bool(config.id_field))
+                    )
             entry = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
             shards.append(entry | written)
         documents = documents_name(split, index, config.num_groups)
-        files[documents] = write_parquet(self.job.folder.file(documents), documents_table(group))
-        return {
+        files[documents] = write_parquet(self.job.folder.file(documents), documents_table(group, bool(config.id_field)))
+        summary = {
             "split": split,
             "group": index,
             "documents": len(group.keys),
@@ -116,6 +119,7 @@ class GroupStage:
             "shards": shards,
             "files": files,
         }
+        return summary | ({"ids": document_ids.group_ids(group)} if config.id_field else {})
 
     def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)

@@ -32,8 +32,8 @@ class Job:
     """Everything that a worker needs.
 
     config: with num_groups resolved. vocabulary: bytes of vocab.txt. evaluation: digest of the evaluation sets whose n-grams
-    are in the work folder, or "". run: a hash of everything that affects the output, which intermediate files carry. splits:
-    number of splits of the input; 0: unknown.
+    are in the work folder, or "". exclusion: digest of the excluded ids, which are there, too, or "". run: a hash of everything
+    that affects the output, which intermediate files carry. splits: number of splits of the input; 0: unknown.
     """
 
     config: PrepareConfig
@@ -42,6 +42,7 @@ class Job:
     shuffle: str
     folder: DatasetFolder
     evaluation: str = ""
+    exclusion: str = ""
     run: str = ""
     splits: int = 0
 

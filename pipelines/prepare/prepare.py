@@ -18,7 +18,7 @@ from clozemill.pipelines.data_card import card
 from clozemill.pipelines.dataset import layout, summary
 from clozemill.pipelines.dataset.layout import MANIFEST, RUN, VOCAB
 from clozemill.pipelines.files import filesystem, safe_paths
-from clozemill.pipelines.filtering import decontamination
+from clozemill.pipelines.filtering import decontamination, exclusion
 from clozemill.pipelines.filtering.decontamination import BlockedNgrams
 from clozemill.pipelines.prepare import graph, progress
 from clozemill.pipelines.prepare.dataset_folder import DatasetFolder, Status
@@ -45,8 +45,15 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     plan, workers, options = run_setup.plan_input(config, extra, "input", "vocab", "output")
     job = _resolve(config, _read_vocabulary(config), plan)
     evaluation = _blocked_ngrams(job)
-    identity = RunIdentity.of_run(job.config, job.vocabulary, evaluation.digest if evaluation else "", plan)
-    job = replace(job, evaluation=identity.evaluation, run=identity.id)
+    excluded = exclusion.read_ids(config.exclude_ids) if config.exclude_ids else None
+    identity = RunIdentity.of_run(
+        job.config,
+        job.vocabulary,
+        evaluation.digest if evaluation else "",
+        exclusion.digest(excluded) if excluded is not None else "",
+        plan,
+    )
+    job = replace(job, evaluation=identity.evaluation, exclusion=identity.exclusion, run=identity.id)
     safe_paths.refuse_links(job.folder.path)
     with job.folder.lock(config.update):  # before reading or removing anything that another run may use
         if not job.folder.open(identity, config.update):
@@ -55,6 +62,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
         run: dict[str, Any] = {"input": identity.input, "evaluation": identity.evaluation, "versions": identity.versions}
         run |= {"runner": config.runner, "workers": workers, "shuffle": job.shuffle}
         _write_inputs(job, config, evaluation, run)
+        if excluded is not None:
+            filesystem.write_bytes(job.folder.work_file(exclusion.NAME), exclusion.dump(excluded), sync=False)
         if job.config.clustered:
             find_near_duplicates(job, plan, options)
         _write_dataset(job, plan, run, options)

@@ -14,6 +14,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.pipelines.dataset.layout import FORMAT_VERSION
 from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.readers.document import ID_FIELD
 from clozemill.pipelines.readers.formats import Plan
 
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
@@ -22,6 +23,11 @@ _LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affe
 def datasheet(config: PrepareConfig) -> dict[str, list[str]]:
     """Return sources, licences and languages as given in the options."""
     return {"sources": list(config.sources), "licenses": list(config.licenses), "languages": list(config.languages)}
+
+
+def recorded_options(config: PrepareConfig) -> dict[str, Any]:
+    """Return the options that determine the output, as dataset.json records them."""
+    return identity(config) | {"id_field": config.id_field or ID_FIELD}
 
 
 def input_digest(plan: Plan) -> str:
@@ -47,7 +53,8 @@ class RunIdentity:
     """Everything that affects the output of a run, as state.json stores it.
 
     config: the resolved options. vocabulary: SHA-256 of vocab.txt. input: from `input_digest`; None: unknown. versions: None:
-    unknown. evaluation: digest of the evaluation sets, or "".
+    unknown. evaluation: digest of the evaluation sets, or "". ids: --id-field, or "" if ids aren't kept. exclusion: digest of
+    the excluded ids, or "".
     """
 
     config: dict[str, Any]
@@ -56,12 +63,22 @@ class RunIdentity:
     versions: dict[str, str] | None = None
     evaluation: str = ""
     datasheet: dict[str, list[str]] = field(default_factory=dict)
+    ids: str = ""
+    exclusion: str = ""
 
     @classmethod
-    def of_run(cls, config: PrepareConfig, vocabulary: bytes, evaluation: str, plan: Plan) -> "RunIdentity":
+    def of_run(cls, config: PrepareConfig, vocabulary: bytes, evaluation: str, exclusion: str, plan: Plan) -> "RunIdentity":
         """Return the identity of a run with a resolved configuration."""
-        sha256 = hashlib.sha256(vocabulary).hexdigest()
-        return cls(identity(config), sha256, input_digest(plan), _versions(), evaluation, datasheet(config))
+        return cls(
+            config=recorded_options(config),
+            vocabulary=hashlib.sha256(vocabulary).hexdigest(),
+            input=input_digest(plan),
+            versions=_versions(),
+            evaluation=evaluation,
+            datasheet=datasheet(config),
+            ids=config.id_field,
+            exclusion=exclusion,
+        )
 
     @property
     def id(self) -> str:
@@ -71,11 +88,15 @@ class RunIdentity:
     def refuse_changes(self, before: "RunIdentity", folder: str, updating: bool = False) -> None:
         """Raise UserError for the first difference from an earlier run; an update may change the input and its description."""
         if updating:
-            before = replace(before, input=self.input, evaluation=self.evaluation, datasheet=self.datasheet)
+            now = {name: getattr(self, name) for name in ("input", "evaluation", "datasheet", "exclusion")}
+            before = replace(before, **now)
         if before.input != self.input:
             raise UserError(
                 f"{folder} was built from input files with other names, sizes or times: give --update, or another --output"
             )
+        if before.ids != self.ids:
+            how = f"with the ids of the field {before.ids!r}" if before.ids else "without ids"
+            raise UserError(f"{folder} was started {how}: use the same --id-field, or give another --output")
         versions = self.versions or {}
         for values, earlier in ((self.config, before.config), (versions, before.versions or versions)):
             for key, value in values.items():
@@ -89,6 +110,10 @@ class RunIdentity:
         if before.evaluation != self.evaluation:
             raise UserError(
                 f"{folder} was started with other --decontaminate files: give the same to resume, or another --output"
+            )
+        if before.exclusion != self.exclusion:
+            raise UserError(
+                f"{folder} was started with other --exclude-ids: give the same to resume, --update, or another --output"
             )
         for name, value in self.datasheet.items():
             if before.datasheet.get(name, []) != value:

@@ -13,7 +13,7 @@ import numpy as np
 
 from clozemill.pipelines.dataset import clusters
 from clozemill.pipelines.files import filesystem
-from clozemill.pipelines.filtering import decontamination
+from clozemill.pipelines.filtering import decontamination, exclusion
 from clozemill.pipelines.prepare import job as prepare_job
 from clozemill.pipelines.prepare.document_processor import DocumentProcessor, Screen
 from clozemill.pipelines.prepare.job import Job
@@ -36,7 +36,14 @@ class SplitProcessorStage:
     def setup(self) -> None:
         """Build the document processor."""
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
-        self.processor = DocumentProcessor(config, WordPiece(vocabulary, config.cased, config.rules), self.screens())
+        tokenizer = WordPiece(vocabulary, config.cased, config.rules)
+        self.processor = DocumentProcessor(config, tokenizer, self.screens(), self._excluded())
+
+    def _excluded(self) -> frozenset[str]:
+        """Return the ids of documents to leave out."""
+        if not self.job.exclusion:
+            return frozenset()
+        return exclusion.load(filesystem.read_bytes(self.job.folder.work_file(exclusion.NAME)))
 
     def screens(self) -> tuple[Screen, ...]:
         """Return the screen against evaluation sets."""

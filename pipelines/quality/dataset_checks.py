@@ -13,7 +13,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.dataset import clusters, manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, documents_name, files_of, provenance_name
-from clozemill.pipelines.dataset.parquet import read_keys
+from clozemill.pipelines.dataset.parquet import read_keys, with_ids
 from clozemill.pipelines.examples import assemble
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.quality import gate, invariants, statistics
@@ -120,7 +120,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
     So no document is in both train and eval. If near-duplicates were detected, one document of each cluster remains, or all
     are in the split of their survivor.
     """
-    config, evals, counts = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}
+    config, evals, counts, ids = contract["config"], contract["num_eval_groups"], {"train": 0, "eval": 0}, 0
     try:
         alike = clusters.read(filesystem.join(folder, clusters.NAME)) if clusters.NAME in contract["files"] else clusters.NONE
     except (UserError, pa.ArrowException, KeyError):
@@ -131,6 +131,7 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
         name = documents_name(split, group, config["num_groups"])
         try:
             (keys,) = read_keys(filesystem.join(folder, name), "key")
+            ids += with_ids(filesystem.join(folder, name)) if "ids" in contract else 0
         except (UserError, pa.ArrowException, KeyError):
             yield f"{name}: the list of the group's documents can't be read"
             continue
@@ -147,6 +148,8 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}: row {row}: document {key.hex()} belongs to group {right}, not to {split} group {group}"
             if (other := seen.setdefault(key, row)) != row and config["dedup"] != "none":
                 yield f"{name}: row {row}: document {key.hex()} is also in row {other}"
+    if "ids" in contract and ids != contract["ids"]["documents"]:
+        yield f"documents: {MANIFEST} has {contract['ids']['documents']} documents with an id, but the lists contain {ids}"
     for split, about in contract["splits"].items():
         if counts[split] != about["documents"]:
             yield f"documents: {MANIFEST} has {about['documents']} documents in {split}, but the lists contain {counts[split]}"

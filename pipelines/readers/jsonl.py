@@ -22,7 +22,7 @@ def read_jsonl(split: InputSplit, options: InputOptions) -> Iterator[Record]:
 
 def _json_record(line: bytes, source: str, options: InputOptions) -> Record:
     try:
-        record = parse_object(line, (options.text_field, options.title_field, options.id_field))
+        record = parse_object(line, (options.text_field, options.title_field, options.id_field or document.ID_FIELD))
     except UnicodeDecodeError as error:
         return delimited.invalid_utf8(source, error, line)
     except TooManyValues as error:

@@ -177,6 +177,7 @@ def is_redirect(text: str, wiki: Wiki = UNKNOWN_WIKI) -> bool:
 
 def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
     """Yield the articles of a MediaWiki dump: namespace 0, wikitext, no redirects."""
+    document.check_id_field(split.path, options, ("id", "title"))
     wiki = UNKNOWN_WIKI
     for number, (record, owned, closed) in enumerate(delimited.delimited(split, CLOSE)):
         if split.start == 0 and number == 0 and record is not None:
@@ -188,7 +189,7 @@ def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
         if record is None:
             yield document.too_long(f"{split.path}, page {number + 1}" + (f" after byte {split.start}" if split.start else ""))
         elif page := cut_page(record):
-            yield _article(page, closed, split.path, wiki)
+            yield _article(page, closed, split.path, wiki, options)
 
 
 def read_head(path: str, compression: str) -> bytes:
@@ -225,7 +226,7 @@ def _wiki_of(path: str, compression: str, stamp: str) -> Wiki:
     return read_wiki(read_head(path, compression))
 
 
-def _article(data: bytes, closed: bool, path: str, wiki: Wiki) -> Record:
+def _article(data: bytes, closed: bool, path: str, wiki: Wiki, options: InputOptions) -> Record:
     if not closed:
         return Rejected("malformed_xml", path, "the file ends within a page", document.excerpt_of(data))
     try:
@@ -237,11 +238,15 @@ def _article(data: bytes, closed: bool, path: str, wiki: Wiki) -> Record:
             return delimited.invalid_utf8(path, cause, data)
         return Rejected("malformed_xml", path, str(error), document.excerpt_of(data))
     source = f"{path}#{page.page_id}"
+    try:
+        record_id = document.id_of({"id": page.page_id, "title": page.title}.get, options)
+    except ValueError as error:
+        return document.unusable_id(source, error, options)
     namespace = page.namespace.strip() or str(wiki.namespace_of(page.title))
     if page.redirect or namespace != "0":
-        return Rejected("redirect" if page.redirect else "other_namespace", source, page.title, bad=False)
+        return Rejected("redirect" if page.redirect else "other_namespace", source, page.title, bad=False, id=record_id)
     if not page.is_wikitext:
-        return Rejected("other_content_model", source, f"{page.title}: {page.model or page.format}", bad=False)
+        return Rejected("other_content_model", source, f"{page.title}: {page.model or page.format}", bad=False, id=record_id)
     if is_redirect(page.text, wiki):
-        return Rejected("redirect", source, page.title, bad=False)
-    return Document(page.text, page.title, source, "wikitext", wiki)
+        return Rejected("redirect", source, page.title, bad=False, id=record_id)
+    return Document(page.text, page.title, source, "wikitext", wiki, record_id)

@@ -46,7 +46,11 @@ def wanted_columns(file: pq.ParquetFile, path: str, options: InputOptions) -> li
     names = set(file.schema_arrow.names)
     if options.text_field not in names:
         raise UserError(f"{path} has no column {options.text_field!r} (it has {document.shown_value(names)}): see --text-field")
-    wanted = [name for name in (options.text_field, options.title_field, options.id_field) if name in names]
+    if options.id_field and options.id_field not in names:
+        raise UserError(f"{path} has no column {options.id_field!r} (it has {document.shown_value(names)}): see --id-field")
+    wanted = [
+        name for name in (options.text_field, options.title_field, options.id_field or document.ID_FIELD) if name in names
+    ]
     for name in wanted:
         if (count := file.schema_arrow.names.count(name)) > 1:
             raise UserError(f"{path} has {count} columns named {name!r}: rename all but one of them")

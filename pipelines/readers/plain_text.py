@@ -14,6 +14,7 @@ def read_bert(split: InputSplit, options: InputOptions) -> Iterator[Record]:
 
     A document belongs to the split that owns the empty line before it.
     """
+    document.check_id_field(split.path, options, ())
     ours, begun, lines, size, number = split.start == 0, 0, bytearray(), 0, -1
     for number, (line, owned) in enumerate(delimited.lines(split)):
         if line is None or line.strip():
@@ -47,6 +48,7 @@ def _bert_document(lines: bytearray, size: int, split: InputSplit, number: int) 
 
 def read_document(split: InputSplit, options: InputOptions) -> Iterator[Record]:
     """Yield the complete file as one document, with its name as the title."""
+    document.check_id_field(split.path, options, ("title",))
     parts, size = [], 0
     for piece, _ in compression.pieces(split):
         parts.append(piece)
@@ -57,6 +59,6 @@ def read_document(split: InputSplit, options: InputOptions) -> Iterator[Record]:
     data = b"".join(parts)
     try:
         title = decompression.compression_of(split.path.rsplit("/", 1)[-1])[1].rsplit(".", 1)[0]
-        yield Document(data.decode("utf-8"), title, split.path)
+        yield Document(data.decode("utf-8"), title, split.path, id=document.id_of({"title": title}.get, options))
     except UnicodeDecodeError as error:
         yield delimited.invalid_utf8(split.path, error, data)

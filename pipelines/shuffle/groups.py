@@ -20,6 +20,7 @@ class Group:
 
     tokens: uint16 or uint32 [T]. sentences: int64 [N + 1], where each sentence starts in `tokens`. documents:
     int64 [D + 1], where each document starts in `sentences`. keys, titles: D each. spans: uint32 [2, T] or None.
+    ids: of the documents with each document's text, without repetitions, that of the document itself first; D lists.
     duplicates: number of exact duplicates that were dropped or, if none are dropped, that are in the group.
     """
 
@@ -28,6 +29,7 @@ class Group:
     documents: np.ndarray
     keys: list[bytes]
     titles: list[str]
+    ids: list[list[str]]
     spans: np.ndarray | None
     duplicates: int
 
@@ -46,10 +48,15 @@ class Group:
         sentence boundaries), so that their order doesn't matter.
         """
         kept: list[tuple[bytes, Payload]] = []
+        ids: list[dict[str, None]] = []  # ordered sets
         ordered = sorted(items)
         for index, (key, payload) in enumerate(ordered):
+            document = shuffle_payload.unpack(payload)
             if keep_duplicates or not index or ordered[index - 1][0] != key:
-                kept.append((key, shuffle_payload.unpack(payload)))
+                kept.append((key, document))
+                ids.append({})
+            if document.id:
+                ids[-1][document.id] = None
         payloads = [payload for _, payload in kept]
         sizes = np.array([len(payload.lengths) for payload in payloads], np.int64)
         spans = [payload.spans for payload in payloads if payload.spans is not None]
@@ -59,6 +66,7 @@ class Group:
             documents=_edges(sizes),
             keys=[key for key, _ in kept],
             titles=[payload.title for payload in payloads],
+            ids=[list(each) for each in ids],
             spans=np.concatenate(spans, axis=1) if spans else None,
             duplicates=len(ordered) - len({key for key, _ in kept}),
         )

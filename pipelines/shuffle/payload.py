@@ -10,7 +10,7 @@ _HEADER = struct.Struct("<BHII")  # bytes per id (+ 128 with character offsets),
 _OFFSETS = 128
 
 
-def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | None = None) -> bytes:
+def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | None = None, record_id: str = "") -> bytes:
     """Return the payload of one document.
 
     Args:
@@ -18,6 +18,7 @@ def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | N
         ids: [tokens], already in the smallest type for the vocabulary.
         lengths: [sentences], tokens of each sentence, all positive.
         spans: uint32 [2, tokens], the start and end of each token's word in the cleaned text, for provenance.
+        record_id: the document's id, or "". It is last, so that payloads are in the same order with and without ids.
     """
     name = title.encode("utf-8", "replace")[:1024]
     kind = ids.dtype.itemsize + (0 if spans is None else _OFFSETS)
@@ -29,6 +30,7 @@ def pack(title: str, ids: np.ndarray, lengths: np.ndarray, spans: np.ndarray | N
     ]
     if spans is not None:
         parts.append(spans.astype("<u4").tobytes())
+    parts.append(record_id.encode())
     return b"".join(parts)
 
 
@@ -40,6 +42,7 @@ class Payload:
     ids: np.ndarray
     lengths: np.ndarray
     spans: np.ndarray | None
+    id: str = ""
 
 
 def unpack(data: bytes) -> Payload:
@@ -49,5 +52,8 @@ def unpack(data: bytes) -> Payload:
     lengths = np.frombuffer(data, "<u4", sentences, at)
     at += 4 * sentences
     ids = np.frombuffer(data, f"<u{width}", tokens, at)
-    spans = np.frombuffer(data, "<u4", 2 * tokens, at + width * tokens).reshape(2, -1) if kind & _OFFSETS else None
-    return Payload(data[_HEADER.size : _HEADER.size + name].decode("utf-8", "ignore"), ids, lengths, spans)
+    at += width * tokens
+    spans = np.frombuffer(data, "<u4", 2 * tokens, at).reshape(2, -1) if kind & _OFFSETS else None
+    at += 8 * tokens if kind & _OFFSETS else 0
+    title = data[_HEADER.size : _HEADER.size + name].decode("utf-8", "ignore")
+    return Payload(title, ids, lengths, spans, data[at:].decode())

@@ -10,11 +10,12 @@ from clozemill.pipelines.shuffle.groups import Group
 from clozemill.pipelines.shuffle.payload import pack
 
 
-def group() -> Group:
+def group(*ids: str) -> Group:
     """Two documents: words at characters 0-2, 3-5 and 6-9; and 0-4, 5-8."""
     first = pack("One", np.array([5, 6, 7], np.uint16), np.array([2, 1]), np.array([[0, 3, 6], [2, 5, 9]], np.uint32))
     second = pack("Two", np.array([8, 9], np.uint16), np.array([2]), np.array([[0, 5], [4, 8]], np.uint32))
-    return Group.build([(b"a" * keys.KEY_BYTES, first), (b"b" * keys.KEY_BYTES, second)])
+    more = [(b"a" * keys.KEY_BYTES, first + each.encode()) for each in ids]
+    return Group.build([(b"a" * keys.KEY_BYTES, first), (b"b" * keys.KEY_BYTES, second), *more])
 
 
 def pairs(*runs: tuple[int, int, int, int]) -> Pairs:
@@ -37,6 +38,18 @@ def test_records_are_literal() -> None:
     assert [rows[1][name] for name in ("b_key", "b_title", "b_start", "b_end")] == [None] * 4
 
 
+def test_ids_are_literal() -> None:
+    """One text has three records with ids, and one without."""
+    found = group("i9", "i10", "i9")
+    assert [(row["id"], row["other_ids"]) for row in documents_table(found, ids=True).to_pylist()] == [
+        ("i10", ["i9"]),
+        (None, []),
+    ]
+    rows = provenance_table(found, pairs((0, 2, 3, 5), (1, 3, 3, 3)), ids=True).to_pylist()
+    assert [(row["a_id"], row["b_id"]) for row in rows] == [("i10", None), ("i10", None)]
+
+
 def test_a_group_without_documents_has_empty_tables() -> None:
     empty = Group.build([])
     assert documents_table(empty).num_rows == provenance_table(empty, pairs()).num_rows == 0
+    assert documents_table(empty, ids=True).schema == documents_table(group("i9"), ids=True).schema

@@ -73,6 +73,8 @@ def test_another_identity_starts_over_only_before_a_group_is_finished_or_after_a
         ({"versions": {"numpy": "3.0"}}, "was started with numpy = '3.0', not '2.0'"),
         ({"vocabulary": "w" * 64}, "was started with another vocabulary"),
         ({"evaluation": "e"}, "was started with other --decontaminate files"),
+        ({"ids": "url"}, "was started with the ids of the field 'url': use the same --id-field"),
+        ({"exclusion": "x"}, "was started with other --exclude-ids: give the same to resume, --update"),
         ({"datasheet": {"sources": ["a book"]}}, "was started with other --sources"),
     ],
 )
@@ -83,8 +85,10 @@ def test_each_change_is_refused(change: dict, why: str) -> None:
 
 
 def test_an_update_may_change_the_input_and_its_description_alone() -> None:
-    before = replace(IDENTITY, input="other", evaluation="e", datasheet={"sources": ["a book"]})
+    before = replace(IDENTITY, input="other", evaluation="e", exclusion="x", datasheet={"sources": ["a book"]})
     IDENTITY.refuse_changes(before, "d", updating=True)
+    with pytest.raises(UserError, match="ids of the field"):
+        IDENTITY.refuse_changes(replace(before, ids="url"), "d", updating=True)
     with pytest.raises(UserError, match="seed"):
         IDENTITY.refuse_changes(replace(before, config={"seed": 8}), "d", updating=True)
 
@@ -94,9 +98,8 @@ def test_the_versions_of_a_complete_dataset_are_unknown() -> None:
 
 
 def test_the_id_depends_on_everything() -> None:
-    others = [
-        replace(IDENTITY, **change)
-        for change in ({"config": {"seed": 8}}, {"vocabulary": "w"}, {"input": "other"}, {"versions": {}}, {"evaluation": "e"})
-    ]
-    assert len({identity.id for identity in [IDENTITY, *others]}) == 6
+    changes = {"config": {"seed": 8}, "vocabulary": "w", "input": "other", "versions": {}, "evaluation": "e"}
+    changes |= {"ids": "url", "exclusion": "x"}
+    others = [replace(IDENTITY, **{name: value}) for name, value in changes.items()]
+    assert len({identity.id for identity in [IDENTITY, *others]}) == 8
     assert replace(IDENTITY, config={"seed": 7}).id == IDENTITY.id

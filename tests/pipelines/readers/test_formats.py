@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 from unittest import mock
 
@@ -119,6 +120,54 @@ def test_parquet_yields_rows_and_its_splits_are_row_groups(tmp_path):
     assert records == read(path)
     assert records[4] == Document("Text 4.", "T4", f"{path}, row group 1, row 1")
     assert [record.text for record in records] == rows
+
+
+def ids(records: list) -> list[tuple[str, str]]:
+    """(text or reason, id) of each record."""
+    return [(record.text if isinstance(record, Document) else record.reason, record.id) for record in records]
+
+
+def test_ids_of_jsonl(tmp_path):
+    """A record that becomes no document has its id, too, so that it can be excluded before anything of it is quoted."""
+    values = ["x", " y\u00a0", 7, 17.0, 0.5, 2**70, "", " ", None, True, ["z"], "a\nb", "\ud800", "k" * 2000, "k" * 2001]
+    lines = [json.dumps({"text": "T", "uid": value, "id": "other"}) for value in values]
+    more = ['{"text": "T", "id": "other"}', '{"uid": "q"}', '{"uid": "q", "text": 3}', '{"text": "T", "uid": NaN}']
+    path = write(tmp_path / "a.jsonl", "\n".join(lines + more).encode())
+    known = ["x", "y", "7", "17", "0.5", str(2**70), "", "", ""]
+    bad = [("unusable_id", "")]
+    expected = [*(("T", name) for name in known), *bad * 4, ("T", "k" * 2000), *bad, ("T", ""), ("missing_field", "q")]
+    assert ids(read(path, id_field="uid")) == [*expected, ("field_is_no_text", "q"), *bad]
+    assert {name for _, name in ids(read(path))} == {""}
+
+
+def test_ids_of_the_other_formats(tmp_path):
+    pages = [corpora.page("A", "Text.", number=12), corpora.page("B", "#REDIRECT [[A]]", redirect=True, number=13)]
+    dump = write(tmp_path / "a.xml", corpora.wikixml(pages))
+    assert ids(read(dump, id_field="id")) == [("Text.", "12"), ("redirect", "13")]
+    assert ids(read(dump, id_field="title")) == [("Text.", "A"), ("redirect", "B")]
+    notes = write(tmp_path / "n.txt", b"Eins.")
+    assert ids(read(notes, format_="document", id_field="title")) == [("Eins.", "n")]
+    columns = {"text": ["a", "b", "c"], "uid": pa.array([Decimal("3.00"), None, Decimal("0.5")], pa.decimal128(5, 2))}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert ids(read(tmp_path / "a.parquet", id_field="uid")) == [("a", "3"), ("b", ""), ("c", "0.50")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.xml", corpora.wikixml([]), "has no field 'uid', because its format has id and title: give another --id-field"),
+        ("a.txt", b"Eins.", "has no field 'uid', because its format has no fields: give another --id-field, or none"),
+    ],
+)
+def test_formats_with_fixed_fields_refuse_others(tmp_path, name, data, why):
+    with pytest.raises(UserError, match=why):
+        read(write(tmp_path / name, data), id_field="uid")
+
+
+def test_a_parquet_file_without_the_id_column_is_refused(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "id": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet has no column 'uid' .*see --id-field"):
+        read(tmp_path / "a.parquet", id_field="uid")
 
 
 def test_parquet_reads_only_the_columns_it_needs(tmp_path):

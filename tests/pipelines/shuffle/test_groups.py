@@ -98,6 +98,16 @@ def test_build_does_not_depend_on_the_order(documents: list[tuple[int, int]], or
     assert group.keys == sorted({key for key, _ in items})
 
 
+def test_ids_do_not_change_which_document_is_kept():
+    """Records of one text with other titles: the choice is the same with and without ids, so shards are, too."""
+    items = [(b"k", payload("b", [5, 6])), (b"k", payload("a", [5, 6])), (b"k", payload("c", [5, 6]))]
+    with_ids = [(key, data + name) for (key, data), name in zip(items, (b"1", b"9", b"2"), strict=True)]
+    group = Group.build(with_ids)
+    assert (group.titles, group.ids) == (["a"], [["9", "1", "2"]])
+    assert group.titles == Group.build(items).titles and Group.build(items).ids == [[]]
+    assert Group.build(with_ids, keep_duplicates=True).ids == [["9"], ["1"], ["2"]]
+
+
 def test_build_of_nothing():
     group = Group.build([])
     assert (len(group.tokens), group.sentences.tolist(), group.documents.tolist()) == (0, [0], [0])
