@@ -1,6 +1,7 @@
 """Fine-tuning tasks and heads, and the model with an encoder and a task's head (Devlin et al. 2018).
 
-B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a task type, add it to KINDS.
+B batch, S sequence length, H hidden size, L labels. To add a head, add a layer to HEADS; to add a task type, see
+task_heads.py.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,32 +15,17 @@ from clozemill.model.dropout import dropout, fold
 from clozemill.model.embeddings import initializer
 from clozemill.model.encoder import Encoder
 from clozemill.model.inputs import TOKENS
-from clozemill.model.losses import named, weighted, weighted_sigmoid
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A task type. `per_token`: one answer per position instead of per text. `labels`: minimum number of labels, 0: none."""
-
-    per_token: bool = False
-    labels: int = 2
-
+from clozemill.model.losses import named
+from clozemill.model.task_heads import TASK_HEADS
 
 MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as in google-research/bert's run_squad.py
-KINDS = {
-    "classify": Kind(),  # one label for a text, or for a pair of texts
-    "multilabel": Kind(labels=1),  # any number of labels, or none: a logit and a sigmoid for each
-    "regress": Kind(labels=0),  # one number
-    "tags": Kind(per_token=True),  # a label for every word
-    "spans": Kind(per_token=True, labels=0),  # begin and end of an answer: two logits per position
-}
 
 
 @dataclass(frozen=True)
 class Task:
     """The task of a fine-tuned model.
 
-    kind: task type, a key of KINDS. labels: names of the classes, in the order of the logits; empty if the type has none.
+    kind: task type, a key of TASK_HEADS. labels: names of the classes, in the order of the logits; empty if the type has none.
     head: a key of HEADS. layers: layers of `all_layers` that the head sees, concatenated. frozen: the encoder isn't trained.
     max_seq_length: tokens that texts are truncated to, including special ones. no_answer: spans: questions may have none.
     doc_stride: spans: stride between the windows of a long context, in tokens, at most half a window.
@@ -59,18 +45,18 @@ class Task:
     max_answer: int = MAX_ANSWER
 
     def __post_init__(self) -> None:
-        if len(self.labels) < KINDS[self.kind].labels:
-            least = {1: "one label", 2: "two labels"}[KINDS[self.kind].labels]
+        if len(self.labels) < (fewest := TASK_HEADS[self.kind].labels):
+            least = {1: "one label", 2: "two labels"}[fewest]
             raise ValueError(f"a task of type {self.kind} needs {least} or more, not {len(self.labels)}")
         if repeated := [label for label in self.labels if self.labels.count(label) > 1]:
             raise ValueError(f"the labels of a task must be distinct, but {repeated[0]} occurs twice")
-        if self.head == "bilstm" and not KINDS[self.kind].per_token:
+        if self.head == "bilstm" and not TASK_HEADS[self.kind].per_token:
             raise ValueError(f"the head bilstm answers per token, but the task type {self.kind} once per text")
 
     @property
     def outputs(self) -> int:
         """Return the number of logits per answer."""
-        return {"regress": 1, "spans": 2}.get(self.kind) or len(self.labels)
+        return TASK_HEADS[self.kind].outputs or len(self.labels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
@@ -139,7 +125,6 @@ class BiLSTMHead(keras.layers.Layer):
 
 
 HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
-_PADDING = -1e9  # a logit
 _SITE = 1000  # number of the head's draws, above all of the encoder's (dropout.SITES bounds both)
 
 
@@ -162,7 +147,8 @@ class TaskModel(keras.Model):
         options = {"dtype": self.dtype_policy}
         self.encoder = Encoder(config, **options)
         self.head = HEADS[task.head](config, task.outputs, **options)
-        self.per_token, self.pooled = KINDS[task.kind].per_token, task.layers == (-1,) and not KINDS[task.kind].per_token
+        self.per_token = TASK_HEADS[task.kind].per_token
+        self.pooled = task.layers == (-1,) and not self.per_token
         self.encoder.trainable = not task.frozen
         self.encoder.pooler.trainable = self.pooled and not task.frozen
 
@@ -188,7 +174,7 @@ class TaskModel(keras.Model):
     def prepare(self, batch: dict) -> tuple[dict, dict]:
         """Return (inputs, targets) of a batch: its three id tensors, and the rest; for spans the mask is also a target."""
         inputs = {name: batch[name] for name in TOKENS}
-        seen = [name for name in TOKENS if name != "input_mask" or self.task.kind != "spans"]
+        seen = [name for name in TOKENS if name != "input_mask" or not TASK_HEADS[self.task.kind].sees_padding]
         return inputs, {name: value for name, value in batch.items() if name not in seen}
 
     def weights_of(self, targets: dict) -> dict:
@@ -204,23 +190,11 @@ def sums(logits, targets: dict, kind: str) -> dict:
     """Return losses.SUMS of a batch's answers.
 
     Args:
-        logits: output of TaskModel. kind: a key of KINDS.
+        logits: output of TaskModel. kind: a key of TASK_HEADS.
         targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
             both float [B, 1, L], labels 0 or 1 (the axis of 1 can't be mistaken for the tokens); for spans
             `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) if there is no answer, and
             `input_mask` [B, S]: padding can't be an answer and is excluded from the softmax.
-
-    For regress the loss is the squared error, for spans the mean of the cross entropies of both ends. Hits count in halves for
-    spans, and are negative for regress, which has none.
     """
     weights = ops.cast(targets["weights"], "float32")
-    if kind == "regress":
-        errors = ops.square(logits[:, 0] - ops.cast(targets["labels"], "float32"))
-        return named({"task": (ops.sum(errors * weights), ops.sum(weights), -ops.sum(weights))})
-    if kind == "multilabel":
-        return named({"task": weighted_sigmoid(logits, ops.cast(targets["labels"], "float32")[:, 0], weights[:, 0])})
-    if kind == "spans":
-        logits = ops.where(ops.cast(targets["input_mask"], "bool")[:, :, None], logits, _PADDING)
-        ends = (weighted(logits[:, :, end], targets[name], weights) for end, name in enumerate(("starts", "ends")))
-        return named({"task": tuple((first + last) / 2 for first, last in zip(*ends, strict=True))})
-    return named({"task": weighted(logits, targets["labels"], weights)})
+    return named({"task": TASK_HEADS[kind].loss(logits, targets, weights)})

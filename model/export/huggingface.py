@@ -19,21 +19,9 @@ from clozemill.model.export import hf_process
 from clozemill.model.export.base import Source
 from clozemill.model.export.model_card import card
 from clozemill.model.inputs import TOKENS, assemble
+from clozemill.model.task_heads import TASK_HEADS
 
 __all__ = ["architecture", "checked_with", "outputs", "write"]
-TASKS = {  # task type: (transformers' class, the name of its head)
-    "classify": ("BertForSequenceClassification", "classifier"),
-    "multilabel": ("BertForSequenceClassification", "classifier"),
-    "regress": ("BertForSequenceClassification", "classifier"),
-    "tags": ("BertForTokenClassification", "classifier"),
-    "spans": ("BertForQuestionAnswering", "qa_outputs"),
-}
-
-PROBLEMS = {  # task type: transformers' name for its loss, which also decides how its pipelines convert logits
-    "classify": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regress": "regression",
-}
 
 
 def architecture(source: Source) -> str:
@@ -50,7 +38,7 @@ def architecture(source: Source) -> str:
     if task.layers != (-1,):
         layers = ",".join(map(str, task.layers))
         raise ValueError(f"transformers has no class for a head on the layers {layers}: export to keras or savedmodel")
-    return TASKS[task.kind][0]
+    return TASK_HEADS[task.kind].transformers[0]
 
 
 def _configuration(source: Source) -> dict[str, Any]:
@@ -59,8 +47,8 @@ def _configuration(source: Source) -> dict[str, Any]:
     if task is not None and task.kind != "spans":
         names = task.labels or ("LABEL_0",)
         more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-        if task.kind in PROBLEMS:
-            more["problem_type"] = PROBLEMS[task.kind]
+        if problem := TASK_HEADS[task.kind].transformers[2]:
+            more["problem_type"] = problem
     ids = {token: index for index, token in enumerate(source.vocabulary)}
     return {
         "architectures": [architecture(source)],
@@ -76,7 +64,7 @@ def write(source: Source, folder: str) -> None:
     there, settings = Path(folder), _configuration(source)
     head = None
     if source.task is not None:
-        head = (TASKS[source.task.kind][1], source.config.hidden_size, source.task.outputs)
+        head = (TASK_HEADS[source.task.kind].transformers[1], source.config.hidden_size, source.task.outputs)
     tensors = weight_names.to_hf(source.weights(), weight_names.table(source.config, source.parts, head))
     save_file(tensors, there / WEIGHTS, metadata={"format": "pt"})
     (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from clozemill.model.losses import SUMS
-from clozemill.model.task_model import KINDS, Task, TaskModel, sums
+from clozemill.model.task_heads import TASK_HEADS
+from clozemill.model.task_model import Task, TaskModel, sums
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, run, scatter
 
 LABELS = ("O", "B", "I")
@@ -78,11 +79,11 @@ def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
     """The inputs are the pooled output, or [CLS] or every position in the layers, concatenated in the given order."""
     model, task = made(case), CASES[case]
     encoded = model.encoder(*BATCH.values())
-    if task.layers == (-1,) and not KINDS[task.kind].per_token:
+    if task.layers == (-1,) and not TASK_HEADS[task.kind].per_token:
         hidden = ops.convert_to_numpy(encoded["pooled_output"])
     else:
         hidden = np.concatenate([ops.convert_to_numpy(encoded["all_layers"][layer]) for layer in task.layers], axis=-1)
-        hidden = hidden if KINDS[task.kind].per_token else hidden[:, 0]
+        hidden = hidden if TASK_HEADS[task.kind].per_token else hidden[:, 0]
     found = weights(model.head)
     assert {name: value.shape for name, value in found.items()} == {
         "dense/kernel": (hidden.shape[-1], task.outputs),
@@ -165,7 +166,7 @@ def test_dropout_depends_on_the_seed() -> None:
         assert (apart(model(BATCH, seed=SEED)["logits"], plain) == 0) == CASES[case].frozen, case
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASK_HEADS)
 def test_sums_values(kind: str) -> None:
     logits, given = np.random.default_rng(1).normal(size=SHAPES[kind]).astype("float32"), targets(kind)
     weight = given["weights"]
@@ -189,7 +190,7 @@ def test_sums_values(kind: str) -> None:
     assert found["task_correct"] == hits and all(value == 0 for name, value in found.items() if not name.startswith("task"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASK_HEADS)
 def test_the_trainer_interface(kind: str) -> None:
     """Inputs and targets are separated, and the divisors of a batch match its sums."""
     model, batch = made(kind), BATCH | targets(kind)

@@ -1,19 +1,14 @@
-"""Baselines that answer without looking at the text, and warnings about results that are no better.
+"""Baselines that answer without looking at the text, and warnings about results that are no better."""
 
-To add a kind of task, add to BASELINES.
-"""
-
-import collections
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from clozemill.model.task_model import Task
 from clozemill.trainers.finetuning.metrics import METRICS
 from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.task_type import TaskType
 
 
 @dataclass(frozen=True)
@@ -36,44 +31,6 @@ class Baseline:
         return {"answer": self.name, **self.scores}
 
 
-def _most_frequent(values: Sequence[Any]) -> Any:
-    """Return the most frequent value; of equally frequent ones, the first in sort order."""
-    counts = collections.Counter(values)
-    return min(counts, key=lambda value: (-counts[value], value))
-
-
-def _majority(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
-    label = _most_frequent([example.answer for example in train])
-    return f"always {label!r}, the most frequent label", [{"label": label}] * len(dev)
-
-
-def _set(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
-    labels = _most_frequent([tuple(sorted(example.answer)) for example in train])
-    told = f"always {', '.join(map(repr, labels))}" if labels else "never a label"
-    return f"{told}, the most frequent set of labels", [{"labels": list(labels)}] * len(dev)
-
-
-def _mean(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
-    mean = float(np.mean([example.answer for example in train]))
-    return f"always {mean:.4g}, the mean", [{"score": mean}] * len(dev)
-
-
-def _tag(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
-    tag = _most_frequent([tag for example in train for tag in example.answer])
-    return f"always {tag!r}, the most frequent tag", [{"tags": [tag] * len(example.words)} for example in dev]
-
-
-def _nothing(train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
-    return "never an answer", [{"answer": ""}] * len(dev)
-
-
-BASELINES: dict[str, Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[dict]]]] = {
-    "classify": _majority,
-    "multilabel": _set,
-    "regress": _mean,
-    "tags": _tag,
-    "spans": _nothing,
-}
 # Metrics of spans: they compare with a list of right answers, so the expected value isn't a valid answer itself.
 ALWAYS_MEASURED = {"f1", "exact_match"}
 
@@ -84,10 +41,12 @@ def scored(names: Sequence[str], expected: Any, given: Any) -> dict[str, float |
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def baseline(kind: Any, task: Task, metrics: Sequence[str], train: Sequence[Example], dev: Sequence[Example]) -> Baseline:
+def baseline(
+    task_type: TaskType, task: Task, metrics: Sequence[str], train: Sequence[Example], dev: Sequence[Example]
+) -> Baseline:
     """Return the baseline of a task on its dev examples: the answer that fits the training examples best."""
-    name, answers = BASELINES[task.kind](train, dev)
-    expected, given = kind.judged(dev, answers, task)
+    name, answers = task_type.baseline(train, dev)
+    expected, given = task_type.references_and_predictions(dev, answers, task)
     perfect = scored([name for name in metrics if name not in ALWAYS_MEASURED], expected, expected)
     measurable = tuple(name for name in metrics if name in ALWAYS_MEASURED or (perfect[name] or 0.0) > 0)
     return Baseline(name, scored(metrics, expected, given), measurable)

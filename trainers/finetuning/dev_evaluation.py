@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clozemill.model.task_model import KINDS as TASK_KINDS
+from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import sums
 from clozemill.pipelines.pages.content import Section
 from clozemill.trainers.finetuning import baselines, dev_exhibits
@@ -18,7 +18,7 @@ class DevEvaluation:
         self.plan = plan
         self._answers: list[dict[str, Any]] = []
         batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
-        per_token = TASK_KINDS[plan.task.kind].per_token
+        per_token = TASK_HEADS[plan.task.kind].per_token
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
 
     def reference(self) -> None:
@@ -32,9 +32,9 @@ class DevEvaluation:
         """
         plan, rows = self.plan, self.plan.dev
         logits = self.forward(rows.features)
-        answers = plan.kind.answers(plan.dev_examples, rows, logits, plan.task)
-        judged = plan.kind.judged(plan.dev_examples, answers, plan.task)
-        scores = baselines.scored(plan.metrics, *judged)
+        answers = plan.task_type.answers(plan.dev_examples, rows, logits, plan.task)
+        compared = plan.task_type.references_and_predictions(plan.dev_examples, answers, plan.task)
+        scores = baselines.scored(plan.metrics, *compared)
         found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
         loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
         criterion, score = loss, scores[plan.metrics[0]]
@@ -47,4 +47,4 @@ class DevEvaluation:
 
     def exhibits(self) -> list[Section]:
         """Return the answers of the last evaluation as sections of the run's page."""
-        return dev_exhibits.exhibits(self.plan.task, self.plan.dev_examples, self._answers)
+        return dev_exhibits.exhibits(self.plan.task_type, self.plan.task, self.plan.dev_examples, self._answers)

@@ -22,7 +22,6 @@ from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.metrics import shown_metrics
 from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
-from clozemill.trainers.finetuning.tasks import question_answering
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page, train_state
 from clozemill.trainers.training.early_stopping import EarlyStopping, rank
 from clozemill.trainers.training.loop import Loop, resumed
@@ -123,7 +122,7 @@ def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: in
     if planned.class_weights:
         shown = [f"{name} {weight:.4g}" for name, weight in planned.class_weights.items()]
         print(f"class weights: {', '.join(shown[:8])}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
-    if task.kind == "spans" and (missed := question_answering.out_of_reach(planned.dev_examples, planned.dev, task)):
+    if missed := planned.task_type.out_of_reach(planned.dev_examples, planned.dev, task):
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in missed.items())
         print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be exact: {reasons}")
     if step:

@@ -9,11 +9,12 @@ proportion. No label is missing from the training side: a label of a single text
 import collections
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.task_type import TaskType
 
 
 @dataclass(frozen=True)
@@ -35,42 +36,21 @@ class _Group:
     value: float = 0.0
 
 
-def _text(example: Example) -> tuple[str, ...]:
-    return (example.text, example.pair or "")
-
-
-# By task type: the key that keeps examples together, and the labels of an example.
-KEYS: dict[str, Callable[[Example], tuple[str, ...]]] = {
-    "classify": _text,
-    "multilabel": _text,
-    "regress": _text,
-    "tags": lambda example: example.words,
-    "spans": lambda example: (example.pair or "",),
-}
-LABELS: dict[str, Callable[[Example], tuple[str, ...]]] = {
-    "classify": lambda example: (example.answer,),
-    "multilabel": lambda example: example.answer,
-    "regress": lambda example: (),
-    "tags": lambda example: example.answer,
-    "spans": lambda example: () if example.answer else ("questions without an answer",),
-}
-
-
 def _hash(key: tuple[str, ...], seed: int) -> str:
     """Hash a key; texts that differ only in case and white space get the same hash."""
     parts = [" ".join(text.casefold().split()) for text in key]
     return hashlib.blake2b("\0".join([str(seed), *parts]).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _groups(examples: Sequence[Example], kind: str, seed: int) -> list[_Group]:
+def _groups(examples: Sequence[Example], task_type: TaskType, seed: int) -> list[_Group]:
     groups: dict[str, _Group] = {}
     for number, example in enumerate(examples):
-        found = _hash(KEYS[kind](example), seed)
+        found = _hash(task_type.group_key(example), seed)
         group = groups.setdefault(found, _Group(found))
         group.numbers.append(number)
-        group.labels |= set(LABELS[kind](example))
-        if kind == "regress":
-            group.value = max(group.value, example.answer) if len(group.numbers) > 1 else example.answer
+        group.labels |= set(task_type.strata(example))
+        value = task_type.order(example)
+        group.value = max(group.value, value) if len(group.numbers) > 1 else value
     return list(groups.values())
 
 
@@ -100,15 +80,14 @@ def _chosen(groups: list[_Group], fraction: float) -> tuple[set[str], tuple[str,
     return {group.hash for group in kept}, tuple(sorted(lone))
 
 
-def split(examples: Sequence[Example], kind: str, fraction: float, seed: int, path: str) -> Split:
+def split(examples: Sequence[Example], task_type: TaskType, fraction: float, seed: int, path: str) -> Split:
     """Split the examples of a file. Raises UserError if nothing can be held out.
 
     Args:
-        kind: task type, a key of KEYS.
         fraction: fraction of the distinct texts to hold out, at most 0.5.
         path: path of the file, for messages.
     """
-    groups = _groups(examples, kind, seed)
+    groups = _groups(examples, task_type, seed)
     chosen, lone = _chosen(groups, fraction)
     held = {number for group in groups if group.hash in chosen for number in group.numbers}
     if not held:

@@ -9,21 +9,15 @@ from clozemill.trainers.finetuning.baselines import Baseline
 from clozemill.trainers.training.run import RunStory
 
 _SHOWN_LABELS = 12
-_KINDS = {
-    "classify": "one of {} labels for a text or a pair of texts",
-    "multilabel": "any of {} labels for a text or a pair of texts",
-    "regress": "a number for a text or a pair of texts",
-    "tags": "one of {} tags for every word",
-    "spans": "the span of a context that answers a question",
-}
 
 
 def story(planned: Any) -> RunStory:
     """Return the page's story of a FinetuningRun."""
     config, task = planned.config, planned.task
+    what = planned.task_type.description.format(len(task.labels))
     start = "random weights" if config.from_scratch else planned.initial.name
     lead = [
-        f"An encoder is fine-tuned for {config.task}: {_KINDS[task.kind].format(len(task.labels))}. It starts from {start}.",
+        f"An encoder is fine-tuned for {config.task}: {what}. It starts from {start}.",
         f"{counted(len(planned.train), 'training row')}, {counted(len(planned.dev_examples), 'dev example')}.",
     ]
     labels = ", ".join(task.labels[:_SHOWN_LABELS]) + (f" and {len(task.labels) - _SHOWN_LABELS} more" if

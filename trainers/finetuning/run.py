@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.flops import flops_per_example
-from clozemill.model.task_model import KINDS as TASK_KINDS
+from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
@@ -27,6 +27,7 @@ from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
 from clozemill.trainers.finetuning.task_presets import TASKS
 from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
+from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
 from clozemill.trainers.training.run import RunStory
@@ -80,7 +81,7 @@ class FinetuningRun:
     train: Rows
     dev: Rows
     dev_examples: Sequence[Example]
-    kind: Any
+    task_type: TaskType
     baseline: Baseline
     held_out: dict[str, Any] | None = None  # how the dev examples were split off the training file
     class_weights: dict[str, float] | None = None  # by label, in the training loss
@@ -186,29 +187,29 @@ def _labels(config: FinetuneConfig) -> dict[str, str]:
     return dict(TASKS[config.task].labels)
 
 
-def _read(kind: Any, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
+def _read(task_type: TaskType, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
     rate = config.allowed(config.task)
     examples, characters = [], 0
-    for example in kind.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate):
+    for example in task_type.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate):
         examples.append(example)
         characters += example.characters
         if characters > MAX_CHARACTERS:
             raise UserError(f"{path} has more than {MAX_CHARACTERS:,} characters of text: give a part of it")
     if not examples:
         raise UserError(f"{path} has no examples: give a file with one text and answer per line")
-    kind.check(examples)
+    task_type.check(examples)
     return examples
 
 
-def _shares(kind: Any, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
+def _shares(task_type: TaskType, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
     """Return (training examples, dev examples, label names, how dev examples were held out or None). Raises UserError."""
     labels = _labels(config)
-    train = _read(kind, config.train, config, labels)
-    names = tuple(labels.values()) or kind.names(train)
+    train = _read(task_type, config.train, config, labels)
+    names = tuple(labels.values()) or task_type.names(train)
     if config.dev:
-        return train, _read(kind, config.dev, config, labels or {name: name for name in names}), names, None
+        return train, _read(task_type, config.dev, config, labels or {name: name for name in names}), names, None
     fraction = config.dev_fraction or DEFAULT_FRACTION
-    split = finetuning_held_out.split(train, TASKS[config.task].kind, fraction, config.dev_seed, config.train)
+    split = finetuning_held_out.split(train, task_type, fraction, config.dev_seed, config.train)
     about = {"fraction": fraction, "seed": config.dev_seed, "train": len(split.train), "dev": len(split.dev)}
     print(
         f"no --dev: {len(split.dev):,} of the {len(train):,} examples are held out to evaluate on "
@@ -244,22 +245,21 @@ def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ..
 def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     """Read the files and check that they, the options and the model fit together. Raises UserError."""
     preset = TASKS[config.task]
-    task_kind = TASK_KINDS[preset.kind]
     if config.max_seq_length > initial.encoder.max_position_embeddings:
         raise UserError(
             f"--max-seq-length {config.max_seq_length} is too long: {initial.name} accepts at most "
             f"{initial.encoder.max_position_embeddings} tokens: give no more"
         )
-    if initial.encoder.attention == "causal" and not task_kind.per_token:
+    if initial.encoder.attention == "causal" and not TASK_HEADS[preset.kind].per_token:
         raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
-    kind = TASK_TYPES[preset.kind](labels_nameable=True)
-    train, dev, names, held = _shares(kind, config)
+    task_type = TASK_TYPES[preset.kind](labels_nameable=True)
+    train, dev, names, held = _shares(task_type, config)
     task = _task(config, initial, names, train)
     warned = baselines.warnings(train, dev)
-    base = baselines.baseline(kind, task, _metrics(config), train, dev)
+    base = baselines.baseline(task_type, task, _metrics(config), train, dev)
     metrics = _measured_first(_metrics(config), base, config)
     encoder = initial.text_encoder(config.max_seq_length)
-    rows = [kind.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
+    rows = [task_type.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
     train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
     weights = finetuning_class_weights.class_weights(config.class_weights, train_rows.features, task)
     if weights is not None:
@@ -267,4 +267,4 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
     per_epoch = math.ceil(len(train_rows) / config.batch_size)
     config = replace(config, eval_steps=config.eval_steps or per_epoch)
-    return FinetuningRun(config, initial, task, metrics, train_rows, dev_rows, dev, kind, base, held, named, warned)
+    return FinetuningRun(config, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, held, named, warned)

@@ -46,7 +46,7 @@ class Layout:
 class Preset:
     """A task.
 
-    kind: a key of model.task_model.KINDS. labels: (spelling in the files, name), in the order of the classes; empty: those
+    kind: a key of model.task_heads.TASK_HEADS. labels: (spelling in the files, name), in the order of the classes; empty: those
     of the training file. metrics: keys of metrics.METRICS; the first selects the best checkpoint. max_reject_rate: maximum
     fraction of unusable rows; the published files of some tasks have such rows.
     """

@@ -44,7 +44,7 @@ def _evaluate_task(config: EvaluateModelConfig) -> int:
     model = Predictor(config, found)
     scores, layout, labels = model.scores(), config.applied(model.layout()), model.spellings()
     rate = config.allowed(model.preset)
-    for examples in chunks(model.kind.read(config.data, layout, labels, answers=True, max_reject_rate=rate), CHUNK):
+    for examples in chunks(model.task_type.read(config.data, layout, labels, answers=True, max_reject_rate=rate), CHUNK):
         scores.add(examples, model(examples))
     if not scores.examples:
         raise UserError(f"{config.data} has no examples: give a file with one text and answer per line")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import tqdm
 
-from clozemill.model.task_model import KINDS as TASK_KINDS
+from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
@@ -75,10 +75,10 @@ class Predictor:
                 raise UserError(f"--threshold is for multilabel, but {found.name} is for {self.task.kind}: leave it out")
             self.task = replace(self.task, threshold=config.threshold)
         self.preset = found.index.get("preset", self.task.kind)
-        self.kind = TASK_TYPES[self.task.kind]()
+        self.task_type = TASK_TYPES[self.task.kind]()
         self.encoder = found.text_encoder(self.task.max_seq_length)
         jit = distribution.uses_xla(config, devices)
-        per_token = TASK_KINDS[self.task.kind].per_token
+        per_token = TASK_HEADS[self.task.kind].per_token
         self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)
 
     def layout(self) -> Layout:
@@ -87,27 +87,27 @@ class Predictor:
 
     def read(self, path: str, layout: Layout, max_reject_rate: float) -> Iterator[Example]:
         """Return a file's examples, without answers."""
-        return self.kind.read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
+        return self.task_type.read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
 
     def typed(self, text: str, pair: str) -> Example:
         """Return a text of the command line as an example. Raises UserError if it is empty."""
-        if not text.strip() or (self.task.kind == "spans" and not pair.strip()):
+        if not text.strip() or (self.task_type.paired and not pair.strip()):
             missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
             raise UserError(f"{missing} to predict for")
         return Example("--text", text, pair or None, words=tuple(text.split()))
 
     def columns(self) -> pa.Schema:
         """Return the schema of the answers."""
-        return self.kind.columns(self.task)
+        return self.task_type.columns(self.task)
 
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Return an answer for each example."""
-        rows = self.kind.encode(examples, self.task, self.encoder, answers=False)
-        return self.kind.answers(examples, rows, self.forward(rows.features), self.task)
+        rows = self.task_type.encode(examples, self.task, self.encoder, answers=False)
+        return self.task_type.answers(examples, rows, self.forward(rows.features), self.task)
 
     def labels(self, path: str, layout: Layout) -> scoring.Labels:
         """Return the answers of a file, to score those of the model."""
-        return scoring.Labels(self.kind, path, layout, self.spellings())
+        return scoring.Labels(self.task_type, path, layout, self.spellings())
 
     def spellings(self) -> dict[str, str]:
         """Return the label names by their spelling in files."""
@@ -115,7 +115,7 @@ class Predictor:
 
     def scores(self) -> scoring.Scores:
         """Return an empty collection of answers to score."""
-        return scoring.Scores(self.kind, self.task, self.preset)
+        return scoring.Scores(self.task_type, self.task, self.preset)
 
 
 def answerer(config: PredictConfig, found: PretrainedModel) -> Predictor | MaskFiller:

@@ -12,6 +12,7 @@ from clozemill.trainers.finetuning.metrics import shown_metrics
 from clozemill.trainers.finetuning.reading.tables import BadRow
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.task_type import TaskType
 
 PROBED = 100  # rows in which a label must occur
 # Reasons of unusable rows in files without answers.
@@ -24,11 +25,10 @@ class Scores:
     """Collects examples with known answers and a model's answers, and computes the metrics of a task.
 
     Args:
-        kind: an instance of a class in TASK_TYPES.
         preset: a key of TASKS.
     """
 
-    kind: Any
+    task_type: TaskType
     task: Task
     preset: str
     examples: list[Example] = field(default_factory=list)
@@ -45,8 +45,8 @@ class Scores:
         The baseline gives the answer that fits these examples best, whatever the text.
         """
         metrics = TASKS[self.preset].metrics
-        scores = baselines.scored(metrics, *self.kind.judged(self.examples, self.answers, self.task))
-        base = baselines.baseline(self.kind, self.task, metrics, self.examples, self.examples)
+        scores = baselines.scored(metrics, *self.task_type.references_and_predictions(self.examples, self.answers, self.task))
+        base = baselines.baseline(self.task_type, self.task, metrics, self.examples, self.examples)
         remarks = baselines.remarks(metrics, scores, self.answers, base)
         return {**scores, "examples": len(self.examples), "baseline": base.to_dict(), "remarks": remarks}
 
@@ -67,15 +67,15 @@ def spellings(task: Task, preset: str) -> dict[str, str]:
     return known if set(known.values()) == set(task.labels) else {label: label for label in task.labels}
 
 
-def labelled(kind: Any, path: str, layout: Layout, labels: dict[str, str]) -> bool:
+def labelled(task_type: TaskType, path: str, layout: Layout, labels: dict[str, str]) -> bool:
     """Return whether a known label occurs in the first PROBED rows of a file. Prints a note if only unknown ones do."""
     first = None
     try:
-        for row in itertools.islice(kind.rows(path, layout, True), PROBED):
+        for row in itertools.islice(task_type.rows(path, layout, True), PROBED):
             try:
                 if isinstance(row, BadRow):
                     raise row
-                kind.example(row, layout, labels, True)
+                task_type.example(row, layout, labels, True)
                 return True
             except BadRow as bad:
                 first = first or bad
@@ -89,10 +89,10 @@ def labelled(kind: Any, path: str, layout: Layout, labels: dict[str, str]) -> bo
 class Labels:
     """Reads the answers of a file beside its texts. Rows without a usable answer are left out, and counted."""
 
-    def __init__(self, kind: Any, path: str, layout: Layout, labels: dict[str, str]) -> None:
+    def __init__(self, task_type: TaskType, path: str, layout: Layout, labels: dict[str, str]) -> None:
         self._rows: Iterator[Example] = iter(())
-        if labelled(kind, path, layout, labels):
-            self._rows = kind.read(path, layout, labels, answers=True, max_reject_rate=1.0, instead="not scored")
+        if labelled(task_type, path, layout, labels):
+            self._rows = task_type.read(path, layout, labels, answers=True, max_reject_rate=1.0, instead="not scored")
         self._next = next(self._rows, None)
 
     def matching(self, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Example], list[dict]]:

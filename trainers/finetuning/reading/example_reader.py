@@ -4,10 +4,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.reading.tables import BadRow, Row
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.base import Example, Rows
 
 
 class Rejects:
@@ -66,6 +67,14 @@ class Reader:
 
     def check(self, examples: Sequence[Example]) -> None:
         """Raise UserError for answers that can't be learnt or scored."""
+
+    def order(self, example: Example) -> float:
+        """Return a number to stratify held-out examples by, 0 for none."""
+        return 0.0
+
+    def out_of_reach(self, examples: Sequence[Example], rows: Rows, task: Task) -> dict[str, int]:
+        """Count, by reason, the examples whose answer no model can predict exactly. Needs rows with targets."""
+        return {}
 
     def read(
         self,

@@ -1,9 +1,14 @@
 """Types shared by all task types: examples as read, and the rows of tensors made of them."""
 
+import collections
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+# An answer as text: (text, expected, given, confidence). The confidence sorts errors; None: answers are numbers.
+Sample = tuple[str, str, str, float | None]
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis, float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def most_frequent(values: Sequence[Any]) -> Any:
+    """Return the most frequent value; of equally frequent ones, the first in sort order."""
+    counts = collections.Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value))

@@ -1,8 +1,4 @@
-"""Task types with one answer per text: reading examples, encoding them as tensors, and decoding logits into answers.
-
-To add a task type, add a class to TASK_TYPES in registry.py, its logits and loss to KINDS in model/task_model.py, and its
-answers to ANSWERS in model/export/signatures.py.
-"""
+"""Task types with one answer per text: reading examples, encoding them as tensors, and decoding logits into answers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,19 +8,24 @@ import pyarrow as pa
 
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.pages.content import Plot, Series, Table
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.finetuning.reading import label_sets, tables
 from clozemill.trainers.finetuning.reading.example_reader import Reader
 from clozemill.trainers.finetuning.reading.labels import label_name
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.base import Example, Rows, sigmoid, softmax
+from clozemill.trainers.finetuning.tasks import exhibits
+from clozemill.trainers.finetuning.tasks.base import Example, Rows, Sample, most_frequent, sigmoid, softmax
 
 LARGEST = float(np.finfo(np.float32).max)  # largest number that can be learnt
+_MOST_POINTS = 1000  # of a plot
 _TEXTS = (("text", pa.string()), ("text_pair", pa.string()))
 
 
 class Classify(Reader):
     """One label for a text or a pair of texts."""
+
+    description = "one of {} labels for a text or a pair of texts"
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
         return tables.rows(path, layout, answers)
@@ -74,10 +75,30 @@ class Classify(Reader):
         probabilities = pa.struct([(label, pa.float64()) for label in task.labels])
         return pa.schema([*_TEXTS, ("label", pa.string()), ("probabilities", probabilities)])
 
-    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
+    def references_and_predictions(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[Any, Any]:
         """Return (expected, given) for the metrics."""
         index = {name: number for number, name in enumerate(task.labels)}
         return [index[e.answer] for e in examples], [index[answer["label"]] for answer in answers]
+
+    def group_key(self, example: Example) -> tuple[str, ...]:
+        return (example.text, example.pair or "")
+
+    def strata(self, example: Example) -> Sequence[str]:
+        return (example.answer,)
+
+    def baseline(self, train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+        label = most_frequent([example.answer for example in train])
+        return f"always {label!r}, the most frequent label", [{"label": label}] * len(dev)
+
+    def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
+        """Return a confusion matrix, and the scores of each label."""
+        expected, given = [example.answer for example in examples], [answer["label"] for answer in answers]
+        counts = exhibits.count_labels([[label] for label in expected], [[label] for label in given])
+        return [exhibits.confusion_table(task.labels, expected, given, "labels"), exhibits.scores_table("label", counts)], []
+
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+        label = answer["label"]
+        return exhibits.shown_text(example), example.answer, label, answer["probabilities"][label]
 
 
 def _asked(example: Example) -> dict[str, Any]:
@@ -87,6 +108,8 @@ def _asked(example: Example) -> dict[str, Any]:
 
 class MultiLabel(Classify):
     """Any number of labels, including none, for a text or a pair of texts."""
+
+    description = "any of {} labels for a text or a pair of texts"
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> tuple[str, ...]:
         return label_sets.labels_of(row, layout, labels, self.labels_nameable)
@@ -120,14 +143,33 @@ class MultiLabel(Classify):
         probabilities = pa.struct([(label, pa.float64()) for label in task.labels])
         return pa.schema([*_TEXTS, ("labels", pa.list_(pa.string())), ("probabilities", probabilities)])
 
-    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    def references_and_predictions(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[Any, Any]:
         """Return (expected, given): 0 and 1, int [N, L]."""
         expected, given = [example.answer for example in examples], [answer["labels"] for answer in answers]
         return self._flags(expected, task), self._flags(given, task)
 
+    def strata(self, example: Example) -> Sequence[str]:
+        return example.answer
+
+    def baseline(self, train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+        labels = most_frequent([tuple(sorted(example.answer)) for example in train])
+        told = f"always {', '.join(map(repr, labels))}" if labels else "never a label"
+        return f"{told}, the most frequent set of labels", [{"labels": list(labels)}] * len(dev)
+
+    def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
+        """Return the scores of each label."""
+        expected, given = [example.answer for example in examples], [answer["labels"] for answer in answers]
+        return [exhibits.scores_table("label", exhibits.count_labels(expected, given))], []
+
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+        expected, given = (", ".join(sorted(labels)) or "-" for labels in (example.answer, answer["labels"]))
+        return exhibits.shown_text(example), expected, given, max(answer["probabilities"].values())
+
 
 class Regress(Classify):
     """One number for a text or a pair of texts."""
+
+    description = "a number for a text or a pair of texts"
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> float:
         value = tables.value(row, layout.label, "--label-column")
@@ -156,5 +198,28 @@ class Regress(Classify):
     def columns(self, task: Task) -> pa.Schema:
         return pa.schema([*_TEXTS, ("score", pa.float64())])
 
-    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
+    def references_and_predictions(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[Any, Any]:
         return [example.answer for example in examples], [answer["score"] for answer in answers]
+
+    def strata(self, example: Example) -> Sequence[str]:
+        return ()
+
+    def order(self, example: Example) -> float:
+        return example.answer
+
+    def baseline(self, train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+        mean = float(np.mean([example.answer for example in train]))
+        return f"always {mean:.4g}, the mean", [{"score": mean}] * len(dev)
+
+    def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
+        """Return a plot of given against expected numbers."""
+        step = -(-len(examples) // _MOST_POINTS)
+        expected = [float(example.answer) for example in examples[::step]]
+        given = [float(answer["score"]) for answer in answers[::step]]
+        ends = [min(expected), max(expected)]
+        series = [Series("dev examples", "points", expected, given), Series("right", "guide", ends, ends)]
+        alt = f"Given against expected numbers of {len(expected):,} dev examples; right answers are on the diagonal."
+        return [], [Plot("regression", "Given against expected numbers", "expected", "given", alt, series)]
+
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+        return exhibits.shown_text(example), f"{example.answer:.4g}", f"{answer['score']:.4g}", None

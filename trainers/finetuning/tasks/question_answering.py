@@ -1,5 +1,6 @@
 """Extractive question answering: the span of a context that answers a question."""
 
+import collections
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,17 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from clozemill.model.task_model import MAX_QUESTION, Task
+from clozemill.pipelines.pages.content import Cell, Plot, Table
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.finetuning.metrics import normalised
 from clozemill.trainers.finetuning.reading import squad, tables
 from clozemill.trainers.finetuning.reading.example_reader import Reader
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.base import Example, Rows
+from clozemill.trainers.finetuning.tasks import exhibits
+from clozemill.trainers.finetuning.tasks.base import Example, Rows, Sample
 
 
 class Spans(Reader):
     """The span of a context that answers a question; long contexts are split into overlapping windows."""
 
+    description = "the span of a context that answers a question"
     paired = True
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
@@ -109,38 +113,70 @@ class Spans(Reader):
             [*texts, ("start", pa.int64()), ("probability", pa.float64()), ("no_answer_probability", pa.float64())]
         )
 
-    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
+    def references_and_predictions(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[Any, Any]:
         return [[text for text, _ in e.answer] for e in examples], [answer["answer"] for answer in answers]
+
+    def out_of_reach(self, examples: Sequence[Example], rows: Rows, task: Task) -> dict[str, int]:
+        """Count, by reason, the questions whose first answer no model can predict exactly."""
+        best = {}  # per question: how its answer is cut in the windows that contain it
+        edges = zip(rows.about, rows.features["starts"].tolist(), rows.features["ends"].tolist(), strict=True)
+        for (number, offset, starts, ends), first, last in edges:
+            if first:
+                cut = examples[number].pair[starts[first - offset] : ends[last - offset]]
+                best[number] = last - first < task.max_answer, cut
+        found: dict[str, int] = {}
+        for number, example in enumerate(examples):
+            if example.answer:
+                fits, cut = best.get(number, (True, None))
+                if cut is None:
+                    reason = f"don't fit a window of --max-seq-length {task.max_seq_length}"
+                elif not fits:
+                    reason = f"are longer than --max-answer-length {task.max_answer}"
+                elif normalised(cut) != normalised(example.answer[0][0]):
+                    reason = "begin or end within a token"
+                else:
+                    continue
+                found[reason] = found.get(reason, 0) + 1
+        return found
+
+    def group_key(self, example: Example) -> tuple[str, ...]:
+        return (example.pair or "",)
+
+    def strata(self, example: Example) -> Sequence[str]:
+        return () if example.answer else ("questions without an answer",)
+
+    def baseline(self, train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+        return "never an answer", [{"answer": ""}] * len(dev)
+
+    def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
+        """Return how many answers are exact, overlap, or are wrong."""
+        counts = collections.Counter(_result(example, answer) for example, answer in zip(examples, answers, strict=True))
+        rows: list[tuple[Cell, ...]] = [
+            (name, f"{count:,}", exhibits.percent(count, len(examples)), 100 * count / len(examples))
+            for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        return [Table("Answers", "lrrb", ("result", "questions", "share", ""), rows)], []
+
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+        expected = exhibits.shortened(example.answer[0][0]) if example.answer else "-"
+        return exhibits.shortened(example.text), expected, exhibits.shortened(answer["answer"]) or "-", answer["probability"]
+
+
+def _result(example: Example, answer: dict[str, Any]) -> str:
+    right, given = {normalised(text) for text, _ in example.answer} - {""}, normalised(answer["answer"])
+    if not right:
+        return "an answer, but there is none" if given else "no answer, rightly"
+    if not given:
+        return "no answer, but there is one"
+    if given in right:
+        return "exact"
+    return "overlapping" if any(set(given.split()) & set(text.split()) for text in right) else "wrong"
 
 
 def _tokens_of(answer: tuple[str, int], starts: np.ndarray, ends: np.ndarray) -> tuple[int, int] | None:
     """Return the first and last token that overlap an answer (text, position); None if no token does."""
     touched = np.flatnonzero((starts < answer[1] + len(answer[0])) & (ends > answer[1]))
     return (int(touched[0]), int(touched[-1])) if len(touched) else None
-
-
-def out_of_reach(examples: Sequence[Example], rows: Rows, task: Task) -> dict[str, int]:
-    """Count, by reason, the questions whose first answer no model can predict exactly. Needs rows with targets."""
-    best = {}  # per question: how its answer is cut in the windows that contain it
-    edges = zip(rows.about, rows.features["starts"].tolist(), rows.features["ends"].tolist(), strict=True)
-    for (number, offset, starts, ends), first, last in edges:
-        if first:
-            cut = examples[number].pair[starts[first - offset] : ends[last - offset]]
-            best[number] = last - first < task.max_answer, cut
-    found: dict[str, int] = {}
-    for number, example in enumerate(examples):
-        if example.answer:
-            fits, cut = best.get(number, (True, None))
-            if cut is None:
-                reason = f"don't fit a window of --max-seq-length {task.max_seq_length}"
-            elif not fits:
-                reason = f"are longer than --max-answer-length {task.max_answer}"
-            elif normalised(cut) != normalised(example.answer[0][0]):
-                reason = "begin or end within a token"
-            else:
-                continue
-            found[reason] = found.get(reason, 0) + 1
-    return found
 
 
 def _best_span(logits: np.ndarray, longest: int) -> tuple[float, float, int, int]:

@@ -9,15 +9,17 @@ import pyarrow as pa
 
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.pages.content import Plot, Table
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.finetuning.reading import conll, tables
 from clozemill.trainers.finetuning.reading.conll import MAX_WORDS
 from clozemill.trainers.finetuning.reading.example_reader import Reader
 from clozemill.trainers.finetuning.reading.labels import label_name
 from clozemill.trainers.finetuning.reading.lines import plain_name
-from clozemill.trainers.finetuning.reading.tagging_schemes import UnknownScheme, scheme_of
+from clozemill.trainers.finetuning.reading.tagging_schemes import UnknownScheme, entities, scheme_of
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.base import Example, Rows, softmax
+from clozemill.trainers.finetuning.tasks import exhibits
+from clozemill.trainers.finetuning.tasks.base import Example, Rows, Sample, most_frequent, softmax
 
 
 def _column(name: str, default: str) -> str:
@@ -56,6 +58,8 @@ def _lists(row: tables.Row, layout: Layout, answers: bool) -> tables.Row | table
 
 class Tags(Reader):
     """A label for every word, predicted at its first piece. Sentences that are too long continue in another row."""
+
+    description = "one of {} tags for every word"
 
     def rows(self, path: str, layout: Layout, answers: bool) -> Iterator[tables.Row | tables.BadRow]:
         """Yield rows of CoNLL columns, or of a table (JSON lines, Parquet) with words and tags as lists, or `text` with spaces.
@@ -145,5 +149,29 @@ class Tags(Reader):
         texts = pa.list_(pa.string())
         return pa.schema([("words", texts), ("tags", texts), ("probabilities", pa.list_(pa.float64()))])
 
-    def judged(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[list, list]:
+    def references_and_predictions(self, examples: Sequence[Example], answers: Sequence[dict], task: Task) -> tuple[Any, Any]:
         return [list(example.answer) for example in examples], [answer["tags"] for answer in answers]
+
+    def group_key(self, example: Example) -> tuple[str, ...]:
+        return example.words
+
+    def strata(self, example: Example) -> Sequence[str]:
+        return example.answer
+
+    def baseline(self, train: Sequence[Example], dev: Sequence[Example]) -> tuple[str, list[dict]]:
+        tag = most_frequent([tag for example in train for tag in example.answer])
+        return f"always {tag!r}, the most frequent tag", [{"tags": [tag] * len(example.words)} for example in dev]
+
+    def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
+        """Return the scores of each type of entity, if there are entities, and the confusion matrix of tags."""
+        expected, given = [list(example.answer) for example in examples], [answer["tags"] for answer in answers]
+        found = [[list(entities(tags)) for tags in sentences] for sentences in (expected, given)]
+        tables_ = []
+        if any(found[0]) or any(found[1]):
+            tables_.append(exhibits.scores_table("entity type", exhibits.count_labels(found[0], found[1])))
+        one, other = ([tag for tags in side for tag in tags] for side in (expected, given))
+        return [*tables_, exhibits.confusion_table(task.labels, one, other, "tags")], []
+
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+        expected, given = (exhibits.shown_tags(example.words, tags) for tags in (example.answer, answer["tags"]))
+        return exhibits.shortened(" ".join(example.words)), expected, given, min(answer["probabilities"], default=1.0)

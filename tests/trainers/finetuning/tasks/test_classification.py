@@ -75,7 +75,7 @@ def test_sets_of_labels(tmp_path: Path) -> None:
     answers = kind.answers(examples, found, np.log(np.array([[3, 9], [1, 1 / 3], [1 / 4, 4]])), task)
     assert [answer["labels"] for answer in answers] == [["a", "b"], [], ["b"]]
     assert answers[1]["probabilities"] == pytest.approx({"a": 0.5, "b": 0.25})
-    expected, given = kind.judged(examples, answers, task)
+    expected, given = kind.references_and_predictions(examples, answers, task)
     assert expected.tolist() == given.tolist() == [[1, 1], [0, 0], [0, 1]]
     with pytest.raises(UserError, match="its label 'a' is not one of b: fix it"):
         read(kind, str(tmp_path / "a.jsonl"), layout, {"b": "b"})
@@ -103,7 +103,9 @@ def test_pairs_are_classified(tmp_path: Path) -> None:
         {"text": "the mill", "text_pair": "a river", "label": "no"},
         {"text": "the", "text_pair": "corpus", "label": "yes"},
     ]
-    expected, given = Classify().judged(examples, Classify().answers(examples, found, logits[:, ::-1], CLASSES), CLASSES)
+    expected, given = Classify().references_and_predictions(
+        examples, Classify().answers(examples, found, logits[:, ::-1], CLASSES), CLASSES
+    )
     assert (expected, given) == ([0, 1], [2, 1])
 
 
@@ -175,7 +177,7 @@ def test_numbers_come_back(numbers: list[float]) -> None:
     task, examples = Task("regress"), [Example("", "the", answer=number) for number in numbers]
     rows = Regress().encode(examples, task, encoder(8), answers=True)
     answers = Regress().answers(examples, rows, rows.features["labels"][:, None], task)
-    assert Regress().judged(examples, answers, task) == (numbers, numbers)
+    assert Regress().references_and_predictions(examples, answers, task) == (numbers, numbers)
     assert rows.features["labels"].dtype == np.float32 and Regress().names(examples) == ()
 
 
@@ -225,7 +227,7 @@ def test_every_word_gets_its_tag(sentences: list, length: int) -> None:
     rows = Tags().encode(examples, task, encoder(length), answers=True)
     labels, weights = rows.features["labels"], rows.features["weights"]
     answers = Tags().answers(examples, rows, 9 * np.eye(4, dtype=np.float32)[labels], task)
-    expected, given_tags = Tags().judged(examples, answers, task)
+    expected, given_tags = Tags().references_and_predictions(examples, answers, task)
     assert given_tags == expected == [[tag for _, tag in row] for row in sentences]
     assert [answer["words"] for answer in answers] == [[word for word, _ in row] for row in sentences]
     assert weights.sum() == sum(map(len, sentences)) and set(np.unique(weights)) <= {0, 1} and (labels[weights == 0] == 0).all()
@@ -398,7 +400,10 @@ def test_an_answer_is_cut_from_the_context_as_it_is_in_the_file(tmp_path: Path) 
     [answer] = Spans().answers(examples, rows, pointed(rows), ANSWERS)
     assert (answer["answer"], answer["start"]) == ("Cafe\u0301 no\u0308", begin)
     assert answer["context"] == context and answer["id"] == "q" and answer["no_answer_probability"] == 0
-    assert Spans().judged(examples, [answer], ANSWERS) == ([["Cafe\u0301 no\u0308"]], ["Cafe\u0301 no\u0308"])
+    assert Spans().references_and_predictions(examples, [answer], ANSWERS) == (
+        [["Cafe\u0301 no\u0308"]],
+        ["Cafe\u0301 no\u0308"],
+    )
 
 
 @pytest.mark.parametrize(

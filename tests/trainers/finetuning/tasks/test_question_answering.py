@@ -14,7 +14,6 @@ from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.metrics import METRICS
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks import question_answering
 from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.question_answering import Spans
 from tests.trainers import squads
@@ -89,11 +88,12 @@ def test_a_perfect_model_is_right_on_a_file_of_many_scripts(unanswered: float, c
     random = np.random.default_rng(3).normal(size=(*rows.features["input_ids"].shape, 2)).astype(np.float32) * 6
     for logits in (perfect(rows), perfect(rows) + random):
         answers = Spans().answers(examples, rows, logits, task)
-        found = {name: METRICS[name](*Spans().judged(examples, answers, task)) for name in ("exact_match", "f1")}
+        compared = Spans().references_and_predictions(examples, answers, task)
+        found = {name: METRICS[name](*compared) for name in ("exact_match", "f1")}
         assert found == pytest.approx(squads.official(data, {answer["id"]: answer["answer"] for answer in answers}))
         scores.append(found)
         assert all(a["start"] == -1 or a["context"][a["start"] :].startswith(a["answer"]) for a in answers)
-    assert scores[0] == {"exact_match": 1.0, "f1": 1.0} and question_answering.out_of_reach(examples, rows, task) == {}
+    assert scores[0] == {"exact_match": 1.0, "f1": 1.0} and Spans().out_of_reach(examples, rows, task) == {}
     assert 0.1 < scores[1]["exact_match"] < scores[1]["f1"] < 0.9
 
 
@@ -154,7 +154,7 @@ def test_answers_that_no_model_can_give_are_counted_by_reason() -> None:
     examples = [Example("", "?", context, answer=((text, at),), id=text) for context, text, at in contexts]
     examples.append(Example("", "?", "b", answer=(), id="none"))
     rows = Spans().encode(examples, task, TextEncoder(pieces, False, 12), answers=True)
-    assert question_answering.out_of_reach(examples, rows, task) == {
+    assert Spans().out_of_reach(examples, rows, task) == {
         "begin or end within a token": 1,
         "are longer than --max-answer-length 3": 1,
         "don't fit a window of --max-seq-length 12": 1,
