@@ -11,8 +11,8 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.export import config as export
 from clozemill.trainers.finetuning import config as finetuning
 from clozemill.trainers.inference import config as inference
+from clozemill.trainers.planning import config as tpu
 from clozemill.trainers.pretraining import config as pretraining
-from clozemill.trainers.tpu import config as tpu
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "preflight": Command(
         tpu.PreflightConfig,
-        "clozemill.trainers.tpu.preflight:main",
+        "clozemill.trainers.planning.preflight:main",
         "compile the training step for a TPU, without a TPU",
         "clozemill preflight --topology v5e:2x2 --preset base --batch-size 32",
     ),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.estimate.config import EstimateConfig
-from clozemill.trainers.tpu.config import TrainingPlan
+from clozemill.trainers.planning.config import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ def plan(config: PlanConfig) -> None:
     """`clozemill plan`."""
     trains = training_targets(config)
     if "tpu" in trains:
-        function("clozemill.trainers.tpu.generations:parse")(config.topology)  # report a mistake before anything is read
+        # Report a mistake before anything is read.
+        function("clozemill.trainers.common.tpu_generations:parse_topology")(config.topology)
     prepared = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
     training: tuple[list, list, list] = [], [], []
     if trains:
-        data = function("clozemill.trainers.tpu.estimate:Dataset")(
+        data = function("clozemill.trainers.planning.estimate:Dataset")(
             prepared.estimates["train examples per copy"],
             int(prepared.estimates["train groups"].estimate),
             config.max_seq_length,
@@ -36,5 +37,5 @@ def plan(config: PlanConfig) -> None:
             prepared.basis["vocabulary_size"] if config.vocab else config.vocab_size,
         )
         rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0
-        training = function("clozemill.trainers.tpu.estimate:estimate")(config, data, trains, rate)
+        training = function("clozemill.trainers.planning.estimate:estimate")(config, data, trains, rate)
     function("clozemill.pipelines.estimate.report:print_report")(config, prepared, training)

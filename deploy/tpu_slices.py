@@ -1,4 +1,4 @@
-"""Cloud TPU slices by type name: number of chips and hosts, VM image, and GKE's names."""
+"""The clouds' names of TPU slices: types, VM images, GKE's labels. trainers/common/tpu_generations.py has facts."""
 
 import math
 import re
@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.options import suggest
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.tpu import generations
-from clozemill.trainers.tpu.generations import hosts_of
+from clozemill.trainers.common.tpu_generations import GENERATIONS
 
 
 @dataclass(frozen=True)
 class Family:
     """A TPU generation as offered by the cloud.
 
-    `per_chip`: units of a type's number per chip, 1 for chips, 2 for cores. `runtime`: image of the TPU VM. `gke`: value of
-    GKE's node label. `machine`: machine types of GKE and Vertex AI, by chips per host. `shapes`: shapes by number of chips.
+    Args:
+        generation: a key of GENERATIONS.
+        per_chip: units of a type's number per chip, 1 for chips, 2 for cores.
+        runtime: image of the TPU VM.
+        shapes: usual shapes by number of chips.
+        gke: value of GKE's node label.
+        machine: machine types of GKE and Vertex AI, by chips per host.
     """
 
     generation: str
@@ -53,7 +57,7 @@ class Slice:
     @property
     def hosts(self) -> int:
         """Return the number of hosts; in a multi-host slice, each has 4 chips."""
-        return hosts_of(self.family.generation, self.chips)
+        return GENERATIONS[self.family.generation].hosts(self.chips)
 
     @property
     def chips_per_host(self) -> int:
@@ -90,4 +94,4 @@ def find(type_: str, topology: str = "") -> Slice:
 
 
 def _axes(family: Family) -> int:
-    return generations.GENERATIONS[family.generation].axes
+    return GENERATIONS[family.generation].axes

@@ -15,7 +15,7 @@ PIPELINES = (
     "common", "files", "pages", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples",
     "shards", "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
 )  # fmt: skip
-TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "tpu"))
+TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "planning"))
 # What trainers and model may import from pipelines.
 SHARED = {
     "trainers": {"common", "files", "pages", "command_line", "text", "dataset", "shards", "examples.columns"},
@@ -83,8 +83,8 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
         "model.config",
         "trainers.pretraining.config",
         "trainers.export.config",
-        "trainers.tpu.config",
-        "trainers.tpu.estimate",
+        "trainers.planning.config",
+        "trainers.planning.estimate",
         "trainers.pretraining.recipes",
         "deploy.submit",
     ],

@@ -1,6 +1,6 @@
 """Configuration of `clozemill plan` beyond the options of `prepare`: the sample, the target and prices.
 
-deploy/plan.py combines it with the training options of trainers/tpu/config.py.
+deploy/plan.py combines it with the training options of trainers/planning/config.py.
 """
 
 from dataclasses import dataclass

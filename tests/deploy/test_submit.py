@@ -14,7 +14,7 @@ import clozemill
 from clozemill.deploy import steps, targets, tpu_slices
 from clozemill.deploy.config import NEEDED, SubmitConfig
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.tpu import generations
+from clozemill.trainers.common import tpu_generations
 from tests.deploy import golden
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", tpu_slices.TYPES)
 def test_shapes_of_types_are_known_to_the_compiler(name: str) -> None:
     found = tpu_slices.find(name)
-    assert generations.parse(f"{found.family.generation}:{found.topology}").chips == found.chips
+    assert tpu_generations.parse_topology(f"{found.family.generation}:{found.topology}").chips == found.chips
     assert found.hosts * found.chips_per_host == found.chips
 
 

@@ -2,9 +2,10 @@
 
 import re
 
+from clozemill.trainers.common.tpu_generations import GENERATIONS
+
 # Dense bfloat16 TFLOP/s (float16 if the device has no bfloat16) by TensorFlow's device name, from the vendors' data sheets.
-# A TPU device is a chip, except on v2 and v3, where each half of a chip is a device.
-PEAK_TFLOPS = {
+_GPUS = {
     "B200": 2250.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -18,16 +19,9 @@ PEAK_TFLOPS = {
     "T4": 65.0,
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
-    "v6e": 918.0,
-    "v5p": 459.0,
-    "v5litepod": 197.0,
-    "v5 lite": 197.0,
-    "v4": 275.0,
-    "v3": 61.5,
-    "v2": 22.5,
 }
-
-GPUS = tuple(name for name in PEAK_TFLOPS if not name.startswith("v"))
+GPUS = tuple(_GPUS)
+PEAK_TFLOPS = _GPUS | {name: generation.tflops for generation in GENERATIONS.values() for name in generation.names}
 
 
 def peak_tflops(device: str) -> float | None:

@@ -11,9 +11,9 @@ from clozemill.model.config import PRECISIONS, PRESETS
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
-from clozemill.trainers.tpu.config import PreflightConfig
 
 
 def pretrain(*flags: str) -> PretrainConfig:

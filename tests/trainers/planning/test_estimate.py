@@ -5,13 +5,12 @@ import pytest
 from clozemill.deploy import plan
 from clozemill.model.config import preset
 from clozemill.model.flops import flops_per_example
-from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
+from clozemill.trainers.planning import estimate
+from clozemill.trainers.planning.config import TrainingPlan
+from clozemill.trainers.planning.estimate import Dataset
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
-from clozemill.trainers.tpu import estimate, generations
-from clozemill.trainers.tpu.config import TrainingPlan
-from clozemill.trainers.tpu.estimate import Dataset
 
 
 def dataset(examples: float = 1e6, shards: int = 64, length: int = 128) -> Dataset:
@@ -25,35 +24,6 @@ def figures(config: TrainingPlan, data: Dataset) -> dict[str, Estimate]:
 
 def warnings(data: Dataset, **options) -> list[str]:
     return estimate.estimate(TrainingPlan(**{"topology": "v5e:2x2", "batch_size": 256, **options}), data)[2]
-
-
-@pytest.mark.parametrize(
-    ("name", "hosts", "tflops"),
-    [
-        ("v5e:1", None, None),
-        ("v5e:1x1", 1, 197.0),
-        ("v5e:2x4", 1, 197.0),
-        ("v5e:4x4", 4, 197.0),
-        ("v6e:2x4", 1, 918.0),
-        ("v4:2x2x1", 1, 275.0),
-        ("v4:2x2x4", 4, 275.0),
-        ("v5p:2x2x2", 2, 459.0),
-        ("v3:2x2", 1, 123.0),
-        ("v3:4x4", 4, 123.0),
-        ("v2:2x2", 1, 45.0),
-    ],
-)
-def test_hosts_and_peaks(name: str, hosts: int | None, tflops: float | None) -> None:
-    if hosts is None:
-        with pytest.raises(UserError, match="a shape of v5e has 2 axes"):
-            generations.parse(name)
-    else:
-        topology = generations.parse(name)
-        assert (generations.hosts(topology), generations.chip_tflops(topology)) == (hosts, tflops)
-
-
-def test_every_generation_is_known() -> None:
-    assert set(generations.HOST_CHIPS) == set(generations.GENERATIONS)
 
 
 def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:

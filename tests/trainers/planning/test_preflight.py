@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.tpu import compiler, generations, preflight
-from clozemill.trainers.tpu.compiler import Figures, Refused
-from clozemill.trainers.tpu.config import PreflightConfig
-from clozemill.trainers.tpu.generations import GENERATIONS, GIB
+from clozemill.trainers.common.tpu_generations import GENERATIONS, GIB, parse_topology
+from clozemill.trainers.planning import compiler, preflight
+from clozemill.trainers.planning.compiler import Figures, Refused
+from clozemill.trainers.planning.config import PreflightConfig
 
 ROOT = Path(__file__).parents[3]
 CONFIG = PreflightConfig(preset="base", batch_size=32)
-V5E = generations.parse("v5e:2x2")
+V5E = parse_topology("v5e:2x2")
 COUNTS = dict.fromkeys(compiler.COLLECTIVES, 0) | {"all-reduce": 2}
 needs_libtpu = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")),
@@ -50,7 +50,7 @@ def fresh(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_a_topology_by_its_name(name: str, chips: int, devices: int, device: str, available: float) -> None:
-    topology = generations.parse(name)
+    topology = parse_topology(name)
     assert (topology.chips, topology.devices, topology.generation.device) == (chips, devices, device)
     assert topology.available == available * 1024**3
 
@@ -60,7 +60,7 @@ def test_a_topology_by_its_name(name: str, chips: int, devices: int, device: str
 )
 def test_an_unknown_topology_is_one_sentence(name: str) -> None:
     with pytest.raises(UserError, match=r"--topology .*[;:] use for example v5e:2x2 \(v5litepod-4\), v5e:2x4") as caught:
-        generations.parse(name)
+        parse_topology(name)
     assert "\n" not in str(caught.value)
 
 
@@ -71,9 +71,9 @@ def test_libtpu_reserves_some_memory_of_every_device() -> None:
 
 def test_descriptions_of_topologies() -> None:
     assert str(V5E) == "v5e:2x2, 4 chips; a chip has 16 GiB, of which a program can use 15.75"
-    assert str(generations.parse("v6e:1x1")) == "v6e:1x1, 1 chip; a chip has 32 GiB, of which a program can use 31.25"
+    assert str(parse_topology("v6e:1x1")) == "v6e:1x1, 1 chip; a chip has 32 GiB, of which a program can use 31.25"
     text = "v3:2x2, 4 chips of 2 cores; a core has 16 GiB, of which a program can use 15.48"
-    assert str(generations.parse("v3:2x2")) == text
+    assert str(parse_topology("v3:2x2")) == text
 
 
 @pytest.mark.parametrize(
@@ -222,15 +222,15 @@ def test_another_keras_backend_is_rejected(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_importing_it_loads_no_framework() -> None:
-    code = "import sys, clozemill.trainers.tpu.preflight; print(*{'jax', 'keras', 'tensorflow'} & set(sys.modules))"
+    code = "import sys, clozemill.trainers.planning.preflight; print(*{'jax', 'keras', 'tensorflow'} & set(sys.modules))"
     assert fresh("-c", code).stdout.strip() == ""
 
 
 UPDATES = """
 import json, jax, numpy as np
 from clozemill.trainers.pretraining.config import PreflightConfig
-from clozemill.trainers.tpu.preflight import encoder_config
-from clozemill.trainers.tpu.jax_step import Step
+from clozemill.trainers.planning.preflight import encoder_config
+from clozemill.trainers.planning.jax_step import Step
 
 config = PreflightConfig(preset="tiny", vocab_size=64, max_seq_length=16, precision="float32", dropout=0, attention_dropout=0)
 random, results = np.random.Generator(np.random.Philox(1)), []

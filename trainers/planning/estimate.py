@@ -7,10 +7,9 @@ from clozemill.model.config import preset
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.trainers.common import peak_flops
+from clozemill.trainers.common.tpu_generations import Topology, parse_topology
+from clozemill.trainers.planning.config import TrainingPlan
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
-from clozemill.trainers.tpu import generations
-from clozemill.trainers.tpu.config import TrainingPlan
-from clozemill.trainers.tpu.generations import Topology
 
 INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (docs/explanation/measurements.md)
 SPREAD = 1.5  # factor by which the utilisation may differ from the assumed one, in both directions
@@ -61,8 +60,8 @@ class _Machine:
 
 
 def _tpu(config: TrainingPlan, local_flops: float) -> _Machine:
-    topology = generations.parse(config.topology)
-    tflops = generations.chip_tflops(topology)
+    topology = parse_topology(config.topology)
+    tflops = topology.chip_tflops
     basis = f"of {tflops:g} TFLOP/s per chip (--utilisation)"
     peak, price = topology.chips * tflops * 1e12, config.price_chip_hour
     return _Machine(config.topology, topology.chips, peak, config.utilisation, basis, "TPU chip", price, "cost of training")
@@ -115,8 +114,8 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
     if len(own) < len(phases):
         notes.append(f"epochs count only the phases of {data.max_seq_length} tokens: plan the other datasets too")
     if "tpu" in targets:
-        topology = generations.parse(config.topology)
-        peak = topology.chips * generations.chip_tflops(topology) * 1e12 * config.utilisation
+        topology = parse_topology(config.topology)
+        peak = topology.chips * topology.chip_tflops * 1e12 * config.utilisation
         rate = max(peak / each * length for (_, length, _), each in zip(phases, flops, strict=True))
         warnings += [*_shard_warnings(data, topology), *_batch_warnings(config, topology.devices, phases)]
         warnings += _input_warnings(config, topology, rate, data.max_seq_length)
@@ -150,7 +149,7 @@ def _epoch_warnings(epochs: float, steps: int) -> list[str]:
 
 def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
     """Warn about shards that don't suit the hosts. Host r reads every R-th shard: fewer shards than hosts is an error."""
-    count = generations.hosts(topology)
+    count = topology.hosts
     if data.shards < count:
         return [f"{data.shards} train shards per copy are too few for the {count} hosts of {topology.name}, and pretrain "
                 f"will fail: give --num-groups {count} or a multiple"]  # fmt: skip
@@ -170,7 +169,7 @@ def _batch_warnings(config: TrainingPlan, replicas: int, phases: list[tuple[Phas
 
 def _input_warnings(config: TrainingPlan, topology: Topology, tokens: float, length: int) -> list[str]:
     """Warn if the input is slower than the chips. tokens: tokens per second that all chips consume together."""
-    count = generations.hosts(topology)
+    count = topology.hosts
     wanted, given = tokens / length / count, config.input_rate or INPUT_TOKENS / length
     if wanted <= given:
         return []

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from clozemill.model.config import EncoderConfig, preset
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.tpu import compiler, generations
-from clozemill.trainers.tpu.compiler import Figures, Refused
-from clozemill.trainers.tpu.config import PreflightConfig
-from clozemill.trainers.tpu.generations import GIB, Topology
+from clozemill.trainers.common.tpu_generations import GIB, Topology, parse_topology
+from clozemill.trainers.planning import compiler
+from clozemill.trainers.planning.compiler import Figures, Refused
+from clozemill.trainers.planning.config import PreflightConfig
 
 # The search fills a device up to this fraction: prefetched input needs memory too, and near the limit the compiler
 # recomputes activations to save memory, and takes many times as long.
@@ -173,10 +173,14 @@ def checked_predictions(config: PreflightConfig) -> int:
 
 def main(config: PreflightConfig) -> int:
     """Compile, and print the report as results arrive. Returns 0 if the step compiles and fits, else 1."""
-    topology, predictions, encoder = generations.parse(config.topology), checked_predictions(config), encoder_config(config)
+    topology, predictions, encoder = (
+        parse_topology(config.topology),
+        checked_predictions(config),
+        encoder_config(config),
+    )
     compiler.prepare_environment()
     devices = compiler.devices(topology)
-    from clozemill.trainers.tpu.jax_step import Step  # after the environment is set: Keras reads it on import
+    from clozemill.trainers.planning.jax_step import Step  # after the environment is set: Keras reads it on import
 
     step = Step(config, encoder, predictions, devices)
     print("\n".join(title(config, topology, predictions, step.parameters)), flush=True)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.tpu import generations
-from clozemill.trainers.tpu.generations import Topology
+from clozemill.trainers.common.tpu_generations import EXAMPLES, Topology
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -60,7 +59,7 @@ def devices(topology: Topology) -> list:
         return list(topologies.get_topology_desc(topology_name=topology.name, platform="tpu", **options).devices)
     except JaxRuntimeError as error:
         raise UserError(
-            f"--topology {topology.name}: libtpu says {str(error).splitlines()[0]!r}: use for example {generations.EXAMPLES}"
+            f"--topology {topology.name}: libtpu says {str(error).splitlines()[0]!r}: use for example {EXAMPLES}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The training step as a JAX program that can be compiled for absent devices; used by trainers/tpu/preflight.py.
+"""The training step as a JAX program that can be compiled for absent devices; used by trainers/planning/preflight.py.
 
 Model, losses and optimizer are those of the trainer, and so is the parallelism: every device processes its part of the batch
 with its own dropout, weights and gradients are summed over all devices, and each applies the same update.
@@ -13,7 +13,7 @@ from clozemill.model.config import PRECISIONS, EncoderConfig
 from clozemill.model.losses import sums
 from clozemill.model.pretraining_model import PretrainingModel, prepare
 from clozemill.pipelines.examples.columns import FEATURES
-from clozemill.trainers.tpu.config import PreflightConfig
+from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.training import optimizer
 
 AXIS = "data"  # the only axis of the mesh

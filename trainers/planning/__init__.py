@@ -1,0 +1,1 @@
+"""Before a run: `clozemill preflight`, and the training part of `clozemill plan`. After pretraining."""

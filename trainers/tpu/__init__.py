@@ -1,1 +1,0 @@
-"""`clozemill preflight`, and the training part of `clozemill plan`. After pretraining."""
