@@ -206,7 +206,7 @@ def test_imports_between_packages() -> None:
         ("pipelines.readers.jsonl", "pipelines.text.cleaning"),
         ("pipelines.text.cleaning", "trainers.common.storage"),
         ("trainers.data.input_pipeline", "trainers.training.loop"),
-        ("trainers.finetuning.finetune", "trainers.pretraining.run"),
+        ("trainers.finetuning.finetune", "trainers.pretraining.pretraining_run"),
         ("trainers.training.step", "pipelines.prepare.prepare"),
         ("model.encoder", "model.export.base"),
         ("model.encoder", "trainers.training.loop"),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clozemill.deploy.tpu import tpu_host
+from clozemill.deploy.gke import tpu_host
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "europe-west4-docker.pkg.dev/my-project/images/clozemill-tpu:1"
@@ -88,7 +88,7 @@ for number in range(2):
 def test_a_coordinator_uses_all_hosts(tmp_path: Path) -> None:
     """Uses the addresses from the manifests and run.sh. Without a TPU, the servers compute on CPUs."""
     ports = [_free_port(), _free_port()]
-    code = "from clozemill.deploy.tpu import tpu_host; import sys; tpu_host.serve(int(sys.argv[1]))"
+    code = "from clozemill.deploy.gke import tpu_host; import sys; tpu_host.serve(int(sys.argv[1]))"
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     servers = [subprocess.Popen([sys.executable, "-c", code, str(port)], **quiet) for port in ports]
     try:

@@ -6,13 +6,13 @@ from typing import Any
 from clozemill.pipelines.pages.content import Example, Page, Section, Side, Table, Token
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.training import run_page
-from clozemill.trainers.training.run import RunStory
+from clozemill.trainers.training.run_protocols import RunStory
 from tests.pages.cards import ARABIC, SCRIPT
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a page needs of a training.run.TrainingRun."""
+    """What a page needs of a training.run_protocols.TrainingRun."""
 
     config: Any
     steps: int

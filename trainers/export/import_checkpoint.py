@@ -22,14 +22,14 @@ from clozemill.trainers.export.config import ImportConfig
 from clozemill.trainers.export.hub import Source, find_source
 from clozemill.trainers.training import checkpoints
 
-READERS = {"hf": huggingface, "tf1": tf1}
+SOURCES = {"hf": huggingface, "tf1": tf1}
 _PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
 _SHOWN = 6  # names listed in a note
 
 
 def _read(folder: str) -> Imported:
     """Read a model folder. Raises UserError with the name of the file or tensor that doesn't fit."""
-    for reader in READERS.values():
+    for reader in SOURCES.values():
         if reader.is_folder(Path(folder)):
             try:
                 return reader.read(Path(folder))

@@ -20,8 +20,8 @@ from clozemill.pipelines.command_line.options import require, suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.finetuning.finetuning_run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.metrics import shown_metrics
-from clozemill.trainers.finetuning.run import FinetuningRun, plan_run
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page, train_state
 from clozemill.trainers.training.early_stopping import EarlyStopping, rank
 from clozemill.trainers.training.loop import Loop, resumed

@@ -6,7 +6,7 @@ from typing import Any
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.pages.content import Table
 from clozemill.trainers.finetuning.baselines import Baseline
-from clozemill.trainers.training.run import RunStory
+from clozemill.trainers.training.run_protocols import RunStory
 
 _SHOWN_LABELS = 12
 

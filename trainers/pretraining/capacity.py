@@ -4,7 +4,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import GIB, Hardware, gpu_flops
 from clozemill.trainers.common.matrix_rate import measured_flops
 from clozemill.trainers.pretraining.defaults import Shape, needed_bytes
-from clozemill.trainers.pretraining.run import PretrainingRun
+from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training.metrics_log import duration
 
 # A training step reaches about this part of a matrix product's rate: measured 0.3 (tiny) to 0.6 (base) on two CPU cores.

@@ -21,7 +21,7 @@ from clozemill.trainers.data.input_pipeline import eval_batches, eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.recipes import Recipe
 from clozemill.trainers.training.batched_inference import BatchedInference
-from clozemill.trainers.training.run import RunStory
+from clozemill.trainers.training.run_protocols import RunStory
 
 _SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
 

@@ -15,9 +15,9 @@ from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import eval_counts
-from clozemill.trainers.pretraining import capacity, run, warm_start
+from clozemill.trainers.pretraining import capacity, pretraining_run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.pretraining.run import PretrainingRun
+from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, run_page, train_state
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
@@ -29,7 +29,7 @@ def main(config: PretrainConfig) -> int:
     require(config, "output")
     check_tracker(config.track)
     hardware = detect(config, distribution.worker_count(config))
-    planned = run.plan_run(config, hardware)
+    planned = pretraining_run.plan_run(config, hardware)
     _check_eval_splits(planned, config)
     capacity.check_memory(planned, hardware)
     devices = distribution.make_strategy(config)
@@ -98,12 +98,12 @@ def _explain_other_steps(planned: PretrainingRun) -> None:
 FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 
-def _eval_counts(planned: run.PretrainingRun) -> dict[str, int]:
+def _eval_counts(planned: PretrainingRun) -> dict[str, int]:
     """Return the number of eval examples by dataset."""
     return {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
 
 
-def _check_eval_splits(planned: run.PretrainingRun, config: PretrainConfig) -> None:
+def _check_eval_splits(planned: PretrainingRun, config: PretrainConfig) -> None:
     """Raise UserError for a dataset without eval examples if evaluations were requested. config: as the user gave it."""
     asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
     for folder, count in _eval_counts(planned).items():
@@ -111,7 +111,7 @@ def _check_eval_splits(planned: run.PretrainingRun, config: PretrainConfig) -> N
             raise UserError(f"{folder} has no eval examples: prepare with a larger --eval-fraction, or leave {asked} out")
 
 
-def warn_of_few_examples(planned: run.PretrainingRun) -> None:
+def warn_of_few_examples(planned: PretrainingRun) -> None:
     """Warn about datasets with few eval examples, or none."""
     for folder, count in _eval_counts(planned).items():
         if count < FEW:
@@ -141,7 +141,7 @@ def _agree(devices: tf.distribute.Strategy, step: int, output: str) -> None:
         )
 
 
-def _introduce(planned: run.PretrainingRun, devices: tf.distribute.Strategy, made: train_state.TrainState, step: int) -> None:
+def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: train_state.TrainState, step: int) -> None:
     """Print a summary of the run before it starts."""
     config, encoder = planned.config, planned.encoder
     weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)

@@ -16,8 +16,8 @@ from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.pace import Pace
-from clozemill.trainers.training.run import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.run_page import RunPage
+from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState

@@ -7,7 +7,7 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
-from clozemill.trainers.training.run import TrainingRun
+from clozemill.trainers.training.run_protocols import TrainingRun
 
 RUN = "run.json"
 

@@ -20,7 +20,7 @@ from clozemill.pipelines.pages.content import Page, Section, section_from_dict
 from clozemill.trainers.common import storage
 from clozemill.trainers.training import checkpoints, curves, environment, run_sections
 from clozemill.trainers.training.metrics_log import MetricsLog, duration
-from clozemill.trainers.training.run import PhaseEvaluation, TrainingRun
+from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingRun
 
 PAGE, PICTURE, MEMORY = "report.html", "curves.png", "report.json"
 _FORMAT_VERSION = 1

@@ -23,7 +23,7 @@ from clozemill.pipelines.command_line import process
 from clozemill.trainers.common import storage
 from clozemill.trainers.export import config as export_config
 from clozemill.trainers.export import export
-from clozemill.trainers.pretraining.run import PretrainingRun
+from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.train_state import TrainState
 from tests.apart import pretend_torch

@@ -12,7 +12,7 @@ from clozemill.trainers.common.hardware import GIB, Hardware
 from clozemill.trainers.pretraining import capacity
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape, choose, needed_bytes, suited
-from clozemill.trainers.pretraining.run import PretrainingRun, plan_run
+from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
 from clozemill.trainers.training import run_folder
 from tests.trainers import datasets
 

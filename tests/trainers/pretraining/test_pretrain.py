@@ -20,7 +20,7 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
 from clozemill.trainers.pretraining import pretrain as pretraining
-from clozemill.trainers.pretraining import run as pretraining_run
+from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page

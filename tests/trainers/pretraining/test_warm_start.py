@@ -13,8 +13,7 @@ import clozemill
 from clozemill.model.config import EncoderConfig
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.pretraining import run as pretraining_run
-from clozemill.trainers.pretraining import warm_start
+from clozemill.trainers.pretraining import pretraining_run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.training import checkpoints, run_folder, train_state
 from tests.model.small import scatter

@@ -20,7 +20,7 @@ from clozemill.trainers.common import distribution
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
-from clozemill.trainers.pretraining.run import PretrainingPhase
+from clozemill.trainers.pretraining.pretraining_run import PretrainingPhase
 from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
 
 STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn separately for each replica

@@ -1,6 +1,6 @@
 """Reads rows of tables, with their position in the file: CSV, TSV, JSON lines, Parquet, plain text.
 
-Files may be local or on gs://, and all but Parquet may be compressed. To add a format, add a function to READERS.
+Files may be local or on gs://, and all but Parquet may be compressed. To add a format, add a function to TABLE_READERS.
 """
 
 import csv
@@ -196,7 +196,7 @@ def _text_lines(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadR
             yield f"{path}, line {number}", {layout.text: line}
 
 
-READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {
+TABLE_READERS: dict[str, Callable[[str, Layout, bool], Iterator[Row | BadRow]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
@@ -212,10 +212,10 @@ def rows(path: str, layout: Layout, answers: bool = False) -> Iterator[Row | Bad
         layout: the needed columns. answers: whether the answer's column is needed.
     """
     plain = plain_name(path)
-    ending = next((ending for ending in READERS if plain.endswith(ending)), None)
+    ending = next((ending for ending in TABLE_READERS if plain.endswith(ending)), None)
     if ending is None:
-        raise UserError(f"{path} has none of the endings {', '.join(READERS)}: rename it, or convert it")
-    return READERS[ending](path, layout, answers)
+        raise UserError(f"{path} has none of the endings {', '.join(TABLE_READERS)}: rename it, or convert it")
+    return TABLE_READERS[ending](path, layout, answers)
 
 
 def name_in(row: Row, column: str, flag: str) -> str | None:

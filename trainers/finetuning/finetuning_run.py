@@ -30,14 +30,14 @@ from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
-from clozemill.trainers.training.run import RunStory
+from clozemill.trainers.training.run_protocols import RunStory
 
 MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are all in memory
 
 
 @dataclass(frozen=True)
 class FinetuningPhase:
-    """All steps of a run: the loop's view of the data (a training.run.TrainingPhase)."""
+    """All steps of a run: the loop's view of the data (a training.run_protocols.TrainingPhase)."""
 
     plan: "FinetuningRun"
     end: int

@@ -22,7 +22,7 @@ from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import short_name
-from clozemill.trainers.training.run import RunStory
+from clozemill.trainers.training.run_protocols import RunStory
 
 
 @dataclass(frozen=True)

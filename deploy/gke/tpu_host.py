@@ -1,6 +1,6 @@
 """TensorFlow's server on one host of a TPU slice on GKE; a coordinator connects to all of them.
 
-python deploy/tpu/tpu_host.py, in a pod with GKE's variables TPU_WORKER_ID and TPU_WORKER_HOSTNAMES. It never exits by
+python deploy/gke/tpu_host.py, in a pod with GKE's variables TPU_WORKER_ID and TPU_WORKER_HOSTNAMES. It never exits by
 itself. On TPU VMs, tensorflow-tpu's start_grpc_tpu_worker is used instead; it reads these values from the VM's metadata server.
 """
 

@@ -1,0 +1,1 @@
+"""Images and manifests for GKE, and the TPU server that runs in its pods."""
