@@ -53,9 +53,9 @@ def describe_search(found: FoundRecords) -> Iterator[str]:
     for each in found.documents:
         sizes = f"{counted(each.sentences, 'sentence')}, {counted(each.tokens, 'token')}"
         others = [html.visible(other) for other in each.ids if other != found.id]
-        shown = f"; the same text has the ids {', '.join(others[:_OTHERS])}" if others else ""
+        known = f"; the same text has the ids {', '.join(others[:_OTHERS])}" if others else ""
         more = f" and {len(others) - _OTHERS:,} more" if len(others) > _OTHERS else ""
-        yield f"document {each.key.hex()} {each.title!r}: {each.split} group {each.group}, {sizes}{shown}{more}"
+        yield f"document {each.key.hex()} {each.title!r}: {each.split} group {each.group}, {sizes}{known}{more}"
     if found.total is None:
         yield "the dataset has no provenance, so records can't be listed: prepare it with --provenance"
         return
