@@ -139,7 +139,7 @@ class DocumentOptions(InputOptions, RunOptions):
     )
     exclude_ids: str = option(
         "",
-        "file with one id per line; drop the documents whose --id-field is one of them",
+        "a file with one id per line; documents whose --id-field is one of them are dropped",
         identity=False,
         path=READ,
     )

@@ -85,9 +85,9 @@ def test_without_the_option_nothing_changes(dataset: Path, tmp_path: Path, vocab
 def test_the_summary_and_the_card_report_ids(dataset: Path, capsys: pytest.CaptureFixture, vocab: str) -> None:
     assert clozemill.main(command(dataset, vocab, "--id-field", "uid", "--provenance")) == 0
     out = capsys.readouterr().out
-    assert "ids         from uid, of 40 of 41 documents" in out
+    assert "ids         40 of 41 documents, from the field uid" in out
     assert "warning: 1 document without a value in 'uid' can't be traced or excluded" in out
-    assert "from uid, of 40 of 41 documents" in (dataset / "report.md").read_text()
+    assert "40 of 41 documents, from the field uid" in (dataset / "report.md").read_text()
 
 
 def test_inspect_finds_a_document_by_each_of_its_ids(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

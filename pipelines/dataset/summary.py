@@ -33,7 +33,7 @@ def id_rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if "ids" in manifest:
         have = f"{manifest['ids']['documents']:,} of {counted(manifest['documents']['kept'], 'document')}"
-        rows.append(("ids", f"from {manifest['ids']['field']}, of {have}"))
+        rows.append(("ids", f"{have}, from the field {manifest['ids']['field']}"))
     if "exclusion" in manifest:
         listed, unmatched = manifest["exclusion"]["ids"], manifest["exclusion"]["unmatched"]
         records = counted(manifest["documents"]["dropped"].get("excluded_id", 0), "record")

@@ -63,7 +63,7 @@ def notes(config: EstimateConfig, data: DataEstimate) -> list[str]:
             "duplicates across the complete corpus can't be seen in a sample: if there are any, all values will be lower"
         )
     if left:
-        found.append(f"documents that {' and '.join(left)} will drop are counted as kept: finding them requires all documents")
+        found.append(f"documents that {' and '.join(left)} will drop are counted as kept: the estimate doesn't search for them")
     if config.clustered:
         found.append("near-duplicates are found in a separate pass, which isn't included in these seconds")
     if basis["vocabulary_learnt"]:

@@ -87,7 +87,7 @@ def test_what_only_the_whole_corpus_tells_is_said(
     notes = planned(capsys, tmp_path, "--input", demo_corpus, "--vocab", demo_vocab, *more)["notes"]
     assert any("counts and bytes are exact except as noted below" in note for note in notes)
     assert (
-        "documents that --dedup near and --decontaminate will drop are counted as kept: finding them requires all documents"
+        "documents that --dedup near and --decontaminate will drop are counted as kept: the estimate doesn't search for them"
         in notes
     )
 
