@@ -142,6 +142,7 @@ def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, mon
     monkeypatch.setattr(tables, "rows", rows)
     monkeypatch.setattr(embed, "CHUNK", 16)
     monkeypatch.setitem(embed.writers.SINKS, ".parquet", lambda *_: Seen())
+    (tmp_path / "in").touch()  # `rows` stands for its contents
     assert run(pretrained, tmp_path / "in", tmp_path / "a.parquet") == 0
     assert seen == [(16, 32), (32, 32), (40, 16)]
 
