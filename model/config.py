@@ -87,4 +87,5 @@ PRESETS: dict[str, dict[str, int]] = {
 
 def preset(name: str, **changes: Any) -> EncoderConfig:
     """Return a preset's configuration with some fields changed. Raises KeyError for an unknown name."""
-    return replace(EncoderConfig(**PRESETS[name]), **changes)
+    sizes: dict[str, Any] = PRESETS[name]
+    return replace(EncoderConfig(**sizes), **changes)

@@ -146,7 +146,8 @@ class WordPiece:
             return {}, 0
         lost = np.unique(np.searchsorted(total, at, side="right") - 1)
         which, counts = np.unique(chunks.indices.to_numpy()[lost], return_counts=True)
-        found, unspaced = {}, 0
+        found: dict[str, int] = {}
+        unspaced = 0
         for chunk, count in zip(chunks.dictionary.take(pa.array(which)).to_pylist(), counts.tolist(), strict=True):
             found[chunk[:100]] = found.get(chunk[:100], 0) + count
             if len(chunk) > self._max_word:

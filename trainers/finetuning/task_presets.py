@@ -26,8 +26,9 @@ class Layout:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
         """Return the layout recorded in a checkpoint. Fields that only earlier versions recorded are ignored."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**known)
 
     def columns(self, answers: bool) -> list[tuple[str, str]]:
         """Return the columns to read, each with the option that names it. answers: include the answer's column."""
@@ -38,7 +39,7 @@ class Layout:
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
         """Return a copy with the non-empty arguments replaced; `header`: auto, yes or no."""
-        given = {name: value for name, value in (("text", text), ("pair", pair), ("label", label)) if value}
+        given: dict[str, Any] = {name: value for name, value in (("text", text), ("pair", pair), ("label", label)) if value}
         return replace(self, **given, header=self.header if header == "auto" else header == "yes")
 
 

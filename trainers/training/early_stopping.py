@@ -73,5 +73,8 @@ class EarlyStopping:
     def resume(self, index: dict[str, Any]) -> None:
         """Restore the state from a checkpoint.json."""
         if saved := index.get("stopping"):
-            self.best = None if saved["best"] is None else tuple(map(_number, saved["best"]))
+            self.best = None
+            if saved["best"] is not None:
+                first, second = map(_number, saved["best"])
+                self.best = first, second
             self.waited = saved["waited"]

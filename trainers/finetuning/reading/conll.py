@@ -146,7 +146,8 @@ def sentences(path: str, layout: Layout) -> Iterator[Row | BadRow]:
 
     Raises UserError if the column of the words holds their numbers.
     """
-    counts, columns, numbered = Counter(), _Columns(path, layout), layout.text == "0"
+    counts: Counter = Counter()
+    columns, numbered = _Columns(path, layout), layout.text == "0"
     for block in _blocks(path, counts):
         kept = _without_comments(block, columns.width)
         counts["comment lines"] += len(block) - len(kept)
