@@ -39,7 +39,7 @@ $(VENV)/installed-hf: $(VENV)/installed-test
 	touch $@
 
 demo: $(VENV)/installed  ## run all commands on the demo corpus in the package
-	$(BIN)/clozemill demo
+	$(BIN)/clozemill demo --overwrite
 
 test: $(VENV)/installed-test  ## run the tests that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         with process.unwinding() if argv is None else contextlib.nullcontext():
             code = _run(name, config, after if command.after_dashes else extra, level)
     except KeyboardInterrupt as error:
-        code = _interrupted(error, command)
+        code = _interrupted(error, command, "--overwrite" in words)
         os._exit(code)  # threads of the runner would keep the process alive
     except SystemExit as error:  # after --help
         code = int(error.code or 0)
@@ -83,13 +83,15 @@ def main(argv: list[str] | None = None) -> int:
     return _end(code) if argv is None else code
 
 
-def _interrupted(error: KeyboardInterrupt, command: Command | None) -> int:
+def _interrupted(error: KeyboardInterrupt, command: Command | None, overwrites: bool) -> int:
     """Report that a signal ended a command, and what remains of its output; return the exit code."""
     process.ignore_signals()
     number, name = (error.number, f"ended by {error}") if isinstance(error, process.Terminated) else (2, "interrupted")
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    print(f"\nclozemill: {name}; {command.interrupted if command else 'nothing was changed'}", file=sys.stderr, flush=True)
+    told = command.interrupted if command else "nothing was changed"
+    told = told.replace("the same command again", "the same command without --overwrite") if overwrites else told
+    print(f"\nclozemill: {name}; {told}", file=sys.stderr, flush=True)
     return process.EXIT_SIGNALLED + number
 
 

@@ -72,6 +72,8 @@ def pretrain(words: list[str]) -> list[str]:
     if any(word.split("=")[0] == "--config" for word in words):
         raise UserError("--config after -- names a file that the remote machines don't have: give its options as flags")
     resolved = _resolved("pretrain", PretrainConfig, words)
+    if resolved.overwrite:
+        raise UserError("--overwrite after -- would start over after every preemption: leave it out, and give a new --output")
     for path in resolved.data:
         _seen_by_all("data", path)
     _seen_by_all("output", resolved.output)

@@ -10,27 +10,30 @@ from importlib import resources
 
 from clozemill.pipelines.command_line.lazy_import import check_train
 from clozemill.pipelines.command_line.options import to_yaml
+from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import DemoConfig
 from clozemill.pipelines.files import filesystem, locks
 
 CORPUS = "pipelines/data/demo-corpus.xml"
 EXAMPLES = "trainers/data/demo-{}.tsv"  # sentences about nature, technology and culture
-MARK = ".clozemill-demo"  # written first, so that a demo only removes folders of an earlier demo
+MARK = ".clozemill-demo"  # written first, so that a demo only replaces what an earlier demo wrote
 MADE = ("dataset", "run", "exported", "fine-tuned")
+_WRITING = ("vocab", "prepare", "pretrain", "export", "finetune")  # commands that know which of their files they may replace
 
 
-def _begin(folder: str) -> None:
-    """Remove the output of an earlier demo. Raises UserError for a folder that no demo created."""
+def _begin(folder: str, overwrite: bool) -> bool:
+    """Mark the folder as that of a demo; return whether it has files to overwrite. Raises UserError if it has others."""
     mark = filesystem.join(folder, MARK)
     others = [name for name in filesystem.names_below(folder) if name != locks.FOLDER]
     if others and not filesystem.exists(mark):
         raise UserError(
             f"{folder} has files, but no demo created it (no {MARK} in it): nothing was removed; give a new folder as --output"
         )
-    filesystem.write_bytes(mark, b"clozemill demo made this folder, and removes what is in it when it is run again.\n")
-    for part in MADE:
-        filesystem.remove_tree(filesystem.join(folder, part))
+    if others and not overwrite:
+        raise already_exists(folder)
+    filesystem.write_bytes(mark, b"clozemill demo made this folder; with --overwrite, it replaces what it wrote.\n")
+    return bool(others)
 
 
 def steps(config: DemoConfig) -> list[tuple[str, list[str]]]:
@@ -79,8 +82,9 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
     check_train()
     os.makedirs(config.output, exist_ok=True)
     with locks.locked(f"{config.output}/{locks.FOLDER}", f"another demo is writing to {config.output}: wait for it to end"):
-        _begin(config.output)
+        overwrites = _begin(config.output, config.overwrite)
         for title, words in steps(config):
+            words = [*words, "--overwrite"] if overwrites and words[0] in _WRITING else words
             print(f"\n== {title}\n$ clozemill {shlex.join(words)}", flush=True)
             if code := run(words):
                 return code

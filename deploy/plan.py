@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
+from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.trainers.planning.config import TrainingPlan
 
@@ -22,6 +23,8 @@ def training_targets(config: PlanConfig) -> list[str]:
 
 def plan(config: PlanConfig) -> None:
     """`clozemill plan`."""
+    if config.output:
+        check_new_file(config.output, config.overwrite)
     trains = training_targets(config)
     if "tpu" in trains:
         # Report a mistake before anything is read.

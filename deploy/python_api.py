@@ -195,7 +195,7 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-@documented(PredictConfig, "text", "text_pair", "input", "output", "id_column")
+@documented(PredictConfig, "text", "text_pair", "input", "output", "overwrite", "id_column")
 def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: Any) -> list[dict[str, Any]]:
     """Return a model's answer for each text, as `clozemill predict` does for a file.
 
@@ -216,7 +216,7 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
     return predictor(examples) if examples else []
 
 
-@documented(EmbedConfig, "input", "output")
+@documented(EmbedConfig, "input", "output", "overwrite")
 def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
     """Return an encoder's features for each text, or for each token with `pool="none"`, as `clozemill embed` does for a file.
 

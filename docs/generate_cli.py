@@ -19,6 +19,16 @@ Every command also has `--config FILE` (YAML with any of these options; flags ov
 resolved configuration to a file), `--quiet` (no progress, and nothing about what is written to files), `--verbose` (also the
 options and versions used, and the messages of libraries), `--debug` (the traceback of an error), `--version` and `--help`.
 """
+OVERWRITE = """\
+One rule holds for all outputs. If the output exists, a command refuses it with exit code 2; `prepare`, `pretrain` and
+`finetune` resume their own. With `--overwrite` it is replaced, and these three start over. Only what clozemill wrote is
+replaced: in a folder, the files of known names, and only if the folder carries clozemill's marker (`dataset.json` or `.work/`
+of a dataset, `run.json`, `.clozemill-export.json`, `checkpoint.json` of an import, `.clozemill-demo`). Other files stay. A
+file, an export and an import keep their content until the new one is complete. A dataset and a run are unfinished from the
+first removal on: after a kill, run the same command without `--overwrite` to resume the new one. Input is never replaced: an
+input file that is the output, or in it, is refused. `--overwrite` isn't saved with the configuration. `--save-config` always
+replaces its file.
+"""
 SAVED = """\
 `vocab`, `prepare` and `pretrain` also leave their configuration beside their output: `vocab.txt.yaml`, `DATASET/prepare.yaml`,
 `RUN/pretrain.yaml`. An option that neither clozemill nor Beam knows is an error.
@@ -133,7 +143,7 @@ def pages() -> dict[str, str]:
     """Return the text of every page, by file name."""
     lines = [f"| [`clozemill {name}`]({name}.md) | {_cell(each.help)} |" for name, each in COMMANDS.items()]
     index = f"# Commands\n\n{NOTICE}\n" + "| Command | What it does |\n|---|---|\n" + "\n".join(lines) + "\n"
-    index += f"\n{SAVED}\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
+    index += f"\n{SAVED}\n{OVERWRITE}\n[Exit codes](../exit-codes.md) are the same for all commands.\n"
     return {"index.md": index} | {f"{name}.md": _page(name, each) for name, each in COMMANDS.items()}
 
 

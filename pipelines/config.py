@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.sentence_languages import KNOWN
 from clozemill.pipelines.common.tokenizer_rules import TextRules
@@ -82,10 +83,12 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class VocabConfig(InputOptions, RunOptions):
+class VocabConfig(OverwriteOption, InputOptions, RunOptions):
     """`clozemill vocab`"""
 
-    output: str = option("", "the vocabulary file to write, e.g. vocab.txt", identity=False, group=OUTPUT, required=True)
+    output: str = option(
+        "", "the vocabulary file to write, e.g. vocab.txt", identity=False, group=OUTPUT, required=True, path=NEW
+    )
     vocab_size: int = option(30522, "number of vocabulary entries, including special tokens", low=16, high=1 << 20)
     min_count: int = option(2, "minimum number of occurrences of a word; rarer words are ignored", low=1)
     max_alphabet: int = option(
@@ -207,6 +210,7 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
     update: bool = option(
         False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False, group=OUTPUT
     )
+    overwrite: bool = overwrite_option(START_OVER)
     sources: tuple[str, ...] = option(
         (), "sources of the text, for the data card", identity=False, metavar="TEXT", group=OUTPUT
     )
@@ -265,7 +269,7 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True)
-class InspectConfig:
+class InspectConfig(OverwriteOption):
     """`clozemill inspect`"""
 
     dataset: str = option("", "the folder of the dataset", flag=False, group=INPUT, required=True)
@@ -275,17 +279,19 @@ class InspectConfig:
     group: int = option(0, "number of the shard to read", low=0, group=INPUT)
     offset: int = option(0, "number of records to skip", low=0)
     id: str = option("", "show the documents with this id, and their records in all shards (see prepare --id-field)")
-    html: str = option("", "write the records to this HTML file instead, with masks and segments in colour", group=OUTPUT)
+    html: str = option(
+        "", "write the records to this HTML file instead, with masks and segments in colour", group=OUTPUT, path=NEW
+    )
     report: bool = option(
         False, "write the data card (report.html and report.md) again, instead of showing records", group=OUTPUT
     )
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(OverwriteOption):
     """`clozemill demo`"""
 
-    output: str = option("demo-out", "the output folder; the demo replaces its contents", group=OUTPUT)
+    output: str = option("demo-out", "the output folder", group=OUTPUT)
     vocab_size: int = option(4000, "number of entries in the demo's vocabulary", low=16, high=1 << 20)
     seed: int = option(7, "random seed", low=0, high=2**63 - 1)
     text: str = option("The old bridge was repaired by an engineer.", "sentence that the fine-tuned model classifies")

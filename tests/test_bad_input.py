@@ -451,7 +451,8 @@ def test_the_output_is_rejected_as_input(bench, tmp_path, capsys):
     """Neither the vocabulary to be written nor a file within the dataset folder is accepted."""
     (tmp_path / "a.jsonl").write_bytes(JSONL)
     argv = ["vocab", "--input", str(tmp_path / "*"), "--output", str(tmp_path / "a.jsonl")]
-    call(argv, tmp_path, capsys).refused("a.jsonl is both input and --output", "another --output")
+    call(argv, tmp_path, capsys).refused("a.jsonl already exists: give --overwrite to replace it, or another --output")
+    call([*argv, "--overwrite"], tmp_path, capsys).refused("--input", "a.jsonl is input, and --overwrite could replace it")
     assert (tmp_path / "a.jsonl").read_bytes() == JSONL
     (bench.folder / "out").mkdir()
     bench("out/a.jsonl", JSONL).refused("out/a.jsonl is both input and --output")

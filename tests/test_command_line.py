@@ -31,24 +31,27 @@ PREPARE = (
     "--decontaminate --decontaminate-words --exclude-ids "
     "--dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
     "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update "
-    "--vocab --sources --licenses --languages"
+    "--vocab --sources --licenses --languages --overwrite --no-overwrite"
 )
 FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
     "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb "
     "--currency --gpu-type --num-gpus --price-gpu-hour --steps --target --topology --utilisation --vocab-size",
-    "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --vocab-size",
+    "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --overwrite --no-overwrite --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
-    "inspect": f"{COMMON} --copy --group --html --id --limit --offset --report --no-report --split DATASET",
+    "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
+    "--no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "
     "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
-    "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay",
-    "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --threshold RUN",
-    "export": f"{COMMON} --checkpoint --formats --max-seq-length --output RUN",
-    "import": f"{COMMON} {TEXT} --cased --no-cased --output --revision SOURCE",
+    "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
+    "--no-overwrite",
+    "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "
+    "--no-overwrite --threshold RUN",
+    "export": f"{COMMON} --checkpoint --formats --max-seq-length --output --overwrite --no-overwrite RUN",
+    "import": f"{COMMON} {TEXT} --cased --no-cased --output --overwrite --no-overwrite --revision SOURCE",
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
     "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
     "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
@@ -56,11 +59,11 @@ FLAGS = {
     "--max-answer-length --max-reject-rate --max-seq-length --metric --no-from-scratch --no-frozen --no-tensorboard "
     "--optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard --track "
-    "--text-column --train --warmup-share --weight-decay",
+    "--text-column --train --warmup-share --weight-decay --overwrite --no-overwrite",
     "predict": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --id-column --input --no-progress --output --progress "
-    "--text --text-pair --threshold --top-k RUN",
+    "--text --text-pair --threshold --top-k --overwrite --no-overwrite RUN",
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
-    "--no-progress --output --pool --progress --text-column RUN",
+    "--no-progress --output --overwrite --no-overwrite --pool --progress --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "
@@ -69,7 +72,7 @@ FLAGS = {
     "--service-options --source --spark-master --spot --no-spot --subnetwork --tpu-topology --tpu-type --trainer-image "
     "--valid-until --zone TARGET ACTION",
     "completion": f"{COMMON} SHELL",
-    "demo": f"{COMMON} --output --progress --no-progress --seed --text --vocab-size",
+    "demo": f"{COMMON} --output --overwrite --no-overwrite --progress --no-progress --seed --text --vocab-size",
 }
 
 
@@ -329,7 +332,7 @@ def test_quiet_prints_results_and_not_what_is_written_to_files(
     page = str(tmp_path / "page.html")
     assert clozemill.main(["inspect", str(demo_dataset), "--html", page]) == 0
     assert capfd.readouterr().out == f"wrote {page}\n"
-    assert clozemill.main(["--quiet", "inspect", str(demo_dataset), "--html", page]) == 0
+    assert clozemill.main(["--quiet", "inspect", str(demo_dataset), "--html", page, "--overwrite"]) == 0
     assert capfd.readouterr() == ("", "")
     assert clozemill.main(["inspect", "--quiet", str(demo_dataset), "--limit", "1"]) == 0
     assert "record 0" in capfd.readouterr().out
@@ -380,7 +383,10 @@ def test_beam_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> Non
             "predict . --input a.tsv --output a.xyz",
             "--output a.xyz: give a name that ends in .jsonl or .csv or .tsv or .parquet",
         ),
-        ("predict . --input a.tsv --output a.jsonl", "a.jsonl already exists: remove it, or give another --output"),
+        (
+            "predict . --input a.tsv --output a.jsonl",
+            "a.jsonl already exists: give --overwrite to replace it, or another --output",
+        ),
         ("embed . --input a.tsv --output f.parquet --layers one", "--layers 'one' is not a list of layers: give numbers, "),
         ("export nowhere --output out", "RUN nowhere doesn't exist: give the folder of a run, or a checkpoint written by"),
     ],

@@ -27,12 +27,16 @@ def test_the_demo_runs_and_keeps_foreign_folders(
     text = capsys.readouterr().out
     assert "66 kept" in text and "complete and consistent" in text and "[MASK]<-" in text
     assert "$ clozemill prepare --input" in text
+    assert clozemill.main(["demo", "--output", str(out)]) == 2
+    assert f"{out} already exists: give --overwrite to replace it, or another --output" in capsys.readouterr().err
     if twice:
-        assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
+        (out / "run/notes.txt").write_text("mine")
+        assert clozemill.main(["demo", "--output", str(out), "--no-progress", "--overwrite"]) == 0
+        assert (out / "run/notes.txt").read_text() == "mine"
         assert json.loads((out / "dataset/dataset.json").read_text())["digest"] == first
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    assert clozemill.main(["demo", "--output", str(tmp_path / "mine")]) == 2
+    assert clozemill.main(["demo", "--output", str(tmp_path / "mine"), "--overwrite"]) == 2
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 

@@ -42,7 +42,7 @@ def test_an_export_killed_during_upload_is_incomplete(cloud: Cloud) -> None:
     uploads = [line.split("name=out/")[1] for line in cloud.log if "uploadType=resumable&name=out/" in line]
     assert len(uploads) > 3 and uploads[-1] == "hf/config.json"
     _, err = cloud.run(*command, code=2)
-    assert err == "clozemill: gs://mill/out/hf already exists: remove it, or give another --output\n"
+    assert err == "clozemill: gs://mill/out/hf already exists: give --overwrite to replace it, or another --output\n"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from clozemill.pipelines.command_line import process, verbosity
+from clozemill.pipelines.command_line import overwriting, process, verbosity
 from clozemill.pipelines.command_line.options import check_before_start
 from clozemill.pipelines.common.errors import UserError
 
@@ -44,6 +44,7 @@ def run(path: str, config: Any, *arguments: Any) -> int:
     """
     if not (arguments and arguments[0]):  # options for Beam may hold a misspelled one of ours, which Beam's check finds
         check_before_start(config)
+        overwriting.check_outputs(config)
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
         os.environ.setdefault(name, value)  # before a library that reads it is imported
     return function(path)(config, *arguments) or 0

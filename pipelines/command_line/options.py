@@ -42,6 +42,7 @@ def option(
     group: str = METHOD,
     required: bool = False,
     path: str = "",
+    saved: bool = True,
 ) -> Any:
     """Return a dataclass field with the metadata that the parsers need.
 
@@ -53,9 +54,10 @@ def option(
         group: one of GROUPS, under which --help lists the option.
         required: whether the command can't do without it.
         path: READ for input that must exist, NEW for a file that must not; local ones are checked before the command starts.
+        saved: whether saved configurations contain the option.
     """
     meta = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity, "flag": flag, "metavar": metavar}
-    meta |= {"group": group, "required": required, "path": path}
+    meta |= {"group": group, "required": required, "path": path, "saved": saved}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -202,7 +204,7 @@ def require(config: Any, *names: str) -> None:
 
 
 def check_before_start(config: Any) -> None:
-    """Check what can be checked without loading a command's libraries: missing options, and local paths.
+    """Check what can be checked without loading a command's libraries: missing options, and local input.
 
     A configuration may add checks of its own in `check_command`. Raises UserError.
     """
@@ -214,8 +216,6 @@ def check_before_start(config: Any) -> None:
         for path in value if isinstance(value, tuple) else (value,):
             if field.metadata["path"] == READ and path and not filesystem.is_remote(path) and not os.path.lexists(path):
                 raise UserError(f"{flag_name(field)} {path} doesn't exist: give {field.metadata['help']}")
-            if field.metadata["path"] == NEW and path and not filesystem.is_remote(path) and os.path.lexists(path):
-                raise UserError(f"{path} already exists: remove it, or give another {flag_name(field)}")
 
 
 def _enumerated(words: list[str]) -> str:
@@ -223,8 +223,9 @@ def _enumerated(words: list[str]) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return all options as plain values (tuples as lists)."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+    """Return all options as plain values (tuples as lists), but for those that aren't saved."""
+    values, saved = dataclasses.asdict(config), [field.name for field in dataclasses.fields(config) if field.metadata["saved"]]
+    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in saved}
 
 
 def identity(config: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ deploy/plan.py combines it with the training options of trainers/planning/config
 
 from dataclasses import dataclass
 
-from clozemill.pipelines.command_line.options import INPUT, OUTPUT, option
+from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, option
+from clozemill.pipelines.command_line.overwriting import OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 
@@ -19,7 +20,10 @@ class EstimateConfig(PrepareConfig):
     vocab: str = option(
         "", "a vocabulary file; without one, a vocabulary is learned on the sample", identity=False, group=INPUT
     )
-    output: str = option("", "JSON file to write the estimate to as well, e.g. plan.json", identity=False, group=OUTPUT)
+    output: str = option(
+        "", "JSON file to write the estimate to as well, e.g. plan.json", identity=False, group=OUTPUT, path=NEW
+    )
+    overwrite: bool = overwrite_option(OverwriteOption.__dataclass_fields__["overwrite"].metadata["help"])
     target: tuple[str, ...] = option(
         (), f"target platforms: {', '.join(TARGETS)} (default: local)", identity=False, metavar="TARGET"
     )

@@ -251,13 +251,14 @@ def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
         file.write(data)
 
 
-def remove(path: str) -> None:
-    """Remove a file if it exists."""
-    with contextlib.suppress(OSError):
-        if is_remote(path):
-            _beam(path).delete([path])
-            return
-        with safe_paths.parent(path) as (folder, name):
+def remove(*paths: str) -> None:
+    """Remove files, of one filesystem, if they exist."""
+    if paths and is_remote(paths[0]):
+        with contextlib.suppress(OSError):
+            _beam(paths[0]).delete(list(paths))
+        return
+    for path in paths:
+        with contextlib.suppress(OSError), safe_paths.parent(path) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
 

@@ -11,6 +11,7 @@ A masked position is shown as {shown<-original}: {[MASK]<-river}, {apple<-river}
 from collections.abc import Iterator
 
 from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
@@ -24,11 +25,13 @@ from clozemill.pipelines.inspection import text as inspection_text
 def main(config: InspectConfig) -> int:
     """Print records, or write a page."""
     require(config, "dataset")
+    if config.html and not config.html.endswith((".html", ".htm")):
+        raise UserError(f"--html {config.html} is not the name of an HTML file: give a name that ends in .html")
+    if config.html:
+        check_new_file(config.html, config.overwrite, "--html")
     if config.report:
         card.write(config.dataset)
         print(f"wrote {filesystem.join(config.dataset, layout.HTML)} and {layout.MARKDOWN}")
-    if config.html and not config.html.endswith((".html", ".htm")):
-        raise UserError(f"--html {config.html} is not the name of an HTML file: give a name that ends in .html")
     if config.html:
         filesystem.write_bytes(config.html, _page(config).encode())
         print(f"wrote {config.html}")

@@ -10,6 +10,7 @@ import enum
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,15 +19,25 @@ from typing import Any
 from clozemill.pipelines.beam import run_lock
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import clusters, layout, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, RUN, WORK
+from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, RUN, VOCAB, WORK
 from clozemill.pipelines.dataset.manifest import Manifest
 from clozemill.pipelines.files import filesystem, safe_paths
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from clozemill.pipelines.prepare.run_identity import RunIdentity
+from clozemill.pipelines.quality.statistics import STATISTICS
 
 _STATE = "state.json"  # the identity of the unfinished run
 _FAILURE = "refused.txt"  # the last run reached the end, but its input, its filters or the gate made it fail
 _PREVIOUS = "previous.json"  # the manifest of the dataset that is being updated
+_OVERWRITING = "overwriting"  # everything of an earlier run is being removed; not yet, as long as dataset.json exists
+# The files that clozemill writes to a dataset folder, in `.work/` all but the lock and the log, which are in use.
+_SHARD = r"(train/copy-\d+|eval)/examples-\d+-of-\d+"
+_NAMES = (MANIFEST, RUN, VOCAB, layout.HTML, layout.MARKDOWN, clusters.NAME, STATISTICS, "prepare.yaml")
+_OURS = re.compile(
+    rf"({_SHARD}\.tfrecord|provenance/{_SHARD}\.parquet|documents/(train|eval)-\d+\.parquet|groups/\d+\.json|rejects/[0-9a-f]+\.jsonl"
+    rf"|{'|'.join(map(re.escape, _NAMES))}"
+    rf"|{re.escape(WORK)}/(?!({run_lock.LOCK}|{re.escape(run_lock.WORKERS_LOG)}|{_OVERWRITING})$).*)"
+)
 
 
 class Status(enum.Enum):
@@ -87,6 +98,7 @@ class DatasetFolder:
             (self.file(MANIFEST), Status.COMPLETE),
             (self.work_file(_PREVIOUS), Status.UPDATING),
             (self.work_file(_STATE), Status.RESUMABLE),
+            (self.work_file(_OVERWRITING), Status.RESUMABLE),
         ):
             if filesystem.exists(path):
                 return status
@@ -94,14 +106,14 @@ class DatasetFolder:
         return Status.FOREIGN if filesystem.holds_files(self.path, own) else Status.NEW
 
     @contextlib.contextmanager
-    def lock(self, update: bool) -> Iterator[None]:
+    def lock(self, changes: bool) -> Iterator[None]:
         """Prevent a second run: on a local folder; for a remote one, only on this machine's spill files.
 
         The process and its workers hold the lock. A complete dataset that needs no work isn't locked, so that it may be in a
-        read-only folder.
+        read-only folder. changes: whether a complete dataset will be changed.
         """
         place = self.spill if filesystem.is_remote(self.path) else self.work_file()
-        if filesystem.exists(self.file(MANIFEST)) and not update and not os.path.lexists(place.rstrip("/")):
+        if filesystem.exists(self.file(MANIFEST)) and not changes and not os.path.lexists(place.rstrip("/")):
             yield
             return
         new = not os.path.lexists(self.path)
@@ -117,15 +129,17 @@ class DatasetFolder:
         """Take the folder over for a run, and remove what it can't use. Return False if the dataset is complete already.
 
         Raises:
-            UserError: the folder contains something else.
+            UserError: the folder contains something else, or another dataset.
         """
-        status = self.status()
+        status = self._own_status()
         if update:
             self._refuse_forgotten_exclusion(identity)
-        if status is Status.FOREIGN:
-            raise UserError(
-                f"{self.path} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
-            )
+        if filesystem.exists(self.work_file(_OVERWRITING)):
+            if status is Status.COMPLETE:  # interrupted before anything was removed
+                filesystem.remove(self.work_file(_OVERWRITING))
+            else:
+                self.clear()
+                status = Status.RESUMABLE
         if status is Status.COMPLETE:
             identity.refuse_changes(self._dataset_identity(), self.path, update)
             if not update:
@@ -142,6 +156,7 @@ class DatasetFolder:
             self._clear()
         filesystem.remove_tree(self.file(REJECTED))  # of an earlier run
         write_sealed(self.work_file(_STATE), asdict(identity), _STATE)
+        filesystem.remove(self.work_file(_OVERWRITING))
         return True
 
     def _refuse_forgotten_exclusion(self, identity: RunIdentity) -> None:
@@ -151,6 +166,40 @@ class DatasetFolder:
             raise UserError(
                 f"{self.path} excludes documents by id: give --exclude-ids again (with an empty file, to bring them all back)"
             )
+
+    def _own_status(self) -> Status:
+        """Return the status. Raise UserError if the folder contains something else."""
+        if (status := self.status()) is Status.FOREIGN:
+            raise UserError(
+                f"{self.path} contains other files, or a dataset without its {MANIFEST}: give a new folder as --output"
+            )
+        return status
+
+    def clear(self) -> None:
+        """Remove a dataset or an unfinished run; files that clozemill didn't write stay. The caller holds the lock.
+
+        dataset.json is removed first. An interrupted call is repeated by the next `open`: the mark that it leaves keeps a run
+        from taking the remaining files for its own.
+
+        Raises:
+            UserError: the folder contains something else, or a file can't be removed.
+        """
+        if self._own_status() is Status.NEW:
+            return
+        filesystem.write_bytes(self.work_file(_OVERWRITING), b"")
+        filesystem.remove(self.file(MANIFEST))
+        filesystem.sync_files(self.path, ())  # after a power cut, a dataset must not be without some of its shards
+        filesystem.remove(*self._own_files())
+        filesystem.remove_tree(self.spill, keep=run_lock.LOCK)
+        for place, _, _ in [] if filesystem.is_remote(self.path) else os.walk(self.path, topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(place)
+        if left := self._own_files():
+            raise UserError(f"{left[0]} can't be removed: check the permissions, or give another --output")
+
+    def _own_files(self) -> list[str]:
+        """Return the files of the folder that a run writes, but for those in use."""
+        return [self.file(name) for name in filesystem.names_below(self.path) if _OURS.fullmatch(name)]
 
     def _resume(self, identity: RunIdentity, updating: bool) -> None:
         """Keep the files of an unfinished run if it had the same identity; otherwise start over, or raise UserError."""

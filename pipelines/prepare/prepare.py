@@ -42,6 +42,8 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     Raises:
         CheckFailed: the statistical gate rejects the dataset.
     """
+    if config.overwrite and config.update:
+        raise UserError("--overwrite starts over and --update keeps what hasn't changed: leave out one of them")
     plan, workers, options = run_setup.plan_input(config, extra, "input", "vocab", "output")
     job = _resolve(config, _read_vocabulary(config), plan)
     evaluation = _blocked_ngrams(job)
@@ -55,7 +57,10 @@ def prepare(config: PrepareConfig, extra: list[str]) -> None:
     )
     job = replace(job, evaluation=identity.evaluation, exclusion=identity.exclusion, run=identity.id)
     safe_paths.refuse_links(job.folder.path)
-    with job.folder.lock(config.update):  # before reading or removing anything that another run may use
+    changes = config.update or config.overwrite
+    with job.folder.lock(changes):  # before reading or removing anything that another run may use
+        if config.overwrite:
+            job.folder.clear()
         if not job.folder.open(identity, config.update):
             _report_complete(job.folder)
             return

@@ -92,7 +92,8 @@ class RunIdentity:
             before = replace(before, **now)
         if before.input != self.input:
             raise UserError(
-                f"{folder} was built from input files with other names, sizes or times: give --update, or another --output"
+                f"{folder} was built from input files with other names, sizes or times: give --update, --overwrite to start "
+                "over, or another --output"
             )
         if before.ids != self.ids:
             how = f"with the ids of the field {before.ids!r}" if before.ids else "without ids"
@@ -102,14 +103,16 @@ class RunIdentity:
             for key, value in values.items():
                 if (was := earlier.get(key)) != value:
                     why = f"{folder} was started with {key} = {was!r}, not {value!r}"
-                    raise UserError(f"{why}: use the same value, or give another --output")
+                    raise UserError(f"{why}: use the same value, or give --overwrite to start over, or another --output")
         if before.vocabulary != self.vocabulary:
             raise UserError(
-                f"{folder} was started with another vocabulary: give the same --vocab to resume, or another --output"
+                f"{folder} was started with another vocabulary: give the same --vocab to resume, --overwrite to start over, or "
+                "another --output"
             )
         if before.evaluation != self.evaluation:
             raise UserError(
-                f"{folder} was started with other --decontaminate files: give the same to resume, or another --output"
+                f"{folder} was started with other --decontaminate files: give the same to resume, --overwrite to start over, "
+                "or another --output"
             )
         if before.exclusion != self.exclusion:
             raise UserError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from clozemill.pipelines.command_line.options import to_yaml
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import MAX_WORD_CHARS
 from clozemill.pipelines.common.unicode_rules import category, is_cjk
@@ -182,8 +183,17 @@ class VocabStage:
         else:
             for line in warnings(lost, removed, self.config):
                 print(line, file=sys.stderr, flush=True)
-        filesystem.write_bytes(self.config.output, ("\n".join(tokens) + "\n").encode())
+        self._write(tokens)
         return b"done"
+
+    def _write(self, tokens: list[str]) -> None:
+        """Write the vocabulary, which refuses the next run, last; in place of another one, its configuration afterwards."""
+        output, described = self.config.output, self.config.output + ".yaml"
+        if filesystem.exists(output):
+            filesystem.remove(described)  # a kill must not leave a vocabulary with the configuration of another one
+        else:
+            filesystem.write_bytes(described, to_yaml(self.config).encode())
+        filesystem.write_bytes(output, ("\n".join(tokens) + "\n").encode())
 
     def _check(self, records: dict[str, int]) -> None:
         """Raise UserError if too many records are malformed."""

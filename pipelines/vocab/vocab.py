@@ -1,6 +1,5 @@
 """`clozemill vocab`: plan the input, count its words and learn a vocabulary."""
 
-import os
 import sys
 import time
 
@@ -9,7 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from clozemill.pipelines.beam import launcher, run_lock, run_setup
 from clozemill.pipelines.beam.launcher import Progress
 from clozemill.pipelines.command_line.options import to_yaml
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.config import VocabConfig
 from clozemill.pipelines.dataset.layout import WORK
 from clozemill.pipelines.files import filesystem
@@ -21,9 +20,8 @@ from clozemill.pipelines.vocab import graph
 
 def vocab(config: VocabConfig, extra: list[str]) -> None:
     """Learn a vocabulary from the input, and write it with its configuration."""
-    if os.path.isdir(config.output):
-        raise UserError(f"--output {config.output} is a folder: give the name of the file to write, e.g. vocab.txt")
     plan, _, options = run_setup.plan_input(config, extra, "input", "output")
+    check_new_file(config.output, config.overwrite)
     print(f"learning {config.vocab_size:,} tokens from {formats.file_count(plan)}", flush=True)
     begin = time.perf_counter()
     with run_lock.vocab_locked(config.output) as marks:
@@ -36,7 +34,8 @@ def vocab(config: VocabConfig, extra: list[str]) -> None:
             print("wrote the job's description; Dataflow writes the vocabulary")
             return
         run_setup.check_landed(config.output, config.output)
-        filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
+        if config.overwrite or not filesystem.exists(config.output + ".yaml"):
+            filesystem.write_bytes(config.output + ".yaml", to_yaml(config).encode())
     for line in lost:
         print(line, file=sys.stderr, flush=True)
     print(f"wrote {config.output}: {config.vocab_size:,} tokens in {time.perf_counter() - begin:.1f} s")

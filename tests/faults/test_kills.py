@@ -78,6 +78,7 @@ def disturbed(request, tmp_path: Path, demo_corpus: str, demo_vocab: str) -> Ben
     out = tmp_path / "out"
     if name == "vocab":
         words = ["vocab", "--input", demo_corpus, "--output", str(out / "vocab.txt"), "--vocab-size", "3000", "--no-progress"]
+        words.append("--overwrite")  # of runs that were killed after the vocabulary was written
     else:
         words = ["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(out / "d"), *PREPARE]
     return bench(out, words + MODES[mode])

@@ -160,7 +160,8 @@ def test_vocab_does_not_write_through_a_link(place: Path) -> None:
     for name, target in {"v.txt": "elsewhere/thesis", "v.txt.yaml": "elsewhere/thesis", "v.txt.work": "elsewhere"}.items():
         (place / name).symlink_to(place / target)
     words = ["vocab", "--input", str(place / "a.jsonl"), "--output", str(place / "v.txt"), "--vocab-size", "100", "--in-memory"]
-    assert clozemill.main([*words, "--no-progress"]) == 0
+    assert clozemill.main([*words, "--no-progress"]) == 2
+    assert clozemill.main([*words, "--no-progress", "--overwrite"]) == 0
     assert below(place / "elsewhere") == before
     assert not (place / "v.txt").is_symlink() and (place / "v.txt").read_text().startswith("[PAD]\n")
     assert not os.path.lexists(place / "v.txt.work")

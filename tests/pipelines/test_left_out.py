@@ -60,7 +60,7 @@ def test_marks_other_than_accents(chunk: str, marks: int) -> None:
 def learn(folder: Path, texts: list[str], *more: str, size: str = "120") -> int:
     """Run `vocab` on a separate file."""
     (folder / "in.jsonl").write_bytes(corpora.jsonl(texts))
-    options = ["--input", str(folder / "in.jsonl"), "--output", str(folder / "v.txt"), "--vocab-size", size]
+    options = ["--input", str(folder / "in.jsonl"), "--output", str(folder / "v.txt"), "--vocab-size", size, "--overwrite"]
     return clozemill.main(["vocab", *options, "--num-workers", "1", "--no-progress", *more])
 
 

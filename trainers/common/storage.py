@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import tensorflow as tf
 
+from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
@@ -89,8 +90,16 @@ def writing(path: str, overwrite: bool = True) -> Iterator[BinaryIO]:
     """
     with _local_part(path, overwrite) if is_local(path) else _remote_part(path, overwrite) as file:
         if not overwrite and tf.io.gfile.exists(path):
-            raise UserError(f"{path} already exists: remove it, or give another --output")
+            raise already_exists(path)
         yield file
+
+
+def check_new_file(path: str, overwrite: bool) -> None:
+    """Raise UserError if --output can't be written because there is a file, or a folder. overwrite: a file may be there."""
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"--output {path} is a folder: give the name of the file to write")
+    if not overwrite and tf.io.gfile.exists(path):
+        raise already_exists(path)
 
 
 @contextmanager
@@ -156,9 +165,9 @@ def sync(path: str) -> None:
         os.close(descriptor)
 
 
-def write(path: str, data: bytes) -> None:
+def write(path: str, data: bytes, overwrite: bool = True) -> None:
     """Write a small file atomically, like `writing`. Raises UserError."""
-    with writing(path) as file:
+    with writing(path, overwrite) as file:
         file.write(data)
 
 
@@ -177,6 +186,19 @@ def sha256(path: str) -> str:
     """Return the SHA-256 of a local file. Raises UserError."""
     with translate_errors(path, "read"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it exists. Raises UserError."""
+    with translate_errors(path, "removed"), contextlib.suppress(tf.errors.NotFoundError):
+        tf.io.gfile.remove(path)
+
+
+def remove_empty(folder: str) -> None:
+    """Remove a local folder if it is empty; object stores have no empty folders."""
+    if is_local(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def remove_tree(folder: str) -> None:
@@ -209,9 +231,9 @@ def locked(folder: str, beside: bool = False) -> Iterator[None]:
         yield
 
 
-def write_json(path: str, value: Any) -> None:
-    """Write a value as JSON, atomically. Raises UserError."""
-    write(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: str, value: Any, overwrite: bool = True) -> None:
+    """Write a value as JSON, atomically. Raises UserError, with `overwrite` false also if the path exists."""
+    write(path, (json.dumps(value, indent=1) + "\n").encode(), overwrite)
 
 
 def upload(folder: str, target: str, last: str) -> None:
@@ -219,12 +241,16 @@ def upload(folder: str, target: str, last: str) -> None:
 
     Raises UserError; a repeated call overwrites what was already copied.
     """
-    names = [os.path.relpath(os.path.join(place, name), folder) for place, _, found in os.walk(folder) for name in found]
     with translate_errors(target, "written"):
-        for name in sorted(names, key=lambda name: (name == last, name)):
+        for name in sorted(names_below(folder), key=lambda name: (name == last, name)):
             path = join(target, *name.split(os.sep))
             tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
             tf.io.gfile.copy(os.path.join(folder, name), path, overwrite=True)
+
+
+def names_below(folder: str) -> set[str]:
+    """Return the files of a local folder, at any depth, relative to it."""
+    return {os.path.relpath(os.path.join(place, name), folder) for place, _, found in os.walk(folder) for name in found}
 
 
 def listed(folder: str) -> list[str]:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, option, suggest
+from clozemill.pipelines.command_line.overwriting import OverwriteOption
 from clozemill.pipelines.common.errors import UserError
 
 FORMATS = ("savedmodel", "hf", "keras")
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(OverwriteOption):
     """`clozemill export`"""
 
     run: str = option(
@@ -41,6 +42,10 @@ class ExportConfig:
             raise UserError(f"--formats is empty: choose from {', '.join(FORMATS)}")
         return words
 
+    def replaced(self) -> list[str]:
+        """Return what --overwrite may replace."""
+        return [f"{self.output.rstrip('/')}/{name}" for name in self.chosen()] if self.output else []
+
     def validate(self) -> None:
         """Raise UserError for invalid values."""
         self.chosen()
@@ -49,7 +54,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class ImportConfig:
+class ImportConfig(OverwriteOption):
     """`clozemill import`"""
 
     source: str = option(

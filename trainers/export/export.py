@@ -3,9 +3,12 @@
 clozemill export RUN --output OUT --formats savedmodel,hf,keras
 """
 
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +18,20 @@ from safetensors import SafetensorError
 from clozemill.model.export.base import FORMATS, Source, answers, bounds, furthest
 from clozemill.model.export.hf_process import ProcessDied
 from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
+from clozemill.trainers.common.replaced_folder import replace_folder, restore_folder
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.export.config import ExportConfig
 from clozemill.trainers.training import checkpoints, train_state
 from clozemill.trainers.training.checkpoints import Checkpoint
 
 EXIT_DIFFERS = 1
+RECORD = ".clozemill-export.json"  # in the output folder: the files of each format, which --overwrite may replace
 POSITIONS = "encoder/embeddings/position_embeddings"
 SHORT = 128  # tokens: texts up to this length are compared at it, so that only long texts need the memory of long sequences
 
@@ -49,6 +55,28 @@ TEXTS = [  # (text, second text or "")
     ("", ""),
     ("a", ""),
 ]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a format is written: a temporary folder, the final one, whether that exists, and its files that can go."""
+
+    temporary: Path
+    final: str
+    replaces: bool
+    ours: tuple[str, ...]
+
+
+def exported_files(output: str) -> dict[str, list[str]]:
+    """Return the files of each format that `export` wrote to an output folder; {} for other folders."""
+    path = storage.join(output, RECORD)
+    try:
+        found = json.loads(storage.read(path, "-")) if tf.io.gfile.exists(path) else {}
+        files = {name: list(found[name]) for name in FORMATS if name in found}
+        safe = all(not os.path.isabs(file) and ".." not in file.split("/") for each in files.values() for file in each)
+        return files if safe else {}
+    except (UserError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}  # damaged: then nothing is replaced
 
 
 def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
@@ -84,18 +112,25 @@ def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarr
     return encoder.pairs(*map(list, zip(*texts, strict=True)))
 
 
-def _places(output: str, formats: tuple[str, ...], scratch: str) -> dict[str, tuple[Path, str]]:
-    """Return the (temporary, final) folders of each format; for an object store, the temporary ones are local, in `scratch`.
+def _places(config: ExportConfig, scratch: str) -> dict[str, Place]:
+    """Return the folders of each format; for an object store, the temporary ones are local, in `scratch`.
 
-    Raises UserError if a final folder already exists.
+    Raises UserError if a final folder already exists, with --overwrite if `export` didn't write it.
     """
-    remote = "://" in output
-    places = {name: (Path(scratch if remote else output) / f".{name}.tmp", storage.join(output, name)) for name in formats}
-    for name, (_, final) in places.items():
+    remote, places = "://" in config.output, {}
+    recorded = exported_files(config.output)
+    for name in config.chosen():
+        final = storage.join(config.output, name)
+        if not remote:
+            restore_folder(final)
         with storage.translate_errors(final, "read"):
             there = tf.io.gfile.exists(storage.join(final, FORMATS[name].entry) if remote else final)
-        if there:
-            raise UserError(f"{final} already exists: remove it, or give another --output")
+        if there and not config.overwrite:
+            raise already_exists(final)
+        if there and name not in recorded:
+            raise UserError(f"{final} exists, but {RECORD} doesn't list it as an export: remove it, or give another --output")
+        ours = tuple(recorded[name]) if there else ()
+        places[name] = Place(Path(scratch if remote else config.output) / f".{name}.tmp", final, there, ours)
     return places
 
 
@@ -118,11 +153,11 @@ def _cause(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
-def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _compared(name: str, place: Place, texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the outputs of an exported format. Raises UserError if its folder can't be loaded, or its process fails."""
-    temporary, final = place
+    final = place.final
     try:
-        return FORMATS[name].outputs(str(temporary), texts, given)
+        return FORMATS[name].outputs(str(place.temporary), texts, given)
     except ProcessDied as error:
         raise UserError(
             f"{final} can't be checked: the process that loads it with transformers {error}; nothing was exported: fix that "
@@ -135,7 +170,7 @@ def _compared(name: str, place: tuple[Path, str], texts: list, given: dict[str, 
         ) from None
 
 
-def _differences(source: Source, places: dict[str, tuple[Path, str]]) -> dict[str, dict[str, tuple[float, float]]]:
+def _differences(source: Source, places: dict[str, Place]) -> dict[str, dict[str, tuple[float, float]]]:
     """Return, by format and output, (largest difference from the source, bound); NaN for outputs that a format lacks."""
     found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in places}
     for texts, given in _groups(source):
@@ -183,19 +218,19 @@ def main(config: ExportConfig) -> int:
     """
     require(config, "run", "output")
     with storage.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
-        places = _places(config.output, config.chosen(), scratch)
+        places = _places(config, scratch)
         one = checkpoints.find(config.run, config.checkpoint)
         source = read(one, config.max_seq_length)
         try:
-            return _export(source, one, places, "://" in config.output)
+            return _export(source, one, places, config.output)
         finally:
-            for temporary, _ in places.values():
-                shutil.rmtree(temporary, ignore_errors=True)
+            for place in places.values():
+                shutil.rmtree(place.temporary, ignore_errors=True)
 
 
-def _export(source: Source, one: Checkpoint, places: dict[str, tuple[Path, str]], remote: bool) -> int:
-    for name, (temporary, _) in places.items():
-        _write(source, name, temporary)
+def _export(source: Source, one: Checkpoint, places: dict[str, Place], output: str) -> int:
+    for name, place in places.items():
+        _write(source, name, place.temporary)
     try:
         found = _differences(source, places)
     except ValueError as error:  # wrong ids, or a weight that transformers doesn't find
@@ -206,10 +241,23 @@ def _export(source: Source, one: Checkpoint, places: dict[str, tuple[Path, str]]
     if bad:
         print(f"{', '.join(bad)}: difference from the checkpoint exceeds the bound; nothing was exported", flush=True)
         return EXIT_DIFFERS
-    for name, (temporary, final) in places.items():
-        if remote:
-            storage.upload(str(temporary), final, FORMATS[name].entry)
-        else:
-            temporary.rename(final)
-    print(f"done: {', '.join(final for _, final in places.values())}", flush=True)
+    made = {name: sorted(storage.names_below(str(place.temporary)) | set(place.ours)) for name, place in places.items()}
+    storage.write_json(storage.join(output, RECORD), exported_files(output) | made)
+    for name, place in places.items():
+        _put(name, place)
+    print(f"done: {', '.join(place.final for place in places.values())}", flush=True)
     return 0
+
+
+def _put(name: str, place: Place) -> None:
+    """Give a complete export its final place."""
+    if "://" not in place.final:
+        if place.replaces:
+            replace_folder(str(place.temporary), place.final, place.ours)
+        else:
+            place.temporary.rename(place.final)
+        return
+    entry = FORMATS[name].entry
+    for file in sorted(place.ours, key=lambda file: (file != entry, file)):
+        storage.remove(storage.join(place.final, file))
+    storage.upload(str(place.temporary), place.final, entry)

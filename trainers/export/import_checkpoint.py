@@ -5,6 +5,10 @@ clozemill import google-bert/bert-base-uncased --output CHECKPOINT
 """
 
 import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,12 @@ import tensorflow as tf
 from clozemill.model.conversion import huggingface, tf1
 from clozemill.model.conversion.imported import Imported
 from clozemill.pipelines.command_line.options import require
+from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules, described
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
+from clozemill.trainers.common.replaced_folder import replace_folder, restore_folder
 from clozemill.trainers.export.config import ImportConfig
 from clozemill.trainers.export.hub import Source, find_source
 from clozemill.trainers.training import checkpoints
@@ -25,6 +31,7 @@ from clozemill.trainers.training import checkpoints
 SOURCES = {"hf": huggingface, "tf1": tf1}
 _PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
 _SHOWN = 6  # names listed in a note
+_REPLACING = "replacing"  # in checkpoint.json: the files of an import that is being replaced
 
 
 def _read(folder: str) -> Imported:
@@ -145,7 +152,41 @@ def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRule
     }
 
 
-def _written(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> None:
+def _own_files(folder: str) -> list[str]:
+    """Return the files of an import that --overwrite may replace; none if there is no folder. Raises UserError for others."""
+    if not storage.listed(folder):
+        return []
+    try:
+        index = json.loads(storage.read(storage.join(folder, checkpoints.INDEX), "-"))
+        names = index.get(_REPLACING) or list(index["files"] if index["imported"] else ())
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = []
+    if not names or not all(isinstance(name, str) and "/" not in name for name in names):
+        raise UserError(f"{folder} has files, but isn't an import: nothing was replaced; give another --output")
+    return [checkpoints.INDEX, *names]
+
+
+def _replaced(folder: str, ours: list[str], write: Callable[[str], None]) -> None:
+    """Write a new import in place of an old one.
+
+    A local one is replaced when the new one is complete. In an object store, its checkpoint.json marks it as incomplete until
+    the new one is copied.
+    """
+    if storage.is_local(folder):
+        parent, name = os.path.split(folder.rstrip("/"))
+        temporary = os.path.join(parent, f".{name}.tmp")
+        write(temporary)
+        replace_folder(temporary, folder, ours)
+        return
+    with tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
+        write(os.path.join(scratch, "checkpoint"))
+        storage.write_json(storage.join(folder, checkpoints.INDEX), {_REPLACING: ours[1:]})
+        for name in ours[1:]:
+            storage.remove(storage.join(folder, name))
+        storage.upload(os.path.join(scratch, "checkpoint"), folder, checkpoints.INDEX)
+
+
+def _write(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> None:
     """Write the model as a checkpoint of step 0."""
     weights = found.converted.weights
     if "next_sentence" not in about["imported"]["heads"]:
@@ -162,8 +203,11 @@ def main(config: ImportConfig) -> int:
 
 
 def _import(config: ImportConfig) -> int:
-    if storage.listed(config.output):
-        raise UserError(f"{config.output} already exists: remove it, or give another --output")
+    if storage.is_local(config.output):
+        restore_folder(config.output)
+    if storage.listed(config.output) and not config.overwrite:
+        raise already_exists(config.output)
+    ours = _own_files(config.output)
     source = find_source(config.source, config.revision)
     found = _read(source.folder)
     try:
@@ -174,7 +218,10 @@ def _import(config: ImportConfig) -> int:
     vocabulary = Vocabulary.from_bytes(data, f"{config.source}'s vocabulary")
     cased, told = _casing(found, vocabulary, config.cased)
     about = _about(found, vocabulary, cased, _rules(found, config), source)
-    _written(found, config.output, data, about)
+    if ours:
+        _replaced(config.output, ours, lambda folder: _write(found, folder, data, about))
+    else:
+        _write(found, config.output, data, about)
     _tell(config, found, about, [padding, told])
     return 0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
@@ -155,6 +156,7 @@ class FinetuneConfig(Columns, DeviceOptions):
         0, "without --dev: random seed of the held-out split, independent of --seed", low=0, high=2**63 - 1, group=INPUT
     )
     output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
+    overwrite: bool = overwrite_option(START_OVER)
     labels: str = option(
         "", "labels, separated by commas; default: those of the preset, or those in the training file", group=INPUT
     )

@@ -57,6 +57,8 @@ def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
 def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
+    if config.overwrite:
+        run_folder.clear_run_folder(config.output)
     run_folder.claim_run_folder(planned, config.output)
     with devices.scope():
         made = _state(planned)
@@ -156,6 +158,8 @@ def _name(changes: dict[str, Any], seed: int) -> str:
 def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
     """Run every combination and seed, each resumable; then print a table of means and standard deviations."""
     rows = []
+    if config.overwrite and pretrained.is_sweep(config.output):
+        storage.remove(storage.join(config.output, pretrained.SWEEP))  # it names the best of runs that are replaced
     for changes in _grid(config):
         scores = []
         for seed in range(config.seed, config.seed + config.seeds):

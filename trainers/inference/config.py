@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.overwriting import OverwriteOption
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.finetuning import config
@@ -17,7 +18,7 @@ def check_ending(output: str, endings: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class PredictConfig(Columns, DeviceOptions):
+class PredictConfig(OverwriteOption, Columns, DeviceOptions):
     """`clozemill predict`"""
 
     run: str = option(
@@ -73,7 +74,7 @@ class EvaluateModelConfig(Columns, EvaluateConfig):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(TextColumn, DeviceOptions):
+class EmbedConfig(OverwriteOption, TextColumn, DeviceOptions):
     """`clozemill embed`"""
 
     run: str = option(

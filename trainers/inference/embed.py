@@ -112,11 +112,11 @@ def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
 def main(config: EmbedConfig) -> int:
     """Write the features, one chunk of texts at a time."""
     require(config, "run", "input", "output")
-    writers.check(config.output, (".parquet",))
+    writers.check(config.output, config.overwrite, (".parquet",))
     embedder = Embedder(config, pretrained.read(config.run, config.checkpoint))
     count = written = empty = 0
     bar = tqdm.tqdm(unit=" texts", disable=not config.progress, file=sys.stderr, mininterval=0.5)
-    with writers.opened(config.output, embedder.columns()) as sink, bar:
+    with writers.opened(config.output, embedder.columns(), config.overwrite) as sink, bar:
         for rows in chunks(_texts(config), embedder.at_once):
             records = list(embedder.records(rows))
             sink.write(records)

@@ -27,6 +27,8 @@ def _is_finetuned(run: str) -> bool:
 def main(config: EvaluateModelConfig) -> int:
     """Print the metrics, and write them to --output."""
     require(config, "run", "data")
+    if config.output:
+        storage.check_new_file(config.output, config.overwrite)
     if _is_finetuned(config.run):
         return _evaluate_task(config)
     columns = [name for name in Columns.__dataclass_fields__ if getattr(config, name) != getattr(EvaluateModelConfig, name)]
@@ -50,5 +52,5 @@ def _evaluate_task(config: EvaluateModelConfig) -> int:
         raise UserError(f"{config.data} has no examples: give a file with one text and answer per line")
     print("\n".join([f"{found.name}, step {found.index['step']:,}", *scores.report()]), flush=True)
     if config.output:
-        storage.write_json(config.output, scores.figures() | {"step": found.index["step"]})
+        storage.write_json(config.output, scores.figures() | {"step": found.index["step"]}, config.overwrite)
     return 0

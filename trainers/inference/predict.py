@@ -136,7 +136,7 @@ def main(config: PredictConfig) -> int:
     if config.input:
         require(config, "output")
     if config.output:
-        writers.check(config.output)
+        writers.check(config.output, config.overwrite)
     model = answerer(config, pretrained.read(config.run, config.checkpoint))
     layout = replace(config.applied(model.layout()), id=config.id_column)
     if config.id_column and (config.text or "text" not in model.columns().names):
@@ -175,7 +175,7 @@ class _Written:
         config, named = self.config, bool(self.layout.id)
         columns = pa.schema([("row", pa.int64()), *([("id", pa.string())] if named else []), *self.model.columns()])
         bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
-        with writers.opened(config.output, columns) as sink, bar:
+        with writers.opened(config.output, columns, config.overwrite) as sink, bar:
             for chunk in chunks(examples, CHUNK):
                 answers = self.model(chunk)
                 ids = [{"id": example.id} if named else {} for example in chunk]

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
@@ -99,24 +98,24 @@ SINKS: dict[str, Callable[[BinaryIO, pa.Schema], Sink]] = {
 }
 
 
-def check(path: str, endings: tuple[str, ...] = tuple(SINKS)) -> None:
-    """Raise UserError unless a path has one of these endings and doesn't exist yet."""
+def check(path: str, overwrite: bool = False, endings: tuple[str, ...] = tuple(SINKS)) -> None:
+    """Raise UserError unless a path has one of these endings and can be written. overwrite: whether a file may be there."""
     *others, last = endings
     if not path.endswith(endings):
         raise UserError(f"--output {path}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
-    if tf.io.gfile.exists(path):
-        raise UserError(f"{path} already exists: remove it, or give another --output")
+    storage.check_new_file(path, overwrite)
 
 
 @contextlib.contextmanager
-def opened(path: str, columns: pa.Schema) -> Iterator[Sink]:
+def opened(path: str, columns: pa.Schema, overwrite: bool = False) -> Iterator[Sink]:
     """Yield a sink by the path's ending. The file gets its final name if the block succeeds, and is removed otherwise.
 
     Args:
+        overwrite: replace a file of that name at the end of the block, instead of raising UserError.
         columns: names and types of the columns, for formats that have types.
 
     Raises UserError if it can't be written.
     """
     made = next(sink for ending, sink in SINKS.items() if path.endswith(ending))
-    with storage.writing(path, overwrite=False) as file, contextlib.closing(made(file, columns)) as sink:
+    with storage.writing(path, overwrite) as file, contextlib.closing(made(file, columns)) as sink:
         yield sink

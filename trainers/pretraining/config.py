@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
-from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
@@ -43,6 +44,7 @@ class PretrainConfig(DeviceOptions):
         (), "phases of training, each with its own dataset, steps, batch size and learning rate", identity=False, group=INPUT
     )
     output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
+    overwrite: bool = overwrite_option(START_OVER)
     init: str = option(
         "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
     )
@@ -201,7 +203,7 @@ class PretrainConfig(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(DeviceOptions):
+class EvaluateConfig(OverwriteOption, DeviceOptions):
     """`clozemill evaluate`"""
 
     run: str = option("", "the folder of a run, or one of its checkpoints", flag=False, group=INPUT, required=True, path=READ)
@@ -215,4 +217,4 @@ class EvaluateConfig(DeviceOptions):
     batch_size: int = option(
         64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
     )
-    output: str = option("", "also write the metrics to this file, as JSON", group=OUTPUT)
+    output: str = option("", "also write the metrics to this file, as JSON", group=OUTPUT, path=NEW)

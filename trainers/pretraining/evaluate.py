@@ -60,5 +60,5 @@ def main(config: EvaluateConfig) -> int:
     print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
     print("\n".join(report(figures)), flush=True)
     if config.output:
-        storage.write_json(config.output, figures)
+        storage.write_json(config.output, figures, config.overwrite)
     return 0

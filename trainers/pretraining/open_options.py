@@ -65,7 +65,7 @@ def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data
 def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     """Return the values of `OPEN` in the folder of an existing run; {} for a new run, or another folder."""
     path = storage.join(config.output, run_folder.RUN) if config.output else ""
-    if not path or not tf.io.gfile.exists(path):
+    if not path or config.overwrite or not tf.io.gfile.exists(path):
         return {}
     try:
         told = json.loads(storage.read(path, "give another --output"))

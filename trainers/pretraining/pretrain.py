@@ -44,6 +44,11 @@ def main(config: PretrainConfig) -> int:
 def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool, hardware: Hardware) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
+    if config.overwrite:
+        if writes:
+            run_folder.clear_run_folder(config.output)
+        with distribution.raise_if_worker_lost(devices):
+            distribution.gather_from_workers(devices, 0)  # barrier: no worker may see the old run
     _explain_other_steps(planned)
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
@@ -91,7 +96,7 @@ def _explain_other_steps(planned: PretrainingRun) -> None:
         )
     raise UserError(
         f"{folder} was started with a learning rate schedule of {steps:,} steps, not {wanted:,}: "
-        f"give --steps {steps} to resume it, or another --output"
+        f"give --steps {steps} to resume it, --overwrite to start over, or another --output"
     )
 
 

@@ -53,7 +53,7 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
     """
     if not config.init:
         return None
-    if tf.io.gfile.exists(run_json):
+    if tf.io.gfile.exists(run_json) and not config.overwrite:
         try:
             told = json.loads(storage.read(run_json, "give another --output"))
             if told["config"]["init"] == config.init:

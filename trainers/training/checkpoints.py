@@ -247,6 +247,14 @@ def _remove(folder: str) -> None:
     storage.remove_tree(folder)
 
 
+def remove_all(run: str) -> None:
+    """Remove all checkpoints of a run. Other files in their folder stay."""
+    safe_paths.refuse_link(storage.join(run, FOLDER), run)
+    for folder in _all_folders(run):
+        _remove(folder)
+    storage.remove_empty(storage.join(run, FOLDER))
+
+
 def prune(run: str, keep: int, step: int) -> None:
     """Remove all checkpoints except the newest `keep` up to `step` and the best one, and remove incomplete ones.
 

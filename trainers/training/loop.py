@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from clozemill.model.losses import LOSSES
+from clozemill.pipelines.command_line.overwriting import same_command
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, peak_flops, storage
 from clozemill.trainers.data.input_pipeline import TrainReader
@@ -68,6 +69,7 @@ class Loop:
     def run(self) -> int:
         """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
+        self.signals.again = same_command(self.plan.config)
         self._page = RunPage(self.plan, self.folder, self.devices, self.journal, self.step)
         code = EXIT_STOPPED
         try:
@@ -169,7 +171,7 @@ class Loop:
             if stopped:
                 if self._writes:
                     self._page.write(self.step, f"stopped by {stopped}")
-                print(f"{stopped}: saved at step {self.step:,}; run the same command to resume", flush=True)
+                print(f"{stopped}: saved at step {self.step:,}; run {self.signals.again} to resume", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
 

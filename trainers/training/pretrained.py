@@ -116,6 +116,15 @@ def best_run_of(folder: str) -> str:
     return storage.join(folder, _best_run(sweep)) if tf.io.gfile.exists(sweep) else folder
 
 
+def is_sweep(folder: str) -> bool:
+    """Return whether a folder has the result of a sweep."""
+    path = storage.join(folder, SWEEP)
+    try:
+        return tf.io.gfile.exists(path) and bool(_best_run(path))
+    except UserError:
+        return False
+
+
 def _best_run(path: str) -> str:
     """Return the folder of the best run named by a sweep.json. Raises UserError."""
     try:

@@ -7,9 +7,15 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
+from clozemill.trainers.training import checkpoints, run_page
+from clozemill.trainers.training.metrics_log import METRICS
 from clozemill.trainers.training.run_protocols import TrainingRun
+from clozemill.trainers.training.trackers import IDS, TENSORBOARD
 
 RUN = "run.json"
+_CLEARED = {"overwritten": True}  # run.json while the files of a run are removed, until the next one is started
+# The other files in a run's folder, besides checkpoints and TensorBoard's.
+_FILES = ("pretrain.yaml", "finetune.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
 
 
 def recorded_identity(folder: str) -> dict[str, Any] | None:
@@ -24,14 +30,47 @@ def recorded_identity(folder: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def clear_run_folder(folder: str) -> None:
+    """Remove the files of a run, for --overwrite; others stay. The caller must hold the folder's lock.
+
+    run.json is replaced by a mark first: after an interruption, claiming the folder removes the rest, and no run resumes from a
+    checkpoint of the old one. Raises UserError for a folder that has files, but isn't a run.
+    """
+    names = set(storage.listed(folder)) - {locks.FOLDER, f"{RUN}.tmp"}
+    safe_paths.refuse_links(folder)
+    if names and recorded_identity(folder) is None and not _is_cleared(folder):
+        raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
+    if names:
+        storage.write_json(storage.join(folder, RUN), _CLEARED)
+        checkpoints.remove_all(folder)
+        events = storage.join(folder, TENSORBOARD)
+        for name in storage.listed(events):
+            if name.startswith("events.out.tfevents."):
+                storage.remove(storage.join(events, name))
+        storage.remove_empty(events)
+        for name in sorted(names & set(_FILES)):
+            storage.remove(storage.join(folder, name))
+
+
+def _is_cleared(folder: str) -> bool:
+    """Return whether the folder's run.json is the mark of an interrupted `clear_run_folder`."""
+    try:
+        return json.loads(storage.read(storage.join(folder, RUN), "-")) == _CLEARED
+    except (UserError, ValueError, RecursionError):
+        return False
+
+
 def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> None:
     """Write run.json into a new run's folder, if `writes`. Raises UserError if the folder belongs to another run.
 
     The caller must hold the folder's lock. Also raises UserError if files would be written through links in the folder.
     """
-    path, mine, names = storage.join(folder, RUN), plan.identity(), set(storage.listed(folder)) - {locks.FOLDER}
     safe_paths.refuse_links(folder)
-    if RUN in names:
+    cleared = _is_cleared(folder)
+    if cleared and writes:
+        clear_run_folder(folder)
+    path, mine, names = storage.join(folder, RUN), plan.identity(), set(storage.listed(folder)) - {locks.FOLDER}
+    if RUN in names and not cleared:
         try:
             theirs = json.loads(storage.read(path, "give another --output"))["identity"]
             defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
@@ -43,8 +82,11 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
                 if isinstance(their, dict) and isinstance(my, dict):
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
                     name, their, my = f"{name}'s {key}", their.get(key), my.get(key)
-                raise UserError(f"{folder} was started with {name} {their}, not {my}: give the same, or another --output")
-    elif names - {RUN + ".tmp"}:  # left by a process that was killed at the very start
+                raise UserError(
+                    f"{folder} was started with {name} {their}, not {my}: give the same, --overwrite to start over, "
+                    "or another --output"
+                )
+    elif names - {RUN + ".tmp"} and not cleared:  # left by a process that was killed at the very start
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
     elif writes:
         about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}

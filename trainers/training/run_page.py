@@ -22,7 +22,7 @@ from clozemill.trainers.training import checkpoints, curves, environment, run_se
 from clozemill.trainers.training.metrics_log import MetricsLog, duration
 from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingRun
 
-PAGE, PICTURE, MEMORY = "report.html", "curves.png", "report.json"
+FILES = PAGE, PICTURE, MEMORY = "report.html", "curves.png", "report.json"
 _FORMAT_VERSION = 1
 _LEAST_SECONDS, _SHARE = 10.0, 0.02  # between two drawings, at least; of the time, at most, to spend on drawing
 

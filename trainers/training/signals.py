@@ -17,18 +17,19 @@ class Signals:
     """Records the first signal received, if any; a second one ends the process at once.
 
     If there is nothing to save, the first one does too: `unsaved` is the number of steps that would be lost, `stepping` is true
-    while a host call runs, and `seconds` is the duration of a step, 0 while it is unknown.
+    while a host call runs, and `seconds` is the duration of a step, 0 while it is unknown. again: what resumes the run.
     """
 
     received: str = ""
     unsaved: int = 0
     stepping: bool = False
     seconds: float = 0.0
+    again: str = "the same command"
 
     def _take(self, name: str) -> None:
         self.received = name
         if self.stepping and not self.unsaved:
-            print(f"\n{name}: no new step to save; run the same command to resume", file=sys.stderr, flush=True)
+            print(f"\n{name}: no new step to save; run {self.again} to resume", file=sys.stderr, flush=True)
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             os._exit(EXIT_STOPPED)

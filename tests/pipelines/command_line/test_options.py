@@ -236,6 +236,7 @@ def test_identity_leaves_out_what_changes_no_byte() -> None:
         "decontaminate",
         "gate",
         "update",
+        "overwrite",
     }
 
 

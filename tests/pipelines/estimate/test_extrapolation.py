@@ -49,7 +49,7 @@ def prepared(folder: Path, *arguments: str) -> dict[str, float]:
 
 
 def planned(capsys: pytest.CaptureFixture, folder: Path, *arguments: str) -> dict:
-    assert clozemill.main(["plan", *arguments, "--no-progress", "--output", str(folder / "plan.json")]) == 0
+    assert clozemill.main(["plan", *arguments, "--no-progress", "--output", str(folder / "plan.json"), "--overwrite"]) == 0
     capsys.readouterr()
     return json.loads((folder / "plan.json").read_bytes())
 

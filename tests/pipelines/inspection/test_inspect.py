@@ -62,12 +62,15 @@ def test_inspect_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytes
     path = tmp_path / "new/records.html"
     assert clozemill.main(["inspect", str(demo_dataset), "--limit", "3", "--offset", "2", "--html", str(path)]) == 0
     assert capsys.readouterr().out == f"wrote {path}\n"
+    assert clozemill.main(["inspect", str(demo_dataset), "--html", str(path)]) == 2
+    told = f"clozemill: {path} already exists: give --overwrite to replace it, or another --html\n"
+    assert capsys.readouterr().err == told
     page = path.read_text("utf-8")
     assert [number for number in range(9) if f"<h2>Record {number}</h2>" in page] == [2, 3, 4]
     rows = pq.read_table(demo_dataset / "provenance/train/copy-00/examples-00000-of-00003.parquet").to_pylist()
     for row in rows[2:5]:
         assert f"<bdi>{html.escape(row['a_title'])}</bdi>, characters {row['a_start']:,} to {row['a_end']:,}" in page
-    assert clozemill.main(["inspect", str(demo_dataset), "--offset", "9999", "--html", str(path)]) == 0
+    assert clozemill.main(["inspect", str(demo_dataset), "--offset", "9999", "--html", str(path), "--overwrite"]) == 0
     assert "There are no records from number 9999." in path.read_text("utf-8")
     contract = demo_dataset / "dataset.json"
     assert clozemill.main(["inspect", str(demo_dataset), "--html", str(contract)]) == 2

@@ -1,5 +1,6 @@
 """What a dataset folder contains, and what a run keeps of it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,62 @@ def write(folder: DatasetFolder, *names: str) -> None:
 def test_status(folder: DatasetFolder, names: tuple[str, ...], status: Status) -> None:
     write(folder, *names)
     assert folder.status() is status
+
+
+OURS = ("dataset.json", "run.json", "statistics.json", "vocab.txt", "prepare.yaml", "report.html", "report.md",
+        "train/copy-00/examples-00000-of-00001.tfrecord", "eval/examples-00000-of-00001.tfrecord", "groups/00000.json",
+        "documents/train-00000.parquet", "provenance/train/copy-00/examples-00000-of-00001.parquet", "clusters.parquet",
+        "rejects/0123456789abcdef.jsonl", ".work/groups/00000.json", ".work/spill/a.spill")  # fmt: skip
+MINE = ("notes.txt", "train/copy-00/notes.txt", "train/dataset.json", "documents/mine.parquet", "groups.json")
+
+
+def files(folder: DatasetFolder) -> set[str]:
+    return {path.relative_to(folder.path).as_posix() for path in Path(folder.path).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("marker", ["dataset.json", ".work/previous.json", ".work/state.json"])
+def test_clear_removes_the_known_names_of_a_dataset(folder: DatasetFolder, marker: str) -> None:
+    write(folder, *OURS[1:], marker, *MINE)
+    folder.clear()
+    assert files(folder) == {*MINE, ".work/overwriting"} and folder.status() is Status.RESUMABLE
+    assert folder.open(IDENTITY, update=False)
+    assert files(folder) == {*MINE, ".work/state.json"}
+
+
+def test_clear_refuses_folders_without_a_marker(folder: DatasetFolder) -> None:
+    folder.clear()
+    assert not Path(folder.path).exists()
+    write(folder, *OURS[1:-2])
+    with pytest.raises(UserError, match="contains other files, or a dataset without its dataset"):
+        folder.clear()
+    assert files(folder) == set(OURS[1:-2])
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, replace(IDENTITY, config={"seed": 8})])
+def test_a_kill_during_clear_leaves_the_old_dataset_or_none(
+    folder: DatasetFolder, identity: RunIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is left, the next run takes none of it for its own."""
+    write(folder, *OURS, *MINE)
+    left, real = [], os.unlink
+
+    def unlink(name: str, **options: int) -> None:
+        if not left.pop():
+            raise KeyboardInterrupt
+        real(name, **options)
+
+    for moment in range(len(OURS)):
+        write(folder, *OURS)
+        left[:] = [False, *[True] * moment]
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "unlink", unlink)
+            folder.clear()
+        if moment == 0:  # not even dataset.json was removed
+            assert folder.status() is Status.COMPLETE and files(folder) == {*OURS, *MINE, ".work/overwriting"}
+            continue
+        assert folder.status() is Status.RESUMABLE and "dataset.json" not in files(folder)
+        assert folder.open(identity, update=False)
+        assert files(folder) == {*MINE, ".work/state.json"}
 
 
 def test_a_run_with_the_same_identity_keeps_its_files(folder: DatasetFolder) -> None:

@@ -256,7 +256,10 @@ OPTIONS = ["--vocab-size", "400", "--num-workers", "1", "--no-progress"]
 
 def run_vocab(folder: Path, *more: str, pattern: str = "*") -> bytes:
     output = folder.parent / f"{folder.name}.txt"
-    assert clozemill.main(["vocab", "--input", str(folder / pattern), "--output", str(output), *OPTIONS, *more]) == 0
+    assert (
+        clozemill.main(["vocab", "--input", str(folder / pattern), "--output", str(output), "--overwrite", *OPTIONS, *more])
+        == 0
+    )
     return output.read_bytes()
 
 
@@ -365,4 +368,4 @@ def test_a_finished_vocabulary_is_one_atomic_write(tmp_path: Path) -> None:
     rows = [stage.drop_rare(0, pack(dict(COUNTS))), stage.drop_rare(word_counts.BUCKETS, pack({"\0read": 10, "\0bad": 0}))]
     assert {key for key, _ in rows} == {0}
     stage.run(0, [packed for _, packed in rows])
-    assert [path.name for path in tmp_path.iterdir()] == ["v.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v.txt", "v.txt.yaml"]

@@ -57,7 +57,7 @@ def test_every_format_has_its_folder(name: str, tmp_path: Path, capsys: pytest.C
     one = checkpoint(tmp_path / "checkpoint", name)
     assert run(one, tmp_path / "out", "--formats", "hf,keras") == 0
     told = capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["hf", "keras"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [export.RECORD, "hf", "keras"]
     assert (tmp_path / "out/keras/model.keras").exists() and (tmp_path / "out/hf/model.safetensors").exists()
     rows = [line.split() for line in told.splitlines() if line.startswith(("hf  ", "keras  ")) and "compared" not in line]
     names = {"sequence_output", *sources.OUTPUTS[name]}
@@ -219,7 +219,7 @@ def test_leftovers_of_a_killed_export_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out/.hf.tmp").mkdir(parents=True)
     (tmp_path / "out/.hf.tmp/more").write_text("half")
     assert run(checkpoint(tmp_path / "checkpoint"), tmp_path / "out", "--formats", "hf") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["hf"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [export.RECORD, "hf"]
     assert not (tmp_path / "out/hf/more").exists()
 
 
@@ -227,8 +227,39 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -
     one = checkpoint(tmp_path / "checkpoint")
     (tmp_path / "out/hf").mkdir(parents=True)
     assert run(one, tmp_path / "out", "--formats", "keras,hf") == 2
-    assert f"{tmp_path}/out/hf already exists: remove it, or give another --output" in capsys.readouterr().err
+    assert f"{tmp_path}/out/hf already exists: give --overwrite to replace it, or another --output" in capsys.readouterr().err
+    assert run(one, tmp_path / "out", "--formats", "keras,hf", "--overwrite") == 2
+    assert f"{tmp_path}/out/hf exists, but {export.RECORD} doesn't list it as an export" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["hf"]
+
+
+def test_an_export_is_replaced_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that export didn't write stay, and a kill at any moment leaves the old export or the new one."""
+    out, replaced = tmp_path / "out", tmp_path / "out/.hf.replaced"
+    assert run(checkpoint(tmp_path / "old"), out, "--formats", "hf") == 0
+    (out / "hf/onnx").mkdir()
+    (out / "hf/onnx/model.onnx").write_text("mine")
+    (out / "hf/old.bin").write_text("of an older version")
+    record = json.loads((out / export.RECORD).read_text())
+    (out / export.RECORD).write_text(json.dumps({"hf": [*record["hf"], "old.bin"]}))
+    before = {path.name: path.read_bytes() for path in (out / "hf").glob("*.*")}
+    one = checkpoint(tmp_path / "new", "classify")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export, "_differences", killed)
+        export.main(export_config.ExportConfig(run=str(one), output=str(out), formats="hf", overwrite=True))
+    assert {path.name: path.read_bytes() for path in (out / "hf").glob("*.*")} == before
+    (out / "hf").rename(replaced)  # as between the two renames
+    assert run(one, out, "--formats", "hf") == 2
+    assert {path.name: path.read_bytes() for path in (out / "hf").glob("*.*")} == before
+    shutil.copytree(out / "hf", replaced)  # as after them
+    assert run(one, out, "--formats", "hf", "--overwrite") == 0
+    assert "ForSequenceClassification" in (out / "hf/config.json").read_text()
+    assert (out / "hf/onnx/model.onnx").read_text() == "mine" and not (out / "hf/old.bin").exists()
+    assert sorted(path.name for path in out.iterdir()) == [export.RECORD, "hf"]
 
 
 BILSTM = {"task": Task("tags", ("O", "B"), head="bilstm").to_dict()}

@@ -198,8 +198,35 @@ def test_nothing_is_overwritten(folders: dict[str, Path], tmp_path: Path, capsys
     imported(folders["mlm"], tmp_path / "checkpoint")
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
     assert run(folders["mlm"], tmp_path / "checkpoint") == 2
-    assert f"{tmp_path}/checkpoint already exists: remove it, or give another --output" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}/checkpoint already exists: give --overwrite to replace it, or another --output" in capsys.readouterr().err
+    )
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
+
+
+def test_an_import_is_replaced_when_it_is_complete(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    one, fresh = tmp_path / "checkpoint", tmp_path / "fresh"
+    imported(folders["mlm"], one)
+    imported(folders["mlm"], fresh, "--cased")
+    (one / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(import_checkpoint, "replace_folder", lambda *_: pytest.fail("it was replaced"))
+        (folders["mlm"].parent / "empty").mkdir(exist_ok=True)
+        assert run(folders["mlm"].parent / "empty", one, "--overwrite") == 2
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == before
+    assert run(folders["mlm"], one, "--cased", "--overwrite") == 0
+    after = {path.name: path.read_bytes() for path in one.iterdir()}
+    assert after.pop("notes.txt") == b"mine" and after == {path.name: path.read_bytes() for path in fresh.iterdir()}
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/checkpoint.json").write_text('{"files": {"a": 1}}')
+    capsys.readouterr()
+    assert run(folders["mlm"], tmp_path / "mine", "--overwrite") == 2
+    assert f"{tmp_path}/mine has files, but isn't an import: nothing was replaced" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["checkpoint.json"]
 
 
 def test_the_function_accepts_a_configuration(folders: dict[str, Path], tmp_path: Path) -> None:

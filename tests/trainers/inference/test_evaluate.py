@@ -30,6 +30,12 @@ def test_a_file_with_labels(trained: Path, tmp_path: Path, capsys: pytest.Captur
     assert "baseline: accuracy 0.5000, macro_f1 0.2222 (always 'yes', the most frequent label)" in told
     assert scores["examples"] == 4 and scores["baseline"]["accuracy"] == 0.5
     assert clozemill.evaluate(str(trained), str(data)) == scores
+    again = ["evaluate", str(trained), "--data", str(data), "--output", f"{tmp_path}/scores.json"]
+    (tmp_path / "scores.json").write_text("old")
+    assert clozemill.main(again) == 2
+    assert f"{tmp_path}/scores.json already exists: give --overwrite to replace it" in capsys.readouterr().err
+    assert clozemill.main([*again, "--overwrite"]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text("utf-8")) == scores
 
 
 @pytest.mark.parametrize(

@@ -232,8 +232,10 @@ def test_mistakes_are_one_sentence(
 def test_a_file_that_is_there_already_is_kept(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a.jsonl").write_text("mine")
     assert run(runs["classify"], "--input", table(tmp_path, "classify"), "--output", tmp_path / "a.jsonl") == 2
-    assert "a.jsonl already exists: remove it, or give another --output" in capsys.readouterr().err
+    assert "a.jsonl already exists: give --overwrite to replace it, or another --output" in capsys.readouterr().err
     assert (tmp_path / "a.jsonl").read_text() == "mine"
+    assert run(runs["classify"], "--input", table(tmp_path, "classify"), "--output", tmp_path / "a.jsonl", "--overwrite") == 0
+    assert (tmp_path / "a.jsonl").read_text().startswith('{"row": 0')
 
 
 def test_checkpoints_that_cannot_answer(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -115,10 +115,27 @@ def test_names_are_checked_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--output a\.txt: give a name that ends in \.jsonl, \.csv, \.tsv or \.parquet$"):
         writers.check("a.txt")
     with pytest.raises(UserError, match=r"^--output a\.jsonl: give a name that ends in \.parquet$"):
-        writers.check("a.jsonl", (".parquet",))
+        writers.check("a.jsonl", False, (".parquet",))
     (tmp_path / "a.parquet").write_text("")
-    with pytest.raises(UserError, match=r"a\.parquet already exists: remove it, or give another --output$"):
+    with pytest.raises(UserError, match=r"a\.parquet already exists: give --overwrite to replace it, or another --output$"):
         writers.check(f"{tmp_path}/a.parquet")
+    writers.check(f"{tmp_path}/a.parquet", overwrite=True)
+    (tmp_path / "b.parquet").mkdir()
+    with pytest.raises(UserError, match=r"b\.parquet is a folder: give the name of the file to write$"):
+        writers.check(f"{tmp_path}/b.parquet", overwrite=True)
+
+
+def test_a_file_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), writers.opened(str(path), COLUMNS, overwrite=True) as sink:
+        sink.write([{"row": 1}])
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    with writers.opened(str(path), COLUMNS, overwrite=True) as sink:
+        sink.write([{"row": 1}])
+        assert path.read_text() == "old"
+    assert path.read_text() == '{"row": 1}\n' and [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 NESTED = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.string()), ("tags", pa.list_(pa.string())),

@@ -122,7 +122,10 @@ def test_a_resumed_run_keeps_what_was_chosen_on_another_machine(tmp_path: Path) 
     assert (again.config, again.reasons, again.identity()) == (first.config, (), first.identity())
     elsewhere = planned(tmp_path, A100, output=str(tmp_path / "elsewhere"))
     assert (elsewhere.config.batch_size, elsewhere.config.precision) == (64, "bfloat16")
-    with pytest.raises(UserError, match="was started with phase 1's batch_size 64, not 32: give the same, or another"):
+    with pytest.raises(
+        UserError,
+        match="was started with phase 1's batch_size 64, not 32: give the same, --overwrite to start over, or another",
+    ):
         run_folder.claim_run_folder(planned(tmp_path, LAPTOP, batch_size=32), first.config.output)
 
 

@@ -460,7 +460,10 @@ def test_two_phases_in_one_run(tmp_path: Path, short: Path, long: Path, capsys: 
         assert bits(again, 8) == bits(tmp_path / "run", 8)
         assert figures(again) == figures(tmp_path / "run")
     pretrain(tmp_path / "run", "--data", short, "--steps", 8, "--learning-rate", 1e-3, "--warmup-steps", 2, code=2)
-    assert "was started with phases 2, not 1: give the same, or another --output" in capsys.readouterr().err
+    assert (
+        "was started with phases 2, not 1: give the same, --overwrite to start over, or another --output"
+        in capsys.readouterr().err
+    )
 
 
 def test_phases_that_come_to_have_schedules_of_their_own_are_refused(tmp_path: Path, small: Path) -> None:

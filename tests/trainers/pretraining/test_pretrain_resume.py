@@ -210,7 +210,10 @@ def test_another_configuration_in_the_same_folder_is_refused(
 ) -> None:
     assert clozemill.main(options(whole, demo_dataset, *more)) == 2
     told = capsys.readouterr()
-    assert told.err == f"clozemill: {whole} was started with {sentence}: give the same, or another --output\n"
+    assert (
+        told.err
+        == f"clozemill: {whole} was started with {sentence}: give the same, --overwrite to start over, or another --output\n"
+    )
     assert told.out == ""
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +12,17 @@ import tensorflow as tf
 
 import clozemill
 from clozemill.trainers.common import storage
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.training import run_folder
 from tests.trainers import datasets
 from tests.trainers import finetune_cases as finetuning
 
 TINY = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "4", "--no-tensorboard", "--seed", "3"]
 
 
-def pretrain(run: Path, dataset: Path) -> int:
+def pretrain(run: Path, dataset: Path, *own: str) -> int:
     more = ["--steps", "4", "--log-steps", "1", "--checkpoint-steps", "2", "--keep-checkpoints", "2"]
-    return clozemill.main(["pretrain", *TINY, *more, "--data", str(dataset), "--output", str(run)])
+    return clozemill.main(["pretrain", *TINY, *more, "--data", str(dataset), "--output", str(run), *own])
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -64,6 +67,49 @@ def test_the_lock_is_held_until_the_run_ends(finished: Path, halfway: Path, data
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_overwrite_starts_over(finished: Path, halfway: Path, dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    """Another seed is refused without --overwrite; a run in progress and a run of another length are replaced."""
+    assert pretrain(halfway, dataset, "--seed", "4") == 2
+    assert "give the same, --overwrite to start over, or another --output" in capsys.readouterr().err
+    assert pretrain(halfway, dataset, "--seed", "4", "--steps", "2") == 2
+    assert pretrain(halfway, dataset, "--seed", "4", "--steps", "2", "--overwrite") == 0
+    assert json.loads((halfway / "run.json").read_text())["identity"]["seed"] == 4
+    for name in ("notes.txt", "checkpoints/notes.txt", "tensorboard/notes.txt"):
+        (halfway / name).parent.mkdir(exist_ok=True)
+        (halfway / name).write_text("mine")
+    (halfway / "tensorboard/events.out.tfevents.1").write_text("old")
+    assert pretrain(halfway, dataset, "--overwrite") == 0
+    assert "resuming" not in capsys.readouterr().out
+    mine = {"notes.txt", "checkpoints/notes.txt", "tensorboard/notes.txt"}
+    assert names(halfway) - names(finished) == mine and weights(halfway) == weights(finished)
+    assert run_folder.recorded_identity(str(halfway)) == run_folder.recorded_identity(str(finished))
+
+
+def test_a_kill_during_overwrite_leaves_nothing_to_resume(finished: Path, halfway: Path, monkeypatch, capsys) -> None:
+    """run.json is marked before anything is removed; the next claim, with or without --overwrite, removes the rest."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_folder.checkpoints, "remove_all", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_folder.clear_run_folder(str(halfway))
+    assert run_folder.recorded_identity(str(halfway)) is None and (halfway / "checkpoints/step-00000002").exists()
+    plan = SimpleNamespace(identity=lambda: {"seed": 5}, config=PretrainConfig(), about=dict, stage="pretrain")
+    run_folder.claim_run_folder(plan, str(halfway))
+    assert names(halfway) == {"run.json", "pretrain.yaml"} and run_folder.recorded_identity(str(halfway)) == {"seed": 5}
+
+
+def test_overwrite_refuses_folders_of_others(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A dataset has a run.json, too."""
+    shutil.copytree(dataset, tmp_path / "other")
+    (tmp_path / "other/run.json").write_text('{"input": "x"}')
+    before = names(tmp_path / "other")
+    assert pretrain(tmp_path / "other", dataset, "--overwrite") == 2
+    assert f"{tmp_path}/other exists and is not a run: give a new folder as --output" in capsys.readouterr().err
+    assert names(tmp_path / "other") == before
+
+
 def test_a_second_run_in_a_folder_is_rejected(
     command: str, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
