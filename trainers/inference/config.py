@@ -13,8 +13,9 @@ from clozemill.trainers.pretraining.config import EvaluateConfig
 
 def check_ending(output: str, endings: tuple[str, ...]) -> None:
     """Raise UserError for an output file with another ending."""
+    *others, last = endings
     if output and not output.endswith(endings):
-        raise UserError(f"--output {output}: give a name that ends in {' or '.join(endings)}")
+        raise UserError(f"--output {output}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
 
 
 @dataclass(frozen=True)

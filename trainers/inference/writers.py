@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
+from clozemill.trainers.inference.config import check_ending
 
 
 class Sink(Protocol):
@@ -100,9 +100,7 @@ SINKS: dict[str, Callable[[BinaryIO, pa.Schema], Sink]] = {
 
 def check(path: str, overwrite: bool = False, endings: tuple[str, ...] = tuple(SINKS)) -> None:
     """Raise UserError unless a path has one of these endings and can be written. overwrite: whether a file may be there."""
-    *others, last = endings
-    if not path.endswith(endings):
-        raise UserError(f"--output {path}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
+    check_ending(path, endings)
     storage.check_new_file(path, overwrite)
 
 
