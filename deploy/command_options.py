@@ -46,11 +46,22 @@ def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
     """Return the options of `clozemill prepare` that differ from the defaults. `cloud`: all paths must be in a bucket."""
     resolved = _resolved("prepare", PrepareConfig, words)
     if cloud:
-        for path in (*resolved.input, resolved.output):
-            _seen_by_all("input" if path != resolved.output else "output", path)
-        _seen_by_all("vocab", resolved.vocab, in_image=True)
+        for name in ("input", "vocab", "output", "decontaminate", "exclude_ids"):
+            value = getattr(resolved, name)
+            for path in value if isinstance(value, tuple) else (value,) if value else ():
+                _seen_by_all(name.replace("_", "-"), path, in_image=name == "vocab")
     fields = dataclasses.fields(resolved)
     return {field.name: getattr(resolved, field.name) for field in fields if getattr(resolved, field.name) != field.default}
+
+
+def check_single_job(values: dict[str, Any]) -> None:
+    """Raise UserError for options of prepare that need two jobs, one after the other, which a Flex Template can't start."""
+    for name, value in (("dedup", "near"), ("eval_by", "cluster")):
+        if values.get(name) == value:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value} needs two jobs, but a template starts only one: "
+                "run clozemill prepare --runner DataflowRunner from a machine that stays up, or leave it out"
+            )
 
 
 def as_words(values: dict[str, Any]) -> list[str]:
@@ -77,4 +88,6 @@ def pretrain(words: list[str]) -> list[str]:
     for path in resolved.data:
         _seen_by_all("data", path)
     _seen_by_all("output", resolved.output)
+    if resolved.init:
+        _seen_by_all("init", resolved.init)
     return ["pretrain", "--strategy", "tpu", *words]

@@ -46,6 +46,7 @@ def _parameter(value: object) -> str:
 def dataflow(config: SubmitConfig, words: list[str]) -> list[Step]:
     """Build the image, write the Flex Template, and start the job."""
     values = command_options.prepare(words, cloud=True)
+    command_options.check_single_job(values)
     parameters = {name: _parameter(value) for name, value in values.items()} | {"sdk_container_image": config.image}
     template = config.folder(f"templates/{config.name}.json")
     project = f"--project={config.project}"
