@@ -72,8 +72,9 @@ class Slice:
 def find(type_: str, topology: str = "") -> Slice:
     """Return a slice by its type name and, unless it has the usual one, its shape. Raises UserError."""
     if type_ not in TYPES:
+        close = suggest(type_.replace("v5e-", "v5litepod-"), TYPES)  # the cloud's name of the family
         raise UserError(
-            f"unknown tpu_type {type_!r}{suggest(type_, TYPES)}; use for example v5litepod-1, v5litepod-4, v5litepod-8, "
+            f"unknown tpu_type {type_!r}{close}; use for example v5litepod-1, v5litepod-4, v5litepod-8, "
             "v5litepod-16, v4-8, v5p-8, v6e-8, v3-8 or v2-8, or a larger slice of these"
         )
     name, number = type_.split("-")

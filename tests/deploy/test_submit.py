@@ -101,7 +101,7 @@ MISTAKES = [
     ("tpu --zone europe-west4", "", "zone is 'europe-west4': give a zone"),
     ("tpu --name My_TPU", "", "name is 'My_TPU': give a name of lowercase letters"),
     ("tpu --image 'an image'", "", "image is 'an image': give an image"),
-    ("tpu --tpu-type v5e-8", "", "unknown tpu_type 'v5e-8'"),
+    ("tpu --tpu-type v5e-8", "", "unknown tpu_type 'v5e-8'; did you mean v5litepod-8?"),
     ("tpu", "--data d", "--data d is not a gs:// path"),
     ("tpu", "--output r", "--output r is not a gs:// path"),
     ("tpu", "--init run", "--init run is not a gs:// path"),
