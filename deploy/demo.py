@@ -66,7 +66,7 @@ def steps(config: DemoConfig) -> list[tuple[str, list[str]]]:
         (
             "finetune: classify sentences as nature, technology or culture",
             ["finetune", "--init", run, "--output", tuned, "--task", "classify", "--train", train, "--dev", dev,
-             "--learning-rate", "1e-3", "--epochs", "12", "--batch-size", "16", *seed],
+             *seed],
         ),
         (f"predict: {config.text}", ["predict", tuned, f"--text={config.text}"]),
     ]  # fmt: skip

@@ -75,6 +75,12 @@ def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
     return [float(f"{answer[name]:.6g}") if name == "score" else answer[name] for answer in answers]
 
 
+def better(name: str, scores: dict[str, Any], base: Baseline) -> bool:
+    """Return whether a metric is defined and better than the baseline."""
+    mine = scores[name]
+    return mine is not None and mine > (base.scores[name] or 0.0)
+
+
 def remarks(names: Sequence[str], scores: dict[str, float | None], answers: Sequence[dict], base: Baseline) -> list[str]:
     """Return warnings about a result that ignores the text, or is no better than the baseline.
 
@@ -90,7 +96,7 @@ def remarks(names: Sequence[str], scores: dict[str, float | None], answers: Sequ
     mine, theirs = scores[name], base.scores[name]
     if mine is None:
         found.append(f"{name} is undefined for these answers")
-    elif mine <= (theirs or 0.0):
+    elif not better(name, scores, base):
         told = "undefined" if theirs is None else f"{theirs:.4f}"
         found.append(f"{name} {mine:.4f} is no better than without looking at the text ({base.name}: {told})")
     return found

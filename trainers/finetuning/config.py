@@ -174,12 +174,21 @@ class FinetuneConfig(Columns, DeviceOptions):
     head: str = option("linear", "head on top of the encoder; bilstm: two BiLSTM layers, for tags only", choices=HEAD_CHOICES)
     layers: str = option("", f"encoder layers that feed the head, concatenated; default: the last one, for bilstm {LAST_FOUR}")
     frozen: bool = option(False, "freeze the encoder and train only the head (feature-based approach)")
-    epochs: float = option(3.0, "passes over the training examples", low=0, high=10_000)
-    batch_size: int = option(32, "examples per update, across all devices", low=1, high=1 << 20)
+    epochs: float | None = option(
+        None,
+        "passes over the training examples (default: 3 to 8 by the size of the encoder; more for few examples)",
+        low=0,
+        high=10_000,
+    )
+    batch_size: int | None = option(
+        None, "examples per update, across all devices (default: 32; 16 for few examples)", low=1, high=1 << 20
+    )
     gradient_accumulation_steps: int = option(
         1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
     )
-    learning_rate: float = option(3e-5, "peak learning rate", low=0, high=100)
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: 2e-5 to 1e-3, the higher the narrower the encoder)", low=0, high=100
+    )
     patience: int = option(0, "stop after this many evaluations in a row without improvement; 0: never", low=0, high=1 << 30)
     min_delta: float = option(0.0, "with --patience: smallest change of the metric that counts as an improvement", low=0)
     warmup_share: float = option(0.1, "fraction of the steps over which the learning rate warms up", low=0, high=1)
@@ -244,7 +253,7 @@ class FinetuneConfig(Columns, DeviceOptions):
         """Raise UserError for values that contradict each other."""
         if self.layers:
             layers(self.layers)
-        if not self.epochs:
+        if self.epochs == 0:
             raise UserError("--epochs is 0: give a number above 0")
         if self.dev and (self.dev_fraction or self.dev_seed):
             raise UserError(

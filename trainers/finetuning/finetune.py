@@ -19,6 +19,7 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import require, suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.finetuning_run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.metrics import shown_metrics
@@ -49,7 +50,7 @@ def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
     """Start or resume one run."""
     planned = plan_run(config, begun)
     devices = distribution.make_strategy(config)
-    distribution.check_batch(devices, config.batch_size, config.gradient_accumulation_steps)
+    distribution.check_batch(devices, planned.settings.batch_size, config.gradient_accumulation_steps)
     with storage.locked(config.output):
         return _run(planned, devices)
 
@@ -79,11 +80,14 @@ def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
 
 
 def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
-    """Print the best result, the baseline, and warnings about a result that is no better."""
+    """Print the best result, the baseline, and warnings about a result that is no better, with what to do."""
     figures, base = best.index["eval"], planned.baseline
     print(f"best: {shown_metrics(planned.metrics, figures)}, at step {best.step:,}: {best.folder}")
     print(f"baseline: {shown_metrics(planned.metrics, base.scores)} ({base.name})")
-    print("".join(f"warning: {remark}\n" for remark in figures.get("remarks", ())), end="", flush=True)
+    remarks = list(figures.get("remarks", ()))
+    if not baselines.better(planned.metrics[0], figures, base):  # then the last remark says so
+        remarks[-1:] = [f"{remark}: {planned.advice()}" for remark in remarks[-1:]]
+    print("".join(f"warning: {remark}\n" for remark in remarks), end="", flush=True)
 
 
 def _state(planned: FinetuningRun) -> TrainState:
@@ -109,15 +113,17 @@ def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:
 
 def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: int) -> None:
     """Print a summary of the run before it starts."""
-    config, task = planned.config, planned.task
+    config, settings, task = planned.config, planned.settings, planned.task
     begun = _begun(config, planned.initial)
     answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
     print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
           f"{distribution.device_name(devices)}, {config.precision}")  # fmt: skip
+    if planned.reasons:
+        print(run_folder.chosen_for_you(planned.reasons))
     print(
         f"{len(planned.train):,} training rows, {len(planned.dev):,} dev rows, of up to "
-        f"{planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of {config.batch_size} "
-        f"(epochs: {config.epochs:g}), peak learning rate {config.learning_rate:g}"
+        f"{planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of {settings.batch_size} "
+        f"(epochs: {settings.epochs:g}), peak learning rate {settings.learning_rate:g}"
     )
     for warning in planned.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)

@@ -18,16 +18,18 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.data.row_reader import RowReader, static_lengths
 from clozemill.trainers.data.text_encoder import trimmed
-from clozemill.trainers.finetuning import baselines, page_parts
+from clozemill.trainers.finetuning import baselines, defaults, page_parts
 from clozemill.trainers.finetuning import class_weights as finetuning_class_weights
 from clozemill.trainers.finetuning import held_out as finetuning_held_out
 from clozemill.trainers.finetuning.baselines import Baseline
 from clozemill.trainers.finetuning.config import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
+from clozemill.trainers.finetuning.defaults import OPEN, Settings
 from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
 from clozemill.trainers.finetuning.task_presets import TASKS
 from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
+from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
 from clozemill.trainers.training.run_protocols import RunStory
@@ -83,6 +85,8 @@ class FinetuningRun:
     dev_examples: Sequence[Example]
     task_type: TaskType
     baseline: Baseline
+    settings: Settings
+    reasons: tuple[str, ...] = ()  # what was chosen for options that were left open, and why
     held_out: dict[str, Any] | None = None  # how the dev examples were split off the training file
     class_weights: dict[str, float] | None = None  # by label, in the training loss
     warnings: Sequence[str] = ()  # problems of the examples
@@ -100,13 +104,13 @@ class FinetuningRun:
 
     @property
     def steps(self) -> int:
-        return max(1, math.ceil(len(self.train) * self.config.epochs / self.config.batch_size))
+        return max(1, math.ceil(len(self.train) * self.settings.epochs / self.settings.batch_size))
 
     @property
     def phases(self) -> tuple[FinetuningPhase, ...]:
-        config = self.config
-        schedule = Schedule(config.learning_rate, math.ceil(self.steps * config.warmup_share), self.steps)
-        return (FinetuningPhase(self, self.steps, config.batch_size, schedule),)
+        warmup = math.ceil(self.steps * self.config.warmup_share)
+        schedule = Schedule(self.settings.learning_rate, warmup, self.steps)
+        return (FinetuningPhase(self, self.steps, self.settings.batch_size, schedule),)
 
     @property
     def hyper(self) -> Hyper:
@@ -114,12 +118,17 @@ class FinetuningRun:
 
     @property
     def title(self) -> str:
-        return f"{self.config.task}, learning rate {self.config.learning_rate:g}, {self.steps:,} steps"
+        return f"{self.config.task}, learning rate {self.settings.learning_rate:g}, {self.steps:,} steps"
 
     def flops(self, phase: FinetuningPhase) -> int:
         """Return the FLOPs per example, as in pretraining without predictions."""
         tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
         return flops_per_example(self.encoder, round(float(tokens)), 0)
+
+    def advice(self) -> str:
+        """Return what to try after a result that is no better than the baseline."""
+        config = self.config
+        return defaults.advice(self.settings, self.initial.encoder, len(self.train), config.frozen, config.from_scratch)
 
     def story(self) -> RunStory:
         return page_parts.story(self)
@@ -242,6 +251,15 @@ def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ..
         raise UserError(f"{config.train}: {error}: give another file, or --labels") from None
 
 
+def _settings(config: FinetuneConfig, encoder: EncoderConfig, rows: int) -> tuple[Settings, tuple[str, ...]]:
+    """Return the settings, those left open as the run's folder records them or chosen, and reasons for the latter."""
+    kept = config.output and not config.overwrite
+    recorded = (run_folder.recorded(config.output, "config") if kept else None) or {}
+    given = {name: getattr(config, name) for name in OPEN}
+    given = {name: recorded.get(name) if value is None else value for name, value in given.items()}
+    return defaults.choose(given, encoder, rows, config.frozen, config.gradient_accumulation_steps)
+
+
 def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     """Read the files and check that they, the options and the model fit together. Raises UserError."""
     preset = TASKS[config.task]
@@ -265,6 +283,8 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     if weights is not None:
         train_rows = Rows(finetuning_class_weights.weigh(train_rows.features, task, weights), train_rows.about)
     named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
-    per_epoch = math.ceil(len(train_rows) / config.batch_size)
-    config = replace(config, eval_steps=config.eval_steps or per_epoch)
-    return FinetuningRun(config, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, held, named, warned)
+    settings, reasons = _settings(config, initial.encoder, len(train_rows))
+    per_epoch = math.ceil(len(train_rows) / settings.batch_size)
+    config = replace(config, eval_steps=config.eval_steps or per_epoch, **asdict(settings))
+    parts = (config, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, settings, reasons)
+    return FinetuningRun(*parts, held, named, warned)

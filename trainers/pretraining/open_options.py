@@ -1,16 +1,12 @@
 """Completes a configuration: options that were left open get the values recorded in the run's folder, else chosen ones."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import tensorflow as tf
-
 from clozemill.model.config import EncoderConfig
 from clozemill.trainers.common import hardware as devices
-from clozemill.trainers.common import storage
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
@@ -64,15 +60,11 @@ def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data
 
 def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     """Return the values of `OPEN` in the folder of an existing run; {} for a new run, or another folder."""
-    path = storage.join(config.output, run_folder.RUN) if config.output else ""
-    if not path or config.overwrite or not tf.io.gfile.exists(path):
-        return {}
-    try:
-        told = json.loads(storage.read(path, "give another --output"))
-        values = told["config"]
-        return {name: values[name] for name in OPEN if name in values} | {"preset": told["identity"]["preset"]}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    kept = config.output and not config.overwrite
+    values, identity = (run_folder.recorded(config.output, part) if kept else None for part in ("config", "identity"))
+    if values is None or identity is None or "preset" not in identity:
         return {}  # not a run's file: claiming the folder raises the error
+    return {name: values[name] for name in OPEN if name in values} | {"preset": identity["preset"]}
 
 
 def eval_interval(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> int:

@@ -80,7 +80,7 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
 def _explain_other_steps(planned: PretrainingRun) -> None:
     """Raise UserError if the folder's run differs in the number of steps alone: its schedule was made for that number."""
     folder, mine = planned.config.output, planned.identity()
-    theirs = run_folder.recorded_identity(folder)
+    theirs = run_folder.recorded(folder, "identity")
     if len(planned.phases) > 1 or not theirs or not isinstance(theirs.get("phase 1"), dict):
         return
     dependent = ("steps", "warmup_steps", "scheduled_steps")
@@ -152,7 +152,7 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
     weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
     where = f"{devices.num_replicas_in_sync} x {distribution.device_name(devices)}, {config.precision}"
     if planned.reasons:
-        print(f"chosen for you: {', '.join(planned.reasons)} (give these options to choose otherwise)")
+        print(run_folder.chosen_for_you(planned.reasons))
     print(
         f"{planned.size_name}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
         f"{weights:,} weights; {config.objective}; on {where}"

@@ -1,6 +1,7 @@
 """Claims a run's folder for one configuration, or rejects the folder of another run."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from clozemill.pipelines.command_line import options
@@ -18,16 +19,26 @@ _CLEARED = {"overwritten": True}  # run.json while the files of a run are remove
 _FILES = ("pretrain.yaml", "finetune.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
 
 
-def recorded_identity(folder: str) -> dict[str, Any] | None:
-    """Return the identity in a folder's run.json; None if there is no such file, or it is not that of a run."""
+def recorded(folder: str, part: str) -> dict[str, Any] | None:
+    """Return a part of a folder's run.json; None if there is no such file, or it is not that of a run.
+
+    Args:
+        folder: the run's folder.
+        part: "identity", or "config".
+    """
     path = storage.join(folder, RUN)
     if RUN not in storage.listed(folder):
         return None
     try:
-        found = json.loads(storage.read(path, "give another --output"))["identity"]
+        found = json.loads(storage.read(path, "give another --output"))[part]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def chosen_for_you(reasons: Sequence[str]) -> str:
+    """Return the line that announces what was chosen for options that were left open."""
+    return f"chosen for you: {', '.join(reasons)} (give these options to choose otherwise)"
 
 
 def clear_run_folder(folder: str) -> None:
@@ -38,7 +49,7 @@ def clear_run_folder(folder: str) -> None:
     """
     names = set(storage.listed(folder)) - {locks.FOLDER, f"{RUN}.tmp"}
     safe_paths.refuse_links(folder)
-    if names and recorded_identity(folder) is None and not _is_cleared(folder):
+    if names and recorded(folder, "identity") is None and not _is_cleared(folder):
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
     if names:
         storage.write_json(storage.join(folder, RUN), _CLEARED)

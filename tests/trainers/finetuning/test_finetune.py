@@ -224,6 +224,36 @@ def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
     assert "stopped early at step 12: nothing to do" in begin()
 
 
+def test_open_options_are_chosen_printed_and_kept(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train, dev = finetuning.classification(tmp_path, 16, 8)
+    words = ["finetune", "--init", init, "--task", "classify", "--train", train, "--dev", dev, "--max-seq-length", "32"]
+    words = [*map(str, [*words, "--no-tensorboard", "--log-steps", "20", "--eval-steps", "20", "--output", tmp_path / "ft"])]
+    assert clozemill.main(words) == 0
+    line = "chosen for you: batches of 16, 20 epochs for only 16 training rows, learning rate 0.001 for an encoder 32 wide"
+    path = tmp_path / "ft/run.json"
+    about = json.loads(path.read_text())
+    chosen = {"learning_rate": 1e-3, "epochs": 20.0, "batch_size": 16}
+    assert line in capsys.readouterr().out
+    for part in ("config", "identity"):
+        assert {name: about[part][name] for name in chosen} == chosen
+        about[part]["learning_rate"] = 2e-3  # as if another version had chosen it
+    path.write_text(json.dumps(about))
+    assert clozemill.main(words) == 0
+    told = capsys.readouterr().out
+    assert "peak learning rate 0.002" in told and "nothing to do" in told and "chosen for you" not in told
+
+
+def test_a_result_that_is_no_better_than_the_baseline_comes_with_advice(
+    init: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    run(init, "classify", files, tmp_path / "ft", "--epochs", "1", "--learning-rate", "0")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "is no better than without looking" in line]
+    assert line.startswith("warning: accuracy 0.") and line.endswith(
+        ": give a higher --learning-rate, such as 0.001 for this encoder"
+    )
+
+
 def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = finetuning.classification(tmp_path)
     run(init, "classify", files, tmp_path / "ft", "--epochs", "1")

@@ -86,7 +86,7 @@ def test_overwrite_starts_over(finished: Path, halfway: Path, dataset: Path, cap
     assert "resuming" not in capsys.readouterr().out
     mine = {"notes.txt", "checkpoints/notes.txt", "tensorboard/notes.txt"}
     assert names(halfway) - names(finished) == mine and weights(halfway) == weights(finished)
-    assert run_folder.recorded_identity(str(halfway)) == run_folder.recorded_identity(str(finished))
+    assert run_folder.recorded(str(halfway), "identity") == run_folder.recorded(str(finished), "identity")
 
 
 def test_a_kill_during_overwrite_leaves_nothing_to_resume(finished: Path, halfway: Path, monkeypatch, capsys) -> None:
@@ -94,10 +94,10 @@ def test_a_kill_during_overwrite_leaves_nothing_to_resume(finished: Path, halfwa
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_folder.checkpoints, "remove_all", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
         run_folder.clear_run_folder(str(halfway))
-    assert run_folder.recorded_identity(str(halfway)) is None and (halfway / "checkpoints/step-00000002").exists()
+    assert run_folder.recorded(str(halfway), "identity") is None and (halfway / "checkpoints/step-00000002").exists()
     plan = SimpleNamespace(identity=lambda: {"seed": 5}, config=PretrainConfig(), about=dict, stage="pretrain")
     run_folder.claim_run_folder(plan, str(halfway))
-    assert names(halfway) == {"run.json", "pretrain.yaml"} and run_folder.recorded_identity(str(halfway)) == {"seed": 5}
+    assert names(halfway) == {"run.json", "pretrain.yaml"} and run_folder.recorded(str(halfway), "identity") == {"seed": 5}
 
 
 def test_overwrite_refuses_folders_of_others(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
