@@ -66,7 +66,6 @@ def test_the_lock_is_held_until_the_run_ends(finished: Path, halfway: Path, data
     assert weights(halfway) == weights(finished) and not (halfway / ".lock").exists()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -110,6 +109,7 @@ def test_overwrite_refuses_folders_of_others(dataset: Path, tmp_path: Path, caps
     assert names(tmp_path / "other") == before
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_second_run_in_a_folder_is_rejected(
     command: str, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
 ) -> None:
