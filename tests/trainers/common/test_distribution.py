@@ -125,7 +125,7 @@ def test_the_environment_that_strategies_need(monkeypatch: pytest.MonkeyPatch) -
 @STOCK
 def test_no_tpu_from_the_command_line(tmp_path: Path) -> None:
     """One sentence, before TensorFlow is loaded or a file is read."""
-    command = [sys.executable, "clozemill.py", "pretrain", "--data", "none", "--output", str(tmp_path / "run")]
+    command = [sys.executable, "clozemill.py", "pretrain", "--data", str(tmp_path), "--output", str(tmp_path / "run")]
     environment = {name: value for name, value in os.environ.items() if name != "TPU_NAME"}
     done = subprocess.run(
         [*command, "--strategy", "tpu"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
