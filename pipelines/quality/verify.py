@@ -4,6 +4,7 @@ clozemill verify DATASET
 """
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -87,6 +88,10 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     """Print all violations; return 1 if there are any, else 0."""
     require(config, "dataset")
     count, (contract, vocabulary) = 0, read_contract(config.dataset)
+    if config.progress and not sys.stderr.isatty():  # where no progress bar is drawn
+        size = sum(shard["bytes"] for shard in contract["shards"])
+        shards = formatting.counted(len(contract["shards"]), "shard")
+        print(f"verifying {config.dataset}: reading {shards} of {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)

@@ -24,8 +24,11 @@ def report(figures: dict[str, Any]) -> list[str]:
         f"masked LM accuracy      {100 * figures['masked_lm_accuracy']:.2f} %",
     ]
     if "unigram_loss" in figures:
-        lines.insert(2, f"  without any context   {figures['unigram_loss']:.4f} nats (frequencies of the train split)")
-        lines.insert(3, f"  at best               {figures['unigram_entropy']:.4f} nats (unigram entropy of these very tokens)")
+        frequencies = [
+            f"  word frequencies      {figures['unigram_loss']:.4f} nats (of the train split, without any context)",
+            f"  the best frequencies  {figures['unigram_entropy']:.4f} nats (of these very tokens, without context either)",
+        ]
+        lines[2:2] = frequencies
     if "next_sentence_loss" in figures:
         lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
         lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")

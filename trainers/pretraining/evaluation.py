@@ -114,7 +114,8 @@ def remarks(figures: dict[str, Any]) -> list[str]:
     loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
     if not figures["predictions"] or loss < (1 - HARDLY_BETTER) * unigrams:
         return []
+    compared = "no" if loss >= unigrams else "hardly"
     return [
-        f"the masked LM loss of {loss:.3f} nats is no better than that of word frequencies alone, {unigrams:.3f}: the model "
-        "has not learnt to use the context"
+        f"the masked LM loss of {loss:.3f} nats is {compared} better than that of word frequencies alone, {unigrams:.3f}: the "
+        "model has not learnt to use the context"
     ]

@@ -61,7 +61,18 @@ def sign(folder: Path) -> None:
 
 def test_a_sound_dataset_passes(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["verify", str(demo_dataset), "--no-progress"]) == 0
-    assert "complete and consistent" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "complete and consistent" in told.out and "verifying" not in told.err
+
+
+def test_without_a_terminal_the_first_line_says_what_is_read(demo_dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    shards = json.loads((demo_dataset / "dataset.json").read_text())["shards"]
+    size = sum((demo_dataset / shard["name"]).stat().st_size for shard in shards)
+    line = f"verifying {demo_dataset}: reading {len(shards)} shards of {size / 1e6:,.1f} MB\n"
+    assert clozemill.main(["verify", str(demo_dataset)]) == 0
+    assert capsys.readouterr().err == line
+    assert clozemill.main(["verify", str(demo_dataset), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("masking", ["subword", "whole_word", "span"])

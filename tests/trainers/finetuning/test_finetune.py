@@ -307,7 +307,7 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
     [
         (("--train", "LABEL"), "bad-label.tsv, line 3: its label 'fine' is not one of bad, good"),
         (("--train", "EMPTY"), "empty.tsv, line 2: its text is empty"),
-        (("--text-column", "sentence"), "no column 'sentence' (columns: text, label): give --text-column"),
+        (("--text-column", "sentence"), "no column 'sentence' (columns: text, label): give one of these with --text-column"),
         (("--init", "FOREIGN"), "is not a SavedModel of clozemill export"),
         (("--init", "HF"), "is a Hugging Face folder: convert it with clozemill import first"),
         (("--init", "NOTHING"), "nothing doesn't exist: give the pretrained model"),
@@ -327,7 +327,7 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--class-weights", "heavy"), "--class-weights 'heavy': give none, balanced, or LABEL=WEIGHT"),
         (("--task", "stsb", "--class-weights", "balanced"), "--task stsb has no labels to weight"),
         (("--task", "multilabel", "--label-columns", "a", "--labels", "a"), "--label-columns names the labels"),
-        (("--task", "multilabel"), "no column 'labels' (columns: text, label): give --label-column"),
+        (("--task", "multilabel"), "no column 'labels' (columns: text, label): give one of these with --label-column"),
         (("--dev-fraction", "0.2"), "--dev can't be combined with --dev-fraction"),
         (("--min-delta", "0.1"), "--min-delta has no effect without --patience"),
     ],

@@ -42,7 +42,11 @@ def test_a_file_with_labels(trained: Path, tmp_path: Path, capsys: pytest.Captur
     ("name", "arguments", "sentence"),
     [
         ("classify", ["--data", "."], "--data . is a folder: one is fine-tuned, so give a file with labels"),
-        ("classify", ["--data", "plain.tsv"], "plain.tsv, line 1: no column 'label' (columns: text): give --label-column"),
+        (
+            "classify",
+            ["--data", "plain.tsv"],
+            "plain.tsv, line 1: no column 'label' (columns: text): give one of these with --label-column",
+        ),
         ("classify", ["--data", "other.tsv"], "other.tsv, line 2: its label 'x' is not one of no, yes, maybe"),
         (
             "mlm",

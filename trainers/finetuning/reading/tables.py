@@ -7,9 +7,10 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from clozemill.pipelines.command_line.options import suggest
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.json_objects import RepeatedField
 from clozemill.trainers.finetuning.reading.lines import MAX_LINE, column_of, exceeds, lines, parse_row, plain_name
@@ -19,6 +20,7 @@ from clozemill.trainers.finetuning.task_presets import Layout
 Row = tuple[str, dict[str, Any]]  # (position, such as "dev.tsv, line 7"; values by column)
 
 MAX_CELLS = 1_000_000  # per row
+_COMPARED = 50  # columns and characters of their names, at most, to compare with a misspelled one
 _DELIMITERS = ",;\t"  # of CSV, in the order they are tried: Excel writes semicolons where the comma is the decimal sign
 _CELL = {char: re.compile(f'"[^"]*"|[{char}]') for char in _DELIMITERS}
 
@@ -33,9 +35,16 @@ class BadRow(UserError):
         self.where, self.reason = where, reason
 
 
-def _listed(names: Iterable[str]) -> str:
-    """List the existing columns, for messages."""
-    return ", ".join(name for name in names if name != "-1")
+def _missing(column: str, names: Iterable[str]) -> str:
+    """Say that a column is missing, and list the existing ones."""
+    return f"no column {column!r} (columns: {', '.join(name for name in names if name != '-1')})"
+
+
+def _choice(column: str, names: Collection[str], flag: str, otherwise: str = "") -> str:
+    """Return what to do about a missing column; suggest a similar one, unless the table is too wide to be compared."""
+    known = [name for name in names if name != "-1" and len(name) <= _COMPARED]
+    similar = suggest(column, known) if len(known) <= _COMPARED and not column.isdecimal() else ""
+    return f"give {'one of these with ' if names else ''}{flag}{otherwise}{similar}"
 
 
 def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: str) -> None:
@@ -50,8 +59,8 @@ def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: st
         except ValueError as error:
             raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
         if found is None:
-            hint = f"give {flag}" + (", or --header no if that line is no header" if layout.header else "")
-            raise UserError(f"{where}: no column {column!r} (columns: {_listed(names)}): {hint}")
+            header = ", or --header no if that line is no header" if layout.header else ""
+            raise UserError(f"{where}: {_missing(column, names)}: {_choice(column, names, flag, header)}")
         found = names[-2] if found == "-1" else found
         other = read.setdefault(found, column)
         if other != column and "-1" in (other, column):
@@ -232,8 +241,7 @@ def value(row: Row, column: str, flag: str, empty: Any = None) -> Any:
     where, values = row
     name = name_in(row, column, flag)
     if name is None:
-        problem = f"no column {column!r} (columns: {_listed(values)})"
-        raise BadRow(where, "missing column", problem, f"give {flag}")
+        raise BadRow(where, "missing column", _missing(column, values), _choice(column, values, flag))
     if values[name] is None and empty is None:
         raise BadRow(where, f"empty {name!r}", f"its {name!r} is empty", f"fix it, or give {flag}")
     return empty if values[name] is None else values[name]

@@ -87,10 +87,10 @@ def test_names_of_labels() -> None:
         ({"labels": "a;b; a"}, Layout(label="labels", separator=";"), "its 'labels' has the label 'a' twice: remove one"),
         ({"labels": "[" * 100_000 + "]"}, LISTS, "are not a JSON list"),
         ({"labels": "a," * 600_000}, Layout(label="labels", separator=","), "its labels have 1,200,000 characters"),
-        ({"text": "x"}, LISTS, "no column 'labels' (columns: text): give --label-column, or --label-columns"),
+        ({"text": "x"}, LISTS, "no column 'labels' (columns: text): give one of these with --label-column, or --label-columns"),
         ({"a": "2"}, Layout(flags=("a",)), "its 'a' is '2', not 0 or 1"),
         ({"a": ""}, Layout(flags=("a",)), "its 'a' is ''"),
-        ({"a": 1}, Layout(flags=("a", "b")), "no column 'b' (columns: a): give --label-columns"),
+        ({"a": 1}, Layout(flags=("a", "b")), "no column 'b' (columns: a): give one of these with --label-columns"),
     ],
 )
 def test_what_is_no_set_of_labels(values: dict, layout: Layout, told: str) -> None:

@@ -177,10 +177,33 @@ def test_a_row_without_the_last_columns_of_a_file_without_a_header(tmp_path: Pat
     assert str(told.value).startswith(f"{path}, line 2: it has 2 columns, and line 1 has 4: fix that row, or remove it")
 
 
+@pytest.mark.parametrize(
+    ("column", "names", "hint"),
+    [
+        ("lable", ["text", "topic"], "give one of these with --label-column"),
+        ("lable", ["text", "Label"], "give one of these with --label-column; did you mean Label?"),
+        ("10", ["0", "1"], "give one of these with --label-column"),
+        ("label", [], "give --label-column"),
+        ("label", [f"label {n}" for n in range(60)], "give one of these with --label-column"),  # too many to compare
+    ],
+)
+def test_what_to_do_about_a_missing_column(column: str, names: list[str], hint: str) -> None:
+    with pytest.raises(UserError) as told:
+        tables.value(("a.jsonl, line 1", dict.fromkeys(names)), column, "--label-column")
+    assert str(told.value) == f"a.jsonl, line 1: no column {column!r} (columns: {', '.join(names)}): {hint}"
+
+
+def test_a_header_without_a_column_suggests_a_similar_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as told:
+        rows(written(tmp_path / "a.csv", "text,label\na,b\n"), Layout("text", "", "lable"))
+    hint = "give one of these with --label-column, or --header no if that line is no header; did you mean label?"
+    assert str(told.value) == f"{tmp_path}/a.csv, line 1: no column 'lable' (columns: text, label): {hint}"
+
+
 def test_columns_that_are_missing_or_empty_or_no_texts() -> None:
     row = ("a.jsonl, line 3", {"sentence": 5, "label": None, "-1": None})
     for column, sentence in {
-        "text": "a.jsonl, line 3: no column 'text' (columns: sentence, label): give --x",
+        "text": "a.jsonl, line 3: no column 'text' (columns: sentence, label): give one of these with --x",
         "label": "a.jsonl, line 3: its 'label' is empty: fix it, or give --x",
         "sentence": "a.jsonl, line 3: 'sentence' is int, not a text: give --x",
     }.items():

@@ -147,8 +147,8 @@ def test_mrpc_s_pairs(tmp_path: Path) -> None:
         ),
         ({"text": " ", "pair": "b", "label": 1}, "its text is empty: fix it, or remove that row"),
         ({"text": "a", "pair": "", "label": 1}, "its text is empty: fix it, or remove that row"),
-        ({"text": "a", "label": 1}, "no column 'pair' (columns: text, label): give --pair-column"),
-        ({"text": "a", "pair": "b"}, "no column 'label' (columns: text, pair): give --label-column"),
+        ({"text": "a", "label": 1}, "no column 'pair' (columns: text, label): give one of these with --pair-column"),
+        ({"text": "a", "pair": "b"}, "no column 'label' (columns: text, pair): give one of these with --label-column"),
         ({"text": 3, "pair": "b", "label": 1}, "'text' is int, not a text: give --text-column"),
     ],
 )
