@@ -23,7 +23,7 @@ def overwrite_option(text: str) -> Any:
     return option(False, text, identity=False, saved=False, group=OUTPUT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OverwriteOption:
     """The option of commands whose output must be new."""
 
