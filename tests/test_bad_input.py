@@ -369,7 +369,9 @@ def left_alone(outcome: Outcome, before: bytes, *parts: str) -> None:
 def test_a_different_run_in_the_same_folder_is_rejected(bench):
     folder = bench("a.jsonl", JSONL).folder
     before = (folder / "dataset.json").read_bytes()
-    left_alone(bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was started with seed = 0, not 8", "another --output")
+    left_alone(
+        bench("a.jsonl", None, "--seed", "8"), before, f"{folder} was started with --seed 0, not --seed 8", "another --output"
+    )
     corpora.write_vocabulary(bench.folder / "vocab.txt", corpora.tokens(119))
     left_alone(bench("a.jsonl", None), before, f"{folder} was started with another vocabulary")
     left_alone(bench("a.jsonl", JSONL[:-1]), before, f"{folder} was built from input files with other names, sizes or times")
@@ -380,7 +382,7 @@ def test_an_unfinished_dataset_rejects_another_configuration_or_input(bench):
     folder = bench("a.jsonl", b"{\n" + JSONL).folder
     refused = folder / ".work/refused.txt"
     refused.rename(folder / "kept")  # as if it had been killed
-    bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was started with seed = 0, not 8")
+    bench("a.jsonl", None, "--seed", "8").refused(f"{folder} was started with --seed 0, not --seed 8")
     bench("a.jsonl", JSONL).refused(f"{folder} was built from input files with other", "another --output")
     (folder / "kept").rename(refused)
     finished = bench("a.jsonl", None, "--seed", "8", "--num-groups", "2").manifest()
@@ -481,4 +483,4 @@ def test_another_version_does_not_resume_the_run(bench):
     before = read_sealed(state, "state.json")
     before["versions"]["numpy"] = "0." + before["versions"]["numpy"]
     write_sealed(state, before, "state.json")
-    bench("a.jsonl", None).refused(f"{folder} was started with numpy = '0.", "another --output")
+    bench("a.jsonl", None).refused(f"{folder} was started with numpy 0.", "another --output")

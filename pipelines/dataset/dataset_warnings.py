@@ -23,9 +23,9 @@ def _text_per_line(contract: Manifest) -> Iterator[str]:
         return
     if documents["sentences"] > FEW_DOCUMENTS * documents["kept"]:
         yield (
-            f"all {documents['sentences']:,} lines are in {documents['kept']:,} document(s), because only an empty line ends "
-            "a document in a .txt file: if each line is a separate text, put empty lines between them or convert the file to "
-            "JSON lines; if each file is one document of prose, give --format document"
+            f"all {documents['sentences']:,} lines are in {counted(documents['kept'], 'document')}, because only an empty line "
+            "ends a document in a .txt file: if each line is a separate text, put empty lines between them or convert the file "
+            "to JSON lines; if each file is one document of prose, give --format document"
         )
 
 
@@ -33,8 +33,8 @@ def _few_documents(contract: Manifest) -> Iterator[str]:
     config, train = contract["config"], contract["splits"]["train"]
     if config["pairs"] == "nsp" and train["documents"] < max(FEW_DOCUMENTS, 2 * config["num_groups"]):
         yield (
-            f"the train split has {train['documents']:,} document(s) in {config['num_groups']:,} group(s), too few to draw "
-            "random next sentences from: add documents, lower --num-groups, or give --pairs single or sop"
+            f"the train split has {counted(train['documents'], 'document')} in {counted(config['num_groups'], 'group')}, too "
+            "few to draw random next sentences from: add documents, lower --num-groups, or give --pairs single or sop"
         )
     elif config["num_groups"] > max(train["documents"], 1):
         yield "there are more groups than documents: lower --num-groups"
@@ -71,11 +71,15 @@ def _eval_split(contract: Manifest) -> Iterator[str]:
     fraction, examples = contract["config"]["eval_fraction"], contract["splits"].get("eval", {}).get("examples", 0)
     if fraction and not examples:
         yield (
-            f"the eval split is empty, because --eval-fraction {fraction:g} of {contract['documents']['kept']:,} document(s) "
-            "selected none: add documents, raise --eval-fraction, or set it to 0"
+            f"the eval split is empty, because --eval-fraction {fraction:g} of "
+            f"{counted(contract['documents']['kept'], 'document')} selected none: add documents, raise --eval-fraction, or set "
+            "it to 0"
         )
     elif fraction and examples < FEW_EVAL_EXAMPLES:
-        yield (f"the eval split has {examples:,} example(s), too few to compare models: add documents or raise --eval-fraction")
+        yield (
+            f"the eval split has {counted(examples, 'example')}, too few to compare models: add documents or "
+            "raise --eval-fraction"
+        )
 
 
 def _unspaced(contract: Manifest) -> Iterator[str]:

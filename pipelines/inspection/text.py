@@ -69,7 +69,7 @@ def describe_search(found: FoundRecords) -> Iterator[str]:
 def describe_shard(records: ShardRecords, offset: int = 0) -> Iterator[str]:
     """Yield lines about some records of one shard. offset: number of the first record, if there are none."""
     config, shard = records.contract["config"], records.shard
-    yield f"{shard['name']}: {shard['examples']:,} records; {config['pairs']}, {config['masking']}"
+    yield f"{shard['name']}: {counted(shard['examples'], 'record')}; {config['pairs']}, {config['masking']}"
     yield "{[MASK]<-word} is masked, {other<-word} is replaced at random, {word} is predicted but kept"
     if not len(records.columns):
         yield f"there are no records from number {offset}"

@@ -128,6 +128,7 @@ class Page:
         lead: sentences that say what that is.
         facts: (name, value) of what identifies it, such as digests.
         state: "passed", "failed", "overridden" or "open"; `verdict` is the sentence about it.
+        result: a sentence about what was reached, if that is another matter than the state; result_state: as `state`.
         warnings: sentences in a band at the top.
         tiles: (name, value) of the most important figures.
         command: the command that writes the page again, or "".
@@ -144,6 +145,8 @@ class Page:
     sections: list[Section]
     footer: str = ""
     command: str = ""
+    result: str = ""
+    result_state: str = "open"
 
 
 def section_from_dict(values: dict[str, Any]) -> Section:

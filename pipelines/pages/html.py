@@ -130,7 +130,8 @@ def page_markdown(page: Page) -> str:
     lines = [f"# {page.kind}: {markdown(page.title)}", ""]
     for sentence in page.lead:
         lines += [markdown(sentence), ""]
-    lines += [f"**{markdown(page.verdict)}**", ""]
+    for sentence in filter(None, (page.verdict, page.result)):
+        lines += [f"**{markdown(sentence)}**", ""]
     lines += [f"- Warning: {markdown(warning)}" for warning in page.warnings] + [""] * bool(page.warnings)
     lines += [f"- {name}: `{value}`" for name, value in page.facts]
     lines += [f"- {markdown(name)}: {markdown(value)}" for name, value in page.tiles] + [""]

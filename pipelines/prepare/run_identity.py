@@ -48,6 +48,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _as_typed(name: str, value: Any) -> str:
+    """Return an option as a user types it: '--seed 8', '--no-provenance'; 'no --language' if it is empty."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{flag}"
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
+    return f"--{flag} {text}" if text else f"no --{flag}"
+
+
 @dataclass(frozen=True)
 class RunIdentity:
     """Everything that affects the output of a run, as state.json stores it.
@@ -98,12 +107,19 @@ class RunIdentity:
         if before.ids != self.ids:
             how = f"with the ids of the field {before.ids!r}" if before.ids else "without ids"
             raise UserError(f"{folder} was started {how}: use the same --id-field, or give another --output")
+        for key, value in self.config.items():
+            if (was := before.config.get(key)) != value:
+                raise UserError(
+                    f"{folder} was started with {_as_typed(key, was)}, not {_as_typed(key, value)}: give the same, "
+                    "--overwrite to start over, or another --output"
+                )
         versions = self.versions or {}
-        for values, earlier in ((self.config, before.config), (versions, before.versions or versions)):
-            for key, value in values.items():
-                if (was := earlier.get(key)) != value:
-                    why = f"{folder} was started with {key} = {was!r}, not {value!r}"
-                    raise UserError(f"{why}: use the same value, or give --overwrite to start over, or another --output")
+        for key, value in versions.items():
+            if (was := (before.versions or versions).get(key)) != value:
+                raise UserError(
+                    f"{folder} was started with {key} {was}, not {value}: use that version, --overwrite to start over, or "
+                    "another --output"
+                )
         if before.vocabulary != self.vocabulary:
             raise UserError(
                 f"{folder} was started with another vocabulary: give the same --vocab to resume, --overwrite to start over, or "

@@ -100,7 +100,8 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     if contract["gate"]["overridden"]:
         hint = "; verify --no-gate ignores them" if config.gate else ""
         show(f"{config.dataset}: prepared with --no-gate despite failed checks of the statistical gate{hint}")
-    content = f"{sum(s['examples'] for s in contract['shards']):,} records in {len(contract['shards'])} shards"
+    records, shards = sum(shard["examples"] for shard in contract["shards"]), len(contract["shards"])
+    content = f"{formatting.counted(records, 'record')} in {formatting.counted(shards, 'shard')}"
     if count:
         show(
             f"{config.dataset}: {formatting.counted(count, 'violation')} in {content}"

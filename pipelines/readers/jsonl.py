@@ -1,8 +1,9 @@
 """Read JSON Lines: one object per line."""
 
+import json
 from collections.abc import Iterator
 
-from clozemill.pipelines.common.json_objects import TooManyValues, parse_object
+from clozemill.pipelines.common.json_objects import LONG, TooManyValues, parse_object
 from clozemill.pipelines.config import InputOptions
 from clozemill.pipelines.readers import delimited, document
 from clozemill.pipelines.readers.document import Record, Rejected
@@ -45,4 +46,6 @@ def _explained(error: Exception, line: bytes) -> str:
         return "a JSON value that spans several lines: write an object per line with jq -c '.[]' FILE, or jq -c . FILE"
     if str(error).startswith("Exceeds the limit"):
         return "a number with more than 4,300 digits"
+    if isinstance(error, json.JSONDecodeError):  # its line is always 1; of a long line, only parts were parsed
+        return error.msg if len(line) > LONG else f"{error.msg.removesuffix(' at')} at column {error.colno}"
     return str(error)

@@ -1,5 +1,6 @@
 """Pages of runs, written out: figures that can be checked by head, and text that would do harm if it were not escaped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ EXHIBITS = [
 ]  # fmt: skip
 
 
-def run(steps: int = 90, ended: str = "complete", **changes: Any) -> Page:
+def run(steps: int = 90, ended: str = "complete", remarks: Sequence[str] = (), **changes: Any) -> Page:
     """A page of a run of 90 steps in a folder of a harmful name."""
     config = FinetuneConfig(output=f"runs/{SCRIPT.replace('/', '')}", train=SCRIPT, task="cola")
     phases = Table("Phases", "tr", ("dataset", "tokens"), [(SCRIPT, "8")])
@@ -72,5 +73,5 @@ def run(steps: int = 90, ended: str = "complete", **changes: Any) -> Page:
     lead = [f"An encoder of {SCRIPT}."]
     story = RunStory("Pretraining run", lead, [phases], curve, "about 6 nats", warnings=["few examples"])
     found = entries(steps)
-    best = found[-1] if steps else None
+    best = found[-1] | {"remarks": list(remarks)} if steps else None
     return run_page.build(Plan(config, 90, story), found, steps, best, [SESSION], EXHIBITS, ended, **changes)  # type: ignore[arg-type]

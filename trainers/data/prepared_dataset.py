@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.dataset import manifest as dataset_manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
@@ -149,8 +150,8 @@ def check_training(contract: PreparedDataset, input_pipelines: int) -> None:
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
     if len(sizes) < input_pipelines:
         raise UserError(
-            f"{contract.folder} has {len(sizes)} train shards per copy for {input_pipelines} hosts: prepare with --num-groups "
-            f"{input_pipelines} or more"
+            f"{contract.folder} has {counted(len(sizes), 'train shard')} per copy for {input_pipelines} hosts: prepare with "
+            f"--num-groups {input_pipelines} or more"
         )
     if not all(sum(sizes[host::input_pipelines]) for host in range(input_pipelines)):
         raise UserError(

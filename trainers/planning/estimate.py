@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from clozemill.model.config import preset
 from clozemill.model.flops import flops_per_example
 from clozemill.pipelines.common.estimates import Estimate
+from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
 from clozemill.trainers.common.tpu_generations import Topology, parse_topology
 from clozemill.trainers.planning.config import TrainingPlan
@@ -151,7 +152,8 @@ def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
     """Warn about shards that don't suit the hosts. Host r reads every R-th shard: fewer shards than hosts is an error."""
     count = topology.hosts
     if data.shards < count:
-        return [f"{data.shards} train shards per copy are too few for the {count} hosts of {topology.name}, and pretrain "
+        few = counted(data.shards, "train shard") + (" per copy is" if data.shards == 1 else " per copy are")
+        return [f"{few} too few for the {count} hosts of {topology.name}, and pretrain "
                 f"will fail: give --num-groups {count} or a multiple"]  # fmt: skip
     if data.shards % count and data.shards < 8 * count:
         even = -(-data.shards // count) * count

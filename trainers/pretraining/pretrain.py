@@ -11,6 +11,7 @@ import tensorflow as tf
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
@@ -162,8 +163,9 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
         passes = (phase.end - phase.begin) * phase.batch_size / examples
         print(
             f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
-            f"tokens, {examples:,} examples per epoch, {phase.dataset.copies} copies, {passes:,.1f} epochs, peak learning rate "
-            f"{phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
+            f"tokens, {examples:,} examples per epoch, {counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} "
+            f"epochs, peak learning rate {phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP "
+            "per step"
         )
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)

@@ -143,15 +143,15 @@ def build(
 ) -> Page:
     """Return the page of a run. See `RunPage.write`; `best`: the best evaluation with its step, None if there is none."""
     story, config = plan.story(), options.to_dict(plan.config)
-    result, tiles = plan.summary(best) if best else ("", [])
+    tiles = plan.summary(best)[1] if best else []
     at = f"step {step:,} of {plan.steps:,}"
     if ended == "complete":
         verdict = f"Complete, {plan.steps:,} steps." if step >= plan.steps else f"Stopped early at {at}."
     else:
         verdict = f"{ended[0].upper()}{ended[1:]} at {at}." if ended else f"Training: {at}."
-    verdict += f" Best: {result}, at step {best['step']:,}." if best else " Nothing was evaluated yet." * (not ended)
+    verdict += " Nothing was evaluated yet." * (not ended and not best)
     remarks = list(best.get("remarks", ())) if best else []
-    good = ended == "complete" and not remarks
+    result, result_state = _result(plan, best, remarks, ended)
     defaults = options.to_dict(type(plan.config)())
     sections = [
         run_sections.curve_section(entries, best["step"] if best else None, story.expected, story.expectation),
@@ -165,13 +165,28 @@ def build(
         plan.config.output.rstrip("/").rsplit("/", 1)[-1] or plan.title,
         story.lead,
         [],
-        "failed" if failed else "passed" if good else "overridden" if ended == "complete" else "open",
+        "failed" if failed else "passed" if ended == "complete" else "open",
         verdict,
         remarks + [warning for warning in story.warnings if warning not in remarks],
         [("steps", f"{step:,} of {plan.steps:,}"), *tiles, *_speed(entries, sessions)],
         [section for section in sections if not section.empty],
         f"Drawn by clozemill at step {step:,}, {environment.now()}. metrics.jsonl has all values.",
+        result=result,
+        result_state=result_state,
     )
+
+
+def _result(plan: TrainingRun, best: dict[str, Any] | None, remarks: Sequence[str], ended: str) -> tuple[str, str]:
+    """Return the sentence about the best checkpoint and its state; ("", "open") if nothing was evaluated."""
+    if best is None:
+        return "", "open"
+    found = f"{plan.summary(best)[0]}, at step {best['step']:,}"
+    if not remarks:
+        return f"Best: {found}.", "passed" if ended == "complete" else "open"
+    where = "see the warning" + "s" * (len(remarks) > 1)
+    if not ended:
+        return f"Best: {found}; not useful yet: {where}.", "open"
+    return f"Not useful: the best is {found}; {where}.", "failed"
 
 
 def _speed(entries: list[dict[str, Any]], sessions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

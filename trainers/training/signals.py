@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line import process
+from clozemill.pipelines.common.formatting import counted
 
 RESPONSE_SECONDS = 2.0  # maximum duration of a host call, so that signals are handled soon
 EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: stopped by a signal after saving; the same command resumes
@@ -34,7 +35,7 @@ class Signals:
                 sys.stdout.flush()
             os._exit(EXIT_STOPPED)
         steps = f"in about {self.seconds:,.0f} s" if self.seconds > 2 * RESPONSE_SECONDS else "after the current steps"
-        lost = f" without the last {self.unsaved:,} steps" if self.unsaved else ""
+        lost = f" without the last {counted(self.unsaved, 'step')}" if self.unsaved else ""
         print(f"\n{name}: saving {steps}; send it again to stop at once{lost}", file=sys.stderr, flush=True)
 
     def caught(self) -> AbstractContextManager[None]:

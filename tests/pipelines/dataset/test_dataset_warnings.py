@@ -40,16 +40,16 @@ def contract(
         ({"labels": 20}, ["98.0 % of the next-sentence labels are identical, so a model learns little"]),
         ({"labels": 970}, ["97.0 % of the next-sentence labels are identical, so a model learns little"]),
         ({"forced": 600, "labels": 600}, ["most chunks have one sentence, so most B segments are random"]),
-        ({"documents": 7}, ["the train split has 7 document(s) in 4 group(s), too few to draw random next sentences from"]),
-        ({"documents": 60, "num_groups": 40}, ["the train split has 60 document(s) in 40 group(s), too few"]),
+        ({"documents": 7}, ["the train split has 7 documents in 4 groups, too few to draw random next sentences from"]),
+        ({"documents": 60, "num_groups": 40}, ["the train split has 60 documents in 40 groups, too few"]),
         ({"documents": 30, "num_groups": 40, "pairs": "sop"}, ["there are more groups than documents"]),
-        ({"evals": 0}, ["the eval split is empty, because --eval-fraction 0.01 of 1,000 document(s) selected none"]),
-        ({"evals": 99}, ["the eval split has 99 example(s), too few to compare models"]),
+        ({"evals": 0}, ["the eval split is empty, because --eval-fraction 0.01 of 1,000 documents selected none"]),
+        ({"evals": 99}, ["the eval split has 99 examples, too few to compare models"]),
         ({"kept": {"tokens": 30_000_000}}, ["documents have 30,000 tokens on average, which is typical of books"]),
         ({"kept": {"kept": 1}, "input": ["a.jsonl"]}, []),
         (
             {"kept": {"kept": 1}, "input": ["a.txt.gz"]},
-            ["all 9,000 lines are in 1 document(s), because only an empty line"],
+            ["all 9,000 lines are in 1 document, because only an empty line"],
         ),
         ({"kept": {"kept": 1}, "input": ["a.txt"], "format": "document"}, []),
     ],
@@ -68,8 +68,8 @@ def test_one_text_per_line_is_warned_about_everywhere(tmp_path: Any, demo_vocab:
     options = ["--input", str(tmp_path / "in.txt"), "--vocab", demo_vocab, "--output", dataset, "--dupe-factor", "1"]
     assert clozemill.main(["prepare", *options, "--no-progress", "--in-memory"]) == 0
     begins = (
-        "all 200 lines are in 1 document(s)",
-        "the train split has 1 document(s)",
+        "all 200 lines are in 1 document, ",
+        "the train split has 1 document in ",
         "all next-sentence labels",
         "the eval split",
     )
@@ -88,6 +88,6 @@ def test_the_card_has_a_band_of_warnings_only_where_there_are_some() -> None:
     data.contract["config"]["eval_fraction"] = 0.1
     card = data_card_card.build(data)
     (warning,) = card.warnings
-    assert warning.startswith("the eval split has 10 example(s)")
+    assert warning.startswith("the eval split has 10 examples")
     page = pages.page_html(card)
-    assert page.index("the eval split has 10 example(s)") < page.index('<dl class="tiles">') and 'class="band"' in page
+    assert page.index("the eval split has 10 examples") < page.index('<dl class="tiles">') and 'class="band"' in page

@@ -114,7 +114,7 @@ def test_another_identity_starts_over_only_before_a_group_is_finished_or_after_a
     assert folder.open(other, update=False)
     assert not Path(folder.work_file("spill/a.spill")).exists() and not Path(folder.file("rejects/a.jsonl")).exists()
     write(folder, ".work/groups/00000.json", "train/shard")
-    with pytest.raises(UserError, match="was started with seed = 8, not 7"):
+    with pytest.raises(UserError, match="was started with --seed 8, not --seed 7"):
         folder.open(IDENTITY, update=False)
     assert Path(folder.file("train/shard")).exists()
     folder.mark_failed(UserError("no usable document"))
@@ -127,7 +127,7 @@ def test_another_identity_starts_over_only_before_a_group_is_finished_or_after_a
     [
         ({"input": "other"}, "was built from input files with other names, sizes or times: give --update"),
         ({"input": None}, "was built from input files with other names"),
-        ({"versions": {"numpy": "3.0"}}, "was started with numpy = '3.0', not '2.0'"),
+        ({"versions": {"numpy": "3.0"}}, "was started with numpy 3.0, not 2.0: use that version"),
         ({"vocabulary": "w" * 64}, "was started with another vocabulary"),
         ({"evaluation": "e"}, "was started with other --decontaminate files"),
         ({"ids": "url"}, "was started with the ids of the field 'url': use the same --id-field"),
@@ -139,6 +139,22 @@ def test_each_change_is_refused(change: dict, why: str) -> None:
     identity = replace(IDENTITY, datasheet={"sources": []})
     with pytest.raises(UserError, match=why):
         identity.refuse_changes(replace(identity, **change), "d")
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "value", "why"),
+    [
+        ("provenance", True, False, "was started with --provenance, not --no-provenance: give the same"),
+        ("provenance", False, True, "was started with --no-provenance, not --provenance"),
+        ("language", "", "en", "was started with no --language, not --language en"),
+        ("text_field", "body", "text", "was started with --text-field body, not --text-field text"),
+        ("max_chars", 0, 9, "was started with --max-chars 0, not --max-chars 9"),
+        ("decontaminate", ["a", "b"], [], "was started with --decontaminate a b, not no --decontaminate"),
+    ],
+)
+def test_a_changed_option_is_named_as_it_is_typed(name: str, was: object, value: object, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        replace(IDENTITY, config={name: value}).refuse_changes(replace(IDENTITY, config={name: was}), "d")
 
 
 def test_an_update_may_change_the_input_and_its_description_alone() -> None:

@@ -302,7 +302,7 @@ def test_an_unchanged_file_is_read_twice(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason", "detail"),
     [
-        (b'{"text": "cut', "malformed_json", "Unterminated string"),
+        (b'{"text": "cut', "malformed_json", "Unterminated string starting at column 10"),
         (b"[" * 100_000, "malformed_json", "recursion"),
         (b'{"text": "\x00"}', "malformed_json", "control character"),
         (b"\x00\x00\x00\x00", "malformed_json", "Expecting value"),

@@ -261,7 +261,7 @@ def test_the_page_is_drawn_while_it_trains(tmp_path: Path, short: Path, monkeypa
     monkeypatch.setattr(run_page.RunPage, "due", lambda self: True)
     pretrain(tmp_path / "run", "--data", short, "--steps", 3, "--eval-steps", 2, "--checkpoint-steps", 1)
     assert [re.search(r'class="chip (\w+)">\W*([^<:,]+)', page).groups() for page in pages] == [
-        ("open", "Training"), ("open", "Training"), ("overridden", "Complete"),
+        ("open", "Training"), ("open", "Training"), ("passed", "Complete"),
     ]  # fmt: skip
     assert ["step 1 of 3" in pages[0], "step 2 of 3" in pages[1], "Sample predictions" in pages[0]] == [True, True, False]
 

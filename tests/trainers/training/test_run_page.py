@@ -26,20 +26,36 @@ def test_its_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "ended", "failed", "state", "verdict"),
+    ("steps", "ended", "failed", "state", "verdict", "result"),
     [
-        (90, "complete", False, "passed", "Complete, 90 steps. Best: masked-LM loss 6.200, at step 90."),
-        (40, "complete", False, "passed", "Stopped early at step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
-        (40, "", False, "open", "Training: step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
-        (0, "", False, "open", "Training: step 0 of 90. Nothing was evaluated yet."),
-        (40, "stopped by SIGINT", False, "open", "Stopped by SIGINT at step 40 of 90. Best: masked-LM loss 7.200, at step 40."),
-        (0, "diverged", True, "failed", "Diverged at step 0 of 90."),
+        (90, "complete", False, "passed", "Complete, 90 steps.", "passed: Best: masked-LM loss 6.200, at step 90."),
+        (40, "complete", False, "passed", "Stopped early at step 40 of 90.", "passed: Best: masked-LM loss 7.200, at step 40."),
+        (40, "", False, "open", "Training: step 40 of 90.", "open: Best: masked-LM loss 7.200, at step 40."),
+        (0, "", False, "open", "Training: step 0 of 90. Nothing was evaluated yet.", "open: "),
+        (40, "stopped by SIGINT", False, "open", "Stopped by SIGINT at step 40 of 90.",
+         "open: Best: masked-LM loss 7.200, at step 40."),
+        (0, "diverged", True, "failed", "Diverged at step 0 of 90.", "open: "),
     ],
 )  # fmt: skip
-def test_its_state(steps: int, ended: str, failed: bool, state: str, verdict: str) -> None:
+def test_its_state(steps: int, ended: str, failed: bool, state: str, verdict: str, result: str) -> None:
     page = runs.run(steps, ended, failed=failed)
-    assert (page.state, page.verdict) == (state, verdict)
-    assert f'class="chip {state}"' in html.page_html(page, lambda plot: "")
+    assert (page.state, page.verdict, f"{page.result_state}: {page.result}") == (state, verdict, result)
+    drawn = html.page_html(page, lambda plot: "")
+    assert f'class="chip {state}"' in drawn and drawn.count('class="chip ') == 1 + bool(page.result)
+
+
+@pytest.mark.parametrize(
+    ("ended", "states", "result"),
+    [
+        ("complete", ("passed", "failed"), "Not useful: the best is masked-LM loss 6.200, at step 90; see the warning."),
+        ("", ("open", "open"), "Best: masked-LM loss 6.200, at step 90; not useful yet: see the warning."),
+    ],
+)
+def test_a_useless_result_is_told_apart_from_the_end_of_the_run(ended: str, states: tuple[str, str], result: str) -> None:
+    page = runs.run(90, ended, remarks=["no better than word frequencies"])
+    assert ((page.state, page.result_state), page.result) == (states, result)
+    assert page.warnings[0] == "no better than word frequencies"
+    assert ("✓ Complete, 90 steps.</p>" in html.page_html(page, lambda plot: "")) == bool(ended)
 
 
 def test_hostile_text_is_text() -> None:
