@@ -188,7 +188,11 @@ def test_too_many_rejects(bench):
     )
     assert list(outcome.folder.glob("rejects/*.jsonl"))
     # The limit doesn't affect the output: the same command resumes with a higher one.
-    bench("a.jsonl", None, "--max-reject-rate", "0.05").rejected("malformed_json", 1)
+    resumed = bench("a.jsonl", None, "--max-reject-rate", "0.05")
+    resumed.rejected("malformed_json", 1)
+    groups = len(list(resumed.folder.glob("groups/*.json")))
+    assert f"\nresuming: {groups} of {groups} groups are complete\n" in resumed.out
+    assert f"\nrejected    1 record was rejected as malformed: see {resumed.folder}/rejects/\n" in resumed.out
 
 
 def test_an_entity_bomb(bench):

@@ -185,7 +185,7 @@ TIMED = ("run.json", "report.html", "report.md", "prepare.yaml")
 
 
 @pytest.mark.parametrize("dedup", ["exact", "near"])
-def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str) -> None:
+def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str, capsys: pytest.CaptureFixture) -> None:
     texts, options = corpora.texts(60, 9, 12), ["--num-groups", "12", "--dupe-factor", "1", "--dedup", dedup]
     prepare(tmp_path / "d", vocab, texts, *options)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.tfrecord")}
@@ -193,6 +193,9 @@ def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str)
     prepare(tmp_path / "d", vocab, texts[:-1], *options, "--update")
     changed = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
     assert 1 <= len(changed) <= 3  # one document was removed, one added, and another removed at the end
+    groups = 12 + json.loads((tmp_path / "d/dataset.json").read_text())["num_eval_groups"]
+    printed = f"\ngroups      {len(changed)} rebuilt, {groups - len(changed)} reused as they were\n"
+    assert capsys.readouterr().out.count(printed) == 1
     updated = tree(tmp_path / "d")
     shutil.rmtree(tmp_path / "d")
     prepare(tmp_path / "d", vocab, texts[:-1], *options)
@@ -219,7 +222,7 @@ def test_datasets_that_cannot_be_updated(tmp_path: Path, vocab: str, capfd: pyte
     assert clozemill.main(command) == 2
     assert "was built from input files with other names, sizes or times: give --update" in capfd.readouterr().err
     assert clozemill.main([*command, "--seed", "8", "--update"]) == 2
-    assert "was started with seed = 0, not 8" in capfd.readouterr().err
+    assert "was started with --seed 0, not --seed 8" in capfd.readouterr().err
     assert (tmp_path / "d/dataset.json").exists()
 
 

@@ -134,17 +134,29 @@ def dropped(data: Dataset) -> Section:
     dropped = dict(documents["dropped"])
     if equal := exact_duplicates(data.contract):
         dropped["exact_duplicate"] = equal
-    read = documents["read"]
+    read, checked = documents["read"], _decontamination(data.contract)
     if not dropped:
-        return Section("Dropped documents", [f"None: all of {formatting.counted(read, 'document')} were kept."])
+        return Section("Dropped documents", [f"None: all of {formatting.counted(read, 'document')} were kept."], checked)
     order = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     most = max(dropped.values())
     rows = [(reason, f"{count:,}", share(count, read), 100 * count / most) for reason, count in order]
     samples = [(why, str(text)[:_SAMPLE_CHARS]) for why, _ in order for text in data.samples.get(why, [])[:SHOWN_SAMPLES]]
-    tables = [Table("By reason", "lrrb", ("reason", "documents", "share of read", ""), rows)]
+    tables = [Table("By reason", "lrrb", ("reason", "documents", "share of read", ""), rows), *checked]
     if samples:
         tables.append(Table("Examples of dropped documents", "lt", ("reason", "source and beginning"), samples, folded=True))
     return Section("Dropped documents", tables=tables)
+
+
+def _decontamination(contract: dict[str, Any]) -> list[Table]:
+    """Return a table of what --decontaminate compared, also if nothing matched; none without the option."""
+    if "decontamination" not in contract:
+        return []
+    rows = [
+        ("evaluation sets", "; ".join(map(str, contract["decontamination"]["files"]))),
+        ("n-gram size", f"{contract['config'].get('decontaminate_words', '?')} words"),
+        ("documents dropped", f"{contract['documents']['dropped'].get('contaminated', 0):,}"),
+    ]
+    return [Table("Decontamination", "lt", ("item", "value"), rows)]
 
 
 def lengths(data: Dataset) -> Section:

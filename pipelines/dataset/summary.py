@@ -9,23 +9,37 @@ from clozemill.pipelines.dataset.manifest import exact_duplicates
 _LEAST_SECONDS = 0.05  # a rate over less time is meaningless
 
 
-def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None) -> list[str]:
-    """Return the summary that `prepare` prints: documents read, kept and dropped, and statistics of the examples."""
+def summary_lines(manifest: dict[str, Any], run: dict[str, Any] | None, rejects: str = "") -> list[str]:
+    """Return the summary that `prepare` prints: documents read, kept and dropped, and statistics of the examples.
+
+    rejects: the folder that lists malformed records.
+    """
     documents = manifest["documents"]
     dropped = [f"{count:,} {reason}" for reason, count in documents["dropped"].items()]
     if equal := exact_duplicates(manifest):
         dropped.append(f"{equal:,} exact_duplicate")
     lines = [
         f"documents   {documents['read']:,} read, {documents['kept']:,} kept; dropped: {', '.join(dropped) or 'none'}",
+        *_rejected(documents["defective"], rejects),
         f"text        {documents['characters'] / 1e6:,.2f} M characters, {counted(documents['sentences'], 'sentence')}, "
         f"{counted(documents['tokens'], 'token')}, [UNK] {share(documents['unknown_tokens'], documents['tokens'])}",
         *(f"{name:<12}{value}" for name, value in id_rows(manifest)),
         "",
         *_copies(manifest),
     ]
+    if run and "groups" in run:
+        rebuilt, reused = run["groups"]["rebuilt"], run["groups"]["reused"]
+        lines += ["", f"groups      {rebuilt:,} rebuilt, {reused:,} reused as they were"]
     if run and "stages" in run:
         lines += ["", *_stages(run, documents["characters"] / 1e6)]
     return [*lines, "", *(f"warning: {line}" for line in dataset_warnings(manifest)), f"digest      {manifest['digest']}"]
+
+
+def _rejected(count: int, folder: str) -> list[str]:
+    """Return a line that says where malformed records are listed; none if there are none."""
+    if not count or not folder:
+        return []
+    return [f"rejected    {counted(count, 'record')} {'was' if count == 1 else 'were'} rejected as malformed: see {folder}/"]
 
 
 def id_rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -84,6 +98,6 @@ def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
     ]
 
 
-def print_summary(manifest: dict[str, Any], run: dict[str, Any] | None) -> None:
+def print_summary(manifest: dict[str, Any], run: dict[str, Any] | None, rejects: str = "") -> None:
     """Print summary_lines."""
-    print("\n".join(summary_lines(manifest, run)), flush=True)
+    print("\n".join(summary_lines(manifest, run, rejects)), flush=True)

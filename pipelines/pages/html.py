@@ -120,9 +120,18 @@ def _section(section: Section) -> list[str]:
 
 
 def _shown(tokens: Sequence[Token]) -> str:
-    """Return tokens as `clozemill inspect` prints them: {shown<-original} where the model predicts."""
-    how = {"mask": "{{{0}<-{1}}}", "random": "{{{0}<-{1}}}", "kept": "{{{0}}}"}
-    return " ".join(how.get(token.how, "{0}").format(token.shown, token.original) for token in tokens)
+    """Return tokens as `clozemill inspect` prints them: words joined, and {shown<-original} where the model predicts."""
+    how, text, joinable = {"mask": "{{{0}<-{1}}}", "random": "{{{0}<-{1}}}", "kept": "{{{0}}}"}, "", False
+    for token in tokens:
+        if token.how in how:
+            piece = how[token.how].format(token.shown, token.original)
+        elif token.glued:  # after a token in braces, a piece keeps its ##
+            piece = token.shown if joinable else token.original or token.shown
+        else:
+            piece = token.shown
+        text += piece if joinable and token.glued and not token.how else (" " if text else "") + piece
+        joinable = token.how not in how
+    return text
 
 
 def page_markdown(page: Page) -> str:

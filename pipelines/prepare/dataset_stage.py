@@ -17,7 +17,7 @@ from clozemill.pipelines.prepare.job import Job, load_vocabulary
 from clozemill.pipelines.prepare.run_identity import datasheet, recorded_options
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
 
-STAGE_TIMES = "times.json"  # seconds and megabytes per stage, for run.json
+RUN_FIGURES = "figures.json"  # for run.json: seconds and megabytes per stage; groups that an update reused or rebuilt
 _WORDS = 1000  # words that became [UNK], most frequent first
 
 
@@ -53,7 +53,9 @@ class DatasetStage:
         except UserError as error:  # so that the next run may start over with other input or options
             self.job.folder.mark_failed(error)
             raise
-        filesystem.write_bytes(self.job.folder.work_file(STAGE_TIMES), json.dumps(_times(splits, groups)).encode())
+        reused = sum(group.get("reused", False) for group in groups)
+        figures = {"stages": _times(splits, groups), "groups": {"rebuilt": len(groups) - reused, "reused": reused}}
+        filesystem.write_bytes(self.job.folder.work_file(RUN_FIGURES), json.dumps(figures).encode())
         return b"done"
 
     def _manifest(self, splits: SplitSummary, groups: list[dict[str, Any]]) -> manifest.Manifest:

@@ -67,11 +67,12 @@ class GroupStage:
             items = sorted(self._shuffle.gather(group, values))
             digest, name = items_digest(items), f"groups/{group:05d}.json"
             summary = self._previous_summary(name)
-        if summary is None or summary["items"] != digest:
+        reused = summary is not None and summary["items"] == digest
+        if summary is None or not reused:
             summary = self._write(group, Group.build(items, self.job.config.dedup == "none"), watch) | {"items": digest}
             filesystem.write_bytes(self.job.folder.file(name), json.dumps(summary).encode(), sync=False)
         sha256 = hashlib.sha256(json.dumps(summary).encode()).hexdigest()
-        return summary | {"files": summary["files"] | {name: sha256}, "seconds": watch.seconds}
+        return summary | {"files": summary["files"] | {name: sha256}, "seconds": watch.seconds, "reused": reused}
 
     def _finished_summary(self, marker: str) -> dict[str, Any] | None:
         """Return the summary that an interrupted run left, if the group's files are still as they were written."""

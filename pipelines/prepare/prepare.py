@@ -22,7 +22,7 @@ from clozemill.pipelines.filtering import decontamination, exclusion
 from clozemill.pipelines.filtering.decontamination import BlockedNgrams
 from clozemill.pipelines.prepare import graph, progress
 from clozemill.pipelines.prepare.dataset_folder import DatasetFolder, Status
-from clozemill.pipelines.prepare.dataset_stage import STAGE_TIMES, DatasetStage
+from clozemill.pipelines.prepare.dataset_stage import RUN_FIGURES, DatasetStage
 from clozemill.pipelines.prepare.group_stage import GroupStage
 from clozemill.pipelines.prepare.job import Job, load_vocabulary, resolved
 from clozemill.pipelines.prepare.near_duplicate_search import find_near_duplicates
@@ -127,7 +127,7 @@ def _report_complete(folder: DatasetFolder) -> None:
     manifest = folder.read_manifest()
     if not card.is_current(folder.path, manifest["digest"]):
         card.write_or_warn(folder.path)
-    summary.print_summary(manifest, None)
+    summary.print_summary(manifest, None, folder.file("rejects"))
 
 
 def _write_inputs(job: Job, config: PrepareConfig, evaluation: BlockedNgrams | None, run: dict[str, Any]) -> None:
@@ -171,6 +171,9 @@ def _write_dataset(job: Job, plan: Plan, run: dict[str, Any], options: PipelineO
         f"{counted(config.dupe_factor, 'copy', 'copies')} and {counted(job.num_eval_groups, 'eval group')}",
         flush=True,
     )
+    if line := progress.resumed(job, plan):
+        print(line, flush=True)
+    updates = folder.status() is Status.UPDATING
     begin = time.perf_counter()
     try:
         launcher.launch(
@@ -192,8 +195,11 @@ def _write_dataset(job: Job, plan: Plan, run: dict[str, Any], options: PipelineO
         return
     run_setup.check_landed(folder.file(MANIFEST), folder.path)
     run |= {"seconds": time.perf_counter() - begin, "input_files": plan.files, "input_mb": plan.size / 1e6}
-    run["stages"] = json.loads(filesystem.read_bytes(folder.work_file(STAGE_TIMES)))
+    measured = json.loads(filesystem.read_bytes(folder.work_file(RUN_FIGURES)))
+    run["stages"] = measured["stages"]
+    if updates:
+        run["groups"] = measured["groups"]
     folder.finish(run)
     card.write_or_warn(folder.path)
-    summary.print_summary(folder.read_manifest(), run)
+    summary.print_summary(folder.read_manifest(), run, folder.file("rejects"))
     print(f"wrote {config.output}")

@@ -18,7 +18,7 @@ from clozemill.pipelines.data_card import card as data_card_card
 from clozemill.pipelines.data_card import plots as data_card_plots
 from clozemill.pipelines.dataset import layout, manifest
 from clozemill.pipelines.pages import html as pages
-from clozemill.pipelines.pages.content import Page, Table
+from clozemill.pipelines.pages.content import Example, Page, Section, Side, Table, Token
 from tests.pages import cards
 
 
@@ -180,6 +180,29 @@ def test_a_page_asks_for_nothing() -> None:
 def test_what_can_not_be_seen_is_shown(text: str, shown: str) -> None:
     assert pages.visible(text) == shown
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("dropped", "count"), [({"contaminated": 3, "too_few_chars": 7}, "3"), ({"too_few_chars": 7}, "0"), ({}, "0")]
+)
+def test_decontamination_is_described_even_if_nothing_matched(dropped: dict[str, int], count: str) -> None:
+    contract = cards.contract()
+    contract["documents"] |= {"dropped": dropped, "duplicates": 0}
+    contract["config"]["decontaminate_words"] = 13
+    contract["decontamination"] = {"files": ["dev.tsv", "squad/*.json"], "sha256": "ef" * 32}
+    card = data_card_card.build(cards.dataset(contract=contract))
+    assert table(card, "Decontamination").rows == [
+        ("evaluation sets", "dev.tsv; squad/*.json"), ("n-gram size", "13 words"), ("documents dropped", count),
+    ]  # fmt: skip
+    assert "Decontamination" not in pages.page_markdown(data_card_card.build(cards.dataset()))
+
+
+def test_markdown_joins_pieces_to_words() -> None:
+    words = [Token("john", "john"), Token("town", "town"), Token("er", "##er", "", True), Token("[MASK]", "will", "mask"),
+             Token("##iam", "##iam", "kept", True), Token("s", "##s", "", True), Token(".", ".")]  # fmt: skip
+    section = Section("Examples", examples=[Example("Record 0", "", [Side("A", words)])])
+    text = pages.page_markdown(Page("Data card", "d", [], [], "passed", "", [], [], [section]))
+    assert r"- A: john towner \{\[MASK\]&lt;\-will\} \{\#\#iam\} \#\#s ." in text
 
 
 def test_markdown() -> None:
