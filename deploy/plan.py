@@ -1,9 +1,11 @@
 """`clozemill plan`: combine the estimates of the pipeline and of training, which don't import each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.command_line.overwriting import check_new_file
+from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.trainers.planning.config import TrainingPlan
 
@@ -19,6 +21,40 @@ def training_targets(config: PlanConfig) -> list[str]:
     if config.recipe and not {"gpu", "tpu"} & set(named):
         named = [*(["local"] if named or not config.target else []), "tpu"]
     return named
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def cost_notes(config: PlanConfig, trains: Sequence[str]) -> list[str]:
+    """Return what the costs leave out, and the options that add it.
+
+    Args:
+        trains: where training is estimated, from `training_targets`.
+    """
+    prices = {"--price-cpu-hour": config.price_cpu_hour, "--price-gb-month": config.price_gb_month}
+    prices |= {"--price-chip-hour": config.price_chip_hour} if "tpu" in trains else {}
+    prices |= {"--price-gpu-hour": config.price_gpu_hour} if "gpu" in trains else {}
+    missing = [name for name, price in prices.items() if not price]
+    if len(missing) == len(prices):
+        return [f"costs are left out: give {_listed(missing)} to add them"]
+    found = ["the total cost includes a month of storage"] if config.price_gb_month else []
+    return found + ([f"the total cost leaves out what has no price: give {_listed(missing)} to add it"] if missing else [])
+
+
+def total_costs(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """Return the sum of all costs; with training on TPUs and on GPUs, which are alternatives, one sum for each."""
+    costs = [row for row in estimates if row.unit == "price"]
+    training = [row for row in costs if row.name.startswith("cost of training")]
+    data = [row for row in costs if row not in training]
+    found = []
+    for last in training or [None] * bool(data):
+        rows = [*data, *([last] if last else [])]
+        name = f"total {last.name.replace('of', 'with', 1)}" if last and len(training) > 1 else "total cost"
+        sums = (sum(getattr(row, part) for row in rows) for part in ("estimate", "low", "high"))
+        found.append(Estimate(name, "price", *sums))
+    return found
 
 
 def plan(config: PlanConfig) -> None:
@@ -41,4 +77,7 @@ def plan(config: PlanConfig) -> None:
         )
         rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0
         training = function("clozemill.trainers.planning.estimate:estimate")(config, data, trains, rate)
-    function("clozemill.pipelines.estimate.report:print_report")(config, prepared, training)
+    rows, notes, warnings = training
+    rows = [*rows, *total_costs([*prepared.estimates.values(), *rows])]
+    notes = [*notes, *cost_notes(config, trains)]
+    function("clozemill.pipelines.estimate.report:print_report")(config, prepared, (rows, notes, warnings))

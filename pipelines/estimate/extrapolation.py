@@ -230,7 +230,7 @@ def _estimate_time(config: EstimateConfig, plan: Plan, scale: Extrapolator, unpa
     after = _scaled(scale(lambda part: part.group_seconds, LEAST_SECONDS), passes)
     count, groups = workers(config), data.estimates["train groups"].estimate + data.estimates["eval groups"].estimate
     cpu = [one + other for one, other in zip(before, after, strict=True)]
-    data.add("CPU of the mill", "h", *(value / 3600 for value in cpu))
+    data.add("CPU of prepare", "h", *(value / 3600 for value in cpu))
     largest = max(split.size for split in plan.splits) / max(plan.size, 1)
     startup = STARTUP_SECONDS["dataflow" if "dataflow" in config.target else "local"]
     wall = [
@@ -252,13 +252,13 @@ def _estimate_time(config: EstimateConfig, plan: Plan, scale: Extrapolator, unpa
         )
     if config.price_cpu_hour:
         data.add(
-            "cost of the mill",
+            "cost of prepare",
             "price",
             *(count * value / 3600 * config.price_cpu_hour for value in _triple(data.estimates[name])),
         )
     if config.price_gb_month:
         stored = _triple(data.estimates["bytes in all"])
-        data.add("cost of keeping the shards a month", "price", *(value / 1e9 * config.price_gb_month for value in stored))
+        data.add("cost of a month of storage", "price", *(value / 1e9 * config.price_gb_month for value in stored))
 
 
 def group_memory(tokens: float, provenance: bool, beam: bool) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.estimate.config import EstimateConfig
-from clozemill.pipelines.estimate.extrapolation import DataEstimate
+from clozemill.pipelines.estimate.extrapolation import STARTUP_SECONDS, DataEstimate
 from clozemill.pipelines.files import filesystem
 
 _SCALES = {"": ("", " k", " M", " G", " T"), "B": (" B", " kB", " MB", " GB", " TB"), "x": ("",)}
@@ -72,6 +72,10 @@ def notes(config: EstimateConfig, data: DataEstimate) -> list[str]:
             "learned on more text gives slightly different token counts"
         )
     found.append(f"seconds were measured on one core of this machine ({basis['measured_on']}) and scaled")
+    startup = STARTUP_SECONDS["dataflow" if "dataflow" in config.target else "local"]
+    found.append(f"wall time is that of prepare, with {format_value(startup, 's')} for the start of its workers")
+    if "dataflow" in config.target and config.price_cpu_hour:
+        found.append("the cost of prepare is for CPUs alone: memory, disks and shuffle of Dataflow's workers are not included")
     if "dataflow" in config.target and not config.num_workers:
         found.append("--num-workers was not given: one worker is assumed")
     return found

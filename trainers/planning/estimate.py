@@ -65,7 +65,9 @@ def _tpu(config: TrainingPlan, local_flops: float) -> _Machine:
     tflops = topology.chip_tflops
     basis = f"of {tflops:g} TFLOP/s per chip (--utilisation)"
     peak, price = topology.chips * tflops * 1e12, config.price_chip_hour
-    return _Machine(config.topology, topology.chips, peak, config.utilisation, basis, "TPU chip", price, "cost of training")
+    return _Machine(
+        config.topology, topology.chips, peak, config.utilisation, basis, "TPU chip", price, "cost of training on TPUs"
+    )
 
 
 def _gpu(config: TrainingPlan, local_flops: float) -> _Machine:

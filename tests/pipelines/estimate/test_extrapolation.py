@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import clozemill
-from clozemill.deploy.plan import PlanConfig
+from clozemill.deploy.plan import PlanConfig, cost_notes, total_costs
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.estimate import dry_run, extrapolation, report
@@ -231,19 +231,55 @@ def test_a_file_that_one_worker_must_read(tmp_path: Path) -> None:
         wall = data.estimates[f"wall time, {count} worker" + "s" * (count > 1)].estimate
         after = 5 * 0.99 + 0.01  # a second a copy
         assert wall == pytest.approx(10 + max(seconds / count, 0.9 * seconds) + after / min(count, 5))
-        assert data.estimates["cost of the mill"].estimate == pytest.approx(count * wall / 3600 * 0.5)
-        assert data.estimates["cost of keeping the shards a month"].estimate == pytest.approx(0.02)
+        assert data.estimates["cost of prepare"].estimate == pytest.approx(count * wall / 3600 * 0.5)
+        assert data.estimates["cost of a month of storage"].estimate == pytest.approx(0.02)
 
 
 def test_costs_appear_only_with_prices(
     demo_corpus: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     options = ["--input", demo_corpus, "--vocab", demo_vocab, "--recipe", "demo"]
-    assert not [name for name in planned(capsys, tmp_path, *options)["figures"] if "cost" in name]
+    without = planned(capsys, tmp_path, *options)
+    assert not [name for name in without["figures"] if "cost" in name]
+    assert "costs are left out: give --price-cpu-hour, --price-gb-month and --price-chip-hour to add them" in without["notes"]
+    assert "wall time is that of prepare, with 10 s for the start of its workers" in without["notes"]
     prices = ["--price-cpu-hour", "0.05", "--price-gb-month", "0.02", "--price-chip-hour", "1.2"]
-    assert [name for name in planned(capsys, tmp_path, *options, *prices)["figures"] if "cost" in name] == [
-        "cost of the mill", "cost of keeping the shards a month", "cost of training",
+    priced = planned(capsys, tmp_path, *options, *prices)
+    costs = {name: row["estimate"] for name, row in priced["figures"].items() if "cost" in name}
+    assert list(costs) == [
+        "cost of prepare", "cost of a month of storage", "cost of training on TPUs", "total cost",
     ]  # fmt: skip
+    assert costs.pop("total cost") == pytest.approx(sum(costs.values()))
+    assert "the total cost includes a month of storage" in priced["notes"]
+
+
+def test_total_costs() -> None:
+    rows = [
+        Estimate("tokens", "", 9, 9, 9),
+        Estimate("cost of prepare", "price", 2, 1, 3),
+        Estimate("cost of training on GPUs", "price", 20, 10, 40),
+        Estimate("cost of training on TPUs", "price", 30, 20, 60),
+    ]
+    assert total_costs(rows) == [
+        Estimate("total cost with training on GPUs", "price", 22, 11, 43),
+        Estimate("total cost with training on TPUs", "price", 32, 21, 63),
+    ]
+    assert total_costs(rows[:3]) == [Estimate("total cost", "price", 22, 11, 43)]
+    assert total_costs(rows[:2]) == [Estimate("total cost", "price", 2, 1, 3)]
+    assert total_costs(rows[:1]) == []
+
+
+def test_notes_about_prices() -> None:
+    assert cost_notes(PlanConfig(), []) == ["costs are left out: give --price-cpu-hour and --price-gb-month to add them"]
+    assert cost_notes(PlanConfig(price_cpu_hour=1.0, price_gb_month=1.0), ["gpu"]) == [
+        "the total cost includes a month of storage",
+        "the total cost leaves out what has no price: give --price-gpu-hour to add it",
+    ]
+    config, data = PlanConfig(price_cpu_hour=1.0, num_workers=2, target=("dataflow",)), extrapolation.DataEstimate()
+    data.basis |= {"sample_characters": 1, "sample_documents": 1, "whole": True, "vocabulary_learnt": False, "measured_on": "x"}
+    told = report.notes(config, data)
+    assert "wall time is that of prepare, with 4 min for the start of its workers" in told
+    assert "the cost of prepare is for CPUs alone: memory, disks and shuffle of Dataflow's workers are not included" in told
 
 
 def test_the_table(capsys: pytest.CaptureFixture) -> None:

@@ -35,14 +35,14 @@ def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
     assert seconds.estimate == pytest.approx(1000 * 256 * flops / (4 * 197e12 * 0.4)) == pytest.approx(53.6, rel=0.01)
     assert (seconds.low, seconds.high) == pytest.approx((seconds.estimate / 1.5, seconds.estimate * 1.5))
     assert found["TPU chip hours"].estimate == pytest.approx(4 * seconds.estimate / 3600)
-    assert found["cost of training"].estimate == pytest.approx(8 * seconds.estimate / 3600)
+    assert found["cost of training on TPUs"].estimate == pytest.approx(8 * seconds.estimate / 3600)
     assert (found["epochs"].estimate, found["epochs"].low, found["epochs"].high) == pytest.approx(
         (0.256, 0.256 / 1.1, 0.256 / 0.9)
     )
     faster = figures(TrainingPlan(steps=1000, batch_size=256, utilisation=0.8, topology="v5e:4x4"), dataset())
     assert faster["training on v5e:4x4"].estimate == pytest.approx(seconds.estimate / 8)
     assert faster["TPU chip hours"].estimate == pytest.approx(found["TPU chip hours"].estimate / 2)
-    assert "cost of training" not in faster
+    assert "cost of training on TPUs" not in faster
 
 
 def test_phases_of_a_recipe_have_their_own_lengths() -> None:

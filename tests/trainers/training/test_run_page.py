@@ -51,7 +51,7 @@ def test_its_state(steps: int, ended: str, failed: bool, state: str, verdict: st
         ("", ("open", "open"), "Best: masked-LM loss 6.200, at step 90; not useful yet: see the warning."),
     ],
 )
-def test_a_useless_result_is_told_apart_from_the_end_of_the_run(ended: str, states: tuple[str, str], result: str) -> None:
+def test_a_useless_result_of_a_complete_run(ended: str, states: tuple[str, str], result: str) -> None:
     page = runs.run(90, ended, remarks=["no better than word frequencies"])
     assert ((page.state, page.result_state), page.result) == (states, result)
     assert page.warnings[0] == "no better than word frequencies"
