@@ -32,7 +32,9 @@ def story(planned: Any) -> RunStory:
         ("baseline", planned.baseline.name),
     ]
     table = Table("Data", "lt", ("item", "value"), rows)
-    return RunStory("Fine-tuning run", lead, [table], warnings=list(planned.warnings))
+    measured = planned.baseline.measurable
+    selected_by = f"the highest {planned.metrics[0].replace('_', ' ')}" if measured else "the lowest dev loss"
+    return RunStory("Fine-tuning run", lead, [table], warnings=list(planned.warnings), selected_by=selected_by)
 
 
 def shown(score: float | None) -> str:

@@ -202,12 +202,10 @@ class Loop:
         self._present(evaluation)
 
     def _present(self, evaluation: PhaseEvaluation) -> None:
-        """Draw the page of the run after an evaluation if that is due. At the end, only note the answers: `run` draws."""
-        last = self.step == self.plan.steps or self.stopping.stops
-        # Workers evaluate together, and their clocks differ.
-        if last or max(distribution.gather_from_workers(self.devices, int(self._page.due()))):
-            self._page.exhibit(evaluation)
-            if not last and self._writes:
+        """Note the model's answers after an evaluation, and draw the page of the run if that is due. `run` draws the last."""
+        if self._writes:
+            self._page.exhibit(evaluation, self.step)
+            if self.step < self.plan.steps and not self.stopping.stops and self._page.due():
                 self._page.write(self.step)
 
     def _until_next(self, phase: TrainingPhase) -> int:

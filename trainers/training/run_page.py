@@ -1,7 +1,7 @@
 """The page of a run, RUN/report.html, with curves.png: drawn while it trains, whenever that is cheap, and at its end.
 
 RUN/report.json holds what the page needs besides metrics.jsonl: the processes that worked on the run, with their dates, and
-what the last evaluation exhibited. A page that can't be drawn costs a warning, never the run.
+what the best evaluation exhibited. A page that can't be drawn costs a warning, never the run.
 """
 
 import json
@@ -50,6 +50,7 @@ class RunPage:
     journal: MetricsLog
     first_step: int
     exhibits: list[Section] = field(default_factory=list)
+    exhibited_step: int = -1  # of the evaluation that `exhibits` are of
     _sessions: list[dict[str, Any]] = field(default_factory=list)
     _warned: set[str] = field(default_factory=set)
 
@@ -59,13 +60,19 @@ class RunPage:
         self._began = environment.now()
 
     def due(self) -> bool:
-        """Return whether to draw again. Depends on the time that drawing takes, so workers must agree on it."""
+        """Return whether to draw again, so that drawing takes a small share of the time."""
         return time.monotonic() - self._drawn >= max(_LEAST_SECONDS, self._cost / _SHARE)
 
-    def exhibit(self, evaluation: PhaseEvaluation) -> None:
-        """Take what an evaluation can show of the model's answers. Every worker must call it at the same point."""
+    def exhibit(self, evaluation: PhaseEvaluation, step: int) -> None:
+        """Take what an evaluation can show of the model's answers, if its checkpoint, that of `step`, is the best one so far.
+
+        It is noted in report.json at once: if the process is killed, the next one draws the page with it.
+        """
         try:
-            self.exhibits = evaluation.exhibits()
+            best = _best(self.folder)
+            if best and best["step"] == step:
+                self.exhibits, self.exhibited_step = evaluation.exhibits(), step
+                self._note(step)
         except Exception as error:
             self._warn("the model's answers can't be shown", error)
 
@@ -91,18 +98,24 @@ class RunPage:
             self._warned.add(why)
             print(f"warning: {what} ({why[:300]}); training is not affected", file=sys.stderr, flush=True)
 
-    def _write(self, step: int, ended: str, failed: bool) -> None:
+    def _note(self, step: int) -> None:
+        """Write report.json."""
         if not self._sessions:
             self._remember()
         self._sessions[-1] |= {"to_step": step, "seconds": round(time.monotonic() - self._start, 1)}
         memory = {
             "format_version": _FORMAT_VERSION,
             "sessions": self._sessions,
+            "exhibited_step": self.exhibited_step,
             "exhibits": [asdict(section) for section in self.exhibits],
         }
         storage.write_json(storage.join(self.folder, MEMORY), memory)
+
+    def _write(self, step: int, ended: str, failed: bool) -> None:
+        self._note(step)
         best = _best(self.folder)
-        page = build(self.plan, self.journal.entries(), step, best, self._sessions, self.exhibits, ended, failed)
+        exhibits = run_sections.of_step(self.exhibits, self.exhibited_step, best["step"] if best else -1)
+        page = build(self.plan, self.journal.entries(), step, best, self._sessions, exhibits, ended, failed)
         storage.write(storage.join(self.folder, PAGE), html.page_html(page).encode())
         marked = best["step"] if best else None
         picture = curves.draw(self.journal.entries(), self.plan.title, marked, self.plan.story().expected)
@@ -114,7 +127,9 @@ class RunPage:
             told = json.loads(storage.read(storage.join(self.folder, MEMORY), "-"))
             sessions = [each for each in told["sessions"] if each["from_step"] <= self.first_step]
             run_sections.environment_section(sessions or [self._session()])
-            self.exhibits = self.exhibits or [section_from_dict(section) for section in told["exhibits"]]
+            if not self.exhibits and 0 <= told.get("exhibited_step", -1) <= self.first_step:
+                self.exhibits = [section_from_dict(section) for section in told["exhibits"]]
+                self.exhibited_step = told["exhibited_step"]
         except Exception:  # it is only for people
             sessions = []
         self._sessions = [*sessions, self._session()]
@@ -154,7 +169,7 @@ def build(
     result, result_state = _result(plan, best, remarks, ended)
     defaults = options.to_dict(type(plan.config)())
     sections = [
-        run_sections.curve_section(entries, best["step"] if best else None, story.expected, story.expectation),
+        run_sections.curve_section(entries, best["step"] if best else None, story),
         run_sections.evaluation_section(entries, best["step"] if best else None),
         *exhibits,
         run_sections.configuration_section(config, defaults, story.tables),

@@ -22,6 +22,7 @@ class RunStory:
         expected: (step, masked-LM loss) that the recipe is known to reach; empty if nothing is known.
         expectation: the same in words.
         warnings: problems of the data.
+        selected_by: what the best checkpoint has, in words: "the highest accuracy".
     """
 
     kind: str
@@ -30,6 +31,7 @@ class RunStory:
     expected: tuple[tuple[int, float], ...] = ()
     expectation: str = ""
     warnings: list[str] = field(default_factory=list)
+    selected_by: str = "the lowest masked-LM loss"
 
 
 class PhaseReader(Protocol):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clozemill.pipelines.common.formatting import figure
@@ -9,6 +10,7 @@ from clozemill.pipelines.pages.content import Section, Table
 from clozemill.trainers.training import curves
 from clozemill.trainers.training.curves import Entries
 from clozemill.trainers.training.metrics_log import duration
+from clozemill.trainers.training.run_protocols import RunStory
 
 _SHOWN_EVALUATIONS = 40
 NAMES = {
@@ -30,20 +32,34 @@ TERMS = {
     "next_sentence": ("next sentence", "whether B follows A in the text; chance is 50 % where both are equally frequent"),
     "input": ("waiting for input", "share of a step in which the device has no batch yet; above a few percent, reading limits"),
     "mfu": ("MFU", "model FLOPs utilisation: the computation that the model needs, as a share of the device's peak"),
-    "best": ("best", "the checkpoint with the lowest criterion, which later commands take"),
+    "best": ("best", "the checkpoint with {}, which later commands take"),
 }
 
 
-def curve_section(entries: Entries, best: int | None, expected: Sequence[tuple[int, float]], expectation: str) -> Section:
+def curve_section(entries: Entries, best: int | None, story: RunStory) -> Section:
     """Return the plots, with the terms that they use."""
-    drawn = curves.plots(entries, best, expected)
+    drawn = curves.plots(entries, best, story.expected)
     names, train = {plot.name for plot in drawn}, entries
     used = ["loss"] * ("loss" in names) + ["best"] * (best is not None)
     used += ["unigram_loss"] if any("unigram_loss" in entry for entry in train) else []
-    used += ["recipe"] * bool(expected) + ["next_sentence"] * ("next-sentence-accuracy" in names)
+    used += ["recipe"] * bool(story.expected) + ["next_sentence"] * ("next-sentence-accuracy" in names)
     used += ["input"] * ("input-wait" in names) + ["mfu"] * ("utilisation" in names)
-    text = [f"Expected: {expectation}"] if expectation else []
-    return Section("Curves", text if drawn else [], plots=drawn, terms=[TERMS[name] for name in used] if drawn else [])
+    text = [f"Expected: {story.expectation}"] if story.expectation else []
+    terms = [(name, meaning.format(story.selected_by)) for name, meaning in (TERMS[name] for name in used)]
+    return Section("Curves", text if drawn else [], plots=drawn, terms=terms if drawn else [])
+
+
+def of_step(exhibits: Sequence[Section], step: int, best: int) -> list[Section]:
+    """Return an evaluation's exhibits with a first sentence that says at which step it was.
+
+    Args:
+        step: the evaluation's step.
+        best: that of the best checkpoint. It differs only if a process was killed right after it had saved that one.
+    """
+    told = f"Of the best checkpoint, at step {step:,}."
+    if step != best:
+        told = f"Of the evaluation at step {step:,}; the answers of the best checkpoint, at step {best:,}, were not recorded."
+    return [replace(section, text=[told, *section.text]) for section in exhibits]
 
 
 def value(name: str, number: Any) -> str:

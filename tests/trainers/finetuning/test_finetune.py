@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 import clozemill
 from clozemill.trainers.finetuning import finetune
 from clozemill.trainers.finetuning.config import FinetuneConfig
+from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
 from clozemill.trainers.training import checkpoints, pretrained
 from clozemill.trainers.training.loop import Loop
+from clozemill.trainers.training.run_page import RunPage
 from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
 from tests.trainers import models
@@ -222,6 +225,38 @@ def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
     ]
     assert checkpoints.find(str(output)).index["stopping"]["waited"] == 2
     assert "stopped early at step 12: nothing to do" in begin()
+
+
+def test_the_page_shows_the_answers_of_the_best_checkpoint(
+    init: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of three evaluations counts as the best; the process is stopped right after it, before a page is drawn."""
+    train, dev = finetuning.classification(tmp_path)
+    output, figures = tmp_path / "ft", DevEvaluation.figures
+    more, evaluated = ("--epochs", "6", "--eval-steps", "8", "--steps-per-call", "1"), []
+
+    def best_at_first(self: DevEvaluation) -> dict[str, Any]:
+        evaluated.append(figures(self))
+        return evaluated[-1] | {"criterion": float(len(evaluated))}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DevEvaluation, "figures", best_at_first)
+        patched.setattr(RunPage, "write", lambda *_: None)
+        patched.setattr(Loop, "_stopped", lambda self: "SIGTERM" if self.step == 9 else "")
+        run(init, "classify", (train, dev), output, *more, code=75)
+    with monkeypatch.context() as patched:
+        patched.setattr(DevEvaluation, "figures", best_at_first)
+        run(init, "classify", (train, dev), output, *more)
+    assert checkpoints.find(str(output), "best").step == 8 and len(evaluated) == 3
+    page = (output / "report.html").read_text("utf-8")
+    assert page.count("Of the best checkpoint, at step 8.") == 2 and "with the highest accuracy, which later" in page
+    (table, *_) = json.loads((output / "report.json").read_text())["exhibits"][0]["tables"]
+    assert clozemill.main(["predict", str(output), "--input", str(dev), "--output", str(tmp_path / "answers.jsonl")]) == 0
+    given = [json.loads(line)["label"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    expected = [line.split("\t")[1] for line in dev.read_text().splitlines()[1:]]
+    assert evaluated[0]["accuracy"] < evaluated[-1]["accuracy"]
+    counts = Counter(zip(expected, given, strict=True))
+    assert table["rows"] == [[name, *(counts[name, other] for other in ("bad", "good"))] for name in ("bad", "good")]
 
 
 def test_open_options_are_chosen_printed_and_kept(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,6 +1,10 @@
 """The sections of a run's page: literal tables from literal metrics."""
 
+import pytest
+
+from clozemill.pipelines.pages.content import Section
 from clozemill.trainers.training import run_sections
+from clozemill.trainers.training.run_protocols import RunStory
 
 EVAL = [
     {"step": step, "split": "eval", "loss": 9.0, "masked_lm_loss": 10.0 / step, "masked_lm_accuracy": 0.1234,
@@ -31,6 +35,22 @@ def test_undefined_metrics_are_words() -> None:
     row = {"step": 1, "split": "eval", "matthews": None, "loss": 0.5, "criterion": None, "examples": 3}
     (table,) = run_sections.evaluation_section([row], None).tables
     assert table.head[:3] == ("step", "matthews", "loss") and table.rows == [("1", "undefined", "0.5000", "3", "")]
+
+
+def test_exhibits_say_whose_they_are() -> None:
+    section = Section("Answers", ["A sentence."])
+    (own,) = run_sections.of_step([section], 68, 68)
+    assert own.text == ["Of the best checkpoint, at step 68.", "A sentence."]
+    (older,) = run_sections.of_step([section], 51, 1068)
+    told = "Of the evaluation at step 51; the answers of the best checkpoint, at step 1,068, were not recorded."
+    assert older.text == [told, "A sentence."]
+
+
+@pytest.mark.parametrize("selected_by", ["the highest accuracy", "the lowest masked-LM loss"])
+def test_the_best_checkpoint_is_explained_by_its_metric(selected_by: str) -> None:
+    story = RunStory("Fine-tuning run", [], selected_by=selected_by)
+    terms = dict(run_sections.curve_section([{"step": step, "loss": 1.0} for step in (1, 2)] + EVAL, 4, story).terms)
+    assert terms["best"] == f"the checkpoint with {selected_by}, which later commands take"
 
 
 def test_options_that_were_set_come_first() -> None:
