@@ -252,8 +252,8 @@ def test_the_page_is_drawn_while_it_trains(tmp_path: Path, short: Path, monkeypa
     pages: list[str] = []
     write = storage.write
 
-    def noted(path: str, data: bytes) -> None:
-        write(path, data)
+    def noted(path: str, data: bytes, overwrite: bool = True) -> None:
+        write(path, data, overwrite)
         if path.endswith("report.html"):
             pages.append(data.decode())
 
