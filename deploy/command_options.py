@@ -14,7 +14,7 @@ _OURS = {"prepare": ("runner", "num_workers", "in_memory", "shuffle"), "pretrain
 _NEEDED = {"prepare": ("input", "vocab", "output"), "pretrain": ("data", "output")}
 
 
-def _resolved(command: str, config: type, words: list[str]) -> Any:
+def _resolved(command: str, config: type[options.Dataclass], words: list[str]) -> Any:
     """Resolve the options as the command would. Raises UserError for a mistake, as the command would."""
     parser = flags.Parser(prog=f"clozemill {command}", allow_abbrev=False, add_help=False)
     flags.add_flags(parser, config)

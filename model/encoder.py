@@ -161,7 +161,8 @@ class Encoder(keras.Model):
         self.seeds = keras.random.SeedGenerator(0, name="seeds")
 
     def build(self, input_shape=None) -> None:
-        for layer in (self.embeddings, *self.blocks):
+        parts: list[Embeddings | Block] = [self.embeddings, *self.blocks]
+        for layer in parts:
             layer.build()
         self.pooler.build((None, self.config.hidden_size))
         self.built = True

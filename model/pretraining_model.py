@@ -99,8 +99,10 @@ class PretrainingModel(keras.Model):
         self.encoder.pooler.trainable = self.objective.next_sentence
 
     def build(self, input_shape=None) -> None:
-        for layer in filter(None, (self.encoder, self.masked_lm, self.next_sentence)):
-            layer.build()
+        parts: tuple[Encoder | MaskedLMHead | NextSentenceHead | None, ...] = (self.encoder, self.masked_lm, self.next_sentence)
+        for layer in parts:
+            if layer is not None:
+                layer.build()
         self.built = True
 
     def call(self, inputs, training=False, seed=None):

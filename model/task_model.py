@@ -65,7 +65,8 @@ class Task:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Task":
         """Return the task of `to_dict` values."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**fields)
 
 
 class LinearHead(keras.layers.Layer):
@@ -124,7 +125,7 @@ class BiLSTMHead(keras.layers.Layer):
         return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
 
 
-HEADS = {"linear": LinearHead, "bilstm": BiLSTMHead}
+HEADS: dict[str, type[LinearHead] | type[BiLSTMHead]] = {"linear": LinearHead, "bilstm": BiLSTMHead}
 _SITE = 1000  # number of the head's draws, above all of the encoder's (dropout.SITES bounds both)
 
 

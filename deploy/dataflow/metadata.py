@@ -12,7 +12,7 @@ from clozemill.pipelines.config import PrepareConfig
 _ELSEWHERE = {"runner", "num_workers", "in_memory", "progress", "shuffle"}  # Dataflow has its own settings for these
 FIELDS = [field for field in dataclasses.fields(PrepareConfig) if field.name not in _ELSEWHERE]
 _REQUIRED = ("input", "vocab", "output")
-KINDS = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
+KINDS: dict[Any, str] = {bool: "BOOLEAN", bool | None: "BOOLEAN", int: "NUMBER", float: "NUMBER"}
 
 
 def _parameter(field: dataclasses.Field) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _added(
     settings: dict[str, Any], named: dict[str, Any], ids: dict[str, Any], tokenizer: dict[str, Any]
 ) -> dict[str, int | None]:
     """Return added tokens with their ids, None if transformers assigns the next free one. Raises ValueError."""
-    found: dict[str, Any] = dict(ids)
+    found: dict[Any, Any] = dict(ids)  # keys come from files, so that any value is possible
     listed = tokenizer.get("added_tokens")
     for each in listed if isinstance(listed, list) else ():
         found[_mapping(each).get("content")] = _mapping(each).get("id")
@@ -228,8 +228,7 @@ def _rules(
     found = _flags(_mapping(tokenizer.get("normalizer"))) if tokenizer else {}
     if generic and found is None and (own := _own(tokenizer, tokens, longest)):
         cased, rules = own
-        flags = {"do_lower_case": not cased} | rules.changes_words(cased)
-        return cased, rules, _notes(told, flags, generic)
+        return cased, rules, _notes(told, {"do_lower_case": not cased} | rules.changes_words(cased), generic)
     if found is None:
         raise ValueError(f"{TOKENIZER} normalizes texts otherwise than BERT's tokenizer, which has a BertNormalizer alone")
     flags = {ours: found.get(theirs) for ours, theirs in _NAMES.items()}

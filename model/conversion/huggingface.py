@@ -47,10 +47,10 @@ def _tensors(path: Path) -> dict[str, StoredTensor]:
             header = int.from_bytes(file.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"{path.name} can't be read (its header claims {header:,} bytes): copy it again")
-        file = safe_open(path, framework="np")  # checks that offsets, shapes and the file size agree, and memory-maps the file
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
+        stored = safe_open(path, framework="np")  # checks that offsets, shapes and the file size agree, and memory-maps it
+        parts = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118  (it is not a dict)
         return {
-            name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), partial(file.get_tensor, name))
+            name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), partial(stored.get_tensor, name))
             for name, part in parts.items()
         }
     except (SafetensorError, OSError, TypeError) as error:

@@ -4,7 +4,7 @@ Plain numpy. `table` lists every weight of a configuration with its three names 
 against the table, and their errors name a tensor that is missing, unexpected or of the wrong shape.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ def check_weights(config: EncoderConfig, weights: dict[str, np.ndarray]) -> None
         check_finite(name, value)
 
 
-def _convert(tensors: dict[str, np.ndarray], config: EncoderConfig, kind: str, passed_over: tuple[str, ...]) -> Converted:
+def _convert(tensors: dict[str, Any], config: EncoderConfig, kind: str, passed_over: tuple[str, ...]) -> Converted:
     """Convert tensors with canonical names. Raises ValueError, naming a missing, unexpected or misshapen tensor."""
     entries = table(config)
     names = {getattr(entry, kind): entry for entry in entries}
@@ -174,7 +174,7 @@ def _hf_name(name: str) -> str:
     return _HF_BASE + name if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
-def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
+def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
     """Convert the weights of a Hugging Face folder to ours, with any heads and old or new names.
 
     The prefix "bert." is optional. A decoder that repeats the word embeddings and the bias is skipped, and so are heads that
@@ -193,7 +193,8 @@ def from_hf(tensors: dict[str, np.ndarray], config: EncoderConfig) -> Converted:
     decoder, bias = found.pop("cls.predictions.decoder.weight", None), found.pop("cls.predictions.decoder.bias", None)
     if bias is not None and not np.array_equal(bias, found.setdefault("cls.predictions.bias", bias)):
         raise ValueError("the tensor cls.predictions.decoder.bias differs from cls.predictions.bias, and BERT has one of them")
-    if decoder is not None and not np.array_equal(decoder, found.get("bert.embeddings.word_embeddings.weight")):
+    words = found.get("bert.embeddings.word_embeddings.weight")
+    if decoder is not None and (words is None or not np.array_equal(decoder, words)):
         raise ValueError("the tensor cls.predictions.decoder.weight is not the word embeddings, and BERT's are tied")
     heads = sorted(name for name in found if not name.startswith(_HF_ENCODER))
     dropped = {*heads, *(_HF_BASE + name for name in _HF_PASSED)}
@@ -245,12 +246,12 @@ TO_HF_ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"
 
 
 def _sized(values: dict[str, Any], activations: dict[str, str], **more: Any) -> EncoderConfig:
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for name in _SIZES:
         sizes[name] = values.get(name)
         if not isinstance(sizes[name], int) or isinstance(sizes[name], bool) or sizes[name] < 1:
             raise ValueError(f"{name} is {sizes[name]!r}, and a BERT encoder has a whole number there")
-    rates = {name: values.get(name, default) for name, default in _RATES.items()}
+    rates: dict[str, Any] = {name: values.get(name, default) for name, default in _RATES.items()}
     for name, rate in rates.items():
         if not isinstance(rate, int | float) or isinstance(rate, bool):
             raise ValueError(f"{name} is {rate!r}, and a BERT encoder has a number there")

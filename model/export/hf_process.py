@@ -40,7 +40,7 @@ def outputs(folder: str, features: dict[str, np.ndarray]) -> dict[str, np.ndarra
     """
     with tempfile.TemporaryDirectory(prefix="clozemill-hf-") as scratch:
         place = Path(scratch)
-        np.savez(place / "features.npz", **features)
+        np.savez(place / "features.npz", **features)  # type: ignore[arg-type]  # a name could be allow_pickle
         with open(place / "messages", "w+b") as messages:
             code = _run([str(PROGRAM), folder, str(place / "features.npz"), scratch], messages)
             messages.seek(max(0, messages.seek(0, os.SEEK_END) - _TAIL))
@@ -65,7 +65,8 @@ def _run(arguments: list[str], messages) -> int:
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _end(code: int, tail: str) -> str:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it here fails
@@ -96,7 +97,7 @@ def main(folder: str, features: str, answers: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         found = outputs(folder, dict(np.load(features, allow_pickle=False)))
-        told = {"outputs": sorted(found)}
+        told: dict[str, Any] = {"outputs": sorted(found)}
     except ValueError as error:
         found, told = {}, {"error": " ".join(str(error).split())}
     for name, value in found.items():

@@ -43,7 +43,8 @@ def architecture(source: Source) -> str:
 
 def _configuration(source: Source) -> dict[str, Any]:
     """config.json"""
-    task, more = source.task, {}
+    task = source.task
+    more: dict[str, Any] = {}
     if task is not None and task.kind != "spans":
         names = task.labels or ("LABEL_0",)
         more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
@@ -112,10 +113,12 @@ def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.
 def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> None:
     tokenizer = Tokenizer.from_file(str(folder / tokenizer_json.TOKENIZER))
     firsts, seconds = (
-        [tokenizer.encode(text, add_special_tokens=False).ids for text in side] for side in zip(*texts, strict=True)
+        [np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32) for text in side]
+        for side in zip(*texts, strict=True)
     )
-    special = tuple(tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]"))
-    found = assemble(firsts, seconds, special, features["input_ids"].shape[1])
+    known = tokenizer.get_vocab()
+    pad, cls, sep = (known[token] for token in ("[PAD]", "[CLS]", "[SEP]"))
+    found = assemble(firsts, seconds, (pad, cls, sep), features["input_ids"].shape[1])
     for row, (text, _) in enumerate(texts):
         if not all(np.array_equal(found[name][row], features[name][row]) for name in found):
             raise ValueError(f"{tokenizer_json.TOKENIZER} gives other ids for the text {text[:60]!r}")

@@ -131,7 +131,7 @@ def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> 
     found["serving_default"] = found["encode"]
     if task is not None:
         answer, names = export_signatures.ANSWERS[task.kind]
-        ask = partial(answer, lambda inputs: logits(inputs)["logits"], ops, task)
+        ask: Callable = partial(answer, lambda inputs: logits(inputs)["logits"], ops, task)
         found[task.kind] = found["serving_default"] = _named(ask, *names)
     heads = _heads(source)
     return found | {name: _named(function, *pair) for name, function in (("mlm", mlm), ("nsp", nsp)) if name in heads}

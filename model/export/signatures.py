@@ -119,7 +119,7 @@ def spans(ask: Ask, ops: TextOps, task, question: tf.Tensor, context: tf.Tensor)
     return {"answer": answer_B, "probability": probability_B, "no_answer_probability": no_B}
 
 
-ANSWERS = {  # task type -> function, names of its input texts
+ANSWERS: dict[str, tuple[Callable[..., dict], tuple[str, ...]]] = {  # task type -> function, names of its input texts
     "classify": (classify, ("text", "text_pair")),
     "multilabel": (multilabel, ("text", "text_pair")),
     "regress": (regress, ("text", "text_pair")),

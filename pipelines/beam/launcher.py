@@ -100,7 +100,8 @@ class _Bars:
     """A tqdm bar per stage: done, rate and time left within the stage. A stage is done when a later one is shown."""
 
     def __init__(self, enabled: bool) -> None:
-        self._enabled, self._bars = enabled, {}
+        self._enabled = enabled
+        self._bars: dict[str, tqdm] = {}
 
     def show(self, stages: list[Progress]) -> None:
         for number, progress in enumerate(stages):

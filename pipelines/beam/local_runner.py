@@ -97,12 +97,13 @@ class WorkerProcess(worker_handlers.GrpcWorkerHandler):
                 f"Apache Beam {apache_beam.__version__} is not supported by clozemill: install "
                 "the version that setup.py names, or give --in-memory"
             )
-        super().__init__(state, provision_info, grpc_server)
+        super().__init__(state, provision_info, grpc_server)  # type: ignore[arg-type]  # Beam names its own class
+        self._private = grpc_server
         self._process: subprocess.Popen | None = None
 
     def start_worker(self) -> None:
         """Start the process; it connects by itself."""
-        server, options = self._grpc_server, self.provision_info.provision_info.pipeline_options
+        server, options = self._private, self.provision_info.provision_info.pipeline_options
         control = endpoints_pb2.ApiServiceDescriptor(url=server.control_address)
         environment = os.environ | {
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
@@ -128,6 +129,11 @@ class LocalRunner(FnApiRunner):
     """FnApiRunner, with worker processes started and served as above."""
 
 
-worker_handlers.GrpcServer = PrivateServer
-worker_handlers.GrpcWorkerHandler.port_from_worker = lambda self, address: address
+def _address(self: Any, address: Any) -> Any:
+    """Return a socket's address unchanged, where Beam has a port."""
+    return address
+
+
+worker_handlers.GrpcServer = PrivateServer  # type: ignore[assignment,misc]  # it replaces the class of Beam
+worker_handlers.GrpcWorkerHandler.port_from_worker = _address  # type: ignore[assignment,method-assign]  # it replaces that of Beam
 worker_handlers.WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)(WorkerProcess)

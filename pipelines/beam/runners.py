@@ -65,7 +65,7 @@ def _beam_parser() -> Parser:
         for options in pending.pop().__subclasses__():
             pending.append(options)
             if "_add_argparse_args" in options.__dict__:
-                options._add_argparse_args(parser)
+                options._add_argparse_args(parser)  # type: ignore[arg-type]  # any ArgumentParser will do
     return parser
 
 

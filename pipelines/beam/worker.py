@@ -40,6 +40,8 @@ def _load_package() -> None:
     folder = Path(__file__).parents[2]
     name = folder.name
     spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    if spec is None or spec.loader is None:  # the folder is on a filesystem, so there is a loader
+        raise ImportError(f"{folder} is not a package")
     package = importlib.util.module_from_spec(spec)
     sys.modules[name] = package
     spec.loader.exec_module(package)

@@ -13,14 +13,21 @@ import re
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin
 
 import yaml
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import filesystem
 
-C = TypeVar("C")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+C = TypeVar("C", bound=Dataclass)
 
 
 INPUT, OUTPUT, METHOD, RUNNING = GROUPS = ("input", "output", "what it does", "running")  # of options, as in --help
@@ -63,9 +70,9 @@ def option(
 
 def type_of(field: dataclasses.Field) -> type:
     """Return the field's type: str, int, float, bool, tuple (of strings), or a dataclass (for a list of mappings)."""
-    kind = field.type
+    kind: Any = field.type
     if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
+        item: type = get_args(kind)[0]
         return item if dataclasses.is_dataclass(item) else tuple
     return next((arg for arg in get_args(kind) if arg is not type(None)), kind)
 
@@ -180,7 +187,7 @@ def from_values(config: type[C], values: dict[str, Any]) -> C:
 
 def _completed(config: type[C], values: dict[str, Any]) -> C:
     if values.get("recipe"):
-        values = {**config.RECIPES[values["recipe"]].options, **values}
+        values = {**getattr(config, "RECIPES", {})[values["recipe"]].options, **values}
     resolved = config(**values)
     if hasattr(resolved, "validate"):
         resolved.validate()

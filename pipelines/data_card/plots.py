@@ -25,8 +25,8 @@ def quantiles(counts: Any) -> tuple[float, int, int, int, int]:
     """Return the mean, and the lengths at 5 %, 50 %, 95 % and 100 %. counts: int [N], the number of items by length."""
     counts = np.asarray(counts)
     reached, total = np.cumsum(counts), counts.sum()
-    places = [int(np.searchsorted(reached, np.ceil(part * total))) for part in (0.05, 0.5, 0.95, 1.0)]
-    return float(np.arange(len(counts)) @ counts / total), *places
+    low, median, high, longest = (int(np.searchsorted(reached, np.ceil(part * total))) for part in (0.05, 0.5, 0.95, 1.0))
+    return float(np.arange(len(counts)) @ counts / total), low, median, high, longest
 
 
 def splits_of(statistics: Statistics) -> dict[str, dict[str, Statistics]]:

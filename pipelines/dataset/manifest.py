@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastjsonschema
 
@@ -17,6 +17,7 @@ from clozemill.pipelines.dataset.layout import FORMAT_VERSION
 from clozemill.pipelines.examples.columns import FEATURES
 
 Manifest = dict[str, Any]
+Number = TypeVar("Number", int, float)
 _COUNTS = {field.name for field in dataclasses.fields(PrepareConfig) if field.type is int}
 _SCHEMA = Path(__file__).parents[1] / "data" / "dataset.schema.json"
 
@@ -27,7 +28,7 @@ def dataset_digest(shards: list[dict[str, Any]]) -> str:
     return hashlib.sha256("".join(f"{shard['sha256']}  {shard['name']}\n" for shard in ordered).encode()).hexdigest()
 
 
-def add_counts(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
+def add_counts(total: dict[str, Number], counts: dict[str, Number]) -> dict[str, Number]:
     """Add counts to a total in place."""
     for name, value in counts.items():
         total[name] = total.get(name, 0) + value
@@ -136,7 +137,7 @@ def _check_form(manifest: Manifest, name: str) -> None:
     try:
         _schema()(manifest)
     except fastjsonschema.JsonSchemaValueException as error:
-        place, said = str(error.name).partition(".")[2], str(error).removeprefix(error.name)
+        place, said = str(error.name).partition(".")[2], str(error).removeprefix(str(error.name))
         raise UserError(f"{name}: {place or 'it'}{said}: rebuild the dataset with clozemill prepare") from None
     config = manifest["config"]
     for field in dataclasses.fields(PrepareConfig):

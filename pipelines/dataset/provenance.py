@@ -43,7 +43,8 @@ def provenance_table(group: Group, pairs: Pairs, ids: bool = False) -> pa.Table:
     ids: add the documents' ids, or null.
     """
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
-    documents, columns = group.sentences[group.documents], {}
+    documents = group.sentences[group.documents]
+    columns: dict[str, pa.Array] = {}
     spans = np.zeros((2, 0), np.uint32) if group.spans is None else group.spans  # a group without documents has none
     for side, start, end in (("a", pairs.a_start, pairs.a_end), ("b", pairs.b_start, pairs.b_end)):
         there = end > start

@@ -91,10 +91,10 @@ def _stages(run: dict[str, Any], text_mb: float) -> list[str]:
         measurable = figures["seconds"] >= _LEAST_SECONDS
         rate = f"{figures['mb'] / figures['seconds']:.1f}" if measurable else "-"
         lines.append(f"{stage:<12}{figures['seconds']:>9.2f}{rate:>9}   {figures['of']}")
-    rate = text_mb / run["seconds"] if run["seconds"] else 0.0
+    overall = text_mb / run["seconds"] if run["seconds"] else 0.0
     return [
         *lines,
-        f"{'wall clock':<12}{run['seconds']:>9.2f}{rate:>9.1f}   clean text, with {counted(run['workers'], 'worker')}",
+        f"{'wall clock':<12}{run['seconds']:>9.2f}{overall:>9.1f}   clean text, with {counted(run['workers'], 'worker')}",
     ]
 
 

@@ -7,6 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -83,8 +84,13 @@ class Extrapolator:
         return rate * self.total, max(0.0, rate - margin) * self.total, (rate + margin) * self.total
 
 
+def _records(part: DryRun, split: str, what: str) -> float:
+    return part.count(split, what)
+
+
 def _scaled(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
-    return tuple(factor * value for value in values)
+    value, low, high = values
+    return factor * value, factor * low, factor * high
 
 
 def _sampled(
@@ -194,8 +200,8 @@ def _estimate_counts(config: EstimateConfig, plan: Plan, scale: Extrapolator, da
     data.add("characters", "", *scale(lambda part: part.summary.characters))
     data.add("tokens", "", *scale(lambda part: part.summary.tokens))
     for what, unit in (("examples", ""), ("bytes", "B")):
-        train = scale(lambda part, what=what: part.count("train", what))
-        held_out = scale(lambda part, what=what: part.count("eval", what)) if scale.whole else _eval_part(train, config, data)
+        train = scale(partial(_records, split="train", what=what))
+        held_out = scale(partial(_records, split="eval", what=what)) if scale.whole else _eval_part(train, config, data)
         train = _scaled(train, 1 / copies if scale.whole else (1 - config.eval_fraction) / COPIES)
         data.add(f"train {what} per copy", unit, *train)
         data.add(f"eval {what}", unit, *held_out)

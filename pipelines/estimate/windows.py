@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -93,7 +93,7 @@ class _Stepwise:
         return self._file.read(min(size, _STEP))
 
 
-def _chunks(path: str, start: int) -> Iterator[bytes]:
+def _chunks(path: str, start: int) -> Generator[bytes, None, None]:
     with filesystem.open_read(path) as file, filesystem.translate_errors(path, "read"):
         file.seek(start)
         while chunk := file.read(_CHUNK):

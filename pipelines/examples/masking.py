@@ -57,10 +57,13 @@ def _random_keys(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndar
     The low bits of a key, under the mask, are its column; the top bit is set if not `present`; the others are random. 32 bits
     are enough for K up to 512: two random parts are equal at most once in 4 million times, and then the first column wins.
     """
-    kind, columns = (np.uint32, np.uint64)[present.shape[1] > 512], present.shape[1]
+    columns = present.shape[1]
+    kind: type[np.unsignedinteger] = np.uint64 if columns > 512 else np.uint32
     bits = np.iinfo(kind).bits
     mask = (1 << max(columns - 1, 1).bit_length()) - 1
-    keys = rng.bit_generator.random_raw(-(-present.size * bits // 64)).view(kind)[: present.size].reshape(present.shape)
+    keys: np.ndarray = (
+        rng.bit_generator.random_raw(-(-present.size * bits // 64)).view(kind)[: present.size].reshape(present.shape)
+    )
     keys >>= kind(1)
     keys |= np.where(present, kind(mask), kind(mask | 1 << bits - 1))
     keys &= ~kind(mask) | np.arange(columns, dtype=kind)

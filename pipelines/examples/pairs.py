@@ -22,6 +22,9 @@ from clozemill.pipelines.shuffle.groups import Group
 _BALANCING_PASSES, _BALANCING_STEP = 5, 0.8
 
 
+_Runs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # a_start, a_end, b_start, b_end
+
+
 @dataclass(frozen=True)
 class Pairs:
     """E examples: token runs [a_start, a_end) and [b_start, b_end), int64 [E] (B is empty for `single`), and labels.
@@ -46,8 +49,8 @@ class Pairs:
 
     def take(self, order: np.ndarray) -> "Pairs":
         """Return the pairs at `order`."""
-        columns = (self.a_start, self.a_end, self.b_start, self.b_end, self.labels)
-        return Pairs(*(column[order] for column in columns), self.forced, self.drawn, self.dropped, self.random_prob)
+        runs = (self.a_start[order], self.a_end[order], self.b_start[order], self.b_end[order])
+        return Pairs(*runs, self.labels[order], self.forced, self.drawn, self.dropped, self.random_prob)
 
 
 def truncate(a_len: np.ndarray, b_len: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +75,7 @@ def _reach(sentences: np.ndarray, first: np.ndarray, last: np.ndarray, target: n
     return np.clip(np.searchsorted(sentences, sentences[first] + target), first + 1, last)
 
 
-def _cut(runs: tuple[np.ndarray, ...], limit: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _cut(runs: _Runs, limit: int, rng: np.random.Generator) -> _Runs:
     """Truncate (a_start, a_end, b_start, b_end): each excess token is removed from the front or the back at random."""
     a_start, a_end, b_start, b_end = runs
     a_kept, b_kept = truncate(a_end - a_start, b_end - b_start, limit)
@@ -85,8 +88,8 @@ def _gather(steps: list[tuple[np.ndarray, ...]], config: ExampleConfig, rng: np.
     """Return the chunks of all steps, truncated, ordered by document and position as in the reference."""
     document, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
     order = np.argsort(document, kind="stable")
-    *runs, labels = (column[order] for column in columns)
-    return Pairs(*_cut(tuple(runs), config.max_text_tokens, rng), labels.astype(np.int8), **counts)
+    a_start, a_end, b_start, b_end, labels = (column[order] for column in columns)
+    return Pairs(*_cut((a_start, a_end, b_start, b_end), config.max_text_tokens, rng), labels.astype(np.int8), **counts)
 
 
 _NOTHING = tuple(np.zeros(0, np.int64) for _ in range(6))

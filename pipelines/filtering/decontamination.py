@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, str]]:
             yield from ((number, each) for each in _json_texts(value))
 
 
-def _cells(text: str, **dialect: object) -> Iterator[tuple[int, str]]:
+def _cells(text: str, **dialect: Any) -> Iterator[tuple[int, str]]:
     reader = csv.reader(io.StringIO(text, newline=""), **dialect)
     for row in reader:
         yield from ((reader.line_num, cell) for cell in row)
@@ -134,7 +135,9 @@ def load(data: bytes) -> BlockedNgrams:
 
 def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> BlockedNgrams:
     """Collect the n-grams of evaluation files. Raise UserError if one can't be read."""
-    words, parts, origin, places, short = Words(tokenizer.vocabulary), [np.zeros(0, np.uint64)], [], [], 0
+    words, parts, short = Words(tokenizer.vocabulary), [np.zeros(0, np.uint64)], 0
+    origin: list[np.ndarray] = []
+    places: list[str] = []
     for info in filesystem.match(patterns):
         lines: dict[int, bool] = {}  # whether a line has an n-gram
         for line, text in texts(info.path, info.size):

@@ -7,7 +7,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -25,11 +25,11 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 class _Task:
     """check_shard with its constant arguments, for worker processes: the manifest is sent once per process."""
 
-    shared: tuple[str, dict[str, Any], Vocabulary] | None = None
+    shared: ClassVar[tuple[str, dict[str, Any], Vocabulary]]  # set by `begin`, once per process
 
     @classmethod
-    def begin(cls, *shared: Any) -> None:
-        cls.shared = shared
+    def begin(cls, folder: str, contract: dict[str, Any], vocabulary: Vocabulary) -> None:
+        cls.shared = folder, contract, vocabulary
 
     @classmethod
     def run(cls, shard: dict[str, Any]) -> Findings:
@@ -57,7 +57,8 @@ def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary)
 def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
     """Yield all violations in a dataset, one line each. Takes the result of `read_contract`."""
     yield from dataset_checks.check_contract(contract, vocabulary)
-    sound, totals, counts = True, statistics.StatisticsTotals(), {}
+    sound, totals = True, statistics.StatisticsTotals()
+    counts: dict[tuple[str, str], dict[str, int]] = {}
     bar = tqdm(
         _map(config, contract, vocabulary),
         total=len(contract["shards"]),

@@ -5,8 +5,7 @@ truncated or damaged.
 """
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Generator, Iterator
 
 from clozemill.pipelines.files import charsets, decompression
 from clozemill.pipelines.files.filesystem import open_read, translate_errors
@@ -16,7 +15,7 @@ from clozemill.pipelines.readers.input_split import InputSplit
 _BZ2_MAGIC = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 
 
-def pieces(split: InputSplit) -> Iterator[tuple[bytes, bool]]:
+def pieces(split: InputSplit) -> Generator[tuple[bytes, bool], None, None]:
     """Yield decompressed UTF-8 bytes from the start of a split to the end of its file, in chunks.
 
     The flag is True for chunks that the split owns. A reader continues into the others only to finish a record. A plain file
@@ -40,7 +39,7 @@ def encoding(path: str, format_: str, compression: str) -> str:
     return charsets.encoding_of(head[: charsets.HEAD], path, format_ == "wikixml")
 
 
-def decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
+def decoded(file: decompression.Readable, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
     """Like `pieces`, for a file that is open already. The position of the file shows how much was consumed."""
     found = _checked(_decoded(file, split), split)
     return found if split.start else charsets.to_utf8(found, split.path, split.format == "wikixml")
@@ -56,7 +55,7 @@ def _checked(found: Iterator[tuple[bytes, bool]], split: InputSplit) -> Iterator
         yield piece, owned
 
 
-def _decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
+def _decoded(file: decompression.Readable, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
     if split.compression == "none":
         yield from _plain(file, split)
     elif split.compression == "bz2":
@@ -67,7 +66,7 @@ def _decoded(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
         yield from ((piece, True) for piece in decompression.DECODERS[split.compression](file, split.path))
 
 
-def _plain(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
+def _plain(file: decompression.Readable, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
     file.seek(split.start)
     left = split.end - split.start
     while piece := file.read(min(CHUNK_BYTES, left) if left > 0 else CHUNK_BYTES):
@@ -75,7 +74,7 @@ def _plain(file: BinaryIO, split: InputSplit) -> Iterator[tuple[bytes, bool]]:
         left -= len(piece)
 
 
-def stream_start(file: BinaryIO, start: int, end: int) -> int:
+def stream_start(file: decompression.Readable, start: int, end: int) -> int:
     """Return the offset of the first bz2 stream that begins in [start, end), or -1."""
     file.seek(start)
     base, tail = start, b""

@@ -22,7 +22,8 @@ class _Pieces:
     """The parts of an incomplete record. They are dropped once the record is longer than MAX_RECORD."""
 
     def __init__(self) -> None:
-        self._pieces, self._size = [], 0
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def add(self, piece: bytes) -> None:
         self._size += len(piece)

@@ -5,10 +5,11 @@ affects no other page. A document type declaration never reaches the parser of a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 from xml.parsers import expat
 
 from clozemill.pipelines.common.errors import UserError
@@ -23,6 +24,7 @@ from clozemill.pipelines.wikitext.wikis import REDIRECTS, UNKNOWN_WIKI, Wiki, la
 
 OPEN, CLOSE, CLOSE_HEAD = b"<page", b"</page>", b"</siteinfo>"
 MAX_HEAD = 1 << 20  # bytes of a dump in which its wiki is described
+Bytes = TypeVar("Bytes", bytes, bytearray)
 
 
 @dataclass
@@ -46,15 +48,15 @@ class Page:
         return self.model == "wikitext" or (not self.model and self.format in ("", "text/x-wiki"))
 
 
-def cut_page(record: bytes) -> bytes:
+def cut_page(record: Bytes) -> Bytes:
     """Return the page in the bytes before a </page>, without its closing tag; empty if no page begins there."""
     at = record.find(OPEN)
     while at >= 0 and record[at + len(OPEN) : at + len(OPEN) + 1] not in (b">", b" ", b"\n", b"\t", b"\r"):
         at = record.find(OPEN, at + 1)
-    return record[at:] if at >= 0 else b""
+    return record[at:] if at >= 0 else record[:0]
 
 
-def _pieces(path: str, compression: str) -> Iterator[tuple[bytes, bool]]:
+def _pieces(path: str, compression: str) -> Generator[tuple[bytes, bool], None, None]:
     """Yield the decompressed chunks of a file from its start."""
     size = filesystem.size(path)
     return readers_compression.pieces(InputSplit(path, "wikixml", compression, 0, size, size))
@@ -80,7 +82,11 @@ def check_header(record: bytes, path: str) -> None:
 
 def read_wiki(head: bytes) -> Wiki:
     """Return the description of the wiki in a dump's head, or UNKNOWN_WIKI if it isn't well-formed."""
-    declared, texts, namespaces, path, pieces = "", {}, [], [], []
+    declared = ""
+    texts: dict[str, str] = {}
+    namespaces: list[tuple[int, str]] = []
+    path: list[tuple[str, dict[str, str]]] = []
+    pieces: list[str] = []
 
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal declared
@@ -122,7 +128,10 @@ class _Handler:
     """Collects the fields of the page and of its last revision. Nested elements are distinguished by their paths."""
 
     def __init__(self) -> None:
-        self.page, self.path, self.pieces, self.slot = Page(), [], [], {}
+        self.page = Page()
+        self.path: list[str] = []
+        self.pieces: list[str] = []
+        self.slot: dict[str, str] = {}
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self.path.append(name)

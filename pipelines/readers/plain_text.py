@@ -21,7 +21,7 @@ def read_bert(split: InputSplit, options: InputOptions) -> Iterator[Record]:
             if not (ours or owned):
                 return
             size += document.MAX_RECORD + 1 if line is None else len(line) + 1
-            if ours and size <= document.MAX_RECORD:
+            if ours and line is not None and size <= document.MAX_RECORD:
                 lines += line + b"\n"  # not a list: short lines would take 30 times their bytes
             elif ours:
                 lines = bytearray(b"\n")  # placeholder for the dropped text

@@ -9,6 +9,7 @@ Shapes: E examples, S sequence length, P predictions.
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -46,7 +47,8 @@ class _Row:
     """
 
     def __init__(self, count: int) -> None:
-        self.count, self.parts, self.size = count, [], np.zeros(count, np.int64)
+        self.count, self.size = count, np.zeros(count, np.int64)
+        self.parts: list[tuple[np.ndarray, np.ndarray | None]] = []
 
     def constant(self, data: bytes) -> "_Row":
         self.parts.append((np.frombuffer(data, np.uint8), None))
@@ -147,7 +149,7 @@ def _example_class() -> type:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("clozemill.Example"))
 
 
-Example = _example_class()
+Example: Any = _example_class()  # made from a descriptor, so that its methods are known at run time only
 
 
 def read(data: bytes, compression: str, max_seq_length: int, max_predictions: int, batch: int = 4096) -> Iterator[Columns]:
@@ -183,7 +185,7 @@ def decode(records: list[bytes], max_seq_length: int, max_predictions: int, firs
             if len(values) != sizes[length]:
                 raise tfrecord.CorruptRecord(f"record {number}: {name} has {len(values)} {dtype} values, not {sizes[length]}")
             found[name].append(values)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         name: np.array(found[name], dtype).reshape(len(records), sizes[length]) for name, (dtype, length) in FEATURES.items()
     }
     arrays["next_sentence_labels"] = arrays["next_sentence_labels"].reshape(-1)

@@ -5,7 +5,6 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -60,7 +59,8 @@ def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
     if compression == "gzip" and not data:  # gzip would read it as an empty stream
         raise CorruptRecord("the gzip stream is empty")
     raw = io.BytesIO(data)
-    stream, number = gzip.GzipFile(fileobj=raw) if compression == "gzip" else raw, 0
+    stream: gzip.GzipFile | io.BytesIO = gzip.GzipFile(fileobj=raw) if compression == "gzip" else raw
+    number = 0
     while True:
         try:
             record = _next(stream)
@@ -74,7 +74,7 @@ def read(data: bytes, compression: str = "none") -> Iterator[bytes]:
         number += 1
 
 
-def _next(stream: BinaryIO) -> bytes | None:
+def _next(stream: gzip.GzipFile | io.BytesIO) -> bytes | None:
     """Return the next record, or None at the end. Raises CorruptRecord with just the reason."""
     if not (header := stream.read(HEADER)):
         return None

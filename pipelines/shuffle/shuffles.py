@@ -36,4 +36,4 @@ class BeamShuffle:
             yield value[:KEY_BYTES], value[KEY_BYTES:]
 
 
-SHUFFLES = {"files": FilesShuffle, "beam": BeamShuffle}
+SHUFFLES: dict[str, type[FilesShuffle] | type[BeamShuffle]] = {"files": FilesShuffle, "beam": BeamShuffle}

@@ -15,7 +15,8 @@ LEAST_UNSPACED, _LEAST_MARKS, _MUCH_UNSPACED = 0.001, 0.01, 0.1
 
 def occurrences(counts: list[tuple[str, int]]) -> tuple[Counter, Counter]:
     """Return (character -> total occurrences, character -> occurrences that continue a word)."""
-    starts, inside = Counter(), Counter()
+    starts: Counter[str] = Counter()
+    inside: Counter[str] = Counter()
     for word, count in counts:
         starts[word[0]] += count
         for char in word[1:]:

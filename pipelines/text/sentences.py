@@ -121,7 +121,8 @@ def _well_begun(paragraph: str, spans: Iterator[Span]) -> Iterator[Span]:
     """Move marks that can't start a sentence to the end of the one before."""
     first = last = 0
     for start, end in spans:
-        begin = _NO_BEGINNING.match(paragraph, start, end).end() if start else 0
+        marks = _NO_BEGINNING.match(paragraph, start, end) if start else None
+        begin = marks.end() if marks else 0
         if first < begin < end:
             yield first, begin
             first = begin
@@ -201,7 +202,8 @@ def split(text: str, splitter: str, language: str = "en") -> np.ndarray:
 
     Only white space is between them.
     """
-    find, wide, edges, offset = SPLITTERS[splitter], not text.isascii() and _is_wide(text), [], 0
+    find, wide, offset = SPLITTERS[splitter], not text.isascii() and _is_wide(text), 0
+    edges: list[int] = []
     for paragraph in text.split("\n"):
         for start, end in find(paragraph, language, wide):
             short = end - start <= MAX_CHARS  # most are: a generator for each would take 10% of the time

@@ -46,13 +46,13 @@ def places(text: str, library: bool = False) -> tuple[np.ndarray, np.ndarray]:
     begins, ends = [], []
     group, begin, end = "", 0, 0
     for place, char in enumerate(text.translate(BREAKS) + " "):  # the space ends the last group
-        kept = "" if _dropped(char) else char
-        if kept and not unicodedata.combining(kept) and apart(group, kept):
+        one = "" if _dropped(char) else char
+        if one and not unicodedata.combining(one) and apart(group, one):
             count = len(normalize("NFC", group))
             begins += [begin] * count
             ends += [end] * count
             group, begin = "", place
-        group, end = group + kept, place + 1 if kept else end
+        group, end = group + one, place + 1 if one else end
     return np.array(begins, np.int64), np.array(ends, np.int64)
 
 

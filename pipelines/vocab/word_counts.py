@@ -48,8 +48,12 @@ def add_packed(total: dict[str, int], packed: bytes) -> dict[str, int]:
 
 def count_split(split: InputSplit, config: VocabConfig) -> Iterator[tuple[int, bytes]]:
     """Yield (bucket, packed counts) of the words of one split, as the tokenizer will see them."""
-    chunker, chunks = Chunker(config.cased, config.rules), Counter()
-    batch, size, read, bad, sample, removed = [], 0, 0, 0, {}, Counter()
+    chunker = Chunker(config.cased, config.rules)
+    chunks: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
+    batch: list[str] = []
+    sample: dict[str, int] = {}
+    size = read = bad = 0
     for record in formats.read(split, config):
         read += not (isinstance(record, Rejected) and record.reason == "empty_file")
         if isinstance(record, Rejected) and record.bad:

@@ -60,7 +60,7 @@ class DeviceOptions:
         if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load libtpu, the coordinator must not
             return {"TPU_LOAD_LIBRARY": "0"}
         found = importlib.util.find_spec("libtpu")
-        if found is None or not any(importlib.metadata.distributions(name="tensorflow-tpu")):
+        if found is None or found.origin is None or not any(importlib.metadata.distributions(name="tensorflow-tpu")):
             raise UserError(
                 "--strategy tpu needs tensorflow-tpu and libtpu, and they aren't installed here: run it on a TPU VM, install "
                 "deploy/tpu/requirements.txt, or give --tpu NAME"

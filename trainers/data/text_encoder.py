@@ -88,7 +88,8 @@ class TextEncoder:
             plains = [single_line.plain(text, self._library) for text in part]
             encoded = self.wordpiece.encode(plains, offsets=True, by_piece=by_piece)
             splits = np.cumsum(encoded.lengths)[:-1]
-            columns = (np.split(column, splits) for column in (encoded.ids, encoded.starts, encoded.ends))
+            wanted = (encoded.ids, encoded.starts, encoded.ends)  # the latter exist, because offsets were asked for
+            columns = (np.split(column, splits) for column in wanted if column is not None)
             for text, one, ids, starts, ends in zip(part, plains, *columns, strict=True):
                 found.append((ids, *_as_given(text, one, starts, ends, self._library)))
         return found

@@ -15,7 +15,7 @@ import numpy as np
 
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.finetuning.config import BALANCED, NONE, parsed_weights
+from clozemill.trainers.finetuning.config import BALANCED, parsed_weights
 
 
 def _counts(features: dict[str, np.ndarray], task: Task) -> tuple[int, np.ndarray]:
@@ -43,10 +43,8 @@ def _balanced(features: dict[str, np.ndarray], task: Task) -> np.ndarray:
 def class_weights(given: tuple[str, ...], features: dict[str, np.ndarray], task: Task) -> np.ndarray | None:
     """Return the weight of each label, float64 [L]; None for no weights. Raises UserError for an unknown label."""
     wanted = parsed_weights(given)
-    if wanted == NONE:
-        return None
-    if wanted == BALANCED:
-        return _balanced(features, task)
+    if isinstance(wanted, str):
+        return _balanced(features, task) if wanted == BALANCED else None
     if unknown := [name for name in wanted if name not in task.labels]:
         raise UserError(f"unknown label {unknown[0]!r} in --class-weights; choose from {', '.join(task.labels)}")
     return np.array([wanted.get(name, 1.0) for name in task.labels])

@@ -37,8 +37,9 @@ class DevEvaluation:
         scores = baselines.scored(plan.metrics, *compared)
         found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
         loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
-        criterion, score = loss, scores[plan.metrics[0]]
+        criterion: float | None = loss
         if plan.baseline.measurable:
+            score = scores[plan.metrics[0]]
             criterion = None if score is None else -score
         remarks = baselines.remarks(plan.metrics, scores, answers, plan.baseline)
         counted = {"examples": len(plan.dev_examples), "remarks": remarks}

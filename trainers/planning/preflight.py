@@ -8,6 +8,7 @@ Reports whether the step compiles and fits, its memory, FLOPs and communication,
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 from clozemill.model.config import EncoderConfig, preset
 from clozemill.model.flops import flops_per_example
@@ -41,7 +42,7 @@ def next_batch(found: dict[int, int], ceiling: int | None, room: float) -> int |
     """
     best = max(found, default=0)
     if not found:
-        guess = ceiling // 2
+        guess = (ceiling or 0) // 2
     elif len(found) == 1:  # one point isn't enough for a line: part of the memory doesn't depend on the batch
         guess = int(best * min(4.0, room / found[best]))
         guess = guess if ceiling is None else (best + ceiling) // 2
@@ -64,16 +65,18 @@ def search(measure: Callable[[int], int | None], first: int, room: float) -> int
         room: bytes to fill.
     """
     found: dict[int, int] = {}
-    ceiling, batch = None, first
+    ceiling: int | None = None
+    batch = first
     for _ in range(COMPILATIONS):
         needed = measure(batch)
         if needed is None:
             ceiling = batch
         else:
             found[batch] = needed
-        batch = next_batch(found, ceiling, room)
-        if batch is None:
+        larger = next_batch(found, ceiling, room)
+        if larger is None:
             break
+        batch = larger
     return max(found, default=0)
 
 
@@ -91,7 +94,7 @@ def encoder_config(config: PreflightConfig) -> EncoderConfig:
     )
 
 
-def fits(result: Figures | Refused, topology: Topology) -> bool:
+def fits(result: Figures | Refused, topology: Topology) -> TypeGuard[Figures]:
     """Return whether a program was compiled and fits on a device."""
     return isinstance(result, Figures) and result.needed <= topology.available
 
@@ -190,7 +193,8 @@ def main(config: PreflightConfig) -> int:
         if batch not in results:
             text = f"preflight: compiling {config.preset}, batch {batch}, for {config.topology}"
             results[batch] = compiler.compiled(step.lowered(batch), text)
-        return results[batch].needed if fits(results[batch], topology) else None
+        result = results[batch]
+        return result.needed if fits(result, topology) else None
 
     fitting, first = measure(config.batch_size) is not None, results[config.batch_size]
     flops = config.batch_size * flops_per_example(encoder, config.max_seq_length, predictions, config.objective == "causal")

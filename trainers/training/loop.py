@@ -12,13 +12,12 @@ from clozemill.model.losses import LOSSES
 from clozemill.pipelines.command_line.overwriting import same_command
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, peak_flops, storage
-from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.run_page import RunPage
-from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingPhase, TrainingRun
+from clozemill.trainers.training.run_protocols import PhaseEvaluation, PhaseReader, TrainingPhase, TrainingRun
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState
@@ -116,7 +115,7 @@ class Loop:
             jit_update=distribution.compiles_updates(config, self.devices),
         )
 
-    def readers(self, phase: TrainingPhase, hosts: int) -> list[TrainReader]:
+    def readers(self, phase: TrainingPhase, hosts: int) -> list[PhaseReader]:
         """Return the reader of a phase on each host."""
         return [phase.reader(self.plan.config, host, hosts) for host in range(hosts)]
 

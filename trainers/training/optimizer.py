@@ -4,7 +4,7 @@ A rule maps (variable, gradient, first moment, second moment) to new values. It 
 placement, and of how gradients are summed over replicas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keras import ops
@@ -84,7 +84,7 @@ def lamb(variable, gradient, first, second, rate, done, hyper: Hyper, decay: boo
     return variable - rate * direction, first, second
 
 
-OPTIMIZERS = {"adamw": adamw, "lamb": lamb}
+OPTIMIZERS: dict[str, Callable[..., tuple]] = {"adamw": adamw, "lamb": lamb}
 
 
 def global_norm(gradients: Sequence):

@@ -40,6 +40,9 @@ class PhaseReader(Protocol):
     def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
         """Return an endless dataset of batches, from example `begin` of this host on."""
 
+    def shards_between(self, begin: int, end: int) -> Iterable[str]:
+        """Return the files that examples [begin, end) of this host come from, for messages."""
+
 
 class PhaseEvaluation(Protocol):
     """Evaluates the model of a run on held-out examples."""

@@ -129,7 +129,7 @@ class Stepper:
         return tf.concat([_total(tf.concat([found, [tokens]], 0)), [norm, rate]], 0)
 
     @cached_property
-    def train(self) -> Callable:
+    def train(self) -> tf.types.experimental.PolymorphicFunction:
         """Return a function of (iterator, first step, number of steps) that returns metrics, float32 [steps, len(COLUMNS)]."""
 
         one = tf.autograph.experimental.do_not_convert(

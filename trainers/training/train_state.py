@@ -28,7 +28,7 @@ class TrainState:
 
     def moments(self) -> dict[str, tf.Variable]:
         """Return the optimizer's variables by name."""
-        slots = {}
+        slots: dict[str, tf.Variable] = {}
         for variable, first, second in zip(self.model.trainable_variables, self.first, self.second, strict=True):
             slots |= {f"first/{variable.path}": first.value, f"second/{variable.path}": second.value}
         return slots

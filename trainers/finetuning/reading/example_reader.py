@@ -22,7 +22,8 @@ class Rejects:
 
     def __init__(self, path: str, allowed: float, instead: str = "skipped") -> None:
         self.path, self.allowed, self.instead = path, allowed, instead
-        self.read, self.first, self.reasons = 0, "", Counter()
+        self.read, self.first = 0, ""
+        self.reasons: Counter[str] = Counter()
 
     def add(self, bad: BadRow) -> None:
         """Count an unusable row. Raises UserError if none is allowed."""

@@ -155,7 +155,8 @@ def _tsv(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
 
 
 def _jsonl(path: str, layout: Layout, answers: bool) -> Iterator[Row | BadRow]:
-    columns, names = layout.columns(answers), {}
+    columns = layout.columns(answers)
+    names: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue

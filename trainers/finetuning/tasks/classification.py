@@ -41,7 +41,7 @@ class Classify(Reader):
         id_ = str(tables.value(row, layout.id, "--id-column", "")) if layout.id else ""
         return Example(row[0], text, pair, answer=answer, id=id_)
 
-    def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str:
+    def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str | tuple[str, ...] | float:
         value = tables.value(row, layout.label, "--label-column")
         return label_name(row[0], layout.label, value, labels, nameable=self.labels_nameable)
 

@@ -58,12 +58,12 @@ class Spans(Reader):
         `about`: (example, position of the context's first token in the row, begin and end of each token in the context).
         """
         questions = encoder.ids([example.text for example in examples])
-        contexts = list({example.pair: None for example in examples})  # many questions share a context
+        contexts = list({example.pair or "": None for example in examples})  # many questions share a context
         located = dict(zip(contexts, encoder.with_offsets(contexts, by_piece=True), strict=True))
         packed, about, targets = [], [], []
         for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
             question = question[: min(MAX_QUESTION, encoder.max_seq_length // 2)]
-            ids, starts, ends = located[example.pair]
+            ids, starts, ends = located[example.pair or ""]
             room = encoder.max_seq_length - len(question) - 3
             target = _tokens_of(example.answer[0], starts, ends) if example.answer else None
             for begin in range(0, max(1, len(ids)), min(task.doc_stride, -(-room // 2))):
@@ -71,7 +71,7 @@ class Spans(Reader):
                 packed.append((question, ids[window]))
                 about.append((number, offset, starts[window], ends[window]))
                 inside = target is not None and begin <= target[0] and target[1] < begin + room
-                targets.append([edge - begin + offset for edge in target] if inside else [0, 0])
+                targets.append([edge - begin + offset for edge in target] if target and inside else [0, 0])
                 if begin + room >= len(ids):
                     break
         features = encoder.pack(packed)
@@ -97,7 +97,7 @@ class Spans(Reader):
         for number, example in enumerate(examples):
             score, probability, (begin, end) = best[number]
             none = 1 / (1 + np.exp(np.clip(score - nothing[number], -500, 500))) if task.no_answer else 0.0
-            answer = "" if none > 0.5 else example.pair[begin:end]
+            answer = "" if none > 0.5 else (example.pair or "")[begin:end]
             asked = {"id": example.id, "question": example.text, "context": example.pair}
             found.append(
                 asked
