@@ -49,7 +49,8 @@ def total_costs(estimates: Sequence[Estimate]) -> list[Estimate]:
     training = [row for row in costs if row.name.startswith("cost of training")]
     data = [row for row in costs if row not in training]
     found = []
-    for last in training or [None] * bool(data):
+    lasts: list[Estimate | None] = [*training] or [None] * bool(data)
+    for last in lasts:
         rows = [*data, *([last] if last else [])]
         name = f"total {last.name.replace('of', 'with', 1)}" if last and len(training) > 1 else "total cost"
         sums = (sum(getattr(row, part) for row in rows) for part in ("estimate", "low", "high"))

@@ -72,17 +72,18 @@ def about(data: Dataset) -> Section:
     rows = [(name, "; ".join(sheet.get(name, [])) or "not stated") for name in ("sources", "licenses", "languages")]
     rows.append(("input files", "; ".join(map(str, contract["config"].get("input", [])))))
     note = "sources, licenses and languages are options of clozemill prepare; an update records them without new shards."
-    text = ["A text from the train split, as its tokenizer reads it:"] if quotes else []
-    return Section("About this data", text, [Table("Datasheet", "lt", ("field", "as stated"), rows, note)], quotes=quotes)
+    lead = ["A text from the train split, as its tokenizer reads it:"] if quotes else []
+    return Section("About this data", lead, [Table("Datasheet", "lt", ("field", "as stated"), rows, note)], quotes=quotes)
 
 
 def examples(data: Dataset) -> Section:
     """Return one example of each label, in tokens."""
     found: dict[int, Example] = {}
-    for row in range(len(data.examples or ())):
-        label = int(data.examples.next_sentence_labels[row])
+    if (columns := data.examples) is None:
+        return Section("An example")
+    for row in range(len(columns)):
+        label = int(columns.next_sentence_labels[row])
         if label not in found:
-            columns = data.examples
             masked = int(np.count_nonzero(columns.masked_lm_weights[row]))
             note = f"{int(columns.input_mask[row].sum())} tokens, {masked} to predict; label {label}:"
             sides = [Side(name, tokens) for name, tokens in segment_tokens(columns, row, data.vocabulary).items()]
@@ -160,7 +161,8 @@ def _decontamination(contract: dict[str, Any]) -> list[Table]:
 
 
 def lengths(data: Dataset) -> Section:
-    documents, rows = data.contract["documents"], []
+    documents = data.contract["documents"]
+    rows: list[tuple[str, ...]] = []
     if counted := documents["kept"] + exact_duplicates(data.contract):
         rows.append(("documents", f"{documents['tokens'] / counted:,.1f}", "", "", "", ""))
     for split, copies in plots.splits_of(data.statistics).items():
@@ -203,8 +205,8 @@ def words(data: Dataset) -> Section:
     unknown = data.statistics["documents"]["unknown_words"]
     if unknown:
         most = max(count for _, count in unknown) or 1
-        rows = [(_short(str(word)), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
-        tables.append(Table("Words that became [UNK]", "trb", ("word", "times", ""), rows))
+        absent = [(_short(str(word)), f"{count:,}", 100 * count / most) for word, count in unknown[:SHOWN_TOKENS]]
+        tables.append(Table("Words that became [UNK]", "trb", ("word", "times", ""), absent))
     terms = [("rank", "place of a token when tokens are sorted by frequency")] if tables else []
     return Section("Words", tables=tables, plots=plots.frequencies(data.statistics), terms=terms)
 

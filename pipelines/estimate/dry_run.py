@@ -73,7 +73,7 @@ class Rehearsal:
         if self._stage is None:
             self._stage = SplitStage(job)
             self._stage.setup()
-        self._stage = replace(self._stage, job=job)
+        self._stage.job = job
         total, begin = SplitSummary(), time.process_time()
         for split in splits:
             for _, summary in self._stage(split):

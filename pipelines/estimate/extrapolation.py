@@ -84,10 +84,6 @@ class Extrapolator:
         return rate * self.total, max(0.0, rate - margin) * self.total, (rate + margin) * self.total
 
 
-def _records(part: DryRun, split: str, what: str) -> float:
-    return part.count(split, what)
-
-
 def _scaled(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
     value, low, high = values
     return factor * value, factor * low, factor * high
@@ -200,8 +196,8 @@ def _estimate_counts(config: EstimateConfig, plan: Plan, scale: Extrapolator, da
     data.add("characters", "", *scale(lambda part: part.summary.characters))
     data.add("tokens", "", *scale(lambda part: part.summary.tokens))
     for what, unit in (("examples", ""), ("bytes", "B")):
-        train = scale(partial(_records, split="train", what=what))
-        held_out = scale(partial(_records, split="eval", what=what)) if scale.whole else _eval_part(train, config, data)
+        train = scale(partial(DryRun.count, split="train", what=what))
+        held_out = scale(partial(DryRun.count, split="eval", what=what)) if scale.whole else _eval_part(train, config, data)
         train = _scaled(train, 1 / copies if scale.whole else (1 - config.eval_fraction) / COPIES)
         data.add(f"train {what} per copy", unit, *train)
         data.add(f"eval {what}", unit, *held_out)

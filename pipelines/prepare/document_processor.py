@@ -12,6 +12,7 @@ import numpy as np
 
 from clozemill.pipelines.common.runtime import Stopwatch
 from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.filtering import heuristics
 from clozemill.pipelines.readers import document as readers_document
 from clozemill.pipelines.readers import formats
@@ -61,10 +62,8 @@ class SplitSummary:
         """Add another summary to this one."""
         for name in ("read", "bad", "characters", "sentences", "tokens", "unknown", "unspaced"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        counts = (self.dropped, other.dropped), (self.seconds, other.seconds), (self.excluded, other.excluded)
-        for mine, theirs in counts:
-            for key, value in theirs.items():
-                mine[key] = mine.get(key, 0) + value
+        for name in ("dropped", "seconds", "excluded"):
+            manifest.add_counts(getattr(self, name), getattr(other, name))
         self.defects = sorted(self.defects + other.defects)[:MAX_SAMPLES]
         for key, values in other.samples.items():
             self.samples[key] = sorted(self.samples.get(key, []) + values)[:MAX_SAMPLES]
@@ -103,7 +102,8 @@ class DocumentProcessor:
 
     def begin(self) -> None:
         """Reset `summary` and `rejects` for a new split."""
-        self.summary, self.rejects, self._watch = SplitSummary(), [], Stopwatch()
+        self.summary, self._watch = SplitSummary(), Stopwatch()
+        self.rejects: list[dict[str, str]] = []
         self.summary.seconds = self._watch.seconds
 
     def __call__(self, split: InputSplit) -> Iterator[tuple[bytes, bytes]]:
@@ -220,7 +220,9 @@ class DocumentProcessor:
         encoded = self._tokenizer.encode_text(window, begins - first, wanted)
         self.summary.count_unknown(encoded.unknown)
         self.summary.unspaced += encoded.unspaced
-        offsets = np.stack([encoded.starts, encoded.ends]) + first if wanted else np.zeros((2, 0), np.int64)
+        offsets = np.zeros((2, 0), np.int64)
+        if encoded.starts is not None and encoded.ends is not None:
+            offsets = np.stack([encoded.starts, encoded.ends]) + first
         return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
 
 

@@ -6,7 +6,7 @@ what an earlier run finished and doesn't repeat it.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import starmap
 
 import numpy as np
@@ -31,7 +31,7 @@ class SplitProcessorStage:
     """
 
     job: Job
-    processor: DocumentProcessor | None = None
+    processor: DocumentProcessor = field(init=False, repr=False, compare=False)  # not there before `setup`
 
     def setup(self) -> None:
         """Build the document processor."""

@@ -91,8 +91,8 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     count, (contract, vocabulary) = 0, read_contract(config.dataset)
     if config.progress and not sys.stderr.isatty():  # where no progress bar is drawn
         size = sum(shard["bytes"] for shard in contract["shards"])
-        shards = formatting.counted(len(contract["shards"]), "shard")
-        print(f"verifying {config.dataset}: reading {shards} of {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
+        listed = formatting.counted(len(contract["shards"]), "shard")
+        print(f"verifying {config.dataset}: reading {listed} of {size / 1e6:,.1f} MB", file=sys.stderr, flush=True)
     for count, violation in enumerate(violations(config, contract, vocabulary), 1):
         if count <= config.max_lines:
             show(violation)

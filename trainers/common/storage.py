@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import tensorflow as tf
 
@@ -56,7 +56,7 @@ def read(path: str, hint: str) -> bytes:
         raise UserError(f"{path} can't be read ({cause(error)}): {hint}") from None
 
 
-class _Part:
+class Part:
     """A file being written, with the interface that pyarrow expects; errors are UserErrors that name the final path."""
 
     closed = False
@@ -82,7 +82,7 @@ class _Part:
 
 
 @contextmanager
-def writing(path: str, overwrite: bool = True) -> Iterator[BinaryIO]:
+def writing(path: str, overwrite: bool = True) -> Iterator[Part]:
     """Yield a file that is renamed to its final name if the block succeeds, and removed otherwise.
 
     The file is written as PATH.tmp. A local file is locked meanwhile, so that another process can't write the same path; a
@@ -103,7 +103,7 @@ def check_new_file(path: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def _local_part(path: str, overwrite: bool) -> Iterator[_Part]:
+def _local_part(path: str, overwrite: bool) -> Iterator[Part]:
     folder, part = os.path.dirname(path) or ".", f"{path}.tmp"
     with translate_errors(path, "written"):
         os.makedirs(folder, exist_ok=True)
@@ -111,7 +111,7 @@ def _local_part(path: str, overwrite: bool) -> Iterator[_Part]:
     try:
         os.ftruncate(descriptor, 0)
         # Unbuffered: after a failure, Python would try to write the buffer again.
-        yield _Part(path, os.fdopen(descriptor, "wb", buffering=0, closefd=False))
+        yield Part(path, os.fdopen(descriptor, "wb", buffering=0, closefd=False))
         with translate_errors(path, "written"):
             os.fsync(descriptor)
             _name(part, path, overwrite)
@@ -140,14 +140,14 @@ def _name(part: str, path: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def _remote_part(path: str, overwrite: bool) -> Iterator[_Part]:
+def _remote_part(path: str, overwrite: bool) -> Iterator[Part]:
     part = f"{path}.tmp"
     try:
         with translate_errors(path, "written"):
             tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
             file = tf.io.gfile.GFile(part, "wb")
             file.write(b"")  # GFile creates the file only on the first write
-        yield _Part(path, file)
+        yield Part(path, file)
         with translate_errors(path, "written"):
             file.close()
             tf.io.gfile.rename(part, path, overwrite=overwrite)

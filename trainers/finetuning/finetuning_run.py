@@ -95,8 +95,8 @@ class FinetuningRun:
     @cached_property
     def encoder(self) -> EncoderConfig:
         config = self.config
-        rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
-        return replace(self.initial.encoder, **rates)
+        own = self.initial.encoder
+        return replace(own, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.attention_dropout)
 
     @property
     def vocabulary(self) -> bytes:
@@ -156,7 +156,7 @@ class FinetuningRun:
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the losses of a run; it must match on resume."""
         start = "random weights" if self.config.from_scratch else digest(self.initial.encoder_weights)
-        data = {"order": "similar lengths", "init": start}
+        data: dict[str, Any] = {"order": "similar lengths", "init": start}
         data |= {"train": digest(self.train.features), "dev": digest(self.dev.features)}
         if self.config.patience:  # evaluations then determine where the run ends
             data["eval_steps"] = self.config.eval_steps

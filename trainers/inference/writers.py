@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ class Sink(Protocol):
 
 
 class _Jsonl:
-    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
+    def __init__(self, file: storage.Part, columns: pa.Schema) -> None:
         self._file = file
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
@@ -37,7 +37,7 @@ class _Jsonl:
 class _Parquet:
     """Writes Parquet. Missing values are null; columns of fixed-size lists accept numpy arrays."""
 
-    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
+    def __init__(self, file: storage.Part, columns: pa.Schema) -> None:
         self._columns, self._writer = columns, pq.ParquetWriter(pa.PythonFile(file, mode="w"), columns)
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
@@ -54,7 +54,7 @@ class _Table:
 
     _delimiter = ","
 
-    def __init__(self, file: BinaryIO, columns: pa.Schema) -> None:
+    def __init__(self, file: storage.Part, columns: pa.Schema) -> None:
         self._file = file
         self._columns: list[tuple[str, str]] = []  # name, key of a dict
         for column in columns:
@@ -90,7 +90,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-SINKS: dict[str, Callable[[BinaryIO, pa.Schema], Sink]] = {
+SINKS: dict[str, Callable[[storage.Part, pa.Schema], Sink]] = {
     ".jsonl": _Jsonl,
     ".csv": _Table,
     ".tsv": _Tsv,

@@ -5,6 +5,7 @@ clozemill pretrain --data DATASET --output RUN
 
 import contextlib
 import sys
+from typing import Any
 
 import tensorflow as tf
 
@@ -54,7 +55,7 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
         made = train_state.make(planned.encoder, config.objective, config.precision, config.seed)
-    own = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
+    own: dict[str, Any] = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
     step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard, **own))
     told = []
     if planned.start and not step:

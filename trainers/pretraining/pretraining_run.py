@@ -17,7 +17,7 @@ from clozemill.trainers.data.input_pipeline import TrainReader, eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining import open_options, page_parts, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation
+from clozemill.trainers.pretraining.evaluation import ComparedEvaluation
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.optimizer import Hyper, Schedule
@@ -56,7 +56,9 @@ class PretrainingPhase:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
         return corrupt_shards.report_corruption(self.dataset, likely)
 
-    def evaluation(self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool) -> Evaluation | None:
+    def evaluation(
+        self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool
+    ) -> ComparedEvaluation | None:
         """Return the evaluation of this phase; None if the dataset has no eval split."""
         if not sum(eval_counts(self.dataset)):
             return None
@@ -92,7 +94,9 @@ class PretrainingRun:
 
     @property
     def hyper(self) -> Hyper:
-        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+        if (decay := self.config.weight_decay) is None:
+            raise ValueError("weight_decay is None: plan_run chooses it")
+        return Hyper(weight_decay=decay, clip_norm=self.config.clip_norm)
 
     def flops(self, phase: PretrainingPhase) -> int:
         """Return the FLOPs per example of a phase."""

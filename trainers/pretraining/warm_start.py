@@ -68,7 +68,7 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
 
 def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) -> EncoderConfig:
     """Return a run's encoder, with the sizes of `--init` or the preset. Raises UserError if the two contradict."""
-    own = {
+    own: dict[str, Any] = {
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "initializer_range": config.initializer_range,
@@ -103,7 +103,7 @@ def load(start: WarmStart, model: keras.Model) -> list[str]:
             raise UserError(
                 f"{start.path} has changed since the run was started: restore its weights, or give another --output"
             )
-        weights = again.weights
+        weights = again.weights or {}
     parts = {variable.path.split("/")[1] for variable in model.weights}
     try:
         absent = train_state.assign(

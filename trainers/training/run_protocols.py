@@ -1,6 +1,6 @@
 """Protocols of a run, as the training loop needs it; pretraining and fine-tuning implement them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -60,10 +60,17 @@ class PhaseEvaluation(Protocol):
 class TrainingPhase(Protocol):
     """Steps [begin, end) of a run on one data source, with one batch size and schedule."""
 
-    begin: int
-    end: int
-    batch_size: int
-    schedule: Schedule
+    @property
+    def begin(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
 
     @property
     def folder(self) -> str:
@@ -88,10 +95,17 @@ class TrainingPhase(Protocol):
 class TrainingRun(Protocol):
     """A run before any device is used: everything that follows from its configuration and its data."""
 
-    config: Any
-    phases: tuple[TrainingPhase, ...]
-    vocabulary: bytes
-    stage: str
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def phases(self) -> Sequence[TrainingPhase]: ...
+
+    @property
+    def vocabulary(self) -> bytes: ...
+
+    @property
+    def stage(self) -> str: ...
 
     @property
     def steps(self) -> int: ...
