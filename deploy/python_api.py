@@ -216,7 +216,7 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
     return predictor(examples) if examples else []
 
 
-@documented(EmbedConfig, "input", "output", "overwrite")
+@documented(EmbedConfig, "input", "text", "output", "overwrite")
 def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
     """Return an encoder's features for each text, or for each token with `pool="none"`, as `clozemill embed` does for a file.
 

@@ -63,7 +63,7 @@ FLAGS = {
     "predict": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --id-column --input --no-progress --output --progress "
     "--text --text-pair --threshold --top-k --overwrite --no-overwrite RUN",
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
-    "--no-progress --output --overwrite --no-overwrite --pool --progress --text-column RUN",
+    "--no-progress --output --overwrite --no-overwrite --pool --progress --text --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "

@@ -90,10 +90,10 @@ class EmbedConfig(OverwriteOption, TextColumn, DeviceOptions):
         "",
         "a file of texts: CSV, TSV, JSONL, Parquet, or plain text with one text per line",
         group=INPUT,
-        required=True,
         path=READ,
     )
-    output: str = option("", "an output file for the features: .parquet", group=OUTPUT, required=True, path=NEW)
+    text: str = option("", "a single text instead of a file; without --output, its features are printed", group=INPUT)
+    output: str = option("", "an output file for the features: .parquet", group=OUTPUT, path=NEW)
     layers: str = option(config.LAST_FOUR, "encoder layers to concatenate; 0 is the embeddings, -1 the last layer")
     pool: str = option("none", "pooling; none: one row per token; cls, mean: one row per text", choices=("none", "cls", "mean"))
     max_seq_length: int = option(128, "truncate texts to this many tokens", low=8, high=65536)
@@ -103,7 +103,13 @@ class EmbedConfig(OverwriteOption, TextColumn, DeviceOptions):
     )
     progress: bool = option(True, "show a progress bar", group=RUNNING)
 
+    def required(self) -> tuple[str, ...]:
+        """Return the options that can't be left out."""
+        return ("run", "output") if self.input and not self.text else ("run",)
+
     def check_command(self) -> None:
-        """Raise UserError for layers or an output that can't be used, as far as that needs no TensorFlow."""
+        """Raise UserError unless there is one source of texts, and for layers or an output that can't be used."""
         config.layers(self.layers)
+        if bool(self.text) == bool(self.input):
+            raise UserError("--input and --text: give exactly one of them")
         check_ending(self.output, (".parquet",))

@@ -1,8 +1,10 @@
 """`clozemill embed`: write encoder layers as features, one row per token with its word, or one row per text.
 
 clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --pool cls --output features.parquet
+clozemill embed RUN --text "A mill by the river." --pool mean
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +22,7 @@ from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.classification import Classify
 from clozemill.trainers.inference import writers
 from clozemill.trainers.inference.config import EmbedConfig
-from clozemill.trainers.inference.predict import chunks
+from clozemill.trainers.inference.predict import as_unicode, chunks
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel, load_model
@@ -68,6 +70,12 @@ class Embedder:
         """Return the number of values per token, or per text."""
         return len(self.layers) * self.encoder.config.hidden_size
 
+    @property
+    def description(self) -> str:
+        """Return the length of a vector, and the layers that are joined in it."""
+        joined = f"layers {', '.join(map(str, self.layers))} joined" if len(self.layers) > 1 else f"layer {self.layers[0]}"
+        return f"vectors of {self.width:,} values ({joined})"
+
     def columns(self) -> pa.Schema:
         """Return the schema of the records."""
         texts = [("text", pa.string())]
@@ -103,6 +111,9 @@ class Embedder:
 
 
 def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
+    if config.text:
+        yield 0, as_unicode(config.text)
+        return
     layout = Layout().changed(config.text_column, "", "", config.header)
     examples = Classify().read(config.input, layout, {}, answers=False, max_reject_rate=config.max_reject_rate or 0.0)
     for number, example in enumerate(examples):
@@ -111,11 +122,16 @@ def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
 
 def main(config: EmbedConfig) -> int:
     """Write the features, one chunk of texts at a time."""
-    require(config, "run", "input", "output")
-    writers.check(config.output, config.overwrite, (".parquet",))
+    require(config, *config.required())
+    if config.output:
+        writers.check(config.output, config.overwrite, (".parquet",))
     embedder = Embedder(config, pretrained.read(config.run, config.checkpoint))
+    if config.text and not config.output:
+        for record in embedder.records([(0, as_unicode(config.text))]):
+            print(json.dumps(record | {"features": record["features"].tolist()}, ensure_ascii=False), flush=True)
+        return 0
     count = written = empty = 0
-    bar = tqdm.tqdm(unit=" texts", disable=not config.progress, file=sys.stderr, mininterval=0.5)
+    bar = tqdm.tqdm(unit=" texts", disable=None if config.progress else True, file=sys.stderr, mininterval=0.5)
     with writers.opened(config.output, embedder.columns(), config.overwrite) as sink, bar:
         for rows in chunks(_texts(config), embedder.at_once):
             records = list(embedder.records(rows))
@@ -127,5 +143,5 @@ def main(config: EmbedConfig) -> int:
             raise UserError(f"{config.input} has no texts: give a file with one text per line")
     told = {"were empty": empty, f"were truncated to {config.max_seq_length} tokens": embedder.cut}
     notes = "".join(f"; {number:,} {what}" for what, number in told.items() if number)
-    print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}", flush=True)
+    print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}; {embedder.description}", flush=True)
     return 0

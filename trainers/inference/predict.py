@@ -123,7 +123,7 @@ def answerer(config: PredictConfig, found: PretrainedModel) -> Predictor | MaskF
     return Predictor(config, found) if "task" in found.index else MaskFiller(config, found)
 
 
-def _unicode(text: str) -> str:
+def as_unicode(text: str) -> str:
     """Return a text of the command line with a replacement character for bytes that aren't UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
@@ -142,7 +142,7 @@ def main(config: PredictConfig) -> int:
     if config.id_column and (config.text or "text" not in model.columns().names):
         raise UserError("--id-column is for tables of texts: leave it out")
     if config.text:
-        examples = iter([model.typed(_unicode(config.text), _unicode(config.text_pair))])
+        examples = iter([model.typed(as_unicode(config.text), as_unicode(config.text_pair))])
         if not config.output:
             print(_shown(model(list(examples))[0]), flush=True)
             return 0
@@ -174,7 +174,7 @@ class _Written:
         """Write the answers. Raises UserError if there are no examples."""
         config, named = self.config, bool(self.layout.id)
         columns = pa.schema([("row", pa.int64()), *([("id", pa.string())] if named else []), *self.model.columns()])
-        bar = tqdm.tqdm(unit=" examples", disable=not config.progress, file=sys.stderr, mininterval=0.5)
+        bar = tqdm.tqdm(unit=" examples", disable=None if config.progress else True, file=sys.stderr, mininterval=0.5)
         with writers.opened(config.output, columns, config.overwrite) as sink, bar:
             for chunk in chunks(examples, CHUNK):
                 answers = self.model(chunk)

@@ -135,6 +135,17 @@ def best_of(whole: list[Checkpoint]) -> Checkpoint:
     return min(whole, key=lambda one: (rank(one.index.get("eval")), -one.step))
 
 
+def _first(run: str) -> str:
+    """Return at which step a run writes its first checkpoint, as the rest of a sentence; "" if that isn't known."""
+    try:
+        config = json.loads(storage.read(storage.join(run, "run.json"), "-"))["config"]
+        steps = [config[name] for name in ("eval_steps", "checkpoint_steps")]
+        at = min(step for step in steps if isinstance(step, int) and step > 0)
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return f"; the first is written at step {at:,}, or earlier after --checkpoint-minutes"
+
+
 def find(path: str, which: str = "latest") -> Checkpoint:
     """Return a checkpoint by its folder, or the latest or best one of a run. Raises UserError if there is none."""
     if tf.io.gfile.exists(storage.join(path, INDEX)):
@@ -145,6 +156,8 @@ def find(path: str, which: str = "latest") -> Checkpoint:
     found = list(saved(path))
     if not found and _folders(path):
         raise UserError(f"{storage.join(path, FOLDER)}: every checkpoint is corrupt: restore one, or give another run")
+    if not found and tf.io.gfile.exists(storage.join(path, "run.json")):
+        raise UserError(f"{path} has no checkpoint yet{_first(path)}: wait for it, or resume the run")
     if not found:
         raise UserError(f"{path} has no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
     return best_of(found) if which == "best" else found[0]

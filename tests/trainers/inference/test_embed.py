@@ -1,5 +1,6 @@
 """`clozemill embed`: the encoder's own layers, token by token or pooled, whatever stands beside a text in its batch."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_pooled(pool: str, pretrained: Path, texts: Path, tmp_path: Path, capsys
     ]
     for row, (_, values) in zip(found, called("mlm+nsp", (2, 1)), strict=True):
         assert apart(row["features"], values[0] if pool == "cls" else values.mean(axis=0)) < 1e-6
-    told = f"wrote {tmp_path}/a.parquet: 6 rows of 6 texts; 1 were empty; 1 were truncated to 16 tokens\n"
+    told = f"wrote {tmp_path}/a.parquet: 6 rows of 6 texts; 1 were empty; 1 were truncated to 16 tokens; "
+    told += "vectors of 32 values (layers -1, -2 joined)\n"
     assert capsys.readouterr().out.endswith(told)
 
 
@@ -188,6 +190,19 @@ def test_mistakes_are_one_sentence(
     told = capsys.readouterr().err
     assert sentence.format(run=pretrained) in told and told.startswith("clozemill: ") and told.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_single_text_is_printed(pretrained: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--text", TEXTS[0], "--layers=-1", "--max-seq-length", str(LENGTH), "--pool", "mean"]
+    assert clozemill.main(["embed", str(pretrained), *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["row"], found["text"], len(found["features"])) == (0, TEXTS[0], 16)
+    assert apart(found["features"], called("mlm+nsp", (2,))[0][1].mean(axis=0)) < 1e-6
+    assert clozemill.main(["embed", str(pretrained), *arguments, "--output", str(tmp_path / "a.parquet")]) == 0
+    told = capsys.readouterr()
+    assert told.out.endswith("1 rows of 1 texts; vectors of 16 values (layer -1)\n") and told.err == ""  # no progress bar
+    assert clozemill.main(["embed", str(pretrained), "--text", "a", "--input", str(texts)]) == 2
+    assert "--input and --text: give exactly one of them" in capsys.readouterr().err
 
 
 def test_no_texts_leave_nothing(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -280,6 +280,21 @@ def test_find_skips_corrupt_checkpoints(run: Path, capsys: pytest.CaptureFixture
         checkpoints.find(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("about", "first"),
+    [
+        ('{"config": {"eval_steps": 40, "checkpoint_steps": 0}}', "; the first is written at step 40, or earlier after"),
+        ('{"config": {}}', ": wait for it"),
+        ("[", ": wait for it"),
+    ],
+)
+def test_find_in_a_run_that_has_just_begun(about: str, first: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(about)
+    with pytest.raises(UserError) as told:
+        checkpoints.find(str(tmp_path))
+    assert str(told.value).startswith(f"{tmp_path} has no checkpoint yet{first}")
+
+
 @pytest.mark.parametrize("place", ["none", "file", "empty", "empty/checkpoints/step-00000001"])
 def test_find_without_checkpoints(place: str, tmp_path: Path) -> None:
     (tmp_path / "empty/checkpoints/step-00000001").mkdir(parents=True)
