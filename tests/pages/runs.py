@@ -1,7 +1,7 @@
 """Pages of runs, written out: figures that can be checked by head, and text that would do harm if it were not escaped."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clozemill.pipelines.pages.content import Example, Page, Section, Side, Table, Token
@@ -19,6 +19,7 @@ class Plan:
     steps: int
     told: RunStory
     title: str = "a title"
+    chosen: dict[str, Any] = field(default_factory=lambda: {"learning_rate": 1e-3})
 
     def story(self) -> RunStory:
         return self.told

@@ -227,7 +227,10 @@ class FinetuneConfig(Columns, DeviceOptions):
     eval_steps: int = option(
         0, "evaluate (and save) every this many steps; 0: after every epoch", low=0, high=1 << 30, identity=False, group=RUNNING
     )
-    log_steps: int = option(50, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
+    log_steps: int | None = option(
+        None, "log metrics every this many steps (default: 50; fewer in a run of fewer than 1,250 steps)",
+        low=1, high=1 << 30, identity=False, group=RUNNING,
+    )  # fmt: skip
     tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
     track: str = option(
         "",

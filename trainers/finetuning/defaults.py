@@ -20,6 +20,10 @@ class Settings:
     epochs: float
     batch_size: int
 
+    def steps(self, rows: int) -> int:
+        """Return the number of updates on a number of training rows."""
+        return max(1, math.ceil(rows * self.epochs / self.batch_size))
+
 
 OPEN = tuple(Settings.__dataclass_fields__)
 
@@ -32,6 +36,7 @@ _HEAD_RATE = 1e-3  # of a head alone, on a frozen encoder
 _BATCH, _SMALL_BATCH, _FEW_ROWS = 32, 16, 1000
 # Small files need more epochs to take enough steps, up to 20: Mosbach et al. 2021, "On the Stability of Fine-tuning BERT".
 _LEAST_STEPS, _MOST_EPOCHS = 200, 20
+_LOG_LINES, _MOST_LOG_STEPS = 25, 50  # the curves of a run need some 20 points
 
 
 def suited_rate(encoder: EncoderConfig, frozen: bool = False) -> float:
@@ -71,6 +76,11 @@ def choose(
         trained = "a head alone" if frozen else f"an encoder {encoder.hidden_size} wide"
         reasons.append(f"learning rate {found['learning_rate']:g} for {trained}")
     return Settings(**found), tuple(reasons)
+
+
+def log_interval(rows: int, settings: Settings) -> int:
+    """Return the number of steps between two lines of metrics: at most 50, and fewer for a run of few steps."""
+    return max(1, min(_MOST_LOG_STEPS, settings.steps(rows) // _LOG_LINES))
 
 
 def advice(settings: Settings, encoder: EncoderConfig, rows: int, frozen: bool, from_scratch: bool) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -90,6 +90,7 @@ class FinetuningRun:
     held_out: dict[str, Any] | None = None  # how the dev examples were split off the training file
     class_weights: dict[str, float] | None = None  # by label, in the training loss
     warnings: Sequence[str] = ()  # problems of the examples
+    chosen: dict[str, Any] = field(default_factory=dict)  # the options that the user left open
     stage: ClassVar = "finetune"
 
     @cached_property
@@ -104,7 +105,7 @@ class FinetuningRun:
 
     @property
     def steps(self) -> int:
-        return max(1, math.ceil(len(self.train) * self.settings.epochs / self.settings.batch_size))
+        return self.settings.steps(len(self.train))
 
     @property
     def phases(self) -> tuple[FinetuningPhase, ...]:
@@ -285,6 +286,8 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
     settings, reasons = _settings(config, initial.encoder, len(train_rows))
     per_epoch = math.ceil(len(train_rows) / settings.batch_size)
-    config = replace(config, eval_steps=config.eval_steps or per_epoch, **asdict(settings))
-    parts = (config, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, settings, reasons)
-    return FinetuningRun(*parts, held, named, warned)
+    eval_steps, log_steps = config.eval_steps or per_epoch, config.log_steps or defaults.log_interval(len(train_rows), settings)
+    completed = replace(config, eval_steps=eval_steps, log_steps=log_steps, **asdict(settings))
+    chosen = run_folder.chosen_options(config, completed)
+    parts = (completed, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, settings, reasons)
+    return FinetuningRun(*parts, held, named, warned, chosen)

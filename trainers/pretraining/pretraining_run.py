@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -76,6 +76,7 @@ class PretrainingRun:
     vocabulary: bytes
     start: WarmStart | None = None
     reasons: tuple[str, ...] = ()  # what was chosen for options that were left open, and why
+    chosen: dict[str, Any] = field(default_factory=dict)  # these options
     stage: ClassVar = "pretrain"
 
     @property
@@ -187,11 +188,13 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
         if datasets:
             prepared_dataset.check_vocabulary(dataset, datasets[0].vocabulary, datasets[0].folder)
         datasets.append(dataset)
-    config, reasons = open_options.completed(config, datasets, start.encoder if start else None, hardware)
+    given = config
+    config, reasons = open_options.completed(given, datasets, start.encoder if start else None, hardware)
     phases, begin = [], 0
     wanted = config.resolved_phases()
     for phase, dataset, schedule in zip(wanted, datasets, _schedules(config, wanted), strict=True):
         phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
         begin += phase.steps
     encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
-    return PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons)
+    return PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons,
+                          run_folder.chosen_options(given, config))  # fmt: skip

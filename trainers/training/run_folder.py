@@ -24,7 +24,7 @@ def recorded(folder: str, part: str) -> dict[str, Any] | None:
 
     Args:
         folder: the run's folder.
-        part: "identity", or "config".
+        part: "identity", "config", or "chosen".
     """
     path = storage.join(folder, RUN)
     if RUN not in storage.listed(folder):
@@ -34,6 +34,16 @@ def recorded(folder: str, part: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def chosen_options(given: Any, completed: Any) -> dict[str, Any]:
+    """Return the options that `given` left open, by name, with their values in `completed`.
+
+    Those that the run in the folder was started with were not chosen, even if the command that resumes it leaves them out.
+    """
+    found = {name: value for name, value in options.to_dict(completed).items() if options.to_dict(given)[name] != value}
+    earlier = recorded(completed.output, "chosen") if completed.output and not completed.overwrite else None
+    return {name: value for name, value in found.items() if earlier is None or name in earlier}
 
 
 def chosen_for_you(reasons: Sequence[str]) -> str:
@@ -100,7 +110,7 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
     elif names - {RUN + ".tmp"} and not cleared:  # left by a process that was killed at the very start
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
     elif writes:
-        about = {"identity": mine, "config": options.to_dict(plan.config), **plan.about()}
+        about = {"identity": mine, "config": options.to_dict(plan.config), "chosen": plan.chosen, **plan.about()}
         storage.write_json(path, about)
     if writes and f"{plan.stage}.yaml" not in names:
         storage.write(storage.join(folder, f"{plan.stage}.yaml"), options.to_yaml(plan.config).encode())

@@ -172,7 +172,7 @@ def build(
         run_sections.curve_section(entries, best["step"] if best else None, story),
         run_sections.evaluation_section(entries, best["step"] if best else None),
         *exhibits,
-        run_sections.configuration_section(config, defaults, story.tables),
+        run_sections.configuration_section(config, defaults, plan.chosen, story.tables),
         run_sections.environment_section(sessions),
     ]
     return Page(

@@ -108,6 +108,10 @@ class TrainingRun(Protocol):
     def stage(self) -> str: ...
 
     @property
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that the user left open, by name."""
+
+    @property
     def steps(self) -> int: ...
 
     @property

@@ -1,7 +1,7 @@
 """The sections of a run's page, from its metrics, configuration and environment: pure functions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,13 +90,25 @@ def evaluation_section(entries: Entries, best: int | None) -> Section:
     return Section("Evaluations", tables=[table] if rows else [], terms=terms)
 
 
-def configuration_section(config: dict[str, Any], defaults: dict[str, Any], tables: Sequence[Table]) -> Section:
-    """Return what the run trains on, the options that differ from their defaults, and all options."""
+def configuration_section(
+    config: dict[str, Any], defaults: dict[str, Any], chosen: Collection[str], tables: Sequence[Table]
+) -> Section:
+    """Return what the run trains on, the options that were set or chosen, and all options.
+
+    Args:
+        config: all options of the run.
+        defaults: their defaults; the user set what differs, except for what was chosen.
+        chosen: names of the options that the user left open.
+        tables: what the run trains on.
+    """
     shown = {name: _option(each) for name, each in config.items()}
     changed = [(name, text) for name, text in shown.items() if text != _option(defaults.get(name))]
-    own = Table("Options that were set", "lt", ("option", "value"), changed)
+    own = [(name, text) for name, text in changed if name not in chosen]
+    others = [(name, text) for name, text in shown.items() if name in chosen]
+    parts = [("Options that were set", own), ("Options that clozemill chose", others)]
+    short = [Table(title, "lt", ("option", "value"), rows) for title, rows in parts if rows]
     every = Table("All options", "lt", ("option", "value"), list(shown.items()), folded=True)
-    return Section("Configuration", tables=[*tables, *([own] if changed else []), every])
+    return Section("Configuration", tables=[*tables, *short, every])
 
 
 def _option(each: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from clozemill.model.config import preset
-from clozemill.trainers.finetuning.defaults import OPEN, Settings, advice, choose
+from clozemill.trainers.finetuning.defaults import OPEN, Settings, advice, choose, log_interval
 
 LEFT_OPEN: dict[str, Any] = dict.fromkeys(OPEN)
 
@@ -57,3 +57,11 @@ def test_what_is_given_is_never_chosen() -> None:
 def test_advice(settings: Settings, rows: int, frozen: bool, from_scratch: bool, expected: str) -> None:
     encoder = preset("tiny", vocab_size=4000)
     assert advice(settings, encoder, rows, frozen, from_scratch).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "steps", "every"), [(272, 16, 85, 3), (16, 16, 5, 1), (4000, 16, 1250, 50), (80_000, 16, 25_000, 50)]
+)
+def test_a_short_run_logs_more_often(rows: int, batch_size: int, steps: int, every: int) -> None:
+    settings = Settings(1e-3, 5, batch_size)
+    assert (settings.steps(rows), log_interval(rows, settings)) == (steps, every)

@@ -269,6 +269,7 @@ def test_open_options_are_chosen_printed_and_kept(init: Path, tmp_path: Path, ca
     about = json.loads(path.read_text())
     chosen = {"learning_rate": 1e-3, "epochs": 20.0, "batch_size": 16}
     assert line in capsys.readouterr().out
+    assert about["chosen"] == chosen
     for part in ("config", "identity"):
         assert {name: about[part][name] for name in chosen} == chosen
         about[part]["learning_rate"] = 2e-3  # as if another version had chosen it

@@ -56,8 +56,12 @@ def test_the_best_checkpoint_is_explained_by_its_metric(selected_by: str) -> Non
 def test_options_that_were_set_come_first() -> None:
     config = {"steps": 60, "seed": 0, "data": ["a", "b"], "learning_rate": 1e-3, "init": ""}
     default = {"steps": 1000, "seed": 0, "data": [], "learning_rate": 1e-4, "init": ""}
-    own, every = run_sections.configuration_section(config, default, []).tables
+    own, every = run_sections.configuration_section(config, default, [], []).tables
     assert own.rows == [("steps", "60"), ("data", "a; b"), ("learning_rate", "0.001")]
+    own, chosen, _ = run_sections.configuration_section(config, default, ["learning_rate", "seed"], []).tables
+    assert (own.title, own.rows) == ("Options that were set", [("steps", "60"), ("data", "a; b")])
+    assert (chosen.title, chosen.rows) == ("Options that clozemill chose", [("seed", "0"), ("learning_rate", "0.001")])
+    assert run_sections.configuration_section(config, config, [], []).tables == [every]
     assert every.folded and every.rows == [("steps", "60"), ("seed", "0"), ("data", "a; b"), ("learning_rate", "0.001"),
                                            ("init", "-")]  # fmt: skip
 
