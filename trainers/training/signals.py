@@ -35,7 +35,7 @@ class Signals:
                 sys.stdout.flush()
             os._exit(EXIT_STOPPED)
         steps = f"in about {self.seconds:,.0f} s" if self.seconds > 2 * RESPONSE_SECONDS else "after the current steps"
-        lost = f" without the last {counted(self.unsaved, 'step')}" if self.unsaved else ""
+        lost = f", and lose the last {counted(self.unsaved, 'step')}" if self.unsaved else ""
         print(f"\n{name}: saving {steps}; send it again to stop at once{lost}", file=sys.stderr, flush=True)
 
     def caught(self) -> AbstractContextManager[None]:

@@ -373,7 +373,7 @@ def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
     arguments = ["--data", str(short), "--output", str(output)]
     assert clozemill.main(["evaluate", str(run), *arguments, "--checkpoint", "best"]) == 0
     best = json.loads(output.read_text())
-    assert clozemill.main(["evaluate", str(checkpoint(run, 14)), *arguments]) == 0
+    assert clozemill.main(["evaluate", str(checkpoint(run, 14)), *arguments, "--overwrite"]) == 0
     assert best == json.loads(output.read_text()) and best["step"] == 14
 
 

@@ -23,9 +23,12 @@ def end(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             Signals(unsaved=7, stepping=True, seconds=41.2),
-            "saving in about 41 s; send it again to stop at once without the la",
+            "saving in about 41 s; send it again to stop at once, and lose the la",
         ),
-        (Signals(unsaved=7, stepping=True), "saving after the current steps; send it again to stop at once without the last 7"),
+        (
+            Signals(unsaved=7, stepping=True),
+            "saving after the current steps; send it again to stop at once, and lose the last 7",
+        ),
         (Signals(), "saving after the current steps; send it again to stop at once\n"),
     ],
 )
