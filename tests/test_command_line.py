@@ -171,7 +171,7 @@ def test_options_are_listed_in_groups_required_ones_first(monkeypatch: pytest.Mo
     assert titles == ["input", "output", "what it does", "options of all commands", "example"]
     assert text.startswith("usage: clozemill export RUN --output OUTPUT [OPTIONS]\n")
     start = text.index("output:")
-    assert text[start : text.index("  --formats")].split("\n") == [
+    assert text[start : text.index("  --overwrite")].split("\n") == [
         "output:",
         "  --output OUTPUT       an output folder; each format is written to its own",
         "                        subfolder (required)",

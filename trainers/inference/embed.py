@@ -1,7 +1,7 @@
 """`clozemill embed`: write encoder layers as features, one row per token with its word, or one row per text.
 
 clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --pool cls --output features.parquet
-clozemill embed RUN --text "A mill by the river." --pool mean
+clozemill embed RUN --text "A bridge by the river." --pool mean
 """
 
 import json

@@ -234,6 +234,7 @@ def test_identity_leaves_out_what_changes_no_byte() -> None:
     run = {"runner", "num_workers", "in_memory", "progress", "max_reject_rate"}
     assert left_out == run | {"input", "vocab", "output", "shuffle", "sources", "licenses", "languages"} | {
         "decontaminate",
+        "exclude_ids",
         "gate",
         "update",
         "overwrite",

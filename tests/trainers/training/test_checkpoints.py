@@ -288,7 +288,7 @@ def test_find_skips_corrupt_checkpoints(run: Path, capsys: pytest.CaptureFixture
         ("[", ": wait for it"),
     ],
 )
-def test_find_in_a_run_that_has_just_begun(about: str, first: str, tmp_path: Path) -> None:
+def test_find_in_a_run_that_has_just_started(about: str, first: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(about)
     with pytest.raises(UserError) as told:
         checkpoints.find(str(tmp_path))

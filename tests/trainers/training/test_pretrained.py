@@ -45,7 +45,7 @@ def swap(folder: Path) -> None:
         ["predict", "FOLDER", "--text", "the mill"],
         ["export", "FOLDER", "--output", "OUT"],
         ["embed", "FOLDER", "--input", "TEXTS", "--output", "OUT.parquet"],
-        ["evaluate", "FOLDER", "--data", "OUT"],
+        ["evaluate", "FOLDER", "--data", "TEXTS"],
         ["finetune", "--init", "FOLDER", "--task", "cola", "--train", "TEXTS", "--dev", "TEXTS", "--output", "OUT"],
         ["pretrain", "--init", "FOLDER", "--data", "OUT", "--output", "RUN"],
     ],
