@@ -381,7 +381,7 @@ def test_beam_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> Non
         ("predict . --input a.tsv", "--output is missing: give an output file for the answers"),
         (
             "predict . --input a.tsv --output a.xyz",
-            "--output a.xyz: give a name that ends in .jsonl or .csv or .tsv or .parquet",
+            "--output a.xyz: give a name that ends in .jsonl, .csv, .tsv or .parquet",
         ),
         (
             "predict . --input a.tsv --output a.jsonl",
