@@ -94,7 +94,7 @@ def test_a_kill_during_overwrite_leaves_nothing_to_resume(finished: Path, halfwa
         patch.setattr(run_folder.checkpoints, "remove_all", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
         run_folder.clear_run_folder(str(halfway))
     assert run_folder.recorded(str(halfway), "identity") is None and (halfway / "checkpoints/step-00000002").exists()
-    plan = SimpleNamespace(identity=lambda: {"seed": 5}, config=PretrainConfig(), about=dict, stage="pretrain")
+    plan = SimpleNamespace(identity=lambda: {"seed": 5}, config=PretrainConfig(), about=dict, chosen={}, stage="pretrain")
     run_folder.claim_run_folder(plan, str(halfway))
     assert names(halfway) == {"run.json", "pretrain.yaml"} and run_folder.recorded(str(halfway), "identity") == {"seed": 5}
 
