@@ -113,9 +113,9 @@ def test_the_examples_in_help_run(site: Path, tmp_path: Path, demo_dataset: Path
     ("words", "code"),
     [
         (["plan", "--vocab-size", "2000", "--no-progress", "--input"], 0),
-        (["pretrain", "--data", "d", "--output", "o"], 2),
+        (["pretrain", "--data", ".", "--output", "o"], 2),
         (["demo", "--output", "o"], 2),
-        (["export", "r", "--output", "o"], 2),
+        (["export", ".", "--output", "o"], 2),
     ],
 )
 def test_a_command_whose_extra_is_missing_says_so(words: list[str], code: int, demo_corpus: str, tmp_path: Path) -> None:

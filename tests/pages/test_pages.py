@@ -83,7 +83,7 @@ def hostile_records() -> ShardRecords:
     contract = cards.contract()
     origins = {f"{side}_{name}": [value] for side in "ab" for name, value in
                (("key", b"\x01\x02"), ("title", cards.SCRIPT + "\u202e\n"), ("start", 3), ("end", 1234))}  # fmt: skip
-    return ShardRecords(contract, Vocabulary.from_tokens(tokens), contract["shards"][0], columns, 0, origins)
+    return ShardRecords(contract, Vocabulary.from_tokens(tokens), contract["shards"][0], columns, [0], origins)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def files(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "card": pages.page_html(card.build(card.read(str(demo_dataset)))),
         "hostile card": pages.page_html(card.build(cards.dataset())),
         "bare card": pages.page_html(card.build(replace(cards.dataset(), run={}, samples={}))),
-        "records": records_html.page(shown),
-        "hostile records": records_html.page(hostile_records()),
+        "records": records_html.page(shown, 0),
+        "hostile records": records_html.page(hostile_records(), 0),
         "run": pages.page_html(runs.run()),
         "begun run": pages.page_html(runs.run(0, "")),
     }
