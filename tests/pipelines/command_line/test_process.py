@@ -99,7 +99,7 @@ import os, signal, sys, clozemill
 def run(config):
     signal.raise_signal({number})
 clozemill.lazy_import.function = lambda path: run
-sys.argv[1:] = ["predict", "FT"]
+sys.argv[1:] = ["predict", ".", "--text", "a"]
 sys.exit(clozemill.main())
 """
 
