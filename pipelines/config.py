@@ -286,6 +286,11 @@ class InspectConfig(OverwriteOption):
         False, "write the data card (report.html and report.md) again, instead of showing records", group=OUTPUT
     )
 
+    def validate(self) -> None:
+        """Raise UserError for a page with another ending: --overwrite must not replace other files."""
+        if self.html and not self.html.endswith((".html", ".htm")):
+            raise UserError(f"--html {self.html} is not the name of an HTML file: give a name that ends in .html")
+
 
 @dataclass(frozen=True)
 class DemoConfig(OverwriteOption):

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.command_line.overwriting import check_new_file
-from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
 from clozemill.pipelines.dataset import layout
@@ -25,8 +24,6 @@ from clozemill.pipelines.inspection import text as inspection_text
 def main(config: InspectConfig) -> int:
     """Print records, or write a page."""
     require(config, "dataset")
-    if config.html and not config.html.endswith((".html", ".htm")):
-        raise UserError(f"--html {config.html} is not the name of an HTML file: give a name that ends in .html")
     if config.html:
         check_new_file(config.html, config.overwrite, "--html")
     if config.report:

@@ -73,7 +73,7 @@ def test_inspect_writes_a_page(demo_dataset: Path, tmp_path: Path, capsys: pytes
     assert clozemill.main(["inspect", str(demo_dataset), "--offset", "9999", "--html", str(path), "--overwrite"]) == 0
     assert "There are no records from number 9999." in path.read_text("utf-8")
     contract = demo_dataset / "dataset.json"
-    assert clozemill.main(["inspect", str(demo_dataset), "--html", str(contract)]) == 2
+    assert clozemill.main(["inspect", str(demo_dataset), "--html", str(contract), "--overwrite"]) == 2
     assert "dataset.json is not the name of an HTML file: give a name that ends in .html" in capsys.readouterr().err
 
 
