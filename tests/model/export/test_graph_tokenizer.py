@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clozemill.model.conversion import characters
 from clozemill.model.conversion.characters import Characters
-from clozemill.model.export.graph_tokenizer import TextOps, clean, dense
+from clozemill.model.export.graph_tokenizer import TEXTS, TextOps, clean, dense
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.common.unicode_rules import is_cjk
 from clozemill.pipelines.text.cleaning import clean as clean_in_python
@@ -119,11 +119,17 @@ def located(texts: list[str], vocabulary: tuple[str, ...], cased: bool) -> list[
     return [rows[end - length : end] for length, end in zip(found.lengths, np.cumsum(found.lengths), strict=True)]
 
 
+@cache
+def places(cased: bool):
+    """The pieces with their places as a graph, as in an export: eagerly, each text takes many times as long."""
+    return tf.function(ops(rich(), cased).tokenize_with_places, input_signature=[TEXTS], autograph=False)
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(TEXT, min_size=1, max_size=4), st.booleans(), st.sampled_from([0, 199, 201, 300]))
 def test_piece_offsets_match_the_python_tokenizer(texts: list[str], cased: bool, long: int) -> None:
     texts = [text.decode() for text in clean(tf.constant([*texts, "é" * long + "a.b"])).numpy()]
-    columns = ops(rich(), cased).tokenize_with_places(tf.constant(texts))
+    columns = places(cased)(tf.constant(texts))
     found = [list(zip(*row, strict=True)) for row in zip(*(column.to_list() for column in columns), strict=True)]
     assert found == located(texts, rich(), cased)
 
