@@ -41,8 +41,9 @@ def __dir__() -> list[str]:
 def _run(name: str, config: Any, extra: list[str], level: verbosity.Level) -> int:
     command = COMMANDS[name]
     arguments = [main] if command.runs_commands else [extra] if command.passes_on or command.after_dashes else []
+    checks = not (command.passes_on and extra)  # options for Beam may hold a misspelled one of ours, which Beam's check finds
     with verbosity.applied(level, name, config) as config:
-        return lazy_import.run(command.run, config, *arguments)
+        return lazy_import.run(command.run, config, *arguments, checks=checks)
 
 
 def main(argv: list[str] | None = None) -> int:

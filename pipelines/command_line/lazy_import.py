@@ -37,12 +37,18 @@ def function(path: str) -> Callable[..., Any]:
         raise
 
 
-def run(path: str, config: Any, *arguments: Any) -> int:
+def run(path: str, config: Any, *arguments: Any, checks: bool = True) -> int:
     """Check a configuration, then import and run its command, and return the exit code.
 
     What its libraries read from the environment is set before they are imported.
+
+    Args:
+        path: the command's function, "module:function".
+        config: its configuration.
+        arguments: what else the function gets.
+        checks: False leaves all checks to the function.
     """
-    if not (arguments and arguments[0]):  # options for Beam may hold a misspelled one of ours, which Beam's check finds
+    if checks:
         check_before_start(config)
         overwriting.check_outputs(config)
     for name, value in config.environment().items() if hasattr(config, "environment") else ():

@@ -117,6 +117,7 @@ MISTAKES = [
 ]
 BARE = [
     ("", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
+    ("-- --input x", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
     ("dataflw", "TARGET is 'dataflw': give one of dataflow, flink"),
     ("dataflow", "project, region, bucket and image are missing: submit dataflow needs --project --region --bucket --image"),
     ("tpu --project my-project --zone europe-west4-b", "bucket and trainer_image are missing: submit tpu needs --bucket"),
