@@ -194,9 +194,13 @@ def _complete(stage: flags.Parser, command: Command) -> None:
     flags.add_common_flags(flags.add_flags(stage, command.config), flags.UNSET)
 
 
+def _first_word(words: list[str]) -> str:
+    return next((word for word in words if not word.startswith("-")), "")
+
+
 def command_name(words: list[str]) -> str:
     """Return the command that a command line names, "" for none. Raises UserError for an unknown one."""
-    name = next((word for word in words if not word.startswith("-")), "")
+    name = _first_word(words)
     if name and name not in COMMANDS:
         raise _unknown(f"command {name!r}", suggest(name, COMMANDS), "clozemill --help")
     return name
@@ -204,7 +208,7 @@ def command_name(words: list[str]) -> str:
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     """Split the arguments at -- for commands that pass on the rest; otherwise return all of them and an empty list."""
-    name = next((word for word in words if not word.startswith("-")), "")
+    name = _first_word(words)
     if name not in COMMANDS or not COMMANDS[name].after_dashes or "--" not in words:
         return words, []
     place = words.index("--")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from clozemill.deploy import tpu_slices
 from clozemill.pipelines.command_line.options import INPUT, RUNNING, option, suggest
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import enumerated
 
 PIPELINES, TRAINERS = ("dataflow", "flink", "spark", "dask"), ("tpu", "gke", "vertex")
 ACTIONS = ("run", "status", "stop")
@@ -137,7 +138,7 @@ def check(config: SubmitConfig) -> None:
         )
     if missing:
         raise UserError(
-            f"{', '.join(missing[:-1])} and {missing[-1]} are missing: submit {config.target} needs "
+            f"{enumerated(missing)} are missing: submit {config.target} needs "
             f"--{' --'.join(missing).replace('_', '-')}; give them, or add them to the file of --config"
         )
 

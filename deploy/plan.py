@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.common.estimates import Estimate
+from clozemill.pipelines.common.formatting import enumerated
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.trainers.planning.config import TrainingPlan
 
@@ -23,10 +24,6 @@ def training_targets(config: PlanConfig) -> list[str]:
     return named
 
 
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
 def cost_notes(config: PlanConfig, trains: Sequence[str]) -> list[str]:
     """Return what the costs leave out, and the options that add it.
 
@@ -38,9 +35,9 @@ def cost_notes(config: PlanConfig, trains: Sequence[str]) -> list[str]:
     prices |= {"--price-gpu-hour": config.price_gpu_hour} if "gpu" in trains else {}
     missing = [name for name, price in prices.items() if not price]
     if len(missing) == len(prices):
-        return [f"costs are left out: give {_listed(missing)} to add them"]
+        return [f"costs are left out: give {enumerated(missing)} to add them"]
     found = ["the total cost includes a month of storage"] if config.price_gb_month else []
-    return found + ([f"the total cost leaves out what has no price: give {_listed(missing)} to add it"] if missing else [])
+    return found + ([f"the total cost leaves out what has no price: give {enumerated(missing)} to add it"] if missing else [])
 
 
 def total_costs(estimates: Sequence[Estimate]) -> list[Estimate]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin
 import yaml
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import enumerated
 from clozemill.pipelines.files import filesystem
 
 
@@ -207,7 +208,7 @@ def require(config: Any, *names: str) -> None:
     if missing:
         flags = [flag_name(field) for field in missing]
         texts = [re.split("[:;,(]", field.metadata["help"])[0].strip() for field in missing]
-        raise UserError(f"{_enumerated(flags)} are missing: give {_enumerated(texts)}")
+        raise UserError(f"{enumerated(flags)} are missing: give {enumerated(texts)}")
 
 
 def check_before_start(config: Any) -> None:
@@ -223,10 +224,6 @@ def check_before_start(config: Any) -> None:
         for path in value if isinstance(value, tuple) else (value,):
             if field.metadata["path"] == READ and path and not filesystem.is_remote(path) and not os.path.lexists(path):
                 raise UserError(f"{flag_name(field)} {path} doesn't exist: give {field.metadata['help']}")
-
-
-def _enumerated(words: list[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 """Format counts, percentages and sizes for people."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
 def counted(count: int, one: str, many: str = "") -> str:
     """Return a count with its noun: '1 group', '2,000 groups'."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: 'a', 'a and b', 'a, b and c'."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def share(part: float, whole: float) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from clozemill.pipelines.common import runtime
 from clozemill.trainers.common.config import DeviceOptions
-from clozemill.trainers.common.matrix_rate import cpu_cores
 
 GIB = 1 << 30
 _BFLOAT16 = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bfloat16 matrices
@@ -79,7 +79,7 @@ def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
 
     workers: machines of --strategy multiworker, all like this one.
     """
-    cores = cpu_cores()
+    cores = runtime.cores()
     if config.strategy == "tpu":
         return Hardware("TPU", _TPU_DEVICES, 0, cores, bfloat16=True)
     gpus = tf.config.list_physical_devices("GPU")

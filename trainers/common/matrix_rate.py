@@ -1,17 +1,13 @@
 """Measures how fast this machine multiplies matrices, to estimate training time without loading TensorFlow."""
 
-import os
 import time
 
 import numpy as np
 
+from clozemill.pipelines.common import runtime
+
 _SIZE = 1024  # rows and columns: 2.1 GFLOP per product, larger than every cache of a core
 _REPEATS = 4
-
-
-def cpu_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measured_flops() -> float:
@@ -26,4 +22,4 @@ def measured_flops() -> float:
         began = time.process_time()
         np.matmul(matrix, matrix)
         best = max(best, 2 * _SIZE**3 / max(time.process_time() - began, 1e-9))
-    return best * cpu_cores()
+    return best * runtime.cores()
