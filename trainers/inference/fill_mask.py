@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from keras import ops
 
-from clozemill.model.inputs import TOKENS
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
@@ -17,11 +15,10 @@ from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.classification import Classify
 from clozemill.trainers.inference.config import PredictConfig
 from clozemill.trainers.training import pretrained
-from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
 from clozemill.trainers.training.pretrained import PretrainedModel
 
 MASK = "[MASK]"
-_POSITIONS = "masked_lm_positions"
 
 
 class MaskFiller:
@@ -37,20 +34,9 @@ class MaskFiller:
         longest = found.encoder.max_position_embeddings
         self.length = min(longest, found.trained_length or longest)
         self.vocabulary, self.texts = found.vocabulary, found.text_encoder(self.length)
-        self.top = min(config.top_k, len(self.vocabulary))
         devices = distribution.make_strategy(config)
-        self.model = pretrained.load_model(found, devices, config.precision)
-        jit = distribution.uses_xla(config, devices)
-        self.forward = BatchedInference(devices, self._best, config.batch_size, jit, extra=(_POSITIONS,))
-
-    def _best(self, batch: dict) -> dict[str, Any]:
-        """Return `ids` and `probabilities` of the most likely pieces at the positions, [B, P, top]."""
-        encoder = self.model.encoder
-        hidden_BSH = encoder(*(batch[name] for name in TOKENS))["sequence_output"]
-        hidden_BPH = ops.take_along_axis(hidden_BSH, batch[_POSITIONS][:, :, None], axis=1)
-        logits_BPV = self.model.masked_lm(hidden_BPH, encoder.embeddings.word_embeddings)
-        best, ids = ops.top_k(ops.softmax(ops.cast(logits_BPV, "float32"), axis=-1), self.top)
-        return {"ids": ids, "probabilities": best}
+        model, jit = pretrained.load_model(found, devices, config.precision), distribution.uses_xla(config, devices)
+        self.forward = masked_token_inference(devices, model, min(config.top_k, len(self.vocabulary)), config.batch_size, jit)
 
     def columns(self) -> pa.Schema:
         """Return the schema of the answers."""
@@ -101,7 +87,7 @@ class MaskFiller:
         for row, places in zip(positions, masked, strict=True):
             found = np.flatnonzero(places)
             row[: len(found)] = found
-        return features | {_POSITIONS: positions}
+        return features | {POSITIONS: positions}
 
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Return for each text its masks' most likely pieces, and the text with the first of them filled in."""

@@ -1,6 +1,6 @@
 """What the page of a pretraining run says: what is trained on what, results beside the baseline, and fill-mask samples.
 
-B batch, S sequence length, V vocabulary, K best tokens.
+P masked positions, K most probable tokens.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.data.input_pipeline import eval_batches, eval_counts
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.recipes import Recipe
-from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
 from clozemill.trainers.training.run_protocols import RunStory
 
 _SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
@@ -97,16 +97,7 @@ class FillMask:
     def __init__(self, devices: tf.distribute.Strategy, model: Any, dataset: PreparedDataset) -> None:
         self.dataset, self.causal = dataset, model.objective.causal
         self.vocabulary = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB)
-        best = min(_BEST, len(self.vocabulary))
-
-        def top(batch: dict) -> tf.Tensor:
-            """Return probabilities and ids of the best tokens at every position, float32 [B, S, 2 K]."""
-            probs_BSV = tf.nn.softmax(tf.cast(model(batch)["masked_lm_logits"], tf.float32))
-            probs_BSK, ids_BSK = tf.math.top_k(probs_BSV, best)
-            return tf.concat([probs_BSK, tf.cast(ids_BSK, tf.float32)], axis=-1)  # ids are far below 2^24, so exact
-
-        # One example at a time: logits at every position are large.
-        self.forward = BatchedInference(devices, top, 1, per_token=True)
+        self.forward = masked_token_inference(devices, model, min(_BEST, len(self.vocabulary)), _SAMPLES)
 
     def _features(self) -> dict[str, np.ndarray]:
         count = min(_SAMPLES, sum(eval_counts(self.dataset)))
@@ -117,43 +108,39 @@ class FillMask:
         """Return the samples as a section."""
         found = self._features()
         columns = Columns(**{name: found[name] for name in FEATURES})
-        inputs = dict(found)
+        inputs = {name: np.asarray(found[name], np.int32) for name in (*TOKENS, POSITIONS)}
         if self.causal:  # it reads the original text, and predicts each token from those before it
-            inputs["input_ids"] = originals(columns)
-        top_BSK = self.forward({name: np.asarray(inputs[name], np.int32) for name in TOKENS})
+            inputs["input_ids"] = originals(columns).astype(np.int32)
+            inputs[POSITIONS] = np.maximum(inputs[POSITIONS] - 1, 0)  # 0: unused
+        best = self.forward(inputs)
         return Section(
             "Sample predictions",
             [
                 "The first examples of the eval split, with the model's five most probable tokens at masked positions. "
                 "A right answer among them is marked ✓."
             ],
-            examples=[self._example(columns, row, top_BSK[row]) for row in range(len(columns))],
+            examples=[self._example(columns, row, best["ids"][row], best["probabilities"][row]) for row in range(len(columns))],
         )
 
-    def _example(self, columns: Columns, row: int, top_SK: np.ndarray) -> Example:
+    def _example(self, columns: Columns, row: int, ids_PK: np.ndarray, probs_PK: np.ndarray) -> Example:
         sides = [Side(name, tokens) for name, tokens in segment_tokens(columns, row, self.vocabulary).items()]
         label = int(np.ravel(columns.next_sentence_labels[row])[0])
         meaning = LABELS[self.dataset.manifest["config"]["pairs"]][label]
-        used = np.flatnonzero(columns.masked_lm_weights[row] > 0)
-        places = columns.masked_lm_positions[row][used].tolist()
-        targets = columns.masked_lm_ids[row][used].tolist()
-        rows = [
-            self._answers(columns.input_ids[row], place, target, top_SK[place - 1 if self.causal else place])
-            for place, target in list(zip(places, targets, strict=True))[:_SHOWN_MASKS]
-        ]
-        note = f"{len(rows)} of {counted(len(places), 'masked position')}." if len(rows) < len(places) else ""
-        head = ("position", "shown", "target", *(f"{rank}." for rank in range(1, 1 + top_SK.shape[-1] // 2)))
+        used = np.flatnonzero(columns.masked_lm_weights[row] > 0).tolist()
+        rows = [self._answers(columns, row, index, ids_PK[index], probs_PK[index]) for index in used[:_SHOWN_MASKS]]
+        note = f"{len(rows)} of {counted(len(used), 'masked position')}." if len(rows) < len(used) else ""
+        head = ("position", "shown", "target", *(f"{rank}." for rank in range(1, 1 + ids_PK.shape[-1])))
         table = Table("Predictions", "r" + "w" * (len(head) - 1), head, rows, note)
         return Example(f"Example {row}", "Label:", sides, meaning, label, [table])
 
-    def _answers(self, ids: np.ndarray, place: int, target: int, top_K: np.ndarray) -> tuple[str, ...]:
-        probs, best = np.split(top_K, 2)
+    def _answers(self, columns: Columns, row: int, index: int, ids_K: np.ndarray, probs_K: np.ndarray) -> tuple[str, ...]:
+        place, target = int(columns.masked_lm_positions[row][index]), int(columns.masked_lm_ids[row][index])
         tokens = self.vocabulary.tokens
         cells = [
-            f"{tokens[int(token)]} {100 * float(prob):.1f} %{' ✓' if int(token) == target else ''}"
-            for prob, token in zip(probs, best, strict=True)
+            f"{tokens[token]} {100 * prob:.1f} %{' ✓' if token == target else ''}"
+            for token, prob in zip(ids_K.tolist(), probs_K.tolist(), strict=True)
         ]
-        return (str(place), tokens[int(ids[place])], tokens[target], *cells)
+        return (str(place), tokens[int(columns.input_ids[row][place])], tokens[target], *cells)
 
 
 def originals(columns: Columns) -> np.ndarray:

@@ -1,0 +1,31 @@
+"""Predicts the tokens at masked positions with a pretraining model.
+
+B batch, P masked positions, V vocabulary, K most probable tokens.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from clozemill.trainers.training.batched_inference import BatchedInference
+
+POSITIONS = "masked_lm_positions"
+
+
+def masked_token_inference(
+    devices: tf.distribute.Strategy, model: keras.Model, count: int, batch_size: int, jit: bool = False
+) -> BatchedInference:
+    """Return the inference of the most probable tokens at `masked_lm_positions`, an int32 feature [N, P] beside the ids.
+
+    Its outputs are `ids` int32 and `probabilities` float32, [N, P, count], the most probable token first. For the objective
+    causal, a position predicts the token after it.
+    """
+
+    def best(batch: dict[str, Any]) -> dict[str, Any]:
+        probs_BPV = ops.softmax(ops.cast(model(batch)["masked_lm_logits"], "float32"), axis=-1)
+        probs_BPK, ids_BPK = ops.top_k(probs_BPV, count)
+        return {"ids": ids_BPK, "probabilities": probs_BPK}
+
+    return BatchedInference(devices, best, batch_size, jit, extra=(POSITIONS,))
