@@ -153,9 +153,10 @@ def test_a_plan_of_a_remote_corpus(bucket: Path, demo_corpus: str, demo_vocab: s
     for name, content in (("a.xml", data), ("b.xml.gz", gzip.compress(data))):
         (bucket / name).write_bytes(content)
         command = ["plan", "--input", f"fake://bucket/{name}", "--vocab", "fake://bucket/vocab.txt", "--no-progress"]
+        command += ["--output", "fake://bucket/plan.json", "--overwrite"]
         tokens = []
         for least in ("4", "0.01"):
-            assert clozemill.main([*command, "--sample-min-mb", least, "--output", "fake://bucket/plan.json"]) == 0
+            assert clozemill.main([*command, "--sample-min-mb", least]) == 0
             tokens.append(json.loads((bucket / "plan.json").read_bytes())["figures"]["tokens"])
         assert tokens[0]["low"] == tokens[0]["high"] and tokens[1]["low"] < tokens[0]["estimate"] < tokens[1]["high"]
     assert sorted(path.name for path in bucket.iterdir()) == ["a.xml", "b.xml.gz", "plan.json", "vocab.txt"]
