@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
@@ -128,7 +127,6 @@ def _whole(config: EstimateConfig, plan: Plan, folder: str, bar: tqdm) -> tuple[
 
 def measure(config: EstimateConfig) -> DataEstimate:
     """Process and scale a sample, or process a small corpus completely. Leaves no files. Raise UserError."""
-    require(config, "input")
     if config.language:
         from clozemill.pipelines.filtering.heuristics import identifier
 

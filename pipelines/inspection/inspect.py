@@ -10,7 +10,6 @@ A masked position is shown as {shown<-original}: {[MASK]<-river}, {apple<-river}
 
 from collections.abc import Iterator
 
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
@@ -23,7 +22,6 @@ from clozemill.pipelines.inspection import text as inspection_text
 
 def main(config: InspectConfig) -> int:
     """Print records, or write a page."""
-    require(config, "dataset")
     if config.html:
         check_new_file(config.html, config.overwrite, "--html")
     if config.report:

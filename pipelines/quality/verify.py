@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common import formatting, runtime
 from clozemill.pipelines.config import VerifyConfig
 from clozemill.pipelines.dataset import manifest
@@ -87,7 +86,6 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
 
 def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     """Print all violations; return 1 if there are any, else 0."""
-    require(config, "dataset")
     count, (contract, vocabulary) = 0, read_contract(config.dataset)
     if config.progress and not sys.stderr.isatty():  # where no progress bar is drawn
         size = sum(shard["bytes"] for shard in contract["shards"])

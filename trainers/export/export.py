@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 
 from clozemill.model.export.base import FORMATS, Source, answers, bounds, furthest
 from clozemill.model.export.hf_process import ProcessDied
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules
@@ -216,7 +215,6 @@ def main(config: ExportConfig) -> int:
     Local folders are renamed. Folders for an object store are copied, with the file that marks a complete export last: a
     killed process leaves an incomplete copy, which loaders ignore and the same command overwrites.
     """
-    require(config, "run", "output")
     with storage.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         places = _places(config, scratch)
         one = checkpoints.find(config.run, config.checkpoint)

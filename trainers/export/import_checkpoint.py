@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from clozemill.model.conversion import huggingface, tf1
 from clozemill.model.conversion.imported import Imported
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules, described
@@ -197,7 +196,6 @@ def _write(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> 
 
 def main(config: ImportConfig) -> int:
     """Read a folder, write a checkpoint, and print a summary."""
-    require(config, "source", "output")
     with storage.locked(config.output, beside=True):
         return _import(config)
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from clozemill.model.config import PRECISIONS
 from clozemill.model.task_model import TaskModel
 from clozemill.pipelines.command_line import options
-from clozemill.pipelines.command_line.options import require, suggest, value_of
+from clozemill.pipelines.command_line.options import suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.finetuning import baselines
@@ -38,7 +38,6 @@ PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
 
 def main(config: FinetuneConfig) -> int:
     """Fine-tune; return the exit code (signals.EXIT_...)."""
-    require(config, "init", "task", "train", "output")
     check_tracker(config.track)
     begun = pretrained.read(config.init)
     if config.sweep or config.seeds > 1:

@@ -254,8 +254,7 @@ def _task(config: FinetuneConfig, initial: PretrainedModel, names: tuple[str, ..
 
 def _settings(config: FinetuneConfig, encoder: EncoderConfig, rows: int) -> tuple[Settings, tuple[str, ...]]:
     """Return the settings, those left open as the run's folder records them or chosen, and reasons for the latter."""
-    kept = config.output and not config.overwrite
-    recorded = (run_folder.recorded(config.output, "config") if kept else None) or {}
+    recorded = run_folder.resumed(config, "config") or {}
     given = {name: getattr(config, name) for name in OPEN}
     given = {name: recorded.get(name) if value is None else value for name, value in given.items()}
     return defaults.choose(given, encoder, rows, config.frozen, config.gradient_accumulation_steps)

@@ -18,8 +18,24 @@ def check_ending(output: str, endings: tuple[str, ...]) -> None:
         raise UserError(f"--output {output}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
 
 
+class OneSource:
+    """The checks of commands that take a file of texts, or a single text."""
+
+    input: str
+    text: str
+
+    def required(self) -> tuple[str, ...]:
+        """Return the options that can't be left out."""
+        return ("run", "output") if self.input and not self.text else ("run",)
+
+    def check_source(self) -> None:
+        """Raise UserError unless there is exactly one of --input and --text."""
+        if bool(self.text) == bool(self.input):
+            raise UserError("--input and --text: give exactly one of them")
+
+
 @dataclass(frozen=True)
-class PredictConfig(OverwriteOption, Columns, DeviceOptions):
+class PredictConfig(OneSource, OverwriteOption, Columns, DeviceOptions):
     """`clozemill predict`"""
 
     run: str = option(
@@ -47,14 +63,9 @@ class PredictConfig(OverwriteOption, Columns, DeviceOptions):
     )
     progress: bool = option(True, "show a progress bar", group=RUNNING)
 
-    def required(self) -> tuple[str, ...]:
-        """Return the options that can't be left out."""
-        return ("run", "output") if self.input and not self.text else ("run",)
-
     def check_command(self) -> None:
         """Raise UserError unless there is one source of texts, and an output that can be written."""
-        if bool(self.text) == bool(self.input):
-            raise UserError("--input and --text: give exactly one of them")
+        self.check_source()
         check_ending(self.output, (".jsonl", ".csv", ".tsv", ".parquet"))
 
 
@@ -75,7 +86,7 @@ class EvaluateModelConfig(Columns, EvaluateConfig):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(OverwriteOption, TextColumn, DeviceOptions):
+class EmbedConfig(OneSource, OverwriteOption, TextColumn, DeviceOptions):
     """`clozemill embed`"""
 
     run: str = option(
@@ -103,13 +114,8 @@ class EmbedConfig(OverwriteOption, TextColumn, DeviceOptions):
     )
     progress: bool = option(True, "show a progress bar", group=RUNNING)
 
-    def required(self) -> tuple[str, ...]:
-        """Return the options that can't be left out."""
-        return ("run", "output") if self.input and not self.text else ("run",)
-
     def check_command(self) -> None:
         """Raise UserError unless there is one source of texts, and for layers or an output that can't be used."""
         config.layers(self.layers)
-        if bool(self.text) == bool(self.input):
-            raise UserError("--input and --text: give exactly one of them")
+        self.check_source()
         check_ending(self.output, (".parquet",))

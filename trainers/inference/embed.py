@@ -14,7 +14,6 @@ import pyarrow as pa
 import tqdm
 from keras import ops
 
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.finetuning.config import layers_of
@@ -122,7 +121,6 @@ def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
 
 def main(config: EmbedConfig) -> int:
     """Write the features, one chunk of texts at a time."""
-    require(config, *config.required())
     if config.output:
         writers.check(config.output, config.overwrite, (".parquet",))
     embedder = Embedder(config, pretrained.read(config.run, config.checkpoint))

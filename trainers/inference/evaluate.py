@@ -6,7 +6,6 @@ clozemill evaluate FT --data test.tsv
 
 import tensorflow as tf
 
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.finetuning.config import Columns
@@ -26,7 +25,6 @@ def _is_finetuned(run: str) -> bool:
 
 def main(config: EvaluateModelConfig) -> int:
     """Print the metrics, and write them to --output."""
-    require(config, "run", "data")
     if config.output:
         storage.check_new_file(config.output, config.overwrite)
     if _is_finetuned(config.run):

@@ -16,7 +16,6 @@ import tqdm
 
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
@@ -130,11 +129,6 @@ def as_unicode(text: str) -> str:
 
 def main(config: PredictConfig) -> int:
     """Write the answers; with --text and without --output, print one."""
-    require(config, "run")
-    if bool(config.text) == bool(config.input):
-        raise UserError("--input and --text: give exactly one of them")
-    if config.input:
-        require(config, "output")
     if config.output:
         writers.check(config.output, config.overwrite)
     model = answerer(config, pretrained.read(config.run, config.checkpoint))

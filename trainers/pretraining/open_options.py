@@ -60,8 +60,7 @@ def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data
 
 def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     """Return the values of `OPEN` in the folder of an existing run; {} for a new run, or another folder."""
-    kept = config.output and not config.overwrite
-    values, identity = (run_folder.recorded(config.output, part) if kept else None for part in ("config", "identity"))
+    values, identity = (run_folder.resumed(config, part) for part in ("config", "identity"))
     if values is None or identity is None or "preset" not in identity:
         return {}  # not a run's file: claiming the folder raises the error
     return {name: values[name] for name in OPEN if name in values} | {"preset": identity["preset"]}

@@ -10,7 +10,6 @@ from typing import Any
 import tensorflow as tf
 
 from clozemill.pipelines.command_line import options
-from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import distribution, storage
@@ -28,7 +27,6 @@ from clozemill.trainers.training.trackers import check_tracker
 
 def main(config: PretrainConfig) -> int:
     """Train, or resume; return the exit code (signals.EXIT_...)."""
-    require(config, "output")
     check_tracker(config.track)
     hardware = detect(config, distribution.worker_count(config))
     planned = pretraining_run.plan_run(config, hardware)

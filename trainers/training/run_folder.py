@@ -36,13 +36,18 @@ def recorded(folder: str, part: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def resumed(config: Any, part: str) -> dict[str, Any] | None:
+    """Return a part of the run.json, as `recorded`, of the run that a configuration resumes; None if it starts a new one."""
+    return recorded(config.output, part) if config.output and not config.overwrite else None
+
+
 def chosen_options(given: Any, completed: Any) -> dict[str, Any]:
     """Return the options that `given` left open, by name, with their values in `completed`.
 
     Those that the run in the folder was started with were not chosen, even if the command that resumes it leaves them out.
     """
     found = {name: value for name, value in options.to_dict(completed).items() if options.to_dict(given)[name] != value}
-    earlier = recorded(completed.output, "chosen") if completed.output and not completed.overwrite else None
+    earlier = resumed(completed, "chosen")
     return {name: value for name, value in found.items() if earlier is None or name in earlier}
 
 
@@ -92,13 +97,11 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
         clear_run_folder(folder)
     path, mine, names = storage.join(folder, RUN), plan.identity(), set(storage.listed(folder)) - {locks.FOLDER}
     if RUN in names and not cleared:
-        try:
-            theirs = json.loads(storage.read(path, "give another --output"))["identity"]
-            defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
-            pairs = [(name, theirs.get(name, defaults.get(name)), mine.get(name)) for name in {**theirs, **mine}]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"{path} is not that of a run: give another --output") from None
-        for name, their, my in pairs:
+        if (theirs := recorded(folder, "identity")) is None:
+            raise UserError(f"{path} is not that of a run: give another --output")
+        defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
+        for name in {**theirs, **mine}:
+            their, my = theirs.get(name, defaults.get(name)), mine.get(name)
             if their != my:
                 if isinstance(their, dict) and isinstance(my, dict):
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
