@@ -18,7 +18,17 @@ PIPELINES = (
 TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "planning"))
 # What trainers and model may import from pipelines.
 SHARED = {
-    "trainers": {"common", "files", "pages", "command_line", "text", "dataset", "shards", "examples.columns"},
+    "trainers": {
+        "common",
+        "files",
+        "pages",
+        "command_line",
+        "text",
+        "dataset",
+        "shards",
+        "examples.columns",
+        "examples.packing",
+    },
     "model": {"common"},
 }
 SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # in numpy.random and keras.random: the seed comes first

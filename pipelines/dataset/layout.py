@@ -5,7 +5,9 @@ from typing import Any
 from clozemill.pipelines.config import clustered
 from clozemill.pipelines.dataset import clusters
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 is the same without packed examples
+
+READABLE_VERSIONS = (1, 2)
 
 MANIFEST = "dataset.json"
 

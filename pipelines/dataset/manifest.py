@@ -13,7 +13,7 @@ import fastjsonschema
 from clozemill.pipelines.command_line.options import value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
-from clozemill.pipelines.dataset.layout import FORMAT_VERSION
+from clozemill.pipelines.dataset.layout import FORMAT_VERSION, READABLE_VERSIONS
 from clozemill.pipelines.examples.columns import FEATURES
 
 Manifest = dict[str, Any]
@@ -38,6 +38,11 @@ def add_counts(total: dict[str, Number], counts: dict[str, Number]) -> dict[str,
 def shards_of(manifest: Manifest, split: str, copy: int = 0) -> list[dict[str, Any]]:
     """Return the shards of one copy of a split, in the order of their groups."""
     return [shard for shard in manifest["shards"] if (shard["split"], shard["copy"]) == (split, copy)]
+
+
+def records_of(shard: dict[str, Any]) -> int:
+    """Return the number of records of a shard: rows if its examples are packed, otherwise examples."""
+    return shard.get("rows", shard["examples"])
 
 
 def exact_duplicates(manifest: Manifest) -> int:
@@ -166,17 +171,19 @@ def loads(data: bytes, name: str) -> Manifest:
     try:
         manifest = json.loads(data, parse_constant=_refuse_constant)
         version = manifest["format_version"]
-        if version == FORMAT_VERSION and "manifest_sha256" not in manifest:
+        known = version in READABLE_VERSIONS
+        if known and "manifest_sha256" not in manifest:
             raise UserError(
                 f"{name} has no 'manifest_sha256': it was edited, truncated, or written by an older version; "
                 "rebuild the dataset"
             )
-        whole = version != FORMAT_VERSION or manifest.pop("manifest_sha256") == _sha256(manifest)
+        whole = not known or manifest.pop("manifest_sha256") == _sha256(manifest)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{name} is not a dataset's manifest: give the folder that clozemill prepare wrote") from None
-    if version != FORMAT_VERSION:
+    if not known:
+        versions = " or ".join(map(str, READABLE_VERSIONS))
         raise UserError(
-            f"{name} has format version {version!r:.50}, not {FORMAT_VERSION}: use the version of clozemill that wrote it"
+            f"{name} has format version {version!r:.50}, not {versions}: use the version of clozemill that wrote it"
         )
     if not whole:
         raise UserError(

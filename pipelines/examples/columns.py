@@ -1,4 +1,4 @@
-"""Examples as arrays: the seven features of google-research/bert."""
+"""Examples as arrays: the seven features of google-research/bert, and rows of packed examples."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,21 @@ FEATURES = {
     "masked_lm_ids": ("int64", "max_predictions"),
     "masked_lm_weights": ("float32", "max_predictions"),
     "next_sentence_labels": ("int64", None),
+}
+
+# The features of a packed record: name -> (dtype, length). Those of max_seq_length have this length. The others vary from
+# record to record, up to the max_examples or max_predictions of `packing` in dataset.json.
+PACKED_FEATURES = {
+    "input_ids": ("int64", "max_seq_length"),
+    "input_mask": ("int64", "max_seq_length"),
+    "segment_ids": ("int64", "max_seq_length"),
+    "example_ids": ("int64", "max_seq_length"),
+    "cls_positions": ("int64", "max_examples"),
+    "next_sentence_labels": ("int64", "max_examples"),
+    "example_weights": ("float32", "max_examples"),
+    "masked_lm_positions": ("int64", "max_predictions"),
+    "masked_lm_ids": ("int64", "max_predictions"),
+    "masked_lm_weights": ("float32", "max_predictions"),
 }
 
 
@@ -30,3 +45,37 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+@dataclass
+class PackedColumns:
+    """Rows of packed examples: R rows, S max_seq_length, E examples and M masked positions in all rows.
+
+    Attributes:
+        input_ids, input_mask, segment_ids, example_ids: integers [R, S], padded with 0 at the end.
+        cls_positions, next_sentence_labels: integers [E], those of all rows one after another.
+        example_weights: float32 [E].
+        masked_lm_positions, masked_lm_ids: integers [M]; the positions are those in the row.
+        masked_lm_weights: float32 [M].
+        examples, predictions: int64 [R], how many of the E and M values belong to each row.
+    """
+
+    input_ids: np.ndarray
+    input_mask: np.ndarray
+    segment_ids: np.ndarray
+    example_ids: np.ndarray
+    cls_positions: np.ndarray
+    next_sentence_labels: np.ndarray
+    example_weights: np.ndarray
+    masked_lm_positions: np.ndarray
+    masked_lm_ids: np.ndarray
+    masked_lm_weights: np.ndarray
+    examples: np.ndarray
+    predictions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def counts_of(self, name: str) -> np.ndarray | None:
+        """Return how many values of a feature each row has, int64 [R]; None if all rows have max_seq_length."""
+        return {"max_examples": self.examples, "max_predictions": self.predictions}.get(PACKED_FEATURES[name][1])

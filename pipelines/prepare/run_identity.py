@@ -12,11 +12,11 @@ from typing import Any
 from clozemill.pipelines.command_line.options import identity
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
-from clozemill.pipelines.dataset.layout import FORMAT_VERSION
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers.document import ID_FIELD
 from clozemill.pipelines.readers.formats import Plan
 
+_FORMAT = 1  # of the shards that the same options give; packed ones have an option of their own
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
 
 
@@ -41,7 +41,7 @@ def input_digest(plan: Plan) -> str:
 
 def _versions() -> dict[str, str]:
     """Return the versions of the libraries and of Python, which has its own version of Unicode."""
-    found = {"format": str(FORMAT_VERSION), "python": ".".join(platform.python_version_tuple()[:2])}
+    found = {"format": str(_FORMAT), "python": ".".join(platform.python_version_tuple()[:2])}
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):
             found[name] = version(name)

@@ -68,7 +68,7 @@ def test_build() -> None:
     config = {"max_seq_length": 64, "max_predictions": 9, "pairs": "nsp", "input": ["a"]}
     groups = [group("train", 0, 2), group("train", 1, 2), group("eval", 2, 1)]
     built = manifest.build(config, {"size": 5}, {"read": 30}, groups, 1)
-    assert built["format_version"] == FORMAT_VERSION == 1
+    assert built["format_version"] == FORMAT_VERSION == 2
     assert (built["config"], built["vocabulary"]) == (config, {"size": 5})
     assert (built["max_seq_length"], built["max_predictions"]) == (64, 9)
     assert built["features"].keys() == FEATURES.keys()
@@ -194,9 +194,9 @@ def test_unknown_options_are_ignored() -> None:
     assert manifest.loads(edited(("config", "of_a_later_version"), [1.0]), "x")["config"]["of_a_later_version"] == [1.0]
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1]])
 def test_other_versions(version: object) -> None:
-    with pytest.raises(UserError, match=r"has format version .*, not 1: use the version of clozemill that wrote it"):
+    with pytest.raises(UserError, match=r"has format version .*, not 1 or 2: use the version of clozemill that wrote it"):
         manifest.loads(json.dumps({"format_version": version}).encode(), "dataset.json")
 
 
@@ -206,3 +206,16 @@ def test_every_option_that_decides_the_examples_is_required() -> None:
     assert {field.name for field in dataclasses.fields(ExampleConfig)} <= set(required)
     config = PrepareConfig(pairs="sop", max_seq_length=64, dupe_factor=2, seed=3)
     assert ExampleConfig.of(vars(config)) == ExampleConfig("sop", max_seq_length=64, dupe_factor=2, seed=3)
+
+
+def test_a_dataset_of_version_1_is_read() -> None:
+    """As prepare wrote it before there were packed examples."""
+    before = {name: value for name, value in BUILT.items() if name != "config"} | {"format_version": 1}
+    before["config"] = {name: value for name, value in BUILT["config"].items() if name != "packing"}
+    read = manifest.loads(manifest.dumps(before), "dataset.json")
+    assert read == before and ExampleConfig.of(read["config"]) == ExampleConfig.of(BUILT["config"])
+
+
+def test_records_of_a_shard() -> None:
+    assert manifest.records_of({"examples": 7}) == 7
+    assert manifest.records_of({"examples": 7, "rows": 3}) == 3

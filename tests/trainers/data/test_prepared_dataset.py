@@ -68,8 +68,8 @@ def test_no_dataset(tmp_path: Path) -> None:
 def test_an_unknown_format(tmp_path: Path) -> None:
     datasets.write(tmp_path, [[3]])
     about = json.loads((tmp_path / "dataset.json").read_bytes())
-    (tmp_path / "dataset.json").write_text(json.dumps(about | {"format_version": 2}))
-    told = f"{tmp_path}/dataset.json has format version 2, not 1: use the version of clozemill that wrote it"
+    (tmp_path / "dataset.json").write_text(json.dumps(about | {"format_version": 3}))
+    told = f"{tmp_path}/dataset.json has format version 3, not 1 or 2: use the version of clozemill that wrote it"
     assert mistake(prepared_dataset.read, str(tmp_path)) == told
 
 
