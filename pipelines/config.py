@@ -175,6 +175,12 @@ class ExampleConfig:
         "unit of the train/eval split; 'cluster' keeps near-duplicates on the same side",
         choices=("document", "cluster"),
     )
+    packing: str = option(
+        "off",
+        "on: put several examples into a row of --max-seq-length tokens, so that a trainer spends little on padding; off: one "
+        "example per record, with the features of google-research/bert",
+        choices=("on", "off"),
+    )
     num_groups: int = option(
         0, "number of train shards per copy; 0: derived from the input size on disk", low=0, high=1 << 24, group=OUTPUT
     )

@@ -107,6 +107,8 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         if not isinstance(value, bool):
             raise UserError(f"{where} is {_shown(value)}: give true or false")
         return value
+    if isinstance(value, bool) and set(meta["choices"] or ()) == {"on", "off"}:
+        value = "on" if value else "off"  # as YAML reads an unquoted on or off
     if kind is tuple:
         values = value if isinstance(value, list | tuple) else (value,)
         if not all(isinstance(item, str) for item in values):

@@ -7,12 +7,14 @@ import sys
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from clozemill.pipelines.common import formatting
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import large, share
 from clozemill.pipelines.data_card import sections as data_card_sections
 from clozemill.pipelines.data_card.sections import Dataset
-from clozemill.pipelines.dataset import layout
+from clozemill.pipelines.dataset import layout, manifest, shard_records
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.layout import MANIFEST, RUN
 from clozemill.pipelines.dataset.reading import read_contract
@@ -21,7 +23,7 @@ from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Page
 from clozemill.pipelines.quality import statistics
-from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.shards import tfrecord
 
 _REJECT_FILES = 20
 _SHARD_BYTES = 4 << 20  # of the first shard: more than its first examples take
@@ -43,7 +45,7 @@ def _rejects(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _first_examples(folder: str, contract: dict[str, Any]) -> Columns | None:
+def _first_examples(folder: str, contract: dict[str, Any], pad_id: int) -> Columns | None:
     """Return the first examples of the first train shard; None if they can't be read: a card needs none."""
     shards = [shard for shard in contract["shards"] if shard["split"] == "train" and shard["examples"]]
     if not shards:
@@ -51,9 +53,10 @@ def _first_examples(folder: str, contract: dict[str, Any]) -> Columns | None:
     try:
         with filesystem.open_read(filesystem.join(folder, shards[0]["name"])) as file:
             data = file.read(_SHARD_BYTES)
-        count = min(shards[0]["examples"], data_card_sections.SEARCHED_EXAMPLES)
+        count = min(manifest.records_of(shards[0]), data_card_sections.SEARCHED_EXAMPLES)
         records = list(islice(tfrecord.read(data, contract["config"]["compression"]), count))
-        return tf_example.decode(records, contract["max_seq_length"], contract["max_predictions"], 0)
+        found = shard_records.examples_of(shard_records.decode_shard_records(records, contract), contract, pad_id)
+        return found.take(np.arange(min(len(found), data_card_sections.SEARCHED_EXAMPLES)))
     except (ValueError, OSError, UserError):
         return None
 
@@ -75,7 +78,9 @@ def read(folder: str, rejected: str = "") -> Dataset:
     run = filesystem.join(folder, RUN)
     about = filesystem.read_json(run) if filesystem.exists(run) else {}
     samples = _rejects(folder) | found["documents"]["samples"]
-    return Dataset(_name(folder), contract, vocabulary, found, about, samples, _first_examples(folder, contract))
+    return Dataset(
+        _name(folder), contract, vocabulary, found, about, samples, _first_examples(folder, contract, vocabulary.pad_id)
+    )
 
 
 def build(data: Dataset) -> Page:
@@ -127,7 +132,7 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
         ("[UNK]", share(documents["unknown_tokens"], documents["tokens"])),
         ("train examples", large(splits.get("train", {}).get("examples", 0))),
         ("eval examples", large(splits.get("eval", {}).get("examples", 0))),
-        ("tokens per example", f"{contract['max_seq_length']:,}"),
+        (f"tokens per {'row' if manifest.is_packed(contract) else 'example'}", f"{contract['max_seq_length']:,}"),
     ]
     return tiles
 

@@ -11,7 +11,7 @@ from clozemill.pipelines.data_card import plots
 from clozemill.pipelines.dataset import summary
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import MANIFEST
-from clozemill.pipelines.dataset.manifest import exact_duplicates
+from clozemill.pipelines.dataset.manifest import copy_rows_of, exact_duplicates, is_packed, unpacked_padding
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Cell, Example, Section, Side, Table
@@ -48,7 +48,8 @@ def lead(data: Dataset) -> list[str]:
     documents, config, sheet = contract["documents"], contract["config"], contract.get("datasheet", {})
     sources = "; ".join(sheet.get("sources", [])) or ", ".join(str(name).rsplit("/", 1)[-1] for name in config.get("input", []))
     pairs = {"nsp": "pairs for next-sentence prediction", "sop": "pairs for sentence order", "single": "single segments"}
-    examples = sum(split["examples"] for split in contract["splits"].values())
+    examples, rows = (sum(split.get(name, 0) for split in contract["splits"].values()) for name in ("examples", "rows"))
+    packed = f", packed into {counted(rows, 'row')}" if is_packed(contract) else ""
     stated = [
         f"{name} {', '.join(sheet[field])}" if sheet.get(field) else f"{name} not stated"
         for name, field in (("licence", "licenses"), ("language", "languages"))
@@ -57,7 +58,7 @@ def lead(data: Dataset) -> list[str]:
         f"{counted(documents['kept'], 'document')} with {large(documents['tokens'])} tokens of text from {sources}; "
         f"{'; '.join(stated)}.",
         f"Prepared as {counted(examples, 'masked example')} of up to {contract['max_seq_length']:,} tokens, "
-        f"{pairs[config['pairs']]}, to pretrain a BERT-style encoder.",
+        f"{pairs[config['pairs']]}{packed}, to pretrain a BERT-style encoder.",
     ]
 
 
@@ -81,6 +82,7 @@ def examples(data: Dataset) -> Section:
     found: dict[int, Example] = {}
     if (columns := data.examples) is None:
         return Section("An example")
+    unit = "Example" if is_packed(data.contract) else "Record"
     for row in range(len(columns)):
         label = int(columns.next_sentence_labels[row])
         if label not in found:
@@ -88,7 +90,7 @@ def examples(data: Dataset) -> Section:
             note = f"{int(columns.input_mask[row].sum())} tokens, {masked} to predict; label {label}:"
             sides = [Side(name, tokens) for name, tokens in segment_tokens(columns, row, data.vocabulary).items()]
             meaning = LABELS[data.contract["config"]["pairs"]][label]
-            found[label] = Example(f"Record {row} of the first train shard", note, sides, meaning, label)
+            found[label] = Example(f"{unit} {row} of the first train shard", note, sides, meaning, label)
     text = ["What a model sees. It predicts the original token at each marked position, and the label of the pair."]
     return Section("Examples" if len(found) > 1 else "An example", text if found else [], examples=list(found.values()))
 
@@ -111,23 +113,34 @@ def in_and_out(data: Dataset) -> Section:
     rows += summary.id_rows(data.contract)
     equal = exact_duplicates(data.contract)
     note = f"Text counts include exact duplicates: {formatting.counted(equal, 'document')}." if equal else ""
-    copies = []
-    for name, split in data.contract["splits"].items():
-        for copy, counts in split["copies"].items():
-            padding = share(counts["padding"], counts["padding"] + counts["tokens"])
-            totals = (counts["examples"], counts["tokens"], counts["masked"])
-            copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in totals), padding))
-    head = ("split", "copy", "documents", "examples", "tokens", "masked", "padding")
+    output = _output(data.contract)
     return Section(
         "Input and output",
-        tables=[Table("Input", "lr", ("item", "count"), rows, note), Table("Output", "llrrrrr", head, copies)],
+        tables=[Table("Input", "lr", ("item", "count"), rows, note), output],
         terms=[
             ("[UNK]", "a word that the vocabulary can't spell; the model sees only that a word was there"),
             ("copy", "the same documents with other pairs and masks (--dupe-factor), so that epochs differ"),
             ("masked", "tokens that the model has to predict"),
             ("padding", "share of positions that are empty, since an example is shorter than the sequence"),
-        ],
+        ]
+        + ([("row", "a record with several examples; without packing, each would have one")] if len(output.head) > 7 else []),
     )
+
+
+def _output(contract: dict[str, Any]) -> Table:
+    """Return the table of copies, with the padding of their records; if packed, also without packing."""
+    packed, copies = is_packed(contract), []
+    for name, split in contract["splits"].items():
+        for copy, counts in split["copies"].items():
+            totals = [counts["examples"], *([copy_rows_of(contract, counts)] if packed else [])]
+            totals += [counts["tokens"], counts["masked"]]
+            cells = [share(counts["padding"], counts["padding"] + counts["tokens"])]
+            if packed:
+                cells.append(share(unpacked_padding(contract, counts), counts["examples"] * contract["max_seq_length"]))
+            copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in totals), *cells))
+    rows, last = (("rows",), ("padding if not packed",)) if packed else ((), ())
+    head = ("split", "copy", "documents", "examples", *rows, "tokens", "masked", "padding", *last)
+    return Table("Output", "ll" + "r" * (len(head) - 2), head, copies)
 
 
 def dropped(data: Dataset) -> Section:
@@ -290,14 +303,18 @@ def fixed(data: Dataset) -> Section:
     """Return the digests that identify the dataset that the card describes."""
     contract, shards = data.contract, data.contract["shards"]
     rows = [("dataset", contract["digest"]), ("vocabulary", contract["vocabulary"]["sha256"])]
-    listed = [(each["name"], f"{each['examples']:,}", f"{each['bytes']:,}", each["sha256"]) for each in shards[:SHOWN_SHARDS]]
+    rows_of = (lambda each: [f"{each['rows']:,}"]) if is_packed(contract) else (lambda each: [])
+    listed = [
+        (each["name"], f"{each['examples']:,}", *rows_of(each), f"{each['bytes']:,}", each["sha256"])
+        for each in shards[:SHOWN_SHARDS]
+    ]
     note = f"The first {SHOWN_SHARDS} of {len(shards):,}; {MANIFEST} lists all." if len(shards) > SHOWN_SHARDS else ""
-    head = ("shard", "examples", "bytes", "SHA-256")
+    head = ("shard", "examples", *(["rows"] if is_packed(contract) else []), "bytes", "SHA-256")
     return Section(
         "Digests",
         terms=[("digest", "SHA-256 of contents: the same corpus, options and seed give the same digest anywhere")],
         tables=[
             Table("SHA-256", "lm", ("of", "digest"), rows),
-            Table(f"Shards: {len(shards):,}", "mrrm", head, listed, note, folded=True),
+            Table(f"Shards: {len(shards):,}", "m" + "r" * (len(head) - 2) + "m", head, listed, note, folded=True),
         ],
     )

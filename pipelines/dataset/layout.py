@@ -28,7 +28,7 @@ def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> 
 
 
 def provenance_name(shard: str) -> str:
-    """Return the Parquet file with one row per record of a shard."""
+    """Return the Parquet file with one row per example of a shard."""
     return f"provenance/{shard.removesuffix('.tfrecord')}.parquet"
 
 

@@ -14,7 +14,7 @@ from clozemill.pipelines.command_line.options import value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.pipelines.dataset.layout import FORMAT_VERSION, READABLE_VERSIONS
-from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 
 Manifest = dict[str, Any]
 Number = TypeVar("Number", int, float)
@@ -43,6 +43,21 @@ def shards_of(manifest: Manifest, split: str, copy: int = 0) -> list[dict[str, A
 def records_of(shard: dict[str, Any]) -> int:
     """Return the number of records of a shard: rows if its examples are packed, otherwise examples."""
     return shard.get("rows", shard["examples"])
+
+
+def is_packed(manifest: Manifest) -> bool:
+    """Return whether the records are rows of packed examples; datasets of format version 1 don't record it."""
+    return manifest["config"].get("packing") == "on"
+
+
+def unpacked_padding(manifest: Manifest, counts: dict[str, int]) -> int:
+    """Return how many positions would be padding if each example of a copy had a record of its own."""
+    return counts["examples"] * manifest["max_seq_length"] - counts["tokens"]
+
+
+def copy_rows_of(manifest: Manifest, counts: dict[str, int]) -> int:
+    """Return the number of records of a copy of a split, from its counts."""
+    return (counts["padding"] + counts["tokens"]) // manifest["max_seq_length"]
 
 
 def exact_duplicates(manifest: Manifest) -> int:
@@ -80,6 +95,7 @@ def build(
         num_eval_groups: number of shards of the eval split, as `config.num_groups` for the train split.
     """
     shards = sorted((shard for group in groups for shard in group["shards"]), key=lambda shard: shard["name"])
+    packed = config.get("packing") == "on"
     splits: dict[str, Any] = {}
     for group in groups:
         split = splits.setdefault(group["split"], {"documents": 0, "examples": 0, "copies": {}})
@@ -87,6 +103,8 @@ def build(
         for shard in group["shards"]:
             split["examples"] += shard["examples"]
             add_counts(split["copies"].setdefault(f"{shard['copy']:02d}", {}), shard["counts"])
+            if packed:
+                split["rows"] = split.get("rows", 0) + shard["rows"]
     duplicates = sum(group["duplicates"] for group in groups)
     return {
         "format_version": FORMAT_VERSION,
@@ -96,7 +114,8 @@ def build(
         "max_seq_length": config["max_seq_length"],
         "max_predictions": config["max_predictions"],
         "num_eval_groups": num_eval_groups,
-        "features": {name: dtype for name, (dtype, _) in FEATURES.items()},
+        "features": {name: dtype for name, (dtype, _) in (PACKED_FEATURES if packed else FEATURES).items()},
+        **({"packing": _largest_rows(shards)} if packed else {}),
         "documents": documents | {"duplicates": duplicates},
         "splits": {
             name: splits[name] | {"copies": dict(sorted(splits[name]["copies"].items()))}
@@ -105,6 +124,11 @@ def build(
         "shards": [{key: value for key, value in shard.items() if key != "counts"} for shard in shards],
         "files": dict(sorted(item for group in groups for item in group["files"].items())),
     }
+
+
+def _largest_rows(shards: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the largest number of examples, and of predictions, of any row, but at least 1: the shapes of a batch."""
+    return {name: max([1, *(shard[name] for shard in shards)]) for name in ("max_examples", "max_predictions")}
 
 
 def _sha256(manifest: Manifest) -> str:
@@ -137,6 +161,17 @@ def _float_for_count(value: Any, place: str) -> str:
     return next((found for key, each in parts if (found := _float_for_count(each, f"{place}.{key}".lstrip(".")))), "")
 
 
+def _check_packing(manifest: Manifest, name: str) -> None:
+    """Raise UserError unless everything about packed rows is there if config.packing is on, and nothing if it is off."""
+    packed, shards = is_packed(manifest), manifest["shards"]
+    with_rows = ["rows" in part for part in (*manifest["splits"].values(), *shards)]
+    if {packed, "packing" in manifest, *with_rows} != {packed}:
+        how = "on, but packing or rows are missing" if packed else "off, but there are packing or rows"
+        raise UserError(f"{name}: config.packing is {how}: rebuild the dataset with clozemill prepare")
+    if packed and manifest["packing"] != _largest_rows(shards):
+        raise UserError(f"{name}: packing doesn't match its shards: rebuild the dataset with clozemill prepare")
+
+
 def _check_form(manifest: Manifest, name: str) -> None:
     """Raise UserError if a field is missing or has the wrong type. (A valid signature doesn't prove clozemill wrote it.)"""
     try:
@@ -152,6 +187,7 @@ def _check_form(manifest: Manifest, name: str) -> None:
     for size in ("max_seq_length", "max_predictions"):  # readers allocate by these
         if manifest[size] != config[size]:
             raise UserError(f"{name}: its {size} values differ ({manifest[size]} and {config[size]}): rebuild the dataset")
+    _check_packing(manifest, name)
     if place := _float_for_count(manifest, ""):
         raise UserError(f"{name}: {place} is a count, but has a decimal point: rebuild the dataset")
     copies = {(split, copy) for split, about in manifest["splits"].items() for copy in about["copies"]}

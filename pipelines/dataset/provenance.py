@@ -1,4 +1,4 @@
-"""Provenance of examples as Parquet: a row per document of a group, and optionally a row per record of a shard."""
+"""Provenance of examples as Parquet: a row per document of a group, and optionally a row per example of a shard."""
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,13 @@ def documents_table(group: Group, ids: bool = False) -> pa.Table:
     return pa.table(columns)
 
 
-def provenance_table(group: Group, pairs: Pairs, ids: bool = False) -> pa.Table:
-    """Return a row per record: key and title of the documents of A and B, and their character spans in the clean text.
+def provenance_table(group: Group, pairs: Pairs, ids: bool = False, starts: np.ndarray | None = None) -> pa.Table:
+    """Return a row per example: key and title of the documents of A and B, and their character spans in the clean text.
 
     Spans cover complete words: a run that begins within a word starts at the start of the word. Without B: null.
 
-    ids: add the documents' ids, or null.
+    ids: add the documents' ids, or null. starts: int64 [R + 1] if packed, where record r has the examples starts[r] to
+    starts[r + 1]: add `row`, the number of the record, and `example`, the example's number in it, from 1.
     """
     keys = [shuffle_keys.document_key_of(key) for key in group.keys]
     documents = group.sentences[group.documents]
@@ -59,4 +60,7 @@ def provenance_table(group: Group, pairs: Pairs, ids: bool = False) -> pa.Table:
         if ids:
             first = _first_ids(group)
             columns[f"{side}_id"] = pa.array([first[at] for at in document], pa.string(), mask=~there)
+    if starts is not None:
+        row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        columns |= {"row": pa.array(row), "example": pa.array(np.arange(len(row)) - starts[:-1][row] + 1)}
     return pa.table(columns)

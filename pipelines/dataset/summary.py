@@ -4,7 +4,7 @@ from typing import Any
 
 from clozemill.pipelines.common.formatting import counted, share
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
-from clozemill.pipelines.dataset.manifest import exact_duplicates
+from clozemill.pipelines.dataset.manifest import copy_rows_of, exact_duplicates, is_packed, unpacked_padding
 
 _LEAST_SECONDS = 0.05  # a rate over less time is meaningless
 
@@ -58,19 +58,25 @@ def id_rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 def copy_rows(manifest: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return column heads, and a row (split, copy, a cell per head) per copy.
 
-    The shares are of all tokens (masked), of masked positions, of examples, and of all positions.
+    The shares are of all tokens (masked), of masked positions, of examples, and of all positions. If packed, the last column is
+    the padding that the examples would have without packing.
     """
+    packed = is_packed(manifest)
     what = {"nsp": "random next", "sop": "swapped", "single": ""}[manifest["config"]["pairs"]]
     heads = ("documents", "examples", "masked", "[MASK]", "random", "kept", *([what, "forced"] if what else []), "padding")
+    heads = (*heads[:2], "rows", *heads[2:], "unpacked") if packed else heads
     rows = []
     for name, split in manifest["splits"].items():
         for copy, counts in split["copies"].items():
             masked, examples = counts["masked"], counts["examples"]
-            cells = [f"{split['documents']:,}", f"{examples:,}", share(masked, counts["tokens"])]
+            cells = [f"{split['documents']:,}", f"{examples:,}"]
+            cells += [f"{copy_rows_of(manifest, counts):,}"] if packed else []
+            cells.append(share(masked, counts["tokens"]))
             cells += [share(counts[f"masked_as_{how}"], masked) for how in ("mask", "random", "kept")]
             if what:
                 cells += [share(counts["labels_random"], examples), f"{counts['forced_random']:,}"]
             cells.append(share(counts["padding"], counts["padding"] + counts["tokens"]))
+            cells += [share(unpacked_padding(manifest, counts), examples * manifest["max_seq_length"])] if packed else []
             rows.append((name, copy, *cells))
     return heads, rows
 

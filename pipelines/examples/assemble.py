@@ -37,8 +37,7 @@ def token_matrix(group: Group, pairs: Pairs, max_seq_length: int, vocabulary: Vo
     """
     row = np.arange(len(pairs))
     place = np.arange(max_seq_length, dtype=np.int32)
-    a_len, b_len = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
-    lengths = a_len + b_len + np.where(b_len > 0, 3, 2)
+    a_len, lengths = pairs.a_end - pairs.a_start, pairs.lengths
     in_b = place > (a_len + 1).astype(np.int32)[:, None]
     shift = np.where(in_b, (pairs.b_start - a_len - 2)[:, None], (pairs.a_start - 1)[:, None])
     ids = group.tokens.take(shift + place, mode="clip")

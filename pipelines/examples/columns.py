@@ -1,5 +1,6 @@
 """Examples as arrays: the seven features of google-research/bert, and rows of packed examples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,18 @@ class Columns:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def take(self, order: np.ndarray | list[int]) -> "Columns":
+        """Return the examples at `order`."""
+        return Columns(*(values[order] for values in vars(self).values()))
+
+
+def pad_rows(values: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
+    """Return values of all rows, one after another, as a matrix [R, width] padded with 0. counts: int64 [R], those of a row."""
+    there = np.arange(width) < counts[:, None]
+    out = np.zeros(there.shape, values.dtype)
+    out[there] = values
+    return out
+
 
 @dataclass
 class PackedColumns:
@@ -79,3 +92,14 @@ class PackedColumns:
     def counts_of(self, name: str) -> np.ndarray | None:
         """Return how many values of a feature each row has, int64 [R]; None if all rows have max_seq_length."""
         return {"max_examples": self.examples, "max_predictions": self.predictions}.get(PACKED_FEATURES[name][1])
+
+    def padded(self, packing: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Return the ten features as matrices of one shape for all batches of a dataset, padded with 0.
+
+        packing: `packing` in dataset.json: max_examples (N) and max_predictions (P). Features are [R, S], [R, N] or [R, P].
+        """
+        found: dict[str, np.ndarray] = {}
+        for name, (_, length) in PACKED_FEATURES.items():
+            values, counts = getattr(self, name), self.counts_of(name)
+            found[name] = values if counts is None else pad_rows(values, counts, packing[length])
+        return found

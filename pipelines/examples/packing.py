@@ -8,6 +8,7 @@ Shapes: E examples, R rows, S sequence length, P predictions per example, M mask
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,36 +39,61 @@ class RowPlan:
         return RowPlan(self.order[np.repeat(self.starts[:-1][rows], counts) + within], starts)
 
 
-class _OpenRows:
-    """The rows that are not full, by free room: lists of arrays of row numbers, so that moving rows copies little."""
+@dataclass(frozen=True)
+class _Placement:
+    """One step of the plan: `examples` examples of one length go into `rows` rows with the same free room.
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.count = limit, 0
-        self.by_room: list[list[np.ndarray]] = [[] for _ in range(limit + 1)]
-        self.rooms: list[int] = []  # those with rows, ascending
+    The first rows get as many examples as fit; the last one gets the rest. Rows with all their room are new ones.
+    """
 
-    def put(self, room: int, rows: np.ndarray) -> None:
-        """Add rows with this much free room."""
-        if room and len(rows):
-            if not self.by_room[room]:
-                insort(self.rooms, room)
-            self.by_room[room].append(rows)
+    length: int
+    room: int
+    rows: int
+    examples: int
 
-    def take(self, length: int, left: int) -> tuple[int, np.ndarray]:
-        """Return (free room, rows) of the fullest rows with room for `length`, for up to `left` examples; or new rows."""
-        at = bisect_left(self.rooms, length)
-        if at == len(self.rooms):
-            wanted = -(-left // (self.limit // length))
-            self.count += wanted
-            return self.limit, np.arange(self.count - wanted, self.count)
-        room = self.rooms[at]
-        rows = self.by_room[room].pop()
-        wanted = -(-left // (room // length))
-        if len(rows) > wanted:
-            self.by_room[room].append(rows[wanted:])
-        elif not self.by_room[room]:
-            del self.rooms[at]
-        return room, rows[:wanted]
+    @property
+    def each(self) -> int:
+        """Number of examples that fit into one of the rows."""
+        return self.room // self.length
+
+
+def _place(histogram: np.ndarray, limit: int) -> Iterator[_Placement]:
+    """Yield the steps of the plan: longest first, and each example into the fullest rows with room for it.
+
+    histogram: int64 [limit + 1], number of examples of each length.
+    """
+    free = [0] * (limit + 1)  # number of rows with this much free room
+    rooms: list[int] = []  # those with rows, ascending
+
+    def add(room: int, rows: int) -> None:
+        if room and rows:
+            if not free[room]:
+                insort(rooms, room)
+            free[room] += rows
+
+    for length in np.flatnonzero(histogram)[::-1].tolist():
+        left = int(histogram[length])
+        while left:
+            at = bisect_left(rooms, length)
+            room = rooms[at] if at < len(rooms) else limit
+            each = room // length
+            rows = -(-left // each)
+            if room < limit:
+                rows = min(rows, free[room])
+                free[room] -= rows
+                if not free[room]:
+                    del rooms[at]
+            placed = min(left, each * rows)
+            yield _Placement(length, room, rows, placed)
+            full, last = divmod(placed, each)
+            add(room - each * length, full)
+            add(room - last * length, rows - full)
+            left -= placed
+
+
+def count_rows(histogram: np.ndarray, limit: int) -> int:
+    """Return the number of rows of `plan_rows`, from the number of examples of each length, int64 [limit + 1]."""
+    return sum(step.rows for step in _place(histogram, limit) if step.room == limit)
 
 
 def plan_rows(lengths: np.ndarray, limit: int) -> RowPlan:
@@ -79,21 +105,22 @@ def plan_rows(lengths: np.ndarray, limit: int) -> RowPlan:
     """
     by_length = np.argsort(-lengths, kind="stable")
     row_of = np.empty(len(lengths), np.int64)  # in the order of by_length
-    histogram = np.bincount(lengths, minlength=limit + 1)
-    opened, done = _OpenRows(limit), 0
-    for length in np.flatnonzero(histogram)[::-1].tolist():
-        left = int(histogram[length])
-        while left:
-            room, rows = opened.take(length, left)
-            each = room // length
-            placed = min(left, each * len(rows))
-            row_of[done : done + placed] = np.repeat(rows, each)[:placed]
-            full, last = divmod(placed, each)
-            opened.put(room - each * length, rows[:full])
-            opened.put(room - last * length, rows[full:])  # at most one row, and none if last is 0
-            done, left = done + placed, left - placed
+    by_room: list[list[np.ndarray]] = [[] for _ in range(limit + 1)]  # numbers of the rows with this much free room
+    opened = done = 0
+    for step in _place(np.bincount(lengths, minlength=limit + 1), limit):
+        if step.room == limit:
+            rows = np.arange(opened, opened + step.rows)
+            opened += step.rows
+        else:
+            there = np.concatenate(by_room[step.room])
+            rows, by_room[step.room] = there[: step.rows], [there[step.rows :]]
+        row_of[done : done + step.examples] = np.repeat(rows, step.each)[: step.examples]
+        done += step.examples
+        full, last = divmod(step.examples, step.each)
+        by_room[step.room - step.each * step.length].append(rows[:full])
+        by_room[step.room - last * step.length].append(rows[full:])  # at most one row, and none if last is 0
     in_rows = np.argsort(row_of, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=opened.count))])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=opened))])
     return RowPlan(by_length[in_rows], starts)
 
 
@@ -102,12 +129,25 @@ def _starts(counts: np.ndarray) -> np.ndarray:
     return np.cumsum(counts) - counts
 
 
-def pack_examples(columns: Columns, starts: np.ndarray) -> PackedColumns:
+def first_examples(packed: PackedColumns) -> np.ndarray:
+    """Return the index of each row's first example among those of all rows, int64 [R]."""
+    return _starts(packed.examples)
+
+
+def _spread(values: np.ndarray, where: np.ndarray, empty: int = 0) -> np.ndarray:
+    """Return a matrix like `where` with the values, row by row, at its true places, and `empty` elsewhere."""
+    out = np.full(where.shape, empty, values.dtype)
+    out[where] = values
+    return out
+
+
+def pack_examples(columns: Columns, starts: np.ndarray, pad_id: int = 0) -> PackedColumns:
     """Return the rows of some examples; `unpack_examples` is the reverse.
 
     Args:
         columns: E examples, those of a row adjacent.
         starts: int64 [R + 1]; row r has the examples starts[r] to starts[r + 1].
+        pad_id: the id of [PAD].
     """
     examples, places = np.diff(starts), columns.input_ids.shape[1]
     inside, used = columns.input_mask > 0, columns.masked_lm_weights > 0
@@ -116,18 +156,12 @@ def pack_examples(columns: Columns, starts: np.ndarray) -> PackedColumns:
     total = np.bincount(row, lengths, len(examples)).astype(np.int64)
     first = _starts(lengths) - _starts(total)[row]  # position of each example in its row
     filled = np.arange(places) < total[:, None]  # true as often as `inside`, and in the same order of tokens
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        out = np.zeros(filled.shape, values.dtype)
-        out[filled] = values
-        return out
-
     number = (np.arange(len(row)) - starts[:-1][row] + 1).astype(np.int32)
     return PackedColumns(
-        input_ids=spread(columns.input_ids[inside]),
+        input_ids=_spread(columns.input_ids[inside], filled, pad_id),
         input_mask=filled.view(np.uint8),
-        segment_ids=spread(columns.segment_ids[inside]),
-        example_ids=spread(np.repeat(number, lengths)),
+        segment_ids=_spread(columns.segment_ids[inside], filled),
+        example_ids=_spread(np.repeat(number, lengths), filled),
         cls_positions=first,
         next_sentence_labels=columns.next_sentence_labels,
         example_weights=np.ones(len(row), np.float32),
@@ -139,33 +173,28 @@ def pack_examples(columns: Columns, starts: np.ndarray) -> PackedColumns:
     )
 
 
-def unpack_examples(packed: PackedColumns, max_predictions: int) -> Columns:
+def unpack_examples(packed: PackedColumns, max_predictions: int, pad_id: int = 0) -> Columns:
     """Return the examples in the order of the rows, as they were before `pack_examples`.
 
-    Relies on valid rows: quality/row_invariants.py checks those of a file first.
+    Relies on valid rows: row_rules.py checks those of a file first.
 
     Args:
         max_predictions: P, that of dataset.json; no example may have more masked positions.
+        pad_id: the id of [PAD].
     """
     examples, places = len(packed.cls_positions), packed.input_ids.shape[1]
-    filled, first_number = packed.example_ids > 0, _starts(packed.examples)
+    filled, first_number = packed.example_ids > 0, first_examples(packed)
     in_row = (packed.example_ids.astype(np.int64) - 1 + first_number[:, None])[filled]  # the example of each token
     inside = np.arange(places) < np.bincount(in_row, minlength=examples)[:, None]
     row = np.repeat(np.arange(len(packed)), packed.predictions)
     number = packed.example_ids[row, packed.masked_lm_positions] - 1 + first_number[row]  # the example of each prediction
     used = np.arange(max_predictions) < np.bincount(number, minlength=examples)[:, None]
-
-    def spread(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-        out = np.zeros(where.shape, values.dtype)
-        out[where] = values
-        return out
-
     return Columns(
-        input_ids=spread(packed.input_ids[filled], inside),
-        input_mask=spread(packed.input_mask[filled], inside),
-        segment_ids=spread(packed.segment_ids[filled], inside),
-        masked_lm_positions=spread(packed.masked_lm_positions - packed.cls_positions[number], used),
-        masked_lm_ids=spread(packed.masked_lm_ids, used),
-        masked_lm_weights=spread(packed.masked_lm_weights, used),
+        input_ids=_spread(packed.input_ids[filled], inside, pad_id),
+        input_mask=_spread(packed.input_mask[filled], inside),
+        segment_ids=_spread(packed.segment_ids[filled], inside),
+        masked_lm_positions=_spread(packed.masked_lm_positions - packed.cls_positions[number], used),
+        masked_lm_ids=_spread(packed.masked_lm_ids, used),
+        masked_lm_weights=_spread(packed.masked_lm_weights, used),
         next_sentence_labels=packed.next_sentence_labels,
     )

@@ -47,6 +47,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example with [CLS] and [SEP], int64 [E]: two special tokens without B, three with it."""
+        b_len = self.b_end - self.b_start
+        return self.a_end - self.a_start + b_len + np.where(b_len > 0, 3, 2)
+
     def take(self, order: np.ndarray) -> "Pairs":
         """Return the pairs at `order`."""
         runs = (self.a_start[order], self.a_end[order], self.b_start[order], self.b_end[order])

@@ -10,11 +10,12 @@ from clozemill.pipelines.common import hashing
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.dataset.layout import documents_name, provenance_name
+from clozemill.pipelines.dataset.manifest import is_packed
 from clozemill.pipelines.dataset.parquet import read_parquet
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.inspection import records as inspection_records
-from clozemill.pipelines.inspection.records import ShardRecords
+from clozemill.pipelines.inspection.records import Place, ShardRecords
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class FoundDocument:
 
 @dataclass(frozen=True)
 class FoundRecords:
-    """The documents with an id, and some of their records, by shard. digest: of the dataset.
+    """The documents with an id, and some of their examples, by shard. digest: of the dataset.
 
-    total: number of all their records, in all copies; None if the dataset has no provenance.
+    total: number of all their examples, in all copies; None if the dataset has no provenance. unit: what an example is called,
+    "record", or in a packed dataset "example".
     """
 
     id: str
@@ -42,10 +44,11 @@ class FoundRecords:
     documents: list[FoundDocument]
     total: int | None
     shards: list[ShardRecords]
+    unit: str = "record"
 
 
 def find_records(config: InspectConfig) -> FoundRecords:
-    """Return the documents with `config.id` and their records from number `offset` on, up to `limit`.
+    """Return the documents with `config.id` and their examples from number `offset` on, up to `limit`.
 
     Raises:
         UserError: the dataset has no ids, or no document has this one.
@@ -67,12 +70,15 @@ def find_records(config: InspectConfig) -> FoundRecords:
     groups, total, left, shards = {document.group for document in documents}, 0, config.limit, []
     for shard in contract["shards"]:
         if shard["group"] in groups:  # a pair consists of documents of one group
-            numbers = _numbers(config.dataset, shard["name"], keys)
-            shown = numbers[max(config.offset - total, 0) :][:left]
-            total, left = total + len(numbers), left - len(shown)
+            places = _places(config.dataset, shard["name"], keys)
+            shown = places[max(config.offset - total, 0) :][:left]
+            total, left = total + len(places), left - len(shown)
             if shown:
-                shards.append(inspection_records.read_shard(config.dataset, contract, vocabulary, shard, shown))
-    return FoundRecords(wanted, contract["digest"], documents, total, shards)
+                numbers = sorted({place.record for place in shown})
+                found = inspection_records.read_shard(config.dataset, contract, vocabulary, shard, numbers, set(shown))
+                shards.append(found)
+    unit = "example" if is_packed(contract) else "record"
+    return FoundRecords(wanted, contract["digest"], documents, total, shards, unit)
 
 
 def _find_documents(folder: str, contract: dict[str, Any], wanted: str) -> list[FoundDocument]:
@@ -89,8 +95,11 @@ def _find_documents(folder: str, contract: dict[str, Any], wanted: str) -> list[
     return found
 
 
-def _numbers(folder: str, shard: str, keys: pa.Array) -> list[int]:
-    """Return the numbers of a shard's records whose A or B is of one of the documents."""
+def _places(folder: str, shard: str, keys: pa.Array) -> list[Place]:
+    """Return where a shard's examples are whose A or B is of one of the documents."""
     table = read_parquet(filesystem.join(folder, provenance_name(shard)))
     found = pc.or_(*(pc.is_in(table[f"{side}_key"], value_set=keys) for side in "ab"))
-    return pc.indices_nonzero(found).to_pylist()
+    if "row" not in table.column_names:
+        return list(map(Place, pc.indices_nonzero(found).to_pylist()))
+    packed = table.select(["row", "example"]).filter(found)
+    return list(map(Place, packed["row"].to_pylist(), packed["example"].to_pylist()))

@@ -4,6 +4,7 @@ from itertools import takewhile
 
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.dataset.example_tokens import segment_tokens
+from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.pipelines.inspection.document_search import FoundRecords
 from clozemill.pipelines.inspection.records import ShardRecords
 from clozemill.pipelines.inspection.text import describe_search
@@ -11,38 +12,48 @@ from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Example, Side
 
 
-def _origin(records: ShardRecords, number: int, side: str) -> dict[str, str] | None:
+def _origin(records: ShardRecords, row: int, side: str) -> dict[str, str] | None:
     """Return the source of a segment, or None if it is unknown or there is no such segment."""
-    rows = records.origins
-    if not rows or rows[f"{side}_key"][number] is None:
+    if not records.origins or records.origins[row][f"{side}_key"] is None:
         return None
-    start, end = (f"{rows[f'{side}_{edge}'][number]:,}" for edge in ("start", "end"))
-    known = (rows.get(f"{side}_id") or {number: None})[number]
+    found = records.origins[row]
     return {
-        "id": known or "",
-        "title": rows[f"{side}_title"][number],
-        "key": rows[f"{side}_key"][number].hex(),
-        "start": start,
-        "end": end,
+        "id": found.get(f"{side}_id") or "",
+        "title": found[f"{side}_title"],
+        "key": found[f"{side}_key"].hex(),
+        "start": f"{found[f'{side}_start']:,}",
+        "end": f"{found[f'{side}_end']:,}",
     }
 
 
 def _example(records: ShardRecords, row: int, place: str = "") -> Example:
-    number = records.numbers[row]
     sides = [
-        Side(name, tokens, _origin(records, number, name.lower()))
+        Side(name, tokens, _origin(records, row, name.lower()))
         for name, tokens in segment_tokens(records.columns, row, records.vocabulary).items()
     ]
     label = int(records.columns.next_sentence_labels[row])
-    return Example(f"Record {number}{place}", f"{records.sizes(row)}; label {label}", sides, records.meaning(row), label)
+    return Example(
+        f"{str(records.places[row]).capitalize()}{place}",
+        f"{records.sizes(row)}; label {label}",
+        sides,
+        records.meaning(row),
+        label,
+    )
 
 
 def page(records: ShardRecords, offset: int) -> str:
     """Return a page of records from number `offset` on. It needs no other file."""
     rows = [_example(records, row) for row in range(len(records.columns))]
     shard, config = records.shard, records.contract["config"]
-    about = f"{counted(len(rows), 'record')} of {shard['examples']:,}; pairs {config['pairs']}, masking {config['masking']}"
+    about = f"{_share(records)}; pairs {config['pairs']}, masking {config['masking']}"
     return _page(rows, "Records of a shard", shard["name"], [about], records.contract["digest"], offset)
+
+
+def _share(records: ShardRecords) -> str:
+    """Return how much of the shard a page shows: '5 records of 77', or if packed, '5 records (14 examples) of 77'."""
+    shown = counted(len({place.record for place in records.places}), "record")
+    packed = f" ({counted(len(records.places), 'example')})" if "rows" in records.shard else ""
+    return f"{shown}{packed} of {records_of(records.shard):,}"
 
 
 def search_page(found: FoundRecords, offset: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clozemill.pipelines.common.formatting import counted
+from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.inspection.document_search import FoundRecords
 from clozemill.pipelines.inspection.records import ShardRecords
@@ -40,12 +41,17 @@ def describe(columns: examples_columns.Columns, row: int, vocabulary: Vocabulary
     return {name: _words(pieces) for name, pieces in segments.items()}
 
 
-def _origin(rows: dict[str, list[Any]], record: int, side: str) -> str:
-    key = rows[f"{side}_key"][record]
-    start, end = rows[f"{side}_start"][record], rows[f"{side}_end"][record]
-    known = (rows.get(f"{side}_id") or {record: None})[record]
+def _origin(row: dict[str, Any], side: str) -> str:
+    known = row.get(f"{side}_id")
     named = "" if known is None else f" id {html.visible(known)},"
-    return f"document {key.hex()}{named} {rows[f'{side}_title'][record]!r}, characters {start} to {end}"
+    span = f"characters {row[f'{side}_start']} to {row[f'{side}_end']}"
+    return f"document {row[f'{side}_key'].hex()}{named} {row[f'{side}_title']!r}, {span}"
+
+
+def describe_size(shard: dict[str, Any]) -> str:
+    """Return the size of a shard: '77 records', or if packed, '77 records of 210 examples'."""
+    packed = f" of {counted(shard['examples'], 'example')}" if "rows" in shard else ""
+    return counted(records_of(shard), "record") + packed
 
 
 def describe_search(found: FoundRecords) -> Iterator[str]:
@@ -60,7 +66,7 @@ def describe_search(found: FoundRecords) -> Iterator[str]:
         yield "the dataset has no provenance, so records can't be listed: prepare it with --provenance"
         return
     shown = sum(len(records.columns) for records in found.shards)
-    yield f"{counted(found.total, 'record')} in all copies, {shown:,} shown"
+    yield f"{counted(found.total, found.unit)} in all copies, {shown:,} shown"
     for records in found.shards:
         yield ""
         yield from describe_shard(records)
@@ -69,14 +75,14 @@ def describe_search(found: FoundRecords) -> Iterator[str]:
 def describe_shard(records: ShardRecords, offset: int = 0) -> Iterator[str]:
     """Yield lines about some records of one shard. offset: number of the first record, if there are none."""
     config, shard = records.contract["config"], records.shard
-    yield f"{shard['name']}: {counted(shard['examples'], 'record')}; {config['pairs']}, {config['masking']}"
+    yield f"{shard['name']}: {describe_size(shard)}; {config['pairs']}, {config['masking']}"
     yield "{[MASK]<-word} is masked, {other<-word} is replaced at random, {word} is predicted but kept"
     if not len(records.columns):
         yield f"there are no records from number {offset}"
     for row in range(len(records.columns)):
-        number, label = records.numbers[row], records.columns.next_sentence_labels[row]
-        yield f"\nrecord {number}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
+        place, label = records.places[row], records.columns.next_sentence_labels[row]
+        yield f"\n{place}: {records.sizes(row)}, label {label}: {records.meaning(row)}"
         for side, text in describe(records.columns, row, records.vocabulary).items():
             yield f"  {side}  {html.visible(text)}"  # a vocabulary may contain control characters
             if records.origins:
-                yield f"     {_origin(records.origins, number, side.lower())}"
+                yield f"     {_origin(records.origins[row], side.lower())}"

@@ -12,7 +12,6 @@ from clozemill.pipelines.common.runtime import Stopwatch
 from clozemill.pipelines.dataset.layout import documents_name, provenance_name, shard_name
 from clozemill.pipelines.dataset.parquet import write_parquet
 from clozemill.pipelines.dataset.provenance import documents_table, provenance_table
-from clozemill.pipelines.examples.pairs import Pairs
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from clozemill.pipelines.prepare import document_ids
@@ -21,7 +20,7 @@ from clozemill.pipelines.prepare.document_processor import SplitSummary
 from clozemill.pipelines.prepare.job import Job
 from clozemill.pipelines.prepare.rows import ResultRow, has_summaries
 from clozemill.pipelines.quality import statistics
-from clozemill.pipelines.shards.writer import write_shard
+from clozemill.pipelines.shards.writer import Shard, write_shard
 from clozemill.pipelines.shuffle.groups import Group, items_digest
 from clozemill.pipelines.shuffle.shuffles import BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
@@ -101,13 +100,12 @@ class GroupStage:
         shards, files = [], {}
         for copy in range(config.dupe_factor if split == "train" else 1):
             name = shard_name(index, config.num_groups, self.job.num_eval_groups, copy)
-            pairs, written = self._shard(index, copy, name, group, watch)
+            shard, written = self._shard(index, copy, name, group, watch)
             if config.provenance:
                 with watch.time("provenance"):
                     provenance = provenance_name(name)
-                    files[provenance] = write_parquet(
-                        self.job.folder.file(provenance), provenance_table(group, pairs, bool(config.id_field))
-                    )
+                    table = provenance_table(group, shard.pairs, bool(config.id_field), shard.starts)
+                    files[provenance] = write_parquet(self.job.folder.file(provenance), table)
             entry = {"name": name, "split": split, "group": index, "copy": copy, "repeated_sentences": repeated}
             shards.append(entry | written)
         documents = documents_name(split, index, config.num_groups)
@@ -122,7 +120,7 @@ class GroupStage:
         }
         return summary | ({"ids": document_ids.group_ids(group)} if config.id_field else {})
 
-    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Pairs, dict[str, Any]]:
+    def _shard(self, index: int, copy: int, name: str, group: Group, watch: Stopwatch) -> tuple[Shard, dict[str, Any]]:
         config, vocabulary = self.job.config, prepare_job.load_vocabulary(self.job.vocabulary)
         split = "train" if index < config.num_groups else "eval"
         collector = statistics.StatisticsCollector(config, vocabulary, split, copy)
@@ -135,8 +133,9 @@ class GroupStage:
             shard = write_shard(group, index, copy, config, vocabulary, write, watch, collector.add)
         with watch.time("statistics"):
             packed = statistics.pack(collector.sums())
-        return shard.pairs, {
+        return shard, {
             "examples": len(shard.pairs),
+            **shard.packing,
             "bytes": sink.size,
             "sha256": sink.digest.hexdigest(),
             "counts": shard.counts,

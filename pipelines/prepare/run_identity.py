@@ -16,6 +16,7 @@ from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers.document import ID_FIELD
 from clozemill.pipelines.readers.formats import Plan
 
+_LATER_OPTIONS = {"packing": "off"}  # options that earlier runs don't record, with the value that they had in effect
 _FORMAT = 1  # of the shards that the same options give; packed ones have an option of their own
 _LIBRARIES = ("clozemill", "numpy", "sentencex")  # libraries whose results affect the bytes of a dataset
 
@@ -75,6 +76,9 @@ class RunIdentity:
     ids: str = ""
     exclusion: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", _LATER_OPTIONS | self.config)
+
     @classmethod
     def of_run(cls, config: PrepareConfig, vocabulary: bytes, evaluation: str, exclusion: str, plan: Plan) -> "RunIdentity":
         """Return the identity of a run with a resolved configuration."""
@@ -91,8 +95,10 @@ class RunIdentity:
 
     @property
     def id(self) -> str:
-        """A hash of the identity, which intermediate files carry."""
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+        """A hash of the identity, which intermediate files carry; for the same options, that of an earlier version."""
+        config = {name: value for name, value in self.config.items() if (name, value) not in _LATER_OPTIONS.items()}
+        signed = json.dumps(asdict(self) | {"config": config}, sort_keys=True)
+        return hashlib.blake2b(signed.encode(), digest_size=16).hexdigest()
 
     def refuse_changes(self, before: "RunIdentity", folder: str, updating: bool = False) -> None:
         """Raise UserError for the first difference from an earlier run; an update may change the input and its description."""

@@ -1,73 +1,23 @@
-"""All checks of a finished dataset; `verify` runs them."""
+"""The checks of a finished dataset as a whole; `verify` runs them, and those of each shard in shard_checks.py."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.dataset import clusters, manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, documents_name, files_of, provenance_name
 from clozemill.pipelines.dataset.parquet import read_keys, with_ids
-from clozemill.pipelines.examples import assemble
 from clozemill.pipelines.files import filesystem
-from clozemill.pipelines.quality import gate, invariants, statistics
-from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.quality import gate, statistics
 from clozemill.pipelines.shuffle import keys as shuffle_keys
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 _FOLDERS = {"train", "eval", "documents", "groups", "provenance"}  # folders with only the files that dataset.json lists
-
-
-@dataclass
-class Findings:
-    """The result of reading one shard: violations, and the statistics of its records."""
-
-    name: str
-    violations: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    sums: statistics.Sums = field(default_factory=dict)
-
-
-def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vocabulary: Vocabulary) -> Findings:
-    """Check one shard: bytes, frames, schema, and the rules for every record."""
-    found = Findings(shard["name"])
-    path = filesystem.join(folder, shard["name"])
-    if not filesystem.exists(path):
-        found.violations.append(f"{shard['name']}: the file is missing")
-        return found
-    try:
-        data = filesystem.read_bytes(path)
-    except UserError as error:
-        found.violations.append(str(error))
-        return found
-    if hashlib.sha256(data).hexdigest() != shard["sha256"]:
-        found.violations.append(f"{shard['name']}: its SHA-256 is not the one in {MANIFEST}")
-    config, total = ExampleConfig.of(contract["config"]), 0
-    collector = statistics.StatisticsCollector(config, vocabulary, shard["split"], shard["copy"])
-    sizes = contract["max_seq_length"], contract["max_predictions"]
-    try:
-        for columns in tf_example.read(data, config.compression, *sizes):
-            for indices, message in invariants.find_violations(columns, config, vocabulary):
-                more = f" (and {len(indices) - 1} more records)" if len(indices) > 1 else ""
-                found.violations.append(f"{shard['name']}: record {total + indices[0]}: {message}{more}")
-            if not found.violations:
-                manifest.add_counts(found.counts, assemble.count_examples(columns, vocabulary))
-                collector.add(columns)
-            total += len(columns)
-    except tfrecord.CorruptRecord as error:
-        found.violations.append(f"{shard['name']}: {error}")
-        return found
-    if total != shard["examples"]:
-        found.violations.append(f"{shard['name']}: it contains {total} records, not {shard['examples']}")
-    if not found.violations:
-        found.sums = collector.sums()
-    return found
 
 
 def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[str]:
@@ -80,6 +30,9 @@ def check_contract(contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator
         listed = sum(shard["examples"] for shard in contract["shards"] if shard["split"] == name)
         if listed != split["examples"]:
             yield f"{MANIFEST}: {name} has {split['examples']} examples, but its shards have {listed}"
+        rows = sum(shard.get("rows", 0) for shard in contract["shards"] if shard["split"] == name)
+        if rows != split.get("rows", 0):
+            yield f"{MANIFEST}: {name} has {split['rows']} rows, but its shards have {rows}"
     if difference := manifest.unaccounted(contract):
         yield f"{MANIFEST}: {difference}"
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from clozemill.pipelines.config import ExampleConfig
-from clozemill.pipelines.dataset.manifest import Manifest, exact_duplicates
+from clozemill.pipelines.dataset.manifest import Manifest, exact_duplicates, is_packed
 from clozemill.pipelines.examples import masking
+from clozemill.pipelines.examples.packing import count_rows
 from clozemill.pipelines.quality import intervals
 from clozemill.pipelines.quality.statistics import buckets
 from clozemill.pipelines.text.vocabulary import Vocabulary
@@ -216,9 +217,34 @@ def _unknown(copy: _Copy) -> Iterator[Check]:
 
 
 def _padding(copy: _Copy) -> Iterator[Check]:
-    """Check that examples are at least half as full as documents of mean length allow, apart from short targets.
+    """Check that records are not emptier than they need to be."""
+    high, why = _packed_limit(copy) if is_packed(copy.contract) else _unpacked_limit(copy)
+    places = copy.counts["padding"] + copy.counts["tokens"]
+    yield copy.check("padding", "of positions are padding", why, copy.counts["padding"] / places, 0, high, "%")
 
-    A document with a target t instead of the limit gives limit / t as many examples, on average over t a harmonic sum.
+
+def _packed_limit(copy: _Copy) -> tuple[float, str]:
+    """Return the largest share of padding, and why: that of all examples packed together, and what separate shards may add.
+
+    The number of a shard's examples in any range of lengths varies like a binomial count, with a variance of at most a quarter
+    of its examples, and one example more or less changes at most one row.
+    """
+    size, count = copy.config.max_seq_length, copy.counts["examples"]
+    together = count_rows(np.asarray(copy.statistics["lengths"], np.int64), size)
+    more = sum(intervals.bound(shard["examples"] / 4) for shard in copy.shards if shard["examples"])
+    rows = min(together + more, count)
+    why = (
+        f"{count:,} examples fit into {together:,} rows of {size} tokens, and into up to {rows:,.0f} when each shard is packed "
+        "separately"
+    )
+    return max(0.0, 1 - copy.counts["tokens"] / (rows * size)), why
+
+
+def _unpacked_limit(copy: _Copy) -> tuple[float, str]:
+    """Return the largest share of padding, and why: examples at least half as full as documents of mean length allow.
+
+    This is apart from short targets: a document with a target t instead of the limit gives limit / t as many examples, on
+    average over t a harmonic sum.
     """
     config, documents, read = copy.config, copy.documents, copy.contract["documents"]
     room, mean = config.max_text_tokens, read["tokens"] / max(read["kept"] + exact_duplicates(copy.contract), 1)
@@ -227,9 +253,7 @@ def _padding(copy: _Copy) -> Iterator[Check]:
     filled = 0.5 * min(mean, room) / (1 - chance + chance * shorter)
     share = 1 - (config.special_tokens + filled) / config.max_seq_length
     high = min(1.0, share + intervals.bound(documents * share * (1 - share)) / documents)
-    places = copy.counts["padding"] + copy.counts["tokens"]
-    why = f"an example fits {room} tokens, a document of mean length has {mean:,.0f}; examples must be half as full"
-    yield copy.check("padding", "of positions are padding", why, copy.counts["padding"] / places, 0, high, "%")
+    return high, f"an example fits {room} tokens, a document of mean length has {mean:,.0f}; examples must be half as full"
 
 
 def _duplicates(copy: _Copy) -> Iterator[Check]:

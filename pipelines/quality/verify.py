@@ -17,7 +17,7 @@ from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.quality import dataset_checks, shortcut_probe, statistics
-from clozemill.pipelines.quality.dataset_checks import Findings
+from clozemill.pipelines.quality.shard_checks import Findings, check_shard
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
@@ -33,7 +33,7 @@ class _Task:
     @classmethod
     def run(cls, shard: dict[str, Any]) -> Findings:
         folder, contract, vocabulary = cls.shared
-        return dataset_checks.check_shard(folder, shard, contract, vocabulary)
+        return check_shard(folder, shard, contract, vocabulary)
 
 
 def _map(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Findings]:
@@ -99,8 +99,11 @@ def main(config: VerifyConfig, show: Callable[[str], None] = print) -> int:
     if contract["gate"]["overridden"]:
         hint = "; verify --no-gate ignores them" if config.gate else ""
         show(f"{config.dataset}: prepared with --no-gate despite failed checks of the statistical gate{hint}")
-    records, shards = sum(shard["examples"] for shard in contract["shards"]), len(contract["shards"])
-    content = f"{formatting.counted(records, 'record')} in {formatting.counted(shards, 'shard')}"
+    shards, examples = contract["shards"], sum(shard["examples"] for shard in contract["shards"])
+    content = formatting.counted(sum(map(manifest.records_of, shards)), "record")
+    if manifest.is_packed(contract):
+        content = f"{formatting.counted(examples, 'example')} in {content}"
+    content += f" in {formatting.counted(len(shards), 'shard')}"
     if count:
         show(
             f"{config.dataset}: {formatting.counted(count, 'violation')} in {content}"

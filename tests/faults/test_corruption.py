@@ -18,7 +18,7 @@ import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.reading import read_contract
-from clozemill.pipelines.quality import dataset_checks
+from clozemill.pipelines.quality import shard_checks
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
@@ -66,7 +66,7 @@ def number_of(byte: int, data: bytes) -> int:
 
 def found_by_verify(folder: Path, shard: dict, held: PreparedDataset) -> list[str]:
     _, vocabulary = read_contract(str(folder))
-    return dataset_checks.check_shard(str(folder), shard, held.manifest, vocabulary).violations
+    return shard_checks.check_shard(str(folder), shard, held.manifest, vocabulary).violations
 
 
 def told(held: PreparedDataset, batches: tf.data.Dataset, steps: int) -> str:

@@ -13,8 +13,9 @@ from clozemill.pipelines.examples import random_streams
 from clozemill.pipelines.examples.assemble import make_columns
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns
 from clozemill.pipelines.examples.masking import MASKERS
-from clozemill.pipelines.examples.packing import RowPlan, pack_examples, plan_rows, unpack_examples
+from clozemill.pipelines.examples.packing import RowPlan, count_rows, pack_examples, plan_rows, unpack_examples
 from clozemill.pipelines.examples.pairs import PAIRS
+from clozemill.pipelines.examples.row_rules import find_row_violations
 from tests import reference
 
 DEFAULT = ExampleConfig("nsp", "subword", 32, 6, 0.15, 0.1, seed=7)
@@ -71,6 +72,7 @@ def test_every_example_is_in_one_row_and_no_row_is_too_long(drawn: tuple[np.ndar
     totals = np.add.reduceat(lengths[found.order], found.starts[:-1]) if len(lengths) else np.zeros(0, np.int64)
     assert (totals <= limit).all()
     assert sorted(totals.tolist()) == simple_best_fit(lengths.tolist(), limit)
+    assert len(found) == len(totals) == count_rows(np.bincount(lengths, minlength=limit + 1), limit)
     again = plan_rows(lengths.copy(), limit)
     assert np.array_equal(again.order, found.order) and np.array_equal(again.starts, found.starts)
 
@@ -123,6 +125,23 @@ def test_unpack_literally():
     check_same(unpack_examples(pack_examples(COLUMNS, np.array([0, 2, 3])), 2), COLUMNS)
 
 
+def test_padding_is_the_vocabulary_s():
+    columns = replace(COLUMNS, input_ids=np.where(COLUMNS.input_mask > 0, COLUMNS.input_ids, 13))
+    packed = pack_examples(columns, np.array([0, 2, 3]), pad_id=13)
+    assert packed.input_ids.tolist() == [[3, 6, 5, 7, 4, 3, 5, 9, 4, 13], [3, 2, 4] + [13] * 7]
+    check_same(unpack_examples(packed, 2, pad_id=13), columns)
+
+
+def test_features_padded_to_the_shapes_of_a_batch():
+    padded = pack_examples(COLUMNS, np.array([0, 2, 3])).padded({"max_examples": 3, "max_predictions": 4})
+    assert padded.keys() == PACKED_FEATURES.keys()
+    assert padded["cls_positions"].tolist() == [[0, 5, 0], [0, 0, 0]]
+    assert padded["next_sentence_labels"].tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert padded["example_weights"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert padded["masked_lm_positions"].tolist() == [[2, 3, 6, 0], [0, 0, 0, 0]]
+    assert padded["masked_lm_weights"].dtype == np.float32 and padded["input_ids"].shape == (2, 10)
+
+
 def examples_of(config: ExampleConfig, documents: int) -> Columns:
     """The examples of a group of documents of 1 to 9 sentences of 1 to 11 tokens."""
     group = reference.make_group(
@@ -136,13 +155,9 @@ def examples_of(config: ExampleConfig, documents: int) -> Columns:
     return make_columns(group, pairs, config, reference.make_vocabulary(), rngs)
 
 
-def taken(columns: Columns, order: np.ndarray) -> Columns:
-    return Columns(*(values[order] for values in vars(columns).values()))
-
-
 def packed_in_rows(columns: Columns, limit: int) -> tuple[Columns, PackedColumns]:
     found = plan_rows(columns.input_mask.sum(axis=1).astype(np.int64), limit)
-    columns = taken(columns, found.order)
+    columns = columns.take(found.order)
     return columns, pack_examples(columns, found.starts)
 
 
@@ -152,6 +167,7 @@ def packed_in_rows(columns: Columns, limit: int) -> tuple[Columns, PackedColumns
 def test_unpacking_reverses_packing(pairs: str, masking: str, documents: int):
     config = replace(DEFAULT, pairs=pairs, masking=masking)
     columns, packed = packed_in_rows(examples_of(config, documents), 32)
+    assert list(find_row_violations(packed, config.max_predictions)) == []
     check_same(unpack_examples(packed, config.max_predictions), columns)
     assert packed.examples.sum() == len(columns) and packed.predictions.sum() == columns.masked_lm_weights.sum()
     if documents > 2:

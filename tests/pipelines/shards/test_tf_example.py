@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozemill.pipelines.examples import columns as examples_columns
-from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, PackedColumns
 from clozemill.pipelines.shards import tf_example, tfrecord
 
 
@@ -44,7 +44,9 @@ def serialize(example: dict[str, list]) -> bytes:
     """tf.train.Example, field by field: the map's entries sorted by key, the lists packed."""
     entries = b""
     for name in sorted(example):
-        if name == "masked_lm_weights":
+        if not example[name]:
+            value = wrap(2 if name.endswith("_weights") else 3, b"")
+        elif name.endswith("_weights"):
             value = wrap(2, wrap(1, struct.pack(f"<{len(example[name])}f", *example[name])))
         else:
             value = wrap(3, wrap(1, b"".join(map(varint, example[name]))))
@@ -52,7 +54,36 @@ def serialize(example: dict[str, list]) -> bytes:
     return wrap(1, entries)
 
 
-def records(columns: examples_columns.Columns) -> list[bytes]:
+def packed(examples: list[int], predictions: list[int], length: int, top: int) -> PackedColumns:
+    """Rows with these numbers of examples and predictions, of random content: ids below `top`."""
+    rng, many, masked = np.random.default_rng(top), sum(examples), sum(predictions)
+    return PackedColumns(
+        *(rng.integers(0, high, (len(examples), length), np.int32) for high in (top, 2, 2, 9)),
+        rng.integers(0, length, many),
+        rng.integers(0, 2, many, np.int8),
+        rng.random(many, np.float32),
+        rng.integers(0, length, masked),
+        rng.integers(0, top, masked, np.int32),
+        rng.random(masked, np.float32),
+        np.array(examples, np.int64),
+        np.array(predictions, np.int64),
+    )
+
+
+def packed_rows(columns: PackedColumns) -> list[dict[str, list]]:
+    """Each row as name -> values."""
+    found = []
+    for row in range(len(columns)):
+        found.append({})
+        for name in PACKED_FEATURES:
+            values, counts = getattr(columns, name), columns.counts_of(name)
+            if counts is not None:
+                values = np.split(values, np.cumsum(counts)[:-1])
+            found[-1][name] = values[row].tolist()
+    return found
+
+
+def records(columns: examples_columns.Columns | PackedColumns) -> list[bytes]:
     return list(tfrecord.read(tf_example.encode(columns).tobytes()))
 
 
@@ -85,6 +116,53 @@ def test_encode_accepts_small_integer_types(dtype: type, top: int):
     columns.input_ids = np.random.default_rng(1).integers(0, top, (20, 16), dtype, endpoint=True)
     columns.input_ids[0, 0] = top
     assert records(columns) == [serialize(row) for row in rows(columns)]
+
+
+# Rows without predictions, with one, and with so many that lengths have two bytes.
+PACKED = ([1, 3, 2, 1, 40], [1, 0, 150, 77, 200])
+
+
+@pytest.mark.parametrize("top", [2, 129, 30522, 1 << 21])
+@pytest.mark.parametrize("length", [8, 300])
+def test_encode_of_packed_rows_equals_a_simple_writer(top: int, length: int):
+    columns = packed(*PACKED, length, top)
+    assert records(columns) == [serialize(row) for row in packed_rows(columns)]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=8), st.sampled_from([100, 1 << 21]))
+def test_packed_rows_are_decoded_to_what_was_encoded(counts: list[tuple[int, int]], top: int):
+    columns = packed(*map(list, zip(*counts, strict=True)), 200, top)
+    back = tf_example.decode_packed(records(columns), 200, {"max_examples": 5, "max_predictions": 5})
+    for name, (dtype, _) in PACKED_FEATURES.items():
+        assert getattr(back, name).dtype == dtype and np.array_equal(getattr(back, name), getattr(columns, name))
+    assert np.array_equal(back.examples, columns.examples) and np.array_equal(back.predictions, columns.predictions)
+
+
+def test_packed_rows_are_read_in_batches():
+    columns = packed(*PACKED, 8, 50)
+    data, packing = tf_example.encode(columns).tobytes(), {"max_examples": 40, "max_predictions": 200}
+    parts = list(tf_example.read_packed(data, "none", 8, packing, batch=2))
+    assert [part.examples.tolist() for part in parts] == [[1, 3], [2, 1], [40]]
+    assert np.array_equal(np.concatenate([part.masked_lm_ids for part in parts]), columns.masked_lm_ids)
+    nothing = tf_example.decode_packed([], 8, packing)
+    assert nothing.input_ids.shape == (0, 8) and nothing.cls_positions.shape == nothing.examples.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"example_ids": [1] * 7}, "example_ids has 7 int64 values, not 8"),
+        ({"next_sentence_labels": [0, 1, 1]}, "next_sentence_labels has 3 int64 values, not 2"),
+        ({"masked_lm_weights": [1.0]}, "masked_lm_weights has 1 float32 values, not 3"),
+        ({"cls_positions": [0] * 5}, "cls_positions has 5 int64 values, more than max_examples, 4"),
+        ({"more": [1]}, "its features are .*'more'"),
+    ],
+)
+def test_decode_names_the_wrong_row(change: dict[str, list], message: str):
+    row = packed_rows(packed([2], [3], 8, 50))[0]
+    with pytest.raises(ValueError, match=f"^record 8: {message}"):
+        tf_example.decode_packed([serialize(row), serialize(row | change)], 8, {"max_examples": 4, "max_predictions": 3}, 7)
 
 
 def test_encode_of_nothing():
@@ -135,19 +213,21 @@ def test_decode_names_the_wrong_record(case: str):
 
 def test_encode_equals_tensorflow():
     tf = pytest.importorskip("tensorflow")
+
+    def serialized(row: dict[str, list]) -> bytes:
+        feature = {
+            name: tf.train.Feature(float_list=tf.train.FloatList(value=values))
+            if name.endswith("_weights")
+            else tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+            for name, values in row.items()
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=feature))
+        return example.SerializeToString(deterministic=True)
+
     for (count, length, predictions), top in zip(SIZES, (100, 30522, 1 << 21, 1 << 20), strict=True):
-        columns = make(count, length, predictions, top)
-        expected = []
-        for row in rows(columns):
-            feature = {
-                name: tf.train.Feature(float_list=tf.train.FloatList(value=values))
-                if name == "masked_lm_weights"
-                else tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-                for name, values in row.items()
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            expected.append(example.SerializeToString(deterministic=True))
-        assert records(columns) == expected
+        columns, in_rows = make(count, length, predictions, top), packed(*PACKED, length, top)
+        assert records(columns) == [serialized(row) for row in rows(columns)]
+        assert records(in_rows) == [serialized(row) for row in packed_rows(in_rows)]
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
