@@ -9,11 +9,11 @@ import numpy as np
 
 from clozemill.model.inputs import TOKENS
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import manifest, reading
-from clozemill.pipelines.examples.columns import FEATURES, Columns
+from clozemill.pipelines.dataset import manifest, reading, shard_records
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, PackedColumns
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.quality.statistics import STATISTICS
-from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.shards import tfrecord
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import, and arrays don't need it
     import tensorflow as tf
@@ -43,7 +43,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.count(split):,} {split}" for split in ("train", "eval"))
-        return f"Dataset({self.folder!r}: {counts} examples of {self.manifest['max_seq_length']} tokens)"
+        packed = ", packed" if manifest.is_packed(self.manifest) else ""
+        return f"Dataset({self.folder!r}: {counts} examples of {self.manifest['max_seq_length']} tokens{packed})"
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
@@ -63,11 +64,21 @@ class Dataset:
         """Return the number of examples of a split."""
         return sum(shard["examples"] for shard in self.shards(split, copy))
 
-    def _columns(self, shard: dict[str, Any]) -> Iterator[Columns]:
-        path = filesystem.join(self.folder, shard["name"])
-        sizes = self.manifest["max_seq_length"], self.manifest["max_predictions"]
+    def records(self, split: str = "train", copy: int = 0) -> int:
+        """Return the number of records of a split: if its examples are packed, rows; otherwise examples."""
+        return sum(manifest.records_of(shard) for shard in self.shards(split, copy))
+
+    def _features(self, shard: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the features of the records of a shard, in batches. Raise UserError for a corrupt record."""
+        path, pad_id, first = filesystem.join(self.folder, shard["name"]), self.vocabulary.pad_id, 0
         try:
-            yield from tf_example.read(filesystem.read_bytes(path), self.manifest["config"]["compression"], *sizes)
+            for found in shard_records.read_shard_records(filesystem.read_bytes(path), self.manifest):
+                if isinstance(found, PackedColumns):
+                    shard_records.check_rows(found, self.manifest, pad_id, first)
+                    yield found.padded(self.manifest["packing"])
+                else:
+                    yield vars(found)
+                first += len(found)
         except tfrecord.CorruptRecord as error:
             raise UserError(f"{path}: {error}: restore the shard, or run clozemill prepare again") from None
 
@@ -83,18 +94,24 @@ class Dataset:
         Yields dicts of the seven features: `input_ids`, `input_mask`, `segment_ids` int64 [B, S], `masked_lm_positions`,
         `masked_lm_ids` int64 [B, P], `masked_lm_weights` float32 [B, P], `next_sentence_labels` int64 [B]. The last batch
         may be smaller. One shard is in memory at a time. Raises UserError for a corrupt shard, naming the record.
+
+        In a packed dataset, B counts rows, P is `manifest["packing"]["max_predictions"]`, and N is its `max_examples`. There
+        are three more features: `example_ids` int64 [B, S] is 1, 2, … for the examples of a row and 0 at padding;
+        `cls_positions` int64 [B, N] is where they begin; `example_weights` float32 [B, N] is 0 beyond the last example. Then
+        `next_sentence_labels` is [B, N].
         """
+        names = PACKED_FEATURES if manifest.is_packed(self.manifest) else FEATURES
         rng = None if seed is None else np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, copy])))
-        shards, rest = self.shards(split, copy), {name: np.empty(0) for name in FEATURES}
+        shards, rest = self.shards(split, copy), {name: np.empty(0) for name in names}
         for index in range(len(shards)) if rng is None else rng.permutation(len(shards)):
-            parts = [vars(columns) for columns in self._columns(shards[index])]
+            parts = list(self._features(shards[index]))
             if not parts:
                 continue
-            one = {name: np.concatenate([part[name] for part in parts]) for name in FEATURES}
+            one = {name: np.concatenate([part[name] for part in parts]) for name in names}
             if rng is not None:
                 order = rng.permutation(len(one["input_ids"]))
                 one = {name: values[order] for name, values in one.items()}
-            kept = {name: np.concatenate([rest[name], one[name]]) if len(rest[name]) else one[name] for name in FEATURES}
+            kept = {name: np.concatenate([rest[name], one[name]]) if len(rest[name]) else one[name] for name in names}
             whole = len(kept["input_ids"]) // batch_size * batch_size
             for begin in range(0, whole, batch_size):
                 yield {name: values[begin : begin + batch_size] for name, values in kept.items()}

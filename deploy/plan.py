@@ -66,11 +66,12 @@ def plan(config: PlanConfig) -> None:
     prepared = function("clozemill.pipelines.estimate.extrapolation:measure")(config)
     training: tuple[list, list, list] = [], [], []
     if trains:
+        packed = config.packing == "on"
         data = function("clozemill.trainers.planning.estimate:Dataset")(
-            prepared.estimates["train examples per copy"],
+            prepared.estimates[f"train {'rows' if packed else 'examples'} per copy"],
             int(prepared.estimates["train groups"].estimate),
             config.max_seq_length,
-            config.predictions(),
+            prepared.basis["packing"]["max_predictions"] if packed else config.predictions(),
             prepared.basis["vocabulary_size"] if config.vocab else config.vocab_size,
         )
         rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0

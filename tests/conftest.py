@@ -33,3 +33,13 @@ def demo_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.Tem
     assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder),
                            "--no-progress", *arguments]) == 0  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def packed_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """demo_dataset with packed examples, and with the ids of its documents. Read-only."""
+    folder = tmp_path_factory.mktemp("packed") / "demo"
+    arguments = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--provenance", "--seed", "7"]
+    assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder), "--packing", "on",
+                           "--id-field", "id", "--no-progress", *arguments]) == 0  # fmt: skip
+    return folder

@@ -8,10 +8,11 @@ import numpy as np
 from clozemill.pipelines.common import formatting
 from clozemill.pipelines.common.formatting import counted, figure, large, listed, share
 from clozemill.pipelines.data_card import plots
+from clozemill.pipelines.data_card.output_table import output_table
 from clozemill.pipelines.dataset import summary
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import MANIFEST
-from clozemill.pipelines.dataset.manifest import copy_rows_of, exact_duplicates, is_packed, unpacked_padding
+from clozemill.pipelines.dataset.manifest import exact_duplicates, is_packed
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Cell, Example, Section, Side, Table
@@ -113,34 +114,20 @@ def in_and_out(data: Dataset) -> Section:
     rows += summary.id_rows(data.contract)
     equal = exact_duplicates(data.contract)
     note = f"Text counts include exact duplicates: {formatting.counted(equal, 'document')}." if equal else ""
-    output = _output(data.contract)
+    packed = (
+        [("row", "a record with several examples; without packing, each would have one")] if is_packed(data.contract) else []
+    )
     return Section(
         "Input and output",
-        tables=[Table("Input", "lr", ("item", "count"), rows, note), output],
+        tables=[Table("Input", "lr", ("item", "count"), rows, note), output_table(data.contract)],
         terms=[
             ("[UNK]", "a word that the vocabulary can't spell; the model sees only that a word was there"),
             ("copy", "the same documents with other pairs and masks (--dupe-factor), so that epochs differ"),
             ("masked", "tokens that the model has to predict"),
             ("padding", "share of positions that are empty, since an example is shorter than the sequence"),
-        ]
-        + ([("row", "a record with several examples; without packing, each would have one")] if len(output.head) > 7 else []),
+            *packed,
+        ],
     )
-
-
-def _output(contract: dict[str, Any]) -> Table:
-    """Return the table of copies, with the padding of their records; if packed, also without packing."""
-    packed, copies = is_packed(contract), []
-    for name, split in contract["splits"].items():
-        for copy, counts in split["copies"].items():
-            totals = [counts["examples"], *([copy_rows_of(contract, counts)] if packed else [])]
-            totals += [counts["tokens"], counts["masked"]]
-            cells = [share(counts["padding"], counts["padding"] + counts["tokens"])]
-            if packed:
-                cells.append(share(unpacked_padding(contract, counts), counts["examples"] * contract["max_seq_length"]))
-            copies.append((name, copy, f"{split['documents']:,}", *(f"{count:,}" for count in totals), *cells))
-    rows, last = (("rows",), ("padding if not packed",)) if packed else ((), ())
-    head = ("split", "copy", "documents", "examples", *rows, "tokens", "masked", "padding", *last)
-    return Table("Output", "ll" + "r" * (len(head) - 2), head, copies)
 
 
 def dropped(data: Dataset) -> Section:

@@ -28,6 +28,12 @@ def decode_shard_records(records: list[bytes], manifest: Manifest, first: int = 
     return tf_example.decode(records, manifest["max_seq_length"], manifest["max_predictions"], first)
 
 
+def check_rows(packed: PackedColumns, manifest: Manifest, pad_id: int, first: int = 0) -> None:
+    """Raise tfrecord.CorruptRecord for the first row that can't be unpacked; the first one has the number `first`."""
+    for rows, message in find_row_violations(packed, manifest["max_predictions"], pad_id):
+        raise tfrecord.CorruptRecord(f"record {first + rows[0]}: {message}")
+
+
 def examples_of(records: Columns | PackedColumns, manifest: Manifest, pad_id: int, first: int = 0) -> Columns:
     """Return the examples of some records, the first of which has the number `first`.
 
@@ -35,6 +41,5 @@ def examples_of(records: Columns | PackedColumns, manifest: Manifest, pad_id: in
     """
     if not isinstance(records, PackedColumns):
         return records
-    for rows, message in find_row_violations(records, manifest["max_predictions"], pad_id):
-        raise tfrecord.CorruptRecord(f"record {first + rows[0]}: {message}")
+    check_rows(records, manifest, pad_id, first)
     return unpack_examples(records, manifest["max_predictions"], pad_id)

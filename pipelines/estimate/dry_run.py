@@ -39,8 +39,18 @@ class DryRun:
     group_stages: dict[str, float] = field(default_factory=dict)
 
     def count(self, split: str, what: str) -> int:
-        """Return the sum of a metric over the shards of a split: examples or bytes."""
+        """Return the sum of a metric over the shards of a split: examples, rows or bytes."""
         return sum(shard[what] for group in self.groups if group["split"] == split for shard in group["shards"])
+
+    def most(self, what: str) -> int:
+        """Return the largest value of a metric over all shards: max_examples or max_predictions of packed rows."""
+        return max((shard[what] for group in self.groups for shard in group["shards"]), default=0)
+
+    def positions(self) -> tuple[int, int]:
+        """Return the positions of all records, and those of them that are padding."""
+        counts = [shard["counts"] for group in self.groups for shard in group["shards"]]
+        padding = sum(each["padding"] for each in counts)
+        return padding + sum(each["tokens"] for each in counts), padding
 
     @property
     def documents(self) -> int:
@@ -49,6 +59,18 @@ class DryRun:
     @property
     def duplicates(self) -> int:
         return sum(group["duplicates"] for group in self.groups)
+
+
+def padding_percent(parts: list[DryRun]) -> tuple[float, float, float]:
+    """Return the share of all positions that are padding, in percent, and the lowest and highest share of a part."""
+    positions, padding = (sum(values) for values in zip(*(part.positions() for part in parts), strict=True))
+    shares = [100 * empty / places for places, empty in (part.positions() for part in parts) if places]
+    return 100 * padding / max(positions, 1), min(shares, default=0.0), max(shares, default=0.0)
+
+
+def largest_rows(parts: list[DryRun]) -> dict[str, int]:
+    """Return the largest number of examples, and of predictions, of a packed row, as `packing` in dataset.json."""
+    return {what: max(1, *(part.most(what) for part in parts)) for what in ("max_examples", "max_predictions")}
 
 
 class Rehearsal:

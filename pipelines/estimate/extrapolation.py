@@ -17,7 +17,7 @@ from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.sentence_languages import language_warning
-from clozemill.pipelines.estimate import sample
+from clozemill.pipelines.estimate import dry_run, sample
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.pipelines.estimate.dry_run import DryRun, Rehearsal, vocabulary_of
 from clozemill.pipelines.files import filesystem
@@ -173,6 +173,7 @@ def _basis(config: EstimateConfig, plan: Plan, scale: Extrapolator, vocabulary: 
         "vocabulary_learnt": not config.vocab,
         "measured_on": _processor(),
         "max_predictions": config.predictions(),
+        **({"packing": dry_run.largest_rows(parts)} if config.packing == "on" else {}),
     }
 
 
@@ -193,7 +194,8 @@ def _estimate_counts(config: EstimateConfig, plan: Plan, scale: Extrapolator, da
     data.add("documents kept", "", *scale(lambda part: part.documents))
     data.add("characters", "", *scale(lambda part: part.summary.characters))
     data.add("tokens", "", *scale(lambda part: part.summary.tokens))
-    for what, unit in (("examples", ""), ("bytes", "B")):
+    rows = (("rows", ""),) if config.packing == "on" else ()
+    for what, unit in (("examples", ""), *rows, ("bytes", "B")):
         train = scale(partial(DryRun.count, split="train", what=what))
         held_out = scale(partial(DryRun.count, split="eval", what=what)) if scale.whole else _eval_part(train, config, data)
         train = _scaled(train, 1 / copies if scale.whole else (1 - config.eval_fraction) / COPIES)
@@ -201,6 +203,7 @@ def _estimate_counts(config: EstimateConfig, plan: Plan, scale: Extrapolator, da
         data.add(f"eval {what}", unit, *held_out)
         total = [copies * one + other for one, other in zip(train, held_out, strict=True)]
         data.add(f"{what} in all", unit, *total)
+    data.add("padding", "%", *dry_run.padding_percent(scale.parts))
     data.add("train groups", "", full.num_groups)
     data.add("eval groups", "", eval_groups)
     data.add("tokens per group", "", *(value / full.num_groups for value in _triple(data.estimates["tokens"])))

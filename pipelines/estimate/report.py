@@ -24,6 +24,8 @@ def _rounded(value: float) -> str:
 
 def format_value(value: float, unit: str, currency: str = "") -> str:
     """Format a value with its unit: '3.21 M', '1.5 GB', '2.4 h', '95 s', '12 EUR'."""
+    if unit == "%":
+        return f"{value:.2f} %"
     if unit == "price":
         return f"{_rounded(value)} {currency}".rstrip()
     if unit in ("s", "h"):
