@@ -114,9 +114,7 @@ def in_and_out(data: Dataset) -> Section:
     rows += summary.id_rows(data.contract)
     equal = exact_duplicates(data.contract)
     note = f"Text counts include exact duplicates: {formatting.counted(equal, 'document')}." if equal else ""
-    packed = (
-        [("row", "a record with several examples; without packing, each would have one")] if is_packed(data.contract) else []
-    )
+    row_term = ("row", "a record with several examples; without packing, each would have one")
     return Section(
         "Input and output",
         tables=[Table("Input", "lr", ("item", "count"), rows, note), output_table(data.contract)],
@@ -125,7 +123,7 @@ def in_and_out(data: Dataset) -> Section:
             ("copy", "the same documents with other pairs and masks (--dupe-factor), so that epochs differ"),
             ("masked", "tokens that the model has to predict"),
             ("padding", "share of positions that are empty, since an example is shorter than the sequence"),
-            *packed,
+            *([row_term] if is_packed(data.contract) else []),
         ],
     )
 
