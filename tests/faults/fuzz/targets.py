@@ -30,6 +30,7 @@ from clozemill.pipelines.config import ExampleConfig, InputOptions, PrepareConfi
 from clozemill.pipelines.dataset import manifest, summary
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.examples import columns as examples_columns
+from clozemill.pipelines.examples import packing, row_rules
 from clozemill.pipelines.files import decompression
 from clozemill.pipelines.files.filesystem import FileInfo
 from clozemill.pipelines.quality import dataset_checks, invariants
@@ -256,6 +257,26 @@ def run_example(data: bytes) -> None:
     list(invariants.find_violations(columns, CONFIG, VOCABULARY))
 
 
+def run_row(data: bytes) -> None:
+    """Decode a row of packed examples; if it has the right features, it is refused or unpacked, whatever its values."""
+    try:
+        packed = tf_example.decode_packed([data], LENGTH, {"max_examples": 4, "max_predictions": 2 * PREDICTIONS})
+    except ValueError:
+        return
+    if list(row_rules.find_row_violations(packed, PREDICTIONS)):
+        return
+    columns = packing.unpack_examples(packed, PREDICTIONS)
+    list(invariants.find_violations(columns, CONFIG, VOCABULARY))
+    again = packing.pack_examples(columns, np.array([0, len(columns)]))
+    assert all(np.array_equal(values, vars(packed)[name]) for name, values in vars(again).items())
+
+
+def row_seeds() -> list[bytes]:
+    parts, short = _columns(), _columns().take([1, 1])
+    packed = [packing.pack_examples(parts, np.array([0, 1, 2])), packing.pack_examples(short, np.array([0, 2]))]
+    return [record for rows in packed for record in tfrecord.read(tf_example.encode(rows).tobytes())]
+
+
 def example_seeds() -> list[bytes]:
     return list(tfrecord.read(tf_example.encode(_columns()).tobytes()))
 
@@ -369,6 +390,7 @@ TARGETS = {
     "parquet": Target(run_parquet, parquet_seeds, (b"PAR1", b"text", b"id", b"\x15\x04", b"\x19\x18")),
     "tfrecord": Target(run_tfrecord, lambda: [tf_example.encode(_columns()).tobytes(), b"\xff" * 8, b"ab\0\1c"]),
     "example": Target(run_example, example_seeds, tuple(map(str.encode, tf_example.FEATURES))),
+    "row": Target(run_row, row_seeds, tuple(map(str.encode, examples_columns.PACKED_FEATURES))),
     "vocab": Target(run_vocab, lambda: [("\n".join(VOCABULARY.tokens) + "\n").encode()], (*map(str.encode, SPECIAL_TOKENS),)),
     "text": Target(run_text, lambda: repeated(*TEXTS, "“a. ", "...", "e\u0301", "Mr. J. ", "\u3000", "ΑΣ", "\x85", "x" * 200)),
     "manifest": Target(run_manifest, manifest_seeds, JSON),

@@ -1,3 +1,4 @@
+import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -110,6 +111,18 @@ def test_yaml_then_flags(tmp_path: Path) -> None:
     assert isinstance(parse("--config", path).size, int)
     assert parse("--config", yaml_file(tmp_path, "input: one*\nmaybe: null\nname: 7\n")) == Sample("7", input=("one*",))
     assert parse("--config", yaml_file(tmp_path, "")) == parse("--config", yaml_file(tmp_path, "# nothing\n")) == Sample()
+
+
+@pytest.mark.parametrize("text", ["on", "'on'", "yes", "true"])
+def test_yaml_reads_on_as_true_and_so_does_python(tmp_path: Path, text: str) -> None:
+    @dataclass(frozen=True)
+    class Switched:
+        power: str = option("off", "a switch", choices=("on", "off"))
+
+    arguments = argparse.Namespace(config=yaml_file(tmp_path, f"power: {text}\n"), save_config=None)
+    assert resolve(Switched, arguments) == Switched("on")
+    assert options.from_values(Switched, {"power": False}) == Switched("off")
+    assert "power: 'on'" in options.to_yaml(Switched("on"))
 
 
 def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:

@@ -48,6 +48,33 @@ def prepared(folder: Path, *arguments: str) -> dict[str, float]:
     }
 
 
+def test_rows_of_a_small_corpus_are_counted_exactly(
+    demo_corpus: str, demo_vocab: str, packed_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    made = json.loads((packed_dataset / "dataset.json").read_bytes())
+    options = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--seed", "7", "--packing", "on"]
+    plan = planned(capsys, tmp_path, "--input", demo_corpus, "--vocab", demo_vocab, *options)
+    found = {name: figure["estimate"] for name, figure in plan["figures"].items()}
+    rows, splits = sum(shard["rows"] for shard in made["shards"]), made["splits"]
+    assert found["rows in all"] == rows and found["eval rows"] == splits["eval"]["rows"]
+    assert found["train rows per copy"] == splits["train"]["rows"] / 2
+    assert found["examples in all"] == sum(shard["examples"] for shard in made["shards"])
+    tokens = sum(counts["tokens"] for split in splits.values() for counts in split["copies"].values())
+    assert found["padding"] == pytest.approx(100 * (1 - tokens / (128 * rows)))
+    assert plan["sample"]["packing"] == made["packing"]
+
+
+def test_the_padding_of_a_sample_has_a_range() -> None:
+    def part(tokens: int, padding: int) -> DryRun:
+        shard = {"counts": {"tokens": tokens, "padding": padding}, "max_examples": tokens, "max_predictions": padding}
+        return DryRun(1.0, SplitSummary(), [{"split": "train", "shards": [shard]}], 0.0, 0.0)
+
+    parts = [part(90, 10), part(60, 40), part(150, 50)]
+    assert dry_run.padding_percent(parts) == (25.0, 10.0, 40.0)
+    assert dry_run.largest_rows(parts) == {"max_examples": 150, "max_predictions": 50}
+    assert report.format_value(0.784, "%") == "0.78 %"
+
+
 def planned(capsys: pytest.CaptureFixture, folder: Path, *arguments: str) -> dict:
     assert clozemill.main(["plan", *arguments, "--no-progress", "--output", str(folder / "plan.json"), "--overwrite"]) == 0
     capsys.readouterr()

@@ -13,6 +13,16 @@ from clozemill.pipelines.prepare.run_identity import RunIdentity
 IDENTITY = RunIdentity({"seed": 7}, "v" * 64, "input", {"numpy": "2.0"})
 
 
+def test_an_unfinished_run_of_an_earlier_version_is_resumed() -> None:
+    """Its identity has no option that came later; the files that it left carry the same id."""
+    now = replace(IDENTITY, config={"seed": 7, "packing": "off"})
+    assert now == IDENTITY and now.id == IDENTITY.id
+    packed = replace(IDENTITY, config={"seed": 7, "packing": "on"})
+    assert packed != IDENTITY and packed.id != IDENTITY.id
+    with pytest.raises(UserError, match="d was started with --packing off, not --packing on: give the same"):
+        packed.refuse_changes(IDENTITY, "d")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> DatasetFolder:
     return DatasetFolder.at(str(tmp_path / "d"), "input")

@@ -51,7 +51,16 @@ def judged(
         chunk = (change(chunk) if change else None) or chunk
         counts |= assemble.count_examples(chunk, VOCABULARY)
         gatherer.add(chunk)
-    entry = {"split": "train", "group": 0, "copy": 0, "labels_forced": shard.pairs.forced, "labels_drawn": shard.pairs.drawn}
+    if told.packing == "on":
+        counts["padding"] = shard.counts["padding"]
+    entry = {
+        "examples": len(shard.pairs),
+        "split": "train",
+        "group": 0,
+        "copy": 0,
+        "labels_forced": shard.pairs.forced,
+        "labels_drawn": shard.pairs.drawn,
+    }
     entry |= {
         "random_prob": shard.pairs.random_prob,
         "repeated_sentences": statistics.repeated_sentences(group, options.max_text_tokens),
@@ -295,6 +304,28 @@ def test_padding_that_documents_do_not_explain_is_caught() -> None:
     made = replace(DEFAULT, max_seq_length=16)
     group = reference.make_group(documents(400, 1, 20))
     assert "padding" in failed(judged(group, made, padded, replace(made, max_seq_length=64)))
+
+
+@pytest.mark.parametrize("sentences", [2, 3, 40])
+@pytest.mark.parametrize("kind", ["nsp", "sop", "single"])
+def test_packed_examples_pass(kind: str, sentences: int) -> None:
+    group = reference.make_group(documents(600 // sentences, 2, sentences))
+    found = judged(group, replace(DEFAULT, pairs=kind, packing="on"))
+    assert failed(found) == set() and "packed separately" in found["padding"][0].sentence
+
+
+@pytest.mark.parametrize(("rows", "passed"), [(200, True), (251, True), (252, False), (400, False)])
+def test_rows_that_are_emptier_than_packing_explains(rows: int, passed: bool) -> None:
+    """400 examples of 4 tokens fit into 200 rows of 8, and one shard of them may need 5 * sqrt(400 / 4) + 1 more."""
+    config = {"pairs": "single", "max_seq_length": 8, "packing": "on"}
+    counts = {"examples": 400, "tokens": 1600, "padding": 8 * rows - 1600}
+    figures = {"lengths": [0, 0, 0, 0, 400, 0, 0, 0, 0]}
+    copy = gate._Copy("train copy 00", "train", counts, figures, [{"examples": 400}], {"config": config}, VOCABULARY)
+    (check,) = gate._padding(copy)
+    assert check.passed == passed and check.high == pytest.approx(1 - 1600 / (8 * 251))
+    assert check.sentence.endswith(
+        ": 400 examples fit into 200 rows of 8 tokens, and into up to 251 when each shard is packed separately"
+    )
 
 
 def test_sides_that_are_empty_or_do_not_add_up() -> None:
