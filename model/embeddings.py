@@ -17,6 +17,7 @@ class Embeddings(keras.layers.Layer):
 
     Call arguments:
         input_ids, segment_ids: int [B, S], S at most `max_position_embeddings`.
+        position_ids: int [B, S], the positions of packed examples, which restart with each; None for 0, 1, 2, …
         seed: int32 [2] for dropout, or None outside of training.
 
     Returns float [B, S, H]. `word_embeddings` is a variable, float [V, H], shared with the masked-token head.
@@ -38,11 +39,14 @@ class Embeddings(keras.layers.Layer):
         self.norm.build((None, None, config.hidden_size))
         self.built = True
 
-    def call(self, input_ids, segment_ids, seed=None):
+    def call(self, input_ids, segment_ids, position_ids=None, seed=None):
         config, length = self.config, ops.shape(input_ids)[1]
         words_BSH = ops.take(self.word_embeddings, input_ids, axis=0)
-        positions_SH = ops.convert_to_tensor(self.position_embeddings)[:length]
+        if position_ids is None:
+            positions_BSH = ops.convert_to_tensor(self.position_embeddings)[:length]
+        else:
+            positions_BSH = ops.take(self.position_embeddings, position_ids, axis=0)
         # A matrix product instead of a lookup: its gradient is a product too, not a scatter of every token onto two rows.
         kinds_BST = ops.one_hot(segment_ids, config.type_vocab_size, dtype=self.compute_dtype)
         segments_BSH = ops.matmul(kinds_BST, ops.convert_to_tensor(self.segment_embeddings))
-        return dropout(self.norm(words_BSH + positions_SH + segments_BSH), config.hidden_dropout_prob, seed)
+        return dropout(self.norm(words_BSH + positions_BSH + segments_BSH), config.hidden_dropout_prob, seed)

@@ -1,6 +1,7 @@
 """The Transformer encoder of BERT (Devlin et al. 2018; Vaswani et al. 2017), post-LayerNorm, in pure keras.ops.
 
-Tensors carry their shape: B batch, S sequence length, Q positions kept of it, H hidden size, N heads, D head size.
+Tensors carry their shape: B batch, S sequence length, Q positions kept of it, E packed examples per row, H hidden size,
+N heads, D head size.
 """
 
 from functools import partial
@@ -31,9 +32,28 @@ def selection(positions_BQ, length: int, dtype: str):
     return ops.one_hot(positions_BQ, length, dtype=dtype)
 
 
-def visible(input_mask_BS, query_positions_BQ, causal: bool):
-    """Return which keys a query sees, bool [B, 1, Q or 1, S]: no padding and, if causal, none to its right."""
-    mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
+def restarted_positions(example_ids_BS, cls_positions_BE):
+    """Return the position of each token within its packed example, int32 [B, S], 0 for padding.
+
+    example_ids [1 1 1 2 2 0] with examples that begin at [0 3] -> [0 1 2 0 1 0].
+    """
+    ids_BS = ops.cast(example_ids_BS, "int32")
+    begins_BS = ops.take_along_axis(ops.cast(cls_positions_BE, "int32"), ops.maximum(ids_BS - 1, 0), axis=1)
+    places_S = ops.arange(ops.shape(ids_BS)[1], dtype="int32")
+    return ops.where(ids_BS > 0, places_S - begins_BS, 0)
+
+
+def visible(input_mask_BS, query_positions_BQ, causal: bool, example_ids_BS=None):
+    """Return which keys a query sees, bool [B, 1, Q or 1, S]: no padding and, if causal, none to its right.
+
+    Of packed examples, it sees the keys of its own example. Padding, example 0, sees padding: a row of the attention without
+    any key would have no softmax.
+    """
+    if example_ids_BS is None:
+        mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
+    else:
+        queries_BQ = ops.take_along_axis(example_ids_BS, query_positions_BQ, axis=1)
+        mask = queries_BQ[:, None, :, None] == example_ids_BS[:, None, None, :]
     if causal:
         keys_S = ops.arange(ops.shape(input_mask_BS)[1], dtype="int32")
         mask = ops.logical_and(mask, query_positions_BQ[:, None, :, None] >= keys_S)
@@ -139,9 +159,13 @@ class Encoder(keras.Model):
         input_ids, input_mask, segment_ids: int [B, S]; mask 1 = a token, 0 = padding.
         positions: int [B, Q]: positions to output, or None for all. The last layer computes only these.
         training, seed: dropout is active with a seed, int32 [2]; with training=True and no seed, one is drawn from a state.
+        example_ids: int [B, S], for rows of several packed examples: 1, 2, … by example, 0 = padding. Attention stays within
+            an example, and positions restart with each.
+        cls_positions: int [B, E], with example_ids: where each example begins, unused ones 0. `positions` begins with these.
 
-    Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions; and
-    `all_layers`, the outputs of the embeddings and of every layer, [B, S, H], the last one as `sequence_output`.
+    Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions ([B, E, H]
+    from the first E of them with `cls_positions`); and `all_layers`, the outputs of the embeddings and of every layer,
+    [B, S, H], the last one as `sequence_output`.
 
     Example:
         encoder = Encoder(preset("tiny"))
@@ -167,17 +191,37 @@ class Encoder(keras.Model):
         self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
-    def call(self, input_ids, input_mask, segment_ids, positions=None, training=False, seed=None):
+    def call(
+        self,
+        input_ids,
+        input_mask,
+        segment_ids,
+        positions=None,
+        training=False,
+        seed=None,
+        example_ids=None,
+        cls_positions=None,
+    ):
         seed = self.seeds.next() if training and seed is None else seed
         length, causal = ops.shape(input_ids)[1], self.config.attention == "causal"
         everywhere_BQ = ops.arange(length, dtype="int32")[None]
-        seen, picked_BQS = visible(input_mask, everywhere_BQ, causal), None
-        layers = [self.embeddings(input_ids, segment_ids, seed=fold(seed, 0))]
+        seen, picked_BQS = visible(input_mask, everywhere_BQ, causal, example_ids), None
+        places_BS = None if example_ids is None else restarted_positions(example_ids, cls_positions)
+        layers = [self.embeddings(input_ids, segment_ids, places_BS, seed=fold(seed, 0))]
         for block in self.blocks:
             if block is self.blocks[-1] and positions is not None:
                 picked_BQS = selection(positions, length, self.compute_dtype)
-                seen = visible(input_mask, ops.cast(positions, "int32"), causal)
+                seen = visible(input_mask, ops.cast(positions, "int32"), causal, example_ids)
             # A function of one tensor: TensorFlow's recompute_grad supports neither None nor, in a graph, keyword arguments.
             step = partial(block, visible=seen, picked_BQS=picked_BQS, seed=seed)
             layers.append((keras.remat(step) if self.config.remat else step)(layers[-1]))
-        return {"sequence_output": layers[-1], "pooled_output": self.pooler(layers[-1][:, 0]), "all_layers": layers}
+        pooled = self.pooler(self._first(layers[-1], positions, cls_positions))
+        return {"sequence_output": layers[-1], "pooled_output": pooled, "all_layers": layers}
+
+    def _first(self, hidden_BQH, positions, cls_positions_BE):
+        """Return the output of each row's [CLS], or of those of its packed examples."""
+        if cls_positions_BE is None:
+            return hidden_BQH[:, 0]
+        if positions is not None:
+            return hidden_BQH[:, : ops.shape(cls_positions_BE)[1]]
+        return ops.matmul(selection(cls_positions_BE, ops.shape(hidden_BQH)[1], self.compute_dtype), hidden_BQH)

@@ -40,7 +40,7 @@ class MaskedLMHead(keras.layers.Layer):
 class NextSentenceHead(keras.layers.Layer):
     """Two logits from the pooled output: B follows A (0), or it is random or swapped (1).
 
-    Call argument: pooled_BH, float [B, H]. Returns float32 [B, 2].
+    Call argument: pooled_BH, float [B, H], or [B, E, H] of packed examples. Returns float32 [B, 2] or [B, E, 2].
     """
 
     def __init__(self, config: EncoderConfig, name: str = "next_sentence", **kwargs) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 TOKENS = ("input_ids", "input_mask", "segment_ids")
+PACKING = ("example_ids", "cls_positions")  # more inputs of rows that contain several packed examples
 
 
 def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:

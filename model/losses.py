@@ -68,7 +68,8 @@ def sums(outputs: dict, targets: dict) -> dict:
 
     Args:
         outputs: `masked_lm_logits` [B, P, V] and, if the objective has it, `next_sentence_logits` [B, 2].
-        targets: `masked_lm_ids` [B, P], `masked_lm_weights` [B, P], `next_sentence_labels` [B], `example_weights` [B].
+        targets: `masked_lm_ids` [B, P], `masked_lm_weights` [B, P], `next_sentence_labels` [B], `example_weights` [B]. With
+            E packed examples per row, [B, E, 2] and [B, E].
 
     Returns a float32 scalar for every name of SUMS; those of an absent head are 0.
     """

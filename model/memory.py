@@ -20,20 +20,23 @@ def state_bytes(config: EncoderConfig) -> int:
     return _COPIES * _FLOAT * parameters(config)
 
 
-def activation_bytes(config: EncoderConfig, length: int, predictions: int, half: bool = False, causal: bool = False) -> int:
-    """Return the bytes per example that the forward pass keeps for the backward pass, plus what is temporary at the peak.
+def activation_bytes(
+    config: EncoderConfig, length: int, predictions: int, half: bool = False, causal: bool = False, examples: int = 1
+) -> int:
+    """Return the bytes per row that the forward pass keeps for the backward pass, plus what is temporary at the peak.
 
-    The last layer counts only [CLS] and the masked positions, as in `PretrainingModel`, unless the objective is causal.
+    The last layer counts only each [CLS] and the masked positions, as in `PretrainingModel`, unless the objective is causal.
 
     Args:
         config: sizes of the encoder.
-        length: tokens per example, including padding.
-        predictions: masked positions per example.
+        length: tokens per row, including padding.
+        predictions: masked positions per row.
         half: bfloat16 activations. Logits and softmaxes stay float32.
         causal: whether every position is predicted.
+        examples: examples per row, at most; more than 1 if they are packed.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
-    kept = length if causal else predictions + 1
+    kept = length if causal else predictions + examples
     dropout = bool(config.hidden_dropout_prob), bool(config.attention_probs_dropout_prob)
     total, largest = 0, 0
     for layer in range(config.num_hidden_layers):

@@ -1,6 +1,6 @@
 """Pretraining objectives, their inputs and targets, and the model with its heads.
 
-B batch, S sequence length, P predictions, H hidden size, V vocabulary.
+B batch, S sequence length, P predictions, E packed examples per row, H hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from keras import ops
 from clozemill.model.config import EncoderConfig
 from clozemill.model.encoder import Encoder
 from clozemill.model.heads import MaskedLMHead, NextSentenceHead
-from clozemill.model.inputs import TOKENS
+from clozemill.model.inputs import PACKING, TOKENS
 from clozemill.model.losses import sums
 
 
@@ -42,34 +42,42 @@ def original_ids(features: dict):
 
 
 def prepare(features: dict, objective: Objective) -> tuple[dict, dict]:
-    """Return the inputs and targets of the model for a batch of examples from the shards.
+    """Return the inputs and targets of the model for a batch of records from the shards.
 
     Args:
-        features: the seven features of schema.FEATURES, [B, S], [B, P], and [B] or [B, 1] for the label; optionally
-            `example_weights` [B], 0 for a filler example.
+        features: the features of a dataset, columns.FEATURES: [B, S], [B, P], and [B] or [B, 1] for the label; optionally
+            `example_weights` [B], 0 for a filler example. Or those of a packed dataset, columns.PACKED_FEATURES: the labels and
+            `example_weights` are [B, E].
 
     Returns (inputs, targets). For "causal" the masked tokens are restored, and every position predicts the next one: a target's
-    weight is 1 if it is a token, so that objectives can be compared on the same data.
+    weight is 1 if it is a token of the same example, so that objectives can be compared on the same data.
     """
-    inputs = {name: features[name] for name in TOKENS}
-    size = ops.shape(inputs["input_ids"])[0]
-    weights_B = ops.cast(features.get("example_weights", ops.ones((size,))), "float32")
-    targets = {
-        "next_sentence_labels": ops.reshape(features["next_sentence_labels"], (-1,)),
-        "example_weights": weights_B,
-    }
+    inputs = {name: features[name] for name in (*TOKENS, *PACKING) if name in features}
+    size, packed = ops.shape(inputs["input_ids"])[0], "example_ids" in features
+    weights = ops.cast(features.get("example_weights", ops.ones((size,))), "float32")
+    labels = features["next_sentence_labels"]
+    targets = {"next_sentence_labels": labels if packed else ops.reshape(labels, (-1,)), "example_weights": weights}
+    examples_BS = inputs["example_ids" if packed else "input_mask"]  # a row that is not packed is example 1, then padding
     if objective.causal:
         ids_BS = original_ids(features)
         inputs["input_ids"] = ids_BS
         # The last position has no next token; it is kept with weight 0, so that the length stays a round number.
         targets["masked_lm_ids"] = ops.pad(ids_BS[:, 1:], ((0, 0), (0, 1)))
-        next_BS = ops.pad(inputs["input_mask"][:, 1:], ((0, 0), (0, 1)))
-        targets["masked_lm_weights"] = ops.cast(next_BS, "float32") * weights_B[:, None]
+        asked_BX = ops.pad(examples_BS[:, 1:], ((0, 0), (0, 1))) == examples_BS
     else:
         inputs["masked_lm_positions"] = features["masked_lm_positions"]
         targets["masked_lm_ids"] = features["masked_lm_ids"]
-        targets["masked_lm_weights"] = ops.cast(features["masked_lm_weights"], "float32") * weights_B[:, None]
+        asked_BX = features["masked_lm_weights"]
+        examples_BS = ops.take_along_axis(examples_BS, ops.cast(features["masked_lm_positions"], "int32"), axis=1)
+    weights_BX = _weights_at(ops.reshape(weights, (size, -1)), examples_BS)
+    targets["masked_lm_weights"] = ops.cast(asked_BX, "float32") * weights_BX
     return inputs, targets
+
+
+def _weights_at(weights_BE, examples_BX):
+    """Return the weight of the example that each position belongs to, float32 [B, X], 0 for padding (example 0)."""
+    numbers_BX = ops.cast(examples_BX, "int32")
+    return ops.take_along_axis(weights_BE, ops.maximum(numbers_BX - 1, 0), axis=1) * ops.cast(numbers_BX > 0, "float32")
 
 
 class PretrainingModel(keras.Model):
@@ -82,8 +90,8 @@ class PretrainingModel(keras.Model):
         inputs: a dict, as returned by `prepare`. training, seed: as in Encoder.
 
     Returns a dict: `masked_lm_logits` float32 [B, P, V] ([B, S, V] for "causal") and, if the objective has it,
-    `next_sentence_logits` float32 [B, 2]. Raises KeyError for an unknown objective, and ValueError for "causal" with
-    bidirectional attention.
+    `next_sentence_logits` float32 [B, 2], or [B, E, 2] of packed examples. Raises KeyError for an unknown
+    objective, and ValueError for "causal" with bidirectional attention.
     """
 
     def __init__(self, config: EncoderConfig, objective: str = "mlm+nsp", name: str = "pretraining", **kwargs) -> None:
@@ -107,11 +115,13 @@ class PretrainingModel(keras.Model):
 
     def call(self, inputs, training=False, seed=None):
         positions, first = inputs.get("masked_lm_positions"), 0
-        if positions is not None and self.objective.next_sentence:
-            first = 1  # [CLS], for the pooler, before the masked positions
-            positions = ops.pad(positions, ((0, 0), (1, 0)))
-        tokens = [inputs[name] for name in TOKENS]
-        encoded = self.encoder(*tokens, positions=positions, training=training, seed=seed)
+        tokens, packing = [inputs[name] for name in TOKENS], {name: inputs.get(name) for name in PACKING}
+        if positions is not None and self.objective.next_sentence:  # each [CLS], for the pooler, before the masked positions
+            if (begins_BE := packing["cls_positions"]) is None:
+                positions, first = ops.pad(positions, ((0, 0), (1, 0))), 1
+            else:
+                positions, first = ops.concatenate([begins_BE, positions], axis=1), ops.shape(begins_BE)[1]
+        encoded = self.encoder(*tokens, positions=positions, training=training, seed=seed, **packing)
         words_VH = self.encoder.embeddings.word_embeddings
         outputs = {"masked_lm_logits": self.masked_lm(encoded["sequence_output"][:, first:], words_VH)}
         if self.next_sentence is not None:

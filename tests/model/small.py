@@ -51,6 +51,35 @@ def features(seed: int = 0, rows: int = 4, length: int = 10, predictions: int = 
     return {name: values.astype("float32" if "weights" in name else "int32") for name, values in found.items()}
 
 
+def packed(examples: dict[str, np.ndarray], rows: list[list[int]], length: int, most: int, predictions: int) -> dict:
+    """Return the same examples in rows of a packed dataset: those numbered rows[0] in the first, and so on.
+
+    most, predictions: number of examples and masked positions that there is room for in a row.
+    """
+    shape = (len(rows), length)
+    found = {name: np.zeros(shape, "int32") for name in (*TOKENS, "example_ids")}
+    found |= {name: np.zeros((len(rows), most), "int32") for name in ("cls_positions", "next_sentence_labels")}
+    found |= {name: np.zeros((len(rows), predictions), "int32") for name in ("masked_lm_positions", "masked_lm_ids")}
+    found |= {name: np.zeros((len(rows), size), "float32") for name, size in
+              (("example_weights", most), ("masked_lm_weights", predictions))}  # fmt: skip
+    for row, numbers in enumerate(rows):
+        begin = done = 0
+        for index, number in enumerate(numbers):
+            end = begin + examples["input_mask"][number].sum()
+            used = int(examples["masked_lm_weights"][number].sum())
+            for name in TOKENS:
+                found[name][row, begin:end] = examples[name][number, : end - begin]
+            found["example_ids"][row, begin:end] = index + 1
+            found["cls_positions"][row, index] = begin
+            found["next_sentence_labels"][row, index] = examples["next_sentence_labels"][number, 0]
+            found["example_weights"][row, index] = 1
+            for name in ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"):
+                found[name][row, done : done + used] = examples[name][number, :used]
+            found["masked_lm_positions"][row, done : done + used] += begin
+            begin, done = end, done + used
+    return found
+
+
 def mean_loss(outputs: dict, targets: dict):
     """Return the mean loss of masked tokens, plus that of next sentences if there is one."""
     found = sums(outputs, targets)

@@ -10,7 +10,7 @@ from keras import ops
 
 from clozemill.model.dropout import dropout, fold
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
-from tests.model.small import NO_DROPOUT, SMALL, apart, features, mean_loss, run, scatter
+from tests.model.small import NO_DROPOUT, SMALL, apart, features, mean_loss, packed, run, scatter
 
 SEED = np.array([3, 5], "int32")
 CASES = {
@@ -18,7 +18,10 @@ CASES = {
     "causal": ("causal", NO_DROPOUT | {"attention": "causal", "hidden_act": "gelu_erf"}, None),
     "remat": ("mlm+nsp", NO_DROPOUT | {"remat": True}, None),
     "trained": ("mlm+nsp", {"remat": True}, SEED),
+    "packed": ("mlm+nsp", NO_DROPOUT | {"num_hidden_layers": 1}, None),
+    "packed causal": ("causal", NO_DROPOUT | {"num_hidden_layers": 1, "attention": "causal"}, None),
 }
+PACKED = {"rows": [[2, 0], [3], []], "length": 21, "most": 3, "predictions": 7}  # the last one is a filler row
 RECORD = "import sys; from tests.model.test_backends import record; record(sys.argv[1])"
 
 
@@ -51,9 +54,10 @@ def record(path: str) -> None:
     found, examples = {}, features()
     examples["input_mask"][3], examples["example_weights"] = 0, np.array([1.0, 1.0, 1.0, 0.0])  # a filler row
     given = {name: ops.convert_to_tensor(values) for name, values in examples.items()}
+    in_rows = {name: ops.convert_to_tensor(values) for name, values in packed(features(), **PACKED).items()}
     for case, (objective, changes, seed) in CASES.items():
         model = scatter(PretrainingModel(replace(SMALL, **changes), objective))
-        inputs, targets = prepare(given, OBJECTIVES[objective])
+        inputs, targets = prepare(in_rows if case.startswith("packed") else given, OBJECTIVES[objective])
         outputs, gradients = compute(model, inputs, targets, seed)
         for name, values in outputs.items():
             found[f"{case} {name}"] = ops.convert_to_numpy(ops.stop_gradient(values))
@@ -80,7 +84,7 @@ def test_matches_tensorflow(recorded: dict, backend: str) -> None:
     if backend not in recorded:
         pytest.skip(f"{backend} is not installed")
     names = [name for name in recorded["tensorflow"] if not name.startswith(("dropout", "trained"))]
-    assert len(names) == 2 + 46 + 1 + 42 + 2 + 46
+    assert len(names) == 2 + 46 + 1 + 42 + 2 + 46 + 2 + 30 + 1 + 26
     one, two = ({name: recorded[which][name] for name in names} for which in ("tensorflow", backend))
     different = {name: apart(one[name], two[name]) for name in names if not apart(one[name], two[name]) < 1e-5}
     assert different == {}

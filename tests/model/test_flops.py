@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from clozemill.model.config import EncoderConfig, preset
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from tests.model.small import run
 
 # Wide enough that products dominate. It is cheap, because it is compiled but never run.
@@ -40,15 +40,23 @@ def test_matches_a_manual_count() -> None:
     config = EncoderConfig(vocab_size=10, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
     first = 4 * 3 * 16 + 2 * 3 * 3 * 4 + 2 * 3 * 4 * 8  # projections, attention, inner layers of three positions
     last = 2 * 3 * 16 + 2 * 2 * 16 + 2 * 2 * 3 * 4 + 2 * 2 * 4 * 8  # the same for [CLS] and one masked position
-    assert flops_per_example(config, 3, 1) == 6 * (first + last + 16 + 1 * 4 * (4 + 10))
-    assert flops_per_example(config, 3, 1, causal=True) == 6 * (2 * first + 3 * 4 * (4 + 10))
+    assert flops_per_row(config, 3, 1) == 6 * (first + last + 16 + 1 * 4 * (4 + 10))
+    assert flops_per_row(config, 3, 1, causal=True) == 6 * (2 * first + 3 * 4 * (4 + 10))
+
+
+def test_packed_rows() -> None:
+    """The last layer and the pooler count each [CLS]; everything else is that of a longer example."""
+    config = EncoderConfig(vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    last = 2 * 6 * 16 + 2 * 5 * 16 + 2 * 5 * 6 * 4 + 2 * 5 * 4 * 8  # three [CLS] and two masked positions of six
+    assert flops_per_row(config, 6, 2, examples=3) == 6 * (last + 3 * 16 + 2 * 4 * (4 + 10))
+    assert flops_per_row(config, 6, 2, causal=True, examples=3) == flops_per_row(config, 6, 2, causal=True)
 
 
 def test_value_for_base() -> None:
     """Phase 1 and 2 of the paper; recomputation is not counted."""
-    assert flops_per_example(preset("base"), 128, 20) == 66_016_088_064
-    assert flops_per_example(preset("base"), 512, 76) == 283_424_845_824
-    assert flops_per_example(preset("base", remat=True), 128, 20) == flops_per_example(preset("base"), 128, 20)
+    assert flops_per_row(preset("base"), 128, 20) == 66_016_088_064
+    assert flops_per_row(preset("base"), 512, 76) == 283_424_845_824
+    assert flops_per_row(preset("base", remat=True), 128, 20) == flops_per_row(preset("base"), 128, 20)
 
 
 @pytest.mark.slow
@@ -60,5 +68,5 @@ def test_close_to_xla_count() -> None:
     given = json.dumps([(config.to_dict(), *rest) for config, *rest in cases])
     counted = json.loads(run("jax", COUNT, given).rsplit("found:", 1)[1])
     for (config, objective, length, predictions), flops in zip(cases, counted, strict=True):
-        ours = BATCH * flops_per_example(config, length, predictions, causal=objective == "causal")
+        ours = BATCH * flops_per_row(config, length, predictions, causal=objective == "causal")
         assert 1.0 < flops / ours < 1.05, objective  # measured in November 2026: 1.014 and 1.007

@@ -33,3 +33,14 @@ def test_activations_scale() -> None:
     assert memory.activation_bytes(replace(encoder, remat=True), 128, 20) < 0.25 * full
     assert memory.activation_bytes(encoder, 128, 20, causal=True) > full + 100 * 30522 * 4
     assert memory.activation_bytes(encoder, 512, 77) > 4 * full  # attention is quadratic
+
+
+def test_activations_of_packed_rows() -> None:
+    """Each [CLS] is one more query of the last layer, like a masked position, but without logits."""
+    encoder = preset("base")
+    one, nine = (memory.activation_bytes(encoder, 512, 80, examples=examples) for examples in (1, 9))
+    logits = memory.activation_bytes(encoder, 512, 88) - one
+    assert 0 < nine - one < logits - 8 * 30522 * 4
+    assert memory.activation_bytes(encoder, 512, 80, causal=True, examples=9) == memory.activation_bytes(
+        encoder, 512, 80, causal=True
+    )
