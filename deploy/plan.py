@@ -73,6 +73,7 @@ def plan(config: PlanConfig) -> None:
             config.max_seq_length,
             prepared.basis["packing"]["max_predictions"] if packed else config.predictions(),
             prepared.basis["vocabulary_size"] if config.vocab else config.vocab_size,
+            prepared.basis["packing"]["max_examples"] if packed else 1,
         )
         rate = function("clozemill.trainers.common.matrix_rate:measured_flops")() if "local" in trains else 0.0
         training = function("clozemill.trainers.planning.estimate:estimate")(config, data, trains, rate)

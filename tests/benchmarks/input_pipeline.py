@@ -84,9 +84,9 @@ def print_rates(title: str, rates: dict[str, dict[str, float]]) -> None:
 def print_demand(delivered: float, cores: int) -> None:
     """Print what a chip consumes, and by what factor its host's cores exceed that."""
     from clozemill.model.config import preset
-    from clozemill.model.flops import flops_per_example
+    from clozemill.model.flops import flops_per_row
 
-    flops = flops_per_example(preset(PRESET), LENGTH, PREDICTIONS)
+    flops = flops_per_row(preset(PRESET), LENGTH, PREDICTIONS)
     print(f"\n{PRESET}, {LENGTH} tokens, {PREDICTIONS} predictions: {flops / 1e9:.1f} GFLOP per example, forward and backward")
     for utilisation in (1.0, 0.5):
         needed = PEAK_FLOPS * utilisation / flops

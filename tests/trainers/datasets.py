@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, shard_name
 from clozemill.pipelines.examples import columns
+from clozemill.pipelines.examples.packing import pack_examples, plan_rows
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
 from clozemill.trainers.data import prepared_dataset
@@ -17,6 +19,7 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests import contracts
 
 LENGTH, PREDICTIONS, ENTRIES = 12, 3, 40
+ROW_LENGTH = 24  # of packed rows: two to three examples each
 VOCABULARY = "".join(f"{token}\n" for token in (*SPECIAL_TOKENS, *map(str, range(5, ENTRIES)))).encode()
 
 
@@ -37,6 +40,20 @@ def examples(count: int, stream: np.random.Generator) -> columns.Columns:
     )
 
 
+def widened(examples: columns.Columns, length: int) -> columns.Columns:
+    """Return the same examples with padding up to `length`."""
+    more = [(0, 0), (0, length - examples.input_ids.shape[1])]
+    inside = {name: np.pad(getattr(examples, name), more) for name in ("input_ids", "input_mask", "segment_ids")}
+    return replace(examples, **inside)
+
+
+def packed_rows(examples: columns.Columns, length: int) -> columns.PackedColumns:
+    """Return examples in rows of `length`, as `prepare --packing on` plans them."""
+    plan = plan_rows(examples.input_mask.sum(axis=1), length)
+    ordered = columns.Columns(**{name: values[plan.order] for name, values in vars(widened(examples, length)).items()})
+    return pack_examples(ordered, plan.starts)
+
+
 def write(
     folder: Path,
     train: Sequence[Sequence[int]],
@@ -44,16 +61,28 @@ def write(
     pairs: str = "nsp",
     compression: str = "none",
     vocabulary: bytes = VOCABULARY,
+    length: int = LENGTH,
+    packing: str = "off",
 ) -> PreparedDataset:
-    """Write a dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`."""
+    """Write a dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`.
+
+    The examples are the same for any `length`, at least LENGTH, packed or not.
+    """
     groups, stream, about = len(train[0]) if train else 0, np.random.default_rng(len(train) + len(evaluation)), []
     for _, copy, group, size in contracts.places(train, evaluation):
-        name, data = shard_name(group, groups, len(evaluation), copy), tf_example.encode(examples(size, stream)).tobytes()
+        made, rows = examples(size, stream), {}
+        records: columns.Columns | columns.PackedColumns = widened(made, length)
+        if packing == "on":
+            records = packed_rows(made, length)
+            rows = {"rows": len(records), "max_examples": int(records.examples.max(initial=0)),
+                    "max_predictions": int(records.predictions.max(initial=0))}  # fmt: skip
+        name, data = shard_name(group, groups, len(evaluation), copy), tf_example.encode(records).tobytes()
         data = gzip.compress(data) if compression == "gzip" else data
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-        about.append({"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    config = {"max_seq_length": LENGTH, "max_predictions": PREDICTIONS, "pairs": pairs, "compression": compression}
+        about.append({"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **rows})
+    config = {"max_seq_length": length, "max_predictions": PREDICTIONS, "pairs": pairs, "compression": compression}
+    config |= {"packing": packing}
     told = {"sha256": hashlib.sha256(vocabulary).hexdigest(), "size": vocabulary.count(b"\n"), "cased": False}
     (folder / VOCAB).write_bytes(vocabulary)
     (folder / MANIFEST).write_bytes(manifest.dumps(contracts.whole(train, evaluation, told, about, **config)))

@@ -11,6 +11,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.trainers.training import train_state
 from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.step import COLUMNS, Stepper
+from tests.model import small
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, LENGTH
 
@@ -30,6 +31,20 @@ def batches(count: int, rows: int = ROWS, seed: int = 5) -> dict[str, np.ndarray
     columns = vars(datasets.examples(count * rows, np.random.default_rng(seed)))
     split = {name: values.reshape(count, rows, *values.shape[1:]) for name, values in columns.items()}
     return {name: values.astype("float32" if "weights" in name else "int32") for name, values in split.items()}
+
+
+# Eight examples in six rows of ROW_LENGTH: two of them share a row, or one is alone, and one row only fills up the batch.
+PACKED_ROWS = [[0, 1], [2], [3, 4], [5], [6, 7], []]
+
+
+def packed(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return batches of eight examples as batches of packed rows, [count, 6, ...]."""
+    made = []
+    for number in range(len(features["input_ids"])):
+        batch = {name: values[number] for name, values in features.items()}
+        batch["next_sentence_labels"] = batch["next_sentence_labels"][:, None]
+        made.append(small.packed(batch, PACKED_ROWS, datasets.ROW_LENGTH, 2, 2 * datasets.PREDICTIONS))
+    return {name: np.stack([batch[name] for batch in made]) for name in made[0]}
 
 
 def make(

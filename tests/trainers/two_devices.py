@@ -68,6 +68,7 @@ def main(folder: str) -> None:
     found["one"] = trained(make(one), features)
     found["two, in parts"] = trained(make(mirrored, parts=2), features)
     found["two, compiled"] = trained(make(mirrored, jit=steps.COMPILES), features)
+    found["two, packed"] = trained(make(mirrored), steps.packed(features))
     found["dropout"] = dropped(mirrored)
     dataset = datasets.write(Path(folder), [[4]], [5, 8])
     for devices, size in ((one, 13), (mirrored, 5)):

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.shards import tf_example
+from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.dataset.manifest import records_of
+from clozemill.pipelines.dataset.shard_records import examples_of, read_shard_records
+from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
 _DAMAGE = (
     tf.errors.DataLossError,
     tf.errors.NotFoundError,
-    tf.errors.InvalidArgumentError,  # an example that lacks a feature
+    tf.errors.InvalidArgumentError,  # an example that lacks a feature, or a row with wrong example numbers
     tf.errors.FailedPreconditionError,  # a shard with fewer records than the manifest says
 )
 
@@ -24,16 +27,18 @@ _DAMAGE = (
 def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
     """Yield the problem of each corrupt shard, as the start of a sentence. likely: paths to read first."""
     shards = {dataset.path(shard): shard for shard in dataset.manifest["shards"]}
+    pad_id = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB).pad_id
     for path in dict.fromkeys([path for path in likely if path in shards] + list(shards)):
-        count, size = 0, (dataset.max_seq_length, dataset.max_predictions)
+        count = 0
         try:
-            for columns in tf_example.read(storage.read(path, "restore it"), dataset.compression, *size):
-                count += len(columns)
+            for records in read_shard_records(storage.read(path, "restore it"), dataset.manifest):
+                examples_of(records, dataset.manifest, pad_id, count)  # rows that can't be unpacked
+                count += len(records)
         except (UserError, ValueError) as error:
             yield str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue
-        if count != shards[path]["examples"]:
-            yield f"{path} has {count} records, not {shards[path]['examples']}"
+        if count != (listed := records_of(shards[path])):
+            yield f"{path} has {count} records, not {listed}"
 
 
 @contextmanager

@@ -9,11 +9,12 @@ window is read and discarded. So no reader state is ever saved. With R hosts, ho
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
 _COMPRESSION = {"none": "", "gzip": "GZIP"}
@@ -23,11 +24,34 @@ _STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]:
-    """Parse serialized examples, string [B], into the seven features: int32 [B, S], [B, P] or [B]; weights float32."""
-    sizes = {"max_seq_length": [contract.max_seq_length], "max_predictions": [contract.max_predictions], None: []}
-    spec = {name: tf.io.FixedLenFeature(sizes[length], dtype) for name, (dtype, length) in FEATURES.items()}
+    """Parse serialized records, string [B], into the features of the dataset: int32, weights float32.
+
+    They are [B, S], [B, P] or [B]. Those of packed rows are [B, S], [B, P] or [B, E], with room for the most predictions and
+    examples of any row: shapes are static, and a longer feature is an error.
+    """
+    spec: dict[str, Any] = {}
+    for name, (dtype, length) in contract.features.items():
+        if contract.packed and length != "max_seq_length":
+            spec[name] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+        else:
+            spec[name] = tf.io.FixedLenFeature([contract.sizes[length]] if length else [], dtype)
     parsed = tf.io.parse_example(records, spec)
+    for name, (_, length) in contract.features.items():
+        if isinstance(spec[name], tf.io.FixedLenSequenceFeature):  # padded to the longest of the batch
+            missing = contract.sizes[length] - tf.shape(parsed[name])[1]
+            parsed[name] = tf.ensure_shape(tf.pad(parsed[name], [[0, 0], [0, missing]]), [None, contract.sizes[length]])
+    if contract.packed:
+        _check_numbers(parsed["example_ids"], parsed["example_weights"])
     return {name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()}
+
+
+def _check_numbers(ids_BS: tf.Tensor, weights_BE: tf.Tensor) -> None:
+    """Fail unless each row numbers its examples 1, 2, …, in order: attention and positions would mix them up otherwise."""
+    steps_BS = ids_BS[:, 1:] - ids_BS[:, :-1]
+    in_order = tf.reduce_all((steps_BS == 0) | (steps_BS == 1) | (ids_BS[:, 1:] == 0), axis=1)
+    counts_B = tf.math.count_nonzero(weights_BE, axis=1)  # 0 in a filler row
+    complete = (tf.reduce_max(ids_BS, axis=1) == counts_B) & (ids_BS[:, 0] == tf.minimum(counts_B, 1))
+    tf.debugging.Assert(tf.reduce_all(in_order & complete), ["example_ids are not consecutive"])
 
 
 def _shard(paths: tf.Tensor, count: tf.Tensor | int, contract: PreparedDataset) -> tf.data.Dataset:
@@ -60,9 +84,9 @@ class TrainReader:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Return the number of examples of this host's shards, int64 [copies, groups]."""
+        """Return the number of records of this host's shards, int64 [copies, groups]."""
         copies = range(self.contract.copies)
-        return np.array([[shard["examples"] for shard in self._shards(copy)] for copy in copies], np.int64)
+        return np.array([[records_of(shard) for shard in self._shards(copy)] for copy in copies], np.int64)
 
     def _shards(self, copy: int) -> list[dict]:
         return self.contract.shards("train", copy)[self.host :: self.hosts]
@@ -142,41 +166,46 @@ class TrainReader:
         return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
-def eval_counts(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list[int]:
-    """Return the number of eval examples that each host reads. limit: maximum over all hosts, 0 for all."""
-    sizes = [sum(shard["examples"] for shard in contract.shards("eval")[host::hosts]) for host in range(hosts)]
+def eval_rows(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list[int]:
+    """Return the number of rows of the eval split that each host reads.
+
+    limit: maximum number of examples over all hosts, 0 for all; of packed rows, as many as hold so many examples on average.
+    """
+    sizes = [sum(map(records_of, contract.shards("eval")[host::hosts])) for host in range(hosts)]
+    limit = -(-limit * sum(sizes) // max(contract.eval_examples, 1))
     return [min(size, limit // hosts + (host < limit % hosts)) if limit else size for host, size in enumerate(sizes)]
 
 
 def eval_steps(contract: PreparedDataset, batch_size: int, hosts: int = 1, limit: int = 0) -> int:
-    """Return the number of batches of `batch_size` examples, across all hosts, that cover the eval split."""
-    return max(-(-count // (batch_size // hosts)) for count in eval_counts(contract, hosts, limit))
+    """Return the number of batches of `batch_size` rows, across all hosts, that cover the eval split."""
+    return max(-(-count // (batch_size // hosts)) for count in eval_rows(contract, hosts, limit))
 
 
 def _filler(contract: PreparedDataset) -> bytes:
-    """Return an example that only fills up a batch: padding with a single token, so that attention has a key."""
-    sizes = {"max_seq_length": contract.max_seq_length, "max_predictions": contract.max_predictions, None: 1}
+    """Return a row that only fills up a batch: padding with a single token, so that attention has a key."""
     example = tf.train.Example()
-    for name, (dtype, length) in FEATURES.items():
+    for name, (dtype, length) in contract.features.items():
         feature = example.features.feature[name]
         values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
-        values.extend([0] * sizes[length])
+        values.extend([0] * contract.sizes[length])
     example.features.feature["input_mask"].int64_list.value[0] = 1
     return example.SerializeToString()
 
 
 def eval_batches(contract: PreparedDataset, batch_size: int, host: int = 0, hosts: int = 1, limit: int = 0) -> tf.data.Dataset:
-    """Return a host's part of the eval split in batches of one size: every example once, then endless filler examples.
+    """Return a host's part of the eval split in batches of one size: every example once, then endless filler rows.
 
-    `example_weights`, float32 [B], is 1 for an example and 0 for a filler. `limit` is as in `eval_counts`.
+    `example_weights`, float32 [B] or, of packed rows, [B, E], is 1 for an example and 0 for others. `limit` is as in
+    `eval_rows`.
     """
     shards = contract.shards("eval")[host::hosts]
     paths = tf.constant([contract.path(shard) for shard in shards], tf.string)
-    records = _shard(paths, sum(shard["examples"] for shard in shards), contract)
-    weighted = records.take(eval_counts(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
+    records = _shard(paths, sum(map(records_of, shards)), contract)
+    weighted = records.take(eval_rows(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
     fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
     batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)
-    parsed = batches.map(lambda batch, weights: parse(batch, contract) | {"example_weights": weights}, tf.data.AUTOTUNE)
+    # A packed row has the weights of its examples, and a filler row no example.
+    parsed = batches.map(lambda batch, weights: {"example_weights": weights} | parse(batch, contract), tf.data.AUTOTUNE)
     return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 

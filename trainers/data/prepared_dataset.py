@@ -15,12 +15,16 @@ from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.dataset import manifest as dataset_manifest
 from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 from clozemill.trainers.common import storage
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset's folder and its manifest."""
+    """A dataset's folder and its manifest.
+
+    A row is a record of a shard, and a row of a batch: an example, or several that are packed.
+    """
 
     folder: str
     manifest: dict[str, Any]
@@ -31,7 +35,24 @@ class PreparedDataset:
 
     @property
     def max_predictions(self) -> int:
+        """Return the most masked positions of an example."""
         return self.manifest["max_predictions"]
+
+    @property
+    def packed(self) -> bool:
+        """Return whether rows contain several examples."""
+        return dataset_manifest.is_packed(self.manifest)
+
+    @property
+    def features(self) -> dict[str, tuple[str, str | None]]:
+        """Return the features of a record: name -> (dtype, a key of `sizes`)."""
+        return PACKED_FEATURES if self.packed else FEATURES
+
+    @property
+    def sizes(self) -> dict[str | None, int]:
+        """Return the size of a row's features by the name of the size: of the tokens, predictions and examples; 1 for None."""
+        largest = self.manifest["packing"] if self.packed else {"max_examples": 1, "max_predictions": self.max_predictions}
+        return {"max_seq_length": self.max_seq_length, **largest, None: 1}
 
     @property
     def vocabulary(self) -> dict[str, Any]:
@@ -67,6 +88,15 @@ class PreparedDataset:
     def train_examples(self) -> int:
         """Return the number of examples per epoch, counted in the first copy."""
         return sum(shard["examples"] for shard in self.shards("train"))
+
+    @property
+    def train_rows(self) -> int:
+        """Return the number of rows per epoch, counted in the first copy."""
+        return sum(dataset_manifest.records_of(shard) for shard in self.shards("train"))
+
+    @property
+    def eval_examples(self) -> int:
+        return sum(shard["examples"] for shard in self.shards("eval"))
 
     def path(self, shard: dict[str, Any]) -> str:
         """Return the path of a shard."""
@@ -145,7 +175,7 @@ def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whos
 
 def check_training(contract: PreparedDataset, input_pipelines: int) -> None:
     """Raise UserError if any of the hosts that read the shards has nothing to train on."""
-    sizes = [shard["examples"] for shard in contract.shards("train")]
+    sizes = [dataset_manifest.records_of(shard) for shard in contract.shards("train")]
     if not sum(sizes):
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
     if len(sizes) < input_pipelines:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import options
@@ -57,6 +57,10 @@ class FinetuningPhase:
 
     @property
     def train_examples(self) -> int:
+        return len(self.plan.train)
+
+    @property
+    def train_rows(self) -> int:
         return len(self.plan.train)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
@@ -124,7 +128,7 @@ class FinetuningRun:
     def flops(self, phase: FinetuningPhase) -> int:
         """Return the FLOPs per example, as in pretraining without predictions."""
         tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
-        return flops_per_example(self.encoder, round(float(tokens)), 0)
+        return flops_per_row(self.encoder, round(float(tokens)), 0)
 
     def advice(self) -> str:
         """Return what to try after a result that is no better than the baseline."""

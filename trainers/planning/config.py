@@ -31,7 +31,7 @@ class TrainingPlan:
     preset: str = option("base", "size of the encoder", choices=tuple(PRESETS))
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     steps: int = option(_DEFAULTS["steps"], "weight updates, over all phases", low=1, high=1 << 30)
-    batch_size: int = option(256, "examples per update, across all devices", low=1, high=1 << 20)
+    batch_size: int = option(256, "examples or packed rows per update, across all devices", low=1, high=1 << 20)
     gradient_accumulation_steps: int = option(
         1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
     )
@@ -55,9 +55,13 @@ class PreflightConfig:
     topology: str = option("v5e:2x2", "TPU generation and shape")
     preset: str = option("base", "size of the encoder", choices=tuple(PRESETS))
     vocab_size: int = option(30522, "size of the vocabulary", low=16, high=1 << 20)
-    max_seq_length: int = option(128, "tokens per example", low=8, high=65536)
-    max_predictions: int = option(0, "masked positions per example; 0: 15 % of the tokens", low=0, high=65536)
-    batch_size: int = option(32, "examples per chip (v2, v3: per core)", low=1, high=1 << 20)
+    max_seq_length: int = option(128, "tokens per example, or per row of a packed dataset", low=8, high=65536)
+    max_predictions: int = option(0, "masked positions per example or row; 0: 15 % of the tokens", low=0, high=65536)
+    examples_per_row: int = option(
+        0, "largest number of examples in a row of a packed dataset (max_examples in dataset.json); 0: not packed",
+        low=0, high=4096
+    )  # fmt: skip
+    batch_size: int = option(32, "examples or rows per chip (v2, v3: per core)", low=1, high=1 << 20)
     objective: str = option("mlm+nsp", "pretraining objective", choices=config.OBJECTIVES)
     precision: str = option("bfloat16", "precision of the activations", choices=tuple(PRECISIONS))
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))

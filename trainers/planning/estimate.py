@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clozemill.model.config import preset
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
@@ -23,13 +23,22 @@ Told = tuple[list[Estimate], list[str], list[str]]
 
 @dataclass(frozen=True)
 class Dataset:
-    """The expected dataset: train examples per copy with their range, shards per copy, and their sizes."""
+    """The expected dataset: train rows per copy with their range, shards per copy, and the sizes of a row.
 
-    examples: Estimate
+    A row is an example, or several that are packed, `max_examples` at most.
+    """
+
+    rows: Estimate
     shards: int
     max_seq_length: int
     max_predictions: int
     vocab_size: int
+    max_examples: int = 1
+
+
+def _scaled(most: int, length: int, data: Dataset) -> int:
+    """Return how many examples or predictions a row of another length has room for."""
+    return max(1, round(most * length / data.max_seq_length))
 
 
 def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]:
@@ -39,7 +48,7 @@ def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]
     found = []
     for number, phase in enumerate(phases):
         length = lengths[number] if len(lengths) == len(phases) > 1 else data.max_seq_length
-        predictions = max(1, round(data.max_predictions * length / data.max_seq_length))
+        predictions = _scaled(data.max_predictions, length, data)
         size = phase.batch_size or config.batch_size
         found.append((Phase(phase.data, phase.steps, size), length, predictions))
     return found
@@ -98,11 +107,15 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
     phases = _phases(config, data)
     own = [phase for phase, length, _ in phases if length == data.max_seq_length]
     seen = sum(phase.steps * phase.batch_size for phase in own)
-    flops = [flops_per_example(encoder, length, count, config.objective == "causal") for _, length, count in phases]
+    causal = config.objective == "causal"
+    packed = [_scaled(data.max_examples, length, data) if data.max_examples > 1 else 1 for _, length, _ in phases]
+    flops = [
+        flops_per_row(encoder, length, count, causal, most) for (_, length, count), most in zip(phases, packed, strict=True)
+    ]
     total = sum(phase.steps * phase.batch_size * each for (phase, _, _), each in zip(phases, flops, strict=True))
     figures, notes, warnings = [], [], []
-    if data.examples.low:
-        epochs = Estimate("epochs", "x", seen / data.examples.estimate, seen / data.examples.high, seen / data.examples.low)
+    if data.rows.low:
+        epochs = Estimate("epochs", "x", seen / data.rows.estimate, seen / data.rows.high, seen / data.rows.low)
         figures.append(epochs)
         warnings += _epoch_warnings(epochs.estimate, sum(phase.steps for phase in own))
     steps = sum(phase.steps for phase, _, _ in phases)

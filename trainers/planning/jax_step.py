@@ -12,7 +12,7 @@ import keras
 from clozemill.model.config import PRECISIONS, EncoderConfig
 from clozemill.model.losses import sums
 from clozemill.model.pretraining_model import PretrainingModel, prepare
-from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.training import optimizer
 
@@ -23,7 +23,7 @@ class Step:
     """One update of a model's variables over the devices of a topology, like the trainer's.
 
     Args:
-        config: the options. encoder: sizes of the model. predictions: masked positions per example. devices: JAX devices.
+        config: the options. encoder: sizes of the model. predictions: masked positions per row. devices: JAX devices.
     """
 
     def __init__(self, config: PreflightConfig, encoder: EncoderConfig, predictions: int, devices: list) -> None:
@@ -73,7 +73,7 @@ class Step:
         return *(list(column) for column in zip(*new, strict=True)), done + 1, loss
 
     def lowered(self, batch_size: int) -> Any:
-        """Return the lowered step for `batch_size` examples per device; variables and moments are donated."""
+        """Return the lowered step for `batch_size` rows per device; variables and moments are donated."""
         import jax
         from jax.sharding import NamedSharding
         from jax.sharding import PartitionSpec as P
@@ -81,11 +81,12 @@ class Step:
         def shape(size: tuple, dtype: str, *axes: str) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(size, dtype, sharding=NamedSharding(self.mesh, P(*axes)))
 
-        lengths = {"max_seq_length": self.config.max_seq_length, "max_predictions": self.predictions, None: 1}
+        most = self.config.examples_per_row
+        lengths = {"max_seq_length": self.config.max_seq_length, "max_predictions": self.predictions, "max_examples": most}
         rows = batch_size * self.mesh.size
         batch = {
-            name: shape((rows, lengths[length]), dtype.replace("int64", "int32"), AXIS)
-            for name, (dtype, length) in FEATURES.items()
+            name: shape((rows, lengths[length] if length else 1), dtype.replace("int64", "int32"), AXIS)
+            for name, (dtype, length) in (PACKED_FEATURES if most else FEATURES).items()
         }
         values = [shape(tuple(variable.shape), variable.dtype) for variable in self.model.trainable_variables]
         # Sums over devices are explicit in the step, as in the trainer, so XLA has none to infer.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from clozemill.model.config import EncoderConfig, preset
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.tpu_generations import GIB, Topology, parse_topology
 from clozemill.trainers.planning import compiler
@@ -111,12 +111,13 @@ def decimal(number: float) -> str:
 
 def title(config: PreflightConfig, topology: Topology, predictions: int, parameters: int) -> list[str]:
     """Return the report's lines about what is compiled."""
+    packed = f", up to {config.examples_per_row} packed examples per row" if config.examples_per_row else ""
     switches = [config.objective, config.precision, config.optimizer, *["remat"] * config.remat]
     return [
         f"topology     {topology}",
         f"model        {config.preset}, vocabulary of {config.vocab_size:,}: {parameters:,} parameters; {', '.join(switches)}",
         f"batch        {config.batch_size} per {topology.generation.device}, {config.batch_size * topology.devices:,} in all; "
-        f"{config.max_seq_length} tokens, {predictions} predictions",
+        f"{config.max_seq_length} tokens, {predictions} predictions" + packed,
     ]
 
 
@@ -164,7 +165,7 @@ def verdict(config: PreflightConfig, topology: Topology, needed: float, largest:
 
 
 def checked_predictions(config: PreflightConfig) -> int:
-    """Return the masked positions per example, by default as many as `prepare` uses."""
+    """Return the masked positions per example or row, by default as many as `prepare` uses per example."""
     most = config.max_seq_length - 3  # [CLS] and two [SEP]
     if config.max_predictions > most:
         raise UserError(
@@ -197,7 +198,10 @@ def main(config: PreflightConfig) -> int:
         return result.needed if fits(result, topology) else None
 
     fitting, first = measure(config.batch_size) is not None, results[config.batch_size]
-    flops = config.batch_size * flops_per_example(encoder, config.max_seq_length, predictions, config.objective == "causal")
+    each = flops_per_row(
+        encoder, config.max_seq_length, predictions, config.objective == "causal", max(1, config.examples_per_row)
+    )
+    flops = config.batch_size * each
     print("\n".join(described(first, topology, flops)), flush=True)
     if first.needed is not None:  # otherwise no other batch would compile either
         largest = 0

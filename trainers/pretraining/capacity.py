@@ -3,7 +3,7 @@
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import GIB, Hardware, gpu_flops
 from clozemill.trainers.common.matrix_rate import measured_flops
-from clozemill.trainers.pretraining.defaults import Shape, needed_bytes
+from clozemill.trainers.pretraining.defaults import needed_bytes
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training.metrics_log import duration
 
@@ -17,10 +17,9 @@ def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     config, found = planned.config, []
     parts = config.gradient_accumulation_steps or 1
     for phase in planned.phases:
-        shape = Shape(phase.max_seq_length, phase.dataset.max_predictions)
-        examples = max(1, phase.batch_size // (hardware.devices * parts))
+        rows = max(1, phase.batch_size // (hardware.devices * parts))
         half, causal = config.precision == "bfloat16", config.objective == "causal"
-        found.append(needed_bytes(planned.encoder, shape, examples, half, causal))
+        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, causal))
     return max(found)
 
 

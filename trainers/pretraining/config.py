@@ -75,7 +75,10 @@ class PretrainConfig(DeviceOptions):
     )
     steps: int = option(1000, "weight updates, over all phases", low=1, high=1 << 30)
     batch_size: int | None = option(
-        None, "examples per update, across all devices (default: chosen for the device and the data)", low=1, high=1 << 20
+        None,
+        "examples or packed rows per update, across all devices (default: chosen for the device and the data)",
+        low=1,
+        high=1 << 20,
     )
     gradient_accumulation_steps: int | None = option(
         None,
@@ -98,7 +101,7 @@ class PretrainConfig(DeviceOptions):
     remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
     seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
     cycle_length: int = option(8, "number of shards to read in parallel", low=1, high=1024)
-    shuffle_buffer: int = option(10_000, "size of the shuffle buffer, in examples", low=1, high=1 << 24)
+    shuffle_buffer: int = option(10_000, "size of the shuffle buffer, in examples or packed rows", low=1, high=1 << 24)
     steps_per_call: int = option(
         10,
         "training steps per host call; signals are handled between calls",
@@ -124,7 +127,9 @@ class PretrainConfig(DeviceOptions):
         identity=False,
         group=RUNNING,
     )
-    eval_examples: int = option(0, "eval examples per evaluation during training; 0: all", low=0, identity=False, group=RUNNING)
+    eval_examples: int = option(
+        0, "eval examples per evaluation during training (about, if packed); 0: all", low=0, identity=False, group=RUNNING
+    )
     log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
     tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
     track: str = option(
@@ -215,6 +220,10 @@ class EvaluateConfig(OverwriteOption, DeviceOptions):
         group=INPUT,
     )
     batch_size: int = option(
-        64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
+        64,
+        "examples or packed rows per batch, across all devices; doesn't change the results",
+        low=1,
+        high=1 << 20,
+        group=RUNNING,
     )
     output: str = option("", "also write the metrics to this file, as JSON", group=OUTPUT, path=NEW)

@@ -19,25 +19,26 @@ _TOKENS = {"tiny": 0, "mini": 20e6, "small": 100e6, "medium": 400e6, "base": 1.5
 _CPU_CORES = {"tiny": 0, "mini": 8, "small": 32}  # fewest cores
 _MEMORY = {"tiny": 0, "mini": 0, "small": 0, "medium": 6 * GIB, "base": 10 * GIB}  # least memory of a GPU, in bytes
 _TPU_MEMORY = 8 * GIB  # the smallest TPU device; more isn't known before its system is initialised
-# Examples of 128 tokens per update. CPUs are as fast with small batches, and more updates learn more per example.
+# Rows of 128 tokens per update. CPUs are as fast with small batches, and more updates learn more per example.
 _CPU_BATCH, _BATCH = 32, 256
 _LARGEST_CPU_BATCH = 128
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The batches of a phase: tokens and predictions per example, and examples per update, 0 if that is to be chosen."""
+    """The batches of a phase: tokens and predictions per row, rows per update (0 if that is to be chosen), examples per row."""
 
     length: int
     predictions: int
     batch_size: int = 0
+    examples: int = 1
 
 
 @dataclass(frozen=True)
 class Data:
-    """The datasets of a run: examples per epoch and tokens per example of the largest one, and the batches of each phase."""
+    """The datasets of a run: rows per epoch and tokens per row of the largest one, and the batches of each phase."""
 
-    examples: int
+    rows: int
     length: int
     vocab_size: int
     shapes: tuple[Shape, ...]
@@ -45,7 +46,7 @@ class Data:
     @property
     def tokens(self) -> int:
         """Return the tokens of an epoch, including padding."""
-        return self.examples * self.length
+        return self.rows * self.length
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
     return device, f"for {hardware}"
 
 
-def needed_bytes(encoder: EncoderConfig, shape: Shape, examples: int, half: bool, causal: bool) -> int:
-    """Return the estimated bytes of a training step with this many examples per device and micro-batch."""
-    each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, causal)
-    return memory.state_bytes(encoder) + examples * each
+def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, causal: bool) -> int:
+    """Return the estimated bytes of a training step with this many rows per device and micro-batch."""
+    each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, causal, shape.examples)
+    return memory.state_bytes(encoder) + rows * each
 
 
 def _power_of_two(value: float) -> int:
@@ -113,10 +114,10 @@ def _power_of_two(value: float) -> int:
 
 
 def _batch(hardware: Hardware, data: Data) -> int:
-    """Return the examples per update: a power of two per device, the more the shorter they are on a CPU."""
+    """Return the rows per update: a power of two per device, the more the shorter they are on a CPU."""
     length = max(shape.length for shape in data.shapes)
     wanted = min(_LARGEST_CPU_BATCH, _CPU_BATCH * 128 / length) if hardware.kind == "CPU" else _BATCH
-    wanted = min(wanted, max(8, data.examples / 8))  # a batch should not hold much of an epoch
+    wanted = min(wanted, max(8, data.rows / 8))  # a batch should not hold much of an epoch
     return hardware.devices * _power_of_two(wanted / hardware.devices)
 
 

@@ -12,11 +12,13 @@ from clozemill.model.pretraining_model import Objective, prepare
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Section
 from clozemill.trainers.common import distribution
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_counts, eval_steps
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.page_parts import FillMask
 from clozemill.trainers.training import step
 from clozemill.trainers.training.metrics_log import means
+
+_SAMPLE = 100_000  # examples of the train split from which the frequencies of its tokens are estimated
 
 
 def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> np.ndarray:
@@ -31,17 +33,17 @@ def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> 
 def without_context(dataset: PreparedDataset, objective: Objective, batch_size: int = 256, limit: int = 0) -> dict[str, float]:
     """Return the losses on the eval split of predictors that ignore the context, in nats.
 
-    `unigram_loss`: loss of the token frequencies of the train split (at most its first 100,000 examples, add-one smoothing).
+    `unigram_loss`: loss of the token frequencies of the train split (about its first 100,000 examples, add-one smoothing).
     `unigram_entropy`: entropy of the eval split's own frequencies, a lower bound without context; on a small split it is
     far below what is achievable. `limit`: examples of the eval split, 0 for all.
     """
-    size, examples = dataset.vocabulary["size"], dataset.train_examples
+    size, rows = dataset.vocabulary["size"], dataset.train_rows
     steps = eval_steps(dataset, batch_size, limit=limit)
     asked = _token_counts(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
     learnt = np.ones(size)
-    if examples:
-        train = TrainReader(dataset, seed=0).batches(min(batch_size, examples))
-        learnt += _token_counts(train.take(max(1, min(examples, 100_000) // batch_size)), objective, size)
+    if rows:
+        train, most = TrainReader(dataset, seed=0).batches(min(batch_size, rows)), _SAMPLE * rows // dataset.train_examples
+        learnt += _token_counts(train.take(max(1, min(rows, most) // batch_size)), objective, size)
     shares, total = asked[asked > 0] / asked.sum(), asked.sum()
     return {
         "unigram_loss": float(-(asked * np.log(learnt / learnt.sum())).sum() / total),
@@ -53,7 +55,7 @@ class Evaluation:
     """Evaluates a model on the eval split of a dataset under a strategy; can be run repeatedly."""
 
     def __init__(self, devices, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, jit: bool = False) -> None:
-        if not sum(eval_counts(dataset)):
+        if not dataset.eval_examples:
             raise UserError(
                 f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
             )
@@ -70,14 +72,13 @@ class Evaluation:
         """Return losses (nats), accuracies, perplexity, and the numbers of examples and predictions."""
         iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
         steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
-        totals = dict(zip(SUMS, self.sums(iterator, tf.constant(steps)).numpy().tolist(), strict=True))
-        found = {"masked_lm_loss": 0.0, "masked_lm_accuracy": 0.0} | means(totals)
-        perplexity = math.exp(min(found["masked_lm_loss"], 700.0))
-        counted = {
-            "examples": sum(eval_counts(self.dataset, self._hosts, self.limit)),
-            "predictions": round(totals["masked_lm_weight"]),
-        }
-        return {**found, "perplexity": perplexity, **counted}
+        *found, examples = self.sums(iterator, tf.constant(steps)).numpy().tolist()
+        totals = dict(zip(SUMS, found, strict=True))
+        figures = {"masked_lm_loss": 0.0, "masked_lm_accuracy": 0.0} | means(totals)
+        perplexity = math.exp(min(figures["masked_lm_loss"], 700.0))
+        return figures | {
+            "perplexity": perplexity, "examples": round(examples), "predictions": round(totals["masked_lm_weight"])
+        }  # fmt: skip
 
 
 # A model that has learnt only word frequencies is this close to the baseline.

@@ -8,7 +8,7 @@ from typing import Any
 from clozemill.model.config import EncoderConfig
 from clozemill.trainers.common import hardware as devices
 from clozemill.trainers.common.hardware import Hardware
-from clozemill.trainers.data.input_pipeline import eval_counts
+from clozemill.trainers.data.input_pipeline import eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining import defaults
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -51,11 +51,16 @@ def completed(
 def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data:
     """Return what choices depend on: the size of the largest dataset, and the batches of every phase."""
     shapes = tuple(
-        Shape(dataset.max_seq_length, dataset.max_predictions, phase.batch_size)
-        for phase, dataset in zip(config.resolved_phases(), datasets, strict=True)
+        shape_of(dataset, phase.batch_size) for phase, dataset in zip(config.resolved_phases(), datasets, strict=True)
     )
-    largest = max(datasets, key=lambda dataset: dataset.train_examples * dataset.max_seq_length)
-    return Data(largest.train_examples, largest.max_seq_length, datasets[0].vocabulary["size"], shapes)
+    largest = max(datasets, key=lambda dataset: dataset.train_rows * dataset.max_seq_length)
+    return Data(largest.train_rows, largest.max_seq_length, datasets[0].vocabulary["size"], shapes)
+
+
+def shape_of(dataset: PreparedDataset, batch_size: int) -> Shape:
+    """Return the size of a dataset's batches."""
+    sizes = dataset.sizes
+    return Shape(sizes["max_seq_length"], sizes["max_predictions"], batch_size, sizes["max_examples"])
 
 
 def recorded(config: PretrainConfig) -> Mapping[str, Any]:
@@ -71,9 +76,8 @@ def eval_interval(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -
     phases = config.resolved_phases()
     steps = sum(phase.steps for phase in phases)
     trained = sum(phase.steps * phase.batch_size for phase in phases)
-    counts = [sum(eval_counts(dataset)) for dataset in datasets]
-    if not all(counts):
+    if not all(dataset.eval_examples for dataset in datasets):
         return 0
-    evaluated = min(max(counts), config.eval_examples or max(counts))
+    evaluated = max(sum(eval_rows(dataset, limit=config.eval_examples)) for dataset in datasets)
     count = max(1, min(_EVALUATIONS, math.floor(3 * _EVAL_SHARE * trained / evaluated)))
     return max(_FEWEST_STEPS, math.ceil(steps / count))

@@ -14,10 +14,11 @@ from clozemill.pipelines.common.formatting import counted, large
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import VOCAB
-from clozemill.pipelines.examples.columns import FEATURES, Columns
+from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns
+from clozemill.pipelines.examples.packing import unpack_examples
 from clozemill.pipelines.pages.content import Example, Section, Side, Table
 from clozemill.pipelines.text.vocabulary import Vocabulary
-from clozemill.trainers.data.input_pipeline import eval_batches, eval_counts
+from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.recipes import Recipe
 from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
@@ -43,11 +44,13 @@ def phase_table(phases: Any) -> Table:
     """Return what each phase of a run reads, and how it is scheduled."""
     rows = [
         (phase.folder, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
-         f"{(phase.end - phase.begin) * phase.batch_size / max(phase.train_examples, 1):,.1f}", f"{phase.schedule.peak:g}")
+         f"{(phase.end - phase.begin) * phase.batch_size / max(phase.train_rows, 1):,.1f}", f"{phase.schedule.peak:g}")
         for phase in phases
     ]  # fmt: skip
     head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate")
     note = "An epoch is one pass over one copy of the dataset."
+    if any(phase.dataset.packed for phase in phases):
+        note += " The batch size of a packed dataset counts rows, each with several examples."
     return Table("Phases", "trrrrr", head, rows, note)
 
 
@@ -99,16 +102,19 @@ class FillMask:
         self.vocabulary = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB)
         self.forward = masked_token_inference(devices, model, min(_BEST, len(self.vocabulary)), _SAMPLES)
 
-    def _features(self) -> dict[str, np.ndarray]:
-        count = min(_SAMPLES, sum(eval_counts(self.dataset)))
-        batch = next(iter(eval_batches(self.dataset, count)))
-        return {name: np.asarray(value) for name, value in batch.items()}
+    def _examples(self) -> Columns:
+        """Return the first examples, taken out of their rows if they are packed."""
+        count = min(_SAMPLES, sum(eval_rows(self.dataset)))
+        found = {name: np.asarray(value) for name, value in next(iter(eval_batches(self.dataset, count))).items()}
+        if not self.dataset.packed:
+            return Columns(**{name: found[name] for name in FEATURES})
+        columns = unpack_examples(ragged(found), self.dataset.max_predictions, self.vocabulary.pad_id)
+        return Columns(**{name: values[:_SAMPLES] for name, values in vars(columns).items()})
 
     def section(self) -> Section:
         """Return the samples as a section."""
-        found = self._features()
-        columns = Columns(**{name: found[name] for name in FEATURES})
-        inputs = {name: np.asarray(found[name], np.int32) for name in (*TOKENS, POSITIONS)}
+        columns = self._examples()
+        inputs = {name: np.asarray(getattr(columns, name), np.int32) for name in (*TOKENS, POSITIONS)}
         if self.causal:  # it reads the original text, and predicts each token from those before it
             inputs["input_ids"] = originals(columns).astype(np.int32)
             inputs[POSITIONS] = np.maximum(inputs[POSITIONS] - 1, 0)  # 0: unused
@@ -141,6 +147,14 @@ class FillMask:
             for token, prob in zip(ids_K.tolist(), probs_K.tolist(), strict=True)
         ]
         return (str(place), tokens[int(columns.input_ids[row][place])], tokens[target], *cells)
+
+
+def ragged(batch: dict[str, np.ndarray]) -> PackedColumns:
+    """Return the rows of a batch of a packed dataset without what pads them to a static size."""
+    used = {"max_examples": batch["example_weights"] > 0, "max_predictions": batch["masked_lm_weights"] > 0}
+    values = {name: batch[name][used[length]] if length in used else batch[name]
+              for name, (_, length) in PACKED_FEATURES.items()}  # fmt: skip
+    return PackedColumns(**values, examples=used["max_examples"].sum(axis=1), predictions=used["max_predictions"].sum(axis=1))
 
 
 def originals(columns: Columns) -> np.ndarray:

@@ -15,7 +15,6 @@ from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.data.input_pipeline import eval_counts
 from clozemill.trainers.pretraining import capacity, pretraining_run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
@@ -105,7 +104,7 @@ FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 def _eval_counts(planned: PretrainingRun) -> dict[str, int]:
     """Return the number of eval examples by dataset."""
-    return {phase.folder: sum(eval_counts(phase.dataset)) for phase in planned.phases}
+    return {phase.folder: phase.dataset.eval_examples for phase in planned.phases}
 
 
 def _check_eval_splits(planned: PretrainingRun, config: PretrainConfig) -> None:
@@ -158,13 +157,13 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
         f"{weights:,} weights; {config.objective}; on {where}"
     )
     for phase in planned.phases:
-        examples = phase.dataset.train_examples
-        passes = (phase.end - phase.begin) * phase.batch_size / examples
+        passes = (phase.end - phase.begin) * phase.batch_size / phase.train_rows
+        packed = f"packed in {phase.train_rows:,} rows, " if phase.dataset.packed else ""
         print(
             f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
-            f"tokens, {examples:,} examples per epoch, {counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} "
-            f"epochs, peak learning rate {phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP "
-            "per step"
+            f"tokens, {phase.train_examples:,} examples per epoch, {packed}"
+            f"{counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} epochs, peak learning rate "
+            f"{phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
         )
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from clozemill.pipelines.command_line import options
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_counts
+from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining import open_options, page_parts, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.defaults import Shape
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
@@ -48,6 +49,15 @@ class PretrainingPhase:
     def train_examples(self) -> int:
         return self.dataset.train_examples
 
+    @property
+    def train_rows(self) -> int:
+        return self.dataset.train_rows
+
+    @property
+    def shape(self) -> Shape:
+        """Return the size of a batch."""
+        return open_options.shape_of(self.dataset, self.batch_size)
+
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
         """Return the reader of one host."""
         return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
@@ -60,7 +70,7 @@ class PretrainingPhase:
         self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool
     ) -> ComparedEvaluation | None:
         """Return the evaluation of this phase; None if the dataset has no eval split."""
-        if not sum(eval_counts(self.dataset)):
+        if not self.dataset.eval_examples:
             return None
         size = max(1, self.batch_size // (config.gradient_accumulation_steps or 1))
         return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit)
@@ -100,9 +110,9 @@ class PretrainingRun:
         return Hyper(weight_decay=decay, clip_norm=self.config.clip_norm)
 
     def flops(self, phase: PretrainingPhase) -> int:
-        """Return the FLOPs per example of a phase."""
-        dataset, causal = phase.dataset, self.config.objective == "causal"
-        return flops_per_example(self.encoder, dataset.max_seq_length, dataset.max_predictions, causal)
+        """Return the FLOPs per row of a phase's batches."""
+        shape, causal = phase.shape, self.config.objective == "causal"
+        return flops_per_row(self.encoder, shape.length, shape.predictions, causal, shape.examples)
 
     def story(self) -> RunStory:
         return page_parts.story(self)

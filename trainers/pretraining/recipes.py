@@ -15,7 +15,7 @@ class Phase:
 
     data: str = option("", "dataset of clozemill prepare")
     steps: int = option(0, "weight updates", low=1, high=1 << 30)
-    batch_size: int = option(0, "examples per update; 0: that of the run", low=0, high=1 << 20)
+    batch_size: int = option(0, "examples or packed rows per update; 0: that of the run", low=0, high=1 << 20)
     learning_rate: float = option(
         0.0, "peak learning rate of the phase's own schedule; 0: continue the run's schedule", low=0, high=100
     )

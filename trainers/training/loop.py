@@ -135,7 +135,8 @@ class Loop:
         config = self.plan.config
         peak = config.peak_tflops or peak_flops.peak_tflops(distribution.device_name(self.devices))
         replicas = self.devices.num_replicas_in_sync
-        scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase))
+        packed = phase.train_examples / phase.train_rows
+        scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase), packed)
         self.journal.pace = Pace()
         evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
         with phase.reading():
@@ -156,7 +157,7 @@ class Loop:
             self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
-            epoch = (self.step - phase.begin) * phase.batch_size / phase.train_examples
+            epoch = (self.step - phase.begin) * phase.batch_size / phase.train_rows
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, epoch, scale)
             else:

@@ -27,18 +27,20 @@ class Throughput:
     """Data to convert the steps of a phase to rates.
 
     Args:
-        batch_size: examples per step.
-        flops_per_example: FLOPs per example.
+        batch_size: rows per step.
+        flops_per_row: FLOPs per row of a batch.
         devices: number of devices.
         peak: peak of a device in TFLOP/s, None if unknown.
         extra: by how many steps of this phase the phases after it cost more than their number of steps.
+        examples_per_row: mean number of examples per row, more than 1 if they are packed.
     """
 
     batch_size: int
-    flops_per_example: int
+    flops_per_row: int
     devices: int
     peak: float | None
     extra: float = 0.0
+    examples_per_row: float = 1.0
 
 
 def means(totals: dict[str, float]) -> dict[str, float]:
@@ -171,12 +173,13 @@ class MetricsLog:
         tokens = timed["tokens"] / seconds
         entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
         entry |= {"learning_rate": totals["learning_rate"] / count, "gradient_norm": totals["gradient_norm"] / count}
-        entry |= {"examples_per_second": speed, "tokens_per_second": tokens, "input_share": timed["waited"] / seconds}
+        examples = speed * scale.examples_per_row
+        entry |= {"examples_per_second": examples, "tokens_per_second": tokens, "input_share": timed["waited"] / seconds}
         if scale.peak:
-            entry["mfu"] = scale.flops_per_example * speed / (scale.devices * scale.peak * 1e12)
+            entry["mfu"] = scale.flops_per_row * speed / (scale.devices * scale.peak * 1e12)
         left = self.pace.time_for(self.steps - step + scale.extra) if step < self.steps else 0.0
         mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
-        rates = f"{speed:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %"
+        rates = f"{examples:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %"
         return entry, (
             f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry, self.reference)}  "
             f"lr {entry['learning_rate']:.2e}  " + (_COMPILED if left is None else f"{rates}  left {duration(left)}")

@@ -80,7 +80,12 @@ class TrainingPhase(Protocol):
     def max_seq_length(self) -> int: ...
 
     @property
-    def train_examples(self) -> int: ...
+    def train_examples(self) -> int:
+        """Return the number of examples per epoch."""
+
+    @property
+    def train_rows(self) -> int:
+        """Return the number of rows per epoch, as batches count them: fewer than examples if these are packed."""
 
     def reader(self, config: Any, host: int, hosts: int) -> PhaseReader:
         """Return the reader of one host."""
@@ -122,7 +127,7 @@ class TrainingRun(Protocol):
     def hyper(self) -> Hyper: ...
 
     def flops(self, phase: Any) -> int:
-        """Return the FLOPs per example of a phase."""
+        """Return the FLOPs per row of a phase's batches."""
 
     def story(self) -> RunStory:
         """Return what the page of the run says besides its metrics."""

@@ -154,17 +154,20 @@ class Stepper:
 
 
 def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Callable:
-    """Return a function of (iterator, number of batches) that returns the sums over them, float64 [len(SUMS)]."""
+    """Return a function of (iterator, number of batches) that returns sums over them, float64 [len(SUMS) + 1].
+
+    The last one is the number of examples.
+    """
 
     def forward(batch: dict):
         inputs, targets = model.prepare(batch)
         found = model.sums_of(model(inputs), targets)
-        return tf.stack([found[name] for name in SUMS])
+        return tf.stack([*(found[name] for name in SUMS), tf.reduce_sum(targets["example_weights"])])
 
     compiled = tf.function(forward, jit_compile=True) if jit else forward
 
     def batches(iterator, count):
-        total = tf.zeros([len(SUMS)], tf.float64)
+        total = tf.zeros([len(SUMS) + 1], tf.float64)
         for _ in tf.range(count):
             per_replica = strategy.run(lambda batch: _total(compiled(batch)), args=(next(iterator),))
             total += tf.cast(strategy.experimental_local_results(per_replica)[0], tf.float64)

@@ -22,7 +22,7 @@ from clozemill.trainers.training.optimizer import OPTIMIZERS
 from clozemill.trainers.training.step import COLUMNS
 
 ROOT = Path(__file__).parents[3]
-TWO = ("two, in parts", "two, compiled")
+TWO = ("two, in parts", "two, compiled", "two, packed")
 TIMES = {"waited", "seconds"}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clozemill.pipelines.examples.columns import FEATURES
 from clozemill.pipelines.shards import tf_example
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_counts, eval_steps, parse
+from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps, parse
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.trainers import datasets
 from tests.trainers.datasets import LENGTH, PREDICTIONS, records
@@ -255,7 +255,7 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2), (12, 6)])
 def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
     """Up to the limit, with weights of 1, followed only by fillers; two of six hosts have no shard."""
-    counts, steps = eval_counts(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
+    counts, steps = eval_rows(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
     expected, found = held(small, 0, "eval"), []
     assert sum(counts) <= (limit or 16) and (limit or sum(counts) == 16)
     assert sum(counts) == min(limit or 16, 16) or hosts > 1  # hosts with fewer shards limit this
@@ -278,7 +278,7 @@ def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_s
 
 def test_eval_of_the_demo_is_its_shard(demo: PreparedDataset) -> None:
     rows = list(chain(*records(demo, "eval").values()))
-    assert eval_counts(demo) == [len(rows)] and eval_steps(demo, 50) == -(-len(rows) // 50)
+    assert eval_rows(demo) == [len(rows)] and eval_steps(demo, 50) == -(-len(rows) // 50)
     batches = list(eval_batches(demo, 50).take(eval_steps(demo, 50)).as_numpy_iterator())
     together = {name: np.concatenate([batch[name] for batch in batches])[: len(rows)] for name in FEATURES}
     assert_same(together, rows, demo)

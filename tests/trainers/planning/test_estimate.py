@@ -4,7 +4,7 @@ import pytest
 
 from clozemill.deploy import plan
 from clozemill.model.config import preset
-from clozemill.model.flops import flops_per_example
+from clozemill.model.flops import flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.trainers.planning import estimate
 from clozemill.trainers.planning.config import TrainingPlan
@@ -29,7 +29,7 @@ def warnings(data: Dataset, **options) -> list[str]:
 def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
     """Base at 128: 66.0 GFLOP per example, so 1,000 x 256 of them are 16.9 PFLOP: 53.6 s of 4 x 197 TFLOP/s at 40 %."""
     found = figures(TrainingPlan(steps=1000, batch_size=256, price_chip_hour=2.0), dataset())
-    flops = flops_per_example(preset("base"), 128, 20)
+    flops = flops_per_row(preset("base"), 128, 20)
     assert flops == pytest.approx(66.0e9, rel=0.001)
     seconds = found["training on v5e:2x2"]
     assert seconds.estimate == pytest.approx(1000 * 256 * flops / (4 * 197e12 * 0.4)) == pytest.approx(53.6, rel=0.01)
@@ -48,7 +48,7 @@ def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
 def test_phases_of_a_recipe_have_their_own_lengths() -> None:
     config = TrainingPlan(recipe="lamb-large", **TrainingPlan.RECIPES["lamb-large"].options)
     large = preset("large")
-    flops = 7_038 * 65_536 * flops_per_example(large, 128, 20) + 1_563 * 32_768 * flops_per_example(large, 512, 80)
+    flops = 7_038 * 65_536 * flops_per_row(large, 128, 20) + 1_563 * 32_768 * flops_per_row(large, 512, 80)
     made, notes, _ = estimate.estimate(config, dataset())
     found = {figure.name: figure for figure in made}
     assert found["training on v5e:2x2"].estimate == pytest.approx(flops / (4 * 197e12 * 0.4))
@@ -108,7 +108,7 @@ def test_gpus_and_this_machine() -> None:
     """16.9 PFLOP on 8 x 312 TFLOP/s at 50 %, and on 100 GFLOP/s at 60 %."""
     config = TrainingPlan(steps=1000, batch_size=256, utilisation=0.5, num_gpus=8, price_gpu_hour=3.0)
     made, notes, _ = estimate.estimate(config, dataset(), ("local", "gpu"), 1e11)
-    found, flops = {figure.name: figure for figure in made}, 1000 * 256 * flops_per_example(preset("base"), 128, 20)
+    found, flops = {figure.name: figure for figure in made}, 1000 * 256 * flops_per_row(preset("base"), 128, 20)
     assert list(found) == [
         "epochs",
         "training on this machine",
@@ -146,3 +146,13 @@ def test_targets_of_training() -> None:
     assert targets() == targets("dataflow") == [] and targets("local", "gpu", "dataflow") == ["local", "gpu"]
     assert targets(recipe="demo") == ["local", "tpu"] and targets("dataflow", recipe="demo") == ["tpu"]
     assert targets("gpu", recipe="demo") == ["gpu"]
+
+
+def test_packed_rows() -> None:
+    """Epochs count rows, and a row's FLOPs have all its predictions and every [CLS]."""
+    figure = Estimate("train rows per copy", "", 1000, 900, 1100)
+    packed = Dataset(figure, 8, 512, 80, 30522, max_examples=9)
+    by_name = figures(TrainingPlan(preset="base", steps=1000, batch_size=256), packed)
+    flops = 1000 * 256 * flops_per_row(preset("base"), 512, 80, examples=9)
+    assert by_name["epochs"].estimate == 256
+    assert by_name["training on v5e:2x2"].estimate == pytest.approx(flops / (4 * 197e12 * 0.4))

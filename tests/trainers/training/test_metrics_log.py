@@ -16,7 +16,7 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput, duration, means
 from clozemill.trainers.training.step import COLUMNS
 
-SCALE = Throughput(batch_size=32, flops_per_example=10**12, devices=2, peak=100.0)
+SCALE = Throughput(batch_size=32, flops_per_row=10**12, devices=2, peak=100.0)
 STEP = {
     "masked_lm_loss": 120.0, "masked_lm_weight": 40.0, "masked_lm_correct": 10.0,
     "next_sentence_loss": 16.0, "next_sentence_weight": 32.0, "next_sentence_correct": 20.0,

@@ -10,7 +10,7 @@ from clozemill.model.losses import SUMS
 from clozemill.trainers.training.optimizer import Schedule
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from tests.trainers.datasets import ENTRIES, LENGTH
-from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, train
+from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, packed, train
 
 
 def values(stepper: Stepper) -> list[np.ndarray]:
@@ -131,6 +131,17 @@ def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool
         assert_static(stepper)
 
 
+@pytest.mark.parametrize(("parts", "jit"), [(1, False), (2, False), pytest.param(1, True, marks=[needs_xla, pytest.mark.slow])])
+def test_packed_batches_train_as_unpacked_ones(plain, parts: int, jit: bool) -> None:
+    """The same examples in fewer, longer rows, with a filler row: every metric and weight agrees."""
+    stepper = make(parts=parts, jit=jit)
+    figures = train(stepper, packed(batches(3)), [4, 2])
+    for name in COLUMNS[:-2]:
+        np.testing.assert_allclose(figures[name], plain[1][name], rtol=1e-5, err_msg=name)
+    for mine, expected in zip(values(stepper), values(plain[0]), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+
+
 def assert_static(stepper: Stepper) -> None:
     """Check that XLA's program for the forward and backward pass has no bounded dimension and only one trace."""
     batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
@@ -146,8 +157,9 @@ def assert_static(stepper: Stepper) -> None:
     [("mlm", "float32", "lamb"), ("causal", "float32", "adamw"), ("mlm+sop", "bfloat16", "adamw")],
 )
 def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
-    """From about the entropy of random guessing to far below it, in 20 steps on one batch."""
-    figures = train(make(objective, precision, rule=rule, num_hidden_layers=1), batches(1), [20])
+    """From about the entropy of random guessing to far below it, in 20 steps on one batch; the last case is packed."""
+    features = packed(batches(1)) if precision == "bfloat16" else batches(1)
+    figures = train(make(objective, precision, rule=rule, num_hidden_layers=1), features, [20])
     found = losses(figures)
     assert np.log(ENTRIES) - 0.3 < found[0] < np.log(ENTRIES) + 1.5
     assert found[-1] < found[0] - 1.5 and np.isfinite(list(figures.values())).all()
