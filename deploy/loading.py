@@ -123,7 +123,8 @@ class Dataset:
         """Return the tf.data.Dataset that `clozemill pretrain` (split train) or `evaluate` (split eval) reads.
 
         The train split is shuffled by `seed` and endless: it iterates over all copies, then starts over. The eval split is
-        followed by endless padding whose `example_weights` (float32 [B]) are 0. Features are those of `numpy_batches`.
+        followed by endless padding whose `example_weights` (float32 [B], or [B, N] if packed) are 0. Features are those of
+        `numpy_batches`.
         """
         from clozemill.trainers.data import input_pipeline, prepared_dataset
 

@@ -185,7 +185,7 @@ class ExampleConfig:
         0, "number of train shards per copy; 0: derived from the input size on disk", low=0, high=1 << 24, group=OUTPUT
     )
     compression: str = option("none", "compression of the shards", choices=("none", "gzip"), group=OUTPUT)
-    provenance: bool = option(False, "write the source documents of each record to Parquet files", group=OUTPUT)
+    provenance: bool = option(False, "write the source documents of each example to Parquet files", group=OUTPUT)
     seed: int = option(0, "random seed", low=0, high=2**63 - 1)
 
     @classmethod

@@ -208,7 +208,7 @@ def test_verify_names_the_record(copied: Path, change: Callable[[PackedColumns],
     assert found[0].startswith(f"{SHARD}: ") and message in found[0], found
 
 
-def test_an_example_in_the_middle_of_a_row_is_named(copied: Path) -> None:
+def test_a_later_example_of_a_row_is_named(copied: Path) -> None:
     packed = records_in(copied)
     row = int(np.argmax(packed.examples > 1))
     second = int(packed.cls_positions[packed.examples[:row].sum() + 1])
@@ -271,6 +271,10 @@ def test_provenance_of_other_rows(copied: Path) -> None:
         (lambda found: found["splits"]["eval"].pop("rows"), "config.packing is on, but packing or rows are missing"),
         (lambda found: found["packing"].update(max_examples=99), "packing doesn't match its shards"),
         (lambda found: found["shards"][0].pop("max_examples"), "max_examples"),
+        (
+            lambda found: [part.update(max_examples=10**12) for part in (found["packing"], found["shards"][0])],
+            "packing exceeds max_seq_length",
+        ),
         (lambda found: found["config"].update(packing="yes"), "config.packing"),
     ],
 )

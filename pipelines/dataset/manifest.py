@@ -170,6 +170,8 @@ def _check_packing(manifest: Manifest, name: str) -> None:
         raise UserError(f"{name}: config.packing is {how}: rebuild the dataset with clozemill prepare")
     if packed and manifest["packing"] != _largest_rows(shards):
         raise UserError(f"{name}: packing doesn't match its shards: rebuild the dataset with clozemill prepare")
+    if packed and max(manifest["packing"].values()) > manifest["max_seq_length"]:  # readers allocate by these
+        raise UserError(f"{name}: packing exceeds max_seq_length: rebuild the dataset with clozemill prepare")
 
 
 def _check_form(manifest: Manifest, name: str) -> None:
