@@ -132,7 +132,7 @@ class Dataset:
         contract = prepared_dataset.read(self.folder)
         if split == "eval":
             return input_pipeline.eval_batches(contract, batch_size)
-        return input_pipeline.TrainReader(contract, seed).batches(batch_size)
+        return input_pipeline.TrainReader(contract, seed, batch_size).batches(batch_size)
 
 
 class Encoder:

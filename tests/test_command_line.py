@@ -43,9 +43,9 @@ FLAGS = {
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
     "--no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
-    "--cycle-length --data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
+    "--data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
     "--keep-checkpoints --learning-rate "
-    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --shuffle-buffer --steps --steps-per-call "
+    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --steps --steps-per-call "
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "

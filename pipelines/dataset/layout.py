@@ -5,7 +5,7 @@ from typing import Any
 from clozemill.pipelines.config import clustered
 from clozemill.pipelines.dataset import clusters
 
-FORMAT_VERSION = 2  # version 1 is the same without packed examples
+FORMAT_VERSION = 2  # version 1 had neither packed examples nor index.json
 
 READABLE_VERSIONS = (1, 2)
 
@@ -18,6 +18,8 @@ WORK = ".work"
 REJECTED = f"{WORK}/stopped"  # dataset.json, statistics.json and vocab.txt of a dataset that the statistical gate rejected
 
 RUN = "run.json"
+
+INDEX = "index.json"
 
 
 def shard_name(group: int, num_groups: int, num_eval_groups: int, copy: int) -> str:
@@ -37,6 +39,11 @@ def documents_name(split: str, index: int, num_groups: int) -> str:
     return f"documents/{split}-{index if split == 'train' else index - num_groups:05d}.parquet"
 
 
+def has_index(contract: dict[str, Any]) -> bool:
+    """Return whether a dataset has index.json: compressed shards can't be entered, and version 1 had none."""
+    return contract["format_version"] > 1 and contract["config"]["compression"] == "none"
+
+
 def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
     """Return the shards that the configuration implies, and the other files."""
     config, evals = contract["config"], contract["num_eval_groups"]
@@ -46,6 +53,7 @@ def files_of(contract: dict[str, Any]) -> tuple[set[str], set[str]]:
     files = {f"groups/{group:05d}.json" for group in range(groups + evals)}
     files |= {documents_name("train" if group < groups else "eval", group, groups) for group in range(groups + evals)}
     files |= {provenance_name(name) for name in shards} if config["provenance"] else set()
+    files |= {INDEX} if has_index(contract) else set()
     return shards, files | ({clusters.NAME} if clustered(config["dedup"], config["eval_by"]) else set())
 
 

@@ -121,7 +121,7 @@ def build(
             name: splits[name] | {"copies": dict(sorted(splits[name]["copies"].items()))}
             for name in sorted(splits, reverse=True)
         },
-        "shards": [{key: value for key, value in shard.items() if key != "counts"} for shard in shards],
+        "shards": [{key: value for key, value in shard.items() if key not in ("counts", "blocks")} for shard in shards],
         "files": dict(sorted(item for group in groups for item in group["files"].items())),
     }
 

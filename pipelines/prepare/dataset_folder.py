@@ -32,7 +32,7 @@ _PREVIOUS = "previous.json"  # the manifest of the dataset that is being updated
 _OVERWRITING = "overwriting"  # everything of an earlier run is being removed; not yet, as long as dataset.json exists
 # The files that clozemill writes to a dataset folder, in `.work/` all but the lock and the log, which are in use.
 _SHARD = r"(train/copy-\d+|eval)/examples-\d+-of-\d+"
-_NAMES = (MANIFEST, RUN, VOCAB, layout.HTML, layout.MARKDOWN, clusters.NAME, STATISTICS, "prepare.yaml")
+_NAMES = (MANIFEST, RUN, VOCAB, layout.HTML, layout.MARKDOWN, layout.INDEX, clusters.NAME, STATISTICS, "prepare.yaml")
 _OURS = re.compile(
     rf"({_SHARD}\.tfrecord|provenance/{_SHARD}\.parquet|documents/(train|eval)-\d+\.parquet|groups/\d+\.json|rejects/[0-9a-f]+\.jsonl"
     rf"|{'|'.join(map(re.escape, _NAMES))}"
@@ -243,7 +243,7 @@ class DatasetFolder:
         for name in (*names, f"{WORK}/groups", REJECTED, "rejects"):
             filesystem.remove_tree(self.file(name))
         filesystem.remove_tree(self.spill, keep=run_lock.LOCK)
-        for name in (clusters.NAME, layout.HTML, layout.MARKDOWN, f"{WORK}/{_FAILURE}", f"{WORK}/{_STATE}"):
+        for name in (clusters.NAME, layout.INDEX, layout.HTML, layout.MARKDOWN, f"{WORK}/{_FAILURE}", f"{WORK}/{_STATE}"):
             filesystem.remove(self.file(name))
 
     def _dataset_identity(self) -> RunIdentity:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import clusters, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, REJECTED, VOCAB
+from clozemill.pipelines.dataset import clusters, manifest, shard_index
+from clozemill.pipelines.dataset.layout import INDEX, MANIFEST, REJECTED, VOCAB, has_index
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.filtering import exclusion
 from clozemill.pipelines.prepare import document_ids
@@ -80,6 +80,10 @@ class DatasetStage:
             built["decontamination"] = {"files": list(config.decontaminate), "sha256": self.job.evaluation}
         if config.clustered:
             built["files"][clusters.NAME] = filesystem.sha256(self.job.folder.file(clusters.NAME))
+        if has_index(built):
+            data = shard_index.dumps({shard["name"]: shard["blocks"] for group in groups for shard in group["shards"]})
+            filesystem.write_bytes(self.job.folder.file(INDEX), data, sync=False)
+            built["files"][INDEX] = hashlib.sha256(data).hexdigest()
         if difference := manifest.unaccounted(built):
             raise UserError(f"{difference}: {self.job.folder.path} contains files of two runs; give another --output")
         return built

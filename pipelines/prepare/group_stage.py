@@ -86,6 +86,8 @@ class GroupStage:
         if not self._is_unchanged(record, self._previous.get(record, "")):
             return None
         summary = json.loads(filesystem.read_bytes(self.job.folder.file(record)))
+        if self.job.config.compression == "none" and not all("blocks" in shard for shard in summary["shards"]):
+            return None  # written by a version without index.json
         return summary if all(self._is_unchanged(*file) for file in _files(summary).items()) else None
 
     def _is_unchanged(self, name: str, sha256: str) -> bool:
@@ -143,4 +145,5 @@ class GroupStage:
             "labels_drawn": shard.pairs.drawn,
             "random_prob": shard.pairs.random_prob,
             "statistics": packed,
+            **({"blocks": shard.blocks} if config.compression == "none" else {}),
         }

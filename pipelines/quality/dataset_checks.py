@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import clusters, manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, documents_name, files_of, provenance_name
+from clozemill.pipelines.dataset import clusters, manifest, shard_index
+from clozemill.pipelines.dataset.layout import INDEX, MANIFEST, VOCAB, documents_name, files_of, provenance_name
 from clozemill.pipelines.dataset.parquet import read_keys, with_ids
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.quality import gate, statistics
@@ -106,6 +106,18 @@ def check_documents(folder: str, contract: dict[str, Any]) -> Iterator[str]:
     for split, about in contract["splits"].items():
         if counts[split] != about["documents"]:
             yield f"documents: {MANIFEST} has {about['documents']} documents in {split}, but the lists contain {counts[split]}"
+
+
+def check_index(folder: str, contract: dict[str, Any], blocks: shard_index.Index) -> Iterator[str]:
+    """Compare index.json with where the blocks of records begin in the shards."""
+    try:
+        found = shard_index.loads(filesystem.read_bytes(filesystem.join(folder, INDEX)), INDEX, contract["shards"])
+    except UserError as error:
+        yield str(error)
+        return
+    for name, real in blocks.items():
+        if told := shard_index.mismatch(found[name], real):
+            yield f"{name}: {told}"
 
 
 def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[str, int]]) -> Iterator[str]:

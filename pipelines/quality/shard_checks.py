@@ -21,6 +21,7 @@ from clozemill.pipelines.examples.row_rules import find_row_violations
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.quality import invariants, statistics
 from clozemill.pipelines.shards import tfrecord
+from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 
@@ -32,6 +33,7 @@ class Findings:
     violations: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     sums: statistics.Sums = field(default_factory=dict)
+    blocks: list[int] = field(default_factory=list)  # byte offsets, if there are no violations and no compression
 
 
 class _Records:
@@ -146,4 +148,5 @@ def check_shard(folder: str, shard: dict[str, Any], contract: dict[str, Any], vo
             found.counts["padding"] = checked.total * checked.config.max_seq_length - found.counts["tokens"]
     if not found.violations:
         found.sums = checked.collector.sums()
+        found.blocks = offsets_of(data) if checked.config.compression == "none" else []
     return found

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from clozemill.pipelines.common import formatting, runtime
 from clozemill.pipelines.config import VerifyConfig
-from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset import manifest, shard_index
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
+from clozemill.pipelines.dataset.layout import has_index
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.quality import dataset_checks, shortcut_probe, statistics
 from clozemill.pipelines.quality.shard_checks import Findings, check_shard
@@ -58,6 +59,7 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
     yield from dataset_checks.check_contract(contract, vocabulary)
     sound, totals = True, statistics.StatisticsTotals()
     counts: dict[tuple[str, str], dict[str, int]] = {}
+    blocks: shard_index.Index = {}
     bar = tqdm(
         _map(config, contract, vocabulary),
         total=len(contract["shards"]),
@@ -70,6 +72,7 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
         sound = sound and not found.violations
         if sound:
             totals.add(shard, found.sums)
+            blocks[shard["name"]] = found.blocks
             manifest.add_counts(counts.setdefault((shard["split"], f"{shard['copy']:02d}"), {}), found.counts)
     yield from dataset_checks.check_files(config.dataset, contract)
     yield from dataset_checks.check_documents(config.dataset, contract)
@@ -78,6 +81,8 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
             "splits": totals.splits(),
             "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), contract["max_seq_length"]),
         }
+        if has_index(contract):
+            yield from dataset_checks.check_index(config.dataset, contract, blocks)
         yield from dataset_checks.check_counts(contract, counts)
         yield from dataset_checks.check_statistics(config.dataset, contract, found_statistics)
         if config.gate or not contract["gate"]["overridden"]:

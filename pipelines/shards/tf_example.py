@@ -118,8 +118,13 @@ def _feature(name: str, values: np.ndarray, counts: np.ndarray | None) -> _Row:
 
 def encode(columns: Columns | PackedColumns) -> np.ndarray:
     """Return the examples, or the rows of packed examples, as framed TFRecords, uint8 [bytes]; ids must be below 2**21."""
+    return encode_sized(columns)[0]
+
+
+def encode_sized(columns: Columns | PackedColumns) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of `encode`, and the size of each record with its frame, int64 [R]."""
     if not len(columns):
-        return np.zeros(0, np.uint8)
+        return np.zeros(0, np.uint8), np.zeros(0, np.int64)
     packed = isinstance(columns, PackedColumns)
     features = _Row(len(columns))
     for name in sorted(PACKED_FEATURES if packed else FEATURES):
@@ -129,7 +134,7 @@ def encode(columns: Columns | PackedColumns) -> np.ndarray:
     framed = _Row(len(columns)).constant(bytes(tfrecord.HEADER)).extended(example).constant(bytes(tfrecord.FOOTER))
     buffer, starts = framed.flattened()
     tfrecord.fill_frames(buffer, starts, framed.size - tfrecord.HEADER - tfrecord.FOOTER)
-    return buffer
+    return buffer, framed.size
 
 
 def _example_class() -> type:

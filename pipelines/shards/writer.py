@@ -1,7 +1,7 @@
 """Write one copy of one group as the bytes of its shard, in chunks of bounded size."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.examples.packing import pack_examples, plan_rows
 from clozemill.pipelines.examples.pairs import PAIRS, Pairs
 from clozemill.pipelines.shards import tf_example
+from clozemill.pipelines.shards.blocks import BlockOffsets
 from clozemill.pipelines.shuffle.groups import Group
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
@@ -28,12 +29,14 @@ class Shard:
         counts: STATISTICS of assemble.py.
         starts: int64 [R + 1] if packed: record r has the examples starts[r] to starts[r + 1]; else None.
         max_predictions: if packed, the largest number of masked positions of a row.
+        blocks: byte offsets of the blocks of records, before compression.
     """
 
     pairs: Pairs
     counts: dict[str, int]
     starts: np.ndarray | None = None
     max_predictions: int = 0
+    blocks: list[int] = field(default_factory=list)
 
     @property
     def packing(self) -> dict[str, int]:
@@ -78,7 +81,7 @@ def write_shard(
             plan = plan_rows(pairs.lengths, config.max_seq_length)
             plan = plan.take(rngs["order"].permutation(len(plan)))
             pairs, starts = pairs.take(plan.order), plan.starts
-    counts, most = dict.fromkeys(assemble.STATISTICS, 0), 0
+    counts, most, blocks = dict.fromkeys(assemble.STATISTICS, 0), 0, BlockOffsets()
     counts |= {"forced_random": pairs.forced, "drawn_labels": pairs.drawn, "chunks_dropped": pairs.dropped}
     for low, high in _chunks(starts, max(CHUNK_TOKENS // config.max_seq_length, 1)):
         with watch.time("mask"):
@@ -94,9 +97,10 @@ def write_shard(
                 records = pack_examples(columns, starts[low : high + 1] - starts[low], vocabulary.pad_id)
                 most = max(most, int(records.predictions.max()))
         with watch.time("encode"):
-            data = tf_example.encode(records)
+            data, sizes = tf_example.encode_sized(records)
+            blocks.add(sizes)
         with watch.time("write"):
             write(data.data)
     if packed:
         counts["padding"] = (len(starts) - 1) * config.max_seq_length - counts["tokens"]
-    return Shard(pairs, counts, starts if packed else None, most)
+    return Shard(pairs, counts, starts if packed else None, most, blocks.offsets)

@@ -74,7 +74,7 @@ def read_batches(dataset: Path, batch_size: int, number: int) -> dict[str, np.nd
     from clozemill.trainers.data import prepared_dataset
     from clozemill.trainers.data.input_pipeline import TrainReader
 
-    stream = TrainReader(prepared_dataset.read(str(dataset)), seed=peer.SEED).batches(batch_size).take(number)
+    stream = TrainReader(prepared_dataset.read(str(dataset)), peer.SEED, batch_size).batches(batch_size).take(number)
     batches = [{name: value.numpy() for name, value in batch.items()} for batch in stream]
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     if stacked["input_ids"].max() >= contenders.VOCABULARY:

@@ -16,13 +16,16 @@ import tensorflow as tf
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset import manifest, shard_index
+from clozemill.pipelines.dataset.layout import INDEX, MANIFEST
 from clozemill.pipelines.dataset.reading import read_contract
-from clozemill.pipelines.quality import shard_checks
+from clozemill.pipelines.quality import dataset_checks, shard_checks
 from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from tests.trainers import datasets
 
 FEW, MANY = 10, pytest.param(400, marks=pytest.mark.slow)
 
@@ -86,7 +89,7 @@ def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, co
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     plain = held.compression == "none"
-    batches = TrainReader(held, 3).batches(8) if split == "train" else eval_batches(held, 8)
+    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else eval_batches(held, 8)
     steps = -(-shard["examples"] // 8) + 1
     assert told(held, batches, steps) == ""
     for byte, good in altered(dataset / shard["name"], count, seed=count):
@@ -111,7 +114,7 @@ def test_a_truncated_file_is_named(dataset: Path, split: str) -> None:
     (shard,) = held.shards(split)
     path = dataset / shard["name"]
     good = path.read_bytes()
-    batches = TrainReader(held, 3).batches(8) if split == "train" else eval_batches(held, 8)
+    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else eval_batches(held, 8)
     sizes = [len(record) + 16 for record in tfrecord.read(good, held.compression)]
     cuts = [0, 1, len(good) // 2, len(good) - 1, *([sizes[0], sum(sizes[:-1])] if held.compression == "none" else [5, 12])]
     try:
@@ -146,11 +149,33 @@ def test_an_example_without_a_feature_is_named_despite_valid_checksums(dataset: 
     data = b"".join(map(frame, records))
     try:
         path.write_bytes(gzip.compress(data) if held.compression == "gzip" else data)
-        sentence = told(held, TrainReader(held, 3).batches(8), len(records) // 8)
+        sentence = told(held, TrainReader(held, 3, 8).batches(8), len(records) // 8)
         assert sentence.startswith(f"{path}: record 5: its features are ['input_ids',"), sentence
         assert f"{shard['name']}: record 5: its features are " in found_by_verify(dataset, shard, held)[1]
     finally:
         path.write_bytes(good)
+
+
+def test_an_index_that_does_not_match_its_shard(tmp_path: Path) -> None:
+    """As after a shard was replaced and dataset.json signed again: training and verify name the shard."""
+    held = datasets.write(tmp_path, [[600]])
+    index = json.loads((tmp_path / INDEX).read_bytes())
+    (name,) = index
+    index[name][1] += 3
+    data = shard_index.dumps(index)
+    (tmp_path / INDEX).write_bytes(data)
+    with pytest.raises(UserError, match=f"{INDEX} was changed after it was written: restore it, or rebuild the dataset"):
+        TrainReader(held, 3, 8).records()
+    contract = held.manifest | {"files": {INDEX: hashlib.sha256(data).hexdigest()}}
+    (tmp_path / MANIFEST).write_bytes(manifest.dumps(contract))
+    held = prepared_dataset.read(str(tmp_path))
+    sentence, real = told(held, TrainReader(held, 3, 8).batches(8), 75), index[name][1] - 3
+    assert sentence.startswith(
+        f"{held.path(held.shards('train')[0])}: its record 512 begins at byte {real:,}, not at {real + 3:,} as in index.json: "
+        "restore it or rebuild the dataset"
+    )
+    found = list(dataset_checks.check_index(str(tmp_path), held.manifest, {name: offsets_of((tmp_path / name).read_bytes())}))
+    assert found == [f"{name}: its record 512 begins at byte {real:,}, not at {real + 3:,} as in index.json"]
 
 
 @pytest.fixture

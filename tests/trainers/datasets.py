@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from clozemill.pipelines.dataset import manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB, shard_name
+from clozemill.pipelines.dataset import manifest, shard_index
+from clozemill.pipelines.dataset.layout import INDEX, MANIFEST, VOCAB, shard_name
 from clozemill.pipelines.examples import columns
 from clozemill.pipelines.examples.packing import pack_examples, plan_rows
 from clozemill.pipelines.shards import tf_example, tfrecord
+from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
@@ -63,12 +64,16 @@ def write(
     vocabulary: bytes = VOCABULARY,
     length: int = LENGTH,
     packing: str = "off",
+    indexed: bool = True,
 ) -> PreparedDataset:
     """Write a dataset whose train split has `train[copy][group]` examples, and its eval split `evaluation[group]`.
 
     The examples are the same for any `length`, at least LENGTH, packed or not.
+
+    indexed: write index.json, as `prepare` does unless it compresses the shards.
     """
     groups, stream, about = len(train[0]) if train else 0, np.random.default_rng(len(train) + len(evaluation)), []
+    index: dict[str, list[int]] = {}
     for _, copy, group, size in contracts.places(train, evaluation):
         made, rows = examples(size, stream), {}
         records: columns.Columns | columns.PackedColumns = widened(made, length)
@@ -81,11 +86,17 @@ def write(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
         about.append({"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **rows})
+        if compression == "none" and indexed:
+            index[name] = offsets_of(data)
     config = {"max_seq_length": length, "max_predictions": PREDICTIONS, "pairs": pairs, "compression": compression}
     config |= {"packing": packing}
     told = {"sha256": hashlib.sha256(vocabulary).hexdigest(), "size": vocabulary.count(b"\n"), "cased": False}
     (folder / VOCAB).write_bytes(vocabulary)
-    (folder / MANIFEST).write_bytes(manifest.dumps(contracts.whole(train, evaluation, told, about, **config)))
+    contract = contracts.whole(train, evaluation, told, about, **config)
+    if index:
+        (folder / INDEX).write_bytes(shard_index.dumps(index))
+        contract["files"][INDEX] = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    (folder / MANIFEST).write_bytes(manifest.dumps(contract))
     return prepared_dataset.read(str(folder))
 
 

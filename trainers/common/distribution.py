@@ -118,11 +118,6 @@ def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return index, len(addresses)
 
 
-def hosts(strategy: tf.distribute.Strategy) -> int:
-    """Return the number of machines that read data: workers, or the hosts of a TPU pod."""
-    return max(worker(strategy)[1], getattr(strategy.extended, "num_hosts", 1))
-
-
 @cache
 def _gather(strategy: tf.distribute.Strategy) -> Callable:
     def replica(mine):

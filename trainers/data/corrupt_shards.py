@@ -5,13 +5,16 @@ TensorFlow reports neither. So after its error, the shards are read again with t
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.dataset import shard_index
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.pipelines.dataset.shard_records import examples_of, read_shard_records
+from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
@@ -37,8 +40,18 @@ def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
         except (UserError, ValueError) as error:
             yield str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue
-        if count != (listed := records_of(shards[path])):
-            yield f"{path} has {count} records, not {listed}"
+        if count != records_of(shards[path]):
+            yield f"{path} has {count} records, not {records_of(shards[path])}"
+        elif told := _index_mismatch(dataset, shards[path]):
+            yield f"{path}: {told}"
+
+
+def _index_mismatch(dataset: PreparedDataset, shard: dict[str, Any]) -> str:
+    """Return how index.json differs from a sound shard, as the end of a sentence; "" if it doesn't."""
+    if not dataset.index:
+        return ""
+    data = storage.read(dataset.path(shard), "restore it")
+    return shard_index.mismatch(dataset.index[shard["name"]], offsets_of(data))
 
 
 @contextmanager

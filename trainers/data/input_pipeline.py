@@ -1,9 +1,7 @@
-"""Reads shards into batches with tf.data, in an order that depends only on (seed, epoch) and can be entered at any example.
+"""Reads shards into batches with tf.data, in the order of `example_order`, which can be entered at any step.
 
-Epoch k reads copy k mod dupe_factor of the train split. Its shards are permuted by (seed, epoch) and cut into windows of
-`cycle_length` shards. Within a window, the shards are interleaved and shuffled through a buffer seeded by (seed, epoch,
-window). To enter at example i, complete windows are skipped by arithmetic on the counts in dataset.json, and at most one
-window is read and discarded. So no reader state is ever saved. With R hosts, host r reads every R-th group, without overlap.
+Each host reads its lanes of every batch: blocks of records, which it enters by the byte offsets in dataset.json. All
+arithmetic is in the graph, since the hosts of a TPU slice run no Python. So no reader state is ever saved.
 """
 
 from collections.abc import Iterator
@@ -14,13 +12,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clozemill.pipelines.common.hashing import ODD
 from clozemill.pipelines.dataset.manifest import records_of
+from clozemill.trainers.data import example_order
+from clozemill.trainers.data.blocks import Blocks
+from clozemill.trainers.data.example_order import ExampleOrder
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
-_COMPRESSION = {"none": "", "gzip": "GZIP"}
 FOREVER = 1 << 40  # epochs, or batches
-# Odd, so that no two windows share a random stream, and neighbouring seeds don't for a long time.
-_STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)
+_LANE_RECORDS = 32  # of a lane at a time: many times faster than single records
+_in_graph = tf.autograph.experimental.do_not_convert  # AutoGraph would take a second to convert what it needn't
 
 
 def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]:
@@ -54,115 +55,127 @@ def _check_numbers(ids_BS: tf.Tensor, weights_BE: tf.Tensor) -> None:
     tf.debugging.Assert(tf.reduce_all(in_order & complete), ["example_ids are not consecutive"])
 
 
-def _shard(paths: tf.Tensor, count: tf.Tensor | int, contract: PreparedDataset) -> tf.data.Dataset:
-    """Return the records of one or more shards in order; reading fails if there are more or fewer than `count`.
+def _mix(values: tf.Tensor) -> tf.Tensor:
+    """Return hashing.mix of uint64 values, in a graph."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values = (values ^ tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
+    return values ^ tf.bitwise.right_shift(values, tf.constant(31, tf.uint64))
 
-    TensorFlow doesn't notice a file that was truncated between two records, nor many truncated gzip streams.
-    """
-    records = tf.data.TFRecordDataset(paths, _COMPRESSION[contract.compression])
-    return records.apply(tf.data.experimental.assert_cardinality(count))
+
+@tf.function(input_signature=[tf.TensorSpec([], kind) for kind in (tf.uint64, tf.int64, tf.int64, tf.int64)])
+def permutation(purpose, epoch, block, count):
+    """Return example_order.permutation of the stream of a block, in a graph: int64 [count]."""
+    epoch, block = tf.cast(epoch, tf.uint64), tf.cast(block, tf.uint64)
+    start = _mix(_mix(purpose + epoch * int(ODD)) + block * int(ODD))
+    keys = _mix(start + tf.cast(tf.range(1, count + 1), tf.uint64) * int(ODD))
+    return tf.cast(tf.argsort(tf.bitcast(keys, tf.int64), stable=True), tf.int64)
 
 
 @dataclass(frozen=True)
 class TrainReader:
-    """One host's part of the train split as an endless, seekable stream of batches.
+    """One host's part of the train split as an endless stream of batches, which can be entered at any step.
 
     Args:
         contract: the dataset.
         seed: seed of the order.
-        cycle_length: shards per window.
-        shuffle_buffer: examples in the shuffle buffer.
-        host, hosts: index and number of the input pipelines.
+        batch_size: records per batch, across all hosts.
+        host, hosts: index and number of the input pipelines; `hosts` divides the batch size.
     """
 
     contract: PreparedDataset
     seed: int
-    cycle_length: int = 8
-    shuffle_buffer: int = 10_000
+    batch_size: int
     host: int = 0
     hosts: int = 1
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """Return the number of records of this host's shards, int64 [copies, groups]."""
-        copies = range(self.contract.copies)
-        return np.array([[records_of(shard) for shard in self._shards(copy)] for copy in copies], np.int64)
-
-    def _shards(self, copy: int) -> list[dict]:
-        return self.contract.shards("train", copy)[self.host :: self.hosts]
+    def blocks(self) -> Blocks:
+        """Return the blocks of all copies."""
+        return Blocks.of(self.contract, "train", range(self.contract.copies))
 
     @cached_property
-    def _paths(self) -> np.ndarray:
-        """Return the paths of the shards, [copies, groups]."""
-        return np.array([[self.contract.path(s) for s in self._shards(copy)] for copy in range(self.contract.copies)])
-
-    def windows(self, epoch) -> tf.Tensor:
-        """Return the groups in each window of an epoch, int32 [windows, cycle_length]; the last window is padded with -1."""
-        groups = self.counts.shape[1]
-        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
-        order = tf.random.experimental.index_shuffle(tf.range(groups), seed, groups - 1)
-        return tf.reshape(tf.pad(order, [[0, -groups % self.cycle_length]], constant_values=-1), [-1, self.cycle_length])
-
-    def seek(self, example: int) -> tuple[int, int, int]:
-        """Return the position of the host's example number `example`: (epoch, window, examples to skip in the window)."""
-        per_copy = self.counts.sum(axis=1)
-        rounds, left = divmod(example, int(per_copy.sum()))
-        epoch = rounds * len(per_copy)
-        while left >= per_copy[epoch % len(per_copy)]:
-            left -= int(per_copy[epoch % len(per_copy)])
-            epoch += 1
-        for window, sizes in enumerate(self._window_sizes(epoch)):
-            if left < sizes:
-                return epoch, window, left
-            left -= sizes
-        raise AssertionError("the windows of an epoch hold all its examples")
-
-    def _window_sizes(self, epoch: int) -> list[int]:
-        counts = np.append(self.counts[epoch % len(self.counts)], 0)  # index -1: padding, no shard
-        return [int(counts[row].sum()) for row in self.windows(epoch).numpy()]
+    def order(self) -> ExampleOrder:
+        return ExampleOrder(self.blocks.counts, self.seed, self.batch_size)
 
     def shards_between(self, begin: int, end: int) -> Iterator[str]:
-        """Return the shard files of the windows that examples [begin, end) of this host come from."""
-        (epoch, window, _), last = self.seek(begin), self.seek(max(begin, end - 1))[:2]
-        while (epoch, window) <= last:
-            rows = self.windows(epoch).numpy()
-            yield from (str(self._paths[epoch % len(self._paths), group]) for group in rows[window] if group >= 0)
-            epoch, window = (epoch, window + 1) if window + 1 < len(rows) else (epoch + 1, 0)
+        """Yield the shard files that the host reads for steps [begin, end), lane by lane."""
+        order = self.order
+        for lane in dict.fromkeys(lane for lane, *_ in order.streams(self.host, self.hosts)):
+            left = (end - begin) * order.width
+            for piece in order.pieces(lane, begin):
+                if left <= 0:
+                    break
+                yield self.blocks.path(piece.epoch % self.contract.copies, piece.block)
+                left -= len(piece.places)
 
-    def records(self, begin: int = 0) -> tf.data.Dataset:
-        """Return an endless dataset of serialized examples, from the host's example number `begin` on."""
-        epoch, window, skip = self.seek(begin)
-        first = self._windows(epoch, tf.range(window, self.windows(epoch).shape[0], dtype=tf.int64)).skip(skip)
-        rest = tf.data.Dataset.range(epoch + 1, FOREVER).flat_map(lambda number: self._windows(number))
-        return first.concatenate(rest)
-
-    def _windows(self, epoch, chosen=None) -> tf.data.Dataset:
-        """Return the records of an epoch, or of some of its windows."""
-        rows = self.windows(epoch)
-        chosen = tf.range(rows.shape[0], dtype=tf.int64) if chosen is None else chosen
-        return tf.data.Dataset.from_tensor_slices(chosen).flat_map(lambda window: self._window(epoch, window, rows))
-
-    def _window(self, epoch, window, rows) -> tf.data.Dataset:
-        groups = tf.gather(rows, window)
-        groups = tf.boolean_mask(groups, groups >= 0)
-        copy = tf.cast(epoch, tf.int64) % len(self._paths)
-        paths, counts = (tf.gather(tf.gather(tf.constant(of), copy), groups) for of in (self._paths, self.counts))
-        shards = tf.data.Dataset.from_tensor_slices((paths, counts))
-        records = shards.interleave(
-            lambda path, count: _shard(path, count, self.contract),
-            cycle_length=self.cycle_length,
-            block_length=16,
+    def records(self, step: int = 0) -> tf.data.Dataset:
+        """Return an endless dataset of the host's serialized records, from a step on: vectors of those of a few batches."""
+        order, streams = self.order, self.order.streams(self.host, self.hosts)
+        entries = [order.enter(lane, step) for lane, *_ in streams]
+        rows = np.array([(*one, *entry) for one, entry in zip(streams, entries, strict=True)], np.int64)
+        lanes = tf.data.Dataset.from_tensor_slices(rows).interleave(
+            _in_graph(self._lane),
+            cycle_length=len(rows),
+            block_length=1,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        number = tf.cast(epoch, tf.int64) * rows.shape[0] + window
-        stream = number * _STRIDE + tf.constant(self.seed, tf.int64)  # overflow is fine: any 64 bits are a seed
-        return records.shuffle(self.shuffle_buffer, seed=stream, reshuffle_each_iteration=False)
+        # [lanes, batches, their part of a batch]
+        return lanes.batch(len(rows)).map(_in_graph(lambda parts: tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1])))
 
-    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
-        """Return an endless, prefetched dataset of batches of parsed features, from the host's example number `begin` on."""
-        batches = self.records(begin).batch(batch_size, drop_remainder=True)
-        parsed = batches.map(lambda batch: parse(batch, self.contract), tf.data.AUTOTUNE, deterministic=True)
+    def _lane(self, row: tf.Tensor) -> tf.data.Dataset:
+        """Return the records of one of `order.streams`, in matrices that hold its part of some batches."""
+        lane, begin, end, first, done = tf.unstack(row)
+        epochs, width = tf.data.Dataset.range(first, FOREVER), self.order.width
+        records = epochs.flat_map(
+            _in_graph(lambda epoch: self._pieces(lane, epoch, tf.where(epoch > first, tf.zeros_like(done), done)))
+        )
+        parts = records.rebatch(width * -(-_LANE_RECORDS // width))
+        return parts.map(_in_graph(lambda part: tf.reshape(part, [-1, width])[:, begin:end]))
+
+    def _pieces(self, lane, epoch, done) -> tf.data.Dataset:
+        """Return the records that a lane reads in an epoch, in vectors of some records of a block: ExampleOrder.pieces."""
+        copy, (begin, end) = epoch % len(self.order.sizes), self._part(lane, epoch)
+        order = permutation(self._purpose(example_order.BLOCKS), epoch, 0, self.blocks.counts.shape[1])
+        counts = self.blocks.sizes(copy)
+        sizes = tf.gather(counts, order)
+        starts = tf.cumsum(sizes, exclusive=True)
+        low, high = tf.maximum(begin + done - starts, 0), tf.minimum(end - starts, sizes)
+        pieces = tuple(tf.boolean_mask(tf.cast(column, tf.int64), low < high) for column in (order, low, high))
+
+        def records(block, low, high) -> tf.data.Dataset:
+            places = permutation(self._purpose(example_order.RECORDS), epoch, block, counts[block])
+            return self.blocks.records(copy, block).map(_in_graph(lambda rows: tf.gather(rows, places[low:high])))
+
+        return tf.data.Dataset.from_tensor_slices(pieces).flat_map(_in_graph(records))
+
+    def _purpose(self, purpose: int) -> tf.Tensor:
+        return tf.constant(example_order.purpose(self.seed, purpose)[0])
+
+    def _epoch_start(self, epoch) -> tf.Tensor:
+        """Return ExampleOrder.epoch_start, in a graph."""
+        starts = tf.constant(np.cumsum(self.order.sizes) - self.order.sizes)
+        copies = len(self.order.sizes)
+        return epoch // copies * int(self.order.sizes.sum()) + tf.gather(starts, epoch % copies)
+
+    def _part(self, lane, epoch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return ExampleOrder.part, in a graph."""
+        size, width = self.batch_size, self.order.width
+
+        def before(lane, record):
+            return record // size * lane * width + tf.minimum(record % size, lane * width)
+
+        starts = self._epoch_start(epoch), self._epoch_start(epoch + 1)
+        begin, end = (before(each, starts[1]) - before(each, starts[0]) for each in (lane, lane + 1))
+        return begin, end
+
+    def batches(self, batch_size: int, step: int = 0) -> tf.data.Dataset:
+        """Return an endless, prefetched dataset of batches of parsed features, from a step on.
+
+        batch_size: records per element, of which several make the host's part of a batch if it has several replicas.
+        """
+        batches = self.records(step).rebatch(batch_size, drop_remainder=True)
+        parsed = batches.map(_in_graph(lambda batch: parse(batch, self.contract)), tf.data.AUTOTUNE, deterministic=True)
         return with_options(parsed.prefetch(tf.data.AUTOTUNE))
 
 
@@ -171,14 +184,30 @@ def eval_rows(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list
 
     limit: maximum number of examples over all hosts, 0 for all; of packed rows, as many as hold so many examples on average.
     """
-    sizes = [sum(map(records_of, contract.shards("eval")[host::hosts])) for host in range(hosts)]
-    limit = -(-limit * sum(sizes) // max(contract.eval_examples, 1))
-    return [min(size, limit // hosts + (host < limit % hosts)) if limit else size for host, size in enumerate(sizes)]
+    size = sum(map(records_of, contract.shards("eval")))
+    size = min(size, -(-limit * size // max(contract.eval_examples, 1)) or size)
+    return [(host + 1) * size // hosts - host * size // hosts for host in range(hosts)]
 
 
 def eval_steps(contract: PreparedDataset, batch_size: int, hosts: int = 1, limit: int = 0) -> int:
     """Return the number of batches of `batch_size` rows, across all hosts, that cover the eval split."""
     return max(-(-count // (batch_size // hosts)) for count in eval_rows(contract, hosts, limit))
+
+
+def _eval_records(contract: PreparedDataset, host: int, hosts: int, limit: int) -> tf.data.Dataset:
+    """Return a host's part of the eval split: consecutive records in the order of the shards."""
+    blocks, counts = Blocks.of(contract, "eval", range(1)), eval_rows(contract, hosts, limit)
+    ends = np.cumsum(blocks.counts[0])
+    starts, begin = ends - blocks.counts[0], sum(counts[:host])
+    low, high = np.maximum(begin - starts, 0), np.minimum(begin + counts[host] - starts, blocks.counts[0])
+    (touched,) = np.nonzero(low < high)
+    pieces = tf.data.Dataset.from_tensor_slices((touched, low[touched], high[touched]))
+    copy = tf.constant(0, tf.int64)
+
+    def records(block, low, high) -> tf.data.Dataset:
+        return blocks.records(copy, block).map(_in_graph(lambda rows: rows[low:high]))
+
+    return pieces.flat_map(_in_graph(records)).unbatch()
 
 
 def _filler(contract: PreparedDataset) -> bytes:
@@ -198,10 +227,8 @@ def eval_batches(contract: PreparedDataset, batch_size: int, host: int = 0, host
     `example_weights`, float32 [B] or, of packed rows, [B, E], is 1 for an example and 0 for others. `limit` is as in
     `eval_rows`.
     """
-    shards = contract.shards("eval")[host::hosts]
-    paths = tf.constant([contract.path(shard) for shard in shards], tf.string)
-    records = _shard(paths, sum(map(records_of, shards)), contract)
-    weighted = records.take(eval_rows(contract, hosts, limit)[host]).map(lambda record: (record, 1.0))
+    records = _eval_records(contract, host, hosts, limit)
+    weighted = records.map(lambda record: (record, 1.0))
     fillers = tf.data.Dataset.from_tensors((_filler(contract), 0.0)).repeat()
     batches = weighted.concatenate(fillers).batch(batch_size, drop_remainder=True)
     # A packed row has the weights of its examples, and a filler row no example.

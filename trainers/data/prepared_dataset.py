@@ -5,16 +5,17 @@ All checks run before a device is used; errors say what differs and what to do.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
 
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.dataset import manifest as dataset_manifest
-from clozemill.pipelines.dataset.layout import MANIFEST, VOCAB
+from clozemill.pipelines.dataset import shard_index
+from clozemill.pipelines.dataset.layout import INDEX, MANIFEST, VOCAB, has_index
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 from clozemill.trainers.common import storage
 
@@ -74,6 +75,20 @@ class PreparedDataset:
     @property
     def compression(self) -> str:
         return self.manifest["config"]["compression"]
+
+    @cached_property
+    def index(self) -> shard_index.Index:
+        """Return the byte offsets of the blocks of every shard; {} if the dataset has no index.json.
+
+        Raises UserError if it isn't the one that the dataset was prepared with.
+        """
+        if not has_index(self.manifest) or INDEX not in self.manifest["files"]:
+            return {}
+        path = storage.join(self.folder, INDEX)
+        data = storage.read(path, "restore it, or rebuild the dataset")
+        if hashlib.sha256(data).hexdigest() != self.manifest["files"][INDEX]:
+            raise UserError(f"{path} was changed after it was written: restore it, or rebuild the dataset")
+        return shard_index.loads(data, path, self.manifest["shards"])
 
     def shards(self, split: str, copy: int = 0) -> list[dict[str, Any]]:
         """Return the shards of one copy of a split, in the order of their groups."""
@@ -173,18 +188,7 @@ def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whos
             )
 
 
-def check_training(contract: PreparedDataset, input_pipelines: int) -> None:
-    """Raise UserError if any of the hosts that read the shards has nothing to train on."""
-    sizes = [dataset_manifest.records_of(shard) for shard in contract.shards("train")]
-    if not sum(sizes):
+def check_training(contract: PreparedDataset) -> None:
+    """Raise UserError if there is nothing to train on."""
+    if not contract.train_examples:
         raise UserError(f"{contract.folder} has no train examples: prepare a larger corpus")
-    if len(sizes) < input_pipelines:
-        raise UserError(
-            f"{contract.folder} has {counted(len(sizes), 'train shard')} per copy for {input_pipelines} hosts: prepare with "
-            f"--num-groups {input_pipelines} or more"
-        )
-    if not all(sum(sizes[host::input_pipelines]) for host in range(input_pipelines)):
-        raise UserError(
-            f"{contract.folder}'s shards leave one of {input_pipelines} hosts without train examples: prepare a larger corpus, "
-            "or with fewer --num-groups"
-        )

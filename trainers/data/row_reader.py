@@ -130,12 +130,13 @@ class RowReader:
             places = (first + np.arange(size)) * self.hosts + self.host
             yield self.order.rows(places), self.length(int(places[0]) // self.batch_size)
 
-    def batches(self, size: int, begin: int = 0) -> tf.data.Dataset:
-        """Return an endless dataset of batches of `size` rows of features, from the host's example number `begin` on.
+    def batches(self, size: int, step: int = 0) -> tf.data.Dataset:
+        """Return an endless dataset of batches of `size` rows of features, from a step on.
 
         Columns [size, S, ...] are cut to the length of the batch. Without `static`, rows aren't sorted and all shapes are
         static; the order is then computed in the graph, since the hosts of a TPU slice run no Python.
         """
+        begin = step * self.batch_size // self.hosts
         columns = {name: tf.constant(value) for name, value in self.features.items()}
         count, whole = self.features["input_mask"].shape
 

@@ -100,8 +100,6 @@ class PretrainConfig(DeviceOptions):
     clip_norm: float = option(1.0, "clip the global norm of the gradients to this; 0: no clipping", low=0)
     remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
     seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
-    cycle_length: int = option(8, "number of shards to read in parallel", low=1, high=1024)
-    shuffle_buffer: int = option(10_000, "size of the shuffle buffer, in examples or packed rows", low=1, high=1 << 24)
     steps_per_call: int = option(
         10,
         "training steps per host call; signals are handled between calls",

@@ -42,7 +42,8 @@ def without_context(dataset: PreparedDataset, objective: Objective, batch_size: 
     asked = _token_counts(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
     learnt = np.ones(size)
     if rows:
-        train, most = TrainReader(dataset, seed=0).batches(min(batch_size, rows)), _SAMPLE * rows // dataset.train_examples
+        size_read, most = min(batch_size, rows), _SAMPLE * rows // dataset.train_examples
+        train = TrainReader(dataset, 0, size_read).batches(size_read)
         learnt += _token_counts(train.take(max(1, min(rows, most) // batch_size)), objective, size)
     shares, total = asked[asked > 0] / asked.sum(), asked.sum()
     return {

@@ -34,7 +34,7 @@ def main(config: PretrainConfig) -> int:
     devices = distribution.make_strategy(config)
     writes = distribution.worker(devices)[0] == 0
     for phase in planned.phases:
-        prepared_dataset.check_training(phase.dataset, distribution.hosts(devices))
+        prepared_dataset.check_training(phase.dataset)
         distribution.check_batch(devices, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
     with storage.locked(config.output) if writes else contextlib.nullcontext():
         return _run(planned, devices, writes, hardware)
@@ -62,6 +62,8 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
     if writes:
         warn_of_few_examples(planned)
         _introduce(planned, devices, made, step)
+        if step and set(run_folder.RETIRED) & set(run_folder.recorded(config.output, "config") or {}):
+            told = [_OTHER_ORDER]
         lines = [*told, *([capacity.expected(planned, hardware, step)] if step < planned.steps else [])]
         print("".join(f"{line}\n" for line in lines), flush=True)
     loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
@@ -99,6 +101,10 @@ def _explain_other_steps(planned: PretrainingRun) -> None:
     )
 
 
+_OTHER_ORDER = (
+    "note: this run was started by a version that read the examples in another order: in the epoch in which it is resumed, "
+    "some examples come twice and some not at all"
+)
 FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 

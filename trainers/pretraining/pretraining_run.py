@@ -60,7 +60,7 @@ class PretrainingPhase:
 
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
         """Return the reader of one host."""
-        return TrainReader(self.dataset, config.seed, config.cycle_length, config.shuffle_buffer, host, hosts)
+        return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""

@@ -17,7 +17,7 @@ from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.run_page import RunPage
-from clozemill.trainers.training.run_protocols import PhaseEvaluation, PhaseReader, TrainingPhase, TrainingRun
+from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
 from clozemill.trainers.training.step import COLUMNS, Stepper
 from clozemill.trainers.training.train_state import TrainState
@@ -115,19 +115,13 @@ class Loop:
             jit_update=distribution.compiles_updates(config, self.devices),
         )
 
-    def readers(self, phase: TrainingPhase, hosts: int) -> list[PhaseReader]:
-        """Return the reader of a phase on each host."""
-        return [phase.reader(self.plan.config, host, hosts) for host in range(hosts)]
-
     def _batches(self, phase: TrainingPhase):
         """Return the distributed iterator, positioned at the current step."""
-        done = self.step - phase.begin
 
         def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            size, hosts = context.get_per_replica_batch_size(phase.batch_size), context.num_input_pipelines
-            self._hosts = hosts
-            reader = self.readers(phase, hosts)[context.input_pipeline_id]
-            return reader.batches(size, begin=done * phase.batch_size // hosts)
+            size = context.get_per_replica_batch_size(phase.batch_size)
+            reader = phase.reader(self.plan.config, context.input_pipeline_id, context.num_input_pipelines)
+            return reader.batches(size, self.step - phase.begin)
 
         return iter(self.devices.distribute_datasets_from_function(per_host))
 
@@ -267,9 +261,8 @@ class Loop:
 
     def _shards_between(self, phase: TrainingPhase, begin: int, end: int) -> set[str]:
         """Return the shard files that steps [begin, end) of a phase read, across all hosts."""
-        size = phase.batch_size // self._hosts
-        first, last = (begin - phase.begin) * size, (end - phase.begin) * size
-        return {name for reader in self.readers(phase, self._hosts) for name in reader.shards_between(first, last)}
+        reader = phase.reader(self.plan.config, 0, 1)
+        return set(reader.shards_between(begin - phase.begin, end - phase.begin))
 
     def _due(self) -> bool:
         config = self.plan.config

@@ -14,6 +14,7 @@ from clozemill.trainers.training.run_protocols import TrainingRun
 from clozemill.trainers.training.trackers import IDS, TENSORBOARD
 
 RUN = "run.json"
+RETIRED = ("cycle_length", "shuffle_buffer")  # options of earlier versions, for another order of the examples
 _CLEARED = {"overwritten": True}  # run.json while the files of a run are removed, until the next one is started
 # The other files in a run's folder, besides checkpoints and TensorBoard's.
 _FILES = ("pretrain.yaml", "finetune.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
@@ -33,7 +34,9 @@ def recorded(folder: str, part: str) -> dict[str, Any] | None:
         found = json.loads(storage.read(path, "give another --output"))[part]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return {name: value for name, value in found.items() if part == "config" or name not in RETIRED}
 
 
 def resumed(config: Any, part: str) -> dict[str, Any] | None:

@@ -37,11 +37,11 @@ class RunStory:
 class PhaseReader(Protocol):
     """One host's training examples, in an order that can be entered anywhere."""
 
-    def batches(self, batch_size: int, begin: int = 0) -> tf.data.Dataset:
-        """Return an endless dataset of batches, from example `begin` of this host on."""
+    def batches(self, batch_size: int, step: int = 0) -> tf.data.Dataset:
+        """Return an endless dataset of batches of one replica each, from a step of the phase on."""
 
     def shards_between(self, begin: int, end: int) -> Iterable[str]:
-        """Return the files that examples [begin, end) of this host come from, for messages."""
+        """Return the files that this host's examples in steps [begin, end) of the phase come from, for messages."""
 
 
 class PhaseEvaluation(Protocol):

@@ -1,6 +1,5 @@
 """The order of the examples: a function of (seed, epoch), independent of the starting point, complete over all hosts."""
 
-from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from clozemill.pipelines.examples.columns import FEATURES
 from clozemill.pipelines.shards import tf_example
-from clozemill.trainers.data import prepared_dataset
+from clozemill.pipelines.shards.blocks import BLOCK_RECORDS
+from clozemill.trainers.data import example_order, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps, parse
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.trainers import datasets
@@ -34,21 +34,13 @@ def demo(demo_dataset: Path) -> PreparedDataset:
     return prepared_dataset.read(str(demo_dataset))
 
 
-def take(reader: TrainReader, count: int, begin: int = 0) -> list[bytes]:
-    """Return the first records of a stream."""
-    return list(reader.records(begin).take(count).as_numpy_iterator())
-
-
-def files_of(reader: TrainReader, epoch: int) -> list[list[str]]:
-    """Return the files of each window of an epoch, in order."""
-    dataset = reader.contract
-    shards = dataset.shards("train", epoch % dataset.copies)[reader.host :: reader.hosts]
-    return [[dataset.path(shards[group]) for group in row if group >= 0] for row in reader.windows(epoch).numpy()]
-
-
-def filled(files: Iterable[str]) -> list[str]:
-    """Return the files that aren't empty."""
-    return [path for path in files if Path(path).stat().st_size]
+def take(reader: TrainReader, steps: int, step: int = 0) -> list[bytes]:
+    """Return the records of a host for some steps."""
+    wanted, found = steps * reader.batch_size // reader.hosts, []
+    stream = reader.records(step).as_numpy_iterator()
+    while len(found) < wanted:
+        found += next(stream).tolist()
+    return found[:wanted]
 
 
 def held(dataset: PreparedDataset, copy: int, split: str = "train") -> list[bytes]:
@@ -75,175 +67,136 @@ def test_parse_matches_decode_of_the_pipeline(demo: PreparedDataset) -> None:
     assert {value.dtype for value in batch.values()} == {tf.float32, tf.int32}
 
 
-@pytest.mark.parametrize("cycle_length", [1, 2, 8])
-def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset, cycle_length: int) -> None:
-    """For five epochs: epoch k has each record of copy k mod 3 once."""
-    stream = iter(take(TrainReader(small, 7, cycle_length), sum(SIZES) + SIZES[0] + SIZES[1]))
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Two copies of three shards with several blocks each, one of them of full blocks only."""
+    sizes = [2 * BLOCK_RECORDS + 90, 3 * BLOCK_RECORDS, BLOCK_RECORDS + 1]
+    return datasets.write(tmp_path_factory.mktemp("large"), [sizes, sizes[::-1]], [BLOCK_RECORDS + 9, 3])
+
+
+DATASETS = ["small", "large"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 8])
+def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset, batch_size: int) -> None:
+    """For five epochs: epoch k has each record of copy k mod 3 once, in another order than the shards."""
+    total = sum(SIZES) + SIZES[0] + SIZES[1]
+    stream = iter(take(TrainReader(small, 7, batch_size), -(-total // batch_size)))
     for epoch in range(5):
         found = list(islice(stream, SIZES[epoch % 3]))
         assert sorted(found) == held(small, epoch % 3)
         assert found != held(small, epoch % 3)
 
 
-def test_an_epoch_of_the_demo_is_a_permutation_of_its_copy(demo: PreparedDataset) -> None:
-    sizes = [sum(shard["examples"] for shard in demo.shards("train", copy)) for copy in (0, 1)]
-    stream = iter(take(TrainReader(demo, 7, cycle_length=2), sum(sizes) + sizes[0]))
+@pytest.mark.parametrize("name", ["large", "demo"])
+def test_epochs_of_larger_datasets(name: str, request: pytest.FixtureRequest) -> None:
+    dataset = request.getfixturevalue(name)
+    sizes = [sum(shard["examples"] for shard in dataset.shards("train", copy)) for copy in (0, 1)]
+    stream = iter(take(TrainReader(dataset, 7, 16), -(-(sum(sizes) + sizes[0]) // 16)))
     first, second, third = (list(islice(stream, sizes[epoch % 2])) for epoch in range(3))
-    assert (sorted(first), sorted(second), sorted(third)) == (held(demo, 0), held(demo, 1), held(demo, 0))
+    assert (sorted(first), sorted(second), sorted(third)) == (held(dataset, 0), held(dataset, 1), held(dataset, 0))
     assert first != third  # the same copy, in another order
 
 
 def test_the_order_depends_on_the_seed(small: PreparedDataset) -> None:
     """Adjacent seeds, distant seeds, and seeds with equal lower halves all give different orders."""
-    seeds = (0, 1, 2, 7, 7 + (1 << 32), 1 << 40, (1 << 63) - 1)
-    orders = [take(TrainReader(small, seed, 2), SIZES[0]) for seed in seeds]
+    seeds = (1, 7, 7 + (1 << 32), (1 << 63) - 1)
+    orders = [take(TrainReader(small, seed, 5), 5) for seed in seeds]
     assert len({tuple(order) for order in orders}) == len(seeds)
     assert {tuple(sorted(order)) for order in orders} == {tuple(held(small, 0))}
-    assert take(TrainReader(small, 7, 2), SIZES[0]) == orders[3]
+    assert take(TrainReader(small, 7, 5), 5) == orders[1]
 
 
-def test_every_epoch_has_a_different_order(small: PreparedDataset) -> None:
-    """The same copy in epochs 0, 3, 6 and 9; with one window, so that the shuffle must differ, too."""
-    reader = TrainReader(small, 7)
-    stream = iter(take(reader, 3 * sum(SIZES) + SIZES[0]))
-    orders = [tuple(islice(stream, SIZES[epoch % 3])) for epoch in range(10)]
-    assert len(set(orders[::3])) == 4
-    assert len({tuple(np.ravel(reader.windows(epoch))) for epoch in range(0, 30, 3)}) > 5
-
-
-def test_every_window_is_shuffled_differently(tmp_path: Path) -> None:
-    """Two epochs of three windows, a shard of nine records each: six different permutations."""
+def test_every_epoch_and_every_block_has_another_order(tmp_path: Path) -> None:
+    """Three shards of nine records in two epochs: six different permutations."""
     dataset = datasets.write(tmp_path, [[9, 9, 9]])
     places = {record: place for rows in records(dataset, "train").values() for place, record in enumerate(rows)}
-    found = [places[record] for record in take(TrainReader(dataset, 7, cycle_length=1), 54)]
+    found = [places[record] for record in take(TrainReader(dataset, 7, 9), 6)]
     permutations = [tuple(found[at : at + 9]) for at in range(0, 54, 9)]
     assert len(set(permutations)) == 6 and all(sorted(one) == list(range(9)) for one in permutations)
 
 
-def test_every_order_occurs(small: PreparedDataset) -> None:
-    """Each shard is first in an epoch about equally often: 5 shards in 500 epochs, 100 each, standard deviation 9."""
-    reader = TrainReader(small, 7)
-    firsts = np.bincount([int(reader.windows(epoch)[0, 0]) for epoch in range(500)], minlength=5)
-    assert firsts.sum() == 500 and abs(firsts - 100).max() < 4 * 9
+@pytest.mark.parametrize(
+    ("name", "batch_size", "hosts", "step"),
+    [("small", 12, 3, 7), ("large", 12, 3, 7), ("large", 16, 4, 0), ("large", 96, 32, 70)],
+)
+def test_the_graph_reads_what_the_order_says(
+    name: str, batch_size: int, hosts: int, step: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many lanes as possible: the records of the pieces of numpy's ExampleOrder, by lane and batch."""
+    monkeypatch.setattr(example_order, "ROUNDS", 0.5)
+    reader = TrainReader(request.getfixturevalue(name), 11, batch_size, hosts - 1, hosts)
+    assert reader.order.lanes >= 2
+    assert take(reader, 12, step) == expected_records(reader, step, 12)
 
 
-def test_windows_are_read_in_order(small: PreparedDataset) -> None:
-    """Records are shuffled within a window, but not across windows; with a buffer of 1, shards take turns."""
-    reader = TrainReader(small, 7, cycle_length=2)
-    shards = {record: path for path, rows in records(small, "train").items() for record in rows}
-    in_order = [shards[record] for record in take(reader, SIZES[0])]
-    stream, windows = iter(in_order), [filled(files) for files in files_of(reader, 0)]
-    for files in windows:
-        found = list(islice(stream, sum(len(records(small, "train")[path]) for path in files)))
-        assert sorted(set(found)) == sorted(files)
-    assert sorted(chain(*windows)) == sorted(path for path, rows in records(small, "train").items() if rows)
-    unshuffled = [shards[record] for record in take(TrainReader(small, 7, 2, shuffle_buffer=1), SIZES[0])]
-    assert list(dict.fromkeys(unshuffled)) == list(chain(*windows)) and unshuffled != in_order
+def expected_records(reader: TrainReader, step: int, steps: int) -> list[bytes]:
+    """Return what a host reads in some steps, from the shards as the pipelines read them."""
+    order, blocks, dataset = reader.order, reader.blocks, reader.contract
+    shards = [records(dataset, "train", copy) for copy in range(dataset.copies)]
+    columns = []
+    for lane, begin, end in order.streams(reader.host, reader.hosts):
+        found: list[bytes] = []
+        pieces = order.pieces(lane, step)
+        while len(found) < steps * order.width:
+            piece = next(pieces)
+            copy = piece.epoch % dataset.copies
+            rows = shards[copy][blocks.path(copy, piece.block)]
+            shard = blocks.shards[copy, piece.block]
+            first = sum(blocks.counts[copy, : piece.block][blocks.shards[copy, : piece.block] == shard])
+            found += [rows[first + place] for place in piece.places]
+        columns.append([found[at + begin : at + end] for at in range(0, steps * order.width, order.width)])
+    return list(chain(*(part for parts in zip(*columns, strict=True) for part in parts)))
 
 
-GEOMETRIES = [  # (cycle_length, shuffle_buffer, host, hosts)
-    (2, 10_000, 0, 1),
-    (1, 4, 0, 1),
-    (8, 3, 0, 1),
-    (2, 10_000, 1, 2),
-]
-WHOLE: dict[tuple, list[bytes]] = {}
+def test_any_number_of_hosts_reads_the_same_batches(large: PreparedDataset) -> None:
+    """The records of every batch, in their order, for 1, 2 and 3 hosts, from several steps on; the epoch ends in between."""
+    whole = take(TrainReader(large, 5, 24), 70, 0)
+    for hosts in (2, 3):
+        parts = [take(TrainReader(large, 5, 24, host, hosts), 8, 62) for host in range(hosts)]
+        share = 24 // hosts
+        found = [part[at : at + share] for at in range(0, 8 * share, share) for part in parts]
+        assert list(chain(*found)) == whole[62 * 24 :], hosts
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(st.integers(0, 3 * sum(SIZES)))
-def test_reading_can_start_at_any_record(small: PreparedDataset, geometry: tuple, begin: int) -> None:
-    """records(i) is the tail of records(0), up to several rounds of all copies and beyond."""
-    reader = TrainReader(small, 11, *geometry)
-    if geometry not in WHOLE:
-        WHOLE[geometry] = take(reader, 3 * sum(SIZES) + 20)
-    assert take(reader, 20, begin) == WHOLE[geometry][begin : begin + 20]
+@pytest.mark.parametrize("name", DATASETS)
+@settings(max_examples=3, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_reading_can_start_at_any_step(name: str, data: st.DataObject, request: pytest.FixtureRequest) -> None:
+    """records(i) is the tail of records(0), up to several rounds of all copies."""
+    reader = TrainReader(request.getfixturevalue(name), 11, 16)
+    if name not in WHOLE:
+        WHOLE[name] = take(reader, 3 * int(reader.order.sizes.sum()) // 16 + 2)
+    step = data.draw(st.integers(0, len(WHOLE[name]) // 16 - 2))
+    assert take(reader, 2, step) == WHOLE[name][16 * step : 16 * (step + 2)]
 
 
-def test_reading_can_start_at_windows_and_epochs(small: PreparedDataset) -> None:
-    """Also one example before them."""
-    reader = TrainReader(small, 11, cycle_length=2)
-    whole = take(reader, SIZES[0] + SIZES[1] + 20)
-    places = [reader.seek(example) for example in range(SIZES[0] + SIZES[1])]
-    begins = [example for example, (_, _, skip) in enumerate(places) if skip == 0]
-    assert len(begins) == 5  # and one window is empty
-    for begin in begins[1:]:
-        assert take(reader, 9, begin) == whole[begin : begin + 9], begin
-        assert take(reader, 9, begin - 1) == whole[begin - 1 : begin + 8], begin
+WHOLE: dict[str, list[bytes]] = {}
 
 
-def test_literal_seek(small: PreparedDataset) -> None:
-    """With all five shards in one window: copies of 25, 20 and 25 examples."""
-    reader = TrainReader(small, 7)
-    assert SIZES == [25, 20, 25]
-    for example, place in {
-        0: (0, 0, 0),
-        24: (0, 0, 24),
-        25: (1, 0, 0),
-        44: (1, 0, 19),
-        45: (2, 0, 0),
-        69: (2, 0, 24),
-        70: (3, 0, 0),
-        70 * 10**9 + 46: (3 * 10**9 + 2, 0, 1),
-    }.items():
-        assert reader.seek(example) == place
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_seek_is_the_inverse_of_counting(small: PreparedDataset, geometry: tuple) -> None:
-    """Every position of the first four epochs in order, none in an empty window."""
-    reader = TrainReader(small, 11, *geometry)
-    places = [
-        (epoch, window, skip)
-        for epoch in range(4)
-        for window, row in enumerate(reader.windows(epoch).numpy())
-        for skip in range(sum(reader.counts[epoch % 3][group] for group in row if group >= 0))
-    ]
-    assert [reader.seek(example) for example in range(len(places))] == places
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_shards_between_matches_the_shards_read(small: PreparedDataset, geometry: tuple) -> None:
-    """The files of the windows of the examples, no others: exactly those read if a window is a shard."""
-    reader = TrainReader(small, 11, *geometry)
-    total = int(reader.counts.sum())
-    whole = take(reader, total + 40)
-    shards = {record: path for copy in range(3) for path, rows in records(small, "train", copy).items() for record in rows}
-    for begin in range(0, total + 20, 7):
-        for end in (begin + 1, begin + 5, begin + 20):
-            named, read = list(reader.shards_between(begin, end)), {shards[record] for record in whole[begin:end]}
-            windows = dict.fromkeys(reader.seek(example)[:2] for example in range(begin, end))
-            touched = [path for epoch, window in windows for path in files_of(reader, epoch)[window]]
-            assert read <= set(touched) and filled(named) == filled(touched)
-            assert geometry[0] > 1 or read == set(filled(named))
-    everything = [path for epoch in range(3) for files in files_of(reader, epoch) for path in files]
-    assert filled(reader.shards_between(0, total)) == filled(everything)
-
-
-@pytest.mark.parametrize(("name", "hosts"), [("small", 2), ("demo", 3)])
-def test_hosts_share_every_copy_without_overlap(name: str, hosts: int, request: pytest.FixtureRequest) -> None:
-    """An epoch of all hosts: disjoint files that together are the complete copy."""
-    dataset = request.getfixturevalue(name)
-    readers = [TrainReader(dataset, 7, 2, host=host, hosts=hosts) for host in range(hosts)]
-    begins = np.zeros(hosts, int)
-    for copy in range(dataset.copies):
-        sizes = [int(reader.counts[copy].sum()) for reader in readers]
-        parts = list(zip(readers, begins.tolist(), sizes, strict=True))
-        files = [set(filled(reader.shards_between(begin, begin + size))) for reader, begin, size in parts]
-        found = [record for reader, begin, size in parts for record in take(reader, size, begin)]
-        assert sorted(found) == held(dataset, copy)
-        assert sorted(chain(*files)) == sorted(filled(records(dataset, "train", copy)))
-        begins += sizes
+def test_shards_between_are_the_shards_read(small: PreparedDataset) -> None:
+    dataset = small
+    owner = {
+        record: path
+        for copy in range(dataset.copies)
+        for path, rows in records(dataset, "train", copy).items()
+        for record in rows
+    }
+    for hosts in (1, 2):
+        reader = TrainReader(dataset, 11, 16, hosts - 1, hosts)
+        for begin, end in ((0, 1), (2, 9)):
+            read = {owner[record] for record in take(reader, end - begin, begin)}
+            named = set(reader.shards_between(begin, end))
+            assert read <= named and (hosts > 1 or read == named)
 
 
 def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
-    """Across epochs, from any example on, with static shapes."""
-    reader = TrainReader(small, 7, cycle_length=2)
-    rows = take(reader, 8 * 9)
-    for begin in (0, 5):
-        for number, batch in enumerate(reader.batches(8, begin).take(5).as_numpy_iterator()):
-            assert_same(batch, rows[begin + 8 * number :][:8], small)
+    """Across epochs, from any step on, with static shapes; also as the smaller batches of several replicas."""
+    reader = TrainReader(small, 7, 8)
+    rows = take(reader, 9)
+    for size, step in ((8, 0), (8, 3), (4, 2)):
+        for number, batch in enumerate(reader.batches(size, step).take(5).as_numpy_iterator()):
+            assert_same(batch, rows[8 * step + size * number :][:size], small)
     spec = reader.batches(8).element_spec
     sizes = {"max_seq_length": [8, LENGTH], "max_predictions": [8, PREDICTIONS], None: [8]}
     assert {name: value.shape.as_list() for name, value in spec.items()} == {
@@ -251,14 +204,22 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
     }
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_shards_without_an_index_are_one_block_each(tmp_path: Path, compression: str) -> None:
+    """As prepared by earlier versions, or compressed; every record once per epoch, for several hosts."""
+    dataset = datasets.write(tmp_path, [[600, 40, 0]], [300], compression=compression, indexed=False)
+    readers = [TrainReader(dataset, 3, 40, host, 2) for host in (0, 1)]
+    assert readers[0].blocks.counts.tolist() == [[600, 40]]
+    assert sorted(chain(*(take(reader, 16) for reader in readers))) == held(dataset, 0)
+
+
 @pytest.mark.parametrize("limit", [0, 1, 5, 100])
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2), (12, 6)])
 def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
-    """Up to the limit, with weights of 1, followed only by fillers; two of six hosts have no shard."""
+    """Up to the limit, whatever the number of hosts, with weights of 1, followed only by fillers."""
     counts, steps = eval_rows(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
-    expected, found = held(small, 0, "eval"), []
-    assert sum(counts) <= (limit or 16) and (limit or sum(counts) == 16)
-    assert sum(counts) == min(limit or 16, 16) or hosts > 1  # hosts with fewer shards limit this
+    expected, found = held_in_order(small)[: limit or None], []
+    assert sum(counts) == min(limit or 16, 16)
     assert steps * batch_size // hosts >= max(counts) > (steps - 1) * batch_size // hosts
     for host in range(hosts):
         data = eval_batches(small, batch_size // hosts, host, hosts, limit).take(steps + 1)
@@ -267,13 +228,25 @@ def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_s
         assert weights.dtype == np.float32 and weights.tolist() == [1.0] * counts[host] + [0.0] * (len(weights) - counts[host])
         assert all(len(batch["input_ids"]) == batch_size // hosts for batch in batches)
         rows = {name: np.concatenate([batch[name] for batch in batches]) for name in FEATURES}
-        paths = [small.path(shard) for shard in small.shards("eval")[host::hosts]]
-        mine = list(chain(*(records(small, "eval")[path] for path in paths)))[: counts[host]]
+        mine = expected[len(found) :][: counts[host]]
         assert_same({name: values[: counts[host]] for name, values in rows.items()}, mine, small)
         assert not rows["masked_lm_weights"][counts[host] :].any()
         assert (rows["input_mask"][counts[host] :].sum(axis=1) == 1).all()
         found += mine
-    assert limit or sorted(found) == expected
+    assert found == expected
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_eval_batches_of_several_blocks(large: PreparedDataset, hosts: int) -> None:
+    counts = eval_rows(large, hosts, 263)
+    assert sum(counts) == 263
+    rows = {name: [] for name in FEATURES}
+    for host in range(hosts):
+        for batch in eval_batches(large, 8, host, hosts, 263).take(-(-counts[host] // 8)).as_numpy_iterator():
+            kept = batch["example_weights"] > 0
+            for name, values in rows.items():
+                values.append(batch[name][kept])
+    assert_same({name: np.concatenate(values) for name, values in rows.items()}, held_in_order(large)[:263], large)
 
 
 def test_eval_of_the_demo_is_its_shard(demo: PreparedDataset) -> None:
@@ -294,7 +267,7 @@ def test_eval_batches_have_static_shapes(small: PreparedDataset) -> None:
 def test_gzip(tmp_path: Path) -> None:
     zipped = datasets.write(tmp_path, [[6, 9]], [7], compression="gzip")
     assert (tmp_path / zipped.shards("eval")[0]["name"]).read_bytes()[:2] == b"\x1f\x8b"
-    assert sorted(take(TrainReader(zipped, 3), 15)) == held(zipped, 0)
+    assert sorted(take(TrainReader(zipped, 3, 15), 1)) == held(zipped, 0)
     batch = next(eval_batches(zipped, 7).as_numpy_iterator())
     assert_same(batch, held_in_order(zipped), zipped)
 
@@ -313,6 +286,6 @@ def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float)
         data = bytearray(path.read_bytes())
         data[round(where * (len(data) - 1))] ^= 1
         path.write_bytes(data)
-    for batches in (TrainReader(dataset, 3).batches(9), eval_batches(dataset, 9)):
+    for batches in (TrainReader(dataset, 3, 9).batches(9), eval_batches(dataset, 9)):
         with pytest.raises(tf.errors.DataLossError):
             next(iter(batches))

@@ -60,7 +60,7 @@ def test_sizes(both: dict[str, PreparedDataset]) -> None:
 def test_an_epoch_has_every_example_once(both: dict[str, PreparedDataset]) -> None:
     """In static shapes, copy after copy; rows are whole, so the examples of an epoch are those of its rows."""
     packed = both["on"]
-    reader = TrainReader(packed, seed=5)
+    reader = TrainReader(packed, 5, 1)
     assert {name: value.shape.as_list() for name, value in reader.batches(1).element_spec.items()} == {
         name: [1, packed.sizes[length]] for name, (_, length) in PACKED_FEATURES.items()
     }
@@ -68,7 +68,7 @@ def test_an_epoch_has_every_example_once(both: dict[str, PreparedDataset]) -> No
     assert examples_of(iter(stream[:first])) == unpacked(both["off"], "train", 0)
     second = sum(manifest.records_of(shard) for shard in packed.shards("train", 1))
     assert examples_of(iter(stream[first : first + second])) == unpacked(both["off"], "train", 1)
-    entered = next(reader.batches(1, begin=first + 2).as_numpy_iterator())
+    entered = next(reader.batches(1, first + 2).as_numpy_iterator())
     assert all((entered[name] == stream[first + 2][name]).all() for name in PACKED_FEATURES)
 
 
@@ -134,6 +134,6 @@ def test_a_corrupt_row_is_one_sentence_with_its_file(both: dict[str, PreparedDat
     dataset = rewritten(packed, tmp_path / "bad", [rows[0], bad, *rows[2:]])
     path = dataset.path(dataset.shards("train")[0])
     with pytest.raises(UserError, match="record 1: ") as caught, corrupt_shards.report_corruption(dataset):
-        list(TrainReader(dataset, 3).batches(packed.train_rows).take(1))
+        list(TrainReader(dataset, 3, packed.train_rows).batches(packed.train_rows).take(1))
     assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
     assert f"clozemill verify {dataset.folder} lists all corrupt files" in str(caught.value)

@@ -49,8 +49,7 @@ def test_a_dataset_of_prepare(demo_dataset: Path) -> None:
     assert (dataset.max_seq_length, dataset.max_predictions, dataset.copies) == (128, 20, 2)
     assert [len(dataset.shards("train", copy)) for copy in (0, 1)] == [3, 3] and len(dataset.shards("eval")) == 1
     assert dataset.read_vocabulary() == (demo_dataset / "vocab.txt").read_bytes()
-    for hosts in (1, 2, 3):
-        prepared_dataset.check_training(dataset, hosts)
+    prepared_dataset.check_training(dataset)
     prepared_dataset.check_objective(dataset, "mlm+nsp")
     prepared_dataset.check_lengths(dataset, 128)
 
@@ -145,23 +144,8 @@ def test_vocabularies(tmp_path: Path, change: dict, what: str) -> None:
 
 
 @pytest.mark.parametrize("train", [[[0]], [[0, 0, 0]], [[0], [0]]])
-@pytest.mark.parametrize("hosts", [1, 2])
-def test_no_examples_to_train_on(tmp_path: Path, train: list[list[int]], hosts: int) -> None:
+def test_no_examples_to_train_on(tmp_path: Path, train: list[list[int]]) -> None:
     """For any number of empty shards."""
     dataset = datasets.write(tmp_path, train, [4])
     told = f"{tmp_path} has no train examples: prepare a larger corpus"
-    assert mistake(prepared_dataset.check_training, dataset, hosts) == told
-
-
-def test_shards_and_hosts(tmp_path: Path) -> None:
-    dataset = datasets.write(tmp_path, [[3, 0, 5]])
-    prepared_dataset.check_training(dataset, 1)
-    prepared_dataset.check_training(datasets.write(tmp_path / "full", [[3, 1, 5]]), 3)
-    assert mistake(prepared_dataset.check_training, dataset, 4) == (
-        f"{tmp_path} has 3 train shards per copy for 4 hosts: prepare with --num-groups 4 or more"
-    )
-    for hosts in (2, 3):  # one of them would have nothing to read
-        assert mistake(prepared_dataset.check_training, dataset, hosts) == (
-            f"{tmp_path}'s shards leave one of {hosts} hosts without train examples: prepare a larger corpus, or with fewer "
-            "--num-groups"
-        )
+    assert mistake(prepared_dataset.check_training, dataset) == told

@@ -20,9 +20,9 @@ def rows(count: int, seed: int = 0, width: int = WIDE) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "input_mask": mask, "weights": np.arange(count, dtype=np.float32)}
 
 
-def numbers(reader: RowReader, size: int, batches: int, begin: int = 0) -> list[list[int]]:
+def numbers(reader: RowReader, size: int, batches: int, step: int = 0) -> list[list[int]]:
     """Return the rows of some batches."""
-    taken = reader.batches(size, begin).take(batches)
+    taken = reader.batches(size, step).take(batches)
     return [(batch["input_ids"][:, 0].numpy() - 1).tolist() for batch in taken]
 
 
@@ -34,7 +34,7 @@ def test_every_epoch_is_a_permutation_and_reading_can_start_anywhere(static: np.
     epochs = [tuple(order[begin : begin + 10]) for begin in (0, 10, 20)]
     assert len(set(epochs)) == 3 and all(sorted(epoch) == list(range(10)) for epoch in epochs)
     for step in (1, 2, 5):  # the third batch contains the end of one epoch and the start of the next
-        assert list(itertools.chain(*numbers(one, 4, 2, begin=4 * step))) == order[4 * step : 4 * step + 8]
+        assert list(itertools.chain(*numbers(one, 4, 2, step))) == order[4 * step : 4 * step + 8]
     hosts = [numbers(RowReader(features, 5, "x", 4, static, host, 2), 2, 8) for host in (0, 1)]
     assert [row for pair in zip(*(itertools.chain(*found) for found in hosts), strict=True) for row in pair] == order
     assert order != list(itertools.chain(*numbers(RowReader(features, 6, "x", 4, static), 4, 8)))

@@ -8,19 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
-from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
-from clozemill.trainers.pretraining.pretraining_run import PretrainingPhase
 from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
 
 STILL = ("--dropout", "0", "--attention-dropout", "0", "--eval-steps", "10")  # dropout is drawn separately for each replica
@@ -85,24 +80,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, demo_dataset: Path) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Both:
-    """The input of two workers, in one process."""
-
-    readers: tuple[TrainReader, TrainReader]
-
-    def batches(self, size: int, begin: int) -> tf.data.Dataset:
-        parts = tf.data.Dataset.zip(*(reader.batches(size // 2, begin // 2) for reader in self.readers))
-        return parts.map(lambda one, other: {name: tf.concat([one[name], other[name]], 0) for name in one})
-
-
-def test_matches_one_process_with_the_same_batches(
-    whole: Path, demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_matches_one_process(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
     """The losses of every step and evaluation are equal; the eval split is counted once."""
-    reader = PretrainingPhase.reader
-    both = lambda self, config, host, hosts: Both((reader(self, config, 0, 2), reader(self, config, 1, 2)))  # noqa: E731
-    monkeypatch.setattr(PretrainingPhase, "reader", both)
     assert clozemill.main(options(tmp_path / "one", demo_dataset, *STILL)) == 0
     mine, one = figures(whole), figures(tmp_path / "one")
     assert [(row["step"], row.get("examples")) for row in mine] == [(row["step"], row.get("examples")) for row in one]
@@ -112,12 +91,22 @@ def test_matches_one_process_with_the_same_batches(
     assert {path.name for path in whole.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_workers_read_different_shards(demo_dataset: Path) -> None:
-    dataset = prepared_dataset.read(str(demo_dataset))
-    shards = [set(TrainReader(dataset, 3, host=host, hosts=2).shards_between(0, 10_000)) for host in range(2)]
-    assert shards[0] and shards[1] and not shards[0] & shards[1]
-    every = {dataset.path(shard) for copy in range(dataset.copies) for shard in dataset.shards("train", copy)}
-    assert shards[0] | shards[1] == every
+def test_another_number_of_workers_resumes_a_run(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
+    """Begun by one process and stopped, continued by two workers: the losses of a run of two workers from the start."""
+    command = options(tmp_path / "run", demo_dataset, *STILL)
+    with subprocess.Popen([sys.executable, "-c", CODE, *command], stdout=subprocess.PIPE, text=True) as process:
+        while not (line := process.stdout.readline()).startswith("step 8/"):
+            assert line or process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    with Workers(tmp_path / "run", demo_dataset, *STILL) as workers:
+        workers.finished()
+        assert "resuming after step" in workers.printed(0)
+    mine, expected = figures(tmp_path / "run"), figures(whole)
+    assert [row["step"] for row in mine] == [row["step"] for row in expected]
+    furthest = max(abs(a["loss"] - b["loss"]) for a, b in zip(mine, expected, strict=True))
+    print(f"losses of {len(mine)} lines differ by at most {furthest:.2e}")
+    assert furthest < TOLERANCE
 
 
 @pytest.mark.slow
