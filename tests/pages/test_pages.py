@@ -47,7 +47,7 @@ return found;
 PLOTS = """
 return [...document.querySelectorAll('figure')].map(figure => {
   const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect();
-  const marks = [...svg.querySelectorAll('.data *')].map(p => p.getBBox()).filter(b => b.width > 2 || b.height > 2);
+  const marks = [...svg.querySelectorAll('path')].map(p => p.getBBox()).filter(b => b.width > 5 && b.height > 5);
   return [figure.innerText.split('\\n')[0], svg.querySelector('desc').textContent, box.width, box.height, marks.length];
 });
 """
@@ -143,7 +143,7 @@ def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, co
     assert len(drawn) == count
     for title, alt, wide, high, marks in drawn:
         assert title and len(alt) > 40, title
-        assert wide > 280 and high > 170 and marks >= 1, (title, wide, high, marks)
+        assert wide > 280 and high > 170 and marks >= 2, (title, wide, high, marks)
 
 
 @pytest.mark.parametrize("name", NAMES)

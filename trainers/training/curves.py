@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from clozemill.pipelines.pages import png
+from clozemill.pipelines.pages import svg
 from clozemill.pipelines.pages.content import Plot, Series
 
 Entries = list[dict[str, Any]]
@@ -128,4 +128,4 @@ def draw(entries: Entries, title: str, best: int | None = None, expected: Sequen
     named = {plot.name: plot for plot in plots(entries, best, expected)}
     chosen = [named[name] for name in _ON_PNG if name in named]
     kept = [plot for plot in chosen if plot.name != "masked-lm-accuracy"] if len(chosen) > 3 else chosen
-    return png.draw_png(kept, title)
+    return svg.draw_png(kept, title)
