@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from clozemill.pipelines.command_line import overwriting, process, verbosity
@@ -14,6 +14,8 @@ from clozemill.pipelines.common.errors import UserError
 
 # Packages of the extra `train`, which the commands from a corpus to a dataset don't need.
 TRAIN = ("keras", "safetensors", "sklearn", "tensorboard", "tensorflow", "tensorflow_text")
+# Keras and TensorFlow import these where they are installed, for features that clozemill doesn't use: a third of their start.
+_UNUSED = ("jax", "matplotlib", "sklearn")
 
 
 def check_train() -> None:
@@ -56,8 +58,21 @@ def run(path: str, config: Any, *arguments: Any, checks: bool = True) -> int:
     return function(path)(config, *arguments) or 0
 
 
+@contextlib.contextmanager
+def _without_unused() -> Iterator[None]:
+    """Hide packages that only slow down the start, unless this process belongs to another program, which may use them."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    names = [name for name in _UNUSED if process.PROGRAM and name not in sys.modules and name != backend]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: an import of it fails
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+
+
 def _imported(module: str, name: str) -> Callable[..., Any]:
-    with contextlib.nullcontext() if verbosity.is_verbose() else process.quiet():
+    with contextlib.nullcontext() if verbosity.is_verbose() else process.quiet(), _without_unused():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices()  # searches for GPUs, and prints messages about it
