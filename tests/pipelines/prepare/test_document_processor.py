@@ -167,7 +167,7 @@ def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
     return peak / path.stat().st_size
 
 
-@pytest.mark.parametrize(("megabytes", "paragraphs"), [(30, False), (8, True)])
+@pytest.mark.parametrize(("megabytes", "paragraphs"), [(10, False), (4, True)])
 def test_a_large_document_takes_memory_in_proportion(tmp_path, megabytes, paragraphs):
     assert _mill_one(tmp_path / "a.jsonl", megabytes, paragraphs) < 14
 
