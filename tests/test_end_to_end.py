@@ -3,11 +3,13 @@
 import json
 import os
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import clozemill
+from clozemill.deploy import demo
 from clozemill.trainers.pretraining.recipes import RECIPES
 from tests.slow import mostly_slow
 
@@ -18,9 +20,14 @@ DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared
 def test_the_demo_runs_and_keeps_foreign_folders(
     twice: bool, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With few steps; make demo uses all of them."""
-    few = {"steps": 20, "warmup_steps": 2, "eval_steps": 10}
+    """With few steps and few rows to fine-tune on; make demo uses all of them."""
+    few = {"steps": 4, "warmup_steps": 2, "eval_steps": 4}
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], options=RECIPES["demo"].options | few))
+    for name in ("train", "dev"):
+        header, *rows = (files("clozemill") / demo.EXAMPLES.format(name)).read_text("utf-8").splitlines(keepends=True)
+        assert len(rows) > 20 and len({row.split("\t")[1] for row in rows}) == 3
+        (tmp_path / f"{name}.tsv").write_text("".join([header, *rows[::7]]), "utf-8")
+    monkeypatch.setattr(demo, "EXAMPLES", str(tmp_path / "{}.tsv"))
     out = tmp_path / "out"
     assert clozemill.main(["demo", "--output", str(out), "--no-progress"]) == 0
     first = json.loads((out / "dataset/dataset.json").read_text())["digest"]

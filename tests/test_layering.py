@@ -1,9 +1,12 @@
 """Architecture: which package may import which, and which libraries an import must not load."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,9 +39,24 @@ APART = (
     "model.export.hf_reference"  # a program that needs transformers and torch, which must not be in one process with TensorFlow
 )
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
-FILES = [path for path in ROOT.rglob("*") if path.is_file() and not SKIPPED.search(path.relative_to(ROOT).as_posix())]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a checkout, without looking into folders that are skipped, such as .venv."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if SKIPPED.search(path.relative_to(ROOT).as_posix()):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(path)
+        elif entry.is_file():
+            yield path
+
+
+FILES = list(_files(ROOT))
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in FILES if path.suffix == ".py"}
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
+OURS = {name[:-3].replace("/", ".") for name in SOURCES}
 
 
 def modules(package: str) -> list[str]:
@@ -50,10 +68,17 @@ def load(names: list[str]) -> str:
     return "\n".join(f"import clozemill.{name}" for name in names)
 
 
+@cache
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    """Return all nodes of a module."""
+    return list(ast.walk(tree))
+
+
+@cache
 def imports(tree: ast.Module) -> set[str]:
     """Return every imported name with its module: `from a import b` gives a and a.b; ours without "clozemill."."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -64,8 +89,7 @@ def imports(tree: ast.Module) -> set[str]:
 
 def modules_imported(tree: ast.Module) -> set[str]:
     """Our modules that a module imports, anywhere in it."""
-    everything = {name[:-3].replace("/", ".") for name in SOURCES}
-    return {name for name in imports(tree) if name in everything}
+    return imports(tree) & OURS
 
 
 def loaded(code: str) -> set[str]:
@@ -87,20 +111,30 @@ def test_pipelines_load_neither_keras_nor_tensorflow() -> None:
     assert names.isdisjoint({"keras", "tensorflow", "tf_keras", "jax", "torch"})
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "model.config",
-        "trainers.pretraining.config",
-        "trainers.export.config",
-        "trainers.planning.config",
-        "trainers.planning.estimate",
-        "trainers.pretraining.recipes",
-        "deploy.submit",
-    ],
+OPTIONS = (
+    "model.config",
+    "trainers.pretraining.config",
+    "trainers.export.config",
+    "trainers.planning.config",
+    "trainers.planning.estimate",
+    "trainers.pretraining.recipes",
+    "deploy.submit",
 )
-def test_training_options_load_neither_keras_nor_tensorflow(module: str) -> None:
-    assert loaded(load([module])).isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"})
+
+
+def loaded_after_each(steps: Sequence[str]) -> list[set[str]]:
+    """The top-level packages that one fresh interpreter has loaded after each of several pieces of code."""
+    names = "print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "\n".join(f"{step}\n{names}" for step in ["import sys", *steps])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [set(part.split("\n")[0].split()) for part in done.stdout.split("loaded:")[2:]]
+
+
+def test_training_options_load_neither_keras_nor_tensorflow() -> None:
+    found = loaded_after_each([load([module]) for module in OPTIONS])
+    assert len(found) == len(OPTIONS)
+    for module, names in zip(OPTIONS, found, strict=True):
+        assert names.isdisjoint({"apache_beam", "keras", "tensorflow", "numpy"}), module
 
 
 def test_planning_loads_neither_beam_nor_tensorflow() -> None:
@@ -126,39 +160,41 @@ def test_model_and_trainers_load_no_beam() -> None:
     assert "apache_beam" not in loaded(load(names))
 
 
-@pytest.mark.parametrize(
-    "arguments",
+LIGHT = (
+    ["--help"],
+    ["prepare", "--help"],
+    ["vocab", "--help"],
+    ["pretrain", "--help"],
+    ["evaluate", "--help"],
+    ["export", "--help"],
+    ["import", "--help"],
+    ["preflight", "--help"],
+    ["plan", "--help"],
+    ["submit", "--help"],
     [
-        ["--help"],
-        ["prepare", "--help"],
-        ["vocab", "--help"],
-        ["pretrain", "--help"],
-        ["evaluate", "--help"],
-        ["export", "--help"],
-        ["import", "--help"],
-        ["preflight", "--help"],
-        ["plan", "--help"],
-        ["submit", "--help"],
-        [
-            "submit",
-            "tpu",
-            "--config",
-            "deploy/config.example.yaml",
-            "--dry-run",
-            "--",
-            "--data",
-            "gs://b/d",
-            "--output",
-            "gs://b/o",
-        ],
-        ["nonsense"],
-        ["verify", "--limt"],
-        ["pretrain", "--data", "a", "--steps", "many"],
+        "submit",
+        "tpu",
+        "--config",
+        "deploy/config.example.yaml",
+        "--dry-run",
+        "--",
+        "--data",
+        "gs://b/d",
+        "--output",
+        "gs://b/o",
     ],
+    ["nonsense"],
+    ["verify", "--limt"],
+    ["pretrain", "--data", "a", "--steps", "many"],
 )
-def test_help_and_errors_load_neither_beam_nor_tensorflow(arguments: list[str]) -> None:
-    code = f"import clozemill\ntry: clozemill.main({arguments})\nexcept SystemExit: pass"
-    assert loaded(code).isdisjoint({"apache_beam", "tensorflow", "keras", "tokenizers", "sentencex", "pyarrow"})
+
+
+def test_help_and_errors_load_neither_beam_nor_tensorflow() -> None:
+    found = loaded_after_each([f"import clozemill\ntry: clozemill.main({words})\nexcept SystemExit: pass" for words in LIGHT])
+    assert len(found) == len(LIGHT)
+    for words, names in zip(LIGHT, found, strict=True):
+        heavy = {"apache_beam", "tensorflow", "keras", "tokenizers", "sentencex", "pyarrow"}
+        assert "clozemill" in names and names.isdisjoint(heavy), words
 
 
 def test_a_vocabulary_is_parsed_without_beam_s_help() -> None:
@@ -205,8 +241,8 @@ def test_imports_between_packages() -> None:
                 check_import(name, module)
             assert not {found.split(".")[0] for found in imports(tree)} & {"tests", "clozemill"}, path
         if path != "clozemill.py":  # by installed names, so that nothing is imported twice
-            plain = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-            plain |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            plain = {node.module for node in nodes(tree) if isinstance(node, ast.ImportFrom)}
+            plain |= {alias.name for node in nodes(tree) if isinstance(node, ast.Import) for alias in node.names}
             assert not {found.split(".")[0] for found in plain} & set(PACKAGES), path
 
 
@@ -241,7 +277,7 @@ def test_tensorflow_and_torch_are_never_in_one_process() -> None:
     heavy = {"torch", "transformers", "triton"}
     for name, tree in TREES.items():
         names = {found.split(".")[0] for found in imports(tree)}
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        calls = [node for node in nodes(tree) if isinstance(node, ast.Call)]
         names |= {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
         if name == APART.replace(".", "/") + ".py":
             assert names & heavy and not names & {*PACKAGES, "keras", "tensorflow"}
@@ -253,7 +289,7 @@ def test_randomness_is_an_argument() -> None:
     for name, tree in TREES.items():
         if name.split("/")[0] in (*PACKAGES, "clozemill.py"):
             assert not {"random", "secrets"} & {found.split(".")[0] for found in imports(tree)}, name
-            for node in ast.walk(tree):
+            for node in nodes(tree):
                 called = node.func if isinstance(node, ast.Call) else None
                 assert not (isinstance(called, ast.Name) and called.id == "hash"), f"{name}, line {node.lineno}: hash()"
                 if isinstance(called, ast.Attribute) and getattr(called.value, "attr", "") == "random":
@@ -280,6 +316,6 @@ def test_sizes_of_functions_and_modules() -> None:
     for name, tree in TREES.items():
         if name.split("/")[0] in (*PACKAGES, "clozemill.py"):
             assert len(SOURCES[name].read_text("utf-8").splitlines()) <= 310, name
-            for node in ast.walk(tree):
+            for node in nodes(tree):
                 if isinstance(node, ast.FunctionDef):
                     assert node.end_lineno - node.lineno < 50, f"{name}: {node.name}"

@@ -3,15 +3,14 @@
 import hashlib
 import http.server
 import json
-import os
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import clozemill
 from clozemill.model.export import huggingface
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.export.hub import find_source
@@ -20,7 +19,6 @@ from tests.model import sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/little-bert"
-ROOT = Path(__file__).parents[3]
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
@@ -75,21 +73,28 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[st
     server.shutdown()
 
 
-def fetch(endpoint: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """`import` in a process of its own: the library reads its settings once."""
-    own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "clozemill", "import", *arguments, "--output", str(folder / "out")]
-    return subprocess.run(command, env=os.environ | own, cwd=folder, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def fetch(hub: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`import` from this hub in this process. The library reads its environment only once, so its settings are changed."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    settings = {"ENDPOINT": hub[0], "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": True}
+
+    def fetch(*arguments: str, **changes: str) -> int:
+        used = settings | changes
+        used["HUGGINGFACE_CO_URL_TEMPLATE"] = f"{used['ENDPOINT']}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in used.items():
+            monkeypatch.setattr(constants, name, value)
+        return clozemill.main(["import", *arguments, "--output", str(tmp_path / "out")])
+
+    return fetch
 
 
-def test_a_model_by_its_id(hub: tuple[str, list[str]], tmp_path: Path) -> None:
-    endpoint, asked = hub
-    done = fetch(endpoint, tmp_path, NAME, "--revision", "v1")
-    assert done.returncode == 0, done.stderr
+def test_a_model_by_its_id(hub: tuple[str, list[str]], fetch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fetch(NAME, "--revision", "v1") == 0
     one = checkpoints.find(str(tmp_path / "out"))
     assert one.index["imported"] == {"from": NAME, "commit": COMMIT, "format": "hf", "heads": ["masked_lm"]}
-    assert "model.safetensors" in asked and "pytorch_model.bin" not in asked
-    assert "note: special tokens written in a text, such as [SEP], stay ordinary text" in done.stdout
+    assert "model.safetensors" in hub[1] and "pytorch_model.bin" not in hub[1]
+    assert "note: special tokens written in a text, such as [SEP], stay ordinary text" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -99,15 +104,17 @@ def test_a_model_by_its_id(hub: tuple[str, list[str]], tmp_path: Path) -> None:
         ([NAME, "--revision", "v9"], f"{NAME} has no revision 'v9': give a branch, a tag or a commit of the model"),
     ],
 )
-def test_what_the_hub_does_not_have(arguments: list[str], sentence: str, hub: tuple, tmp_path: Path) -> None:
-    done = fetch(hub[0], tmp_path, *arguments)
-    assert done.returncode == 2 and f"clozemill: {sentence}" in done.stderr and "Traceback" not in done.stderr
+def test_what_the_hub_does_not_have(arguments: list[str], sentence: str, fetch, capsys: pytest.CaptureFixture) -> None:
+    assert fetch(*arguments) == 2
+    error = capsys.readouterr().err
+    assert f"clozemill: {sentence}" in error and "Traceback" not in error
 
 
-def test_no_network(tmp_path: Path) -> None:
-    done = fetch("http://127.0.0.1:9", tmp_path, NAME)
-    assert done.returncode == 2 and f"clozemill: {NAME} can't be fetched from the hub (" in done.stderr
-    assert "check the network, or give a folder that was fetched elsewhere (pip install huggingface_hub" in done.stderr
+def test_no_network(fetch, capsys: pytest.CaptureFixture) -> None:
+    assert fetch(NAME, ENDPOINT="http://127.0.0.1:9") == 2
+    error = capsys.readouterr().err
+    assert f"clozemill: {NAME} can't be fetched from the hub (" in error
+    assert "check the network, or give a folder that was fetched elsewhere (pip install huggingface_hub" in error
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
