@@ -112,13 +112,16 @@ def plan_rows(lengths: np.ndarray, limit: int) -> RowPlan:
             rows = np.arange(opened, opened + step.rows)
             opened += step.rows
         else:
-            there = np.concatenate(by_room[step.room])
-            rows, by_room[step.room] = there[: step.rows], [there[step.rows :]]
-        row_of[done : done + step.examples] = np.repeat(rows, step.each)[: step.examples]
+            pieces = by_room[step.room]
+            there = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            rows, by_room[step.room] = there[: step.rows], [there[step.rows :]] if step.rows < len(there) else []
+        row_of[done : done + step.examples] = rows if step.each == 1 else np.repeat(rows, step.each)[: step.examples]
         done += step.examples
         full, last = divmod(step.examples, step.each)
-        by_room[step.room - step.each * step.length].append(rows[:full])
-        by_room[step.room - last * step.length].append(rows[full:])  # at most one row, and none if last is 0
+        if full:
+            by_room[step.room - step.each * step.length].append(rows[:full])
+        if last:
+            by_room[step.room - last * step.length].append(rows[full:])
     in_rows = np.argsort(row_of, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=opened))])
     return RowPlan(by_length[in_rows], starts)
@@ -141,27 +144,39 @@ def _spread(values: np.ndarray, where: np.ndarray, empty: int = 0) -> np.ndarray
     return out
 
 
-def pack_examples(columns: Columns, starts: np.ndarray, pad_id: int = 0) -> PackedColumns:
+def pack_examples(columns: Columns, starts: np.ndarray) -> PackedColumns:
     """Return the rows of some examples; `unpack_examples` is the reverse.
 
     Args:
         columns: E examples, those of a row adjacent.
-        starts: int64 [R + 1]; row r has the examples starts[r] to starts[r + 1].
-        pad_id: the id of [PAD].
+        starts: int64 [R + 1]; row r has the examples starts[r] to starts[r + 1], at least one.
     """
     examples, places = np.diff(starts), columns.input_ids.shape[1]
-    inside, used = columns.input_mask > 0, columns.masked_lm_weights > 0
-    lengths, masked = inside.sum(axis=1), used.sum(axis=1)
     row = np.repeat(np.arange(len(examples)), examples)
-    total = np.bincount(row, lengths, len(examples)).astype(np.int64)
-    first = _starts(lengths) - _starts(total)[row]  # position of each example in its row
-    filled = np.arange(places) < total[:, None]  # true as often as `inside`, and in the same order of tokens
-    number = (np.arange(len(row)) - starts[:-1][row] + 1).astype(np.int32)
+    number = np.arange(len(row)) - starts[row] + 1
+    lengths, used = (columns.input_mask > 0).sum(axis=1), columns.masked_lm_weights > 0
+    masked = used.sum(axis=1)
+    before = _starts(lengths)
+    first = before - before[starts[:-1]][row]  # position of each example in its row
+    # The first example of a row is copied with the padding after it. Only the tokens of the others move there one by one:
+    # as indices into the flat matrices, from the start of the example's own row to its place in the shared one.
+    others = np.flatnonzero(number > 1)
+    within = np.arange(lengths[others].sum()) - np.repeat(_starts(lengths[others]), lengths[others])
+    source = np.repeat(others * places, lengths[others]) + within
+    target = np.repeat((row * places + first)[others], lengths[others]) + within
+
+    def move(values: np.ndarray) -> np.ndarray:
+        out = values[starts[:-1]]
+        out.ravel()[target] = values.ravel()[source]
+        return out
+
+    example_ids = columns.input_mask[starts[:-1]].astype(np.int32)
+    example_ids.ravel()[target] = np.repeat(number[others], lengths[others])
     return PackedColumns(
-        input_ids=_spread(columns.input_ids[inside], filled, pad_id),
-        input_mask=filled.view(np.uint8),
-        segment_ids=_spread(columns.segment_ids[inside], filled),
-        example_ids=_spread(np.repeat(number, lengths), filled),
+        input_ids=move(columns.input_ids),
+        input_mask=move(columns.input_mask),
+        segment_ids=move(columns.segment_ids),
+        example_ids=example_ids,
         cls_positions=first,
         next_sentence_labels=columns.next_sentence_labels,
         example_weights=np.ones(len(row), np.float32),

@@ -94,7 +94,7 @@ def write_shard(
         records: examples_columns.Columns | examples_columns.PackedColumns = columns
         if packed:
             with watch.time("rows"):
-                records = pack_examples(columns, starts[low : high + 1] - starts[low], vocabulary.pad_id)
+                records = pack_examples(columns, starts[low : high + 1] - starts[low])
                 most = max(most, int(records.predictions.max()))
         with watch.time("encode"):
             data, sizes = tf_example.encode_sized(records)

@@ -127,7 +127,7 @@ def test_unpack_literally():
 
 def test_padding_is_the_vocabulary_s():
     columns = replace(COLUMNS, input_ids=np.where(COLUMNS.input_mask > 0, COLUMNS.input_ids, 13))
-    packed = pack_examples(columns, np.array([0, 2, 3]), pad_id=13)
+    packed = pack_examples(columns, np.array([0, 2, 3]))
     assert packed.input_ids.tolist() == [[3, 6, 5, 7, 4, 3, 5, 9, 4, 13], [3, 2, 4] + [13] * 7]
     check_same(unpack_examples(packed, 2, pad_id=13), columns)
 
