@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.files import safe_paths
+from clozemill.pipelines.files import local_globs, safe_paths, storage_errors
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 
@@ -58,6 +58,8 @@ def translate_errors(path: str, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_remote(path) and (sentence := storage_errors.explain(error)):
+            raise UserError(sentence) from None
         hint = "free some space" if error.errno == 28 else "fix this"
         raise UserError(
             f"{path} can't be {verb} ({error.strerror or error}): {hint}, then run the same command again"
@@ -78,11 +80,13 @@ def match(patterns: Iterable[str]) -> list[FileInfo]:
 
 def _match(pattern: str) -> Iterator[FileInfo]:
     if is_remote(pattern):
-        for info in _beam(pattern).match([pattern])[0].metadata_list:
+        with storage_errors.note_if_slow(pattern):
+            found = _beam(pattern).match([pattern])[0].metadata_list
+        for info in found:
             yield FileInfo(info.path, info.size_in_bytes, f"{info.size_in_bytes}-{info.last_updated_in_seconds}")
         return
     literal = os.path.exists(pattern)
-    for name in [pattern] if literal else _glob(pattern):
+    for name in [pattern] if literal else local_globs.expand(pattern):
         if not literal and os.path.isdir(name):
             continue
         if os.path.isdir(name):
@@ -105,24 +109,6 @@ def check_unchanged(path: str, stamp: str) -> None:
     if now != stamp:
         what = "was changed" if there else "was removed"
         raise UserError(f"{path} {what} while it was being read: run the same command again when no other program writes to it")
-
-
-def _glob(pattern: str) -> list[str]:
-    """Return the paths of a local glob. ** doesn't follow links to folders: two links upwards would give 2**40 paths."""
-    before, deep, rest = pattern.partition("**")
-    if not deep or before.rpartition("/")[2] or not rest.startswith("/"):
-        return glob.glob(pattern)
-    tops = glob.glob(before) if before else ["."]
-    folders = [place for top in tops for place in _visible_folders(top)]
-    found = {path for place in folders for path in glob.glob(os.path.join(glob.escape(place), rest.lstrip("/")))}
-    return [path.removeprefix("./") if not before else path for path in found]
-
-
-def _visible_folders(top: str) -> Iterator[str]:
-    """Yield a folder and those below it, without hidden ones."""
-    for place, names, _ in os.walk(top):
-        names[:] = [name for name in names if not name.startswith(".")]
-        yield place
 
 
 def open_read(path: str) -> BinaryIO:

@@ -4,7 +4,11 @@ The clients retry by themselves if storage is busy or a connection is lost: Tens
 for two minutes. Only errors after these retries arrive here.
 """
 
+import contextlib
 import re
+import sys
+import threading
+from collections.abc import Iterator
 from urllib.parse import unquote
 
 # TensorFlow: "Error executing an HTTP request: HTTP response code 403 with body '{}' when reading gs://bucket/name ..."
@@ -15,8 +19,25 @@ _TENSORFLOW = re.compile(
 )
 # Google's clients: "403 GET https://storage.googleapis.com/storage/v1/b/bucket/o/name?fields=name: the reason [while ..."
 _GOOGLE = re.compile(r"(\d{3}) (?:GET|POST|PUT|PATCH|DELETE) https?://\S+?/b/([^/?\s]+)(?:/o/([^?\s]+))?\S*: ([^\n\[\\]*)")
+_UNREACHABLE = re.compile(r"RetryError|TransportError|Failed to resolve|Max retries exceeded|NewConnectionError")
+_PLACE = re.compile(r"\b(?:gs|s3|hdfs)://[^\s,';\")]+")
 _CREDENTIALS = re.compile(r"DefaultCredentialsError|RefreshError|could not be authenticated|default credentials were not found")
 _AGAIN = "check that it exists and that you have access, or wait until it responds, then run the same command again"
+
+_CONNECTED = "check the network connection, then run the same command again"
+_NOTED = 5.0  # seconds
+
+
+@contextlib.contextmanager
+def note_if_slow(path: str, seconds: float = _NOTED) -> Iterator[threading.Timer]:
+    """Say on standard error if remote storage takes long: its clients retry for minutes without a word."""
+    noted = threading.Timer(seconds, print, [f"waiting for {path}: its storage hasn't answered yet"], {"file": sys.stderr})
+    noted.daemon = True
+    noted.start()
+    try:
+        yield noted
+    finally:
+        noted.cancel()
 
 
 def explain(error: BaseException) -> str | None:
@@ -27,6 +48,9 @@ def explain(error: BaseException) -> str | None:
     if found := _GOOGLE.search(text):
         place = f"gs://{found[2]}/{unquote(found[3] or '')}"
         return f"{place}: the storage can't be used (HTTP response code {found[1]}, {found[4].strip()[:200]}): {_AGAIN}"
+    if _UNREACHABLE.search(text):
+        where = _PLACE.search(text)
+        return f"{where[0] if where else 'remote storage'}: the storage can't be reached: {_CONNECTED}"
     if _CREDENTIALS.search(text):
         return (
             "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again"

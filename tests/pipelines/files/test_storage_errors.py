@@ -40,6 +40,10 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
             "Your default credentials were not found. To set up Application Default Credentials, see https://cloud.google.com",
             "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again",
         ),
+        (
+            "Match operation failed with exceptions {'gs://b/x.jsonl': RetryError('Timeout of 120.0s exceeded')}",
+            "gs://b/x.jsonl: the storage can't be reached: check the network connection, then run the same command again",
+        ),
     ],
 )
 def test_unreachable_storage(message: str, sentence: str) -> None:
@@ -48,3 +52,12 @@ def test_unreachable_storage(message: str, sentence: str) -> None:
 
 def test_other_errors_are_none() -> None:
     assert storage_errors.explain(ValueError("403 is no length; gs://b/x is a path")) is None
+
+
+def test_slow_storage_is_noted_once(capsys: pytest.CaptureFixture) -> None:
+    with storage_errors.note_if_slow("gs://b/x", 0.01) as noted:
+        noted.join(10)
+    assert capsys.readouterr().err == "waiting for gs://b/x: its storage hasn't answered yet\n"
+    with storage_errors.note_if_slow("gs://b/x", 60):
+        pass
+    assert capsys.readouterr().err == ""
