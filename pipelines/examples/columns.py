@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # google-research/bert's features: name -> (dtype, the configuration field with its length, or None for 1).
-FEATURES: dict[str, tuple[str, str | None]] = {
+FEATURES = {
     "input_ids": ("int64", "max_seq_length"),
     "input_mask": ("int64", "max_seq_length"),
     "segment_ids": ("int64", "max_seq_length"),
@@ -18,7 +18,7 @@ FEATURES: dict[str, tuple[str, str | None]] = {
 
 # The features of a packed record: name -> (dtype, length). Those of max_seq_length have this length. The others vary from
 # record to record, up to the max_examples or max_predictions of `packing` in dataset.json.
-PACKED_FEATURES: dict[str, tuple[str, str | None]] = {
+PACKED_FEATURES = {
     "input_ids": ("int64", "max_seq_length"),
     "input_mask": ("int64", "max_seq_length"),
     "segment_ids": ("int64", "max_seq_length"),

@@ -4,6 +4,7 @@ All checks run before a device is used; errors say what differs and what to do.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,7 +46,7 @@ class PreparedDataset:
         return dataset_manifest.is_packed(self.manifest)
 
     @property
-    def features(self) -> dict[str, tuple[str, str | None]]:
+    def features(self) -> Mapping[str, tuple[str, str | None]]:
         """Return the features of a record: name -> (dtype, a key of `sizes`)."""
         return PACKED_FEATURES if self.packed else FEATURES
 
