@@ -105,3 +105,13 @@ def test_permutations_are_uniform() -> None:
     """Each of five places is first about equally often: 200 of 1,000 epochs each, standard deviation 13."""
     firsts = np.bincount([permutation(5, stream(1, epoch, BLOCKS))[0] for epoch in range(1000)], minlength=5)
     assert abs(firsts - 200).max() < 4 * 13
+
+
+def test_seeds_epochs_and_blocks_have_orders_of_their_own() -> None:
+    """Adjacent seeds, distant seeds, and seeds with equal lower halves; three blocks of nine records in two epochs."""
+    counts = np.full((1, 3), 9)
+    seeds = (0, 1, 2, 7, 7 + (1 << 32), 1 << 40, (1 << 63) - 1)
+    orders = [tuple(chain(*batches(ExampleOrder(counts, seed, 9), 0, 3, 1))) for seed in seeds]
+    assert len(set(orders)) == len(seeds) and len({tuple(sorted(order)) for order in orders}) == 1
+    found = [tuple(piece.places.tolist()) for piece in islice(ExampleOrder(counts, 7, 9).pieces(0), 6)]
+    assert len(set(found)) == 6 and all(sorted(places) == list(range(9)) for places in found)

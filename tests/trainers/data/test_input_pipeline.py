@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clozemill.pipelines.examples.columns import FEATURES
 from clozemill.pipelines.shards import tf_example
@@ -74,14 +72,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return datasets.write(tmp_path_factory.mktemp("large"), [sizes, sizes[::-1]], [BLOCK_RECORDS + 9, 3])
 
 
-DATASETS = ["small", "large"]
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 8])
-def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset, batch_size: int) -> None:
+def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset) -> None:
     """For five epochs: epoch k has each record of copy k mod 3 once, in another order than the shards."""
     total = sum(SIZES) + SIZES[0] + SIZES[1]
-    stream = iter(take(TrainReader(small, 7, batch_size), -(-total // batch_size)))
+    stream = iter(take(TrainReader(small, 7, 5), -(-total // 5)))
     for epoch in range(5):
         found = list(islice(stream, SIZES[epoch % 3]))
         assert sorted(found) == held(small, epoch % 3)
@@ -96,24 +90,6 @@ def test_epochs_of_larger_datasets(name: str, request: pytest.FixtureRequest) ->
     first, second, third = (list(islice(stream, sizes[epoch % 2])) for epoch in range(3))
     assert (sorted(first), sorted(second), sorted(third)) == (held(dataset, 0), held(dataset, 1), held(dataset, 0))
     assert first != third  # the same copy, in another order
-
-
-def test_the_order_depends_on_the_seed(small: PreparedDataset) -> None:
-    """Adjacent seeds, distant seeds, and seeds with equal lower halves all give different orders."""
-    seeds = (1, 7, 7 + (1 << 32), (1 << 63) - 1)
-    orders = [take(TrainReader(small, seed, 5), 5) for seed in seeds]
-    assert len({tuple(order) for order in orders}) == len(seeds)
-    assert {tuple(sorted(order)) for order in orders} == {tuple(held(small, 0))}
-    assert take(TrainReader(small, 7, 5), 5) == orders[1]
-
-
-def test_every_epoch_and_every_block_has_another_order(tmp_path: Path) -> None:
-    """Three shards of nine records in two epochs: six different permutations."""
-    dataset = datasets.write(tmp_path, [[9, 9, 9]])
-    places = {record: place for rows in records(dataset, "train").values() for place, record in enumerate(rows)}
-    found = [places[record] for record in take(TrainReader(dataset, 7, 9), 6)]
-    permutations = [tuple(found[at : at + 9]) for at in range(0, 54, 9)]
-    assert len(set(permutations)) == 6 and all(sorted(one) == list(range(9)) for one in permutations)
 
 
 @pytest.mark.parametrize(
@@ -159,19 +135,13 @@ def test_any_number_of_hosts_reads_the_same_batches(large: PreparedDataset) -> N
         assert list(chain(*found)) == whole[62 * 24 :], hosts
 
 
-@pytest.mark.parametrize("name", DATASETS)
-@settings(max_examples=3, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_reading_can_start_at_any_step(name: str, data: st.DataObject, request: pytest.FixtureRequest) -> None:
-    """records(i) is the tail of records(0), up to several rounds of all copies."""
-    reader = TrainReader(request.getfixturevalue(name), 11, 16)
-    if name not in WHOLE:
-        WHOLE[name] = take(reader, 3 * int(reader.order.sizes.sum()) // 16 + 2)
-    step = data.draw(st.integers(0, len(WHOLE[name]) // 16 - 2))
-    assert take(reader, 2, step) == WHOLE[name][16 * step : 16 * (step + 2)]
-
-
-WHOLE: dict[str, list[bytes]] = {}
+def test_reading_can_start_at_any_step(large: PreparedDataset) -> None:
+    """records(i) is the tail of records(0), in the first epoch and in a later round of all copies."""
+    reader = TrainReader(large, 11, 16)
+    total = int(reader.order.sizes.sum()) // 16
+    whole = take(reader, 2 * total + 20)
+    for step in (3, 2 * total - 1):
+        assert take(reader, 20, step) == whole[16 * step : 16 * (step + 20)]
 
 
 def test_shards_between_are_the_shards_read(small: PreparedDataset) -> None:
@@ -182,19 +152,15 @@ def test_shards_between_are_the_shards_read(small: PreparedDataset) -> None:
         for path, rows in records(dataset, "train", copy).items()
         for record in rows
     }
-    for hosts in (1, 2):
-        reader = TrainReader(dataset, 11, 16, hosts - 1, hosts)
-        for begin, end in ((0, 1), (2, 9)):
-            read = {owner[record] for record in take(reader, end - begin, begin)}
-            named = set(reader.shards_between(begin, end))
-            assert read <= named and (hosts > 1 or read == named)
+    reader = TrainReader(dataset, 11, 16)
+    assert {owner[record] for record in take(reader, 7, 2)} == set(reader.shards_between(2, 9))
 
 
 def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
     """Across epochs, from any step on, with static shapes; also as the smaller batches of several replicas."""
     reader = TrainReader(small, 7, 8)
     rows = take(reader, 9)
-    for size, step in ((8, 0), (8, 3), (4, 2)):
+    for size, step in ((8, 3), (4, 2)):
         for number, batch in enumerate(reader.batches(size, step).take(5).as_numpy_iterator()):
             assert_same(batch, rows[8 * step + size * number :][:size], small)
     spec = reader.batches(8).element_spec
@@ -277,7 +243,7 @@ def held_in_order(dataset: PreparedDataset) -> list[bytes]:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("where", [0.0, 0.4, 1.0])
 def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float) -> None:
     """In a length, in data, in a checksum, in a train shard and in an eval shard."""
     dataset = datasets.write(tmp_path, [[9]], [9], compression=compression)
