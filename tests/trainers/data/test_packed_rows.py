@@ -58,7 +58,7 @@ def test_sizes(both: dict[str, PreparedDataset]) -> None:
 
 
 def test_an_epoch_has_every_example_once(both: dict[str, PreparedDataset]) -> None:
-    """In static shapes, copy after copy; rows are whole, so the examples of an epoch are those of its rows."""
+    """In static shapes, copy after copy; a row keeps its examples."""
     packed = both["on"]
     reader = TrainReader(packed, 5, 1)
     assert {name: value.shape.as_list() for name, value in reader.batches(1).element_spec.items()} == {

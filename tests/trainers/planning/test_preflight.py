@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,6 +164,8 @@ def test_the_report() -> None:
         "model        base, vocabulary of 30,522: 110,106,428 parameters; mlm+nsp, bfloat16, adamw",
         "batch        32 per chip, 128 in all; 128 tokens, 20 predictions",
     ]
+    packed = preflight.title(replace(CONFIG, examples_per_row=4), V5E, 20, 110_106_428)
+    assert packed[2] == "batch        32 per chip, 128 in all; 128 tokens, 20 predictions, up to 4 packed examples per row"
     assert preflight.described(figures(3.5, 2.5e12), V5E, 2_400_000_000_000) == [
         "compiles     yes, in 61 s",
         "memory       per chip: 3.50 GiB of 15.75 GiB: arguments 1.00 GiB, temporaries 2.25 GiB, the program 256.0 MiB",
@@ -228,7 +231,7 @@ def test_importing_it_loads_no_framework() -> None:
 
 UPDATES = """
 import json, jax, numpy as np
-from clozemill.trainers.pretraining.config import PreflightConfig
+from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.planning.preflight import encoder_config
 from clozemill.trainers.planning.jax_step import Step
 
@@ -274,8 +277,9 @@ SMALL = ("-m", "clozemill", "preflight", "--topology", "v5e:2x2", "--preset", "t
 
 
 @needs_libtpu
-def test_a_small_step_compiles_for_a_real_topology() -> None:
-    done = fresh(*SMALL, "--vocab-size", "512", "--batch-size", "8")
+@pytest.mark.parametrize("packing", [(), pytest.param(("--examples-per-row", "4"), marks=pytest.mark.slow)])
+def test_a_small_step_compiles_for_a_real_topology(packing: tuple[str, ...]) -> None:
+    done = fresh(*SMALL, "--vocab-size", "512", "--batch-size", "8", *packing)
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
     assert lines["topology"].startswith("v5e:2x2, 4 chips") and lines["compiles"].startswith("yes")
