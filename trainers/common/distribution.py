@@ -125,7 +125,8 @@ def _gather(strategy: tf.distribute.Strategy) -> Callable:
         row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, mine, tf.zeros([], tf.int64))
         return context.all_reduce(tf.distribute.ReduceOp.SUM, row)
 
-    return tf.function(lambda mine: strategy.experimental_local_results(strategy.run(replica, args=(mine,)))[0])
+    run = lambda mine: strategy.experimental_local_results(strategy.run(replica, args=(mine,)))[0]  # noqa: E731
+    return tf.function(run, autograph=False)
 
 
 def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> set[int]:

@@ -34,11 +34,12 @@ class BatchedInference:
         self.per_token, self.extra = per_token, tuple(extra)
         self.per_replica = max(1, -(-batch_size // self.replicas))
         self.compiled = jit or isinstance(devices, tf.distribute.TPUStrategy)
-        one = tf.function(outputs, jit_compile=True) if jit else outputs
+        one = tf.function(outputs, autograph=False, jit_compile=True) if jit else outputs
         # Without XLA, trace once for all shapes; per-replica values of several devices don't support such a signature.
         loose = not self.compiled and self.replicas == 1
         signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in (*TOKENS, *self.extra)}] if loose else None
-        self._run = tf.function(lambda batch: devices.run(one, args=(batch,)), signature, reduce_retracing=not self.compiled)
+        run = lambda batch: devices.run(one, args=(batch,))  # noqa: E731
+        self._run = tf.function(run, signature, autograph=False, reduce_retracing=not self.compiled)  # AutoGraph takes seconds
 
     @property
     def batch_size(self) -> int:

@@ -79,7 +79,7 @@ class Stepper:
 
     @cached_property
     def _forward_backward(self) -> Callable:
-        return tf.function(self._gradients, jit_compile=True) if self.jit else self._gradients
+        return tf.function(self._gradients, autograph=False, jit_compile=True) if self.jit else self._gradients
 
     def _updated(self, value, gradient, first, second, scale, rate, step, decay: bool):
         """Return the new values of a variable and its moments."""
@@ -87,7 +87,7 @@ class Stepper:
 
     @cached_property
     def _rule(self) -> Callable:
-        return tf.function(self._updated, jit_compile=True) if self.jit_update else self._updated
+        return tf.function(self._updated, autograph=False, jit_compile=True) if self.jit_update else self._updated
 
     def _apply(self, gradients: list, step):
         """Update all variables from gradients that are identical on every replica. Returns (norm, learning rate)."""
@@ -164,12 +164,13 @@ def evaluation(strategy: tf.distribute.Strategy, model, jit: bool = False) -> Ca
         found = model.sums_of(model(inputs), targets)
         return tf.stack([*(found[name] for name in SUMS), tf.reduce_sum(targets["example_weights"])])
 
-    compiled = tf.function(forward, jit_compile=True) if jit else forward
+    compiled = tf.function(forward, autograph=False, jit_compile=True) if jit else forward
+    one = tf.autograph.experimental.do_not_convert(lambda batch: _total(compiled(batch)))  # as for training: it takes seconds
 
     def batches(iterator, count):
         total = tf.zeros([len(SUMS) + 1], tf.float64)
         for _ in tf.range(count):
-            per_replica = strategy.run(lambda batch: _total(compiled(batch)), args=(next(iterator),))
+            per_replica = strategy.run(one, args=(next(iterator),))
             total += tf.cast(strategy.experimental_local_results(per_replica)[0], tf.float64)
         return total
 
