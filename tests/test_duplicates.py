@@ -15,6 +15,7 @@ import pytest
 import clozemill
 from clozemill.pipelines.shards import tf_example, tfrecord
 from tests import corpora
+from tests.slow import mostly_slow
 from tests.test_determinism import digest_of
 from tests.test_resume import CODE, files, run_until
 
@@ -65,29 +66,37 @@ def prepare(folder: Path, vocab: str, documents: list[str], *more: str) -> dict:
     return json.loads((folder / "dataset.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def near(tmp_path_factory: pytest.TempPathFactory, vocab: str) -> Path:
+    """The planted documents without near-duplicates, as a dataset."""
+    folder = tmp_path_factory.mktemp("near") / "d"
+    prepare(folder, vocab, planted(), "--dedup", "near")
+    return folder
+
+
 def keys(folder: Path, split: str) -> list[bytes]:
     return [key for path in sorted((folder / "documents").glob(f"{split}-*")) for key in pq.read_table(path)["key"].to_pylist()]
 
 
-def test_one_near_duplicate_per_cluster_is_kept(tmp_path: Path, vocab: str) -> None:
-    found = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["documents"]
+def test_one_near_duplicate_per_cluster_is_kept(near: Path) -> None:
+    found = json.loads((near / "dataset.json").read_text())["documents"]
     assert (found["read"], found["kept"], found["dropped"]) == (80, BASES, {"near_duplicate": BASES * COPIES})
-    table = pq.read_table(tmp_path / "d/clusters.parquet")
+    table = pq.read_table(near / "clusters.parquet")
     assert table.num_rows == 80 and len(set(table["survivor"].to_pylist())) == BASES
-    assert sorted(keys(tmp_path / "d", "train") + keys(tmp_path / "d", "eval")) == sorted(set(table["survivor"].to_pylist()))
-    (rejects,) = (tmp_path / "d/rejects").glob("*.jsonl")
+    assert sorted(keys(near, "train") + keys(near, "eval")) == sorted(set(table["survivor"].to_pylist()))
+    (rejects,) = (near / "rejects").glob("*.jsonl")
     reasons = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert len(reasons) == 60 and all(" is a near-duplicate of " in reject["detail"] for reject in reasons)
 
 
 @pytest.mark.parametrize("more", [["--shuffle", "beam"], ["--no-in-memory", "--num-workers", "2"], ["--in-memory"]])
-def test_results_do_not_depend_on_the_runner(tmp_path: Path, vocab: str, more: list[str]) -> None:
+def test_results_do_not_depend_on_the_runner(tmp_path: Path, vocab: str, near: Path, more: list[str]) -> None:
     """The order of the input, the shuffle and the number of workers don't matter."""
-    expected = prepare(tmp_path / "d", vocab, planted(), "--dedup", "near")["digest"]
+    expected = json.loads((near / "dataset.json").read_text())["digest"]
     (tmp_path / "other").mkdir()
     found = prepare(tmp_path / "other/d", vocab, planted()[::-1], "--dedup", "near", *more)["digest"]
     assert found == expected
-    assert (tmp_path / "d/clusters.parquet").read_bytes() == (tmp_path / "other/d/clusters.parquet").read_bytes()
+    assert (near / "clusters.parquet").read_bytes() == (tmp_path / "other/d/clusters.parquet").read_bytes()
 
 
 def test_filtered_documents_never_survive_for_a_cluster(tmp_path: Path, vocab: str) -> None:
@@ -260,7 +269,10 @@ def gone(path: Path) -> Callable[[], bool]:
     return moment
 
 
-@pytest.mark.parametrize("window", ["dataset.json is there, .work is too", "dataset.json went"])
+WINDOWS = ("dataset.json is there, .work is too", "dataset.json went")
+
+
+@pytest.mark.parametrize("window", mostly_slow(WINDOWS, "dataset.json went"))
 def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) -> None:
     """Files of the first run must not be used for the second: neither finished groups nor clusters."""
     texts, source, folder = corpora.texts(90, 9, 12), tmp_path / "in.jsonl", tmp_path / "d"

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,5 +20,10 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     source = source.replace("steps=30,", "steps=2, eval_steps=2,").replace("warmup_steps=5,", "warmup_steps=1,")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    exec(compile(source, NOTEBOOK.name, "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(source, NOTEBOOK.name, "exec"), names)
+    run, metrics, encoded = (names[name] for name in ("run", "metrics", "found"))
+    assert run.step == 2 and run.metrics["masked_lm_loss"] > 0 and Path(run.checkpoint).exists()
+    assert metrics["masked_lm_loss"] == pytest.approx(run.metrics["masked_lm_loss"], rel=1e-5)
+    assert encoded["sequence_output"].shape[:2] == encoded["input_ids"].shape and encoded["pooled_output"].shape == (2, 128)
     assert "unknown option 'dupe_facter'; did you mean dupe_factor?" in capsys.readouterr().out

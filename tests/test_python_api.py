@@ -1,4 +1,4 @@
-"""The Python API: commands as functions, and loaded objects."""
+"""The Python API: commands as functions, and loaded objects. `pretrain` and `evaluate` are called in test_notebook.py."""
 
 import inspect
 import signal
@@ -89,15 +89,6 @@ def test_batches_contain_each_example_once_in_seeded_order(demo_dataset: Path) -
     assert next(iter(dataset.batches("train", 4)))["input_ids"].shape == (4, dataset.manifest["max_seq_length"])
     with pytest.raises(clozemill.UserError, match="has no split 'dev' with a copy 0"):
         next(dataset.numpy_batches("dev"))
-
-
-def test_pretrain_and_evaluate(demo_dataset: Path, tmp_path: Path) -> None:
-    options = {"data": demo_dataset, "output": tmp_path / "run", "preset": "tiny", "batch_size": 4, "tensorboard": False}
-    run = clozemill.pretrain(**options, steps=2, warmup_steps=1, eval_steps=2, eval_examples=8)
-    assert run.step == 2 and run.metrics["masked_lm_loss"] > 0 and Path(run.checkpoint).exists()
-    assert clozemill.evaluate(run, demo_dataset)["masked_lm_loss"] > 0
-    encoded = clozemill.load_encoder(run)(["The old mill."])
-    assert encoded["sequence_output"].shape[:2] == encoded["input_ids"].shape and encoded["pooled_output"].shape == (1, 128)
 
 
 def test_encoder_matches_the_embed_command(run: Path) -> None:

@@ -18,7 +18,7 @@ CODE = "import sys, clozemill; sys.exit(clozemill.main())"
 
 def command(folder: Path, vocab: str, inputs: str, *more: str) -> list[str]:
     """Return a `prepare` command with many small groups and copies, so that there is much to interrupt."""
-    options = ["--num-groups", "40", "--dupe-factor", "10", "--eval-fraction", "0.1", "--seed", "7", "--no-progress"]
+    options = ["--num-groups", "40", "--dupe-factor", "5", "--eval-fraction", "0.1", "--seed", "7", "--no-progress"]
     prepare = ["prepare", "--input", inputs, "--vocab", vocab, "--output", str(folder), *options, *more]
     return [sys.executable, "-c", CODE, *prepare]
 
@@ -98,8 +98,8 @@ def test_killed_while_reading_writing_and_finishing(
     folder = tmp_path / "d"
     arguments = command(folder, demo_vocab, corpus)
     moments = [lambda: files(folder, ".work/spill/*.json", 1), lambda: files(folder, "*.tfrecord", 1)]
-    moments += [lambda count=count: files(folder, ".work/groups/*.json", count) for count in (3, 15, 30, 40)]
-    assert kills(folder, arguments, moments) >= 4
+    moments += [lambda count=count: files(folder, ".work/groups/*.json", count) for count in (15, 40)]
+    assert kills(folder, arguments, moments) >= 3
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
     assert digest_of(folder) == whole[0]
     assert not list(folder.rglob("*.tmp-*")) and not (folder / ".work").exists()

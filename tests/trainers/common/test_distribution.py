@@ -22,14 +22,16 @@ from clozemill.trainers.training.optimizer import OPTIMIZERS
 from clozemill.trainers.training.step import COLUMNS
 
 ROOT = Path(__file__).parents[3]
-TWO = ("two, in parts", "two, compiled", "two, packed")
+COMPILED = pytest.param("two, compiled", marks=pytest.mark.slow)  # takes as long as all the rest
+TWO = ["two, in parts", COMPILED, "two, packed"]
 TIMES = {"waited", "seconds"}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The results of tests/trainers/two_devices.py, whose devices must be created before TensorFlow starts."""
-    command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval"))]
+    compiled = ["--compiled"] * any("two, compiled" in item.name for item in request.session.items)
+    command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval")), *compiled]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -47,11 +49,11 @@ def test_two_devices_train_as_one(found: dict, name: str) -> None:
     assert found[name]["weights"] == pytest.approx(found["one"]["weights"], rel=1e-6)
 
 
-def test_devices_have_identical_weights(found: dict) -> None:
+@pytest.mark.parametrize("name", TWO)
+def test_devices_have_identical_weights(found: dict, name: str) -> None:
     """Weights and moments are bit-identical on both."""
     assert found["one"]["copies"] == [1]
-    for name in TWO:
-        assert found[name]["copies"] == [2] and found[name]["in_step"]
+    assert found[name]["copies"] == [2] and found[name]["in_step"]
 
 
 def test_replicas_have_different_dropout(found: dict) -> None:

@@ -23,7 +23,19 @@ from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
 from tests.trainers import models
 
-QUICK = ("--learning-rate", "3e-3", "--batch-size", "16", "--log-steps", "4", "--no-tensorboard", "--max-seq-length", "32")
+QUICK = (
+    "--learning-rate",
+    "3e-3",
+    "--batch-size",
+    "16",
+    "--log-steps",
+    "4",
+    "--no-tensorboard",
+    "--max-seq-length",
+    "32",
+    "--eval-steps",
+    "1000",
+)  # only at the end, since every evaluation that is the best writes a checkpoint
 RATES = ("examples_per_second", "tokens_per_second", "input_share")
 
 
@@ -106,6 +118,7 @@ def test_a_pair_s_second_text_decides(init: Path, tmp_path: Path) -> None:
     assert best(tmp_path / "ft")["task"]["labels"] == ["not_equivalent", "equivalent"]
 
 
+@pytest.mark.slow
 def test_regression_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     lines = [(0, text, text, (0.0, 4.0)[label == "good"]) for text, label in finetuning.sentences(96)]
     header = ("index", "sentence1", "sentence2", "score")
@@ -172,7 +185,8 @@ def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, caps
 def test_a_killed_run_resumes_bit_identically(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout, order of the examples and evaluations are those of a run that was never stopped."""
     files = finetuning.classification(tmp_path)
-    settings = ("--epochs", "3", "--checkpoint-steps", "3", "--steps-per-call", "2", "--keep-checkpoints", "9")
+    settings = ("--epochs", "3", "--checkpoint-steps", "3", "--eval-steps", "4", "--steps-per-call", "2")
+    settings += ("--keep-checkpoints", "9")
     run(init, "classify", files, tmp_path / "whole", *settings)
     saved = []
 

@@ -16,6 +16,7 @@ from clozemill.trainers.finetuning.reading import tables
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.inference import embed
 from tests.model import sources
+from tests.slow import mostly_slow
 from tests.trainers.models import checkpoint
 
 TEXTS = ["The unbelievable mill!", "e\u0301 \u200bNai\u0308ve", "", "a river in 東京", "the corpus of the mill " * 9, "\u200b"]
@@ -62,7 +63,14 @@ def called(name: str, layers: tuple[int, ...], **index: Any) -> list[tuple[np.nd
     return found
 
 
-@pytest.mark.parametrize(("layers", "numbers"), [("-1,-2", (2, 1)), ("0", (0,)), ("1,-3,2", (1, 0, 2))])
+@pytest.mark.parametrize(
+    ("layers", "numbers"),
+    [
+        ("1,-3,2", (1, 0, 2)),
+        pytest.param("-1,-2", (2, 1), marks=pytest.mark.slow),
+        pytest.param("0", (0,), marks=pytest.mark.slow),
+    ],
+)
 def test_tokens(layers: str, numbers: tuple, pretrained: Path, texts: Path, tmp_path: Path) -> None:
     """Without special tokens; a text without any has no row."""
     assert run(pretrained, texts, tmp_path / "a.parquet", f"--layers={layers}") == 0
@@ -116,7 +124,7 @@ def test_pooled(pool: str, pretrained: Path, texts: Path, tmp_path: Path, capsys
     assert capsys.readouterr().out.endswith(told)
 
 
-@pytest.mark.parametrize("pool", ["none", "mean"])
+@pytest.mark.parametrize("pool", mostly_slow(("none", "mean"), "none"))
 def test_batches_and_parts_change_nothing(pool: str, pretrained: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
     assert run(pretrained, texts, tmp_path / "a.parquet", "--pool", pool) == 0
     monkeypatch.setattr(embed, "CHUNK", 2)

@@ -104,10 +104,10 @@ def bits(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def assert_the_same(folder: Path, whole: Path) -> None:
+def assert_the_same(folder: Path, whole: Path, last: int = STEPS) -> None:
     """Same figures for the same steps, each once; same weights and moments; no stray file."""
     assert figures(folder) == figures(whole)
-    assert bits(checkpoint(folder, STEPS)) == bits(checkpoint(whole, STEPS))
+    assert bits(checkpoint(folder, last)) == bits(checkpoint(whole, last))
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.iterdir())
     assert not list(folder.rglob("*.tmp")) and not list(folder.rglob("*_temp"))
     assert len(list((folder / "checkpoints").iterdir())) <= 4  # the newest three, and the best
