@@ -1,5 +1,6 @@
 """Fixtures shared by several test modules: the demo corpus, a vocabulary learnt from it, and a small dataset."""
 
+import gc
 import os
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,13 @@ import pytest
 import clozemill
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+def pytest_collection_finish() -> None:
+    """Exempt everything imported, some million objects, from garbage collection, which would traverse it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

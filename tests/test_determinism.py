@@ -46,8 +46,15 @@ def test_golden_digest(expected: str) -> None:
     assert expected == "9c787ab2e2d96b6b5830bbdba26730fe189f3f14e4b8f20fca10239d0fb56a15"
 
 
-@pytest.mark.parametrize("shuffle", ["files", "beam"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("workers", "shuffle"),
+    [
+        ("1", "beam"),
+        ("2", "files"),
+        pytest.param("1", "files", marks=pytest.mark.slow),
+        pytest.param("2", "beam", marks=pytest.mark.slow),
+    ],
+)
 def test_workers_and_shuffles(
     tmp_path: Path, demo_corpus: str, demo_vocab: str, expected: str, shuffle: str, workers: str
 ) -> None:

@@ -314,7 +314,9 @@ def test_blocks_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ca
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the commands before those blocks leave one."""
     folder = tmp_path_factory.mktemp("documents")
-    init = finetuning.checkpoint(folder / "init", encoder=replace(finetuning.ENCODER, max_position_embeddings=64))
+    init = finetuning.checkpoint(
+        folder / "init", encoder=replace(finetuning.ENCODER, max_position_embeddings=64, num_hidden_layers=1)
+    )
     assert clozemill.main(["export", str(init), "--output", str(folder / "OUT"), "--formats", "savedmodel"]) == 0
     (folder / "cola").mkdir()
     for name, count, seed in (("in_domain_train", 480, 0), ("in_domain_dev", 40, 1)):

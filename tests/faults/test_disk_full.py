@@ -129,7 +129,7 @@ def test_the_disk_is_full_at_a_random_write(
     every = Filling.writes
     digest = (tmp_path / "0/out").read_bytes() if name == "vocab" else digest_of(tmp_path / "0/out")
     assert every >= (2 if name == "vocab" else 20)
-    moments = np.random.default_rng(5).choice(np.arange(1, every + 1), min(every, 8), replace=False).tolist()
+    moments = np.random.default_rng(5).choice(np.arange(1, every + 1), min(every, 4), replace=False).tolist()
     for number, moment in enumerate(moments, 1):
         where = output(number)
         Filling.at, Filling.writes = moment, 0

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.slow import mostly_slow
 from tests.test_resume import CODE, after, run_until
 
 VARYING = {"run.json", "report.html", "report.md"}  # they contain times
@@ -99,7 +100,10 @@ def test_a_hundred_kills_at_random_moments(disturbed: Bench, wanted: int) -> Non
     assert disturbed.finished
 
 
-@pytest.mark.parametrize("disturbed", ["prepare, one process", "vocab, one process"], indirect=True)
+KILLED = ("prepare, one process", "vocab, one process")
+
+
+@pytest.mark.parametrize("disturbed", mostly_slow(KILLED, "prepare, one process"), indirect=True)
 def test_a_few_kills_at_random_moments(disturbed: Bench) -> None:
     stream = np.random.default_rng(1)
     while disturbed.kills < 2:

@@ -287,6 +287,7 @@ def test_a_small_step_compiles_for_a_real_topology(packing: tuple[str, ...]) -> 
     assert "TPUStrategy" in done.stdout and "preflight: compiling tiny, batch 8, for v5e:2x2" in done.stderr
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_report_of_a_too_large_step_states_the_needed_memory() -> None:
     done = fresh(*SMALL, "--vocab-size", str(1 << 20), "--batch-size", "512")
