@@ -119,7 +119,7 @@ class ExampleOrder:
     def streams(self, host: int, hosts: int) -> list[tuple[int, int, int]]:
         """Return (lane, begin, end) of the parts of lanes that make a host's slots of each batch, all of one width.
 
-        The batch size must be a multiple of `hosts`. Slots of a lane outside of [begin, end) are read in vain.
+        The batch size must be a multiple of `hosts`. Slots of a lane outside of [begin, end) are read and dropped.
         """
         share = self.batch_size // hosts
         unit = math.gcd(self.width, share)

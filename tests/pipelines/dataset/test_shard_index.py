@@ -1,4 +1,4 @@
-"""index.json: written with the shards, read back, and held against them."""
+"""index.json: written with the shards, read back, and compared with them."""
 
 import json
 from pathlib import Path

@@ -74,7 +74,7 @@ def test_sixty_four_hosts() -> None:
     [
         (8, 1, 0, [(0, 0, 2), (1, 0, 2), (2, 0, 2), (3, 0, 2)]),
         (8, 2, 1, [(2, 0, 2), (3, 0, 2)]),
-        (8, 8, 5, [(2, 1, 2)]),  # half of a lane: the other half is read in vain
+        (8, 8, 5, [(2, 1, 2)]),  # half of a lane: the other half is read and dropped
         (12, 3, 1, [(1, 1, 2), (1, 2, 3), (2, 0, 1), (2, 1, 2)]),
     ],
 )

@@ -101,7 +101,7 @@ def test_matches_one_process(whole: Path, demo_dataset: Path, tmp_path: Path) ->
 
 
 def test_another_number_of_workers_resumes_a_run(whole: Path, demo_dataset: Path, tmp_path: Path) -> None:
-    """Begun by one process and stopped, continued by two workers: the losses of a run of two workers from the start."""
+    """Started by one process and stopped, continued by two workers: the losses of a run of two workers from the start."""
     command = options(tmp_path / "run", demo_dataset, *STILL)
     with subprocess.Popen([sys.executable, "-c", CODE, *command], stdout=subprocess.PIPE, text=True) as process:
         while not (line := process.stdout.readline()).startswith("step 8/"):
