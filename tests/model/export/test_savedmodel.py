@@ -29,7 +29,7 @@ from tests.slow import mostly_slow
 VOCABULARY = tuple(
     "[UNK] the mill ##s river old . stand by [MASK] [SEP] [CLS] a [PAD] é ##é ? ! who built it 中 ' ##x".split()  # noqa: SIM905
 )
-SIZES = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+SIZES = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
 CONFIG = EncoderConfig(**SIZES, max_position_embeddings=24)
 TEXTS = [
     ("The old mills stand by the river.", ""),
@@ -161,7 +161,7 @@ def test_preprocess_matches_python(loaded) -> None:
 def test_encode(loaded, source: Source) -> None:
     found = loaded.signatures["encode"](text=ARRAYS[0], text_pair=ARRAYS[1])
     assert {name: tuple(value.shape) for name, value in found.items()} == {
-        "pooled_output": (7, 16), "sequence_output": (7, 20, 16), "all_layers": (7, 3, 20, 16),
+        "pooled_output": (7, 16), "sequence_output": (7, 20, 16), "all_layers": (7, 2, 20, 16),
     }  # fmt: skip
     np.testing.assert_array_equal(found["all_layers"][:, -1], found["sequence_output"])
     short = loaded.signatures["encode"](text=ARRAYS[0][:1], text_pair=ARRAYS[1][:1])
@@ -298,7 +298,7 @@ INPUTS = {name: tf.constant(value) for name, value in features([("the mill", "")
 LABELS = tf.constant([0] * 4 + [1] * 4)
 
 
-@pytest.mark.parametrize("kind", ["nsp", "mlm", "classify"])
+@pytest.mark.parametrize("kind", mostly_slow(("nsp", "mlm", "classify"), "nsp", "classify"))
 def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
     again = tf.saved_model.load(str(exported(kind)[1]))
     kernel = tf.Variable(tf.zeros([16, 2]))
@@ -324,7 +324,7 @@ def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
     assert apart(again(INPUTS), again(INPUTS, training=False)) == 0
 
 
-def test_fine_tuned_as_a_keras_layer(folder: Path, tmp_path: Path) -> None:
+def test_fine_tuned_as_a_keras_layer(folder: Path, loaded, tmp_path: Path) -> None:
     def model() -> keras.Model:
         inputs = {name: keras.Input([None], dtype="int32", name=name) for name in INPUTS}
         encoder = Pretrained(str(folder), name="pretrained")
@@ -333,8 +333,8 @@ def test_fine_tuned_as_a_keras_layer(folder: Path, tmp_path: Path) -> None:
     one = model()
     one.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = [weight.numpy() for weight in one.trainable_weights]
-    one.fit(INPUTS, LABELS, epochs=25, batch_size=8, verbose=0)
-    assert len(before) == len(savedmodel_trainables(folder)) + 2
+    one.fit(INPUTS, LABELS, epochs=100, batch_size=8, verbose=0)
+    assert len(before) == len(loaded.trainable_variables) + 2
     assert all((weight.numpy() != old).any() for weight, old in zip(one.trainable_weights, before, strict=True))
     predicted = one.predict(INPUTS, verbose=0)
     assert predicted.argmax(-1).tolist() == LABELS.numpy().tolist()
@@ -342,7 +342,3 @@ def test_fine_tuned_as_a_keras_layer(folder: Path, tmp_path: Path) -> None:
     other = model()
     other.load_weights(tmp_path / "it.weights.h5")
     assert apart(other.predict(INPUTS, verbose=0), predicted) < 1e-6
-
-
-def savedmodel_trainables(folder: Path) -> list:
-    return tf.saved_model.load(str(folder)).trainable_variables
