@@ -48,7 +48,7 @@ def _read(folder: str) -> Imported:
     )
 
 
-def _names(found: Imported) -> tuple[list[str], str]:
+def row_names(found: Imported) -> tuple[list[str], str]:
     """Return (a token for every row of the word embeddings, a note for the user).
 
     Some projects pad the table to a round number; rows without a token get names that occur in no text. Raises UserError
@@ -209,7 +209,7 @@ def _import(config: ImportConfig) -> int:
     source = find_source(config.source, config.revision)
     found = _read(source.folder)
     try:
-        tokens, padding = _names(found)
+        tokens, padding = row_names(found)
     except UserError as error:
         raise UserError(f"{config.source}: {error}") from None
     data = ("\n".join(tokens) + "\n").encode()

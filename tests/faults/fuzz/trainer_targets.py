@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from clozemill.model.conversion import weight_names
-from clozemill.model.export import huggingface
+from clozemill.model.conversion import huggingface, weight_names
 from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.export import import_checkpoint
 from clozemill.trainers.finetuning.reading import tables
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
@@ -95,7 +95,7 @@ def run_hf(data: bytes) -> None:
     if data[:1] == b"\xff":
         paths[-1].unlink()
     with refusing(ValueError):
-        Vocabulary.from_bytes(huggingface.read(paths[0].parent).vocabulary, "vocab.txt")
+        Vocabulary.from_tokens(import_checkpoint.row_names(huggingface.read(paths[0].parent))[0])
 
 
 def _hf() -> list[bytes]:
