@@ -170,6 +170,10 @@ def _check_packing(manifest: Manifest, name: str) -> None:
         raise UserError(f"{name}: config.packing is {how}: rebuild the dataset with clozemill prepare")
     if packed and manifest["packing"] != _largest_rows(shards):
         raise UserError(f"{name}: packing doesn't match its shards: rebuild the dataset with clozemill prepare")
+    for shard in shards:
+        if not records_of(shard) <= shard["examples"] <= records_of(shard) * shard.get("max_examples", 1):
+            raise UserError(f"{name}: {shard['name']} has {shard['examples']:,} examples, which can't be in {shard['rows']:,} "
+                            "rows: rebuild the dataset with clozemill prepare")  # fmt: skip
     if packed and max(manifest["packing"].values()) > manifest["max_seq_length"]:  # readers allocate by these
         raise UserError(f"{name}: packing exceeds max_seq_length: rebuild the dataset with clozemill prepare")
 

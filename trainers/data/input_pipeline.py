@@ -144,8 +144,11 @@ class TrainReader:
         pieces = tuple(tf.boolean_mask(tf.cast(column, tf.int64), low < high) for column in (order, low, high))
 
         def records(block, low, high) -> tf.data.Dataset:
-            places = permutation(self._purpose(example_order.RECORDS), epoch, block, counts[block])
-            return self.blocks.records(copy, block).map(_in_graph(lambda rows: tf.gather(rows, places[low:high])))
+            def permuted(rows) -> tf.Tensor:  # after reading: a wrong count in dataset.json must not decide what is allocated
+                places = permutation(self._purpose(example_order.RECORDS), epoch, block, tf.size(rows, tf.int64))
+                return tf.gather(rows, places[low:high])
+
+            return self.blocks.records(copy, block).map(_in_graph(permuted))
 
         return tf.data.Dataset.from_tensor_slices(pieces).flat_map(_in_graph(records))
 

@@ -1,5 +1,6 @@
 """The order of the examples: a function of (seed, epoch), independent of the starting point, complete over all hosts."""
 
+import json
 from itertools import chain, islice
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.dataset import manifest
+from clozemill.pipelines.dataset.layout import MANIFEST
 from clozemill.pipelines.examples.columns import FEATURES
 from clozemill.pipelines.shards import tf_example
 from clozemill.pipelines.shards.blocks import BLOCK_RECORDS
-from clozemill.trainers.data import example_order, prepared_dataset
+from clozemill.trainers.data import corrupt_shards, example_order, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps, parse
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.trainers import datasets
@@ -177,6 +181,18 @@ def test_shards_without_an_index_are_one_block_each(tmp_path: Path, compression:
     readers = [TrainReader(dataset, 3, 40, host, 2) for host in (0, 1)]
     assert readers[0].blocks.counts.tolist() == [[600, 40]]
     assert sorted(chain(*(take(reader, 16) for reader in readers))) == held(dataset, 0)
+
+
+def test_a_wrong_count_of_a_shard_without_an_index_allocates_nothing(tmp_path: Path) -> None:
+    """More records than fit into any memory: the shard is read before they are permuted."""
+    path = Path(datasets.write(tmp_path, [[9, 40]], compression="gzip").folder) / MANIFEST
+    contract = json.loads(path.read_bytes())
+    contract["shards"][1]["examples"] = 1 << 52
+    path.write_bytes(manifest.dumps(contract))
+    dataset = prepared_dataset.read(str(tmp_path))
+    message = "examples-00001-of-00002.tfrecord has 40 records, not 4503599627370496"
+    with pytest.raises(UserError, match=message), corrupt_shards.report_corruption(dataset):
+        list(TrainReader(dataset, 3, 40).batches(40).take(2))
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 100])
