@@ -27,7 +27,7 @@ from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.trainers import datasets
 
-FEW, MANY = 10, pytest.param(400, marks=pytest.mark.slow)
+FEW, MANY = 4, pytest.param(400, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=["none", "gzip"])

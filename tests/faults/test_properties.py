@@ -45,7 +45,7 @@ VOCABULARIES = st.sets(st.sampled_from(PIECES), max_size=30).map(lambda found: [
 
 
 @given(raw=RAW)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @example(raw="e\x00\u0301\ud800x\ufffd\u2029y\tz")
 def test_cleaning_drops_only_white_space_and_controls(raw: str) -> None:
     """In canonical form, texts differ only in spaces and in characters that text doesn't need."""
@@ -120,7 +120,7 @@ def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[byt
 
 
 @given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 1 << 21]))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, batch: int) -> None:
     """Ids, sentences and offsets are equal for all batches and windows; documents without a token are left out."""
     tokenizer, expected = WordPiece(VOCABULARY), []
@@ -136,7 +136,7 @@ def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, ba
 
 
 @given(texts=TEXTS, pairs=st.sampled_from(list(PAIRS)), limit=st.integers(5, 30), seed=st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 def test_provenance_points_at_the_text_of_each_record(texts: list[str], pairs: str, limit: int, seed: int) -> None:
     """The characters of A and B, tokenized again, give the tokens of A and B, except for truncated words."""
     by_key = {keys.document_key(clean(text)): clean(text) for text in texts}
@@ -179,7 +179,7 @@ def runs(pairs: Pairs) -> list[tuple[np.ndarray, np.ndarray]]:
     short=st.floats(0, 1),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_pairs_of_any_group_at_any_length(shape: list[list[int]], kind: str, limit: int, short: float, seed: int) -> None:
     """Segments stay within one document and the limit, labels are correct, and counts match the pairs."""
     group = reference.make_group(reference.numbered(shape))
@@ -244,7 +244,7 @@ def configurations(draw: st.DrawFn) -> PrepareConfig:
 
 
 @given(configurations(), SHAPES, st.integers(0, 3), st.integers(0, 2**20))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_record_of_every_configuration(config: PrepareConfig, shape: list[list[int]], copy: int, number: int) -> None:
     """Checked by the test, which restores masked tokens and compares with the group, and by `verify`."""
     tokens = np.random.default_rng(number).choice([test_assemble.UNK, *range(6, 24)], sum(map(sum, shape)))
