@@ -77,13 +77,18 @@ class PreparedDataset:
     def compression(self) -> str:
         return self.manifest["config"]["compression"]
 
+    @property
+    def indexed(self) -> bool:
+        """Return whether index.json divides the shards into blocks; otherwise each shard is one."""
+        return has_index(self.manifest) and INDEX in self.manifest["files"]
+
     @cached_property
     def index(self) -> shard_index.Index:
         """Return the byte offsets of the blocks of every shard; {} if the dataset has no index.json.
 
         Raises UserError if it isn't the one that the dataset was prepared with.
         """
-        if not has_index(self.manifest) or INDEX not in self.manifest["files"]:
+        if not self.indexed:
             return {}
         path = storage.join(self.folder, INDEX)
         data = storage.read(path, "restore it, or rebuild the dataset")

@@ -153,6 +153,7 @@ class PretrainingRun:
             schedule = phase.schedule
             own[f"phase {number}"] = {
                 "dataset": phase.dataset.manifest["digest"],
+                "order": "of blocks" if phase.dataset.indexed else "of shards",  # datasets of one digest may differ in it
                 "steps": phase.end - phase.begin,
                 "batch_size": phase.batch_size,
                 "learning_rate": schedule.peak,

@@ -105,6 +105,8 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
         defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
         for name in {**theirs, **mine}:
             their, my = theirs.get(name, defaults.get(name)), mine.get(name)
+            if isinstance(their, dict) and isinstance(my, dict):  # likewise for what it didn't record of a phase
+                their = {**my, **their}
             if their != my:
                 if isinstance(their, dict) and isinstance(my, dict):
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))

@@ -164,6 +164,7 @@ def test_the_run_s_folder(trained: Path, short: Path) -> None:
     told = json.loads((trained / "run.json").read_text())
     assert told["identity"]["phase 1"] == {
         "dataset": json.loads((short / "dataset.json").read_text())["digest"],
+        "order": "of blocks",
         "steps": 15,
         "batch_size": 8,
         "learning_rate": 0.002,
@@ -477,6 +478,27 @@ def test_phases_that_come_to_have_schedules_of_their_own_are_refused(tmp_path: P
     run_folder.claim_run_folder(pretraining_run.plan_run(jointly), str(tmp_path))
     with pytest.raises(UserError, match="was started with phase 1's scheduled_steps 8, not 4: give the same"):
         run_folder.claim_run_folder(pretraining_run.plan_run(singly), str(tmp_path))
+
+
+def test_the_same_shards_with_and_without_an_index_have_different_orders(tmp_path: Path) -> None:
+    """A dataset of an earlier version has the digest of its update. Runs of that version recorded no order, and resume."""
+    plans = []
+    for name, indexed in (("earlier", False), ("updated", True)):
+        dataset = datasets.write(tmp_path / name, [[600]], indexed=indexed)
+        plans.append(pretraining_run.plan_run(PretrainConfig(data=(dataset.folder,), steps=4, batch_size=8, preset="tiny")))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run_folder.claim_run_folder(plans[0], str(folder))
+    run_folder.claim_run_folder(plans[0], str(folder))
+    with pytest.raises(UserError, match="was started with phase 1's order of shards, not of blocks: give the same"):
+        run_folder.claim_run_folder(plans[1], str(folder))
+    recorded = json.loads((folder / "run.json").read_bytes())
+    del recorded["identity"]["phase 1"]["order"]
+    for name in run_folder.RETIRED:
+        recorded["identity"][name] = recorded["config"][name] = 16
+    (folder / "run.json").write_text(json.dumps(recorded))
+    for plan in plans:
+        run_folder.claim_run_folder(plan, str(folder))
 
 
 def test_phases_with_different_vocabularies_are_refused(
