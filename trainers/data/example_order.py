@@ -10,7 +10,6 @@ arithmetic in a graph; tests compare the two. Record g of the run, counted over 
 epoch_start(e) <= g < epoch_start(e + 1), and in lane g mod B // width.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,14 +116,14 @@ class ExampleOrder:
         return epoch, step * self.width - (self.before(lane + 1, start) - self.before(lane, start))
 
     def streams(self, host: int, hosts: int) -> list[tuple[int, int, int]]:
-        """Return (lane, begin, end) of the parts of lanes that make a host's slots of each batch, all of one width.
+        """Return (lane, begin, end) of the parts of lanes that make a host's slots of each batch; each lane once.
 
         The batch size must be a multiple of `hosts`. Slots of a lane outside of [begin, end) are read and dropped.
         """
-        share = self.batch_size // hosts
-        unit = math.gcd(self.width, share)
-        slots = range(host * share, (host + 1) * share, unit)
-        return [(slot // self.width, slot % self.width, slot % self.width + unit) for slot in slots]
+        share, width = self.batch_size // hosts, self.width
+        first, after = host * share, (host + 1) * share
+        lanes = range(first // width, -(-after // width))
+        return [(lane, max(first - lane * width, 0), min(after - lane * width, width)) for lane in lanes]
 
     def pieces(self, lane: int, step: int = 0) -> Iterator[Piece]:
         """Yield what a lane reads from a step on, without end."""

@@ -100,7 +100,7 @@ class TrainReader:
     def shards_between(self, begin: int, end: int) -> Iterator[str]:
         """Yield the shard files that the host reads for steps [begin, end), lane by lane."""
         order = self.order
-        for lane in dict.fromkeys(lane for lane, *_ in order.streams(self.host, self.hosts)):
+        for lane, *_ in order.streams(self.host, self.hosts):
             left = (end - begin) * order.width
             for piece in order.pieces(lane, begin):
                 if left <= 0:
@@ -120,8 +120,17 @@ class TrainReader:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        # [lanes, batches, their part of a batch]
-        return lanes.batch(len(rows)).map(_in_graph(lambda parts: tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1])))
+        widths = rows[:, 2] - rows[:, 1]
+        if len(set(widths)) == 1:
+            joined = lanes.batch(len(rows))  # [lanes, batches, their part of a batch]
+            return joined.map(_in_graph(lambda parts: tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1])))
+        # The host's part of a batch begins or ends within a lane: [[a b] [c] [d e]] -> [[a b] [c -] [d e]] -> [a b c d e].
+        used = np.arange(widths.max()) < widths[:, None]
+
+        def in_order(parts: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(tf.boolean_mask(tf.transpose(parts, [1, 0, 2]), used, axis=1), [-1])
+
+        return lanes.padded_batch(len(rows), [None, None]).map(_in_graph(in_order))
 
     def _lane(self, row: tf.Tensor) -> tf.data.Dataset:
         """Return the records of one of `order.streams`, in matrices that hold its part of some batches."""
