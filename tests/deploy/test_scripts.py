@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from clozemill.deploy.gke import tpu_host
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +87,7 @@ for number in range(2):
 """
 
 
+@pytest.mark.slow  # three processes with TensorFlow
 def test_a_coordinator_uses_all_hosts(tmp_path: Path) -> None:
     """Uses the addresses from the manifests and run.sh. Without a TPU, the servers compute on CPUs."""
     ports = [_free_port(), _free_port()]

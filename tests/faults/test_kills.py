@@ -100,10 +100,11 @@ def test_a_hundred_kills_at_random_moments(disturbed: Bench, wanted: int) -> Non
     assert disturbed.finished
 
 
+# test_resume.py kills `prepare` at chosen moments in the ordinary suite.
 KILLED = ("prepare, one process", "vocab, one process")
 
 
-@pytest.mark.parametrize("disturbed", mostly_slow(KILLED, "prepare, one process"), indirect=True)
+@pytest.mark.parametrize("disturbed", mostly_slow(KILLED), indirect=True)
 def test_a_few_kills_at_random_moments(disturbed: Bench) -> None:
     stream = np.random.default_rng(1)
     while disturbed.kills < 2:
