@@ -276,6 +276,7 @@ def test_provenance_of_other_rows(copied: Path) -> None:
             "packing exceeds max_seq_length",
         ),
         (lambda found: found["config"].update(packing="yes"), "config.packing"),
+        (lambda found: found["features"].pop("example_ids"), "features are not those of its records"),
         (lambda found: found["shards"][0].update(rows=0), "which can't be in 0 rows"),
         (lambda found: found["shards"][0].update(rows=10**9), "which can't be in 1,000,000,000 rows"),
     ],

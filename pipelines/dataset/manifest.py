@@ -114,7 +114,7 @@ def build(
         "max_seq_length": config["max_seq_length"],
         "max_predictions": config["max_predictions"],
         "num_eval_groups": num_eval_groups,
-        "features": {name: dtype for name, (dtype, _) in (PACKED_FEATURES if packed else FEATURES).items()},
+        "features": _dtypes(packed),
         **({"packing": _largest_rows(shards)} if packed else {}),
         "documents": documents | {"duplicates": duplicates},
         "splits": {
@@ -124,6 +124,11 @@ def build(
         "shards": [{key: value for key, value in shard.items() if key not in ("counts", "blocks")} for shard in shards],
         "files": dict(sorted(item for group in groups for item in group["files"].items())),
     }
+
+
+def _dtypes(packed: bool) -> dict[str, str]:
+    """Return the type of each feature of a record."""
+    return {name: dtype for name, (dtype, _) in (PACKED_FEATURES if packed else FEATURES).items()}
 
 
 def _largest_rows(shards: list[dict[str, Any]]) -> dict[str, int]:
@@ -168,6 +173,8 @@ def _check_packing(manifest: Manifest, name: str) -> None:
     if {packed, "packing" in manifest, *with_rows} != {packed}:
         how = "on, but packing or rows are missing" if packed else "off, but there are packing or rows"
         raise UserError(f"{name}: config.packing is {how}: rebuild the dataset with clozemill prepare")
+    if manifest.get("features", _dtypes(packed)) != _dtypes(packed):
+        raise UserError(f"{name}: features are not those of its records: rebuild the dataset with clozemill prepare")
     if packed and manifest["packing"] != _largest_rows(shards):
         raise UserError(f"{name}: packing doesn't match its shards: rebuild the dataset with clozemill prepare")
     for shard in shards:

@@ -31,6 +31,8 @@ def loads(data: bytes, name: str, shards: list[dict[str, Any]]) -> Index:
         blocks = max(records_of(shard) - 1, 0) // BLOCK_RECORDS
         if not isinstance(offsets, list) or len(offsets) != blocks or not _ascending(offsets, shard["bytes"]):
             raise UserError(f"{name} doesn't match {shard['name']}: restore it, or rebuild the dataset with clozemill prepare")
+    if isinstance(found, dict) and len(found) > len(shards):
+        raise UserError(f"{name} lists other shards than the dataset has: restore it, or rebuild the dataset")
     return {shard["name"]: found[shard["name"]] for shard in shards}
 
 

@@ -51,6 +51,11 @@ def test_an_index_that_does_not_fit(content: str) -> None:
     assert str(error.value) == "data/index.json doesn't match a: restore it, or rebuild the dataset with clozemill prepare"
 
 
+def test_an_index_of_more_shards() -> None:
+    with pytest.raises(UserError, match=r"^data/index\.json lists other shards than the dataset has: restore it"):
+        shard_index.loads(b'{"a": [], "b": []}', "data/index.json", [{"name": "a", "examples": 3, "bytes": 99}])
+
+
 def test_the_difference_is_named() -> None:
     assert shard_index.mismatch([5, 70], [5, 70]) == ""
     assert shard_index.mismatch([5, 70], [5, 71]) == "its record 512 begins at byte 71, not at 70 as in index.json"
