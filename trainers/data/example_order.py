@@ -21,6 +21,7 @@ from clozemill.pipelines.common.hashing import ODD, mix
 MAX_LANES = 64
 ROUNDS = 8  # an epoch has at least this many of the largest blocks per lane: at a lane's ends, two lanes read one block
 BUFFERED = 1 << 16  # records of all lanes that are held in memory at most, unless a single block is larger
+BUFFERED_TOKENS = 1 << 25  # likewise; a record has some five bytes per token of its maximum length
 BLOCKS, RECORDS = 1, 2  # what is permuted
 _ODD = np.array([ODD])  # products of arrays overflow silently
 
@@ -41,9 +42,13 @@ def permutation(count: int, start: np.ndarray) -> np.ndarray:
     return np.argsort(keys.view(np.int64), kind="stable")
 
 
-def number_of_lanes(batch_size: int, records: int, largest: int) -> int:
-    """Return L: the largest power of two that divides the batch size and suits the number of records and the largest block."""
-    most = min(MAX_LANES, records // max(ROUNDS * largest, 1), BUFFERED // max(largest, 1))
+def number_of_lanes(batch_size: int, records: int, largest: int, length: int = 1) -> int:
+    """Return L: the largest power of two that divides the batch size and suits the number of records and the largest block.
+
+    length: maximum number of tokens of a record.
+    """
+    buffered = min(BUFFERED, BUFFERED_TOKENS // length)
+    most = min(MAX_LANES, records // max(ROUNDS * largest, 1), buffered // max(largest, 1))
     lanes = 1
     while batch_size % (2 * lanes) == 0 and 2 * lanes <= most:
         lanes *= 2
@@ -67,11 +72,13 @@ class ExampleOrder:
         counts: records of each block, int64 [copies, blocks]; 0 for padding.
         seed: the run's seed.
         batch_size: B, records per batch across all hosts.
+        length: maximum number of tokens of a record.
     """
 
     counts: np.ndarray
     seed: int
     batch_size: int
+    length: int = 1
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -81,7 +88,7 @@ class ExampleOrder:
     @cached_property
     def lanes(self) -> int:
         """Return L."""
-        return number_of_lanes(self.batch_size, int(self.sizes.min()), int(self.counts.max(initial=0)))
+        return number_of_lanes(self.batch_size, int(self.sizes.min()), int(self.counts.max(initial=0)), self.length)
 
     @property
     def width(self) -> int:

@@ -95,7 +95,7 @@ class TrainReader:
 
     @cached_property
     def order(self) -> ExampleOrder:
-        return ExampleOrder(self.blocks.counts, self.seed, self.batch_size)
+        return ExampleOrder(self.blocks.counts, self.seed, self.batch_size, self.contract.max_seq_length)
 
     def shards_between(self, begin: int, end: int) -> Iterator[str]:
         """Yield the shard files that the host reads for steps [begin, end), lane by lane."""

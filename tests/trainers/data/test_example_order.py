@@ -93,6 +93,9 @@ def test_literal_numbers_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert number_of_lanes(256, 400, 256) == 1
     assert number_of_lanes(256, 10**8, 50_000) == 1  # whole shards: they must fit into memory
     assert number_of_lanes(256, 0, 0) == 1
+    assert number_of_lanes(256, 10**6, 256, 2048) == 64
+    assert number_of_lanes(256, 10**6, 256, 8192) == 16  # 4,096 records of 40 kB: 170 MB
+    assert number_of_lanes(256, 10**6, 256, 65536) == 2
 
 
 def test_literal_permutations() -> None:

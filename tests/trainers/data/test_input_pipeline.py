@@ -107,6 +107,7 @@ def test_the_graph_reads_what_the_order_says(
     monkeypatch.setattr(example_order, "ROUNDS", 0.5)
     reader = TrainReader(request.getfixturevalue(name), 11, batch_size, hosts - 1, hosts)
     assert reader.order.lanes >= 2
+    assert reader.order.length == LENGTH  # bounds the memory of long records
     assert take(reader, 12, step) == expected_records(reader, step, 12)
 
 
