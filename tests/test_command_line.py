@@ -29,7 +29,7 @@ PREPARE = (
     f"{INPUT} {RUN} --compression --dupe-factor --eval-fraction --language --masked-lm-prob --masking --max-predictions "
     "--max-repeated-ngrams --max-repeated-sentences --max-seq-length --max-symbol-ratio --min-chars --min-sentences "
     "--decontaminate --decontaminate-words --exclude-ids "
-    "--dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --pairs "
+    "--dedup --eval-by --gate --no-gate --near-threshold --num-groups --output --packing --pairs "
     "--provenance --no-provenance --seed --sentence-language --short-seq-prob --shuffle --splitter --update --no-update "
     "--vocab --sources --licenses --languages --overwrite --no-overwrite"
 )
@@ -65,7 +65,7 @@ FLAGS = {
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
     "--no-progress --output --overwrite --no-overwrite --pool --progress --text --text-column RUN",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
-    "--topology --vocab-size",
+    "--examples-per-row --topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "
     "--dry-run --no-dry-run --existing --image --machine-type --max-workers --name --namespace --network --num-workers "
     "--poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version --service-account "
@@ -101,7 +101,8 @@ def test_the_choices_are_frozen() -> None:
     assert found == {
         "format": ("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
         "splitter": ("sentencex", "none"),
-        "pairs": ("nsp", "sop", "single"),
+        "packing": ("on", "off"),
+            "pairs": ("nsp", "sop", "single"),
         "dedup": ("exact", "near", "none"),
         "eval_by": ("document", "cluster"),
         "masking": ("subword", "whole_word", "span"),
