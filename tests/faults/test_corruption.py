@@ -44,6 +44,10 @@ def dataset(request, tmp_path_factory, demo_dataset: Path) -> Path:
         if request.param == "gzip":
             path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         shard |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    index = shard_index.dumps({shard["name"]: offsets_of((folder / shard["name"]).read_bytes()) for shard in about["shards"]}
+                              if request.param == "none" else {})  # fmt: skip
+    (folder / INDEX).write_bytes(index)
+    about["files"][INDEX] = hashlib.sha256(index).hexdigest()
     (folder / "dataset.json").write_bytes(manifest.dumps(about))
     return folder
 
