@@ -95,7 +95,7 @@ def build(
         num_eval_groups: number of shards of the eval split, as `config.num_groups` for the train split.
     """
     shards = sorted((shard for group in groups for shard in group["shards"]), key=lambda shard: shard["name"])
-    packed = config.get("packing") == "on"
+    packed = is_packed({"config": config})
     splits: dict[str, Any] = {}
     for group in groups:
         split = splits.setdefault(group["split"], {"documents": 0, "examples": 0, "copies": {}})

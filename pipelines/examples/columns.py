@@ -47,7 +47,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def take(self, order: np.ndarray | list[int]) -> "Columns":
+    def take(self, order: np.ndarray | list[int] | slice) -> "Columns":
         """Return the examples at `order`."""
         return Columns(*(values[order] for values in vars(self).values()))
 

@@ -5,7 +5,6 @@ TensorFlow reports neither. So after its error, the shards are read again with t
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import tensorflow as tf
 
@@ -13,7 +12,8 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import shard_index
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.dataset.manifest import records_of
-from clozemill.pipelines.dataset.shard_records import examples_of, read_shard_records
+from clozemill.pipelines.dataset.shard_records import check_rows, read_shard_records
+from clozemill.pipelines.examples.columns import PackedColumns
 from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
@@ -34,24 +34,18 @@ def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
     for path in dict.fromkeys([path for path in likely if path in shards] + list(shards)):
         count = 0
         try:
-            for records in read_shard_records(storage.read(path, "restore it"), dataset.manifest):
-                examples_of(records, dataset.manifest, pad_id, count)  # rows that can't be unpacked
+            data = storage.read(path, "restore it")
+            for records in read_shard_records(data, dataset.manifest):
+                if isinstance(records, PackedColumns):
+                    check_rows(records, dataset.manifest, pad_id, count)
                 count += len(records)
         except (UserError, ValueError) as error:
             yield str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue
         if count != records_of(shards[path]):
             yield f"{path} has {count} records, not {records_of(shards[path])}"
-        elif told := _index_mismatch(dataset, shards[path]):
+        elif dataset.index and (told := shard_index.mismatch(dataset.index[shards[path]["name"]], offsets_of(data))):
             yield f"{path}: {told}"
-
-
-def _index_mismatch(dataset: PreparedDataset, shard: dict[str, Any]) -> str:
-    """Return how index.json differs from a sound shard, as the end of a sentence; "" if it doesn't."""
-    if not dataset.index:
-        return ""
-    data = storage.read(dataset.path(shard), "restore it")
-    return shard_index.mismatch(dataset.index[shard["name"]], offsets_of(data))
 
 
 @contextmanager

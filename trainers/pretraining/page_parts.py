@@ -109,7 +109,7 @@ class FillMask:
         if not self.dataset.packed:
             return Columns(**{name: found[name] for name in FEATURES})
         columns = unpack_examples(ragged(found), self.dataset.max_predictions, self.vocabulary.pad_id)
-        return Columns(**{name: values[:_SAMPLES] for name, values in vars(columns).items()})
+        return columns.take(slice(_SAMPLES))
 
     def section(self) -> Section:
         """Return the samples as a section."""
