@@ -38,6 +38,11 @@ SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # in numpy.ra
 APART = (
     "model.export.hf_reference"  # a program that needs transformers and torch, which must not be in one process with TensorFlow
 )
+PEERS = {  # benchmarks' peers, in separate processes
+    "tests/benchmarks/contenders.py",
+    "tests/benchmarks/hf_tasks.py",
+    "tests/benchmarks/time_to_loss/torch_child.py",
+}
 SKIPPED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|demo-out|[^/]+\.egg-info)(/|$)")
 
 
@@ -281,7 +286,7 @@ def test_tensorflow_and_torch_are_never_in_one_process() -> None:
         names |= {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
         if name == APART.replace(".", "/") + ".py":
             assert names & heavy and not names & {*PACKAGES, "keras", "tensorflow"}
-        elif name not in ("tests/benchmarks/contenders.py", "tests/benchmarks/hf_tasks.py"):  # peers, in separate processes
+        elif name not in PEERS:
             assert not names & heavy and APART not in imports(tree), name
 
 
