@@ -1,6 +1,7 @@
 """Packed examples are independent of each other: gradients between them are 0, and their losses are the unpacked ones."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from clozemill.model.encoder import Encoder, restarted_positions, visible
 from clozemill.model.losses import sums
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, mean_loss, packed, scatter
+from tests.slow import mostly_slow, mostly_slow_rows
 
 SEED = np.array([3, 5], "int32")
 EXAMPLES = features(rows=6)
@@ -85,7 +87,7 @@ def test_targets_are_those_of_the_unpacked_examples(objective: str, dtype: str) 
     assert labels[used > 0].tolist() == [EXAMPLES["next_sentence_labels"][number, 0] for *_, number in PLACES]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", mostly_slow(OBJECTIVES, "mlm+nsp", "mlm", "causal"))
 def test_no_gradient_between_examples(objective: str) -> None:
     """The gradient of an example's loss with respect to the embedded tokens is exactly 0 at all others."""
     model = make(objective)
@@ -123,8 +125,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+QUICK = [*((objective, "plain") for objective in OBJECTIVES), ("mlm+nsp", "remat"), ("causal", "one layer")]
+
+
+@pytest.mark.parametrize(("objective", "changes"), mostly_slow_rows(product(OBJECTIVES, CHANGES), *QUICK))
 def test_losses_are_those_of_the_unpacked_examples(objective: str, changes: str) -> None:
     """For every example, in rows of one, two and three."""
     model = make(objective, **CHANGES[changes])
@@ -185,7 +189,7 @@ def test_bfloat16_is_near_float32() -> None:
     assert abs(float(mean_loss(half, targets)) - float(mean_loss(single, targets))) < 0.05
 
 
-@pytest.mark.parametrize(("objective", "remat"), [("mlm+nsp", False), ("causal", True)])
+@pytest.mark.parametrize(("objective", "remat"), mostly_slow_rows([("mlm+nsp", False), ("causal", True)], ("mlm+nsp", False)))
 def test_a_step_compiled_by_xla(objective: str, remat: bool) -> None:
     """With dropout on the probabilities of attention, whose mask is another than that without."""
     dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}

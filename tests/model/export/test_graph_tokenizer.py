@@ -4,6 +4,7 @@ import gzip
 import json
 import unicodedata
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.corpora import tokens
-from tests.slow import mostly_slow
+from tests.slow import mostly_slow, mostly_slow_rows
 
 DATA = Path(__file__).parents[4] / "shared/data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -104,10 +105,11 @@ def test_cased_token_values() -> None:
     assert pieces(["A a É"], cased=True) == expected(["A a É"], TINY, True) == [[17, 0, UNK]]
 
 
-@pytest.mark.parametrize("cased", mostly_slow((False, True), False))
-def test_every_character(cased: bool) -> None:
-    """Alone, within a word, and before an accent."""
-    chars = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
+@pytest.mark.parametrize(("cased", "private"), mostly_slow_rows(product((False, True), repeat=2), (False, False)))
+def test_every_character(cased: bool, private: bool) -> None:
+    """Alone, within a word, and before an accent. `private`: those for private use, which are half of them."""
+    kinds = {chr(code): unicodedata.category(chr(code)) for code in range(0x110000)}
+    chars = [char for char, kind in kinds.items() if kind not in ("Cn", "Cs") and (kind == "Co") == private]
     texts = [" ".join(f"{char} a{char}b {char}\u0301\u0323" for char in chars[at : at + 50]) for at in range(0, len(chars), 50)]
     assert differing(texts, rich(), cased) == []
 
@@ -160,6 +162,7 @@ def test_any_vocabulary(words: list[str], parts: list[str], texts: list[str], ca
     assert found == expected(texts, vocabulary, cased)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cased", [False, True])
 @pytest.mark.skipif(not DATA.exists(), reason="needs the data for measurements")
 def test_real_text(cased: bool) -> None:
@@ -183,7 +186,7 @@ def test_newer_unicode_characters_do_not_affect_their_neighbours() -> None:
     assert pieces(texts, TINY, True) == expected(texts, TINY, True) == [[14, UNK], [UNK, 0]]
 
 
-@pytest.mark.parametrize("char", ["\u1b4e", "\u1b7f", "\U00010ed0"])
+@pytest.mark.parametrize("char", mostly_slow(["\u1b4e", "\u1b7f", "\U00010ed0"], "\u1b4e"))
 def test_newer_unicode_punctuation_does_not_split_words(char: str) -> None:
     """Punctuation in Unicode 16 or 17, unassigned in Python: in the vocabulary it is replaced by another character."""
     vocabulary = (*SPECIAL, "a", "##" + char, "##a", char)

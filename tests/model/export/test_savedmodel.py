@@ -107,7 +107,7 @@ SIGNATURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "mlm", "classify", "spans"))
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "nsp", "classify"))
 def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
@@ -127,6 +127,7 @@ def test_an_import_has_only_outputs_of_its_parts(tmp_path: Path) -> None:
     assert len(again.trainable_variables) == len(one.model.encoder.weights) - 2
 
 
+@pytest.mark.slow
 def test_bfloat16(tmp_path: Path) -> None:
     one = make(PretrainingModel(CONFIG, dtype="mixed_bfloat16"))
     found = savedmodel.outputs(str(saved(one, tmp_path / "it")), TEXTS, {})
@@ -193,6 +194,7 @@ def test_nsp(loaded, source: Source) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_multilabel(exported) -> None:
     one, path = exported("multilabel")
     found = tf.saved_model.load(str(path)).signatures["multilabel"](text=ARRAYS[0], text_pair=ARRAYS[1])
@@ -202,18 +204,23 @@ def test_multilabel(exported) -> None:
     assert found["labels"].numpy().tolist() == [b"no", b"yes", b"maybe"]
 
 
-def test_classify_and_regress(exported) -> None:
+def test_classify(exported) -> None:
     one, path = exported("classify")
     found = tf.saved_model.load(str(path)).signatures["classify"](text=ARRAYS[0], text_pair=ARRAYS[1])
     probs = keras.ops.convert_to_numpy(keras.ops.softmax(one.model(features(TEXTS))["logits"]))
     np.testing.assert_allclose(found["probabilities"], probs, atol=1e-5)
     assert found["labels"].numpy().tolist() == [b"no", b"yes"]
     assert found["label"].numpy().tolist() == [[b"no", b"yes"][index] for index in probs.argmax(-1)]
+
+
+@pytest.mark.slow
+def test_regress(exported) -> None:
     one, path = exported("regress")
     found = tf.saved_model.load(str(path)).signatures["regress"](text=ARRAYS[0], text_pair=ARRAYS[1])
     np.testing.assert_allclose(found["score"], one.model(features(TEXTS))["logits"][:, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tags(tmp_path: Path) -> None:
     one = make(SOURCES["tags"](), length=12)
     signature = tf.saved_model.load(str(saved(one, tmp_path / "it"))).signatures["tags"]
@@ -230,27 +237,28 @@ def test_tags(tmp_path: Path) -> None:
     assert signature(text=tf.constant(["", ""]))["tags"].shape == (2, 0)
 
 
-def test_spans(exported, tmp_path: Path) -> None:
-    always = make(TaskModel(CONFIG, Task("spans", no_answer=False)))
-    for no_answer, (one, path) in ((False, (always, saved(always, tmp_path / "it"))), (True, exported("spans"))):
-        question = ["Who built it?", "who", "who?"]
-        context = ["  The old mills,  stand\nby É中. ", "", "ΟΣ river"]
-        names = {"question": tf.constant(question), "context": tf.constant(context)}
-        found = {name: value.numpy() for name, value in tf.saved_model.load(str(path)).signatures["spans"](**names).items()}
-        words = ["The", "old", "mills", "mills", ",", "stand", "by", "É", "中", "."]
-        logits = keras.ops.convert_to_numpy(one.model(features([(question[0], context[0])]))["logits"])[0]
-        window = logits[6 : 6 + len(words)].astype("float64")
-        scores = {(i, j): window[i, 0] + window[j, 1] for i in range(10) for j in range(i, 10)}
-        (first, last), top = max(scores.items(), key=lambda item: item[1])
-        text = "The old mills, stand by É中."
-        starts, ends = [0, 4, 8, 8, 13, 15, 21, 24, 25, 26], [3, 7, 13, 13, 14, 20, 23, 25, 26, 27]
-        none = 1 / (1 + np.exp(top - logits[0].sum())) if no_answer else 0.0
-        answer = "" if none > 0.5 else text[starts[first] : ends[last]]
-        assert found["answer"][0].decode() == answer
-        np.testing.assert_allclose(found["probability"][0], np.exp(top) / sum(map(np.exp, scores.values())), atol=1e-5)
-        np.testing.assert_allclose(found["no_answer_probability"][0], none, atol=1e-5)
-        assert (found["answer"][1], found["probability"][1]) == (b"", 0)
-        assert found["answer"][2].decode() in ("", "ΟΣ", "ΟΣ river", "river")
+@pytest.mark.parametrize("no_answer", mostly_slow((False, True), True))
+def test_spans(no_answer: bool, tmp_path: Path) -> None:
+    one = make(TaskModel(CONFIG, Task("spans", no_answer=no_answer)))
+    path = saved(one, tmp_path / "it")
+    question = ["Who built it?", "who", "who?"]
+    context = ["  The old mills,  stand\nby É中. ", "", "ΟΣ river"]
+    names = {"question": tf.constant(question), "context": tf.constant(context)}
+    found = {name: value.numpy() for name, value in tf.saved_model.load(str(path)).signatures["spans"](**names).items()}
+    words = ["The", "old", "mills", "mills", ",", "stand", "by", "É", "中", "."]
+    logits = keras.ops.convert_to_numpy(one.model(features([(question[0], context[0])]))["logits"])[0]
+    window = logits[6 : 6 + len(words)].astype("float64")
+    scores = {(i, j): window[i, 0] + window[j, 1] for i in range(10) for j in range(i, 10)}
+    (first, last), top = max(scores.items(), key=lambda item: item[1])
+    text = "The old mills, stand by É中."
+    starts, ends = [0, 4, 8, 8, 13, 15, 21, 24, 25, 26], [3, 7, 13, 13, 14, 20, 23, 25, 26, 27]
+    none = 1 / (1 + np.exp(top - logits[0].sum())) if no_answer else 0.0
+    answer = "" if none > 0.5 else text[starts[first] : ends[last]]
+    assert found["answer"][0].decode() == answer
+    np.testing.assert_allclose(found["probability"][0], np.exp(top) / sum(map(np.exp, scores.values())), atol=1e-5)
+    np.testing.assert_allclose(found["no_answer_probability"][0], none, atol=1e-5)
+    assert (found["answer"][1], found["probability"][1]) == (b"", 0)
+    assert found["answer"][2].decode() in ("", "ΟΣ", "ΟΣ river", "river")
 
 
 ALONE = """
@@ -324,6 +332,7 @@ def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
     assert apart(again(INPUTS), again(INPUTS, training=False)) == 0
 
 
+@pytest.mark.slow
 def test_fine_tuned_as_a_keras_layer(folder: Path, loaded, tmp_path: Path) -> None:
     def model() -> keras.Model:
         inputs = {name: keras.Input([None], dtype="int32", name=name) for name in INPUTS}
