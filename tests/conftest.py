@@ -2,12 +2,14 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 import clozemill
+from tests import drawings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -17,6 +19,19 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawings_are_reused() -> Iterator[None]:
+    with drawings.each_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def every_drawing() -> Iterator[None]:
+    """Every plot is drawn, for tests of plots and pages."""
+    with drawings.every_one():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +53,9 @@ def demo_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.Tem
     """The demo corpus as a dataset with provenance: 3 groups, 2 copies. Read-only: copy it before damaging it."""
     folder = tmp_path_factory.mktemp("dataset") / "demo"
     arguments = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--provenance", "--seed", "7"]
-    assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder),
-                           "--no-progress", *arguments]) == 0  # fmt: skip
+    with drawings.every_one():
+        assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder),
+                               "--no-progress", *arguments]) == 0  # fmt: skip
     return folder
 
 
@@ -48,6 +64,7 @@ def packed_dataset(demo_corpus: str, demo_vocab: str, tmp_path_factory: pytest.T
     """demo_dataset with packed examples, and with the ids of its documents. Read-only."""
     folder = tmp_path_factory.mktemp("packed") / "demo"
     arguments = ["--num-groups", "3", "--dupe-factor", "2", "--eval-fraction", "0.2", "--provenance", "--seed", "7"]
-    assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder), "--packing", "on",
-                           "--id-field", "id", "--no-progress", *arguments]) == 0  # fmt: skip
+    with drawings.every_one():
+        assert clozemill.main(["prepare", "--input", demo_corpus, "--vocab", demo_vocab, "--output", str(folder), "--packing",
+                               "on", "--id-field", "id", "--no-progress", *arguments]) == 0  # fmt: skip
     return folder

@@ -119,6 +119,11 @@ def legend_rows(plot: Plot) -> int:
 
 def draw(plot: Plot) -> str:
     """Return an <svg> element."""
+    return _inline(matplotlib_svg(plot), plot)
+
+
+def matplotlib_svg(plot: Plot) -> str:
+    """Return the drawing of a plot as matplotlib writes it: an SVG document."""
     import matplotlib  # takes half a second, so it is imported only for drawing
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -145,7 +150,7 @@ def draw(plot: Plot) -> str:
             )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(buffer.getvalue(), plot)
+    return buffer.getvalue()
 
 
 def draw_png(plots: Sequence[Plot], title: str) -> bytes:

@@ -21,6 +21,8 @@ from clozemill.pipelines.pages import html as pages
 from clozemill.pipelines.pages.content import Example, Page, Section, Side, Table, Token
 from tests.pages import cards
 
+pytestmark = pytest.mark.usefixtures("every_drawing")
+
 
 def table(card: Page, title: str) -> Table:
     (found,) = (table for section in card.sections for table in section.tables if table.title == title)

@@ -8,6 +8,7 @@ import pytest
 from clozemill.pipelines.pages import svg as data_card_svg
 from clozemill.pipelines.pages.content import Plot, Series
 
+pytestmark = pytest.mark.usefixtures("every_drawing")
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -7,6 +7,8 @@ import pytest
 from clozemill.pipelines.pages import html
 from tests.pages import cards, runs
 
+pytestmark = pytest.mark.usefixtures("every_drawing")
+
 
 def test_its_parts() -> None:
     page = runs.run()
