@@ -1,7 +1,7 @@
 """The order of the examples: a function of (seed, epoch), independent of the starting point, complete over all hosts."""
 
 import json
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from clozemill.pipelines.shards.blocks import BLOCK_RECORDS
 from clozemill.trainers.data import corrupt_shards, example_order, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps, parse
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from tests.slow import mostly_slow, mostly_slow_rows
 from tests.trainers import datasets
 from tests.trainers.datasets import LENGTH, PREDICTIONS, records
 
@@ -86,7 +87,7 @@ def test_an_epoch_is_a_permutation_of_its_copy(small: PreparedDataset) -> None:
         assert found != held(small, epoch % 3)
 
 
-@pytest.mark.parametrize("name", ["large", "demo"])
+@pytest.mark.parametrize("name", mostly_slow(("large", "demo"), "demo"))
 def test_epochs_of_larger_datasets(name: str, request: pytest.FixtureRequest) -> None:
     dataset = request.getfixturevalue(name)
     sizes = [sum(shard["examples"] for shard in dataset.shards("train", copy)) for copy in (0, 1)]
@@ -96,9 +97,12 @@ def test_epochs_of_larger_datasets(name: str, request: pytest.FixtureRequest) ->
     assert first != third  # the same copy, in another order
 
 
+LANES = ("large", 96, 32, 70)
+
+
 @pytest.mark.parametrize(
     ("name", "batch_size", "hosts", "step"),
-    [("small", 12, 3, 7), ("large", 12, 3, 7), ("large", 16, 4, 0), ("large", 96, 32, 70)],
+    mostly_slow_rows([("small", 12, 3, 7), ("large", 12, 3, 7), ("large", 16, 4, 0), LANES], ("small", 12, 3, 7), LANES),
 )
 def test_the_graph_reads_what_the_order_says(
     name: str, batch_size: int, hosts: int, step: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +179,7 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
     }
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("compression", mostly_slow(("none", "gzip"), "gzip"))
 def test_shards_without_an_index_are_one_block_each(tmp_path: Path, compression: str) -> None:
     """As prepared by earlier versions, or compressed; every record once per epoch, for several hosts."""
     dataset = datasets.write(tmp_path, [[600, 40, 0]], [300], compression=compression, indexed=False)
@@ -196,8 +200,12 @@ def test_a_wrong_count_of_a_shard_without_an_index_allocates_nothing(tmp_path: P
         list(TrainReader(dataset, 3, 40).batches(40).take(2))
 
 
-@pytest.mark.parametrize("limit", [0, 1, 5, 100])
-@pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2), (12, 6)])
+HOSTS = ((1, 1), (5, 1), (64, 1), (6, 2), (12, 6))
+EVALUATIONS = [(*sizes, limit) for sizes in HOSTS for limit in (0, 1, 5, 100)]
+QUICK = [(5, 1, 0), (64, 1, 100), (5, 1, 5), (6, 2, 1), (6, 2, 0), (12, 6, 5)]
+
+
+@pytest.mark.parametrize(("batch_size", "hosts", "limit"), mostly_slow_rows(EVALUATIONS, *QUICK))
 def test_eval_batches_contain_every_example_once(small: PreparedDataset, batch_size: int, hosts: int, limit: int) -> None:
     """Up to the limit, whatever the number of hosts, with weights of 1, followed only by fillers."""
     counts, steps = eval_rows(small, hosts, limit), eval_steps(small, batch_size, hosts, limit)
@@ -259,8 +267,10 @@ def held_in_order(dataset: PreparedDataset) -> list[bytes]:
     return list(chain(*records(dataset, "eval").values()))
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize("where", [0.0, 0.4, 1.0])
+CHANGES = product((0.0, 0.4, 1.0), ("none", "gzip"))
+
+
+@pytest.mark.parametrize(("where", "compression"), mostly_slow_rows(CHANGES, (0.0, "none"), (0.4, "gzip"), (1.0, "none")))
 def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float) -> None:
     """In a length, in data, in a checksum, in a train shard and in an eval shard."""
     dataset = datasets.write(tmp_path, [[9]], [9], compression=compression)
