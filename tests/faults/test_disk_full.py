@@ -15,6 +15,7 @@ import clozemill
 from clozemill.pipelines.files import safe_paths
 from tests import corpora
 from tests.faults.test_kills import CODE, contents
+from tests.slow import mostly_slow
 
 FULL = "No space left on device): free some space, then run the same command again"
 
@@ -100,7 +101,7 @@ class Filling(io.FileIO):
         return super().write(data)
 
 
-@pytest.mark.parametrize("name", ["prepare", "vocab"])
+@pytest.mark.parametrize("name", mostly_slow(("prepare", "vocab"), "prepare"))
 def test_the_disk_is_full_at_a_random_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str
 ) -> None:

@@ -19,6 +19,7 @@ from clozemill.pipelines.examples.pairs import (
 )
 from clozemill.pipelines.shuffle.groups import Group
 from tests import reference
+from tests.slow import mostly_slow_rows
 
 Z = 4.5  # one-sided 3e-6: with fixed seeds a deterministic pass
 FULL, SHORT = 0.0, 1.0
@@ -196,7 +197,10 @@ def compare(makers: list[Callable[[np.random.Generator], list[tuple[int, ...]]]]
     assert max(deviates.values()) < Z, deviates
 
 
-@pytest.mark.parametrize(("limit", "short_seq_prob", "random_prob"), [(21, 0.1, 0.5), (21, 1.0, 0.3), (6, 0.0, 0.9)])
+@pytest.mark.parametrize(
+    ("limit", "short_seq_prob", "random_prob"),
+    mostly_slow_rows([(21, 0.1, 0.5), (21, 1.0, 0.3), (6, 0.0, 0.9)], (21, 0.1, 0.5)),
+)
 def test_nsp_has_the_reference_distribution(limit: int, short_seq_prob: float, random_prob: float):
     documents = reference.numbered(CORPUS)
     group, settings_ = reference.make_group(documents), reference.pair_config(limit, short_seq_prob)
@@ -209,7 +213,7 @@ def test_nsp_has_the_reference_distribution(limit: int, short_seq_prob: float, r
     )
 
 
-@pytest.mark.parametrize(("limit", "short_seq_prob"), [(21, 0.2), (8, 1.0)])
+@pytest.mark.parametrize(("limit", "short_seq_prob"), mostly_slow_rows([(21, 0.2), (8, 1.0)], (21, 0.2)))
 def test_sop_has_the_reference_distribution(limit: int, short_seq_prob: float):
     documents = reference.numbered(CORPUS)
     group, settings_ = reference.make_group(documents), reference.pair_config(limit, short_seq_prob)

@@ -15,6 +15,7 @@ from clozemill.pipelines.shuffle import payload as shuffle_payload
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from tests import corpora
+from tests.slow import mostly_slow_rows
 
 VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, *corpora.WORDS, ".", "un", "##bridge"])
 
@@ -167,7 +168,7 @@ def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
     return peak / path.stat().st_size
 
 
-@pytest.mark.parametrize(("megabytes", "paragraphs"), [(10, False), (4, True)])
+@pytest.mark.parametrize(("megabytes", "paragraphs"), mostly_slow_rows([(10, False), (4, True)], (4, True)))
 def test_a_large_document_takes_memory_in_proportion(tmp_path, megabytes, paragraphs):
     assert _mill_one(tmp_path / "a.jsonl", megabytes, paragraphs) < 14
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from clozemill.pipelines.prepare.dataset_stage import DatasetStage
 from clozemill.pipelines.quality import verify as quality_verify
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
+from tests.slow import mostly_slow_rows
 
 SHARD = "train/copy-00/examples-00000-of-00003.tfrecord"
 
@@ -75,8 +77,11 @@ def test_without_a_terminal_the_first_line_says_what_is_read(demo_dataset: Path,
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("masking", ["subword", "whole_word", "span"])
-@pytest.mark.parametrize("pairs", ["nsp", "sop", "single"])
+POLICIES = product(["nsp", "sop", "single"], ["subword", "whole_word", "span"])
+QUICK = [("nsp", "subword"), ("sop", "whole_word"), ("single", "span")]  # each policy once
+
+
+@pytest.mark.parametrize(("pairs", "masking"), mostly_slow_rows(POLICIES, *QUICK))
 def test_every_policy_passes(tmp_path: Path, demo_corpus: str, demo_vocab: str, pairs: str, masking: str) -> None:
     arguments = ["--pairs", pairs, "--masking", masking, "--dupe-factor", "2", "--seed", "3", "--max-seq-length", "64"]
     arguments += ["--max-predictions", "10", "--num-groups", "2", "--no-progress", "--output", str(tmp_path / "d")]
@@ -327,7 +332,12 @@ def test_an_earlier_rejection_is_not_the_reason_of_another_failure(
     assert capsys.readouterr().err.strip() == "clozemill: the disk is full"
 
 
-@pytest.mark.parametrize(("processes", "times"), [(["--in-memory"], 2), (["--no-in-memory", "--num-workers", "2"], 1)])
+IN_MEMORY = (["--in-memory"], 2)
+
+
+@pytest.mark.parametrize(
+    ("processes", "times"), mostly_slow_rows([IN_MEMORY, (["--no-in-memory", "--num-workers", "2"], 1)], IN_MEMORY)
+)
 def test_the_gate_stops_a_dataset(
     tmp_path: Path, demo_vocab: str, capsys: pytest.CaptureFixture, processes: list[str], times: int
 ) -> None:

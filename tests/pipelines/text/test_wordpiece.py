@@ -21,6 +21,7 @@ from clozemill.pipelines.text.sentences import split
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from clozemill.pipelines.text.wordpiece import Encoded, WordPiece
 from tests import reference_tokenizer
+from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("CLOZEMILL_DATA", ROOT.parent / "shared" / "data"))
@@ -140,7 +141,7 @@ def test_equals_the_reference_on_any_text(sentences: list[str], cased: bool) -> 
     check(sentences, cased)
 
 
-@pytest.mark.parametrize("cased", [False, True])
+@pytest.mark.parametrize("cased", mostly_slow((False, True), False))
 def test_equals_the_reference_on_every_character(cased: bool) -> None:
     tokens = [*SPECIAL_TOKENS, "a", "##a", "##b", "b", "i", "##i", "=", "<", ";", "·", "`"]
     ids = {token: number for number, token in enumerate(tokens)}
@@ -181,6 +182,7 @@ def real_sentences(limit: int) -> list[str]:
     return [text[low:high] for text in texts for low, high in split(text, "sentencex")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cased", [False, True])
 def test_equals_the_reference_on_real_text(cased: bool) -> None:
     sentences = real_sentences(700)

@@ -29,6 +29,7 @@ from clozemill.trainers.training.train_state import TrainState
 from tests.apart import pretend_torch
 from tests.faults import test_disk_full
 from tests.model import sources
+from tests.slow import mostly_slow
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
 disk = test_disk_full.disk  # a fixture
@@ -101,7 +102,7 @@ class Shifted:
         return ""
 
 
-@pytest.mark.parametrize("by", [2e-5, np.nan])
+@pytest.mark.parametrize("by", mostly_slow((2e-5, np.nan), 2e-5))
 def test_a_differing_export_is_not_published(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """The formats that don't differ aren't published either."""
     monkeypatch.setitem(FORMATS, "keras", Shifted(keras_file, by))
@@ -150,7 +151,7 @@ def test_a_crash_of_the_comparison_is_one_sentence(tmp_path: Path, monkeypatch: 
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", mostly_slow((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), signal.SIGTERM))
 def test_a_signal_leaves_no_files(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a second signal during the cleanup."""
     real = shutil.rmtree

@@ -99,7 +99,7 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
             assert one[name] == (pytest.approx(other[name], abs=1e-5) if numbers else other[name]), name
 
 
-@pytest.mark.parametrize("kind", mostly_slow(TASKS, *(kind for kind in TASKS if kind != "spans")))
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, "classify", "tags"))
 def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """In several parts, each of several batches; a row's answer doesn't hang on the others."""
     path, expected = table(tmp_path, kind), alone(kind)
@@ -142,7 +142,7 @@ def test_columns_of_conll_without_tags(runs: dict, tmp_path: Path) -> None:
     assert [json.loads(line)["words"] for line in lines] == [["the", "mill"], ["river"]]
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, *(kind for kind in TASKS if kind != "spans")))
 def test_typed_texts(kind: str, runs: dict, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--text", TEXTS[2], *(["--text-pair", CONTEXTS[2]] if kind == "spans" else [])]
     assert run(runs[kind], *arguments) == 0
