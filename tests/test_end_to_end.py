@@ -76,6 +76,7 @@ def test_tf_data_reads_the_shards_with_the_reference_features(demo_dataset: Path
         assert masked == sum(copy["masked"] for copy in told["copies"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="real corpora not at hand")
 @pytest.mark.parametrize("name", ["enwiki-excerpt.xml.bz2", "vital-articles.jsonl.gz"])
 def test_real_corpora(name: str, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packages"
 
 
+@pytest.mark.slow  # test_local_runner.py shows the same of workers, without a wheel
 def test_scripts_and_workers_ignore_modules_with_our_names(
     site: Path, tmp_path: Path, demo_corpus: str, demo_vocab: str
 ) -> None:
