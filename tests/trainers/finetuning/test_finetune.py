@@ -1,5 +1,7 @@
 """`clozemill finetune` as it is run: each kind of task is learnt, runs go on where they stopped, mistakes are one sentence."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -36,6 +38,8 @@ QUICK = (
     "--eval-steps",
     "1000",
 )  # only at the end, since every evaluation that is the best writes a checkpoint
+HELD_OUT = "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)"
+ONE_STEP = ("--epochs", "1", "--learning-rate", "0")
 RATES = ("examples_per_second", "tokens_per_second", "input_share")
 
 
@@ -171,6 +175,7 @@ def squad(path: Path, count: int, seed: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = squad(tmp_path / "train.json", 100, 0), squad(tmp_path / "dev.json", 20, 1)
     run(init, "squad2", files, tmp_path / "ft", "--epochs", "25", "--doc-stride", "8", "--max-seq-length", "16")
@@ -210,8 +215,9 @@ def test_a_killed_run_resumes_bit_identically(init: Path, tmp_path: Path, monkey
     assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
 
 
+@pytest.mark.parametrize("signalled", mostly_slow((False, True), False))
 def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
-    init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    signalled: bool, init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Without --dev. Nothing is learnt, so the second and the third evaluation bring nothing, and the run ends. A signal at the
     step of the second one delays that evaluation, and loses none.
@@ -224,14 +230,16 @@ def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
         assert clozemill.main([*map(str, words)]) == code
         return capsys.readouterr().out
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Loop, "_stopped", lambda self: "SIGTERM" if self.step == 8 else "")
-        told = begin(code=75)
-    assert "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)" in told
-    found = checkpoints.find(str(output)).index
-    assert found["eval"] is None and found["stopping"]["waited"] == 0
-    assert found["held_out"] == {"fraction": 0.1, "seed": 0, "train": 58, "dev": 6}
+    if signalled:
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_stopped", lambda self: "SIGTERM" if self.step == 8 else "")
+            told = begin(code=75)
+        assert HELD_OUT in told
+        found = checkpoints.find(str(output)).index
+        assert found["eval"] is None and found["stopping"]["waited"] == 0
     told = begin()
+    assert signalled or HELD_OUT in told
+    assert checkpoints.find(str(output)).index["held_out"] == {"fraction": 0.1, "seed": 0, "train": 58, "dev": 6}
     assert "stopped early at step 12 of 33: no improvement in the last 2 evaluations (--patience)" in told
     assert "baseline: accuracy 0.5000, macro_f1 0.3333 (always 'bad', the most frequent label)" in told
     assert [(row["step"], row.get("split", "train")) for row in rows(output)] == [
@@ -241,6 +249,7 @@ def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
     assert "stopped early at step 12: nothing to do" in begin()
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_answers_of_the_best_checkpoint(
     init: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,32 +302,39 @@ def test_open_options_are_chosen_printed_and_kept(init: Path, tmp_path: Path, ca
     assert "peak learning rate 0.002" in told and "nothing to do" in told and "chosen for you" not in told
 
 
-def test_a_result_that_is_no_better_than_the_baseline_comes_with_advice(
-    init: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    files = finetuning.classification(tmp_path, 16, 8)
-    run(init, "classify", files, tmp_path / "ft", "--epochs", "1", "--learning-rate", "0")
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "is no better than without looking" in line]
+@pytest.fixture(scope="module")
+def untrained(init: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run of one step at rate 0, in `ft`, and of its files; and what it printed. Read it only."""
+    folder, printed = tmp_path_factory.mktemp("untrained"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run(init, "classify", finetuning.classification(folder, 16, 8), folder / "ft", *ONE_STEP)
+    return folder, printed.getvalue()
+
+
+def test_a_result_that_is_no_better_than_the_baseline_comes_with_advice(untrained: tuple[Path, str]) -> None:
+    [line] = [line for line in untrained[1].splitlines() if "is no better than without looking" in line]
     assert line.startswith("warning: accuracy 0.") and line.endswith(
         ": give a higher --learning-rate, such as 0.001 for this encoder"
     )
 
 
-def test_another_run_in_the_same_folder_is_refused(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    files = finetuning.classification(tmp_path)
-    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+def test_another_run_in_the_same_folder_is_refused(
+    init: Path, tmp_path: Path, untrained: tuple[Path, str], capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(untrained[0], tmp_path, dirs_exist_ok=True)
+    files = finetuning.classification(tmp_path, 16, 8)
     path = tmp_path / "ft/run.json"
     older = json.loads(path.read_text())
     for name in ("patience", "dev_fraction", "class_weights"):  # options that an earlier version hadn't
         del older["identity"][name]
     path.write_text(json.dumps(older))
-    run(init, "classify", files, tmp_path / "ft", "--epochs", "1")
+    run(init, "classify", files, tmp_path / "ft", *ONE_STEP)
     assert "nothing to do" in capsys.readouterr().out
     other = finetuning.checkpoint(tmp_path / "other", seed=2)
-    run(other, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    run(other, "classify", files, tmp_path / "ft", *ONE_STEP, code=2)
     assert "was started with init" in capsys.readouterr().err
-    finetuning.table(files[0], finetuning.sentences(63), "text", "label")
-    run(init, "classify", files, tmp_path / "ft", "--epochs", "1", code=2)
+    finetuning.table(files[0], finetuning.sentences(15), "text", "label")
+    run(init, "classify", files, tmp_path / "ft", *ONE_STEP, code=2)
     assert "was started with train" in capsys.readouterr().err
 
 

@@ -157,7 +157,7 @@ def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, mon
     assert seen == [(16, 32), (32, 32), (40, 16)]
 
 
-@pytest.mark.parametrize("name", ["bare", "encoder", "tags"])
+@pytest.mark.parametrize("name", mostly_slow(("bare", "encoder", "tags"), "bare"))
 def test_any_model_s_encoder(name: str, texts: Path, tmp_path: Path) -> None:
     """That of an import without heads or pooler, and of a fine-tuned model."""
     without = "encoder/pooler/" if name == "bare" else "-"
