@@ -80,6 +80,8 @@ class TrainReader:
         seed: seed of the order.
         batch_size: records per batch, across all hosts.
         host, hosts: index and number of the input pipelines; `hosts` divides the batch size.
+        first_row: records of the order that earlier phases have read.
+        order_batch_size: records per batch of the order, which divides `batch_size` and `first_row`; 0: `batch_size`.
     """
 
     contract: PreparedDataset
@@ -87,6 +89,8 @@ class TrainReader:
     batch_size: int
     host: int = 0
     hosts: int = 1
+    first_row: int = 0
+    order_batch_size: int = 0
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -95,11 +99,16 @@ class TrainReader:
 
     @cached_property
     def order(self) -> ExampleOrder:
-        return ExampleOrder(self.blocks.counts, self.seed, self.batch_size, self.contract.max_seq_length)
+        size = self.order_batch_size or self.batch_size
+        return ExampleOrder(self.blocks.counts, self.seed, size, self.contract.max_seq_length)
+
+    def _entry(self, step: int) -> int:
+        """Return the step of the order at which a step begins."""
+        return (self.first_row + step * self.batch_size) // self.order.batch_size
 
     def shards_between(self, begin: int, end: int) -> Iterator[str]:
         """Yield the shard files that the host reads for steps [begin, end), lane by lane."""
-        order = self.order
+        order, begin, end = self.order, self._entry(begin), self._entry(end)
         for lane, *_ in order.streams(self.host, self.hosts):
             left = (end - begin) * order.width
             for piece in order.pieces(lane, begin):
@@ -111,7 +120,7 @@ class TrainReader:
     def records(self, step: int = 0) -> tf.data.Dataset:
         """Return an endless dataset of the host's serialized records, from a step on: vectors of those of a few batches."""
         order, streams = self.order, self.order.streams(self.host, self.hosts)
-        entries = [order.enter(lane, step) for lane, *_ in streams]
+        entries = [order.enter(lane, self._entry(step)) for lane, *_ in streams]
         rows = np.array([(*one, *entry) for one, entry in zip(streams, entries, strict=True)], np.int64)
         lanes = tf.data.Dataset.from_tensor_slices(rows).interleave(
             _in_graph(self._lane),
@@ -172,7 +181,7 @@ class TrainReader:
 
     def _part(self, lane, epoch) -> tuple[tf.Tensor, tf.Tensor]:
         """Return ExampleOrder.part, in a graph."""
-        size, width = self.batch_size, self.order.width
+        size, width = self.order.batch_size, self.order.width
 
         def before(lane, record):
             return record // size * lane * width + tf.minimum(record % size, lane * width)

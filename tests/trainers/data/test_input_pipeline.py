@@ -144,6 +144,30 @@ def test_any_number_of_hosts_reads_the_same_batches(large: PreparedDataset) -> N
         assert list(chain(*found)) == whole[62 * 24 :], hosts
 
 
+def test_a_later_phase_continues_the_order(large: PreparedDataset) -> None:
+    """Batches of 16, 16 and 48 from where batches of 32 end: each record of the epoch comes once, and the epochs go on."""
+    total = sum(record["examples"] for record in large.shards("train", 0))
+    phases, first, found = [(32, 10), (16, 5), (48, total // 48)], 0, []
+    for size, steps in phases:
+        found += take(TrainReader(large, 11, size, 0, 1, first, 16), steps)
+        first += size * steps
+    assert found == take(TrainReader(large, 11, 16), first // 16)
+    assert sorted(found[:total]) == held(large, 0)
+    assert first > total  # into the next copy
+
+
+def test_hosts_of_a_later_phase_share_its_batches(large: PreparedDataset) -> None:
+    """Every batch of 48 has the same records for one host and for two, from any step on."""
+    whole = take(TrainReader(large, 5, 48, 0, 1, 64, 16), 12)
+    parts = [take(TrainReader(large, 5, 48, host, 2, 64, 16), 9, 3) for host in range(2)]
+    for step in range(9):
+        mine = [row for part in parts for row in part[24 * step : 24 * (step + 1)]]
+        assert sorted(mine) == sorted(whole[48 * (step + 3) : 48 * (step + 4)])
+    reader = TrainReader(large, 5, 48, 0, 1, 64, 16)
+    unit = TrainReader(large, 5, 16)
+    assert set(reader.shards_between(3, 5)) == set(unit.shards_between((64 + 3 * 48) // 16, (64 + 5 * 48) // 16))
+
+
 def test_reading_can_start_at_any_step(large: PreparedDataset) -> None:
     """records(i) is the tail of records(0), in the first epoch and in a later round of all copies."""
     reader = TrainReader(large, 11, 16)
