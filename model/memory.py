@@ -3,7 +3,7 @@
 from clozemill.model.config import EncoderConfig
 
 _FLOAT = 4  # bytes: weights, gradients and moments are float32 whatever the precision
-_COPIES = 4  # weights, gradients and two moments
+_COPIES = 2  # weights and gradients
 
 
 def parameters(config: EncoderConfig) -> int:
@@ -15,9 +15,21 @@ def parameters(config: EncoderConfig) -> int:
     return tables * hidden + 2 * hidden + config.num_hidden_layers * layer + hidden * hidden + hidden + head
 
 
-def state_bytes(config: EncoderConfig) -> int:
-    """Return the bytes of weights, gradients and moments, which don't depend on the batch."""
-    return _COPIES * _FLOAT * parameters(config)
+def layer_matrices(config: EncoderConfig) -> int:
+    """Return the number of weights in the matrices of the layers, which some optimizers treat apart."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)
+
+
+def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: int = 2) -> int:
+    """Return the bytes of weights, gradients and moments, which don't depend on the batch.
+
+    Args:
+        matrix_moments: moments that the optimizer has for each weight in a matrix of the layers.
+        other_moments: those that it has for each other weight.
+    """
+    every, matrices = parameters(config), layer_matrices(config)
+    return _FLOAT * (_COPIES * every + matrix_moments * matrices + other_moments * (every - matrices))
 
 
 def activation_bytes(

@@ -25,6 +25,17 @@ def test_the_size_of_bert_base() -> None:
     assert memory.state_bytes(preset("base")) == 16 * memory.parameters(preset("base"))
 
 
+def test_optimizers_with_fewer_moments() -> None:
+    """Muon has one moment instead of two for the weights in the layers' matrices: 12 x (4 x 768^2 + 2 x 768 x 3072)."""
+    assert memory.layer_matrices(preset("base")) == 84_934_656
+    both, muon = memory.state_bytes(preset("base")), memory.state_bytes(preset("base"), matrix_moments=1)
+    assert both - muon == 4 * 84_934_656
+    model = PretrainingModel(preset("tiny", vocab_size=50, max_position_embeddings=12), "mlm+nsp")
+    model.build()
+    found = [math.prod(v.shape) for v in model.trainable_variables if "/layer_" in v.path and v.path.endswith("/kernel")]
+    assert memory.layer_matrices(model.config) == sum(found)
+
+
 def test_activations_scale() -> None:
     """Half precision halves all but the logits; remat keeps a layer's input alone; causal prediction has logits everywhere."""
     encoder = preset("base")

@@ -59,7 +59,9 @@ def make(
     changes |= {"attention": "causal"} if objective == "causal" else {}
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        made = train_state.make(EncoderConfig(**SMALL.to_dict() | changes), objective, precision, seed=3)
+        made = train_state.make(
+            EncoderConfig(**SMALL.to_dict() | changes), objective, precision, 3, options.get("rule", "adamw")
+        )
     return Stepper(strategy, made, schedule, HYPER, **options)
 
 

@@ -69,6 +69,8 @@ def main(folder: str, compiled: bool) -> None:
     found["two, in parts"] = trained(make(mirrored, parts=2), features)
     if compiled:
         found["two, compiled"] = trained(make(mirrored, jit=steps.COMPILES), features)
+    found["one, muon"] = trained(make(one, rule="muon"), features)
+    found["two, muon"] = trained(make(mirrored, rule="muon", parts=2), features)
     found["two, packed"] = trained(make(mirrored), steps.packed(features))
     found["dropout"] = dropped(mirrored)
     dataset = datasets.write(Path(folder), [[4]], [5, 8])

@@ -58,19 +58,24 @@ class Step:
 
         return jax.lax.psum(jax.value_and_grad(loss)(values), AXIS)
 
-    def _update(self, values: list, first: list, second: list, done, batch: dict):
-        """Return (variables, first moments, second moments, steps done, loss) after one more step."""
-        hyper, schedule = optimizer.Hyper(), optimizer.Schedule(peak=1e-4, warmup_steps=10_000, steps=1_000_000)
-        rule = optimizer.OPTIMIZERS[self.config.optimizer]
+    def _rules(self) -> list[optimizer.Rule]:
+        """Return the optimizer's rule for each variable."""
+        chosen = optimizer.OPTIMIZERS[self.config.optimizer]
+        return [chosen.rule(variable.path, variable.shape) for variable in self.model.trainable_variables]
+
+    def _update(self, values: list, slots: list, done, batch: dict):
+        """Return (variables, tuples of their moments, steps done, loss) after one more step."""
+        hyper = optimizer.Hyper(clip_norm=optimizer.default_clip_norm(self.config.optimizer))
+        rate = optimizer.Schedule(peak=1e-4, warmup_steps=10_000, steps=1_000_000)(done)
         loss, gradients = self._gradients(values, done, batch)
         scale = optimizer.clip_scale(optimizer.global_norm(gradients), hyper.clip_norm)
         new = [
-            rule(value, gradient * scale, *moments, schedule(done), done, hyper, optimizer.decays(variable.path))
-            for variable, value, gradient, *moments in zip(
-                self.model.trainable_variables, values, gradients, first, second, strict=True
+            rule.update(value, gradient * scale, *moments, rate, done, hyper, optimizer.decays(variable.path))
+            for rule, variable, value, gradient, moments in zip(
+                self._rules(), self.model.trainable_variables, values, gradients, slots, strict=True
             )
         ]
-        return *(list(column) for column in zip(*new, strict=True)), done + 1, loss
+        return [value for value, *_ in new], [tuple(moments) for _, *moments in new], done + 1, loss
 
     def lowered(self, batch_size: int) -> Any:
         """Return the lowered step for `batch_size` rows per device; variables and moments are donated."""
@@ -90,7 +95,6 @@ class Step:
         }
         values = [shape(tuple(variable.shape), variable.dtype) for variable in self.model.trainable_variables]
         # Sums over devices are explicit in the step, as in the trainer, so XLA has none to infer.
-        step = jax.shard_map(
-            self._update, mesh=self.mesh, in_specs=(P(), P(), P(), P(), P(AXIS)), out_specs=P(), check_vma=False
-        )
-        return jax.jit(step, donate_argnums=(0, 1, 2, 3)).lower(values, values, values, shape((), "int32"), batch)
+        step = jax.shard_map(self._update, mesh=self.mesh, in_specs=(P(), P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
+        slots = [(value,) * len(rule.moments) for value, rule in zip(values, self._rules(), strict=True)]
+        return jax.jit(step, donate_argnums=(0, 1, 2)).lower(values, slots, shape((), "int32"), batch)

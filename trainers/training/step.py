@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from clozemill.model.losses import SUMS
 from clozemill.trainers.training import optimizer
-from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Schedule
+from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Rule, Schedule
 from clozemill.trainers.training.train_state import TrainState
 
 COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # columns of a step's metrics
@@ -31,7 +31,7 @@ class Stepper:
 
     Args:
         state: the variables.
-        rule, hyper, schedule: the optimizer.
+        rule, hyper, schedule: the optimizer, a key of OPTIMIZERS, and its parameters.
         parts: micro-batches per device and step.
         seed: seed of dropout.
         jit: compile forward and backward pass with XLA.
@@ -81,32 +81,38 @@ class Stepper:
     def _forward_backward(self) -> Callable:
         return tf.function(self._gradients, autograph=False, jit_compile=True) if self.jit else self._gradients
 
-    def _updated(self, value, gradient, first, second, scale, rate, step, decay: bool):
-        """Return the new values of a variable and its moments."""
-        return OPTIMIZERS[self.rule](value, gradient * scale, first, second, rate, step, self.hyper, decay)
+    def _compiled(self, rule: Rule) -> Callable:
+        """Return a function that computes the new values of a variable and its moments."""
+
+        def updated(value, gradient, moments, scale, rate, step, decay: bool):
+            return rule.update(value, gradient * scale, *moments, rate, step, self.hyper, decay)
+
+        return tf.function(updated, autograph=False, jit_compile=True) if self.jit_update else updated
 
     @cached_property
-    def _rule(self) -> Callable:
-        return tf.function(self._updated, autograph=False, jit_compile=True) if self.jit_update else self._updated
+    def _rules(self) -> dict[Rule, Callable]:
+        """Return the functions of the optimizer's rules."""
+        chosen = OPTIMIZERS[self.rule]
+        return {rule: self._compiled(rule) for rule in (chosen.matrices, chosen.others)}
 
     def _apply(self, gradients: list, step):
         """Update all variables from gradients that are identical on every replica. Returns (norm, learning rate)."""
         norm, rate = optimizer.global_norm(gradients), self.schedule(step)
         scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
-        state, rule = self.state, self._rule
+        state, optimizer_rule = self.state, OPTIMIZERS[self.rule].rule
 
         def update_all(strategy, gradients, scale, rate, step) -> list:
             done = []
-            rows = zip(state.model.trainable_variables, gradients, state.first, state.second, strict=True)
-            for variable, gradient, first, second in rows:
+            for variable, gradient, moments in zip(state.model.trainable_variables, gradients, state.slots, strict=True):
+                apply = self._rules[optimizer_rule(variable.path, variable.shape)]
                 decay = optimizer.decays(variable.path)
 
-                def update(value, gradient, first, second, scale, rate, step, decay=decay):
-                    new = rule(value, gradient, first, second, scale, rate, step, decay)
-                    return tf.group(*(old.assign(changed) for old, changed in zip((value, first, second), new, strict=True)))
+                def update(value, gradient, scale, rate, step, *moments, apply=apply, decay=decay):
+                    new = apply(value, gradient, moments, scale, rate, step, decay)
+                    return tf.group(*(old.assign(changed) for old, changed in zip((value, *moments), new, strict=True)))
 
-                slots = (gradient, first.value, second.value, scale, rate, step)
-                done.append(strategy.extended.update(variable.value, update, args=slots))
+                args = (gradient, scale, rate, step, *(moment.value for moment in moments.values()))
+                done.append(strategy.extended.update(variable.value, update, args=args))
             return done
 
         # Mirrored variables are updated in cross-replica context, except on a TPU, as in Keras's optimizers.

@@ -1,4 +1,4 @@
-"""The state of a run: model weights and optimizer moments, initialised from the seed alone."""
+"""The state of a run: model weights and the moments of its optimizer, initialised from the seed alone."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from clozemill.model.config import PRECISIONS, EncoderConfig
 from clozemill.model.conversion.weight_names import check_weights
 from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import Task, TaskModel
+from clozemill.trainers.training.optimizer import OPTIMIZERS
 
 
 @dataclass
 class TrainState:
-    """A model, and two moments for each of its trainable variables."""
+    """A model, and for each of its trainable variables the moments of the optimizer's rule, by name."""
 
     model: PretrainingModel
-    first: list[keras.Variable] = field(default_factory=list)
-    second: list[keras.Variable] = field(default_factory=list)
+    slots: list[dict[str, keras.Variable]] = field(default_factory=list)
 
     def weights(self) -> dict[str, tf.Variable]:
         """Return the model's variables by path, without seed states: dropout seeds come from the step number."""
@@ -28,10 +28,8 @@ class TrainState:
 
     def moments(self) -> dict[str, tf.Variable]:
         """Return the optimizer's variables by name."""
-        slots: dict[str, tf.Variable] = {}
-        for variable, first, second in zip(self.model.trainable_variables, self.first, self.second, strict=True):
-            slots |= {f"first/{variable.path}": first.value, f"second/{variable.path}": second.value}
-        return slots
+        rows = zip(self.model.trainable_variables, self.slots, strict=True)
+        return {f"{name}/{variable.path}": moment.value for variable, slots in rows for name, moment in slots.items()}
 
 
 def _stream(seed: int, path: str) -> np.random.Generator:
@@ -130,18 +128,23 @@ def loaded(
     return model
 
 
-def make(config: EncoderConfig, objective: str, precision: str, seed: int) -> TrainState:
+def make(config: EncoderConfig, objective: str, precision: str, seed: int, optimizer: str = "adamw") -> TrainState:
     """Return a model with initial weights and zero moments. Call it within the strategy's scope."""
     model = make_model(config, objective, precision)
     initialize(model, seed, config.initializer_range)
-    return with_moments(model)
+    return with_moments(model, optimizer)
 
 
-def with_moments(model: keras.Model) -> TrainState:
-    """Return a model with zero moments for its trainable variables. Call it within the strategy's scope."""
+def with_moments(model: keras.Model, optimizer: str = "adamw") -> TrainState:
+    """Return a model with zero moments for its trainable variables. Call it within the strategy's scope.
+
+    optimizer: a key of OPTIMIZERS.
+    """
     state = TrainState(model)
     for variable in model.trainable_variables:
-        for moments, name in ((state.first, "first"), (state.second, "second")):
-            zeros, name = np.zeros(variable.shape, np.float32), f"{name}_{variable.path.replace('/', '_')}"
-            moments.append(keras.Variable(zeros, trainable=False, dtype="float32", name=name))
+        slots = {}
+        for name in OPTIMIZERS[optimizer].rule(variable.path, variable.shape).moments:
+            zeros, label = np.zeros(variable.shape, np.float32), f"{name}_{variable.path.replace('/', '_')}"
+            slots[name] = keras.Variable(zeros, trainable=False, dtype="float32", name=label)
+        state.slots.append(slots)
     return state

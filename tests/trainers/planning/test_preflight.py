@@ -230,12 +230,13 @@ def test_importing_it_loads_no_framework() -> None:
 
 
 UPDATES = """
-import json, jax, numpy as np
+import json, sys, jax, numpy as np
 from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.planning.preflight import encoder_config
 from clozemill.trainers.planning.jax_step import Step
 
-config = PreflightConfig(preset="tiny", vocab_size=64, max_seq_length=16, precision="float32", dropout=0, attention_dropout=0)
+sizes = {"preset": "tiny", "vocab_size": 64, "max_seq_length": 16, "dropout": 0, "attention_dropout": 0}
+config = PreflightConfig(**sizes, precision="float32", optimizer=sys.argv[1])
 random, results = np.random.Generator(np.random.Philox(1)), []
 words = random.integers(5, 64, (4, 16), dtype=np.int32)
 weights = np.array([[1, 1, 1]] * 3 + [[1, 0, 0]], np.float32)  # not the same number on both devices
@@ -249,23 +250,26 @@ for count in (1, 2):
     random = np.random.Generator(np.random.Philox(2))
     values = [random.normal(0, 0.05, variable.shape).astype("float32") for variable in step.model.trainable_variables]
     compiled = step.lowered(4 // count).compile()
-    state = (values, [0 * value for value in values], [0 * value for value in values], np.int32(0))
+    slots = [(0 * value,) * len(rule.moments) for value, rule in zip(values, step._rules())]
+    state = (values, slots, np.int32(0))
     losses = []
     for _ in range(3):
         placed = jax.tree.map(jax.device_put, (*state, batch), compiled.input_shardings[0])
         *state, loss = compiled(*placed)
         losses.append(float(loss))
-    results.append({"losses": losses, "moments": [float(np.abs(value).sum()) for value in state[1]], "steps": int(state[3])})
+    moments = [float(np.abs(first).sum()) for first, *_ in state[1]]
+    results.append({"losses": losses, "moments": moments, "steps": int(state[2])})
 print(json.dumps(results))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX isn't installed")
-def test_two_devices_match_one() -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_devices_match_one(optimizer: str) -> None:
     """The step runs on CPU devices: sums over devices equal those of the complete batch."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
-    done = fresh("-c", UPDATES, **flags)
+    done = fresh("-c", UPDATES, optimizer, **flags)
     assert done.returncode == 0, done.stderr
     one, two = json.loads(done.stdout.splitlines()[-1])
     assert one["steps"] == two["steps"] == 3

@@ -156,7 +156,12 @@ def assert_static(stepper: Stepper) -> None:
 
 @pytest.mark.parametrize(
     ("objective", "precision", "rule"),
-    [("mlm", "float32", "lamb"), ("causal", "float32", "adamw"), ("mlm+sop", "bfloat16", "adamw")],
+    [
+        ("mlm", "float32", "lamb"),
+        ("mlm", "float32", "muon"),
+        ("causal", "float32", "stable-adamw"),
+        ("mlm+sop", "bfloat16", "adamw"),
+    ],
 )
 def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
     """From about the entropy of random guessing to far below it, in 20 steps on one batch; the last case is packed."""
@@ -168,6 +173,20 @@ def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
     weights, tokens = figures["masked_lm_weight"], figures["tokens"]
     assert (weights == (tokens - ROWS if objective == "causal" else batches(1)["masked_lm_weights"].sum())).all()
     assert (figures["next_sentence_weight"] == (ROWS if objective == "mlm+sop" else 0)).all()
+
+
+@needs_xla
+def test_compiled_updates_change_only_rounding() -> None:
+    """Of both rules of Muon, with micro-batches: another function is compiled for each rule."""
+    found = []
+    for jit_update, parts in ((False, 1), (True, 2)):
+        stepper = make(rule="muon", jit_update=jit_update, parts=parts, **ONE)
+        found.append((train(stepper, batches(3), [4]), values(stepper)))
+    (plain, weights), (compiled, others) = found
+    for name in COLUMNS[:-2]:
+        np.testing.assert_allclose(compiled[name], plain[name], rtol=1e-4, err_msg=name)
+    for mine, expected in zip(others, weights, strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-4)
 
 
 DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num_hidden_layers": 1}

@@ -8,6 +8,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.model.task_model import Task
 from clozemill.trainers.training import train_state
+from clozemill.trainers.training.optimizer import OPTIMIZERS
 
 SMALL = EncoderConfig(
     vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -74,13 +75,19 @@ def test_values_in_the_model() -> None:
             assert path.endswith(("bias", "beta", "gamma")) and (value == path.endswith("gamma")).all(), path
 
 
-def test_moments_start_at_0() -> None:
-    made = train_state.make(SMALL, "mlm+nsp", "float32", 3)
-    assert len(made.first) == len(made.second) == len(made.model.trainable_variables)
-    for variable, first, second in zip(made.model.trainable_variables, made.first, made.second, strict=True):
-        for moment in (first, second):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_moments_start_at_0(optimizer: str) -> None:
+    """Those of each variable's rule: one for the six matrices of each of Muon's layers, two for all else."""
+    made = train_state.make(SMALL, "mlm+nsp", "float32", 3, optimizer)
+    single = 0
+    for variable, slots in zip(made.model.trainable_variables, made.slots, strict=True):
+        assert tuple(slots) == OPTIMIZERS[optimizer].rule(variable.path, variable.shape).moments
+        single += len(slots) == 1
+        for moment in slots.values():
             assert moment.shape == variable.shape and moment.dtype == "float32" and not moment.trainable
             assert not moment.numpy().any()
+    assert single == (6 * SMALL.num_hidden_layers if optimizer == "muon" else 0)
+    assert len(made.moments()) == 2 * len(made.slots) - single
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
