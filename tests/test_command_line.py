@@ -42,10 +42,10 @@ FLAGS = {
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
     "--no-report --split DATASET",
-    "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --checkpoint-minutes --checkpoint-steps --clip-norm "
-    "--data --eval-examples --eval-steps --gradient-accumulation-steps --init --initializer-range "
-    "--keep-checkpoints --learning-rate "
-    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --seed --steps --steps-per-call "
+    "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --branch-from --checkpoint-minutes "
+    "--checkpoint-steps --clip-norm --data --decay-steps --eval-examples --eval-steps "
+    "--gradient-accumulation-steps --init --initializer-range --keep-checkpoints --learning-rate "
+    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --schedule --seed --steps --steps-per-call "
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "
@@ -117,7 +117,8 @@ def test_the_choices_are_frozen() -> None:
         "objective": ("mlm+nsp", "mlm+sop", "mlm", "causal"),
         "attention": ("auto", "bidirectional", "causal"),
         "hidden_act": ("gelu_tanh", "gelu_erf", "relu"),
-        "optimizer": ("adamw", "lamb"),
+        "optimizer": ("adamw", "lamb", "muon", "stable-adamw"),
+        "schedule": ("linear", "cosine", "wsd"),
         "checkpoint": ("latest", "best"),
         "header": ("auto", "yes", "no"),
         "task": (
@@ -138,7 +139,7 @@ def test_the_choices_are_frozen() -> None:
 
 def test_the_keys_of_a_phase_are_frozen() -> None:
     keys = [field.name for field in dataclasses.fields(Phase)]
-    assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps"]
+    assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps", "decay_steps"]
 
 
 def pasted(help_text: str) -> list[str]:
@@ -447,6 +448,7 @@ def test_choices_of_training_match_the_dicts() -> None:
         "preset": ["auto", *model_config.PRESETS],
         "objective": list(pretraining_model.OBJECTIVES),
         "optimizer": list(optimizer.OPTIMIZERS),
+        "schedule": list(optimizer.SCHEDULES),
     }
     for field in dataclasses.fields(PretrainConfig):
         if field.name in held:

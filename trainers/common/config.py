@@ -13,6 +13,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
 TRACKER_NAMES = ("wandb", "mlflow")
+OPTIMIZER_NAMES = ("adamw", "lamb", "muon", "stable-adamw")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
 
 

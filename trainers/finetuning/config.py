@@ -10,7 +10,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
@@ -192,9 +192,13 @@ class FinetuneConfig(Columns, DeviceOptions):
     patience: int = option(0, "stop after this many evaluations in a row without improvement; 0: never", low=0, high=1 << 30)
     min_delta: float = option(0.0, "with --patience: smallest change of the metric that counts as an improvement", low=0)
     warmup_share: float = option(0.1, "fraction of the steps over which the learning rate warms up", low=0, high=1)
-    optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
+    optimizer: str = option(
+        "adamw", "optimizer; muon is for the matrices of the layers, with adamw for the rest", choices=OPTIMIZER_NAMES
+    )
     weight_decay: float = option(0.01, "weight decay of all weights except biases and LayerNorm", low=0, high=10)
-    clip_norm: float = option(1.0, "clip the global norm of the gradients to this; 0: no clipping", low=0)
+    clip_norm: float | None = option(
+        None, "clip the global norm of the gradients to this; 0: no clipping (default: 1; 0 with stable-adamw)", low=0
+    )
     dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
     attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
     seed: int = option(0, "random seed of the head's initial weights, the order of examples and dropout", low=0, high=2**63 - 1)

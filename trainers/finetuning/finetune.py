@@ -102,7 +102,7 @@ def _state(planned: FinetuningRun) -> TrainState:
             raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
         if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):
             print(f"note: {planned.initial.name} has no pooler: it starts from random weights")
-    return train_state.with_moments(model)
+    return train_state.with_moments(model, config.optimizer)
 
 
 def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:

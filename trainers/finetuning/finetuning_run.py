@@ -30,7 +30,7 @@ from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.training import run_folder
-from clozemill.trainers.training.optimizer import Hyper, Schedule
+from clozemill.trainers.training.optimizer import Hyper, Schedule, default_clip_norm
 from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -62,6 +62,10 @@ class FinetuningPhase:
     @property
     def train_rows(self) -> int:
         return len(self.plan.train)
+
+    def epoch(self, step: int) -> float:
+        """Return how often the rows were read after a step."""
+        return step * self.batch_size / self.train_rows
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return an empty context: all rows are in memory, so no file is read during training."""
@@ -119,7 +123,9 @@ class FinetuningRun:
 
     @property
     def hyper(self) -> Hyper:
-        return Hyper(weight_decay=self.config.weight_decay, clip_norm=self.config.clip_norm)
+        if (clip_norm := self.config.clip_norm) is None:
+            raise ValueError("clip_norm is None: plan_run chooses it")
+        return Hyper(weight_decay=self.config.weight_decay, clip_norm=clip_norm)
 
     @property
     def title(self) -> str:
@@ -290,7 +296,8 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     settings, reasons = _settings(config, initial.encoder, len(train_rows))
     per_epoch = math.ceil(len(train_rows) / settings.batch_size)
     eval_steps, log_steps = config.eval_steps or per_epoch, config.log_steps or defaults.log_interval(len(train_rows), settings)
-    completed = replace(config, eval_steps=eval_steps, log_steps=log_steps, **asdict(settings))
+    clip_norm = default_clip_norm(config.optimizer) if config.clip_norm is None else config.clip_norm
+    completed = replace(config, eval_steps=eval_steps, log_steps=log_steps, clip_norm=clip_norm, **asdict(settings))
     chosen = run_folder.chosen_options(config, completed)
     parts = (completed, initial, task, metrics, train_rows, dev_rows, dev, task_type, base, settings, reasons)
     return FinetuningRun(*parts, held, named, warned, chosen)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import option
+from clozemill.trainers.common.config import OPTIMIZER_NAMES
 from clozemill.trainers.common.peak_flops import GPUS
 from clozemill.trainers.pretraining import config
 from clozemill.trainers.pretraining.config import OBJECTIVES, PretrainConfig
@@ -64,7 +65,7 @@ class PreflightConfig:
     batch_size: int = option(32, "examples or rows per chip (v2, v3: per core)", low=1, high=1 << 20)
     objective: str = option("mlm+nsp", "pretraining objective", choices=config.OBJECTIVES)
     precision: str = option("bfloat16", "precision of the activations", choices=tuple(PRECISIONS))
-    optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZER_NAMES)
     hidden_act: str = option("gelu_tanh", "activation function", choices=ACTIVATIONS)
     dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
     attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)

@@ -19,7 +19,7 @@ def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     for phase in planned.phases:
         rows = max(1, phase.batch_size // (hardware.devices * parts))
         half, causal = config.precision == "bfloat16", config.objective == "causal"
-        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, causal))
+        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, causal, config.optimizer))
     return max(found)
 
 

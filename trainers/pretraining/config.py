@@ -4,6 +4,7 @@ To add an option, add a field; to add a recipe, add an entry to trainers/pretrai
 """
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,10 +12,11 @@ from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import TRACKER_NAMES, DeviceOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal")
+SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class PretrainConfig(DeviceOptions):
     overwrite: bool = overwrite_option(START_OVER)
     init: str = option(
         "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
+    )
+    branch_from: str = option(
+        "",
+        "continue this run or checkpoint of the schedule wsd from its stable part, with its options and data, and decay until "
+        "--steps",
+        identity=False,
+        group=INPUT,
+        path=READ,
     )
     preset: str = option(
         "auto",
@@ -86,18 +96,33 @@ class PretrainConfig(DeviceOptions):
         low=1,
         high=1 << 16,
     )
-    optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
+    optimizer: str = option(
+        "adamw", "optimizer; muon is for the matrices of the layers, with adamw for the rest", choices=OPTIMIZER_NAMES
+    )
     learning_rate: float | None = option(
         None, "peak learning rate (default: chosen for the size of the encoder)", low=0, high=100
     )
     warmup_steps: int = option(-1, "warm-up steps of the learning rate; -1: a tenth of all steps", low=-1, high=1 << 30)
+    schedule: str = option(
+        "linear",
+        "how the learning rate falls after the warm-up; wsd: it stays, then falls by 1 - sqrt over the last --decay-steps",
+        choices=SCHEDULE_NAMES,
+    )
+    decay_steps: int = option(
+        -1,
+        "steps of the decay of --schedule wsd; 0: none, as for a trunk of --branch-from; -1: a fifth of all steps",
+        low=-1,
+        high=1 << 30,
+    )
     weight_decay: float | None = option(
         None,
         "weight decay of all weights except biases and LayerNorm (default: 0.01; 0.05 for narrow encoders)",
         low=0,
         high=10,
     )
-    clip_norm: float = option(1.0, "clip the global norm of the gradients to this; 0: no clipping", low=0)
+    clip_norm: float | None = option(
+        None, "clip the global norm of the gradients to this; 0: no clipping (default: 1; 0 with stable-adamw)", low=0
+    )
     remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
     seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
     steps_per_call: int = option(
@@ -147,11 +172,12 @@ class PretrainConfig(DeviceOptions):
 
     def required(self) -> tuple[str, ...]:
         """Return the options that can't be left out."""
-        return ("output",) if self.phases else ("data", "output")
+        return ("output",) if self.phases or self.branch_from else ("data", "output")
 
     def check_command(self) -> None:
         """Raise UserError for values and folders that can't be used, as far as that needs no TensorFlow."""
-        self.resolved_phases()
+        if not self.branch_from:
+            self.resolved_phases()
         check_run_folder(self.output)
 
     def resolved_phases(self) -> tuple[Phase, ...]:
@@ -177,13 +203,22 @@ class PretrainConfig(DeviceOptions):
         """Return the warm-up steps of a schedule of `steps`."""
         return min(steps, math.ceil(steps / 10) if self.warmup_steps < 0 else self.warmup_steps)
 
-    def check_warmup(self, steps: int) -> None:
-        """Raise UserError if a warm-up that the user gave is longer than the schedule, which would never reach its peak."""
-        from_recipe = self.recipe and RECIPES[self.recipe].options.get("warmup_steps") == self.warmup_steps
-        if self.warmup_steps > steps and not from_recipe:
+    def decay(self, steps: int) -> int:
+        """Return the decay steps of a schedule of `steps`; 0 if it isn't wsd."""
+        return 0 if self.schedule != "wsd" else min(steps, math.ceil(steps / 5) if self.decay_steps < 0 else self.decay_steps)
+
+    def check_schedule(self, steps: int) -> None:
+        """Raise UserError if a warm-up or a decay that the user gave is longer than the schedule of `steps`."""
+        recipe = RECIPES[self.recipe].options if self.recipe else {}
+        if self.warmup_steps > steps and recipe.get("warmup_steps") != self.warmup_steps:
             raise UserError(
                 f"--warmup-steps {self.warmup_steps} is longer than the run of {steps:,} steps: give fewer, or leave it out to "
                 "warm up for a tenth of them"
+            )
+        if self.decay_steps > steps - self.warmup(steps) and recipe.get("decay_steps") != self.decay_steps:
+            raise UserError(
+                f"--decay-steps {self.decay_steps} is longer than the run of {steps:,} steps without its warm-up of "
+                f"{self.warmup(steps):,}: give fewer, or leave it out to decay over a fifth of them"
             )
 
     def resolved_attention(self) -> str:
@@ -197,6 +232,12 @@ class PretrainConfig(DeviceOptions):
             raise UserError(
                 "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
             )
+        longest = max([self.decay_steps, *(phase.decay_steps for phase in self.phases)])
+        if longest >= 0 and self.schedule != "wsd" and not self.branch_from:
+            name = "--decay-steps" if self.decay_steps >= 0 else "decay_steps of a phase"
+            raise UserError(f"{name} has no effect with --schedule {self.schedule}: give --schedule wsd, or leave it out")
+        if self.branch_from and self.output and os.path.abspath(self.branch_from) == os.path.abspath(self.output):
+            raise UserError(f"--branch-from {self.branch_from} is --output as well: give a new folder as --output")
         ours = self.phases and (not self.recipe or "phases" in RECIPES[self.recipe].options)
         for name in ("batch_size", "learning_rate") if ours else ():
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default

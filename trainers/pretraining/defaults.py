@@ -11,6 +11,7 @@ from typing import Any
 from clozemill.model import memory
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.trainers.common.hardware import GIB, Hardware
+from clozemill.trainers.training.optimizer import OPTIMIZERS, default_clip_norm
 
 AUTO = "auto"
 FILL = 0.8  # fraction of the free memory that an automatic choice may fill by its estimate
@@ -102,10 +103,11 @@ def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
     return device, f"for {hardware}"
 
 
-def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, causal: bool) -> int:
+def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, causal: bool, optimizer: str = "adamw") -> int:
     """Return the estimated bytes of a training step with this many rows per device and micro-batch."""
     each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, causal, shape.examples)
-    return memory.state_bytes(encoder) + rows * each
+    rules = OPTIMIZERS[optimizer]
+    return memory.state_bytes(encoder, len(rules.matrices.moments), len(rules.others.moments)) + rows * each
 
 
 def _power_of_two(value: float) -> int:
@@ -121,13 +123,17 @@ def _batch(hardware: Hardware, data: Data) -> int:
     return hardware.devices * _power_of_two(wanted / hardware.devices)
 
 
-def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, causal: bool) -> int:
+def _parts(
+    encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, causal: bool, optimizer: str
+) -> int:
     """Return the fewest micro-batches that fit into the memory and divide every batch of a device; the most if none fits."""
     sizes = [max(1, shape.batch_size // hardware.devices) for shape in shapes]
     least = hardware.memory or (_TPU_MEMORY if hardware.kind == "TPU" else 1 << 62)
     divisors = [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
     for n in divisors:
-        needed = max(needed_bytes(encoder, shape, size // n, half, causal) for shape, size in zip(shapes, sizes, strict=True))
+        needed = max(
+            needed_bytes(encoder, shape, size // n, half, causal, optimizer) for shape, size in zip(shapes, sizes, strict=True)
+        )
         if needed + RUNTIME <= FILL * least:
             return n
     return divisors[-1]
@@ -162,6 +168,8 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
     for option in ("dropout", "attention_dropout", "initializer_range", "weight_decay"):
         if given[option] is None:
             found[option] = getattr(best, option)
+    if given["clip_norm"] is None:
+        found["clip_norm"] = default_clip_norm(given["optimizer"])
     if given["gradient_accumulation_steps"] is None:
         rates = {name: found.get(name, given[name]) for name in ("dropout", "attention_dropout")}
         actual = EncoderConfig(**{
@@ -169,7 +177,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
             "attention_probs_dropout_prob": rates["attention_dropout"], "remat": given["remat"],
         })  # fmt: skip
         shapes = [replace(shape, batch_size=shape.batch_size or batch) for shape in data.shapes]
-        parts = _parts(actual, shapes, hardware, half, given["objective"] == "causal")
+        parts = _parts(actual, shapes, hardware, half, given["objective"] == "causal", given["optimizer"])
         found["gradient_accumulation_steps"] = parts
         reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
     if given["learning_rate"] is None:
@@ -181,4 +189,4 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
 
 
 OPEN = ("preset", "precision", "batch_size", "gradient_accumulation_steps", "learning_rate", "dropout", "attention_dropout",
-        "initializer_range", "weight_decay")  # fmt: skip
+        "initializer_range", "weight_decay", "clip_norm")  # fmt: skip

@@ -22,6 +22,8 @@ from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.recipes import Recipe
 from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
+from clozemill.trainers.training.optimizer import Schedule
+from clozemill.trainers.training.pretrained import short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
 _SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
@@ -40,18 +42,25 @@ def lead(encoder: EncoderConfig, size: str, objective: str, datasets: list[Prepa
     ]
 
 
+def schedule_name(schedule: Schedule) -> str:
+    """Return the shape of a schedule, and where the decay of wsd begins."""
+    begins = schedule.stable_until
+    return schedule.shape if begins is None else f"{schedule.shape}, decay after step {begins:,}"
+
+
 def phase_table(phases: Any) -> Table:
     """Return what each phase of a run reads, and how it is scheduled."""
     rows = [
         (phase.folder, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
-         f"{(phase.end - phase.begin) * phase.batch_size / max(phase.train_rows, 1):,.1f}", f"{phase.schedule.peak:g}")
+         f"{phase.epoch(phase.end) - phase.epoch(phase.begin):,.1f}", f"{phase.schedule.peak:g}",
+         schedule_name(phase.schedule))
         for phase in phases
     ]  # fmt: skip
-    head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate")
+    head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate", "schedule")
     note = "An epoch is one pass over one copy of the dataset."
     if any(phase.dataset.packed for phase in phases):
         note += " The batch size of a packed dataset counts rows, each with several examples."
-    return Table("Phases", "trrrrr", head, rows, note)
+    return Table("Phases", "trrrrrl", head, rows, note)
 
 
 def model_table(encoder: EncoderConfig) -> Table:
@@ -69,9 +78,11 @@ def story(planned: Any) -> RunStory:
     config = planned.config
     datasets = [phase.dataset for phase in planned.phases]
     recipe: Recipe | None = config.RECIPES.get(config.recipe)
+    branch = planned.branch
+    continues = [f"It continues the run {short_name(branch.path)} after step {branch.step:,}."] if branch else []
     return RunStory(
         "Pretraining run",
-        lead(planned.encoder, planned.size_name, config.objective, datasets),
+        lead(planned.encoder, planned.size_name, config.objective, datasets) + continues,
         [phase_table(planned.phases), model_table(planned.encoder)],
         recipe.curve if recipe and _follows(config, recipe) else (),
         f"recipe {config.recipe}: {recipe.expect}" if recipe else "",

@@ -15,8 +15,9 @@ from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.pretraining import capacity, pretraining_run, warm_start
+from clozemill.trainers.pretraining import branching, capacity, pretraining_run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, run_page, train_state
 from clozemill.trainers.training.loop import Loop, resumed
@@ -51,10 +52,12 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
     _explain_other_steps(planned)
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
-        made = train_state.make(planned.encoder, config.objective, config.precision, config.seed)
+        made = train_state.make(planned.encoder, config.objective, config.precision, config.seed, config.optimizer)
     own: dict[str, Any] = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
     step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard, **own))
     told = []
+    if planned.branch and not step:
+        step = branching.enter(planned.branch, made, journal)
     if planned.start and not step:
         with devices.scope():
             told = warm_start.load(planned.start, made.model)
@@ -84,12 +87,17 @@ def _explain_other_steps(planned: PretrainingRun) -> None:
     theirs = run_folder.recorded(folder, "identity")
     if len(planned.phases) > 1 or not theirs or not isinstance(theirs.get("phase 1"), dict):
         return
-    dependent = ("steps", "warmup_steps", "scheduled_steps")
+    dependent = ("steps", "warmup_steps", "scheduled_steps", "decay_steps")
     have, want = ({key: value for key, value in each["phase 1"].items() if key not in dependent} for each in (theirs, mine))
     steps, wanted = theirs["phase 1"].get("steps"), planned.steps
-    if steps == wanted or have != want or {**theirs, "phase 1": 0} != {**mine, "phase 1": 0}:
+    if steps == wanted or have != want or {"schedule": "linear", **theirs, "phase 1": 0} != {**mine, "phase 1": 0}:
         return
     newest = next(checkpoints.saved(folder), None)
+    if newest and newest.step >= steps and mine["schedule"] == "wsd":
+        raise UserError(
+            f"{folder} is complete, and its learning rate fell to 0 at step {steps:,}: to train further, continue it from its "
+            f"stable part: --branch-from {folder} --steps {wanted} and a new --output"
+        )
     if newest and newest.step >= steps:
         raise UserError(
             f"{folder} is complete, and its learning rate fell to 0 at step {steps:,}: to train further, start a new run from "
@@ -163,18 +171,22 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
         f"{weights:,} weights; {config.objective}; on {where}"
     )
     for phase in planned.phases:
-        passes = (phase.end - phase.begin) * phase.batch_size / phase.train_rows
+        passes = phase.epoch(phase.end) - phase.epoch(phase.begin)
         packed = f"packed in {phase.train_rows:,} rows, " if phase.dataset.packed else ""
         print(
             f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
             f"tokens, {phase.train_examples:,} examples per epoch, {packed}"
             f"{counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} epochs, peak learning rate "
-            f"{phase.schedule.peak:g}, {planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
+            f"{phase.schedule.peak:g} ({schedule_name(phase.schedule)}), "
+            f"{planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
         )
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)
         print(f"recipe {config.recipe}: {recipe.expect}")
         if have != recipe.max_seq_lengths:
             print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, but the datasets have {have}")
-    if step:
+    branch = planned.branch
+    if branch and step == branch.step:
+        print(f"continuing {branch.path} after step {step:,}")
+    elif step:
         print(f"resuming after step {step:,}")

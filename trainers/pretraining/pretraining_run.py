@@ -1,6 +1,6 @@
 """Plans a run before any device is used: phases with their datasets, the model, and what must match on resume."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,10 +15,13 @@ from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.pretraining import open_options, page_parts, warm_start
+from clozemill.trainers.pretraining import branching, open_options, page_parts, warm_start
+from clozemill.trainers.pretraining.branching import Branch
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation
+from clozemill.trainers.pretraining.recipes import Phase
+from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries, phase_schedules
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.optimizer import Hyper, Schedule
@@ -35,6 +38,7 @@ class PretrainingPhase:
     end: int
     batch_size: int
     schedule: Schedule
+    entry: OrderEntry  # into the order of the examples
 
     @property
     def folder(self) -> str:
@@ -60,7 +64,12 @@ class PretrainingPhase:
 
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
         """Return the reader of one host."""
-        return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts)
+        entry = self.entry
+        return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts, entry.first_row, entry.batch_size)
+
+    def epoch(self, step: int) -> float:
+        """Return how often the dataset was read after a step of the run."""
+        return (self.entry.first_row + (step - self.begin) * self.batch_size) / self.train_rows
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
@@ -87,6 +96,7 @@ class PretrainingRun:
     start: WarmStart | None = None
     reasons: tuple[str, ...] = ()  # what was chosen for options that were left open, and why
     chosen: dict[str, Any] = field(default_factory=dict)  # these options
+    branch: Branch | None = None
     stage: ClassVar = "pretrain"
 
     @property
@@ -105,9 +115,10 @@ class PretrainingRun:
 
     @property
     def hyper(self) -> Hyper:
-        if (decay := self.config.weight_decay) is None:
-            raise ValueError("weight_decay is None: plan_run chooses it")
-        return Hyper(weight_decay=decay, clip_norm=self.config.clip_norm)
+        decay, clip_norm = self.config.weight_decay, self.config.clip_norm
+        if decay is None or clip_norm is None:
+            raise ValueError("weight_decay or clip_norm is None: plan_run chooses it")
+        return Hyper(weight_decay=decay, clip_norm=clip_norm)
 
     def flops(self, phase: PretrainingPhase) -> int:
         """Return the FLOPs per row of a phase's batches."""
@@ -128,6 +139,7 @@ class PretrainingRun:
             "vocabulary": self.phases[0].dataset.vocabulary,
             "trained_length": self.trained_length(step),
             "data": self._data(),
+            **(self.branch.about if self.branch else {}),
             **({"begun_length": self.start.trained_length, "base_model": short_name(self.start.path)} if self.start else {}),
         }
 
@@ -148,6 +160,8 @@ class PretrainingRun:
         own |= {name: getattr(self.encoder, name) for name in ("hidden_act", "max_position_embeddings")}
         if self.start:
             own["init"] = self.start.digest
+        if self.branch:
+            own["branch"] = self.branch.record
         own["phases"] = len(self.phases)
         for number, phase in enumerate(self.phases, 1):
             schedule = phase.schedule
@@ -160,22 +174,24 @@ class PretrainingRun:
                 "warmup_steps": schedule.warmup_steps,
                 "scheduled_steps": schedule.steps,
             }
-        own.pop("warmup_steps")
+            if schedule.shape == "wsd":
+                own[f"phase {number}"]["decay_steps"] = schedule.decay_steps
+            if phase.entry != OrderEntry(0, phase.batch_size):
+                own[f"phase {number}"] |= {"first_row": phase.entry.first_row, "order_batch_size": phase.entry.batch_size}
+        for name in ("warmup_steps", "decay_steps"):
+            own.pop(name)
         return own
 
 
-def _schedules(config: PretrainConfig, phases: tuple) -> list[Schedule]:
-    """Return the schedule of each phase: its own, or that of the run, which spans all phases without one."""
-    total = sum(phase.steps for phase in phases)
-    run = Schedule(config.learning_rate or 0.0, config.warmup(total), total)  # unused if every phase has its own rate
-    found, begin = [], 0
-    for phase in phases:
-        if phase.learning_rate:
-            warmup = config.warmup(phase.steps) if phase.warmup_steps < 0 else min(phase.warmup_steps, phase.steps)
-            found.append(Schedule(phase.learning_rate, warmup, phase.steps, begin))
-        else:
-            found.append(run)
-        begin += phase.steps
+def _entries(identity: dict[str, Any], datasets: Sequence[PreparedDataset], phases: Sequence[Phase]) -> list[OrderEntry]:
+    """Return where each phase enters the order of its dataset, as a run recorded it; else after earlier phases.
+
+    identity: of the run that is resumed or continued. Those of earlier versions read each phase's dataset from its beginning.
+    """
+    found = order_entries([each.manifest["digest"] for each in datasets], phases)
+    for number, phase in enumerate(phases):
+        if isinstance(told := identity.get(f"phase {number + 1}"), dict):
+            found[number] = OrderEntry(told.get("first_row", 0), told.get("order_batch_size", phase.batch_size))
     return found
 
 
@@ -184,9 +200,29 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
 
     hardware: the devices that open options are chosen for; default: those that are found here.
     """
+    config, branch = branching.branched(config)
     wanted = config.resolved_phases()
-    config.check_warmup(sum(phase.steps for phase in wanted))
-    start = warm_start.find(config, storage.join(config.output, run_folder.RUN))
+    config.check_schedule(sum(phase.steps for phase in wanted))
+    start = warm_start.find(config, storage.join(branch.run if branch else config.output, run_folder.RUN))
+    datasets = _datasets(config, wanted, start)
+    given = config
+    config, reasons = open_options.completed(given, datasets, start.encoder if start else None, hardware)
+    phases, begin = [], 0
+    wanted = config.resolved_phases()
+    entries = _entries((branch.identity if branch else run_folder.resumed(config, "identity")) or {}, datasets, wanted)
+    for phase, dataset, schedule, entry in zip(wanted, datasets, phase_schedules(config, wanted), entries, strict=True):
+        phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule, entry))
+        begin += phase.steps
+    encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
+    chosen = run_folder.chosen_options(given, config)
+    planned = PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons, chosen, branch)
+    if branch:
+        branching.check_data(branch, planned.identity(), [phase.folder for phase in phases])
+    return planned
+
+
+def _datasets(config: PretrainConfig, wanted: Sequence[Phase], start: WarmStart | None) -> list[PreparedDataset]:
+    """Return the dataset of each phase. Raises UserError if they don't suit each other, the options or --init."""
     longest = start.encoder.max_position_embeddings if start else config.max_position_embeddings
     datasets: list[PreparedDataset] = []
     for phase in wanted:
@@ -199,13 +235,4 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
         if datasets:
             prepared_dataset.check_vocabulary(dataset, datasets[0].vocabulary, datasets[0].folder)
         datasets.append(dataset)
-    given = config
-    config, reasons = open_options.completed(given, datasets, start.encoder if start else None, hardware)
-    phases, begin = [], 0
-    wanted = config.resolved_phases()
-    for phase, dataset, schedule in zip(wanted, datasets, _schedules(config, wanted), strict=True):
-        phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule))
-        begin += phase.steps
-    encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
-    return PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons,
-                          run_folder.chosen_options(given, config))  # fmt: skip
+    return datasets

@@ -11,7 +11,11 @@ from clozemill.pipelines.command_line.options import option
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of a run on one dataset. A phase without its own learning rate continues the run's schedule."""
+    """Steps of a run on one dataset.
+
+    A phase without its own learning rate continues the run's schedule. A phase on the dataset of an earlier one continues its
+    order.
+    """
 
     data: str = option("", "dataset of clozemill prepare")
     steps: int = option(0, "weight updates", low=1, high=1 << 30)
@@ -20,6 +24,9 @@ class Phase:
         0.0, "peak learning rate of the phase's own schedule; 0: continue the run's schedule", low=0, high=100
     )
     warmup_steps: int = option(-1, "warm-up steps of the phase's own schedule; -1: a tenth of its steps", low=-1, high=1 << 30)
+    decay_steps: int = option(
+        -1, "decay steps of the phase's own schedule, with --schedule wsd; -1: a fifth of its steps", low=-1, high=1 << 30
+    )
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,12 @@ def _read(path: str) -> WarmStart:
 def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
     """Return the weights that `--init` names, None without it.
 
-    run_json: path of the run's run.json, if any: if the run was started with the same --init, it isn't read again. Raises
-    UserError.
+    run_json: path of the run.json of the run, or of that which it branches from, if any: if that run was started with the same
+    --init, it isn't read again. Raises UserError.
     """
     if not config.init:
         return None
-    if tf.io.gfile.exists(run_json) and not config.overwrite:
+    if tf.io.gfile.exists(run_json) and (config.branch_from or not config.overwrite):
         try:
             told = json.loads(storage.read(run_json, "give another --output"))
             if told["config"]["init"] == config.init:

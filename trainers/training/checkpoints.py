@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +193,18 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
     return {name.partition("/")[2]: found[key] for key, name in names.items()}
 
 
+def digest(one: Checkpoint) -> str:
+    """Return the SHA-256 of a checkpoint's checkpoint.json, which lists those of its files (of local ones)."""
+    return _signature(one.index)
+
+
+def load(one: Checkpoint, state: TrainState) -> None:
+    """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables."""
+    _check_contents(one)
+    _read_variables(state.weights(), storage.join(one.folder, "weights"))
+    _read_variables(state.moments(), storage.join(one.folder, "moments"))
+
+
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     """Restore the newest intact checkpoint into a state. Returns its checkpoint.json, None if there is no checkpoint yet.
 
@@ -200,9 +212,7 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     """
     for one in saved(run):
         try:
-            _check_contents(one)
-            _read_variables(state.weights(), storage.join(one.folder, "weights"))
-            _read_variables(state.moments(), storage.join(one.folder, "moments"))
+            load(one, state)
             return one.index
         except ValueError as error:
             _warn(f"{one.folder} is corrupt ({error}): skipped")
@@ -268,14 +278,16 @@ def remove_all(run: str) -> None:
     storage.remove_empty(storage.join(run, FOLDER))
 
 
-def prune(run: str, keep: int, step: int) -> None:
-    """Remove all checkpoints except the newest `keep` up to `step` and the best one, and remove incomplete ones.
+def prune(run: str, keep: int, step: int, pinned: Collection[int | None] = ()) -> None:
+    """Remove all checkpoints except the newest `keep` up to `step`, the best one and those of the steps `pinned`.
 
-    On resume, corrupt checkpoints of later steps were skipped; if kept, they would be taken for the newest.
+    Incomplete ones are removed too. On resume, corrupt checkpoints of later steps were skipped; if kept, they would be taken
+    for the newest.
     """
     safe_paths.refuse_link(storage.join(run, FOLDER), run)
     whole = [one for one in saved(run) if one.step <= step]
     kept = {one.folder for one in whole[:keep]} | ({best_of(whole).folder} if whole else set())
+    kept |= {one.folder for one in whole if one.step in pinned}
     for folder in _all_folders(run):
         if folder not in kept:
             _remove(folder)

@@ -151,14 +151,14 @@ class Loop:
             self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
-            epoch = (self.step - phase.begin) * phase.batch_size / phase.train_rows
+            epoch = phase.epoch(self.step)
             if last or self.step % config.log_steps == 0:
                 self.journal.tell(self.step, epoch, scale)
             else:
                 self.journal.pulse(self.step, epoch, scale)
             if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
                 self._evaluate(evaluation, phase)
-            elif last or stopped or self._due():
+            elif last or stopped or self._due() or self.step == phase.schedule.stable_until:
                 self._save()
                 if not stopped and self._writes and self._page.due():
                     self._page.write(self.step)
@@ -206,6 +206,8 @@ class Loop:
         """Return the number of steps until the host has to act."""
         config = self.plan.config
         marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
+        if (stable := phase.schedule.stable_until) is not None and stable > self.step:
+            marks.append(stable - self.step)
         if distribution.worker(self.devices)[1] == 1:  # all workers must run the same number, however fast each is
             marks.append(self._affordable)
         return min(config.steps_per_call, phase.end - self.step, *marks)
@@ -278,5 +280,7 @@ class Loop:
         about |= self.stopping.state()
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
-        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step)
+        # Where a stable part ends, a branch can begin (--branch-from): kept for as long as the run.
+        ends = {phase.schedule.stable_until for phase in self.plan.phases}
+        checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step, ends)
         self._clock.reset()

@@ -87,6 +87,9 @@ class TrainingPhase(Protocol):
     def train_rows(self) -> int:
         """Return the number of rows per epoch, as batches count them: fewer than examples if these are packed."""
 
+    def epoch(self, step: int) -> float:
+        """Return how often the data were read after a step of the run."""
+
     def reader(self, config: Any, host: int, hosts: int) -> PhaseReader:
         """Return the reader of one host."""
 

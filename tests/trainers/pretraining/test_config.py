@@ -103,9 +103,11 @@ def test_a_warmup_that_is_longer_than_the_run(flags: list[str], refused: bool) -
     config = pretrain(*flags)
     if refused:
         given = config.warmup_steps
-        assert mistake(config.check_warmup, 10).startswith(f"--warmup-steps {given} is longer than the run of 10 steps: give ")
+        assert mistake(config.check_schedule, 10).startswith(
+            f"--warmup-steps {given} is longer than the run of 10 steps: give "
+        )
     else:
-        config.check_warmup(10)
+        config.check_schedule(10)
 
 
 def test_causal_prediction_must_not_see_the_answers() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from clozemill.model.config import preset
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common.config import OPTIMIZER_NAMES
 from clozemill.trainers.common.hardware import GIB, Hardware
 from clozemill.trainers.pretraining import capacity
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -60,7 +61,7 @@ def test_choices(hardware: Hardware, tokens: float, length: int, expected: tuple
 
 def test_what_is_given_is_never_chosen() -> None:
     given = {**LEFT_OPEN, "preset": "large", "precision": "float32", "batch_size": 6, "learning_rate": 3.0, "dropout": 0.5,
-             "attention_dropout": 0.25, "initializer_range": 0.5, "weight_decay": 0.0}  # fmt: skip
+             "attention_dropout": 0.25, "initializer_range": 0.5, "weight_decay": 0.0, "clip_norm": 0.0}  # fmt: skip
     choice = choose(given, LAPTOP, data(1e7))
     assert choice.values == {"gradient_accumulation_steps": 3}
     everything = choose({**given, "gradient_accumulation_steps": 2}, LAPTOP, data(1e7))
@@ -84,6 +85,16 @@ def test_a_warm_start_keeps_its_size_and_half_the_rate() -> None:
     encoder = preset("mini", vocab_size=30522)
     choice = choose(LEFT_OPEN, A100, data(1e10), encoder)
     assert (choice.values["preset"], choice.values["learning_rate"]) == ("", suited(encoder).learning_rate / 2)
+
+
+def test_what_the_optimizer_decides() -> None:
+    """StableAdamW needs no clipping, and Muon less memory for its moments: here that of the matrices of BERT-base."""
+    clips = {name: choose({**LEFT_OPEN, "optimizer": name}, LAPTOP, data(1e7)).values["clip_norm"] for name in OPTIMIZER_NAMES}
+    assert clips == {"adamw": 1.0, "lamb": 1.0, "muon": 1.0, "stable-adamw": 0.0}
+    sizes = [
+        needed_bytes(preset("base"), Shape(128, 20), 8, half=False, causal=False, optimizer=name) for name in ("adamw", "muon")
+    ]
+    assert sizes[0] - sizes[1] == 4 * 84_934_656
 
 
 def test_lamb_has_rates_of_its_own() -> None:
