@@ -19,6 +19,7 @@ import clozemill
 from clozemill.pipelines.files import safe_paths
 from clozemill.pipelines.files.sealed_json import read_sealed, write_sealed
 from tests import corpora
+from tests.slow import mostly_slow
 
 DOCUMENTS = corpora.texts(30)
 SMALL = ["--max-seq-length", "32", "--max-predictions", "5", "--dupe-factor", "1", "--in-memory", "--no-progress"]
@@ -407,7 +408,10 @@ def test_an_output_under_a_file(bench, output):
     bench("a.jsonl", JSONL, output=output).refused(f"{bench.folder}/{output}", "can't be written (Not a directory)")
 
 
-@pytest.mark.parametrize("part", ["state.json", ".spill", ".tfrecord", ".parquet", "dataset.json", ".jsonl"])
+PARTS = ("state.json", ".spill", ".tfrecord", ".parquet", "dataset.json", ".jsonl")
+
+
+@pytest.mark.parametrize("part", mostly_slow(PARTS, ".spill", ".tfrecord", "dataset.json"))
 def test_a_full_disk(bench, monkeypatch, part):
     full = [True]
 

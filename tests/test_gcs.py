@@ -107,6 +107,7 @@ def test_permission_errors_are_one_sentence(name: str, cloud: Cloud) -> None:
     assert "refused/dataset.json" not in cloud.storage.objects
 
 
+@pytest.mark.slow
 def test_permission_errors_for_shards_are_one_sentence(cloud: Cloud, data: str) -> None:
     command = ["pretrain", "--data", "gs://mill/data", "--output", "gs://mill/refused-run", *TRAIN]
     out, err = cloud.run(*command, code=2, faults={"forbidden": "data/train"})

@@ -100,6 +100,7 @@ def write_parquet(path: Path) -> None:
         writer.write_table(pa.concat_tables([row] * 10), row_group_size=10)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_that_expands(tmp_path: Path) -> None:
     """Ten values of 100 MB in a few kB: none is decompressed."""
     writer = multiprocessing.get_context("spawn").Process(target=write_parquet, args=(tmp_path / "a.parquet",))

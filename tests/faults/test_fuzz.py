@@ -26,8 +26,8 @@ from clozemill.pipelines.readers.document import Document, Rejected
 from clozemill.pipelines.shards import tfrecord
 from tests.faults.fuzz import mutation, one, run, targets
 
-INPUTS = 120
-SLOWER = {"wikitext": 60, "text": 40, "yaml": 20}  # number of inputs for slow targets
+INPUTS = 60
+SLOWER = {"wikitext": 30, "text": 20, "yaml": 10}  # number of inputs for slow targets
 CPU_SECONDS = 150  # for all of `repetitions`; they use a tenth of it, and a single one in quadratic time would use all of it
 OFTEN = {"wikitext": b"\1", "wikixml": b"\0\1\1", "jsonl": b"\0\1\1", "bert": b"\0\1\1", "yaml": b"\2"}  # first bytes
 
@@ -73,6 +73,7 @@ def repetitions() -> None:
             target.run(first + word + b"\0" + word + b"a\0" + word)
 
 
+@pytest.mark.slow  # test_converter.py, test_sentences.py and test_language_variants.py test some of it quickly
 def test_all_markup_takes_linear_time() -> None:
     """CPU time is limited, not wall time, so a busy machine doesn't matter."""
     limits = (CPU_SECONDS, CPU_SECONDS)

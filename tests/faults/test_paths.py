@@ -15,6 +15,7 @@ import yaml
 import clozemill
 from clozemill.pipelines.files import filesystem
 from tests import corpora
+from tests.slow import mostly_slow
 from tests.test_layering import TREES
 from tests.test_resume import CODE
 
@@ -62,7 +63,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "a newline", "a glob", "no UTF-8", "a name of our own"))
 def test_input_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """It is read, and named in rejects and dataset.json; in an error it stays on one line."""
     (place / "in").mkdir()

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from clozemill.pipelines.common.sentence_languages import KNOWN, language_warning
 from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.sentences import MAX_CHARS, MAX_PARAGRAPH, SPLITTERS, lines, split
+from tests.slow import mostly_slow
 
 PIECES = [
     *"aÉ中Σ.!?…\"'“”‘’«»()[];:,—-1\n 🙂\u0301।。؟",
@@ -251,27 +252,27 @@ def test_endless_words_are_cut_at_the_limit() -> None:
     assert [len(sentence) for sentence in cut("x" * MAX_CHARS, "none")] == [MAX_CHARS]
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "。",
-        "『",
-        "」、",
-        "፡",
-        "৩.",
-        "」 ",
-        "ก!",
-        "ក ",
-        ".",
-        "“a.",
-        "He said “hello. And so on. ",
-        "...  ",
-        "' ",
-        "(",
-        "a b. ",
-        ".” ",
-    ],
-)
+ENDLESS = [
+    "。",
+    "『",
+    "」、",
+    "፡",
+    "৩.",
+    "」 ",
+    "ก!",
+    "ក ",
+    ".",
+    "“a.",
+    "He said “hello. And so on. ",
+    "...  ",
+    "' ",
+    "(",
+    "a b. ",
+    ".” ",
+]
+
+
+@pytest.mark.parametrize("unit", mostly_slow(ENDLESS, *ENDLESS[::4]))
 def test_a_megabyte_in_one_paragraph(unit: str) -> None:
     """Takes up to a second or two each; in quadratic time it would take minutes."""
     text = clean(unit * (500_000 // len(unit)))

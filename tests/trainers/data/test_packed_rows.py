@@ -16,6 +16,7 @@ from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.page_parts import ragged
+from tests.slow import mostly_slow
 from tests.trainers import datasets
 from tests.trainers.datasets import PREDICTIONS, ROW_LENGTH
 
@@ -117,7 +118,7 @@ def changed(record: bytes, feature: str, values: list[int]) -> bytes:
 DAMAGES = ("unpacked", "too many examples", "too many predictions", "numbers", "no first", "out of order", "short")
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", mostly_slow(DAMAGES, "unpacked", "too many examples", "out of order"))
 def test_a_corrupt_row_is_one_sentence_with_its_file(both: dict[str, PreparedDataset], damage: str, tmp_path: Path) -> None:
     packed = both["on"]
     rows = next(iter(datasets.records(packed, "train").values()))

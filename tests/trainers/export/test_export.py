@@ -53,7 +53,7 @@ def test_formats_match_the_dict() -> None:
     assert list(export_config.FORMATS) == list(FORMATS)
 
 
-@pytest.mark.parametrize("name", ["mlm+nsp", "classify"])
+@pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "classify"), "mlm+nsp"))
 def test_every_format_has_its_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint", name)
     assert run(one, tmp_path / "out", "--formats", "hf,keras") == 0

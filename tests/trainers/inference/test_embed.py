@@ -107,7 +107,7 @@ def test_words_and_their_places_are_literal(pretrained: Path, texts: Path, tmp_p
 WORD = ("un", "##b", "##e", "##l", "##i", "##e", "##v", "##able")
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("pool", mostly_slow(("cls", "mean"), "mean"))
 def test_pooled(pool: str, pretrained: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A row for every text; the mean is over all of its tokens, special ones among them."""
     assert run(pretrained, texts, tmp_path / "a.parquet", "--pool", pool, "--layers=-1,-2") == 0

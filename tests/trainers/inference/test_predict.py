@@ -142,7 +142,7 @@ def test_columns_of_conll_without_tags(runs: dict, tmp_path: Path) -> None:
     assert [json.loads(line)["words"] for line in lines] == [["the", "mill"], ["river"]]
 
 
-@pytest.mark.parametrize("kind", mostly_slow(TASKS, *(kind for kind in TASKS if kind != "spans")))
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, "classify", "tags"))
 def test_typed_texts(kind: str, runs: dict, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--text", TEXTS[2], *(["--text-pair", CONTEXTS[2]] if kind == "spans" else [])]
     assert run(runs[kind], *arguments) == 0
@@ -280,7 +280,7 @@ def test_ids_and_labels_of_a_table(runs: dict, tmp_path: Path, capsys: pytest.Ca
     assert [(row["row"], row["id"], row["label"]) for row in rows] == [(str(n), f"q{n}", answer) for n in range(4)]
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "regress", "tags", "spans"])
+@pytest.mark.parametrize("kind", mostly_slow(("multilabel", "regress", "tags", "spans"), "multilabel", "tags"))
 def test_labels_of_every_kind(kind: str, runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The model's own answers are right."""
     path, answers = table(tmp_path, kind), alone(kind)

@@ -280,8 +280,9 @@ def test_two_devices_match_one(optimizer: str) -> None:
 SMALL = ("-m", "clozemill", "preflight", "--topology", "v5e:2x2", "--preset", "tiny", "--no-largest-batch")
 
 
+@pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("packing", [(), pytest.param(("--examples-per-row", "4"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("packing", [(), ("--examples-per-row", "4")])
 def test_a_small_step_compiles_for_a_real_topology(packing: tuple[str, ...]) -> None:
     done = fresh(*SMALL, "--vocab-size", "512", "--batch-size", "8", *packing)
     assert done.returncode == 0, done.stderr
