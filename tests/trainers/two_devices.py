@@ -1,6 +1,6 @@
 """Train on one device and on two logical CPU devices, and print the results as JSON; a test runs it as a program.
 
-python -m tests.trainers.two_devices FOLDER [--compiled]
+python -m tests.trainers.two_devices FOLDER [--compiled] [--packed] [--muon]
 """
 
 import json
@@ -58,8 +58,8 @@ def dropped(mirrored: tf.distribute.Strategy) -> list[float]:
     return [float(value) for value in both()]
 
 
-def main(folder: str, compiled: bool) -> None:
-    """Print everything."""
+def main(folder: str, asked: list[str]) -> None:
+    """Print everything that always runs, and the cases that are asked for."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
@@ -67,11 +67,13 @@ def main(folder: str, compiled: bool) -> None:
     features, found = steps.batches(3), {"replicas": [one.num_replicas_in_sync, mirrored.num_replicas_in_sync]}
     found["one"] = trained(make(one), features)
     found["two, in parts"] = trained(make(mirrored, parts=2), features)
-    if compiled:
+    if "--compiled" in asked:
         found["two, compiled"] = trained(make(mirrored, jit=steps.COMPILES), features)
-    found["one, muon"] = trained(make(one, rule="muon"), features)
-    found["two, muon"] = trained(make(mirrored, rule="muon", parts=2), features)
-    found["two, packed"] = trained(make(mirrored), steps.packed(features))
+    if "--muon" in asked:
+        found["one, muon"] = trained(make(one, rule="muon"), features)
+        found["two, muon"] = trained(make(mirrored, rule="muon", parts=2), features)
+    if "--packed" in asked:
+        found["two, packed"] = trained(make(mirrored), steps.packed(features))
     found["dropout"] = dropped(mirrored)
     dataset = datasets.write(Path(folder), [[4]], [5, 8])
     for devices, size in ((one, 13), (mirrored, 5)):
@@ -81,4 +83,4 @@ def main(folder: str, compiled: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--compiled" in sys.argv)
+    main(sys.argv[1], sys.argv[2:])

@@ -20,18 +20,23 @@ from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
 from clozemill.trainers.training.optimizer import OPTIMIZERS, SCHEDULES
 from clozemill.trainers.training.step import COLUMNS
+from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[3]
-COMPILED = pytest.param("two, compiled", marks=pytest.mark.slow)  # takes as long as all the rest
-TWO = ["two, in parts", COMPILED, "two, packed", "two, muon"]
+CASES = ("two, in parts", "two, compiled", "two, packed", "two, muon")
+TWO = mostly_slow(CASES, "two, in parts")  # each takes ten seconds or more
 TIMES = {"waited", "seconds"}
 
 
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The results of tests/trainers/two_devices.py, whose devices must be created before TensorFlow starts."""
-    compiled = ["--compiled"] * any("two, compiled" in item.name for item in request.session.items)
-    command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval")), *compiled]
+    more = [
+        f"--{name}"
+        for name in ("compiled", "packed", "muon")
+        if any(f"two, {name}" in item.name for item in request.session.items)
+    ]
+    command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval")), *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
