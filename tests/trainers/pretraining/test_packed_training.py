@@ -23,9 +23,11 @@ from clozemill.trainers.pretraining.defaults import Shape
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation, without_context
 from clozemill.trainers.pretraining.page_parts import ragged
 from clozemill.trainers.training import checkpoints
+from tests.slow import mostly_slow
 from tests.trainers import datasets, steps
 from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, ROW_LENGTH, VOCABULARY
 
+pytestmark = pytest.mark.usefixtures("one_layer")
 TRAIN, EVAL = [[20, 31, 25, 40], [25, 25, 40, 26]], [24, 19]
 RATES = ("examples_per_second", "tokens_per_second", "input_share")
 RUN = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
@@ -63,7 +65,7 @@ def bits(run: Path, step: int) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", mostly_slow(OBJECTIVES, "mlm+nsp"))
 def test_evaluation_agrees_with_that_of_the_unpacked_examples(
     packed: PreparedDataset, plain: PreparedDataset, objective: str
 ) -> None:
@@ -131,6 +133,7 @@ def test_a_run(packed: PreparedDataset, plain: PreparedDataset, tmp_path: Path, 
     assert json.loads(output.read_text())["masked_lm_loss"] == pytest.approx(found[-1]["masked_lm_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_phases_of_both_kinds(packed: PreparedDataset, plain: PreparedDataset, tmp_path: Path) -> None:
     """With micro-batches; a phase's epochs count its rows."""
     config, run = tmp_path / "phases.yaml", tmp_path / "run"

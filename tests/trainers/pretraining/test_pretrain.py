@@ -27,6 +27,7 @@ from clozemill.trainers.training import checkpoints, pretrained, run_folder, run
 from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
+pytestmark = pytest.mark.usefixtures("one_layer")
 TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
         "--initializer-range", "0.02", "--weight-decay", "0.01", "--dropout", "0.1", "--attention-dropout", "0.1"]  # fmt: skip
 RATES = ("examples_per_second", "tokens_per_second", "input_share")
@@ -101,12 +102,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Path:
-    """A run's folder, with evaluations along the way. Read it only."""
-    run = tmp_path_factory.mktemp("trained") / "run"
+def drawn(tmp_path_factory: pytest.TempPathFactory, short: Path) -> tuple[Path, list[str]]:
+    """A run's folder, with evaluations along the way, and every page that it wrote; drawing was always due. Read it only."""
+    run, pages, write = tmp_path_factory.mktemp("trained") / "run", [], storage.write
+
+    def noted(path: str, data: bytes, overwrite: bool = True) -> None:
+        write(path, data, overwrite)
+        if path.endswith("report.html"):
+            pages.append(data.decode())
+
     saving = ["--checkpoint-steps", 2, "--keep-checkpoints", 2, "--eval-steps", 6]
-    pretrain(run, "--data", short, "--steps", 15, "--learning-rate", 2e-3, "--steps-per-call", 4, "--tensorboard", *saving)
-    return run
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(storage, "write", noted)
+        patched.setattr(run_page.RunPage, "due", lambda self: True)
+        pretrain(run, "--data", short, "--steps", 15, "--learning-rate", 2e-3, "--steps-per-call", 4, "--tensorboard", *saving)
+    return run, pages
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: tuple[Path, list[str]]) -> Path:
+    return drawn[0]
 
 
 # What a run says of its evaluations
@@ -248,23 +263,13 @@ def test_sample_predictions_are_those_of_the_model(trained: Path, short: Path) -
             assert shares == sorted(shares, reverse=True) and ("✓" in row[3]) == (tokens[best[number, at]] == row[2])
 
 
-def test_the_page_is_drawn_while_it_trains(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_drawn_while_it_trains(drawn: tuple[Path, list[str]]) -> None:
     """At evaluations and at checkpoints, whenever drawing is due; with the state of that moment."""
-    pages: list[str] = []
-    write = storage.write
-
-    def noted(path: str, data: bytes, overwrite: bool = True) -> None:
-        write(path, data, overwrite)
-        if path.endswith("report.html"):
-            pages.append(data.decode())
-
-    monkeypatch.setattr(storage, "write", noted)
-    monkeypatch.setattr(run_page.RunPage, "due", lambda self: True)
-    pretrain(tmp_path / "run", "--data", short, "--steps", 3, "--eval-steps", 2, "--checkpoint-steps", 1)
-    assert [re.search(r'class="chip (\w+)">\W*([^<:,]+)', page).groups() for page in pages] == [
-        ("open", "Training"), ("open", "Training"), ("passed", "Complete"),
-    ]  # fmt: skip
-    assert ["step 1 of 3" in pages[0], "step 2 of 3" in pages[1], "Sample predictions" in pages[0]] == [True, True, False]
+    *earlier, _ = drawn[1]
+    chips = [re.search(r'class="chip (\w+)">\W*([^<:,]+)', page).groups() for page in drawn[1]]
+    assert chips == [("open", "Training")] * len(earlier) + [("passed", "Complete")]
+    assert [re.search(r"step (\d+) of 15", page).group(1) for page in earlier] == ["2", "4", "6", "8", "10", "12", "14"]
+    assert ["Sample predictions" in page for page in earlier] == [False] * 2 + [True] * 5
 
 
 def test_a_page_that_can_not_be_drawn_costs_a_warning(
@@ -417,7 +422,8 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize("objective", mostly_slow(("mlm", "causal"), "causal"))
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
 def test_objectives_without_next_sentences(objective: str, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
     pretrain(tmp_path / "run", "--data", short, "--steps", 12, "--learning-rate", 3e-3, "--objective", objective)
     train, (evaluated,) = rows(tmp_path / "run"), rows(tmp_path / "run", "eval")
@@ -435,7 +441,10 @@ def test_objectives_without_next_sentences(objective: str, tmp_path: Path, short
 # Phases and recipes
 
 
-def test_two_phases_in_one_run(tmp_path: Path, short: Path, long: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("step", mostly_slow((None, 4, 6), None))  # where the phases meet, and within the second
+def test_two_phases_in_one_run(
+    step: int | None, tmp_path: Path, short: Path, long: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Each with its dataset and batch size; the first with the run's schedule, which spans both, the second with its own."""
     phases = [
         {"data": str(short), "steps": 4},
@@ -455,7 +464,7 @@ def test_two_phases_in_one_run(tmp_path: Path, short: Path, long: Path, capsys: 
         epoch = sum(shard["examples"] for shard in prepared_dataset.read(str(data)).shards("train"))
         assert [row["epoch"] for row in part] == [round(size * (step + 1) / epoch, 4) for step in range(4)]
     assert [(row["step"], row["examples"]) for row in rows(tmp_path / "run", "eval")] == [(4, 40), (8, 40)]
-    for step in (4, 6):  # where the phases meet, and within the second
+    if step:
         again = forget(tmp_path / "run", tmp_path / f"from-{step}", step)
         pretrain(again, *always)
         told = capsys.readouterr().out
@@ -512,6 +521,7 @@ def test_phases_with_different_vocabularies_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # of what is resolved, test_config.py shows the same
 def test_a_recipe_is_resolved_and_flags_override_it(tmp_path: Path, small: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
     arguments = ["--recipe", "demo", "--data", str(small), "--output", str(run), "--steps", "2", "--batch-size", "4"]
@@ -582,7 +592,9 @@ def test_mistakes_are_one_sentence_before_anything_is_made(
     assert told.out == "" and not run.exists()
 
 
-@pytest.mark.parametrize("harm", ["a byte", "another dataset's", "a byte of the eval split"])
+@pytest.mark.parametrize(
+    "harm", mostly_slow(("a byte", "another dataset's", "a byte of the eval split"), "a byte", "another dataset's")
+)
 def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
     """Found while it is read: one sentence names the shard, the record and what to do."""
     data = Path(shutil.copytree(small, tmp_path / "data"))
