@@ -80,6 +80,7 @@ def measured(arguments: list[str]) -> tuple[float, int, int]:
     return time.monotonic() - began, max(peaks.values()), len(peaks)
 
 
+@pytest.mark.slow  # as is the only test that reads it
 def test_the_corpus_is_reproducible() -> None:
     texts = list(documents(300))
     assert texts[:150] == list(documents(300))[:150] and len(set(texts)) < 300
