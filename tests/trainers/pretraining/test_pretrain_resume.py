@@ -16,7 +16,13 @@ import tensorflow as tf
 
 import clozemill
 
-CODE = "import sys, clozemill; sys.exit(clozemill.main())"
+pytestmark = pytest.mark.usefixtures("one_layer")
+CODE = """
+import sys, clozemill
+from clozemill.model.config import PRESETS
+PRESETS["tiny"]["num_hidden_layers"] = 1  # as in this process
+sys.exit(clozemill.main())
+"""
 STEPS, SAVED_EVERY = 25, 5
 RATES = ("examples_per_second", "tokens_per_second", "input_share")  # what may differ between two runs
 
@@ -131,6 +137,20 @@ def test_a_run_that_nobody_disturbs(whole: Path) -> None:
     assert train[-1]["learning_rate"] < train[3]["learning_rate"]
 
 
+def test_killed_while_saving_and_resumed(
+    tmp_path: Path, demo_dataset: Path, whole: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """While the second checkpoint was written: the run resumes from the first one, in this process."""
+    folder = tmp_path / "run"
+    run = Run(folder, demo_dataset)
+    run.killed(run.while_saving(2 * SAVED_EVERY))
+    assert [row["step"] for row in figures(folder)] == list(range(1, 2 * SAVED_EVERY + 1))
+    assert clozemill.main(options(folder, demo_dataset)) == 0
+    assert f"resuming after step {SAVED_EVERY}\n" in capsys.readouterr().out
+    assert_the_same(folder, whole)
+
+
+@pytest.mark.slow
 def test_killed_and_stopped_at_many_moments(tmp_path: Path, demo_dataset: Path, whole: Path) -> None:
     """While the first checkpoint was written, by SIGTERM and by SIGINT: one run, four processes."""
     folder = tmp_path / "run"

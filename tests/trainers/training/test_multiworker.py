@@ -20,6 +20,8 @@ from clozemill.trainers.common import distribution
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
 from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
 
+pytestmark = pytest.mark.usefixtures("one_layer")
+
 STILL = (
     "--dropout",
     "0",
