@@ -16,6 +16,7 @@ from tests.slow import mostly_slow
 DATA = Path(os.environ.get("CLOZEMILL_DATA", Path(__file__).parents[2] / "shared/data"))
 
 
+@pytest.mark.usefixtures("one_layer")
 @pytest.mark.parametrize("twice", mostly_slow((False, True), False))
 def test_the_demo_runs_and_keeps_foreign_folders(
     twice: bool, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
