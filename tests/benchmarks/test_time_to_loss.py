@@ -139,6 +139,9 @@ def test_a_row_s_difference_is_that_of_equal_seeds() -> None:
     base = candidate("modern", [(1.0, 3.0)], [(1.0, 3.2)], [(1.0, 3.4)])
     row = candidate("linear", [(1.0, 3.1)], [(1.0, 3.3)], [(1.0, 3.5)])
     assert ablation.differences(row, base) == pytest.approx([0.1, 0.1, 0.1])
+    assert ablation.lines(Plan(Workshop(Path(), {}), {}, "tiny", 9.0, 3), [base, row])[2].split()[:7] == [
+        "linear", "3.300", "±", "0.497", "+0.100", "±", "0.000"
+    ]  # fmt: skip
     assert ablation.difference([0.1, 0.1, 0.1]) == "+0.100 ± 0.000"
     assert ablation.difference([0.1, math.inf]) == "-"
 
@@ -148,6 +151,8 @@ def test_every_entry_names_options_that_exist_or_says_which_do_not() -> None:
     assert entries.unsupported(field["bert-paper"]) == entries.unsupported(field["bert-best"]) == ""
     odd = field["bert-paper"].changed("", optimiser="muon")
     assert "optimiser" in entries.unsupported(odd)
+    packed = {dense: ablation.rows("tiny", dense)["packed"] for dense in (False, True)}
+    assert packed[True].base in ablation.rows("tiny", True) and packed[False].base == "modern"
     rows = ablation.rows("tiny")
     assert set(rows) > {"modern", "bert-block", "no-rope", "no-gate", "adamw", "linear", "causal-first", "rtd", "packed"}
 
@@ -159,11 +164,16 @@ def test_changed_entries() -> None:
     assert entry.rates_for("mini") == [5e-4, 1e-3, 2e-3]
 
 
+def write_corpus(path: Path, texts: list[str]) -> Path:
+    """JSON lines of three works."""
+    records = [{"title": f"Book {number % 3}", "text": text} for number, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return path
+
+
 def test_tasks_from_a_corpus(tmp_path: Path) -> None:
     texts = [f"Work number {number} begins here now. {text}" for number, text in enumerate(corpora.texts(60, length=12))]
-    records = [{"title": f"Book {number % 3}", "text": text} for number, text in enumerate(texts)]
-    path = tmp_path / "corpus.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    path = write_corpus(tmp_path / "corpus.jsonl", texts)
     adjacent, source = downstream.make_tasks(tmp_path / "tasks", None, [path])
     rows = [line.split("\t") for line in adjacent.train.read_text().splitlines()[1:]]
     assert len(rows) > 40
@@ -217,28 +227,43 @@ def test_what_can_not_be_run_is_skipped_with_the_reason(tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_a_benchmark_of_seconds(demo_corpus: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All contenders that this machine can run; HF_PYTHON names an interpreter with torch and transformers."""
+    """One contender, and one on torch if HF_PYTHON names an interpreter that has it; then fine-tuning."""
     folders = {}
     for length in (64, 16):
         folders[length] = str(tmp_path / f"data-{length}")
         clozemill.prepare(input=demo_corpus, vocab=demo_vocab, output=folders[length], max_seq_length=length, seed=7,
                           eval_fraction=0.2, gate=False, progress=False)  # fmt: skip
-    words = ["--data", folders[64], "--short-data", folders[16], "--budget", "8", "--seeds", "2", "--work", str(tmp_path / "w")]
-    words += ["--points", "4", "--timing-steps", "11", "--timing-rounds", "1"]
-    names = ["bert-paper", "bert-best"]
+    corpus = write_corpus(tmp_path / "corpus.jsonl", corpora.texts(60, length=12))
+    words = [
+        "--data",
+        folders[64],
+        "--short-data",
+        folders[16],
+        "--budget",
+        "30",
+        "--seeds",
+        "2",
+        "--work",
+        str(tmp_path / "w"),
+    ]
+    words += ["--points", "4", "--timing-steps", "11", "--timing-rounds", "1", "--downstream", "--jsonl", str(corpus)]
+    names = ["bert-best"]
     if python := os.environ.get("HF_PYTHON"):
-        words, names = [*words, "--python", python], [*names, "hf-bert", "hf-modernbert"]
-    assert command.main([*words, "--only", "nobody"]) == 1
+        words, names = [*words, "--python", python], [*names, "hf-bert"]
+    words += ["--only", *names]
+    assert command.main([*words, "nobody"]) == 1
     assert "--only names nobody" in capsys.readouterr().err
     assert command.main(words) == 0
     printed = capsys.readouterr().out
     assert command.main(words) == 0
     assert capsys.readouterr().out == printed  # nothing was run again
-    found = json.loads((tmp_path / "w" / "time_to_loss.json").read_text())["candidates"]
-    assert set(found) >= set(names)
-    for one in found.values():
-        runs = one["runs"].values()
-        assert len({run["predictions"] for run in runs}) == 1
-        assert all(run["points"][-1][2] < run["points"][0][2] < 8.5 for run in runs)  # ln 4,000 is 8.3
-    assert len({run["predictions"] for one in found.values() for run in one["runs"].values()}) == 1
+    found = json.loads((tmp_path / "w" / "time_to_loss.json").read_text())
+    assert list(found["candidates"]) == names
+    runs = [run for one in found["candidates"].values() for run in one["runs"].values()]
+    assert len({run["predictions"] for run in runs}) == 1
+    for run in runs:
+        assert run["points"][-1][2] < run["points"][0][2] < 8.5  # ln 4,000 is 8.3
+    scores = found["downstream"]["adjacent (accuracy)"]
+    assert set(scores) == {*names, "random weights as bert-best"}
+    assert all(len(each) == 2 and 0.3 < min(each) <= max(each) <= 1 for each in scores.values())
     assert (tmp_path / "w" / "time_to_loss.png").stat().st_size > 10_000

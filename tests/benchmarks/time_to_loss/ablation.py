@@ -69,7 +69,10 @@ def rows(size: str, mask_schedule: bool = False) -> dict[str, Entry]:
         "rtd": replace(
             same_rate.changed("replaced-token detection; compare it with --downstream", objective="rtd"), comparable=False
         ),
-        "packed": same_rate.changed("packed rows", (EntryPhase(PACKED),)),
+        "packed": replace(
+            same_rate.changed("packed rows, 15 % masked", (EntryPhase(PACKED),), masked_lm_prob_schedule=None),
+            base="no-mask-schedule" if data == DENSE else "modern",
+        ),
     }
 
 
@@ -82,6 +85,7 @@ def _cells(row: Candidate, base: Candidate | None) -> list[str]:
     runs = list(row.runs.values())
     loss = spread([final_loss(run) for run in runs]) if row.entry.comparable else "not comparable"
     change = "" if base is None or base is row or not row.entry.comparable else difference(differences(row, base))
+    change += f" ({base.name})" if change and base and base.name != "modern" else ""
     step_s = " + ".join(f"{step:.4f}" for _, step in row.costs)
     return [row.name, loss, change, f"{row.rate:g}", f"{runs[0]['steps']:,}", step_s, number(_mean_seconds(runs), 0)]
 
@@ -98,8 +102,8 @@ def difference(values: Sequence[float]) -> str:
 
 
 def lines(plan: Plan, candidates: Sequence[Candidate]) -> list[str]:
-    """Return the table; a positive difference means that the change is worse than the recipe."""
-    base = next((one for one in candidates if one.name == "modern"), None)
-    head = [f"loss after {plan.budget:,.0f} CPU s", "end", "less modern's", "learning rate", "steps", "s per step", "CPU s"]
+    """Return the table. A positive difference means that the change is worse than the recipe, or than the row in brackets."""
+    by_name = {one.name: one for one in candidates}
+    head = [f"loss after {plan.budget:,.0f} CPU s", "end", "difference", "learning rate", "steps", "s per step", "CPU s"]
     abouts = [f"{one.name}: {one.entry.about}" for one in candidates]
-    return [*table([head, *(_cells(one, base) for one in candidates)]), "", *abouts, ""]
+    return [*table([head, *(_cells(one, by_name.get(one.entry.base)) for one in candidates)]), "", *abouts, ""]

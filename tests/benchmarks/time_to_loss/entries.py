@@ -41,6 +41,7 @@ class Entry:
         rates: learning rates to begin the search with, for `tiny`; none: that of the entry `modern`.
         forms: alternatives that compute the same; the fastest one is used.
         comparable: whether its masked-LM loss can be compared with that of others.
+        base: the entry that a row of the ablation is compared with.
     """
 
     about: str
@@ -50,6 +51,7 @@ class Entry:
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     forms: Mapping[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
     comparable: bool = True
+    base: str = "modern"
 
     def rates_for(self, size: str) -> list[float]:
         """Return the learning rates for a size."""
@@ -107,7 +109,8 @@ def contenders(size: str, mask_schedule: bool = False, compiled: bool = False) -
              "initializer_range": 0.02, "weight_decay": 0.01}  # fmt: skip
     best = {"preset": size, "max_position_embeddings": 128}
     sizes = torch_sizes(size)
-    modern_data = (EntryPhase(DENSE if mask_schedule else MAIN),)
+    modern = modern_options(size, mask_schedule)
+    modern_data = (EntryPhase(DENSE if "masked_lm_prob_schedule" in modern else MAIN),)
     return {
         "bert-paper": Entry(
             "clozemill, recipe of the BERT paper: AdamW, linear decay, masked LM and next sentence, dropout 0.1",
@@ -118,7 +121,7 @@ def contenders(size: str, mask_schedule: bool = False, compiled: bool = False) -
             "clozemill", {"options": best}, (EntryPhase(SHORT, 2), EntryPhase(MAIN, 7)), (7.5e-4, 1.5e-3, 3e-3),
         ),
         "modern": Entry(
-            "clozemill, modern recipe", "clozemill", {"options": modern_options(size, mask_schedule)}, modern_data,
+            "clozemill, modern recipe", "clozemill", {"options": modern}, modern_data,
             (2e-3, 4e-3, 8e-3),
         ),
         "hf-bert": Entry(
