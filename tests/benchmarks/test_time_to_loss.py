@@ -81,11 +81,13 @@ def test_schedules() -> None:
 
 
 @pytest.mark.slow
-def test_the_linear_schedule_is_that_of_pretrain() -> None:
+@pytest.mark.parametrize("shape", ["linear", "wsd"])
+def test_schedules_are_those_of_pretrain(shape: str) -> None:
     from clozemill.trainers.training.optimizer import Schedule
 
-    ours = Schedule(1.0, 3, 30)
-    assert [curves.rate_factor("linear", step, 30) for step in range(30)] == pytest.approx([float(ours(s)) for s in range(30)])
+    ours = Schedule(1.0, 3, 30, shape=shape, decay_steps=6)  # a tenth and a fifth, as `pretrain` chooses
+    expected = [float(ours(step)) for step in range(30)]
+    assert [curves.rate_factor(shape, step, 30) for step in range(30)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_clock_separates_the_start_of_a_phase_from_its_steps() -> None:

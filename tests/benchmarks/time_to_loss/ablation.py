@@ -63,6 +63,7 @@ def rows(size: str, mask_schedule: bool = False) -> dict[str, Entry]:
         "biases": _variant(same_rate, size, "biases in dense layers and norms", {"biases": True}),
         "adamw": replace(modern.changed("AdamW instead of Muon", optimizer="adamw"), rates=_ADAMW_RATES),
         "linear": same_rate.changed("linear decay instead of warm-up, stable, decay", schedule="linear"),
+        "init-0.02": same_rate.changed("initial weights of 0.02", initializer_range=0.02),
         **_masks(same_rate),
         f"objective-{other}": same_rate.changed(f"the objective {other} instead of {objective}", objective=other),
         "causal-first": same_rate.changed("a causal phase for the first quarter of the steps", causal),
