@@ -242,13 +242,27 @@ def test_a_benchmark_of_seconds(demo_corpus: str, demo_vocab: str, tmp_path: Pat
         "--short-data",
         folders[16],
         "--budget",
-        "30",
+        "40",
         "--seeds",
         "2",
         "--work",
         str(tmp_path / "w"),
     ]
-    words += ["--points", "4", "--timing-steps", "11", "--timing-rounds", "1", "--downstream", "--jsonl", str(corpus)]
+    words += [
+        "--points",
+        "4",
+        "--timing-steps",
+        "11",
+        "--timing-rounds",
+        "1",
+        "--search",
+        "1",
+        "--most-rates",
+        "3",
+        "--downstream",
+        "--jsonl",
+        str(corpus),
+    ]
     names = ["bert-best"]
     if python := os.environ.get("HF_PYTHON"):
         words, names = [*words, "--python", python], [*names, "hf-bert"]

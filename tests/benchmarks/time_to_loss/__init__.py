@@ -5,9 +5,9 @@ the same masks: those that are stored in the eval split of --data. Schedules dep
 step is measured first, and then complete schedules are run that use up the budget. Each contender's learning rate is the best
 of at least three at a quarter of the budget, with a seed that isn't used again. All runs at that rate have other seeds.
 
-The clock counts user and system time of the process, and of the compilers that it starts, within training steps: reading,
-forward and backward pass, updates, and compiling the step. Imports, building the model, evaluations and checkpoints are left
-out for all.
+The clock counts user and system time of the process, and of the compilers that it starts, within training steps: reading
+(not for torch, in its favour), forward and backward pass, updates, and compiling the step. Imports, building the model,
+evaluations and checkpoints are left out for all.
 
     python -m tests.benchmarks.time_to_loss --data corpus-128 --short-data corpus-32 --budget 1800 --seeds 3 \\
         --python HF_PYTHON

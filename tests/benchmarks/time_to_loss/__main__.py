@@ -38,6 +38,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--processes", type=int, default=1, help="runs at once; more than the idle cores distorts the clock")
     add("--points", type=int, default=20, help="evaluations of each run")
     add("--search", type=float, default=0.25, help="fraction of the budget of each learning rate that is tried")
+    add("--most-rates", type=int, default=6, help="most learning rates that are tried for a contender")
     add("--timing-steps", type=int, default=61, help="steps to measure the cost of a step")
     add("--timing-rounds", type=int, default=3, help="repetitions of that measurement")
     add("--ablation", action="store_true", help="compare changes of the modern recipe instead of the contenders")
@@ -59,7 +60,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     return Plan(
         Workshop(options.work.resolve(), interpreters, options.processes),
         datasets, options.size, options.budget, options.seeds, options.threads, options.points, options.search,
-        () if options.ablation else GOAL_FRACTIONS, options.timing_steps, options.timing_rounds,
+        () if options.ablation else GOAL_FRACTIONS, options.most_rates, options.timing_steps, options.timing_rounds,
     )  # fmt: skip
 
 

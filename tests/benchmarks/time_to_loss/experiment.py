@@ -13,6 +13,7 @@ from tests.benchmarks.time_to_loss import curves
 from tests.benchmarks.time_to_loss.entries import MAIN, SHORT, SHORT_TOKENS, TOKENS_PER_BATCH, Entry
 from tests.benchmarks.time_to_loss.jobs import JobPhase, PretrainingJob, Workshop
 
+LARGE_START = 0.2  # of the budget of a learning rate's run: more distorts the comparison
 SEARCH_SEED = 0  # of the search for a learning rate; the runs that count have seeds from 1 on
 
 
@@ -26,6 +27,7 @@ class Plan:
         seeds: number of runs that count.
         search: fraction of the budget for each learning rate that is tried.
         fractions: fractions of the budget at which `complete` entries are run with a schedule of their own.
+        rates: most learning rates that are tried for an entry.
         timing_steps, timing_rounds: steps per phase and repetitions to measure their cost.
     """
 
@@ -38,6 +40,7 @@ class Plan:
     points: int = 20
     search: float = 0.25
     fractions: tuple[float, ...] = ()
+    rates: int = 6
     timing_steps: int = 61
     timing_rounds: int = 3
     digests: dict[str, str] = field(default_factory=dict)
@@ -142,6 +145,10 @@ def measure_steps(plan: Plan, candidates: list[Candidate]) -> None:
         fitting = {form: sum(curves.fit_steps(plan.budget, costs, weights)) for form, costs in candidate.timings.items()}
         candidate.form = max(fitting, key=lambda form: fitting[form])
         candidate.costs = candidate.timings[candidate.form]
+        start, least = sum(start for start, _ in candidate.costs), plan.search * plan.budget
+        if start > LARGE_START * least:
+            print(f"warning: {candidate.name} takes {start:.0f} of {least:.0f} CPU seconds to start: give a larger --budget",
+                  file=sys.stderr, flush=True)  # fmt: skip
 
 
 def choose_rate(plan: Plan, candidate: Candidate) -> None:
@@ -153,7 +160,7 @@ def choose_rate(plan: Plan, candidate: Candidate) -> None:
         ]
         for rate, result in zip(pending, plan.workshop.results(jobs), strict=True):
             candidate.search[rate] = final_loss(result)
-        more = curves.next_rate(candidate.search)
+        more = curves.next_rate(candidate.search, plan.rates)
         pending = [more] if more else []
     candidate.rate = curves.best_rate(candidate.search)
     tried = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in sorted(candidate.search.items()))
