@@ -89,3 +89,14 @@ def preset(name: str, **changes: Any) -> EncoderConfig:
     """Return a preset's configuration with some fields changed. Raises KeyError for an unknown name."""
     sizes: dict[str, Any] = PRESETS[name]
     return replace(EncoderConfig(**sizes), **changes)
+
+
+GENERATOR_SIZE = 0.25  # of the encoder's width; the best of Clark et al. 2020 are 1/4 to 1/2
+
+
+def generator_config(config: EncoderConfig, size: float) -> EncoderConfig:
+    """Return the encoder of a generator: as many layers, and a fraction of the width, in whole attention heads."""
+    heads = max(1, round(size * config.num_attention_heads))
+    inner = max(1, round(config.intermediate_size * heads / config.num_attention_heads))
+    sizes = {"num_attention_heads": heads, "hidden_size": heads * config.head_size, "intermediate_size": inner}
+    return replace(config, **sizes)

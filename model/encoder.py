@@ -153,6 +153,7 @@ class Encoder(keras.Model):
 
     Arguments:
         config: an EncoderConfig.
+        embeddings: those of another encoder, to share: they are projected to the width of this one, which has no pooler.
         dtype: a Keras dtype policy; with "mixed_bfloat16" variables, LayerNorm and softmax stay in float32.
 
     Call arguments:
@@ -162,6 +163,7 @@ class Encoder(keras.Model):
         example_ids: int [B, S], for rows of several packed examples: 1, 2, … by example, 0 = padding. Attention stays within
             an example, and positions restart with each.
         cls_positions: int [B, E], with example_ids: where each example begins, unused ones 0. `positions` begins with these.
+        causal: attend to the left only, also if the configuration doesn't say so.
 
     Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions ([B, E, H]
     from the first E of them with `cls_positions`); and `all_layers`, the outputs of the embeddings and of every layer,
@@ -173,22 +175,33 @@ class Encoder(keras.Model):
         pooled = encoder(ids, np.ones_like(ids), np.zeros_like(ids))["pooled_output"]
     """
 
-    def __init__(self, config: EncoderConfig, name: str = "encoder", **kwargs) -> None:
+    def __init__(self, config: EncoderConfig, name: str = "encoder", embeddings: Embeddings | None = None, **kwargs) -> None:
         super().__init__(name=name, **kwargs)
         self.config = config
         options = {"dtype": self.dtype_policy}
-        self.embeddings = Embeddings(config, name="embeddings", **options)
+        self.embeddings = embeddings or Embeddings(config, name="embeddings", **options)
         self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
-        self.pooler = keras.layers.Dense(
-            config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options
-        )
+        self.pooler = self.projection = None
+        if embeddings is None:
+            self.pooler = keras.layers.Dense(
+                config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options
+            )
+        else:
+            self.projection = keras.layers.Dense(
+                config.hidden_size, kernel_initializer=initializer(config), name="projection", **options
+            )
         self.seeds = keras.random.SeedGenerator(0, name="seeds")
 
     def build(self, input_shape=None) -> None:
-        parts: list[Embeddings | Block] = [self.embeddings, *self.blocks]
+        parts: list[Embeddings | Block] = [*self.blocks]
+        if self.projection is None:
+            parts = [self.embeddings, *parts]
+        else:
+            self.projection.build((None, None, self.embeddings.config.hidden_size))
         for layer in parts:
             layer.build()
-        self.pooler.build((None, self.config.hidden_size))
+        if self.pooler is not None:
+            self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
     def call(
@@ -201,13 +214,15 @@ class Encoder(keras.Model):
         seed=None,
         example_ids=None,
         cls_positions=None,
+        causal=False,
     ):
         seed = self.seeds.next() if training and seed is None else seed
-        length, causal = ops.shape(input_ids)[1], self.config.attention == "causal"
+        length, causal = ops.shape(input_ids)[1], causal or self.config.attention == "causal"
         everywhere_BQ = ops.arange(length, dtype="int32")[None]
         seen, picked_BQS = visible(input_mask, everywhere_BQ, causal, example_ids), None
         places_BS = None if example_ids is None else restarted_positions(example_ids, cls_positions)
         layers = [self.embeddings(input_ids, segment_ids, places_BS, seed=fold(seed, 0))]
+        layers = layers if self.projection is None else [self.projection(layers[0])]
         for block in self.blocks:
             if block is self.blocks[-1] and positions is not None:
                 picked_BQS = selection(positions, length, self.compute_dtype)
@@ -215,8 +230,10 @@ class Encoder(keras.Model):
             # A function of one tensor: TensorFlow's recompute_grad supports neither None nor, in a graph, keyword arguments.
             step = partial(block, visible=seen, picked_BQS=picked_BQS, seed=seed)
             layers.append((keras.remat(step) if self.config.remat else step)(layers[-1]))
-        pooled = self.pooler(self._first(layers[-1], positions, cls_positions))
-        return {"sequence_output": layers[-1], "pooled_output": pooled, "all_layers": layers}
+        found = {"sequence_output": layers[-1], "all_layers": layers}
+        if self.pooler is not None:
+            found["pooled_output"] = self.pooler(self._first(layers[-1], positions, cls_positions))
+        return found
 
     def _first(self, hidden_BQH, positions, cls_positions_BE):
         """Return the output of each row's [CLS], or of those of its packed examples."""

@@ -1,6 +1,6 @@
 """Compute the floating-point operations of a training step by formula, for model-FLOPs utilisation."""
 
-from clozemill.model.config import EncoderConfig
+from clozemill.model.config import EncoderConfig, generator_config
 
 _FORWARD_AND_BACKWARD = 3  # the gradient of a product is two products of the same size
 
@@ -31,3 +31,18 @@ def flops_per_row(config: EncoderConfig, length: int, predictions: int, causal: 
         kept = predictions
     products += kept * hidden * (hidden + config.vocab_size)  # transform and logits
     return 2 * _FORWARD_AND_BACKWARD * products  # a multiplication and an addition each
+
+
+def detection_flops_per_row(config: EncoderConfig, length: int, predictions: int, generator_size: float) -> int:
+    """Return `flops_per_row` of replaced-token detection: of the generator, and of the encoder over all positions.
+
+    generator_size: width of the generator, as a fraction of the encoder's.
+    """
+    generator, hidden, words = generator_config(config, generator_size), config.hidden_size, config.vocab_size
+    narrow = generator.hidden_size
+    own = flops_per_row(generator, length, predictions, examples=0)
+    # Its embeddings, and the head's product with them, are as wide as the encoder.
+    wider = length * hidden * narrow + predictions * ((hidden - narrow) * (narrow + words))
+    encoder = flops_per_row(config, length, 0, causal=True)
+    head = length * hidden * (1 - words)  # one logit per token instead of one per entry of the vocabulary
+    return own + encoder + 2 * _FORWARD_AND_BACKWARD * (wider + head)

@@ -11,13 +11,15 @@ from clozemill.model.encoder import activation
 class MaskedLMHead(keras.layers.Layer):
     """Dense, activation, LayerNorm, then a product with the word embeddings, plus a bias per token.
 
+    Arguments: config, the EncoderConfig of the embeddings; width, that of the inputs if it differs from theirs.
+
     Call arguments: hidden_BPH, float [B, P, H]; words_VH, the encoder's word embeddings.
     Returns logits, float32 [B, P, V].
     """
 
-    def __init__(self, config: EncoderConfig, name: str = "masked_lm", **kwargs) -> None:
+    def __init__(self, config: EncoderConfig, name: str = "masked_lm", width: int = 0, **kwargs) -> None:
         super().__init__(name=name, **kwargs)
-        self.config = config
+        self.config, self.width = config, width or config.hidden_size
         options = {"dtype": self.dtype_policy}
         self.transform = keras.layers.Dense(
             config.hidden_size, kernel_initializer=initializer(config), name="transform", **options
@@ -25,8 +27,8 @@ class MaskedLMHead(keras.layers.Layer):
         self.norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="layer_norm", **options)
 
     def build(self, input_shape=None) -> None:
-        for layer in (self.transform, self.norm):
-            layer.build((None, None, self.config.hidden_size))
+        self.transform.build((None, None, self.width))
+        self.norm.build((None, None, self.config.hidden_size))
         self.output_bias = self.add_weight((self.config.vocab_size,), "zeros", name="output_bias")
         self.built = True
 

@@ -6,7 +6,8 @@ the mean over the batch. The caller divides the total by the total weight. B bat
 
 from keras import ops
 
-LOSSES = ("masked_lm", "next_sentence", "task")  # all losses of all models; "task": that of fine-tuning
+LOSSES = ("masked_lm", "next_sentence", "task", "replaced")  # all losses of all models; "task": that of fine-tuning
+SCALES = {"replaced": 50.0}  # of losses in their sum; others count once (Clark et al. 2020, for replaced tokens)
 SUMS = tuple(f"{name}_{what}" for name in LOSSES for what in ("loss", "weight", "correct"))
 
 
@@ -69,7 +70,8 @@ def sums(outputs: dict, targets: dict) -> dict:
     Args:
         outputs: `masked_lm_logits` [B, P, V] and, if the objective has it, `next_sentence_logits` [B, 2].
         targets: `masked_lm_ids` [B, P], `masked_lm_weights` [B, P], `next_sentence_labels` [B], `example_weights` [B]. With
-            E packed examples per row, [B, E, 2] and [B, E].
+            E packed examples per row, [B, E, 2] and [B, E]. For replaced tokens `replaced_logits` and `replaced_labels` among
+            the outputs, since labels depend on what was sampled, and `token_weights`: all [B, S].
 
     Returns a float32 scalar for every name of SUMS; those of an absent head are 0.
     """
@@ -77,7 +79,14 @@ def sums(outputs: dict, targets: dict) -> dict:
     if "next_sentence_logits" in outputs:
         labels, weights = targets["next_sentence_labels"], targets["example_weights"]
         found["next_sentence"] = weighted(outputs["next_sentence_logits"], labels, weights)
+    if "replaced_logits" in outputs:
+        found["replaced"] = weighted_sigmoid(outputs["replaced_logits"], outputs["replaced_labels"], targets["token_weights"])
     return named(found)
+
+
+def total(means: dict):
+    """Return the sum of mean losses, by the names of LOSSES, with their SCALES."""
+    return sum(value * SCALES[name] if name in SCALES else value for name, value in means.items())
 
 
 def named(found: dict) -> dict:

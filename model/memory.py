@@ -1,6 +1,8 @@
 """Estimates the memory of a training step by formula: weights, gradients, moments and activations."""
 
-from clozemill.model.config import EncoderConfig
+from dataclasses import replace
+
+from clozemill.model.config import EncoderConfig, generator_config
 
 _FLOAT = 4  # bytes: weights, gradients and moments are float32 whatever the precision
 _COPIES = 2  # weights and gradients
@@ -21,14 +23,18 @@ def layer_matrices(config: EncoderConfig) -> int:
     return config.num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)
 
 
-def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: int = 2) -> int:
+def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: int = 2, generator_size: float = 0.0) -> int:
     """Return the bytes of weights, gradients and moments, which don't depend on the batch.
 
     Args:
         matrix_moments: moments that the optimizer has for each weight in a matrix of the layers.
         other_moments: those that it has for each other weight.
+        generator_size: for replaced-token detection, width of the generator as a fraction of the encoder's; 0 for others.
     """
     every, matrices = parameters(config), layer_matrices(config)
+    if generator_size:
+        every = detection_parameters(config, generator_size)
+        matrices += layer_matrices(generator_config(config, generator_size))
     return _FLOAT * (_COPIES * every + matrix_moments * matrices + other_moments * (every - matrices))
 
 
@@ -64,6 +70,23 @@ def activation_bytes(
     asked = kept if causal else predictions
     logits = asked * (_LOGITS * config.vocab_size * _FLOAT + 6 * hidden * _FLOAT)
     return round(total * (2 if half else _FLOAT)) + logits
+
+
+def detection_parameters(config: EncoderConfig, generator_size: float) -> int:
+    """Return `parameters` with the heads of replaced-token detection and its generator, instead of the masked-LM head."""
+    generator, hidden = generator_config(config, generator_size), config.hidden_size
+    narrow, one, two = generator.hidden_size, *(parameters(replace(generator, num_hidden_layers=n)) for n in (1, 2))
+    layers = config.num_hidden_layers * (two - one)
+    # A projection, and the first product of the generator's head, which is as wide as the encoder after it; two logits' worth
+    # of weights make the other head.
+    return parameters(config) + layers + (hidden + 1) * narrow + narrow * hidden + 2 * hidden + 1
+
+
+def detection_bytes(config: EncoderConfig, length: int, predictions: int, generator_size: float, half: bool = False) -> int:
+    """Return `activation_bytes` of replaced-token detection: of the generator, of its samples, and of the encoder."""
+    own = activation_bytes(generator_config(config, generator_size), length, predictions, half, examples=0)
+    samples = 2 * _FLOAT * predictions * config.vocab_size  # probabilities and their sums
+    return own + samples + activation_bytes(replace(config, vocab_size=1), length, 0, half, causal=True)
 
 
 _GELU = 4  # arrays of an inner layer: before and after the activation, and two terms of its tanh form

@@ -178,6 +178,10 @@ class TaskModel(keras.Model):
         seen = [name for name in TOKENS if name != "input_mask" or not TASK_HEADS[self.task.kind].sees_padding]
         return inputs, {name: value for name, value in batch.items() if name not in seen}
 
+    def trains(self, path: str) -> bool:
+        """Return whether training changes the variable of this path, if it is trainable: always."""
+        return True
+
     def weights_of(self, targets: dict) -> dict:
         """Return the divisor of a batch's sum by loss, as scalars."""
         return {"task": ops.sum(ops.cast(targets["weights"], "float32"))}

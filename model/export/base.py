@@ -54,13 +54,14 @@ class Source:
         if self.task:
             return ("pooler",) if self.model.pooled else ()
         if isinstance(self.model, EncoderModel):
-            return ("pooler",)
-        return PARTS if self.model.next_sentence is not None else ("masked_lm",)
+            return () if self.about.get("objective") == "rtd" else ("pooler",)
+        return PARTS if self.model.objective.next_sentence else ("masked_lm",)
 
     @property
     def has_pooler(self) -> bool:
-        """Return whether there is a trained pooler: False for an import without one."""
-        return "imported" not in self.about or "pooler" in self.parts
+        """Return whether there is a trained pooler: False for an import without one, and for an encoder that has no heads."""
+        given = "imported" in self.about or isinstance(self.model, EncoderModel)
+        return not given or "pooler" in self.parts
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return arrays by path within the model, such as `encoder/layer_0/attention/query/kernel`."""

@@ -82,7 +82,7 @@ def _training(about: dict[str, Any]) -> list[str]:
             threshold = task.get("threshold", 0.5)
             lines.append(f"Each label has its own sigmoid; a label is assigned at a probability of {threshold:g} or above.")
     elif objective := about.get("objective"):
-        lines.append(f"Pretraining objective: {objective}.")
+        lines.append(f"Pretraining objective: {', then '.join(about.get('objectives') or [objective])}.")
     if about.get("step"):
         lines.append(f"Steps: {about['step']:,}.")
     if digest := (about.get("vocabulary") or {}).get("sha256"):

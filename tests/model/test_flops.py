@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from clozemill.model.config import EncoderConfig, preset
-from clozemill.model.flops import flops_per_row
+from clozemill.model.flops import detection_flops_per_row, flops_per_row
 from tests.model.small import run
 
 # Wide enough that products dominate. It is cheap, because it is compiled but never run.
@@ -57,6 +57,15 @@ def test_value_for_base() -> None:
     assert flops_per_row(preset("base"), 128, 20) == 66_016_088_064
     assert flops_per_row(preset("base"), 512, 76) == 283_424_845_824
     assert flops_per_row(preset("base", remat=True), 128, 20) == flops_per_row(preset("base"), 128, 20)
+
+
+def test_replaced_token_detection() -> None:
+    """The generator of one head of two, and the encoder at every position, with a head of its own."""
+    config = EncoderConfig(vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    generator = 2 * 3 * 4 + 2 * 1 * 4 + 2 * 1 * 3 * 2 + 2 * 1 * 2 * 4  # keys, values; queries, output; attention; inner layers
+    generator += 3 * 4 * 2 + 1 * 2 * 4 + 1 * 4 * 10  # projection, transform and logits
+    encoder = 4 * 3 * 16 + 2 * 3 * 3 * 4 + 2 * 3 * 4 * 8 + 3 * 4 * (4 + 1)
+    assert detection_flops_per_row(config, 3, 1, 0.25) == 6 * (generator + encoder)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_literal_values() -> None:
         "example_weights": np.array([1.0]),
     }
     found = plain({"masked_lm_logits": logits, "next_sentence_logits": np.zeros((1, 2), "float32")}, targets)
-    expected = [np.log(4 / 3) + np.log(4), 2, 1, np.log(2), 1, 0, 0, 0, 0]  # the last three: there is no task loss
+    expected = [np.log(4 / 3) + np.log(4), 2, 1, np.log(2), 1, 0, *[0] * 6]  # the last six: neither a task nor replaced tokens
     assert tuple(found) == SUMS
     assert list(found.values()) == pytest.approx(expected, abs=1e-6)
 
@@ -49,7 +49,7 @@ def test_matches_numpy() -> None:
         losses = np.log(np.exp(logits).sum(axis=-1)) - chosen
         expected += [(losses * weights).sum(), weights.sum(), ((logits.argmax(axis=-1) == labels) * weights).sum()]
     assert 0 < expected[2] < expected[1] and 0 < expected[5] < expected[4]
-    assert list(plain(OUTPUTS, TARGETS).values()) == pytest.approx([*expected, 0, 0, 0], rel=1e-6)
+    assert list(plain(OUTPUTS, TARGETS).values()) == pytest.approx([*expected, *[0] * 6], rel=1e-6)
 
 
 def test_sums_of_parts_add_up_to_the_batch() -> None:
@@ -66,7 +66,7 @@ def test_sums_of_parts_add_up_to_the_batch() -> None:
 def test_without_the_next_sentence_head() -> None:
     found = plain({"masked_lm_logits": OUTPUTS["masked_lm_logits"]}, TARGETS)
     assert list(found.values())[:3] == list(plain(OUTPUTS, TARGETS).values())[:3]
-    assert list(found.values())[3:] == [0] * 6
+    assert list(found.values())[3:] == [0] * 9
 
 
 def test_elements_of_weight_0_do_not_count() -> None:

@@ -19,6 +19,19 @@ def test_the_number_of_weights_is_the_model_s() -> None:
     assert memory.parameters(encoder) == count - 2 * 128 - 2
 
 
+def test_the_number_of_weights_of_replaced_token_detection() -> None:
+    """But for the pooler, which isn't trained; activations are those of both encoders, and logits at masked positions alone."""
+    encoder = preset("mini", vocab_size=50, max_position_embeddings=12)
+    model = PretrainingModel(encoder, "rtd", generator_size=0.5)
+    model.build()
+    count = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    assert memory.detection_parameters(encoder, 0.5) == count + 256 * 256 + 256
+    assert memory.state_bytes(encoder, generator_size=0.5) == 16 * memory.detection_parameters(encoder, 0.5)
+    base = preset("base")
+    alone, both = memory.activation_bytes(base, 128, 20), memory.detection_bytes(base, 128, 20, 0.25)
+    assert alone < both < memory.activation_bytes(base, 128, 20, causal=True) + alone
+
+
 def test_the_size_of_bert_base() -> None:
     """110 M weights (Devlin et al. 2018), with moments and gradients 16 bytes each."""
     assert memory.parameters(preset("base")) == pytest.approx(110e6, rel=0.01)

@@ -242,3 +242,20 @@ def test_the_inner_encoder_matches_the_encoder() -> None:
     """The names below it are the same, so that weights can be copied between the two."""
     inside, alone = make().encoder, scatter(Encoder(SMALL))
     assert [weight.path.removeprefix("pretraining/") for weight in inside.weights] == [weight.path for weight in alone.weights]
+
+
+def test_a_model_of_several_objectives_computes_each_as_a_model_of_its_own() -> None:
+    """With the same weights, the mask of the attention and the outputs are those of the objective."""
+    model = scatter(PretrainingModel(SMALL, "mlm", ("causal", "mlm+nsp")))
+    weights = {weight.path: weight for weight in model.weights}
+    for objective in ("causal", "mlm+nsp", "mlm"):
+        alone = make(objective)
+        for weight in alone.weights:
+            weight.assign(weights[weight.path])
+        model.switch_objective(objective)
+        inputs, targets = model.prepare(FEATURES)
+        expected, found = alone(inputs), model(inputs)
+        assert found.keys() == expected.keys() and apart(found, expected) == 0
+        assert model.objective == alone.objective and targets.keys() == alone.prepare(FEATURES)[1].keys()
+        trained = [variable.path for variable in model.trainable_variables if model.trains(variable.path)]
+        assert trained == [variable.path for variable in alone.trainable_variables]
