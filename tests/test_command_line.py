@@ -43,9 +43,10 @@ FLAGS = {
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
     "--no-report --split DATASET",
     "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --branch-from --checkpoint-minutes "
-    "--checkpoint-steps --clip-norm --data --decay-steps --eval-examples --eval-steps "
+    "--checkpoint-steps --clip-norm --data --decay-steps --eval-examples --eval-steps --generator-size "
     "--gradient-accumulation-steps --init --initializer-range --keep-checkpoints --learning-rate "
-    "--log-steps --max-position-embeddings --output --peak-tflops --recipe --schedule --seed --steps --steps-per-call "
+    "--log-steps --masked-lm-prob-schedule --masks --max-position-embeddings --output --peak-tflops --recipe --schedule "
+    "--seed --steps --steps-per-call "
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "
@@ -114,7 +115,7 @@ def test_the_choices_are_frozen() -> None:
         "jit": ("auto", "on", "off"),
         "recipe": ("bert-base", "lamb-large", "budget-24h", "demo"),
         "preset": ("tiny", "mini", "small", "medium", "base", "large"),
-        "objective": ("mlm+nsp", "mlm+sop", "mlm", "causal"),
+        "objective": ("mlm+nsp", "mlm+sop", "mlm", "causal", "rtd"),
         "attention": ("auto", "bidirectional", "causal"),
         "hidden_act": ("gelu_tanh", "gelu_erf", "relu"),
         "optimizer": ("adamw", "lamb", "muon", "stable-adamw"),
@@ -130,6 +131,7 @@ def test_the_choices_are_frozen() -> None:
             "B200", "H200", "H100 PCIe", "H100", "A100", "L40S", "L4", "A10G", "A10", "V100", "T4", "RTX 4090", "RTX 3090",
         ),
         "track": ("wandb", "mlflow"),
+        "masks": ("static", "fresh"),
         "pool": ("none", "cls", "mean"),
         "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),
         "action": ("run", "status", "stop"),
@@ -139,7 +141,7 @@ def test_the_choices_are_frozen() -> None:
 
 def test_the_keys_of_a_phase_are_frozen() -> None:
     keys = [field.name for field in dataclasses.fields(Phase)]
-    assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps", "decay_steps"]
+    assert keys == ["data", "steps", "batch_size", "learning_rate", "warmup_steps", "decay_steps", "objective"]
 
 
 def pasted(help_text: str) -> list[str]:

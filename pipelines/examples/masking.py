@@ -154,10 +154,15 @@ def whole_word(
     return _from_selection(_select(candidates, words, masked), config.max_predictions)
 
 
-def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draw the number of words per span: geometric with p = 0.2, renormalised to 1…10; the mean is 3.8."""
+def span_shares() -> np.ndarray:
+    """Return the shares of spans of up to 1, 2, … 10 words: geometric with p = 0.2, renormalised; the mean is 3.8."""
     shares = _SPAN_P * (1 - _SPAN_P) ** np.arange(_SPAN_MAX)
-    return 1 + np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(count), side="right")
+    return np.cumsum(shares) / shares.sum()
+
+
+def _span_lengths(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw the number of words per span."""
+    return 1 + np.searchsorted(span_shares(), rng.random(count), side="right")
 
 
 def span(

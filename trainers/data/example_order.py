@@ -22,7 +22,7 @@ MAX_LANES = 64
 ROUNDS = 8  # an epoch has at least this many of the largest blocks per lane: at a lane's ends, two lanes read one block
 BUFFERED = 1 << 16  # records of all lanes that are held in memory at most, unless a single block is larger
 BUFFERED_TOKENS = 1 << 25  # likewise; a record has some five bytes per token of its maximum length
-BLOCKS, RECORDS = 1, 2  # what is permuted
+BLOCKS, RECORDS, MASKS = 1, 2, 3  # what is permuted, or drawn
 _ODD = np.array([ODD])  # products of arrays overflow silently
 
 
@@ -40,6 +40,12 @@ def permutation(count: int, start: np.ndarray) -> np.ndarray:
     """Return a permutation of range(count), int64, from a random stream: the order of SplitMix64's outputs (as int64)."""
     keys = mix(start + np.arange(1, count + 1, dtype=np.uint64) * ODD)
     return np.argsort(keys.view(np.int64), kind="stable")
+
+
+def mask_keys(seed: int, epoch: int, numbers: np.ndarray) -> np.ndarray:
+    """Return the keys of random masks, int32 [N, 2], from the numbers of records in their copy, int64 [N]."""
+    keys = mix(stream(seed, epoch, MASKS) + (numbers + 1).astype(np.uint64) * ODD)
+    return keys.astype("<u8").view("<i4").reshape(-1, 2)
 
 
 def number_of_lanes(batch_size: int, records: int, largest: int, length: int = 1) -> int:

@@ -4,7 +4,7 @@ Each host reads its lanes of every batch: blocks of records, which it enters by 
 arithmetic is in the graph, since the hosts of a TPU slice run no Python. So no reader state is ever saved.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clozemill.model.masking import KEYS
 from clozemill.pipelines.common.hashing import ODD
 from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.trainers.data import example_order
@@ -22,6 +23,11 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 FOREVER = 1 << 40  # epochs, or batches
 _LANE_RECORDS = 32  # of a lane at a time: many times faster than single records
 _in_graph = tf.autograph.experimental.do_not_convert  # AutoGraph would take a second to convert what it needn't
+
+
+def _each(change: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Any], Any]:
+    """Return a function that changes a tensor, or every tensor of a dict."""
+    return lambda parts: tf.nest.map_structure(change, parts)
 
 
 def parse(records: tf.Tensor, contract: PreparedDataset) -> dict[str, tf.Tensor]:
@@ -82,6 +88,7 @@ class TrainReader:
         host, hosts: index and number of the input pipelines; `hosts` divides the batch size.
         first_row: records of the order that earlier phases have read.
         order_batch_size: records per batch of the order, which divides `batch_size` and `first_row`; 0: `batch_size`.
+        keyed: add KEYS, which new masks are drawn from: a function of (seed, epoch, record), whatever the batches.
     """
 
     contract: PreparedDataset
@@ -91,6 +98,7 @@ class TrainReader:
     hosts: int = 1
     first_row: int = 0
     order_batch_size: int = 0
+    keyed: bool = False
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -118,7 +126,10 @@ class TrainReader:
                 left -= len(piece.places)
 
     def records(self, step: int = 0) -> tf.data.Dataset:
-        """Return an endless dataset of the host's serialized records, from a step on: vectors of those of a few batches."""
+        """Return an endless dataset of the host's serialized records, from a step on: vectors of those of a few batches.
+
+        With `keyed`, of dicts of them and of their keys, int64.
+        """
         order, streams = self.order, self.order.streams(self.host, self.hosts)
         entries = [order.enter(lane, self._entry(step)) for lane, *_ in streams]
         rows = np.array([(*one, *entry) for one, entry in zip(streams, entries, strict=True)], np.int64)
@@ -132,14 +143,15 @@ class TrainReader:
         widths = rows[:, 2] - rows[:, 1]
         if len(set(widths)) == 1:
             joined = lanes.batch(len(rows))  # [lanes, batches, their part of a batch]
-            return joined.map(_in_graph(lambda parts: tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1])))
+            return joined.map(_in_graph(_each(lambda parts: tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1]))))
         # The host's part of a batch begins or ends within a lane: [[a b] [c] [d e]] -> [[a b] [c -] [d e]] -> [a b c d e].
         used = np.arange(widths.max()) < widths[:, None]
 
         def in_order(parts: tf.Tensor) -> tf.Tensor:
             return tf.reshape(tf.boolean_mask(tf.transpose(parts, [1, 0, 2]), used, axis=1), [-1])
 
-        return lanes.padded_batch(len(rows), [None, None]).map(_in_graph(in_order))
+        shapes = tf.nest.map_structure(lambda spec: [None, None], lanes.element_spec)
+        return lanes.padded_batch(len(rows), shapes).map(_in_graph(_each(in_order)))
 
     def _lane(self, row: tf.Tensor) -> tf.data.Dataset:
         """Return the records of one of `order.streams`, in matrices that hold its part of some batches."""
@@ -149,7 +161,7 @@ class TrainReader:
             _in_graph(lambda epoch: self._pieces(lane, epoch, tf.where(epoch > first, tf.zeros_like(done), done)))
         )
         parts = records.rebatch(width * -(-_LANE_RECORDS // width))
-        return parts.map(_in_graph(lambda part: tf.reshape(part, [-1, width])[:, begin:end]))
+        return parts.map(_in_graph(_each(lambda part: tf.reshape(part, [-1, width])[:, begin:end])))
 
     def _pieces(self, lane, epoch, done) -> tf.data.Dataset:
         """Return the records that a lane reads in an epoch, in vectors of some records of a block: ExampleOrder.pieces."""
@@ -160,15 +172,22 @@ class TrainReader:
         starts = tf.cumsum(sizes, exclusive=True)
         low, high = tf.maximum(begin + done - starts, 0), tf.minimum(end - starts, sizes)
         pieces = tuple(tf.boolean_mask(tf.cast(column, tf.int64), low < high) for column in (order, low, high))
+        firsts = tf.cumsum(counts, exclusive=True)
 
         def records(block, low, high) -> tf.data.Dataset:
-            def permuted(rows) -> tf.Tensor:  # after reading: a wrong count in dataset.json must not decide what is allocated
-                places = permutation(self._purpose(example_order.RECORDS), epoch, block, tf.size(rows, tf.int64))
-                return tf.gather(rows, places[low:high])
+            def permuted(rows) -> Any:  # after reading: a wrong count in dataset.json must not decide what is allocated
+                places = permutation(self._purpose(example_order.RECORDS), epoch, block, tf.size(rows, tf.int64))[low:high]
+                found = tf.gather(rows, places)
+                return {"records": found, KEYS: self._keys(epoch, firsts[block] + places)} if self.keyed else found
 
             return self.blocks.records(copy, block).map(_in_graph(permuted))
 
         return tf.data.Dataset.from_tensor_slices(pieces).flat_map(_in_graph(records))
+
+    def _keys(self, epoch, numbers) -> tf.Tensor:
+        """Return example_order.mask_keys, in a graph, as int64 [N]."""
+        start = _mix(_mix(self._purpose(example_order.MASKS) + tf.cast(epoch, tf.uint64) * int(ODD)))
+        return tf.bitcast(_mix(start + tf.cast(numbers + 1, tf.uint64) * int(ODD)), tf.int64)
 
     def _purpose(self, purpose: int) -> tf.Tensor:
         return tf.constant(example_order.purpose(self.seed, purpose)[0])
@@ -196,8 +215,14 @@ class TrainReader:
         batch_size: records per element, of which several make the host's part of a batch if it has several replicas.
         """
         batches = self.records(step).rebatch(batch_size, drop_remainder=True)
-        parsed = batches.map(_in_graph(lambda batch: parse(batch, self.contract)), tf.data.AUTOTUNE, deterministic=True)
-        return with_options(parsed.prefetch(tf.data.AUTOTUNE))
+
+        def parsed(batch) -> dict[str, tf.Tensor]:
+            if not self.keyed:
+                return parse(batch, self.contract)
+            return parse(batch["records"], self.contract) | {KEYS: tf.bitcast(batch[KEYS], tf.int32)}
+
+        features = batches.map(_in_graph(parsed), tf.data.AUTOTUNE, deterministic=True)
+        return with_options(features.prefetch(tf.data.AUTOTUNE))
 
 
 def eval_rows(contract: PreparedDataset, hosts: int = 1, limit: int = 0) -> list[int]:

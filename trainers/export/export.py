@@ -89,7 +89,11 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
         longest = checkpoints.trained_length(one.index)
         about = one.index | {"encoder": one.index["encoder"] | {"max_position_embeddings": longest}}
         weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
-        model = train_state.loaded(about, weights)
+        if one.index.get("objective") == "rtd":  # the generator was for training alone
+            weights = {name: value for name, value in weights.items() if name.startswith("encoder/")}
+            model = train_state.loaded(about | {"objective": ""}, weights)
+        else:
+            model = train_state.loaded(about, weights)
         cased, rules = bool(one.index["vocabulary"]["cased"]), TextRules.from_dict(one.index["vocabulary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None

@@ -46,6 +46,7 @@ class FinetuningPhase:
     batch_size: int
     schedule: Schedule
     begin: ClassVar = 0
+    masks: ClassVar = None
 
     @property
     def folder(self) -> str:
@@ -66,6 +67,9 @@ class FinetuningPhase:
     def epoch(self, step: int) -> float:
         """Return how often the rows were read after a step."""
         return step * self.batch_size / self.train_rows
+
+    def set_up(self, model: Any) -> None:
+        """Change nothing: there is one task."""
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return an empty context: all rows are in memory, so no file is read during training."""

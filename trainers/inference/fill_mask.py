@@ -26,8 +26,12 @@ class MaskFiller:
 
     def __init__(self, config: PredictConfig, found: PretrainedModel) -> None:
         objective = OBJECTIVES.get(found.index.get("objective") or "")
-        if objective is None or objective.causal:
-            why = "predicts next words, not masked ones" if objective else "has neither a task nor a masked-LM head"
+        if objective is None or objective.causal or objective.replaced:
+            why = "has neither a task nor a masked-LM head"
+            if objective:
+                why = (
+                    "predicts next words, not masked ones" if objective.causal else "detects replaced words, and fills in none"
+                )
             raise UserError(f"{found.name} {why}: fine-tune it with clozemill finetune, or give another model")
         if config.threshold is not None:
             raise UserError(f"--threshold is for multilabel, but {found.name} fills in masks: leave it out")

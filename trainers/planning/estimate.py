@@ -1,10 +1,10 @@
 """The training part of `clozemill plan`: estimates epochs, chip hours, cost and bottlenecks. Doesn't load TensorFlow."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from clozemill.model.config import preset
-from clozemill.model.flops import flops_per_row
+from clozemill.model.config import GENERATOR_SIZE, EncoderConfig, preset
+from clozemill.model.flops import detection_flops_per_row, flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
@@ -50,7 +50,7 @@ def _phases(config: TrainingPlan, data: Dataset) -> list[tuple[Phase, int, int]]
         length = lengths[number] if len(lengths) == len(phases) > 1 else data.max_seq_length
         predictions = _scaled(data.max_predictions, length, data)
         size = phase.batch_size or config.batch_size
-        found.append((Phase(phase.data, phase.steps, size), length, predictions))
+        found.append((replace(phase, batch_size=size, objective=phase.objective or config.objective), length, predictions))
     return found
 
 
@@ -107,10 +107,10 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
     phases = _phases(config, data)
     own = [phase for phase, length, _ in phases if length == data.max_seq_length]
     seen = sum(phase.steps * phase.batch_size for phase in own)
-    causal = config.objective == "causal"
     packed = [_scaled(data.max_examples, length, data) if data.max_examples > 1 else 1 for _, length, _ in phases]
     flops = [
-        flops_per_row(encoder, length, count, causal, most) for (_, length, count), most in zip(phases, packed, strict=True)
+        objective_flops(encoder, phase.objective, length, count, most)
+        for (phase, length, count), most in zip(phases, packed, strict=True)
     ]
     total = sum(phase.steps * phase.batch_size * each for (phase, _, _), each in zip(phases, flops, strict=True))
     figures, notes, warnings = [], [], []
@@ -138,6 +138,13 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
     if "gpu" in targets:
         warnings += _batch_warnings(config, config.num_gpus, phases)
     return figures, notes, list(dict.fromkeys(warnings))
+
+
+def objective_flops(encoder: EncoderConfig, objective: str, length: int, predictions: int, examples: int) -> int:
+    """Return the FLOPs per row of an objective."""
+    if objective == "rtd":
+        return detection_flops_per_row(encoder, length, predictions, GENERATOR_SIZE)
+    return flops_per_row(encoder, length, predictions, objective == "causal", examples)
 
 
 def _machine_figures(machine: _Machine, flops: float) -> list[Estimate]:

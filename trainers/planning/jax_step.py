@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from clozemill.model.config import PRECISIONS, EncoderConfig
-from clozemill.model.losses import sums
-from clozemill.model.pretraining_model import PretrainingModel, prepare
+from clozemill.model.losses import total
+from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.training import optimizer
@@ -46,15 +46,14 @@ class Step:
         from jax import numpy as jnp
 
         seed = jnp.stack([done, jax.lax.axis_index(AXIS)])
-        inputs, targets = prepare(batch, self.model.objective)
-        weights = [jnp.sum(targets[name]) for name in ("masked_lm_weights", "example_weights")]
-        masked, examples = (jnp.maximum(total, 1.0) for total in jax.lax.psum(weights, AXIS))
+        inputs, targets = self.model.prepare(batch)
+        totals = {name: jnp.maximum(sum_, 1.0) for name, sum_ in jax.lax.psum(self.model.weights_of(targets), AXIS).items()}
         untrained = [jnp.zeros(variable.shape, variable.dtype) for variable in self.model.non_trainable_variables]
 
         def loss(values: list):
             outputs, _ = self.model.stateless_call(values, untrained, inputs, training=True, seed=seed)
-            found = sums(outputs, targets)
-            return found["masked_lm_loss"] / masked + found["next_sentence_loss"] / examples
+            found = self.model.sums_of(outputs, targets)
+            return total({name: found[f"{name}_loss"] / weight for name, weight in totals.items()})
 
         return jax.lax.psum(jax.value_and_grad(loss)(values), AXIS)
 

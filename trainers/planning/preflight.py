@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from clozemill.model.config import EncoderConfig, preset
-from clozemill.model.flops import flops_per_row
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.tpu_generations import GIB, Topology, parse_topology
 from clozemill.trainers.planning import compiler
 from clozemill.trainers.planning.compiler import Figures, Refused
 from clozemill.trainers.planning.config import PreflightConfig
+from clozemill.trainers.planning.estimate import objective_flops
 
 # The search fills a device up to this fraction: prefetched input needs memory too, and near the limit the compiler
 # recomputes activations to save memory, and takes many times as long.
@@ -198,9 +198,7 @@ def main(config: PreflightConfig) -> int:
         return result.needed if fits(result, topology) else None
 
     fitting, first = measure(config.batch_size) is not None, results[config.batch_size]
-    each = flops_per_row(
-        encoder, config.max_seq_length, predictions, config.objective == "causal", max(1, config.examples_per_row)
-    )
+    each = objective_flops(encoder, config.objective, config.max_seq_length, predictions, max(1, config.examples_per_row))
     flops = config.batch_size * each
     print("\n".join(described(first, topology, flops)), flush=True)
     if first.needed is not None:  # otherwise no other batch would compile either

@@ -18,8 +18,8 @@ def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     parts = config.gradient_accumulation_steps or 1
     for phase in planned.phases:
         rows = max(1, phase.batch_size // (hardware.devices * parts))
-        half, causal = config.precision == "bfloat16", config.objective == "causal"
-        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, causal, config.optimizer))
+        half = config.precision == "bfloat16"
+        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, config.optimizer))
     return max(found)
 
 

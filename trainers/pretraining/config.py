@@ -13,9 +13,8 @@ from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, R
 from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
-from clozemill.trainers.pretraining.recipes import RECIPES, Phase
+from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
 
-OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal")
 SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
@@ -43,7 +42,10 @@ class PretrainConfig(DeviceOptions):
         path=READ,
     )
     phases: tuple[Phase, ...] = option(
-        (), "phases of training, each with its own dataset, steps, batch size and learning rate", identity=False, group=INPUT
+        (),
+        "phases of training, each with its own dataset, steps, batch size, learning rate and objective",
+        identity=False,
+        group=INPUT,
     )
     output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
     overwrite: bool = overwrite_option(START_OVER)
@@ -64,6 +66,19 @@ class PretrainConfig(DeviceOptions):
         choices=("auto", *PRESETS),
     )
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
+    generator_size: float = option(
+        0.25, "width of the generator of the objective rtd, as a fraction of the encoder's", low=0.01, high=1
+    )
+    masks: str = option(
+        "static",
+        "masks of the train split: those of the dataset, or fresh ones in every epoch, drawn by its policy",
+        choices=("static", "fresh"),
+    )
+    masked_lm_prob_schedule: str = option(
+        "",
+        "falling fraction of masked tokens, at most that of the dataset: 0.3:0.15, or 0.3:0.15@0.5 to change once, half-way "
+        "(default: that of the dataset)",
+    )
     attention: str = option(
         "auto",
         "attention mask; auto: causal for the objective causal, else bidirectional",
@@ -196,7 +211,8 @@ class PretrainConfig(DeviceOptions):
             if not data or not phase.steps:
                 what = "dataset: give --data one per phase" if not data else "steps: give phases in --config"
                 raise UserError(f"phase {number + 1} has no {what}, or 'phases: [{{data: DATASET, steps: 1000}}, ...]' there")
-            filled.append(replace(phase, data=data, batch_size=phase.batch_size or self.batch_size or 0))
+            batch, objective = phase.batch_size or self.batch_size or 0, phase.objective or self.objective
+            filled.append(replace(phase, data=data, batch_size=batch, objective=objective))
         return tuple(filled)
 
     def warmup(self, steps: int) -> int:
@@ -221,14 +237,23 @@ class PretrainConfig(DeviceOptions):
                 f"{self.warmup(steps):,}: give fewer, or leave it out to decay over a fifth of them"
             )
 
+    def objectives(self) -> tuple[str, ...]:
+        """Return the objective of each phase. The last one is that of the resulting model."""
+        return tuple(phase.objective or self.objective for phase in self.phases) or (self.objective,)
+
     def resolved_attention(self) -> str:
-        """Return "bidirectional" or "causal"."""
-        default = "causal" if self.objective == "causal" else "bidirectional"
+        """Return the attention of the resulting model, "bidirectional" or "causal"; a causal phase masks more by itself."""
+        default = "causal" if self.objectives()[-1] == "causal" else "bidirectional"
         return default if self.attention == "auto" else self.attention
+
+    def _mask_options(self) -> str:
+        """Return the first option that is given for masks, or ""."""
+        fresh, schedule = self.masks == "fresh", bool(self.masked_lm_prob_schedule)
+        return "--masks fresh" if fresh else "--masked-lm-prob-schedule" * schedule
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
-        if self.objective == "causal" and self.attention == "bidirectional":
+        if self.objectives()[-1] == "causal" and self.attention == "bidirectional":
             raise UserError(
                 "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
             )
@@ -238,8 +263,12 @@ class PretrainConfig(DeviceOptions):
             raise UserError(f"{name} has no effect with --schedule {self.schedule}: give --schedule wsd, or leave it out")
         if self.branch_from and self.output and os.path.abspath(self.branch_from) == os.path.abspath(self.output):
             raise UserError(f"--branch-from {self.branch_from} is --output as well: give a new folder as --output")
+        if unused := self._mask_options() if set(self.objectives()) == {"causal"} else "":
+            raise UserError(f"{unused} has no effect with --objective causal, which uses no masks: leave it out")
+        if self.generator_size != type(self).generator_size and "rtd" not in self.objectives():
+            raise UserError("--generator-size has no effect without the objective rtd: leave it out")
         ours = self.phases and (not self.recipe or "phases" in RECIPES[self.recipe].options)
-        for name in ("batch_size", "learning_rate") if ours else ():
+        for name in ("batch_size", "learning_rate", "objective") if ours else ():
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if given != default and all(getattr(phase, name) for phase in self.phases):
                 flag = "--" + name.replace("_", "-")

@@ -27,12 +27,18 @@ _LARGEST_CPU_BATCH = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """The batches of a phase: tokens and predictions per row, rows per update (0 if that is to be chosen), examples per row."""
+    """The batches of a phase: tokens and predictions per row, rows per update (0 if that is to be chosen), examples per row.
+
+    causal: whether every token is predicted. generator: for replaced-token detection, the width of the generator as a fraction
+    of the encoder's; 0 for others.
+    """
 
     length: int
     predictions: int
     batch_size: int = 0
     examples: int = 1
+    causal: bool = False
+    generator: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,15 @@ def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
     return device, f"for {hardware}"
 
 
-def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, causal: bool, optimizer: str = "adamw") -> int:
+def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, optimizer: str = "adamw") -> int:
     """Return the estimated bytes of a training step with this many rows per device and micro-batch."""
-    each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, causal, shape.examples)
+    if shape.generator:
+        each = memory.detection_bytes(encoder, shape.length, shape.predictions, shape.generator, half)
+    else:
+        each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, shape.causal, shape.examples)
     rules = OPTIMIZERS[optimizer]
-    return memory.state_bytes(encoder, len(rules.matrices.moments), len(rules.others.moments)) + rows * each
+    moments = len(rules.matrices.moments), len(rules.others.moments)
+    return memory.state_bytes(encoder, *moments, shape.generator) + rows * each
 
 
 def _power_of_two(value: float) -> int:
@@ -123,17 +133,14 @@ def _batch(hardware: Hardware, data: Data) -> int:
     return hardware.devices * _power_of_two(wanted / hardware.devices)
 
 
-def _parts(
-    encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, causal: bool, optimizer: str
-) -> int:
+def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, optimizer: str) -> int:
     """Return the fewest micro-batches that fit into the memory and divide every batch of a device; the most if none fits."""
     sizes = [max(1, shape.batch_size // hardware.devices) for shape in shapes]
     least = hardware.memory or (_TPU_MEMORY if hardware.kind == "TPU" else 1 << 62)
     divisors = [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
     for n in divisors:
-        needed = max(
-            needed_bytes(encoder, shape, size // n, half, causal, optimizer) for shape, size in zip(shapes, sizes, strict=True)
-        )
+        rows = [(shape, size // n) for shape, size in zip(shapes, sizes, strict=True)]
+        needed = max(needed_bytes(encoder, *each, half, optimizer) for each in rows)
         if needed + RUNTIME <= FILL * least:
             return n
     return divisors[-1]
@@ -143,7 +150,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
     """Choose the options that are None or "auto" in `given`.
 
     Args:
-        given: values by option: those of `OPEN`, `objective`, `optimizer` and `remat`.
+        given: values by option: those of `OPEN`, `optimizer` and `remat`.
         hardware: the devices.
         data: the datasets.
         encoder: the encoder of --init, if any.
@@ -177,7 +184,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
             "attention_probs_dropout_prob": rates["attention_dropout"], "remat": given["remat"],
         })  # fmt: skip
         shapes = [replace(shape, batch_size=shape.batch_size or batch) for shape in data.shapes]
-        parts = _parts(actual, shapes, hardware, half, given["objective"] == "causal", given["optimizer"])
+        parts = _parts(actual, shapes, hardware, half, given["optimizer"])
         found["gradient_accumulation_steps"] = parts
         reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
     if given["learning_rate"] is None:

@@ -32,6 +32,10 @@ def report(figures: dict[str, Any]) -> list[str]:
     if "next_sentence_loss" in figures:
         lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
         lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")
+    if "replaced_loss" in figures:
+        lines[1:] = [line.replace("masked LM", "generator") for line in lines[1:]]
+        lines.append(f"replaced token loss     {figures['replaced_loss']:.4f} nats")
+        lines.append(f"replaced token accuracy {100 * figures['replaced_accuracy']:.2f} %")
     if "unigram_loss" in figures:
         lines += [f"warning: {remark}" for remark in evaluation.remarks(figures)]
     return lines

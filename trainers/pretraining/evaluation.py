@@ -87,7 +87,24 @@ HARDLY_BETTER = 0.01  # relative to the baseline's loss
 
 
 class ComparedEvaluation(Evaluation):
-    """An evaluation during training that compares its metrics with the word-frequency baseline."""
+    """An evaluation during training that compares its metrics with the word-frequency baseline.
+
+    comparable: whether its loss may select the best checkpoint; not in a causal phase before others. With replaced-token
+    detection, the sum of both losses selects it.
+    """
+
+    def __init__(
+        self,
+        devices,
+        model,
+        dataset: PreparedDataset,
+        batch_size: int,
+        limit: int = 0,
+        jit: bool = False,
+        comparable: bool = True,
+    ) -> None:
+        super().__init__(devices, model, dataset, batch_size, limit, jit)
+        self.comparable = comparable
 
     @cached_property
     def _fill_mask(self) -> FillMask:
@@ -108,7 +125,8 @@ class ComparedEvaluation(Evaluation):
     def figures(self) -> dict[str, Any]:
         """Return the metrics of Evaluation and of `without_context`, and `remarks`: warnings about a useless result."""
         found = super().figures() | self._baseline
-        return found | {"remarks": remarks(found)}
+        criterion: dict[str, Any] = {"criterion": found["loss"]} if self.objective.replaced else {}
+        return found | {"remarks": remarks(found)} | (criterion if self.comparable else {"criterion": None})
 
 
 def remarks(figures: dict[str, Any]) -> list[str]:

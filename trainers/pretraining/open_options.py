@@ -36,7 +36,7 @@ def completed(
     reasons: tuple[str, ...] = ()
     given = {**values, **{name: value for name, value in found.items() if values[name] in (None, AUTO)}}
     if unresolved:
-        needs = {name: getattr(config, name) for name in ("objective", "optimizer", "remat")}
+        needs = {name: getattr(config, name) for name in ("optimizer", "remat")}
         choice = defaults.choose({**given, **needs}, hardware or devices.detect(config), data_of(config, datasets), encoder)
         given, reasons = {**given, **choice.values}, choice.reasons
     if config.phases:  # an option that no phase uses stays open: given together with the phases, it is refused
@@ -50,17 +50,17 @@ def completed(
 
 def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data:
     """Return what choices depend on: the size of the largest dataset, and the batches of every phase."""
-    shapes = tuple(
-        shape_of(dataset, phase.batch_size) for phase, dataset in zip(config.resolved_phases(), datasets, strict=True)
-    )
+    phases = zip(config.resolved_phases(), datasets, strict=True)
+    shapes = tuple(shape_of(dataset, each.batch_size, each.objective, config.generator_size) for each, dataset in phases)
     largest = max(datasets, key=lambda dataset: dataset.train_rows * dataset.max_seq_length)
     return Data(largest.train_rows, largest.max_seq_length, datasets[0].vocabulary["size"], shapes)
 
 
-def shape_of(dataset: PreparedDataset, batch_size: int) -> Shape:
+def shape_of(dataset: PreparedDataset, batch_size: int, objective: str = "mlm", generator_size: float = 0.0) -> Shape:
     """Return the size of a dataset's batches."""
-    sizes = dataset.sizes
-    return Shape(sizes["max_seq_length"], sizes["max_predictions"], batch_size, sizes["max_examples"])
+    sizes, causal = dataset.sizes, objective == "causal"
+    generator = generator_size if objective == "rtd" else 0.0
+    return Shape(sizes["max_seq_length"], sizes["max_predictions"], batch_size, sizes["max_examples"], causal, generator)
 
 
 def recorded(config: PretrainConfig) -> Mapping[str, Any]:

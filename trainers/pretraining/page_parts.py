@@ -53,14 +53,14 @@ def phase_table(phases: Any) -> Table:
     rows = [
         (phase.folder, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
          f"{phase.epoch(phase.end) - phase.epoch(phase.begin):,.1f}", f"{phase.schedule.peak:g}",
-         schedule_name(phase.schedule))
+         schedule_name(phase.schedule), phase.objective)
         for phase in phases
     ]  # fmt: skip
-    head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate", "schedule")
+    head = ("dataset", "tokens", "steps", "batch size", "epochs", "peak learning rate", "schedule", "objective")
     note = "An epoch is one pass over one copy of the dataset."
     if any(phase.dataset.packed for phase in phases):
         note += " The batch size of a packed dataset counts rows, each with several examples."
-    return Table("Phases", "trrrrrl", head, rows, note)
+    return Table("Phases", "trrrrrll", head, rows, note)
 
 
 def model_table(encoder: EncoderConfig) -> Table:
@@ -82,11 +82,12 @@ def story(planned: Any) -> RunStory:
     continues = [f"It continues the run {short_name(branch.path)} after step {branch.step:,}."] if branch else []
     return RunStory(
         "Pretraining run",
-        lead(planned.encoder, planned.size_name, config.objective, datasets) + continues,
+        lead(planned.encoder, planned.size_name, planned.objectives, datasets) + continues,
         [phase_table(planned.phases), model_table(planned.encoder)],
         recipe.curve if recipe and _follows(config, recipe) else (),
         f"recipe {config.recipe}: {recipe.expect}" if recipe else "",
         [warning for dataset in datasets for warning in dataset_warnings(dataset.manifest)],
+        **({"selected_by": "the lowest sum of both losses"} if planned.phases[-1].objective == "rtd" else {}),
     )
 
 
@@ -100,6 +101,8 @@ def summary(figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     ]
     if "next_sentence_accuracy" in figures:
         tiles.append(("next-sentence accuracy", f"{100 * figures['next_sentence_accuracy']:.1f} %"))
+    if "replaced_accuracy" in figures:
+        tiles.append(("replaced-token accuracy", f"{100 * figures['replaced_accuracy']:.1f} %"))
     side = "below" if loss < unigrams else "above"
     told = f"masked-LM loss {loss:.3f} nats, {abs(unigrams - loss):.3f} {side} that of word frequencies alone ({unigrams:.3f})"
     return told, tiles

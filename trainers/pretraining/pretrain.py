@@ -52,7 +52,8 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
     _explain_other_steps(planned)
     run_folder.claim_run_folder(planned, config.output, writes)
     with distribution.raise_if_worker_lost(devices), devices.scope():
-        made = train_state.make(planned.encoder, config.objective, config.precision, config.seed, config.optimizer)
+        last = planned.phases[-1].objective
+        made = train_state.make(planned.encoder, last, config.precision, config.seed, config.optimizer, **planned.heads)
     own: dict[str, Any] = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
     step, journal, evaluated = resumed(made, MetricsLog(config.output, planned.steps, config.tensorboard, **own))
     told = []
@@ -168,7 +169,7 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
         print(run_folder.chosen_for_you(planned.reasons))
     print(
         f"{planned.size_name}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
-        f"{weights:,} weights; {config.objective}; on {where}"
+        f"{weights:,} weights; {planned.objectives}; on {where}"
     )
     for phase in planned.phases:
         passes = phase.epoch(phase.end) - phase.epoch(phase.begin)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.flops import flops_per_row
+from clozemill.model.flops import detection_flops_per_row, flops_per_row
+from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.command_line import options
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.hardware import Hardware
@@ -20,6 +21,7 @@ from clozemill.trainers.pretraining.branching import Branch
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation
+from clozemill.trainers.pretraining.masks import MaskDrawing, mask_drawing
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries, phase_schedules
 from clozemill.trainers.pretraining.warm_start import WarmStart
@@ -39,6 +41,10 @@ class PretrainingPhase:
     batch_size: int
     schedule: Schedule
     entry: OrderEntry  # into the order of the examples
+    objective: str
+    masks: MaskDrawing | None = None  # None: those of the shards
+    generator_size: float = 0.25
+    comparable: bool = True  # whether its losses can be compared with those of the run's last phase
 
     @property
     def folder(self) -> str:
@@ -60,16 +66,21 @@ class PretrainingPhase:
     @property
     def shape(self) -> Shape:
         """Return the size of a batch."""
-        return open_options.shape_of(self.dataset, self.batch_size)
+        found = open_options.shape_of(self.dataset, self.batch_size, self.objective, self.generator_size)
+        return replace(found, predictions=self.masks.rules.slots) if self.masks else found
 
     def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
         """Return the reader of one host."""
-        entry = self.entry
-        return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts, entry.first_row, entry.batch_size)
+        entry, keyed = self.entry, self.masks is not None
+        return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts, entry.first_row, entry.batch_size, keyed)
 
     def epoch(self, step: int) -> float:
         """Return how often the dataset was read after a step of the run."""
         return (self.entry.first_row + (step - self.begin) * self.batch_size) / self.train_rows
+
+    def set_up(self, model: PretrainingModel) -> None:
+        """Let the model train this phase's objective."""
+        model.switch_objective(self.objective)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
@@ -82,7 +93,7 @@ class PretrainingPhase:
         if not self.dataset.eval_examples:
             return None
         size = max(1, self.batch_size // (config.gradient_accumulation_steps or 1))
-        return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit)
+        return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit, self.comparable)
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,23 @@ class PretrainingRun:
     @property
     def title(self) -> str:
         """Return the title of the plots."""
-        return f"{self.size_name}, {self.config.objective}, {self.steps:,} steps"
+        return f"{self.size_name}, {self.objectives}, {self.steps:,} steps"
+
+    @property
+    def objectives(self) -> str:
+        """Return the objectives in their order: 'causal, then mlm'."""
+        return ", then ".join(self._objectives())
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """Return what the model's heads depend on besides the last objective."""
+        found: dict[str, Any] = {"objectives": self._objectives()} if len(self._objectives()) > 1 else {}
+        return found | ({"generator_size": self.config.generator_size} if "rtd" in self._objectives() else {})
+
+    def _objectives(self) -> list[str]:
+        """Return the objectives in their order, without those that repeat the one before."""
+        names = [phase.objective for phase in self.phases]
+        return [name for at, name in enumerate(names) if at == 0 or name != names[at - 1]]
 
     @property
     def size_name(self) -> str:
@@ -122,8 +149,10 @@ class PretrainingRun:
 
     def flops(self, phase: PretrainingPhase) -> int:
         """Return the FLOPs per row of a phase's batches."""
-        shape, causal = phase.shape, self.config.objective == "causal"
-        return flops_per_row(self.encoder, shape.length, shape.predictions, causal, shape.examples)
+        shape = phase.shape
+        if shape.generator:
+            return detection_flops_per_row(self.encoder, shape.length, shape.predictions, shape.generator)
+        return flops_per_row(self.encoder, shape.length, shape.predictions, shape.causal, shape.examples)
 
     def story(self) -> RunStory:
         return page_parts.story(self)
@@ -135,7 +164,8 @@ class PretrainingRun:
         """Return what every checkpoint records of its model, and of its training up to a step."""
         return {
             "encoder": self.encoder.to_dict(),
-            "objective": self.config.objective,
+            "objective": self.phases[-1].objective,
+            **self.heads,
             "vocabulary": self.phases[0].dataset.vocabulary,
             "trained_length": self.trained_length(step),
             "data": self._data(),
@@ -173,6 +203,7 @@ class PretrainingRun:
                 "learning_rate": schedule.peak,
                 "warmup_steps": schedule.warmup_steps,
                 "scheduled_steps": schedule.steps,
+                "objective": phase.objective,
             }
             if schedule.shape == "wsd":
                 own[f"phase {number}"]["decay_steps"] = schedule.decay_steps
@@ -181,6 +212,11 @@ class PretrainingRun:
         for name in ("warmup_steps", "decay_steps"):
             own.pop(name)
         return own
+
+
+def _kind(objective: str) -> str:
+    """Return which losses an objective's can be compared with."""
+    return objective if objective in ("causal", "rtd") else "mlm"
 
 
 def _entries(identity: dict[str, Any], datasets: Sequence[PreparedDataset], phases: Sequence[Phase]) -> list[OrderEntry]:
@@ -207,18 +243,31 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
     datasets = _datasets(config, wanted, start)
     given = config
     config, reasons = open_options.completed(given, datasets, start.encoder if start else None, hardware)
-    phases, begin = [], 0
-    wanted = config.resolved_phases()
-    entries = _entries((branch.identity if branch else run_folder.resumed(config, "identity")) or {}, datasets, wanted)
-    for phase, dataset, schedule, entry in zip(wanted, datasets, phase_schedules(config, wanted), entries, strict=True):
-        phases.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, schedule, entry))
-        begin += phase.steps
+    phases = _phases(config, datasets, (branch.identity if branch else run_folder.resumed(config, "identity")) or {})
     encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
     chosen = run_folder.chosen_options(given, config)
-    planned = PretrainingRun(config, tuple(phases), encoder, datasets[0].read_vocabulary(), start, reasons, chosen, branch)
+    planned = PretrainingRun(config, phases, encoder, datasets[0].read_vocabulary(), start, reasons, chosen, branch)
     if branch:
         branching.check_data(branch, planned.identity(), [phase.folder for phase in phases])
     return planned
+
+
+def _phases(
+    config: PretrainConfig, datasets: Sequence[PreparedDataset], identity: dict[str, Any]
+) -> tuple[PretrainingPhase, ...]:
+    """Return the phases of a completed configuration. identity: of the run that is resumed or continued, or {}."""
+    wanted = config.resolved_phases()
+    found, begin, total = [], 0, sum(phase.steps for phase in wanted)
+    schedules, entries = phase_schedules(config, wanted), _entries(identity, datasets, wanted)
+    for phase, dataset, schedule, entry in zip(wanted, datasets, schedules, entries, strict=True):
+        masks = None
+        if phase.objective != "causal":
+            masks = mask_drawing(dataset, config.masks == "fresh", config.masked_lm_prob_schedule, total)
+        comparable = _kind(phase.objective) == _kind(wanted[-1].objective)
+        own = schedule, entry, phase.objective, masks, config.generator_size, comparable
+        found.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, *own))
+        begin += phase.steps
+    return tuple(found)
 
 
 def _datasets(config: PretrainConfig, wanted: Sequence[Phase], start: WarmStart | None) -> list[PreparedDataset]:
@@ -227,7 +276,7 @@ def _datasets(config: PretrainConfig, wanted: Sequence[Phase], start: WarmStart 
     datasets: list[PreparedDataset] = []
     for phase in wanted:
         dataset = prepared_dataset.read(phase.data)
-        prepared_dataset.check_objective(dataset, config.objective)
+        prepared_dataset.check_objective(dataset, phase.objective)
         prepared_dataset.check_lengths(dataset, longest)
         if start:
             prepared_dataset.check_vocabulary(dataset, start.vocabulary, start.path)

@@ -8,6 +8,8 @@ from typing import Any
 
 from clozemill.pipelines.command_line.options import option
 
+OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal", "rtd")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -27,6 +29,7 @@ class Phase:
     decay_steps: int = option(
         -1, "decay steps of the phase's own schedule, with --schedule wsd; -1: a fifth of its steps", low=-1, high=1 << 30
     )
+    objective: str = option("", "pretraining objective of the phase (default: that of the run)", choices=OBJECTIVES)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.training import pretrained, train_state
 from clozemill.trainers.training.pretrained import digest
 
-_MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/")
+_MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/", "generator/", "replaced_token/")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,12 @@ MOST_POINTS = 400  # of a line: more can't be seen
 # Values of an evaluation that are neither losses nor metrics between 0 and 1.
 OTHERS = {
     "step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy", "split",
-    "remarks", "masked_lm_loss", "next_sentence_loss", "task_loss",
+    "remarks", "masked_lm_loss", "next_sentence_loss", "replaced_loss", "task_loss",
 }  # fmt: skip
-_ON_PNG = ("loss", "next-sentence-accuracy", "masked-lm-accuracy", "metrics", "learning-rate")  # the first three that exist
+# The first three of these that exist.
+_ON_PNG = (
+    "loss", "next-sentence-accuracy", "replaced-token-accuracy", "masked-lm-accuracy", "metrics", "learning-rate",
+)  # fmt: skip
 CHANCE = {"loss": math.log(2), "accuracy": 0.5}  # of the next-sentence label
 
 
@@ -80,6 +83,15 @@ def _losses(train: Entries, evaluated: Entries, expected: Points, best: int | No
     return _plot("loss", "Masked-LM loss", "nats", series, best)
 
 
+def _replaced(train: Entries, evaluated: Entries, best: int | None) -> list[Plot]:
+    found = []
+    for what, scale, unit in (("accuracy", 100.0, "%"), ("loss", 1.0, "nats")):
+        name = f"replaced_{what}"
+        series = _series("train", "line", points(train, name, scale)) + _series("eval", "dots", points(evaluated, name, scale))
+        found += _plot(f"replaced-token-{what}", f"Replaced-token {what}", unit, series, best)
+    return found
+
+
 def _next_sentence(train: Entries, evaluated: Entries, best: int | None) -> list[Plot]:
     found = []
     for what, scale, unit in (("accuracy", 100.0, "%"), ("loss", 1.0, "nats")):
@@ -92,7 +104,7 @@ def _next_sentence(train: Entries, evaluated: Entries, best: int | None) -> list
 
 def _metrics(train: Entries, evaluated: Entries, best: int | None) -> list[Plot]:
     """Return the plot of a task's metrics, or that of masked-LM accuracy."""
-    own = [name for name in metric_names(evaluated) if not name.startswith(("masked_lm_", "next_sentence_"))]
+    own = [name for name in metric_names(evaluated) if not name.startswith(("masked_lm_", "next_sentence_", "replaced_"))]
     if own or any("task_accuracy" in entry for entry in train):
         series = _series("accuracy, train", "line", points(train, "task_accuracy"))
         series += [each for name in own for each in _series(name, "dots", points(evaluated, name))]
@@ -111,7 +123,7 @@ def plots(entries: Entries, best: int | None = None, expected: Sequence[tuple[in
     """
     train, evaluated = split_entries(entries)
     found = _losses(train, evaluated, list(expected), best) + _metrics(train, evaluated, best)
-    found += _next_sentence(train, evaluated, best)
+    found += _next_sentence(train, evaluated, best) + _replaced(train, evaluated, best)
     for name, title, unit, key, scale in (
         ("learning-rate", "Learning rate", "rate", "learning_rate", 1.0),
         ("throughput", "Throughput", "tokens per second", "tokens_per_second", 1.0),

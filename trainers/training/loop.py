@@ -113,6 +113,7 @@ class Loop:
             seed=config.seed,
             jit=distribution.uses_xla(config, self.devices),
             jit_update=distribution.compiles_updates(config, self.devices),
+            draw=phase.masks,
         )
 
     def _batches(self, phase: TrainingPhase):
@@ -132,6 +133,7 @@ class Loop:
         packed = phase.train_examples / phase.train_rows
         scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase), packed)
         self.journal.pace = Pace()
+        phase.set_up(self.state.model)
         evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
         with phase.reading():
             self.journal.reference = evaluation.reference() if evaluation and self._writes else None

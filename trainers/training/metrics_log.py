@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clozemill.model.losses import LOSSES
+from clozemill.model.losses import LOSSES, SUMS, total
 from clozemill.trainers.common import storage
 from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.step import COLUMNS
@@ -51,7 +51,8 @@ def means(totals: dict[str, float]) -> dict[str, float]:
             found[f"{name}_loss"] = totals[f"{name}_loss"] / weight
             if totals[f"{name}_correct"] >= 0:
                 found[f"{name}_accuracy"] = totals[f"{name}_correct"] / weight
-    return {"loss": sum(value for name, value in found.items() if name.endswith("_loss")), **found}
+    losses = {name: found[f"{name}_loss"] for name in LOSSES if f"{name}_loss" in found}
+    return {"loss": total(losses), **found}
 
 
 def duration(seconds: float) -> str:
@@ -63,7 +64,7 @@ def duration(seconds: float) -> str:
 
 def _scores(entry: dict[str, Any], reference: float | None = None) -> str:
     """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'; with the reference 'mlm 6.119 (12.3 %; word frequencies 6.602)'."""
-    short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task"}
+    short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task", "replaced": "rtd"}
     losses = {name: f"{short[name]} {entry[f'{name}_loss']:.3f}" for name in LOSSES if f"{name}_loss" in entry}
     hits = {name: f"{100 * entry[f'{name}_accuracy']:.1f} %" for name in LOSSES if f"{name}_accuracy" in entry}
     if reference is not None and "masked_lm" in hits:
@@ -121,7 +122,9 @@ class MetricsLog:
         if pending.get("lines", self._digest()) != self._digest():
             text = f"{path} is corrupt or was changed: its metrics of earlier steps, and the curves, may be incomplete"
             print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
-        self.pending, self.count = np.array(pending["sums"]), pending["count"]
+        sums = np.array(pending["sums"])
+        missing = len(COLUMNS) - len(sums)  # an earlier version had fewer losses: the newest ones are the last of SUMS
+        self.pending, self.count = np.insert(sums, len(SUMS) - missing, np.zeros(missing)), pending["count"]
 
     def _digest(self) -> str:
         """Return the SHA-256 of the lines so far."""

@@ -90,8 +90,15 @@ class TrainingPhase(Protocol):
     def epoch(self, step: int) -> float:
         """Return how often the data were read after a step of the run."""
 
+    @property
+    def masks(self) -> Callable | None:
+        """Return how masks are drawn in the training step; None to use those of the data."""
+
     def reader(self, config: Any, host: int, hosts: int) -> PhaseReader:
         """Return the reader of one host."""
+
+    def set_up(self, model: Any) -> None:
+        """Prepare the model of the run for the steps of this phase."""
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which read errors name the file. `likely` returns the files that were read last."""

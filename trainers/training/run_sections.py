@@ -18,6 +18,8 @@ NAMES = {
     "masked_lm_accuracy": "masked-LM accuracy",
     "next_sentence_loss": "next-sentence loss",
     "next_sentence_accuracy": "next-sentence accuracy",
+    "replaced_loss": "replaced-token loss",
+    "replaced_accuracy": "replaced-token accuracy",
     "unigram_loss": "word frequencies",
 }
 _HIDDEN = ("step", "split", "criterion", "remarks", "unigram_entropy", "predictions")
@@ -30,6 +32,10 @@ TERMS = {
     "perplexity": ("perplexity", "e to the power of the masked-LM loss: between how many equally likely tokens it hesitates"),
     "recipe": ("recipe", "the loss on the train split that this recipe reached before, on the data that it is meant for"),
     "next_sentence": ("next sentence", "whether B follows A in the text; chance is 50 % where both are equally frequent"),
+    "replaced": (
+        "replaced tokens",
+        "whether a token is the generator's or the original one; most are original, so always saying that is mostly right",
+    ),
     "input": ("waiting for input", "share of a step in which the device has no batch yet; above a few percent, reading limits"),
     "mfu": ("MFU", "model FLOPs utilisation: the computation that the model needs, as a share of the device's peak"),
     "best": ("best", "the checkpoint with {}, which later commands take"),
@@ -43,6 +49,7 @@ def curve_section(entries: Entries, best: int | None, story: RunStory) -> Sectio
     used = ["loss"] * ("loss" in names) + ["best"] * (best is not None)
     used += ["unigram_loss"] if any("unigram_loss" in entry for entry in train) else []
     used += ["recipe"] * bool(story.expected) + ["next_sentence"] * ("next-sentence-accuracy" in names)
+    used += ["replaced"] * ("replaced-token-accuracy" in names)
     used += ["input"] * ("input-wait" in names) + ["mfu"] * ("utilisation" in names)
     text = [f"Expected: {story.expectation}"] if story.expectation else []
     terms = [(name, meaning.format(story.selected_by)) for name, meaning in (TERMS[name] for name in used)]
@@ -66,7 +73,7 @@ def value(name: str, number: Any) -> str:
     """Format a metric: accuracies of pretraining in percent, undefined values as 'undefined'."""
     if number is None or (isinstance(number, float) and not math.isfinite(number)):
         return "undefined"
-    if name in ("masked_lm_accuracy", "next_sentence_accuracy"):
+    if name in ("masked_lm_accuracy", "next_sentence_accuracy", "replaced_accuracy"):
         return f"{100 * number:.2f} %"
     return f"{number:,.1f}" if name == "perplexity" else f"{number:.4f}" if isinstance(number, float) else f"{number:,}"
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import keras
 import tensorflow as tf
 
-from clozemill.model.losses import SUMS
+from clozemill.model.losses import SUMS, total
 from clozemill.trainers.training import optimizer
 from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Rule, Schedule
 from clozemill.trainers.training.train_state import TrainState
@@ -34,6 +34,7 @@ class Stepper:
         rule, hyper, schedule: the optimizer, a key of OPTIMIZERS, and its parameters.
         parts: micro-batches per device and step.
         seed: seed of dropout.
+        draw: returns a replica's batch with the masks of a step, or None to use those of the batch.
         jit: compile forward and backward pass with XLA.
         jit_update: compile the update of each variable, for a single device. Op by op, an update of AdamW writes some 15
             temporary arrays of the variable's size.
@@ -48,6 +49,7 @@ class Stepper:
     seed: int = 0
     jit: bool = False
     jit_update: bool = False
+    draw: Callable | None = None
 
     def _gradients(self, batch: dict, totals: dict, step, replica):
         """Return (gradients, sums) of a replica's batch, accumulated over `parts` micro-batches."""
@@ -70,16 +72,22 @@ class Stepper:
         model = self.state.model
         seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
         inputs, targets = model.prepare(batch)
-        variables = [variable.value for variable in model.trainable_variables]
+        variables = [variable.value for variable in model.trainable_variables if model.trains(variable.path)]
         with tf.GradientTape() as tape:
             found = model.sums_of(model(inputs, seed=seed), targets)
-            loss = sum(found[f"{name}_loss"] / totals[name] for name in totals)
+            loss = total({name: found[f"{name}_loss"] / totals[name] for name in totals})
         gradients = [tf.convert_to_tensor(value) for value in tape.gradient(loss, variables)]
         return gradients, tf.stack([found[name] for name in SUMS])
 
     @cached_property
     def _forward_backward(self) -> Callable:
         return tf.function(self._gradients, autograph=False, jit_compile=True) if self.jit else self._gradients
+
+    @cached_property
+    def _drawn(self) -> Callable:
+        """Return `draw`, compiled if the step is."""
+        draw = self.draw or (lambda batch, step: batch)
+        return tf.function(draw, autograph=False, jit_compile=True) if self.jit and self.draw else draw
 
     def _compiled(self, rule: Rule) -> Callable:
         """Return a function that computes the new values of a variable and its moments."""
@@ -103,7 +111,9 @@ class Stepper:
 
         def update_all(strategy, gradients, scale, rate, step) -> list:
             done = []
-            for variable, gradient, moments in zip(state.model.trainable_variables, gradients, state.slots, strict=True):
+            rows = zip(state.model.trainable_variables, state.slots, strict=True)
+            trained = [row for row in rows if state.model.trains(row[0].path)]
+            for (variable, moments), gradient in zip(trained, gradients, strict=True):
                 apply = self._rules[optimizer_rule(variable.path, variable.shape)]
                 decay = optimizer.decays(variable.path)
 
@@ -123,6 +133,7 @@ class Stepper:
     def _train(self, batch: dict, step):
         """Run a replica's part of a step. Returns its metrics, identical on every replica, float32 [len(COLUMNS) - 2]."""
         context = tf.distribute.get_replica_context()
+        batch = self._drawn(batch, step)
         _, targets = self.state.model.prepare(batch)
         weights = self.state.model.weights_of(targets)
         divisors = _total(tf.stack(list(weights.values())))

@@ -54,9 +54,9 @@ def initialize(model: keras.Model, seed: int, deviation: float) -> None:
             variable.assign(truncated_normal(_stream(seed, variable.path), tuple(variable.shape), own))
 
 
-def make_model(config: EncoderConfig, objective: str, precision: str) -> PretrainingModel:
-    """Build the model with its variables. Call it within the strategy's scope."""
-    model = PretrainingModel(config, objective, dtype=PRECISIONS[precision])
+def make_model(config: EncoderConfig, objective: str, precision: str, **heads: Any) -> PretrainingModel:
+    """Build the model with its variables. Call it within the strategy's scope. heads: options of PretrainingModel."""
+    model = PretrainingModel(config, objective, **heads, dtype=PRECISIONS[precision])
     model.build()
     return model
 
@@ -82,7 +82,8 @@ def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingM
         elif index["objective"] == "":
             model = EncoderModel(config, **options)
         else:
-            model = PretrainingModel(config, index["objective"], **options)
+            heads = {name: index[name] for name in ("objectives", "generator_size") if name in index}
+            model = PretrainingModel(config, index["objective"], **heads, **options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"this version doesn't know its encoder, objective or task ({error})") from None
     model.build()
@@ -128,9 +129,14 @@ def loaded(
     return model
 
 
-def make(config: EncoderConfig, objective: str, precision: str, seed: int, optimizer: str = "adamw") -> TrainState:
-    """Return a model with initial weights and zero moments. Call it within the strategy's scope."""
-    model = make_model(config, objective, precision)
+def make(
+    config: EncoderConfig, objective: str, precision: str, seed: int, optimizer: str = "adamw", **heads: Any
+) -> TrainState:
+    """Return a model with initial weights and zero moments. Call it within the strategy's scope.
+
+    heads: options of PretrainingModel, if the phases of the run have several objectives.
+    """
+    model = make_model(config, objective, precision, **heads)
     initialize(model, seed, config.initializer_range)
     return with_moments(model, optimizer)
 

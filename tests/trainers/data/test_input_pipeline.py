@@ -1,6 +1,8 @@
 """The order of the examples: a function of (seed, epoch), independent of the starting point, complete over all hosts."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, islice, product
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clozemill.model.masking import KEYS
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.layout import MANIFEST
@@ -306,3 +309,25 @@ def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float)
     for batches in (TrainReader(dataset, 3, 9).batches(9), eval_batches(dataset, 9)):
         with pytest.raises(tf.errors.DataLossError):
             next(iter(batches))
+
+
+def test_keys_of_masks_depend_on_seed_epoch_and_record_alone(small: PreparedDataset) -> None:
+    """Whatever the batches, hosts and starting point; the records come in the order that they have without keys."""
+    numbers = [{record: at for at, record in enumerate(chain(*records(small, "train", copy).values()))} for copy in range(3)]
+
+    def check(reader: TrainReader, step: int, steps: int, epochs: Callable[[int], int]) -> None:
+        plain = take(replace(reader, keyed=False), steps, step)
+        batches = list(reader.batches(reader.batch_size // reader.hosts, step).take(steps).as_numpy_iterator())
+        found = np.concatenate([batch[KEYS] for batch in batches])
+        assert found.dtype == np.int32 and {KEYS, *FEATURES} == set(batches[0])
+        for at, (record, key) in enumerate(zip(plain, found, strict=True)):
+            epoch = epochs(at)
+            (expected,) = example_order.mask_keys(reader.seed, epoch, np.array([numbers[epoch % 3][record]]))
+            assert key.tolist() == expected.tolist()
+
+    starts = np.cumsum([0, *SIZES, *SIZES])
+    check(TrainReader(small, 7, 5, keyed=True), 0, 20, lambda at: int(np.searchsorted(starts, at, "right")) - 1)
+    check(TrainReader(small, 7, 5, keyed=True), 6, 14, lambda at: int(np.searchsorted(starts, at + 30, "right")) - 1)
+    for host in (0, 1):
+        check(TrainReader(small, 7, 4, host, 2, keyed=True), 0, 6, lambda at: 0)
+    assert len({tuple(key) for epoch in (0, 3) for key in example_order.mask_keys(7, epoch, np.arange(500)).tolist()}) == 1000

@@ -36,14 +36,17 @@ def yaml_file(folder: Path, text: str) -> str:
 
 def test_one_dataset_is_one_phase() -> None:
     config = PretrainConfig(data=("a",), steps=70, batch_size=16)
-    assert config.resolved_phases() == (Phase("a", 70, 16, 0.0, -1),)
+    assert config.resolved_phases() == (Phase("a", 70, 16, 0.0, -1, objective="mlm+nsp"),)
 
 
 def test_phases_are_filled_in_from_the_run() -> None:
     """Datasets by place or by name, batch sizes unless they have their own; schedules stay theirs."""
-    phases = (Phase(steps=90), Phase("own", 10, 8, 1e-3, 2))
+    phases = (Phase(steps=90), Phase("own", 10, 8, 1e-3, 2, objective="mlm"))
     config = PretrainConfig(data=("a",), phases=phases, batch_size=32)
-    assert config.resolved_phases() == (Phase("a", 90, 32), Phase("own", 10, 8, 1e-3, 2))
+    assert config.resolved_phases() == (
+        Phase("a", 90, 32, objective="mlm+nsp"),
+        Phase("own", 10, 8, 1e-3, 2, objective="mlm"),
+    )
     both = PretrainConfig(data=("a", "b"), phases=phases, batch_size=32)
     assert both.resolved_phases() == config.resolved_phases()  # what a phase says itself counts
     assert PretrainConfig(phases=phases[1:]).resolved_phases() == (phases[1],)

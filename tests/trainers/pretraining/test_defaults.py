@@ -91,9 +91,7 @@ def test_what_the_optimizer_decides() -> None:
     """StableAdamW needs no clipping, and Muon less memory for its moments: here that of the matrices of BERT-base."""
     clips = {name: choose({**LEFT_OPEN, "optimizer": name}, LAPTOP, data(1e7)).values["clip_norm"] for name in OPTIMIZER_NAMES}
     assert clips == {"adamw": 1.0, "lamb": 1.0, "muon": 1.0, "stable-adamw": 0.0}
-    sizes = [
-        needed_bytes(preset("base"), Shape(128, 20), 8, half=False, causal=False, optimizer=name) for name in ("adamw", "muon")
-    ]
+    sizes = [needed_bytes(preset("base"), Shape(128, 20), 8, half=False, optimizer=name) for name in ("adamw", "muon")]
     assert sizes[0] - sizes[1] == 4 * 84_934_656
 
 
@@ -115,7 +113,7 @@ def test_the_estimated_memory_is_that_of_a_measured_step(
     name: str, examples: int, length: int, predictions: int, vocabulary: int, dropout: float, peak: int
 ) -> None:
     encoder = preset(name, vocab_size=vocabulary, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    estimate = needed_bytes(encoder, Shape(length, predictions), examples, half=False, causal=False)
+    estimate = needed_bytes(encoder, Shape(length, predictions), examples, half=False)
     assert 0.85 < estimate / (peak << 20) <= 1.05
 
 

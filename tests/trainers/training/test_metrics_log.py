@@ -21,6 +21,7 @@ STEP = {
     "masked_lm_loss": 120.0, "masked_lm_weight": 40.0, "masked_lm_correct": 10.0,
     "next_sentence_loss": 16.0, "next_sentence_weight": 32.0, "next_sentence_correct": 20.0,
     "task_loss": 0.0, "task_weight": 0.0, "task_correct": 0.0,
+    "replaced_loss": 0.0, "replaced_weight": 0.0, "replaced_correct": 0.0,
     "tokens": 3200.0, "gradient_norm": 2.0, "learning_rate": 1e-3, "waited": 0.125, "seconds": 0.5,
 }  # fmt: skip
 
@@ -46,6 +47,19 @@ def test_literal_means() -> None:
     without = totals | {name: 0.0 for name in SUMS if name.startswith("next")}
     assert means(without) == {"loss": 3.0, "masked_lm_loss": 3.0, "masked_lm_accuracy": 0.25}
     assert means(dict.fromkeys(SUMS, 0.0)) == {"loss": 0}
+    detected = totals | {"replaced_loss": 8.0, "replaced_weight": 80.0, "replaced_correct": 60.0}
+    assert means(detected)["loss"] == pytest.approx(3.5 + 50 * 0.1) and means(detected)["replaced_accuracy"] == 0.75
+
+
+def test_a_checkpoint_of_a_version_with_fewer_losses(tmp_path: Path) -> None:
+    """It had no sums of replaced tokens; the others go to the columns of their names."""
+    new = journal(tmp_path)
+    new.add(rows(2))
+    state = new.state()
+    old = state | {"sums": [value for name, value in zip(COLUMNS, state["sums"], strict=True) if "replaced" not in name]}
+    again = journal(tmp_path)
+    again.resume(2, old)
+    assert again.pending.tolist() == new.pending.tolist()
 
 
 @pytest.mark.parametrize(
