@@ -81,11 +81,13 @@ def packed(examples: dict[str, np.ndarray], rows: list[list[int]], length: int, 
 
 
 def mean_loss(outputs: dict, targets: dict):
-    """Return the mean loss of masked tokens, plus that of next sentences if there is one."""
+    """Return the mean loss of masked tokens, plus those of next sentences and of replaced tokens if there are any."""
     found = sums(outputs, targets)
     loss = found["masked_lm_loss"] / found["masked_lm_weight"]
     if "next_sentence_logits" in outputs:
         loss = loss + found["next_sentence_loss"] / found["next_sentence_weight"]
+    if "replaced_logits" in outputs:
+        loss = loss + found["replaced_loss"] / found["replaced_weight"]
     return loss
 
 

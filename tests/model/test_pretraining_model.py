@@ -46,6 +46,7 @@ def test_objective_values() -> None:
         "mlm+sop": Objective(pairs="sop", next_sentence=True, causal=False),
         "mlm": Objective(pairs="", next_sentence=False, causal=False),
         "causal": Objective(pairs="", next_sentence=False, causal=True),
+        "rtd": Objective(pairs="", next_sentence=False, causal=False, replaced=True),
     }
     assert expected == OBJECTIVES
 
@@ -174,7 +175,10 @@ def test_every_trainable_variable_has_a_gradient(objective: str) -> None:
     pooled = ["encoder/pooler/kernel", "encoder/pooler/bias"]
     sentence = ["next_sentence/dense/kernel", "next_sentence/dense/bias"]
     assert [name for name in names if name in pooled + sentence] == (pooled + sentence) * OBJECTIVES[objective].next_sentence
-    assert len(names) == 5 + 2 * 16 + 5 + 4 * OBJECTIVES[objective].next_sentence
+    heads = 5 + 4 * OBJECTIVES[objective].next_sentence
+    if objective == "rtd":  # projection, layers and head of the generator, and a head of two dense layers
+        heads = 2 + 2 * 16 + 5 + 4
+    assert len(names) == 5 + 2 * 16 + heads
     assert len(model.weights) == len(names) + 2 * (not OBJECTIVES[objective].next_sentence)
 
 

@@ -98,9 +98,9 @@ def test_a_replaced_vocabulary(tmp_path: Path) -> None:
 
 
 FITS = {  # pairs of the dataset -> objectives that it supports
-    "nsp": ["mlm+nsp", "mlm", "causal"],
-    "sop": ["mlm+sop", "mlm", "causal"],
-    "single": ["mlm", "causal"],
+    "nsp": ["mlm+nsp", "mlm", "causal", "rtd"],
+    "sop": ["mlm+sop", "mlm", "causal", "rtd"],
+    "single": ["mlm", "causal", "rtd"],
 }
 
 

@@ -23,6 +23,9 @@ def weights(objective: str = "mlm+nsp", seed: int = 3, config: EncoderConfig = S
     return {path: value.numpy() for path, value in train_state.TrainState(made).weights().items()}
 
 
+DETECTION = ("pretraining/generator/", "pretraining/replaced_token/")
+
+
 def config_for(objective: str) -> EncoderConfig:
     return EncoderConfig(**SMALL.to_dict() | {"attention": "causal" if objective == "causal" else "bidirectional"})
 
@@ -100,8 +103,10 @@ def test_names_are_unique_and_complete(objective: str) -> None:
     assert moments.keys() == {f"{slot}/{variable.path}" for slot in ("first", "second") for variable in trained}
     assert len({id(value) for value in [*saved.values(), *moments.values()]}) == len(saved) + len(moments)
     assert all(isinstance(value, tf.Variable) for value in [*saved.values(), *moments.values()])
-    assert all(path.startswith(("pretraining/encoder/", "pretraining/masked_lm/", "pretraining/next")) for path in saved)
+    known = ("pretraining/encoder/", "pretraining/masked_lm/", "pretraining/next", *DETECTION)
+    assert all(path.startswith(known) for path in saved)
     pooler = {path for path in saved if "pooler" in path}
+    assert any(path.startswith(DETECTION) for path in saved) == (objective == "rtd")
     assert len(pooler) == 2 and (pooler <= {v.path for v in trained}) == OBJECTIVES[objective].next_sentence
 
 
