@@ -45,7 +45,9 @@ def lead(encoder: EncoderConfig, size: str, objective: str, datasets: list[Prepa
 def schedule_name(schedule: Schedule) -> str:
     """Return the shape of a schedule, and where the decay of wsd begins."""
     begins = schedule.stable_until
-    return schedule.shape if begins is None else f"{schedule.shape}, decay after step {begins:,}"
+    if begins is None:
+        return schedule.shape
+    return f"{schedule.shape}, decay after step {begins:,}" if schedule.decay_steps else f"{schedule.shape}, no decay"
 
 
 def phase_table(phases: Any) -> Table:
