@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.benchmarks.time_to_loss.clock import StepClock, cpu_seconds
@@ -15,16 +16,16 @@ from tests.benchmarks.time_to_loss.jobs import RESULT, write_json
 
 
 def register_variant(variant: dict[str, Any]) -> None:
-    """Add a preset `variant` of another design: {"preset": its base, "design": changed choices, "sizes": changed fields}.
-
-    Must run before the options are imported, because they list the presets.
-    """
+    """Add a preset `variant` of another design: {"preset": its base, "design": changed choices, "sizes": changed fields}."""
     from clozemill.model import config
+    from clozemill.trainers.pretraining.config import PretrainConfig
 
     base = config.PRESETS[variant["preset"]]
     design = config.ARCHITECTURES[base.get("architecture", "bert")]
     config.ARCHITECTURES["variant"] = dataclasses.replace(design, **variant["design"])
     config.PRESETS["variant"] = {**base, **variant["sizes"], "architecture": "variant"}
+    option = PretrainConfig.__dataclass_fields__["preset"]
+    option.metadata = MappingProxyType({**option.metadata, "choices": (*option.metadata["choices"], "variant")})
 
 
 def options_of(job: dict[str, Any], output: Path) -> dict[str, Any]:
