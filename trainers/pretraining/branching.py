@@ -191,7 +191,7 @@ def _scheduled(config: PretrainConfig, theirs: PretrainConfig, step: int, every:
         last += 1
     found = []
     for at, phase in enumerate(theirs.phases[: last + 1]):
-        mine = {"data": "" if config.data != theirs.data else phase.data}
+        mine: dict[str, Any] = {"data": "" if config.data != theirs.data else phase.data}
         if phase.learning_rate:  # its own schedule, whose warm-up must stay as it is however long the phase becomes
             mine |= {"warmup_steps": every[at].warmup_steps, "decay_steps": decay if at == number else every[at].decay_steps}
         found.append(replace(phase, **mine, steps=steps - begins[at] if at == last else phase.steps))
