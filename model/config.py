@@ -95,8 +95,13 @@ GENERATOR_SIZE = 0.25  # of the encoder's width; the best of Clark et al. 2020 a
 
 
 def generator_config(config: EncoderConfig, size: float) -> EncoderConfig:
-    """Return the encoder of a generator: as many layers, and a fraction of the width, in whole attention heads."""
+    """Return the encoder of a generator: as many layers, and a fraction of the width, in whole attention heads.
+
+    Raises ValueError for a fraction that isn't one.
+    """
+    if not 0 < size <= 1:
+        raise ValueError(f"the size of the generator is {size}, but must be above 0 and at most 1")
     heads = max(1, round(size * config.num_attention_heads))
     inner = max(1, round(config.intermediate_size * heads / config.num_attention_heads))
-    sizes = {"num_attention_heads": heads, "hidden_size": heads * config.head_size, "intermediate_size": inner}
+    sizes: dict[str, Any] = {"num_attention_heads": heads, "hidden_size": heads * config.head_size, "intermediate_size": inner}
     return replace(config, **sizes)

@@ -5,6 +5,7 @@ N heads, D head size.
 """
 
 from functools import partial
+from typing import Any
 
 import keras
 from keras import ops
@@ -181,7 +182,8 @@ class Encoder(keras.Model):
         options = {"dtype": self.dtype_policy}
         self.embeddings = embeddings or Embeddings(config, name="embeddings", **options)
         self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
-        self.pooler = self.projection = None
+        self.pooler: Any = None
+        self.projection: Any = None
         if embeddings is None:
             self.pooler = keras.layers.Dense(
                 config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options

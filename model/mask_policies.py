@@ -8,6 +8,7 @@ length 0), V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -72,13 +73,13 @@ class Words:
     (0: no word). begin_BE, count_BE: number of an example's first word, and of its words. wanted_BE: its quota.
     """
 
-    keys_B2: object
-    first_BK: object
-    length_BK: object
-    owner_BK: object
-    begin_BE: object
-    count_BE: object
-    wanted_BE: object
+    keys_B2: Any
+    first_BK: Any
+    length_BK: Any
+    owner_BK: Any
+    begin_BE: Any
+    count_BE: Any
+    wanted_BE: Any
 
     def of_owner(self, values_BE):
         """Return the value of each word's example, [B, K]."""

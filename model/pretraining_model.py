@@ -5,6 +5,7 @@ B batch, S sequence length, P predictions, E packed examples per row, H hidden s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import ops
@@ -125,7 +126,8 @@ class PretrainingModel(keras.Model):
         self.encoder = Encoder(config, **options)
         self.masked_lm = MaskedLMHead(config, **options) if not all(one.replaced for one in every) else None
         self.next_sentence = NextSentenceHead(config, **options) if pairs else None
-        self.generator = self.replaced_token = None
+        self.generator: Any = None
+        self.replaced_token: Any = None
         if any(one.replaced for one in every):
             self.generator = Generator(config, self.encoder.embeddings, generator_size, **options)
             self.replaced_token = ReplacedTokenHead(config, **options)

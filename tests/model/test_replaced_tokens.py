@@ -28,6 +28,9 @@ def test_sizes_of_generators() -> None:
         ("large", 0.25): (256, 4, 1024), ("large", 0.34): (320, 5, 1280),
     }  # fmt: skip
     assert {one.num_hidden_layers for one in sizes.values()} == {2, 12, 24}
+    for size in (0.0, 1.1, float("nan")):  # also that of a checkpoint, before anything is allocated
+        with pytest.raises(ValueError, match=r"the size of the generator is .*, but must be above 0 and at most 1"):
+            generator_config(preset("tiny"), size)
 
 
 def uniform(keys: np.ndarray, positions: int) -> np.ndarray:

@@ -75,14 +75,15 @@ def model_for(index: dict[str, Any], precision: str = "float32") -> PretrainingM
     With "task" a TaskModel, with the objective "" (an import without heads) an EncoderModel, else a PretrainingModel. Call
     it within the strategy's scope. Raises ValueError if checkpoint.json describes no model.
     """
-    config, options = encoder_config(index), {"dtype": PRECISIONS[precision]}
+    config = encoder_config(index)
+    options: dict[str, Any] = {"dtype": PRECISIONS[precision]}
     try:
         if "task" in index:
             model = TaskModel(config, Task.from_dict(index["task"]), **options)
         elif index["objective"] == "":
             model = EncoderModel(config, **options)
         else:
-            heads = {name: index[name] for name in ("objectives", "generator_size") if name in index}
+            heads: dict[str, Any] = {name: index[name] for name in ("objectives", "generator_size") if name in index}
             model = PretrainingModel(config, index["objective"], **heads, **options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"this version doesn't know its encoder, objective or task ({error})") from None
