@@ -1,4 +1,6 @@
-"""The Transformer encoder of BERT (Devlin et al. 2018; Vaswani et al. 2017), post-LayerNorm, in pure keras.ops.
+"""The Transformer encoder, in pure keras.ops: BERT's (Devlin et al. 2018) and ModernBERT's (Warner et al. 2024).
+
+The architectures share everything here and differ in the choices of `config.Design`.
 
 Tensors carry their shape: B batch, S sequence length, Q positions kept of it, E packed examples per row, H hidden size,
 N heads, D head size.
@@ -10,22 +12,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from clozemill.model.attention import Attention, make_view
 from clozemill.model.config import EncoderConfig
 from clozemill.model.dropout import dropout, fold
-from clozemill.model.embeddings import Embeddings, initializer
-
-_MASKED = -1e9  # finite, so that a row without any visible key doesn't become NaN
-
-_ACTIVATIONS = {
-    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
-    "gelu_erf": lambda x: ops.gelu(x, approximate=False),
-    "relu": ops.relu,
-}
-
-
-def activation(name: str):
-    """Return the activation function named by `hidden_act`."""
-    return _ACTIVATIONS[name]
+from clozemill.model.embeddings import Embeddings
+from clozemill.model.layers import Transform, activation, dense, norm
 
 
 def selection(positions_BQ, length: int, dtype: str):
@@ -44,72 +35,20 @@ def restarted_positions(example_ids_BS, cls_positions_BE):
     return ops.where(ids_BS > 0, places_S - begins_BS, 0)
 
 
-def visible(input_mask_BS, query_positions_BQ, causal: bool, example_ids_BS=None):
-    """Return which keys a query sees, bool [B, 1, Q or 1, S]: no padding and, if causal, none to its right.
-
-    Of packed examples, it sees the keys of its own example. Padding, example 0, sees padding: a row of the attention without
-    any key would have no softmax.
-    """
-    if example_ids_BS is None:
-        mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
-    else:
-        queries_BQ = ops.take_along_axis(example_ids_BS, query_positions_BQ, axis=1)
-        mask = queries_BQ[:, None, :, None] == example_ids_BS[:, None, None, :]
-    if causal:
-        keys_S = ops.arange(ops.shape(input_mask_BS)[1], dtype="int32")
-        mask = ops.logical_and(mask, query_positions_BQ[:, None, :, None] >= keys_S)
-    return mask
+def _applied(layer, x):
+    return layer(x) if layer else x
 
 
-class Attention(keras.layers.Layer):
-    """Multi-head attention with its output projection (no residual).
-
-    Call arguments:
-        query_BQH, hidden_BSH: inputs of the queries, and of keys and values.
-        visible: bool, broadcastable to [B, N, Q, S].
-        seed: int32 [2] for dropout on the probabilities, or None outside of training.
-
-    Without active dropout, the backend's fused attention is used if it has one.
-    """
-
-    def __init__(self, config: EncoderConfig, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.config = config
-        for name in ("query", "key", "value", "output_dense"):
-            layer = keras.layers.Dense(
-                config.hidden_size, kernel_initializer=initializer(config), name=name, dtype=self.dtype_policy
-            )
-            setattr(self, name, layer)
-
-    def build(self, input_shape=None) -> None:
-        for layer in (self.query, self.key, self.value, self.output_dense):
-            layer.build((None, None, self.config.hidden_size))
-        self.built = True
-
-    def _heads(self, x_BSH):
-        return ops.reshape(x_BSH, (-1, ops.shape(x_BSH)[1], self.config.num_attention_heads, self.config.head_size))
-
-    def call(self, query_BQH, hidden_BSH, visible, seed=None):
-        query_BQND, key_BSND, value_BSND = (
-            self._heads(layer(x)) for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
-        )
-        rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
-        if seed is None or rate == 0:
-            mixed_BQND = ops.dot_product_attention(query_BQND, key_BSND, value_BSND, mask=visible, scale=scale)
-        else:
-            scores_BNQS = ops.einsum("BQND,BSND->BNQS", query_BQND * scale, key_BSND)
-            scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
-            probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
-            mixed_BQND = ops.einsum("BNQS,BSND->BQND", probs_BNQS, value_BSND)
-        return self.output_dense(ops.reshape(mixed_BQND, (-1, ops.shape(query_BQH)[1], self.config.hidden_size)))
+def _unchanged(_layer, x):
+    return x
 
 
 class Block(keras.layers.Layer):
-    """One layer: attention, then two dense layers, each with dropout, residual and LayerNorm.
+    """One layer: attention, then two dense layers, each with dropout, residual and LayerNorm, before or after.
 
     Call arguments:
         hidden_BSH: output of the previous layer.
-        visible: as in Attention.
+        view: what the queries see (attention.View).
         picked_BQS: positions to compute (`selection`), or None for all. Keys and values cover all positions; everything else
             is computed for the picked ones only.
         seed: int32 [2] or None.
@@ -121,36 +60,42 @@ class Block(keras.layers.Layer):
 
     def __init__(self, config: EncoderConfig, index: int, **kwargs) -> None:
         super().__init__(name=f"layer_{index}", **kwargs)
-        self.config, self.index = config, index
-        options = {"dtype": self.dtype_policy}
-        self.attention = Attention(config, name="attention", **options)
-        self.attention_norm = keras.layers.LayerNormalization(
-            epsilon=config.layer_norm_eps, name="attention_layer_norm", **options
-        )
-        self.intermediate = keras.layers.Dense(
-            config.intermediate_size, kernel_initializer=initializer(config), name="intermediate", **options
-        )
-        self.outer = keras.layers.Dense(config.hidden_size, kernel_initializer=initializer(config), name="output", **options)
-        self.outer_norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="output_layer_norm", **options)
+        self.config, self.index, design, policy = config, index, config.design, self.dtype_policy
+        self.attention = Attention(config, name="attention", dtype=policy)
+        self.attention_norm = norm(config, "attention_layer_norm", policy)
+        if design.pre_norm and index == 0:  # the embeddings are normalised already
+            self.attention_norm = None
+        self.intermediate = dense(config, config.intermediate_size, "intermediate", policy)
+        self.gate = dense(config, config.intermediate_size, "gate", policy) if design.gated else None
+        self.outer = dense(config, config.hidden_size, "output", policy)
+        self.outer_norm = norm(config, "output_layer_norm", policy)
 
     def build(self, input_shape=None) -> None:
         hidden = (None, None, self.config.hidden_size)
-        for layer in (self.attention, self.attention_norm, self.intermediate, self.outer_norm):
-            layer.build(hidden)
+        for layer in (self.attention, self.attention_norm, self.intermediate, self.gate, self.outer_norm):
+            if layer is not None:
+                layer.build(hidden)
         self.outer.build((None, None, self.config.intermediate_size))
         self.built = True
 
-    def call(self, hidden_BSH, visible, picked_BQS=None, seed=None):
+    def call(self, hidden_BSH, view, picked_BQS=None, seed=None):
         rate, site = self.config.hidden_dropout_prob, 1 + self.SITES * self.index
-        query_BQH = hidden_BSH if picked_BQS is None else ops.matmul(picked_BQS, hidden_BSH)
-        mixed_BQH = self.attention(query_BQH, hidden_BSH, visible, seed=fold(seed, site))
-        hidden_BQH = self.attention_norm(query_BQH + dropout(mixed_BQH, rate, fold(seed, site + 1)))
+        before, after = (_applied, _unchanged) if self.config.design.pre_norm else (_unchanged, _applied)
+        seen_BSH = before(self.attention_norm, hidden_BSH)
+        kept_BQH = hidden_BSH if picked_BQS is None else ops.matmul(picked_BQS, hidden_BSH)
+        query_BQH = kept_BQH if seen_BSH is hidden_BSH else seen_BSH if picked_BQS is None else ops.matmul(picked_BQS, seen_BSH)
+        mixed_BQH = self.attention(query_BQH, seen_BSH, view=view, seed=fold(seed, site))
+        hidden_BQH = after(self.attention_norm, kept_BQH + dropout(mixed_BQH, rate, fold(seed, site + 1)))
+        outer_BQH = self.outer(self._inner(before(self.outer_norm, hidden_BQH)))
+        return after(self.outer_norm, hidden_BQH + dropout(outer_BQH, rate, fold(seed, site + 2)))
+
+    def _inner(self, hidden_BQH):
         inner = activation(self.config.hidden_act)(self.intermediate(hidden_BQH))
-        return self.outer_norm(hidden_BQH + dropout(self.outer(inner), rate, fold(seed, site + 2)))
+        return inner if self.gate is None else inner * self.gate(hidden_BQH)
 
 
 class Encoder(keras.Model):
-    """BERT's encoder with its pooler.
+    """The encoder with its pooler.
 
     Arguments:
         config: an EncoderConfig.
@@ -182,16 +127,15 @@ class Encoder(keras.Model):
         options = {"dtype": self.dtype_policy}
         self.embeddings = embeddings or Embeddings(config, name="embeddings", **options)
         self.blocks = [Block(config, index, **options) for index in range(config.num_hidden_layers)]
+        self.final_norm = norm(config, "final_layer_norm", self.dtype_policy) if config.design.pre_norm else None
         self.pooler: Any = None
         self.projection: Any = None
-        if embeddings is None:
-            self.pooler = keras.layers.Dense(
-                config.hidden_size, activation="tanh", kernel_initializer=initializer(config), name="pooler", **options
-            )
+        if embeddings is not None:
+            self.projection = dense(config, config.hidden_size, "projection", self.dtype_policy)
+        elif config.design.transforms_tokens:
+            self.pooler = Transform(config, name="pooler", **options)
         else:
-            self.projection = keras.layers.Dense(
-                config.hidden_size, kernel_initializer=initializer(config), name="projection", **options
-            )
+            self.pooler = dense(config, config.hidden_size, "pooler", self.dtype_policy, activation="tanh")
         self.seeds = keras.random.SeedGenerator(0, name="seeds")
 
     def build(self, input_shape=None) -> None:
@@ -202,8 +146,9 @@ class Encoder(keras.Model):
             self.projection.build((None, None, self.embeddings.config.hidden_size))
         for layer in parts:
             layer.build()
-        if self.pooler is not None:
-            self.pooler.build((None, self.config.hidden_size))
+        for layer, shape in ((self.final_norm, (None, None)), (self.pooler, (None,))):
+            if layer is not None:
+                layer.build((*shape, self.config.hidden_size))
         self.built = True
 
     def call(
@@ -219,19 +164,24 @@ class Encoder(keras.Model):
         causal=False,
     ):
         seed = self.seeds.next() if training and seed is None else seed
-        length, causal = ops.shape(input_ids)[1], causal or self.config.attention == "causal"
-        everywhere_BQ = ops.arange(length, dtype="int32")[None]
-        seen, picked_BQS = visible(input_mask, everywhere_BQ, causal, example_ids), None
-        places_BS = None if example_ids is None else restarted_positions(example_ids, cls_positions)
-        layers = [self.embeddings(input_ids, segment_ids, places_BS, seed=fold(seed, 0))]
+        causal, length = causal or self.config.attention == "causal", ops.shape(input_ids)[1]
+        make = partial(make_view, self.config, tokens=(input_mask, example_ids), causal=causal)
+        restarted_BS = None if example_ids is None else restarted_positions(example_ids, cls_positions)
+        places_BS = ops.arange(length, dtype="int32")[None] if restarted_BS is None else restarted_BS
+        views = {}  # of layers that see as far
+        layers = [self.embeddings(input_ids, segment_ids, restarted_BS, seed=fold(seed, 0))]
         layers = layers if self.projection is None else [self.projection(layers[0])]
         for block in self.blocks:
+            window, picked_BQS = self.config.window(block.index), None
             if block is self.blocks[-1] and positions is not None:
                 picked_BQS = selection(positions, length, self.compute_dtype)
-                seen = visible(input_mask, ops.cast(positions, "int32"), causal, example_ids)
+                views[window] = make(block.index, places_BS=places_BS, positions_BQ=positions)
+            elif window not in views:
+                views[window] = make(block.index, places_BS=places_BS)
             # A function of one tensor: TensorFlow's recompute_grad supports neither None nor, in a graph, keyword arguments.
-            step = partial(block, visible=seen, picked_BQS=picked_BQS, seed=seed)
+            step = partial(block, view=views[window], picked_BQS=picked_BQS, seed=seed)
             layers.append((keras.remat(step) if self.config.remat else step)(layers[-1]))
+        layers[-1] = _applied(self.final_norm, layers[-1])
         found = {"sequence_output": layers[-1], "all_layers": layers}
         if self.pooler is not None:
             found["pooled_output"] = self.pooler(self._first(layers[-1], positions, cls_positions))

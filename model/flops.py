@@ -9,7 +9,8 @@ def flops_per_row(config: EncoderConfig, length: int, predictions: int, causal: 
     """Return the FLOPs of the matrix products for one row of a batch, forward and backward, without recomputation.
 
     The last layer counts only each [CLS] and the masked positions, as in `PretrainingModel`, unless the objective is causal,
-    which predicts every position. Attention counts in full, as it is computed, also between packed examples.
+    which predicts every position. Attention counts as it is computed: in full, also between packed examples, or, in local
+    layers, with the keys of three chunks.
 
     Args:
         config: sizes of the encoder.
@@ -24,8 +25,9 @@ def flops_per_row(config: EncoderConfig, length: int, predictions: int, causal: 
         queries = kept if layer == config.num_hidden_layers - 1 else length
         products += 2 * length * hidden * hidden  # keys and values
         products += 2 * queries * hidden * hidden  # queries and output
-        products += 2 * queries * length * hidden  # scores, and their product with the values
-        products += 2 * queries * hidden * inner  # the two dense layers
+        keys = config.keys_per_query(layer, length, queries == length)
+        products += 2 * queries * keys * hidden  # scores, and their product with the values
+        products += (3 if config.design.gated else 2) * queries * hidden * inner  # the dense layers
     if not causal:
         products += examples * hidden * hidden  # the pooler
         kept = predictions

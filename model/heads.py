@@ -4,11 +4,10 @@ import keras
 from keras import ops
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.embeddings import initializer
-from clozemill.model.encoder import activation
+from clozemill.model.layers import Transform, initializer
 
 
-class MaskedLMHead(keras.layers.Layer):
+class MaskedLMHead(Transform):
     """Dense, activation, LayerNorm, then a product with the word embeddings, plus a bias per token.
 
     Arguments: config, the EncoderConfig of the embeddings; width, that of the inputs if it differs from theirs.
@@ -18,22 +17,14 @@ class MaskedLMHead(keras.layers.Layer):
     """
 
     def __init__(self, config: EncoderConfig, name: str = "masked_lm", width: int = 0, **kwargs) -> None:
-        super().__init__(name=name, **kwargs)
-        self.config, self.width = config, width or config.hidden_size
-        options = {"dtype": self.dtype_policy}
-        self.transform = keras.layers.Dense(
-            config.hidden_size, kernel_initializer=initializer(config), name="transform", **options
-        )
-        self.norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="layer_norm", **options)
+        super().__init__(config, name=name, width=width, **kwargs)
 
     def build(self, input_shape=None) -> None:
-        self.transform.build((None, None, self.width))
-        self.norm.build((None, None, self.config.hidden_size))
+        super().build()
         self.output_bias = self.add_weight((self.config.vocab_size,), "zeros", name="output_bias")
-        self.built = True
 
     def call(self, hidden_BPH, words_VH):
-        hidden_BPH = self.norm(activation(self.config.hidden_act)(self.transform(hidden_BPH)))
+        hidden_BPH = super().call(hidden_BPH)
         words_VH = ops.cast(ops.convert_to_tensor(words_VH), self.compute_dtype)
         logits_BPV = ops.matmul(hidden_BPH, ops.transpose(words_VH))
         return ops.cast(logits_BPV, "float32") + ops.cast(self.output_bias, "float32")

@@ -10,11 +10,17 @@ _COPIES = 2  # weights and gradients
 
 def parameters(config: EncoderConfig) -> int:
     """Return the number of weights of an encoder with its masked-LM head and pooler; the next-sentence head adds 2 H + 2."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    tables = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-    head = hidden * hidden + 3 * hidden + config.vocab_size
-    return tables * hidden + 2 * hidden + config.num_hidden_layers * layer + hidden * hidden + hidden + head
+    hidden, inner, design = config.hidden_size, config.intermediate_size, config.design
+    bias = int(design.biases)
+    norm = (1 + bias) * hidden
+    tables = config.vocab_size + (0 if design.rotary else config.max_position_embeddings) + config.type_vocab_size
+    attention = 4 * (hidden + bias) * hidden
+    up = (2 if design.gated else 1) * (hidden + bias) * inner
+    layer = attention + up + (inner + bias) * hidden + 2 * norm
+    transform = (hidden + bias) * hidden + norm
+    pooler = transform if design.transforms_tokens else (hidden + bias) * hidden
+    norms = norm  # of the embeddings; pre-norm: the first layer's is missing, and the final one added
+    return tables * hidden + norms + config.num_hidden_layers * layer + pooler + transform + config.vocab_size
 
 
 def layer_matrices(config: EncoderConfig) -> int:
@@ -61,8 +67,10 @@ def activation_bytes(
         queries = kept if layer == config.num_hidden_layers - 1 else length
         # Keys, values, and their inputs; queries, context, two sums, two norms and their inputs; dropout keeps a mask.
         wide = 3 * length * hidden + queries * hidden * (8 + 2 * dropout[0])
-        wide += queries * inner * _GELU
-        scores = queries * length * config.num_attention_heads * (2 + 2 * dropout[1])
+        wide += queries * inner * (_GELU + 2 * config.design.gated)
+        keys = config.keys_per_query(layer, length, queries == length)
+        wide += 4 * length * hidden * config.design.rotary  # turned queries and keys, and their halves
+        scores = queries * keys * config.num_attention_heads * (2 + 2 * dropout[1])
         total += length * hidden if config.remat else wide + scores
         largest = max(largest, wide + scores)
     total += largest  # the gradients of a layer, or its recomputed activations

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from clozemill.model.config import EncoderConfig, generator_config
-from clozemill.model.embeddings import Embeddings, initializer
-from clozemill.model.encoder import Encoder, activation
+from clozemill.model.embeddings import Embeddings
+from clozemill.model.encoder import Encoder
 from clozemill.model.heads import MaskedLMHead
+from clozemill.model.layers import activation, initializer
 from clozemill.model.random_bits import BITS, draw, mix
 
 _SAMPLE = 16  # purpose of random numbers

@@ -42,8 +42,8 @@ class TaskHead:
 
     Args:
         loss: the loss of a batch, see above.
-        transformers: transformers' class, the name of its head, and of its loss (`problem_type`, "" for none), which also
-            decides how its pipelines convert logits.
+        transformers: transformers' class after "Bert" or "ModernBert", the name of BERT's head, and of its loss
+            (`problem_type`, "" for none), which also decides how its pipelines convert logits.
         per_token: one answer per position instead of per text.
         labels: minimum number of labels, 0: the type has none.
         outputs: logits per answer, 0: one per label.
@@ -58,8 +58,8 @@ class TaskHead:
     sees_padding: bool = False
 
 
-_SEQUENCE = ("BertForSequenceClassification", "classifier")
-_TOKENS, _ANSWER = ("BertForTokenClassification", "classifier", ""), ("BertForQuestionAnswering", "qa_outputs", "")
+_SEQUENCE = ("ForSequenceClassification", "classifier")
+_TOKENS, _ANSWER = ("ForTokenClassification", "classifier", ""), ("ForQuestionAnswering", "qa_outputs", "")
 TASK_HEADS = {
     # one label for a text, or for a pair of texts
     "classify": TaskHead(_cross_entropy, (*_SEQUENCE, "single_label_classification")),

@@ -12,9 +12,9 @@ from keras import ops
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.dropout import dropout, fold
-from clozemill.model.embeddings import initializer
 from clozemill.model.encoder import Encoder
 from clozemill.model.inputs import TOKENS
+from clozemill.model.layers import initializer
 from clozemill.model.losses import named
 from clozemill.model.task_heads import TASK_HEADS
 
@@ -139,7 +139,8 @@ class TaskModel(keras.Model):
         inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as in Encoder.
 
     Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans. A linear
-    head that answers once per text sees the pooled output or, with `layers`, the position of [CLS] in these layers.
+    head that answers once per text sees the pooled output or, with `layers`, the position of [CLS] in these layers. If the
+    encoder's design `transforms_tokens`, a head that answers per token sees all positions through the same pooler.
     """
 
     def __init__(self, config: EncoderConfig, task: Task, name: str = "finetuned", **kwargs) -> None:
@@ -149,7 +150,7 @@ class TaskModel(keras.Model):
         self.encoder = Encoder(config, **options)
         self.head = HEADS[task.head](config, task.outputs, **options)
         self.per_token = TASK_HEADS[task.kind].per_token
-        self.pooled = task.layers == (-1,) and not self.per_token
+        self.pooled = task.layers == (-1,) and (not self.per_token or config.design.transforms_tokens)
         self.encoder.trainable = not task.frozen
         self.encoder.pooler.trainable = self.pooled and not task.frozen
 
@@ -164,7 +165,7 @@ class TaskModel(keras.Model):
         tokens = [inputs[name] for name in TOKENS]
         encoded = self.encoder(*tokens, seed=None if self.task.frozen else seed)
         if self.pooled:
-            hidden = encoded["pooled_output"]
+            hidden = self.encoder.pooler(encoded["sequence_output"]) if self.per_token else encoded["pooled_output"]
         else:
             hidden = ops.concatenate([encoded["all_layers"][index] for index in self.task.layers], axis=-1)
             hidden = hidden if self.per_token else hidden[:, 0]

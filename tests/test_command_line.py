@@ -46,7 +46,7 @@ FLAGS = {
     "--checkpoint-steps --clip-norm --data --decay-steps --eval-examples --eval-steps --generator-size "
     "--gradient-accumulation-steps --init --initializer-range --keep-checkpoints --learning-rate "
     "--log-steps --masked-lm-prob-schedule --masks --max-position-embeddings --output --peak-tflops --recipe --schedule "
-    "--seed --steps --steps-per-call "
+    "--seed --segment-embeddings --no-segment-embeddings --steps --steps-per-call "
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "

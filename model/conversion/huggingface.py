@@ -1,4 +1,4 @@
-"""Read Hugging Face folders of a BERT from any source, only from safetensors, and reject models that aren't a BERT.
+"""Read Hugging Face folders of a BERT or ModernBERT from any source, only from safetensors, and reject other models.
 
 Pickled weights (pytorch_model.bin) are never opened, and code named in a folder is never run.
 """
@@ -112,7 +112,7 @@ def is_folder(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Imported:
-    """Return the contents of a Hugging Face BERT folder. Raises ValueError, naming the invalid file or tensor."""
+    """Return the contents of a Hugging Face folder. Raises ValueError, naming the invalid file or tensor."""
     settings = read_json(folder / CONFIG)
     try:
         _check_config(settings)
@@ -122,7 +122,8 @@ def read(folder: Path) -> Imported:
     tokenizer, tensors = read_tokenizer(folder, settings), _all_tensors(folder)
     _check_types(tensors)
     _check_memory(tensors)
-    tied = settings.get("tie_word_embeddings") is not False or "cls.predictions.decoder.weight" in tensors
-    if not tied and "cls.predictions.transform.dense.weight" in tensors:
-        raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and BERT's is")
+    names = weight_names.family(config)
+    tied = settings.get("tie_word_embeddings") is not False or names.DECODER in tensors
+    if not tied and names.TRANSFORM in tensors:
+        raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and {names.CLASS}'s is")
     return Imported("hf", config, weight_names.from_hf(tensors, config), tokenizer)

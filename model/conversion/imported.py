@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer
-from clozemill.model.conversion.weight_names import Converted
+from clozemill.model.conversion.weight_table import Converted
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.conversion import weight_names
+from clozemill.model.conversion import bert_names
 from clozemill.model.conversion.foreign_files import MAX_VOCABULARY, read_bytes, read_json
 from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer, read_lines
 from clozemill.model.conversion.imported import Imported
 from clozemill.model.conversion.tf_variables import read_variables, variable_names
-from clozemill.model.conversion.weight_names import Converted
+from clozemill.model.conversion.weight_table import Converted
 
 CONFIG, VOCAB, INDEX = "bert_config.json", "vocab.txt", ".index"
 
@@ -32,10 +32,10 @@ def _converted(prefix: str, config: EncoderConfig) -> Converted:
     """Return the weights, without optimizer variables. Raises ValueError, naming the tensor, or for a corrupt checkpoint."""
     try:
         names = variable_names(prefix)
-        found = read_variables(prefix, weight_names.tf1_wanted(config))
+        found = read_variables(prefix, bert_names.tf1_wanted(config))
     except ValueError as error:
         raise ValueError(f"{Path(prefix).name} can't be read ({error}): copy it again") from None
-    return weight_names.from_tf1(found, config, names)
+    return bert_names.from_tf1(found, config, names)
 
 
 def read(folder: Path) -> Imported:
@@ -45,7 +45,7 @@ def read(folder: Path) -> Imported:
     """
     settings = read_json(folder / CONFIG)
     try:
-        config = weight_names.config_from_tf1(settings)
+        config = bert_names.config_from_tf1(settings)
     except ValueError as error:
         raise ValueError(f"{CONFIG}: {error}") from None
     tokens = read_lines(read_bytes(folder / VOCAB, MAX_VOCABULARY))

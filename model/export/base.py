@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.conversion.weight_names import PARTS
+from clozemill.model.conversion.weight_table import PARTS
 from clozemill.model.inputs import TOKENS
 from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import TaskModel

@@ -14,6 +14,13 @@ PIPELINES = {
     "BertForTokenClassification": "token-classification",
     "BertForQuestionAnswering": "question-answering",
 }
+
+
+def pipeline(architecture: str) -> str:
+    """Return transformers' pipeline for a class, which is the same for BERT's and ModernBERT's."""
+    return PIPELINES[architecture.removeprefix("Modern")]
+
+
 # Hubs' identifiers of licences, by how people write them, without case, spaces and hyphens.
 _LICENSES = {
     re.sub(r"[\s-]", "", name): name
@@ -74,7 +81,7 @@ def results(about: dict[str, Any], task: str, name: str) -> list[dict[str, Any]]
 
 def front_matter(about: dict[str, Any], architecture: str) -> str:
     """Return the YAML front matter of a model card, with its rulers."""
-    task = PIPELINES[architecture]
+    task = pipeline(architecture)
     languages = [name for name in stated(about, "languages") if _CODE.fullmatch(name)]
     fields: dict[str, Any] = {"language": languages} if languages else {}
     fields |= {"license": license_id(about)}

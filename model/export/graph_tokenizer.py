@@ -190,7 +190,7 @@ class TextOps(tf.Module):
         Returns `input_ids`, `input_mask`, `segment_ids`, int32 [B, S].
         """
         first_B, second_B = first.row_lengths(), second.row_lengths()
-        if self._segments < 2:
+        if self._segments == 1:
             message = "the model has only one segment (type_vocab_size 1) and doesn't support pairs"
             with tf.control_dependencies(
                 [tf.debugging.assert_equal(tf.reduce_sum(second_B), tf.constant(0, tf.int64), message)]

@@ -68,21 +68,20 @@ def _has_pooler(folder: str) -> bool:
 
 def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     ids, mask, kinds = (torch.from_numpy(features[name]).long() for name in ("input_ids", "input_mask", "segment_ids"))
-    bert = getattr(model, "bert", model)
-    pooled: list[torch.Tensor] = []
-    if bert.pooler is not None:
-        bert.pooler.register_forward_hook(lambda _module, _inputs, found: pooled.append(found))
+    base, caught = model.base_model, {}
+    segments = {"token_type_ids": kinds} if hasattr(base.embeddings, "token_type_embeddings") else {}
+    base.register_forward_hook(lambda _module, _inputs, found: caught.update(sequence_output=found[0]))
+    if getattr(base, "pooler", None) is not None:
+        base.pooler.register_forward_hook(lambda _module, _inputs, found: caught.update(pooled_output=found))
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=mask, token_type_ids=kinds, output_hidden_states=True)
-    answers = {"sequence_output": found.hidden_states[-1]}
-    if pooled:
-        answers["pooled_output"] = pooled[0]
+        found = model(input_ids=ids, attention_mask=mask, **segments)
+    answers: dict[str, torch.Tensor] = caught
     if "start_logits" in found:
         answers["logits"] = torch.stack([found.start_logits, found.end_logits], dim=-1)
     elif "prediction_logits" in found:
         answers |= {"masked_lm_logits": found.prediction_logits, "next_sentence_logits": found.seq_relationship_logits}
     elif "logits" in found:
-        masked = type(model).__name__ in ("BertForMaskedLM", "BertLMHeadModel")
+        masked = type(model).__name__.endswith(("ForMaskedLM", "LMHeadModel"))
         answers["masked_lm_logits" if masked else "logits"] = found.logits
     return {name: value.numpy() for name, value in answers.items()}
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from clozemill.model.conversion import tokenizer_json, weight_names
 from clozemill.model.conversion.huggingface import CONFIG, WEIGHTS, read
+from clozemill.model.conversion.weight_table import to_hf
 from clozemill.model.export import hf_process
 from clozemill.model.export.base import Source
 from clozemill.model.export.model_card import card
@@ -26,19 +27,19 @@ __all__ = ["architecture", "checked_with", "outputs", "write"]
 
 def architecture(source: Source) -> str:
     """Return transformers' class for a source. Raises ValueError if there is none."""
-    task, causal = source.task, source.config.attention == "causal"
+    task, causal, prefix = source.task, source.config.attention == "causal", weight_names.family(source.config).CLASS
     if task is None:
         if "masked_lm" not in source.parts:
-            return "BertModel"
-        if "next_sentence" in source.parts:
+            return f"{prefix}Model"
+        if "next_sentence" in source.parts and prefix == "Bert":
             return "BertForPreTraining"
-        return "BertLMHeadModel" if causal else "BertForMaskedLM"
+        return "BertLMHeadModel" if causal else f"{prefix}ForMaskedLM"
     if task.head != "linear":
         raise ValueError(f"transformers has no class for the head {task.head}: export to keras or savedmodel")
     if task.layers != (-1,):
         layers = ",".join(map(str, task.layers))
         raise ValueError(f"transformers has no class for a head on the layers {layers}: export to keras or savedmodel")
-    return TASK_HEADS[task.kind].transformers[0]
+    return prefix + TASK_HEADS[task.kind].transformers[0]
 
 
 def _configuration(source: Source) -> dict[str, Any]:
@@ -55,9 +56,18 @@ def _configuration(source: Source) -> dict[str, Any]:
         "architectures": [architecture(source)],
         **weight_names.config_to_hf(source.config),
         "pad_token_id": ids["[PAD]"],
+        **_special_ids(source, ids),
         "torch_dtype": "float32",
         **more,
     }
+
+
+def _special_ids(source: Source, ids: dict[str, int]) -> dict[str, int]:
+    """Return the ids of [CLS] and [SEP] if the architecture has defaults for them, which are those of another vocabulary."""
+    if source.config.architecture == "bert":
+        return {}
+    cls, sep = ids["[CLS]"], ids["[SEP]"]
+    return {"cls_token_id": cls, "sep_token_id": sep, "bos_token_id": cls, "eos_token_id": sep}
 
 
 def write(source: Source, folder: str) -> None:
@@ -66,7 +76,8 @@ def write(source: Source, folder: str) -> None:
     head = None
     if source.task is not None:
         head = (TASK_HEADS[source.task.kind].transformers[1], source.config.hidden_size, source.task.outputs)
-    tensors = weight_names.to_hf(source.weights(), weight_names.table(source.config, source.parts, head))
+    parts = weight_names.family(source.config).written(source.parts, head is not None)
+    tensors = to_hf(source.weights(), weight_names.table(source.config, parts, head))
     save_file(tensors, there / WEIGHTS, metadata={"format": "pt"})
     (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
     write_tokenizer(source, there)
@@ -135,7 +146,7 @@ def write_tokenizer(source: Source, folder: Path) -> None:
         "strip_accents": source.rules.strips(source.cased),
         "tokenize_chinese_chars": source.rules.tokenize_chinese_chars,
         "model_max_length": source.config.max_position_embeddings,  # as in training: export.read has cut the rest
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *(["token_type_ids"] if source.config.type_vocab_size else []), "attention_mask"],
         "clean_up_tokenization_spaces": True,
         "split_special_tokens": True,  # as in tokenizer.json: transformers would add them, and match them in texts
         **tokenizer_json.SPECIAL,

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from clozemill.model.encoder import activation
+from clozemill.model.attention import rotated, rotation
 from clozemill.model.export.base import Source
 from clozemill.model.inputs import TOKENS
+from clozemill.model.layers import activation
 from clozemill.model.task_model import BiLSTMHead
 
 NAME = "model.keras"
@@ -37,15 +38,17 @@ class _Builder:
             layer.set_weights(values)
 
     def __call__(self, path: str, *names: str) -> list[np.ndarray]:
-        return [self.weights[f"{path}/{name}"] for name in names]
+        """Return the weights of a path that the encoder has."""
+        return [self.weights[f"{path}/{name}"] for name in names if f"{path}/{name}" in self.weights]
 
     def dense(self, path: str, name: str, **options) -> layers.Layer:
-        kernel, bias = self(path, "kernel", "bias")
-        return self.add(layers.Dense(kernel.shape[1], name=name, **options), kernel, bias)
+        values = self(path, "kernel", "bias")
+        return self.add(layers.Dense(values[0].shape[1], use_bias=len(values) > 1, name=name, **options), *values)
 
     def norm(self, path: str, name: str) -> layers.Layer:
         values = self(path, "gamma", "beta")
-        return self.add(layers.LayerNormalization(epsilon=self.config.layer_norm_eps, name=name), *values)
+        norm = layers.LayerNormalization(epsilon=self.config.layer_norm_eps, center=len(values) > 1, name=name)
+        return self.add(norm, *values) if values else layers.Identity(name=name)
 
     def table(self, value: np.ndarray, name: str, kind=layers.Embedding) -> layers.Layer:
         return self.add(kind(*value.shape, name=name), value)
@@ -68,36 +71,80 @@ class _Builder:
 def _embedded(make: _Builder, ids, kinds) -> tuple:
     """Return (output of the embeddings, layer of the word embeddings)."""
     path = "encoder/embeddings"
-    words, places, segments = make(path, "word_embeddings", "position_embeddings", "segment_embeddings")
-    word_layer = make.table(words, "word_embeddings", layers.ReversibleEmbedding)
-    positions = ops.cumsum(ops.ones_like(ids), axis=1) - 1
-    total = layers.Add(name="embeddings")(
-        [
-            word_layer(ids),
-            make.table(places, "position_embeddings")(positions),
-            make.table(segments, "segment_embeddings")(kinds),
-        ]
-    )
+    word_layer = make.table(*make(path, "word_embeddings"), "word_embeddings", layers.ReversibleEmbedding)
+    summed = [word_layer(ids)]
+    for name, numbers in (("position_embeddings", positions(ids)), ("segment_embeddings", kinds)):
+        summed += [make.table(table, name)(numbers) for table in make(path, name)]
+    total = layers.Add(name="embeddings")(summed) if len(summed) > 1 else summed[0]
     normed = make.norm(f"{path}/layer_norm", "embeddings_layer_norm")(total)
     return make.dropout("embeddings_dropout")(normed), word_layer
 
 
-def _block(make: _Builder, index: int, hidden, mask):
+def positions(ids):
+    """Return 0, 1, 2, … for every row of ids, int32 [B, S]."""
+    return ops.cumsum(ops.ones_like(ids), axis=1) - 1
+
+
+def _attended(make: _Builder, index: int, hidden, ids, tokens):
+    """Return the output of a layer's attention."""
+    config, path, name = make.config, f"encoder/layer_{index}/attention", f"layer_{index}_attention"
+    causal = config.attention == "causal"
+    if not config.design.rotary:
+        mask = ops.expand_dims(tokens, 1)
+        return make.attention(path, name)(hidden, hidden, attention_mask=mask, use_causal_mask=causal)
+    shape, window, places = (-1, config.num_attention_heads, config.head_size), config.window(index), positions(ids)
+    query, key, value = (
+        layers.Reshape(shape)(make.dense(f"{path}/{part}", f"{name}_{part}")(hidden)) for part in ("query", "key", "value")
+    )
+    angles = rotation(places, config.local_rope_theta if window else config.global_rope_theta, config.head_size)
+    query, key = rotated(query, angles) * config.head_size**-0.5, rotated(key, angles)
+    away = places[:, None, :, None] - places[:, None, None, :]
+    seen = tokens[:, None, None, :]
+    seen = ops.logical_and(seen, ops.abs(away) <= window) if window else seen
+    seen = ops.logical_and(seen, away >= 0) if causal else seen
+    scores = ops.einsum("BQND,BSND->BNQS", query, key) + ops.where(seen, 0.0, -1e9)
+    dropped = layers.Dropout(config.attention_probs_dropout_prob, name=f"{name}_probabilities")(ops.softmax(scores))
+    mixed = layers.Reshape((-1, config.hidden_size))(ops.einsum("BNQS,BSND->BQND", dropped, value))
+    return make.dense(f"{path}/output_dense", f"{name}_output")(mixed)
+
+
+def _block(make: _Builder, index: int, hidden, ids, tokens):
     config, path, name = make.config, f"encoder/layer_{index}", f"layer_{index}"
-    attention, causal = make.attention(f"{path}/attention", f"{name}_attention"), config.attention == "causal"
-    mixed = attention(hidden, hidden, attention_mask=mask, use_causal_mask=causal)
-    mixed = make.dropout(f"{name}_attention_dropout")(mixed)
-    hidden = make.norm(f"{path}/attention_layer_norm", f"{name}_attention_layer_norm")(hidden + mixed)
-    inner = activation(config.hidden_act)(make.dense(f"{path}/intermediate", f"{name}_intermediate")(hidden))
+    norms = [make.norm(f"{path}/{part}_layer_norm", f"{name}_{part}_layer_norm") for part in ("attention", "output")]
+    before, after = [_unchanged] * 2, norms
+    if config.design.pre_norm:
+        before, after = after, before
+    mixed = _attended(make, index, before[0](hidden), ids, tokens)
+    hidden = after[0](hidden + make.dropout(f"{name}_attention_dropout")(mixed))
+    seen = before[1](hidden)
+    inner = activation(config.hidden_act)(make.dense(f"{path}/intermediate", f"{name}_intermediate")(seen))
+    if config.design.gated:
+        inner = inner * make.dense(f"{path}/gate", f"{name}_gate")(seen)
     outer = make.dropout(f"{name}_output_dropout")(make.dense(f"{path}/output", f"{name}_output")(inner))
-    return make.norm(f"{path}/output_layer_norm", f"{name}_output_layer_norm")(hidden + outer)
+    return after[1](hidden + outer)
+
+
+def _unchanged(hidden):
+    return hidden
+
+
+def _transform(make: _Builder, path: str, name: str, hidden):
+    """Return what layers.Transform computes."""
+    hidden = activation(make.config.hidden_act)(make.dense(f"{path}/transform", f"{name}_transform")(hidden))
+    return make.norm(f"{path}/layer_norm", f"{name}_layer_norm")(hidden)
+
+
+def _pooled(make: _Builder, hidden):
+    """Return the pooler's output for some positions."""
+    if make.config.design.transforms_tokens:
+        return _transform(make, "encoder/pooler", "pooler", hidden)
+    return make.dense("encoder/pooler", "pooler", activation="tanh")(hidden)
 
 
 def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
     found, model = {}, make.source.model
     if getattr(model, "masked_lm", None) is not None:
-        hidden = make.dense("masked_lm/transform", "masked_lm_transform")(outputs["sequence_output"])
-        hidden = make.norm("masked_lm/layer_norm", "masked_lm_layer_norm")(activation(make.config.hidden_act)(hidden))
+        hidden = _transform(make, "masked_lm", "masked_lm", outputs["sequence_output"])
         # No stock layer has just a bias: an embedding of one row, looked up at 0, is trained the same way.
         bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
         found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias
@@ -106,15 +153,15 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
     return found
 
 
-def _task_head(make: _Builder, outputs: dict, every: list, mask):
-    """Return the logits of a fine-tuned model."""
+def _task_head(make: _Builder, pooled, every: list, mask):
+    """Return the logits of a fine-tuned model. pooled: the pooler's output, [B, S, H] or [B, 1, H]."""
     model, task = make.source.model, make.source.task
     if model.pooled:
-        hidden = outputs["pooled_output"]
+        hidden = pooled
     else:
         chosen = [every[index] for index in task.layers]
         hidden = chosen[0] if len(chosen) == 1 else layers.Concatenate(name="head_layers")(chosen)
-        hidden = hidden if model.per_token else hidden[:, 0]
+    hidden = hidden if model.per_token else hidden[:, 0]
     if task.head == "bilstm":
         for index in range(BiLSTMHead.LAYERS):
             hidden = make.dropout(f"head_dropout_{index}")(hidden)
@@ -136,15 +183,20 @@ def functional(source: Source) -> keras.Model:
     hidden, word_layer = _embedded(make, ids, kinds)
     every = [hidden]
     for index in range(source.config.num_hidden_layers):
-        every.append(_block(make, index, every[-1], ops.expand_dims(tokens, 1)))
+        every.append(_block(make, index, every[-1], ids, tokens))
+    if source.config.design.pre_norm:
+        every[-1] = make.norm("encoder/final_layer_norm", "final_layer_norm")(every[-1])
     outputs = {"sequence_output": every[-1]}
+    task = source.model if source.task is not None else None
+    transformed = None
     if source.has_pooler:
-        outputs["pooled_output"] = make.dense("encoder/pooler", "pooler", activation="tanh")(every[-1][:, 0])
-    if source.task is None:
+        transformed = _pooled(make, every[-1] if task and task.pooled and task.per_token else every[-1][:, :1])
+        outputs["pooled_output"] = transformed[:, 0]
+    if task is None:
         outputs |= _pretraining_heads(make, outputs, word_layer, ids)
     else:
-        outputs["logits"] = _task_head(make, outputs, every, tokens)
-    model = keras.Model(dict(zip(TOKENS, inputs, strict=True)), outputs, name="bert")
+        outputs["logits"] = _task_head(make, transformed, every, tokens)
+    model = keras.Model(dict(zip(TOKENS, inputs, strict=True)), outputs, name=source.config.architecture)
     make.assign()
     return model
 

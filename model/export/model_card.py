@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 from clozemill.model.config import EncoderConfig
+from clozemill.model.conversion import weight_names
 from clozemill.model.export.base import Source
-from clozemill.model.export.card_metadata import PIPELINES, front_matter, stated
+from clozemill.model.export.card_metadata import front_matter, pipeline, stated
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, described
 
 _MARKUP = re.compile(r"([\\`*{}\[\]#!|~$<>&])")
@@ -153,12 +154,12 @@ def _limits(source: Source, task: str) -> list[str]:
 
 def card(source: Source, architecture: str) -> str:
     """Return the text of README.md, with the front matter for model pages."""
-    loader, output = _LOADING[architecture]
+    loader, output = _LOADING[architecture.removeprefix("Modern")]
     lines = [
         front_matter(source.about, architecture), "",
         f"# {architecture}", "",
-        "A BERT encoder, exported by clozemill.", "",
-        "## Intended use and limits", "", *(f"- {line}" for line in _limits(source, PIPELINES[architecture])), "",
+        f"A {weight_names.family(source.config).CLASS.replace('Bert', 'BERT')} encoder, exported by clozemill.", "",
+        "## Intended use and limits", "", *(f"- {line}" for line in _limits(source, pipeline(architecture))), "",
         "## Data", "", *(f"- {line}" for line in _data(source.about)), "",
         "The licence at the top is that of the data where a single one is stated. Set the one that you give the model.", "",
         "## Model", "",
@@ -168,6 +169,6 @@ def card(source: Source, architecture: str) -> str:
         "## Usage", "", "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
         _TOKENIZER,
     ]  # fmt: skip
-    if architecture in ("BertForPreTraining", "BertForMaskedLM"):
+    if architecture in ("BertForPreTraining", "BertForMaskedLM", "ModernBertForMaskedLM"):
         lines += ["```python", _FILL_MASK + "```", ""]
     return "\n".join(lines)

@@ -142,7 +142,7 @@ def _heads(source) -> set[str]:
     there = {part for part in source.parts if getattr(source.model, part, None) is not None}
     if source.model.config.attention == "causal":  # it can't see to the right of a mask
         return set()
-    if source.model.config.type_vocab_size < 2:
+    if not source.model.config.pairs:
         there -= {"next_sentence"}  # this head would need a pair
     return {name for name, part in (("mlm", "masked_lm"), ("nsp", "next_sentence")) if part in there}
 

@@ -15,6 +15,11 @@ from clozemill.model.losses import sums
 SMALL = EncoderConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, max_position_embeddings=12
 )
+MODERN = EncoderConfig(  # with a local layer before and after a global one; a window of 2 positions on each side
+    vocab_size=50, hidden_size=16, num_hidden_layers=5, num_attention_heads=4, intermediate_size=24, max_position_embeddings=40,
+    architecture="modernbert", type_vocab_size=0, hidden_act="gelu_erf", hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5, local_attention=4, global_attn_every_n_layers=2,
+)  # fmt: skip
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TOKENS = ("input_ids", "input_mask", "segment_ids")
 

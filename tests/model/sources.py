@@ -56,6 +56,9 @@ SMALL = EncoderConfig(
     vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
     max_position_embeddings=LENGTH,
 )  # fmt: skip
+MODERN = {  # sizes for `source`: a local layer follows the global one
+    "architecture": "modernbert", "type_vocab_size": 0, "hidden_act": "gelu_erf", "layer_norm_eps": 1e-5, "local_attention": 8,
+}  # fmt: skip
 INDEXES = {
     "mlm+nsp": {"objective": "mlm+nsp"},
     "mlm": {"objective": "mlm"},

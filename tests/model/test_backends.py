@@ -1,6 +1,5 @@
 """The same weights and examples give the same outputs and gradients on every backend; dropout works."""
 
-from dataclasses import replace
 from importlib.util import find_spec
 
 import keras
@@ -8,22 +7,27 @@ import numpy as np
 import pytest
 from keras import ops
 
+from clozemill.model.config import EncoderConfig
 from clozemill.model.dropout import dropout, fold
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
-from tests.model.small import NO_DROPOUT, SMALL, apart, features, mean_loss, packed, run, scatter
+from tests.model.small import MODERN, NO_DROPOUT, SMALL, apart, features, mean_loss, packed, run, scatter
 from tests.slow import mostly_slow
 
 SEED = np.array([3, 5], "int32")
+MODERN_CHANGES = MODERN.to_dict() | {"num_hidden_layers": 2}
 CASES = {
     "mlm+nsp": ("mlm+nsp", NO_DROPOUT, None),
     "causal": ("causal", NO_DROPOUT | {"attention": "causal", "hidden_act": "gelu_erf"}, None),
     "remat": ("mlm+nsp", NO_DROPOUT | {"remat": True}, None),
     "trained": ("mlm+nsp", {"remat": True}, SEED),
     "packed": ("mlm+nsp", NO_DROPOUT | {"num_hidden_layers": 1}, None),
+    "modern": ("mlm", MODERN_CHANGES, None),
+    "packed modern": ("mlm+nsp", MODERN_CHANGES, None),
     "packed causal": ("causal", NO_DROPOUT | {"num_hidden_layers": 1, "attention": "causal"}, None),
 }
-TENSORS = {"mlm+nsp": 2 + 46, "causal": 1 + 42, "remat": 2 + 46, "packed": 2 + 30, "packed causal": 1 + 26}  # compared
-FEW = ("mlm+nsp", "trained", "packed causal")
+TENSORS = {"mlm+nsp": 2 + 46, "causal": 1 + 42, "remat": 2 + 46, "packed": 2 + 30, "packed causal": 1 + 26,
+           "modern": 1 + 23, "packed modern": 2 + 28}  # compared  # fmt: skip
+FEW = ("mlm+nsp", "trained", "packed causal", "packed modern")
 PACKED = {"rows": [[2, 0], [3], []], "length": 21, "most": 3, "predictions": 7}  # the last one is a filler row
 RECORD = "import sys; from tests.model.test_backends import record; record(*sys.argv[1:])"
 
@@ -59,7 +63,7 @@ def record(path: str, *cases: str) -> None:
     given = {name: ops.convert_to_tensor(values) for name, values in examples.items()}
     in_rows = {name: ops.convert_to_tensor(values) for name, values in packed(features(), **PACKED).items()}
     for case, (objective, changes, seed) in ((case, CASES[case]) for case in cases):
-        model = scatter(PretrainingModel(replace(SMALL, **changes), objective))
+        model = scatter(PretrainingModel(EncoderConfig(**{**SMALL.to_dict(), **changes}), objective))
         inputs, targets = prepare(in_rows if case.startswith("packed") else given, OBJECTIVES[objective])
         outputs, gradients = compute(model, inputs, targets, seed)
         for name, values in outputs.items():

@@ -9,8 +9,9 @@ from clozemill.model.config import PRESETS, EncoderConfig, preset
 
 
 def test_preset_values() -> None:
-    """Layers, width, heads, inner width: Devlin et al. 2018, Turc et al. 2019."""
-    sizes = {name: tuple(sizes.values()) for name, sizes in PRESETS.items()}
+    """Layers, width, heads, inner width: Devlin et al. 2018, Turc et al. 2019, Warner et al. 2024."""
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    sizes = {preset: tuple(fields[name] for name in names) for preset, fields in PRESETS.items()}
     assert sizes == {
         "tiny": (2, 128, 2, 512),
         "mini": (4, 256, 4, 1024),
@@ -18,9 +19,14 @@ def test_preset_values() -> None:
         "medium": (8, 512, 8, 2048),
         "base": (12, 768, 12, 3072),
         "large": (24, 1024, 16, 4096),
+        "modern-tiny": (2, 128, 2, 320),
+        "modern-mini": (4, 256, 4, 704),
+        "modern-small": (4, 512, 8, 1344),
+        "modern-medium": (8, 512, 8, 1344),
+        "modern-base": (22, 768, 12, 1152),
+        "modern-large": (28, 1024, 16, 2624),
     }
-    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    assert all(tuple(sizes) == names for sizes in PRESETS.values())
+    assert all(tuple(fields) == names for preset, fields in PRESETS.items() if not preset.startswith("modern-"))
     assert {preset(name).head_size for name in PRESETS} == {64}
 
 

@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from clozemill.model import embeddings, encoder
+from clozemill.model import attention, embeddings, encoder
+from clozemill.model.attention import visible
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.model.dropout import SITES
-from clozemill.model.encoder import Block, Encoder, activation, selection, visible
+from clozemill.model.encoder import Block, Encoder, selection
+from clozemill.model.layers import activation
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, scatter
 
 SEED = np.array([3, 5], "int32")
@@ -46,7 +48,7 @@ def parameters(config: EncoderConfig) -> int:
     return rows * width + 2 * width + config.num_hidden_layers * block + width * width + width
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name: str) -> None:
     """Medium and large are only checked by the formula, which is correct for the others."""
     assert parameters(preset(name)) == PARAMETERS[name]
@@ -171,7 +173,7 @@ def test_fused_and_explicit_attention_agree(attention: str, positions: np.ndarra
     def absent(*_, **__) -> None:
         raise AssertionError("fused attention was called")
 
-    monkeypatch.setattr(encoder.ops, "dot_product_attention", absent)
+    monkeypatch.setattr(ops, "dot_product_attention", absent)
     assert apart(both(model(*INPUTS, positions=positions, seed=SEED)), fused) < 1e-5
     with pytest.raises(AssertionError, match="fused attention was called"):
         model(*INPUTS, positions=positions)
@@ -253,7 +255,7 @@ def test_builds_itself_when_called() -> None:
 def test_dropout_sites_are_unique(monkeypatch) -> None:
     """Every dropout in a step has its own seed and rate: embeddings, then attention and two per layer."""
     drawn = []
-    for module in (embeddings, encoder):
+    for module in (embeddings, encoder, attention):
         real = module.dropout
 
         def noted(x, rate, seed, real=real):

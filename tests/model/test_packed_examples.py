@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from clozemill.model.encoder import Encoder, restarted_positions, visible
+from clozemill.model.attention import visible
+from clozemill.model.encoder import Encoder, restarted_positions
 from clozemill.model.losses import sums
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, mean_loss, packed, scatter

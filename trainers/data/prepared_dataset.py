@@ -170,7 +170,7 @@ def check_lengths(contract: PreparedDataset, max_positions: int) -> None:
 
 def check_segments(contract: PreparedDataset, segments: int, whose: str) -> None:
     """Raise UserError if the examples are pairs and the model has only one segment."""
-    if segments < 2 and (have := contract.manifest["config"]["pairs"]) != "single":
+    if segments == 1 and (have := contract.manifest["config"]["pairs"]) != "single":
         raise UserError(
             f"{contract.folder} has pairs {have}, but {whose} only one segment (type_vocab_size 1): prepare with --pairs single"
         )

@@ -45,7 +45,7 @@ class TextEncoder:
         cased: whether the vocabulary is cased.
         max_seq_length: tokens per row, including special tokens.
         rules: how the tokenizer deviates from google-research/bert's.
-        segments: number of segments of the model; with one segment, pairs are not supported.
+        segments: number of segments of the model, 0 if it doesn't tell them apart; with one segment, pairs are not supported.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class TextEncoder:
 
     def _check_pairs(self, paired: bool) -> None:
         """Raise UserError for pairs if the model has no second segment."""
-        if paired and self._segments < 2:
+        if paired and self._segments == 1:
             raise UserError("the model has only one segment (type_vocab_size 1) and doesn't support pairs: give single texts")
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:

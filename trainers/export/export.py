@@ -189,7 +189,7 @@ def _differences(source: Source, places: dict[str, Place]) -> dict[str, dict[str
 
 def _groups(source: Source) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
     """Yield TEXTS with their features: first the short ones, then the long ones; no pairs for a model with one segment."""
-    paired = source.config.type_vocab_size > 1
+    paired = source.config.pairs
     asked = [(first, second if paired else "") for first, second in TEXTS]
     given = features(source, asked)
     lengths = given["input_mask"].sum(axis=1)

@@ -66,7 +66,7 @@ class PreflightConfig:
     objective: str = option("mlm+nsp", "pretraining objective", choices=config.OBJECTIVES)
     precision: str = option("bfloat16", "precision of the activations", choices=tuple(PRECISIONS))
     optimizer: str = option("adamw", "optimizer", choices=OPTIMIZER_NAMES)
-    hidden_act: str = option("gelu_tanh", "activation function", choices=ACTIVATIONS)
+    hidden_act: str = option(config.AUTO, "activation function; auto: that of the preset", choices=(config.AUTO, *ACTIVATIONS))
     dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
     attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
     remat: bool = option(False, "recompute activations in the backward pass")

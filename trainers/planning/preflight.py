@@ -17,6 +17,7 @@ from clozemill.trainers.planning import compiler
 from clozemill.trainers.planning.compiler import Figures, Refused
 from clozemill.trainers.planning.config import PreflightConfig
 from clozemill.trainers.planning.estimate import objective_flops
+from clozemill.trainers.pretraining.config import AUTO
 
 # The search fills a device up to this fraction: prefetched input needs memory too, and near the limit the compiler
 # recomputes activations to save memory, and takes many times as long.
@@ -82,11 +83,12 @@ def search(measure: Callable[[int], int | None], first: int, room: float) -> int
 
 def encoder_config(config: PreflightConfig) -> EncoderConfig:
     """Return the encoder of a configuration."""
+    act = {} if config.hidden_act == AUTO else {"hidden_act": config.hidden_act}
     return preset(
         config.preset,
         vocab_size=config.vocab_size,
         max_position_embeddings=max(512, config.max_seq_length),
-        hidden_act=config.hidden_act,
+        **act,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,
         attention="causal" if config.objective == "causal" else "bidirectional",

@@ -15,6 +15,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
 
+AUTO = "auto"
 SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
@@ -84,7 +85,14 @@ class PretrainConfig(DeviceOptions):
         "attention mask; auto: causal for the objective causal, else bidirectional",
         choices=("auto", "bidirectional", "causal"),
     )
-    hidden_act: str = option("gelu_tanh", "activation function; google-research/bert uses gelu_tanh", choices=ACTIVATIONS)
+    segment_embeddings: bool = option(
+        False, "give a modern encoder segment embeddings; transformers can't load it then (BERT always has them)"
+    )
+    hidden_act: str = option(
+        AUTO,
+        "activation function; auto: that of the preset, gelu_tanh as in google-research/bert or gelu_erf as in ModernBERT",
+        choices=(AUTO, *ACTIVATIONS),
+    )
     dropout: float | None = option(
         None, "dropout rate of hidden activations (default: 0.1; 0 for narrow encoders)", low=0, high=0.9
     )

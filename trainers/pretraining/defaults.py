@@ -11,9 +11,9 @@ from typing import Any
 from clozemill.model import memory
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.trainers.common.hardware import GIB, Hardware
+from clozemill.trainers.pretraining.config import AUTO
 from clozemill.trainers.training.optimizer import OPTIMIZERS, default_clip_norm
 
-AUTO = "auto"
 FILL = 0.8  # fraction of the free memory that an automatic choice may fill by its estimate
 RUNTIME = 300 << 20  # bytes that TensorFlow, the input pipeline and the allocator need besides
 _TOKENS = {"tiny": 0, "mini": 20e6, "small": 100e6, "medium": 400e6, "base": 1.5e9}  # smallest corpus, tokens per epoch
@@ -75,12 +75,20 @@ _SUITED = {
     512: Suited(5e-4),
     768: Suited(1e-4),
 }
+# ModernBERT: pre-norm bears higher rates, and rotary positions need no wide initial weights.
+_SUITED_MODERN = {
+    128: Suited(4e-3, 0.02, 0.05, 0.0, 0.0),
+    256: Suited(2e-3, 0.02, 0.05, 0.0, 0.0),
+    512: Suited(1e-3, 0.02, 0.01, 0.0, 0.0),
+}
+_LARGE_MODERN = Suited(8e-4, 0.02, 0.01, 0.0, 0.0)  # ModernBERT-base's rate
 _LAMB_RATE, _LAMB_BATCH = 6.25e-4, 512  # You et al. 2019, table 4: times the square root of the batch
 
 
 def suited(encoder: EncoderConfig) -> Suited:
     """Return the options that suit an encoder."""
-    return next((found for width, found in _SUITED.items() if encoder.hidden_size <= width), Suited(1e-4))
+    table, largest = (_SUITED, Suited(1e-4)) if encoder.architecture == "bert" else (_SUITED_MODERN, _LARGE_MODERN)
+    return next((found for width, found in table.items() if encoder.hidden_size <= width), largest)
 
 
 @dataclass(frozen=True)

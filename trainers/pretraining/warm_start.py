@@ -14,10 +14,11 @@ import tensorflow as tf
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
-from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.config import AUTO, PretrainConfig
 from clozemill.trainers.training import pretrained, train_state
 from clozemill.trainers.training.pretrained import digest
 
+_FLAGS = {"type_vocab_size": "segment-embeddings"}
 _MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/", "generator/", "replaced_token/")
 
 
@@ -75,15 +76,20 @@ def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) ->
         "attention": config.resolved_attention(),
         "remat": config.remat,
     }
-    free = {"hidden_act": config.hidden_act, "max_position_embeddings": config.max_position_embeddings}
+    free: dict[str, Any] = {"max_position_embeddings": config.max_position_embeddings}
+    free |= {} if config.hidden_act == AUTO else {"hidden_act": config.hidden_act}
+    free |= {"type_vocab_size": 2} if config.segment_embeddings else {}
     if start is None:
         return preset(config.preset, vocab_size=vocab_size, **own, **free)
-    sizes = PRESETS[config.preset] if config.preset else {}
+    given = PRESETS[config.preset] if config.preset else {}
+    sizes = {name: value for name, value in given.items() if name not in own}
     fields = type(config).__dataclass_fields__
-    free = {name: value for name, value in free.items() if value != fields[name].default}  # only the given options
+    free = {
+        name: value for name, value in free.items() if name not in fields or value != fields[name].default
+    }  # the given ones
     for name, value in {**sizes, **free}.items():
         if (have := getattr(start.encoder, name)) != value:
-            flag = "preset" if name in sizes else name.replace("_", "-")
+            flag = "preset" if name in sizes else _FLAGS.get(name, name.replace("_", "-"))
             raise UserError(
                 f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, but {start.path} has {have}: "
                 f"leave --{flag} out"

@@ -21,6 +21,7 @@ from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.training import checkpoints, train_state
 from clozemill.trainers.training.train_state import encoder_config
 
+_TRANSFORM = {"masked_lm/transform/kernel", "masked_lm/layer_norm/gamma"}
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
 
 
@@ -79,8 +80,17 @@ class PretrainedModel:
 
     @property
     def encoder_weights(self) -> dict[str, np.ndarray]:
-        """Return the weights of the encoder."""
-        return {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
+        """Return the weights of the encoder.
+
+        If its design `transforms_tokens` and only a masked-LM head was trained, the pooler is the transform of that head, as in
+        transformers' classifiers.
+        """
+        own = {name: value for name, value in self.weights.items() if name.startswith("encoder/")}
+        trained = {"next_sentence/dense/kernel", "replaced_token/transform/kernel"} & self.weights.keys()
+        if self.encoder.design.transforms_tokens and not trained:
+            for name in _TRANSFORM & self.weights.keys():
+                own[f"encoder/pooler/{name.removeprefix('masked_lm/')}"] = self.weights[name]
+        return own
 
 
 def read(path: str, which: str = "best") -> PretrainedModel:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from clozemill.model.config import PRECISIONS, EncoderConfig
 from clozemill.model.conversion.weight_names import check_weights
+from clozemill.model.layers import deviation
 from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import Task, TaskModel
 from clozemill.trainers.training.optimizer import OPTIMIZERS
@@ -46,11 +47,12 @@ def truncated_normal(stream: np.random.Generator, shape: tuple[int, ...], deviat
     return values * np.float32(deviation)
 
 
-def initialize(model: keras.Model, seed: int, deviation: float) -> None:
+def initialize(model: keras.Model, seed: int, base: float) -> None:
     """Initialise kernels and embeddings, trainable or not, by (seed, path) only; biases stay 0, LayerNorm 1 and 0."""
     for variable in model.weights:
         if len(variable.shape) > 1:
-            own = (2 / sum(variable.shape)) ** 0.5 if "/lstm_" in variable.path else deviation  # Glorot and Bengio 2010
+            own = deviation(model.config, variable.path, base)
+            own = (2 / sum(variable.shape)) ** 0.5 if "/lstm_" in variable.path else own  # Glorot and Bengio 2010
             variable.assign(truncated_normal(_stream(seed, variable.path), tuple(variable.shape), own))
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from clozemill.model.conversion import huggingface, weight_names
+from clozemill.model.conversion import huggingface, weight_names, weight_table
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.export import import_checkpoint
 from clozemill.trainers.finetuning.reading import tables
@@ -74,7 +74,7 @@ _CONFIG = {
 }
 _VOCAB = ("\n".join(VOCABULARY.tokens) + "\n").encode()
 _ENTRIES = weight_names.table(weight_names.config_from_hf(_CONFIG), ())
-_SOUND = save(weight_names.to_hf({entry.ours: np.zeros(entry.shape, np.float32) for entry in _ENTRIES}, _ENTRIES))
+_SOUND = save(weight_table.to_hf({entry.ours: np.zeros(entry.shape, np.float32) for entry in _ENTRIES}, _ENTRIES))
 
 
 def run_hf(data: bytes) -> None:

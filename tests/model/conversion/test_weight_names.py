@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.conversion import weight_names
-from clozemill.model.conversion.weight_names import (
-    config_from_hf,
-    config_from_tf1,
-    config_to_hf,
-    from_hf,
-    from_tf1,
-    table,
-    to_hf,
-)
+from clozemill.model.conversion import bert_names
+from clozemill.model.conversion.bert_names import config_from_tf1, from_tf1
+from clozemill.model.conversion.weight_names import config_from_hf, config_to_hf, from_hf, table
+from clozemill.model.conversion.weight_table import to_hf
 
 SMALL = EncoderConfig(
     vocab_size=11, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=6, max_position_embeddings=5,
@@ -171,7 +165,7 @@ def test_optimizer_variables_are_skipped() -> None:
         "cls/predictions/output_bias/adam_v": np.ones(11),
     }
     assert same(from_tf1(theirs("tf1") | more, SMALL).weights, weights())
-    wanted = weight_names.tf1_wanted(SMALL)
+    wanted = bert_names.tf1_wanted(SMALL)
     assert not any(wanted(name) for name in more) and all(wanted(name) for name in theirs("tf1"))
 
 
@@ -256,7 +250,7 @@ def test_a_configuration_round_trips(attention: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model_type": "roberta"}, "its model_type is 'roberta', and only 'bert' is BERT-shaped"),
+        ({"model_type": "roberta"}, "its model_type is 'roberta', but clozemill knows only bert and modernbert"),
         ({"model_type": "distilbert"}, "its model_type is 'distilbert'"),
         ({"position_embedding_type": "relative_key"}, "its position_embedding_type is 'relative_key'"),
         ({"hidden_act": "silu"}, r"hidden_act 'silu' is unknown to clozemill \(gelu, "),

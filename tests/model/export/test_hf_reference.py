@@ -48,6 +48,16 @@ def test_transformers_gives_the_same_outputs(name: str, act: str, tmp_path: Path
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "regress", "tags", "spans"])
+def test_transformers_gives_the_same_outputs_for_modernbert(name: str, tmp_path: Path) -> None:
+    features, source = sources.features(), sources.source(name, **sources.MODERN)
+    folder = sources.written(huggingface, name, tmp_path / "hf", **sources.MODERN)
+    found, expected = huggingface.outputs(str(folder), sources.TEXTS, features), answers(source, features)
+    logits = {"mlm+nsp": {"masked_lm_logits"}, "encoder": set()}.get(name, sources.OUTPUTS[name] - {"pooled_output"})
+    assert found.keys() == {"sequence_output", *logits}
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
 def test_transformers_reports_a_missing_key(folders: dict[str, Path], tmp_path: Path) -> None:
     for name, change, sentence in (
         ("mlm+nsp", lambda tensors: tensors.pop("cls.seq_relationship.bias"), "missing keys in it: cls.seq_relationship.bias"),

@@ -40,6 +40,44 @@ def settings(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text("utf-8"))
 
 
+MODERN_CLASSES = {
+    "mlm+nsp": "ModernBertForMaskedLM", "mlm": "ModernBertForMaskedLM", "encoder": "ModernBertModel",
+    "classify": "ModernBertForSequenceClassification", "tags": "ModernBertForTokenClassification",
+    "spans": "ModernBertForQuestionAnswering",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODERN_CLASSES)
+def test_modernbert_folders(name: str, tmp_path: Path) -> None:
+    """All that transformers' class has comes back bit for bit; the rest has no place there."""
+    source = sources.source(name, **sources.MODERN)
+    folder = sources.written(huggingface, name, tmp_path / "hf", **sources.MODERN)
+    told = settings(folder)
+    assert told["architectures"] == [MODERN_CLASSES[name]] and told["model_type"] == "modernbert"
+    assert (told["pad_token_id"], told["cls_token_id"], told["sep_token_id"]) == (2, 3, 5) and told["norm_eps"] == 1e-5
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
+    found, mine = huggingface.read(folder), source.weights()
+    assert found.config == source.config
+    assert all(np.array_equal(value, mine[key]) for key, value in found.converted.weights.items())
+    absent = {"encoder/pooler", "next_sentence/dense"} if name in ("mlm+nsp", "mlm", "encoder") else {"head/dense"}
+    lost = mine.keys() - found.converted.weights.keys()
+    assert lost == {key for key in mine if key.startswith(tuple(absent))}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("causal", {}, "transformers has no ModernBERT with causal attention: export to keras or savedmodel"),
+        ("mlm", {"type_vocab_size": 2}, "transformers has no ModernBERT with segment embeddings"),
+    ],
+)
+def test_modernberts_that_transformers_has_no_class_for(name: str, changes: dict, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        huggingface.write(sources.source(name, **sources.MODERN | changes), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_files_and_class(name: str, folders: dict[str, Path]) -> None:
     assert {path.name for path in folders[name].iterdir()} == FILES

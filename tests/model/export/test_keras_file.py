@@ -50,9 +50,11 @@ print("dropout", float(np.abs(answers["sequence_output"] - found["sequence_outpu
 """
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_outputs_match_the_source(name: str, tmp_path: Path) -> None:
-    source, features = sources.source(name, MORE.get(name)), sources.features()
+@pytest.mark.parametrize(
+    ("name", "sizes"), [*((name, {}) for name in NAMES), *((name, sources.MODERN) for name in ("mlm+nsp", "causal", "tags"))]
+)
+def test_outputs_match_the_source(name: str, sizes: dict, tmp_path: Path) -> None:
+    source, features = sources.source(name, MORE.get(name), **sizes), sources.features()
     keras_file.write(source, str(tmp_path))
     expected, found = answers(source, features), keras_file.outputs(str(tmp_path), sources.TEXTS, features)
     assert found.keys() == expected.keys() - ({"pooled_output"} if name == "bare" else set())

@@ -23,6 +23,7 @@ from clozemill.model.task_model import Task, TaskModel
 from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
+from tests.model import sources
 from tests.model.small import apart, scatter
 from tests.slow import mostly_slow
 
@@ -90,6 +91,7 @@ def loaded(folder: Path):
 SOURCES = {
     "nsp": lambda: PretrainingModel(CONFIG),
     "mlm": lambda: PretrainingModel(replace(CONFIG, remat=True), "mlm"),
+    "modern": lambda: PretrainingModel(replace(CONFIG, **sources.MODERN, num_hidden_layers=2, remat=True), "mlm"),
     "causal": lambda: PretrainingModel(replace(CONFIG, attention="causal"), "causal"),
     "encoder": lambda: EncoderModel(CONFIG),
     "classify": lambda: TaskModel(CONFIG, Task("classify", ("no", "yes"))),
@@ -101,13 +103,13 @@ SOURCES = {
 }
 ALWAYS = {"encode", "encode_tokens", "preprocess", "serving_default"}
 SIGNATURES = {
-    "nsp": {"mlm", "nsp"}, "mlm": {"mlm"}, "classify": {"classify"},
+    "nsp": {"mlm", "nsp"}, "mlm": {"mlm"}, "modern": {"mlm"}, "classify": {"classify"},
     "multilabel": {"multilabel"}, "regress": {"regress"}, "tags": {"tags"},
     "bilstm": {"tags"}, "spans": {"spans"},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "nsp", "classify"))
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "modern", "classify"))
 def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)

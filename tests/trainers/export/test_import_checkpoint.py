@@ -179,7 +179,10 @@ def break_(folder: Path, what: str) -> None:
         ),
         ("twice", "FOLDER: the vocabulary has MORE tokens, but the word embeddings have ALL rows: give the"),
         ("special", "FOLDER: vocab.txt, line 4: it is '[cls]', and tokenizer.json has '[CLS]' there: remove the one that"),
-        ("roberta", "FOLDER: config.json: its model_type is 'roberta', and only 'bert' is BERT-shaped: give the folder"),
+        (
+            "roberta",
+            "FOLDER: config.json: its model_type is 'roberta', but clozemill knows only bert and modernbert: give the folder",
+        ),
     ],
 )
 def test_errors_are_one_sentence(

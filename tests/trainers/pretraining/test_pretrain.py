@@ -24,7 +24,6 @@ from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
-from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
 pytestmark = pytest.mark.usefixtures("one_layer")
@@ -422,15 +421,25 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     assert told.count("\n") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
-def test_objectives_without_next_sentences(objective: str, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
-    pretrain(tmp_path / "run", "--data", short, "--steps", 12, "--learning-rate", 3e-3, "--objective", objective)
+@pytest.mark.parametrize(
+    ("objective", "preset"),
+    [
+        ("mlm", "modern-tiny"),
+        pytest.param("mlm", "tiny", marks=pytest.mark.slow),
+        pytest.param("causal", "tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_objectives_without_next_sentences(
+    objective: str, preset: str, tmp_path: Path, short: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--steps", 12, "--learning-rate", 3e-3, "--objective", objective, "--preset", preset]
+    pretrain(tmp_path / "run", "--data", short, *options)
     train, (evaluated,) = rows(tmp_path / "run"), rows(tmp_path / "run", "eval")
     assert all(row["loss"] == row["masked_lm_loss"] and "next_sentence_loss" not in row for row in train)
     assert train[-1]["loss"] < train[0]["loss"] - 0.5
-    told = json.loads((tmp_path / "run/run.json").read_text())["encoder"]["attention"]
-    assert told == {"mlm": "bidirectional", "causal": "causal"}[objective]
+    encoder = json.loads((tmp_path / "run/run.json").read_text())["encoder"]
+    assert encoder["attention"] == {"mlm": "bidirectional", "causal": "causal"}[objective]
+    assert encoder.get("architecture", "bert") == {"tiny": "bert", "modern-tiny": "modernbert"}[preset]
     capsys.readouterr()
     assert clozemill.main(["evaluate", str(tmp_path / "run"), "--data", str(short)]) == 0
     told = capsys.readouterr().out

@@ -1,0 +1,175 @@
+"""Multi-head attention (Vaswani et al. 2017), over all positions or the nearest ones, with or without rotary positions.
+
+Tensors carry their shape: B batch, S sequence length, Q positions kept of it, N heads, D head size, H = N D; C positions of a
+chunk, K = 3 C positions of a chunk and its neighbours.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.dropout import dropout
+from clozemill.model.layers import dense
+
+_MASKED = -1e9  # finite, so that a row without any visible key doesn't become NaN
+
+
+@dataclass(frozen=True)
+class View:
+    """What the queries of a layer see.
+
+    visible: bool, broadcastable to [B, N, Q, S]; with `chunk`, [B * chunks, 1, C, K].
+    queries, keys: rotations of the queries and keys (`rotation`), or None.
+    chunk: C, if each chunk of queries is to see only its own and the neighbouring chunks of keys; 0: all keys.
+    """
+
+    visible: Any
+    queries: tuple | None = None
+    keys: tuple | None = None
+    chunk: int = 0
+
+
+def visible(input_mask_BS, query_positions_BQ, causal: bool, example_ids_BS=None, window: int = 0):
+    """Return which keys a query sees, bool [B, 1, Q or 1, S]: no padding and, if causal, none to its right.
+
+    Of packed examples, it sees the keys of its own example. Padding, example 0, sees padding: a row of the attention without
+    any key would have no softmax. window: the largest distance of a key, 0 for any.
+    """
+    if example_ids_BS is None:
+        mask = ops.cast(input_mask_BS, "bool")[:, None, None, :]
+    else:
+        queries_BQ = ops.take_along_axis(example_ids_BS, query_positions_BQ, axis=1)
+        mask = queries_BQ[:, None, :, None] == example_ids_BS[:, None, None, :]
+    keys_S = ops.arange(ops.shape(input_mask_BS)[1], dtype="int32")
+    if causal:
+        mask = ops.logical_and(mask, query_positions_BQ[:, None, :, None] >= keys_S)
+    if window:
+        mask = ops.logical_and(mask, ops.abs(query_positions_BQ[:, None, :, None] - keys_S) <= window)
+    return mask
+
+
+def chunks(x, size: int):
+    """Return [B, S, ...] in chunks of C positions, [B * chunks, C, ...], the last one filled up with zeros."""
+    missing = -x.shape[1] % size
+    filled = ops.pad(x, ((0, 0), (0, missing), *((0, 0),) * (len(x.shape) - 2)))
+    return ops.reshape(filled, (-1, size, *x.shape[2:]))
+
+
+def neighbours(x, size: int):
+    """Return each chunk of [B, S, ...] between its neighbours, [B * chunks, K, ...], zeros beyond the ends."""
+    count, rest = -(-x.shape[1] // size), tuple(x.shape[2:])
+    filled = ops.pad(x, ((0, 0), (size, (count + 1) * size - x.shape[1]), *((0, 0),) * len(rest)))
+    apart = ops.reshape(filled, (-1, count + 2, size, *rest))
+    around = ops.concatenate([apart[:, :-2], apart[:, 1:-1], apart[:, 2:]], axis=2)
+    return ops.reshape(around, (-1, 3 * size, *rest))
+
+
+def visible_in_chunks(groups_BS, causal: bool, window: int):
+    """Return which keys around its chunk a query sees, bool [B * chunks, 1, C, K], C = window: the nearest of its group.
+
+    groups: int [B, S], numbers of packed examples or the input mask; 0 is padding, which sees padding.
+    """
+    same = chunks(groups_BS, window)[:, None, :, None] == neighbours(groups_BS, window)[:, None, None, :]
+    away = np.arange(3 * window)[None] - (window + np.arange(window)[:, None])
+    return ops.logical_and(same, (abs(away) <= window) & (away <= 0 if causal else True))
+
+
+def rotation(positions_BX, theta: float, size: int) -> tuple:
+    """Return cosines and sines of RoPE's angles (Su et al. 2021), float32 [B or 1, X, 1, D / 2]."""
+    frequencies = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
+    angles = ops.cast(positions_BX, "float32")[:, :, None, None] * frequencies
+    return ops.cos(angles), ops.sin(angles)
+
+
+def rotated(x_BXND, angles: tuple | None):
+    """Return heads turned by their positions, in float32 as in transformers: dimension d is paired with d + D / 2."""
+    if angles is None:
+        return x_BXND
+    cosines, sines = angles
+    one, two = ops.split(ops.cast(x_BXND, "float32"), 2, axis=-1)
+    turned = ops.concatenate([one * cosines - two * sines, two * cosines + one * sines], axis=-1)
+    return ops.cast(turned, x_BXND.dtype)
+
+
+def make_view(config: EncoderConfig, layer: int, tokens: tuple, places_BS, positions_BQ=None, causal: bool = False) -> View:
+    """Return what the queries of a layer see.
+
+    Args:
+        tokens: (input_mask, example_ids or None), int [B, S].
+        places_BS: int [B or 1, S], the position of each token within its example.
+        positions_BQ: int [B, Q], the positions of the queries; None for all.
+        causal: whether a query sees no keys to its right.
+    """
+    input_mask, example_ids = tokens
+    groups = input_mask if example_ids is None else example_ids
+    window, length = config.window(layer), input_mask.shape[1]
+    everywhere_BQ = ops.arange(ops.shape(input_mask)[1], dtype="int32")[None]
+    queries_BQ = everywhere_BQ if positions_BQ is None else ops.cast(positions_BQ, "int32")
+    chunk = window if length and config.keys_per_query(layer, length, positions_BQ is None) < length else 0
+    if chunk:
+        seen = visible_in_chunks(groups, causal, window)
+    else:  # in a local layer, padding may be too far from any token
+        seen = visible(input_mask, queries_BQ, causal, groups if window else example_ids, window)
+    if not config.design.rotary:
+        return View(seen)
+    theta = config.local_rope_theta if window else config.global_rope_theta
+    keys = rotation(places_BS, theta, config.head_size)
+    if positions_BQ is None:
+        return View(seen, keys, keys, chunk)
+    own_BQ = queries_BQ if example_ids is None else ops.take_along_axis(places_BS, queries_BQ, axis=1)
+    return View(seen, rotation(own_BQ, theta, config.head_size), keys)
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head attention with its output projection (no residual).
+
+    Call arguments:
+        query_BQH, hidden_BSH: inputs of the queries, and of keys and values.
+        view: a View.
+        seed: int32 [2] for dropout on the probabilities, or None outside of training.
+
+    Without active dropout, the backend's fused attention is used if it has one.
+    """
+
+    def __init__(self, config: EncoderConfig, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        for name in ("query", "key", "value", "output_dense"):
+            setattr(self, name, dense(config, config.hidden_size, name, self.dtype_policy))
+
+    def build(self, input_shape=None) -> None:
+        for layer in (self.query, self.key, self.value, self.output_dense):
+            layer.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def _heads(self, x_BSH):
+        return ops.reshape(x_BSH, (-1, ops.shape(x_BSH)[1], self.config.num_attention_heads, self.config.head_size))
+
+    def _mixed(self, query_BQND, key_BSND, value_BSND, visible, seed):
+        """Return the values weighted by the attention, [B, Q, N, D]."""
+        rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
+        if seed is None or rate == 0:
+            return ops.dot_product_attention(query_BQND, key_BSND, value_BSND, mask=visible, scale=scale)
+        scores_BNQS = ops.einsum("BQND,BSND->BNQS", query_BQND * scale, key_BSND)
+        scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
+        probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
+        return ops.einsum("BNQS,BSND->BQND", probs_BNQS, value_BSND)
+
+    def call(self, query_BQH, hidden_BSH, view, seed=None):
+        query_BQND, key_BSND, value_BSND = (
+            self._heads(layer(x)) for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
+        )
+        query_BQND, key_BSND = rotated(query_BQND, view.queries), rotated(key_BSND, view.keys)
+        length = ops.shape(query_BQH)[1]
+        if view.chunk:  # chunks become rows of the batch
+            query_BQND = chunks(query_BQND, view.chunk)
+            key_BSND, value_BSND = neighbours(key_BSND, view.chunk), neighbours(value_BSND, view.chunk)
+        mixed_BQND = self._mixed(query_BQND, key_BSND, value_BSND, view.visible, seed)
+        if view.chunk:
+            whole = -(-length // view.chunk) * view.chunk
+            mixed_BQND = ops.reshape(mixed_BQND, (-1, whole, *mixed_BQND.shape[2:]))[:, :length]
+        return self.output_dense(ops.reshape(mixed_BQND, (-1, length, self.config.hidden_size)))
