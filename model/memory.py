@@ -26,7 +26,7 @@ def parameters(config: EncoderConfig) -> int:
 def layer_matrices(config: EncoderConfig) -> int:
     """Return the number of weights in the matrices of the layers, which some optimizers treat apart."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    return config.num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)
+    return config.num_hidden_layers * (4 * hidden * hidden + (3 if config.design.gated else 2) * hidden * inner)
 
 
 def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: int = 2, generator_size: float = 0.0) -> int:

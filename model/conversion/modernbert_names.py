@@ -121,11 +121,9 @@ def config_from_hf(values: dict[str, Any]) -> EncoderConfig:
     act = values.get("hidden_activation", "gelu")
     if act not in HF_ACTIVATIONS or values.get("classifier_activation", act) != act:
         raise ValueError(f"hidden_activation {act!r} is unknown to clozemill ({', '.join(HF_ACTIVATIONS)}), or not its heads'")
-    return EncoderConfig(
-        **sizes, **_thetas(values), **{_EVERY: _every(values, sizes["num_hidden_layers"])},
-        **{name: number(values, theirs, default, CLASS) for name, (theirs, default) in _RATES.items()},
-        architecture="modernbert", type_vocab_size=0, hidden_act=HF_ACTIVATIONS[act],
-    )  # fmt: skip
+    fields: dict[str, Any] = {**sizes, **_thetas(values), _EVERY: _every(values, sizes["num_hidden_layers"])}
+    fields |= {name: number(values, theirs, default, CLASS) for name, (theirs, default) in _RATES.items()}
+    return EncoderConfig(**fields, architecture="modernbert", type_vocab_size=0, hidden_act=HF_ACTIVATIONS[act])
 
 
 def _thetas(values: dict[str, Any]) -> dict[str, float]:

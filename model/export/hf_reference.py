@@ -68,14 +68,13 @@ def _has_pooler(folder: str) -> bool:
 
 def _answers(model: "transformers.PreTrainedModel", features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     ids, mask, kinds = (torch.from_numpy(features[name]).long() for name in ("input_ids", "input_mask", "segment_ids"))
-    base, caught = model.base_model, {}
+    base, answers = model.base_model, dict[str, torch.Tensor]()
     segments = {"token_type_ids": kinds} if hasattr(base.embeddings, "token_type_embeddings") else {}
-    base.register_forward_hook(lambda _module, _inputs, found: caught.update(sequence_output=found[0]))
+    base.register_forward_hook(lambda _module, _inputs, found: answers.update(sequence_output=found[0]))
     if getattr(base, "pooler", None) is not None:
-        base.pooler.register_forward_hook(lambda _module, _inputs, found: caught.update(pooled_output=found))
+        base.pooler.register_forward_hook(lambda _module, _inputs, found: answers.update(pooled_output=found))
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=mask, **segments)
-    answers: dict[str, torch.Tensor] = caught
     if "start_logits" in found:
         answers["logits"] = torch.stack([found.start_logits, found.end_logits], dim=-1)
     elif "prediction_logits" in found:

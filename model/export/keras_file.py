@@ -71,7 +71,8 @@ class _Builder:
 def _embedded(make: _Builder, ids, kinds) -> tuple:
     """Return (output of the embeddings, layer of the word embeddings)."""
     path = "encoder/embeddings"
-    word_layer = make.table(*make(path, "word_embeddings"), "word_embeddings", layers.ReversibleEmbedding)
+    (words,) = make(path, "word_embeddings")
+    word_layer = make.table(words, "word_embeddings", layers.ReversibleEmbedding)
     summed = [word_layer(ids)]
     for name, numbers in (("position_embeddings", positions(ids)), ("segment_embeddings", kinds)):
         summed += [make.table(table, name)(numbers) for table in make(path, name)]
