@@ -143,10 +143,10 @@ def _thetas(values: dict[str, Any]) -> dict[str, float]:
 
 def _every(values: dict[str, Any], layers: int) -> int:
     """Return the distance of the global layers."""
-    kinds = values.get("layer_types")
+    kinds, told = values.get("layer_types"), size({_EVERY: 3, **values}, _EVERY, CLASS)
     if kinds is None:
-        return size({_EVERY: 3, **values}, _EVERY, CLASS)
-    for every in range(1, layers + 1):
+        return told
+    for every in (told, *range(1, layers + 1)):  # several may fit a few layers
         if kinds == [_kind(layer, every) for layer in range(layers)]:
             return every
     raise ValueError(

@@ -94,18 +94,20 @@ def _attended(make: _Builder, index: int, hidden, ids, tokens):
         mask = ops.expand_dims(tokens, 1)
         return make.attention(path, name)(hidden, hidden, attention_mask=mask, use_causal_mask=causal)
     shape, window, places = (-1, config.num_attention_heads, config.head_size), config.window(index), positions(ids)
-    query, key, value = (
+    query_BQND, key_BSND, value_BSND = (
         layers.Reshape(shape)(make.dense(f"{path}/{part}", f"{name}_{part}")(hidden)) for part in ("query", "key", "value")
     )
     angles = rotation(places, config.local_rope_theta if window else config.global_rope_theta, config.head_size)
-    query, key = rotated(query, angles) * config.head_size**-0.5, rotated(key, angles)
+    query_BQND, key_BSND = rotated(query_BQND, angles) * config.head_size**-0.5, rotated(key_BSND, angles)
     away = places[:, None, :, None] - places[:, None, None, :]
     seen = tokens[:, None, None, :]
     seen = ops.logical_and(seen, ops.abs(away) <= window) if window else seen
     seen = ops.logical_and(seen, away >= 0) if causal else seen
-    scores = ops.einsum("BQND,BSND->BNQS", query, key) + ops.where(seen, 0.0, -1e9)
-    dropped = layers.Dropout(config.attention_probs_dropout_prob, name=f"{name}_probabilities")(ops.softmax(scores))
-    mixed = layers.Reshape((-1, config.hidden_size))(ops.einsum("BNQS,BSND->BQND", dropped, value))
+    scores_BNQS = ops.matmul(ops.transpose(query_BQND, (0, 2, 1, 3)), ops.transpose(key_BSND, (0, 2, 3, 1)))
+    probs_BNQS = ops.softmax(scores_BNQS + ops.where(seen, 0.0, -1e9))
+    probs_BNQS = layers.Dropout(config.attention_probs_dropout_prob, name=f"{name}_probabilities")(probs_BNQS)
+    mixed_BNQD = ops.matmul(probs_BNQS, ops.transpose(value_BSND, (0, 2, 1, 3)))
+    mixed = layers.Reshape((-1, config.hidden_size))(ops.transpose(mixed_BNQD, (0, 2, 1, 3)))
     return make.dense(f"{path}/output_dense", f"{name}_output")(mixed)
 
 
