@@ -146,9 +146,9 @@ class Encoder(keras.Model):
             self.projection.build((None, None, self.embeddings.config.hidden_size))
         for layer in parts:
             layer.build()
-        for layer, shape in ((self.final_norm, (None, None)), (self.pooler, (None,))):
-            if layer is not None:
-                layer.build((*shape, self.config.hidden_size))
+        for last, shape in ((self.final_norm, (None, None)), (self.pooler, (None,))):
+            if last is not None:
+                last.build((*shape, self.config.hidden_size))
         self.built = True
 
     def call(

@@ -24,6 +24,7 @@ from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
+from tests.slow import mostly_slow
 from tests.trainers import datasets, models
 
 pytestmark = pytest.mark.usefixtures("one_layer")
