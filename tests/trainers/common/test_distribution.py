@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clozemill.model.encoder import _ACTIVATIONS
+from clozemill.model.config import ACTIVATIONS
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
@@ -174,7 +174,7 @@ def test_choices_match_the_dicts(config: type) -> None:
         "strategy": list(distribution.STRATEGIES),
         "optimizer": list(OPTIMIZERS),
         "objective": list(OBJECTIVES),
-        "hidden_act": list(_ACTIVATIONS),
+        "hidden_act": list(ACTIVATIONS),
         "schedule": list(SCHEDULES),
     }
     choices = {field.name: list(field.metadata["choices"]) for field in fields(config) if field.name in held}
