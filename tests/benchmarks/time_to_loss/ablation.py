@@ -66,7 +66,7 @@ def rows(size: str, mask_schedule: bool = False) -> dict[str, Entry]:
         "init-0.02": same_rate.changed("initial weights of 0.02", initializer_range=0.02),
         **_masks(same_rate),
         f"objective-{other}": same_rate.changed(f"the objective {other} instead of {objective}", objective=other),
-        "causal-first": same_rate.changed("a causal phase for the first quarter of the steps", causal),
+        "causal-first": same_rate.changed("a causal phase for the first quarter of the steps", causal, objective=None),
         "rtd": replace(
             same_rate.changed("replaced-token detection; compare it with --downstream", objective="rtd"), comparable=False
         ),
