@@ -87,7 +87,8 @@ def detection_parameters(config: EncoderConfig, generator_size: float) -> int:
     layers = config.num_hidden_layers * (two - one)
     # A projection, and the first product of the generator's head, which is as wide as the encoder after it; two logits' worth
     # of weights make the other head.
-    return parameters(config) + layers + (hidden + 1) * narrow + narrow * hidden + 2 * hidden + 1
+    bias = int(config.design.biases)
+    return parameters(config) + layers + (hidden + bias) * narrow + narrow * hidden + 2 * hidden + 1
 
 
 def detection_bytes(config: EncoderConfig, length: int, predictions: int, generator_size: float, half: bool = False) -> int:

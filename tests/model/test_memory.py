@@ -19,13 +19,14 @@ def test_the_number_of_weights_is_the_model_s() -> None:
     assert memory.parameters(encoder) == count - 2 * 128 - 2
 
 
-def test_the_number_of_weights_of_replaced_token_detection() -> None:
+@pytest.mark.parametrize(("name", "pooler"), [("mini", 256 * 256 + 256), ("modern-mini", 256 * 256 + 256)])
+def test_the_number_of_weights_of_replaced_token_detection(name: str, pooler: int) -> None:
     """But for the pooler, which isn't trained; activations are those of both encoders, and logits at masked positions alone."""
-    encoder = preset("mini", vocab_size=50, max_position_embeddings=12)
+    encoder = preset(name, vocab_size=50, max_position_embeddings=12)
     model = PretrainingModel(encoder, "rtd", generator_size=0.5)
     model.build()
     count = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    assert memory.detection_parameters(encoder, 0.5) == count + 256 * 256 + 256
+    assert memory.detection_parameters(encoder, 0.5) == count + pooler
     assert memory.state_bytes(encoder, generator_size=0.5) == 16 * memory.detection_parameters(encoder, 0.5)
     base = preset("base")
     alone, both = memory.activation_bytes(base, 128, 20), memory.detection_bytes(base, 128, 20, 0.25)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from clozemill.model.config import EncoderConfig
 from clozemill.model.encoder import Encoder
 from clozemill.model.pretraining_model import OBJECTIVES, Objective, PretrainingModel, original_ids, prepare
-from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, mean_loss, scatter
+from tests.model.small import MODERN, NO_DROPOUT, SMALL, TOKENS, apart, features, mean_loss, scatter
 from tests.slow import mostly_slow_rows
 
 SEED = np.array([3, 5], "int32")
@@ -248,12 +249,14 @@ def test_the_inner_encoder_matches_the_encoder() -> None:
     assert [weight.path.removeprefix("pretraining/") for weight in inside.weights] == [weight.path for weight in alone.weights]
 
 
-def test_a_model_of_several_objectives_computes_each_as_a_model_of_its_own() -> None:
+@pytest.mark.parametrize("config", [SMALL, MODERN], ids=["bert", "modernbert"])
+def test_a_model_of_several_objectives_computes_each_as_a_model_of_its_own(config: EncoderConfig) -> None:
     """With the same weights, the mask of the attention and the outputs are those of the objective."""
-    model = scatter(PretrainingModel(SMALL, "mlm", ("causal", "mlm+nsp")))
+    model = scatter(PretrainingModel(config, "mlm", ("causal", "mlm+nsp")))
     weights = {weight.path: weight for weight in model.weights}
     for objective in ("causal", "mlm+nsp", "mlm"):
-        alone = make(objective)
+        attention = "causal" if objective == "causal" else "bidirectional"
+        alone = scatter(PretrainingModel(replace(config, attention=attention), objective))
         for weight in alone.weights:
             weight.assign(weights[weight.path])
         model.switch_objective(objective)

@@ -8,11 +8,11 @@ import pytest
 from keras import ops
 
 from clozemill.model import losses
-from clozemill.model.config import generator_config, preset
+from clozemill.model.config import EncoderConfig, generator_config, preset
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from clozemill.model.replaced_tokens import replaced, sample, sampling_keys
 from tests.model import mask_reference
-from tests.model.small import NO_DROPOUT, SMALL, apart, features, packed, run, scatter
+from tests.model.small import MODERN, NO_DROPOUT, SMALL, apart, features, packed, run, scatter
 
 FEATURES = features()
 PACKED = packed(features(), [[2, 0], [3], []], 21, 3, 7)
@@ -83,12 +83,16 @@ def make(dtype: str = "float32", **changes) -> PretrainingModel:
     return scatter(PretrainingModel(replace(SMALL, **changes), "rtd", dtype=dtype))
 
 
-@pytest.mark.parametrize("batch", [FEATURES, PACKED], ids=["plain", "packed"])
-def test_the_encoder_judges_every_real_token(batch: dict) -> None:
+@pytest.mark.parametrize(
+    ("config", "batch"),
+    [(SMALL, FEATURES), (SMALL, PACKED), (MODERN, PACKED)],
+    ids=["plain", "packed", "modern"],
+)
+def test_the_encoder_judges_every_real_token(config: EncoderConfig, batch: dict) -> None:
     """Outputs and losses step by step: the generator's logits, its samples, and the encoder over them."""
-    model = make()
+    model = scatter(PretrainingModel(config, "rtd"))
     inputs, targets = model.prepare(batch)
-    outputs = model(inputs, seed=np.array([3, 5], "int32")) if not SMALL.hidden_dropout_prob else model(inputs)
+    outputs = model(inputs)
     extra = {name: batch[name] for name in ("example_ids", "cls_positions") if name in batch}
     logits = model.generator(
         batch["input_ids"], batch["input_mask"], batch["segment_ids"], positions=batch["masked_lm_positions"],
