@@ -446,6 +446,7 @@ def test_a_real_full_disk(bench):
 # Several processes
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_process_is_one_sentence(bench):
     for number in range(4):
         (bench.folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(JSONL)[: -30 if number == 2 else None])

@@ -27,6 +27,7 @@ import yaml
 import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.pretraining.recipes import Phase
+from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,8 @@ def blocks(page: str) -> list[Block]:
 ALL = [block for page in PAGES for block in blocks(page)]
 CODE = [block for block in ALL if block.language in ("sh", "python")]
 RUN = sorted({block.where.split(":")[0] for block in CODE if not block.marker})
+# The pages whose blocks prepare several datasets.
+LONG = [f"docs/how-to/{name}.md" for name in ("near-duplicates", "pack-examples", "resume-and-update", "take-down")]
 
 
 def commands(code: str) -> list[str]:
@@ -297,7 +300,7 @@ def test_a_failing_block_is_found(language: str, code: str, tmp_path: Path) -> N
         run_block(Block("a.md:1", language, code, ""), tmp_path)
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", mostly_slow(RUN, *(page for page in RUN if page not in LONG)))
 def test_blocks_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
     shown = [block for block in blocks(page) if block.language in ("sh", "python") and not block.marker]
@@ -332,6 +335,7 @@ def block_of(test: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_the_savedmodel_gives_outputs(place: Path) -> None:
     code = (
         block_of("test_the_savedmodel_gives_outputs")

@@ -134,6 +134,7 @@ def _clusters(tmp_path: Path, vocab: str, documents: list[str]) -> Path:
     return tmp_path / "near/d"
 
 
+@pytest.mark.slow
 def test_without_deduplication_duplicates_are_kept(tmp_path: Path, vocab: str) -> None:
     texts = corpora.texts(12, 5)
     once = prepare(tmp_path / "a" / "d", vocab, texts) if (tmp_path / "a").mkdir() is None else {}
@@ -196,7 +197,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 TIMED = ("run.json", "report.html", "report.md", "prepare.yaml")
 
 
-@pytest.mark.parametrize("dedup", ["exact", "near"])
+@pytest.mark.parametrize("dedup", mostly_slow(("exact", "near"), "near"))
 def test_an_update_equals_a_full_rebuild(tmp_path: Path, vocab: str, dedup: str, capsys: pytest.CaptureFixture) -> None:
     texts, options = corpora.texts(60, 9, 12), ["--num-groups", "12", "--dupe-factor", "1", "--dedup", dedup]
     prepare(tmp_path / "d", vocab, texts, *options)
@@ -275,7 +276,8 @@ def gone(path: Path) -> Callable[[], bool]:
 WINDOWS = ("dataset.json is there, .work is too", "dataset.json went")
 
 
-@pytest.mark.parametrize("window", mostly_slow(WINDOWS, "dataset.json went"))
+@pytest.mark.slow
+@pytest.mark.parametrize("window", WINDOWS)
 def test_killed_between_two_datasets(tmp_path: Path, vocab: str, window: str) -> None:
     """Files of the first run must not be used for the second: neither finished groups nor clusters."""
     texts, source, folder = corpora.texts(90, 9, 12), tmp_path / "in.jsonl", tmp_path / "d"

@@ -50,6 +50,7 @@ def test_a_remote_dataset_is_byte_identical_to_a_local_one(cloud: Cloud, data: s
     assert "complete and consistent" in cloud.run("verify", "gs://mill/data", "--no-progress")[0]
 
 
+@pytest.mark.slow
 def test_a_killed_prepare_is_resumed(cloud: Cloud, demo_dataset: Path, tmp_path: Path) -> None:
     command = [*PREPARE, "--output", "gs://mill/killed"]
     cloud.killed("/train/copy-01/examples-00001-of-00003.tfrecord", *command)

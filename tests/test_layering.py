@@ -162,6 +162,7 @@ def test_shared_modules_load_no_beam() -> None:
     assert loaded(load(shared)).isdisjoint({"apache_beam", "keras", "tensorflow"})
 
 
+@pytest.mark.slow
 def test_model_and_trainers_load_no_beam() -> None:
     names = [name for package in ("model", "trainers") for name in [package, *modules(package)] if name != APART]
     assert "apache_beam" not in loaded(load(names))

@@ -10,6 +10,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[1] / "docs/tutorials/from-python.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_layer")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """In this process, since a new one takes seconds to start, and with two training steps instead of thirty."""

@@ -77,6 +77,7 @@ clozemill.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path, demo_corpus: str, demo_vocab: str, packed_dataset: Path) -> None:
     folder = tmp_path / "d"
     command = prepare(folder, demo_corpus, demo_vocab)

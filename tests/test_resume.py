@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
+from tests.slow import mostly_slow
 from tests.test_determinism import digest_of
 
 CODE = "import sys, clozemill; sys.exit(clozemill.main())"
@@ -96,15 +97,16 @@ def kills(folder: Path, arguments: list[str], moments: list[Callable[[], Callabl
     return hits
 
 
+@pytest.mark.parametrize("times", mostly_slow((1, 3), 1))
 def test_killed_while_reading_writing_and_finishing(
-    tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
+    times: int, tmp_path: Path, demo_vocab: str, corpus: str, whole: tuple[str, float]
 ) -> None:
-    """The last run, in this process, rebuilds no complete shard."""
+    """The last run, in this process, rebuilds no complete shard. A single kill comes while it finishes."""
     folder = tmp_path / "d"
     begin = command(folder, demo_vocab, corpus)
     moments = [lambda: files(folder, ".work/spill/*.json", 1), lambda: files(folder, "*.tfrecord", 1)]
     moments += [lambda: files(folder, ".work/groups/*.json", 10)]
-    assert kills(folder, begin, moments) == 3
+    assert kills(folder, begin, moments[-times:]) == times
     done = [json.loads(path.read_text()) for path in (folder / ".work/groups").glob("*.json")]
     stamps = {shard["name"]: (folder / shard["name"]).stat().st_mtime_ns for group in done for shard in group["shards"]}
     assert stamps

@@ -15,7 +15,6 @@ import yaml
 
 import clozemill
 from tests.deploy import golden
-from tests.slow import mostly_slow
 from tests.test_determinism import OPTIONS, digest_of
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +68,8 @@ def runner_options(name: str) -> list[str]:
     return words[next(index for index, word in enumerate(words) if word.startswith("--runner")) :]
 
 
-@pytest.mark.parametrize("name", mostly_slow(["flink", "spark"], "flink"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flink", "spark"])
 def test_portable_runner_options(
     name: str, portable: dict[str, str], tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
 ) -> None:

@@ -107,6 +107,7 @@ def check_job(job: dict, cloud: Cloud) -> None:
 SERVICE = "--dataflow_service_options=enable_dynamic_thread_scaling"
 
 
+@pytest.mark.slow
 def test_the_template_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tmp_path: Path) -> None:
     out, _ = cloud.run(*arguments(SERVICE, f"--template_location={tmp_path / 'job.json'}"))
     told = "wrote the job description; Dataflow writes the dataset, and then clozemill inspect {} --report writes its data card"

@@ -71,6 +71,7 @@ def assert_given_up(folder: Path, source: Path, record: str) -> None:
     assert peak < GIGABYTE
 
 
+@pytest.mark.slow
 def test_a_gzip_file_of_more_zeros_than_memory_allowed(tmp_path: Path) -> None:
     bomb(tmp_path / "a.jsonl.gz", ".jsonl", GIGABYTE + GIGABYTE // 8)
     assert_given_up(tmp_path, tmp_path / "a.jsonl.gz", "line 31")

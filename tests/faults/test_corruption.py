@@ -25,12 +25,13 @@ from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from tests.slow import mostly_slow
 from tests.trainers import datasets
 
 FEW, MANY = 4, pytest.param(400, marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=["none", "gzip"])
+@pytest.fixture(scope="module", params=mostly_slow(("none", "gzip"), "none"))
 def dataset(request, tmp_path_factory, demo_dataset: Path) -> Path:
     """A dataset to damage and repair, of one train shard and one eval shard, plain or compressed."""
     folder = Path(shutil.copytree(demo_dataset, tmp_path_factory.mktemp("corrupt") / "d"))

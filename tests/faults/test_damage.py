@@ -66,7 +66,7 @@ def outcome(words: list[str], folder: Path, expected: str, capsys: pytest.Captur
     ("how", "group"),
     [
         ("one bit", 1),
-        ("removed", 1),
+        pytest.param("removed", 1, marks=pytest.mark.slow),
         *(pytest.param(how, group, marks=pytest.mark.slow) for how in DAMAGES for group in (0, 2)),
         *(pytest.param(how, 1, marks=pytest.mark.slow) for how in ("empty", "zeros", "halved")),
     ],

@@ -97,6 +97,7 @@ def test_output_with_any_name(place: Path, capfd: pytest.CaptureFixture, monkeyp
     assert (place / "elsewhere/thesis").read_text() == "dear"
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf_8_is_printed(place: Path) -> None:
     """Also if standard output accepts only UTF-8."""
     (place / "a.jsonl").write_bytes(TEXT)

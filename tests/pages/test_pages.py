@@ -19,6 +19,7 @@ from clozemill.pipelines.inspection.records import Place, ShardRecords, read_rec
 from clozemill.pipelines.pages import html as pages
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from tests.pages import cards, runs
+from tests.slow import mostly_slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -139,7 +140,7 @@ def test_pages_open_without_errors(browser: Any, files: dict[str, Path], name: s
 
 
 @pytest.mark.parametrize(("name", "count"), [("card", 7), ("hostile card", 7), ("run", 9)])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", mostly_slow((360, 1280), 360))
 def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, count: int, width: int) -> None:
     view(browser, files[name], width, "dark")
     drawn = browser.execute_script(PLOTS)
@@ -150,7 +151,7 @@ def test_every_plot_is_shown(browser: Any, files: dict[str, Path], name: str, co
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("width", mostly_slow((360, 390, 1280), 360))
 def test_nothing_is_wider_than_the_screen(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
     """Tables scroll in boxes of their own; all else fits."""
     view(browser, files[name], width, "light")

@@ -115,6 +115,7 @@ def hostile(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_workers_open_no_port_and_import_nothing_from_the_current_folder(tmp_path: Path, inputs: list[str]) -> None:
     """One run with two workers, started by the console script and observed from outside."""
     assert clozemill.main([*inputs, "--output", str(tmp_path / "one"), "--in-memory"]) == 0
