@@ -17,6 +17,7 @@ from clozemill.model.dropout import SITES
 from clozemill.model.encoder import Block, Encoder, selection
 from clozemill.model.layers import activation
 from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, scatter
+from tests.slow import mostly_slow
 
 SEED = np.array([3, 5], "int32")
 FEATURES = features()
@@ -48,7 +49,7 @@ def parameters(config: EncoderConfig) -> int:
     return rows * width + 2 * width + config.num_hidden_layers * block + width * width + width
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", mostly_slow(PARAMETERS, *(name for name in PARAMETERS if name != "base")))
 def test_parameter_counts(name: str) -> None:
     """Medium and large are only checked by the formula, which is correct for the others."""
     assert parameters(preset(name)) == PARAMETERS[name]
@@ -302,7 +303,7 @@ def test_bfloat16() -> None:
         assert np.corrcoef(ops.convert_to_numpy(found[0]).ravel(), ops.convert_to_numpy(expected[0]).ravel())[0, 1] > 0.9995
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", mostly_slow(("float32", "mixed_bfloat16"), "float32"))
 @pytest.mark.parametrize("seed", [None, SEED])
 @pytest.mark.parametrize("positions", [None, POSITIONS])
 def test_recomputation_changes_nothing(dtype: str, seed: np.ndarray | None, positions: np.ndarray | None) -> None:
@@ -317,7 +318,7 @@ def test_recomputation_changes_nothing(dtype: str, seed: np.ndarray | None, posi
     assert apart(*found) == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", mostly_slow(("float32", "mixed_bfloat16"), "float32"))
 def test_recomputation_recomputes(dtype: str) -> None:
     """Counted in a traced step: a softmax and a tanh (of gelu) per layer, twice with recomputation."""
     counts = []

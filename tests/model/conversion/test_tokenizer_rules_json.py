@@ -19,6 +19,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.model.export.test_graph_tokenizer import SPECIAL, TEXT, TINY, rich
+from tests.slow import mostly_slow
 
 # Characters of each kind for which the library's tables differ: private use, punctuation, marks, format characters, unassigned
 # ones of newer versions (an accent, capital letters, punctuation, emoji), a composition, marks newer than Unicode 9.
@@ -77,7 +78,7 @@ def sample() -> list[str]:
     return [*map(chr, [*edges[::9], *first.values()]), *EXCEPTIONS]
 
 
-@pytest.mark.parametrize("cased", [False, True])
+@pytest.mark.parametrize("cased", mostly_slow((False, True), True))
 def test_a_sample_of_all_characters(cased: bool) -> None:
     chars = sample()
     assert {category(char) for char in chars} == {unicodedata.category(chr(c)) for c in range(0x110000)} - {"Cs"}

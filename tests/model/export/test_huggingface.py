@@ -19,6 +19,7 @@ from clozemill.pipelines.common.tokenizer_rules import REFERENCE
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from tests.model import sources
+from tests.slow import mostly_slow
 
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "README.md"}
 CLASSES = {
@@ -47,7 +48,7 @@ MODERN_CLASSES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODERN_CLASSES)
+@pytest.mark.parametrize("name", mostly_slow(MODERN_CLASSES, "mlm+nsp", "classify"))
 def test_modernbert_folders(name: str, tmp_path: Path) -> None:
     """All that transformers' class has comes back bit for bit; the rest has no place there."""
     source = sources.source(name, **sources.MODERN)
@@ -168,7 +169,7 @@ def test_a_different_tokenizer_is_detected(folders: dict[str, Path], tmp_path: P
         huggingface.outputs(str(tmp_path / "mlm"), sources.TEXTS, sources.features())
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", mostly_slow(CLASSES, "mlm+nsp", "tags"))
 def test_our_reader_matches_the_source(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_process, "missing", lambda: ["torch"])
     features = sources.features()

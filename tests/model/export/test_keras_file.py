@@ -14,9 +14,12 @@ from clozemill.model.export import keras_file
 from clozemill.model.export.base import TOLERANCE, answers, furthest
 from clozemill.model.task_model import Task
 from tests.model import sources
-from tests.slow import mostly_slow
+from tests.slow import mostly_slow, mostly_slow_rows
 
 NAMES = [*sources.INDEXES, "bilstm", "layers"]
+MODERN = sources.MODERN
+SWITCHES = [{"hidden_act": "gelu_erf"}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.5, "type_vocab_size": 3}]
+SIZES = [*((name, {}) for name in NAMES), *((name, MODERN) for name in ("mlm+nsp", "causal", "tags"))]
 MORE = {
     "bilstm": {"task": Task("tags", ("O", "B"), head="bilstm", layers=(-1, -2)).to_dict()},
     "layers": {"task": Task("classify", ("no", "yes"), layers=(0, -2)).to_dict()},
@@ -51,7 +54,7 @@ print("dropout", float(np.abs(answers["sequence_output"] - found["sequence_outpu
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"), [*((name, {}) for name in NAMES), *((name, sources.MODERN) for name in ("mlm+nsp", "causal", "tags"))]
+    ("name", "sizes"), mostly_slow_rows(SIZES, ("mlm+nsp", {}), ("classify", {}), ("mlm+nsp", sources.MODERN))
 )
 def test_outputs_match_the_source(name: str, sizes: dict, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name), **sizes), sources.features()
@@ -61,9 +64,7 @@ def test_outputs_match_the_source(name: str, sizes: dict, tmp_path: Path) -> Non
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "sizes", [{"hidden_act": "gelu_erf"}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.5, "type_vocab_size": 3}]
-)
+@pytest.mark.parametrize("sizes", mostly_slow(SWITCHES, SWITCHES[-1]))
 def test_configuration_switches(sizes: dict, tmp_path: Path) -> None:
     source, features = sources.source(**sizes), sources.features()
     keras_file.write(source, str(tmp_path))
@@ -73,6 +74,7 @@ def test_configuration_switches(sizes: dict, tmp_path: Path) -> None:
     assert max(furthest(plain, found, features["input_mask"]).values()) > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "bilstm"), "mlm+nsp"))
 def test_it_loads_without_clozemill(name: str, tmp_path: Path) -> None:
     source, features = sources.source(name, MORE.get(name)), sources.features()

@@ -109,7 +109,7 @@ SIGNATURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "modern", "classify"))
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "classify"))
 def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
@@ -119,6 +119,7 @@ def test_outputs_match_the_source(kind: str, exported) -> None:
     assert [file for file in path.rglob("*") if file.is_file() and file.parent.name == "assets"] == []
 
 
+@pytest.mark.slow
 def test_an_import_has_only_outputs_of_its_parts(tmp_path: Path) -> None:
     """Without heads and pooler, because their weights are arbitrary."""
     one = make(PretrainingModel(CONFIG), about={"imported": {"heads": []}})
@@ -239,7 +240,8 @@ def test_tags(tmp_path: Path) -> None:
     assert signature(text=tf.constant(["", ""]))["tags"].shape == (2, 0)
 
 
-@pytest.mark.parametrize("no_answer", mostly_slow((False, True), True))
+@pytest.mark.slow
+@pytest.mark.parametrize("no_answer", [False, True])
 def test_spans(no_answer: bool, tmp_path: Path) -> None:
     one = make(TaskModel(CONFIG, Task("spans", no_answer=no_answer)))
     path = saved(one, tmp_path / "it")
@@ -308,7 +310,7 @@ INPUTS = {name: tf.constant(value) for name, value in features([("the mill", "")
 LABELS = tf.constant([0] * 4 + [1] * 4)
 
 
-@pytest.mark.parametrize("kind", mostly_slow(("nsp", "mlm", "classify"), "nsp", "classify"))
+@pytest.mark.parametrize("kind", mostly_slow(("nsp", "mlm", "classify"), "classify"))
 def test_fine_tuned_with_a_gradient_tape(kind: str, exported) -> None:
     again = tf.saved_model.load(str(exported(kind)[1]))
     kernel = tf.Variable(tf.zeros([16, 2]))
