@@ -151,7 +151,8 @@ def test_a_crash_of_the_comparison_is_one_sentence(tmp_path: Path, monkeypatch: 
     )
 
 
-@pytest.mark.parametrize("number", mostly_slow((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), signal.SIGTERM))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_no_files(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a second signal during the cleanup."""
     real = shutil.rmtree
@@ -306,6 +307,7 @@ def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
     assert export.read(again).max_seq_length == checkpoints.trained_length(again.index) == 128
 
 
+@pytest.mark.slow
 def test_long_sequences_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint", "encoder", trained_length=160)
     source = export.read(checkpoints.find(str(one)))
@@ -339,6 +341,7 @@ def test_a_vocabulary_of_another_model(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"vocab.txt has {count + 1} tokens, but the model has {count}: restore it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_a_run_is_exported(tmp_path: Path) -> None:
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
         checkpoint(tmp_path / f"run/checkpoints/step-{step:08d}", step=step, eval={"masked_lm_loss": loss})

@@ -21,7 +21,6 @@ from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
 from clozemill.trainers.training import checkpoints, pretrained
 from clozemill.trainers.training.loop import Loop
 from clozemill.trainers.training.run_page import RunPage
-from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
 from tests.trainers import models
 
@@ -70,8 +69,8 @@ def rows(output: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in RATES} for row in found]
 
 
-def test_classification_is_learnt(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run(init, "classify", finetuning.classification(tmp_path), tmp_path / "ft", "--epochs", "12")
+def test_classification_is_learnt(shallow: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(shallow, "classify", finetuning.classification(tmp_path), tmp_path / "ft", "--epochs", "12")
     found = best(tmp_path / "ft")
     assert found["task"]["labels"] == ["bad", "good"] and found["eval"]["accuracy"] == found["eval"]["macro_f1"] == 1.0
     assert "best: accuracy 1.0000, macro_f1 1.0000, at step" in capsys.readouterr().out
@@ -221,7 +220,8 @@ def test_a_killed_run_resumes_bit_identically(shallow: Path, tmp_path: Path, mon
     assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
 
 
-@pytest.mark.parametrize("signalled", mostly_slow((False, True), False))
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [False, True])
 def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
     signalled: bool, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

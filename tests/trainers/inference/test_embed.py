@@ -157,7 +157,8 @@ def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, mon
     assert seen == [(16, 32), (32, 32), (40, 16)]
 
 
-@pytest.mark.parametrize("name", mostly_slow(("bare", "encoder", "tags"), "bare"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bare", "encoder", "tags"])
 def test_any_model_s_encoder(name: str, texts: Path, tmp_path: Path) -> None:
     """That of an import without heads or pooler, and of a fine-tuned model."""
     without = "encoder/pooler/" if name == "bare" else "-"
@@ -167,6 +168,7 @@ def test_any_model_s_encoder(name: str, texts: Path, tmp_path: Path) -> None:
     assert apart(found, [values[0] for _, values in called(name, (2,))]) < 1e-6
 
 
+@pytest.mark.slow
 def test_half_precision_gives_float32(pretrained: Path, texts: Path, tmp_path: Path) -> None:
     assert run(pretrained, texts, tmp_path / "a.parquet", "--layers=-1", "--pool", "cls", "--precision", "bfloat16") == 0
     found = np.array([row["features"] for row in records(tmp_path / "a.parquet")])
@@ -174,6 +176,7 @@ def test_half_precision_gives_float32(pretrained: Path, texts: Path, tmp_path: P
     assert 1e-6 < np.abs(found - expected).max() < 0.5
 
 
+@pytest.mark.slow
 def test_texts_that_all_lack_tokens_keep_their_columns(pretrained: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\u200b\n\u200b\n", "utf-8")
     assert run(pretrained, tmp_path / "in.txt", tmp_path / "a.parquet") == 0
@@ -220,6 +223,7 @@ def test_no_texts_leave_nothing(pretrained: Path, tmp_path: Path, capsys: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+@pytest.mark.slow
 def test_layers_of_a_frozen_head_s_model_are_the_encoder_s(texts: Path, tmp_path: Path) -> None:
     task = {"task": Task("tags", ("O", "B"), head="bilstm", layers=(-1, -2), frozen=True).to_dict()}
     one = checkpoint(tmp_path / "one", "tags", **task)

@@ -99,7 +99,7 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
             assert one[name] == (pytest.approx(other[name], abs=1e-5) if numbers else other[name]), name
 
 
-@pytest.mark.parametrize("kind", mostly_slow(TASKS, "classify", "tags"))
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, "classify"))
 def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """In several parts, each of several batches; a row's answer doesn't hang on the others."""
     path, expected = table(tmp_path, kind), alone(kind)
@@ -142,7 +142,7 @@ def test_columns_of_conll_without_tags(runs: dict, tmp_path: Path) -> None:
     assert [json.loads(line)["words"] for line in lines] == [["the", "mill"], ["river"]]
 
 
-@pytest.mark.parametrize("kind", mostly_slow(TASKS, "classify", "tags"))
+@pytest.mark.parametrize("kind", mostly_slow(TASKS, "tags"))
 def test_typed_texts(kind: str, runs: dict, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--text", TEXTS[2], *(["--text-pair", CONTEXTS[2]] if kind == "spans" else [])]
     assert run(runs[kind], *arguments) == 0
@@ -195,6 +195,7 @@ def test_rows_that_cannot_be_read_keep_their_place(runs: dict, tmp_path: Path, c
     assert [json.loads(line)["text"] for line in lines] == ["the mill", "", "river"]
 
 
+@pytest.mark.slow
 def test_a_mistake_far_down_the_file_leaves_nothing(runs: dict, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(predict, "CHUNK", 2)
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 3 + "{}\n", "utf-8")
@@ -280,7 +281,7 @@ def test_ids_and_labels_of_a_table(runs: dict, tmp_path: Path, capsys: pytest.Ca
     assert [(row["row"], row["id"], row["label"]) for row in rows] == [(str(n), f"q{n}", answer) for n in range(4)]
 
 
-@pytest.mark.parametrize("kind", mostly_slow(("multilabel", "regress", "tags", "spans"), "multilabel", "tags"))
+@pytest.mark.parametrize("kind", mostly_slow(("multilabel", "regress", "tags", "spans"), "multilabel"))
 def test_labels_of_every_kind(kind: str, runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The model's own answers are right."""
     path, answers = table(tmp_path, kind), alone(kind)

@@ -275,6 +275,7 @@ def test_phases_on_one_dataset_continue_its_order(data: Path, tmp_path: Path) ->
     assert [phase.entry for phase in earlier.phases[2:]] == [OrderEntry(0, 24), OrderEntry(0, 32)]
 
 
+@pytest.mark.slow
 def test_a_run_in_two_phases_equals_one_in_a_single_phase(data: Path, trunk: Path, tmp_path: Path) -> None:
     """With the same batches and the schedule of the run, the phases change nothing: not even which examples come next."""
     given = {name: value for name, value in TRUNK.items() if name != "steps"}

@@ -166,6 +166,7 @@ def test_what_is_said_of_a_model_that_knows_word_frequencies_alone(loss: float, 
     ] * bool(compared)
 
 
+@pytest.mark.slow
 def test_a_training_run_s_evaluation_knows_its_baseline(small: PreparedDataset) -> None:
     model = steps.make(num_hidden_layers=1).state.model
     found = ComparedEvaluation(tf.distribute.get_strategy(), model, small, 8, limit=7).figures()
@@ -257,6 +258,7 @@ def test_a_damaged_shard(run: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_import_is_evaluated_where_it_has_the_head(small: PreparedDataset, run: str, tmp_path: Path, capsys) -> None:
     """Without a pooler, which masked tokens don't need; without the masked-LM head there is nothing to measure."""
     one = checkpoints.find(run)

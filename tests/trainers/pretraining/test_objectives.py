@@ -73,6 +73,7 @@ def test_causal_then_masked(dataset: PreparedDataset, tmp_path: Path, capsys: py
     assert f"masked LM loss          {masked:.4f} nats" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_head_that_a_phase_does_not_use_stays(dataset: PreparedDataset, tmp_path: Path) -> None:
     """Pooler and next-sentence head: trained first, and left alone then, also by weight decay; they aren't exported."""
     pretrain(tmp_path / "run", dataset, [(2, "mlm+nsp"), (2, "mlm")], "--checkpoint-steps", "2", "--weight-decay", "0.5")
@@ -123,6 +124,7 @@ def test_evaluation_of_replaced_tokens(detector: Path, packed: PreparedDataset, 
     assert f"\nreplaced token loss     {figures['replaced_loss']:.4f} nats\nreplaced token accuracy " in told
 
 
+@pytest.mark.slow
 def test_the_encoder_of_replaced_tokens_is_exported(detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
     assert clozemill.main(["export", str(detector), "--formats", "hf", "--output", str(out)]) == 0
@@ -143,6 +145,7 @@ def test_a_resumed_run_of_replaced_tokens(detector: Path, packed: PreparedDatase
     assert all((value == weights(detector, 4)[name]).all() for name, value in weights(tmp_path / "again", 4).items())
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_micro_batches() -> None:
     features = steps.batches(2)
     one, two = (steps.train(steps.make("rtd", num_hidden_layers=1, parts=parts), features, [3]) for parts in (1, 2))

@@ -79,6 +79,7 @@ def test_evaluation_agrees_with_that_of_the_unpacked_examples(
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_limited_evaluation_counts_what_it_evaluated(packed: PreparedDataset) -> None:
     """Of about ten examples, those in the first rows."""
     evaluation = ComparedEvaluation(tf.distribute.get_strategy(), steps.make(num_hidden_layers=1).state.model, packed, 4, 10)

@@ -372,6 +372,7 @@ def test_evaluate(trained: Path, tmp_path: Path, short: Path, capsys: pytest.Cap
     assert found == pytest.approx({name: row[name] for name in row if name not in ("split", "remarks")}, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluate_the_best(trained: Path, tmp_path: Path, short: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "figures.json"
     shutil.copytree(trained, run)
@@ -451,7 +452,8 @@ def test_objectives_without_next_sentences(
 # Phases and recipes
 
 
-@pytest.mark.parametrize("step", mostly_slow((None, 4, 6), None))  # where the phases meet, and within the second
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [None, 4, 6])  # where the phases meet, and within the second
 def test_two_phases_in_one_run(
     step: int | None, tmp_path: Path, short: Path, long: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -602,9 +604,7 @@ def test_mistakes_are_one_sentence_before_anything_is_made(
     assert told.out == "" and not run.exists()
 
 
-@pytest.mark.parametrize(
-    "harm", mostly_slow(("a byte", "another dataset's", "a byte of the eval split"), "a byte", "another dataset's")
-)
+@pytest.mark.parametrize("harm", mostly_slow(("a byte", "another dataset's", "a byte of the eval split"), "a byte"))
 def test_a_shard_that_is_damaged(harm: str, tmp_path: Path, small: Path, short: Path, capsys: pytest.CaptureFixture) -> None:
     """Found while it is read: one sentence names the shard, the record and what to do."""
     data = Path(shutil.copytree(small, tmp_path / "data"))

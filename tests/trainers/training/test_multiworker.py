@@ -134,6 +134,7 @@ def killed_after(step: int, command: list[str]) -> None:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_resumes_a_run(one: Path, demo_dataset: Path, tmp_path: Path) -> None:
     """Started by one process that is killed, continued by two workers: the losses of an uninterrupted run."""
     killed_after(7, options(tmp_path / "run", demo_dataset, *STILL))

@@ -133,7 +133,14 @@ def test_parts_and_compilation_change_only_rounding(plain, parts: int, jit: bool
         assert_static(stepper)
 
 
-@pytest.mark.parametrize(("parts", "jit"), [(1, False), (2, False), pytest.param(1, True, marks=[needs_xla, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    ("parts", "jit"),
+    [
+        (2, False),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(1, True, marks=[needs_xla, pytest.mark.slow]),
+    ],
+)
 def test_packed_batches_train_as_unpacked_ones(plain, parts: int, jit: bool) -> None:
     """The same examples in fewer, longer rows, with a filler row: every metric and weight agrees."""
     stepper = make(parts=parts, jit=jit, **ONE)
@@ -157,9 +164,9 @@ def assert_static(stepper: Stepper) -> None:
 @pytest.mark.parametrize(
     ("objective", "precision", "rule"),
     [
-        ("mlm", "float32", "lamb"),
+        pytest.param("mlm", "float32", "lamb", marks=pytest.mark.slow),
         ("mlm", "float32", "muon"),
-        ("causal", "float32", "stable-adamw"),
+        pytest.param("causal", "float32", "stable-adamw", marks=pytest.mark.slow),
         ("mlm+sop", "bfloat16", "adamw"),
     ],
 )
@@ -175,6 +182,7 @@ def test_the_loss_decreases(objective: str, precision: str, rule: str) -> None:
     assert (figures["next_sentence_weight"] == (ROWS if objective == "mlm+sop" else 0)).all()
 
 
+@pytest.mark.slow
 @needs_xla
 def test_compiled_updates_change_only_rounding() -> None:
     """Of both rules of Muon, with micro-batches: another function is compiled for each rule."""
