@@ -90,5 +90,10 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
                 return code
         filesystem.write_bytes(filesystem.join(config.output, "demo.yaml"), to_yaml(config).encode())
     tuned = filesystem.join(config.output, "fine-tuned")
+    dataset, other = (filesystem.join(config.output, name) for name in (MADE[0], "modern-run"))
     print(f'\nNext: clozemill predict {tuned} --text "Your sentence."; then run the same commands on your own corpus.')
+    print(
+        "A modern encoder learns more in as many steps (masked LM loss on the eval split about 5.9 instead of 6.5): clozemill "
+        f"pretrain --recipe modern --steps 500 --data {dataset} --output {other}"
+    )
     return 0

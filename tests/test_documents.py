@@ -47,6 +47,10 @@ NOT_OURS = {
     "--dump",
     "--other",
     "--documents",
+    "--compile",
+    "--downstream",
+    "--jsonl",
+    "--work",
 }
 SENTENCE = "The glacier stays in the same place even though the ice inside it keeps moving downhill."  # 16 known words
 

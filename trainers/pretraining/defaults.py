@@ -75,13 +75,13 @@ _SUITED = {
     512: Suited(5e-4),
     768: Suited(1e-4),
 }
-# ModernBERT: pre-norm bears higher rates, and rotary positions need no wide initial weights.
+# ModernBERT, with the rate of AdamW: pre-norm bears higher ones, and rotary positions need no wide initial weights.
 _SUITED_MODERN = {
-    128: Suited(4e-3, 0.02, 0.05, 0.0, 0.0),
-    256: Suited(2e-3, 0.02, 0.05, 0.0, 0.0),
-    512: Suited(1e-3, 0.02, 0.01, 0.0, 0.0),
+    128: Suited(2e-3, 0.02, 0.01, 0.0, 0.0),
+    256: Suited(1e-3, 0.02, 0.01, 0.0, 0.0),
 }
 _LARGE_MODERN = Suited(8e-4, 0.02, 0.01, 0.0, 0.0)  # ModernBERT-base's rate
+_MODERN_MUON = 2  # times the rate of AdamW, which ModernBERT bears with Muon
 _LAMB_RATE, _LAMB_BATCH = 6.25e-4, 512  # You et al. 2019, table 4: times the square root of the batch
 
 
@@ -197,6 +197,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
         reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
     if given["learning_rate"] is None:
         rate = _LAMB_RATE * (batch / _LAMB_BATCH) ** 0.5 if given["optimizer"] == "lamb" else best.learning_rate
+        rate *= _MODERN_MUON if sizes.architecture == "modernbert" and given["optimizer"] == "muon" else 1
         rate = rate / 2 if encoder else rate  # continued training should not undo what was learnt
         found["learning_rate"] = float(f"{rate:.2g}")
         reasons.append(f"learning rate {found['learning_rate']:g}")

@@ -184,7 +184,7 @@ def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: t
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)
         print(f"recipe {config.recipe}: {recipe.expect}")
-        if have != recipe.max_seq_lengths:
+        if recipe.max_seq_lengths and have != recipe.max_seq_lengths:
             print(f"warning: the recipe is for sequences of {recipe.max_seq_lengths} tokens, but the datasets have {have}")
     branch = planned.branch
     if branch and step == branch.step:
