@@ -187,7 +187,10 @@ def test_what_is_saved_gives_itself_back(tmp_path: Path, name: str) -> None:
         ("phases: [{learning_rate: fast}]", ": phases, number 1: learning_rate is 'fast': give a number"),
         ("phases: [{warmup_steps: -2}]", ": phases, number 1: warmup_steps is -2: give a value between -1 and 1073741824"),
         ("stepz: 7", ": unknown option 'stepz'; did you mean steps?"),
-        ("recipe: bert", ": recipe is 'bert': give one of bert-base, lamb-large, budget-24h, demo; did you mean bert-base?"),
+        (
+            "recipe: bert",
+            ": recipe is 'bert': give one of bert-base, lamb-large, budget-24h, modern, demo; did you mean bert-base?",
+        ),
         ("dropout: 1.5", ": dropout is 1.5: give a value between 0 and 0.9"),
         ("remat: 1", ": remat is 1: give true or false"),
     ],
