@@ -116,6 +116,7 @@ def test_the_template_launcher_writes_the_job_and_does_not_wait(cloud: Cloud, tm
     assert json.loads(cloud.storage.below("my-bucket/dataset")[".work/state.json"])["config"]["max_seq_length"] == 512
 
 
+@pytest.mark.slow
 def test_the_job_is_posted(cloud: Cloud) -> None:
     """Without a template, the job is posted and awaited, and its dataset is checked."""
     api = Api()

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from clozemill.model.conversion import tokenizer_json as conversion_tokenizer_json
 from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer, read_lines, read_tokenizer
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
+from tests.slow import mostly_slow
 
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "é", "中", "Σ")
 LIBRARY = {"library": True, "max_word_chars": 100}
@@ -78,7 +79,7 @@ def test_the_maximum_word_length_of_a_generic_class(words: int, tmp_path: Path) 
 
 @pytest.mark.parametrize("strip", [None, True, False])
 @pytest.mark.parametrize("cased", [True, False])
-@pytest.mark.parametrize("chinese", [True, False])
+@pytest.mark.parametrize("chinese", mostly_slow((True, False), True))
 def test_our_exports_are_read_back(cased: bool, strip: bool | None, chinese: bool, tmp_path: Path) -> None:
     rules = TextRules(strip, chinese)
     made = json.loads(conversion_tokenizer_json.build(TOKENS, cased, rules).to_str())

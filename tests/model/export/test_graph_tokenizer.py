@@ -23,7 +23,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.corpora import tokens
-from tests.slow import mostly_slow, mostly_slow_rows
+from tests.slow import mostly_slow_rows
 
 DATA = Path(__file__).parents[4] / "shared/data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -186,7 +186,8 @@ def test_newer_unicode_characters_do_not_affect_their_neighbours() -> None:
     assert pieces(texts, TINY, True) == expected(texts, TINY, True) == [[14, UNK], [UNK, 0]]
 
 
-@pytest.mark.parametrize("char", mostly_slow(["\u1b4e", "\u1b7f", "\U00010ed0"], "\u1b4e"))
+@pytest.mark.slow
+@pytest.mark.parametrize("char", ["\u1b4e", "\u1b7f", "\U00010ed0"])
 def test_newer_unicode_punctuation_does_not_split_words(char: str) -> None:
     """Punctuation in Unicode 16 or 17, unassigned in Python: in the vocabulary it is replaced by another character."""
     vocabulary = (*SPECIAL, "a", "##" + char, "##a", char)
@@ -248,6 +249,7 @@ def test_invalid_vocabularies_are_rejected() -> None:
         TextOps((*SPECIAL, "中" * 10, "é" * 150), False, 8)
 
 
+@pytest.mark.slow
 def test_private_characters_differ_from_the_vocabulary() -> None:
     assert Characters(("\ue000a", "##\ue001"), False, {}).unknown == "\ue002"
     vocabulary = (*SPECIAL, "\ue000")

@@ -221,6 +221,7 @@ def test_markdown() -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
 
 
+@pytest.mark.slow
 def test_a_card_is_the_same_in_every_process() -> None:
     code = (
         "import hashlib; from clozemill.pipelines.data_card import card; from tests.pages import cards\n"

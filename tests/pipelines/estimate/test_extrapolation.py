@@ -17,7 +17,6 @@ from clozemill.pipelines.estimate import dry_run, extrapolation, report
 from clozemill.pipelines.estimate.dry_run import DryRun
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from tests.corpora import jsonl, texts
-from tests.slow import mostly_slow
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 COUNTED = {"documents read", "documents kept", "tokens", "train examples per copy", "train bytes per copy", "bytes in all"}
@@ -120,7 +119,8 @@ def test_what_only_the_whole_corpus_tells_is_said(
     )
 
 
-@pytest.mark.parametrize("ending", mostly_slow(("jsonl", "jsonl.gz"), "jsonl.gz"))
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
 def test_a_sample_tells_the_whole(ending: str, demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = jsonl(varied(4000))
     (tmp_path / f"a.{ending}").write_bytes(gzip.compress(data) if ending.endswith("gz") else data)

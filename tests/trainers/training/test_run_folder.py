@@ -17,6 +17,8 @@ from clozemill.trainers.training import run_folder
 from tests.trainers import datasets
 from tests.trainers import finetune_cases as finetuning
 
+pytestmark = pytest.mark.usefixtures("one_layer")
+
 TINY = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "4", "--no-tensorboard", "--seed", "3"]
 
 

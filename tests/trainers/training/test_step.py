@@ -89,6 +89,7 @@ def test_columns(plain) -> None:
     np.testing.assert_allclose(figures["learning_rate"], [float(SCHEDULE(step)) for step in range(6)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_times_come_from_the_clock() -> None:
     """A step lasts from waiting for the batch to the last update of its variables, of which there are many here."""
     stepper = make(num_hidden_layers=1, vocab_size=50_000)
