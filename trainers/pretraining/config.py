@@ -255,8 +255,10 @@ class PretrainConfig(DeviceOptions):
         return default if self.attention == "auto" else self.attention
 
     def _mask_options(self) -> str:
-        """Return the first option that is given for masks, or ""."""
-        fresh, schedule = self.masks == "fresh", bool(self.masked_lm_prob_schedule)
+        """Return the first option that is given for masks, not by a recipe, or ""."""
+        recipe = RECIPES[self.recipe].options if self.recipe else {}
+        fresh = self.masks == "fresh" != recipe.get("masks")
+        schedule = self.masked_lm_prob_schedule not in ("", recipe.get("masked_lm_prob_schedule"))
         return "--masks fresh" if fresh else "--masked-lm-prob-schedule" * schedule
 
     def validate(self) -> None:

@@ -162,6 +162,7 @@ def test_refusals(dataset: PreparedDataset) -> None:
     with pytest.raises(UserError, match=r"^--masks fresh has no effect with --objective causal"):
         PretrainConfig(phases=(causal,), masks="fresh").validate()
     PretrainConfig(phases=(causal, Phase(dataset.folder, 4)), masks="fresh").validate()
+    PretrainConfig(recipe="modern", masks="fresh", objective="causal").validate()  # the recipe's masks are not the user's
     with pytest.raises(UserError, match=r"^--generator-size has no effect without the objective rtd: leave it out"):
         PretrainConfig(generator_size=0.3).validate()
     with pytest.raises(UserError, match="has pairs nsp, but the objective mlm\\+sop needs sop"):
