@@ -128,6 +128,7 @@ def job_service(tmp_path: Path):
     server.wait()
 
 
+@pytest.mark.slow
 def test_the_portable_job_service(tmp_path: Path, demo_corpus: str, demo_vocab: str, expected: str, job_service: str) -> None:
     runner = ["--runner", "PortableRunner", "--job_endpoint", job_service, "--environment_type", "LOOPBACK"]
     assert prepare(tmp_path / "d", demo_vocab, [demo_corpus], *runner) == expected

@@ -10,7 +10,6 @@ pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[
 
 import clozemill
 from tests.cloud import ROUGH, ROUGH_FOR_TENSORFLOW, Cloud
-from tests.slow import mostly_slow
 from tests.test_determinism import OPTIONS, digest_of
 from tests.trainers.pretraining.test_pretrain_resume import bits, figures
 
@@ -101,7 +100,8 @@ def test_a_killed_run_resumes_bit_identically(
 REFUSED = ("in/dump.xml", "vocab.txt", "refused/train/copy-01", "refused/dataset.json")
 
 
-@pytest.mark.parametrize("name", mostly_slow(REFUSED, "refused/train/copy-01"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
 def test_permission_errors_are_one_sentence(name: str, cloud: Cloud) -> None:
     out, err = cloud.run(*PREPARE, "--output", "gs://mill/refused", code=2, faults={"forbidden": name})
     assert err.startswith(f"clozemill: gs://mill/{name}") and err.count("\n") == 1 and "403" in err, (out, err)

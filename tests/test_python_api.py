@@ -102,6 +102,7 @@ def test_encoder_matches_the_embed_command(run: Path) -> None:
     assert pairs["segment_ids"].tolist() == [[0, 0, 0, 1, 1]] and encoder([])["pooled_output"].shape == (0, 32)
 
 
+@pytest.mark.slow
 def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
     train, dev = finetune_cases.classification(tmp_path)
     options = {"init": run, "task": "classify", "train": train, "dev": dev, "output": tmp_path / "ft", "max_seq_length": 32}

@@ -75,6 +75,7 @@ def test_a_preempted_tpu_is_recreated(cloud: Cloud) -> None:
     assert "was preempted, 10 retries left" in cloud.told and "9 retries left" in cloud.told
 
 
+@pytest.mark.slow
 def test_too_many_preemptions(cloud: Cloud) -> None:
     assert cloud("--retries", "1", events=["preempted", "preempted", "done"]) == 2
     assert "was preempted 2 times: run the same command again to resume" in cloud.sentence

@@ -136,6 +136,7 @@ def test_a_sample_tells_the_whole(ending: str, demo_vocab: str, tmp_path: Path, 
     assert any("duplicates" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_a_plan_depends_neither_on_the_order_of_files_nor_on_workers(
     demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ print(hashlib.sha256("\\n".join(learn(COUNTS, 1500, 1000)).encode()).hexdigest()
 """
 
 
+@pytest.mark.slow
 def test_identical_in_every_process() -> None:
     """For any hash seed and number of threads of the library."""
     found = set()

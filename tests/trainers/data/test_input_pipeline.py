@@ -20,7 +20,7 @@ from clozemill.pipelines.shards.blocks import BLOCK_RECORDS
 from clozemill.trainers.data import corrupt_shards, example_order, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps, parse
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from tests.slow import mostly_slow, mostly_slow_rows
+from tests.slow import mostly_slow_rows
 from tests.trainers import datasets
 from tests.trainers.datasets import LENGTH, PREDICTIONS, records
 
@@ -207,7 +207,8 @@ def test_batches_are_the_records_in_order(small: PreparedDataset) -> None:
     }
 
 
-@pytest.mark.parametrize("compression", mostly_slow(("none", "gzip"), "gzip"))
+@pytest.mark.slow
+@pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_shards_without_an_index_are_one_block_each(tmp_path: Path, compression: str) -> None:
     """As prepared by earlier versions, or compressed; every record once per epoch, for several hosts."""
     dataset = datasets.write(tmp_path, [[600, 40, 0]], [300], compression=compression, indexed=False)
@@ -230,7 +231,7 @@ def test_a_wrong_count_of_a_shard_without_an_index_allocates_nothing(tmp_path: P
 
 HOSTS = ((1, 1), (5, 1), (64, 1), (6, 2), (12, 6))
 EVALUATIONS = [(*sizes, limit) for sizes in HOSTS for limit in (0, 1, 5, 100)]
-QUICK = [(5, 1, 0), (64, 1, 100), (5, 1, 5), (6, 2, 1), (6, 2, 0), (12, 6, 5)]
+QUICK = [(5, 1, 0), (64, 1, 100), (6, 2, 1), (6, 2, 0)]
 
 
 @pytest.mark.parametrize(("batch_size", "hosts", "limit"), mostly_slow_rows(EVALUATIONS, *QUICK))
@@ -298,7 +299,7 @@ def held_in_order(dataset: PreparedDataset) -> list[bytes]:
 CHANGES = product((0.0, 0.4, 1.0), ("none", "gzip"))
 
 
-@pytest.mark.parametrize(("where", "compression"), mostly_slow_rows(CHANGES, (0.0, "none"), (0.4, "gzip"), (1.0, "none")))
+@pytest.mark.parametrize(("where", "compression"), mostly_slow_rows(CHANGES, (0.4, "gzip"), (1.0, "none")))
 def test_a_changed_byte_is_found(tmp_path: Path, compression: str, where: float) -> None:
     """In a length, in data, in a checksum, in a train shard and in an eval shard."""
     dataset = datasets.write(tmp_path, [[9]], [9], compression=compression)

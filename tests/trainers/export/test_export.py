@@ -69,6 +69,7 @@ def test_every_format_has_its_folder(name: str, tmp_path: Path, capsys: pytest.C
     assert "(compared by " in told and told.endswith(f"done: {tmp_path}/out/hf, {tmp_path}/out/keras\n")
 
 
+@pytest.mark.slow
 def test_the_model_card_states_the_metrics_of_the_run(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "checkpoint", eval={"masked_lm_loss": 2.5, "examples": 3})
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
@@ -217,6 +218,7 @@ def test_a_full_temporary_folder_is_one_sentence(
     assert list((tmp_path / "out").iterdir()) == [] and list(disk.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_export_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out/.hf.tmp").mkdir(parents=True)
     (tmp_path / "out/.hf.tmp/more").write_text("half")

@@ -192,6 +192,7 @@ def test_spans_are_learnt_and_none_is_an_answer(init: Path, tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["answer"] == "key bread"
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_identically(shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout, order of the examples and evaluations are those of a run that was never stopped."""
     files = finetuning.classification(tmp_path)

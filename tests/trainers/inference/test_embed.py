@@ -134,6 +134,7 @@ def test_batches_and_parts_change_nothing(pool: str, pretrained: Path, texts: Pa
     assert one == two and apart(*features) < 1e-6
 
 
+@pytest.mark.slow
 def test_texts_are_read_as_they_are_needed(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory is a part of the texts, and its features: the first are written before the others are read."""
     taken, seen = [], []

@@ -114,6 +114,7 @@ def detector(one_layer: None, packed: PreparedDataset, tmp_path_factory: pytest.
     return run
 
 
+@pytest.mark.slow
 def test_evaluation_of_replaced_tokens(detector: Path, packed: PreparedDataset, capsys: pytest.CaptureFixture) -> None:
     """Another batch size gives the same losses; their sum, with the scale of ELECTRA, selects the best checkpoint."""
     figures = checkpoints.find(str(detector)).index["eval"]

@@ -108,6 +108,7 @@ def test_sample_predictions_show_single_examples(packed: PreparedDataset) -> Non
             assert row[2] == tokens[columns.masked_lm_ids[number, at]] and row[3].split(" ")[0] == tokens[best[number, at]]
 
 
+@pytest.mark.slow
 def test_a_run(packed: PreparedDataset, plain: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """What it prints and writes; resumed, it is bit-identical; `evaluate` says the same of the unpacked dataset."""
     pretrain(tmp_path / "run", "--data", packed.folder, "--steps", 8)

@@ -423,12 +423,13 @@ def test_an_eval_shard_that_is_damaged(trained: Path, tmp_path: Path, short: Pat
     assert told.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "preset"),
     [
         ("mlm", "modern-tiny"),
-        pytest.param("mlm", "tiny", marks=pytest.mark.slow),
-        pytest.param("causal", "tiny", marks=pytest.mark.slow),
+        ("mlm", "tiny"),
+        ("causal", "tiny"),
     ],
 )
 def test_objectives_without_next_sentences(

@@ -72,6 +72,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_overwrite_starts_over(finished: Path, halfway: Path, dataset: Path, capsys: pytest.CaptureFixture) -> None:
     """Another seed is refused without --overwrite; a run in progress and a run of another length are replaced."""
     assert pretrain(halfway, dataset, "--seed", "4") == 2

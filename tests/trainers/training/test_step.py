@@ -166,7 +166,7 @@ def assert_static(stepper: Stepper) -> None:
     ("objective", "precision", "rule"),
     [
         pytest.param("mlm", "float32", "lamb", marks=pytest.mark.slow),
-        ("mlm", "float32", "muon"),
+        pytest.param("mlm", "float32", "muon", marks=pytest.mark.slow),
         pytest.param("causal", "float32", "stable-adamw", marks=pytest.mark.slow),
         ("mlm+sop", "bfloat16", "adamw"),
     ],
@@ -201,6 +201,7 @@ def test_compiled_updates_change_only_rounding() -> None:
 DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num_hidden_layers": 1}
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_step() -> None:
     """With a learning rate of 0: the same step gives equal metrics, also after a restart; another step gives others."""
     found = []
@@ -214,6 +215,7 @@ def test_dropout_depends_on_the_step() -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_seeds_and_parts() -> None:
     """For one batch: the sums of a step with several streams (one per replica and part) and several seeds."""
     batch = {name: tf.constant(rows[0]) for name, rows in batches(1).items()}
