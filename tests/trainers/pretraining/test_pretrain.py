@@ -185,6 +185,7 @@ def test_the_run_s_folder(trained: Path, short: Path) -> None:
         "learning_rate": 0.002,
         "warmup_steps": 2,
         "scheduled_steps": 15,
+        "objective": "mlm+nsp",
     }
     assert told["config"]["preset"] == told["identity"]["preset"] == "tiny"
     assert (told["encoder"]["vocab_size"], told["encoder"]["max_position_embeddings"]) == (4000, 64)
