@@ -154,7 +154,9 @@ def test_shapes_and_dtypes() -> None:
             model = make(objective, dtype)
             outputs = model(prepare(FEATURES, OBJECTIVES[objective])[0])
             shapes = {"masked_lm_logits": (4, 10 if objective == "causal" else 3, 50), "next_sentence_logits": (4, 2)}
-            names = list(shapes) if OBJECTIVES[objective].next_sentence else ["masked_lm_logits"]
+            names = ["masked_lm_logits", *["next_sentence_logits"] * OBJECTIVES[objective].next_sentence]
+            names += ["replaced_logits", "replaced_labels"] * (objective == "rtd")
+            shapes |= {"replaced_logits": (4, 10), "replaced_labels": (4, 10)}
             assert {name: tuple(values.shape) for name, values in outputs.items()} == {name: shapes[name] for name in names}
             assert {keras.backend.standardize_dtype(values.dtype) for values in outputs.values()} == {"float32"}
             assert {weight.dtype for weight in model.weights} == {"float32"}

@@ -174,7 +174,7 @@ def test_choices_match_the_dicts(config: type) -> None:
         "strategy": list(distribution.STRATEGIES),
         "optimizer": list(OPTIMIZERS),
         "objective": list(OBJECTIVES),
-        "hidden_act": list(ACTIVATIONS),
+        "hidden_act": ["auto", *ACTIVATIONS],
         "schedule": list(SCHEDULES),
     }
     choices = {field.name: list(field.metadata["choices"]) for field in fields(config) if field.name in held}

@@ -551,7 +551,7 @@ def test_a_recipe_is_resolved_and_flags_override_it(tmp_path: Path, small: Path,
 def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> None:
     """Every option that they name exists and accepts the value; they save all of their values."""
     saved = tmp_path / "saved.yaml"
-    lengths = RECIPES[name].max_seq_lengths
+    lengths = RECIPES[name].max_seq_lengths or (128,)
     arguments = ["--recipe", name, "--data", *[str(small)] * len(lengths), "--save-config", str(saved)]
     assert clozemill.main(["pretrain", *arguments]) == 2  # for want of --output
     found = yaml.safe_load(saved.read_text())
