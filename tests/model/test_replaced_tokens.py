@@ -167,6 +167,7 @@ np.savez(sys.argv[1], **{name: ops.convert_to_numpy(value) for name, value in ou
 """
 
 
+@pytest.mark.slow  # test_backends.py and test_masking.py compare what it consists of
 def test_equal_on_jax(tmp_path) -> None:
     run("jax", RECORD, str(tmp_path / "found.npz"))
     found, model = dict(np.load(tmp_path / "found.npz")), make(**NO_DROPOUT)

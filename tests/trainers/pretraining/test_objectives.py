@@ -49,6 +49,7 @@ def weights(run: Path, step: int) -> dict[str, np.ndarray]:
     return checkpoints.weights(checkpoints.find(str(run / f"checkpoints/step-{step:08d}")))
 
 
+@pytest.mark.slow  # test_pretraining_model.py has the steps of both
 def test_causal_then_masked(dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A run resumed within the causal phase is bit-identical; the model at the end is that of the last phase."""
     whole, again, phases = tmp_path / "whole", tmp_path / "again", [(4, "causal"), (2, "mlm")]
