@@ -5,8 +5,9 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test fuzz test-slow test-faults test-engines test-hf test-tpu-stack lint docs format clean
 
-# Each target installs all that it needs in one go: pip takes a minute to check what is already installed.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+# Each target installs all that it needs in one go: pip takes a minute to check what is already installed. Python compiles the
+# modules that are used when it first imports them; compiling all of them takes another minute.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
