@@ -17,12 +17,17 @@ _ACTION, _TOKEN = 3, 4  # purposes of random numbers; mask_policies.py has other
 
 def stored_masks(features: dict) -> tuple:
     """Return (tokens before masking, int32 [B, S]; whether a position is masked, bool [B, S]) of records from the shards."""
-    input_ids = ops.cast(features["input_ids"], "int32")
-    there_BPS = ops.one_hot(features["masked_lm_positions"], input_ids.shape[1], dtype="int32")
-    there_BPS = there_BPS * ops.cast(features["masked_lm_weights"], "int32")[:, :, None]
-    words_BS = ops.sum(there_BPS * ops.cast(features["masked_lm_ids"], "int32")[:, :, None], axis=1)
-    masked_BS = ops.sum(there_BPS, axis=1) > 0
-    return ops.where(masked_BS, words_BS, input_ids), masked_BS
+    names = ("input_ids", "masked_lm_positions", "masked_lm_weights", "masked_lm_ids")
+    return put_back(*(features[name] for name in names))
+
+
+def put_back(ids_BS, positions_BP, weights_BP, words_BP) -> tuple:
+    """Return (tokens with words at some positions, int32 [B, S]; where these are, bool [B, S]). weights: 1, 0 for no word."""
+    ids_BS = ops.cast(ids_BS, "int32")
+    there_BPS = ops.one_hot(positions_BP, ids_BS.shape[1], dtype="int32") * ops.cast(weights_BP, "int32")[:, :, None]
+    words_BS = ops.sum(there_BPS * ops.cast(words_BP, "int32")[:, :, None], axis=1)
+    placed_BS = ops.sum(there_BPS, axis=1) > 0
+    return ops.where(placed_BS, words_BS, ids_BS), placed_BS
 
 
 def original_ids(features: dict):

@@ -11,6 +11,7 @@ from clozemill.model.embeddings import Embeddings
 from clozemill.model.encoder import Encoder
 from clozemill.model.heads import MaskedLMHead
 from clozemill.model.layers import activation, initializer
+from clozemill.model.masking import put_back
 from clozemill.model.random_bits import BITS, draw, mix
 
 _SAMPLE = 16  # purpose of random numbers
@@ -97,8 +98,5 @@ def sample(logits_BPV, keys_B2):
 
 def replaced(original_ids_BS, positions_BP, weights_BP, samples_BP):
     """Return (tokens with samples at the positions, int32 [B, S]; 1 where they differ from the original, int32 [B, S])."""
-    there_BPS = ops.one_hot(positions_BP, original_ids_BS.shape[1], dtype="int32")
-    there_BPS = there_BPS * ops.cast(weights_BP > 0, "int32")[:, :, None]
-    samples_BS = ops.sum(there_BPS * samples_BP[:, :, None], axis=1)
-    ids_BS = ops.where(ops.sum(there_BPS, axis=1) > 0, samples_BS, original_ids_BS)
+    ids_BS, _ = put_back(original_ids_BS, positions_BP, weights_BP, samples_BP)
     return ids_BS, ops.cast(ids_BS != original_ids_BS, "int32")

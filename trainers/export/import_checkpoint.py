@@ -131,7 +131,7 @@ def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
             f"{len(added):,} added tokens ({', '.join(added[:_SHOWN])}{more}) are in the vocabulary, but clozemill matches "
             "them only as complete words without punctuation, whereas transformers matches them anywhere in a text"
         )
-    if found.config.type_vocab_size == 1:
+    if not found.config.pairs:
         notes.append("the model has only one segment (type_vocab_size 1): it supports single texts, but no pairs")
     notes.append("special tokens written in a text, such as [SEP], stay ordinary text, unlike in transformers by default")
     return notes

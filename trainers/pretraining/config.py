@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
+from clozemill.model.config import ACTIVATIONS, GENERATOR_SIZE, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
@@ -68,7 +68,7 @@ class PretrainConfig(DeviceOptions):
     )
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     generator_size: float = option(
-        0.25, "width of the generator of the objective rtd, as a fraction of the encoder's", low=0.01, high=1
+        GENERATOR_SIZE, "width of the generator of the objective rtd, as a fraction of the encoder's", low=0.01, high=1
     )
     masks: str = option(
         "static",

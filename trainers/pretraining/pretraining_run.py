@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from clozemill.model.config import EncoderConfig
+from clozemill.model.config import GENERATOR_SIZE, EncoderConfig
 from clozemill.model.flops import detection_flops_per_row, flops_per_row
 from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.command_line import options
@@ -43,7 +43,7 @@ class PretrainingPhase:
     entry: OrderEntry  # into the order of the examples
     objective: str
     masks: MaskDrawing | None = None  # None: those of the shards
-    generator_size: float = 0.25
+    generator_size: float = GENERATOR_SIZE
     comparable: bool = True  # whether its losses can be compared with those of the run's last phase
 
     @property
