@@ -5,6 +5,15 @@ from clozemill.model.config import EncoderConfig, generator_config
 _FORWARD_AND_BACKWARD = 3  # the gradient of a product is two products of the same size
 
 
+def step_flops_per_row(
+    config: EncoderConfig, length: int, predictions: int, causal: bool, examples: int, generator_size: float
+) -> int:
+    """Return the FLOPs per row of an objective: of replaced-token detection with a `generator_size`, without one of others."""
+    if generator_size:
+        return detection_flops_per_row(config, length, predictions, generator_size)
+    return flops_per_row(config, length, predictions, causal, examples)
+
+
 def flops_per_row(config: EncoderConfig, length: int, predictions: int, causal: bool = False, examples: int = 1) -> int:
     """Return the FLOPs of the matrix products for one row of a batch, forward and backward, without recomputation.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from clozemill.model.config import GENERATOR_SIZE, EncoderConfig, preset
-from clozemill.model.flops import detection_flops_per_row, flops_per_row
+from clozemill.model.flops import step_flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
@@ -142,9 +142,8 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
 
 def objective_flops(encoder: EncoderConfig, objective: str, length: int, predictions: int, examples: int) -> int:
     """Return the FLOPs per row of an objective."""
-    if objective == "rtd":
-        return detection_flops_per_row(encoder, length, predictions, GENERATOR_SIZE)
-    return flops_per_row(encoder, length, predictions, objective == "causal", examples)
+    generator_size = GENERATOR_SIZE if objective == "rtd" else 0.0
+    return step_flops_per_row(encoder, length, predictions, objective == "causal", examples, generator_size)
 
 
 def _machine_figures(machine: _Machine, flops: float) -> list[Estimate]:

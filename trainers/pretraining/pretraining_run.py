@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from clozemill.model.config import GENERATOR_SIZE, EncoderConfig
-from clozemill.model.flops import detection_flops_per_row, flops_per_row
+from clozemill.model.flops import step_flops_per_row
 from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.command_line import options
 from clozemill.trainers.common import storage
@@ -150,9 +150,8 @@ class PretrainingRun:
     def flops(self, phase: PretrainingPhase) -> int:
         """Return the FLOPs per row of a phase's batches."""
         shape = phase.shape
-        if shape.generator:
-            return detection_flops_per_row(self.encoder, shape.length, shape.predictions, shape.generator)
-        return flops_per_row(self.encoder, shape.length, shape.predictions, shape.causal, shape.examples)
+        sizes = shape.length, shape.predictions, shape.causal, shape.examples, shape.generator
+        return step_flops_per_row(self.encoder, *sizes)
 
     def story(self) -> RunStory:
         return page_parts.story(self)
