@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.fake_gcp import Faults, Server
 
 CODE = "import sys, clozemill; sys.exit(clozemill.main())"
-ROUGH = {"too_many": 61, "unavailable": 53, "dropped": 43, "cut": 47, "slow": 11, "seconds": 0.3}  # fields of Faults
+ROUGH = {"too_many": 101, "unavailable": 97, "dropped": 83, "cut": 89, "slow": 23, "seconds": 0.3}  # fields of Faults
 ROUGH_FOR_TENSORFLOW = {
     "too_many": 151,
     "unavailable": 127,

@@ -1,6 +1,7 @@
 """Import the module of a command only when the command runs."""
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import os
@@ -71,8 +72,21 @@ def _without_unused() -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector: it would traverse the millions of objects of an import again and again, and free none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _imported(module: str, name: str) -> Callable[..., Any]:
-    with contextlib.nullcontext() if verbosity.is_verbose() else process.quiet(), _without_unused():
+    quiet = contextlib.nullcontext() if verbosity.is_verbose() else process.quiet()
+    with quiet, _without_unused(), _without_garbage_collection():
         function = getattr(importlib.import_module(module), name)
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices()  # searches for GPUs, and prints messages about it

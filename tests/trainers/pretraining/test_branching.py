@@ -93,10 +93,7 @@ def test_the_end_of_a_stable_part_is_kept(trunk: Path) -> None:
 def test_a_branch_with_the_decay_of_its_trunk_is_its_trunk(
     trunk: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Weights, moments and metrics are bit-identical, also if the branch is killed on the way, and its trunk is gone.
-
-    The matrices of the layers have one moment, that of Muon.
-    """
+    """Weights, moments and metrics are bit-identical. The matrices of the layers have one moment, that of Muon."""
     source = Path(shutil.copytree(trunk, tmp_path / "source"))
     branch = tmp_path / "branch"
     pretrain(branch, "--branch-from", source, "--steps", STEPS)
@@ -114,13 +111,19 @@ def test_a_branch_with_the_decay_of_its_trunk_is_its_trunk(
     assert checkpoints.find(str(branch)).index["branched_from"] == begun
     assert "It continues the run source after step 8." in (branch / "report.html").read_text()
 
-    killed = until(branch, tmp_path / "killed", 10)
+
+@pytest.mark.slow
+def test_a_killed_branch_resumes_without_its_trunk(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Bit-identically; a branch that was killed before its first checkpoint needs the trunk's."""
+    source = Path(shutil.copytree(trunk, tmp_path / "source"))
+    pretrain(tmp_path / "branch", "--branch-from", source, "--steps", STEPS)
+    killed = until(tmp_path / "branch", tmp_path / "killed", 10)
     shutil.rmtree(source)
     source.mkdir()
     pretrain(killed, "--branch-from", source, "--steps", STEPS)
     assert "resuming after step 10\n" in capsys.readouterr().out
-    assert bits(killed, STEPS) == bits(branch, STEPS) and metrics(killed) == metrics(branch)
-    shutil.rmtree(killed / "checkpoints")  # killed before its first checkpoint: then the trunk's is needed
+    assert bits(killed, STEPS) == bits(trunk, STEPS) and metrics(killed) == metrics(tmp_path / "branch")
+    shutil.rmtree(killed / "checkpoints")
     pretrain(killed, "--branch-from", source, "--steps", STEPS, code=2)
     assert "has no checkpoint" in capsys.readouterr().err
     pretrain(killed, "--branch-from", source, "--steps", STEPS + 1, code=2)

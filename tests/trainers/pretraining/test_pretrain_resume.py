@@ -145,6 +145,7 @@ def test_killed_while_saving_and_resumed(
     run = Run(folder, demo_dataset)
     run.killed(run.while_saving(2 * SAVED_EVERY))
     assert [row["step"] for row in figures(folder)] == list(range(1, 2 * SAVED_EVERY + 1))
+    assert (folder / ".lock").exists() and not (whole / ".lock").exists()
     assert clozemill.main(options(folder, demo_dataset)) == 0
     assert f"resuming after step {SAVED_EVERY}\n" in capsys.readouterr().out
     assert_the_same(folder, whole)

@@ -61,6 +61,7 @@ def halfway(finished: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_the_lock_is_held_until_the_run_ends(finished: Path, halfway: Path, dataset: Path) -> None:
     assert not (finished / ".lock").exists()
     (halfway / ".lock").write_text("")  # left by a kill
