@@ -8,6 +8,7 @@ from clozemill.pipelines import config
 from clozemill.pipelines.command_line import flags
 from clozemill.pipelines.command_line.options import flag_name, suggest
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.comparison import config as comparison
 from clozemill.trainers.export import config as export
 from clozemill.trainers.finetuning import config as finetuning
 from clozemill.trainers.inference import config as inference
@@ -84,6 +85,13 @@ COMMANDS: dict[str, Command] = {
         "clozemill.trainers.inference.evaluate:main",
         "evaluate a pretrained checkpoint on the eval split of a dataset, or a fine-tuned model on a file with labels",
         "clozemill evaluate RUN --data DATASET",
+    ),
+    "compare": Command(
+        comparison.CompareConfig,
+        "clozemill.trainers.comparison.compare:main",
+        "compare runs, also while they train: a table, and their curves over steps, tokens and time",
+        "clozemill compare RUN OTHER-RUN --output comparison.html",
+        interrupted="no output file was written",
     ),
     "finetune": Command(
         finetuning.FinetuneConfig,

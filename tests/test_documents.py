@@ -29,6 +29,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.pretraining.recipes import Phase
 from tests.slow import mostly_slow
 from tests.trainers import finetune_cases as finetuning
+from tests.trainers.diagnosis import journals
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -259,6 +260,8 @@ def folder(tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path
     for path in (tmp_path / "vocab.txt", tmp_path / "imported/vocab.txt"):
         shutil.copy(demo_vocab, path)
     shutil.copytree(demo_dataset, tmp_path / "DATASET")
+    for name, steps in (("RUN", 1000), ("OTHER-RUN", 800)):
+        journals.write_run(tmp_path / name, journals.healthy(steps), journals.about(steps))
     for name in ("pipelines", "trainers", "deploy"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path

@@ -18,7 +18,13 @@ PIPELINES = (
     "common", "files", "pages", "command_line", "config", "wikitext", "readers", "text", "filtering", "shuffle", "examples",
     "shards", "dataset", "quality", "data_card", "beam", "vocab", "prepare", "inspection", "estimate",
 )  # fmt: skip
-TRAINERS = (("common",), ("data",), ("training",), ("pretraining", "finetuning"), ("inference", "export", "planning"))
+TRAINERS = (
+    ("common",),
+    ("data", "diagnosis"),
+    ("training",),
+    ("pretraining", "finetuning"),
+    ("inference", "export", "planning", "comparison"),
+)
 # What trainers and model may import from pipelines.
 SHARED = {
     "trainers": {
@@ -126,6 +132,8 @@ OPTIONS = (
     "trainers.planning.estimate",
     "trainers.pretraining.recipes",
     "deploy.submit",
+    "trainers.diagnosis.recorded_run",
+    "trainers.comparison.config",
 )
 
 

@@ -106,7 +106,9 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
     name, kind, meta = flag_name(field), type_of(field), field.metadata
     text = described(field).replace("%", "%%")
     if not meta["flag"]:
-        group.add_argument(field.name, nargs="?", metavar=name, default=UNSET, help=text)
+        several = kind is tuple
+        metavar = meta["metavar"] if several else name
+        group.add_argument(field.name, nargs="*" if several else "?", metavar=metavar, default=UNSET, help=text)
     elif kind is bool:
         group.add_argument(name, action=argparse.BooleanOptionalAction, default=UNSET, help=text)
     elif kind is tuple:
@@ -131,10 +133,10 @@ def usage(program: str, config: type) -> str:
     listed = [field for field in dataclasses.fields(config) if not field.metadata["flag"] or field.metadata["required"]]
     words = [program]
     for field in listed:
-        name = flag_name(field)
-        if field.metadata["flag"]:
-            value = field.metadata["metavar"] if type_of(field) is tuple else field.name.upper()
-            name = f"{name} {value}" + (f" [{value} ...]" if type_of(field) is tuple else "")
+        several = type_of(field) is tuple
+        value = field.metadata["metavar"] if several else field.name.upper()
+        value += f" [{value} ...]" if several else ""
+        name = f"{flag_name(field)} {value}" if field.metadata["flag"] else value
         words.append(name if field.metadata["required"] else f"[{name}]")
     return wrapped(" ".join([*words, "[OPTIONS]"]), len("usage: "))
 

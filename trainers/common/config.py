@@ -26,6 +26,13 @@ def check_run_folder(folder: str) -> None:
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
 
 
+def check_ending(output: str, endings: tuple[str, ...]) -> None:
+    """Raise UserError for an output file with another ending."""
+    *others, last = endings
+    if output and not output.endswith(endings):
+        raise UserError(f"--output {output}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
+
+
 @dataclass(frozen=True)
 class DeviceOptions:
     """The devices that a command runs on."""

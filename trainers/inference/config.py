@@ -5,17 +5,10 @@ from dataclasses import dataclass
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import OverwriteOption
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import DeviceOptions, check_ending
 from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
 from clozemill.trainers.pretraining.config import EvaluateConfig
-
-
-def check_ending(output: str, endings: tuple[str, ...]) -> None:
-    """Raise UserError for an output file with another ending."""
-    *others, last = endings
-    if output and not output.endswith(endings):
-        raise UserError(f"--output {output}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
 
 
 class OneSource:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clozemill.trainers.common import storage
-from clozemill.trainers.inference.config import check_ending
+from clozemill.trainers.common.config import check_ending
 
 
 class Sink(Protocol):

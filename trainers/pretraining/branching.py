@@ -231,5 +231,5 @@ def enter(branch: Branch, state: TrainState, journal: MetricsLog) -> int:
         checkpoints.load(one, state)
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): restore it, or give another checkpoint") from None
-    journal.resume(one.step, {name: one.index["journal"][name] for name in ("sums", "count")})
+    journal.resume(one.step, {name: value for name, value in one.index["journal"].items() if name != "lines"})
     return one.step

@@ -97,6 +97,7 @@ class MetricsLog:
     lines: list[str] = field(default_factory=list)
     pending: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums since the last line, float64
     count: int = 0  # steps in `pending`
+    before: dict[str, float] | None = field(default_factory=lambda: {"tokens": 0, "seconds": 0.0})  # totals up to the last line
     pace: Pace = field(default_factory=Pace)  # of the current phase
     _compiling: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums in `pending` of unsteady steps
     _compiled: int = 0  # unsteady steps in `pending`
@@ -125,6 +126,7 @@ class MetricsLog:
         sums = np.array(pending["sums"])
         missing = len(COLUMNS) - len(sums)  # an earlier version had fewer losses: the newest ones are the last of SUMS
         self.pending, self.count = np.insert(sums, len(SUMS) - missing, np.zeros(missing)), pending["count"]
+        self.before = pending.get("before")  # None: the checkpoint is of an earlier version, and the totals are unknown
 
     def _digest(self) -> str:
         """Return the SHA-256 of the lines so far."""
@@ -132,7 +134,7 @@ class MetricsLog:
 
     def state(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint, so that the next line averages over the same steps after a resume."""
-        return {"sums": self.pending.tolist(), "count": self.count, "lines": self._digest()}
+        return {"sums": self.pending.tolist(), "count": self.count, "before": self.before, "lines": self._digest()}
 
     def add(self, rows: np.ndarray, steady: bool = True) -> None:
         """Add the metrics of some steps, [steps, len(COLUMNS)].
@@ -150,6 +152,7 @@ class MetricsLog:
     def tell(self, step: int, epoch: float, scale: Throughput) -> None:
         """Report the steps since the last report: on standard output, in metrics.jsonl and to TensorBoard."""
         entry, line = self._report(step, epoch, scale)
+        self.before = {name: entry[name] for name in self.before} if self.before else None
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
         self._compiling, self._compiled = np.zeros(len(COLUMNS)), 0
         if self.silent:
@@ -180,6 +183,9 @@ class MetricsLog:
         entry |= {"examples_per_second": examples, "tokens_per_second": tokens, "input_share": timed["waited"] / seconds}
         if scale.peak:
             entry["mfu"] = scale.flops_per_row * speed / (scale.devices * scale.peak * 1e12)
+        if self.before:  # totals of the run, without evaluations and checkpoints
+            entry["tokens"] = self.before["tokens"] + round(totals["tokens"])
+            entry["seconds"] = round(self.before["seconds"] + totals["seconds"], 3)
         left = self.pace.time_for(self.steps - step + scale.extra) if step < self.steps else 0.0
         mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
         rates = f"{examples:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %"

@@ -56,6 +56,7 @@ class RunPage:
 
     def __post_init__(self) -> None:
         self._start = self._drawn = time.monotonic()
+        self._cpu_start = time.process_time()
         self._cost = 0.0
         self._began = environment.now()
 
@@ -102,7 +103,8 @@ class RunPage:
         """Write report.json."""
         if not self._sessions:
             self._remember()
-        self._sessions[-1] |= {"to_step": step, "seconds": round(time.monotonic() - self._start, 1)}
+        cpu = round(time.process_time() - self._cpu_start, 1)
+        self._sessions[-1] |= {"to_step": step, "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": cpu}
         memory = {
             "format_version": _FORMAT_VERSION,
             "sessions": self._sessions,

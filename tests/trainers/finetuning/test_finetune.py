@@ -39,7 +39,7 @@ QUICK = (
 )  # only at the end, since every evaluation that is the best writes a checkpoint
 HELD_OUT = "no --dev: 6 of the 64 examples are held out to evaluate on (--dev-fraction 0.1, --dev-seed 0)"
 ONE_STEP = ("--epochs", "1", "--learning-rate", "0")
-RATES = ("examples_per_second", "tokens_per_second", "input_share")
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from clozemill.trainers.training.optimizer import Schedule
 from tests.trainers import datasets
 
 STEPS, STABLE = 12, 8
-RATES = ("examples_per_second", "tokens_per_second", "input_share")
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
 TRUNK = {
     "preset": "tiny", "max_position_embeddings": 16, "batch_size": 8, "learning_rate": 2e-3, "warmup_steps": 2, "seed": 3,
     "optimizer": "muon", "schedule": "wsd", "decay_steps": STEPS - STABLE, "steps": STEPS, "dropout": 0.1,

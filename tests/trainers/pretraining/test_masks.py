@@ -128,7 +128,7 @@ def pretrain(run: Path, *arguments: object, code: int = 0) -> None:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    rates = ("examples_per_second", "tokens_per_second", "input_share", "mfu")
+    rates = ("examples_per_second", "tokens_per_second", "input_share", "seconds", "mfu")
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{name: row[name] for name in row if name not in rates} for row in found]
 

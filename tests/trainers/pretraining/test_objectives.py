@@ -22,7 +22,7 @@ from tests.trainers import datasets, steps
 
 RUN = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
        "--learning-rate", "1e-3", "--warmup-steps", "1", "--steps-per-call", "2"]  # fmt: skip
-RATES = ("examples_per_second", "tokens_per_second", "input_share", "mfu")
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds", "mfu")
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 

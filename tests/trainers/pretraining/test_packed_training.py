@@ -29,7 +29,7 @@ from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, ROW_LENGTH, VO
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 TRAIN, EVAL = [[20, 31, 25, 40], [25, 25, 40, 26]], [24, 19]
-RATES = ("examples_per_second", "tokens_per_second", "input_share")
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
 RUN = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
        "--dropout", "0.1", "--attention-dropout", "0.1", "--checkpoint-steps", "3", "--steps-per-call", "2"]  # fmt: skip
 

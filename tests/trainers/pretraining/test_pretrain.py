@@ -30,7 +30,7 @@ from tests.trainers import datasets, models
 pytestmark = pytest.mark.usefixtures("one_layer")
 TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
         "--initializer-range", "0.02", "--weight-decay", "0.01", "--dropout", "0.1", "--attention-dropout", "0.1"]  # fmt: skip
-RATES = ("examples_per_second", "tokens_per_second", "input_share")
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
 
 
 def pretrain(run: Path, *arguments: object, code: int = 0) -> None:

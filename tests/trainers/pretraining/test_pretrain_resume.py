@@ -24,7 +24,7 @@ PRESETS["tiny"]["num_hidden_layers"] = 1  # as in this process
 sys.exit(clozemill.main())
 """
 STEPS, SAVED_EVERY = 25, 5
-RATES = ("examples_per_second", "tokens_per_second", "input_share")  # what may differ between two runs
+RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")  # what may differ between two runs
 
 
 def options(folder: Path, dataset: Path, *more: str) -> list[str]:

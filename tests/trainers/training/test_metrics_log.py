@@ -62,6 +62,35 @@ def test_a_checkpoint_of_a_version_with_fewer_losses(tmp_path: Path) -> None:
     assert again.pending.tolist() == new.pending.tolist()
 
 
+def test_totals_go_on_after_a_resume(tmp_path: Path) -> None:
+    """Tokens and seconds of all steps up to a line, also of those before it that no line has reported yet."""
+    whole, first = journal(tmp_path / "whole"), journal(tmp_path / "resumed")
+    for log in (whole, first):
+        Path(log.folder).mkdir()
+        log.add(rows(3))
+        log.tell(3, 0.1, SCALE)
+        log.add(rows(2))
+    state = json.loads(json.dumps(first.state()))
+    resumed = journal(tmp_path / "resumed")
+    resumed.resume(5, state)
+    for log in (whole, resumed):
+        log.add(rows(1, seconds=2.0))
+        log.tell(6, 0.2, SCALE)
+    found = [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "resumed")]
+    assert found == [(9600, 1.5), (19200, 4.5)] == [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "whole")]
+
+
+def test_a_checkpoint_of_a_version_without_totals(tmp_path: Path) -> None:
+    old = journal(tmp_path)
+    old.add(rows(2))
+    state = {name: value for name, value in old.state().items() if name != "before"}
+    again = journal(tmp_path)
+    again.resume(2, state)
+    again.add(rows(1))
+    again.tell(3, 0.1, SCALE)
+    assert not {"tokens", "seconds"} & lines(tmp_path)[0].keys()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -83,6 +112,7 @@ def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "step": 400, "epoch": 1.2346, "loss": 440 / 200 + 0.5, "masked_lm_loss": 440 / 200, "masked_lm_accuracy": 40 / 200,
         "next_sentence_loss": 0.5, "next_sentence_accuracy": 0.625, "learning_rate": 1.5e-3, "gradient_norm": 2.5,
         "examples_per_second": 32.0, "tokens_per_second": 3200.0, "input_share": 0.125, "mfu": 0.16,
+        "tokens": 12800, "seconds": 4.0,
     }  # fmt: skip
     assert lines(tmp_path) == [pytest.approx(entry)] and list(lines(tmp_path)[0]) == list(entry)
     assert capsys.readouterr().out == (
@@ -258,7 +288,7 @@ def test_events_can_be_read_back(tmp_path: Path) -> None:
             found |= {(event.step, value.tag): float(tf.make_ndarray(value.tensor)) for value in event.summary.value}
     train = [
         "epoch", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_loss", "next_sentence_accuracy",
-        "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second", "input_share", "mfu",
+        "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second", "input_share", "mfu", "seconds",
     ]  # fmt: skip
     names = {(step, f"train/{name}") for step in (10, 20) for name in train}
     assert found.keys() == names | {(20, "eval/masked_lm_loss"), (20, "eval/masked_lm_accuracy")}

@@ -1,0 +1,181 @@
+"""The table of compared runs, a row per run, as pure functions of their records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from clozemill.model.config import EncoderConfig
+from clozemill.model.memory import parameters
+from clozemill.pipelines.common.formatting import large
+from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, Totals, number
+from clozemill.trainers.training.curves import metric_names
+from clozemill.trainers.training.early_stopping import rank
+
+CPU, WALL = "CPU", "wall"
+_DIGEST = 12  # characters of a digest that people compare
+_UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the table.
+
+    Attributes:
+        run: its folder.
+        size: preset and number of weights.
+        data: beginnings of the digests of its data, by phase.
+        steps, planned_steps: steps done and to do; None where the number isn't recorded.
+        tokens: tokens of its batches; None if unknown. about: whether it is an estimate.
+        hours: hours of `unit`: "CPU" (of all cores), a kind of device (of all devices), or "wall"; None if unknown.
+        best_step, metric, best: the best evaluation; None before the first one.
+    """
+
+    run: str
+    size: str
+    data: str
+    objective: str
+    optimizer: str
+    learning_rate: str
+    steps: int
+    planned_steps: int | None
+    tokens: float | None
+    about: bool
+    hours: float | None
+    unit: str
+    best_step: int | None
+    metric: str
+    best: float | None
+
+
+def _size(run: RecordedRun) -> str:
+    """Return preset and number of weights, as far as this version knows the encoder."""
+    preset = "" if run.finetunes else str(run.config.get("preset") or "as --init")
+    try:
+        weights = f"{large(parameters(EncoderConfig(**run.about['encoder'])))} weights"
+    except (KeyError, TypeError, ValueError):
+        weights = ""
+    return ", ".join(filter(None, (preset, weights))) or _UNKNOWN
+
+
+def _distinct(values: Sequence[Any]) -> str:
+    """Return values as a list, without those that repeat the one before."""
+    kept = [str(value) for at, value in enumerate(values) if at == 0 or value != values[at - 1]]
+    return ", ".join(kept) or _UNKNOWN
+
+
+def _data(run: RecordedRun) -> str:
+    digests = [run.identity.get("train")] if run.finetunes else [phase.get("dataset") for phase in run.phases]
+    return _distinct([str(digest)[:_DIGEST] for digest in digests if digest])
+
+
+def _objective(run: RecordedRun) -> str:
+    return str(run.config.get("task", _UNKNOWN)) if run.finetunes else _distinct([each["objective"] for each in run.phases])
+
+
+def _learning_rate(run: RecordedRun) -> str:
+    rates = [phase.get("learning_rate") for phase in run.phases] or [run.identity.get("learning_rate")]
+    return _distinct([f"{rate:g}" for rate in rates if isinstance(rate, int | float)])
+
+
+def hours_spent(run: RecordedRun) -> tuple[float | None, str]:
+    """Return the hours of all processes of a run, and of what: CPU time, a kind of device, or "wall" where only that is known.
+
+    Without their records, it is the time of the steps.
+    """
+    count, device = run.device
+    seconds: list[float | None]
+    if run.sessions and device == CPU:
+        seconds, unit = [number(each, "cpu_seconds") for each in run.sessions], CPU
+        if None in seconds:  # an earlier version recorded only the time that passed
+            seconds, unit = [number(each, "seconds") for each in run.sessions], WALL
+    elif run.sessions:
+        seconds, unit = [count * (number(each, "seconds") or 0.0) for each in run.sessions], device or WALL
+    else:
+        seconds, unit = [total.seconds for total in run.totals[-1:]] or [None], WALL
+    known = [value for value in seconds if value is not None]
+    return (sum(known) / 3600, unit) if known else (None, unit)
+
+
+def best_evaluation(run: RecordedRun) -> dict[str, Any] | None:
+    """Return the evaluation that ranks first, as the best checkpoint is chosen; None if there is none that can be ranked."""
+    best = min(run.evaluated, key=rank, default=None)
+    return best if best and rank(best)[0] != float("inf") else None
+
+
+def metric_of(evaluated: Entries) -> str:
+    """Return the metric that evaluations are compared by: the masked-LM loss of pretraining, the first metric of a task."""
+    if any("masked_lm_loss" in entry for entry in evaluated):
+        return "masked_lm_loss"
+    return next(iter(metric_names(evaluated)), "loss")
+
+
+def row(run: RecordedRun) -> Row:
+    """Return the row of a run."""
+    best, metric, last = best_evaluation(run), metric_of(run.evaluated), (run.totals or [Totals(0, 0.0, 0.0)])[-1]
+    hours, unit = hours_spent(run)
+    return Row(
+        run=run.folder,
+        size=_size(run),
+        data=_data(run),
+        objective=_objective(run),
+        optimizer=str(run.config.get("optimizer", _UNKNOWN)),
+        learning_rate=_learning_rate(run),
+        steps=run.step,
+        planned_steps=run.planned_steps,
+        tokens=last.tokens if run.totals or not run.train else None,
+        about=last.estimated,
+        hours=hours,
+        unit=unit,
+        best_step=best["step"] if best else None,
+        metric=metric if best else "",
+        best=number(best, metric) if best else None,
+    )
+
+
+HEAD = ("run", "size", "data", "objective", "optimizer", "steps", "tokens", "time", "best evaluation")
+KINDS = "tltlllrrl"
+
+
+def cells(each: Row) -> tuple[str, ...]:
+    """Return a row as people read it, under HEAD."""
+    steps = f"{each.steps:,}" + (f" of {each.planned_steps:,}" if each.planned_steps is not None else "")
+    tokens = _UNKNOWN if each.tokens is None else f"{'about ' if each.about else ''}{large(each.tokens)}"
+    unit = "hours" if each.unit == WALL else f"{each.unit}-hours"
+    hours = _UNKNOWN if each.hours is None else f"{each.hours:.3g} {unit}"
+    best = _UNKNOWN
+    if each.best is not None:
+        best = f"{each.metric.replace('_', ' ').replace('masked lm', 'masked-LM')} {each.best:.4f} at step {each.best_step:,}"
+    return each.run, each.size, each.data, each.objective, f"{each.optimizer} {each.learning_rate}", steps, tokens, hours, best
+
+
+def as_text(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of the table for a terminal."""
+    listed = [HEAD, *map(cells, rows)]
+    widths = [max(len(line[column]) for line in listed) for column in range(len(HEAD))]
+    right = [kind == "r" for kind in KINDS]
+    return [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in listed
+    ]
+
+
+def as_csv(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the table in full precision, its head first; what isn't known is empty."""
+    names = [each.name for each in fields(Row)]
+    values = [[getattr(each, name) for name in names] for each in rows]
+    return [names, *[["" if value is None else str(value) for value in line] for line in values]]
+
+
+def remarks_on(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return what makes results of the runs incomparable, a sentence each."""
+    found = []
+    vocabularies = {str((run.about.get("vocabulary") or {}).get("sha256")) for run in runs}
+    if len({_objective(run) for run in runs}) > 1:
+        found.append("the runs have different objectives: compare losses only between objectives that predict the same")
+    if len(vocabularies) > 1:
+        found.append("the runs have different vocabularies: a token isn't the same amount of text in each")
+    elif len({str(run.phases[-1].get("dataset")) if run.phases else _data(run) for run in runs}) > 1:
+        found.append("the runs have different data: each was evaluated on its own eval split")
+    return found

@@ -1,0 +1,226 @@
+"""Reads what a run has recorded of itself: run.json, metrics.jsonl and report.json.
+
+The run may be training meanwhile: the last line of metrics.jsonl may be half written. Local folders load no TensorFlow.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import filesystem
+
+Entries = list[dict[str, Any]]
+RUN_FILE, JOURNAL, SESSIONS, DIVERGED = "run.json", "metrics.jsonl", "report.json", "diverged.json"
+_DEVICE = re.compile(r"(\d+) x ([^,]+)")  # as in "8 x TPU v5 lite, bfloat16"
+_GIVE_RUN = "give the folder of a run of clozemill pretrain or finetune"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run has consumed up to a step.
+
+    Attributes:
+        tokens: tokens of its batches, without padding.
+        seconds: time of its steps, without evaluations and checkpoints.
+        estimated: whether both follow from rates, because an earlier version of clozemill didn't record them.
+    """
+
+    step: int
+    tokens: float
+    seconds: float
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The records of a run.
+
+    Attributes:
+        folder: its folder.
+        about: run.json: `identity`, `config`, and what checkpoints record of the model.
+        entries: metrics.jsonl, without entries of steps that a resumed run has repeated.
+        sessions: the processes that worked on it; [] if that isn't known.
+        diverged: diverged.json; None unless a loss or a gradient became NaN or infinite.
+    """
+
+    folder: str
+    about: dict[str, Any]
+    entries: Entries
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    diverged: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.about["config"]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.about["identity"]
+
+    @property
+    def finetunes(self) -> bool:
+        """Return whether it is a run of finetune, not of pretrain."""
+        return isinstance(self.about.get("task"), dict)
+
+    @cached_property
+    def phases(self) -> list[dict[str, Any]]:
+        """Return what the identity records of each phase; [] for finetune. Earlier versions recorded one objective for all."""
+        found = [self.identity.get(f"phase {number}") for number in range(1, 1 + len(self.identity))]
+        common = {"objective": self.identity.get("objective", "")}
+        return [common | phase for phase in found if isinstance(phase, dict)]
+
+    @cached_property
+    def train(self) -> Entries:
+        return [entry for entry in self.entries if entry.get("split") != "eval"]
+
+    @cached_property
+    def evaluated(self) -> Entries:
+        return [entry for entry in self.entries if entry.get("split") == "eval"]
+
+    @property
+    def step(self) -> int:
+        """Return the last step that was reported."""
+        return max((entry["step"] for entry in self.entries), default=0)
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Return the steps of the run; None for finetune, where they follow from the examples."""
+        steps = [count for phase in self.phases if isinstance(count := phase.get("steps"), int)]
+        return sum(steps) if steps and len(steps) == len(self.phases) else None
+
+    @cached_property
+    def totals(self) -> list[Totals]:
+        """Return what was consumed up to each entry of training; [] if it is unknown."""
+        if all({"tokens", "seconds"} <= entry.keys() for entry in self.train):
+            return [Totals(entry["step"], entry["tokens"], entry["seconds"]) for entry in self.train]
+        return self._estimated_totals()
+
+    def _estimated_totals(self) -> list[Totals]:
+        """Return totals from the rates of each entry, for examples that aren't packed."""
+        found, before, tokens, seconds = [], 0, 0.0, 0.0
+        for entry in self.train:
+            rate, size = number(entry, "examples_per_second"), self._batch_size(entry["step"])
+            if not rate or not size:
+                return []
+            passed = (entry["step"] - before) * size / rate
+            tokens, seconds, before = (
+                tokens + passed * (number(entry, "tokens_per_second") or 0.0),
+                seconds + passed,
+                entry["step"],
+            )
+            found.append(Totals(before, tokens, seconds, estimated=True))
+        return found
+
+    def _batch_size(self, step: int) -> int:
+        """Return the batch size of a step, 0 if it is unknown."""
+        end = 0
+        for phase in self.phases:
+            end += phase.get("steps", 0)
+            if step <= end:
+                return phase.get("batch_size", 0)
+        size = self.identity.get("batch_size")
+        return size if isinstance(size, int) else 0
+
+    @property
+    def device(self) -> tuple[int, str]:
+        """Return the number and the kind of the devices of the last process; (1, "") if that is unknown."""
+        found = _DEVICE.match(str(self.sessions[-1].get("device", ""))) if self.sessions else None
+        return (int(found[1]), found[2]) if found else (1, "")
+
+
+def number(entry: dict[str, Any], name: str) -> float | None:
+    """Return a finite value of an entry; None if it is missing, undefined or not a number."""
+    value = entry.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def series(entries: Entries, name: str) -> list[tuple[int, float]]:
+    """Return (step, value) for every entry with a finite value."""
+    return [(entry["step"], value) for entry in entries if (value := number(entry, name)) is not None]
+
+
+def _read(folder: str, name: str) -> bytes | None:
+    """Return a file of a run, None if there is none. Raises UserError if it can't be read."""
+    path = filesystem.join(folder, name)
+    if not filesystem.is_remote(path):
+        return filesystem.read_bytes(path) if os.path.exists(path) else None
+    from clozemill.trainers.common import storage  # TensorFlow, which reads object stores
+
+    return storage.read(storage.join(folder, name), _GIVE_RUN) if name in storage.listed(folder) else None
+
+
+def _object(data: bytes | None) -> dict[str, Any]:
+    """Return a JSON object; {} for anything else."""
+    try:
+        found = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def parse_journal(data: bytes) -> tuple[Entries, list[int]]:
+    """Return the entries of a metrics.jsonl, and the numbers of its damaged lines.
+
+    A last line without a line end is still being written, and isn't damaged. A resumed run repeats the steps since its
+    checkpoint, so an entry replaces those of its step and of later ones.
+    """
+    *lines, last = data.decode("utf-8", "replace").split("\n")
+    entries: Entries = []
+    damaged = []
+    for place, line in enumerate([*lines, last], 1):
+        entry = _object(line.encode())
+        if type(entry.get("step")) is not int:
+            damaged += [place] if line.strip() and place <= len(lines) else []
+            continue
+        while entries and entries[-1]["step"] > entry["step"]:
+            entries.pop()
+        while entries and entries[-1]["step"] == entry["step"] and entries[-1].get("split") == entry.get("split"):
+            entries.pop()
+        entries.append(entry)
+    return entries, damaged
+
+
+def _sessions(data: bytes | None) -> list[dict[str, Any]]:
+    """Return the processes of a report.json that have their seconds; [] for a file of another form."""
+    found = _object(data).get("sessions")
+    return (
+        [each for each in found if isinstance(each, dict) and number(each, "seconds") is not None]
+        if isinstance(found, list)
+        else []
+    )
+
+
+def read_recorded_run(folder: str) -> RecordedRun:
+    """Return the records of a run. Raises UserError for a folder that isn't that of a run.
+
+    A run that has just started has no entries. Damaged lines of metrics.jsonl are left out, with a warning.
+    """
+    data = _read(folder, RUN_FILE)
+    if data is None:
+        raise UserError(f"{folder} contains no {RUN_FILE}: {_GIVE_RUN}")
+    about = _object(data)
+    if not isinstance(about.get("identity"), dict) or not isinstance(about.get("config"), dict):
+        raise UserError(
+            f"{filesystem.join(folder, RUN_FILE)} is not that of a run, or of another version of clozemill: {_GIVE_RUN}, "
+            "or use the version that wrote it"
+        )
+    entries, damaged = parse_journal(_read(folder, JOURNAL) or b"")
+    if damaged:
+        where = f"line {damaged[0]:,}" + (f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else "")
+        print(f"warning: {filesystem.join(folder, JOURNAL)}, {where}: damaged, and left out", file=sys.stderr, flush=True)
+    diverged = _object(_read(folder, DIVERGED)) or None
+    return RecordedRun(folder, about, entries, _sessions(_read(folder, SESSIONS)), diverged)
+
+
+def require_entries(runs: Sequence[RecordedRun]) -> None:
+    """Raise UserError if none of the runs has reported anything yet."""
+    if not any(run.entries for run in runs):
+        where = filesystem.join(runs[0].folder, JOURNAL)
+        raise UserError(f"{where} is missing or has no entry: wait until the run has done --log-steps steps")
