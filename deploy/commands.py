@@ -3,11 +3,13 @@
 from dataclasses import dataclass, fields
 
 from clozemill.deploy import config as submit
-from clozemill.deploy import plan
+from clozemill.deploy import demo, plan
 from clozemill.pipelines import config
 from clozemill.pipelines.command_line import flags
 from clozemill.pipelines.command_line.options import flag_name, suggest
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.inspection import config as inspection
+from clozemill.pipelines.quality import config as quality
 from clozemill.trainers.comparison import config as comparison
 from clozemill.trainers.export import config as export
 from clozemill.trainers.finetuning import config as finetuning
@@ -62,13 +64,13 @@ COMMANDS: dict[str, Command] = {
         interrupted="all files with final names are complete; run the same command again to resume",
     ),
     "verify": Command(
-        config.VerifyConfig,
+        quality.VerifyConfig,
         "clozemill.pipelines.quality.verify:main",
         "read all shards of a dataset and check them against dataset.json",
         "clozemill verify DATASET",
     ),
     "inspect": Command(
-        config.InspectConfig,
+        inspection.InspectConfig,
         "clozemill.pipelines.inspection.inspect:main",
         "show records as text, with their masks and their source documents",
         "clozemill inspect DATASET --limit 5",
@@ -146,7 +148,7 @@ COMMANDS: dict[str, Command] = {
         interrupted="cloud resources that were created are deleted or listed above",
     ),
     "demo": Command(
-        config.DemoConfig,
+        demo.DemoConfig,
         "clozemill.deploy.demo:main",
         "run all stages on the corpus that is included in the package",
         "clozemill demo --output demo-out",

@@ -6,13 +6,13 @@ clozemill demo --output demo-out --text "The windmill was repaired by an enginee
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 
 from clozemill.pipelines.command_line.lazy_import import check_train
-from clozemill.pipelines.command_line.options import to_yaml
-from clozemill.pipelines.command_line.overwriting import already_exists
+from clozemill.pipelines.command_line.options import OUTPUT, RUNNING, option, to_yaml
+from clozemill.pipelines.command_line.overwriting import OverwriteOption, already_exists
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import DemoConfig
 from clozemill.pipelines.files import filesystem, locks
 
 CORPUS = "pipelines/data/demo-corpus.xml"
@@ -20,6 +20,17 @@ EXAMPLES = "trainers/data/demo-{}.tsv"  # sentences about nature, technology and
 MARK = ".clozemill-demo"  # written first, so that a demo only replaces what an earlier demo wrote
 MADE = ("dataset", "run", "exported", "fine-tuned")
 _WRITING = ("vocab", "prepare", "pretrain", "export", "finetune")  # commands that know which of their files they may replace
+
+
+@dataclass(frozen=True)
+class DemoConfig(OverwriteOption):
+    """`clozemill demo`"""
+
+    output: str = option("demo-out", "the output folder", group=OUTPUT)
+    vocab_size: int = option(4000, "number of entries in the demo's vocabulary", low=16, high=1 << 20)
+    seed: int = option(7, "random seed", low=0, high=2**63 - 1)
+    text: str = option("The old bridge was repaired by an engineer.", "sentence that the fine-tuned model classifies")
+    progress: bool = option(True, "show a progress bar", group=RUNNING)
 
 
 def _begin(folder: str, overwrite: bool) -> bool:

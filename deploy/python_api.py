@@ -17,7 +17,8 @@ from clozemill.deploy.loading import Dataset, Encoder
 from clozemill.pipelines.command_line import lazy_import, options
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.common.errors import CheckFailed, UserError
-from clozemill.pipelines.config import PrepareConfig, VerifyConfig, VocabConfig
+from clozemill.pipelines.config import PrepareConfig, VocabConfig
+from clozemill.pipelines.quality.config import VerifyConfig
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.export.config import ExportConfig
 from clozemill.trainers.finetuning.config import FinetuneConfig

@@ -84,12 +84,35 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class VocabConfig(OverwriteOption, InputOptions, RunOptions):
-    """`clozemill vocab`"""
+    """`clozemill vocab`. An option that is None isn't given; `vocab` replaces it before any text is read."""
 
+    cased: bool = option(None, "keep case and accents (default: only if --extend does)")
+    tokenize_chinese_chars: bool = option(
+        None, "treat every Chinese character as a separate word, as BERT does (default: unless --extend doesn't)"
+    )
     output: str = option(
         "", "the vocabulary file to write, e.g. vocab.txt", identity=False, group=OUTPUT, required=True, path=NEW
     )
-    vocab_size: int = option(30522, "number of vocabulary entries, including special tokens", low=16, high=1 << 20)
+    vocab_size: int | None = option(
+        None, "number of vocabulary entries, including special tokens (default: 30522)", low=16, high=1 << 20
+    )
+    extend: str = option(
+        "",
+        "a vocabulary file to extend: its entries keep their numbers, and --add pieces follow them; its casing and accents are "
+        "those recorded beside it, in FILE.yaml, dataset.json or checkpoint.json",
+        identity=False,
+        group=INPUT,
+        path=READ,
+    )
+    add: int | None = option(
+        None, "number of pieces to append to --extend: those that save the most tokens in the input", low=1, high=1 << 20
+    )
+    general: tuple[str, ...] = option(
+        (),
+        "files or globs of general text, read with the same options as --input, for which tokens per word are printed as well",
+        identity=False,
+        group=INPUT,
+    )
     min_count: int = option(2, "minimum number of occurrences of a word; rarer words are ignored", low=1)
     max_alphabet: int = option(
         0,
@@ -97,6 +120,27 @@ class VocabConfig(OverwriteOption, InputOptions, RunOptions):
         "of the text and leave room for word pieces",
         low=0,
     )
+
+    @property
+    def size(self) -> int:
+        """Return the number of entries of a new vocabulary."""
+        return self.vocab_size or 30522
+
+    @property
+    def rules(self) -> TextRules:
+        return TextRules(self.strip_accents, self.tokenize_chinese_chars is not False)
+
+    def validate(self) -> None:
+        """Raise UserError if options for a new vocabulary and for extending one are mixed."""
+        for name in ("vocab_size", "max_alphabet"):
+            if self.extend and getattr(self, name):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} is for a new vocabulary, but --extend keeps one: leave {flag} out, and give --add")
+        if self.extend and not self.add:
+            raise UserError("--add is missing: give the number of pieces to append to --extend")
+        for name in ("add", "general"):
+            if not self.extend and getattr(self, name):
+                raise UserError(f"--{name} needs --extend: give the vocabulary file to extend, or leave --{name} out")
 
 
 @dataclass(frozen=True)
@@ -259,51 +303,3 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
             raise UserError("--exclude-ids needs --id-field: give the field or column whose values the file lists")
         if self.masked_lm_prob == 0:
             raise UserError("--masked-lm-prob is 0, but at least one token per example is always masked: give a value above 0")
-
-
-@dataclass(frozen=True)
-class VerifyConfig:
-    """`clozemill verify`"""
-
-    dataset: str = option("", "the folder of the dataset", flag=False, group=INPUT, required=True)
-    max_lines: int = option(20, "maximum number of violations to print (all are counted)", low=1, group=OUTPUT)
-    gate: bool = option(
-        True, "check the statistical gate; --no-gate accepts a dataset that was prepared with --no-gate and fails it"
-    )
-    num_workers: int = option(0, "number of processes (0: one per core)", low=0, high=1024, group=RUNNING)
-    progress: bool = option(True, "show a progress bar", group=RUNNING)
-
-
-@dataclass(frozen=True)
-class InspectConfig(OverwriteOption):
-    """`clozemill inspect`"""
-
-    dataset: str = option("", "the folder of the dataset", flag=False, group=INPUT, required=True)
-    limit: int = option(5, "number of records to show", low=1)
-    split: str = option("train", "split to read", choices=("train", "eval"), group=INPUT)
-    copy: int = option(0, "copy of the train split to read", low=0, group=INPUT)
-    group: int = option(0, "number of the shard to read", low=0, group=INPUT)
-    offset: int = option(0, "number of records to skip", low=0)
-    id: str = option("", "show the documents with this id, and their records in all shards (see prepare --id-field)")
-    html: str = option(
-        "", "write the records to this HTML file instead, with masks and segments in colour", group=OUTPUT, path=NEW
-    )
-    report: bool = option(
-        False, "write the data card (report.html and report.md) again, instead of showing records", group=OUTPUT
-    )
-
-    def validate(self) -> None:
-        """Raise UserError for a page with another ending: --overwrite must not replace other files."""
-        if self.html and not self.html.endswith((".html", ".htm")):
-            raise UserError(f"--html {self.html} is not the name of an HTML file: give a name that ends in .html")
-
-
-@dataclass(frozen=True)
-class DemoConfig(OverwriteOption):
-    """`clozemill demo`"""
-
-    output: str = option("demo-out", "the output folder", group=OUTPUT)
-    vocab_size: int = option(4000, "number of entries in the demo's vocabulary", low=16, high=1 << 20)
-    seed: int = option(7, "random seed", low=0, high=2**63 - 1)
-    text: str = option("The old bridge was repaired by an engineer.", "sentence that the fine-tuned model classifies")
-    progress: bool = option(True, "show a progress bar", group=RUNNING)

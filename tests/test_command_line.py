@@ -37,7 +37,8 @@ FLAGS = {
     "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
     "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb "
     "--currency --gpu-type --num-gpus --price-gpu-hour --steps --target --topology --utilisation --vocab-size",
-    "vocab": f"{COMMON} {INPUT} {RUN} --max-alphabet --min-count --output --overwrite --no-overwrite --vocab-size",
+    "vocab": f"{COMMON} {INPUT} {RUN} --add --extend --general --max-alphabet --min-count --output --overwrite "
+    "--no-overwrite --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "

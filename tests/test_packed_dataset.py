@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
-from clozemill.pipelines.config import VerifyConfig
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.dataset.shard_records import decode_shard_records, examples_of
 from clozemill.pipelines.examples.columns import PACKED_FEATURES, Columns, PackedColumns
 from clozemill.pipelines.quality import verify as quality_verify
+from clozemill.pipelines.quality.config import VerifyConfig
 from clozemill.pipelines.shards import tf_example, tfrecord
 from tests.pipelines.quality.test_verify import sign
 from tests.test_determinism import OPTIONS, digest_of

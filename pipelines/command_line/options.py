@@ -157,9 +157,17 @@ class _Loader(yaml.SafeLoader):
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        values = yaml.load(Path(path).read_text("utf-8"), _Loader) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read ({getattr(error, 'strerror', None) or error}): give a YAML file") from None
+        return parse_yaml(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror or error}): give a YAML file") from None
+
+
+def parse_yaml(data: bytes, path: str) -> dict[str, Any]:
+    """Return the options in the contents of a YAML file, not checked yet. Raises UserError if it isn't a mapping of options."""
+    try:
+        values = yaml.load(data.decode("utf-8"), _Loader) or {}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} can't be read ({error}): give a YAML file") from None
     except Exception as error:  # PyYAML's value conversions raise KeyError, AttributeError and others besides YAMLError
         at = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: correct it") from None

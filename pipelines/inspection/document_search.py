@@ -8,13 +8,13 @@ import pyarrow.compute as pc
 
 from clozemill.pipelines.common import hashing
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.dataset.layout import documents_name, provenance_name
 from clozemill.pipelines.dataset.manifest import is_packed
 from clozemill.pipelines.dataset.parquet import read_parquet
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.inspection import records as inspection_records
+from clozemill.pipelines.inspection.config import InspectConfig
 from clozemill.pipelines.inspection.records import Place, ShardRecords
 
 

@@ -11,13 +11,13 @@ A masked position is shown as {shown<-original}: {[MASK]<-river}, {apple<-river}
 from collections.abc import Iterator
 
 from clozemill.pipelines.command_line.overwriting import check_new_file
-from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
 from clozemill.pipelines.dataset import layout
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.inspection import document_search, html
 from clozemill.pipelines.inspection import records as inspection_records
 from clozemill.pipelines.inspection import text as inspection_text
+from clozemill.pipelines.inspection.config import InspectConfig
 
 
 def main(config: InspectConfig) -> int:

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.dataset.example_tokens import LABELS
 from clozemill.pipelines.dataset.layout import provenance_name
 from clozemill.pipelines.dataset.manifest import records_of
@@ -18,6 +17,7 @@ from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.dataset.shard_records import decode_shard_records, examples_of
 from clozemill.pipelines.examples import columns as examples_columns
 from clozemill.pipelines.files import filesystem
+from clozemill.pipelines.inspection.config import InspectConfig
 from clozemill.pipelines.shards import tfrecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
 

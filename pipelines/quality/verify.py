@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from clozemill.pipelines.common import formatting, runtime
-from clozemill.pipelines.config import VerifyConfig
 from clozemill.pipelines.dataset import manifest, shard_index
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.layout import has_index
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.quality import dataset_checks, shortcut_probe, statistics
+from clozemill.pipelines.quality.config import VerifyConfig
 from clozemill.pipelines.quality.shard_checks import Findings, check_shard
 from clozemill.pipelines.text.vocabulary import Vocabulary
 

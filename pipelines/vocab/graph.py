@@ -1,4 +1,4 @@
-"""The Beam graph of `vocab`: splits -> word counts -> vocabulary."""
+"""The Beam graphs of `vocab`: splits -> word counts -> vocabulary."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,6 +10,7 @@ from clozemill.pipelines.config import VocabConfig
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers.input_split import InputSplit, split_id
 from clozemill.pipelines.vocab import training, word_counts
+from clozemill.pipelines.vocab.extension import ExtensionStage
 
 
 class _CountWords(beam.DoFn):
@@ -45,17 +46,42 @@ class _MergeCounts(beam.CombineFn):
         return word_counts.pack(accumulator)
 
 
-def learn_vocabulary(
-    pipeline: beam.Pipeline, splits: list[InputSplit], config: VocabConfig, marks: str, report: str
+def _counted(
+    pipeline: beam.Pipeline, splits: list[InputSplit], config: VocabConfig, marks: str, which: str = ""
 ) -> beam.PCollection:
-    """Build the pipeline of `vocab`: count words per bucket, drop rare words, gather them under one key, and learn."""
-    stage = training.VocabStage(config, report)
+    """Return the packed counts of each bucket of words. which: the end of the steps' labels."""
     return (
         pipeline
-        | Spread(splits)
-        | "Count words" >> beam.ParDo(_CountWords(config, marks)).with_output_types(spread.Row)
-        | "Add up counts" >> beam.CombinePerKey(_MergeCounts()).with_output_types(spread.Row)
-        | "Drop rare words" >> beam.MapTuple(stage.drop_rare).with_output_types(spread.Row)
+        | f"Spread{which}" >> Spread(splits)
+        | f"Count words{which}" >> beam.ParDo(_CountWords(config, marks)).with_output_types(spread.Row)
+        | f"Add up counts{which}" >> beam.CombinePerKey(_MergeCounts()).with_output_types(spread.Row)
+    )
+
+
+def learn_vocabulary(
+    pipeline: beam.Pipeline, splits: list[InputSplit], stage: training.VocabStage, marks: str
+) -> beam.PCollection:
+    """Build the pipeline of `vocab`: count words per bucket, drop rare words, gather them under one key, and learn."""
+    return (
+        _counted(pipeline, splits, stage.config, marks)
+        | "Drop rare words" >> beam.MapTuple(stage.prepare_counts).with_output_types(spread.Row)
         | "Gather counts" >> beam.GroupByKey()
         | "Learn the vocabulary" >> beam.MapTuple(stage.run).with_output_types(bytes)
+    )
+
+
+def extend_vocabulary(
+    pipeline: beam.Pipeline, splits: list[InputSplit], general: list[InputSplit], stage: ExtensionStage, marks: str
+) -> beam.PCollection:
+    """Build the pipeline of `vocab --extend`: count the words of both corpora, gather them under one key, and choose pieces."""
+    counts = _counted(pipeline, splits, stage.config, marks)
+    rows = counts | "Name the input" >> beam.MapTuple(stage.prepare_counts).with_output_types(spread.Row)
+    if general:
+        others = _counted(pipeline, general, stage.config, marks, " of general text")
+        named = others | "Name general text" >> beam.MapTuple(stage.prepare_general).with_output_types(spread.Row)
+        rows = (rows, named) | "Both corpora" >> beam.Flatten()
+    return (
+        rows
+        | "Gather counts" >> beam.GroupByKey()
+        | "Extend the vocabulary" >> beam.MapTuple(stage.run).with_output_types(bytes)
     )

@@ -18,7 +18,7 @@ from clozemill.pipelines.common.unicode_rules import category, is_cjk
 from clozemill.pipelines.config import VocabConfig
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers.input_split import InputSplit
-from clozemill.pipelines.text.left_out import COVERAGE, Removed, left_out, occurrences, report_bytes, warnings
+from clozemill.pipelines.text.left_out import COVERAGE, Removed, left_out, occurrences, read_report, report_bytes, warnings
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
 from clozemill.pipelines.vocab import word_counts
 
@@ -137,7 +137,7 @@ def learn_here(splits: list[InputSplit], config: VocabConfig) -> bytes:
     kept = [pair for pair in counts.items() if pair[1] >= config.min_count]
     if not kept:
         raise UserError(f"no word occurs {config.min_count} times in the input: check --input")
-    return ("\n".join(learn(kept, config.vocab_size, config.max_alphabet, fewer=True)) + "\n").encode()
+    return ("\n".join(learn(kept, config.size, config.max_alphabet, fewer=True)) + "\n").encode()
 
 
 @dataclass
@@ -147,7 +147,7 @@ class VocabStage:
     config: VocabConfig
     report: str = ""
 
-    def drop_rare(self, bucket: int, packed: bytes) -> tuple[int, bytes]:
+    def prepare_counts(self, bucket: int, packed: bytes) -> tuple[int, bytes]:
         """Return the counts of one bucket without rare words, but with their characters; all under one key."""
         if bucket == word_counts.BUCKETS:
             return 0, packed
@@ -162,29 +162,45 @@ class VocabStage:
 
     def run(self, key: int, packed: Iterable[bytes]) -> bytes:
         """Learn and write the vocabulary."""
+        counts, records, removed = self._unpacked(packed)
+        rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
+        tokens = learn(counts, self.config.size, self.config.max_alphabet, rare, removed.why_few)
+        lost = left_out(counts, rare, tokens)
+        self._tell(report_bytes(lost, removed), warnings(lost, removed, self.config))
+        self._write(tokens)
+        return b"done"
+
+    def _unpacked(self, packed: Iterable[bytes]) -> tuple[list[tuple[str, int]], dict[str, int], Removed]:
+        """Return the counts of words that aren't rare, what else was counted, by name, and the counts of removed text.
+
+        Raises UserError if too many records are malformed, or if there is no word.
+        """
         counts: list[tuple[str, int]] = []
         records: dict[str, int] = {}
         for piece in packed:
             for name, count in word_counts.unpack(piece):
                 if name.startswith("\0"):
                     records[name] = records.get(name, 0) + count
-                else:
+                elif count >= self.config.min_count:
                     counts.append((name, count))
         self._check(records)
         removed = Removed(**{field: records.get(name, 0) for field, name in word_counts.REMOVED.items()})
         if not counts:
             why = f", because {removed.why_few}" if removed.why_few else ": check --input, or lower --min-count"
             raise UserError(f"no word occurs {self.config.min_count} times in the input{why}")
-        rare = {name.removeprefix(_RARE): count for name, count in records.items() if name.startswith(_RARE)}
-        tokens = learn(counts, self.config.vocab_size, self.config.max_alphabet, rare, removed.why_few)
-        lost = left_out(counts, rare, tokens)
+        return counts, records, removed
+
+    def report_lines(self, report: bytes) -> tuple[list[str], list[str]]:
+        """Return the warnings and the results in the report of a worker, as lines."""
+        return warnings(*read_report(report), self.config), []
+
+    def _tell(self, report: bytes, lines: list[str]) -> None:
+        """Write the report for the process that prints it; without one, print its lines here."""
         if self.report:
-            filesystem.write_bytes(self.report, report_bytes(lost, removed))
-        else:
-            for line in warnings(lost, removed, self.config):
-                print(line, file=sys.stderr, flush=True)
-        self._write(tokens)
-        return b"done"
+            filesystem.write_bytes(self.report, report)
+            return
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
     def _write(self, tokens: list[str]) -> None:
         """Write the vocabulary, which refuses the next run, last; in place of another one, its configuration afterwards."""

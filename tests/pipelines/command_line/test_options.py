@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 import clozemill
+from clozemill.deploy.demo import DemoConfig
 from clozemill.pipelines.command_line import flags, options
 from clozemill.pipelines.command_line.options import option, resolve
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import DemoConfig, InspectConfig, PrepareConfig, VerifyConfig, VocabConfig
+from clozemill.pipelines.config import PrepareConfig, VocabConfig
+from clozemill.pipelines.inspection.config import InspectConfig
+from clozemill.pipelines.quality.config import VerifyConfig
 
 CONFIGS = [VocabConfig, PrepareConfig, VerifyConfig, InspectConfig, DemoConfig]
 

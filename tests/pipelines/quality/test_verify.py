@@ -17,12 +17,12 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import VerifyConfig
 from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.dataset.reading import read_contract
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.prepare.dataset_stage import DatasetStage
 from clozemill.pipelines.quality import verify as quality_verify
+from clozemill.pipelines.quality.config import VerifyConfig
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from tests.slow import mostly_slow_rows

@@ -366,7 +366,10 @@ def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, 
 def test_a_finished_vocabulary_is_one_atomic_write(tmp_path: Path) -> None:
     config = training.VocabConfig(output=str(tmp_path / "v.txt"), vocab_size=300)
     stage = VocabStage(config)
-    rows = [stage.drop_rare(0, pack(dict(COUNTS))), stage.drop_rare(word_counts.BUCKETS, pack({"\0read": 10, "\0bad": 0}))]
+    rows = [
+        stage.prepare_counts(0, pack(dict(COUNTS))),
+        stage.prepare_counts(word_counts.BUCKETS, pack({"\0read": 10, "\0bad": 0})),
+    ]
     assert {key for key, _ in rows} == {0}
     stage.run(0, [packed for _, packed in rows])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.txt", "v.txt.yaml"]
