@@ -11,6 +11,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.inspection import config as inspection
 from clozemill.pipelines.quality import config as quality
 from clozemill.trainers.comparison import config as comparison
+from clozemill.trainers.diagnosis import config as diagnosis
 from clozemill.trainers.export import config as export
 from clozemill.trainers.finetuning import config as finetuning
 from clozemill.trainers.inference import config as inference
@@ -94,6 +95,12 @@ COMMANDS: dict[str, Command] = {
         "compare runs, also while they train: a table, and their curves over steps, tokens and time",
         "clozemill compare RUN OTHER-RUN --output comparison.html",
         interrupted="no output file was written",
+    ),
+    "doctor": Command(
+        diagnosis.DoctorConfig,
+        "clozemill.trainers.diagnosis.doctor:main",
+        "name what is wrong with a run, also while it trains, with the evidence and what to do",
+        "clozemill doctor RUN",
     ),
     "finetune": Command(
         finetuning.FinetuneConfig,

@@ -53,6 +53,7 @@ FLAGS = {
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "
     "--no-overwrite --threshold RUN",
     "compare": f"{COMMON} --output --overwrite --no-overwrite RUNS",
+    "doctor": f"{COMMON} --output --overwrite --no-overwrite RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output --overwrite --no-overwrite RUN",
     "import": f"{COMMON} {TEXT} --cased --no-cased --output --overwrite --no-overwrite --revision SOURCE",
     "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "

@@ -132,6 +132,7 @@ OPTIONS = (
     "trainers.planning.estimate",
     "trainers.pretraining.recipes",
     "deploy.submit",
+    "trainers.diagnosis.config",
     "trainers.diagnosis.recorded_run",
     "trainers.comparison.config",
 )

@@ -146,8 +146,8 @@ def series(entries: Entries, name: str) -> list[tuple[int, float]]:
     return [(entry["step"], value) for entry in entries if (value := number(entry, name)) is not None]
 
 
-def _read(folder: str, name: str) -> bytes | None:
-    """Return a file of a run, None if there is none. Raises UserError if it can't be read."""
+def read_if_there(folder: str, name: str) -> bytes | None:
+    """Return a file of a run or of a dataset, None if there is none. Raises UserError if it can't be read."""
     path = filesystem.join(folder, name)
     if not filesystem.is_remote(path):
         return filesystem.read_bytes(path) if os.path.exists(path) else None
@@ -156,7 +156,7 @@ def _read(folder: str, name: str) -> bytes | None:
     return storage.read(storage.join(folder, name), _GIVE_RUN) if name in storage.listed(folder) else None
 
 
-def _object(data: bytes | None) -> dict[str, Any]:
+def json_object(data: bytes | None) -> dict[str, Any]:
     """Return a JSON object; {} for anything else."""
     try:
         found = json.loads(data or b"")
@@ -175,7 +175,7 @@ def parse_journal(data: bytes) -> tuple[Entries, list[int]]:
     entries: Entries = []
     damaged = []
     for place, line in enumerate([*lines, last], 1):
-        entry = _object(line.encode())
+        entry = json_object(line.encode())
         if type(entry.get("step")) is not int:
             damaged += [place] if line.strip() and place <= len(lines) else []
             continue
@@ -189,7 +189,7 @@ def parse_journal(data: bytes) -> tuple[Entries, list[int]]:
 
 def _sessions(data: bytes | None) -> list[dict[str, Any]]:
     """Return the processes of a report.json that have their seconds; [] for a file of another form."""
-    found = _object(data).get("sessions")
+    found = json_object(data).get("sessions")
     return (
         [each for each in found if isinstance(each, dict) and number(each, "seconds") is not None]
         if isinstance(found, list)
@@ -202,21 +202,21 @@ def read_recorded_run(folder: str) -> RecordedRun:
 
     A run that has just started has no entries. Damaged lines of metrics.jsonl are left out, with a warning.
     """
-    data = _read(folder, RUN_FILE)
+    data = read_if_there(folder, RUN_FILE)
     if data is None:
         raise UserError(f"{folder} contains no {RUN_FILE}: {_GIVE_RUN}")
-    about = _object(data)
+    about = json_object(data)
     if not isinstance(about.get("identity"), dict) or not isinstance(about.get("config"), dict):
         raise UserError(
             f"{filesystem.join(folder, RUN_FILE)} is not that of a run, or of another version of clozemill: {_GIVE_RUN}, "
             "or use the version that wrote it"
         )
-    entries, damaged = parse_journal(_read(folder, JOURNAL) or b"")
+    entries, damaged = parse_journal(read_if_there(folder, JOURNAL) or b"")
     if damaged:
         where = f"line {damaged[0]:,}" + (f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else "")
         print(f"warning: {filesystem.join(folder, JOURNAL)}, {where}: damaged, and left out", file=sys.stderr, flush=True)
-    diverged = _object(_read(folder, DIVERGED)) or None
-    return RecordedRun(folder, about, entries, _sessions(_read(folder, SESSIONS)), diverged)
+    diverged = json_object(read_if_there(folder, DIVERGED)) or None
+    return RecordedRun(folder, about, entries, _sessions(read_if_there(folder, SESSIONS)), diverged)
 
 
 def require_entries(runs: Sequence[RecordedRun]) -> None:

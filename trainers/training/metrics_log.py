@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from clozemill.model.losses import LOSSES, SUMS, total
 from clozemill.trainers.common import storage
+from clozemill.trainers.diagnosis.watch import Watch
 from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.step import COLUMNS
 from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
@@ -101,6 +102,8 @@ class MetricsLog:
     pace: Pace = field(default_factory=Pace)  # of the current phase
     _compiling: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))  # sums in `pending` of unsteady steps
     _compiled: int = 0  # unsteady steps in `pending`
+    _earlier: int = 0  # entries of earlier processes
+    _watch: Watch | None = None
     _trackers: list[Tracker] | None = None  # started with the first entry
     _shown: float = field(default_factory=time.monotonic)  # when the last line was printed
     _patience: float = FIRST_PULSE
@@ -119,7 +122,7 @@ class MetricsLog:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break  # the process was killed while writing this line
-            self.lines = kept
+            self.lines, self._earlier = kept, len(kept)
         if pending.get("lines", self._digest()) != self._digest():
             text = f"{path} is corrupt or was changed: its metrics of earlier steps, and the curves, may be incomplete"
             print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
@@ -203,6 +206,19 @@ class MetricsLog:
         scores = _scores(figures, self.reference) or "  ".join(f"{name} {value}" for name, value in values)
         print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
         self._write({"step": step, "split": "eval", **figures}, "eval")
+        self._warn_of_findings()
+
+    def _warn_of_findings(self) -> None:
+        """Print what is wrong with the run as far as that wasn't printed yet."""
+        if not self._watch:
+            self._watch = Watch(self.folder, self.entries()[: self._earlier])
+        try:
+            for finding in self._watch.new_findings(self.entries()):
+                print(f"warning: {finding}", file=sys.stderr, flush=True)
+        except Exception as error:  # it is only for people
+            print(
+                f"warning: the run can't be diagnosed ({error!r:.300}); training is not affected", file=sys.stderr, flush=True
+            )
 
     def _write(self, entry: dict[str, Any], group: str) -> None:
         self.lines.append(json.dumps(entry))

@@ -1,0 +1,137 @@
+"""What diagnoses look at: the figures of a run, of its current phase and of its datasets, without files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures
+from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, number, series
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a run.
+
+    Attributes:
+        kind: a key of DIAGNOSES.
+        evidence: what was measured, and the value that it is compared with.
+        remedy: what to do.
+    """
+
+    kind: str
+    evidence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.evidence}: {self.remedy} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a run.
+
+    Attributes:
+        entries: all lines of metrics.jsonl.
+        steps: steps of the run; 0 if they aren't recorded.
+        begin: first step of the current phase. Losses of other phases have other data, or another objective.
+        warmup: steps of the warm-up from the beginning of the phase.
+        objective: that of the current phase; "" for fine-tuning.
+        vocabulary: number of entries of the vocabulary.
+        from_scratch: whether the weights were random at step 0.
+        config: the options of the run.
+        peak_rate: peak learning rate of the phase.
+        diverged: diverged.json, if the run hasn't got past its step since.
+        datasets: those of the phases, as far as they are known.
+        dataset: that of the current phase, if it is known.
+        epochs: how often one copy of the current phase's dataset was read so far.
+    """
+
+    entries: Entries
+    steps: int = 0
+    begin: int = 0
+    warmup: int = 0
+    objective: str = ""
+    vocabulary: int = 0
+    from_scratch: bool = True
+    config: dict[str, Any] = field(default_factory=dict)
+    peak_rate: float = 0.0
+    diverged: dict[str, Any] | None = None
+    datasets: tuple[DatasetFigures, ...] = ()
+    dataset: DatasetFigures | None = None
+    epochs: float = 0.0
+
+    @cached_property
+    def train(self) -> Entries:
+        """Return the lines of training of the current phase."""
+        return [entry for entry in self.entries if entry.get("split") != "eval" and entry["step"] > self.begin]
+
+    @cached_property
+    def evaluated(self) -> Entries:
+        """Return the evaluations of the current phase."""
+        return [entry for entry in self.entries if entry.get("split") == "eval" and entry["step"] > self.begin]
+
+    @property
+    def step(self) -> int:
+        return max((entry["step"] for entry in self.entries), default=0)
+
+    @property
+    def warm(self) -> Entries:
+        """Return the lines of training after the warm-up of the phase."""
+        return [entry for entry in self.train if entry["step"] > self.begin + self.warmup]
+
+    @property
+    def last_evaluation(self) -> dict[str, Any]:
+        return self.evaluated[-1] if self.evaluated else {}
+
+    def losses(self) -> list[tuple[int, float]]:
+        """Return (step, loss) of the lines after the warm-up: of masked tokens, or of a task."""
+        name = "masked_lm_loss" if any("masked_lm_loss" in entry for entry in self.train) else "loss"
+        return series(self.warm, name)
+
+    @property
+    def over_half(self) -> bool:
+        """Return whether at least half of the run is done, which isn't known for fine-tuning."""
+        return 0 < self.steps <= 2 * self.step
+
+    @property
+    def beats_unigrams(self) -> float | None:
+        """Return the last evaluated masked-LM loss as a share of that of word frequencies; None if it wasn't evaluated."""
+        loss, unigrams = (number(self.last_evaluation, name) for name in ("masked_lm_loss", "unigram_loss"))
+        return loss / unigrams if loss is not None and unigrams and self.last_evaluation.get("predictions") else None
+
+
+def figures_of(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> Figures:
+    """Return the figures of a recorded run. datasets: of each phase, None where it isn't known."""
+    begin, at, phases = 0, 0, run.phases
+    while at + 1 < len(phases) and run.step > begin + phases[at].get("steps", 0):
+        begin += phases[at].get("steps", 0)
+        at += 1
+    phase = phases[at] if phases else run.identity
+    config = run.config
+    vocabulary = run.about.get("vocabulary")
+    epochs = [value for _, value in series(run.train, "epoch")]
+    rate = phase.get("learning_rate")
+    return Figures(
+        entries=run.entries,
+        steps=run.planned_steps or 0,
+        begin=begin,
+        warmup=_warmup(phase, begin),
+        objective=str(phase.get("objective", "")) if phases else "",
+        vocabulary=int(number(vocabulary, "size") or 0) if isinstance(vocabulary, dict) else 0,
+        from_scratch=not (run.finetunes or config.get("init") or config.get("branch_from")),
+        config=config,
+        peak_rate=float(rate) if isinstance(rate, int | float) else 0.0,
+        diverged=run.diverged if run.diverged and run.step < (number(run.diverged, "step") or 0) else None,
+        datasets=tuple(dict.fromkeys(each for each in datasets if each)),
+        dataset=datasets[at] if at < len(datasets) else None,
+        epochs=epochs[-1] if epochs else 0.0,
+    )
+
+
+def _warmup(phase: dict[str, Any], begin: int) -> int:
+    """Return the steps of a phase's warm-up. A schedule that spans several phases began with the first of them."""
+    steps, scheduled = phase.get("warmup_steps"), phase.get("scheduled_steps")
+    if not isinstance(steps, int):
+        return 0
+    return steps if scheduled == phase.get("steps") else max(0, steps - begin)

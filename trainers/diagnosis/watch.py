@@ -1,0 +1,43 @@
+"""Diagnoses a run while it trains: the same findings as `clozemill doctor`, each once per run."""
+
+from dataclasses import dataclass, field, replace
+
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets
+from clozemill.trainers.diagnosis.diagnoses import diagnose
+from clozemill.trainers.diagnosis.figures import Finding, figures_of
+from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, read_recorded_run
+
+
+@dataclass
+class Watch:
+    """Reports findings about a run that this process trains.
+
+    Args:
+        folder: folder of the run.
+        earlier: entries of metrics.jsonl from before this process, whose findings were reported then.
+    """
+
+    folder: str
+    earlier: Entries
+    _run: RecordedRun | None = None
+    _datasets: list[DatasetFigures | None] = field(default_factory=list)
+    _reported: set[str] = field(default_factory=set)
+
+    def new_findings(self, entries: Entries) -> list[Finding]:
+        """Return the findings that weren't reported before; [] for a folder without run.json. entries: all of the run."""
+        if self._run is None:
+            try:
+                self._run = read_recorded_run(self.folder)
+            except UserError:
+                return []
+            self._datasets = find_datasets(self._run)
+            self._reported = {finding.kind for finding in self._findings(self.earlier)} if self.earlier else set()
+        found = [finding for finding in self._findings(entries) if finding.kind not in self._reported]
+        self._reported |= {finding.kind for finding in found}
+        return found
+
+    def _findings(self, entries: Entries) -> list[Finding]:
+        assert self._run
+        # diverged.json is that of an earlier process: this one trains on.
+        return diagnose(figures_of(replace(self._run, entries=entries, diverged=None), self._datasets))
