@@ -171,9 +171,12 @@ class WordPiece:
                 at += size
         return found
 
-    def pieces(self, word: str) -> list[int]:
-        """Match one basic token greedily, as the reference does: [UNK] if a part of it matches no piece."""
-        ids, unknown = self.vocabulary.ids, [self.vocabulary.unk_id]
+    def pieces(self, word: str, inside: bool = False) -> list[int]:
+        """Match one basic token greedily, as the reference does: [UNK] if a part of it matches no piece.
+
+        inside: whether it is the end of a word, of which a part comes before.
+        """
+        ids, unknown = self._continuations if inside else self.vocabulary.ids, [self.vocabulary.unk_id]
         if (whole := ids.get(word)) is not None and len(word) <= self._max_word:
             return [whole]
         if len(word) > self._max_word:

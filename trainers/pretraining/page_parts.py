@@ -14,12 +14,11 @@ from clozemill.pipelines.common.formatting import counted, large
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import VOCAB
-from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns
-from clozemill.pipelines.examples.packing import unpack_examples
+from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages.content import Example, Section, Side, Table
 from clozemill.pipelines.text.vocabulary import Vocabulary
-from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining.eval_columns import eval_columns, originals
 from clozemill.trainers.pretraining.recipes import Recipe
 from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
 from clozemill.trainers.training.optimizer import Schedule
@@ -118,18 +117,9 @@ class FillMask:
         self.vocabulary = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB)
         self.forward = masked_token_inference(devices, model, min(_BEST, len(self.vocabulary)), _SAMPLES)
 
-    def _examples(self) -> Columns:
-        """Return the first examples, taken out of their rows if they are packed."""
-        count = min(_SAMPLES, sum(eval_rows(self.dataset)))
-        found = {name: np.asarray(value) for name, value in next(iter(eval_batches(self.dataset, count))).items()}
-        if not self.dataset.packed:
-            return Columns(**{name: found[name] for name in FEATURES})
-        columns = unpack_examples(ragged(found), self.dataset.max_predictions, self.vocabulary.pad_id)
-        return columns.take(slice(_SAMPLES))
-
     def section(self) -> Section:
         """Return the samples as a section."""
-        columns = self._examples()
+        columns = eval_columns(self.dataset, _SAMPLES, self.vocabulary.pad_id)
         inputs = {name: np.asarray(getattr(columns, name), np.int32) for name in (*TOKENS, POSITIONS)}
         if self.causal:  # it reads the original text, and predicts each token from those before it
             inputs["input_ids"] = originals(columns).astype(np.int32)
@@ -163,20 +153,3 @@ class FillMask:
             for token, prob in zip(ids_K.tolist(), probs_K.tolist(), strict=True)
         ]
         return (str(place), tokens[int(columns.input_ids[row][place])], tokens[target], *cells)
-
-
-def ragged(batch: dict[str, np.ndarray]) -> PackedColumns:
-    """Return the rows of a batch of a packed dataset without what pads them to a static size."""
-    used = {"max_examples": batch["example_weights"] > 0, "max_predictions": batch["masked_lm_weights"] > 0}
-    values = {name: batch[name][used[length]] if length in used else batch[name]
-              for name, (_, length) in PACKED_FEATURES.items()}  # fmt: skip
-    return PackedColumns(**values, examples=used["max_examples"].sum(axis=1), predictions=used["max_predictions"].sum(axis=1))
-
-
-def originals(columns: Columns) -> np.ndarray:
-    """Return the tokens before masking, int [E, S]."""
-    ids = np.array(columns.input_ids)
-    for row, weights in enumerate(columns.masked_lm_weights):
-        used = weights > 0
-        ids[row, columns.masked_lm_positions[row][used]] = columns.masked_lm_ids[row][used]
-    return ids

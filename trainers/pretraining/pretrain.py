@@ -15,7 +15,7 @@ from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.hardware import Hardware, detect
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.pretraining import branching, capacity, pretraining_run, warm_start
+from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
@@ -60,8 +60,10 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
     if planned.branch and not step:
         step = branching.enter(planned.branch, made, journal)
     if planned.start and not step:
+        start = warm_start.with_weights(planned.start)
         with devices.scope():
-            told = warm_start.load(planned.start, made.model)
+            told = warm_start.load(start, made.model, planned.vocabulary)
+        told += step_zero.step_zero_lines(planned, start.vocabulary_bytes, devices, made.model)
     _agree(devices, step, config.output)
     if writes:
         warn_of_few_examples(planned)

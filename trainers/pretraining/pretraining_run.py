@@ -240,10 +240,11 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
     config.check_schedule(sum(phase.steps for phase in wanted))
     start = warm_start.find(config, storage.join(branch.run if branch else config.output, run_folder.RUN))
     datasets = _datasets(config, wanted, start)
-    given = config
-    config, reasons = open_options.completed(given, datasets, start.encoder if start else None, hardware)
+    given, size = config, datasets[0].vocabulary["size"]
+    begun = replace(start.encoder, vocab_size=size) if start else None
+    config, reasons = open_options.completed(given, datasets, begun, hardware)
     phases = _phases(config, datasets, (branch.identity if branch else run_folder.resumed(config, "identity")) or {})
-    encoder = warm_start.encoder(config, start, datasets[0].vocabulary["size"])
+    encoder = warm_start.encoder(config, start, size)
     chosen = run_folder.chosen_options(given, config)
     planned = PretrainingRun(config, phases, encoder, datasets[0].read_vocabulary(), start, reasons, chosen, branch)
     if branch:
@@ -278,7 +279,7 @@ def _datasets(config: PretrainConfig, wanted: Sequence[Phase], start: WarmStart 
         prepared_dataset.check_objective(dataset, phase.objective)
         prepared_dataset.check_lengths(dataset, longest)
         if start:
-            prepared_dataset.check_vocabulary(dataset, start.vocabulary, start.path)
+            warm_start.check_vocabulary(start, dataset)
             prepared_dataset.check_segments(dataset, start.encoder.type_vocab_size, start.path)
         if datasets:
             prepared_dataset.check_vocabulary(dataset, datasets[0].vocabulary, datasets[0].folder)

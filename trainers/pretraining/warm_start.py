@@ -13,7 +13,12 @@ import tensorflow as tf
 
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
+from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.pretraining import grown_vocabulary
 from clozemill.trainers.pretraining.config import AUTO, PretrainConfig
 from clozemill.trainers.training import pretrained, train_state
 from clozemill.trainers.training.pretrained import digest
@@ -35,15 +40,15 @@ class WarmStart:
     vocabulary: dict[str, Any]
     trained_length: int
     weights: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    vocabulary_bytes: bytes = field(default=b"", repr=False, compare=False)  # with the weights
     data: tuple[dict[str, Any], ...] = ()
 
 
 def _read(path: str) -> WarmStart:
     begun = pretrained.read(path)
     vocabulary = begun.index["vocabulary"]
-    return WarmStart(
-        path, digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights, tuple(begun.data)
-    )
+    own = digest(begun.weights), begun.encoder, vocabulary, begun.trained_length, begun.weights, begun.vocabulary_bytes
+    return WarmStart(path, *own, tuple(begun.data))
 
 
 def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
@@ -61,7 +66,7 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
                 begun, length = EncoderConfig(**told["encoder"]), told.get("begun_length")
                 length = length or begun.max_position_embeddings
                 data = tuple(told.get("data") or ())  # with the run's own data, which is listed once anyway
-                return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length, None, data)
+                return WarmStart(config.init, told["identity"]["init"], begun, told["vocabulary"], length, data=data)
         except (ValueError, KeyError, TypeError):
             pass  # not a run's file: claiming the folder raises the error
     return _read(config.init)
@@ -94,22 +99,48 @@ def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) ->
                 f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, but {start.path} has {have}: "
                 f"leave --{flag} out"
             )
-    return replace(start.encoder, **own)
+    return replace(start.encoder, **own, vocab_size=vocab_size)
 
 
-def load(start: WarmStart, model: keras.Model) -> list[str]:
+def check_vocabulary(start: WarmStart, dataset: PreparedDataset) -> None:
+    """Raise UserError unless a dataset has the vocabulary of `--init`, or one that extends it.
+
+    A resumed run doesn't read `--init` again: then its vocabulary is that of the run.
+    """
+    mine, theirs = dataset.vocabulary, start.vocabulary
+    if start.vocabulary_bytes and mine["sha256"] != theirs["sha256"]:
+        prepared_dataset.check_vocabulary(dataset, {**theirs, "size": mine["size"], "sha256": mine["sha256"]}, start.path)
+        old, new = (
+            Vocabulary.from_bytes(data, f"{name}'s vocabulary")
+            for data, name in ((start.vocabulary_bytes, start.path), (dataset.read_vocabulary(), dataset.folder))
+        )
+        grown_vocabulary.check_extension(old, new, start.path, dataset.folder)
+    else:
+        prepared_dataset.check_vocabulary(dataset, theirs, start.path)
+
+
+def with_weights(start: WarmStart) -> WarmStart:
+    """Return the weights of `--init`, read again if the run was started before. Raises UserError if they have changed."""
+    if start.weights is not None:
+        return start
+    again = _read(start.path)
+    if again.digest != start.digest:
+        raise UserError(f"{start.path} has changed since the run was started: restore its weights, or give another --output")
+    return again
+
+
+def load(start: WarmStart, model: keras.Model, vocabulary: bytes) -> list[str]:
     """Assign the weights of `--init` to a model; return notes for the user. Call it within the strategy's scope.
+
+    vocabulary: the contents of the model's vocabulary, which may extend that of the weights.
 
     Raises UserError if the weights don't fit, or have changed since the run was started.
     """
-    weights = start.weights
-    if weights is None:
-        again = _read(start.path)
-        if again.digest != start.digest:
-            raise UserError(
-                f"{start.path} has changed since the run was started: restore its weights, or give another --output"
-            )
-        weights = again.weights or {}
+    start = with_weights(start)
+    weights = start.weights or {}
+    old, new = (Vocabulary.from_bytes(data, VOCAB) for data in (start.vocabulary_bytes, vocabulary))
+    if len(new) > len(old):
+        weights = grown_vocabulary.grown_weights(weights, grown_vocabulary.old_pieces(old, new))
     parts = {variable.path.split("/")[1] for variable in model.weights}
     try:
         absent = train_state.assign(
@@ -118,6 +149,8 @@ def load(start: WarmStart, model: keras.Model) -> list[str]:
     except ValueError as error:
         raise UserError(f"{start.path}: {error}: give another checkpoint as --init") from None
     told = [f"started from the weights of {start.path}"]
+    if len(new) > len(old):
+        told.append(f"{len(new) - len(old):,} new entries in the vocabulary: each starts from the mean of its old pieces")
     if missing := dict.fromkeys("pooler" if "/pooler/" in name else name.split("/")[0] for name in absent):
         told.append(f"no {', no '.join(missing)} in it: started from random weights")
     if unused := dict.fromkeys(part for name in weights if (part := name.split("/")[0]) not in parts):

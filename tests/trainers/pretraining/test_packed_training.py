@@ -20,8 +20,8 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining import capacity, open_options, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
+from clozemill.trainers.pretraining.eval_columns import ragged
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation, without_context
-from clozemill.trainers.pretraining.page_parts import ragged
 from clozemill.trainers.training import checkpoints
 from tests.slow import mostly_slow
 from tests.trainers import datasets, steps
