@@ -38,7 +38,7 @@ class Row:
     learning_rate: str
     steps: int
     planned_steps: int | None
-    tokens: float | None
+    tokens: int | None
     about: bool
     hours: float | None
     unit: str
@@ -64,7 +64,7 @@ def _distinct(values: Sequence[Any]) -> str:
 
 
 def _data(run: RecordedRun) -> str:
-    digests = [run.identity.get("train")] if run.finetunes else [phase.get("dataset") for phase in run.phases]
+    digests = [run.identity.get("train")] if run.finetunes else [phase["dataset"] for phase in run.phases]
     return _distinct([str(digest)[:_DIGEST] for digest in digests if digest])
 
 
@@ -73,8 +73,8 @@ def _objective(run: RecordedRun) -> str:
 
 
 def _learning_rate(run: RecordedRun) -> str:
-    rates = [phase.get("learning_rate") for phase in run.phases] or [run.identity.get("learning_rate")]
-    return _distinct([f"{rate:g}" for rate in rates if isinstance(rate, int | float)])
+    rates = [phase["learning_rate"] for phase in run.phases] or [number(run.identity, "learning_rate") or 0.0]
+    return _distinct([f"{rate:g}" for rate in rates if rate])
 
 
 def hours_spent(run: RecordedRun) -> tuple[float | None, str]:
@@ -122,7 +122,7 @@ def row(run: RecordedRun) -> Row:
         learning_rate=_learning_rate(run),
         steps=run.step,
         planned_steps=run.planned_steps,
-        tokens=last.tokens if run.totals or not run.train else None,
+        tokens=round(last.tokens) if run.totals or not run.train else None,
         about=last.estimated,
         hours=hours,
         unit=unit,
@@ -171,11 +171,11 @@ def as_csv(rows: Sequence[Row]) -> list[list[str]]:
 def remarks_on(runs: Sequence[RecordedRun]) -> list[str]:
     """Return what makes results of the runs incomparable, a sentence each."""
     found = []
-    vocabularies = {str((run.about.get("vocabulary") or {}).get("sha256")) for run in runs}
+    vocabularies = {str(run.vocabulary.get("sha256")) for run in runs}
     if len({_objective(run) for run in runs}) > 1:
         found.append("the runs have different objectives: compare losses only between objectives that predict the same")
     if len(vocabularies) > 1:
         found.append("the runs have different vocabularies: a token isn't the same amount of text in each")
-    elif len({str(run.phases[-1].get("dataset")) if run.phases else _data(run) for run in runs}) > 1:
+    elif len({run.phases[-1]["dataset"] if run.phases else _data(run) for run in runs}) > 1:
         found.append("the runs have different data: each was evaluated on its own eval split")
     return found

@@ -75,8 +75,8 @@ def _share(part: float, whole: float) -> float:
 
 def _candidates(run: RecordedRun) -> list[str]:
     """Return where the datasets of a run may be: as recorded, or in the same place relative to a folder above the run."""
-    phases = run.config.get("phases") or []
-    named = [*(run.config.get("data") or []), *(each.get("data") for each in phases if isinstance(each, dict))]
+    data, phases = (found if isinstance(found := run.config.get(name), list) else [] for name in ("data", "phases"))
+    named = [*data, *(each.get("data") for each in phases if isinstance(each, dict))]
     folders = [name for name in named if isinstance(name, str) and name]
     above, place = [], os.path.abspath(run.folder)
     while not filesystem.is_remote(run.folder) and os.path.dirname(place) != place:
@@ -98,7 +98,7 @@ def _stored(folder: str) -> _Stored | None:
 
 def find_datasets(run: RecordedRun) -> list[DatasetFigures | None]:
     """Return the figures of each phase's dataset, None for one that isn't where the run read it, or was changed since."""
-    wanted = [str(phase.get("dataset")) for phase in run.phases]
+    wanted = [phase["dataset"] for phase in run.phases]
     stored: dict[str, _Stored] = {}
     for folder in _candidates(run):
         if set(wanted) - stored.keys() and (found := _stored(folder)):

@@ -104,24 +104,23 @@ class Figures:
 def figures_of(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> Figures:
     """Return the figures of a recorded run. datasets: of each phase, None where it isn't known."""
     begin, at, phases = 0, 0, run.phases
-    while at + 1 < len(phases) and run.step > begin + phases[at].get("steps", 0):
-        begin += phases[at].get("steps", 0)
+    while at + 1 < len(phases) and run.step > begin + phases[at]["steps"]:
+        begin += phases[at]["steps"]
         at += 1
-    phase = phases[at] if phases else run.identity
-    config = run.config
-    vocabulary = run.about.get("vocabulary")
+    phase: dict[str, Any] = (
+        phases[at] if phases else {"objective": "", "learning_rate": number(run.identity, "learning_rate") or 0.0}
+    )
     epochs = [value for _, value in series(run.train, "epoch")]
-    rate = phase.get("learning_rate")
     return Figures(
         entries=run.entries,
         steps=run.planned_steps or 0,
         begin=begin,
         warmup=_warmup(phase, begin),
-        objective=str(phase.get("objective", "")) if phases else "",
-        vocabulary=int(number(vocabulary, "size") or 0) if isinstance(vocabulary, dict) else 0,
-        from_scratch=not (run.finetunes or config.get("init") or config.get("branch_from")),
-        config=config,
-        peak_rate=float(rate) if isinstance(rate, int | float) else 0.0,
+        objective=phase["objective"],
+        vocabulary=int(number(run.vocabulary, "size") or 0),
+        from_scratch=not (run.finetunes or run.config.get("init") or run.config.get("branch_from")),
+        config=run.config,
+        peak_rate=phase["learning_rate"],
         diverged=run.diverged if run.diverged and run.step < (number(run.diverged, "step") or 0) else None,
         datasets=tuple(dict.fromkeys(each for each in datasets if each)),
         dataset=datasets[at] if at < len(datasets) else None,
@@ -131,7 +130,5 @@ def figures_of(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> F
 
 def _warmup(phase: dict[str, Any], begin: int) -> int:
     """Return the steps of a phase's warm-up. A schedule that spans several phases began with the first of them."""
-    steps, scheduled = phase.get("warmup_steps"), phase.get("scheduled_steps")
-    if not isinstance(steps, int):
-        return 0
-    return steps if scheduled == phase.get("steps") else max(0, steps - begin)
+    steps = phase.get("warmup_steps", 0)
+    return steps if phase.get("scheduled_steps") == phase.get("steps") else max(0, steps - begin)

@@ -74,7 +74,13 @@ class RecordedRun:
         """Return what the identity records of each phase; [] for finetune. Earlier versions recorded one objective for all."""
         found = [self.identity.get(f"phase {number}") for number in range(1, 1 + len(self.identity))]
         common = {"objective": self.identity.get("objective", "")}
-        return [common | phase for phase in found if isinstance(phase, dict)]
+        return [_typed(common | phase) for phase in found if isinstance(phase, dict)]
+
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """Return sha256 and size of the vocabulary; {} if they aren't recorded."""
+        found = self.about.get("vocabulary")
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def train(self) -> Entries:
@@ -92,14 +98,14 @@ class RecordedRun:
     @property
     def planned_steps(self) -> int | None:
         """Return the steps of the run; None for finetune, where they follow from the examples."""
-        steps = [count for phase in self.phases if isinstance(count := phase.get("steps"), int)]
-        return sum(steps) if steps and len(steps) == len(self.phases) else None
+        return sum(phase["steps"] for phase in self.phases) or None
 
     @cached_property
     def totals(self) -> list[Totals]:
         """Return what was consumed up to each entry of training; [] if it is unknown."""
-        if all({"tokens", "seconds"} <= entry.keys() for entry in self.train):
-            return [Totals(entry["step"], entry["tokens"], entry["seconds"]) for entry in self.train]
+        tokens, seconds = (series(self.train, name) for name in ("tokens", "seconds"))
+        if len(tokens) == len(seconds) == len(self.train):
+            return [Totals(*count, time) for count, (_, time) in zip(tokens, seconds, strict=True)]
         return self._estimated_totals()
 
     def _estimated_totals(self) -> list[Totals]:
@@ -122,17 +128,31 @@ class RecordedRun:
         """Return the batch size of a step, 0 if it is unknown."""
         end = 0
         for phase in self.phases:
-            end += phase.get("steps", 0)
+            end += phase["steps"]
             if step <= end:
-                return phase.get("batch_size", 0)
-        size = self.identity.get("batch_size")
-        return size if isinstance(size, int) else 0
+                return phase["batch_size"]
+        return _count(self.identity.get("batch_size"))
 
     @property
     def device(self) -> tuple[int, str]:
         """Return the number and the kind of the devices of the last process; (1, "") if that is unknown."""
         found = _DEVICE.match(str(self.sessions[-1].get("device", ""))) if self.sessions else None
         return (int(found[1]), found[2]) if found else (1, "")
+
+
+_PHASE = ("steps", "batch_size", "warmup_steps", "scheduled_steps")  # counts of a phase
+
+
+def _count(value: Any) -> int:
+    """Return a count, 0 for anything else."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def _typed(phase: dict[str, Any]) -> dict[str, Any]:
+    """Return a phase with values of the right types: counts and a learning rate, 0 if they are missing; texts otherwise."""
+    texts = {name: str(phase.get(name, "")) for name in ("dataset", "objective")}
+    rate = number(phase, "learning_rate") or 0.0
+    return texts | {name: _count(phase.get(name)) for name in _PHASE} | {"learning_rate": rate}
 
 
 def number(entry: dict[str, Any], name: str) -> float | None:
@@ -156,10 +176,15 @@ def read_if_there(folder: str, name: str) -> bytes | None:
     return storage.read(storage.join(folder, name), _GIVE_RUN) if name in storage.listed(folder) else None
 
 
+def _integer(digits: str) -> int | float:
+    """Return an integer; one that exceeds 18 digits, which no count has, as a float, because others overflow later."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
 def json_object(data: bytes | None) -> dict[str, Any]:
     """Return a JSON object; {} for anything else."""
     try:
-        found = json.loads(data or b"")
+        found = json.loads(data or b"", parse_int=_integer)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -42,7 +42,7 @@ def wrong_start(figures: Figures) -> Finding | None:
     1 nat above means confident wrong predictions: initial weights or the first updates are too large.
     """
     first = series(figures.train, "masked_lm_loss")[:1]
-    if not figures.from_scratch or figures.begin or not figures.vocabulary or not first:
+    if not figures.from_scratch or figures.begin or figures.vocabulary < 2 or not first:
         return None
     (step, loss), guess = first[0], math.log(figures.vocabulary)
     if loss <= guess + 1.0:
