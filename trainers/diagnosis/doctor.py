@@ -23,7 +23,8 @@ def main(config: DoctorConfig) -> int:
     if config.output:
         check_new_file(config.output, config.overwrite)
     run = read_recorded_run(config.run)
-    require_entries([run])
+    if not run.diverged:  # which can come before the first entry
+        require_entries([run])
     datasets = find_datasets(run)
     found, notes = diagnose(figures_of(run, datasets)), _notes(run, [each is None for each in datasets])
     for finding in found:

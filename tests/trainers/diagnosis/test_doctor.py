@@ -54,6 +54,8 @@ def test_a_diverged_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "diverged.json").write_text(json.dumps({"step": 590, "learning_rate": 1e-3, "shards": ["a"]}))
     assert clozemill.main(["doctor", str(folder)]) == 1
     assert "became NaN or infinite at step 590, at a learning rate of 0.001" in capsys.readouterr().out
+    (folder / "metrics.jsonl").unlink()  # it may happen before the first line
+    assert clozemill.main(["doctor", str(folder)]) == 1
 
 
 def test_a_run_of_finetune(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -13,8 +13,10 @@ from tensorflow.core.util import event_pb2
 from clozemill.model.losses import SUMS
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
+from clozemill.trainers.diagnosis.watch import Watch
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput, duration, means
 from clozemill.trainers.training.step import COLUMNS
+from tests.trainers.diagnosis import journals
 
 SCALE = Throughput(batch_size=32, flops_per_row=10**12, devices=2, peak=100.0)
 STEP = {
@@ -78,6 +80,40 @@ def test_totals_go_on_after_a_resume(tmp_path: Path) -> None:
         log.tell(6, 0.2, SCALE)
     found = [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "resumed")]
     assert found == [(9600, 1.5), (19200, 4.5)] == [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "whole")]
+
+
+def test_findings_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Steps wait for 40 % of their time: the sentence of `clozemill doctor` after an evaluation, also if the run is resumed."""
+    (tmp_path / "run.json").write_text(json.dumps(journals.about()))
+    told = journal(tmp_path)
+
+    def train(log: MetricsLog, *steps: int) -> None:
+        for step in steps:
+            log.add(rows(10, waited=0.2))
+            log.tell(step, 0.1, SCALE)
+            log.tell_eval(step, journals.evaluation(step))
+
+    train(told, 10, 20, 30, 40, 50, 60)
+    sentence = "warning: steps wait for input 40 % of their time: put the dataset on a faster disk"
+    assert capsys.readouterr().err.startswith(sentence)
+    train(told, 70)
+    again = journal(tmp_path)
+    again.resume(70, json.loads(json.dumps(told.state())))
+    train(again, 80)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_can_t_be_diagnosed_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no figures")
+
+    monkeypatch.setattr(Watch, "new_findings", fail)
+    journal(tmp_path).tell_eval(10, journals.evaluation(10))
+    told = capsys.readouterr()
+    assert told.err == "warning: the run can't be diagnosed (RuntimeError('no figures')); training is not affected\n"
+    assert "step 10/1,000  eval mlm" in told.out
 
 
 def test_a_checkpoint_of_a_version_without_totals(tmp_path: Path) -> None:
