@@ -11,6 +11,7 @@ pytest.importorskip("apache_beam.io.gcp.gcsfilesystem", reason="needs clozemill[
 import clozemill
 from tests.cloud import ROUGH, ROUGH_FOR_TENSORFLOW, Cloud
 from tests.test_determinism import OPTIONS, digest_of
+from tests.trainers.diagnosis import journals
 from tests.trainers.pretraining.test_pretrain_resume import bits, figures
 
 STEPS = 12
@@ -95,6 +96,20 @@ def test_a_killed_run_resumes_bit_identically(
     cloud.run("evaluate", "gs://mill/run", "--data", "gs://mill/data", "--output", "gs://mill/figures.json")
     assert clozemill.main(["evaluate", str(local), "--data", str(demo_dataset), "--output", str(tmp_path / "f.json")]) == 0
     assert json.loads(cloud.storage.objects["mill/figures.json"].data) == json.loads((tmp_path / "f.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_remote_run_is_compared_and_diagnosed(cloud: Cloud, data: str) -> None:
+    digest = json.loads(cloud.storage.below(data)["dataset.json"])["digest"]
+    about = journals.about(config={"data": [f"gs://{data}"]}, dataset=digest)
+    lines = "".join(json.dumps(line) + "\n" for line in journals.healthy())
+    cloud.storage.put("mill/recorded/run.json", json.dumps(about).encode())
+    cloud.storage.put("mill/recorded/metrics.jsonl", lines.encode())
+    assert "1,000 of 1,000" in cloud.run("compare", "gs://mill/recorded")[0]
+    out, _ = cloud.run("doctor", "gs://mill/recorded")
+    assert "nothing wrong" in out and "note:" not in out
+    _, err = cloud.run("doctor", "gs://mill/data", code=2)
+    assert err.startswith("clozemill: gs://mill/data/run.json is not that of a run") and err.count("\n") == 1
 
 
 REFUSED = ("in/dump.xml", "vocab.txt", "refused/train/copy-01", "refused/dataset.json")

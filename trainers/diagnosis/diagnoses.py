@@ -27,11 +27,15 @@ DIAGNOSES: dict[str, Callable[[Figures], Finding | None]] = {
     "memorization": data_diagnoses.memorization,
     "failed_gate": data_diagnoses.failed_gate,
 }
-_CAUSES = {"rate_too_high", "rate_too_low", "diverged"}  # of a plateau, which is not another problem then
+# What is only a consequence of another finding, and would suggest the wrong remedy.
+_EXPLAINED = {
+    "plateau": {"rate_too_high", "rate_too_low", "diverged"},
+    "rate_too_low": {"wrong_start"},  # initial weights are too large, so that the rates are small beside them
+}
 
 
 def diagnose(figures: Figures) -> list[Finding]:
-    """Return everything that is wrong with a run, in the order of DIAGNOSES."""
+    """Return everything that is wrong with a run, in the order of DIAGNOSES, without consequences of another finding."""
     found = [finding for diagnosis in DIAGNOSES.values() if (finding := diagnosis(figures))]
-    explained = bool(_CAUSES & {finding.kind for finding in found})
-    return [finding for finding in found if not (explained and finding.kind == "plateau")]
+    kinds = {finding.kind for finding in found}
+    return [finding for finding in found if not kinds & _EXPLAINED.get(finding.kind, set())]

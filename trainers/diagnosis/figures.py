@@ -89,10 +89,9 @@ class Figures:
         name = "masked_lm_loss" if any("masked_lm_loss" in entry for entry in self.train) else "loss"
         return series(self.warm, name)
 
-    @property
-    def over_half(self) -> bool:
-        """Return whether at least half of the run is done, which isn't known for fine-tuning."""
-        return 0 < self.steps <= 2 * self.step
+    def done(self, share: float) -> bool:
+        """Return whether a share of the run is done, which isn't known for fine-tuning."""
+        return bool(self.steps) and self.step >= share * self.steps
 
     @property
     def beats_unigrams(self) -> float | None:

@@ -82,7 +82,8 @@ PLANTED: list[tuple[str, Figures]] = [
     ("wrong_start", figures(train=lambda entry: {"masked_lm_loss": 9.5} if entry["step"] == 50 else {})),
     ("wrong_start", figures(until=100, train=scaled("masked_lm_loss", 1.5))),
     ("plateau", figures(train=NEAR, evaluated=NEAR)),
-    ("plateau", figures(until=600, train=NEAR, evaluated=flat("masked_lm_loss", 6.95))),
+    ("plateau", figures(until=800, train=NEAR, evaluated=flat("masked_lm_loss", 6.95))),
+    ("plateau", figures(10**6, 1000, until=30_000, train=NEAR, evaluated=NEAR, run=journals.about(10**6, warmup_steps=9000))),
     ("rate_too_high", figures(train=rising, evaluated=rising)),
     ("rate_too_high", figures(every=5, train=rising)),
     ("rate_too_high", figures(until=300, evaluated=NEAR, run=journals.about(learning_rate=0.01))),
@@ -150,6 +151,7 @@ HEALTHY = {
     "of a million steps": figures(1_000_000, 1000),
     "that has done a tenth": figures(until=100),
     "that has done a third": figures(until=350),
+    "that leaves the plateau in its second half": figures(until=600, train=NEAR, evaluated=NEAR),
     "of a large learning rate": figures(run=journals.about(learning_rate=2e-3, config={"initializer_range": 0.08})),
     "that waits at first": figures(train=lambda entry: {"input_share": 0.9} if entry["step"] <= 100 else {}),
     "whose losses vary": figures(every=10, train=noisy),
@@ -197,6 +199,11 @@ def test_a_divergence_that_a_later_process_has_passed() -> None:
 def test_a_cause_replaces_its_symptom() -> None:
     slow = figures(train=lambda entry: scaled("learning_rate", 0.01)(entry) | NEAR(entry), evaluated=NEAR)
     assert kinds(slow) == ["rate_too_low"]
+    large = figures(
+        train=lambda entry: {"masked_lm_loss": 17.9}, evaluated=flat("masked_lm_loss", 10.0),
+        run=journals.about(config={"initializer_range": 50.0}),
+    )  # fmt: skip
+    assert kinds(large) == ["wrong_start", "plateau"]
 
 
 def test_pieces_of_words() -> None:
