@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import VocabConfig
 from clozemill.pipelines.text.left_out import Removed
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
@@ -50,24 +51,27 @@ class TokenRate:
         )
 
 
-def extended(old: Sequence[str], counts: list[tuple[str, int]], add: int, name: str) -> list[str]:
-    """Return the old tokens and `add` more.
+def extended(old: Sequence[str], counts: list[tuple[str, int]], config: VocabConfig) -> list[str]:
+    """Return the old tokens and `config.add` more.
 
     Args:
         old: the tokens of the vocabulary.
         counts: (word, count), each word once, in any order.
-        add: the number of pieces to append.
-        name: of the vocabulary, for messages.
 
-    Raises UserError if fewer pieces than `add` save a token.
+    Raises UserError if fewer pieces save a token.
     """
+    add = config.add or 0
     pieces = list(islice(PieceSelection(old, counts), add))
+    rarer = " a lower --min-count," if config.min_count > 1 else ""
     if not pieces:
-        raise UserError(f"no piece saves a token: {name} has every frequent word of --input as a single token already")
+        frequent = f"every word that occurs {config.min_count} times in --input" if rarer else "every word of --input"
+        raise UserError(
+            f"{config.extend} has {frequent} as a single token already: give{rarer or ' another --input,'} or more text"
+        )
     if len(pieces) < add:
         raise UserError(
             f"--add {add:,} is more than the {len(pieces):,} pieces that save a token in --input: give --add {len(pieces)} or "
-            "less, a lower --min-count, or more text"
+            f"less,{rarer} or more text"
         )
     return [*old, *pieces]
 
@@ -126,7 +130,7 @@ class ExtensionStage(VocabStage):
             corpora[piece[:1]].append(piece[1:])
         counts, _, removed = self._unpacked(corpora[_INPUT])
         old = Vocabulary.from_bytes(self.old, self.config.extend)
-        tokens = extended(old.tokens, counts, self.config.add or 0, self.config.extend)
+        tokens = extended(old.tokens, counts, self.config)
         new = Vocabulary.from_tokens(tokens)
         before, after = (WordPiece(each, self.config.cased, self.config.rules) for each in (old, new))
         rates = [token_rate("--input", corpora[_INPUT], before, after)]
