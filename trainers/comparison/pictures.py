@@ -1,6 +1,6 @@
 """The curves of compared runs over steps, tokens and time, as plots of one picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from clozemill.trainers.training import curves
 MOST_RUNS = 12  # that colours and dashes tell apart
 _FEW = 40  # points of a line that are marked
 _NAMES = {"masked_lm_loss": "masked-LM loss"}
-_AXES = (("steps", "step"), ("tokens", "tokens"), ("time", "hours of training steps"))
+_STEPS, _TOKENS, _TIME = "steps", "tokens", "time"  # what runs are drawn over
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
@@ -27,15 +27,30 @@ def short_names(folders: Sequence[str]) -> list[str]:
     return list(folders)
 
 
-def _places(run: RecordedRun, axis: str) -> Callable[[list[int]], list[float]] | None:
-    """Return what converts steps of a run to places on an axis; None if the run doesn't know."""
-    if axis == "steps":
-        return lambda steps: [float(step) for step in steps]
-    if not run.totals:
-        return None
-    known = [0, *(total.step for total in run.totals)]
-    values = [0.0, *(total.tokens if axis == "tokens" else total.seconds / 3600 for total in run.totals)]
-    return lambda steps: np.interp(steps, known, values).tolist()
+@dataclass(frozen=True)
+class _Axis:
+    """What a plot is over: its name, its label, and how many seconds or tokens its unit has."""
+
+    name: str
+    label: str
+    size: float = 1.0
+
+    def places(self, run: RecordedRun, steps: list[int]) -> list[float]:
+        """Return where steps of a run are on the axis; [] if the run doesn't know."""
+        if self.name == _STEPS:
+            return [float(step) for step in steps]
+        if not run.totals:
+            return []
+        known = [0, *(total.step for total in run.totals)]
+        values = [0.0, *(total.tokens if self.name == _TOKENS else total.seconds for total in run.totals)]
+        return (np.interp(steps, known, values) / self.size).tolist()
+
+
+def _axes(runs: Sequence[RecordedRun]) -> tuple[_Axis, ...]:
+    """Return the axes; time in minutes if no run took an hour."""
+    longest = max((total.seconds for run in runs for total in run.totals[-1:]), default=0.0)
+    size, unit = (60.0, "minutes") if longest < 3600 else (3600.0, "hours")
+    return _Axis(_STEPS, "step"), _Axis(_TOKENS, "tokens"), _Axis(_TIME, f"{unit} of training steps", size)
 
 
 @dataclass(frozen=True)
@@ -66,20 +81,18 @@ def comparison_plots(runs: Sequence[RecordedRun]) -> list[Plot]:
     if len(runs) > MOST_RUNS:
         raise UserError(f"--output: {len(runs)} runs can't be told apart in a plot: give at most {MOST_RUNS}, or a .csv")
     drawn, names, plots = _drawn(runs), short_names([run.folder for run in runs]), []
-    for axis, unit in _AXES:
+    for axis in _axes(runs):
         series = []
         for run, name, own in zip(runs, names, drawn.entries, strict=True):
-            points, places = curves.points(own, drawn.metric), _places(run, axis)
-            if points and places:
+            points = curves.points(own, drawn.metric)
+            if places := axis.places(run, [step for step, _ in points]):
                 kind = "dots" if len(points) <= _FEW else "line"
-                series.append(Series(name, kind, places([step for step, _ in points]), [value for _, value in points]))
-        plots += [_plot(axis, unit, drawn.title, series)] if series else []
+                series.append(Series(name, kind, places, [value for _, value in points]))
+        plots += [_plot(axis, drawn.title, series)] if series else []
     return plots
 
 
-def _plot(axis: str, unit: str, title: str, series: list[Series]) -> Plot:
+def _plot(axis: _Axis, title: str, series: list[Series]) -> Plot:
     ends = "; ".join(f"{each.label} from {each.y[0]:.4g} to {each.y[-1]:.4g}" for each in series)
-    label = "nats" if "loss" in title else "score"
-    return Plot(
-        f"over-{axis}", f"{title[0].upper()}{title[1:]}, over {axis}", unit, label, f"{title} over {axis}: {ends}.", series
-    )
+    unit, over = "nats" if "loss" in title else "score", f"{title}, over {axis.name}"
+    return Plot(f"over-{axis.name}", f"{over[0].upper()}{over[1:]}", axis.label, unit, f"{over}: {ends}.", series)

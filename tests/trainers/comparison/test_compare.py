@@ -35,8 +35,15 @@ def test_plots_over_steps_tokens_and_time(folders: list[str]) -> None:
     first, second = plots[0].series
     assert (first.label, second.label) == ("a/run", "b/run") and list(second.x) == [100, 200, 300, 400]
     assert list(plots[1].series[1].x) == [360_000, 720_000, 1_080_000, 1_440_000]
-    assert plots[2].series[1].x == pytest.approx([100 / 3600, 200 / 3600, 300 / 3600, 400 / 3600])
+    assert plots[2].series[1].x == pytest.approx([100 / 60, 200 / 60, 300 / 60, 400 / 60])
+    assert [plot.x_label for plot in plots] == ["step", "tokens", "minutes of training steps"]
     assert all(list(plot.series[1].y) == list(second.y) for plot in plots) and "evaluated" in plots[0].title
+
+
+def test_long_runs_are_drawn_over_hours(tmp_path: Path) -> None:
+    folder = journals.write_run(tmp_path / "run", journals.healthy(10_000, 500), journals.about(10_000))
+    plots = pictures.comparison_plots([read_recorded_run(str(folder))])
+    assert plots[2].x_label == "hours of training steps" and plots[2].series[0].x[-1] == pytest.approx(10_000 / 3600)
 
 
 def test_training_losses_are_drawn_where_a_run_has_no_evaluation(folders: list[str], tmp_path: Path) -> None:
