@@ -54,11 +54,14 @@ def comparison_page(runs: Sequence[RecordedRun], rows: Sequence[table.Row], plot
     known = [run for run in runs if run.planned_steps is not None]
     ended = sum(run.step >= (run.planned_steps or 0) for run in known)
     verdict = f"{ended} of {counted(len(known), 'run')} are complete." if known else f"{counted(len(runs), 'run')}."
-    listed = Table("Runs", table.KINDS, table.HEAD, [table.cells(row) for row in rows])
+    names = pictures.short_names([run.folder for run in runs])
+    listed = Table(
+        "Runs", table.KINDS, table.HEAD, [(name, *table.cells(row)[1:]) for name, row in zip(names, rows, strict=True)]
+    )
     note = "Time is that of training steps, without evaluations and checkpoints. A run that didn't record an axis isn't drawn."
     return Page(
         "Comparison",
-        enumerated(pictures.short_names([run.folder for run in runs])),
+        enumerated(names),
         [],
         [],
         "passed" if known and ended == len(runs) else "open",
@@ -66,5 +69,5 @@ def comparison_page(runs: Sequence[RecordedRun], rows: Sequence[table.Row], plot
         list(remarks),
         [],
         [Section("Results", tables=[listed]), Section("Curves", [note], plots=plots)],
-        "Drawn by clozemill compare from metrics.jsonl of the runs.",
+        f"Drawn by clozemill compare from metrics.jsonl of {enumerated([run.folder for run in runs])}.",
     )

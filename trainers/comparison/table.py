@@ -133,7 +133,7 @@ def row(run: RecordedRun) -> Row:
 
 
 HEAD = ("run", "size", "data", "objective", "optimizer", "steps", "tokens", "time", "best evaluation")
-KINDS = "tltlllrrl"
+KINDS = "wlwlllrrl"
 
 
 def cells(each: Row) -> tuple[str, ...]:

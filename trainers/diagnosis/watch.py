@@ -33,9 +33,15 @@ class Watch:
                 return []
             self._datasets = find_datasets(self._run)
             self._reported = {finding.kind for finding in self._findings(self.earlier)} if self.earlier else set()
-        found = [finding for finding in self._findings(entries) if finding.kind not in self._reported]
+        known = self._reported | ({"plateau"} if self._ends(entries) else set())
+        found = [finding for finding in self._findings(entries) if finding.kind not in known]
         self._reported |= {finding.kind for finding in found}
         return found
+
+    def _ends(self, entries: Entries) -> bool:
+        """Return whether the run ends here: the trainer then compares the best loss with word frequencies itself."""
+        assert self._run
+        return bool(entries and self._run.planned_steps and entries[-1]["step"] >= self._run.planned_steps)
 
     def _findings(self, entries: Entries) -> list[Finding]:
         assert self._run

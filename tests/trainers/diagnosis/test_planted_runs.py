@@ -12,7 +12,7 @@ from clozemill.pipelines.examples import columns
 from tests.trainers import datasets
 
 pytestmark = pytest.mark.usefixtures("one_layer")
-STEPS = 240
+STEPS = 320
 hidden = datasets.examples
 COMMON = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "8", "--log-steps", "10", "--eval-steps", "80",
           "--no-tensorboard", "--initializer-range", "0.02", "--weight-decay", "0.01", "--dropout", "0", "--attention-dropout",

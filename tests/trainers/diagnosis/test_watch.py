@@ -35,6 +35,15 @@ def test_a_healthy_run(tmp_path: Path) -> None:
     assert [watch.new_findings(journals.healthy(until=until)) for until in range(100, 1001, 100)] == [[]] * 10
 
 
+def test_a_plateau_at_the_end_is_left_to_the_trainer(tmp_path: Path) -> None:
+    def flat(until: int) -> list[dict]:
+        return [entry | {"masked_lm_loss": 6.79} for entry in journals.healthy(until=until)]
+
+    watch = Watch(str(journals.write_run(tmp_path / "run", [])), [])
+    assert watch.new_findings(flat(700)) == watch.new_findings(flat(1000)) == []
+    assert [finding.kind for finding in watch.new_findings(flat(800))] == ["plateau"]
+
+
 def test_a_folder_without_run_json(tmp_path: Path) -> None:
     assert Watch(str(tmp_path), []).new_findings(planted(1000)) == []
 
