@@ -160,7 +160,8 @@ class Stepper:
                 batch = next(iterator)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                     got = tf.timestamp()
-                per_replica = self.strategy.run(one, args=(batch, first + number))
+                with tf.control_dependencies([got]):  # on one core, this clock would else be read after the step
+                    per_replica = self.strategy.run(one, args=(batch, first + number))
                 figures = self.strategy.experimental_local_results(per_replica)[0]
                 with tf.control_dependencies([figures]):
                     times = tf.cast([got - begin, tf.timestamp() - begin], tf.float32)

@@ -1,6 +1,9 @@
 """The step, compared with a manual one; micro-batches with a full batch; compiled with eager; and its metrics."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +112,23 @@ def test_times_come_from_the_clock() -> None:
     took, (waited, seconds) = time.monotonic() - began, rows[:, -2:].T
     assert (waited > 0.045).all() and (seconds > waited).all()
     assert 0.8 * took < seconds.sum() < took * 1.01
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow counts the cores
+from tests.trainers.steps import batches, make, train
+figures = train(make(num_hidden_layers=1, vocab_size=20_000), batches(3), [1] + [10] * 3)
+print("share:", figures["waited"][1:].sum() / figures["seconds"][1:].sum())
+"""
+
+
+@pytest.mark.slow
+def test_a_step_on_one_core_is_not_taken_for_waiting() -> None:
+    """The batches are in memory; the clock that ends the wait was read after the step, because one thread runs both."""
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], cwd=root, capture_output=True, text=True, check=True)
+    assert float(done.stdout.rsplit("share:", 1)[1]) < 0.2
 
 
 def test_steps_per_call_do_not_change_results(plain) -> None:
