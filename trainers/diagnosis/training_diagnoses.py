@@ -36,23 +36,30 @@ def diverged(figures: Figures) -> Finding | None:
 
 
 def wrong_start(figures: Figures) -> Finding | None:
-    """A first loss far above that of a guess among all entries, ln V nats.
+    """A first loss that random weights can't have, far above or below that of a guess among all entries, ln V nats.
 
     Random weights predict all entries about equally. Measured in healthy runs: 0 to 0.5 above ln V at step 1, below it later.
-    1 nat above means confident wrong predictions: initial weights or the first updates are too large.
+    1 nat above means confident wrong predictions: initial weights or the first updates are too large. The mean over the first
+    100 steps or fewer was never below word frequencies; 20 % below means that the inputs show the answers.
     """
     first = series(figures.train, "masked_lm_loss")[:1]
     if not figures.from_scratch or figures.begin or figures.vocabulary < 2 or not first:
         return None
-    (step, loss), guess = first[0], math.log(figures.vocabulary)
-    if loss <= guess + 1.0:
-        return None
-    return Finding(
-        "wrong_start",
-        f"the first logged masked-LM loss, {loss:.2f} nats up to step {step:,}, is above that of a guess among all "
-        f"{figures.vocabulary:,} entries, {guess:.2f}",
-        "lower --initializer-range (BERT has 0.02) or --learning-rate, or raise --warmup-steps",
-    )
+    (step, loss), guess, unigrams = first[0], math.log(figures.vocabulary), series(figures.evaluated, "unigram_loss")
+    logged = f"the first logged masked-LM loss, {loss:.2f} nats up to step {step:,}, is"
+    if loss > guess + 1.0:
+        return Finding(
+            "wrong_start",
+            f"{logged} above that of a guess among all {figures.vocabulary:,} entries, {guess:.2f}",
+            "lower --initializer-range (BERT has 0.02) or --learning-rate, or raise --warmup-steps",
+        )
+    if unigrams and step <= 100 and loss < 0.8 * unigrams[0][1]:
+        return Finding(
+            "wrong_start",
+            f"{logged} below that of word frequencies, {unigrams[0][1]:.2f}, although the weights began at random",
+            "look at examples with clozemill inspect: masked positions must show [MASK]",
+        )
+    return None
 
 
 def plateau(figures: Figures) -> Finding | None:

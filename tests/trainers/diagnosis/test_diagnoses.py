@@ -81,6 +81,7 @@ PLANTED: list[tuple[str, Figures]] = [
     ("diverged", figures(until=550, diverged={"step": 590, "learning_rate": 1e-3, "shards": []})),
     ("wrong_start", figures(train=lambda entry: {"masked_lm_loss": 9.5} if entry["step"] == 50 else {})),
     ("wrong_start", figures(until=100, train=scaled("masked_lm_loss", 1.5))),
+    ("wrong_start", figures(train=flat("masked_lm_loss", 5.0), evaluated=flat("masked_lm_loss", 5.0))),
     ("plateau", figures(train=NEAR, evaluated=NEAR)),
     ("plateau", figures(until=800, train=NEAR, evaluated=flat("masked_lm_loss", 6.95))),
     ("plateau", figures(10**6, 1000, until=30_000, train=NEAR, evaluated=NEAR, run=journals.about(10**6, warmup_steps=9000))),
