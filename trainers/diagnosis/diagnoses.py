@@ -29,7 +29,7 @@ DIAGNOSES: dict[str, Callable[[Figures], Finding | None]] = {
 }
 # What is only a consequence of another finding, and would suggest the wrong remedy.
 _EXPLAINED = {
-    "plateau": {"rate_too_high", "rate_too_low", "diverged"},
+    "plateau": {"wrong_start", "rate_too_high", "rate_too_low", "diverged"},
     "rate_too_low": {"wrong_start"},  # initial weights are too large, so that the rates are small beside them
 }
 
