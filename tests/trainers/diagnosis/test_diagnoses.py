@@ -162,6 +162,10 @@ HEALTHY = {
     "from a trained encoder": figures(
         train=scaled("learning_rate", 1e-3), run=journals.about(config={"init": "OTHER"}, learning_rate=1e-6)
     ),
+    "with a falling mask rate": figures(
+        train=shown("masked_lm_loss", 6.0), evaluated=shown("masked_lm_loss", 5.4),
+        run=journals.about(config={"masked_lm_prob_schedule": "0.4:0.15"}),
+    ),
     "in half precision": figures(run=journals.about(config={"precision": "bfloat16"})),
     "without data": replace(figures(), dataset=None, datasets=()),
     "whose dataset has no statistics": replace(figures(), dataset=DatasetFigures("D"), datasets=(DatasetFigures("D"),)),
