@@ -149,20 +149,20 @@ class Encoder:
     """
 
     def __init__(self, run: str, checkpoint: str = "best", max_seq_length: int = 0, precision: str = "float32") -> None:
-        import tensorflow as tf
-
+        from clozemill.trainers.engines import tensorflow_engine
+        from clozemill.trainers.engines.batched_inference import BatchedInference
         from clozemill.trainers.training import pretrained
-        from clozemill.trainers.training.batched_inference import BatchedInference
 
         found = pretrained.read(str(run), checkpoint)
         longest = found.encoder.max_position_embeddings
         if not 0 <= max_seq_length <= longest:
             raise UserError(f"max_seq_length is {max_seq_length}, and {found.name} takes {longest} tokens: give no more")
         self.max_seq_length = max_seq_length or min(longest, found.trained_length or longest)
-        devices = tf.distribute.get_strategy()
-        self.model = pretrained.load_model(found, devices, precision).encoder
+        engine = tensorflow_engine.default()
+        model = pretrained.load_model(found, engine, precision)
+        self.model = model.encoder
         self.vocabulary, self._texts = found.vocabulary, found.text_encoder(self.max_seq_length)
-        self._forward = BatchedInference(devices, self._outputs, BATCH, per_token=("sequence_output",))
+        self._forward = BatchedInference(engine, model, self._outputs, BATCH, per_token=("sequence_output",))
 
     def _outputs(self, batch: dict) -> dict[str, "tf.Tensor"]:
         from keras import ops

@@ -7,6 +7,8 @@ stream, and no random state has to be saved to resume a run exactly.
 import keras
 from keras import ops
 
+from clozemill.model.random_bits import tensorflow_words
+
 SITES = 1024  # maximum number of draws per seed
 
 _LANES, _BITS = 2, 16  # one 32-bit draw decides for two elements: less than half the time of a float per element
@@ -31,9 +33,10 @@ def fold(seed, site: int):
 
 
 def _bits(shape: tuple[int, ...], seed):
-    """Return random int32 over (nearly) the full range."""
-    seed = ops.cast(seed, "uint32" if keras.backend.backend() == "jax" else "int32")
-    return keras.random.randint(shape, -(2**31), 2**31 - 1, dtype="int32", seed=_Seed(seed))
+    """Return random int32 over (nearly) the full range, the same on every backend."""
+    if keras.backend.backend() != "tensorflow":
+        return tensorflow_words(shape, ops.cast(seed, "int32"))
+    return keras.random.randint(shape, -(2**31), 2**31 - 1, dtype="int32", seed=_Seed(ops.cast(seed, "int32")))
 
 
 def dropout(x, rate: float, seed):

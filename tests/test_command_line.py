@@ -446,8 +446,8 @@ def test_choices_of_training_match_the_dicts() -> None:
     from clozemill.model import config as model_config
     from clozemill.model import pretraining_model
     from clozemill.trainers.common import distribution
+    from clozemill.trainers.engines import optimizer
     from clozemill.trainers.pretraining import recipes
-    from clozemill.trainers.training import optimizer
 
     held = {
         "strategy": list(distribution.STRATEGIES),

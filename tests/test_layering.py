@@ -21,6 +21,7 @@ PIPELINES = (
 TRAINERS = (
     ("common",),
     ("data", "diagnosis"),
+    ("engines",),
     ("training",),
     ("pretraining", "finetuning"),
     ("inference", "export", "planning", "comparison"),
@@ -270,7 +271,7 @@ def test_imports_between_packages() -> None:
         ("pipelines.text.cleaning", "trainers.common.storage"),
         ("trainers.data.input_pipeline", "trainers.training.loop"),
         ("trainers.finetuning.finetune", "trainers.pretraining.pretraining_run"),
-        ("trainers.training.step", "pipelines.prepare.prepare"),
+        ("trainers.engines.tensorflow_step", "pipelines.prepare.prepare"),
         ("model.encoder", "model.export.base"),
         ("model.encoder", "trainers.training.loop"),
     ],

@@ -58,16 +58,17 @@ def ours(batches: dict[str, np.ndarray], threads: int, jit: bool = False) -> Mad
     import tensorflow as tf
 
     from clozemill.model.config import EncoderConfig
-    from clozemill.trainers.training import step as training_step
-    from clozemill.trainers.training import train_state
-    from clozemill.trainers.training.optimizer import Hyper, Schedule
+    from clozemill.trainers.engines import train_state
+    from clozemill.trainers.engines.engine import COLUMNS, StepOptions
+    from clozemill.trainers.engines.optimizer import Hyper, Schedule
+    from clozemill.trainers.engines.tensorflow_step import Stepper
 
     config = EncoderConfig(VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS)
     made = train_state.make(config, "mlm+nsp", "float32", seed=0)
     hyper, schedule = Hyper(weight_decay=DECAY, epsilon=EPSILON, clip_norm=CLIP), Schedule(RATE, 1, 1_000_000)
-    stepper = training_step.Stepper(tf.distribute.get_strategy(), made, schedule, hyper, jit=jit)
+    stepper = Stepper(tf.distribute.get_strategy(), made, StepOptions(schedule, hyper), jit=jit)
     iterator, done = iter(_dataset(batches)), 0
-    weight = training_step.COLUMNS.index("masked_lm_weight")
+    weight = COLUMNS.index("masked_lm_weight")
 
     def run(steps: int) -> float:
         nonlocal done

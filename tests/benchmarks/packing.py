@@ -58,9 +58,10 @@ def trainer(folder: Path, preset_name: str, size: int, batches: int) -> Step:
     from clozemill.model.config import preset
     from clozemill.trainers.data import prepared_dataset
     from clozemill.trainers.data.input_pipeline import TrainReader
-    from clozemill.trainers.training import train_state
-    from clozemill.trainers.training.optimizer import Hyper, Schedule
-    from clozemill.trainers.training.step import COLUMNS, Stepper
+    from clozemill.trainers.engines import train_state
+    from clozemill.trainers.engines.engine import COLUMNS, StepOptions
+    from clozemill.trainers.engines.optimizer import Hyper, Schedule
+    from clozemill.trainers.engines.tensorflow_step import Stepper
 
     dataset = prepared_dataset.read(str(folder))
     stream = TrainReader(dataset, SEED, size).batches(size).take(batches).as_numpy_iterator()
@@ -69,7 +70,7 @@ def trainer(folder: Path, preset_name: str, size: int, batches: int) -> Step:
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     encoder = preset(preset_name, vocab_size=dataset.vocabulary["size"], **rates)
     state = train_state.make(encoder, "mlm+nsp", "float32", seed=SEED)
-    stepper = Stepper(tf.distribute.get_strategy(), state, Schedule(1e-4, 1, 1_000_000), Hyper())
+    stepper = Stepper(tf.distribute.get_strategy(), state, StepOptions(Schedule(1e-4, 1, 1_000_000), Hyper()))
     iterator, done = iter(data.repeat()), 0
 
     def run(steps: int) -> tuple[float, float]:

@@ -83,7 +83,7 @@ def test_schedules() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["linear", "wsd"])
 def test_schedules_are_those_of_pretrain(shape: str) -> None:
-    from clozemill.trainers.training.optimizer import Schedule
+    from clozemill.trainers.engines.optimizer import Schedule
 
     ours = Schedule(1.0, 3, 30, shape=shape, decay_steps=6)  # a tenth and a fifth, as `pretrain` chooses
     expected = [float(ours(step)) for step in range(30)]

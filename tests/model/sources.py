@@ -10,7 +10,7 @@ from clozemill.model.inputs import assemble
 from clozemill.model.task_model import Task
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
-from clozemill.trainers.training import train_state
+from clozemill.trainers.engines import train_state
 from tests.model.small import scatter
 
 WORDS = [

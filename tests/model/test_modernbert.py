@@ -16,7 +16,7 @@ from clozemill.model.flops import flops_per_row
 from clozemill.model.losses import sums
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from clozemill.model.task_model import Task, TaskModel
-from clozemill.trainers.training import train_state
+from clozemill.trainers.engines import train_state
 from tests.model import modernbert_reference
 from tests.model.small import MODERN, TOKENS, apart, features, mean_loss, packed, scatter
 

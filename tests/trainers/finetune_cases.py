@@ -9,7 +9,8 @@ import numpy as np
 from clozemill.model.config import EncoderConfig
 from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
-from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.training import checkpoints
 
 WORDS = ("good", "bad", "bread", "mill", "river", "old", "is", "the", "a", "key", "which", "word", "##s", ".", "?")
 VOCABULARY = "".join(f"{token}\n" for token in (*WORDS[:3], *SPECIAL_TOKENS, *WORDS[3:])).encode()  # ids of [PAD] ...: 3 to 7

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.training import checkpoints
-from clozemill.trainers.training.train_state import TrainState
 from tests.model import sources
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()

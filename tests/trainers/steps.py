@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
-from clozemill.trainers.training import train_state
-from clozemill.trainers.training.optimizer import Hyper, Schedule
-from clozemill.trainers.training.step import COLUMNS, Stepper
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import COLUMNS, StepOptions
+from clozemill.trainers.engines.optimizer import Hyper, Schedule
+from clozemill.trainers.engines.tensorflow_step import Stepper
 from tests.model import small
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, LENGTH
@@ -62,7 +63,8 @@ def make(
         made = train_state.make(
             EncoderConfig(**SMALL.to_dict() | changes), objective, precision, 3, options.get("rule", "adamw")
         )
-    return Stepper(strategy, made, schedule, HYPER, **options)
+    compiled = {name: options.pop(name) for name in ("jit", "jit_update") if name in options}
+    return Stepper(strategy, made, StepOptions(schedule, HYPER, **options), **compiled)
 
 
 def train(stepper: Stepper, features: dict[str, np.ndarray], calls: Sequence[int]) -> dict[str, np.ndarray]:

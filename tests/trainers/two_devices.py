@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from clozemill.trainers.common import distribution
 from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.engines.tensorflow_engine import TensorFlowEngine
+from clozemill.trainers.engines.tensorflow_step import Stepper
 from clozemill.trainers.pretraining.evaluation import Evaluation
-from clozemill.trainers.training.step import Stepper
 from tests.trainers import datasets, steps
 
 STEPS = 12
@@ -78,7 +79,9 @@ def main(folder: str, asked: list[str]) -> None:
     dataset = datasets.write(Path(folder), [[4]], [5, 8])
     for devices, size in ((one, 13), (mirrored, 5)):
         model, name = make(devices).state.model, f"eval, {devices.num_replicas_in_sync}"
-        found[name] = [Evaluation(devices, model, dataset, size, limit).figures() for limit in (0, 9)]
+        found[name] = [
+            Evaluation(TensorFlowEngine(devices, DeviceOptions()), model, dataset, size, limit).figures() for limit in (0, 9)
+        ]
     print(json.dumps(found))
 
 

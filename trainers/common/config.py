@@ -79,3 +79,49 @@ class DeviceOptions:
     def tpu_name(self) -> str:
         """Return --tpu, else $TPU_NAME, else 'local'."""
         return self.tpu or os.environ.get("TPU_NAME", "") or "local"
+
+
+@dataclass(frozen=True)
+class EngineOptions(DeviceOptions):
+    """The devices of a command that can train on another framework."""
+
+    engine: str = option(
+        "tensorflow",
+        "framework that trains, with the same results and files: jax needs pip install 'clozemill[jax]'",
+        choices=("tensorflow", "jax"),
+        identity=False,
+        group=RUNNING,
+    )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables to set before Keras is imported. Raises UserError for an engine that can't run."""
+        backend = os.environ.get("KERAS_BACKEND", self.engine)
+        if backend != self.engine:
+            raise UserError(
+                f"--engine {self.engine} contradicts KERAS_BACKEND={backend} in the environment: unset it, or give --engine "
+                f"{backend}"
+            )
+        if self.engine == "tensorflow":
+            return super().environment()
+        if importlib.util.find_spec("jax") is None:
+            raise UserError("--engine jax needs JAX, and it isn't installed: pip install 'clozemill[jax]'")
+        if self.jit == "off":
+            raise UserError("--jit off contradicts --engine jax, which always compiles: leave it out")
+        return {"KERAS_BACKEND": "jax"}
+
+
+@dataclass(frozen=True)
+class TrainingOptions(EngineOptions):
+    """The devices of a command that trains."""
+
+    shard_moments: bool = option(
+        False,
+        "each device keeps a part of the optimizer's moments instead of all, to save memory (--engine jax)",
+        identity=False,
+        group=RUNNING,
+    )
+
+    def environment(self) -> dict[str, str]:
+        if self.shard_moments and self.engine != "jax":
+            raise UserError("--shard-moments needs --engine jax: give both, or leave it out")
+        return super().environment()

@@ -172,12 +172,3 @@ def device_name(strategy: tf.distribute.Strategy) -> str:
         return os.environ.get("TPU_ACCELERATOR_TYPE", "TPU")
     gpus = tf.config.list_physical_devices("GPU")
     return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
-
-
-def check_batch(strategy: tf.distribute.Strategy, batch_size: int, parts: int) -> int:
-    """Return the examples per device and micro-batch. Raises UserError if the batch isn't divisible."""
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % (replicas * parts):
-        what = f"{replicas} devices" if parts == 1 else f"{replicas} devices x {parts} gradient accumulation steps"
-        raise UserError(f"--batch-size {batch_size} isn't divisible by {what}: give a multiple of {replicas * parts}")
-    return batch_size // (replicas * parts)

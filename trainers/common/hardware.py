@@ -1,20 +1,13 @@
-"""Describes the devices that a command would run on: kind, number, memory, speed, and GPUs that TensorFlow doesn't use."""
+"""Describes the devices that a command would run on: kind, number, memory, speed, and GPUs that aren't used."""
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
-
-from clozemill.pipelines.common import runtime
-from clozemill.trainers.common.config import DeviceOptions
-
 GIB = 1 << 30
-_BFLOAT16 = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bfloat16 matrices
+BFLOAT16_CAPABILITY = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bfloat16 matrices
 INSTALL = "pip install 'clozemill[gpu]' (docs/how-to/gpus-and-tpus.md)"
-_TPU_DEVICES = 8  # assumed for a TPU; a batch of 256 can be divided among up to 256
-_SIZE = 1024  # of the matrices that `gpu_flops` multiplies
+TPU_DEVICES = 8  # assumed for a TPU; a batch of 256 can be divided among up to 256
 
 
 @dataclass(frozen=True)
@@ -74,41 +67,20 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
-    """Return the hardware for a configuration's strategy. Doesn't initialise a TPU, whose memory is unknown until then.
-
-    workers: machines of --strategy multiworker, all like this one.
-    """
-    cores = runtime.cores()
-    if config.strategy == "tpu":
-        return Hardware("TPU", _TPU_DEVICES, 0, cores, bfloat16=True)
-    gpus = tf.config.list_physical_devices("GPU")
-    several = config.strategy == "multiworker"  # must be created before any device is initialised
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        capable = tuple(details.get("compute_capability") or (0, 0)) >= _BFLOAT16
-        return Hardware(
-            "GPU", 1 if config.strategy == "default" else workers * len(gpus), 0 if several else _gpu_memory(), cores, capable
-        )
-    devices = len(tf.config.list_logical_devices("CPU")) if config.strategy == "mirrored" else 1
-    return Hardware("CPU", workers * devices, free_memory() // devices, cores)
-
-
-def _gpu_memory() -> int:
-    """Return the bytes that TensorFlow may use on the first GPU; 0 if unknown."""
-    devices = tf.config.list_logical_devices("GPU")
-    from tensorflow.python.client import device_lib
-
-    found = [each.memory_limit for each in device_lib.list_local_devices() if each.device_type == "GPU"]
-    return int(found[0]) if devices and found else 0
-
-
 def nvidia_gpus(root: str = "/") -> int:
     """Return the number of NVIDIA GPUs whose driver is loaded, whatever TensorFlow sees. root: holds `proc` and `dev`."""
     found = len(list(Path(root, "proc/driver/nvidia/gpus").glob("*")))
     found = found or sum(path.name[len("nvidia") :].isdigit() for path in Path(root, "dev").glob("nvidia*"))
     windows = Path(root, "dev/dxg").exists() and Path(root, "usr/lib/wsl/lib/libcuda.so.1").exists()
     return found or int(windows)
+
+
+def unused_gpus(present: int, framework: str, install: str) -> str:
+    """Return a warning about GPUs of this machine that a framework doesn't use. install: how to mend that."""
+    return (
+        f"warning: this machine has {present} NVIDIA GPU{'s' * (present > 1)} that {framework} doesn't use: {install}, and "
+        "check the driver with nvidia-smi"
+    )
 
 
 def gpu_remark(strategy: str, present: int, used: int, hidden: str | None) -> str:
@@ -123,21 +95,7 @@ def gpu_remark(strategy: str, present: int, used: int, hidden: str | None) -> st
         return ""
     intended = hidden is not None and (not hidden.strip() or hidden.strip().startswith("-"))
     if present and not intended:
-        return (
-            f"warning: this machine has {present} NVIDIA GPU{'s' * (present > 1)} that TensorFlow doesn't use: {INSTALL}, and "
-            "check the driver with nvidia-smi"
-        )
+        return unused_gpus(present, "TensorFlow", INSTALL)
     if strategy == "mirrored":
         return f"note: --strategy mirrored found no GPU and uses the CPU: for GPUs, {INSTALL}; else leave --strategy out"
     return ""
-
-
-def gpu_flops() -> float:
-    """Return the FLOP/s that the first GPU reaches in a float32 matrix product, measured within a fraction of a second."""
-    matrix = tf.ones((_SIZE, _SIZE))
-    float(tf.matmul(matrix, matrix)[0, 0])  # the first product also starts the GPU
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.1:
-        float(tf.matmul(matrix, matrix)[0, 0])
-        count += 1
-    return 2 * _SIZE**3 * count / (time.perf_counter() - began)

@@ -21,6 +21,9 @@ from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # another engine trains, and gets the GPUs
+    tf.config.set_visible_devices([], "GPU")
+
 FIX = "fix that and run the command again"
 
 

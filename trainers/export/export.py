@@ -25,8 +25,9 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.replaced_folder import replace_folder, restore_folder
 from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.export.config import ExportConfig
-from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.checkpoints import Checkpoint
 
 EXIT_DIFFERS = 1

@@ -10,7 +10,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
 from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
 
 HEAD_CHOICES = ("linear", "bilstm")
@@ -120,7 +120,7 @@ class Columns(PairColumn):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Columns, DeviceOptions):
+class FinetuneConfig(Columns, TrainingOptions):
     """`clozemill finetune`"""
 
     init: str = option(

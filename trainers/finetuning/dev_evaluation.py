@@ -2,24 +2,25 @@
 
 from typing import Any
 
-import tensorflow as tf
+from keras import ops
 
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import sums
 from clozemill.pipelines.pages.content import Section
+from clozemill.trainers.engines.batched_inference import BatchedInference
+from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.finetuning import baselines, dev_exhibits
-from clozemill.trainers.training.batched_inference import BatchedInference
 
 
 class DevEvaluation:
     """Evaluates a model on the dev examples; can be run repeatedly."""
 
-    def __init__(self, devices: tf.distribute.Strategy, model, plan, jit: bool) -> None:
+    def __init__(self, engine: Engine, model, plan) -> None:
         self.plan = plan
         self._answers: list[dict[str, Any]] = []
         batch_size = max(1, plan.config.batch_size // plan.config.gradient_accumulation_steps)
         per_token = TASK_HEADS[plan.task.kind].per_token
-        self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], batch_size, jit, per_token)
+        self.forward = BatchedInference(engine, model, lambda batch: model(batch)["logits"], batch_size, per_token)
 
     def reference(self) -> None:
         """Return None: the baseline of a task is its metrics, printed at the end."""
@@ -35,7 +36,11 @@ class DevEvaluation:
         answers = plan.task_type.answers(plan.dev_examples, rows, logits, plan.task)
         compared = plan.task_type.references_and_predictions(plan.dev_examples, answers, plan.task)
         scores = baselines.scored(plan.metrics, *compared)
-        found = sums(tf.constant(logits), {name: tf.constant(value) for name, value in rows.features.items()}, plan.task.kind)
+        found = sums(
+            ops.convert_to_tensor(logits),
+            {name: ops.convert_to_tensor(value) for name, value in rows.features.items()},
+            plan.task.kind,
+        )
         loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
         criterion: float | None = loss
         if plan.baseline.measurable:

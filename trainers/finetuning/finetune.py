@@ -11,26 +11,27 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.config import PRECISIONS
 from clozemill.model.task_model import TaskModel
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import suggest, value_of
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.common import storage
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import Engine, check_batch, make_engine
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.finetuning_run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.metrics import shown_metrics
-from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page, train_state
+from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
 from clozemill.trainers.training.early_stopping import EarlyStopping, rank
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.pretrained import PretrainedModel
 from clozemill.trainers.training.signals import EXIT_DONE
 from clozemill.trainers.training.trackers import check_tracker
-from clozemill.trainers.training.train_state import TrainState
 
 # Devlin et al. 2018, appendix A.3.
 PAPER = ("learning_rate=5e-5,3e-5,2e-5", "batch_size=16,32", "epochs=2,3,4")
@@ -48,30 +49,30 @@ def main(config: FinetuneConfig) -> int:
 def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
     """Start or resume one run."""
     planned = plan_run(config, begun)
-    devices = distribution.make_strategy(config)
-    distribution.check_batch(devices, planned.settings.batch_size, config.gradient_accumulation_steps)
+    engine = make_engine(config)
+    check_batch(engine, planned.settings.batch_size, config.gradient_accumulation_steps)
     with storage.locked(config.output):
-        return _run(planned, devices)
+        return _run(planned, engine)
 
 
-def _run(planned: FinetuningRun, devices: tf.distribute.Strategy) -> int:
+def _run(planned: FinetuningRun, engine: Engine) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
     if config.overwrite:
         run_folder.clear_run_folder(config.output)
     run_folder.claim_run_folder(planned, config.output)
-    with devices.scope():
+    with engine.scope():
         made = _state(planned)
     stopping = EarlyStopping(config.patience, config.min_delta)
     journal = MetricsLog(config.output, planned.steps, config.tensorboard, track=config.track, config=options.to_dict(config))
     step, journal, evaluated = resumed(made, journal, stopping)
-    _introduce(planned, devices, step)
+    _introduce(planned, engine, step)
     done = (step >= planned.steps and evaluated) or stopping.stops
     if done and run_page.is_drawn(config.output):
         steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
         print(f"{config.output} {steps}: nothing to do", flush=True)
         return EXIT_DONE
-    code = Loop(planned, config.output, devices, made, step, journal, evaluated, stopping).run()
+    code = Loop(planned, config.output, engine, made, step, journal, evaluated, stopping).run()
     if code == EXIT_DONE:
         _conclude(planned, checkpoints.find(config.output, "best"))
         print(f"report: {storage.join(config.output, run_page.PAGE)}", flush=True)
@@ -110,13 +111,13 @@ def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:
     return f"random weights with the sizes of {found.name}" if config.from_scratch else found.name
 
 
-def _introduce(planned: FinetuningRun, devices: tf.distribute.Strategy, step: int) -> None:
+def _introduce(planned: FinetuningRun, engine: Engine, step: int) -> None:
     """Print a summary of the run before it starts."""
     config, settings, task = planned.config, planned.settings, planned.task
     begun = _begun(config, planned.initial)
     answers = f"{len(task.labels)} labels ({', '.join(task.labels[:6])}{', ...' if len(task.labels) > 6 else ''})"
-    print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {devices.num_replicas_in_sync} x "
-          f"{distribution.device_name(devices)}, {config.precision}")  # fmt: skip
+    print(f"{config.task}: {answers if task.labels else task.kind}; from {begun}; on {engine.replicas} x "
+          f"{engine.device_name}, {config.precision}")  # fmt: skip
     if planned.reasons:
         print(run_folder.chosen_for_you(planned.reasons))
     print(

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-import tensorflow as tf
-
 from clozemill.model.config import EncoderConfig
 from clozemill.model.flops import flops_per_row
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution
-from clozemill.trainers.data.row_reader import RowReader, static_lengths
+from clozemill.trainers.data.lengths import static_lengths
+from clozemill.trainers.data.row_reader import RowReader
 from clozemill.trainers.data.text_encoder import trimmed
+from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.optimizer import Hyper, Schedule, default_clip_norm
 from clozemill.trainers.finetuning import baselines, defaults, page_parts
 from clozemill.trainers.finetuning import class_weights as finetuning_class_weights
 from clozemill.trainers.finetuning import held_out as finetuning_held_out
@@ -30,7 +30,6 @@ from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.training import run_folder
-from clozemill.trainers.training.optimizer import Hyper, Schedule, default_clip_norm
 from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -75,13 +74,12 @@ class FinetuningPhase:
         """Return an empty context: all rows are in memory, so no file is read during training."""
         return nullcontext()
 
-    def reader(self, config: FinetuneConfig, host: int, hosts: int) -> RowReader:
-        compiled = distribution.uses_xla(config, tf.distribute.get_strategy())
+    def reader(self, config: FinetuneConfig, host: int, hosts: int, compiled: bool) -> RowReader:
         static = None if config.strategy == "tpu" else static_lengths(self.max_seq_length, compiled)
         return RowReader(self.plan.train.features, config.seed, config.train, self.batch_size, static, host, hosts)
 
-    def evaluation(self, devices: tf.distribute.Strategy, model, config: FinetuneConfig, jit: bool) -> DevEvaluation:
-        return DevEvaluation(devices, model, self.plan, jit)
+    def evaluation(self, engine: Engine, model, config: FinetuneConfig) -> DevEvaluation:
+        return DevEvaluation(engine, model, self.plan)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import tqdm
 from keras import ops
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution
+from clozemill.trainers.engines.batched_inference import BatchedInference
+from clozemill.trainers.engines.engine import make_engine
 from clozemill.trainers.finetuning.config import layers_of
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.classification import Classify
@@ -23,7 +24,6 @@ from clozemill.trainers.inference import writers
 from clozemill.trainers.inference.config import EmbedConfig
 from clozemill.trainers.inference.predict import as_unicode, chunks
 from clozemill.trainers.training import pretrained
-from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel, load_model
 
 CHUNK, FLOATS = 1024, 1 << 26  # texts in memory at once, and values of their tokens (256 MB)
@@ -41,11 +41,11 @@ class Embedder:
                 f"--max-seq-length {config.max_seq_length} is too long: {found.name} accepts at most {longest} tokens"
             )
         self.texts = found.text_encoder(config.max_seq_length)
-        devices = distribution.make_strategy(config)
-        self.encoder = load_model(found, devices, config.precision).encoder
+        engine = make_engine(config)
+        model = load_model(found, engine, config.precision)
+        self.encoder = model.encoder
         self.cut = 0  # number of truncated texts
-        jit, per_token = distribution.uses_xla(config, devices), config.pool == "none"
-        self.forward = BatchedInference(devices, self._features, config.batch_size, jit, per_token)
+        self.forward = BatchedInference(engine, model, self._features, config.batch_size, per_token=config.pool == "none")
 
     def _features(self, batch: dict) -> Any:
         """Return float32 [B, S, layers x H], or [B, layers x H] if pooled; the mean is over all tokens except padding."""

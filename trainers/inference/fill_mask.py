@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution
+from clozemill.trainers.engines.engine import make_engine
+from clozemill.trainers.engines.masked_tokens import POSITIONS, masked_token_inference
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.classification import Classify
 from clozemill.trainers.inference.config import PredictConfig
 from clozemill.trainers.training import pretrained
-from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
 from clozemill.trainers.training.pretrained import PretrainedModel
 
 MASK = "[MASK]"
@@ -38,9 +38,9 @@ class MaskFiller:
         longest = found.encoder.max_position_embeddings
         self.length = min(longest, found.trained_length or longest)
         self.vocabulary, self.texts = found.vocabulary, found.text_encoder(self.length)
-        devices = distribution.make_strategy(config)
-        model, jit = pretrained.load_model(found, devices, config.precision), distribution.uses_xla(config, devices)
-        self.forward = masked_token_inference(devices, model, min(config.top_k, len(self.vocabulary)), config.batch_size, jit)
+        engine = make_engine(config)
+        model = pretrained.load_model(found, engine, config.precision)
+        self.forward = masked_token_inference(engine, model, min(config.top_k, len(self.vocabulary)), config.batch_size)
 
     def columns(self) -> pa.Schema:
         """Return the schema of the answers."""

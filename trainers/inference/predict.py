@@ -17,7 +17,8 @@ import tqdm
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution
+from clozemill.trainers.engines.batched_inference import BatchedInference
+from clozemill.trainers.engines.engine import make_engine
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
@@ -25,7 +26,6 @@ from clozemill.trainers.inference import scoring, writers
 from clozemill.trainers.inference.config import EvaluateModelConfig, PredictConfig
 from clozemill.trainers.inference.fill_mask import MaskFiller
 from clozemill.trainers.training import pretrained
-from clozemill.trainers.training.batched_inference import BatchedInference
 from clozemill.trainers.training.pretrained import PretrainedModel
 
 T = TypeVar("T", Example, tuple[int, str])  # the tuple: a text and its number
@@ -66,8 +66,8 @@ class Predictor:
     def __init__(self, config: PredictConfig | EvaluateModelConfig, found: PretrainedModel) -> None:
         if "task" not in found.index:
             raise UserError(f"{found.name} is not a fine-tuned model: create one with clozemill finetune")
-        devices = distribution.make_strategy(config)
-        model = pretrained.load_model(found, devices, config.precision)
+        engine = make_engine(config)
+        model = pretrained.load_model(found, engine, config.precision)
         self.task, self._index = Task.from_dict(found.index["task"]), found.index
         if config.threshold is not None:
             if self.task.kind != "multilabel":
@@ -76,9 +76,8 @@ class Predictor:
         self.preset = found.index.get("preset", self.task.kind)
         self.task_type = TASK_TYPES[self.task.kind]()
         self.encoder = found.text_encoder(self.task.max_seq_length)
-        jit = distribution.uses_xla(config, devices)
         per_token = TASK_HEADS[self.task.kind].per_token
-        self.forward = BatchedInference(devices, lambda batch: model(batch)["logits"], config.batch_size, jit, per_token)
+        self.forward = BatchedInference(engine, model, lambda batch: model(batch)["logits"], config.batch_size, per_token)
 
     def layout(self) -> Layout:
         """Return the layout of the training file."""

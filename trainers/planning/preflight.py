@@ -186,16 +186,16 @@ def main(config: PreflightConfig) -> int:
     )
     compiler.prepare_environment()
     devices = compiler.devices(topology)
-    from clozemill.trainers.planning.jax_step import Step  # after the environment is set: Keras reads it on import
+    from clozemill.trainers.planning import absent_step  # after the environment is set: Keras reads it on import
 
-    step = Step(config, encoder, predictions, devices)
-    print("\n".join(title(config, topology, predictions, step.parameters)), flush=True)
+    step = absent_step.make(config, encoder, devices)
+    print("\n".join(title(config, topology, predictions, absent_step.parameters(step))), flush=True)
     results: dict[int, Figures | Refused] = {}
 
     def measure(batch: int) -> int | None:
         if batch not in results:
             text = f"preflight: compiling {config.preset}, batch {batch}, for {config.topology}"
-            results[batch] = compiler.compiled(step.lowered(batch), text)
+            results[batch] = compiler.compiled(absent_step.lowered(step, config, predictions, batch), text)
         result = results[batch]
         return result.needed if fits(result, topology) else None
 

@@ -11,15 +11,15 @@ from typing import Any
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines.optimizer import Schedule
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import phase_schedules
 from clozemill.trainers.training import checkpoints, run_folder
 from clozemill.trainers.training.checkpoints import Checkpoint
 from clozemill.trainers.training.metrics_log import MetricsLog
-from clozemill.trainers.training.optimizer import Schedule
 from clozemill.trainers.training.pretrained import short_name
-from clozemill.trainers.training.train_state import TrainState
 
 _CHECKPOINT = re.compile(rf"(.+)/{checkpoints.FOLDER}/step-\d+$")
 _INPUT = ("data", "phases", "init")  # taken from the trunk like the options that determine losses

@@ -1,8 +1,9 @@
 """Estimates the memory and the time of a run before its first step, and refuses a run that can't fit."""
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.hardware import GIB, Hardware, gpu_flops
+from clozemill.trainers.common.hardware import GIB, Hardware
 from clozemill.trainers.common.matrix_rate import measured_flops
+from clozemill.trainers.engines.engine import matrix_rate
 from clozemill.trainers.pretraining.defaults import needed_bytes
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training.metrics_log import duration
@@ -45,7 +46,7 @@ def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
     )
     if hardware.kind == "TPU":
         return f"estimated: {text}"
-    rate = _EFFICIENCY * (gpu_flops() * hardware.devices if hardware.kind == "GPU" else measured_flops())
+    rate = _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
     left = [(phase.end - max(step, phase.begin), planned.flops(phase) * phase.batch_size / rate) for phase in planned.phases]
     total = sum(max(0, steps) * seconds for steps, seconds in left)
     longest = max(seconds for _, seconds in left)

@@ -12,7 +12,7 @@ from clozemill.model.config import ACTIVATIONS, GENERATOR_SIZE, PRECISIONS, PRES
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, DeviceOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, EngineOptions, TrainingOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
 
 AUTO = "auto"
@@ -20,7 +20,7 @@ SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
-class PretrainConfig(DeviceOptions):
+class PretrainConfig(TrainingOptions):
     """`clozemill pretrain`"""
 
     RECIPES: ClassVar = RECIPES
@@ -286,7 +286,7 @@ class PretrainConfig(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(OverwriteOption, DeviceOptions):
+class EvaluateConfig(OverwriteOption, EngineOptions):
     """`clozemill evaluate`"""
 
     run: str = option("", "the folder of a run, or one of its checkpoints", flag=False, group=INPUT, required=True, path=READ)

@@ -11,8 +11,8 @@ from typing import Any
 from clozemill.model import memory
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.trainers.common.hardware import GIB, Hardware
+from clozemill.trainers.engines.optimizer import OPTIMIZERS, default_clip_norm
 from clozemill.trainers.pretraining.config import AUTO
-from clozemill.trainers.training.optimizer import OPTIMIZERS, default_clip_norm
 
 FILL = 0.8  # fraction of the free memory that an automatic choice may fill by its estimate
 RUNTIME = 300 << 20  # bytes that TensorFlow, the input pipeline and the allocator need besides

@@ -8,12 +8,14 @@ from typing import Any
 from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.command_line.options import require
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution, storage
+from clozemill.trainers.common import storage
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import make_engine
 from clozemill.trainers.pretraining import evaluation
 from clozemill.trainers.pretraining.config import EvaluateConfig
 from clozemill.trainers.pretraining.evaluation import Evaluation
-from clozemill.trainers.training import checkpoints, train_state
+from clozemill.trainers.training import checkpoints
 
 
 def report(figures: dict[str, Any]) -> list[str]:
@@ -53,16 +55,15 @@ def main(config: EvaluateConfig) -> int:
     prepared_dataset.check_objective(dataset, about["objective"])
     prepared_dataset.check_segments(dataset, encoder.type_vocab_size, one.folder)
     prepared_dataset.check_lengths(dataset, encoder.max_position_embeddings)
-    devices = distribution.make_strategy(config)
+    engine = make_engine(config)
     weights = checkpoints.weights(one)
     try:
-        with devices.scope():
+        with engine.scope():
             model = train_state.loaded(about, weights, config.precision)
     except ValueError as error:
         raise UserError(f"{one.folder}: the weights don't fit ({error}): give another checkpoint") from None
-    jit = distribution.uses_xla(config, devices)
     with corrupt_shards.report_corruption(dataset):
-        figures = Evaluation(devices, model, dataset, config.batch_size, jit=jit).figures()
+        figures = Evaluation(engine, model, dataset, config.batch_size).figures()
         figures |= evaluation.without_context(dataset, model.objective) | {"step": one.step}
     print(f"{one.folder}, step {one.step:,}, on the eval split of {config.data}")
     print("\n".join(report(figures)), flush=True)

@@ -1,27 +1,26 @@
 """Evaluates a model on an eval split, with a baseline that predicts by word frequency."""
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.losses import SUMS
 from clozemill.model.pretraining_model import Objective, prepare
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Section
-from clozemill.trainers.common import distribution
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.pretraining.page_parts import FillMask
-from clozemill.trainers.training import step
 from clozemill.trainers.training.metrics_log import means
 
 _SAMPLE = 100_000  # examples of the train split from which the frequencies of its tokens are estimated
 
 
-def _token_counts(batches: tf.data.Dataset, objective: Objective, size: int) -> np.ndarray:
+def _token_counts(batches: Iterable[dict[str, Any]], objective: Objective, size: int) -> np.ndarray:
     """Return how often each token is a prediction target, float64 [vocabulary]."""
     counts = np.zeros(size)
     for batch in batches:
@@ -53,27 +52,24 @@ def without_context(dataset: PreparedDataset, objective: Objective, batch_size: 
 
 
 class Evaluation:
-    """Evaluates a model on the eval split of a dataset under a strategy; can be run repeatedly."""
+    """Evaluates a model on the eval split of a dataset on the devices of an engine; can be run repeatedly."""
 
-    def __init__(self, devices, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, jit: bool = False) -> None:
+    def __init__(self, engine: Engine, model, dataset: PreparedDataset, batch_size: int, limit: int = 0) -> None:
         if not dataset.eval_examples:
             raise UserError(
                 f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
             )
-        self.devices, self.model, self.dataset, self.limit, self.objective = devices, model, dataset, limit, model.objective
-        self.batch_size = -(-batch_size // devices.num_replicas_in_sync) * devices.num_replicas_in_sync
-        self.sums = step.evaluation(devices, model, jit)
+        self.engine, self.model, self.dataset, self.limit, self.objective = engine, model, dataset, limit, model.objective
+        self.batch_size = -(-batch_size // engine.replicas) * engine.replicas
+        self.sums = engine.evaluation(model)
 
-    def _per_host(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        self._hosts = context.num_input_pipelines
-        size = context.get_per_replica_batch_size(self.batch_size)
-        return eval_batches(self.dataset, size, context.input_pipeline_id, self._hosts, self.limit)
+    def _batches(self, host: int, hosts: int, size: int) -> Iterable:
+        return eval_batches(self.dataset, size, host, hosts, self.limit)
 
     def figures(self) -> dict[str, Any]:
         """Return losses (nats), accuracies, perplexity, and the numbers of examples and predictions."""
-        iterator = iter(self.devices.distribute_datasets_from_function(self._per_host))
-        steps = eval_steps(self.dataset, self.batch_size, self._hosts, self.limit)
-        *found, examples = self.sums(iterator, tf.constant(steps)).numpy().tolist()
+        steps = eval_steps(self.dataset, self.batch_size, self.engine.processes, self.limit)
+        *found, examples = self.sums(self.batch_size, steps, self._batches).tolist()
         totals = dict(zip(SUMS, found, strict=True))
         figures = {"masked_lm_loss": 0.0, "masked_lm_accuracy": 0.0} | means(totals)
         perplexity = math.exp(min(figures["masked_lm_loss"], 700.0))
@@ -94,25 +90,18 @@ class ComparedEvaluation(Evaluation):
     """
 
     def __init__(
-        self,
-        devices,
-        model,
-        dataset: PreparedDataset,
-        batch_size: int,
-        limit: int = 0,
-        jit: bool = False,
-        comparable: bool = True,
+        self, engine: Engine, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, comparable: bool = True
     ) -> None:
-        super().__init__(devices, model, dataset, batch_size, limit, jit)
+        super().__init__(engine, model, dataset, batch_size, limit)
         self.comparable = comparable
 
     @cached_property
     def _fill_mask(self) -> FillMask:
-        return FillMask(self.devices, self.model, self.dataset)
+        return FillMask(self.engine, self.model, self.dataset)
 
     def exhibits(self) -> list[Section]:
         """Return sample predictions as a section of the run's page; none with several workers, which compute parts only."""
-        return [self._fill_mask.section()] if distribution.worker(self.devices)[1] == 1 else []
+        return [self._fill_mask.section()] if self.engine.processes == 1 else []
 
     @cached_property
     def _baseline(self) -> dict[str, float]:

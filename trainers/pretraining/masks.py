@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from clozemill.model.mask_policies import MaskRules
 from clozemill.model.masking import draw_masks
@@ -65,15 +65,15 @@ def parse_rates(text: str, steps: int) -> MaskRates:
 class MaskDrawing:
     """Draws the masks of a training batch.
 
-    begins: the step of the run at which each row of `rules.quotas` begins, int64 [R].
+    begins: the step of the run at which each row of `rules.quotas` begins, int32 [R].
     """
 
     rules: MaskRules
     begins: np.ndarray
 
-    def __call__(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, Any]:
-        """Return a replica's batch with the masks of a step."""
-        rate = tf.reduce_sum(tf.cast(tf.constant(self.begins) <= tf.cast(step, tf.int64), tf.int32)) - 1
+    def __call__(self, batch: dict[str, Any], step: Any) -> dict[str, Any]:
+        """Return a device's batch with the masks of a step."""
+        rate = ops.sum(ops.cast(ops.convert_to_tensor(self.begins) <= ops.cast(step, "int32"), "int32")) - 1
         return draw_masks(batch, self.rules, rate)
 
 
@@ -124,4 +124,4 @@ def mask_drawing(dataset: PreparedDataset, fresh: bool, schedule: str, steps: in
             f"{_OPTION} {schedule} begins above {have:g}, the fraction of tokens that {dataset.folder} masks: begin at "
             f"{have:g} at most, or prepare with --masked-lm-prob {rates.rates[0]:g}"
         )
-    return MaskDrawing(mask_rules(dataset, fresh, rates.rates), np.array(rates.begins, np.int64))
+    return MaskDrawing(mask_rules(dataset, fresh, rates.rates), np.array(rates.begins, np.int32))

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from clozemill.model.config import EncoderConfig
-from clozemill.trainers.common import hardware as devices
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines import engine
 from clozemill.trainers.pretraining import defaults
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape
@@ -37,7 +37,7 @@ def completed(
     given = {**values, **{name: value for name, value in found.items() if values[name] in (None, AUTO)}}
     if unresolved:
         needs = {name: getattr(config, name) for name in ("optimizer", "remat")}
-        choice = defaults.choose({**given, **needs}, hardware or devices.detect(config), data_of(config, datasets), encoder)
+        choice = defaults.choose({**given, **needs}, hardware or engine.detect(config), data_of(config, datasets), encoder)
         given, reasons = {**given, **choice.values}, choice.reasons
     if config.phases:  # an option that no phase uses stays open: given together with the phases, it is refused
         used = {name: not all(getattr(phase, name) for phase in config.phases) for name in ("batch_size", "learning_rate")}

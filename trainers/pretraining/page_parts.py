@@ -6,7 +6,6 @@ P masked positions, K most probable tokens.
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.inputs import TOKENS
@@ -18,10 +17,11 @@ from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages.content import Example, Section, Side, Table
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.masked_tokens import POSITIONS, masked_token_inference
+from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.eval_columns import eval_columns, originals
 from clozemill.trainers.pretraining.recipes import Recipe
-from clozemill.trainers.training.masked_tokens import POSITIONS, masked_token_inference
-from clozemill.trainers.training.optimizer import Schedule
 from clozemill.trainers.training.pretrained import short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -112,10 +112,10 @@ def summary(figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
 class FillMask:
     """Predicts masked tokens of the first examples of an eval split, for people to look at."""
 
-    def __init__(self, devices: tf.distribute.Strategy, model: Any, dataset: PreparedDataset) -> None:
+    def __init__(self, engine: Engine, model: Any, dataset: PreparedDataset) -> None:
         self.dataset, self.causal = dataset, model.objective.causal
         self.vocabulary = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB)
-        self.forward = masked_token_inference(devices, model, min(_BEST, len(self.vocabulary)), _SAMPLES)
+        self.forward = masked_token_inference(engine, model, min(_BEST, len(self.vocabulary)), _SAMPLES)
 
     def section(self) -> Section:
         """Return the samples as a section."""

@@ -4,22 +4,23 @@ clozemill pretrain --data DATASET --output RUN
 """
 
 import contextlib
+import math
 import sys
 from typing import Any
-
-import tensorflow as tf
 
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
-from clozemill.trainers.common import distribution, storage
-from clozemill.trainers.common.hardware import Hardware, detect
+from clozemill.trainers.common import storage
+from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import Engine, check_batch, detect, make_engine, worker_count
 from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
-from clozemill.trainers.training import checkpoints, run_folder, run_page, train_state
+from clozemill.trainers.training import checkpoints, run_folder, run_page
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.trackers import check_tracker
@@ -28,30 +29,30 @@ from clozemill.trainers.training.trackers import check_tracker
 def main(config: PretrainConfig) -> int:
     """Train, or resume; return the exit code (signals.EXIT_...)."""
     check_tracker(config.track)
-    hardware = detect(config, distribution.worker_count(config))
+    hardware = detect(config, worker_count(config))
     planned = pretraining_run.plan_run(config, hardware)
     _check_eval_splits(planned, config)
     capacity.check_memory(planned, hardware)
-    devices = distribution.make_strategy(config)
-    writes = distribution.worker(devices)[0] == 0
+    engine = make_engine(config)
+    writes = engine.process == 0
     for phase in planned.phases:
         prepared_dataset.check_training(phase.dataset)
-        distribution.check_batch(devices, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
+        check_batch(engine, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
     with storage.locked(config.output) if writes else contextlib.nullcontext():
-        return _run(planned, devices, writes, hardware)
+        return _run(planned, engine, writes, hardware)
 
 
-def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool, hardware: Hardware) -> int:
+def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardware) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
     if config.overwrite:
         if writes:
             run_folder.clear_run_folder(config.output)
-        with distribution.raise_if_worker_lost(devices):
-            distribution.gather_from_workers(devices, 0)  # barrier: no worker may see the old run
+        with engine.raise_if_worker_lost():
+            engine.gather(0)  # barrier: no worker may see the old run
     _explain_other_steps(planned)
     run_folder.claim_run_folder(planned, config.output, writes)
-    with distribution.raise_if_worker_lost(devices), devices.scope():
+    with engine.raise_if_worker_lost(), engine.scope():
         last = planned.phases[-1].objective
         made = train_state.make(planned.encoder, last, config.precision, config.seed, config.optimizer, **planned.heads)
     own: dict[str, Any] = {"silent": not writes, "track": config.track, "config": options.to_dict(config)}
@@ -61,18 +62,18 @@ def _run(planned: PretrainingRun, devices: tf.distribute.Strategy, writes: bool,
         step = branching.enter(planned.branch, made, journal)
     if planned.start and not step:
         start = warm_start.with_weights(planned.start)
-        with devices.scope():
+        with engine.scope():
             told = warm_start.load(start, made.model, planned.vocabulary)
-        told += step_zero.step_zero_lines(planned, start.vocabulary_bytes, devices, made.model)
-    _agree(devices, step, config.output)
+        told += step_zero.step_zero_lines(planned, start.vocabulary_bytes, engine, made.model)
+    _agree(engine, step, config.output)
     if writes:
         warn_of_few_examples(planned)
-        _introduce(planned, devices, made, step)
+        _introduce(planned, engine, made, step)
         if step and set(run_folder.RETIRED) & set(run_folder.recorded(config.output, "config") or {}):
             told = [_OTHER_ORDER]
         lines = [*told, *([capacity.expected(planned, hardware, step)] if step < planned.steps else [])]
         print("".join(f"{line}\n" for line in lines), flush=True)
-    loop = Loop(planned, config.output, devices, made, step, journal, evaluated)
+    loop = Loop(planned, config.output, engine, made, step, journal, evaluated)
     if step >= planned.steps:
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
         return 0 if run_page.is_drawn(config.output) else loop.run()  # a kill came before the page was drawn
@@ -152,21 +153,21 @@ def conclude(best: checkpoints.Checkpoint) -> None:
     print("".join(f"warning: {remark}\n" for remark in figures["remarks"]), end="", flush=True)
 
 
-def _agree(devices: tf.distribute.Strategy, step: int, output: str) -> None:
+def _agree(engine: Engine, step: int, output: str) -> None:
     """Raise UserError unless all workers start at the same step."""
-    with distribution.raise_if_worker_lost(devices):
-        steps = distribution.gather_from_workers(devices, step)
+    with engine.raise_if_worker_lost():
+        steps = engine.gather(step)
     if len(steps) > 1:
         raise UserError(
             f"{output}: the workers found checkpoints of different steps, {sorted(steps)}: give a folder that all workers share"
         )
 
 
-def _introduce(planned: PretrainingRun, devices: tf.distribute.Strategy, made: train_state.TrainState, step: int) -> None:
+def _introduce(planned: PretrainingRun, engine: Engine, made: train_state.TrainState, step: int) -> None:
     """Print a summary of the run before it starts."""
     config, encoder = planned.config, planned.encoder
-    weights = sum(variable.value.shape.num_elements() for variable in made.model.trainable_variables)
-    where = f"{devices.num_replicas_in_sync} x {distribution.device_name(devices)}, {config.precision}"
+    weights = sum(math.prod(variable.shape) for variable in made.model.trainable_variables)
+    where = f"{engine.replicas} x {engine.device_name}, {config.precision}"
     if planned.reasons:
         print(run_folder.chosen_for_you(planned.reasons))
     print(

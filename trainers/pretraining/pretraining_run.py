@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import tensorflow as tf
-
 from clozemill.model.config import GENERATOR_SIZE, EncoderConfig
 from clozemill.model.flops import step_flops_per_row
 from clozemill.model.pretraining_model import PretrainingModel
@@ -16,6 +14,8 @@ from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.optimizer import Hyper, Schedule
 from clozemill.trainers.pretraining import branching, open_options, page_parts, warm_start
 from clozemill.trainers.pretraining.branching import Branch
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -26,7 +26,6 @@ from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries, phase_schedules
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
-from clozemill.trainers.training.optimizer import Hyper, Schedule
 from clozemill.trainers.training.pretrained import short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -69,7 +68,7 @@ class PretrainingPhase:
         found = open_options.shape_of(self.dataset, self.batch_size, self.objective, self.generator_size)
         return replace(found, predictions=self.masks.rules.slots) if self.masks else found
 
-    def reader(self, config: PretrainConfig, host: int, hosts: int) -> TrainReader:
+    def reader(self, config: PretrainConfig, host: int, hosts: int, compiled: bool = False) -> TrainReader:
         """Return the reader of one host."""
         entry, keyed = self.entry, self.masks is not None
         return TrainReader(self.dataset, config.seed, self.batch_size, host, hosts, entry.first_row, entry.batch_size, keyed)
@@ -86,14 +85,12 @@ class PretrainingPhase:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
         return corrupt_shards.report_corruption(self.dataset, likely)
 
-    def evaluation(
-        self, devices: tf.distribute.Strategy, model, config: PretrainConfig, jit: bool
-    ) -> ComparedEvaluation | None:
+    def evaluation(self, engine: Engine, model, config: PretrainConfig) -> ComparedEvaluation | None:
         """Return the evaluation of this phase; None if the dataset has no eval split."""
         if not self.dataset.eval_examples:
             return None
         size = max(1, self.batch_size // (config.gradient_accumulation_steps or 1))
-        return ComparedEvaluation(devices, model, self.dataset, size, config.eval_examples, jit, self.comparable)
+        return ComparedEvaluation(engine, model, self.dataset, size, config.eval_examples, self.comparable)
 
 
 @dataclass(frozen=True)

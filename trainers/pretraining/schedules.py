@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
-from clozemill.trainers.training.optimizer import Schedule
 
 
 def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Schedule]:

@@ -18,9 +18,10 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.pretraining import grown_vocabulary
 from clozemill.trainers.pretraining.config import AUTO, PretrainConfig
-from clozemill.trainers.training import pretrained, train_state
+from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.pretrained import digest
 
 _FLAGS = {"type_vocab_size": "segment-embeddings"}

@@ -1,1 +1,1 @@
-"""The training loop, step and checkpoints shared by pretraining and fine-tuning, which implement the protocols of run.py."""
+"""The training loop, checkpoints and the page of a run, shared by pretraining and fine-tuning (run_protocols.py)."""

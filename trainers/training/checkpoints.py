@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,8 +24,8 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.training.early_stopping import rank
-from clozemill.trainers.training.train_state import TrainState
 
 FORMAT_VERSION = 2
 UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable
@@ -163,16 +164,25 @@ def find(path: str, which: str = "latest") -> Checkpoint:
     return best_of(found) if which == "best" else found[0]
 
 
-def _write_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
-    tf.train.Checkpoint(**variables).write(prefix)
+def _holder(value: Any) -> tf.Variable:
+    """Return a variable that TensorFlow can save and restore: the value itself, or a copy of another engine's array."""
+    return value if hasattr(value, "assign") else tf.Variable(np.asarray(value))
 
 
-def _read_variables(variables: dict[str, tf.Variable], prefix: str) -> None:
+def _write_variables(variables: dict[str, Any], prefix: str) -> None:
+    tf.train.Checkpoint(**{name: _holder(value) for name, value in variables.items()}).write(prefix)
+
+
+def _read_variables(variables: dict[str, keras.Variable], prefix: str) -> None:
     """Raise ValueError if the file doesn't hold exactly these variables, or is corrupt."""
+    holders = {name: _holder(variable.value) for name, variable in variables.items()}
     try:
-        tf.train.Checkpoint(**variables).read(prefix).assert_consumed()
+        tf.train.Checkpoint(**holders).read(prefix).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
+    for name, holder in holders.items():
+        if holder is not variables[name].value:
+            variables[name].assign(holder.numpy())
 
 
 def weights(one: Checkpoint) -> dict[str, np.ndarray]:
@@ -201,8 +211,8 @@ def digest(one: Checkpoint) -> str:
 def load(one: Checkpoint, state: TrainState) -> None:
     """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables."""
     _check_contents(one)
-    _read_variables(state.weights(), storage.join(one.folder, "weights"))
-    _read_variables(state.moments(), storage.join(one.folder, "moments"))
+    _read_variables(state.weight_variables(), storage.join(one.folder, "weights"))
+    _read_variables(state.moment_variables(), storage.join(one.folder, "moments"))
 
 
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
@@ -228,7 +238,7 @@ def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[
     return folder
 
 
-def write(folder: str, groups: dict[str, dict[str, tf.Variable]], vocabulary: bytes, about: dict[str, Any]) -> None:
+def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, about: dict[str, Any]) -> None:
     """Write a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json.
 
     Raises UserError and leaves nothing of the checkpoint then.

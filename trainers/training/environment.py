@@ -8,13 +8,11 @@ import shlex
 import sys
 from typing import Any
 
-import tensorflow as tf
-
 from clozemill.pipelines.command_line import process
 from clozemill.pipelines.common import runtime
-from clozemill.trainers.common import distribution
+from clozemill.trainers.engines.engine import Engine
 
-_LIBRARIES = ("clozemill", "tensorflow", "keras", "numpy")
+_LIBRARIES = ("clozemill", "keras", "numpy")
 
 
 def _version(name: str) -> str:
@@ -36,11 +34,12 @@ def command() -> str:
     return shlex.join([os.path.basename(process.PROGRAM[0]) or "clozemill", *sys.argv[1:]])
 
 
-def describe(devices: tf.distribute.Strategy, precision: str) -> dict[str, Any]:
+def describe(engine: Engine, precision: str) -> dict[str, Any]:
     """Return the environment by name, as text."""
+    libraries = {name: _version(name) for name in _LIBRARIES}
     return {
         "command": command(),
-        "device": f"{devices.num_replicas_in_sync} x {distribution.device_name(devices)}, {precision}",
+        "device": f"{engine.replicas} x {engine.device_name}, {precision}",
         "machine": f"{platform.system()} {platform.machine()}, {runtime.cores()} cores",
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "versions": {"python": platform.python_version(), **libraries, engine.name: engine.version},
     }

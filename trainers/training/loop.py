@@ -2,16 +2,17 @@
 
 import signal
 import sys
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.losses import LOSSES
 from clozemill.pipelines.command_line.overwriting import same_command
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common import distribution, peak_flops, storage
+from clozemill.trainers.common import peak_flops, storage
+from clozemill.trainers.engines.engine import COLUMNS, Engine, OutOfMemory, StepOptions, Trainer
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.training import checkpoints
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
@@ -19,8 +20,6 @@ from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.run_page import RunPage
 from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
-from clozemill.trainers.training.step import COLUMNS, Stepper
-from clozemill.trainers.training.train_state import TrainState
 
 
 def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | None = None) -> tuple[int, MetricsLog, bool]:
@@ -44,7 +43,7 @@ class Loop:
     Args:
         plan: the run to execute.
         folder: folder of the run.
-        devices: the strategy.
+        engine: the devices.
         state: the variables, restored.
         step: number of steps done.
         journal: the metrics log, restored.
@@ -54,7 +53,7 @@ class Loop:
 
     plan: TrainingRun
     folder: str
-    devices: tf.distribute.Strategy
+    engine: Engine
     state: TrainState
     step: int
     journal: MetricsLog
@@ -69,7 +68,7 @@ class Loop:
         """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
         self.signals.again = same_command(self.plan.config)
-        self._page = RunPage(self.plan, self.folder, self.devices, self.journal, self.step)
+        self._page = RunPage(self.plan, self.folder, self.engine, self.journal, self.step)
         code = EXIT_STOPPED
         try:
             code = self._run_phases()
@@ -79,7 +78,7 @@ class Loop:
 
     def _run_phases(self) -> int:
         code = EXIT_DONE
-        with self.signals.caught(), distribution.raise_if_worker_lost(self.devices):
+        with self.signals.caught(), self.engine.raise_if_worker_lost():
             for phase in self.plan.phases:
                 owed = self.step == phase.end and not self.evaluated
                 if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
@@ -87,63 +86,49 @@ class Loop:
             if code == EXIT_DONE and self._writes:
                 self._page.write(self.step, "complete")
             # Barrier: a worker that exits while worker 0 writes would be taken for lost.
-            distribution.gather_from_workers(self.devices, 0)
+            self.engine.gather(0)
         return code
 
     @property
     def _writes(self) -> bool:
         """Return whether this process writes files."""
-        return distribution.worker(self.devices)[0] == 0
+        return self.engine.process == 0
 
     def _stopped(self) -> str:
         """Return the signal that this process or another worker received, or ""."""
         mine = signal.Signals[self.signals.received] if self.signals.received else 0
-        every = max(distribution.gather_from_workers(self.devices, int(mine)))
+        every = max(self.engine.gather(int(mine)))
         return signal.Signals(every).name if every else ""
 
-    def _stepper(self, phase: TrainingPhase) -> Stepper:
-        config = self.plan.config
-        return Stepper(
-            self.devices,
-            self.state,
-            phase.schedule,
-            self.plan.hyper,
-            rule=config.optimizer,
-            parts=config.gradient_accumulation_steps,
-            seed=config.seed,
-            jit=distribution.uses_xla(config, self.devices),
-            jit_update=distribution.compiles_updates(config, self.devices),
-            draw=phase.masks,
-        )
+    def _trainer(self, phase: TrainingPhase) -> Trainer:
+        """Return the trainer of a phase, positioned at the current step."""
+        config, done = self.plan.config, self.step - phase.begin
+        parts = config.gradient_accumulation_steps
+        options = StepOptions(phase.schedule, self.plan.hyper, config.optimizer, parts, config.seed, phase.masks)
 
-    def _batches(self, phase: TrainingPhase):
-        """Return the distributed iterator, positioned at the current step."""
+        def batches(host: int, hosts: int, size: int) -> Iterable:
+            return phase.reader(config, host, hosts, self.engine.compiles).batches(size, done)
 
-        def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            size = context.get_per_replica_batch_size(phase.batch_size)
-            reader = phase.reader(self.plan.config, context.input_pipeline_id, context.num_input_pipelines)
-            return reader.batches(size, self.step - phase.begin)
-
-        return iter(self.devices.distribute_datasets_from_function(per_host))
+        return self.engine.trainer(self.state, options, phase.batch_size, batches)
 
     def _phase(self, phase: TrainingPhase) -> int:
         config = self.plan.config
-        peak = config.peak_tflops or peak_flops.peak_tflops(distribution.device_name(self.devices))
-        replicas = self.devices.num_replicas_in_sync
+        peak = config.peak_tflops or peak_flops.peak_tflops(self.engine.device_name)
+        replicas = self.engine.replicas
         packed = phase.train_examples / phase.train_rows
         scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase), packed)
         self.journal.pace = Pace()
         phase.set_up(self.state.model)
-        evaluation = phase.evaluation(self.devices, self.state.model, config, distribution.uses_xla(config, self.devices))
+        evaluation = phase.evaluation(self.engine, self.state.model, config)
         with phase.reading():
             self.journal.reference = evaluation.reference() if evaluation and self._writes else None
         if not self.evaluated and evaluation and self._evaluation_due(phase):
             self._evaluate(evaluation, phase)
         self.evaluated = True
-        stepper, iterator = self._stepper(phase), self._batches(phase)
+        trainer = self._trainer(phase)
         while self.step < phase.end and not self.stopping.stops:
             count = self._until_next(phase)
-            rows, steady = self._train(stepper, iterator, count, phase)
+            rows, steady = self._train(trainer, count, phase)
             if not self._finite(rows, phase):
                 if self._writes:
                     self._page.write(self.step, "loss or gradients became NaN or infinite; training ended", failed=True)
@@ -210,32 +195,27 @@ class Loop:
         marks = [every - self.step % every for every in (config.log_steps, config.eval_steps, config.checkpoint_steps) if every]
         if (stable := phase.schedule.stable_until) is not None and stable > self.step:
             marks.append(stable - self.step)
-        if distribution.worker(self.devices)[1] == 1:  # all workers must run the same number, however fast each is
+        if self.engine.processes == 1:  # all workers must run the same number, however fast each is
             marks.append(self._affordable)
         return min(config.steps_per_call, phase.end - self.step, *marks)
 
-    def _train(self, stepper: Stepper, iterator, count: int, phase: TrainingPhase) -> tuple[np.ndarray, bool]:
+    def _train(self, trainer: Trainer, count: int, phase: TrainingPhase) -> tuple[np.ndarray, bool]:
         """Run the next steps. Returns (their metrics, whether no time went into tracing): then seconds are this call's."""
-        traced, began = stepper.train.experimental_get_tracing_count(), time.perf_counter()
         # With several workers, the others would hang if one exited: a signal is then handled after the step.
-        self.signals.stepping = distribution.worker(self.devices)[1] == 1
+        self.signals.stepping = self.engine.processes == 1
         try:
             with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
-                rows = stepper.train(iterator, tf.constant(self.step), tf.constant(count)).numpy()
-        except tf.errors.ResourceExhaustedError as error:
-            told = storage.cause(error)
+                rows, steady = trainer.run(self.step, count)
+        except OutOfMemory as error:
             raise UserError(
-                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit into memory ({told}): "
+                f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit into memory ({error}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
         finally:
             self.signals.stepping = False
-        seconds = rows[:, COLUMNS.index("seconds")]
-        steady = 0 < traced == stepper.train.experimental_get_tracing_count()
-        if steady:  # clocks within the graph may see when GPU work is queued, not when it is done
-            seconds *= (time.perf_counter() - began) / seconds.sum()
-        self.signals.seconds = float(seconds.sum() / count)
-        self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds.sum(), 1e-9)))
+        seconds = float(rows[:, COLUMNS.index("seconds")].sum())
+        self.signals.seconds = seconds / count
+        self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds, 1e-9)))
         return rows, steady
 
     def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
@@ -265,7 +245,7 @@ class Loop:
 
     def _shards_between(self, phase: TrainingPhase, begin: int, end: int) -> set[str]:
         """Return the shard files that steps [begin, end) of a phase read, across all hosts."""
-        reader = phase.reader(self.plan.config, 0, 1)
+        reader = phase.reader(self.plan.config, 0, 1, self.engine.compiles)
         return set(reader.shards_between(begin - phase.begin, end - phase.begin))
 
     def _due(self) -> bool:
@@ -278,7 +258,8 @@ class Loop:
         self.signals.unsaved = 0
         if not self._writes:
             return
-        about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state(), "tensorflow": tf.__version__}
+        about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state()}
+        about |= {self.engine.name: self.engine.version}
         about |= self.stopping.state()
         self.journal.flush()
         checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)

@@ -14,8 +14,8 @@ import tensorflow as tf
 from clozemill.model.losses import LOSSES, SUMS, total
 from clozemill.trainers.common import storage
 from clozemill.trainers.diagnosis.watch import Watch
+from clozemill.trainers.engines.engine import COLUMNS
 from clozemill.trainers.training.pace import Pace
-from clozemill.trainers.training.step import COLUMNS
 from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
 
 METRICS = "metrics.jsonl"

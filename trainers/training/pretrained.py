@@ -18,8 +18,10 @@ from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data.text_encoder import TextEncoder
-from clozemill.trainers.training import checkpoints, train_state
-from clozemill.trainers.training.train_state import encoder_config
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.train_state import encoder_config
+from clozemill.trainers.training import checkpoints
 
 _TRANSFORM = {"masked_lm/transform/kernel", "masked_lm/layer_norm/gamma"}
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
@@ -158,10 +160,10 @@ def _saved_model(path: str) -> PretrainedModel:
     return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode()))
 
 
-def load_model(found: PretrainedModel, devices: tf.distribute.Strategy, precision: str) -> keras.Model:
+def load_model(found: PretrainedModel, engine: Engine, precision: str) -> keras.Model:
     """Build the model with its weights. Raises UserError if the checkpoint describes no model, or its weights don't fit."""
     try:
-        with devices.scope():
+        with engine.scope():
             return train_state.loaded(found.index, found.weights, precision)
     except ValueError as error:
         raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import tensorflow as tf
-
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.formatting import large
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Page, Section, section_from_dict
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.training import checkpoints, curves, environment, run_sections
 from clozemill.trainers.training.metrics_log import MetricsLog, duration
 from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingRun
@@ -39,14 +38,14 @@ class RunPage:
     Args:
         plan: the run.
         folder: folder of the run.
-        devices: the strategy.
+        engine: the devices.
         journal: the metrics so far.
         first_step: the step at which this process started.
     """
 
     plan: TrainingRun
     folder: str
-    devices: tf.distribute.Strategy
+    engine: Engine
     journal: MetricsLog
     first_step: int
     exhibits: list[Section] = field(default_factory=list)
@@ -137,7 +136,7 @@ class RunPage:
         self._sessions = [*sessions, self._session()]
 
     def _session(self) -> dict[str, Any]:
-        own = environment.describe(self.devices, self.plan.config.precision)
+        own = environment.describe(self.engine, self.plan.config.precision)
         return {"from_step": self.first_step, "to_step": self.first_step, "began": self._began, "seconds": 0.0, **own}
 
 

@@ -5,10 +5,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import tensorflow as tf
-
 from clozemill.pipelines.pages.content import Section, Table
-from clozemill.trainers.training.optimizer import Hyper, Schedule
+from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.optimizer import Hyper, Schedule
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class RunStory:
 class PhaseReader(Protocol):
     """One host's training examples, in an order that can be entered anywhere."""
 
-    def batches(self, batch_size: int, step: int = 0) -> tf.data.Dataset:
-        """Return an endless dataset of batches of one replica each, from a step of the phase on."""
+    def batches(self, batch_size: int, step: int = 0) -> Iterable:
+        """Return an endless tf.data.Dataset of batches of `batch_size` rows, from a step of the phase on."""
 
     def shards_between(self, begin: int, end: int) -> Iterable[str]:
         """Return the files that this host's examples in steps [begin, end) of the phase come from, for messages."""
@@ -94,8 +93,8 @@ class TrainingPhase(Protocol):
     def masks(self) -> Callable | None:
         """Return how masks are drawn in the training step; None to use those of the data."""
 
-    def reader(self, config: Any, host: int, hosts: int) -> PhaseReader:
-        """Return the reader of one host."""
+    def reader(self, config: Any, host: int, hosts: int, compiled: bool) -> PhaseReader:
+        """Return the reader of one host. compiled: whether every shape of a batch costs a compilation."""
 
     def set_up(self, model: Any) -> None:
         """Prepare the model of the run for the steps of this phase."""
@@ -103,7 +102,7 @@ class TrainingPhase(Protocol):
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which read errors name the file. `likely` returns the files that were read last."""
 
-    def evaluation(self, devices: tf.distribute.Strategy, model: Any, config: Any, jit: bool) -> PhaseEvaluation | None:
+    def evaluation(self, engine: Engine, model: Any, config: Any) -> PhaseEvaluation | None:
         """Return the evaluation of the model in this phase; None if there are no examples for it."""
 
 

@@ -59,7 +59,7 @@ def test_weights_are_imported_and_exported() -> None:
 
 
 def test_the_table_matches_the_model_weights() -> None:
-    from clozemill.trainers.training import train_state
+    from clozemill.trainers.engines import train_state
 
     model = train_state.model_for({"encoder": SMALL.to_dict(), "objective": "mlm"})
     have = {weight.path.split("/", 1)[1]: tuple(weight.shape) for weight in model.weights}

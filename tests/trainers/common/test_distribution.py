@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.engines import engine
+from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES
+from clozemill.trainers.engines.tensorflow_step import COLUMNS
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
-from clozemill.trainers.training.optimizer import OPTIMIZERS, SCHEDULES
-from clozemill.trainers.training.step import COLUMNS
 from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[3]
@@ -88,14 +90,12 @@ def test_two_devices_evaluate_as_one(found: dict) -> None:
     ],
 )
 def test_batches_and_devices(replicas: int, parts: int, size: int, sentence: int | str) -> None:
-    class Devices:
-        num_replicas_in_sync = replicas
-
+    devices = SimpleNamespace(replicas=replicas)
     if isinstance(sentence, int):
-        assert distribution.check_batch(Devices, size, parts) == sentence
+        assert engine.check_batch(devices, size, parts) == sentence
         return
     with pytest.raises(UserError) as error:
-        distribution.check_batch(Devices, size, parts)
+        engine.check_batch(devices, size, parts)
     assert str(error.value) == sentence
 
 

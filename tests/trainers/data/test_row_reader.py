@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clozemill.trainers.data.row_reader import POOL, LengthOrder, RowReader, padded_length, static_lengths
+from clozemill.trainers.data.lengths import padded_length, static_lengths
+from clozemill.trainers.data.row_reader import POOL, LengthOrder, RowReader
 
 WIDE = 64
 

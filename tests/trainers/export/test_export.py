@@ -21,11 +21,11 @@ from clozemill.model.export.base import FORMATS, TOLERANCE
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import process
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.export import config as export_config
 from clozemill.trainers.export import export
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints
-from clozemill.trainers.training.train_state import TrainState
 from tests.apart import pretend_torch
 from tests.faults import test_disk_full
 from tests.model import sources

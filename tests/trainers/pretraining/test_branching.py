@@ -12,12 +12,12 @@ import yaml
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry
 from clozemill.trainers.training import checkpoints, run_folder
-from clozemill.trainers.training.optimizer import Schedule
 from tests.trainers import datasets
 
 STEPS, STABLE = 12, 8

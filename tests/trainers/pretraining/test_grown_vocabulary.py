@@ -23,7 +23,8 @@ from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from clozemill.trainers.common import distribution
 from clozemill.trainers.pretraining import grown_vocabulary, pretraining_run, step_zero, warm_start
 from clozemill.trainers.pretraining.grown_vocabulary import old_pieces, with_old_pieces
-from clozemill.trainers.training import checkpoints, pretrained, train_state
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.training import checkpoints, pretrained
 from tests.trainers import datasets
 from tests.trainers.pretraining.test_warm_start import SMALL, checkpoint, config
 

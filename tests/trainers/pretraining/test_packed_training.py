@@ -17,6 +17,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
+from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import capacity, open_options, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
@@ -70,9 +71,9 @@ def test_evaluation_agrees_with_that_of_the_unpacked_examples(
     packed: PreparedDataset, plain: PreparedDataset, objective: str
 ) -> None:
     """Every example counts once; the last batch is filled up with rows that count nothing."""
-    model, devices = steps.make(objective, num_hidden_layers=1).state.model, tf.distribute.get_strategy()
+    model, engine = steps.make(objective, num_hidden_layers=1).state.model, tensorflow_engine.default()
     assert sum(eval_rows(packed)) % 4 and sum(eval_rows(packed)) < 43
-    found, expected = (Evaluation(devices, model, dataset, 4).figures() for dataset in (packed, plain))
+    found, expected = (Evaluation(engine, model, dataset, 4).figures() for dataset in (packed, plain))
     assert found.keys() == expected.keys() and found["examples"] == 43
     assert found == pytest.approx(expected, rel=1e-6)
     found, expected = (without_context(dataset, model.objective) for dataset in (packed, plain))
@@ -82,7 +83,7 @@ def test_evaluation_agrees_with_that_of_the_unpacked_examples(
 @pytest.mark.slow
 def test_a_limited_evaluation_counts_what_it_evaluated(packed: PreparedDataset) -> None:
     """Of about ten examples, those in the first rows."""
-    evaluation = ComparedEvaluation(tf.distribute.get_strategy(), steps.make(num_hidden_layers=1).state.model, packed, 4, 10)
+    evaluation = ComparedEvaluation(tensorflow_engine.default(), steps.make(num_hidden_layers=1).state.model, packed, 4, 10)
     batches = [next(eval_batches(packed, 1, limit=10).skip(row).as_numpy_iterator()) for row in range(6)]
     rows, found = sum(eval_rows(packed, limit=10)), evaluation.figures()
     assert 4 <= rows <= 6 and found["examples"] == sum(batch["example_weights"].sum() for batch in batches[:rows])
@@ -92,7 +93,7 @@ def test_a_limited_evaluation_counts_what_it_evaluated(packed: PreparedDataset) 
 def test_sample_predictions_show_single_examples(packed: PreparedDataset) -> None:
     """The first three, taken out of their rows, with the answers that the model gives to them unpacked."""
     model = steps.make(num_hidden_layers=1).state.model
-    (section,) = ComparedEvaluation(tf.distribute.get_strategy(), model, packed, 4).exhibits()
+    (section,) = ComparedEvaluation(tensorflow_engine.default(), model, packed, 4).exhibits()
     batch = next(eval_batches(packed, 3).as_numpy_iterator())
     columns, tokens = unpack_examples(ragged(batch), PREDICTIONS), Vocabulary.from_bytes(VOCABULARY, "").tokens
     fields = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")  # cut to the longest example

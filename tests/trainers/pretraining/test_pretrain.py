@@ -19,6 +19,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
+from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import pretrain as pretraining
 from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -248,7 +249,7 @@ def test_sample_predictions_are_those_of_the_model(trained: Path, short: Path) -
     dataset = prepared_dataset.read(str(short))
     batch = next(iter(eval_batches(dataset, 3)))
     found = pretrained.read(str(checkpoint(trained, 15)))
-    model = pretrained.load_model(found, tf.distribute.get_strategy(), "float32")
+    model = pretrained.load_model(found, tensorflow_engine.default(), "float32")
     inputs, targets = model.prepare(batch)
     best = model(inputs)["masked_lm_logits"].numpy().argmax(-1)
     tokens = found.vocabulary.tokens

@@ -13,9 +13,10 @@ import clozemill
 from clozemill.model.config import EncoderConfig
 from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.pretraining import pretraining_run, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.training import checkpoints, run_folder, train_state
+from clozemill.trainers.training import checkpoints, run_folder
 from tests.model.small import scatter
 from tests.trainers import datasets
 from tests.trainers.datasets import ENTRIES, VOCABULARY

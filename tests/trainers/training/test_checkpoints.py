@@ -12,8 +12,9 @@ import tensorflow as tf
 from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
-from clozemill.trainers.training import checkpoints, train_state
-from clozemill.trainers.training.train_state import TrainState
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.train_state import TrainState
+from clozemill.trainers.training import checkpoints
 
 ENCODER = EncoderConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=12

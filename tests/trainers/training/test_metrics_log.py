@@ -14,8 +14,8 @@ from clozemill.model.losses import SUMS
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.diagnosis.watch import Watch
+from clozemill.trainers.engines.engine import COLUMNS
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput, duration, means
-from clozemill.trainers.training.step import COLUMNS
 from tests.trainers.diagnosis import journals
 
 SCALE = Throughput(batch_size=32, flops_per_row=10**12, devices=2, peak=100.0)

@@ -13,11 +13,10 @@ import keras
 import tensorflow as tf
 
 from clozemill.model.losses import SUMS, total
-from clozemill.trainers.training import optimizer
-from clozemill.trainers.training.optimizer import OPTIMIZERS, Hyper, Rule, Schedule
-from clozemill.trainers.training.train_state import TrainState
-
-COLUMNS = (*SUMS, "tokens", "gradient_norm", "learning_rate", "waited", "seconds")  # columns of a step's metrics
+from clozemill.trainers.engines import optimizer
+from clozemill.trainers.engines.engine import COLUMNS, StepOptions
+from clozemill.trainers.engines.optimizer import OPTIMIZERS, Rule
+from clozemill.trainers.engines.train_state import TrainState
 
 
 def _total(values):
@@ -31,10 +30,7 @@ class Stepper:
 
     Args:
         state: the variables.
-        rule, hyper, schedule: the optimizer, a key of OPTIMIZERS, and its parameters.
-        parts: micro-batches per device and step.
-        seed: seed of dropout.
-        draw: returns a replica's batch with the masks of a step, or None to use those of the batch.
+        options: the optimizer, micro-batches, dropout and masks.
         jit: compile forward and backward pass with XLA.
         jit_update: compile the update of each variable, for a single device. Op by op, an update of AdamW writes some 15
             temporary arrays of the variable's size.
@@ -42,27 +38,22 @@ class Stepper:
 
     strategy: tf.distribute.Strategy
     state: TrainState
-    schedule: Schedule
-    hyper: Hyper
-    rule: str = "adamw"
-    parts: int = 1
-    seed: int = 0
+    options: StepOptions
     jit: bool = False
     jit_update: bool = False
-    draw: Callable | None = None
 
     def _gradients(self, batch: dict, totals: dict, step, replica):
         """Return (gradients, sums) of a replica's batch, accumulated over `parts` micro-batches."""
-        rows = batch["input_ids"].shape[0] // self.parts
-        split = {name: tf.reshape(v, [self.parts, rows, *keras.ops.shape(v)[1:]]) for name, v in batch.items()}
+        rows = batch["input_ids"].shape[0] // self.options.parts
+        split = {name: tf.reshape(v, [self.options.parts, rows, *keras.ops.shape(v)[1:]]) for name, v in batch.items()}
         gradients, found = None, None
-        for part in range(self.parts):
+        for part in range(self.options.parts):
             if part:  # force sequential execution, or all parts would need memory at once
                 with tf.control_dependencies(gradients):
                     micro = {name: tf.identity(value[part]) for name, value in split.items()}
             else:
                 micro = {name: value[0] for name, value in split.items()}
-            more, counted = self._part(micro, totals, step, replica * self.parts + part)
+            more, counted = self._part(micro, totals, step, replica * self.options.parts + part)
             gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
             found = counted if found is None else found + counted
         return gradients, found
@@ -70,7 +61,9 @@ class Stepper:
     def _part(self, batch: dict, totals: dict, step, stream):
         """Return (gradients as dense tensors, sums as float32 [len(SUMS)]) of one micro-batch."""
         model = self.state.model
-        seed = tf.stack([tf.cast(step, tf.int32) + tf.constant(self.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)])
+        seed = tf.stack(
+            [tf.cast(step, tf.int32) + tf.constant(self.options.seed % (1 << 31), tf.int32), tf.cast(stream, tf.int32)]
+        )
         inputs, targets = model.prepare(batch)
         variables = [variable.value for variable in model.trainable_variables if model.trains(variable.path)]
         with tf.GradientTape() as tape:
@@ -86,28 +79,28 @@ class Stepper:
     @cached_property
     def _drawn(self) -> Callable:
         """Return `draw`, compiled if the step is."""
-        draw = self.draw or (lambda batch, step: batch)
-        return tf.function(draw, autograph=False, jit_compile=True) if self.jit and self.draw else draw
+        draw = self.options.draw or (lambda batch, step: batch)
+        return tf.function(draw, autograph=False, jit_compile=True) if self.jit and self.options.draw else draw
 
     def _compiled(self, rule: Rule) -> Callable:
         """Return a function that computes the new values of a variable and its moments."""
 
         def updated(value, gradient, moments, scale, rate, step, decay: bool):
-            return rule.update(value, gradient * scale, *moments, rate, step, self.hyper, decay)
+            return rule.update(value, gradient * scale, *moments, rate, step, self.options.hyper, decay)
 
         return tf.function(updated, autograph=False, jit_compile=True) if self.jit_update else updated
 
     @cached_property
     def _rules(self) -> dict[Rule, Callable]:
         """Return the functions of the optimizer's rules."""
-        chosen = OPTIMIZERS[self.rule]
+        chosen = OPTIMIZERS[self.options.rule]
         return {rule: self._compiled(rule) for rule in (chosen.matrices, chosen.others)}
 
     def _apply(self, gradients: list, step):
         """Update all variables from gradients that are identical on every replica. Returns (norm, learning rate)."""
-        norm, rate = optimizer.global_norm(gradients), self.schedule(step)
-        scale = optimizer.clip_scale(norm, self.hyper.clip_norm)
-        state, optimizer_rule = self.state, OPTIMIZERS[self.rule].rule
+        norm, rate = optimizer.global_norm(gradients), self.options.schedule(step)
+        scale = optimizer.clip_scale(norm, self.options.hyper.clip_norm)
+        state, optimizer_rule = self.state, OPTIMIZERS[self.options.rule].rule
 
         def update_all(strategy, gradients, scale, rate, step) -> list:
             done = []

@@ -1,45 +1,41 @@
-"""Computes a model's outputs for many rows, in batches of similar length under any strategy; keeps the order of the rows."""
+"""Computes a model's outputs for many rows, in batches of similar length on any engine; keeps the order of the rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.inputs import TOKENS
-from clozemill.trainers.data.row_reader import padded_length, static_lengths
+from clozemill.trainers.data.lengths import padded_length, static_lengths
+from clozemill.trainers.engines.engine import Engine
 
 
 class BatchedInference:
     """Computes `outputs`, a function of a dict of the three id tensors that returns a tensor [B, ...], without dropout.
 
+    Where every shape is compiled, the last batch is filled up, and few lengths are used.
+
     Args:
+        model: the model whose weights `outputs` uses.
         outputs: may also return a dict of tensors; the result is a dict then.
         batch_size: rows per batch, across all devices.
-        jit: compile with XLA. The last batch is then filled up, and few lengths are used, since every shape is compiled.
         per_token: whether the outputs are [B, S, ...], or the names of those that are.
         extra: more features, int32 [N, K], that `outputs` gets uncut beside the id tensors.
     """
 
     def __init__(
         self,
-        devices: tf.distribute.Strategy,
+        engine: Engine,
+        model: Any,
         outputs: Callable,
         batch_size: int,
-        jit: bool = False,
         per_token: bool | Sequence[str] = False,
         extra: Sequence[str] = (),
     ) -> None:
-        self.devices, self.replicas = devices, devices.num_replicas_in_sync
+        self.engine, self.replicas = engine, engine.replicas
         self.per_token, self.extra = per_token, tuple(extra)
         self.per_replica = max(1, -(-batch_size // self.replicas))
-        self.compiled = jit or isinstance(devices, tf.distribute.TPUStrategy)
-        one = tf.function(outputs, autograph=False, jit_compile=True) if jit else outputs
-        # Without XLA, trace once for all shapes; per-replica values of several devices don't support such a signature.
-        loose = not self.compiled and self.replicas == 1
-        signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in (*TOKENS, *self.extra)}] if loose else None
-        run = lambda batch: devices.run(one, args=(batch,))  # noqa: E731
-        self._run = tf.function(run, signature, autograph=False, reduce_retracing=not self.compiled)  # AutoGraph takes seconds
+        self._batch = engine.inference(model, outputs, (*TOKENS, *self.extra))
 
     @property
     def batch_size(self) -> int:
@@ -52,7 +48,7 @@ class BatchedInference:
         """
         (count, longest), result = features["input_mask"].shape, None
         lengths = features["input_mask"].sum(axis=1)
-        static = static_lengths(longest, self.compiled)
+        static = static_lengths(longest, self.engine.compiles)
         longest_first = np.argsort(-lengths, kind="stable")
         for begin in range(0, count, self.batch_size):
             numbers = longest_first[begin : begin + self.batch_size]
@@ -76,20 +72,5 @@ class BatchedInference:
 
     def _filled(self, numbers: np.ndarray) -> np.ndarray:
         """Return the rows of a batch, filled up with the first row to the size that shapes or devices require."""
-        multiple = self.batch_size if self.compiled else self.replicas
+        multiple = self.batch_size if self.engine.compiles else self.replicas
         return np.concatenate([numbers, np.repeat(numbers[:1], -len(numbers) % multiple)])
-
-    def _batch(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs of a batch by name; a single output has the name ""."""
-        per_replica = len(rows["input_ids"]) // self.replicas
-
-        def part(context) -> dict[str, tf.Tensor]:
-            begin = context.replica_id_in_sync_group * per_replica
-            return {name: tf.constant(value[begin : begin + per_replica]) for name, value in rows.items()}
-
-        found = self._run(self.devices.experimental_distribute_values_from_function(part))
-        named = found if isinstance(found, dict) else {"": found}
-        return {
-            name: np.concatenate([value.numpy() for value in self.devices.experimental_local_results(values)])
-            for name, values in named.items()
-        }

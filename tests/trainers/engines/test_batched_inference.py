@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from clozemill.model.inputs import TOKENS
-from clozemill.trainers.common import distribution
 from clozemill.trainers.common.config import DeviceOptions
-from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.engines.batched_inference import BatchedInference
+from clozemill.trainers.engines.engine import Engine, make_engine
 from tests.trainers.steps import needs_xla
 
-RECORD = "from tests.trainers.training.test_batched_inference import record; record()"
+RECORD = "from tests.trainers.engines.test_batched_inference import record; record()"
 
 
 def rows(count: int, length: int = 12) -> dict[str, np.ndarray]:
@@ -32,15 +32,15 @@ def outputs(batch: dict) -> tf.Tensor:
     return tf.stack([ids, tf.zeros_like(ids) + tf.cast(tf.shape(ids)[0], tf.float32)], axis=-1)
 
 
-def found(devices: tf.distribute.Strategy, count: int, batch_size: int, **options: bool) -> np.ndarray:
-    return BatchedInference(devices, outputs, batch_size, per_token=True, **options)(rows(count))
+def found(engine: Engine, count: int, batch_size: int) -> np.ndarray:
+    return BatchedInference(engine, None, outputs, batch_size, per_token=True)(rows(count))
 
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "jit"), [(5, 1, False), (6, 3, False), pytest.param(7, 3, True, marks=needs_xla), (2, 8, False)]
 )
 def test_outputs_keep_the_order_of_the_rows(count: int, batch_size: int, jit: bool) -> None:
-    values, given = found(distribution.make_strategy(DeviceOptions()), count, batch_size, jit=jit), rows(count)
+    values, given = found(make_engine(DeviceOptions(jit="on" if jit else "off")), count, batch_size), rows(count)
     assert values.shape == (count, 12, 2)
     assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all()
     sizes = {min(batch_size, count - begin) for begin in range(0, count, batch_size)}
@@ -49,7 +49,7 @@ def test_outputs_keep_the_order_of_the_rows(count: int, batch_size: int, jit: bo
 
 def test_a_value_for_each_row() -> None:
     forward = BatchedInference(
-        distribution.make_strategy(DeviceOptions()), lambda batch: tf.reduce_sum(outputs(batch)[:, :, :1], axis=1), 4
+        make_engine(DeviceOptions()), None, lambda batch: tf.reduce_sum(outputs(batch)[:, :, :1], axis=1), 4
     )
     given = rows(10)
     assert (forward(given) == (given["input_ids"] * given["input_mask"]).sum(axis=1)[:, None]).all()
@@ -64,7 +64,7 @@ def test_batches_are_trimmed_to_their_longest_row() -> None:
         tf.py_function(lambda ids: seen.append(tuple(ids.shape)), [batch["input_ids"]], [])
         return outputs(batch)
 
-    forward = BatchedInference(distribution.make_strategy(DeviceOptions()), counted, 4, per_token=True)
+    forward = BatchedInference(make_engine(DeviceOptions()), None, counted, 4, per_token=True)
     forward(rows(18, 20))
     assert seen == [(4, 20), (4, 16), (4, 12), (4, 8), (2, 4)] and len(traced) <= 3 and forward.batch_size == 4
 
@@ -74,10 +74,10 @@ def record() -> None:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    devices = distribution.make_strategy(DeviceOptions(strategy="mirrored"))
+    devices = make_engine(DeviceOptions(strategy="mirrored"))
     cases = {f"{count}, {size}": found(devices, count, size).tolist() for count, size in ((7, 4), (1, 4), (5, 3))}
-    sizes = [BatchedInference(devices, outputs, size).batch_size for size in (1, 2, 3, 4)]
-    print(json.dumps({"replicas": devices.num_replicas_in_sync, "sizes": sizes, "cases": cases}))
+    sizes = [BatchedInference(devices, None, outputs, size).batch_size for size in (1, 2, 3, 4)]
+    print(json.dumps({"replicas": devices.replicas, "sizes": sizes, "cases": cases}))
 
 
 @pytest.mark.slow
@@ -100,9 +100,7 @@ def test_several_outputs_and_another_feature() -> None:
         return {"tokens": ids[:, :, None], "sum": tf.reduce_sum(ids, axis=1), "places": batch["places"]}
 
     given = rows(10) | {"places": np.arange(30, dtype=np.int32).reshape(10, 3)}
-    forward = BatchedInference(
-        distribution.make_strategy(DeviceOptions()), several, 4, per_token=("tokens",), extra=("places",)
-    )
+    forward = BatchedInference(make_engine(DeviceOptions()), None, several, 4, per_token=("tokens",), extra=("places",))
     values, ids = forward(given), given["input_ids"] * given["input_mask"]
     assert set(values) == {"tokens", "sum", "places"}
     assert (values["tokens"][:, :, 0] == ids).all() and (values["sum"] == ids.sum(axis=1)).all()

@@ -6,14 +6,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.config import PRECISIONS, EncoderConfig
 from clozemill.model.conversion.weight_names import check_weights
 from clozemill.model.layers import deviation
 from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import Task, TaskModel
-from clozemill.trainers.training.optimizer import OPTIMIZERS
+from clozemill.trainers.engines.optimizer import OPTIMIZERS
 
 
 @dataclass
@@ -23,14 +22,22 @@ class TrainState:
     model: PretrainingModel
     slots: list[dict[str, keras.Variable]] = field(default_factory=list)
 
-    def weights(self) -> dict[str, tf.Variable]:
+    def weight_variables(self) -> dict[str, keras.Variable]:
         """Return the model's variables by path, without seed states: dropout seeds come from the step number."""
-        return {variable.path: variable.value for variable in self.model.weights}
+        return {variable.path: variable for variable in self.model.weights}
 
-    def moments(self) -> dict[str, tf.Variable]:
+    def moment_variables(self) -> dict[str, keras.Variable]:
         """Return the optimizer's variables by name."""
         rows = zip(self.model.trainable_variables, self.slots, strict=True)
-        return {f"{name}/{variable.path}": moment.value for variable, slots in rows for name, moment in slots.items()}
+        return {f"{name}/{variable.path}": moment for variable, slots in rows for name, moment in slots.items()}
+
+    def weights(self) -> dict[str, Any]:
+        """Return the values of the model's variables by path: tf.Variable on TensorFlow."""
+        return {path: variable.value for path, variable in self.weight_variables().items()}
+
+    def moments(self) -> dict[str, Any]:
+        """Return the values of the optimizer's variables by name."""
+        return {name: variable.value for name, variable in self.moment_variables().items()}
 
 
 def _stream(seed: int, path: str) -> np.random.Generator:

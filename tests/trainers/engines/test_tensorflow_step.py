@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from clozemill.model.losses import SUMS
-from clozemill.trainers.training.optimizer import Schedule
-from clozemill.trainers.training.step import COLUMNS, Stepper
+from clozemill.trainers.engines.optimizer import Schedule
+from clozemill.trainers.engines.tensorflow_step import COLUMNS, Stepper
 from tests.trainers.datasets import ENTRIES, LENGTH
 from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, packed, train
 

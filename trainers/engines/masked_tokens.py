@@ -6,17 +6,15 @@ B batch, P masked positions, V vocabulary, K most probable tokens.
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from clozemill.trainers.training.batched_inference import BatchedInference
+from clozemill.trainers.engines.batched_inference import BatchedInference
+from clozemill.trainers.engines.engine import Engine
 
 POSITIONS = "masked_lm_positions"
 
 
-def masked_token_inference(
-    devices: tf.distribute.Strategy, model: keras.Model, count: int, batch_size: int, jit: bool = False
-) -> BatchedInference:
+def masked_token_inference(engine: Engine, model: keras.Model, count: int, batch_size: int) -> BatchedInference:
     """Return the inference of the most probable tokens at `masked_lm_positions`, an int32 feature [N, P] beside the ids.
 
     Its outputs are `ids` int32 and `probabilities` float32, [N, P, count], the most probable token first. For the objective
@@ -28,4 +26,4 @@ def masked_token_inference(
         probs_BPK, ids_BPK = ops.top_k(probs_BPV, count)
         return {"ids": ids_BPK, "probabilities": probs_BPK}
 
-    return BatchedInference(devices, best, batch_size, jit, extra=(POSITIONS,))
+    return BatchedInference(engine, model, best, batch_size, extra=(POSITIONS,))

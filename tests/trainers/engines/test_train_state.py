@@ -7,8 +7,8 @@ import tensorflow as tf
 from clozemill.model.config import EncoderConfig
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.model.task_model import Task
-from clozemill.trainers.training import train_state
-from clozemill.trainers.training.optimizer import OPTIMIZERS
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.optimizer import OPTIMIZERS
 
 SMALL = EncoderConfig(
     vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from clozemill.trainers.training.optimizer import OPTIMIZERS, SCHEDULES, Hyper, Schedule
+from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES, Hyper, Schedule
 from tests.model.small import run
 
-RECORD = "import sys; from tests.trainers.training.test_optimizer_backends import record; record(sys.argv[1])"
+RECORD = "import sys; from tests.trainers.engines.test_optimizer_backends import record; record(sys.argv[1])"
 PATHS = ("pretraining/encoder/layer_0/output/kernel", "pretraining/encoder/pooler/kernel")
 
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.pretraining_model import PretrainingModel
-from clozemill.trainers.training.optimizer import (
+from clozemill.trainers.engines.optimizer import (
     OPTIMIZERS,
     SCHEDULES,
     Hyper,

@@ -1,0 +1,282 @@
+"""The engine on JAX: one device, all devices of this machine, or those of several processes, which share each batch.
+
+Input still comes from tf.data, on the CPU; nothing here imports TensorFlow.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax.errors import JaxRuntimeError
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+
+from clozemill.model.losses import SUMS
+from clozemill.pipelines.common import runtime
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import hardware
+from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
+from clozemill.trainers.engines import jax_step
+from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Trainer
+from clozemill.trainers.engines.jax_step import AXIS, Step
+from clozemill.trainers.engines.train_state import TrainState
+
+_AHEAD = 2  # batches that are on their way to the devices while a step runs
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _placed(values: dict[str, np.ndarray], sharding: Any) -> dict[str, jax.Array]:
+    """Return this process's rows of a batch as arrays over all devices."""
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in values.items()}
+
+
+@dataclass
+class _Input:
+    """Batches on the devices, fetched ahead. `waited`: seconds that the last one took the host."""
+
+    batches: Iterator[dict[str, np.ndarray]]
+    sharding: Any
+    waited: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._ahead: deque = deque()
+
+    def next(self) -> dict[str, jax.Array]:
+        began = time.perf_counter()
+        while len(self._ahead) < _AHEAD:
+            self._ahead.append(_placed(next(self.batches), self.sharding))
+        self.waited = time.perf_counter() - began
+        return self._ahead.popleft()
+
+
+@dataclass
+class _Trainer:
+    """Runs steps; between calls, the variables of the state have the newest values."""
+
+    step: Step
+    slots: list[list[keras.Variable]]  # of each trained variable
+    input: _Input
+
+    def _put(self, variable: keras.Variable, sharding: Any) -> jax.Array:
+        value = variable.value
+        return value if getattr(value, "sharding", None) == sharding else _everywhere(value, sharding)
+
+    def run(self, first: int, count: int) -> tuple[np.ndarray, bool]:
+        step, began, rows, waited = self.step, time.perf_counter(), [], []
+        everywhere = step.everywhere
+        values = [self._put(variable, everywhere) for variable in step.trained]
+        fixed = [self._put(variable, everywhere) for variable in step.fixed]
+        slots = [tuple(self._put(moment, step.moment_sharding(moment.shape)) for moment in moments) for moments in self.slots]
+        compiled = step.compiled._cache_size()
+        try:
+            for number in range(first, first + count):  # JAX returns before a step is done: the next batch is fetched meanwhile
+                batch = self.input.next()
+                values, slots, metrics = step.compiled(values, slots, fixed, np.int32(number), batch)
+                rows.append(metrics)
+                waited.append(self.input.waited)
+            found = np.stack([np.asarray(row) for row in rows])
+        except JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise OutOfMemory(_short(error)) from None
+            raise
+        for variable, value, moments, new in zip(step.trained, values, self.slots, slots, strict=True):
+            variable.assign(value)
+            for moment, changed in zip(moments, new, strict=True):
+                moment.assign(changed)
+        seconds = (time.perf_counter() - began) / count
+        times = np.stack([np.array(waited, np.float32), np.full(count, seconds, np.float32)], axis=1)
+        return np.concatenate([found, times], axis=1).astype(np.float32), 0 < compiled == step.compiled._cache_size()
+
+
+def _everywhere(value: Any, sharding: Any) -> jax.Array:
+    """Return a value that every process has, placed over all devices."""
+    array = np.asarray(value)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+@dataclass(frozen=True)
+class JaxEngine:
+    """Devices in a mesh of one axis, which divide the rows of a batch."""
+
+    mesh: Mesh
+    shard_moments: bool = False
+    name = "jax"
+    version = jax.__version__
+    compiles = True
+
+    @property
+    def replicas(self) -> int:
+        return self.mesh.size
+
+    @property
+    def device_name(self) -> str:
+        kind = self.mesh.devices.flat[0].device_kind
+        return "CPU" if kind == "cpu" else kind
+
+    @property
+    def process(self) -> int:
+        return jax.process_index()
+
+    @property
+    def processes(self) -> int:
+        return jax.process_count()
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def gather(self, mine: int) -> set[int]:
+        if self.processes == 1:
+            return {mine}
+        return set(np.ravel(multihost_utils.process_allgather(np.int32(mine))).tolist())
+
+    @contextlib.contextmanager
+    def raise_if_worker_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except JaxRuntimeError as error:
+            if self.processes == 1:
+                raise
+            raise UserError(
+                f"another worker was lost ({_short(error)}): check its log, then run the same command on every worker to resume"
+            ) from None
+
+    @cached_property
+    def _rows(self) -> Any:
+        return jax.sharding.NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def _host_batches(self, rows: int, batches: HostBatches) -> Iterator[dict[str, np.ndarray]]:
+        """Return this process's part of batches of `rows` rows."""
+        mine: Any = batches(self.process, self.processes, rows // self.processes)
+        return iter(mine.as_numpy_iterator())
+
+    def trainer(self, state: TrainState, options: StepOptions, batch_size: int, batches: HostBatches) -> Trainer:
+        step = Step(state.model, options, self.mesh, self.shard_moments)
+        moments = dict(zip((variable.path for variable in state.model.trainable_variables), state.slots, strict=True))
+        slots = [list(moments[variable.path].values()) for variable in step.trained]
+        return _Trainer(step, slots, _Input(self._host_batches(batch_size, batches), self._rows))
+
+    def evaluation(self, model: Any) -> Callable[[int, int, HostBatches], np.ndarray]:
+        def forward(values: list, batch: dict) -> jax.Array:
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+                inputs, targets = model.prepare(batch)
+                found = model.sums_of(model(inputs), targets)
+                return jax.lax.psum(jax.numpy.stack([*(found[name] for name in SUMS), targets["example_weights"].sum()]), AXIS)
+
+        parts, out = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec()
+        compiled = jax.jit(jax.shard_map(forward, mesh=self.mesh, in_specs=parts, out_specs=out, check_vma=False))
+        everywhere = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+
+        def sums(rows: int, count: int, batches: HostBatches) -> np.ndarray:
+            values = [_everywhere(variable.value, everywhere) for variable in model.variables]
+            source = _Input(self._host_batches(rows, batches), self._rows)
+            found = [compiled(values, source.next()) for _ in range(count)]
+            return np.sum([np.asarray(each, np.float64) for each in found], axis=0) if found else np.zeros(len(SUMS) + 1)
+
+        return sums
+
+    def inference(
+        self, model: Any, outputs: Callable, names: tuple[str, ...]
+    ) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        def call(values: list, batch: dict) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+                return outputs(batch)
+
+        parts, out = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec(AXIS)
+        compiled = jax.jit(jax.shard_map(call, mesh=self.mesh, in_specs=parts, out_specs=out, check_vma=False))
+
+        def outputs_of(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            found = compiled([variable.value for variable in model.variables], _placed(rows, self._rows))
+            return {name: np.asarray(value) for name, value in (found if isinstance(found, dict) else {"": found}).items()}
+
+        return outputs_of
+
+
+def _cluster() -> dict[str, Any]:
+    """Return the arguments of jax.distributed.initialize: from JAX's variables, or from TF_CONFIG. Raises UserError."""
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    try:
+        if names[0] in os.environ:
+            address, count, index = (os.environ[name] for name in names)
+            return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+        told = json.loads(os.environ["TF_CONFIG"])
+        addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
+        if set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses):
+            return {"coordinator_address": addresses[0], "num_processes": len(addresses), "process_id": index}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(
+        "--strategy multiworker --engine jax needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID in the environment of each process, or a TF_CONFIG with all workers: set them"
+    )
+
+
+def worker_count(config: DeviceOptions) -> int:
+    """Return the number of processes of --strategy multiworker, 1 for others. Raises UserError for an invalid cluster."""
+    return _cluster()["num_processes"] if config.strategy == "multiworker" else 1
+
+
+def _connect(config: DeviceOptions) -> None:
+    """Connect to the other processes, each running the same command. Raises UserError."""
+    if not config.SEVERAL_MACHINES:
+        raise UserError("--strategy multiworker works with pretrain only: use default or mirrored")
+    cluster = _cluster()
+    index, count, address = cluster["process_id"], cluster["num_processes"], cluster["coordinator_address"]
+    print(f"worker {index} of {count}, coordinator {address}: waiting for the others", flush=True)
+    try:
+        jax.distributed.initialize(**cluster)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"worker {index} can't connect to the others at {address} ({_short(error)}): start the same command on every worker"
+        ) from None
+
+
+def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
+    """Return the hardware for a configuration's strategy. workers: processes of --strategy multiworker, all like this one."""
+    cores = runtime.cores()
+    if config.strategy == "tpu":
+        return Hardware("TPU", TPU_DEVICES, 0, cores, bfloat16=True)
+    if config.strategy == "multiworker":  # they connect before a device is initialised
+        return Hardware("CPU", workers, free_memory(), cores)
+    devices = _local(config)
+    if devices[0].platform == "cpu":
+        return Hardware("CPU", len(devices), free_memory() // len(devices), cores)
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
+    capable = tuple(int(part) for part in str(getattr(devices[0], "compute_capability", "0.0")).split("."))
+    return Hardware("GPU", len(devices), memory, cores, capable >= BFLOAT16_CAPABILITY)
+
+
+def _local(config: DeviceOptions) -> list[jax.Device]:
+    """Return the devices of `--strategy`. Raises UserError if there are none."""
+    try:
+        devices = jax.devices("tpu") if config.strategy == "tpu" else jax.devices()
+    except RuntimeError as error:
+        raise UserError(
+            f"--strategy {config.strategy} --engine jax finds no device ({_short(error)}): install JAX for it, "
+            "see docs/how-to/gpus-and-tpus.md"
+        ) from None
+    return devices[:1] if config.strategy == "default" else devices
+
+
+def make(config: DeviceOptions) -> JaxEngine:
+    """Return the engine with the devices of `--strategy`. Raises UserError if they aren't available."""
+    if config.strategy == "multiworker":
+        _connect(config)
+    devices, present = _local(config), hardware.nvidia_gpus()
+    if present and devices[0].platform == "cpu":
+        print(hardware.unused_gpus(present, "JAX", "pip install 'clozemill[jax-cuda]'"), file=sys.stderr, flush=True)
+    return JaxEngine(jax_step.make_mesh(devices), getattr(config, "shard_moments", False))
