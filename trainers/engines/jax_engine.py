@@ -4,6 +4,7 @@ Input still comes from tf.data, on the CPU; nothing here imports TensorFlow.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -58,8 +59,8 @@ class _Input:
 
     def next(self) -> dict[str, jax.Array]:
         began = time.perf_counter()
-        while len(self._ahead) < _AHEAD:
-            self._ahead.append(_placed(next(self.batches), self.sharding))
+        for batch in itertools.islice(self.batches, _AHEAD - len(self._ahead)):
+            self._ahead.append(_placed(batch, self.sharding))
         self.waited = time.perf_counter() - began
         return self._ahead.popleft()
 
