@@ -75,7 +75,7 @@ def record(path: str, *cases: str) -> None:
     np.savez(path, backend=keras.backend.backend(), **found)
 
 
-@pytest.fixture(scope="module", params=mostly_slow((FEW, tuple(CASES)), FEW), ids=["few", "all"])
+@pytest.fixture(scope="module", params=mostly_slow((FEW, tuple(CASES))), ids=["few", "all"])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
     """Results by backend, those of other ones than TensorFlow from a separate process."""
     folder, found = tmp_path_factory.mktemp("backends"), {}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES, Hyper, Schedule
@@ -32,6 +33,7 @@ def record(path: str) -> None:
     np.savez(path, backend=keras.backend.backend(), **found)
 
 
+@pytest.mark.slow  # test_engines.py compares complete steps
 def test_jax_matches_tensorflow(tmp_path: Path) -> None:
     assert keras.backend.backend() == "tensorflow"
     record(str(tmp_path / "tensorflow.npz"))
