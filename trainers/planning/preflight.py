@@ -25,8 +25,8 @@ FILL = 15 / 16
 ROUND = 8  # a batch is a multiple of a tile's rows
 COMPILATIONS = 6  # maximum per search
 UNTESTED = (
-    "Not tested: TPUStrategy, the input pipeline, and the numerics and speed of a TPU. Model and optimizer are the trainer's,\n"
-    "but compiled by JAX with a newer libtpu than TensorFlow's: numbers on a TPU will differ in detail."
+    "Not tested: the input pipeline, and the numerics and speed of a TPU. The step is that of --engine jax. With TPUStrategy, which\n"
+    "has an older libtpu, numbers will differ in detail."
 )
 
 

@@ -56,9 +56,7 @@ def masked_characters(columns: Columns, tokens: Sequence[str]) -> int:
     return sum(len(tokens[token].removeprefix("##")) for token in masked.tolist())
 
 
-def bits_per_character(
-    engine: Engine, model, phase: PretrainingPhase, old: Vocabulary
-) -> tuple[float, float] | None:
+def bits_per_character(engine: Engine, model, phase: PretrainingPhase, old: Vocabulary) -> tuple[float, float] | None:
     """Return the bits per character in the new entries and in the old ones; None if no masked text is known to both.
 
     old: the vocabulary of the weights; that of the phase's dataset extends it.

@@ -11,7 +11,7 @@ import pytest
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions, EngineOptions, TrainingOptions
-from clozemill.trainers.engines.engine import ENGINES
+from clozemill.trainers.engines.engine import ENGINES, make_engine
 from clozemill.trainers.pretraining.config import PretrainConfig
 from tests.slow import mostly_slow
 from tests.trainers.engine_runs import CASES, run
@@ -99,3 +99,11 @@ def test_jax_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as caught:
         PretrainConfig(engine="jax").environment()
     assert str(caught.value) == "--engine jax needs JAX, and it isn't installed: pip install 'clozemill[jax]'"
+
+
+def test_keras_is_loaded_for_another_engine() -> None:
+    with pytest.raises(UserError) as caught:
+        make_engine(EngineOptions(engine="jax"))
+    assert str(caught.value) == (
+        "--engine jax needs Keras on jax, but this process has loaded it on tensorflow: set KERAS_BACKEND=jax before it starts"
+    )

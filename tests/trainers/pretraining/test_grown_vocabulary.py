@@ -20,10 +20,10 @@ from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from clozemill.trainers.common import distribution
+from clozemill.trainers.engines import train_state
+from clozemill.trainers.engines.engine import make_engine
 from clozemill.trainers.pretraining import grown_vocabulary, pretraining_run, step_zero, warm_start
 from clozemill.trainers.pretraining.grown_vocabulary import old_pieces, with_old_pieces
-from clozemill.trainers.engines import train_state
 from clozemill.trainers.training import checkpoints, pretrained
 from tests.trainers import datasets
 from tests.trainers.pretraining.test_warm_start import SMALL, checkpoint, config
@@ -185,7 +185,7 @@ class Fixed:
 
 def test_nats_compete_among_the_first_entries(grown: Path) -> None:
     """57 as [MASK], 8 as itself; among 44 entries and among 40."""
-    devices = distribution.make_strategy(config(grown, grown, grown))
+    devices = make_engine(config(grown, grown, grown))
     example = columns([CLS, MASK, 8, SEP], {1: 40, 2: 8}, 8)
     found = step_zero.masked_nats(devices, Fixed(44), example, 44)
     total = math.log(43 + math.e)
@@ -228,7 +228,7 @@ def test_weights_of_every_objective(index: dict, objective: str, grown: Path, tm
             means = [np.mean(before[pieces], axis=0, dtype=np.float64) for pieces in PIECES]
             assert np.array_equal(mine[len(before) :], np.array(means, np.float32))
     assert tables == 2
-    devices = distribution.make_strategy(planned.config)
+    devices = make_engine(planned.config)
     (line,) = step_zero.step_zero_lines(planned, OLD, devices, model)
     assert line.startswith("before the first step: ") and line.endswith(" on this text")
     assert step_zero.step_zero_lines(planned, NEW, devices, model) == []
