@@ -138,8 +138,8 @@ def make_engine(config: DeviceOptions) -> Engine:
     wanted, loaded = getattr(config, "engine", "tensorflow"), keras.backend.backend()
     if wanted != loaded:
         raise UserError(
-            f"--engine {wanted} needs Keras on {wanted}, but this process has loaded it on {loaded}: set KERAS_BACKEND={wanted} "
-            "before it starts"
+            f"--engine {wanted} needs Keras on {wanted}, but this process has loaded it on {loaded}: set "
+            f"KERAS_BACKEND={wanted} before it starts"
         )
     return _module(config).make(config)
 

@@ -25,8 +25,8 @@ FILL = 15 / 16
 ROUND = 8  # a batch is a multiple of a tile's rows
 COMPILATIONS = 6  # maximum per search
 UNTESTED = (
-    "Not tested: the input pipeline, and the numerics and speed of a TPU. The step is that of --engine jax. With TPUStrategy, which\n"
-    "has an older libtpu, numbers will differ in detail."
+    "Not tested: the input pipeline, and the numerics and speed of a TPU. The step is that of --engine jax.\n"
+    "TPUStrategy has an older libtpu: its numbers will differ in detail."
 )
 
 
