@@ -16,9 +16,18 @@ class PlanConfig(TrainingPlan, EstimateConfig):
     """`clozemill plan`: the options of the data estimate and of the training estimate."""
 
 
+# Options that say what to train.
+_OF_TRAINING = ("preset", "objective", "steps", "batch_size", "gradient_accumulation_steps", "phases")
+
+
 def training_targets(config: PlanConfig) -> list[str]:
-    """Return where training is estimated: on the named targets, or for a recipe without one on this machine and a TPU."""
+    """Return where training is estimated.
+
+    On the named targets; without one, on this machine if an option of training is given, and for a recipe also on a TPU.
+    """
     named: list[str] = [target for target in ("local", "gpu", "tpu") if target in config.target]
+    if not config.target and any(getattr(config, name) != getattr(PlanConfig, name) for name in _OF_TRAINING):
+        named = ["local"]
     if config.recipe and not {"gpu", "tpu"} & set(named):
         named = [*(["local"] if named or not config.target else []), "tpu"]
     return named

@@ -3,6 +3,7 @@
 `prepare` and `verify` print them, and the data card shows them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 from clozemill.pipelines.common.formatting import counted
@@ -67,6 +68,12 @@ def _labels(contract: Manifest) -> Iterator[str]:
         )
 
 
+def _enough(fraction: float, examples: int) -> str:
+    """Return ' to about 0.09': the fraction that would give enough eval examples; "" if that is most of the corpus."""
+    wanted = math.ceil(100 * fraction * FEW_EVAL_EXAMPLES / examples) / 100
+    return f" to about {wanted:g}" if wanted <= 0.3 else ""
+
+
 def _eval_split(contract: Manifest) -> Iterator[str]:
     fraction, examples = contract["config"]["eval_fraction"], contract["splits"].get("eval", {}).get("examples", 0)
     if fraction and not examples:
@@ -78,7 +85,7 @@ def _eval_split(contract: Manifest) -> Iterator[str]:
     elif fraction and examples < FEW_EVAL_EXAMPLES:
         yield (
             f"the eval split has {counted(examples, 'example')}, too few to compare models: add documents or "
-            "raise --eval-fraction"
+            f"raise --eval-fraction{_enough(fraction, examples)}"
         )
 
 

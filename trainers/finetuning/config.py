@@ -125,7 +125,7 @@ class FinetuneConfig(Columns, TrainingOptions):
 
     init: str = option(
         "",
-        "the pretrained model: a run, a checkpoint, or a SavedModel of clozemill export (only its values are read)",
+        "the pretrained model: a run (its best checkpoint), a checkpoint, or a SavedModel of clozemill export",
         identity=False,
         group=INPUT,
         required=True,

@@ -101,5 +101,5 @@ def advice(settings: Settings, encoder: EncoderConfig, rows: int, frozen: bool, 
     if frozen:
         return "leave --frozen out, to train the encoder too"
     if rows * settings.epochs < _LEAST_STEPS * settings.batch_size:
-        return "give more --epochs or more training rows"
+        return "give more --epochs or more training rows, or pretrain the encoder for longer"
     return "pretrain the encoder for longer and on more text, or start from a larger one; more training rows help too"

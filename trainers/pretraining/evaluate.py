@@ -17,6 +17,14 @@ from clozemill.trainers.pretraining.config import EvaluateConfig
 from clozemill.trainers.pretraining.evaluation import Evaluation
 from clozemill.trainers.training import checkpoints
 
+_CONSTANT = {"next_sentence": "always the more frequent label:", "replaced": "calling every token original: at least"}
+
+
+def _beside(figures: dict[str, Any], name: str) -> str:
+    """Return the accuracy of a constant answer, in brackets; "" if it isn't known."""
+    found = figures.get(f"{name}_baseline")
+    return "" if found is None else f" ({_CONSTANT[name]} {100 * found:.2f} %)"
+
 
 def report(figures: dict[str, Any]) -> list[str]:
     """Return the metrics as lines of text."""
@@ -33,11 +41,13 @@ def report(figures: dict[str, Any]) -> list[str]:
         lines[2:2] = frequencies
     if "next_sentence_loss" in figures:
         lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
-        lines.append(f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %")
+        lines.append(
+            f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %" + _beside(figures, "next_sentence")
+        )
     if "replaced_loss" in figures:
         lines[1:] = [line.replace("masked LM", "generator") for line in lines[1:]]
         lines.append(f"replaced token loss     {figures['replaced_loss']:.4f} nats")
-        lines.append(f"replaced token accuracy {100 * figures['replaced_accuracy']:.2f} %")
+        lines.append(f"replaced token accuracy {100 * figures['replaced_accuracy']:.2f} %{_beside(figures, 'replaced')}")
     if "unigram_loss" in figures:
         lines += [f"warning: {remark}" for remark in evaluation.remarks(figures)]
     return lines

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,35 +21,56 @@ from clozemill.trainers.training.metrics_log import means
 _SAMPLE = 100_000  # examples of the train split from which the frequencies of its tokens are estimated
 
 
-def _token_counts(batches: Iterable[dict[str, Any]], objective: Objective, size: int) -> np.ndarray:
-    """Return how often each token is a prediction target, float64 [vocabulary]."""
-    counts = np.zeros(size)
-    for batch in batches:
-        _, targets = prepare(batch, objective)
-        counts += np.bincount(np.ravel(targets["masked_lm_ids"]), np.ravel(targets["masked_lm_weights"]), minlength=size)
-    return counts
+@dataclass
+class _Counts:
+    """What the targets of some batches are: how often each token is predicted, each label is right, and each loss counts."""
+
+    tokens: np.ndarray  # float64 [vocabulary]
+    labels: np.ndarray  # float64 [2]
+    detected: float = 0.0  # tokens to tell replaced from original
+
+    @classmethod
+    def of(cls, batches: Iterable[dict[str, Any]], objective: Objective, size: int) -> "_Counts":
+        found = cls(np.zeros(size), np.zeros(2))
+        for batch in batches:
+            _, targets = prepare(batch, objective)
+            flat = {name: np.ravel(value) for name, value in targets.items()}
+            found.tokens += np.bincount(flat["masked_lm_ids"], flat["masked_lm_weights"], minlength=size)
+            found.labels += np.bincount(flat["next_sentence_labels"], flat["example_weights"], minlength=2)[:2]
+            found.detected += float(flat["token_weights"].sum()) if objective.replaced else 0.0
+        return found
 
 
 def without_context(dataset: PreparedDataset, objective: Objective, batch_size: int = 256, limit: int = 0) -> dict[str, float]:
-    """Return the losses on the eval split of predictors that ignore the context, in nats.
+    """Return the losses, in nats, and the accuracies on the eval split of predictors that ignore the context.
 
     `unigram_loss`: loss of the token frequencies of the train split (about its first 100,000 examples, add-one smoothing).
     `unigram_entropy`: entropy of the eval split's own frequencies, a lower bound without context; on a small split it is
-    far below what is achievable. `limit`: examples of the eval split, 0 for all.
+    far below what is achievable. With a next-sentence head, `next_sentence_baseline`: accuracy of the more frequent label.
+    For replaced-token detection, `replaced_baseline`: the share of tokens that are not masked, which is the least accuracy of
+    calling every token original.
+
+    limit: examples of the eval split, 0 for all.
     """
     size, rows = dataset.vocabulary["size"], dataset.train_rows
     steps = eval_steps(dataset, batch_size, limit=limit)
-    asked = _token_counts(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
+    counts = _Counts.of(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
+    asked = counts.tokens
     learnt = np.ones(size)
     if rows:
         size_read, most = min(batch_size, rows), _SAMPLE * rows // dataset.train_examples
         train = TrainReader(dataset, 0, size_read).batches(size_read)
-        learnt += _token_counts(train.take(max(1, min(rows, most) // batch_size)), objective, size)
+        learnt += _Counts.of(train.take(max(1, min(rows, most) // batch_size)), objective, size).tokens
     shares, total = asked[asked > 0] / asked.sum(), asked.sum()
-    return {
+    found = {
         "unigram_loss": float(-(asked * np.log(learnt / learnt.sum())).sum() / total),
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),
     }
+    if objective.next_sentence:
+        found["next_sentence_baseline"] = float(counts.labels.max() / counts.labels.sum())
+    if objective.replaced:
+        found["replaced_baseline"] = 1 - float(total) / counts.detected
+    return found
 
 
 class Evaluation:
@@ -119,8 +141,14 @@ class ComparedEvaluation(Evaluation):
 
 
 def remarks(figures: dict[str, Any]) -> list[str]:
-    """Return a warning if the model is hardly better than word frequencies, otherwise []."""
+    """Return warnings if the model is hardly better than word frequencies, or than calling every token original."""
     loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    if "replaced_accuracy" in figures:
+        accuracy, least = figures["replaced_accuracy"], figures["replaced_baseline"]
+        return [] if accuracy > least else [
+            f"the replaced-token accuracy of {accuracy:.1%} is no better than that of calling every token original, at least "
+            f"{least:.1%}: the encoder has not learnt to use the context"
+        ]  # fmt: skip
     if not figures["predictions"] or loss < (1 - HARDLY_BETTER) * unigrams:
         return []
     compared = "no" if loss >= unigrams else "hardly"

@@ -95,18 +95,22 @@ def story(planned: Any) -> RunStory:
 def summary(figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     """Return the result of an evaluation beside word frequencies: for a sentence, and as (name, value)."""
     loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
+    whose = "the generator's " if "replaced_accuracy" in figures else ""
+    accuracies = {
+        "next_sentence_accuracy": "next-sentence accuracy", "next_sentence_baseline": "always the more frequent label",
+        "replaced_accuracy": "replaced-token accuracy", "replaced_baseline": "every token original, at least",
+    }  # fmt: skip
+    values = [(title, f"{100 * figures[name]:.1f} %") for name, title in accuracies.items() if name in figures]
     tiles = [
-        ("masked-LM loss", f"{loss:.3f}"),
+        (f"{whose}masked-LM loss", f"{loss:.3f}"),
         ("word frequencies alone", f"{unigrams:.3f}"),
-        ("masked-LM accuracy", f"{100 * figures['masked_lm_accuracy']:.1f} %"),
+        (f"{whose}masked-LM accuracy", f"{100 * figures['masked_lm_accuracy']:.1f} %"),
     ]
-    if "next_sentence_accuracy" in figures:
-        tiles.append(("next-sentence accuracy", f"{100 * figures['next_sentence_accuracy']:.1f} %"))
-    if "replaced_accuracy" in figures:
-        tiles.append(("replaced-token accuracy", f"{100 * figures['replaced_accuracy']:.1f} %"))
-    side = "below" if loss < unigrams else "above"
-    told = f"masked-LM loss {loss:.3f} nats, {abs(unigrams - loss):.3f} {side} that of word frequencies alone ({unigrams:.3f})"
-    return told, tiles
+    apart = f"{abs(unigrams - loss):.3f} {'below' if loss < unigrams else 'above'}"
+    told = f"{whose}masked-LM loss {loss:.3f} nats, {apart} that of word frequencies alone ({unigrams:.3f})"
+    if whose:
+        return f"replaced-token accuracy {100 * figures['replaced_accuracy']:.1f} %; {told}", [*values, *tiles]
+    return told, [*tiles, *values]
 
 
 class FillMask:

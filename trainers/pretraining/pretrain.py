@@ -148,8 +148,14 @@ def conclude(best: checkpoints.Checkpoint) -> None:
     figures = best.index.get("eval") or {}
     if "unigram_loss" not in figures:
         return
-    loss, unigrams = figures["masked_lm_loss"], figures["unigram_loss"]
-    print(f"best: masked LM loss {loss:.4f} nats at step {best.step:,} (word frequencies alone: {unigrams:.4f})")
+    loss = f"masked LM loss {figures['masked_lm_loss']:.4f} nats"
+    alone = f"word frequencies alone: {figures['unigram_loss']:.4f}"
+    if "replaced_baseline" in figures:
+        accuracy, least = figures["replaced_accuracy"], figures["replaced_baseline"]
+        found = f"replaced-token accuracy {accuracy:.1%} (calling every token original: at least {least:.1%})"
+        print(f"best: {found} at step {best.step:,}; the generator's {loss} ({alone})")
+    else:
+        print(f"best: {loss} at step {best.step:,} ({alone})")
     print("".join(f"warning: {remark}\n" for remark in figures["remarks"]), end="", flush=True)
 
 
@@ -182,7 +188,7 @@ def _introduce(planned: PretrainingRun, engine: Engine, made: train_state.TrainS
             f"tokens, {phase.train_examples:,} examples per epoch, {packed}"
             f"{counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} epochs, peak learning rate "
             f"{phase.schedule.peak:g} ({schedule_name(phase.schedule)}), "
-            f"{planned.flops(phase) * phase.batch_size / 1e12:,.2f} TFLOP per step"
+            f"{planned.flops(phase) * phase.batch_size / 1e9:,.1f} GFLOP per step"
         )
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)

@@ -66,6 +66,8 @@ def duration(seconds: float) -> str:
 def _scores(entry: dict[str, Any], reference: float | None = None) -> str:
     """'mlm 6.119 (12.3 %)  nsp 0.693 (51.2 %)'; with the reference 'mlm 6.119 (12.3 %; word frequencies 6.602)'."""
     short = {"masked_lm": "mlm", "next_sentence": "nsp", "task": "task", "replaced": "rtd"}
+    if "replaced_loss" in entry:
+        short["masked_lm"] = "generator mlm"
     losses = {name: f"{short[name]} {entry[f'{name}_loss']:.3f}" for name in LOSSES if f"{name}_loss" in entry}
     hits = {name: f"{100 * entry[f'{name}_accuracy']:.1f} %" for name in LOSSES if f"{name}_accuracy" in entry}
     if reference is not None and "masked_lm" in hits:

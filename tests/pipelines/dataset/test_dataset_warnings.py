@@ -44,7 +44,11 @@ def contract(
         ({"documents": 60, "num_groups": 40}, ["the train split has 60 documents in 40 groups, too few"]),
         ({"documents": 30, "num_groups": 40, "pairs": "sop"}, ["there are more groups than documents"]),
         ({"evals": 0}, ["the eval split is empty, because --eval-fraction 0.01 of 1,000 documents selected none"]),
-        ({"evals": 99}, ["the eval split has 99 examples, too few to compare models"]),
+        (
+            {"evals": 99},
+            ["the eval split has 99 examples, too few to compare models: add documents or raise --eval-fraction to about 0.02"],
+        ),
+        ({"evals": 1}, ["the eval split has 1 example, too few to compare models: add documents or raise --eval-fraction"]),
         ({"kept": {"tokens": 30_000_000}}, ["documents have 30,000 tokens on average, which is typical of books"]),
         ({"kept": {"kept": 1}, "input": ["a.jsonl"]}, []),
         (
