@@ -41,9 +41,8 @@ def report(figures: dict[str, Any]) -> list[str]:
         lines[2:2] = frequencies
     if "next_sentence_loss" in figures:
         lines.append(f"next sentence loss      {figures['next_sentence_loss']:.4f} nats")
-        lines.append(
-            f"next sentence accuracy  {100 * figures['next_sentence_accuracy']:.2f} %" + _beside(figures, "next_sentence")
-        )
+        accuracy = f"{100 * figures['next_sentence_accuracy']:.2f} %"
+        lines.append(f"next sentence accuracy  {accuracy}{_beside(figures, 'next_sentence')}")
     if "replaced_loss" in figures:
         lines[1:] = [line.replace("masked LM", "generator") for line in lines[1:]]
         lines.append(f"replaced token loss     {figures['replaced_loss']:.4f} nats")

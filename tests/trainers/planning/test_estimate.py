@@ -140,12 +140,13 @@ def test_thousands_of_epochs() -> None:
 
 
 def test_targets_of_training() -> None:
-    def targets(*target: str, recipe: str = "") -> list[str]:
-        return plan.training_targets(plan.PlanConfig(input=("a",), target=target, recipe=recipe))
+    def targets(*target: str, **options: str | int) -> list[str]:
+        return plan.training_targets(plan.PlanConfig(input=("a",), target=target, **options))
 
     assert targets() == targets("dataflow") == [] and targets("local", "gpu", "dataflow") == ["local", "gpu"]
     assert targets(recipe="demo") == ["local", "tpu"] and targets("dataflow", recipe="demo") == ["tpu"]
     assert targets("gpu", recipe="demo") == ["gpu"]
+    assert targets(preset="tiny") == targets(steps=7) == ["local"] and targets("dataflow", steps=7) == []
 
 
 def test_packed_rows() -> None:

@@ -131,6 +131,7 @@ def test_without_context_by_hand(small: PreparedDataset, objective: str) -> None
     shares = counts["eval"] / counts["eval"].sum()
     learnt = (counts["train"] + 1) / (counts["train"] + 1).sum()
     found = without_context(small, OBJECTIVES[objective])
+    found.pop("next_sentence_baseline", None)
     assert found == pytest.approx({
         "unigram_loss": -(shares * np.log(learnt)).sum(),
         "unigram_entropy": -sum(share * math.log(share) for share in shares if share),
@@ -167,6 +168,28 @@ def test_what_is_said_of_a_model_that_knows_word_frequencies_alone(loss: float, 
     ] * bool(compared)
 
 
+@pytest.mark.parametrize(("accuracy", "told"), [(0.85, 0), (0.84, 1), (0.5, 1)])
+def test_what_is_said_of_an_encoder_that_detects_nothing(accuracy: float, told: int) -> None:
+    """The loss of the generator doesn't matter."""
+    figures = {"masked_lm_loss": 7.0, "unigram_loss": 6.0, "predictions": 9, "replaced_baseline": 0.84}
+    sentence = (
+        f"the replaced-token accuracy of {accuracy:.1%} is no better than that of calling every token original, at least "
+        "84.0%: the encoder has not learnt to use the context"
+    )
+    assert remarks(figures | {"replaced_accuracy": accuracy}) == [sentence] * told
+
+
+def test_constant_answers(small: PreparedDataset) -> None:
+    """The more frequent label; and the tokens without a mask, of which replaced-token detection judges all."""
+    columns = decoded(small, "eval")
+    labels = columns["next_sentence_labels"].mean()
+    pairs = without_context(small, OBJECTIVES["mlm+nsp"])
+    assert pairs["next_sentence_baseline"] == pytest.approx(max(labels, 1 - labels))
+    masked = columns["masked_lm_weights"].sum() / columns["input_mask"].sum()
+    detection = without_context(small, OBJECTIVES["rtd"])
+    assert detection["replaced_baseline"] == pytest.approx(1 - masked) and "next_sentence_baseline" not in detection
+
+
 @pytest.mark.slow
 def test_a_training_run_s_evaluation_knows_its_baseline(small: PreparedDataset) -> None:
     model = steps.make(num_hidden_layers=1).state.model
@@ -192,6 +215,8 @@ def test_report_literally() -> None:
     more = {"next_sentence_loss": 0.69315, "next_sentence_accuracy": 0.5}
     pairs = ["next sentence loss      0.6932 nats", "next sentence accuracy  50.00 %"]
     assert report(FIGURES | more) == lines + pairs
+    beside = [pairs[0], pairs[1] + " (always the more frequent label: 51.00 %)"]
+    assert report(FIGURES | more | {"next_sentence_baseline": 0.51}) == lines + beside
     context = {"unigram_loss": 6.5, "unigram_entropy": 5.25}
     assert report(FIGURES | more | context) == [
         *lines[:2],
@@ -209,7 +234,8 @@ def test_the_command(small: PreparedDataset, run: str, tmp_path: Path, capsys: p
     found = json.loads(output.read_text())
     expected = by_hand(steps.make().state.model, decoded(small, "eval"), "mlm+nsp")
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
-    assert found.keys() - expected.keys() == {"unigram_loss", "unigram_entropy", "step"} and found["step"] == 5
+    baselines = {"unigram_loss", "unigram_entropy", "next_sentence_baseline"}
+    assert found.keys() - expected.keys() == baselines | {"step"} and found["step"] == 5
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{run}/checkpoints/step-00000005, step 5, on the eval split of {small.folder}"
     assert told[1:] == report(found)
