@@ -76,7 +76,7 @@ def nvidia_gpus(root: str = "/") -> int:
 
 
 def unused_gpus(present: int, framework: str, install: str) -> str:
-    """Return a warning about GPUs of this machine that a framework doesn't use. install: how to mend that."""
+    """Return a warning about GPUs of this machine that a framework doesn't use. install: how to change that."""
     return (
         f"warning: this machine has {present} NVIDIA GPU{'s' * (present > 1)} that {framework} doesn't use: {install}, and "
         "check the driver with nvidia-smi"
