@@ -34,10 +34,11 @@ class PieceSelection:
         self._longest = 1
         for token in tokens:
             self._add(token)
+        self._now = [self.tokens(word) for word, _ in self._words]
         self._bounds: dict[str, int] = {}
         self._users: dict[str, list[int]] = {}  # numbers of the words that may change with a candidate
-        for number, (word, count) in enumerate(self._words):
-            for piece, saved in self._candidates(word):
+        for number, (_, count) in enumerate(self._words):
+            for piece, saved in self._candidates(number):
                 self._bounds[piece] = self._bounds.get(piece, 0) + count * saved
                 self._users.setdefault(piece, []).append(number)
         self._heap = [(-bound, -len(piece), piece) for piece, bound in self._bounds.items() if bound > 0]
@@ -86,19 +87,19 @@ class PieceSelection:
                 return len(word) + 1
         return count
 
-    def _candidates(self, word: str) -> Iterator[tuple[str, int]]:
-        """Yield (candidate, number of tokens that it saves in a word; negative if it adds some).
+    def _candidates(self, number: int) -> Iterator[tuple[str, int]]:
+        """Yield (candidate, number of tokens that it saves in the word of this number; negative if it adds some).
 
         The rest of the word, after the candidate, is tokenized without it: it rarely occurs twice.
         """
-        if word in self._begin:
+        word, now = self._words[number][0], self._now[number]
+        if now == 1:
             return
         unknown, size = len(word) + 1, len(word)
         rest = [0] * (size + 1)  # tokens from each place to the end; `unknown` if that is impossible
         for start in range(size - 1, 0, -1):
             end = self._end(word, start)
             rest[start] = min(1 + rest[end], unknown) if end else unknown
-        now = self.tokens(word)
         start = before = 0
         while start < size:
             end, mark = self._end(word, start), "##" if start else ""
@@ -110,24 +111,25 @@ class PieceSelection:
 
     def _gain(self, piece: str) -> int:
         """Return the number of tokens that a piece saves in the corpus."""
-        users = set(self._users[piece])
-        before = sum(self._words[number][1] * self.tokens(self._words[number][0]) for number in users)
-        longest = self._longest
+        longest, saved = self._longest, 0
         self._add(piece)
-        after = sum(self._words[number][1] * self.tokens(self._words[number][0]) for number in users)
+        for number in set(self._users[piece]):
+            word, count = self._words[number]
+            saved += count * (self._now[number] - self.tokens(word))
         self._remove(piece)
         self._longest = longest
-        return before - after
+        return saved
 
     def _select(self, piece: str) -> None:
         """Append a piece, and raise the bounds of the candidates that save more in a word whose pieces it changes."""
         numbers = sorted(set(self._users.pop(piece)))
         del self._bounds[piece]
-        earlier = [dict(self._candidates(self._words[number][0])) for number in numbers]
+        earlier = [dict(self._candidates(number)) for number in numbers]
         self._add(piece)
         for number, known in zip(numbers, earlier, strict=True):
             word, count = self._words[number]
-            for other, saved in self._candidates(word):
+            self._now[number] = self.tokens(word)
+            for other, saved in self._candidates(number):
                 if other not in known:
                     self._users.setdefault(other, []).append(number)
                 if (rise := saved - known.get(other, 0)) > 0:
