@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     "vocab": Command(
         config.VocabConfig,
         "clozemill.pipelines.vocab.vocab:vocab",
-        "learn a WordPiece vocabulary from a corpus",
+        "learn a WordPiece vocabulary from a corpus, or extend one",
         "clozemill vocab --input 'corpus/*.jsonl.gz' --output vocab.txt --vocab-size 30522",
         passes_on=True,
         interrupted="no vocabulary was written",

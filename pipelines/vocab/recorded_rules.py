@@ -35,7 +35,8 @@ def recorded_rules(path: str, data: bytes) -> RecordedRules | None:
     """
     if filesystem.exists(path + ".yaml"):
         values = parse_yaml(filesystem.read_bytes(path + ".yaml"), path + ".yaml")
-        return _rules(path + ".yaml", {**values, "cased": values.get("cased", False)})
+        given = {name: value for name, value in values.items() if value is not None}  # null: the default, as in --config
+        return _rules(path + ".yaml", {"cased": False, **given})
     for name in _RECORDS:
         place = filesystem.join(os.path.dirname(path), name) if os.path.dirname(path) else name
         found = filesystem.read_json(place).get("vocabulary") if filesystem.exists(place) else None
@@ -50,7 +51,7 @@ def _rules(place: str, values: dict[str, Any]) -> RecordedRules:
     try:
         if not isinstance(cased, bool):
             raise ValueError("cased is neither true nor false")
-        rules = TextRules.from_dict({name: value for name, value in values.items() if value is not None})
+        rules = TextRules.from_dict(values)
     except ValueError as error:
         raise UserError(f"{place} can't be used ({error}): restore it, or move it away from the vocabulary") from None
     return RecordedRules(place, cased, **rules.changes_words(cased))

@@ -153,7 +153,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
     ("name", "content", "expected"),
     [
         ("v.txt.yaml", "cased: true\nstrip_accents: null\ntokenize_chinese_chars: true\n", (True, False, True)),
-        ("v.txt.yaml", "seed: 3\n", (False, True, True)),
+        ("v.txt.yaml", "cased: null\nstrip_accents: false\n", (False, False, True)),
         ("dataset.json", json.dumps({"vocabulary": {"sha256": SHA, "cased": False, "strip_accents": False}}),
          (False, False, True)),
         ("checkpoint.json", json.dumps({"vocabulary": {"sha256": SHA, "cased": True, "tokenize_chinese_chars": False}}),
