@@ -89,7 +89,7 @@ def test_findings_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture
 
     def train(log: MetricsLog, *steps: int) -> None:
         for step in steps:
-            log.add(rows(10, waited=0.2))
+            log.add(rows(10, waited=0.2, masked_lm_loss=280.0))
             log.tell(step, 0.1, SCALE)
             log.tell_eval(step, journals.evaluation(step))
 
