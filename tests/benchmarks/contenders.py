@@ -84,6 +84,35 @@ def ours_jit(batches: dict[str, np.ndarray], threads: int) -> Made:
     return ours(batches, threads, jit=True)
 
 
+def ours_jax(batches: dict[str, np.ndarray], threads: int) -> Made:
+    """The same on the engine jax."""
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    _tensorflow(threads)
+
+    from clozemill.model.config import EncoderConfig
+    from clozemill.trainers.common.config import TrainingOptions
+    from clozemill.trainers.engines import train_state
+    from clozemill.trainers.engines.engine import COLUMNS, StepOptions, make_engine
+    from clozemill.trainers.engines.optimizer import Hyper, Schedule
+
+    config = EncoderConfig(VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS)
+    made = train_state.make(config, "mlm+nsp", "float32", seed=0)
+    hyper, schedule = Hyper(weight_decay=DECAY, epsilon=EPSILON, clip_norm=CLIP), Schedule(RATE, 1, 1_000_000)
+    rows, data = len(batches["input_ids"][0]), _dataset(batches)
+    engine = make_engine(TrainingOptions(engine="jax"))
+    trainer, done = engine.trainer(made, StepOptions(schedule, hyper), rows, lambda host, hosts, size: data), 0
+
+    def run(steps: int) -> float:
+        nonlocal done
+        (*_, last), _ = trainer.run(done, steps)
+        done += steps
+        return float(last[0] / last[COLUMNS.index("masked_lm_weight")])
+
+    return run, lambda: _count(made.model.trainable_variables)
+
+
 def kerashub(batches: dict[str, np.ndarray], threads: int) -> Made:
     """BertBackbone + MaskedLMHead, plain tf.function, keras AdamW; logits at the 20 places; NO next-sentence head."""
     _tensorflow(threads)
@@ -234,6 +263,7 @@ def hf_stock(batches: dict[str, np.ndarray], threads: int) -> Made:
 CONTENDERS: dict[str, Callable[..., Made]] = {
     "ours": ours,
     "ours-jit": ours_jit,
+    "ours-jax": ours_jax,
     "kerashub": kerashub,
     "garden": garden,
     "hf-sdpa": hf_sdpa,
@@ -245,7 +275,7 @@ DEFAULT = ["ours", "kerashub", "garden", "hf-sdpa", "hf-eager"]
 
 def _versions() -> str:
     """The libraries that are loaded, with their versions."""
-    names = ("tensorflow", "keras", "keras_hub", "tf_keras", "torch", "transformers")
+    names = ("tensorflow", "jax", "keras", "keras_hub", "tf_keras", "torch", "transformers")
     return ", ".join(f"{name} {sys.modules[name].__version__}" for name in names if name in sys.modules)
 
 
