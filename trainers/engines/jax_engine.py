@@ -3,6 +3,7 @@
 Input still comes from tf.data, on the CPU; nothing here imports TensorFlow.
 """
 
+import atexit
 import contextlib
 import itertools
 import json
@@ -24,6 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from clozemill.model.losses import SUMS
+from clozemill.pipelines.command_line.exit_codes import EXIT_USER_ERROR
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware
@@ -110,6 +112,13 @@ def _everywhere(value: Any, sharding: Any) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def _leave() -> None:
+    """End this process without waiting for a process that is lost: JAX would wait for minutes, and then abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_USER_ERROR)
+
+
 @dataclass(frozen=True)
 class JaxEngine:
     """Devices in a mesh of one axis, which divide the rows of a batch."""
@@ -152,6 +161,7 @@ class JaxEngine:
         except JaxRuntimeError as error:
             if self.processes == 1:
                 raise
+            atexit.register(_leave)  # runs before what JAX has registered
             raise UserError(
                 f"another worker was lost ({_short(error)}): check its log, then run the same command on every worker to resume"
             ) from None
