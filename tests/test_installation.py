@@ -99,7 +99,7 @@ assert len(started) == len(stages) - 4, started
 
 def test_the_examples_in_help_run(site: Path, tmp_path: Path, demo_dataset: Path) -> None:
     shutil.copytree(demo_dataset, tmp_path / "DATASET")
-    for name in ("corpus", "RUN", "FT", "bert-base-uncased"):
+    for name in ("corpus", "RUN", "OTHER-RUN", "FT", "bert-base-uncased"):
         (tmp_path / name).mkdir()
     for name in ("corpus/a.jsonl.gz", "texts.tsv", "in_domain_train.tsv", "in_domain_dev.tsv"):
         (tmp_path / name).touch()

@@ -4,7 +4,6 @@ An engine owns devices; the model, its losses and the update rules are written i
 engine's own modules import its framework for training; a run can be continued on another engine.
 """
 
-import importlib
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from clozemill.model.losses import SUMS
+from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import Hardware
@@ -129,8 +129,9 @@ ENGINES = {
 }
 
 
-def _module(config: DeviceOptions) -> Any:
-    return importlib.import_module(ENGINES[getattr(config, "engine", "tensorflow")])
+def _from_module(config: DeviceOptions, name: str) -> Callable[..., Any]:
+    """Return a function of the module of a configuration's engine."""
+    return function(f"{ENGINES[getattr(config, 'engine', 'tensorflow')]}:{name}")
 
 
 def make_engine(config: DeviceOptions) -> Engine:
@@ -141,17 +142,17 @@ def make_engine(config: DeviceOptions) -> Engine:
             f"--engine {wanted} needs Keras on {wanted}, but this process has loaded it on {loaded}: set "
             f"KERAS_BACKEND={wanted} before it starts"
         )
-    return _module(config).make(config)
+    return _from_module(config, "make")(config)
 
 
 def worker_count(config: DeviceOptions) -> int:
     """Return the number of processes of --strategy multiworker, 1 for others. Raises UserError for an invalid cluster."""
-    return _module(config).worker_count(config)
+    return _from_module(config, "worker_count")(config)
 
 
 def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     """Return the hardware that a configuration's engine would use. workers: as `worker_count` returns."""
-    return _module(config).detect(config, workers)
+    return _from_module(config, "detect")(config, workers)
 
 
 def matrix_rate() -> float:
