@@ -13,6 +13,7 @@ from clozemill.model.masking import draw_masks, original_ids
 from clozemill.model.random_bits import draw
 from tests.model import mask_reference, small
 from tests.model.small import run
+from tests.slow import mostly_slow
 
 VOCAB, LENGTH, MOST = 60, 32, 8
 SPECIAL = np.arange(VOCAB) < 5
@@ -106,7 +107,7 @@ def test_fresh_masks_match_plain_loops(policy: str) -> None:
     assert all(value.dtype == (np.float32 if "weights" in name else np.int32) for name, value in found.items())
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", mostly_slow(POLICIES, "whole_word", "span"))
 def test_packed_rows_are_masked_example_by_example(policy: str) -> None:
     features = in_rows(stored(policy), 2 * LENGTH)
     for fresh in (True, False):
@@ -114,7 +115,7 @@ def test_packed_rows_are_masked_example_by_example(policy: str) -> None:
         assert_equal(drawn(features, given), expected(features, given))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", mostly_slow(POLICIES, "whole_word", "span"))
 def test_a_lower_rate_keeps_some_of_the_masks(policy: str) -> None:
     """At the dataset's rate, all of them; at half of it, half, with the tokens that they have in the shards."""
     features = stored(policy)

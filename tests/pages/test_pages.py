@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clozemill.pipelines.config import InspectConfig
 from clozemill.pipelines.data_card import card
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.inspection import html as records_html
+from clozemill.pipelines.inspection.config import InspectConfig
 from clozemill.pipelines.inspection.records import Place, ShardRecords, read_records
 from clozemill.pipelines.pages import html as pages
 from clozemill.pipelines.text.vocabulary import Vocabulary

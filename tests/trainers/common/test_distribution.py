@@ -22,11 +22,9 @@ from clozemill.trainers.engines import engine
 from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES
 from clozemill.trainers.engines.tensorflow_step import COLUMNS
 from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
-from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[3]
 CASES = ("two, in parts", "two, compiled", "two, packed", "two, muon")
-TWO = mostly_slow(CASES, "two, in parts")  # each takes ten seconds or more
 TIMES = {"waited", "seconds"}
 
 
@@ -44,7 +42,8 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", TWO)
+@pytest.mark.slow  # test_multiworker.py trains on two replicas, in two processes
+@pytest.mark.parametrize("name", CASES)
 def test_two_devices_train_as_one(found: dict, name: str) -> None:
     """Losses, counts, rates and the clipped norm, over 12 steps; the measured difference was 3e-6."""
     assert found["replicas"] == [1, 2]
@@ -57,19 +56,22 @@ def test_two_devices_train_as_one(found: dict, name: str) -> None:
     assert found[name]["weights"] == pytest.approx(single["weights"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", TWO)
+@pytest.mark.slow  # test_multiworker.py trains on two replicas, in two processes
+@pytest.mark.parametrize("name", CASES)
 def test_devices_have_identical_weights(found: dict, name: str) -> None:
     """Weights and moments are bit-identical on both."""
     assert found["one"]["copies"] == [1]
     assert found[name]["copies"] == [2] and found[name]["in_step"]
 
 
+@pytest.mark.slow
 def test_replicas_have_different_dropout(found: dict) -> None:
     """The same examples on both."""
     first, second = found["dropout"]
     assert first != second and first == pytest.approx(second, rel=0.3)
 
 
+@pytest.mark.slow
 def test_two_devices_evaluate_as_one(found: dict) -> None:
     """With batches rounded up to 6, the last one mostly fillers, and with a limit of 9 examples."""
     for one, two in zip(found["eval, 1"], found["eval, 2"], strict=True):

@@ -15,7 +15,7 @@ from clozemill.pipelines.shards import tf_example
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.pretraining.page_parts import ragged
+from clozemill.trainers.pretraining.eval_columns import ragged
 from tests.slow import mostly_slow
 from tests.trainers import datasets
 from tests.trainers.datasets import PREDICTIONS, ROW_LENGTH

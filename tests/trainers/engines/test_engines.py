@@ -17,7 +17,7 @@ from tests.slow import mostly_slow
 from tests.trainers.engine_runs import CASES, run
 
 ROOT = Path(__file__).parents[3]
-QUICK = ("packed, in parts", "8 devices, moments in parts")
+QUICK = ("8 devices, moments in parts",)
 SHORT = tuple(name for name in CASES if CASES[name].steps == 6)
 LONG = tuple(name for name in CASES if CASES[name].steps > 6)
 DEVICES = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"

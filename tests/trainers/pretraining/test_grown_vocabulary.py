@@ -255,6 +255,7 @@ def check_told(text: str) -> None:
     assert text.index("before the first step") < text.index("step 2/2")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_old_rows(trained: Path) -> None:
     final, theirs = checkpoints.find(str(trained / "run")), checkpoints.weights(checkpoints.find(str(trained / "begun")))
     words = checkpoints.weights(final)["encoder/embeddings/word_embeddings"]

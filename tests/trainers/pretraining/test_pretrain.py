@@ -366,7 +366,8 @@ def test_evaluate(trained: Path, tmp_path: Path, short: Path, capsys: pytest.Cap
     loss = found["masked_lm_loss"]
     assert f"masked LM loss          {loss:.4f} nats (perplexity {math.exp(loss):,.1f})\n" in told
     assert f"masked LM accuracy      {100 * found['masked_lm_accuracy']:.2f} %\n" in told
-    assert f"next sentence accuracy  {100 * found['next_sentence_accuracy']:.2f} %\n" in told
+    constant = f"(always the more frequent label: {100 * found['next_sentence_baseline']:.2f} %)"
+    assert f"next sentence accuracy  {100 * found['next_sentence_accuracy']:.2f} % {constant}\n" in told
     assert f"{found['unigram_loss']:.4f} nats (of the train split, without any context)\n" in told
     assert f"{found['unigram_entropy']:.4f} nats (of these very tokens, " in told
     assert found["unigram_entropy"] < min(found["unigram_loss"], math.log(found["predictions"]))
