@@ -275,10 +275,11 @@ def _local(config: DeviceOptions) -> list[jax.Device]:
     """Return the devices of `--strategy`. Raises UserError if there are none."""
     try:
         devices = jax.devices("tpu") if config.strategy == "tpu" else jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that the platform of its environment is there
+        told = _short(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}"
         raise UserError(
-            f"--strategy {config.strategy} --engine jax finds no device ({_short(error)}): install JAX for it, "
-            "see docs/how-to/gpus-and-tpus.md"
+            f"--strategy {config.strategy} --engine jax finds no device ({told}): install JAX for it, see "
+            "docs/how-to/gpus-and-tpus.md"
         ) from None
     return devices[:1] if config.strategy == "default" else devices
 

@@ -158,3 +158,9 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_given(tmp_path: Path, data: Path) -> None:
     told = finished(tmp_path / "run", data, "--strategy", "multiworker", code=2)
     assert told.startswith("clozemill: --strategy multiworker --engine jax needs JAX_COORDINATOR_ADDRESS (HOST:PORT of ")
+
+
+@pytest.mark.slow
+def test_a_platform_that_is_not_there(tmp_path: Path, data: Path) -> None:
+    told = finished(tmp_path / "run", data, code=2, JAX_PLATFORMS="cuda")
+    assert told.startswith("clozemill: --strategy default --engine jax finds no device (JAX_PLATFORMS is 'cuda'): install JAX")
