@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,6 +32,17 @@ def check_ending(output: str, endings: tuple[str, ...]) -> None:
     *others, last = endings
     if output and not output.endswith(endings):
         raise UserError(f"--output {output}: give a name that ends in {', '.join(others)}{' or ' if others else ''}{last}")
+
+
+def tf_config() -> tuple[list[str], int] | None:
+    """Return (addresses of all workers, index of this one) from $TF_CONFIG; None if it is missing or names anything else."""
+    try:
+        told = json.loads(os.environ["TF_CONFIG"])
+        addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
+        known = set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (addresses, index) if known else None
 
 
 @dataclass(frozen=True)

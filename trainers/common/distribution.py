@@ -3,7 +3,6 @@
 To add a strategy, add a function to STRATEGIES (and its name to the choices in config.py; a test compares the two).
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware, memory
-from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions
+from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions, tf_config
 
 _PATIENCE = 600.0  # seconds that a worker waits for the others in a step; a worker that dies is noticed much sooner
 
@@ -32,13 +31,8 @@ def _mirrored(config: DeviceOptions) -> tf.distribute.Strategy:
 
 def _cluster() -> tuple[list[str], int]:
     """Return the addresses of all workers and the index of this one, from TF_CONFIG. Raises UserError."""
-    try:
-        told = json.loads(os.environ["TF_CONFIG"])
-        addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
-        if set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses):
-            return addresses, index
-    except (KeyError, TypeError, ValueError):
-        pass
+    if cluster := tf_config():
+        return cluster
     raise UserError(
         "--strategy multiworker needs TF_CONFIG in the environment of each worker: set it to "
         '\'{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}\' with the index of the worker'

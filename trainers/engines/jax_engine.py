@@ -6,7 +6,6 @@ Input still comes from tf.data, on the CPU; nothing here imports TensorFlow.
 import atexit
 import contextlib
 import itertools
-import json
 import os
 import sys
 import time
@@ -29,7 +28,7 @@ from clozemill.pipelines.command_line.exit_codes import EXIT_USER_ERROR
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import DeviceOptions, tf_config
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
 from clozemill.trainers.engines import jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Trainer
@@ -75,16 +74,12 @@ class _Trainer:
     slots: list[list[keras.Variable]]  # of each trained variable
     input: _Input
 
-    def _put(self, variable: keras.Variable, sharding: Any) -> jax.Array:
-        value = variable.value
-        return value if getattr(value, "sharding", None) == sharding else _everywhere(value, sharding)
-
     def run(self, first: int, count: int) -> tuple[np.ndarray, bool]:
         step, began, rows, waited = self.step, time.perf_counter(), [], []
         everywhere = step.everywhere
-        values = [self._put(variable, everywhere) for variable in step.trained]
-        fixed = [self._put(variable, everywhere) for variable in step.fixed]
-        slots = [tuple(self._put(moment, step.moment_sharding(moment.shape)) for moment in moments) for moments in self.slots]
+        values = [_put(variable, everywhere) for variable in step.trained]
+        fixed = [_put(variable, everywhere) for variable in step.fixed]
+        slots = [tuple(_put(moment, step.moment_sharding(moment.shape)) for moment in moments) for moments in self.slots]
         compiled = step.compiled._cache_size()
         try:
             for number in range(first, first + count):  # JAX returns before a step is done: the next batch is fetched meanwhile
@@ -106,8 +101,11 @@ class _Trainer:
         return np.concatenate([found, times], axis=1).astype(np.float32), 0 < compiled == step.compiled._cache_size()
 
 
-def _everywhere(value: Any, sharding: Any) -> jax.Array:
-    """Return a value that every process has, placed over all devices."""
+def _put(variable: keras.Variable, sharding: Any) -> jax.Array:
+    """Return the value of a variable, which every process has, placed over all devices; it is moved only if it has to be."""
+    value = variable.value
+    if getattr(value, "sharding", None) == sharding:
+        return value
     array = np.asarray(value)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
@@ -170,6 +168,21 @@ class JaxEngine:
     def _rows(self) -> Any:
         return jax.sharding.NamedSharding(self.mesh, PartitionSpec(AXIS))
 
+    def _weights(self, model: Any) -> list[jax.Array]:
+        """Return the values of a model's variables on every device."""
+        everywhere = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+        return [_put(variable, everywhere) for variable in model.variables]
+
+    def _forward(self, model: Any, call: Callable, out: PartitionSpec) -> Callable[[list, dict], Any]:
+        """Return `call` of a batch as a function of (weights, batch) on the devices. out: placement of its results."""
+
+        def with_values(values: list, batch: dict) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+                return call(batch)
+
+        specs = (PartitionSpec(), PartitionSpec(AXIS))
+        return jax.jit(jax.shard_map(with_values, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False))
+
     def _host_batches(self, rows: int, batches: HostBatches) -> Iterator[dict[str, np.ndarray]]:
         """Return this process's part of batches of `rows` rows."""
         mine: Any = batches(self.process, self.processes, rows // self.processes)
@@ -182,20 +195,16 @@ class JaxEngine:
         return _Trainer(step, slots, _Input(self._host_batches(batch_size, batches), self._rows))
 
     def evaluation(self, model: Any) -> Callable[[int, int, HostBatches], np.ndarray]:
-        def forward(values: list, batch: dict) -> jax.Array:
-            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
-                inputs, targets = model.prepare(batch)
-                found = model.sums_of(model(inputs), targets)
-                return jax.lax.psum(jax.numpy.stack([*(found[name] for name in SUMS), targets["example_weights"].sum()]), AXIS)
+        def call(batch: dict) -> jax.Array:
+            inputs, targets = model.prepare(batch)
+            found = model.sums_of(model(inputs), targets)
+            return jax.lax.psum(jax.numpy.stack([*(found[name] for name in SUMS), targets["example_weights"].sum()]), AXIS)
 
-        parts, out = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec()
-        compiled = jax.jit(jax.shard_map(forward, mesh=self.mesh, in_specs=parts, out_specs=out, check_vma=False))
-        everywhere = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+        forward = self._forward(model, call, PartitionSpec())
 
         def sums(rows: int, count: int, batches: HostBatches) -> np.ndarray:
-            values = [_everywhere(variable.value, everywhere) for variable in model.variables]
-            source = _Input(self._host_batches(rows, batches), self._rows)
-            found = [compiled(values, source.next()) for _ in range(count)]
+            weights, source = self._weights(model), _Input(self._host_batches(rows, batches), self._rows)
+            found = [forward(weights, source.next()) for _ in range(count)]
             return np.sum([np.asarray(each, np.float64) for each in found], axis=0) if found else np.zeros(len(SUMS) + 1)
 
         return sums
@@ -203,15 +212,10 @@ class JaxEngine:
     def inference(
         self, model: Any, outputs: Callable, names: tuple[str, ...]
     ) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-        def call(values: list, batch: dict) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
-                return outputs(batch)
-
-        parts, out = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec(AXIS)
-        compiled = jax.jit(jax.shard_map(call, mesh=self.mesh, in_specs=parts, out_specs=out, check_vma=False))
+        forward = self._forward(model, outputs, PartitionSpec(AXIS))
 
         def outputs_of(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            found = compiled([variable.value for variable in model.variables], _placed(rows, self._rows))
+            found = forward(self._weights(model), _placed(rows, self._rows))
             return {name: np.asarray(value) for name, value in (found if isinstance(found, dict) else {"": found}).items()}
 
         return outputs_of
@@ -224,11 +228,10 @@ def _cluster() -> dict[str, Any]:
         if names[0] in os.environ:
             address, count, number = (os.environ[name] for name in names)
             return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
-        told = json.loads(os.environ["TF_CONFIG"])
-        addresses, index = told["cluster"]["worker"], int(told["task"]["index"])
-        if set(told["cluster"]) == {"worker"} and told["task"]["type"] == "worker" and 0 <= index < len(addresses):
+        if cluster := tf_config():
+            addresses, index = cluster
             return {"coordinator_address": addresses[0], "num_processes": len(addresses), "process_id": index}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         pass
     raise UserError(
         "--strategy multiworker --engine jax needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and "

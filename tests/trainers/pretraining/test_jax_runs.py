@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 import clozemill
 from tests.trainers import datasets
+from tests.trainers.pretraining.test_branching import until
 from tests.trainers.pretraining.test_pretrain_resume import CODE, bits, figures
 
 pytestmark = pytest.mark.usefixtures("one_layer")
@@ -55,15 +55,6 @@ def finished(*given: Any, code: int = 0, **options: Any) -> str:
     told, _ = process.communicate(timeout=600)
     assert process.returncode == code, told
     return told
-
-
-def until(run: Path, copy: Path, step: int) -> Path:
-    """Return a copy of a run as a kill after the checkpoint of `step` would have left it."""
-    shutil.copytree(run, copy)
-    for path in (copy / "checkpoints").iterdir():
-        if int(path.name[5:]) > step:
-            shutil.rmtree(path)
-    return copy
 
 
 def assert_close(mine: Path, other: Path, tolerance: float = 1e-5) -> None:
