@@ -33,6 +33,7 @@ _DIED = (
     "a worker process died (killed, or out of memory): run the same command again to resume, with fewer --num-workers if "
     "memory is short"
 )
+_LOG_SECONDS = 2.0  # how long to wait for the last output of workers
 _WATCH_SECONDS, _GRACE_SECONDS = 1.0, 15.0  # how often to count workers, and how long before the end of the run they may exit
 _WORKER_DIED = re.compile("Channel closed prematurely|Worker subprocess exited|keepalive watchdog|StatusCode.UNAVAILABLE")
 
@@ -160,13 +161,15 @@ def _workers_log(path: str) -> Iterator[None]:
     source, sink = os.pipe()
     os.dup2(sink, 2)
     os.close(sink)
-    threading.Thread(target=_copy, args=(source, log), daemon=True).start()
+    copying = threading.Thread(target=_copy, args=(source, log), daemon=True)
+    copying.start()
     try:
         yield
     finally:
         os.dup2(ours, 2)
         os.close(ours)
         sys.stderr = before
+        copying.join(_LOG_SECONDS)  # the file is complete and closed when the run is over
 
 
 def _copy(source: int, log: int) -> None:
@@ -231,8 +234,8 @@ def _run_watched(
             raise
         finally:
             bars.close()
-    if failures:  # threads that served the workers may still raise an exception: keep it hidden
-        error = _user_error(failures[0]) or failures[0]  # Spark's runner asks its Java process, a child, for the message
-        kill_children()
-        raise error from None
+        if failures:  # threads that served the workers may still raise an exception: keep it hidden
+            error = _user_error(failures[0]) or failures[0]  # Spark's runner asks its Java process, a child, for the message
+            kill_children()
+            raise error from None
     threading.excepthook = threading.__excepthook__

@@ -203,3 +203,14 @@ def test_single_process_commands_open_no_port(tmp_path: Path, inputs: list[str],
     with sockets.watched() as found:
         assert clozemill.main([word.format(**places) for word in words]) == 0
     assert found == set()
+
+
+def test_the_log_of_the_workers_is_complete_and_closed_when_the_run_ends(tmp_path):
+    """Otherwise its folder can't be unmounted, and the last lines may be missing."""
+    path = tmp_path / "workers.log"
+    for line in range(50):
+        with launcher._workers_log(str(path)):
+            os.write(2, f"{line}\n".encode())
+        assert path.read_text().endswith(f"{line}\n")
+        descriptors = Path("/proc/self/fd").iterdir()
+        assert str(path) not in {os.readlink(one) for one in descriptors if one.is_symlink()}
