@@ -8,7 +8,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions, check_ending
 from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
-from clozemill.trainers.pretraining.config import EvaluateConfig
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 
 
 class OneSource:

@@ -1,4 +1,4 @@
-"""The options of `pretrain` and `evaluate`: flags, YAML keys and checks are derived from the fields here.
+"""The options of `pretrain`: flags, YAML keys and checks are derived from the fields here.
 
 To add an option, add a field; to add a recipe, add an entry to trainers/pretraining/recipes.py.
 """
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clozemill.model.config import ACTIVATIONS, GENERATOR_SIZE, PRECISIONS, PRESETS
-from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
-from clozemill.pipelines.command_line.overwriting import START_OVER, OverwriteOption, overwrite_option
+from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
+from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, EngineOptions, TrainingOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
 
 AUTO = "auto"
@@ -283,25 +283,3 @@ class PretrainConfig(TrainingOptions):
             if given != default and all(getattr(phase, name) for phase in self.phases):
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} {given} has no effect because every phase has its own: change it in phases")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig(OverwriteOption, EngineOptions):
-    """`clozemill evaluate`"""
-
-    run: str = option("", "the folder of a run, or one of its checkpoints", flag=False, group=INPUT, required=True, path=READ)
-    data: str = option("", "a dataset of clozemill prepare; its eval split is used", group=INPUT, required=True, path=READ)
-    checkpoint: str = option(
-        "",
-        "which checkpoint of the run to use; default: the latest, of a fine-tuned model the best",
-        choices=("latest", "best"),
-        group=INPUT,
-    )
-    batch_size: int = option(
-        64,
-        "examples or packed rows per batch, across all devices; doesn't change the results",
-        low=1,
-        high=1 << 20,
-        group=RUNNING,
-    )
-    output: str = option("", "also write the metrics to this file, as JSON", group=OUTPUT, path=NEW)

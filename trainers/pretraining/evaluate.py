@@ -13,7 +13,7 @@ from clozemill.trainers.data import corrupt_shards, prepared_dataset
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import make_engine
 from clozemill.trainers.pretraining import evaluation
-from clozemill.trainers.pretraining.config import EvaluateConfig
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 from clozemill.trainers.pretraining.evaluation import Evaluation
 from clozemill.trainers.training import checkpoints
 

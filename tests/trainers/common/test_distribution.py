@@ -21,7 +21,8 @@ from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.engines import engine
 from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES
 from clozemill.trainers.engines.tensorflow_step import COLUMNS
-from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 
 ROOT = Path(__file__).parents[3]
 CASES = ("two, in parts", "two, compiled", "two, packed", "two, muon")

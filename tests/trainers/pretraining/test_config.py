@@ -12,7 +12,8 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.planning.config import PreflightConfig
-from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 

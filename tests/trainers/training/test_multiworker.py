@@ -17,7 +17,8 @@ import pytest
 import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import distribution
-from clozemill.trainers.pretraining.config import EvaluateConfig, PretrainConfig
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 from tests.trainers.pretraining.test_pretrain_resume import CODE, assert_the_same, figures, options
 
 pytestmark = pytest.mark.usefixtures("one_layer")
