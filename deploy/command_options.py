@@ -87,6 +87,8 @@ def pretrain(words: list[str]) -> list[str]:
         raise UserError("--overwrite after -- would start over after every preemption: leave it out, and give a new --output")
     for path in resolved.data:
         _seen_by_all("data", path)
+    for path in resolved.eval_sets().values():
+        _seen_by_all("eval-data", path)
     _seen_by_all("output", resolved.output)
     if resolved.init:
         _seen_by_all("init", resolved.init)

@@ -95,7 +95,10 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"Baseline that ignores the text ({_text(base['answer'])}): {', '.join(scores) or 'no metric defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
     figures.pop("criterion", None)  # duplicates the metric that selected the checkpoint
-    lines += [f"On the {'dev examples' if task else 'eval split'}: {name} {value:.4f}." for name, value in figures.items()]
+    own = "dev examples" if task else "eval split"
+    for name, value in figures.items():  # those of further eval sets are `wiki/masked_lm_loss`
+        where, _, metric = name.rpartition("/")
+        lines.append(f"On the {f'eval set {_text(where)}' if where else own}: {metric} {value:.4f}.")
     lines += [f"Note: {_text(remark)}." for remark in (about.get("eval") or {}).get("remarks", ())]
     return lines or ["No training details were recorded."]
 

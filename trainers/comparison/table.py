@@ -98,7 +98,7 @@ def hours_spent(run: RecordedRun) -> tuple[float | None, str]:
 
 def best_evaluation(run: RecordedRun) -> dict[str, Any] | None:
     """Return the evaluation that ranks first, as the best checkpoint is chosen; None if there is none that can be ranked."""
-    best = min(run.evaluated, key=rank, default=None)
+    best = min((entry for entry in run.evaluated if entry["step"]), key=rank, default=None)  # step 0 has no checkpoint
     return best if best and rank(best)[0] != float("inf") else None
 
 

@@ -47,6 +47,7 @@ class StepOptions:
 
 # (host, hosts, rows per element) -> batches of features by name, of which an element holds consecutive rows.
 HostBatches = Callable[[int, int, int], Iterable]
+Sums = Callable[[int, int, HostBatches], np.ndarray]  # of (rows per batch, number of batches, batches), see Engine.evaluation
 
 
 class OutOfMemory(Exception):
@@ -105,7 +106,7 @@ class Engine(Protocol):
     def trainer(self, state: TrainState, options: StepOptions, batch_size: int, batches: HostBatches) -> Trainer:
         """Return the trainer of a state. batch_size: rows per step, across all devices."""
 
-    def evaluation(self, model: Any) -> Callable[[int, int, HostBatches], np.ndarray]:
+    def evaluation(self, model: Any) -> Sums:
         """Return a function of (rows per batch, number of batches, batches) that returns sums over them.
 
         They are float64 [len(SUMS) + 1]; the last one is the number of examples.

@@ -31,7 +31,7 @@ from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import DeviceOptions, tf_config
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
 from clozemill.trainers.engines import jax_step
-from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Trainer
+from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
 from clozemill.trainers.engines.jax_step import AXIS, Step
 from clozemill.trainers.engines.train_state import TrainState
 
@@ -194,7 +194,7 @@ class JaxEngine:
         slots = [list(moments[variable.path].values()) for variable in step.trained]
         return _Trainer(step, slots, _Input(self._host_batches(batch_size, batches), self._rows))
 
-    def evaluation(self, model: Any) -> Callable[[int, int, HostBatches], np.ndarray]:
+    def evaluation(self, model: Any) -> Sums:
         def call(batch: dict) -> jax.Array:
             inputs, targets = model.prepare(batch)
             found = model.sums_of(model(inputs), targets)

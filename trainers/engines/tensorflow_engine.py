@@ -16,7 +16,7 @@ from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.distribution import worker_count  # noqa: F401  # a part of every engine's module
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
 from clozemill.trainers.engines import tensorflow_step
-from clozemill.trainers.engines.engine import COLUMNS, HostBatches, OutOfMemory, StepOptions, Trainer
+from clozemill.trainers.engines.engine import COLUMNS, HostBatches, OutOfMemory, StepOptions, Sums, Trainer
 from clozemill.trainers.engines.tensorflow_step import Stepper
 from clozemill.trainers.engines.train_state import TrainState
 
@@ -97,7 +97,7 @@ class TensorFlowEngine:
         stepper = Stepper(self.strategy, state, options, jit=self._jit, jit_update=update)
         return _Trainer(stepper, _distributed(self.strategy, batch_size, batches))
 
-    def evaluation(self, model: Any) -> Callable[[int, int, HostBatches], np.ndarray]:
+    def evaluation(self, model: Any) -> Sums:
         sums = tensorflow_step.evaluation(self.strategy, model, self._jit)
         return lambda rows, count, batches: sums(_distributed(self.strategy, rows, batches), tf.constant(count)).numpy()
 

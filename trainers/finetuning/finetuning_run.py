@@ -102,6 +102,7 @@ class FinetuningRun:
     warnings: Sequence[str] = ()  # problems of the examples
     chosen: dict[str, Any] = field(default_factory=dict)  # the options that the user left open
     stage: ClassVar = "finetune"
+    evaluates_start: ClassVar = False
 
     @cached_property
     def encoder(self) -> EncoderConfig:

@@ -5,6 +5,7 @@ To add an option, add a field; to add a recipe, add an entry to trainers/pretrai
 
 import math
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, Tra
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
 
 AUTO = "auto"
+_SET_NAME = re.compile(r"[\w.-]+")
 SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
@@ -41,6 +43,13 @@ class PretrainConfig(TrainingOptions):
         group=INPUT,
         required=True,
         path=READ,
+    )
+    eval_data: tuple[str, ...] = option(
+        (),
+        "further eval sets: every evaluation reports the model on the eval splits of these datasets too",
+        identity=False,
+        metavar="NAME=DATASET",
+        group=INPUT,
     )
     phases: tuple[Phase, ...] = option(
         (),
@@ -201,7 +210,22 @@ class PretrainConfig(TrainingOptions):
         """Raise UserError for values and folders that can't be used, as far as that needs no TensorFlow."""
         if not self.branch_from:
             self.resolved_phases()
+        self.eval_sets()
         check_run_folder(self.output)
+
+    def eval_sets(self) -> dict[str, str]:
+        """Return the datasets of `eval_data` by name. Raises UserError for one without a name, or a name that comes twice."""
+        found: dict[str, str] = {}
+        for each in self.eval_data:
+            name, _, folder = each.partition("=")
+            if not _SET_NAME.fullmatch(name) or not folder:
+                raise UserError(
+                    f"--eval-data {each}: give NAME=DATASET, as in wiki=wiki-128, with a name of letters, digits, . _ and -"
+                )
+            if name in found:
+                raise UserError(f"--eval-data names {name} twice: give each eval set a name of its own")
+            found[name] = folder
+        return found
 
     def resolved_phases(self) -> tuple[Phase, ...]:
         """Return the phases, completed with the run's own options. A batch size of 0 is still to be chosen.

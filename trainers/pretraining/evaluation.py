@@ -14,7 +14,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Section
 from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.engine import Engine, Sums
 from clozemill.trainers.pretraining.page_parts import FillMask
 from clozemill.trainers.training.metrics_log import means
 
@@ -74,16 +74,21 @@ def without_context(dataset: PreparedDataset, objective: Objective, batch_size: 
 
 
 class Evaluation:
-    """Evaluates a model on the eval split of a dataset on the devices of an engine; can be run repeatedly."""
+    """Evaluates a model on the eval split of a dataset on the devices of an engine; can be run repeatedly.
 
-    def __init__(self, engine: Engine, model, dataset: PreparedDataset, batch_size: int, limit: int = 0) -> None:
+    sums: `engine.evaluation` of the model, if it exists already: what it has compiled is used again.
+    """
+
+    def __init__(
+        self, engine: Engine, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, sums: Sums | None = None
+    ) -> None:
         if not dataset.eval_examples:
             raise UserError(
                 f"{dataset.folder} has no eval examples: prepare with a larger --eval-fraction, or leave evaluation out"
             )
         self.engine, self.model, self.dataset, self.limit, self.objective = engine, model, dataset, limit, model.objective
         self.batch_size = -(-batch_size // engine.replicas) * engine.replicas
-        self.sums = engine.evaluation(model)
+        self.sums = sums or engine.evaluation(model)
 
     def _batches(self, host: int, hosts: int, size: int) -> Iterable:
         return eval_batches(self.dataset, size, host, hosts, self.limit)
@@ -112,9 +117,16 @@ class ComparedEvaluation(Evaluation):
     """
 
     def __init__(
-        self, engine: Engine, model, dataset: PreparedDataset, batch_size: int, limit: int = 0, comparable: bool = True
+        self,
+        engine: Engine,
+        model,
+        dataset: PreparedDataset,
+        batch_size: int,
+        limit: int = 0,
+        comparable: bool = True,
+        sums: Sums | None = None,
     ) -> None:
-        super().__init__(engine, model, dataset, batch_size, limit)
+        super().__init__(engine, model, dataset, batch_size, limit, sums)
         self.comparable = comparable
 
     @cached_property

@@ -21,7 +21,11 @@ _FEWEST_STEPS = 100  # between evaluations
 
 
 def completed(
-    config: PretrainConfig, datasets: Sequence[PreparedDataset], encoder: EncoderConfig | None, hardware: Hardware | None
+    config: PretrainConfig,
+    datasets: Sequence[PreparedDataset],
+    encoder: EncoderConfig | None,
+    hardware: Hardware | None,
+    eval_sets: Sequence[PreparedDataset] = (),
 ) -> tuple[PretrainConfig, tuple[str, ...]]:
     """Return the configuration without open options, and the reasons for what was chosen; none for a resumed run.
 
@@ -29,6 +33,7 @@ def completed(
         datasets: one per phase.
         encoder: the encoder of --init, if any.
         hardware: the devices; None to find them, if anything has to be chosen.
+        eval_sets: further datasets that are evaluated.
     """
     found = dict(recorded(config))
     values = {name: getattr(config, name) for name in OPEN}
@@ -44,7 +49,7 @@ def completed(
         given = {name: value if used.get(name, True) else values[name] for name, value in given.items()}
     config = replace(config, **given)
     if config.eval_steps is None:
-        config = replace(config, eval_steps=eval_interval(config, datasets))
+        config = replace(config, eval_steps=eval_interval(config, datasets, eval_sets))
     return config, reasons
 
 
@@ -71,13 +76,19 @@ def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     return {name: values[name] for name in OPEN if name in values} | {"preset": identity["preset"]}
 
 
-def eval_interval(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> int:
+def eval_interval(
+    config: PretrainConfig, datasets: Sequence[PreparedDataset], eval_sets: Sequence[PreparedDataset] = ()
+) -> int:
     """Return the steps between evaluations: ten per run, fewer if they would take more than a tenth of the time."""
     phases = config.resolved_phases()
     steps = sum(phase.steps for phase in phases)
     trained = sum(phase.steps * phase.batch_size for phase in phases)
-    if not all(dataset.eval_examples for dataset in datasets):
+    if not eval_sets and not all(dataset.eval_examples for dataset in datasets):
         return 0
-    evaluated = max(sum(eval_rows(dataset, limit=config.eval_examples)) for dataset in datasets)
+
+    def rows(group: Sequence[PreparedDataset]) -> list[int]:
+        return [sum(eval_rows(dataset, limit=config.eval_examples)) for dataset in group]
+
+    evaluated = max(rows(datasets)) + sum(rows(eval_sets))
     count = max(1, min(_EVALUATIONS, math.floor(3 * _EVAL_SHARE * trained / evaluated)))
     return max(_FEWEST_STEPS, math.ceil(steps / count))

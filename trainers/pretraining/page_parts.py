@@ -22,6 +22,7 @@ from clozemill.trainers.engines.masked_tokens import POSITIONS, masked_token_inf
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.eval_columns import eval_columns, originals
 from clozemill.trainers.pretraining.recipes import Recipe
+from clozemill.trainers.training.eval_set_names import by_set
 from clozemill.trainers.training.pretrained import short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -108,6 +109,8 @@ def summary(figures: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     ]
     apart = f"{abs(unigrams - loss):.3f} {'below' if loss < unigrams else 'above'}"
     told = f"{whose}masked-LM loss {loss:.3f} nats, {apart} that of word frequencies alone ({unigrams:.3f})"
+    for name, found in list(by_set(figures).items())[1:]:
+        values.append((f"{name}: {whose}masked-LM loss", f"{found['masked_lm_loss']:.3f}"))
     if whose:
         return f"replaced-token accuracy {100 * figures['replaced_accuracy']:.1f} %; {told}", [*values, *tiles]
     return told, [*tiles, *values]

@@ -6,6 +6,7 @@ clozemill pretrain --data DATASET --output RUN
 import contextlib
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from clozemill.pipelines.command_line import options
@@ -21,6 +22,7 @@ from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, run_page
+from clozemill.trainers.training.eval_set_names import by_set
 from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.trackers import check_tracker
@@ -79,7 +81,7 @@ def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardwa
         return 0 if run_page.is_drawn(config.output) else loop.run()  # a kill came before the page was drawn
     code = loop.run()
     if code == 0 and writes:
-        conclude(checkpoints.find(config.output, "best"))
+        conclude(checkpoints.find(config.output, "best"), loop.journal.entries())
         places = (storage.join(config.output, name) for name in (checkpoints.FOLDER, run_page.PAGE))
         print(f"done: {', '.join(places)}", flush=True)
     return code
@@ -122,40 +124,55 @@ FEW = 100  # eval examples: metrics on fewer are mostly chance
 
 def _eval_counts(planned: PretrainingRun) -> dict[str, int]:
     """Return the number of eval examples by dataset."""
-    return {phase.folder: phase.dataset.eval_examples for phase in planned.phases}
+    datasets = [phase.dataset for phase in planned.phases]
+    return {each.folder: each.eval_examples for each in (*datasets, *planned.phases[0].eval_sets.values())}
 
 
 def _check_eval_splits(planned: PretrainingRun, config: PretrainConfig) -> None:
     """Raise UserError for a dataset without eval examples if evaluations were requested. config: as the user gave it."""
     asked = "--eval-steps" if config.eval_steps else "--eval-examples" if config.eval_examples else ""
     for folder, count in _eval_counts(planned).items():
-        if not count and asked:
+        if not count and asked and not planned.phases[0].eval_sets:
             raise UserError(f"{folder} has no eval examples: prepare with a larger --eval-fraction, or leave {asked} out")
 
 
 def warn_of_few_examples(planned: PretrainingRun) -> None:
     """Warn about datasets with few eval examples, or none."""
+    none = "nothing is evaluated, and the newest checkpoint counts as the best"
+    if planned.phases[0].eval_sets:
+        none = "the first of --eval-data selects the best checkpoint"
     for folder, count in _eval_counts(planned).items():
         if count < FEW:
-            few = f"only {count:,} eval examples, too few to compare runs" if count else (
-                "no eval examples: nothing is evaluated, and the newest checkpoint counts as the best"
-            )  # fmt: skip
+            few = f"only {count:,} eval examples, too few to compare runs" if count else f"no eval examples: {none}"
             print(f"warning: {folder} has {few}; prepare with a larger --eval-fraction", file=sys.stderr, flush=True)
 
 
-def conclude(best: checkpoints.Checkpoint) -> None:
-    """Print the best result, the baseline without context, and warnings about a result that is no better."""
+def _compared(figures: dict[str, Any], start: dict[str, Any]) -> str:
+    """Return what a masked-LM loss is compared with, in brackets."""
+    before = f"before the first step: {start['masked_lm_loss']:.4f}; " if "masked_lm_loss" in start else ""
+    return f"({before}word frequencies alone: {figures['unigram_loss']:.4f})"
+
+
+def conclude(best: checkpoints.Checkpoint, entries: Sequence[dict[str, Any]] = ()) -> None:
+    """Print the best result, what it is compared with, and warnings about a result that is no better.
+
+    entries: of metrics.jsonl; if they have an evaluation at step 0, it is compared with.
+    """
     figures = best.index.get("eval") or {}
     if "unigram_loss" not in figures:
         return
-    loss = f"masked LM loss {figures['masked_lm_loss']:.4f} nats"
-    alone = f"word frequencies alone: {figures['unigram_loss']:.4f}"
+    started: dict[str, Any] = next((each for each in entries if each.get("split") == "eval" and each["step"] == 0), {})
+    sets, before = by_set(figures), by_set(started)
+    loss, alone = f"masked LM loss {figures['masked_lm_loss']:.4f} nats", _compared(figures, before[""])
     if "replaced_baseline" in figures:
         accuracy, least = figures["replaced_accuracy"], figures["replaced_baseline"]
         found = f"replaced-token accuracy {accuracy:.1%} (calling every token original: at least {least:.1%})"
-        print(f"best: {found} at step {best.step:,}; the generator's {loss} ({alone})")
+        print(f"best: {found} at step {best.step:,}; the generator's {loss} {alone}")
     else:
-        print(f"best: {loss} at step {best.step:,} ({alone})")
+        print(f"best: {loss} at step {best.step:,} {alone}")
+    for name in filter(None, sets):
+        loss = f"masked LM loss {sets[name]['masked_lm_loss']:.4f} nats"
+        print(f"{name}: {loss} {_compared(sets[name], before.get(name, {}))}")
     print("".join(f"warning: {remark}\n" for remark in figures["remarks"]), end="", flush=True)
 
 

@@ -1,6 +1,6 @@
 """Plans a run before any device is used: phases with their datasets, the model, and what must match on resume."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -16,11 +16,11 @@ from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.optimizer import Hyper, Schedule
-from clozemill.trainers.pretraining import branching, open_options, page_parts, warm_start
+from clozemill.trainers.pretraining import branching, eval_sets, open_options, page_parts, warm_start
 from clozemill.trainers.pretraining.branching import Branch
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
-from clozemill.trainers.pretraining.evaluation import ComparedEvaluation
+from clozemill.trainers.pretraining.eval_sets import SeveralEvaluations
 from clozemill.trainers.pretraining.masks import MaskDrawing, mask_drawing
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries, phase_schedules
@@ -44,6 +44,7 @@ class PretrainingPhase:
     masks: MaskDrawing | None = None  # None: those of the shards
     generator_size: float = GENERATOR_SIZE
     comparable: bool = True  # whether its losses can be compared with those of the run's last phase
+    eval_sets: Mapping[str, PreparedDataset] = field(default_factory=dict)  # further ones, by name
 
     @property
     def folder(self) -> str:
@@ -85,12 +86,11 @@ class PretrainingPhase:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
         return corrupt_shards.report_corruption(self.dataset, likely)
 
-    def evaluation(self, engine: Engine, model, config: PretrainConfig) -> ComparedEvaluation | None:
-        """Return the evaluation of this phase; None if the dataset has no eval split."""
-        if not self.dataset.eval_examples:
-            return None
+    def evaluation(self, engine: Engine, model, config: PretrainConfig) -> SeveralEvaluations | None:
+        """Return the evaluation of this phase; None if neither the dataset has an eval split nor others are given."""
         size = max(1, self.batch_size // (config.gradient_accumulation_steps or 1))
-        return ComparedEvaluation(engine, model, self.dataset, size, config.eval_examples, self.comparable)
+        options = {"batch_size": size, "limit": config.eval_examples, "comparable": self.comparable}
+        return SeveralEvaluations.make(engine, model, self.dataset, self.eval_sets, **options)
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,11 @@ class PretrainingRun:
     @property
     def steps(self) -> int:
         return self.phases[-1].end
+
+    @property
+    def evaluates_start(self) -> bool:
+        """Return whether the weights of step 0 are evaluated: those of --init are worth comparing with."""
+        return self.start is not None
 
     @property
     def title(self) -> str:
@@ -239,9 +244,11 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
     datasets = _datasets(config, wanted, start)
     given, size = config, datasets[0].vocabulary["size"]
     begun = replace(start.encoder, vocab_size=size) if start else None
-    config, reasons = open_options.completed(given, datasets, begun, hardware)
-    phases = _phases(config, datasets, (branch.identity if branch else run_folder.resumed(config, "identity")) or {})
+    sets = eval_sets.read(config, datasets[0])
+    config, reasons = open_options.completed(given, datasets, begun, hardware, tuple(sets.values()))
+    phases = _phases(config, datasets, sets, (branch.identity if branch else run_folder.resumed(config, "identity")) or {})
     encoder = warm_start.encoder(config, start, size)
+    eval_sets.check(sets, encoder, config.objectives())
     chosen = run_folder.chosen_options(given, config)
     planned = PretrainingRun(config, phases, encoder, datasets[0].read_vocabulary(), start, reasons, chosen, branch)
     if branch:
@@ -250,7 +257,10 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
 
 
 def _phases(
-    config: PretrainConfig, datasets: Sequence[PreparedDataset], identity: dict[str, Any]
+    config: PretrainConfig,
+    datasets: Sequence[PreparedDataset],
+    sets: Mapping[str, PreparedDataset],
+    identity: dict[str, Any],
 ) -> tuple[PretrainingPhase, ...]:
     """Return the phases of a completed configuration. identity: of the run that is resumed or continued, or {}."""
     wanted = config.resolved_phases()
@@ -261,7 +271,7 @@ def _phases(
         if phase.objective != "causal":
             masks = mask_drawing(dataset, config.masks == "fresh", config.masked_lm_prob_schedule, total)
         comparable = _kind(phase.objective) == _kind(wanted[-1].objective)
-        own = schedule, entry, phase.objective, masks, config.generator_size, comparable
+        own = schedule, entry, phase.objective, masks, config.generator_size, comparable, sets
         found.append(PretrainingPhase(dataset, begin, begin + phase.steps, phase.batch_size, *own))
         begin += phase.steps
     return tuple(found)

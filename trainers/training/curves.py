@@ -6,6 +6,7 @@ from typing import Any
 
 from clozemill.pipelines.pages import svg
 from clozemill.pipelines.pages.content import Plot, Series
+from clozemill.trainers.training.eval_set_names import SEPARATOR, set_of
 
 Entries = list[dict[str, Any]]
 Points = list[tuple[int, float]]
@@ -44,7 +45,7 @@ def points(entries: Entries, name: str, scale: float = 1.0) -> Points:
 
 def metric_names(evaluated: Entries) -> list[str]:
     """Return the names of an evaluation's metrics between 0 and 1 (or -1 and 1), in their order."""
-    names = dict.fromkeys(name for entry in evaluated for name in entry if name not in OTHERS)
+    names = dict.fromkeys(name for entry in evaluated for name in entry if name not in OTHERS and not set_of(name))
     return [name for name in names if any(isinstance(entry.get(name), float) for entry in evaluated)]
 
 
@@ -76,6 +77,8 @@ def _losses(train: Entries, evaluated: Entries, expected: Points, best: int | No
         return _plot("loss", "Loss", "nats", series, best)
     series = _series("train", "line", points(train, "masked_lm_loss"))
     series += _series("eval", "dots", points(evaluated, "masked_lm_loss"))
+    for name in dict.fromkeys(set_of(metric) for entry in evaluated for metric in entry if set_of(metric)):
+        series += _series(f"eval {name}", "dots", points(evaluated, f"{name}{SEPARATOR}masked_lm_loss"))
     unigram = points(evaluated, "unigram_loss")
     series += [Series("word frequencies", "level", [], [unigram[-1][1]])] if unigram else []
     reached = max((entry["step"] for entry in train + evaluated), default=0)

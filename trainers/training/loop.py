@@ -122,6 +122,9 @@ class Loop:
         evaluation = phase.evaluation(self.engine, self.state.model, config)
         with phase.reading():
             self.journal.reference = evaluation.reference() if evaluation and self._writes else None
+        if self.step == 0 and evaluation and self.plan.evaluates_start:
+            with phase.reading():
+                self.journal.tell_eval(0, evaluation.figures())
         if not self.evaluated and evaluation and self._evaluation_due(phase):
             self._evaluate(evaluation, phase)
         self.evaluated = True

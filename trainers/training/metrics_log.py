@@ -15,6 +15,7 @@ from clozemill.model.losses import LOSSES, SUMS, total
 from clozemill.trainers.common import storage
 from clozemill.trainers.diagnosis.watch import Watch
 from clozemill.trainers.engines.engine import COLUMNS
+from clozemill.trainers.training.eval_set_names import by_set
 from clozemill.trainers.training.pace import Pace
 from clozemill.trainers.training.trackers import Service, TensorBoard, TrackedRun, Tracker
 
@@ -203,10 +204,12 @@ class MetricsLog:
         """Report the metrics of an evaluation in the same places."""
         if self.silent:
             return
-        own = {name: value for name, value in figures.items() if isinstance(value, float | None) and name != "criterion"}
-        values = ((name, "undefined" if value is None else f"{value:.4f}") for name, value in own.items())
-        scores = _scores(figures, self.reference) or "  ".join(f"{name} {value}" for name, value in values)
-        print(f"step {step:,}/{self.steps:,}  eval {scores}  {figures['examples']:,} examples", flush=True)
+        for name, found in by_set(figures).items():
+            own = {name: value for name, value in found.items() if isinstance(value, float | None) and name != "criterion"}
+            values = ((name, "undefined" if value is None else f"{value:.4f}") for name, value in own.items())
+            scores = _scores(found, found.get("unigram_loss")) or "  ".join(f"{name} {value}" for name, value in values)
+            split = f"eval {name}: " if name else "eval "
+            print(f"step {step:,}/{self.steps:,}  {split}{scores}  {found['examples']:,} examples", flush=True)
         self._write({"step": step, "split": "eval", **figures}, "eval")
         self._warn_of_findings()
 

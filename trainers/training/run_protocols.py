@@ -135,6 +135,10 @@ class TrainingRun(Protocol):
     @property
     def hyper(self) -> Hyper: ...
 
+    @property
+    def evaluates_start(self) -> bool:
+        """Return whether the weights of step 0 are evaluated too."""
+
     def flops(self, phase: Any) -> int:
         """Return the FLOPs per row of a phase's batches."""
 

@@ -9,6 +9,7 @@ from clozemill.pipelines.common.formatting import figure
 from clozemill.pipelines.pages.content import Section, Table
 from clozemill.trainers.training import curves
 from clozemill.trainers.training.curves import Entries
+from clozemill.trainers.training.eval_set_names import metric_of, set_of
 from clozemill.trainers.training.metrics_log import duration
 from clozemill.trainers.training.run_protocols import RunStory
 
@@ -22,6 +23,7 @@ NAMES = {
     "replaced_accuracy": "replaced-token accuracy",
     "unigram_loss": "word frequencies",
 }
+_OF_SETS = ("masked_lm_loss", "masked_lm_accuracy", "replaced_accuracy")  # of further eval sets, the table has only these
 _HIDDEN = ("step", "split", "criterion", "remarks", "unigram_entropy", "predictions")
 TERMS = {
     "loss": ("loss", "mean surprise at the right answer, in nats: 0 for a model that is always sure and right"),
@@ -73,15 +75,23 @@ def value(name: str, number: Any) -> str:
     """Format a metric: accuracies of pretraining in percent, undefined values as 'undefined'."""
     if number is None or (isinstance(number, float) and not math.isfinite(number)):
         return "undefined"
+    name = metric_of(name)
     if name in ("masked_lm_accuracy", "next_sentence_accuracy", "replaced_accuracy"):
         return f"{100 * number:.2f} %"
     return f"{number:,.1f}" if name == "perplexity" else f"{number:.4f}" if isinstance(number, float) else f"{number:,}"
+
+
+def _title(name: str) -> str:
+    """Return a metric's name for people, after that of its eval set: "wiki: masked-LM loss"."""
+    metric, eval_set = metric_of(name), set_of(name)
+    return f"{eval_set}: " * bool(eval_set) + NAMES.get(metric, metric.replace("_", " "))
 
 
 def evaluation_section(entries: Entries, best: int | None) -> Section:
     """Return the table of all evaluations, at most _SHOWN_EVALUATIONS of them, with the best and the last one."""
     rows = curves.split_entries(entries)[1]
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in _HIDDEN]
+    names = [name for name in names if not set_of(name) or metric_of(name) in _OF_SETS]
     if "masked_lm_loss" in names:
         names = [name for name in names if name != "loss"]  # the sum of both losses: nothing to compare it with
     step = -(-len(rows) // _SHOWN_EVALUATIONS)
@@ -91,7 +101,7 @@ def evaluation_section(entries: Entries, best: int | None) -> Section:
         for row in kept
     ]
     note = f"{len(kept)} of {len(rows)} evaluations; metrics.jsonl has all." if len(kept) < len(rows) else ""
-    head = ("step", *(NAMES.get(name, name.replace("_", " ")) for name in names), "")
+    head = ("step", *(_title(name) for name in names), "")
     table = Table("Results", "r" * (len(names) + 1) + "l", head, cells, note)
     terms = [TERMS["perplexity"]] if "perplexity" in names else []
     return Section("Evaluations", tables=[table] if rows else [], terms=terms)

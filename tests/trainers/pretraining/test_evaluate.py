@@ -15,8 +15,8 @@ from clozemill.pipelines.shards import tf_example
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import evaluate
-from clozemill.trainers.pretraining.config import EvaluateConfig
 from clozemill.trainers.pretraining.evaluate import report
+from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation, remarks, without_context
 from clozemill.trainers.training import checkpoints
 from tests.slow import mostly_slow_rows

@@ -1,0 +1,149 @@
+"""`pretrain --eval-data`: every evaluation reports further eval sets, and with --init the first one is at step 0."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import clozemill
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.pretraining import eval_sets, open_options, pretrain, pretraining_run
+from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.training import checkpoints, curves, eval_set_names, run_sections
+from tests.trainers import datasets
+from tests.trainers.pretraining.test_warm_start import OTHER, checkpoint
+
+FIGURES = {
+    "loss": 3.0, "masked_lm_loss": 3.0, "masked_lm_accuracy": 0.25, "examples": 7, "predictions": 30, "unigram_loss": 4.0,
+    "perplexity": 20.1, "remarks": [], "unigram_entropy": 1.0, "criterion": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, another one, one without eval examples, a longer one, one of other words, and a checkpoint."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, options in {"own": {}, "wiki": {"evals": [4, 5]}, "without": {"evals": []}, "long": {"length": 64}}.items():
+        (root / name).mkdir()
+        datasets.write(root / name, [[20, 24]], options.pop("evals", [6]), **options)
+    (root / "words").mkdir()
+    datasets.write(root / "words", [[20, 24]], [6], vocabulary=OTHER)
+    checkpoint(root / "begun")
+    return root
+
+
+def plan(folder: Path, *sets: str, **options) -> pretraining_run.PretrainingRun:
+    config = PretrainConfig(data=(str(folder / "own"),), output=str(folder / "none"), eval_data=sets, steps=4, **options)
+    return pretraining_run.plan_run(config)
+
+
+def test_names() -> None:
+    found = FIGURES | eval_set_names.prefixed("wiki", FIGURES)
+    assert [name for name in found if "/" in name] == [
+        "wiki/masked_lm_loss", "wiki/masked_lm_accuracy", "wiki/examples", "wiki/unigram_loss", "wiki/perplexity",
+    ]  # fmt: skip
+    assert list(eval_set_names.by_set(found)) == ["", "wiki"]
+    assert eval_set_names.by_set(found)[""] == FIGURES
+    assert eval_set_names.by_set(found)["wiki"]["examples"] == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["wiki"], "--eval-data wiki: give NAME=DATASET, as in wiki=wiki-128, with a name of letters, digits, . _ and -"),
+        (["=own"], "--eval-data =own: give NAME=DATASET"),
+        (["a/b=own"], "--eval-data a/b=own: give NAME=DATASET"),
+        (["wiki="], "--eval-data wiki=: give NAME=DATASET"),
+        (["wiki=a", "wiki=b"], "--eval-data names wiki twice: give each eval set a name of its own"),
+    ],
+)
+def test_what_can_t_be_read_is_an_error_of_usage(given: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence.replace(".", r"\.")):
+        PretrainConfig(data=("own",), output="run", eval_data=tuple(given)).check_command()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("nowhere", {}, "nowhere has no dataset.json"),
+        ("without", {}, r"--eval-data wiki=\S+without has no eval examples: prepare it with a larger --eval-fraction"),
+        ("words", {}, "words"),
+        ("long", {"max_position_embeddings": 32}, "long has sequences of 64 tokens"),
+        ("wiki", {"objective": "mlm+sop"}, "has pairs nsp, but the objective mlm.sop needs sop"),
+    ],
+)
+def test_a_set_that_does_not_fit_is_an_error(folder: Path, name: str, options: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        plan(folder, f"wiki={folder / name}", **options)
+
+
+def test_they_do_not_change_the_run(folder: Path) -> None:
+    assert plan(folder).identity() == plan(folder, f"wiki={folder / 'wiki'}").identity()
+
+
+def test_they_cost_time_so_there_are_fewer_evaluations(folder: Path) -> None:
+    config = PretrainConfig(data=("own",), output="run", steps=10_000, batch_size=1)
+    own = eval_sets.read(PretrainConfig(eval_data=(f"own={folder / 'own'}",)), plan(folder).phases[0].dataset)["own"]
+    assert open_options.eval_interval(config, [own]) == 1000
+    limited = [open_options.eval_interval(config, [own], [own] * count) for count in (0, 99, 199)]
+    assert limited == [1000, 2000, 5000]  # 3,000 forward passes are affordable: of 6, 600 and 1,200 examples
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> tuple[Path, str]:
+    """A run at a learning rate of 0, and what it printed."""
+    with pytest.MonkeyPatch.context() as patched:
+        lines: list[str] = []
+        patched.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        given = ["--data", folder / "own", "--init", folder / "begun", "--output", folder / "run", "--learning-rate", "0"]
+        given += ["--eval-data", f"wiki={folder / 'wiki'}", "--eval-data", f"same={folder / 'own'}"]
+        given += ["--steps", "2", "--batch-size", "8", "--no-tensorboard"]
+        assert clozemill.main(["pretrain", *map(str, given)]) == 0
+    return folder / "run", "\n".join(lines)
+
+
+def test_each_set_is_evaluated_as_by_evaluate(folder: Path, run: tuple[Path, str], tmp_path: Path) -> None:
+    own = checkpoints.find(str(run[0])).index["eval"]
+    for name in ("wiki", "own"):
+        path = tmp_path / f"{name}.json"
+        assert clozemill.main(["evaluate", str(run[0]), "--data", str(folder / name), "--output", str(path)]) == 0
+        alone, prefix = json.loads(path.read_text()), "same/" if name == "own" else "wiki/"
+        for metric in ("masked_lm_loss", "masked_lm_accuracy", "next_sentence_loss", "unigram_loss", "examples"):
+            assert own[prefix + metric] == pytest.approx(alone[metric], rel=1e-6), metric
+    assert own["same/masked_lm_loss"] == own["masked_lm_loss"] != own["wiki/masked_lm_loss"]
+
+
+def test_the_first_evaluation_is_at_step_0(run: tuple[Path, str]) -> None:
+    entries = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
+    first, last = curves.split_entries(entries)[1]
+    assert (first.pop("step"), last.pop("step")) == (0, 2)
+    assert first == last  # the learning rate is 0
+    assert [each.step for each in checkpoints.saved(str(run[0]))] == [2]
+
+
+def test_what_people_read(run: tuple[Path, str]) -> None:
+    told = run[1]
+    found = checkpoints.find(str(run[0])).index["eval"]
+    loss, alone = (found[f"wiki/{name}"] for name in ("masked_lm_loss", "unigram_loss"))
+    assert (
+        f"wiki: masked LM loss {loss:.4f} nats (before the first step: {loss:.4f}; word frequencies alone: {alone:.4f})" in told
+    )
+    assert told.count("  eval wiki: mlm ") == 2
+    entries = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
+    (plot,) = [each for each in curves.plots(entries) if each.name == "loss"]
+    assert [each.label for each in plot.series] == ["train", "eval", "eval wiki", "eval same", "word frequencies"]
+    head = run_sections.evaluation_section(entries, 2).tables[0].head
+    assert "wiki: masked-LM loss" in head and "wiki: perplexity" not in head and "wiki/masked_lm_loss" not in head
+    page = (run[0] / "report.html").read_text()
+    assert "wiki: masked-LM loss" in page
+
+
+def test_without_an_own_eval_split_the_first_set_selects_the_best(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    planned = plan(folder, f"wiki={folder / 'wiki'}")
+    config = PretrainConfig(data=(str(folder / "without"),), output="run", eval_data=(f"wiki={folder / 'wiki'}",), eval_steps=2)
+    planned = pretraining_run.plan_run(config)
+    pretrain._check_eval_splits(planned, config)
+    pretrain.warn_of_few_examples(planned)
+    assert "without has no eval examples: the first of --eval-data selects the best checkpoint" in capsys.readouterr().err
+    made = eval_sets.SeveralEvaluations("wiki's", {"wiki": "wiki's", "own": "own's"})  # type: ignore[arg-type]
+    assert made.own is made.named["wiki"]
