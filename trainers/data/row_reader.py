@@ -13,7 +13,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 import tensorflow as tf
 
-from clozemill.trainers.data.input_pipeline import FOREVER, with_options
+from clozemill.trainers.data.input_pipeline import with_options
+from clozemill.trainers.data.lanes import FOREVER
 from clozemill.trainers.data.lengths import padded_length
 
 POOL = 64  # batches sorted together: a larger pool means less padding, but less random batches

@@ -114,14 +114,14 @@ def test_the_graph_reads_what_the_order_says(
     """With as many lanes as possible: the records of the pieces of numpy's ExampleOrder, by lane and batch."""
     monkeypatch.setattr(example_order, "ROUNDS", 0.5)
     reader = TrainReader(request.getfixturevalue(name), 11, batch_size, hosts - 1, hosts)
-    assert reader.order.lanes >= 2
-    assert reader.order.length == LENGTH  # bounds the memory of long records
+    assert reader.parts[0].order.lanes >= 2
+    assert reader.parts[0].order.length == LENGTH  # bounds the memory of long records
     assert take(reader, 12, step) == expected_records(reader, step, 12)
 
 
 def expected_records(reader: TrainReader, step: int, steps: int) -> list[bytes]:
     """Return what a host reads in some steps, from the shards as the pipelines read them."""
-    order, blocks, dataset = reader.order, reader.blocks, reader.contract
+    order, blocks, dataset = reader.parts[0].order, reader.parts[0].blocks, reader.data
     shards = [records(dataset, "train", copy) for copy in range(dataset.copies)]
     columns = []
     for lane, begin, end in order.streams(reader.host, reader.hosts):
@@ -175,7 +175,7 @@ def test_hosts_of_a_later_phase_share_its_batches(large: PreparedDataset) -> Non
 def test_reading_can_start_at_any_step(large: PreparedDataset) -> None:
     """records(i) is the tail of records(0), in the first epoch and in a later round of all copies."""
     reader = TrainReader(large, 11, 16)
-    total = int(reader.order.sizes.sum()) // 16
+    total = int(reader.parts[0].order.sizes.sum()) // 16
     whole = take(reader, 2 * total + 20)
     for step in (3, 2 * total - 1):
         assert take(reader, 20, step) == whole[16 * step : 16 * (step + 20)]
@@ -213,7 +213,7 @@ def test_shards_without_an_index_are_one_block_each(tmp_path: Path, compression:
     """As prepared by earlier versions, or compressed; every record once per epoch, for several hosts."""
     dataset = datasets.write(tmp_path, [[600, 40, 0]], [300], compression=compression, indexed=False)
     readers = [TrainReader(dataset, 3, 40, host, 2) for host in (0, 1)]
-    assert readers[0].blocks.counts.tolist() == [[600, 40]]
+    assert readers[0].parts[0].blocks.counts.tolist() == [[600, 40]]
     assert sorted(chain(*(take(reader, 16) for reader in readers))) == held(dataset, 0)
 
 
