@@ -13,6 +13,7 @@ from clozemill.pipelines.command_line.options import RUNNING, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
+ENGINE_NAMES = ("tensorflow", "jax")
 TRACKER_NAMES = ("wandb", "mlflow")
 OPTIMIZER_NAMES = ("adamw", "lamb", "muon", "stable-adamw")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
@@ -100,13 +101,19 @@ class EngineOptions(DeviceOptions):
     engine: str = option(
         "tensorflow",
         "framework that trains, with the same results and files: jax needs pip install 'clozemill[jax]'",
-        choices=("tensorflow", "jax"),
+        choices=ENGINE_NAMES,
         identity=False,
         group=RUNNING,
     )
 
+    def check_engine(self) -> None:
+        """Raise UserError for options that the engine doesn't have, on whatever machine it runs."""
+        if self.jit == "off" and self.engine == "jax":
+            raise UserError("--jit off contradicts --engine jax, which always compiles: leave it out")
+
     def environment(self) -> dict[str, str]:
         """Return the environment variables to set before Keras is imported. Raises UserError for an engine that can't run."""
+        self.check_engine()
         backend = os.environ.get("KERAS_BACKEND", self.engine)
         if backend != self.engine:
             raise UserError(
@@ -117,8 +124,6 @@ class EngineOptions(DeviceOptions):
             return super().environment()
         if importlib.util.find_spec("jax") is None:
             raise UserError("--engine jax needs JAX, and it isn't installed: pip install 'clozemill[jax]'")
-        if self.jit == "off":
-            raise UserError("--jit off contradicts --engine jax, which always compiles: leave it out")
         return {"KERAS_BACKEND": "jax"}
 
 
@@ -133,7 +138,7 @@ class TrainingOptions(EngineOptions):
         group=RUNNING,
     )
 
-    def environment(self) -> dict[str, str]:
+    def check_engine(self) -> None:
         if self.shard_moments and self.engine != "jax":
             raise UserError("--shard-moments needs --engine jax: give both, or leave it out")
-        return super().environment()
+        super().check_engine()

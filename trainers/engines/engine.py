@@ -147,7 +147,7 @@ def make_engine(config: DeviceOptions) -> Engine:
 
 
 def worker_count(config: DeviceOptions) -> int:
-    """Return the number of processes of --strategy multiworker, 1 for others. Raises UserError for an invalid cluster."""
+    """Return the number of processes that share the devices of `--strategy`. Raises UserError for an invalid cluster."""
     return _from_module(config, "worker_count")(config)
 
 

@@ -28,18 +28,15 @@ from clozemill.pipelines.command_line.exit_codes import EXIT_USER_ERROR
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware
-from clozemill.trainers.common.config import DeviceOptions, tf_config
+from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
-from clozemill.trainers.engines import jax_step
+from clozemill.trainers.engines import jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
+from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: F401  # engine.py calls the latter
 from clozemill.trainers.engines.jax_step import AXIS, Step
 from clozemill.trainers.engines.train_state import TrainState
 
 _AHEAD = 2  # batches that are on their way to the devices while a step runs
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _placed(values: dict[str, np.ndarray], sharding: Any) -> dict[str, jax.Array]:
@@ -90,7 +87,7 @@ class _Trainer:
             found = np.stack([np.asarray(row) for row in rows])
         except JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
-                raise OutOfMemory(_short(error)) from None
+                raise OutOfMemory(short(error)) from None
             raise
         for variable, value, moments, new in zip(step.trained, values, self.slots, slots, strict=True):
             variable.assign(value)
@@ -161,7 +158,7 @@ class JaxEngine:
                 raise
             atexit.register(_leave)  # runs before what JAX has registered
             raise UserError(
-                f"another worker was lost ({_short(error)}): check its log, then run the same command on every worker to resume"
+                f"another worker was lost ({short(error)}): check its log, then run the same command on every worker to resume"
             ) from None
 
     @cached_property
@@ -221,44 +218,6 @@ class JaxEngine:
         return outputs_of
 
 
-def _cluster() -> dict[str, Any]:
-    """Return the arguments of jax.distributed.initialize: from JAX's variables, or from TF_CONFIG. Raises UserError."""
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    try:
-        if names[0] in os.environ:
-            address, count, number = (os.environ[name] for name in names)
-            return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
-        if cluster := tf_config():
-            addresses, index = cluster
-            return {"coordinator_address": addresses[0], "num_processes": len(addresses), "process_id": index}
-    except (KeyError, ValueError):
-        pass
-    raise UserError(
-        "--strategy multiworker --engine jax needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and "
-        "JAX_PROCESS_ID in the environment of each process, or a TF_CONFIG with all workers: set them"
-    )
-
-
-def worker_count(config: DeviceOptions) -> int:
-    """Return the number of processes of --strategy multiworker, 1 for others. Raises UserError for an invalid cluster."""
-    return _cluster()["num_processes"] if config.strategy == "multiworker" else 1
-
-
-def _connect(config: DeviceOptions) -> None:
-    """Connect to the other processes, each running the same command. Raises UserError."""
-    if not config.SEVERAL_MACHINES:
-        raise UserError("--strategy multiworker works with pretrain only: use default or mirrored")
-    cluster = _cluster()
-    index, count, address = cluster["process_id"], cluster["num_processes"], cluster["coordinator_address"]
-    print(f"worker {index} of {count}, coordinator {address}: waiting for the others", flush=True)
-    try:
-        jax.distributed.initialize(**cluster)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"worker {index} can't connect to the others at {address} ({_short(error)}): start the same command on every worker"
-        ) from None
-
-
 def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     """Return the hardware for a configuration's strategy. workers: processes of --strategy multiworker, all like this one."""
     cores = runtime.cores()
@@ -275,22 +234,24 @@ def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
 
 
 def _local(config: DeviceOptions) -> list[jax.Device]:
-    """Return the devices of `--strategy`. Raises UserError if there are none."""
+    """Return the devices of `--strategy`, those of a process in a row. Raises UserError if there are none."""
     try:
         devices = jax.devices("tpu") if config.strategy == "tpu" else jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that the platform of its environment is there
-        told = _short(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}"
+        told = short(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}"
         raise UserError(
             f"--strategy {config.strategy} --engine jax finds no device ({told}): install JAX for it, see "
             "docs/how-to/gpus-and-tpus.md"
         ) from None
-    return devices[:1] if config.strategy == "default" else devices
+    # The ids of a TPU slice follow its shape: hosts, which are squares of it, take turns.
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return ordered[:1] if config.strategy == "default" else ordered
 
 
 def make(config: DeviceOptions) -> JaxEngine:
     """Return the engine with the devices of `--strategy`. Raises UserError if they aren't available."""
-    if config.strategy == "multiworker":
-        _connect(config)
+    if jax_cluster.is_shared(config):
+        jax_cluster.connect(config)
     devices, present = _local(config), hardware.nvidia_gpus()
     if present and devices[0].platform == "cpu":
         print(hardware.unused_gpus(present, "JAX", "pip install 'clozemill[jax-cuda]'"), file=sys.stderr, flush=True)
