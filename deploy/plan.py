@@ -1,19 +1,33 @@
 """`clozemill plan`: combine the estimates of the pipeline and of training, which don't import each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.command_line.overwriting import check_new_file
+from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import enumerated
 from clozemill.pipelines.estimate.config import EstimateConfig
-from clozemill.trainers.planning.config import TrainingPlan
+from clozemill.trainers.planning.config import BudgetOptions, TrainingPlan
 
 
 @dataclass(frozen=True)
-class PlanConfig(TrainingPlan, EstimateConfig):
+class PlanConfig(BudgetOptions, TrainingPlan, EstimateConfig):
     """`clozemill plan`: the options of the data estimate and of the training estimate."""
+
+    def required(self) -> tuple[str, ...]:
+        """Return the options that can't be left out."""
+        return ("data",) if self.budget else ("input",)
+
+    def check_command(self) -> None:
+        """Raise UserError for options of one kind of plan that were given for the other."""
+        if self.budget:
+            function("clozemill.trainers.planning.budget:parse_budget")(self.budget)
+        for name in ("input", "vocab", "recipe", "target") if self.budget else ("data",):
+            if getattr(self, name):
+                how = "it plans the training on --data alone" if self.budget else "it is for --budget"
+                raise UserError(f"--{name} has no effect {'with' if self.budget else 'without'} --budget: {how}; leave it out")
 
 
 # Options that say what to train.
@@ -64,10 +78,13 @@ def total_costs(estimates: Sequence[Estimate]) -> list[Estimate]:
     return found
 
 
-def plan(config: PlanConfig) -> None:
-    """`clozemill plan`."""
+def plan(config: PlanConfig, main: Callable[[list[str]], int]) -> None:
+    """`clozemill plan`. main: `clozemill.main`, which runs the pilots of a budget."""
     if config.output:
         check_new_file(config.output, config.overwrite)
+    if config.budget:
+        function("clozemill.trainers.planning.pilots:plan_budget")(config, main)
+        return
     trains = training_targets(config)
     if "tpu" in trains:
         # Report a mistake before anything is read.

@@ -35,9 +35,9 @@ PREPARE = (
     "--vocab --sources --licenses --languages --overwrite --no-overwrite"
 )
 FLAGS = {
-    "plan": f"{COMMON} {PREPARE} --batch-size --gradient-accumulation-steps --input-rate --objective --preset "
-    "--price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb --sample-min-mb "
-    "--currency --gpu-type --num-gpus --price-gpu-hour --steps --target --topology --utilisation --vocab-size",
+    "plan": f"{COMMON} {PREPARE} --batch-size --budget --data --gradient-accumulation-steps --input-rate --objective --preset "
+    "--pilot-share --price-chip-hour --price-cpu-hour --price-gb-month --recipe --sample-fraction --sample-max-mb "
+    "--sample-min-mb --currency --gpu-type --num-gpus --price-gpu-hour --steps --target --topology --utilisation --vocab-size",
     "vocab": f"{COMMON} {INPUT} {RUN} --add --extend --general --max-alphabet --min-count --output --overwrite "
     "--no-overwrite --vocab-size",
     "prepare": f"{COMMON} {PREPARE}",
@@ -94,14 +94,13 @@ def test_the_command_line_is_frozen() -> None:
 
 
 def test_the_choices_are_frozen() -> None:
-    """An option has the same choices in every command that has it, besides `auto`, which only pretrain has for some."""
+    """An option has the same choices in every command that has it, besides `auto`, which some have for a preset."""
     found = {}
     for command in clozemill.COMMANDS.values():
         for field in dataclasses.fields(command.config):
             if choices := field.metadata["choices"]:
-                if command.config is PretrainConfig and field.name in ("preset", "precision"):
-                    assert choices[0] == "auto"
-                    choices = choices[1:]
+                if (command.config is PretrainConfig and field.name == "precision") or field.name == "preset":
+                    choices = tuple(choice for choice in choices if choice != "auto")
                 assert found.setdefault(field.name, choices) == choices, field.name
     assert found == {
         "format": ("auto", "wikixml", "jsonl", "parquet", "bert", "document"),

@@ -4,14 +4,13 @@ deploy/plan.py joins the former with pipelines/estimate/config.py.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
-from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.command_line.options import INPUT, READ, option
 from clozemill.trainers.common.config import OPTIMIZER_NAMES
 from clozemill.trainers.common.peak_flops import GPUS
-from clozemill.trainers.pretraining import config
-from clozemill.trainers.pretraining.config import OBJECTIVES, PretrainConfig
+from clozemill.trainers.pretraining.config import AUTO, OBJECTIVES, PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 _DEFAULTS = {field.name: field.default for field in fields(PretrainConfig)}
@@ -29,7 +28,7 @@ class TrainingPlan:
 
     recipe: str = option("", "recipe of clozemill pretrain; other flags override it", choices=tuple(RECIPES))
     phases: tuple[Phase, ...] = option((), "phases of training, each with its own steps and batch size", identity=False)
-    preset: str = option("base", "size of the encoder", choices=tuple(PRESETS))
+    preset: str = option(AUTO, "size of the encoder; auto: base, or with --budget those that suit it", choices=(AUTO, *PRESETS))
     objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     steps: int = option(_DEFAULTS["steps"], "weight updates, over all phases", low=1, high=1 << 30)
     batch_size: int = option(256, "examples or packed rows per update, across all devices", low=1, high=1 << 20)
@@ -49,6 +48,39 @@ class TrainingPlan:
     price_gpu_hour: float = option(0.0, "price of one GPU-hour (0: leave costs out)", low=0, identity=False)
 
 
+class BudgetPlan(Protocol):
+    """What `plan --budget` needs of its options, which are those of BudgetOptions, TrainingPlan and an output file."""
+
+    budget: str
+    data: tuple[str, ...]
+    pilot_share: float
+    preset: str
+    output: str
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """The options of `plan --budget`."""
+
+    budget: str = option(
+        "",
+        "time to train on this machine, such as 30m, 2h or 1.5d: recommends size, steps and data from short runs on --data",
+        identity=False,
+    )
+    data: tuple[str, ...] = option(
+        (),
+        "with --budget: prepared datasets to choose from, such as several lengths or vocabularies",
+        identity=False,
+        metavar="DATASET",
+        group=INPUT,
+        path=READ,
+    )
+    pilot_share: float = option(
+        0.1, "with --budget: the time that the short runs take, as a share of it", low=0.001, high=1, identity=False
+    )
+
+
 @dataclass(frozen=True)
 class PreflightConfig:
     """`clozemill preflight`"""
@@ -63,10 +95,10 @@ class PreflightConfig:
         low=0, high=4096
     )  # fmt: skip
     batch_size: int = option(32, "examples or rows per chip (v2, v3: per core)", low=1, high=1 << 20)
-    objective: str = option("mlm+nsp", "pretraining objective", choices=config.OBJECTIVES)
+    objective: str = option("mlm+nsp", "pretraining objective", choices=OBJECTIVES)
     precision: str = option("bfloat16", "precision of the activations", choices=tuple(PRECISIONS))
     optimizer: str = option("adamw", "optimizer", choices=OPTIMIZER_NAMES)
-    hidden_act: str = option(config.AUTO, "activation function; auto: that of the preset", choices=(config.AUTO, *ACTIVATIONS))
+    hidden_act: str = option(AUTO, "activation function; auto: that of the preset", choices=(AUTO, *ACTIVATIONS))
     dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
     attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
     remat: bool = option(False, "recompute activations in the backward pass")

@@ -9,7 +9,7 @@ from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
 from clozemill.trainers.common.tpu_generations import Topology, parse_topology
-from clozemill.trainers.planning.config import TrainingPlan
+from clozemill.trainers.planning.config import AUTO, TrainingPlan
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (docs/explanation/measurements.md)
@@ -34,6 +34,11 @@ class Dataset:
     max_predictions: int
     vocab_size: int
     max_examples: int = 1
+
+
+def _name(config: TrainingPlan) -> str:
+    """Return the preset that is estimated."""
+    return config.preset if config.preset not in ("", AUTO) else "base"
 
 
 def _scaled(most: int, length: int, data: Dataset) -> int:
@@ -103,7 +108,7 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
         targets: keys of MACHINES.
         local_flops: FLOP/s of this machine's matrix products, for the target local.
     """
-    encoder = preset(config.preset or "base", vocab_size=data.vocab_size)
+    encoder = preset(_name(config), vocab_size=data.vocab_size)
     phases = _phases(config, data)
     own = [phase for phase, length, _ in phases if length == data.max_seq_length]
     seen = sum(phase.steps * phase.batch_size for phase in own)
@@ -124,7 +129,7 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
         figures += _machine_figures(machine, total)
         where = f" on {machine.name}" if target != "tpu" else ""
         notes.append(
-            f"training{where} ({config.recipe or config.preset or 'base'}: {steps:,} steps) is estimated at "
+            f"training{where} ({config.recipe or _name(config)}: {steps:,} steps) is estimated at "
             f"{100 * machine.utilisation:g} % {machine.basis}, without start-up, evaluation and checkpoints"
         )
     if len(own) < len(phases):

@@ -24,11 +24,17 @@ def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     return max(found)
 
 
+def fits(planned: PretrainingRun, hardware: Hardware) -> bool:
+    """Return whether a training step can fit into the free memory of a device, if that is known."""
+    most = hardware.memory * (1.0 if hardware.kind == "CPU" else _FUSED)
+    return not hardware.memory or step_bytes(planned, hardware) <= most
+
+
 def check_memory(planned: PretrainingRun, hardware: Hardware) -> None:
     """Raise UserError if a training step can't fit into the free memory of a device."""
-    needed = step_bytes(planned, hardware)
-    if not hardware.memory or needed <= hardware.memory * (1.0 if hardware.kind == "CPU" else _FUSED):
+    if fits(planned, hardware):
         return
+    needed = step_bytes(planned, hardware)
     config = planned.config
     size = max(phase.batch_size for phase in planned.phases)
     raise UserError(
@@ -36,6 +42,17 @@ def check_memory(planned: PretrainingRun, hardware: Hardware) -> None:
         f"{config.gradient_accumulation_steps} needs about {needed / GIB:,.1f} GiB, but {hardware.memory / GIB:,.1f} are free: "
         "leave these options out, raise --gradient-accumulation-steps, or give a smaller --batch-size or --preset"
     )
+
+
+def _phase_seconds(planned: PretrainingRun, hardware: Hardware) -> list[float]:
+    """Return the estimated seconds of a step of each phase."""
+    rate = _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
+    return [planned.flops(phase) * phase.batch_size / rate for phase in planned.phases]
+
+
+def step_seconds(planned: PretrainingRun, hardware: Hardware) -> float:
+    """Return the estimated seconds of a step of the first phase; 0 on a TPU, whose speed isn't known before it starts."""
+    return 0.0 if hardware.kind == "TPU" else _phase_seconds(planned, hardware)[0]
 
 
 def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
@@ -46,9 +63,8 @@ def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
     )
     if hardware.kind == "TPU":
         return f"estimated: {text}"
-    rate = _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
-    left = [(phase.end - max(step, phase.begin), planned.flops(phase) * phase.batch_size / rate) for phase in planned.phases]
-    total = sum(max(0, steps) * seconds for steps, seconds in left)
-    longest = max(seconds for _, seconds in left)
+    seconds = _phase_seconds(planned, hardware)
+    left = [max(0, phase.end - max(step, phase.begin)) for phase in planned.phases]
+    total, longest = sum(count * each for count, each in zip(left, seconds, strict=True)), max(seconds)
     shown = f"{longest:,.2f} s" if longest < 10 else duration(longest)
     return f"estimated: {text}; about {shown} per step, {duration(total)} in all, if nothing else runs (measured in training)"
