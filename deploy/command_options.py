@@ -3,28 +3,40 @@
 import dataclasses
 from typing import Any
 
-from clozemill.deploy.config import unknown
+from clozemill.deploy.config import SubmitConfig, unknown
 from clozemill.pipelines.command_line import flags, options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.trainers.pretraining.config import PretrainConfig
 
-# Options that the target sets.
-_OURS = {"prepare": ("runner", "num_workers", "in_memory", "shuffle"), "pretrain": ("strategy", "tpu")}
+# Options that the target sets, and what to do instead.
+_OURS = {
+    "prepare": dict.fromkeys(("runner", "num_workers", "in_memory", "shuffle"), "leave it out"),
+    "pretrain": {
+        "strategy": "leave it out",
+        "tpu": "leave it out",
+        "engine": "give it before --, because it also chooses the image",
+    },
+}
 _NEEDED = {"prepare": ("input", "vocab", "output"), "pretrain": ("data", "output")}
 
 
-def _resolved(command: str, config: type[options.Dataclass], words: list[str]) -> Any:
-    """Resolve the options as the command would. Raises UserError for a mistake, as the command would."""
+def _resolved(command: str, config: type[options.Dataclass], words: list[str], **ours: str) -> Any:
+    """Resolve the options as the command would. Raises UserError for a mistake, as the command would.
+
+    ours: values of options that the target sets.
+    """
     parser = flags.Parser(prog=f"clozemill {command}", allow_abbrev=False, add_help=False)
     flags.add_flags(parser, config)
     arguments, extra = parser.parse_known_args(words)
     if extra:
         known = [name for action in parser._actions for name in action.option_strings]
         raise unknown(extra[0], known, f"after --: clozemill {command} doesn't have it")
-    for name in _OURS[command]:
+    for name, instead in _OURS[command].items():
         if hasattr(arguments, name):
-            raise UserError(f"--{name.replace('_', '-')} after -- is set by the target: leave it out")
+            raise UserError(f"--{name.replace('_', '-')} after -- is set by the target: {instead}")
+        if name in ours:
+            setattr(arguments, name, ours[name])
     if arguments.save_config:
         raise UserError("--save-config after -- has no effect: leave it out")
     resolved = options.resolve(config, arguments)
@@ -78,11 +90,13 @@ def as_words(values: dict[str, Any]) -> list[str]:
     return words
 
 
-def pretrain(words: list[str]) -> list[str]:
-    """Return the arguments of `clozemill` for training on a TPU, with the user's options unchanged."""
+def pretrain(submit: SubmitConfig, words: list[str]) -> list[str]:
+    """Return the arguments of `clozemill` for training on the requested device, with the user's options unchanged."""
     if any(word.split("=")[0] == "--config" for word in words):
         raise UserError("--config after -- names a file that the remote machines don't have: give its options as flags")
-    resolved = _resolved("pretrain", PretrainConfig, words)
+    strategy = submit.accelerator().strategy
+    resolved = _resolved("pretrain", PretrainConfig, words, engine=submit.engine, strategy=strategy)
+    resolved.check_engine()
     if resolved.overwrite:
         raise UserError("--overwrite after -- would start over after every preemption: leave it out, and give a new --output")
     for path in resolved.data:
@@ -92,4 +106,5 @@ def pretrain(words: list[str]) -> list[str]:
     _seen_by_all("output", resolved.output)
     if resolved.init:
         _seen_by_all("init", resolved.init)
-    return ["pretrain", "--strategy", "tpu", *words]
+    engine = [] if submit.engine == PretrainConfig.engine else ["--engine", submit.engine]
+    return ["pretrain", *engine, "--strategy", strategy, *words]

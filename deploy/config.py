@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from clozemill.deploy import tpu_slices
+from clozemill.deploy import gpu_machines, tpu_slices
 from clozemill.pipelines.command_line.options import INPUT, RUNNING, option, suggest
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import enumerated
+from clozemill.trainers.common.config import ENGINE_NAMES
 
 PIPELINES, TRAINERS = ("dataflow", "flink", "spark", "dask"), ("tpu", "gke", "vertex")
 ACTIONS = ("run", "status", "stop")
@@ -29,8 +30,8 @@ _RUNS = {
     "spark": "prepare on a Spark cluster",
     "dask": "prepare on a Dask cluster",
     "tpu": "pretrain on a Cloud TPU VM or slice",
-    "gke": "pretrain on TPUs of a Kubernetes cluster",
-    "vertex": "pretrain on TPUs of Vertex AI",
+    "gke": "pretrain on TPUs or GPUs of a Kubernetes cluster",
+    "vertex": "pretrain on TPUs or GPUs of Vertex AI",
 }
 _NAME = re.compile("[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _PROJECT = re.compile("([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -55,7 +56,10 @@ class SubmitConfig:
     zone: str = option("", "the TPU's zone, such as europe-west4-b")
     bucket: str = option("", "gs://BUCKET, or a folder in it, for templates and temporary files")
     image: str = option("", "the container image of the pipelines, to build and to run on workers")
-    trainer_image: str = option("", "the container image of the trainer, to build and to run on TPU hosts")
+    trainer_image: str = option("", "the container image of the trainer, to build and to run on hosts of TPUs or GPUs")
+    engine: str = option(
+        "tensorflow", "framework that trains, which the image of the trainer contains (tpu, gke, vertex)", choices=ENGINE_NAMES
+    )
     service_account: str = option("", "service account of the workers; default: the project's default account")
     network: str = option("", "network of the TPU (default: the network named default)")
     subnetwork: str = option("", "subnetwork of the workers; Dataflow: regions/REGION/subnetworks/NAME")
@@ -70,6 +74,9 @@ class SubmitConfig:
     dask_scheduler: str = option("", "the Dask scheduler's address, such as tcp://host:8786")
     tpu_type: str = option("v5litepod-8", "TPU type, of one host or of a multi-host slice")
     tpu_topology: str = option("", "shape of the TPU, such as 2x4; default: the usual one of the type")
+    gpu_machine: str = option(
+        "", "machine type with NVIDIA GPUs to use instead of a TPU, such as a2-highgpu-1g (gke, vertex; needs --engine jax)"
+    )
     runtime_version: str = option("", "runtime version (image) of the TPU VM; default: the usual one of the type")
     spot: bool = option(True, "use spot capacity: cheaper, but can be preempted at any time")
     valid_until: str = option("24h", "how long to wait for capacity", group=RUNNING)
@@ -100,12 +107,44 @@ class SubmitConfig:
             value = getattr(self, field)
             if value and not pattern.fullmatch(value):
                 raise UserError(f"{field} is {value!r}: give {example}")
+        self._check_engine()
         if self.target in TRAINERS:
             self.accelerator()
 
-    def accelerator(self) -> tpu_slices.Slice:
+    def _check_engine(self) -> None:
+        """Raise UserError for an engine that the target, its machines or their software don't have."""
+        jax = self.engine == "jax"
+        if jax and self.target in PIPELINES:
+            raise UserError(
+                f"submit {self.target} prepares datasets and trains nothing, so it has no --engine jax: leave it out, or use "
+                f"submit {', '.join(TRAINERS[:-1])} or {TRAINERS[-1]}"
+            )
+        if self.target == "tpu" and self.gpu_machine:
+            raise UserError(
+                f"submit tpu creates TPUs, not gpu_machine {self.gpu_machine}: leave it out, or use submit gke or vertex"
+            )
+        if self.target in TRAINERS and self.gpu_machine and not jax:
+            raise UserError(
+                f"gpu_machine {self.gpu_machine} needs --engine jax, whose image alone has CUDA: give both, or leave it out"
+            )
+        if self.target == "tpu" and jax and self.runtime_version.startswith("tpu-vm-tf-"):
+            raise UserError(
+                f"runtime_version {self.runtime_version} is for TensorFlow, whose server would hold the TPU, but --engine is "
+                f"jax: leave it out, or give {self.slice().family.runtime}"
+            )
+
+    def slice(self) -> tpu_slices.Slice:
         """Return the requested TPU slice. Raises UserError for an unknown type, or a shape that the type doesn't have."""
         return tpu_slices.find(self.tpu_type, self.tpu_topology)
+
+    def accelerator(self) -> tpu_slices.Slice | gpu_machines.Machine:
+        """Return the machine with GPUs, if one is requested, else the TPU slice. Raises UserError for an unknown one."""
+        return gpu_machines.find(self.gpu_machine) if self.gpu_machine else self.slice()
+
+    @property
+    def stack(self) -> str:
+        """Return the stage of deploy/gke/Dockerfile that has the engine for the device."""
+        return f"{self.engine}-{'cuda' if self.gpu_machine else 'tpu'}"
 
     def folder(self, name: str) -> str:
         """Return the path of a folder in the bucket."""

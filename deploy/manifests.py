@@ -7,10 +7,13 @@ from typing import Any
 import yaml
 
 from clozemill.deploy.config import SubmitConfig
+from clozemill.trainers.common.config import JAX_PROCESS
 
 FOLDER = Path(__file__).resolve().parent  # in a checkout: deploy/, which clozemill/deploy links to
 JOB_SERVER = "clozemill-job-server"
 _SLOTS = 2  # per task manager
+_JAX_PORT = 8482  # of process 0, as JAX itself chooses it on TPUs
+_INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"  # of a pod in its job
 
 
 def shown(name: str) -> str:
@@ -50,22 +53,37 @@ def _pod(job: dict[str, Any]) -> dict[str, Any]:
     return job["template"]["spec"]["template"]["spec"]
 
 
-def _on_tpu(pod: dict[str, Any], config: SubmitConfig) -> None:
-    """Schedule a pod on the TPU that the configuration names."""
-    tpu = config.accelerator()
-    pod["nodeSelector"] = {
-        "cloud.google.com/gke-tpu-accelerator": tpu.family.gke,
-        "cloud.google.com/gke-tpu-topology": tpu.topology,
-    }
+def _place(pod: dict[str, Any], config: SubmitConfig) -> None:
+    """Schedule a pod on the TPU or the machine with GPUs that the configuration names."""
+    accelerator, container = config.accelerator(), pod["containers"][0]
+    pod["nodeSelector"] = dict(accelerator.node_selector)
     if config.spot:
         pod["nodeSelector"]["cloud.google.com/gke-spot"] = "true"
-    pod["containers"][0]["resources"]["limits"]["google.com/tpu"] = tpu.chips_per_host
+    container["resources"]["limits"] = dict(accelerator.limits)
+    if config.gpu_machine:  # NCCL needs more shared memory than the 64 MiB of a container
+        pod["volumes"] = [{"name": "shared-memory", "emptyDir": {"medium": "Memory"}}]
+        container["volumeMounts"] = [{"name": "shared-memory", "mountPath": "/dev/shm"}]
+
+
+def _join_tensorflow(config: SubmitConfig, trainer: dict[str, Any]) -> None:
+    """Let the trainer, a coordinator, use TensorFlow's server in a pod on every host."""
+    hosts = [f"grpc://{config.name}-hosts-0-{number}.{config.name}:8470" for number in range(config.accelerator().hosts)]
+    trainer["env"] = [{"name": "TPU_NAME", "value": ",".join(hosts)}]
+
+
+def _join_jax(config: SubmitConfig, trainer: dict[str, Any]) -> None:
+    """Let the trainers, one in a pod on every host, find the first one."""
+    first = {"value": f"{config.name}-trainer-0-0.{config.name}:{_JAX_PORT}"}
+    count = {"value": str(config.accelerator().hosts)}
+    number: dict[str, Any] = {"valueFrom": {"fieldRef": {"fieldPath": _INDEX}}}
+    trainer["env"] = [{"name": name} | value for name, value in zip(JAX_PROCESS, (first, count, number), strict=True)]
+    trainer["ports"] = [{"name": "coordinator", "containerPort": _JAX_PORT}, {"name": "mesh", "containerPort": 8471}]
 
 
 def jobset(config: SubmitConfig, arguments: list[str]) -> str:
     """Return the JobSet for one host, or for a multi-host slice."""
-    tpu = config.accelerator()
-    (document,) = load("gke/jobset-single-host.yaml" if tpu.hosts == 1 else "gke/jobset-multi-host.yaml")
+    jax, hosts = config.engine == "jax", config.accelerator().hosts
+    (document,) = load("gke/jobset-single-host.yaml" if jax or hosts == 1 else "gke/jobset-multi-host.yaml")
     document["metadata"] = {"name": config.name, "namespace": config.namespace}
     document["spec"]["failurePolicy"]["maxRestarts"] = config.retries
     jobs = document["spec"]["replicatedJobs"]
@@ -74,23 +92,25 @@ def jobset(config: SubmitConfig, arguments: list[str]) -> str:
         pod["containers"][0]["image"] = config.trainer_image
         if config.service_account:
             pod["serviceAccountName"] = config.service_account.split("@")[0]
-    _on_tpu(_pod(jobs[0]), config)
+    _place(_pod(jobs[0]), config)
     trainer = _pod(jobs[-1])["containers"][0]
     trainer["args"] = copy.copy(arguments)
-    if tpu.hosts > 1:
-        jobs[0]["template"]["spec"] |= {"parallelism": tpu.hosts, "completions": tpu.hosts}
-        hosts = [f"grpc://{config.name}-hosts-0-{number}.{config.name}:8470" for number in range(tpu.hosts)]
-        trainer["env"] = [{"name": "TPU_NAME", "value": ",".join(hosts)}]
+    if jax:
+        del trainer["env"]  # TensorFlow's
+    if hosts > 1:
+        jobs[0]["template"]["spec"] |= {"parallelism": hosts, "completions": hosts, "completionMode": "Indexed"}
+        (_join_jax if jax else _join_tensorflow)(config, trainer)
     return dump([document])
 
 
 def custom_job(config: SubmitConfig, arguments: list[str]) -> str:
     """Return the custom job of Vertex AI."""
     (document,) = load("vertex/custom-job.yaml")
-    tpu = config.accelerator()
     pool = document["workerPoolSpecs"][0]
-    pool["machineSpec"] = {"machineType": tpu.machine_type, "tpuTopology": tpu.topology}
+    pool["machineSpec"] = dict(config.accelerator().machine_spec)
     pool["containerSpec"] |= {"imageUri": config.trainer_image, "args": list(arguments)}
+    if config.engine == "jax":
+        del pool["containerSpec"]["env"]  # TensorFlow's
     if config.service_account:
         document["serviceAccount"] = config.service_account
     if not config.spot:

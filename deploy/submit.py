@@ -16,7 +16,7 @@ def main(config: SubmitConfig, words: list[str]) -> int:
     """Submit or print the job of `words`, the options after --. Raises UserError before anything is created."""
     configs.check(config)
     planned = TARGETS[config.target](config, words)
-    if config.target in configs.TRAINERS and config.tpu_type.startswith("v6e"):
+    if config.target in configs.TRAINERS and config.stack == "tensorflow-tpu" and config.tpu_type.startswith("v6e"):
         print("warning: TensorFlow on v6e is experimental, and some users report failures", file=sys.stderr)
     if config.dry_run:
         print("\n".join(map(steps.printed, planned)), end="")

@@ -18,15 +18,25 @@ _SPARK_SERVER = "apache/beam_spark3_job_server:2.77.0"
 _DELIMITERS = ("~", ";", "|", "@@", "#~#")
 
 
-def built(config: SubmitConfig, kind: str, image: str) -> list[Step]:
-    """Return the step that builds an image with Cloud Build, if requested. Raises UserError if the source is missing."""
+def built(config: SubmitConfig, kind: str, image: str, **more: str) -> list[Step]:
+    """Return the step that builds an image with Cloud Build, if requested. Raises UserError if the source is missing.
+
+    more: substitutions of its cloudbuild.yaml besides the image.
+    """
     if not config.build:
         return []
     recipe = Path(config.source, "deploy", kind, "cloudbuild.yaml")
     if not recipe.is_file():
         raise UserError(f"{recipe} doesn't exist, so no image can be built: give a checkout as --source, or --no-build")
     argv = ["gcloud", "builds", "submit", config.source, f"--project={config.project}", f"--config={recipe}"]
-    return [Step(f"Build {image}", (*argv, f"--substitutions=_IMAGE={image}", "--quiet"))]
+    substitutions = ",".join(f"{name}={value}" for name, value in {"_IMAGE": image, **more}.items())
+    return [Step(f"Build {image}", (*argv, f"--substitutions={substitutions}", "--quiet"))]
+
+
+def _trainer_built(config: SubmitConfig) -> list[Step]:
+    """Return the step that builds the image of the trainer, if requested, for the engine and the device."""
+    stack = {"_STACK": config.stack} if config.stack != "tensorflow-tpu" else {}
+    return built(config, "gke", config.trainer_image, **stack)
 
 
 def _listed(values: dict[str, str]) -> str:
@@ -120,23 +130,23 @@ def tpu(config: SubmitConfig, words: list[str]) -> list[Step]:
         return [commands.describe(), commands.describe_node()]
     if config.action == "stop":
         return [commands.stop(), *([] if config.existing else [commands.delete()])]
-    arguments = command_options.pretrain(words)
+    arguments = command_options.pretrain(config, words)
     made = [commands.describe_node()] if config.existing else [commands.create(), commands.describe(), commands.describe_node()]
     gone = [commands.delete()] if config.autodelete and not config.existing else []
     trained = [*commands.install(), *commands.start(arguments), commands.follow(), commands.ended()]
-    return [*built(config, "gke", config.trainer_image), *made, *trained, *gone]
+    return [*_trainer_built(config), *made, *trained, *gone]
 
 
 def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """Submit a JobSet to a GKE cluster with node pools of this TPU."""
-    arguments = command_options.pretrain(words)
-    if not config.accelerator().family.gke:
+    """Submit a JobSet to a GKE cluster with node pools of this TPU, or of this machine with GPUs."""
+    arguments = command_options.pretrain(config, words)
+    if not config.accelerator().gke:
         raise UserError(f"GKE doesn't offer {config.tpu_type}: give another tpu_type, such as v5litepod-8")
     cluster = ("gcloud", "container", "clusters", "get-credentials", config.cluster)
     where, name = f"--namespace={config.namespace}", f"jobset/{config.name}"
     wait = ("kubectl", "wait", where)
     return [
-        *built(config, "gke", config.trainer_image),
+        *_trainer_built(config),
         Step("Get access to the cluster", (*cluster, f"--project={config.project}", f"--location={config.region}")),
         Step("Submit the JobSet", ("kubectl", "create", where, "--filename=-"), manifests.jobset(config, arguments)),
         Step("Wait for its end", (*wait, "--for=jsonpath={.status.terminalState}", "--timeout=-1s", name)),
@@ -145,8 +155,8 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
 
 
 def vertex(config: SubmitConfig, words: list[str]) -> list[Step]:
-    """Submit a custom job to Vertex AI, on one TPU host."""
-    arguments = command_options.pretrain(words)
+    """Submit a custom job to Vertex AI, on one host of TPUs or GPUs."""
+    arguments = command_options.pretrain(config, words)
     accelerator = config.accelerator()
     if not accelerator.machine_type or accelerator.hosts > 1:
         raise UserError(
@@ -154,7 +164,7 @@ def vertex(config: SubmitConfig, words: list[str]) -> list[Step]:
         )
     create = ("gcloud", "ai", "custom-jobs", "create", f"--project={config.project}", f"--region={config.region}")
     return [
-        *built(config, "gke", config.trainer_image),
+        *_trainer_built(config),
         Step(
             "Submit the custom job",
             (*create, f"--display-name={config.name}", "--config=/dev/stdin"),

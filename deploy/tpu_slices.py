@@ -53,6 +53,12 @@ class Slice:
     family: Family
     topology: str
     chips: int
+    strategy = "tpu"
+
+    @property
+    def gke(self) -> str:
+        """Return the value of GKE's node label; empty if GKE doesn't offer it."""
+        return self.family.gke
 
     @property
     def hosts(self) -> int:
@@ -67,6 +73,21 @@ class Slice:
     def machine_type(self) -> str:
         """Return the machine type of GKE and Vertex AI; empty if there is none."""
         return self.family.machine.format(self.chips_per_host)
+
+    @property
+    def node_selector(self) -> dict[str, str]:
+        """Return GKE's labels of the nodes of such a slice."""
+        return {"cloud.google.com/gke-tpu-accelerator": self.gke, "cloud.google.com/gke-tpu-topology": self.topology}
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Return what a pod uses of its node."""
+        return {"google.com/tpu": self.chips_per_host}
+
+    @property
+    def machine_spec(self) -> dict[str, str | int]:
+        """Return Vertex AI's description."""
+        return {"machineType": self.machine_type, "tpuTopology": self.topology}
 
 
 def find(type_: str, topology: str = "") -> Slice:

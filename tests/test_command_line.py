@@ -72,10 +72,10 @@ FLAGS = {
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--examples-per-row --topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "
-    "--dry-run --no-dry-run --existing --image --machine-type --max-workers --name --namespace --network --num-workers "
-    "--poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version --service-account "
-    "--service-options --source --spark-master --spot --no-spot --subnetwork --tpu-topology --tpu-type --trainer-image "
-    "--valid-until --zone TARGET ACTION",
+    "--dry-run --no-dry-run --engine --existing --gpu-machine --image --machine-type --max-workers --name --namespace "
+    "--network --num-workers --poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version "
+    "--service-account --service-options --source --spark-master --spot --no-spot --subnetwork --tpu-topology --tpu-type "
+    "--trainer-image --valid-until --zone TARGET ACTION",
     "completion": f"{COMMON} SHELL",
     "demo": f"{COMMON} --output --overwrite --no-overwrite --progress --no-progress --seed --text --vocab-size",
 }

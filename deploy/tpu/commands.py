@@ -30,7 +30,7 @@ class Commands:
         argv = [
             *_TPUS, "queued-resources", "create", self.name, f"--node-id={self.name}", *self._where,
             f"--accelerator-type={config.tpu_type}",
-            f"--runtime-version={config.runtime_version or config.accelerator().family.runtime}",
+            f"--runtime-version={config.runtime_version or config.slice().family.runtime}",
             f"--valid-until-duration={config.valid_until}", "--labels=made-by=clozemill",
         ]  # fmt: skip
         argv += ["--spot"] if config.spot else []
@@ -71,9 +71,11 @@ class Commands:
         ]
 
     def start(self, arguments: list[str]) -> list[Step]:
-        """Start TensorFlow's servers on a multi-host slice, and the training."""
+        """Start the training: on every host with JAX; else on one, after TensorFlow's servers on a multi-host slice."""
         image = self.config.trainer_image
-        several = self.config.accelerator().hosts > 1
+        if self.config.engine == "jax":
+            return [self._ssh("Start the training on every host", "all", "bash", "run.sh", "worker", image, *arguments)]
+        several = self.config.slice().hosts > 1
         servers = (
             [self._ssh("Start TensorFlow's server on every host", "all", "bash", "run.sh", "host", image)] if several else []
         )
@@ -87,4 +89,5 @@ class Commands:
         return self._ssh("Look how the training ended, where its log broke off", "0", "bash", "run.sh", "state")
 
     def stop(self) -> Step:
-        return self._ssh("Stop the training; it saves a checkpoint", "0", "bash", "run.sh", "stop")
+        where = "all" if self.config.engine == "jax" else "0"
+        return self._ssh("Stop the training; it saves a checkpoint", where, "bash", "run.sh", "stop")

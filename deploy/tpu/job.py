@@ -216,7 +216,7 @@ def main(config: SubmitConfig, planned: list[Step], words: list[str]) -> int:
             raise steps.failed(planned[-1].argv, f"{planned[-1].title} failed with exit code {codes[-1]}")
         return int(any(codes) and config.action == "status")
     steps.run([step for step in planned if step.argv[:2] == ("gcloud", "builds")])
-    life, failure = TpuJob(config, command_options.pretrain(words)), None
+    life, failure = TpuJob(config, command_options.pretrain(config, words)), None
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         life.live()

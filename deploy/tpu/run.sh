@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs on a TPU VM, in a container that keeps running when the connection is closed:
 #   run.sh host  IMAGE                  on every host of a slice: TensorFlow's server for its chips
-#   run.sh start IMAGE ARGUMENT...      on worker 0: clozemill ARGUMENT... on all chips
+#   run.sh start IMAGE ARGUMENT...      on worker 0: clozemill ARGUMENT... on all chips, with TensorFlow
+#   run.sh worker IMAGE ARGUMENT...     on every host: clozemill ARGUMENT..., with JAX, which joins the hosts of a slice
 #   run.sh follow                       print the log from its start; return the exit code of the training
 #   run.sh state                        print "running 0", or "exited" and the exit code
 #   run.sh stop                         send SIGTERM, so that training saves a checkpoint
@@ -17,10 +18,13 @@ start() {
     sudo docker run --detach --name "$name" --privileged --network=host --stop-timeout=30 "$@" > /dev/null
 }
 
-# Convert "…:…:IP,…:…:IP" to the servers of the hosts in TensorFlow's format; print nothing for a single host.
+attribute() {
+    curl --silent --fail --header 'Metadata-Flavor: Google' "$attributes/$1"
+}
+
+# Print the address of each host of the slice, one per line. The attribute is "…:…:ADDRESS,…", or on newer VMs "ADDRESS,…".
 hosts() {
-    curl --silent --fail --header 'Metadata-Flavor: Google' "$attributes/worker-network-endpoints" \
-        | tr ',' '\n' | awk -F: 'NF > 2 { n++; list = list (n > 1 ? "," : "") "grpc://" $3 ":8470" } END { if (n > 1) print list }'
+    attribute worker-network-endpoints | tr ',' '\n' | awk -F: 'NF { print $NF }'
 }
 
 case "${1:-}" in
@@ -31,8 +35,21 @@ case "${1:-}" in
     start)
         image="${2:?IMAGE is missing}"
         shift 2
-        endpoints="$(hosts)"
+        endpoints="$(hosts | awk '{ list = list (NR > 1 ? "," : "") "grpc://" $0 ":8470" } END { if (NR > 1) print list }')"
         start clozemill --env=TPU_NAME="${endpoints:-local}" "$image" "$@"
+        ;;
+    worker)
+        image="${2:?IMAGE is missing}"
+        shift 2
+        addresses="$(hosts)"
+        count="$(wc --lines <<< "$addresses")"
+        slice=()
+        if [ "$count" -gt 1 ]; then
+            number="$(attribute agent-worker-number)"
+            slice=("--env=JAX_COORDINATOR_ADDRESS=${addresses%%$'\n'*}:8482")
+            slice+=("--env=JAX_NUM_PROCESSES=$count" "--env=JAX_PROCESS_ID=$number")
+        fi
+        start clozemill "${slice[@]}" "$image" "$@"
         ;;
     follow)
         sudo docker logs --follow clozemill
@@ -45,7 +62,7 @@ case "${1:-}" in
         sudo docker stop clozemill
         ;;
     *)
-        echo "usage: run.sh host|start|follow|state|stop" >&2
+        echo "usage: run.sh host|start|worker|follow|state|stop" >&2
         exit 2
         ;;
 esac

@@ -86,7 +86,7 @@ def _ssh(cloud: dict, command: str, state: Path) -> int:
     words = shlex.split(command)
     if cloud["node"] != "READY":
         return _error("the TPU is not in state READY", 255)
-    if words[:3] == ["bash", "run.sh", "start"]:
+    if words[:3] in (["bash", "run.sh", "start"], ["bash", "run.sh", "worker"]):
         cloud["training"] = "running 0"
     if words[:3] == ["bash", "run.sh", "state"]:
         print(cloud["training"])

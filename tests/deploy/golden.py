@@ -16,6 +16,8 @@ _PREPARE = ["--", "--input", "gs://my-bucket/corpus/*.parquet", "gs://my-bucket/
 _PREPARE += ["gs://my-bucket/vocab.txt", "--output", "gs://my-bucket/dataset", "--max-seq-length", "512", "--provenance"]
 _PRETRAIN = ["--", "--data", "gs://my-bucket/dataset", "--preset", "base", "--batch-size", "256", "--steps", "900000"]
 _PRETRAIN += ["--precision", "bfloat16", "--output", "gs://my-bucket/run"]
+_JAX = [*_CONFIG, "--engine", "jax", "--trainer-image", "europe-west4-docker.pkg.dev/my-project/images/clozemill-jax-tpu:1"]
+_GPUS = [*_CONFIG, "--engine", "jax", "--trainer-image", "europe-west4-docker.pkg.dev/my-project/images/clozemill-jax-cuda:1"]
 RUNS: dict[str, list[str]] = {
     "dataflow": [*_CONFIG, *_PREPARE],
     "flink": [*_CONFIG, *_PREPARE],
@@ -26,9 +28,17 @@ RUNS: dict[str, list[str]] = {
     "tpu-existing": [*_CONFIG, "--existing", "mine", "--no-build", *_PRETRAIN],
     "tpu-status": ["status", *_CONFIG],
     "tpu-stop": ["stop", *_CONFIG],
+    "tpu-jax": [*_JAX, *_PRETRAIN],
+    "tpu-jax-slice": [*_JAX, "--tpu-type", "v5litepod-16", "--no-build", *_PRETRAIN],
+    "tpu-jax-stop": ["stop", *_JAX],
     "gke": [*_CONFIG, *_PRETRAIN],
     "gke-slice": [*_CONFIG, "--tpu-type", "v5litepod-16", *_PRETRAIN],
+    "gke-jax": [*_JAX, *_PRETRAIN],
+    "gke-jax-slice": [*_JAX, "--tpu-type", "v5litepod-16", *_PRETRAIN],
+    "gke-jax-gpus": [*_GPUS, "--gpu-machine", "a2-highgpu-8g", "--no-spot", *_PRETRAIN],
     "vertex": [*_CONFIG, *_PRETRAIN],
+    "vertex-jax": [*_JAX, *_PRETRAIN],
+    "vertex-jax-gpus": [*_GPUS, "--gpu-machine", "a3-highgpu-8g", *_PRETRAIN],
 }
 
 

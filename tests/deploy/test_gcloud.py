@@ -98,10 +98,11 @@ def test_tpu(apis: Apis, tmp_path: Path) -> None:
     assert node["serviceAccount"]["scope"] == ["https://www.googleapis.com/auth/cloud-platform"]
 
 
-def test_vertex(apis: Apis, tmp_path: Path) -> None:
-    path, body = posted(apis, tmp_path, "vertex", "gcloud ai custom-jobs create")
+@pytest.mark.parametrize("name", ["vertex", "vertex-jax-gpus"])
+def test_vertex(name: str, apis: Apis, tmp_path: Path) -> None:
+    path, body = posted(apis, tmp_path, name, "gcloud ai custom-jobs create")
     assert path.startswith("/v1/projects/my-project/locations/europe-west4/customJobs")
-    text = (golden.FOLDER / "vertex.sh").read_text().split("END-OF-INPUT")[1].removeprefix("'\n")
+    text = (golden.FOLDER / f"{name}.sh").read_text().split("END-OF-INPUT")[1].removeprefix("'\n")
     spec = yaml.safe_load(text)
     pool, wanted = body["jobSpec"]["workerPoolSpecs"][0], spec["workerPoolSpecs"][0]
     assert body["displayName"] == "clozemill" and pool["containerSpec"] == wanted["containerSpec"]

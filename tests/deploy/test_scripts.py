@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from clozemill.deploy.gke import tpu_host
+from clozemill.trainers.common.config import JAX_PROCESS
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "europe-west4-docker.pkg.dev/my-project/images/clozemill-tpu:1"
 FAKES = {
     "sudo": 'exec "$@"',
     "docker": 'echo "docker $*" >> "$LOG"; case "$1" in wait) echo 75;; inspect) echo exited 75;; login) cat >> "$LOG";; esac',
-    "curl": 'case "$*" in *token) echo "{\\"access_token\\": \\"secret\\"}";; *endpoints) echo "$ENDPOINTS";; esac',
+    "curl": 'case "$*" in *token) echo "{\\"access_token\\": \\"secret\\"}";; *endpoints) printf "$ENDPOINTS";; '
+    "*number) printf 1;; *) exit 22;; esac",
     "apt-get": 'echo "apt-get $*" >> "$LOG"',
 }
 
@@ -50,11 +52,24 @@ def test_a_single_host_is_local(tmp_path: Path) -> None:
 
 
 def test_a_slice_is_reached_through_the_servers_of_its_hosts(tmp_path: Path) -> None:
-    endpoints = "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2"
-    *_, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", endpoints=endpoints)
-    assert "--env=TPU_NAME=grpc://10.0.0.1:8470,grpc://10.0.0.2:8470 " in started
+    for endpoints in ("unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2", "10.0.0.1,10.0.0.2"):
+        *_, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", endpoints=endpoints)
+        assert "--env=TPU_NAME=grpc://10.0.0.1:8470,grpc://10.0.0.2:8470 " in started
     *_, server = run(tmp_path, "run.sh", "host", IMAGE)
     assert "--entrypoint=start_grpc_tpu_worker" in server and "--env=NEXT_PLUGGABLE_DEVICE_USE_C_API=true" in server
+
+
+def test_hosts_of_a_slice_find_each_other_on_jax(tmp_path: Path) -> None:
+    """By the variables that the engine reads; the metadata has either form. A single host needs none."""
+    options = "--detach --name clozemill --privileged --network=host --stop-timeout=30"
+    *_, alone = run(tmp_path, "run.sh", "worker", IMAGE, "pretrain", "--output", "gs://b/a run")
+    assert alone == f"docker run {options} {IMAGE} pretrain --output gs://b/a run"
+    process = dict(zip(JAX_PROCESS, ("10.0.0.1:8482", "3", "1"), strict=True))
+    variables = " ".join(f"--env={name}={value}" for name, value in process.items())
+    for form in ("unknown:unknown:{}", "{}"):
+        endpoints = ",".join(form.format(f"10.0.0.{number}") for number in (1, 2, 3))
+        *_, started = run(tmp_path, "run.sh", "worker", IMAGE, "pretrain", endpoints=endpoints)
+        assert started == f"docker run {options} {variables} {IMAGE} pretrain"
 
 
 def test_follow_returns_the_exit_code_of_the_training(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
-from clozemill.deploy import steps, targets, tpu_slices
+from clozemill.deploy import gpu_machines, steps, targets, tpu_slices
 from clozemill.deploy.config import NEEDED, SubmitConfig
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import tpu_generations
@@ -114,7 +114,20 @@ MISTAKES = [
     ("gke --tpu-topology 2x2", "", "tpu_topology 2x2 has 4 chips, but tpu_type v5litepod-8 has 8: give 2x4"),
     ("gke --tpu-topology 2x2x2", "", "tpu_topology is '2x2x2': give a shape of v5litepod-8 with 2 axes, such as 2x4"),
     ("vertex --tpu-type v5litepod-16", "", "submit vertex supports a single host only"),
-]
+    ("dataflow --engine jax", "", "submit dataflow prepares datasets and trains nothing, so it has no --engine jax: leave it "
+     "out, or use submit tpu, gke or vertex"),
+    ("tpu --engine torch", "", "--engine is 'torch': give one of tensorflow, jax"),
+    ("tpu", "--engine jax", "--engine after -- is set by the target: give it before --, because it also chooses the image"),
+    ("tpu --engine jax", "--engine jax", "--engine after -- is set by the target: give it before --"),
+    ("gke --engine jax", "--jit off", "--jit off contradicts --engine jax, which always compiles: leave it out"),
+    ("gke", "--shard-moments", "--shard-moments needs --engine jax: give both, or leave it out"),
+    ("tpu --engine jax --runtime-version tpu-vm-tf-2.18.0-pjrt", "", "runtime_version tpu-vm-tf-2.18.0-pjrt is for TensorFlow, "
+     "whose server would hold the TPU, but --engine is jax: leave it out, or give v2-alpha-tpuv5-lite"),
+    ("tpu --engine jax --gpu-machine a2-highgpu-1g", "", "submit tpu creates TPUs, not gpu_machine a2-highgpu-1g: leave"),
+    ("gke --gpu-machine a2-highgpu-1g", "", "gpu_machine a2-highgpu-1g needs --engine jax, whose image alone has CUDA: "
+     "give both, or leave it out"),
+    ("vertex --engine jax --gpu-machine a2-highgpu-3g", "", "unknown gpu_machine 'a2-highgpu-3g'; did you mean a2-highgpu-"),
+]  # fmt: skip
 BARE = [
     ("", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
     ("-- --input x", "TARGET is missing: give one of dataflow, flink, spark, dask, tpu, gke, vertex"),
@@ -152,6 +165,8 @@ def test_missing_options_are_reported(
 def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
     assert clozemill.main(["submit", "tpu", *EXAMPLE, "--dry-run", "--tpu-type", "v6e-8", *PRETRAIN]) == 0
     assert "TensorFlow on v6e is experimental" in capsys.readouterr().err
+    assert clozemill.main(["submit", "tpu", *EXAMPLE, "--engine", "jax", "--dry-run", "--tpu-type", "v6e-8", *PRETRAIN]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", tpu_slices.TYPES)
@@ -177,6 +192,23 @@ def test_shapes_of_types_are_known_to_the_compiler(name: str) -> None:
 def test_known_types(name: str, chips: int, hosts: int, machine: str) -> None:
     found = tpu_slices.find(name)
     assert (found.chips, found.hosts, found.machine_type) == (chips, hosts, machine)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "kind"),
+    [
+        ("g2-standard-8", 1, "NVIDIA_L4"),
+        ("a2-highgpu-4g", 4, "NVIDIA_TESLA_A100"),
+        ("a2-ultragpu-8g", 8, "NVIDIA_A100_80GB"),
+        ("a3-highgpu-8g", 8, "NVIDIA_H100_80GB"),
+        ("a3-megagpu-8g", 8, "NVIDIA_H100_MEGA_80GB"),
+        ("a3-ultragpu-8g", 8, "NVIDIA_H200_141GB"),
+    ],
+)
+def test_machines_with_gpus(name: str, gpus: int, kind: str) -> None:
+    found = gpu_machines.find(name)
+    assert found.machine_spec == {"machineType": name, "acceleratorType": kind, "acceleratorCount": gpus}
+    assert found.node_selector["cloud.google.com/gke-accelerator"] == kind.lower().replace("_", "-")
 
 
 @pytest.mark.skipif(

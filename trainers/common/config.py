@@ -17,6 +17,8 @@ ENGINE_NAMES = ("tensorflow", "jax")
 TRACKER_NAMES = ("wandb", "mlflow")
 OPTIMIZER_NAMES = ("adamw", "lamb", "muon", "stable-adamw")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
+# JAX's variables of a process that shares a run: HOST:PORT of process 0, the number of processes, and its own number.
+JAX_PROCESS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def check_run_folder(folder: str) -> None:

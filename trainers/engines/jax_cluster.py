@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions, tf_config
+from clozemill.trainers.common.config import JAX_PROCESS, DeviceOptions, tf_config
 
-NAMES = ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+ADDRESS, COUNT, NUMBER = JAX_PROCESS
 
 
 def short(error: BaseException) -> str:
@@ -29,7 +29,7 @@ def _cluster(config: DeviceOptions) -> dict[str, Any]:
     """Return the arguments of jax.distributed.initialize: from JAX's variables, or from TF_CONFIG. Raises UserError."""
     try:
         if ADDRESS in os.environ:
-            address, count, number = (os.environ[name] for name in NAMES)
+            address, count, number = (os.environ[name] for name in JAX_PROCESS)
             return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
         if cluster := tf_config():
             addresses, index = cluster

@@ -67,6 +67,13 @@ def test_a_slice_of_several_hosts_has_a_server_on_each(cloud: Cloud) -> None:
     assert cloud.log == [*MADE, "ssh run.sh host", "ssh run.sh start", "ssh run.sh follow", "delete"]
 
 
+def test_jax_runs_on_every_host(cloud: Cloud) -> None:
+    """Also after it was stopped; there are no servers."""
+    assert cloud("--engine", "jax", "--tpu-type", "v5litepod-16", events=["saved", "done"]) == 0
+    again = ["look", "node", "ssh run.sh state", "ssh run.sh worker", "ssh run.sh follow"]
+    assert cloud.log == [*MADE, "ssh run.sh worker", "ssh run.sh follow", *again, "delete"]
+
+
 def test_a_preempted_tpu_is_recreated(cloud: Cloud) -> None:
     """It is deleted first, because a queued resource can't be requeued; after success it isn't recreated."""
     assert cloud(events=["preempted", "preempted", "done"]) == 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import JAX_PROCESS, DeviceOptions
 from clozemill.trainers.engines import jax_cluster, jax_engine
 from clozemill.trainers.pretraining.config import PretrainConfig
 
@@ -15,7 +15,7 @@ TF_CONFIG = '{"cluster": {"worker": ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]},
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*jax_cluster.NAMES, "TF_CONFIG"):
+    for name in (*JAX_PROCESS, "TF_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
 

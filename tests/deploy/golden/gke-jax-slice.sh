@@ -1,0 +1,81 @@
+# Build europe-west4-docker.pkg.dev/my-project/images/clozemill-jax-tpu:1
+gcloud builds submit . --project=my-project --config=deploy/gke/cloudbuild.yaml \
+    --substitutions=_IMAGE=europe-west4-docker.pkg.dev/my-project/images/clozemill-jax-tpu:1,_STACK=jax-tpu \
+    --quiet
+
+# Get access to the cluster
+gcloud container clusters get-credentials my-cluster --project=my-project --location=europe-west4
+
+# Submit the JobSet
+kubectl create --namespace=default --filename=- <<'END-OF-INPUT'
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: clozemill
+  namespace: default
+spec:
+  failurePolicy:
+    maxRestarts: 10
+  replicatedJobs:
+  - name: trainer
+    replicas: 1
+    template:
+      spec:
+        parallelism: 4
+        completions: 4
+        backoffLimit: 0
+        template:
+          spec:
+            restartPolicy: Never
+            terminationGracePeriodSeconds: 30
+            nodeSelector:
+              cloud.google.com/gke-tpu-accelerator: tpu-v5-lite-podslice
+              cloud.google.com/gke-tpu-topology: 4x4
+              cloud.google.com/gke-spot: 'true'
+            containers:
+            - name: trainer
+              image: europe-west4-docker.pkg.dev/my-project/images/clozemill-jax-tpu:1
+              args:
+              - pretrain
+              - --engine
+              - jax
+              - --strategy
+              - tpu
+              - --data
+              - gs://my-bucket/dataset
+              - --preset
+              - base
+              - --batch-size
+              - '256'
+              - --steps
+              - '900000'
+              - --precision
+              - bfloat16
+              - --output
+              - gs://my-bucket/run
+              resources:
+                limits:
+                  google.com/tpu: 4
+              env:
+              - name: JAX_COORDINATOR_ADDRESS
+                value: clozemill-trainer-0-0.clozemill:8482
+              - name: JAX_NUM_PROCESSES
+                value: '4'
+              - name: JAX_PROCESS_ID
+                valueFrom:
+                  fieldRef:
+                    fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
+              ports:
+              - name: coordinator
+                containerPort: 8482
+              - name: mesh
+                containerPort: 8471
+            serviceAccountName: clozemill
+        completionMode: Indexed
+END-OF-INPUT
+
+# Wait for its end
+kubectl wait --namespace=default '--for=jsonpath={.status.terminalState}' --timeout=-1s jobset/clozemill
+
+# Look whether it completed
+kubectl wait --namespace=default --for=condition=Completed --timeout=60s jobset/clozemill
