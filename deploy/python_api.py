@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
 
 from clozemill.deploy.loading import Dataset, Encoder
@@ -228,6 +228,25 @@ def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
     embedder = embedder_of(config, function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint))
     rows = list(enumerate(_texts(texts)))
     return list(embedder.records(rows)) if rows else []
+
+
+def compare(runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what `clozemill compare` tabulates, a row by name for each run, also while they train.
+
+    Rows have the columns of its CSV, such as `steps`, `tokens`, `hours`, `best_step`, `metric` and `best`; None is unknown.
+    Raises UserError.
+    """
+    rows = function("clozemill.trainers.comparison.compare:read_rows")([os.fspath(run) for run in runs])[1]
+    return [asdict(row) for row in rows]
+
+
+def doctor(run: str) -> list[dict[str, Any]]:
+    """Return what `clozemill doctor` finds wrong with a run; an empty list if nothing is.
+
+    Findings have a `kind`, the `evidence` and the `remedy`. Raises UserError.
+    """
+    found = function("clozemill.trainers.diagnosis.doctor:examine")(os.fspath(run))[1]
+    return [asdict(finding) for finding in found]
 
 
 def load_dataset(folder: str) -> Dataset:

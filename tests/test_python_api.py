@@ -13,6 +13,7 @@ import pytest
 import clozemill
 from clozemill.pipelines.examples.columns import FEATURES
 from tests.trainers import finetune_cases
+from tests.trainers.diagnosis import journals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -70,6 +71,20 @@ def test_vocab_prepare_and_verify(tmp_path: Path, demo_corpus: str) -> None:
     assert clozemill.verify(tmp_path / "dataset") == []
     (tmp_path / "dataset/train/copy-00").rename(tmp_path / "dataset/train/copy-07")
     assert any("the file is missing" in violation for violation in clozemill.verify(tmp_path / "dataset"))
+
+
+def test_compare_and_doctor(tmp_path: Path) -> None:
+    healthy = journals.write_run(tmp_path / "healthy", journals.healthy())
+    slow = journals.write_run(tmp_path / "slow", [{**entry, "input_share": 0.4} for entry in journals.healthy()])
+    rows = clozemill.compare([healthy, str(slow)])
+    assert [(row["run"], row["steps"], row["metric"]) for row in rows] == [
+        (str(healthy), 1000, "masked_lm_loss"), (str(slow), 1000, "masked_lm_loss"),
+    ]  # fmt: skip
+    assert clozemill.doctor(healthy) == []
+    (finding,) = clozemill.doctor(slow)
+    assert finding["kind"] == "input_bound" and finding["evidence"] and finding["remedy"]
+    with pytest.raises(clozemill.UserError, match="nowhere"):
+        clozemill.doctor(tmp_path / "nowhere")
 
 
 def test_batches_contain_each_example_once_in_seeded_order(demo_dataset: Path) -> None:

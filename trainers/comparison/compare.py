@@ -22,11 +22,8 @@ def main(config: CompareConfig) -> int:
     """Print the table, and write the file of --output."""
     if config.output:
         check_new_file(config.output, config.overwrite)
-    runs = [read_recorded_run(folder) for folder in dict.fromkeys(config.runs)]
-    require_entries(runs)
-    if len({run.finetunes for run in runs}) > 1:
-        raise UserError("RUNS are of pretrain and of finetune, which have no result in common: compare them separately")
-    rows, remarks = [table.row(run) for run in runs], table.remarks_on(runs)
+    runs, rows = read_rows(config.runs)
+    remarks = table.remarks_on(runs)
     data = _written(config.output, runs, rows, remarks) if config.output else b""
     print("\n".join(table.as_text(rows)))
     for remark in remarks:
@@ -35,6 +32,15 @@ def main(config: CompareConfig) -> int:
         filesystem.write_bytes(config.output, data)
         print(f"written: {config.output}", flush=True)
     return 0
+
+
+def read_rows(folders: Sequence[str]) -> tuple[list[RecordedRun], list[table.Row]]:
+    """Return runs, each once, and their rows. Raises UserError for what is no run, or can't be compared."""
+    runs = [read_recorded_run(folder) for folder in dict.fromkeys(folders)]
+    require_entries(runs)
+    if len({run.finetunes for run in runs}) > 1:
+        raise UserError("RUNS are of pretrain and of finetune, which have no result in common: compare them separately")
+    return runs, [table.row(run) for run in runs]
 
 
 def _written(output: str, runs: Sequence[RecordedRun], rows: Sequence[table.Row], remarks: Sequence[str]) -> bytes:

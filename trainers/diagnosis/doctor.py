@@ -13,7 +13,7 @@ from clozemill.pipelines.files import filesystem
 from clozemill.trainers.diagnosis.config import DoctorConfig
 from clozemill.trainers.diagnosis.dataset_figures import find_datasets
 from clozemill.trainers.diagnosis.diagnoses import DIAGNOSES, diagnose
-from clozemill.trainers.diagnosis.figures import figures_of
+from clozemill.trainers.diagnosis.figures import Finding, figures_of
 from clozemill.trainers.diagnosis.recorded_run import RecordedRun, read_recorded_run, require_entries
 from clozemill.trainers.diagnosis.training_diagnoses import LEAST_STEPS
 
@@ -22,11 +22,7 @@ def main(config: DoctorConfig) -> int:
     """Print all findings; return 1 if there are any, else 0."""
     if config.output:
         check_new_file(config.output, config.overwrite)
-    run = read_recorded_run(config.run)
-    if not run.diverged:  # which can come before the first entry
-        require_entries([run])
-    datasets = find_datasets(run)
-    found, notes = diagnose(figures_of(run, datasets)), _notes(run, [each is None for each in datasets])
+    run, found, notes = examine(config.run)
     for finding in found:
         print(finding)
     for note in notes:
@@ -39,6 +35,15 @@ def main(config: DoctorConfig) -> int:
         told |= {"findings": [asdict(finding) for finding in found], "notes": notes}
         filesystem.write_bytes(config.output, (json.dumps(told, indent=1) + "\n").encode())
     return EXIT_CHECK_FAILED if found else EXIT_OK
+
+
+def examine(folder: str) -> tuple[RecordedRun, list[Finding], list[str]]:
+    """Return a run, its findings, and what limits them. Raises UserError for a folder without a run, or an empty journal."""
+    run = read_recorded_run(folder)
+    if not run.diverged:  # which can come before the first entry
+        require_entries([run])
+    datasets = find_datasets(run)
+    return run, diagnose(figures_of(run, datasets)), _notes(run, [each is None for each in datasets])
 
 
 def _notes(run: RecordedRun, missing: list[bool]) -> list[str]:

@@ -20,6 +20,7 @@ class Watch:
 
     folder: str
     earlier: Entries
+    current: list[Finding] = field(default_factory=list)  # all that were found last time
     _run: RecordedRun | None = None
     _datasets: list[DatasetFigures | None] = field(default_factory=list)
     _reported: set[str] = field(default_factory=set)
@@ -33,8 +34,9 @@ class Watch:
                 return []
             self._datasets = find_datasets(self._run)
             self._reported = {finding.kind for finding in self._findings(self.earlier)} if self.earlier else set()
+        self.current = self._findings(entries)
         known = self._reported | ({"plateau"} if self._ends(entries) else set())
-        found = [finding for finding in self._findings(entries) if finding.kind not in known]
+        found = [finding for finding in self.current if finding.kind not in known]
         self._reported |= {finding.kind for finding in found}
         return found
 

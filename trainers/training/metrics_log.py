@@ -225,6 +225,11 @@ class MetricsLog:
                 f"warning: the run can't be diagnosed ({error!r:.300}); training is not affected", file=sys.stderr, flush=True
             )
 
+    def findings(self) -> list[str]:
+        """Return what was wrong with the run at its last evaluation, as sentences. The evaluation warns of a plateau itself."""
+        found = self._watch.current if self._watch else []
+        return [str(finding) for finding in found if finding.kind != "plateau"]
+
     def _write(self, entry: dict[str, Any], group: str) -> None:
         self.lines.append(json.dumps(entry))
         if storage.is_local(self.folder):  # object stores can't append; `flush` writes the complete file

@@ -116,7 +116,8 @@ class RunPage:
         self._note(step)
         best = _best(self.folder)
         exhibits = run_sections.of_step(self.exhibits, self.exhibited_step, best["step"] if best else -1)
-        page = build(self.plan, self.journal.entries(), step, best, self._sessions, exhibits, ended, failed)
+        told = ended, failed, self.journal.findings()
+        page = build(self.plan, self.journal.entries(), step, best, self._sessions, exhibits, *told)
         storage.write(storage.join(self.folder, PAGE), html.page_html(page).encode())
         marked = best["step"] if best else None
         picture = curves.draw(self.journal.entries(), self.plan.title, marked, self.plan.story().expected)
@@ -156,8 +157,12 @@ def build(
     exhibits: Sequence[Section] = (),
     ended: str = "",
     failed: bool = False,
+    findings: Sequence[str] = (),
 ) -> Page:
-    """Return the page of a run. See `RunPage.write`; `best`: the best evaluation with its step, None if there is none."""
+    """Return the page of a run. See `RunPage.write`.
+
+    best: the best evaluation with its step, None if there is none. findings: what is wrong with the run.
+    """
     story, config = plan.story(), options.to_dict(plan.config)
     tiles = plan.summary(best)[1] if best else []
     at = f"step {step:,} of {plan.steps:,}"
@@ -183,7 +188,7 @@ def build(
         [],
         "failed" if failed else "passed" if ended == "complete" else "open",
         verdict,
-        remarks + [warning for warning in story.warnings if warning not in remarks],
+        [*dict.fromkeys([*remarks, *findings, *story.warnings])],
         [("steps", f"{step:,} of {plan.steps:,}"), *tiles, *_speed(entries, sessions)],
         [section for section in sections if not section.empty],
         f"Drawn by clozemill at step {step:,}, {environment.now()}. metrics.jsonl has all values.",

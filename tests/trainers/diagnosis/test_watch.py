@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 from clozemill.trainers.diagnosis.watch import Watch
+from clozemill.trainers.training.metrics_log import MetricsLog
 from tests.trainers.diagnosis import journals
 
 
@@ -22,6 +24,17 @@ def test_each_finding_is_new_once(tmp_path: Path) -> None:
     assert [kinds(watch, until) for until in (100, 300, 500, 700, 900, 1000)] == [
         [], ["input_bound"], [], ["rate_too_high"], [], [],
     ]  # fmt: skip
+
+
+def test_what_is_wrong_at_the_last_evaluation_is_known(tmp_path: Path) -> None:
+    """The page of the run has it too, however often it was printed."""
+    log = MetricsLog(str(journals.write_run(tmp_path / "run", [])), 1000, tensorboard=False)
+    assert log.findings() == []
+    log.lines = [json.dumps(entry) for entry in planted(700)]
+    log._warn_of_findings()
+    log._warn_of_findings()
+    rises, waits = log.findings()
+    assert rises.endswith("(rate_too_high)") and waits.endswith("(input_bound)")
 
 
 def test_a_resumed_run_repeats_nothing(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_a_useless_result_of_a_complete_run(ended: str, states: tuple[str, str],
     assert ("✓ Complete, 90 steps.</p>" in html.page_html(page, lambda plot: "")) == bool(ended)
 
 
+def test_findings_are_warnings() -> None:
+    page = runs.run(40, "", remarks=["no better"], findings=["steps wait for input (input_bound)"])
+    assert page.warnings == ["no better", "steps wait for input (input_bound)", "few examples"]
+    assert page.result.endswith("not useful yet: see the warning.")  # that of the evaluation
+
+
 def test_hostile_text_is_text() -> None:
     page = html.page_html(runs.run())
     assert "<script" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
