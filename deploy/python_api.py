@@ -20,6 +20,7 @@ from clozemill.pipelines.common.errors import CheckFailed, UserError
 from clozemill.pipelines.config import PrepareConfig, VocabConfig
 from clozemill.pipelines.quality.config import VerifyConfig
 from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.contrast.config import ContrastConfig
 from clozemill.trainers.export.config import ExportConfig
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.inference.config import EmbedConfig, EvaluateModelConfig, PredictConfig
@@ -74,7 +75,7 @@ def _run(command: str, path: str, config: Any, *more: Any) -> None:
 
 
 class Run:
-    """A run of `pretrain` or `finetune`: a folder with checkpoints.
+    """A run of `pretrain`, `finetune` or `contrast`: a folder with checkpoints.
 
     Attributes:
         folder: the run's folder; `evaluate`, `export`, `finetune`, `predict`, `embed` and `load_encoder` take it.
@@ -179,6 +180,17 @@ def finetune(**given: Any) -> Run:
     return Run(function("clozemill.trainers.training.pretrained:best_run_of")(config.output))
 
 
+@documented(ContrastConfig)
+def contrast(**given: Any) -> Run:
+    """Train an encoder to make vectors of sentences, as `clozemill contrast` does, and return the run.
+
+    `embed` gives the vectors. Raises UserError; CheckFailed if the loss diverged.
+    """
+    config = _configured(ContrastConfig, given)
+    _run("contrast", "clozemill.trainers.contrast.contrast:main", config)
+    return Run(config.output)
+
+
 @documented(ExportConfig)
 def export(run: str, **given: Any) -> dict[str, str]:
     """Write a checkpoint in other formats, as `clozemill export` does. Returns the folder of each format.
@@ -220,6 +232,8 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
 @documented(EmbedConfig, "input", "text", "output", "overwrite")
 def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
     """Return an encoder's features for each text, or for each token with `pool="none"`, as `clozemill embed` does for a file.
+
+    For a run of `contrast`, they are sentence vectors of length 1 by default.
 
     Returns records with `row` (the number of the text), `features` (float32 [width]) and the text or token. Raises UserError.
     """

@@ -20,8 +20,8 @@ resolved configuration to a file), `--quiet` (no progress, and nothing about wha
 options and versions used, and the messages of libraries), `--debug` (the traceback of an error), `--version` and `--help`.
 """
 OVERWRITE = """\
-One rule holds for all outputs. If the output exists, a command refuses it with exit code 2; `prepare`, `pretrain` and
-`finetune` resume their own. With `--overwrite` it is replaced, and these three start over. Only what clozemill wrote is
+One rule holds for all outputs. If the output exists, a command refuses it with exit code 2; `prepare`, `pretrain`, `finetune`
+and `contrast` resume their own. With `--overwrite` it is replaced, and these four start over. Only what clozemill wrote is
 replaced: in a folder, the files of known names, and only if the folder carries clozemill's marker (`dataset.json` or `.work/`
 of a dataset, `run.json`, `.clozemill-export.json`, `checkpoint.json` of an import, `.clozemill-demo`). Other files stay. A
 file, an export and an import keep their content until the new one is complete. A dataset and a run are unfinished from the
@@ -33,7 +33,7 @@ SAVED = """\
 `vocab`, `prepare` and `pretrain` also leave their configuration beside their output: `vocab.txt.yaml`, `DATASET/prepare.yaml`,
 `RUN/pretrain.yaml`. An option that neither clozemill nor Beam knows is an error.
 """
-RESUMED = ("vocab", "prepare", "pretrain", "finetune")  # the commands whose work can be resumed
+RESUMED = ("vocab", "prepare", "pretrain", "finetune", "contrast")  # the commands whose work can be resumed
 IDENTITY = """\
 "Same on resume" marks the options that decide what is written: a second run in the same folder needs the same values.
 The other options may change between runs. Input files and datasets are compared by content, not by name.

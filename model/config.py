@@ -6,6 +6,8 @@ from typing import Any
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu")
 ATTENTION = ("bidirectional", "causal")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's dtype policy
+POOLINGS = ("mean", "cls")  # of sentence vectors
+TEMPERATURE = 0.05  # of their cosines in the loss; the best of 0.001 to 1 in Gao et al. 2021
 
 
 _FEWEST_CHUNKS = 12  # with fewer, attention in chunks was measured to cost as much as with all keys, or more

@@ -1,16 +1,16 @@
 """Task types: how many logits each has, per text or per token, and their loss. To add a task type, add it to TASK_HEADS.
 
-B batch, S sequence length, L labels. A loss takes (logits, targets, weights float32) of a batch, see task_model.sums, and
-returns (sum of weighted losses, sum of weights, weighted hits), float32 scalars.
+B batch, S sequence length, H hidden size, L labels. A loss takes (logits, targets, weights float32) of a batch, see
+task_model.sums, and returns (sum of weighted losses, sum of weights, weighted hits), float32 scalars.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from keras import ops
 
 from clozemill.model.losses import weighted, weighted_sigmoid
+from clozemill.model.sentence_vectors import contrastive
 
 _PADDING = -1e9  # a logit
 
@@ -36,26 +36,36 @@ def _both_ends(logits, targets: dict, weights) -> tuple:
     return tuple((first + last) / 2 for first, last in zip(*ends, strict=True))
 
 
+def _contrast(vectors, targets: dict, weights, temperature: float) -> tuple:
+    return contrastive(vectors, targets["labels"], weights, temperature)
+
+
 @dataclass(frozen=True)
 class TaskHead:
     """What the model knows of a task type.
 
     Args:
-        loss: the loss of a batch, see above.
+        loss: the loss of a batch, see above; it also gets the `settings` by name.
         transformers: transformers' class after "Bert" or "ModernBert", the name of BERT's head, and of its loss
             (`problem_type`, "" for none), which also decides how its pipelines convert logits.
         per_token: one answer per position instead of per text.
         labels: minimum number of labels, 0: the type has none.
         outputs: logits per answer, 0: one per label.
         sees_padding: the loss needs `input_mask`.
+        settings: fields of the Task that the loss needs.
+        copies: how often each row of a batch is encoded in training, with different dropout.
+        pools: the head makes a vector from all positions, which are its logits, float32 [B, H].
     """
 
-    loss: Callable[[Any, dict, Any], tuple]
+    loss: Callable[..., tuple]
     transformers: tuple[str, str, str]
     per_token: bool = False
     labels: int = 2
     outputs: int = 0
     sees_padding: bool = False
+    settings: tuple[str, ...] = ()
+    copies: int = 1
+    pools: bool = False
 
 
 _SEQUENCE = ("ForSequenceClassification", "classifier")
@@ -71,4 +81,6 @@ TASK_HEADS = {
     "tags": TaskHead(_cross_entropy, _TOKENS, per_token=True),
     # begin and end of an answer: two logits per position
     "spans": TaskHead(_both_ends, _ANSWER, per_token=True, labels=0, outputs=2, sees_padding=True),
+    # a vector, trained without labels: see sentence_vectors.contrastive
+    "embed": TaskHead(_contrast, ("Model", "", ""), labels=0, settings=("temperature",), copies=2, pools=True),
 }

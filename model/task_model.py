@@ -10,12 +10,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from clozemill.model.config import EncoderConfig
+from clozemill.model.config import POOLINGS, TEMPERATURE, EncoderConfig
 from clozemill.model.dropout import dropout, fold
 from clozemill.model.encoder import Encoder
 from clozemill.model.inputs import TOKENS
 from clozemill.model.layers import initializer
 from clozemill.model.losses import named
+from clozemill.model.sentence_vectors import normalised, pooled
 from clozemill.model.task_heads import TASK_HEADS
 
 MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as in google-research/bert's run_squad.py
@@ -30,7 +31,7 @@ class Task:
     max_seq_length: tokens that texts are truncated to, including special ones. no_answer: spans: questions may have none.
     doc_stride: spans: stride between the windows of a long context, in tokens, at most half a window.
     threshold: multilabel: minimum probability to assign a label.
-    max_answer: spans: maximum number of tokens in an answer.
+    max_answer: spans: maximum number of tokens in an answer. temperature: embed: divisor of the cosines in the loss.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Task:
     doc_stride: int = 128
     threshold: float = 0.5
     max_answer: int = MAX_ANSWER
+    temperature: float = TEMPERATURE
 
     def __post_init__(self) -> None:
         if len(self.labels) < (fewest := TASK_HEADS[self.kind].labels):
@@ -52,10 +54,12 @@ class Task:
             raise ValueError(f"the labels of a task must be distinct, but {repeated[0]} occurs twice")
         if self.head == "bilstm" and not TASK_HEADS[self.kind].per_token:
             raise ValueError(f"the head bilstm answers per token, but the task type {self.kind} once per text")
+        if TASK_HEADS[self.kind].pools != (self.head in POOLINGS):
+            raise ValueError(f"the head {self.head} doesn't suit the task type {self.kind}")
 
     @property
     def outputs(self) -> int:
-        """Return the number of logits per answer."""
+        """Return the number of logits per answer; 0 for the task type embed, which has as many as the encoder is wide."""
         return TASK_HEADS[self.kind].outputs or len(self.labels)
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +129,37 @@ class BiLSTMHead(keras.layers.Layer):
         return ops.cast(self.dense(dropout(hidden_BSH, self.rate, fold(seed, self.LAYERS))), "float32")
 
 
-HEADS: dict[str, type[LinearHead] | type[BiLSTMHead]] = {"linear": LinearHead, "bilstm": BiLSTMHead}
+class MeanHead(keras.layers.Layer):
+    """The mean over a text's tokens, as a vector of length 1. It has no weights.
+
+    Call arguments: hidden_BSH, float [B, S, H']; input_mask [B, S]: padding is left out; seed: ignored.
+    Returns float32 [B, H'].
+    """
+
+    POOLING = "mean"
+
+    def __init__(self, config: EncoderConfig, outputs: int, name: str = "head", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def build(self, input_shape) -> None:
+        self.built = True
+
+    def call(self, hidden_BSH, input_mask, seed=None):
+        return normalised(pooled(hidden_BSH, input_mask, self.POOLING))
+
+
+class ClsHead(MeanHead):
+    """The output at [CLS], as a vector of length 1."""
+
+    POOLING = "cls"
+
+
+HEADS: dict[str, type[LinearHead] | type[BiLSTMHead] | type[MeanHead]] = {
+    "linear": LinearHead,
+    "bilstm": BiLSTMHead,
+    "mean": MeanHead,
+    "cls": ClsHead,
+}
 _SITE = 1000  # number of the head's draws, above all of the encoder's (dropout.SITES bounds both)
 
 
@@ -138,9 +172,11 @@ class TaskModel(keras.Model):
     Call arguments:
         inputs: a dict of `input_ids`, `input_mask`, `segment_ids`, int [B, S]. training, seed: as in Encoder.
 
-    Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans. A linear
-    head that answers once per text sees the pooled output or, with `layers`, the position of [CLS] in these layers. If the
-    encoder's design `transforms_tokens`, a head that answers per token sees all positions through the same pooler.
+    Returns {"logits": float32}: [B, L] for classify, [B, 1] for regress, [B, S, L] for tags, [B, S, 2] for spans, and for
+    embed the vectors, [B, H].
+
+    A linear head that answers once per text sees the pooled output or, with `layers`, the position of [CLS] in these layers.
+    If the encoder's design `transforms_tokens`, a head that answers per token sees all positions through the same pooler.
     """
 
     def __init__(self, config: EncoderConfig, task: Task, name: str = "finetuned", **kwargs) -> None:
@@ -150,14 +186,16 @@ class TaskModel(keras.Model):
         self.encoder = Encoder(config, **options)
         self.head = HEADS[task.head](config, task.outputs, **options)
         self.per_token = TASK_HEADS[task.kind].per_token
-        self.pooled = task.layers == (-1,) and (not self.per_token or config.design.transforms_tokens)
+        self.pools = TASK_HEADS[task.kind].pools
+        transformed = not self.per_token or config.design.transforms_tokens
+        self.pooled = task.layers == (-1,) and transformed and not self.pools  # whether the head sees the pooler's output
         self.encoder.trainable = not task.frozen
         self.encoder.pooler.trainable = self.pooled and not task.frozen
 
     def build(self, input_shape=None) -> None:
         self.encoder.build()
         width = self.config.hidden_size * len(self.task.layers)
-        self.head.build((None, None, width) if self.per_token else (None, width))
+        self.head.build((None, None, width) if self.per_token or self.pools else (None, width))
         self.built = True
 
     def call(self, inputs, training=False, seed=None):
@@ -168,15 +206,21 @@ class TaskModel(keras.Model):
             hidden = self.encoder.pooler(encoded["sequence_output"]) if self.per_token else encoded["pooled_output"]
         else:
             hidden = ops.concatenate([encoded["all_layers"][index] for index in self.task.layers], axis=-1)
-            hidden = hidden if self.per_token else hidden[:, 0]
+            hidden = hidden if self.per_token or self.pools else hidden[:, 0]
         return {"logits": self.head(hidden, inputs["input_mask"], seed=fold(seed, _SITE))}
 
     # The interface for the trainer.
 
     def prepare(self, batch: dict) -> tuple[dict, dict]:
-        """Return (inputs, targets) of a batch: its three id tensors, and the rest; for spans the mask is also a target."""
+        """Return (inputs, targets) of a batch: its three id tensors, and the rest; for spans the mask is also a target.
+
+        For embed, the inputs have every row twice, [2B, S].
+        """
+        head = TASK_HEADS[self.task.kind]
         inputs = {name: batch[name] for name in TOKENS}
-        seen = [name for name in TOKENS if name != "input_mask" or not TASK_HEADS[self.task.kind].sees_padding]
+        if head.copies > 1:
+            inputs = {name: ops.concatenate([value] * head.copies) for name, value in inputs.items()}
+        seen = [name for name in TOKENS if name != "input_mask" or not head.sees_padding]
         return inputs, {name: value for name, value in batch.items() if name not in seen}
 
     def trains(self, path: str) -> bool:
@@ -189,18 +233,20 @@ class TaskModel(keras.Model):
 
     def sums_of(self, outputs: dict, targets: dict) -> dict:
         """Return losses.SUMS of a batch."""
-        return sums(outputs["logits"], targets, self.task.kind)
+        return sums(outputs["logits"], targets, self.task)
 
 
-def sums(logits, targets: dict, kind: str) -> dict:
+def sums(logits, targets: dict, task: Task) -> dict:
     """Return losses.SUMS of a batch's answers.
 
     Args:
-        logits: output of TaskModel. kind: a key of TASK_HEADS.
+        logits: output of TaskModel.
         targets: `weights` float, [B] or, for tags, [B, S]; `labels` int [B] or [B, S], for regress float [B]; for multilabel
             both float [B, 1, L], labels 0 or 1 (the axis of 1 can't be mistaken for the tokens); for spans
             `starts` and `ends`, int [B]: positions in the sequence, both 0 (that of [CLS]) if there is no answer, and
-            `input_mask` [B, S]: padding can't be an answer and is excluded from the softmax.
+            `input_mask` [B, S]: padding can't be an answer and is excluded from the softmax; for embed, with two vectors per
+            text as logits, `labels` int [B]: the numbers of the texts.
     """
-    weights = ops.cast(targets["weights"], "float32")
-    return named({"task": TASK_HEADS[kind].loss(logits, targets, weights)})
+    weights, head = ops.cast(targets["weights"], "float32"), TASK_HEADS[task.kind]
+    settings = {name: getattr(task, name) for name in head.settings}
+    return named({"task": head.loss(logits, targets, weights, **settings)})

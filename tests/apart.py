@@ -1,5 +1,6 @@
 """Code that needs transformers and torch, in a process without TensorFlow: in one with it, triton crashes the interpreter."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from clozemill.model.export import hf_process
 ROOT = Path(__file__).parents[1]
 BEGIN = "import json, sys; sys.modules['tensorflow'] = None; given = json.load(sys.stdin)\n"
 needs_transformers = pytest.mark.skipif(bool(hf_process.missing()), reason="needs transformers and torch: make test-hf")
+needs_sentence_transformers = pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None, reason="needs sentence-transformers: make test-hf"
+)
 
 
 def run_apart(code: str, given: Any = None, folder: Path = ROOT) -> Any:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -340,6 +341,17 @@ def block_of(test: str) -> str:
     """The one block that a test runs."""
     (found,) = (block.code for block in CODE if block.marker == f"run by: {test}")
     return found
+
+
+@pytest.mark.slow
+def test_sentence_vectors_are_trained(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "RUN").symlink_to(place / "init")
+    texts = [text for text, _ in finetuning.sentences(256)]
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    finetuning.table(tmp_path / "pairs.tsv", [(one, other, at % 6) for at, (one, other) in enumerate(pairwise(texts[:60]))])
+    run_block(Block("sentence-vectors", "sh", block_of("test_sentence_vectors_are_trained"), ""), tmp_path)
+    assert (tmp_path / "vectors.parquet").exists()
 
 
 @pytest.mark.slow

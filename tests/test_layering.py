@@ -24,7 +24,7 @@ TRAINERS = (
     ("engines",),
     ("training",),
     ("pretraining", "finetuning"),
-    ("inference", "export", "planning", "comparison"),
+    ("inference", "export", "planning", "comparison", "contrast"),
 )
 # What trainers and model may import from pipelines.
 SHARED = {

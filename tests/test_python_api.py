@@ -40,6 +40,7 @@ def test_exported_names_exist_and_are_documented() -> None:
         "evaluate",
         "export",
         "finetune",
+        "contrast",
         "predict",
         "embed",
     }

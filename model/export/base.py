@@ -47,6 +47,11 @@ class Source:
         return getattr(self.model, "task", None)
 
     @property
+    def answer(self) -> str:
+        """Return the name of a task's output in exports: "logits", or "sentence_embedding" if it makes vectors."""
+        return "sentence_embedding" if self.task and self.model.pools else "logits"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Return which of PARTS are trained: those of the import, or else those that the objective or task trains."""
         if "imported" in self.about:
@@ -109,14 +114,14 @@ def answers(source: Source, features: dict[str, np.ndarray]) -> dict[str, np.nda
     """Return the outputs of a source at every position.
 
     Returns float32 arrays, of which a format has all or some: `sequence_output` [B, S, H], `pooled_output` [B, H], and, if the
-    model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], `logits` of TaskModel.
+    model has them, `masked_lm_logits` [B, S, V], `next_sentence_logits` [B, 2], those of TaskModel as `Source.answer`.
     """
     inputs = {name: features[name] for name in TOKENS}
     encoded = source.model.encoder(*inputs.values())
     found = {name: encoded[name] for name in ("sequence_output", "pooled_output")}
     if not isinstance(source.model, EncoderModel):
         found |= source.model(inputs)
-    return {name: ops.convert_to_numpy(value) for name, value in found.items()}
+    return {source.answer if name == "logits" else name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 
 def furthest(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], mask_BS: np.ndarray) -> dict[str, float]:

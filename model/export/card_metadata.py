@@ -16,9 +16,14 @@ PIPELINES = {
 }
 
 
-def pipeline(architecture: str) -> str:
-    """Return transformers' pipeline for a class, which is the same for BERT's and ModernBERT's."""
-    return PIPELINES[architecture.removeprefix("Modern")]
+def embeds(about: dict[str, Any]) -> bool:
+    """Return whether a checkpoint.json is that of a model that makes sentence vectors."""
+    return (about.get("task") or {}).get("kind") == "embed"
+
+
+def pipeline(about: dict[str, Any], architecture: str) -> str:
+    """Return the pipeline of a model card: for sentence vectors, or for a class of transformers, BERT's or ModernBERT's."""
+    return "sentence-similarity" if embeds(about) else PIPELINES[architecture.removeprefix("Modern")]
 
 
 # Hubs' identifiers of licences, by how people write them, without case, spaces and hyphens.
@@ -81,13 +86,14 @@ def results(about: dict[str, Any], task: str, name: str) -> list[dict[str, Any]]
 
 def front_matter(about: dict[str, Any], architecture: str) -> str:
     """Return the YAML front matter of a model card, with its rulers."""
-    task = pipeline(architecture)
+    task = pipeline(about, architecture)
     languages = [name for name in stated(about, "languages") if _CODE.fullmatch(name)]
     fields: dict[str, Any] = {"language": languages} if languages else {}
     fields |= {"license": license_id(about)}
     if fields["license"] == "other":
         fields["license_name"] = "see-below"
-    fields |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["bert", "clozemill"]}
+    library = "sentence-transformers" if embeds(about) else "transformers"
+    fields |= {"library_name": library, "pipeline_tag": task, "tags": ["bert", "clozemill"]}
     if found := results(about, task, architecture):
         fields["model-index"] = found
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---"

@@ -2,7 +2,8 @@
 
     config.json  model.safetensors  tokenizer.json  vocab.txt  tokenizer_config.json  README.md
 
-The tokenizer is written by model/conversion/tokenizer_json.py, the card by model_card.py.
+The tokenizer is written by model/conversion/tokenizer_json.py, the card by model_card.py, and what sentence-transformers needs
+of a model that makes sentence vectors by sentence_transformers.py.
 """
 
 import json
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 from clozemill.model.conversion import tokenizer_json, weight_names
 from clozemill.model.conversion.huggingface import CONFIG, WEIGHTS, read
 from clozemill.model.conversion.weight_table import to_hf
-from clozemill.model.export import hf_process
+from clozemill.model.export import hf_process, sentence_transformers
 from clozemill.model.export.base import Source
 from clozemill.model.export.model_card import card
 from clozemill.model.inputs import TOKENS, assemble
@@ -34,7 +35,7 @@ def architecture(source: Source) -> str:
         if "next_sentence" in source.parts and prefix == "Bert":
             return "BertForPreTraining"
         return "BertLMHeadModel" if causal else f"{prefix}ForMaskedLM"
-    if task.head != "linear":
+    if task.head == "bilstm":
         raise ValueError(f"transformers has no class for the head {task.head}: export to keras or savedmodel")
     if task.layers != (-1,):
         layers = ",".join(map(str, task.layers))
@@ -46,7 +47,7 @@ def _configuration(source: Source) -> dict[str, Any]:
     """config.json"""
     task = source.task
     more: dict[str, Any] = {}
-    if task is not None and task.kind != "spans":
+    if task is not None and not source.model.pools and task.kind != "spans":
         names = task.labels or ("LABEL_0",)
         more = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
         if problem := TASK_HEADS[task.kind].transformers[2]:
@@ -74,7 +75,7 @@ def write(source: Source, folder: str) -> None:
     """Write a source as a Hugging Face folder. Raises ValueError for a head that transformers has no class for."""
     there, settings = Path(folder), _configuration(source)
     head = None
-    if source.task is not None:
+    if source.task is not None and not source.model.pools:
         head = (TASK_HEADS[source.task.kind].transformers[1], source.config.hidden_size, source.task.outputs)
     parts = weight_names.family(source.config).written(source.parts, head is not None)
     tensors = to_hf(source.weights(), weight_names.table(source.config, parts, head))
@@ -82,6 +83,8 @@ def write(source: Source, folder: str) -> None:
     (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
     write_tokenizer(source, there)
     (there / "README.md").write_text(card(source, settings["architectures"][0]), "utf-8")
+    if source.task is not None and source.model.pools:
+        sentence_transformers.write(source, there)
 
 
 def checked_with() -> str:
@@ -100,7 +103,8 @@ def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.nd
     Raises ValueError if tokenizer.json gives other ids than the features, hf_process.ProcessDied if transformers fails.
     """
     _check_tokenizer(Path(folder), texts, features)
-    return _own_outputs(Path(folder), features) if hf_process.missing() else hf_process.outputs(folder, features)
+    found = _own_outputs(Path(folder), features) if hf_process.missing() else hf_process.outputs(folder, features)
+    return found | sentence_transformers.outputs(Path(folder), found["sequence_output"], features["input_mask"])
 
 
 def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

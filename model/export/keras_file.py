@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from clozemill.model import sentence_vectors
 from clozemill.model.attention import rotated, rotation
 from clozemill.model.export.base import Source
 from clozemill.model.inputs import TOKENS
@@ -157,13 +158,15 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
 
 
 def _task_head(make: _Builder, pooled, every: list, mask):
-    """Return the logits of a fine-tuned model. pooled: the pooler's output, [B, S, H] or [B, 1, H]."""
+    """Return the logits of a fine-tuned model, or its vectors. pooled: the pooler's output, [B, S, H] or [B, 1, H]."""
     model, task = make.source.model, make.source.task
     if model.pooled:
         hidden = pooled
     else:
         chosen = [every[index] for index in task.layers]
         hidden = chosen[0] if len(chosen) == 1 else layers.Concatenate(name="head_layers")(chosen)
+    if model.pools:
+        return sentence_vectors.normalised(sentence_vectors.pooled(hidden, mask, task.head))
     hidden = hidden if model.per_token else hidden[:, 0]
     if task.head == "bilstm":
         for index in range(BiLSTMHead.LAYERS):
@@ -178,7 +181,7 @@ def functional(source: Source) -> keras.Model:
     """Return a source as a functional model of stock layers, with its weights.
 
     Its outputs: `sequence_output` [B, S, H] and, if the source has them, `pooled_output` [B, H], `masked_lm_logits` [B, S, V]
-    and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits`.
+    and `next_sentence_logits` [B, 2], or a fine-tuned model's `logits` (of contrast: `sentence_embedding` [B, H]).
     """
     make = _Builder(source)
     ids, seen, kinds = inputs = [layers.Input((None,), dtype="int32", name=name) for name in TOKENS]
@@ -198,7 +201,7 @@ def functional(source: Source) -> keras.Model:
     if task is None:
         outputs |= _pretraining_heads(make, outputs, word_layer, ids)
     else:
-        outputs["logits"] = _task_head(make, transformed, every, tokens)
+        outputs[source.answer] = _task_head(make, transformed, every, tokens)
     model = keras.Model(dict(zip(TOKENS, inputs, strict=True)), outputs, name=source.config.architecture)
     make.assign()
     return model

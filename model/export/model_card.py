@@ -6,7 +6,7 @@ from typing import Any
 from clozemill.model.config import EncoderConfig
 from clozemill.model.conversion import weight_names
 from clozemill.model.export.base import Source
-from clozemill.model.export.card_metadata import front_matter, pipeline, stated
+from clozemill.model.export.card_metadata import embeds, front_matter, pipeline, stated
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, described
 
 _MARKUP = re.compile(r"([\\`*{}\[\]#!|~$<>&])")
@@ -30,6 +30,14 @@ model = {loader}.from_pretrained(folder)
 batch = tokenizer(["A sentence.", "Another one."], padding=True, truncation=True, return_tensors="pt")
 with torch.no_grad():
     print(model(**batch).{output}.shape)
+"""
+
+_SENTENCES = """\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")  # the folder of this file
+vectors = model.encode(["A sentence.", "Another one."])
+print(model.similarity(vectors, vectors))
 """
 
 _TOKENIZER = """\
@@ -78,7 +86,12 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"Weights imported from the format {imported['format']} ({_text(imported['from'])}).")
     if task := about.get("task"):
         answers = f", labels {', '.join(map(_text, task['labels']))}" if task.get("labels") else ""
-        lines.append(f"Fine-tuned for {task['kind']}{answers}; texts were truncated to {task['max_seq_length']} tokens.")
+        truncated = f"texts were truncated to {task['max_seq_length']} tokens."
+        if task["kind"] == "embed":
+            how = f"in-batch negatives, dropout, temperature {task['temperature']:g}"
+            lines.append(f"Trained on texts without labels, as in SimCSE ({how}), with {task['head']} pooling; {truncated}")
+        else:
+            lines.append(f"Fine-tuned for {task['kind']}{answers}; {truncated}")
         if task["kind"] == "multilabel":
             threshold = task.get("threshold", 0.5)
             lines.append(f"Each label has its own sigmoid; a label is assigned at a probability of {threshold:g} or above.")
@@ -92,7 +105,8 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"Dataset: {_text(dataset)}.")
     if base := about.get("baseline"):
         scores = [f"{name} {value:.4f}" for name, value in base.items() if isinstance(value, float)]
-        lines.append(f"Baseline that ignores the text ({_text(base['answer'])}): {', '.join(scores) or 'no metric defined'}.")
+        what = f"Baseline {base.get('how', 'that ignores the text')} ({_text(base['answer'])})"
+        lines.append(f"{what}: {', '.join(scores) or 'no metric defined'}.")
     figures = {name: value for name, value in (about.get("eval") or {}).items() if isinstance(value, float)}
     figures.pop("criterion", None)  # duplicates the metric that selected the checkpoint
     own = "dev examples" if task else "eval split"
@@ -106,6 +120,7 @@ def _training(about: dict[str, Any]) -> list[str]:
 _USES = {
     "fill-mask": "predicting masked words, and fine-tuning on a task",
     "text-generation": "estimating the next word, and fine-tuning on a task",
+    "sentence-similarity": "vectors of sentences and short texts, for search, clustering and comparison by cosine",
     "feature-extraction": "features of texts, and fine-tuning on a task",
     "text-classification": "answering for texts that resemble its training examples",
     "token-classification": "tagging the words of texts that resemble its training examples",
@@ -162,14 +177,15 @@ def card(source: Source, architecture: str) -> str:
         front_matter(source.about, architecture), "",
         f"# {architecture}", "",
         f"A {weight_names.family(source.config).CLASS.replace('Bert', 'BERT')} encoder, exported by clozemill.", "",
-        "## Intended use and limits", "", *(f"- {line}" for line in _limits(source, pipeline(architecture))), "",
+        "## Intended use and limits", "", *(f"- {line}" for line in _limits(source, pipeline(source.about, architecture))), "",
         "## Data", "", *(f"- {line}" for line in _data(source.about)), "",
         "The licence at the top is that of the data where a single one is stated. Set the one that you give the model.", "",
         "## Model", "",
         "| | |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in _rows(source)), "",
         "## Training", "", *(f"- {line}" for line in _training(source.about)), "",
-        "## Usage", "", "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
+        "## Usage", "", *(["```python", _SENTENCES + "```", ""] if embeds(source.about) else []),
+        "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
         _TOKENIZER,
     ]  # fmt: skip
     if architecture in ("BertForPreTraining", "BertForMaskedLM", "ModernBertForMaskedLM"):

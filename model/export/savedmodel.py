@@ -13,11 +13,12 @@ Signatures; `text` and `text_pair` are string [B], the pair's "" for none:
     encode_tokens: input_ids, input_mask, segment_ids -> the same; serving_default: as encode, or as the task's
     mlm: text with a literal [MASK], text_pair -> as answers.fill_mask, the 5 likeliest tokens
     nsp: text, text_pair -> probabilities float32 [B, 2]: the pair's second follows the first; it doesn't
-    classify, multilabel, regress, tags, spans (of a fine-tuned model): as answers.ANSWERS
+    classify, multilabel, regress, tags, spans, embed (of a model with such a task): as answers.ANSWERS
 Methods of the object: `tokenize(text)` returns ragged ids without special tokens; `preprocess(text, text_pair, length)` pads to
 a length, 0 for the longest; `fill_mask(text, text_pair, k)`. The object can be called with a dict of the three id tensors and
 `training`, as the interface of reusable SavedModels requires (`variables`, `trainable_variables`, `regularization_losses`). A
-pretrained model returns the encoder's outputs, with `all_layers` as a list; a fine-tuned one returns `logits`.
+pretrained model returns the encoder's outputs, with `all_layers` as a list; a fine-tuned one returns `logits`, and one of
+contrast `sentence_embedding`.
 """
 
 import contextlib
@@ -67,7 +68,8 @@ def _encoded(source, inputs: dict[str, tf.Tensor], training: bool = False) -> di
 
 
 def _logits(source, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-    return _floats(source.model(inputs, training=training))
+    found = _floats(source.model(inputs, training=training))
+    return {source.answer if name == "logits" else name: value for name, value in found.items()}
 
 
 def _function(function: Callable, *specs: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
@@ -131,7 +133,7 @@ def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> 
     found["serving_default"] = found["encode"]
     if task is not None:
         answer, names = export_signatures.ANSWERS[task.kind]
-        ask: Callable = partial(answer, lambda inputs: logits(inputs)["logits"], ops, task)
+        ask: Callable = partial(answer, lambda inputs: logits(inputs)[source.answer], ops, task)
         found[task.kind] = found["serving_default"] = _named(ask, *names)
     heads = _heads(source)
     return found | {name: _named(function, *pair) for name, function in (("mlm", mlm), ("nsp", nsp)) if name in heads}
@@ -195,7 +197,8 @@ def write(source, folder: str) -> None:
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the SavedModel's outputs for raw texts, each with a second text or "": it computes its own features.
 
-    Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`.
+    Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`
+    or `sentence_embedding`.
     """
     loaded = tf.saved_model.load(folder)
     first, second = (tf.constant([pair[side] for pair in texts], tf.string) for side in (0, 1))
@@ -203,5 +206,5 @@ def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.nd
     encoded = loaded.signatures["encode_tokens"](**inputs)
     found = {name: encoded[name] for name in ("sequence_output", "pooled_output") if name in encoded}
     called = loaded({name: inputs[name] for name in TOKENS})
-    found |= {"logits": called["logits"]} if "logits" in called else {}
+    found |= {name: called[name] for name in ("logits", "sentence_embedding") if name in called}
     return {name: value.numpy() for name, value in found.items()}

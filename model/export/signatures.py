@@ -1,4 +1,4 @@
-"""Outputs of exported models for raw text, in TensorFlow operations: filled masks, labels, tags, spans.
+"""Outputs of exported models for raw text, in TensorFlow operations: filled masks, labels, tags, spans, vectors.
 
 B texts, S sequence length, L labels, W words, M masks of a text, H hidden size. To add a task type, add it to ANSWERS.
 """
@@ -54,6 +54,12 @@ def multilabel(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tens
 def regress(ask: Ask, ops: TextOps, task, text: tf.Tensor, text_pair: tf.Tensor) -> dict[str, tf.Tensor]:
     """Return `score` float32 [B]."""
     return {"score": ask(ops.pack(ops.tokenize(text), ops.tokenize(text_pair)))[:, 0]}
+
+
+def embed(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return `sentence_embedding` float32 [B, H], vectors of length 1."""
+    pieces = ops.tokenize(text)
+    return {"sentence_embedding": ask(ops.pack(pieces, pieces[:, :0]))}
 
 
 def tags(ask: Ask, ops: TextOps, task, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -125,4 +131,5 @@ ANSWERS: dict[str, tuple[Callable[..., dict], tuple[str, ...]]] = {  # task type
     "regress": (regress, ("text", "text_pair")),
     "tags": (tags, ("text",)),
     "spans": (spans, ("question", "context")),
+    "embed": (embed, ("text",)),
 }

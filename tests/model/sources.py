@@ -70,6 +70,7 @@ INDEXES = {
     "regress": {"task": Task("regress").to_dict()},
     "tags": {"task": Task("tags", ("O", "B-PER", "I-PER")).to_dict()},
     "spans": {"task": Task("spans").to_dict()},
+    "embed": {"task": Task("embed", head="mean").to_dict()},
 }
 OUTPUTS = {  # outputs of each, besides sequence_output
     "mlm+nsp": {"pooled_output", "masked_lm_logits", "next_sentence_logits"},
@@ -78,6 +79,7 @@ OUTPUTS = {  # outputs of each, besides sequence_output
     "encoder": {"pooled_output"},
     "bare": set(),  # its pooler has no values: formats may omit it
     **{name: {"pooled_output", "logits"} for name in ("classify", "multilabel", "regress", "tags", "spans")},
+    "embed": {"pooled_output", "sentence_embedding"},
 }
 
 

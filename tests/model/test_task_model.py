@@ -23,14 +23,23 @@ CASES = {
     "regress": Task("regress"),
     "tags": Task("tags", LABELS),
     "spans": Task("spans", no_answer=True, doc_stride=5),
+    "embed": Task("embed", head="mean"),
     "classify, layers": Task("classify", LABELS, layers=(-1, -3)),
     "tags, layers": Task("tags", LABELS, layers=(-2, 0, -1)),
     "tags, bilstm": Task("tags", LABELS, head="bilstm", layers=(-1, -2), frozen=True),
     "classify, frozen": Task("classify", LABELS, frozen=True),
+    "embed, cls": Task("embed", head="cls", temperature=0.5),
 }
 FEW_CASES = mostly_slow(CASES, "classify", "classify, frozen", "tags", "tags, layers")  # bilstm takes 7 s
-BACKENDS = ("regress", "spans", "classify, layers", "tags, bilstm")  # tested on several backends
-SHAPES = {"classify": (4, 3), "multilabel": (4, 3), "regress": (4, 1), "tags": (4, 10, 3), "spans": (4, 10, 2)}
+BACKENDS = ("regress", "spans", "embed", "classify, layers", "tags, bilstm")  # tested on several backends
+SHAPES = {
+    "classify": (4, 3),
+    "multilabel": (4, 3),
+    "regress": (4, 1),
+    "tags": (4, 10, 3),
+    "spans": (4, 10, 2),
+    "embed": (4, 16),
+}
 RECORD = "import sys; from tests.model.test_task_model import record; record(sys.argv[1])"
 SEED = np.array([3, 5], "int32")
 BATCH = {name: features()[name] for name in TOKENS}
@@ -56,7 +65,9 @@ def targets(kind: str) -> dict[str, np.ndarray]:
         return found | {"labels": stream.integers(0, 2, (4, 1, 3)).astype("float32")}
     if kind == "regress":
         return found | {"labels": stream.normal(size=4).astype("float32")}
-    return found | {"labels": stream.integers(0, 3, rows).astype("int32")}
+    return found | {
+        "labels": np.array([0, 3, 2, 2], "int32") if kind == "embed" else stream.integers(0, 3, rows).astype("int32")
+    }
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -95,6 +106,15 @@ def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
     assert np.abs(expected).max() > 0.5 and apart(model(BATCH)["logits"], expected) < 1e-5
 
 
+@pytest.mark.parametrize("case", ["embed", "embed, cls"])
+def test_a_vector_is_the_normalised_mean_or_the_output_at_cls(case: str) -> None:
+    model = made(case)
+    hidden = ops.convert_to_numpy(model.encoder(*BATCH.values())["sequence_output"]).astype("float64")
+    for row, length in enumerate(BATCH["input_mask"].sum(axis=1)):
+        vector = hidden[row, 0] if case == "embed, cls" else hidden[row, :length].mean(axis=0)
+        assert apart(model(BATCH)["logits"][row], vector / np.linalg.norm(vector)) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("case", "encoder", "pooler"),
     [
@@ -106,6 +126,7 @@ def test_a_linear_head_is_a_dense_layer_over_its_inputs(case: str) -> None:
         ("classify, layers", True, False),
         ("classify, frozen", False, False),
         ("tags, bilstm", False, False),
+        ("embed", True, False),
     ],
 )
 def test_trainable_variables(case: str, encoder: bool, pooler: bool) -> None:
@@ -115,7 +136,7 @@ def test_trainable_variables(case: str, encoder: bool, pooler: bool) -> None:
     every = {variable.path.split("/", 1)[1] for variable in model.weights}
     poolers = {path for path in every if path.startswith("encoder/pooler/")}
     heads = {path for path in every if path.startswith("head/")}
-    assert len(poolers) == 2 and len(heads) in (2, 14)
+    assert len(poolers) == 2 and len(heads) == {"tags, bilstm": 14, "embed": 0}.get(case, 2)
     assert trained == heads | (every - heads - poolers if encoder else set()) | (poolers if pooler else set())
 
 
@@ -172,6 +193,11 @@ def test_dropout_depends_on_the_seed(case: str) -> None:
 def test_sums_values(kind: str) -> None:
     logits, given = np.random.default_rng(1).normal(size=SHAPES[kind]).astype("float32"), targets(kind)
     weight = given["weights"]
+    if kind == "embed":
+        logits = np.concatenate([logits, logits[::-1]]) / 6  # two vectors per text, about as long as 1
+        similarities = logits[:4].astype("float64") @ logits[4:].T / 0.05
+        similarities[:, 1] = np.where(np.arange(4) == 1, similarities[:, 1], -np.inf)  # of weight 0
+        similarities[2, 3] = similarities[3, 2] = -np.inf  # the same text
     if kind == "multilabel":
         flags, factors, probs = given["labels"][:, 0], weight[:, 0], 1 / (1 + np.exp(-logits.astype("float64")))
         loss = -((flags * np.log(probs) + (1 - flags) * np.log(1 - probs)) * factors).sum()
@@ -183,10 +209,13 @@ def test_sums_values(kind: str) -> None:
         parts = [(logits[:, :, end], given[name]) for end, name in enumerate(("starts", "ends"))]
         loss = sum(-(log_softmax(one)[range(4), place] * weight).sum() for one, place in parts) / 2
         hits = sum(((one.argmax(axis=1) == place) * weight).sum() for one, place in parts) / 2
+    elif kind == "embed":
+        loss = -(np.diag(log_softmax(similarities)) * weight).sum()
+        hits = ((similarities.argmax(axis=1) == range(4)) * weight).sum()
     else:
         chosen = np.take_along_axis(log_softmax(logits), given["labels"][..., None], -1)[..., 0]
         loss, hits = -(chosen * weight).sum(), ((logits.argmax(axis=-1) == given["labels"]) * weight).sum()
-    found = {name: float(value) for name, value in sums(logits, given, kind).items()}
+    found = {name: float(value) for name, value in sums(logits, given, CASES[kind]).items()}
     assert tuple(found) == SUMS
     assert found["task_loss"] == pytest.approx(loss, rel=1e-5) and found["task_weight"] == weight.sum() > 0
     assert found["task_correct"] == hits and all(value == 0 for name, value in found.items() if not name.startswith("task"))
@@ -194,10 +223,11 @@ def test_sums_values(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TASK_HEADS)
 def test_the_trainer_interface(kind: str) -> None:
-    """Inputs and targets are separated, and the divisors of a batch match its sums."""
+    """Inputs and targets are separated, and the divisors of a batch match its sums. For embed, inputs have all rows twice."""
     model, batch = made(kind), BATCH | targets(kind)
     inputs, others = model.prepare(batch)
     assert set(inputs) == set(TOKENS) and set(others) == set(targets(kind))
+    assert all(apart(np.concatenate([BATCH[name]] * (1 + (kind == "embed"))), inputs[name]) == 0 for name in TOKENS)
     found = model.sums_of(model(inputs), others)
     assert {name: float(value) for name, value in model.weights_of(others).items()} == {"task": float(found["task_weight"])}
     assert np.isfinite(float(found["task_loss"])) and float(found["task_loss"]) > 0
@@ -229,7 +259,7 @@ def test_padding_changes_neither_losses_nor_gradients(case: str) -> None:
 @pytest.mark.parametrize("task", CASES.values(), ids=list(CASES))
 def test_tasks_round_trip_through_json(task: Task) -> None:
     assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
-    assert task.outputs == SHAPES[task.kind][-1]
+    assert task.outputs == (0 if task.kind == "embed" else SHAPES[task.kind][-1])
 
 
 def test_a_task_of_an_older_checkpoint() -> None:
@@ -248,6 +278,8 @@ def test_a_task_of_an_older_checkpoint() -> None:
             {"kind": "classify", "labels": LABELS, "head": "bilstm"},
             "the head bilstm answers per token, but the task type classify once per text",
         ),
+        ({"kind": "embed"}, "the head linear doesn't suit the task type embed"),
+        ({"kind": "regress", "head": "mean"}, "the head mean doesn't suit the task type regress"),
     ],
 )
 def test_invalid_tasks_are_rejected(options: dict, told: str) -> None:
@@ -261,9 +293,12 @@ def record(path: str) -> None:
     found = {}
     for case in BACKENDS:
         task = CASES[case]
-        logits = made(case)({name: ops.convert_to_tensor(value) for name, value in BATCH.items()})["logits"]
+        model = made(case)
+        batch = {name: ops.convert_to_tensor(value) for name, value in (BATCH | targets(task.kind)).items()}
+        inputs, given = model.prepare(batch)
+        logits = model(inputs)["logits"]
         found[case] = ops.convert_to_numpy(logits)
-        for name, value in sums(logits, targets(task.kind), task.kind).items():
+        for name, value in sums(logits, given, task).items():
             found[f"{case}, {name}"] = ops.convert_to_numpy(value)
     np.savez(path, backend=keras.backend.backend(), **found)
 

@@ -7,28 +7,30 @@ from typing import Any
 
 from clozemill.model.task_model import Task
 from clozemill.trainers.finetuning.metrics import METRICS
-from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.base import BLIND, Example
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline that gives the same answer to all dev examples.
+    """A baseline: one that gives the same answer to all dev examples, unless `how` says otherwise.
 
     Args:
         name: description for people.
         scores: scores by metric, None if undefined.
         measurable: metrics that the dev examples can measure. Excludes those on which even perfect answers score nothing
             (entity F1 without any entity).
+        how: what gives the answers, for messages: "without looking at the text".
     """
 
     name: str
     scores: dict[str, float | None]
     measurable: tuple[str, ...]
+    how: str = BLIND
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
-        return {"answer": self.name, **self.scores}
+        return {"answer": self.name, **({} if self.how == BLIND else {"how": self.how}), **self.scores}
 
 
 # Metrics of spans: they compare with a list of right answers, so the expected value isn't a valid answer itself.
@@ -49,7 +51,7 @@ def baseline(
     expected, given = task_type.references_and_predictions(dev, answers, task)
     perfect = scored([name for name in metrics if name not in ALWAYS_MEASURED], expected, expected)
     measurable = tuple(name for name in metrics if name in ALWAYS_MEASURED or (perfect[name] or 0.0) > 0)
-    return Baseline(name, scored(metrics, expected, given), measurable)
+    return Baseline(name, scored(metrics, expected, given), measurable, task_type.compared_with)
 
 
 FEW = 50  # dev examples: with 50, each right answer is worth 2 points
@@ -62,9 +64,12 @@ def warnings(train: Sequence[Example], dev: Sequence[Example]) -> list[str]:
         if len(examples) > 1 and all(example.answer == examples[0].answer for example in examples):
             told = "the model can't learn from them" if name == "training" else "they can't evaluate a model"
             found.append(f"all {len(examples):,} {name} examples have the same answer: {told}")
-    if len(dev) < FEW:
-        found.append(f"only {len(dev):,} dev examples: metrics on so few are mostly chance")
-    return found
+    return found + few_warnings(dev)
+
+
+def few_warnings(dev: Sequence[Example]) -> list[str]:
+    """Return a warning if there are dev examples, but few."""
+    return [f"only {len(dev):,} dev examples: metrics on so few are mostly chance"] if 0 < len(dev) < FEW else []
 
 
 def _flat(answers: Sequence[dict[str, Any]]) -> list[Any]:
@@ -98,5 +103,5 @@ def remarks(names: Sequence[str], scores: dict[str, float | None], answers: Sequ
         found.append(f"{name} is undefined for these answers")
     elif not better(name, scores, base):
         told = "undefined" if theirs is None else f"{theirs:.4f}"
-        found.append(f"{name} {mine:.4f} is no better than without looking at the text ({base.name}: {told})")
+        found.append(f"{name} {mine:.4f} is no better than {base.how} ({base.name}: {told})")
     return found

@@ -7,11 +7,10 @@ import math
 from dataclasses import dataclass, replace
 
 from clozemill.model.config import EncoderConfig
-from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
-from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
+from clozemill.pipelines.command_line.options import INPUT, READ, option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
-from clozemill.trainers.finetuning.task_presets import PUBLISHED, TASKS, Layout
+from clozemill.trainers.finetuning.task_presets import FINETUNED, PUBLISHED, TASKS, Layout
+from clozemill.trainers.finetuning.tuning_options import TuningOptions, init_option
 
 HEAD_CHOICES = ("linear", "bilstm")
 LAST_FOUR = "-1,-2,-3,-4"
@@ -120,19 +119,12 @@ class Columns(PairColumn):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Columns, TrainingOptions):
-    """`clozemill finetune`"""
+class TaskOptions(Columns):
+    """The task, its files, and the model that learns it."""
 
-    init: str = option(
-        "",
-        "the pretrained model: a run (its best checkpoint), a checkpoint, or a SavedModel of clozemill export",
-        identity=False,
-        group=INPUT,
-        required=True,
-        path=READ,
-    )
+    init: str = init_option()
     from_scratch: bool = option(False, "start from random weights of the same sizes instead, as a baseline")
-    task: str = option("", "the task to fine-tune on", choices=tuple(TASKS), required=True)
+    task: str = option("", "the task to fine-tune on", choices=FINETUNED, required=True)
     train: str = option(
         "",
         "a file of training examples: CSV, TSV, JSONL, Parquet, CoNLL columns or SQuAD JSON",
@@ -155,8 +147,6 @@ class FinetuneConfig(Columns, TrainingOptions):
     dev_seed: int = option(
         0, "without --dev: random seed of the held-out split, independent of --seed", low=0, high=2**63 - 1, group=INPUT
     )
-    output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
-    overwrite: bool = overwrite_option(START_OVER)
     labels: str = option(
         "", "labels, separated by commas; default: those of the preset, or those in the training file", group=INPUT
     )
@@ -174,34 +164,12 @@ class FinetuneConfig(Columns, TrainingOptions):
     head: str = option("linear", "head on top of the encoder; bilstm: two BiLSTM layers, for tags only", choices=HEAD_CHOICES)
     layers: str = option("", f"encoder layers that feed the head, concatenated; default: the last one, for bilstm {LAST_FOUR}")
     frozen: bool = option(False, "freeze the encoder and train only the head (feature-based approach)")
-    epochs: float | None = option(
-        None,
-        "passes over the training examples (default: 3 to 8 by the size of the encoder; more for few examples)",
-        low=0,
-        high=10_000,
-    )
-    batch_size: int | None = option(
-        None, "examples per update, across all devices (default: 32; 16 for few examples)", low=1, high=1 << 20
-    )
-    gradient_accumulation_steps: int = option(
-        1, "number of micro-batches that each device's batch is split into", low=1, high=1 << 16
-    )
-    learning_rate: float | None = option(
-        None, "peak learning rate (default: 2e-5 to 1e-3, the higher the narrower the encoder)", low=0, high=100
-    )
-    patience: int = option(0, "stop after this many evaluations in a row without improvement; 0: never", low=0, high=1 << 30)
-    min_delta: float = option(0.0, "with --patience: smallest change of the metric that counts as an improvement", low=0)
-    warmup_share: float = option(0.1, "fraction of the steps over which the learning rate warms up", low=0, high=1)
-    optimizer: str = option(
-        "adamw", "optimizer; muon is for the matrices of the layers, with adamw for the rest", choices=OPTIMIZER_NAMES
-    )
-    weight_decay: float = option(0.01, "weight decay of all weights except biases and LayerNorm", low=0, high=10)
-    clip_norm: float | None = option(
-        None, "clip the global norm of the gradients to this; 0: no clipping (default: 1; 0 with stable-adamw)", low=0
-    )
-    dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
-    attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
-    seed: int = option(0, "random seed of the head's initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(TuningOptions, TaskOptions):
+    """`clozemill finetune`"""
+
     seeds: int = option(
         1,
         "number of runs, with seed, seed + 1, ...; reports their mean and standard deviation",
@@ -213,61 +181,21 @@ class FinetuneConfig(Columns, TrainingOptions):
         (), "run all combinations of values, such as learning_rate=2e-5,5e-5 batch_size=16,32; paper: the BERT paper's grid",
         identity=False, metavar="NAME=VALUES",
     )  # fmt: skip
-    steps_per_call: int = option(10, "training steps per host call", low=1, high=1 << 16, identity=False, group=RUNNING)
-    checkpoint_steps: int = option(
-        0,
-        "save a checkpoint every this many steps, besides every epoch; 0: every epoch only",
-        low=0,
-        high=1 << 30,
-        identity=False,
-        group=RUNNING,
-    )
-    checkpoint_minutes: float = option(
-        15.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False, group=RUNNING
-    )
-    keep_checkpoints: int = option(
-        1, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False, group=RUNNING
-    )
-    eval_steps: int = option(
-        0, "evaluate (and save) every this many steps; 0: after every epoch", low=0, high=1 << 30, identity=False, group=RUNNING
-    )
-    log_steps: int | None = option(
-        None, "log metrics every this many steps (default: 50; fewer in a run of fewer than 1,250 steps)",
-        low=1, high=1 << 30, identity=False, group=RUNNING,
-    )  # fmt: skip
-    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
-    track: str = option(
-        "",
-        "experiment tracker to log to as well; its own environment variables say where",
-        choices=TRACKER_NAMES,
-        identity=False,
-        group=RUNNING,
-    )
-    peak_tflops: float = option(
-        0.0,
-        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
-        low=0,
-        identity=False,
-        group=RUNNING,
-    )
 
     def check_command(self) -> None:
         """Raise UserError for a folder that can't be used, before TensorFlow is imported."""
         if not self.sweep and self.seeds == 1:
-            check_run_folder(self.output)
+            super().check_command()
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
+        super().validate()
         if self.layers:
             layers(self.layers)
-        if self.epochs == 0:
-            raise UserError("--epochs is 0: give a number above 0")
         if self.dev and (self.dev_fraction or self.dev_seed):
             raise UserError(
                 "--dev can't be combined with --dev-fraction or --dev-seed, which hold out dev examples: leave out one of them"
             )
-        if self.min_delta and not self.patience:
-            raise UserError("--min-delta has no effect without --patience: give both")
         kind = TASKS[self.task].kind if self.task else ""
         if kind and kind != "multilabel" and (self.label_separator or self.label_columns or self.threshold != 0.5):
             raise UserError(

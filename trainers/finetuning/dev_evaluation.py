@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from clozemill.model.task_heads import TASK_HEADS
@@ -26,7 +27,7 @@ class DevEvaluation:
         """Return None: the baseline of a task is its metrics, printed at the end."""
 
     def figures(self) -> dict[str, Any]:
-        """Return metrics, unweighted loss, and the criterion that selects the best checkpoint (lower is better).
+        """Return metrics, unweighted loss, if any, and the criterion that selects the best checkpoint (lower is better).
 
         An undefined metric is None, and so is a criterion based on it. Any evaluation with a defined criterion ranks higher;
         among undefined ones, the lower loss does. `remarks` holds warnings about a useless result.
@@ -36,20 +37,24 @@ class DevEvaluation:
         answers = plan.task_type.answers(plan.dev_examples, rows, logits, plan.task)
         compared = plan.task_type.references_and_predictions(plan.dev_examples, answers, plan.task)
         scores = baselines.scored(plan.metrics, *compared)
-        found = sums(
-            ops.convert_to_tensor(logits),
-            {name: ops.convert_to_tensor(value) for name, value in rows.features.items()},
-            plan.task.kind,
-        )
-        loss = float(found["task_loss"]) / max(1.0, float(found["task_weight"]))
-        criterion: float | None = loss
+        losses = self._losses(logits)
+        criterion: float | None = losses.get("loss")
         if plan.baseline.measurable:
             score = scores[plan.metrics[0]]
             criterion = None if score is None else -score
         remarks = baselines.remarks(plan.metrics, scores, answers, plan.baseline)
         counted = {"examples": len(plan.dev_examples), "remarks": remarks}
         self._answers = answers
-        return {**scores, "loss": loss, "criterion": criterion, **counted}
+        return {**scores, **losses, "criterion": criterion, **counted}
+
+    def _losses(self, logits: np.ndarray) -> dict[str, float]:
+        """Return the mean loss as `loss`; {} if the dev rows have no targets."""
+        rows = self.plan.dev
+        if "weights" not in rows.features:
+            return {}
+        targets = {name: ops.convert_to_tensor(value) for name, value in rows.features.items()}
+        found = sums(ops.convert_to_tensor(logits), targets, self.plan.task)
+        return {"loss": float(found["task_loss"]) / max(1.0, float(found["task_weight"]))}
 
     def exhibits(self) -> list[Section]:
         """Return the answers of the last evaluation as sections of the run's page."""

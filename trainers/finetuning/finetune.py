@@ -12,23 +12,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from clozemill.model.config import PRECISIONS
-from clozemill.model.task_model import TaskModel
-from clozemill.pipelines.command_line import options
 from clozemill.pipelines.command_line.options import suggest, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
-from clozemill.trainers.engines import train_state
-from clozemill.trainers.engines.engine import Engine, check_batch, make_engine
-from clozemill.trainers.engines.train_state import TrainState
+from clozemill.trainers.engines.engine import Engine, make_engine
 from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.finetuning_run import FinetuningRun, plan_run
 from clozemill.trainers.finetuning.metrics import shown_metrics
-from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
-from clozemill.trainers.training.early_stopping import EarlyStopping, rank
-from clozemill.trainers.training.loop import Loop, resumed
-from clozemill.trainers.training.metrics_log import MetricsLog
+from clozemill.trainers.finetuning.session import start_or_resume
+from clozemill.trainers.training import checkpoints, pretrained, run_folder
+from clozemill.trainers.training.early_stopping import rank
 from clozemill.trainers.training.pretrained import PretrainedModel
 from clozemill.trainers.training.signals import EXIT_DONE
 from clozemill.trainers.training.trackers import check_tracker
@@ -48,35 +42,7 @@ def main(config: FinetuneConfig) -> int:
 
 def run(config: FinetuneConfig, begun: PretrainedModel) -> int:
     """Start or resume one run."""
-    planned = plan_run(config, begun)
-    engine = make_engine(config)
-    check_batch(engine, planned.settings.batch_size, config.gradient_accumulation_steps)
-    with storage.locked(config.output):
-        return _run(planned, engine)
-
-
-def _run(planned: FinetuningRun, engine: Engine) -> int:
-    """Start or resume the run; its folder is locked."""
-    config = planned.config
-    if config.overwrite:
-        run_folder.clear_run_folder(config.output)
-    run_folder.claim_run_folder(planned, config.output)
-    with engine.scope():
-        made = _state(planned)
-    stopping = EarlyStopping(config.patience, config.min_delta)
-    journal = MetricsLog(config.output, planned.steps, config.tensorboard, track=config.track, config=options.to_dict(config))
-    step, journal, evaluated = resumed(made, journal, stopping)
-    _introduce(planned, engine, step)
-    done = (step >= planned.steps and evaluated) or stopping.stops
-    if done and run_page.is_drawn(config.output):
-        steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
-        print(f"{config.output} {steps}: nothing to do", flush=True)
-        return EXIT_DONE
-    code = Loop(planned, config.output, engine, made, step, journal, evaluated, stopping).run()
-    if code == EXIT_DONE:
-        _conclude(planned, checkpoints.find(config.output, "best"))
-        print(f"report: {storage.join(config.output, run_page.PAGE)}", flush=True)
-    return code
+    return start_or_resume(plan_run(config, begun), make_engine(config), _introduce, _conclude)
 
 
 def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
@@ -88,22 +54,6 @@ def _conclude(planned: FinetuningRun, best: checkpoints.Checkpoint) -> None:
     if not baselines.better(planned.metrics[0], figures, base):  # then the last remark says so
         remarks[-1:] = [f"{remark}: {planned.advice()}" for remark in remarks[-1:]]
     print("".join(f"warning: {remark}\n" for remark in remarks), end="", flush=True)
-
-
-def _state(planned: FinetuningRun) -> TrainState:
-    """Return the state with the pretrained weights and a head initialised by the seed."""
-    config = planned.config
-    model = TaskModel(planned.encoder, planned.task, dtype=PRECISIONS[config.precision])
-    model.build()
-    train_state.initialize(model, config.seed, planned.encoder.initializer_range)
-    if not config.from_scratch:
-        try:
-            absent = train_state.assign(model, planned.initial.encoder_weights, may_lack=("head/", "encoder/pooler/"))
-        except ValueError as error:
-            raise UserError(f"{planned.initial.name}: {error}: give another checkpoint") from None
-        if model.pooled and any(name.startswith("encoder/pooler/") for name in absent):
-            print(f"note: {planned.initial.name} has no pooler: it starts from random weights")
-    return train_state.with_moments(model, config.optimizer)
 
 
 def _begun(config: FinetuneConfig, found: PretrainedModel) -> str:

@@ -1,8 +1,7 @@
 """Plans a fine-tuning run before any device is used: its examples as rows, its steps, its evaluation."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,10 +12,7 @@ from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.data.lengths import static_lengths
-from clozemill.trainers.data.row_reader import RowReader
 from clozemill.trainers.data.text_encoder import trimmed
-from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.optimizer import Hyper, Schedule, default_clip_norm
 from clozemill.trainers.finetuning import baselines, defaults, page_parts
 from clozemill.trainers.finetuning import class_weights as finetuning_class_weights
@@ -24,7 +20,7 @@ from clozemill.trainers.finetuning import held_out as finetuning_held_out
 from clozemill.trainers.finetuning.baselines import Baseline
 from clozemill.trainers.finetuning.config import DEFAULT_FRACTION, LAST_FOUR, FinetuneConfig, layers_of
 from clozemill.trainers.finetuning.defaults import OPEN, Settings
-from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
+from clozemill.trainers.finetuning.finetuning_phase import FinetuningPhase
 from clozemill.trainers.finetuning.task_presets import TASKS
 from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
@@ -37,56 +33,10 @@ MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are all in memory
 
 
 @dataclass(frozen=True)
-class FinetuningPhase:
-    """All steps of a run: the loop's view of the data (a training.run_protocols.TrainingPhase)."""
-
-    plan: "FinetuningRun"
-    end: int
-    batch_size: int
-    schedule: Schedule
-    begin: ClassVar = 0
-    masks: ClassVar = None
-
-    @property
-    def folder(self) -> str:
-        return self.plan.config.train
-
-    @property
-    def max_seq_length(self) -> int:
-        return self.plan.train.features["input_ids"].shape[1]
-
-    @property
-    def train_examples(self) -> int:
-        return len(self.plan.train)
-
-    @property
-    def train_rows(self) -> int:
-        return len(self.plan.train)
-
-    def epoch(self, step: int) -> float:
-        """Return how often the rows were read after a step."""
-        return step * self.batch_size / self.train_rows
-
-    def set_up(self, model: Any) -> None:
-        """Change nothing: there is one task."""
-
-    def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
-        """Return an empty context: all rows are in memory, so no file is read during training."""
-        return nullcontext()
-
-    def reader(self, config: FinetuneConfig, host: int, hosts: int, compiled: bool) -> RowReader:
-        static = None if config.strategy == "tpu" else static_lengths(self.max_seq_length, compiled)
-        return RowReader(self.plan.train.features, config.seed, config.train, self.batch_size, static, host, hosts)
-
-    def evaluation(self, engine: Engine, model, config: FinetuneConfig) -> DevEvaluation:
-        return DevEvaluation(engine, model, self.plan)
-
-
-@dataclass(frozen=True)
 class FinetuningRun:
     """Everything about a run that follows from its configuration, its files and its pretrained model."""
 
-    config: FinetuneConfig
+    config: Any  # a FinetuneConfig, or in contrast.contrast_run a ContrastConfig
     initial: PretrainedModel
     task: Task
     metrics: tuple[str, ...]
@@ -109,6 +59,11 @@ class FinetuningRun:
         config = self.config
         own = self.initial.encoder
         return replace(own, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.attention_dropout)
+
+    @property
+    def source(self) -> str:
+        """Return the file that is trained on, for messages."""
+        return self.config.train
 
     @property
     def vocabulary(self) -> bytes:
@@ -137,7 +92,7 @@ class FinetuningRun:
     def flops(self, phase: FinetuningPhase) -> int:
         """Return the FLOPs per example, as in pretraining without predictions."""
         tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
-        return flops_per_row(self.encoder, round(float(tokens)), 0)
+        return TASK_HEADS[self.task.kind].copies * flops_per_row(self.encoder, round(float(tokens)), 0)
 
     def advice(self) -> str:
         """Return what to try after a result that is no better than the baseline."""
@@ -157,7 +112,8 @@ class FinetuningRun:
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # predict reads its files with this layout
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
         start = {} if self.config.from_scratch else {"base_model": short_name(self.initial.name), "data": self.initial.data}
-        results = {"baseline": self.baseline.to_dict(), **{name: value for name, value in chosen.items() if value}}
+        measured = {"baseline": self.baseline.to_dict()} if self.dev_examples else {}
+        results = {**measured, **{name: value for name, value in chosen.items() if value}}
         return {
             "encoder": self.encoder.to_dict(),
             **task,
@@ -210,14 +166,25 @@ def _labels(config: FinetuneConfig) -> dict[str, str]:
     return dict(TASKS[config.task].labels)
 
 
-def _read(task_type: TaskType, path: str, config: FinetuneConfig, labels: dict[str, str]) -> list[Example]:
-    rate = config.allowed(config.task)
-    examples, characters = [], 0
-    for example in task_type.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate):
-        examples.append(example)
+def in_memory(examples: Iterable[Example], path: str) -> list[Example]:
+    """Return examples of a file as a list. Raises UserError if they are too long to be all in memory."""
+    found, characters = [], 0
+    for example in examples:
+        found.append(example)
         characters += example.characters
         if characters > MAX_CHARACTERS:
             raise UserError(f"{path} has more than {MAX_CHARACTERS:,} characters of text: give a part of it")
+    return found
+
+
+def read_examples(task_type: TaskType, path: str, config: Any, labels: dict[str, str]) -> list[Example]:
+    """Return the examples of a file with their answers. Raises UserError if there are none, or they can't be used.
+
+    config: a FinetuneConfig or ContrastConfig.
+    """
+    rate = config.allowed(config.task)
+    found = task_type.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate)
+    examples = in_memory(found, path)
     if not examples:
         raise UserError(f"{path} has no examples: give a file with one text and answer per line")
     task_type.check(examples)
@@ -227,10 +194,10 @@ def _read(task_type: TaskType, path: str, config: FinetuneConfig, labels: dict[s
 def _shares(task_type: TaskType, config: FinetuneConfig) -> tuple[list[Example], list[Example], tuple[str, ...], dict | None]:
     """Return (training examples, dev examples, label names, how dev examples were held out or None). Raises UserError."""
     labels = _labels(config)
-    train = _read(task_type, config.train, config, labels)
+    train = read_examples(task_type, config.train, config, labels)
     names = tuple(labels.values()) or task_type.names(train)
     if config.dev:
-        return train, _read(task_type, config.dev, config, labels or {name: name for name in names}), names, None
+        return train, read_examples(task_type, config.dev, config, labels or {name: name for name in names}), names, None
     fraction = config.dev_fraction or DEFAULT_FRACTION
     split = finetuning_held_out.split(train, task_type, fraction, config.dev_seed, config.train)
     about = {"fraction": fraction, "seed": config.dev_seed, "train": len(split.train), "dev": len(split.dev)}
@@ -273,16 +240,21 @@ def _settings(config: FinetuneConfig, encoder: EncoderConfig, rows: int) -> tupl
     return defaults.choose(given, encoder, rows, config.frozen, config.gradient_accumulation_steps)
 
 
+def check_encoder(initial: PretrainedModel, kind: str, max_seq_length: int) -> None:
+    """Raise UserError if a pretrained model can't be trained for a type of task, or on texts of a length."""
+    if max_seq_length > initial.encoder.max_position_embeddings:
+        raise UserError(
+            f"--max-seq-length {max_seq_length} is too long: {initial.name} accepts at most "
+            f"{initial.encoder.max_position_embeddings} tokens: give no more"
+        )
+    if initial.encoder.attention == "causal" and not TASK_HEADS[kind].per_token:
+        raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
+
+
 def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     """Read the files and check that they, the options and the model fit together. Raises UserError."""
     preset = TASKS[config.task]
-    if config.max_seq_length > initial.encoder.max_position_embeddings:
-        raise UserError(
-            f"--max-seq-length {config.max_seq_length} is too long: {initial.name} accepts at most "
-            f"{initial.encoder.max_position_embeddings} tokens: give no more"
-        )
-    if initial.encoder.attention == "causal" and not TASK_HEADS[preset.kind].per_token:
-        raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
+    check_encoder(initial, preset.kind, config.max_seq_length)
     task_type = TASK_TYPES[preset.kind](labels_nameable=True)
     train, dev, names, held = _shares(task_type, config)
     task = _task(config, initial, names, train)

@@ -47,4 +47,4 @@ def summary(metrics: Sequence[str], baseline: Baseline, figures: dict[str, Any])
     first = metrics[0]
     tiles = [(name.replace("_", " "), shown(figures[name])) for name in metrics]
     tiles.append((f"{first.replace('_', ' ')} without the text", shown(baseline.scores[first])))
-    return f"{first} {shown(figures[first])} (without looking at the text: {shown(baseline.scores[first])})", tiles
+    return f"{first} {shown(figures[first])} ({baseline.how}: {shown(baseline.scores[first])})", tiles

@@ -1,4 +1,4 @@
-"""The presets of `clozemill finetune --task`: task type, file layout and metrics of each task.
+"""The presets of `clozemill finetune --task`, and of `contrast`: task type, file layout and metrics of each task.
 
 GLUE's files are read as published (Wang et al. 2018). To add a task, add an entry to TASKS.
 """
@@ -109,4 +109,7 @@ TASKS = {
     "conll": Preset("tags", _COLUMNS, _named("O", *_ENTITIES), ("entity_f1", "token_accuracy")),
     "squad": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
     "squad2": Preset("spans", Layout(), (), ("f1", "exact_match"), PUBLISHED),
+    # pairs of texts and how similar they are: only evaluates, since contrast trains on texts alone
+    "embed": Preset("embed", Layout("sentence1", "sentence2", "score"), (), ("spearman", "pearson")),
 }
+FINETUNED = tuple(name for name in TASKS if name != "embed")  # the tasks of finetune

@@ -10,6 +10,8 @@ from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
 from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 
+POOLS = ("none", "cls", "mean", "sentence")
+
 
 class OneSource:
     """The checks of commands that take a file of texts, or a single text."""
@@ -98,9 +100,18 @@ class EmbedConfig(OneSource, OverwriteOption, TextColumn, DeviceOptions):
     )
     text: str = option("", "a single text instead of a file; without --output, its features are printed", group=INPUT)
     output: str = option("", "an output file for the features: .parquet", group=OUTPUT, path=NEW)
-    layers: str = option(config.LAST_FOUR, "encoder layers to concatenate; 0 is the embeddings, -1 the last layer")
-    pool: str = option("none", "pooling; none: one row per token; cls, mean: one row per text", choices=("none", "cls", "mean"))
-    max_seq_length: int = option(128, "truncate texts to this many tokens", low=8, high=65536)
+    layers: str = option(
+        "", f"encoder layers to concatenate; 0 is the embeddings, -1 the last layer (default: {config.LAST_FOUR})"
+    )
+    pool: str = option(
+        "",
+        "pooling; none: one row per token; cls, mean: one row per text; sentence: the vector of length 1 that contrast trained "
+        "(default: sentence for its models, none for others)",
+        choices=POOLS,
+    )
+    max_seq_length: int | None = option(
+        None, "truncate texts to this many tokens (default: 128; with --pool sentence that of contrast)", low=8, high=65536
+    )
     checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"), group=INPUT)
     batch_size: int = option(
         64, "examples per batch, across all devices; doesn't change the results", low=1, high=1 << 20, group=RUNNING
@@ -109,6 +120,7 @@ class EmbedConfig(OneSource, OverwriteOption, TextColumn, DeviceOptions):
 
     def check_command(self) -> None:
         """Raise UserError unless there is one source of texts, and for layers or an output that can't be used."""
-        config.layers(self.layers)
+        if self.layers:
+            config.layers(self.layers)
         self.check_source()
         check_ending(self.output, (".parquet",))

@@ -2,11 +2,13 @@
 
 clozemill embed RUN --input texts.tsv --layers=-1,-2,-3,-4 --pool cls --output features.parquet
 clozemill embed RUN --text "A bridge by the river." --pool mean
+clozemill embed EMBEDDER --text "A bridge by the river."
 """
 
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,25 +16,44 @@ import pyarrow as pa
 import tqdm
 from keras import ops
 
+from clozemill.model.sentence_vectors import pooled
+from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.engines.batched_inference import BatchedInference
 from clozemill.trainers.engines.engine import make_engine
-from clozemill.trainers.finetuning.config import layers_of
-from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.classification import Classify
+from clozemill.trainers.finetuning.config import LAST_FOUR, layers_of
+from clozemill.trainers.finetuning.tasks.classification import read_texts
 from clozemill.trainers.inference import writers
 from clozemill.trainers.inference.config import EmbedConfig
 from clozemill.trainers.inference.predict import as_unicode, chunks
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.pretrained import PretrainedModel, load_model
 
+SENTENCE = "sentence"  # --pool
+LENGTH = 128  # tokens, by default
 CHUNK, FLOATS = 1024, 1 << 26  # texts in memory at once, and values of their tokens (256 MB)
+
+
+def _completed(config: EmbedConfig, found: PretrainedModel) -> EmbedConfig:
+    """Return the options, those that were left open chosen by the model. Raises UserError if they don't suit it."""
+    task = Task.from_dict(found.index["task"]) if "task" in found.index else None
+    embeds = task is not None and task.kind == "embed"
+    pool = config.pool or (SENTENCE if embeds and not config.layers else "none")
+    if pool != SENTENCE:
+        layers, length = config.layers or LAST_FOUR, config.max_seq_length or LENGTH
+        return replace(config, pool=pool, layers=layers, max_seq_length=length)
+    if task is None or not embeds:
+        raise UserError(f"--pool sentence: {found.name} is not a model of contrast: train it with clozemill contrast first")
+    if config.layers:
+        raise UserError("--layers can't be combined with --pool sentence, which is of the last layer: leave out one of them")
+    return replace(config, pool=pool, layers="-1", max_seq_length=config.max_seq_length or task.max_seq_length)
 
 
 class Embedder:
     """Turns texts into features with an encoder."""
 
     def __init__(self, config: EmbedConfig, found: PretrainedModel) -> None:
+        config = _completed(config, found)
         self.config, self.vocabulary = config, found.vocabulary
         self.layers = layers_of(config.layers, found.encoder, found.name)
         if config.max_seq_length > found.encoder.max_position_embeddings:
@@ -43,20 +64,17 @@ class Embedder:
         self.texts = found.text_encoder(config.max_seq_length)
         engine = make_engine(config)
         model = load_model(found, engine, config.precision)
-        self.encoder = model.encoder
+        self.model, self.encoder = model, model.encoder
         self.cut = 0  # number of truncated texts
         self.forward = BatchedInference(engine, model, self._features, config.batch_size, per_token=config.pool == "none")
 
     def _features(self, batch: dict) -> Any:
         """Return float32 [B, S, layers x H], or [B, layers x H] if pooled; the mean is over all tokens except padding."""
+        if self.config.pool == SENTENCE:
+            return self.model(batch)["logits"]
         outputs = self.encoder(batch["input_ids"], batch["input_mask"], batch["segment_ids"])["all_layers"]
         found = ops.cast(ops.concatenate([outputs[layer] for layer in self.layers], axis=-1), "float32")
-        if self.config.pool == "cls":
-            return found[:, 0]
-        if self.config.pool == "mean":
-            mask = ops.cast(batch["input_mask"], "float32")[:, :, None]
-            return ops.sum(found * mask, axis=1) / ops.sum(mask, axis=1)
-        return found
+        return found if self.config.pool == "none" else pooled(found, batch["input_mask"], self.config.pool)
 
     @property
     def at_once(self) -> int:
@@ -72,6 +90,8 @@ class Embedder:
     @property
     def description(self) -> str:
         """Return the length of a vector, and the layers that are joined in it."""
+        if self.config.pool == SENTENCE:
+            return f"sentence vectors of {self.width:,} values"
         joined = f"layers {', '.join(map(str, self.layers))} joined" if len(self.layers) > 1 else f"layer {self.layers[0]}"
         return f"vectors of {self.width:,} values ({joined})"
 
@@ -113,9 +133,7 @@ def _texts(config: EmbedConfig) -> Iterator[tuple[int, str]]:
     if config.text:
         yield 0, as_unicode(config.text)
         return
-    layout = Layout().changed(config.text_column, "", "", config.header)
-    examples = Classify().read(config.input, layout, {}, answers=False, max_reject_rate=config.max_reject_rate or 0.0)
-    for number, example in enumerate(examples):
+    for number, example in enumerate(read_texts(config.input, config)):
         yield number, example.text
 
 
@@ -139,7 +157,7 @@ def main(config: EmbedConfig) -> int:
             bar.update(len(rows))
         if not count:
             raise UserError(f"{config.input} has no texts: give a file with one text per line")
-    told = {"were empty": empty, f"were truncated to {config.max_seq_length} tokens": embedder.cut}
+    told = {"were empty": empty, f"were truncated to {embedder.config.max_seq_length} tokens": embedder.cut}
     notes = "".join(f"; {number:,} {what}" for what, number in told.items() if number)
     print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}; {embedder.description}", flush=True)
     return 0

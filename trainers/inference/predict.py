@@ -118,7 +118,14 @@ class Predictor:
 
 def answerer(config: PredictConfig, found: PretrainedModel) -> Predictor | MaskFiller:
     """Return the model as a predictor: a fine-tuned one for its task, a pretrained one to fill in masks. Raises UserError."""
-    return Predictor(config, found) if "task" in found.index else MaskFiller(config, found)
+    if "task" not in found.index:
+        return MaskFiller(config, found)
+    if found.index["task"].get("kind") == "embed":
+        raise UserError(
+            f"{found.name} makes vectors of texts and predicts nothing: write them with clozemill embed, or compare it with "
+            "graded pairs with clozemill evaluate"
+        )
+    return Predictor(config, found)
 
 
 def as_unicode(text: str) -> str:

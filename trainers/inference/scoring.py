@@ -11,7 +11,7 @@ from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.metrics import shown_metrics
 from clozemill.trainers.finetuning.reading.tables import BadRow
 from clozemill.trainers.finetuning.task_presets import TASKS, Layout
-from clozemill.trainers.finetuning.tasks.base import Example
+from clozemill.trainers.finetuning.tasks.base import BLIND, Example
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 
 PROBED = 100  # rows in which a label must occur
@@ -35,8 +35,9 @@ class Scores:
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, examples: Sequence[Example], answers: Sequence[dict[str, Any]]) -> None:
-        """Add some examples and the model's answers to them. Their texts aren't kept."""
-        self.examples += [replace(example, text="", pair=None) for example in examples]
+        """Add some examples and the model's answers to them. Their texts are kept only if the baseline compares them."""
+        blind = self.task_type.compared_with == BLIND
+        self.examples += [replace(example, text="", pair=None) for example in examples] if blind else examples
         self.answers += [{name: answer[name] for name in _ANSWERS if name in answer} for answer in answers]
 
     def figures(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ RUN = "run.json"
 RETIRED = ("cycle_length", "shuffle_buffer")  # options of earlier versions, for another order of the examples
 _CLEARED = {"overwritten": True}  # run.json while the files of a run are removed, until the next one is started
 # The other files in a run's folder, besides checkpoints and TensorBoard's.
-_FILES = ("pretrain.yaml", "finetune.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
+_FILES = ("pretrain.yaml", "finetune.yaml", "contrast.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
 
 
 def recorded(folder: str, part: str) -> dict[str, Any] | None:

@@ -11,14 +11,15 @@ from safetensors.numpy import load_file, save_file
 
 from clozemill.model.export import hf_process, huggingface
 from clozemill.model.export.base import TOLERANCE, answers, furthest
+from clozemill.model.task_model import Task
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
-from tests.apart import needs_transformers, run_apart
+from tests.apart import needs_sentence_transformers, needs_transformers, run_apart
 from tests.model import sources
 from tests.model.export.test_huggingface import UNICODE
 
 pytestmark = needs_transformers
-CLASSES = ("mlm+nsp", "mlm", "causal", "encoder", "bare", "classify", "regress", "tags", "spans")
+CLASSES = ("mlm+nsp", "mlm", "causal", "encoder", "bare", "classify", "regress", "tags", "spans", "embed")
 SMALLER = {
     "BertForMaskedLM": ("masked_lm_logits", "logits"),
     "BertModel": ("pooled_output", "pooler_output"),
@@ -43,12 +44,12 @@ def test_transformers_gives_the_same_outputs(name: str, act: str, tmp_path: Path
     assert huggingface.checked_with() == "transformers"
     found, expected = huggingface.outputs(str(folder), sources.TEXTS, features), answers(source, features)
     assert found.keys() == {"sequence_output", *sources.OUTPUTS[name]} - (
-        {"pooled_output"} if name in ("mlm", "causal", "tags", "spans") else set()
+        {"pooled_output"} if name in ("mlm", "causal", "tags", "spans", "embed") else set()
     )
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "regress", "tags", "spans"])
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "regress", "tags", "spans", "embed"])
 def test_transformers_gives_the_same_outputs_for_modernbert(name: str, tmp_path: Path) -> None:
     features, source = sources.features(), sources.source(name, **sources.MODERN)
     folder = sources.written(huggingface, name, tmp_path / "hf", **sources.MODERN)
@@ -56,6 +57,26 @@ def test_transformers_gives_the_same_outputs_for_modernbert(name: str, tmp_path:
     logits = {"mlm+nsp": {"masked_lm_logits"}, "encoder": set()}.get(name, sources.OUTPUTS[name] - {"pooled_output"})
     assert found.keys() == {"sequence_output", *logits}
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+@needs_sentence_transformers
+@pytest.mark.parametrize(("head", "sizes"), [("mean", {}), ("cls", {}), ("mean", sources.MODERN)])
+def test_sentence_transformers_gives_the_same_vectors(head: str, sizes: dict, tmp_path: Path) -> None:
+    """For single texts, with its own tokenization, truncation and batches; the similarity is the cosine."""
+    index, texts = {"task": Task("embed", head=head).to_dict()}, [text for text, _ in sources.TEXTS]
+    source = sources.source(index=index, **sizes)
+    huggingface.write(source, str(tmp_path))
+    code = """
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(given["folder"], device="cpu", local_files_only=True)
+vectors = model.encode(given["texts"], batch_size=4)
+found = {"vectors": vectors.tolist(), "similarity": model.similarity(vectors, vectors).tolist(), "length": model.max_seq_length}
+"""
+    found = run_apart(code, {"folder": str(tmp_path), "texts": texts})
+    expected = answers(source, sources.features(texts=[(text, "") for text in texts]))["sentence_embedding"]
+    assert np.abs(np.array(found["vectors"]) - expected).max() <= TOLERANCE
+    assert np.abs(np.array(found["similarity"]) - expected @ expected.T).max() <= TOLERANCE
+    assert found["length"] == source.max_seq_length
 
 
 def test_transformers_reports_a_missing_key(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -122,6 +143,15 @@ found = {"batch": dict(batch), "special": special, "texts": texts}
     assert set(found["batch"]) == {"input_ids", "token_type_ids", "attention_mask"}
     assert found["batch"]["token_type_ids"][0] == [0] * 5 + [1] * 3 + [0] * 4
     assert found["batch"]["attention_mask"][0] == [1] * 8 + [0] * 4
+
+
+@needs_sentence_transformers
+def test_the_example_for_sentence_transformers_in_the_card_runs(folders: dict[str, Path]) -> None:
+    code, loading = (
+        part.split("```")[0] for part in (folders["embed"] / "README.md").read_text("utf-8").split("```python\n")[1:]
+    )
+    done = subprocess.run([sys.executable, "-c", code + loading], cwd=folders["embed"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("tensor([[1.0000"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["mlm+nsp", "mlm", "encoder", "classify", "tags", "spans"])

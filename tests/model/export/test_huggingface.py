@@ -26,7 +26,11 @@ CLASSES = {
     "mlm+nsp": "BertForPreTraining", "mlm": "BertForMaskedLM", "causal": "BertLMHeadModel", "encoder": "BertModel",
     "bare": "BertModel", "classify": "BertForSequenceClassification",
     "multilabel": "BertForSequenceClassification", "regress": "BertForSequenceClassification",
-    "tags": "BertForTokenClassification", "spans": "BertForQuestionAnswering",
+    "tags": "BertForTokenClassification", "spans": "BertForQuestionAnswering", "embed": "BertModel",
+}  # fmt: skip
+SENTENCES = {  # more files of a model that makes sentence vectors, for sentence-transformers
+    "modules.json", "1_Pooling/config.json", "2_Normalize/config.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 }  # fmt: skip
 
 
@@ -44,7 +48,7 @@ def settings(folder: Path) -> dict:
 MODERN_CLASSES = {
     "mlm+nsp": "ModernBertForMaskedLM", "mlm": "ModernBertForMaskedLM", "encoder": "ModernBertModel",
     "classify": "ModernBertForSequenceClassification", "tags": "ModernBertForTokenClassification",
-    "spans": "ModernBertForQuestionAnswering",
+    "spans": "ModernBertForQuestionAnswering", "embed": "ModernBertModel",
 }  # fmt: skip
 
 
@@ -61,7 +65,7 @@ def test_modernbert_folders(name: str, tmp_path: Path) -> None:
     found, mine = huggingface.read(folder), source.weights()
     assert found.config == source.config
     assert all(np.array_equal(value, mine[key]) for key, value in found.converted.weights.items())
-    absent = {"encoder/pooler", "next_sentence/dense"} if name in ("mlm+nsp", "mlm", "encoder") else {"head/dense"}
+    absent = {"encoder/pooler", "next_sentence/dense"} if name in ("mlm+nsp", "mlm", "encoder", "embed") else {"head/dense"}
     lost = mine.keys() - found.converted.weights.keys()
     assert lost == {key for key in mine if key.startswith(tuple(absent))}
 
@@ -81,10 +85,33 @@ def test_modernberts_that_transformers_has_no_class_for(name: str, changes: dict
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_files_and_class(name: str, folders: dict[str, Path]) -> None:
-    assert {path.name for path in folders[name].iterdir()} == FILES
+    files = {str(path.relative_to(folders[name])) for path in folders[name].rglob("*") if path.is_file()}
+    assert files == FILES | (SENTENCES if name == "embed" else set())
     told = settings(folders[name])
     assert told["architectures"] == [CLASSES[name]] and told["model_type"] == "bert" and told["pad_token_id"] == 2
     assert told.get("is_decoder", False) == (name == "causal")
+
+
+@pytest.mark.parametrize("head", ["mean", "cls"])
+def test_the_files_for_sentence_transformers(head: str, tmp_path: Path) -> None:
+    huggingface.write(sources.source(index={"task": Task("embed", head=head).to_dict()}), str(tmp_path))
+    told = {name: json.loads((tmp_path / name).read_text("utf-8")) for name in SENTENCES}
+    assert [(each["idx"], each["path"], each["type"]) for each in told["modules.json"]] == [
+        (0, "", "sentence_transformers.models.Transformer"),
+        (1, "1_Pooling", "sentence_transformers.models.Pooling"),
+        (2, "2_Normalize", "sentence_transformers.models.Normalize"),
+    ]
+    assert told["1_Pooling/config.json"] == {
+        "word_embedding_dimension": 16,
+        "pooling_mode_cls_token": head == "cls",
+        "pooling_mode_mean_tokens": head == "mean",
+        "include_prompt": True,
+    }
+    assert told["sentence_bert_config.json"] == {"max_seq_length": sources.LENGTH, "do_lower_case": False}
+    assert told["config_sentence_transformers.json"] == {"prompts": {}, "similarity_fn_name": "cosine"}
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert "library_name: sentence-transformers\npipeline_tag: sentence-similarity\n" in readme
+    assert f"(in-batch negatives, dropout, temperature 0.05), with {head} pooling; texts were truncated to 128" in readme
 
 
 def test_labels(folders: dict[str, Path]) -> None:
@@ -174,9 +201,10 @@ def test_our_reader_matches_the_source(name: str, folders: dict[str, Path], monk
     monkeypatch.setattr(hf_process, "missing", lambda: ["torch"])
     features = sources.features()
     found, expected = huggingface.outputs(str(folders[name]), sources.TEXTS, features), answers(sources.source(name), features)
-    trained = name not in ("bare", "mlm", "causal", "tags", "spans")
-    assert found.keys() == {"sequence_output", *(["pooled_output"] if trained else [])}
-    assert max(furthest(expected, found, features["input_mask"]).values()) == 0
+    trained = name not in ("bare", "mlm", "causal", "tags", "spans", "embed")
+    vectors = ["sentence_embedding"] if name == "embed" else []
+    assert found.keys() == {"sequence_output", *(["pooled_output"] if trained else []), *vectors}
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= (1e-6 if vectors else 0)
     assert huggingface.checked_with().startswith("clozemill's own reader, not by transformers, for torch is not installed: pip")
 
 

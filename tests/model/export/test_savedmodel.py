@@ -100,20 +100,21 @@ SOURCES = {
     "tags": lambda: TaskModel(CONFIG, Task("tags", ("O", "B", "I"), layers=(-1, -2))),
     "bilstm": lambda: TaskModel(CONFIG, Task("tags", ("O", "B", "I"), head="bilstm", frozen=True)),
     "spans": lambda: TaskModel(CONFIG, Task("spans", no_answer=True)),
+    "embed": lambda: TaskModel(CONFIG, Task("embed", head="mean")),
 }
 ALWAYS = {"encode", "encode_tokens", "preprocess", "serving_default"}
 SIGNATURES = {
     "nsp": {"mlm", "nsp"}, "mlm": {"mlm"}, "modern": {"mlm"}, "classify": {"classify"},
     "multilabel": {"multilabel"}, "regress": {"regress"}, "tags": {"tags"},
-    "bilstm": {"tags"}, "spans": {"spans"},
+    "bilstm": {"tags"}, "spans": {"spans"}, "embed": {"embed"},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "classify"))
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "classify", "embed"))
 def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
-    assert set(found) == {"sequence_output", "pooled_output"} | ({"logits"} & set(expected))
+    assert set(found) == {"sequence_output", "pooled_output"} | ({"logits", "sentence_embedding"} & set(expected))
     assert max(furthest(expected, found, inputs["input_mask"]).values()) < 1e-5
     assert set(tf.saved_model.load(str(path)).signatures) == ALWAYS | SIGNATURES.get(kind, set())
     assert [file for file in path.rglob("*") if file.is_file() and file.parent.name == "assets"] == []
@@ -214,6 +215,19 @@ def test_classify(exported) -> None:
     np.testing.assert_allclose(found["probabilities"], probs, atol=1e-5)
     assert found["labels"].numpy().tolist() == [b"no", b"yes"]
     assert found["label"].numpy().tolist() == [[b"no", b"yes"][index] for index in probs.argmax(-1)]
+
+
+def test_embed(exported) -> None:
+    """The signature, which is the default one, and the object itself return vectors of length 1; in training too."""
+    one, path = exported("embed")
+    model = tf.saved_model.load(str(path))
+    found = model.signatures["embed"](text=ARRAYS[0])["sentence_embedding"]
+    expected = keras.ops.convert_to_numpy(one.model(features([(text, "") for text, _ in TEXTS]))["logits"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    assert np.array_equal(model.signatures["serving_default"](text=ARRAYS[0])["sentence_embedding"], found)
+    inputs = model.signatures["preprocess"](text=ARRAYS[0], text_pair=ARRAYS[1])
+    assert model(inputs, training=True)["sentence_embedding"].shape == (len(TEXTS), 16)
 
 
 @pytest.mark.slow

@@ -49,14 +49,14 @@ def test_the_weighted_loss_by_hand() -> None:
     """Weighted means, as PyTorch's cross_entropy(weight=...) has them, and pos_weight for several labels."""
     stream = np.random.default_rng(0)
     logits = stream.normal(size=(7, 3)).astype(np.float32)
-    found = sums(logits, weigh(ROWS, CLASSIFY, np.array([1.0, 2.0, 5.0])), "classify")
+    found = sums(logits, weigh(ROWS, CLASSIFY, np.array([1.0, 2.0, 5.0])), CLASSIFY)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     chosen = -logs[np.arange(7), ROWS["labels"]]
     weights = np.array([1, 1, 1, 2, 2, 5, 1.0])
     assert float(found["task_loss"] / found["task_weight"]) == pytest.approx((weights * chosen).sum() / weights.sum(), rel=1e-6)
     logits, flags = stream.normal(size=(4, 4)).astype(np.float32), FLAGS["labels"][:, 0]
     positive = np.array([2.0, 1.0, 3.0, 0.5])
-    found = sums(logits, weigh(FLAGS, SETS, positive), "multilabel")
+    found = sums(logits, weigh(FLAGS, SETS, positive), SETS)
     probs = 1 / (1 + np.exp(-logits))
     expected = -(positive * flags * np.log(probs) + (1 - flags) * np.log(1 - probs)).sum()
     assert float(found["task_loss"]) == pytest.approx(expected, rel=1e-6)

@@ -8,7 +8,7 @@ from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.reading.tables import BadRow, Row
 from clozemill.trainers.finetuning.task_presets import Layout
-from clozemill.trainers.finetuning.tasks.base import Example, Rows
+from clozemill.trainers.finetuning.tasks.base import BLIND, Example, Rows
 
 
 class Rejects:
@@ -54,6 +54,7 @@ class Reader:
     """
 
     paired = False  # whether all examples are pairs
+    compared_with = BLIND
 
     def __init__(self, labels_nameable: bool = False) -> None:
         self.labels_nameable = labels_nameable

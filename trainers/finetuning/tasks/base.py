@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+BLIND = "without looking at the text"  # how most baselines answer, for messages
 # An answer as text: (text, expected, given, confidence). The confidence sorts errors; None: answers are numbers.
 Sample = tuple[str, str, str, float | None]
 

@@ -10,6 +10,7 @@ from clozemill.model.task_model import Task
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Plot, Series, Table
 from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.finetuning.config import TextColumn
 from clozemill.trainers.finetuning.reading import label_sets, tables
 from clozemill.trainers.finetuning.reading.example_reader import Reader
 from clozemill.trainers.finetuning.reading.labels import label_name
@@ -99,6 +100,12 @@ class Classify(Reader):
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
         label = answer["label"]
         return exhibits.shown_text(example), example.answer, label, answer["probabilities"][label]
+
+
+def read_texts(path: str, columns: TextColumn) -> Iterator[Example]:
+    """Yield the texts of a file that needs no answers, "" for an unusable row that is allowed. Raises UserError."""
+    layout = Layout().changed(columns.text_column, "", "", columns.header)
+    return Classify().read(path, layout, {}, answers=False, max_reject_rate=columns.max_reject_rate or 0.0)
 
 
 def _asked(example: Example) -> dict[str, Any]:
@@ -221,5 +228,5 @@ class Regress(Classify):
         alt = f"Given against expected numbers of {len(expected):,} dev examples; right answers are on the diagonal."
         return [], [Plot("regression", "Given against expected numbers", "expected", "given", alt, series)]
 
-    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
         return exhibits.shown_text(example), f"{example.answer:.4g}", f"{answer['score']:.4g}", None

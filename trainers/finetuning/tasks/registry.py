@@ -2,6 +2,7 @@
 
 from clozemill.trainers.finetuning.tasks.classification import Classify, MultiLabel, Regress
 from clozemill.trainers.finetuning.tasks.question_answering import Spans
+from clozemill.trainers.finetuning.tasks.similarity import Similarity
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.finetuning.tasks.token_classification import Tags
 
@@ -11,4 +12,5 @@ TASK_TYPES: dict[str, type[TaskType]] = {
     "regress": Regress,
     "tags": Tags,
     "spans": Spans,
+    "embed": Similarity,
 }

@@ -18,11 +18,13 @@ class TaskType(Protocol):
     """What differs between types of tasks. reading/example_reader.Reader implements the first part.
 
     description: what the model predicts, for people; `{}`: the number of labels. paired: all examples are pairs.
+    compared_with: what `baseline` does, for messages about results that are no better.
     labels_nameable: whether the command has --labels, for the messages about unknown labels.
     """
 
     description: str
     paired: bool
+    compared_with: str
 
     def __init__(self, labels_nameable: bool = False) -> None: ...
 
@@ -87,5 +89,5 @@ class TaskType(Protocol):
     def exhibits(self, task: Task, examples: Sequence[Example], answers: Sequence[dict]) -> tuple[list[Table], list[Plot]]:
         """Return tables and plots of the answers, for the page of a run."""
 
-    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
-        """Return an answer as text, for the page of a run."""
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
+        """Return an answer as text, for the page of a run; None if that means nothing to people."""

@@ -1,0 +1,1 @@
+"""`clozemill contrast`: sentence vectors. After finetuning."""

@@ -1,0 +1,82 @@
+"""The options of `contrast`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clozemill.model.config import POOLINGS, TEMPERATURE
+from clozemill.pipelines.command_line.options import INPUT, READ, RUNNING, option
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.finetuning.config import TextColumn
+from clozemill.trainers.finetuning.task_presets import TASKS, Layout
+from clozemill.trainers.finetuning.tuning_options import TuningOptions, init_option
+
+BATCH, LENGTH = 64, 128  # defaults
+EVALUATIONS = 10  # of a run, by default
+
+
+@dataclass(frozen=True)
+class SentenceOptions(TextColumn):
+    """The texts, the model, and how it makes vectors."""
+
+    init: str = init_option()
+    input: str = option(
+        "",
+        "a file of texts without labels: plain text with one text per line, JSONL, CSV, TSV or Parquet",
+        identity=False,
+        group=INPUT,
+        required=True,
+        path=READ,
+    )
+    dev: str = option(
+        "",
+        "a file of graded pairs to evaluate on: two texts and how similar they are, as in STS-B's files (CSV, TSV, JSONL)",
+        identity=False,
+        group=INPUT,
+        path=READ,
+    )
+    pooling: str = option("mean", "a text's vector: the mean over its tokens, or the output at [CLS]", choices=POOLINGS)
+    temperature: float = option(TEMPERATURE, "divisor of the cosines in the loss", low=0.001, high=100)
+    max_seq_length: int | None = option(
+        None, f"truncate texts to this many tokens (default: {LENGTH}, or what the model accepts)", low=8, high=65536
+    )
+
+
+@dataclass(frozen=True)
+class ContrastConfig(TuningOptions, SentenceOptions):
+    """`clozemill contrast`"""
+
+    # What finetuning reads of its configuration.
+    task: ClassVar = "embed"
+    from_scratch: ClassVar = False
+    frozen: ClassVar = False
+
+    epochs: float | None = option(None, "how often each text is used (default: 1; more for few texts)", low=0, high=10_000)
+    batch_size: int | None = option(
+        None,
+        f"texts per update, across all devices; each device compares those of its part (default: {BATCH}, or all texts)",
+        low=2,
+        high=1 << 20,
+    )
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: the higher the narrower the encoder)", low=0, high=100
+    )
+    seed: int = option(0, "random seed of the order of texts and of dropout", low=0, high=2**63 - 1)
+    eval_steps: int = option(
+        0,
+        f"with --dev: evaluate (and save) every this many steps; 0: {EVALUATIONS} times in a run",
+        low=0, high=1 << 30, identity=False, group=RUNNING,
+    )  # fmt: skip
+
+    def layout(self, task: str) -> Layout:
+        """Return the file layout of the graded pairs."""
+        return TASKS[task].layout
+
+    def validate(self) -> None:
+        """Raise UserError for values that contradict each other."""
+        super().validate()
+        if self.dropout == 0 and self.attention_dropout == 0:
+            raise UserError(
+                "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0"
+            )
+        if self.patience and not self.dev:
+            raise UserError("--patience has no effect without --dev: give both")
