@@ -37,7 +37,7 @@ def main(config: ContrastConfig) -> int:
         )
     if planned.dev_examples:
         planned = replace(planned, baseline=untrained(planned, engine))
-    return start_or_resume(planned, engine, _introduce, _conclude, evaluates_first=bool(planned.dev_examples))
+    return start_or_resume(planned, engine, _introduce, _conclude)
 
 
 def untrained(planned: ContrastRun, engine: Engine) -> Baseline:

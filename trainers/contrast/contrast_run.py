@@ -43,6 +43,10 @@ class ContrastRun(FinetuningRun):
     stage: ClassVar = "contrast"
 
     @property
+    def evaluates_start(self) -> bool:  # type: ignore[override]  # finetune never does
+        return bool(self.dev_examples)
+
+    @property
     def source(self) -> str:
         return self.config.input
 

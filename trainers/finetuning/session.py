@@ -21,15 +21,12 @@ Introduce = Callable[[FinetuningRun, Engine, int], None]
 Conclude = Callable[[FinetuningRun, Checkpoint], None]
 
 
-def start_or_resume(
-    planned: FinetuningRun, engine: Engine, introduce: Introduce, conclude: Conclude, evaluates_first: bool = False
-) -> int:
+def start_or_resume(planned: FinetuningRun, engine: Engine, introduce: Introduce, conclude: Conclude) -> int:
     """Start or resume a run; return the exit code (signals.EXIT_...).
 
     Args:
         introduce: prints a summary before the run starts, from the plan, the devices and the step that it resumes at.
         conclude: prints the result, from the plan and the best checkpoint.
-        evaluates_first: evaluate, and save, before the first step too.
     """
     config = planned.config
     check_batch(engine, planned.settings.batch_size, config.gradient_accumulation_steps)
@@ -50,8 +47,6 @@ def start_or_resume(
             steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
             print(f"{config.output} {steps}: nothing to do", flush=True)
             return EXIT_DONE
-        if evaluates_first and not step:
-            evaluated = bool(journal.lines)  # a line of step 0 is that of an evaluation
         code = Loop(planned, config.output, engine, made, step, journal, evaluated, stopping).run()
         if code == EXIT_DONE:
             conclude(planned, checkpoints.find(config.output, "best"))
