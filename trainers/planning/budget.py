@@ -192,10 +192,11 @@ def remarks(row: Row) -> list[str]:
             "give a larger --budget or --pilot-share"
         )
     ratio = row.tokens / row.candidate.weights
+    advice = "give more time, or a smaller size" if ratio < SUITABLE[0] else "a larger size may be better"
     if not SUITABLE[0] / 10 <= ratio <= SUITABLE[1] * 10:
         found.append(
             f"{ratio:,.0f} tokens per weight are far from the {SUITABLE[0]:,.0f} to {SUITABLE[1]:,.0f} that suit an encoder: "
-            f"a {'smaller' if ratio < SUITABLE[0] else 'larger'} size may be better"
+            f"{advice}"
         )
     return found
 

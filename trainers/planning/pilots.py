@@ -1,9 +1,12 @@
 """Runs the pilots of `clozemill plan --budget`: short runs of `pretrain` in a temporary folder, one after the other."""
 
+import contextlib
+import io
 import json
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -74,10 +77,12 @@ def _run(one: Candidate, steps: int, folder: str, main: Callable[[list[str]], in
     words = ["pretrain", "--quiet", "--no-tensorboard"]
     for name, value in values.items():
         words += ["--" + name.replace("_", "-"), *(value if isinstance(value, tuple) else (str(value),))]
-    code = main(words)
+    with contextlib.redirect_stderr(io.StringIO()) as told:  # a short run is warned that it has learnt nothing
+        code = main(words)
     if code == EXIT_STOPPED:
         raise KeyboardInterrupt
     if code:
+        print(told.getvalue(), end="", file=sys.stderr)
         raise UserError(f"a pilot run ended with exit code {code}: {shlex.join(['clozemill', *words])}")
     return read_pilot(folder)
 

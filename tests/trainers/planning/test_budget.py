@@ -129,7 +129,7 @@ def test_remarks() -> None:
     ]
     (short, ratio) = budget.remarks(budget.make_row(TINY, PILOTS[:1], 60))
     assert "can't be forecast: give a larger --budget or --pilot-share" in short
-    assert ratio.startswith("2 tokens per weight are far from the 200 to 2,000 that suit an encoder: a smaller size")
+    assert ratio.startswith("2 tokens per weight are far from the 200 to 2,000 that suit an encoder: give more time")
 
 
 def test_options_of_the_other_plan(tmp_path: Path) -> None:
