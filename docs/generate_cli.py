@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from clozemill.deploy.commands import COMMANDS, Command
-from clozemill.pipelines.command_line.options import GROUPS
+from clozemill.pipelines.command_line.options import GROUPS, item_type
 
 FOLDER = Path(__file__).parent / "reference/cli"
 NOTICE = "<!-- Written by docs/generate_cli.py from the option dataclasses; do not edit. -->\n"
@@ -58,11 +58,13 @@ def _types(field: dataclasses.Field) -> list[Any]:
 
 def _values(field: dataclasses.Field) -> str:
     """Return the values of a field: its choices, or its type and range."""
-    meta, (kind,) = field.metadata, _types(field)
+    meta, (kind, *others) = field.metadata, _types(field)
     if meta["choices"]:
         return ", ".join(_code(choice) for choice in meta["choices"])
+    if others:
+        return "string, or list in YAML"
     if get_origin(kind) is tuple:
-        return "list in YAML" if dataclasses.is_dataclass(get_args(kind)[0]) else "one or more strings"
+        return "list in YAML" if item_type(field) else "one or more strings"
     name = {bool: "flag", int: "integer", float: "number", str: "string"}[kind]
     low, high = meta["low"], meta["high"]
     bounds = {(True, True): f"{low} to {high}", (True, False): f"at least {low}"}.get((low is not None, high is not None), "")
@@ -83,7 +85,7 @@ def _default(field: dataclasses.Field) -> str:
 def _name(field: dataclasses.Field) -> str:
     """Return the name of a field on the command line; a list of mappings has only its YAML name."""
     (kind,) = _types(field)
-    if get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0]):
+    if item_type(field):
         return _code(f"{field.name}:")
     if not field.metadata["flag"]:
         return _code(field.name.upper())
@@ -114,15 +116,13 @@ def _table(options: Sequence[dataclasses.Field], identity: bool, flags: bool = T
     return "\n".join(lines) + "\n"
 
 
-def _nested(config: type) -> str:
-    """Return tables of the mappings that only YAML can give."""
+def _nested(config: type, within: str = "") -> str:
+    """Return tables of the mappings that only YAML can give. within: where the configuration itself is an item of a list."""
     parts = []
     for field in dataclasses.fields(config):
-        (kind,) = _types(field)
-        if get_origin(kind) is tuple and dataclasses.is_dataclass(item := get_args(kind)[0]):
-            parts.append(
-                f"\n## Keys of each entry of `{field.name}`\n\n{_table(dataclasses.fields(item), identity=False, flags=False)}"
-            )
+        if item := item_type(field):
+            name, table = f"`{field.name}`{within}", _table(dataclasses.fields(item), identity=False, flags=False)
+            parts.append(f"\n## Keys of each entry of {name}\n\n{table}{_nested(item, f' in `{field.name}`')}")
     return "".join(parts)
 
 

@@ -137,7 +137,8 @@ def _data(about: dict[str, Any]) -> list[str]:
     for each in about.get("data") or ():
         counts = [f"{each[key]:,} {key}" for key in ("documents", "tokens") if isinstance(each.get(key), int)]
         digest = f", digest `{_text(each['digest'])}`" if each.get("digest") else ""
-        lines.append(f"Dataset {_text(each.get('name', '-'))}: {', '.join(counts) or 'size not recorded'}{digest}.")
+        epochs = f", read {each['epochs']:,.2f} times" if isinstance(each.get("epochs"), float) else ""
+        lines.append(f"Dataset {_text(each.get('name', '-'))}: {', '.join(counts) or 'size not recorded'}{digest}{epochs}.")
     if base := about.get("base_model"):
         lines.append(f"Base model: {_text(base)}.")
     return lines

@@ -78,6 +78,13 @@ def type_of(field: dataclasses.Field) -> type:
     return next((arg for arg in get_args(kind) if arg is not type(None)), kind)
 
 
+def item_type(field: dataclasses.Field) -> Any:
+    """Return the dataclass of the items of a field that may be a list of mappings; None for other fields."""
+    kind: Any = field.type
+    lists = [each for each in (kind, *get_args(kind)) if get_origin(each) is tuple]
+    return next((item for item in (get_args(each)[0] for each in lists) if dataclasses.is_dataclass(item)), None)
+
+
 def flag_name(field: dataclasses.Field) -> str:
     """Return a field's name on the command line: --max-seq-length, or DATASET for a positional argument."""
     return "--" + field.name.replace("_", "-") if field.metadata["flag"] else field.name.upper()
@@ -99,10 +106,10 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
     kind, meta = type_of(field), field.metadata
     if value is None and field.default is None:
         return None
+    if (items := item_type(field)) and isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return _items(items, value, where)
     if dataclasses.is_dataclass(kind):
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise UserError(f"{where} is not a list of mappings: write lines such as '- {{data: DATASET, steps: 1000}}'")
-        return tuple(kind(**_converted(kind, item, f"{where}, number {number}")) for number, item in enumerate(value, 1))
+        raise UserError(f"{where} is not a list of mappings: write lines such as '- {items.EXAMPLE}'")
     if kind is bool:
         if not isinstance(value, bool):
             raise UserError(f"{where} is {_shown(value)}: give true or false")
@@ -121,7 +128,8 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         if kind is float and not math.isfinite(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where} is {_shown(value)}: give {_KINDS[kind]}") from None
+        lines = f", or lines such as '- {items.EXAMPLE}'" if items else ""
+        raise UserError(f"{where} is {_shown(value)}: give {_KINDS[kind]}{lines}") from None
     if meta["choices"] and value not in (*meta["choices"], field.default):
         close = suggest(value, meta["choices"])
         raise UserError(f"{where} is {_shown(value)}: give one of {', '.join(meta['choices'])}{close}")
@@ -130,6 +138,17 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         bounds = f"between {low} and {high}" if None not in (low, high) else f"at least {low}"
         raise UserError(f"{where} is {_shown(value)}: give a value {bounds}")
     return value
+
+
+def _items(kind: Any, values: list[dict[str, Any]], where: str) -> tuple[Any, ...]:
+    """Return a list of mappings as dataclasses, after their own checks. Raise UserError, starting with `where`."""
+    found = []
+    for number, value in enumerate(values, 1):
+        place = f"{where}, number {number}"
+        found.append(kind(**_converted(kind, value, place)))
+        if hasattr(kind, "check"):
+            found[-1].check(place)
+    return tuple(found)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -82,6 +82,12 @@ def _refuse_own_inputs(config: Any) -> None:
                 )
 
 
+def _words(value: Any) -> list[Any]:
+    """Return the values of an option as a flat list: a phase of training names its dataset, or several."""
+    found = getattr(value, "data", value)
+    return [word for item in found for word in _words(item)] if isinstance(found, tuple) else [found]
+
+
 def _inputs(config: Any) -> list[tuple[str, str]]:
     """Return (flag, path) of the local files and folders that a configuration names as input."""
     found = []
@@ -89,9 +95,7 @@ def _inputs(config: Any) -> list[tuple[str, str]]:
         value = getattr(config, field.name)
         if field.metadata["group"] != INPUT and field.metadata["path"] != READ and field.name != "decontaminate":
             continue
-        items = value if isinstance(value, tuple) else (value,)
-        words = [getattr(item, "data", item) for item in items]  # a phase of training names its dataset
-        paths = [word for word in words if isinstance(word, str) and word and not filesystem.is_remote(word)]
+        paths = [word for word in _words(value) if isinstance(word, str) and word and not filesystem.is_remote(word)]
         for path in paths:
             there = [path] if os.path.lexists(path) else [] if field.name == "text" else glob.glob(path)
             found += [(flag_name(field), each) for each in there]

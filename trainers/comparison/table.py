@@ -23,7 +23,7 @@ class Row:
     Attributes:
         run: its folder.
         size: preset and number of weights.
-        data: beginnings of the digests of its data, by phase.
+        data: beginnings of the digests of its data, by phase; of a mixture with their shares.
         steps, planned_steps: steps done and to do; None where the number isn't recorded.
         tokens: tokens of its batches; None if unknown. about: whether it is an estimate.
         hours: hours of `unit`: "CPU" (of all cores), a kind of device (of all devices), or "wall"; None if unknown.
@@ -64,8 +64,15 @@ def _distinct(values: Sequence[Any]) -> str:
 
 
 def _data(run: RecordedRun) -> str:
-    digests = [run.identity.get("train")] if run.finetunes else [phase["dataset"] for phase in run.phases]
-    return _distinct([str(digest)[:_DIGEST] for digest in digests if digest])
+    digests = [[(run.identity.get("train"), 1.0)]] if run.finetunes else [phase["mixture"] for phase in run.phases]
+    return _distinct([_mixture(each) for each in digests if each[0][0]])
+
+
+def _mixture(parts: Sequence[tuple[Any, float]]) -> str:
+    """Return the beginnings of digests, with their shares if there are several."""
+    if len(parts) == 1:
+        return str(parts[0][0])[:_DIGEST]
+    return " + ".join(f"{100 * share:g} % {digest[:_DIGEST]}" for digest, share in parts)
 
 
 def _objective(run: RecordedRun) -> str:

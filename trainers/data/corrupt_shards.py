@@ -3,7 +3,7 @@
 TensorFlow reports neither. So after its error, the shards are read again with the pipeline's own reader, which does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import tensorflow as tf
@@ -27,12 +27,12 @@ _DAMAGE = (
 )
 
 
-def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the problem of each corrupt shard, as the start of a sentence. likely: paths to read first."""
-    shards = {dataset.path(shard): shard for shard in dataset.manifest["shards"]}
-    pad_id = Vocabulary.from_bytes(dataset.read_vocabulary(), VOCAB).pad_id
+def find(datasets: Sequence[PreparedDataset], likely: Iterable[str] = ()) -> Iterator[tuple[PreparedDataset, str]]:
+    """Yield each corrupt shard: its dataset, and the problem as the start of a sentence. likely: paths to read first."""
+    shards = {dataset.path(shard): (dataset, shard) for dataset in datasets for shard in dataset.manifest["shards"]}
+    pad_id = Vocabulary.from_bytes(datasets[0].read_vocabulary(), VOCAB).pad_id
     for path in dict.fromkeys([path for path in likely if path in shards] + list(shards)):
-        count = 0
+        (dataset, shard), count = shards[path], 0
         try:
             data = storage.read(path, "restore it")
             for records in read_shard_records(data, dataset.manifest):
@@ -40,23 +40,24 @@ def find(dataset: PreparedDataset, likely: Iterable[str] = ()) -> Iterator[str]:
                     check_rows(records, dataset.manifest, pad_id, count)
                 count += len(records)
         except (UserError, ValueError) as error:
-            yield str(error) if isinstance(error, UserError) else f"{path}: {error}"
+            yield dataset, str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue
-        if count != records_of(shards[path]):
-            yield f"{path} has {count} records, not {records_of(shards[path])}"
-        elif dataset.index and (told := shard_index.mismatch(dataset.index[shards[path]["name"]], offsets_of(data))):
-            yield f"{path}: {told}"
+        if count != records_of(shard):
+            yield dataset, f"{path} has {count} records, not {records_of(shard)}"
+        elif dataset.index and (told := shard_index.mismatch(dataset.index[shard["name"]], offsets_of(data))):
+            yield dataset, f"{path}: {told}"
 
 
 @contextmanager
-def report_corruption(dataset: PreparedDataset, likely: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
+def report_corruption(*datasets: PreparedDataset, likely: Callable[[], Iterable[str]] = tuple) -> Iterator[None]:
     """Raise UserError with the file and record if a shard turns out to be corrupt in the block. `likely` is as in `find`."""
     try:
         yield
     except _DAMAGE as error:
         if "{{node" in str(error) and "Iterator" not in str(error):
             raise
-        found = next(find(dataset, likely()), None) or f"{dataset.folder}: a shard can't be read ({storage.cause(error)})"
+        unknown = datasets[0], f"{datasets[0].folder}: a shard can't be read ({storage.cause(error)})"
+        dataset, problem = next(find(datasets, likely()), unknown)
         raise UserError(
-            f"{found}: restore it or rebuild the dataset; clozemill verify {dataset.folder} lists all corrupt files"
+            f"{problem}: restore it or rebuild the dataset; clozemill verify {dataset.folder} lists all corrupt files"
         ) from None

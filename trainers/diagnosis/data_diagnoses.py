@@ -33,17 +33,17 @@ def masks_off(figures: Figures) -> Finding | None:
 
     prepare masks 15 % by default, and shows [MASK] at 80 % of them. Fresh masks don't depend on those of the shards.
     """
-    found = figures.dataset
-    if found is None or figures.objective == "causal" or figures.config.get("masks") == "fresh":
+    if figures.objective == "causal" or figures.config.get("masks") == "fresh":
         return None
-    if not (found.masked < 0.01 or found.shown_as_mask < 0.05):
-        return None
-    share, what = (found.masked, "tokens") if found.masked < 0.01 else (found.shown_as_mask, "masked positions")
-    return Finding(
-        "masks_off",
-        f"{100 * share:.2f} % of the {what} of {found.folder} {'are masked' if what == 'tokens' else 'show [MASK]'}",
-        "prepare the dataset again with --masked-lm-prob 0.15, or train with --masks fresh",
-    )
+    for found, _ in figures.read:
+        if found.masked < 0.01 or found.shown_as_mask < 0.05:
+            share, what = (found.masked, "tokens") if found.masked < 0.01 else (found.shown_as_mask, "masked positions")
+            return Finding(
+                "masks_off",
+                f"{100 * share:.2f} % of the {what} of {found.folder} {'are masked' if what == 'tokens' else 'show [MASK]'}",
+                "prepare the dataset again with --masked-lm-prob 0.15, or train with --masks fresh",
+            )
+    return None
 
 
 def masks_repeat(figures: Figures) -> Finding | None:
@@ -52,34 +52,32 @@ def masks_repeat(figures: Figures) -> Finding | None:
     BERT read each of its ten copies four times. Later, an answer is remembered from the example instead of its context. Copies
     with equal shards count once.
     """
-    found = figures.dataset
-    if found is None or figures.objective == "causal" or figures.config.get("masks") == "fresh":
+    if figures.objective == "causal" or figures.config.get("masks") == "fresh":
         return None
-    seen = figures.epochs / max(found.distinct_copies, 1)
-    if seen <= 10:
-        return None
-    differ = f", of which {found.distinct_copies} differ" if found.distinct_copies < found.copies else ""
-    return Finding(
-        "masks_repeat",
-        f"every example was read {seen:.1f} times with the same masks: {found.folder} has "
-        f"{counted(found.copies, 'copy', 'copies')}{differ}",
-        "train with --masks fresh, or prepare with a larger --dupe-factor",
-    )
+    for found, epochs in figures.read:
+        seen = epochs / max(found.distinct_copies, 1)
+        if seen > 10:
+            differ = f", of which {found.distinct_copies} differ" if found.distinct_copies < found.copies else ""
+            return Finding(
+                "masks_repeat",
+                f"every example was read {seen:.1f} times with the same masks: {found.folder} has "
+                f"{counted(found.copies, 'copy', 'copies')}{differ}",
+                "train with --masks fresh, or prepare with a larger --dupe-factor",
+            )
+    return None
 
 
 def one_label(figures: Figures) -> Finding | None:
     """Labels of pairs of which more than 95 % are the same: always giving that answer is then nearly perfect."""
-    found = figures.dataset
-    if found is None or figures.objective not in ("mlm+nsp", "mlm+sop"):
-        return None
-    share = max(found.label_share, 1 - found.label_share)
-    if not share > 0.95:
-        return None
-    return Finding(
-        "one_label",
-        f"{100 * share:.1f} % of the labels of {found.folder} are the same",
-        "prepare with --pairs single and train with --objective mlm, or prepare longer documents",
-    )
+    for found, _ in figures.read if figures.objective in ("mlm+nsp", "mlm+sop") else ():
+        share = max(found.label_share, 1 - found.label_share)
+        if share > 0.95:
+            return Finding(
+                "one_label",
+                f"{100 * share:.1f} % of the labels of {found.folder} are the same",
+                "prepare with --pairs single and train with --objective mlm, or prepare longer documents",
+            )
+    return None
 
 
 def leaking_labels(figures: Figures) -> Finding | None:
@@ -143,7 +141,7 @@ def eval_in_training(figures: Figures) -> Finding | None:
 
     - More than 1 % of the eval documents are in the train split of another dataset of the run.
     - The evaluated loss is 0.5 nats below that of training at the same step, after two epochs, while the latter has stopped
-      falling. Dropout explains less than 0.1. A schedule of mask rates may explain more, so such runs are left out.
+      falling. Dropout explains less than 0.1. A schedule of mask rates or a mixture may explain more: such runs are left out.
     """
     kind = "eval_in_training"
     for found in figures.datasets:
@@ -154,7 +152,7 @@ def eval_in_training(figures: Figures) -> Finding | None:
     losses, last = figures.losses(), figures.last_evaluation
     loss = number(last, "masked_lm_loss")
     known = [value for step, value in losses if step <= last.get("step", 0)][-3:]
-    if loss is None or len(known) < 3 or figures.epochs < 2 or figures.config.get("masked_lm_prob_schedule"):
+    if loss is None or len(known) < 3 or figures.epochs < 2 or figures.config.get("masked_lm_prob_schedule") or figures.mixes:
         return None
     if known[0] - known[-1] > 0.1 or loss > min(known) - 0.5:
         return None
@@ -219,10 +217,11 @@ def overfitting(figures: Figures) -> Finding | None:
 def memorization(figures: Figures) -> Finding | None:
     """A training loss 2 nats below the evaluated one, after five epochs: the model recalls its texts.
 
-    Measured: 0.9 to 1.5 after 46 epochs of the demo corpus, 0.0 to 0.1 within the first epochs of a large one.
+    Measured: 0.9 to 1.5 after 46 epochs of the demo corpus, 0.0 to 0.1 within the first epochs of a large one. In a mixture,
+    the two losses are of different text.
     """
     loss, train = number(figures.last_evaluation, "masked_lm_loss"), figures.losses()
-    if loss is None or not train or figures.epochs < 5 or train[-1][1] > loss - 2.0:
+    if loss is None or not train or figures.epochs < 5 or figures.mixes or train[-1][1] > loss - 2.0:
         return None
     return Finding(
         "memorization",

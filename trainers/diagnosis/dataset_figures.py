@@ -77,7 +77,8 @@ def _candidates(run: RecordedRun) -> list[str]:
     """Return where the datasets of a run may be: as recorded, or in the same place relative to a folder above the run."""
     data, phases = (found if isinstance(found := run.config.get(name), list) else [] for name in ("data", "phases"))
     named = [*data, *(each.get("data") for each in phases if isinstance(each, dict))]
-    folders = [name for name in named if isinstance(name, str) and name]
+    parts = [part.get("data") for each in named if isinstance(each, list) for part in each if isinstance(part, dict)]
+    folders = [name for name in (*named, *parts) if isinstance(name, str) and name]
     above, place = [], os.path.abspath(run.folder)
     while not filesystem.is_remote(run.folder) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
@@ -96,20 +97,26 @@ def _stored(folder: str) -> _Stored | None:
         return None
 
 
-def find_datasets(run: RecordedRun) -> list[DatasetFigures | None]:
-    """Return the figures of each phase's dataset, None for one that isn't where the run read it, or was changed since."""
-    wanted = [phase["dataset"] for phase in run.phases]
+def find_datasets(run: RecordedRun) -> list[list[DatasetFigures | None]]:
+    """Return the figures of each phase's datasets, None for one that isn't where the run read it, or was changed since."""
+    phases = [[digest for digest, _ in phase["mixture"]] for phase in run.phases]
+    wanted = [digest for phase in phases for digest in phase]
     stored: dict[str, _Stored] = {}
     for folder in _candidates(run):
         if set(wanted) - stored.keys() and (found := _stored(folder)):
             stored.setdefault(found.manifest["digest"], found)
     trained = [stored[digest] for digest in dict.fromkeys(wanted) if digest in stored]
-    figures = {each.manifest["digest"]: _figures(each, trained) for each in trained}
-    return [figures.get(digest) for digest in wanted]
+    evaluated = {phase[0] for phase in phases}  # the eval splits of others in a mixture aren't used
+    figures = {
+        digest: _figures(each, trained if digest in evaluated else [])
+        for each in trained
+        if (digest := each.manifest["digest"])
+    }
+    return [[figures.get(digest) for digest in phase] for phase in phases]
 
 
 def _figures(stored: _Stored, trained: Sequence[_Stored]) -> DatasetFigures:
-    """Return the figures of a dataset. trained: all datasets of the run."""
+    """Return the figures of a dataset. trained: all datasets of the run, in which its eval documents are looked for."""
     contract, config, documents = stored.manifest, stored.manifest["config"], stored.manifest["documents"]
     counts: dict[str, float] = {}
     for copy in contract["splits"]["train"]["copies"].values():

@@ -43,17 +43,18 @@ def examine(folder: str) -> tuple[RecordedRun, list[Finding], list[str]]:
     if not run.diverged:  # which can come before the first entry
         require_entries([run])
     datasets = find_datasets(run)
-    return run, diagnose(figures_of(run, datasets)), _notes(run, [each is None for each in datasets])
+    return run, diagnose(figures_of(run, datasets)), _notes(run, [None in each for each in datasets])
 
 
 def _notes(run: RecordedRun, missing: list[bool]) -> list[str]:
-    """Return what limits the diagnoses. missing: by phase, whether its dataset wasn't found."""
+    """Return what limits the diagnoses. missing: by phase, whether a dataset of it wasn't found."""
     notes = []
     if run.finetunes:
         notes.append("this is a run of finetune, for which most diagnoses have no figures")
     if any(missing):
         phases = [str(number) for number, lacks in enumerate(missing, 1) if lacks]
         which = f"the dataset of phase {enumerated(phases)}" if len(missing) > 1 else "the dataset"
+        which = f"a{which[3:]}" if any(len(phase["mixture"]) > 1 for phase in run.phases) else which
         notes.append(f"{which} isn't where the run read it, or was changed since: its data were not examined")
     if run.step < LEAST_STEPS:
         notes.append(f"after {run.step:,} steps, plateaus and trends can't be judged yet; that takes {LEAST_STEPS}")

@@ -43,8 +43,9 @@ class Figures:
         peak_rate: peak learning rate of the phase.
         diverged: diverged.json, if the run hasn't got past its step since.
         datasets: those of the phases, as far as they are known.
-        dataset: that of the current phase, if it is known.
-        epochs: how often one copy of the current phase's dataset was read so far.
+        read: those of the current phase that are known, with how often one copy of each was read so far.
+        mixes: whether the current phase mixes several. Its losses in training then are not of the evaluated text alone.
+        epochs: how often one copy of the dataset that was read most often in the current phase was read so far.
     """
 
     entries: Entries
@@ -58,7 +59,8 @@ class Figures:
     peak_rate: float = 0.0
     diverged: dict[str, Any] | None = None
     datasets: tuple[DatasetFigures, ...] = ()
-    dataset: DatasetFigures | None = None
+    read: tuple[tuple[DatasetFigures, float], ...] = ()
+    mixes: bool = False
     epochs: float = 0.0
 
     @cached_property
@@ -100,8 +102,16 @@ class Figures:
         return loss / unigrams if loss is not None and unigrams and self.last_evaluation.get("predictions") else None
 
 
-def figures_of(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> Figures:
-    """Return the figures of a recorded run. datasets: of each phase, None where it isn't known."""
+def _read(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> tuple[tuple[DatasetFigures, float], ...]:
+    """Return the known datasets of the current phase with the epochs of the last line, which lists them for a mixture."""
+    last: dict[str, Any] = run.train[-1] if run.train else {}
+    told = last.get("epochs") if len(datasets) > 1 else [last.get("epoch")]
+    epochs = [number({"epochs": each}, "epochs") or 0.0 for each in told] if isinstance(told, list) else []
+    return tuple((each, value) for each, value in zip(datasets, epochs, strict=False) if each)
+
+
+def figures_of(run: RecordedRun, datasets: Sequence[Sequence[DatasetFigures | None]]) -> Figures:
+    """Return the figures of a recorded run. datasets: of each phase, None where one isn't known."""
     begin, at, phases = 0, 0, run.phases
     while at + 1 < len(phases) and run.step > begin + phases[at]["steps"]:
         begin += phases[at]["steps"]
@@ -121,8 +131,9 @@ def figures_of(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> F
         config=run.config,
         peak_rate=phase["learning_rate"],
         diverged=run.diverged if run.diverged and run.step < (number(run.diverged, "step") or 0) else None,
-        datasets=tuple(dict.fromkeys(each for each in datasets if each)),
-        dataset=datasets[at] if at < len(datasets) else None,
+        datasets=tuple(dict.fromkeys(each for phase in datasets for each in phase if each)),
+        read=_read(run, datasets[at]) if at < len(datasets) else (),
+        mixes=at < len(datasets) and len(datasets[at]) > 1,
         epochs=epochs[-1] if epochs else 0.0,
     )
 

@@ -151,10 +151,15 @@ def _count(value: Any) -> int:
 
 
 def _typed(phase: dict[str, Any]) -> dict[str, Any]:
-    """Return a phase with values of the right types: counts and a learning rate, 0 if they are missing; texts otherwise."""
+    """Return a phase with values of the right types: counts and a learning rate, 0 if they are missing; texts otherwise.
+
+    `mixture` is the (digest, share) of each of its datasets; `dataset` is the first digest.
+    """
     texts = {name: str(phase.get(name, "")) for name in ("dataset", "objective")}
-    rate = number(phase, "learning_rate") or 0.0
-    return texts | {name: _count(phase.get(name)) for name in _PHASE} | {"learning_rate": rate}
+    rate, told = number(phase, "learning_rate") or 0.0, phase.get("mixture")
+    parts = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    mixture = [(str(each.get("dataset", "")), number(each, "share") or 0.0) for each in parts] or [(texts["dataset"], 1.0)]
+    return texts | {name: _count(phase.get(name)) for name in _PHASE} | {"learning_rate": rate, "mixture": mixture}
 
 
 def number(entry: dict[str, Any], name: str) -> float | None:

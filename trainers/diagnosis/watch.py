@@ -22,7 +22,7 @@ class Watch:
     earlier: Entries
     current: list[Finding] = field(default_factory=list)  # all that were found last time
     _run: RecordedRun | None = None
-    _datasets: list[DatasetFigures | None] = field(default_factory=list)
+    _datasets: list[list[DatasetFigures | None]] = field(default_factory=list)
     _reported: set[str] = field(default_factory=set)
 
     def new_findings(self, entries: Entries) -> list[Finding]:

@@ -33,16 +33,12 @@ class FinetuningPhase:
         return self.plan.train.features["input_ids"].shape[1]
 
     @property
-    def train_examples(self) -> int:
-        return len(self.plan.train)
+    def examples_per_row(self) -> float:
+        return 1.0
 
-    @property
-    def train_rows(self) -> int:
-        return len(self.plan.train)
-
-    def epoch(self, step: int) -> float:
+    def epochs(self, step: int) -> list[float]:
         """Return how often the rows were read after a step."""
-        return step * self.batch_size / self.train_rows
+        return [step * self.batch_size / len(self.plan.train)]
 
     def set_up(self, model: Any) -> None:
         """Change nothing: there is one task."""

@@ -155,6 +155,11 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
         mine, their = getattr(given, field.name), getattr(theirs, field.name)
         if field.name in _OWN or not (field.metadata["identity"] or field.name in _INPUT):
             continue
+        if field.name == "data" and mine and any(len(phase.parts) > 1 for phase in theirs.phases):
+            raise UserError(
+                f"--data can't replace the mixture of datasets that {branch.run} reads: leave it out, and restore the datasets "
+                "where it read them"
+            )
         if field.name == "data":
             their = (mine or their)[: len(theirs.phases) or None]
         elif mine not in (field.default, their) and not (field.name == "phases" and branch.run == given.output):
@@ -204,10 +209,14 @@ def check_data(branch: Branch, identity: dict[str, Any], folders: list[str]) -> 
 
     Args:
         identity: that of the branch.
-        folders: the dataset of each phase.
+        folders: the dataset or the mixture of each phase.
     """
     for number, folder in enumerate(folders, 1):
         mine, theirs = identity[f"phase {number}"], branch.identity.get(f"phase {number}") or {}
+        if mine.get("mixture") != theirs.get("mixture"):
+            raise UserError(
+                f"{folder} are not the datasets that {branch.run} was trained on: restore them where it read them, as they were"
+            )
         for name in ("dataset", "order"):
             if name in theirs and theirs[name] != mine[name]:
                 raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 from clozemill.model.config import EncoderConfig
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_rows
+from clozemill.trainers.data.mixture import Mixture
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import engine
 from clozemill.trainers.pretraining import defaults
@@ -22,7 +23,7 @@ _FEWEST_STEPS = 100  # between evaluations
 
 def completed(
     config: PretrainConfig,
-    datasets: Sequence[PreparedDataset],
+    data: Sequence[Mixture],
     encoder: EncoderConfig | None,
     hardware: Hardware | None,
     eval_sets: Sequence[PreparedDataset] = (),
@@ -30,7 +31,7 @@ def completed(
     """Return the configuration without open options, and the reasons for what was chosen; none for a resumed run.
 
     Args:
-        datasets: one per phase.
+        data: of each phase.
         encoder: the encoder of --init, if any.
         hardware: the devices; None to find them, if anything has to be chosen.
         eval_sets: further datasets that are evaluated.
@@ -42,23 +43,23 @@ def completed(
     given = {**values, **{name: value for name, value in found.items() if values[name] in (None, AUTO)}}
     if unresolved:
         needs = {name: getattr(config, name) for name in ("optimizer", "remat")}
-        choice = defaults.choose({**given, **needs}, hardware or engine.detect(config), data_of(config, datasets), encoder)
+        choice = defaults.choose({**given, **needs}, hardware or engine.detect(config), data_of(config, data), encoder)
         given, reasons = {**given, **choice.values}, choice.reasons
     if config.phases:  # an option that no phase uses stays open: given together with the phases, it is refused
         used = {name: not all(getattr(phase, name) for phase in config.phases) for name in ("batch_size", "learning_rate")}
         given = {name: value if used.get(name, True) else values[name] for name, value in given.items()}
     config = replace(config, **given)
     if config.eval_steps is None:
-        config = replace(config, eval_steps=eval_interval(config, datasets, eval_sets))
+        config = replace(config, eval_steps=eval_interval(config, data, eval_sets))
     return config, reasons
 
 
-def data_of(config: PretrainConfig, datasets: Sequence[PreparedDataset]) -> Data:
-    """Return what choices depend on: the size of the largest dataset, and the batches of every phase."""
-    phases = zip(config.resolved_phases(), datasets, strict=True)
-    shapes = tuple(shape_of(dataset, each.batch_size, each.objective, config.generator_size) for each, dataset in phases)
-    largest = max(datasets, key=lambda dataset: dataset.train_rows * dataset.max_seq_length)
-    return Data(largest.train_rows, largest.max_seq_length, datasets[0].vocabulary["size"], shapes)
+def data_of(config: PretrainConfig, data: Sequence[Mixture]) -> Data:
+    """Return what choices depend on: the size of the largest data of a phase, and the batches of every phase."""
+    phases = zip(config.resolved_phases(), data, strict=True)
+    shapes = tuple(shape_of(mixed.contract, each.batch_size, each.objective, config.generator_size) for each, mixed in phases)
+    largest = max(data, key=lambda mixed: mixed.train_rows * mixed.contract.max_seq_length)
+    return Data(largest.train_rows, largest.contract.max_seq_length, data[0].contract.vocabulary["size"], shapes)
 
 
 def shape_of(dataset: PreparedDataset, batch_size: int, objective: str = "mlm", generator_size: float = 0.0) -> Shape:
@@ -76,13 +77,12 @@ def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     return {name: values[name] for name in OPEN if name in values} | {"preset": identity["preset"]}
 
 
-def eval_interval(
-    config: PretrainConfig, datasets: Sequence[PreparedDataset], eval_sets: Sequence[PreparedDataset] = ()
-) -> int:
+def eval_interval(config: PretrainConfig, data: Sequence[Mixture], eval_sets: Sequence[PreparedDataset] = ()) -> int:
     """Return the steps between evaluations: ten per run, fewer if they would take more than a tenth of the time."""
     phases = config.resolved_phases()
     steps = sum(phase.steps for phase in phases)
     trained = sum(phase.steps * phase.batch_size for phase in phases)
+    datasets = [each.contract for each in data]
     if not eval_sets and not all(dataset.eval_examples for dataset in datasets):
         return 0
 

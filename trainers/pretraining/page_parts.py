@@ -3,6 +3,7 @@
 P masked positions, K most probable tokens.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,18 @@ from clozemill.trainers.training.run_protocols import RunStory
 _SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
 
 
-def lead(encoder: EncoderConfig, size: str, objective: str, datasets: list[PreparedDataset]) -> list[str]:
-    """Return the sentences about a run: the model, and the data with what its datasheet states."""
-    sheet = datasets[0].manifest.get("datasheet", {})
-    sources = "; ".join(sheet.get("sources", [])) or "not stated"
-    languages = ", ".join(sheet.get("languages", [])) or "not stated"
-    tokens = datasets[0].manifest["documents"]["tokens"]
+def lead(encoder: EncoderConfig, size: str, objective: str, datasets: Sequence[PreparedDataset]) -> list[str]:
+    """Return the sentences about a run: the model, and the data with what their datasheets state."""
+    sources, languages = (
+        dict.fromkeys(value for each in datasets for value in each.manifest.get("datasheet", {}).get(name, []))
+        for name in ("sources", "languages")
+    )
+    tokens = sum(each.manifest["documents"]["tokens"] for each in datasets)
     return [
         f"A BERT-style encoder ({size}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
         f"{encoder.vocab_size:,} entries) is pretrained with the objective {objective}.",
-        f"The text has {large(tokens)} tokens; sources: {sources}; language: {languages}.",
+        f"The text has {large(tokens)} tokens; sources: {'; '.join(sources) or 'not stated'}; language: "
+        f"{', '.join(languages) or 'not stated'}.",
     ]
 
 
@@ -53,8 +56,8 @@ def schedule_name(schedule: Schedule) -> str:
 def phase_table(phases: Any) -> Table:
     """Return what each phase of a run reads, and how it is scheduled."""
     rows = [
-        (phase.folder, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
-         f"{phase.epoch(phase.end) - phase.epoch(phase.begin):,.1f}", f"{phase.schedule.peak:g}",
+        (phase.mixture.folders, str(phase.max_seq_length), f"{phase.begin + 1:,} to {phase.end:,}", f"{phase.batch_size:,}",
+         ", ".join(f"{passes:,.1f}" for passes in phase.passes()), f"{phase.schedule.peak:g}",
          schedule_name(phase.schedule), phase.objective)
         for phase in phases
     ]  # fmt: skip
@@ -78,13 +81,13 @@ def _follows(config: Any, recipe: Recipe) -> bool:
 def story(planned: Any) -> RunStory:
     """Return the page's story of a PretrainingRun."""
     config = planned.config
-    datasets = [phase.dataset for phase in planned.phases]
+    datasets = list({each.folder: each for phase in planned.phases for each in phase.mixture.datasets}.values())
     recipe: Recipe | None = config.RECIPES.get(config.recipe)
     branch = planned.branch
     continues = [f"It continues the run {short_name(branch.path)} after step {branch.step:,}."] if branch else []
     return RunStory(
         "Pretraining run",
-        lead(planned.encoder, planned.size_name, planned.objectives, datasets) + continues,
+        lead(planned.encoder, planned.size_name, planned.objectives, planned.phases[0].mixture.datasets) + continues,
         [phase_table(planned.phases), model_table(planned.encoder)],
         recipe.curve if recipe and _follows(config, recipe) else (),
         f"recipe {config.recipe}: {recipe.expect}" if recipe else "",

@@ -14,12 +14,13 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.hardware import Hardware
-from clozemill.trainers.data import prepared_dataset
+from clozemill.trainers.data import mixing, prepared_dataset
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine, check_batch, detect, make_engine, worker_count
 from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.page_parts import schedule_name
+from clozemill.trainers.pretraining.pretraining_phase import PretrainingPhase
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training import checkpoints, run_folder, run_page
 from clozemill.trainers.training.eval_set_names import by_set
@@ -38,7 +39,8 @@ def main(config: PretrainConfig) -> int:
     engine = make_engine(config)
     writes = engine.process == 0
     for phase in planned.phases:
-        prepared_dataset.check_training(phase.dataset)
+        for dataset in phase.mixture.datasets:
+            prepared_dataset.check_training(dataset)
         check_batch(engine, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
     with storage.locked(config.output) if writes else contextlib.nullcontext():
         return _run(planned, engine, writes, hardware)
@@ -186,6 +188,16 @@ def _agree(engine: Engine, step: int, output: str) -> None:
         )
 
 
+def _parts(phase: PretrainingPhase) -> list[str]:
+    """Return the size of each dataset of a phase, and how often it is read."""
+    found = []
+    for dataset, passes in zip(phase.mixture.datasets, phase.passes(), strict=True):
+        packed = f"packed in {dataset.train_rows:,} rows, " if dataset.packed else ""
+        copies = counted(dataset.copies, "copy", "copies")
+        found.append(f"{dataset.train_examples:,} examples per epoch, {packed}{copies}, {passes:,.1f} epochs")
+    return found
+
+
 def _introduce(planned: PretrainingRun, engine: Engine, made: train_state.TrainState, step: int) -> None:
     """Print a summary of the run before it starts."""
     config, encoder = planned.config, planned.encoder
@@ -198,15 +210,16 @@ def _introduce(planned: PretrainingRun, engine: Engine, made: train_state.TrainS
         f"{weights:,} weights; {planned.objectives}; on {where}"
     )
     for phase in planned.phases:
-        passes = phase.epoch(phase.end) - phase.epoch(phase.begin)
-        packed = f"packed in {phase.train_rows:,} rows, " if phase.dataset.packed else ""
+        parts = _parts(phase)
+        several = f"a mixture of {len(parts)} datasets" if len(parts) > 1 else parts[0]
         print(
             f"steps {phase.begin + 1:,} to {phase.end:,}: batches of {phase.batch_size:,} x {phase.dataset.max_seq_length} "
-            f"tokens, {phase.train_examples:,} examples per epoch, {packed}"
-            f"{counted(phase.dataset.copies, 'copy', 'copies')}, {passes:,.1f} epochs, peak learning rate "
-            f"{phase.schedule.peak:g} ({schedule_name(phase.schedule)}), "
+            f"tokens, {several}, peak learning rate {phase.schedule.peak:g} ({schedule_name(phase.schedule)}), "
             f"{planned.flops(phase) * phase.batch_size / 1e9:,.1f} GFLOP per step"
         )
+        shares = zip(phase.mixture.datasets, phase.mixture.counts, parts, strict=True)
+        lines = [f"  {100 * count / mixing.WINDOW:g} % from {each.folder}: {part}" for each, count, part in shares]
+        print("".join(f"{line}\n" for line in lines if len(parts) > 1), end="")
     if config.recipe:
         recipe, have = config.RECIPES[config.recipe], tuple(phase.dataset.max_seq_length for phase in planned.phases)
         print(f"recipe {config.recipe}: {recipe.expect}")

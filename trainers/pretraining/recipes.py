@@ -3,23 +3,39 @@
 clozemill pretrain --recipe demo --data DATASET --output RUN
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from clozemill.pipelines.command_line.options import option
+from clozemill.pipelines.common.errors import UserError
 
 OBJECTIVES = ("mlm+nsp", "mlm+sop", "mlm", "causal", "rtd")
+
+_NEAR = 1e-6  # how far the sum of weights may be from 1, such as that of three times 0.3333333
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataset of a mixture."""
+
+    EXAMPLE: ClassVar = "{data: DATASET, weight: 0.7}"
+
+    data: str = option("", "dataset of clozemill prepare")
+    weight: float = option(0.0, "its share of the examples or packed rows; all weights of a phase sum to 1", low=1e-4, high=1)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of a run on one dataset.
+    """Steps of a run on one dataset, or on a mixture of several.
 
     A phase without its own learning rate continues the run's schedule. A phase on the dataset of an earlier one continues its
     order.
     """
 
-    data: str = option("", "dataset of clozemill prepare")
+    EXAMPLE: ClassVar = "{data: DATASET, steps: 1000}"
+
+    data: str | tuple[Part, ...] = option("", "dataset of clozemill prepare, or a list of datasets with weights: a mixture")
     steps: int = option(0, "weight updates", low=1, high=1 << 30)
     batch_size: int = option(0, "examples or packed rows per update; 0: that of the run", low=0, high=1 << 20)
     learning_rate: float = option(
@@ -30,6 +46,26 @@ class Phase:
         -1, "decay steps of the phase's own schedule, with --schedule wsd; -1: a fifth of its steps", low=-1, high=1 << 30
     )
     objective: str = option("", "pretraining objective of the phase (default: that of the run)", choices=OBJECTIVES)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return the datasets with their weights."""
+        return (Part(self.data, 1.0),) if isinstance(self.data, str) else self.data
+
+    def check(self, where: str) -> None:
+        """Raise UserError, starting with `where`, for a mixture whose weights can't be used."""
+        if isinstance(self.data, str):
+            return
+        names = [part.data for part in self.data]
+        for number, part in enumerate(self.data, 1):
+            if not part.data or not part.weight:
+                raise UserError(f"{where}: data, number {number} has no {'weight' if part.data else 'dataset'}: "
+                                f"write lines such as '- {Part.EXAMPLE}'")  # fmt: skip
+            if names.count(part.data) > 1:
+                raise UserError(f"{where}: data names {part.data} twice: give it once, with the sum of both weights")
+        total = math.fsum(part.weight for part in self.data)
+        if abs(total - 1) > _NEAR:
+            raise UserError(f"{where}: the weights of data sum to {total:.7g}, not to 1: give shares that do")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.data.mixing import shares
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
@@ -37,27 +38,52 @@ def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Sch
 
 @dataclass(frozen=True)
 class OrderEntry:
-    """Where a phase enters the order of its dataset's examples.
+    """Where a phase enters the order of its data.
 
     Args:
         first_row: rows of the order that earlier phases have read.
-        batch_size: rows per batch that the order is made for; it divides the batch sizes of all phases on the dataset.
+        batch_size: rows per batch that the order is made for; it divides the batch sizes of all phases that share the order.
+        earlier: rows of each dataset that earlier phases have read in which it has another share; None for a dataset that has
+            the same share in all phases. (): this is so for all.
     """
 
     first_row: int
     batch_size: int
+    earlier: tuple[int | None, ...] = ()
 
 
-def order_entries(digests: Sequence[str], phases: Sequence[Phase]) -> list[OrderEntry]:
-    """Return where each phase enters the order of its dataset: after the rows of all earlier phases on the same dataset.
+Key = tuple[tuple[str, int], ...]  # of a mixture
 
-    An order depends on its batch size (data/example_order.py). Phases that share a dataset share the order for the largest
-    batch size that divides all of theirs, and read several of its batches at once.
+
+def order_entries(keys: Sequence[Key], phases: Sequence[Phase]) -> list[OrderEntry]:
+    """Return where each phase enters the order of its data: after the rows of all earlier phases on the same data.
+
+    An order depends on its batch size (data/example_order.py). Phases that share a dataset, or a mixture, share the order for
+    the largest batch size that divides all of theirs, and read several of its batches at once. A dataset whose share changes
+    has an order that doesn't depend on the share or the batch size, and each phase continues it.
     """
-    found = []
-    for number, digest in enumerate(digests):
-        sizes = [other.batch_size for each, other in zip(digests, phases, strict=True) if each == digest]
-        before = zip(digests[:number], phases[:number], strict=True)
-        first = sum(earlier.steps * earlier.batch_size for each, earlier in before if each == digest)
-        found.append(OrderEntry(first, math.gcd(*sizes)))
+    found: list[OrderEntry] = []
+    for number, key in enumerate(keys):
+        sizes = [other.batch_size for each, other in zip(keys, phases, strict=True) if each == key]
+        before = zip(keys[:number], phases[:number], strict=True)
+        first = sum(earlier.steps * earlier.batch_size for each, earlier in before if each == key)
+        read = [_read_earlier(digest, number, keys, phases, found) for digest, _ in key]
+        found.append(OrderEntry(first, math.gcd(*sizes), () if set(read) == {None} else tuple(read)))
     return found
+
+
+def _read_earlier(
+    digest: str, number: int, keys: Sequence[Key], phases: Sequence[Phase], entries: Sequence[OrderEntry]
+) -> int | None:
+    """Return the rows of a dataset that phases before phase `number` with another key have read; None if none has it.
+
+    entries: of the earlier phases.
+    """
+    others = [at for at, key in enumerate(keys) if key != keys[number] and digest in dict(key)]
+    read = 0
+    for at in others:
+        if at < number:
+            share = shares(tuple(count for _, count in keys[at]))[list(dict(keys[at])).index(digest)]
+            begin = entries[at].first_row
+            read += int(share.before(begin + phases[at].steps * phases[at].batch_size) - share.before(begin))
+    return read if others else None

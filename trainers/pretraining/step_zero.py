@@ -21,7 +21,8 @@ from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.masked_tokens import POSITIONS
 from clozemill.trainers.pretraining.eval_columns import eval_columns, originals
 from clozemill.trainers.pretraining.grown_vocabulary import old_pieces, with_old_pieces
-from clozemill.trainers.pretraining.pretraining_run import PretrainingPhase, PretrainingRun
+from clozemill.trainers.pretraining.pretraining_phase import PretrainingPhase
+from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 
 _EXAMPLES = 512  # of the eval split; a forward pass over them costs as much as a few steps
 _TARGETS = "masked_lm_ids"

@@ -115,8 +115,8 @@ class Loop:
         config = self.plan.config
         peak = config.peak_tflops or peak_flops.peak_tflops(self.engine.device_name)
         replicas = self.engine.replicas
-        packed = phase.train_examples / phase.train_rows
-        scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, self._extra(phase), packed)
+        extra, packed = self._extra(phase), phase.examples_per_row
+        scale = Throughput(phase.batch_size, self.plan.flops(phase), replicas, peak, extra, packed)
         self.journal.pace = Pace()
         phase.set_up(self.state.model)
         evaluation = phase.evaluation(self.engine, self.state.model, config)
@@ -141,11 +141,11 @@ class Loop:
             self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
-            epoch = phase.epoch(self.step)
+            epochs = phase.epochs(self.step)
             if last or self.step % config.log_steps == 0:
-                self.journal.tell(self.step, epoch, scale)
+                self.journal.tell(self.step, epochs, scale)
             else:
-                self.journal.pulse(self.step, epoch, scale)
+                self.journal.pulse(self.step, epochs, scale)
             if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
                 self._evaluate(evaluation, phase)
             elif last or stopped or self._due() or self.step == phase.schedule.stable_until:

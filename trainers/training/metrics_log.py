@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,9 +156,12 @@ class MetricsLog:
         else:
             self._compiling, self._compiled = self._compiling + sums, self._compiled + len(rows)
 
-    def tell(self, step: int, epoch: float, scale: Throughput) -> None:
-        """Report the steps since the last report: on standard output, in metrics.jsonl and to TensorBoard."""
-        entry, line = self._report(step, epoch, scale)
+    def tell(self, step: int, epochs: Sequence[float], scale: Throughput) -> None:
+        """Report the steps since the last report: on standard output, in metrics.jsonl and to TensorBoard.
+
+        epochs: how often each dataset was read.
+        """
+        entry, line = self._report(step, epochs, scale)
         self.before = {name: entry[name] for name in self.before} if self.before else None
         self.pending, self.count = np.zeros(len(COLUMNS)), 0
         self._compiling, self._compiled = np.zeros(len(COLUMNS)), 0
@@ -166,16 +170,16 @@ class MetricsLog:
         self._print(line)
         self._write(entry, "train")
 
-    def pulse(self, step: int, epoch: float, scale: Throughput) -> None:
+    def pulse(self, step: int, epochs: Sequence[float], scale: Throughput) -> None:
         """Print a line for the steps since the last report if none was printed for a while; nothing else changes."""
         if not self.silent and time.monotonic() - self._shown >= self._patience:
-            self._print(self._report(step, epoch, scale)[1])
+            self._print(self._report(step, epochs, scale)[1])
 
     def _print(self, line: str) -> None:
         print(line, flush=True)
         self._shown, self._patience = time.monotonic(), PULSE
 
-    def _report(self, step: int, epoch: float, scale: Throughput) -> tuple[dict[str, Any], str]:
+    def _report(self, step: int, epochs: Sequence[float], scale: Throughput) -> tuple[dict[str, Any], str]:
         """Return the entry of the steps since the last report, and its line."""
         totals, count = dict(zip(COLUMNS, self.pending.tolist(), strict=True)), self.count
         steady = self.count > self._compiled  # else there is nothing but steps that compiled
@@ -183,7 +187,8 @@ class MetricsLog:
         seconds = max(timed["seconds"], 1e-9)
         speed = scale.batch_size * (count - self._compiled * steady) / seconds
         tokens = timed["tokens"] / seconds
-        entry = {"step": step, "epoch": round(epoch, 4), **means(totals)}
+        entry: dict[str, Any] = {"step": step, "epoch": round(max(epochs), 4), **means(totals)}
+        entry |= {"epochs": [round(each, 4) for each in epochs]} if len(epochs) > 1 else {}
         entry |= {"learning_rate": totals["learning_rate"] / count, "gradient_norm": totals["gradient_norm"] / count}
         examples = speed * scale.examples_per_row
         entry |= {"examples_per_second": examples, "tokens_per_second": tokens, "input_share": timed["waited"] / seconds}
@@ -194,10 +199,11 @@ class MetricsLog:
             entry["seconds"] = round(self.before["seconds"] + totals["seconds"], 3)
         left = self.pace.time_for(self.steps - step + scale.extra) if step < self.steps else 0.0
         mfu = f"  mfu {100 * entry['mfu']:.1f} %" if scale.peak else ""
+        mixed = "  epochs " + ", ".join(f"{each:.2f}" for each in epochs) if len(epochs) > 1 else ""
         rates = f"{examples:,.0f} examples/s  {tokens:,.0f} tokens/s{mfu}  input {100 * entry['input_share']:.1f} %"
         return entry, (
             f"step {step:,}/{self.steps:,}  loss {entry['loss']:.3f}  {_scores(entry, self.reference)}  "
-            f"lr {entry['learning_rate']:.2e}  " + (_COMPILED if left is None else f"{rates}  left {duration(left)}")
+            f"lr {entry['learning_rate']:.2e}{mixed}  " + (_COMPILED if left is None else f"{rates}  left {duration(left)}")
         )
 
     def tell_eval(self, step: int, figures: dict[str, Any]) -> None:

@@ -79,15 +79,11 @@ class TrainingPhase(Protocol):
     def max_seq_length(self) -> int: ...
 
     @property
-    def train_examples(self) -> int:
-        """Return the number of examples per epoch."""
+    def examples_per_row(self) -> float:
+        """Return the mean number of examples in a row, as batches count them: more than 1 if they are packed."""
 
-    @property
-    def train_rows(self) -> int:
-        """Return the number of rows per epoch, as batches count them: fewer than examples if these are packed."""
-
-    def epoch(self, step: int) -> float:
-        """Return how often the data were read after a step of the run."""
+    def epochs(self, step: int) -> Sequence[float]:
+        """Return how often each dataset of the phase was read after a step of the run."""
 
     @property
     def masks(self) -> Callable | None:

@@ -51,7 +51,8 @@ def options_of(job: dict[str, Any], output: Path) -> dict[str, Any]:
 def install_clock(clock: StepClock, eval_data: str, evaluates: bool) -> None:
     """Make `pretrain` count the CPU seconds of its steps, and evaluate on another dataset's eval split or not at all."""
     from clozemill.trainers.data import prepared_dataset
-    from clozemill.trainers.pretraining import pretrain, pretraining_run
+    from clozemill.trainers.data.mixture import Mixture
+    from clozemill.trainers.pretraining import pretrain, pretraining_phase
     from clozemill.trainers.training.loop import Loop
 
     class TimedLoop(Loop):
@@ -62,15 +63,15 @@ def install_clock(clock: StepClock, eval_data: str, evaluates: bool) -> None:
             clock.add(number, len(rows), cpu_seconds() - begin)
             return rows, steady
 
-    common, original = prepared_dataset.read(eval_data), pretraining_run.PretrainingPhase
+    common, original = Mixture((prepared_dataset.read(eval_data),)), pretraining_phase.PretrainingPhase
 
     class CommonlyEvaluated(original):
         def evaluation(self, *arguments):
-            own = dataclasses.replace(self, dataset=common)
+            own = dataclasses.replace(self, mixture=common)
             return original.evaluation(own, *arguments) if evaluates else None
 
     pretrain.Loop = TimedLoop
-    pretraining_run.PretrainingPhase = CommonlyEvaluated
+    pretraining_phase.PretrainingPhase = CommonlyEvaluated
 
 
 def run_job(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def run_on(*paths: Path, folder: str = "RUN") -> RecordedRun:
 
 
 def figures_in(*paths: Path) -> DatasetFigures:
-    found = find_datasets(run_on(*paths))[0]
+    found = find_datasets(run_on(*paths))[0][0]
     assert found
     return found
 
@@ -159,15 +159,15 @@ def test_where_a_dataset_is_found(demo_dataset: Path, tmp_path: Path, monkeypatc
     shutil.copytree(demo_dataset, tmp_path / "work/data")
     run = run_on(demo_dataset, folder=str(tmp_path / "work/runs/run"))
     run.config["data"] = ["data"]
-    (found,) = find_datasets(run)
+    ((found,),) = find_datasets(run)
     assert found and found.folder == str(tmp_path / "work/data")
     monkeypatch.chdir(tmp_path / "work")
-    assert find_datasets(run)[0].folder == "data"
-    run.phases[0]["dataset"] = "other"
-    assert find_datasets(run) == [None]
-    run.phases[0]["dataset"] = digest(demo_dataset)
+    assert find_datasets(run)[0][0].folder == "data"
+    run.phases[0]["mixture"] = [("other", 1.0)]
+    assert find_datasets(run) == [[None]]
+    run.phases[0]["mixture"] = [(digest(demo_dataset), 1.0)]
     (tmp_path / "work/data/dataset.json").write_text("{")
-    assert find_datasets(run) == [None]
+    assert find_datasets(run) == [[None]]
 
 
 def test_other_files_may_be_damaged(demo_dataset: Path, packed_dataset: Path, tmp_path: Path) -> None:

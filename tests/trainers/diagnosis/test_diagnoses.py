@@ -33,7 +33,7 @@ def figures(
     """The figures of a healthy run, with changes of its lines, of its run.json, and of the figures of its dataset."""
     entries = journals.healthy(steps, every, until)
     entries = [entry | (evaluated if "split" in entry else train)(entry) for entry in entries]
-    return figures_of(RecordedRun("RUN", run or journals.about(steps), entries, [], diverged), [replace(DATASET, **data)])
+    return figures_of(RecordedRun("RUN", run or journals.about(steps), entries, [], diverged), [[replace(DATASET, **data)]])
 
 
 def kinds(found: Figures) -> list[str]:
@@ -167,8 +167,10 @@ HEALTHY = {
         run=journals.about(config={"masked_lm_prob_schedule": "0.4:0.15"}),
     ),
     "in half precision": figures(run=journals.about(config={"precision": "bfloat16"})),
-    "without data": replace(figures(), dataset=None, datasets=()),
-    "whose dataset has no statistics": replace(figures(), dataset=DatasetFigures("D"), datasets=(DatasetFigures("D"),)),
+    "without data": replace(figures(), read=(), datasets=()),
+    "whose dataset has no statistics": replace(
+        figures(), read=((DatasetFigures("D"), 4.0),), datasets=(DatasetFigures("D"),)
+    ),
 }  # fmt: skip
 
 
@@ -192,9 +194,9 @@ def test_a_phase_is_compared_with_itself() -> None:
         entry | ({"masked_lm_loss": entry["masked_lm_loss"] - 2 * (entry["step"] <= 500)} if "masked_lm_loss" in entry else {})
         for entry in journals.healthy()
     ]
-    found = figures_of(RecordedRun("RUN", about, entries, []), [None, DATASET])
+    found = figures_of(RecordedRun("RUN", about, entries, []), [[None], [DATASET]])
     assert (found.begin, found.objective, found.peak_rate, found.steps) == (500, "mlm", 5e-4, 1000)
-    assert found.dataset == DATASET and found.train[0]["step"] == 550 and kinds(found) == []
+    assert found.read[0][0] == DATASET and not found.mixes and found.train[0]["step"] == 550 and kinds(found) == []
 
 
 def test_a_divergence_that_a_later_process_has_passed() -> None:

@@ -259,7 +259,7 @@ def test_phases_on_one_dataset_continue_its_order(data: Path, tmp_path: Path) ->
     assert [phase.entry for phase in run.phases] == [
         OrderEntry(0, 8), OrderEntry(0, 4), OrderEntry(32, 8), OrderEntry(104, 8),
     ]  # fmt: skip
-    assert [phase.epoch(phase.end) for phase in run.phases] == [32 / 70, 8 / 100, 104 / 70, 200 / 70]
+    assert [phase.epochs(phase.end) for phase in run.phases] == [[32 / 70], [8 / 100], [104 / 70], [200 / 70]]
     recorded = run.identity()
     assert (
         "first_row" not in recorded["phase 1"]

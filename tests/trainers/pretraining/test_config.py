@@ -184,7 +184,10 @@ def test_what_is_saved_gives_itself_back(tmp_path: Path, name: str) -> None:
         ("phases: [{steps: 7}, {step: 7}]", ": phases, number 2: unknown option 'step'; did you mean steps?"),
         ("phases: [{steps: many}]", ": phases, number 1: steps is 'many': give a whole number"),
         ("phases: [{steps: 0}]", ": phases, number 1: steps is 0: give a value between 1 and 1073741824"),
-        ("phases: [{steps: 7, data: [a]}]", ": phases, number 1: data is ['a']: give a string in quotes"),
+        (
+            "phases: [{steps: 7, data: [a]}]",
+            ": phases, number 1: data is ['a']: give a string in quotes, or lines such as '- {data: DATASET, weight: 0.7}'",
+        ),
         ("phases: [{learning_rate: fast}]", ": phases, number 1: learning_rate is 'fast': give a number"),
         ("phases: [{warmup_steps: -2}]", ": phases, number 1: warmup_steps is -2: give a value between -1 and 1073741824"),
         ("stepz: 7", ": unknown option 'stepz'; did you mean steps?"),

@@ -83,9 +83,10 @@ def test_they_do_not_change_the_run(folder: Path) -> None:
 
 def test_they_cost_time_so_there_are_fewer_evaluations(folder: Path) -> None:
     config = PretrainConfig(data=("own",), output="run", steps=10_000, batch_size=1)
-    own = eval_sets.read(PretrainConfig(eval_data=(f"own={folder / 'own'}",)), plan(folder).phases[0].dataset)["own"]
-    assert open_options.eval_interval(config, [own]) == 1000
-    limited = [open_options.eval_interval(config, [own], [own] * count) for count in (0, 99, 199)]
+    phase = plan(folder).phases[0]
+    own = eval_sets.read(PretrainConfig(eval_data=(f"own={folder / 'own'}",)), phase.dataset)["own"]
+    assert open_options.eval_interval(config, [phase.mixture]) == 1000
+    limited = [open_options.eval_interval(config, [phase.mixture], [own] * count) for count in (0, 99, 199)]
     assert limited == [1000, 2000, 5000]  # 3,000 forward passes are affordable: of 6, 600 and 1,200 examples
 
 

@@ -16,6 +16,7 @@ from clozemill.pipelines.examples.packing import unpack_examples
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
+from clozemill.trainers.data.mixture import Mixture
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import capacity, open_options, pretraining_run
@@ -154,7 +155,7 @@ def test_estimates_know_the_examples_of_a_row(packed: PreparedDataset, plain: Pr
     most, predictions = packed.sizes["max_examples"], packed.sizes["max_predictions"]
     assert open_options.shape_of(packed, 8) == Shape(ROW_LENGTH, predictions, 8, most)
     assert open_options.shape_of(plain, 8) == Shape(LENGTH, PREDICTIONS, 8, 1)
-    assert open_options.data_of(PretrainConfig(data=(packed.folder,)), [packed]).rows == packed.train_rows
+    assert open_options.data_of(PretrainConfig(data=(packed.folder,)), [Mixture((packed,))]).rows == packed.train_rows
     config = PretrainConfig(data=(packed.folder,), preset="tiny", batch_size=8, steps=4)
     planned = pretraining_run.plan_run(config)
     (phase,), encoder = planned.phases, planned.encoder

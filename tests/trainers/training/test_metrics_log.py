@@ -70,14 +70,14 @@ def test_totals_go_on_after_a_resume(tmp_path: Path) -> None:
     for log in (whole, first):
         Path(log.folder).mkdir()
         log.add(rows(3))
-        log.tell(3, 0.1, SCALE)
+        log.tell(3, [0.1], SCALE)
         log.add(rows(2))
     state = json.loads(json.dumps(first.state()))
     resumed = journal(tmp_path / "resumed")
     resumed.resume(5, state)
     for log in (whole, resumed):
         log.add(rows(1, seconds=2.0))
-        log.tell(6, 0.2, SCALE)
+        log.tell(6, [0.2], SCALE)
     found = [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "resumed")]
     assert found == [(9600, 1.5), (19200, 4.5)] == [(line["tokens"], line["seconds"]) for line in lines(tmp_path / "whole")]
 
@@ -90,7 +90,7 @@ def test_findings_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture
     def train(log: MetricsLog, *steps: int) -> None:
         for step in steps:
             log.add(rows(10, waited=0.2, masked_lm_loss=280.0))
-            log.tell(step, 0.1, SCALE)
+            log.tell(step, [0.1], SCALE)
             log.tell_eval(step, journals.evaluation(step))
 
     train(told, 10, 20, 30, 40, 50, 60)
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_a_version_without_totals(tmp_path: Path) -> None:
     again = journal(tmp_path)
     again.resume(2, state)
     again.add(rows(1))
-    again.tell(3, 0.1, SCALE)
+    again.tell(3, [0.1], SCALE)
     assert not {"tokens", "seconds"} & lines(tmp_path)[0].keys()
 
 
@@ -143,7 +143,7 @@ def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     told = journal(tmp_path)
     told.add(rows(3))
     told.add(rows(1, masked_lm_loss=80.0, masked_lm_weight=80.0, learning_rate=3e-3, gradient_norm=4.0, seconds=2.5))
-    told.tell(400, 1.23456, SCALE)
+    told.tell(400, [1.23456], SCALE)
     entry = {
         "step": 400, "epoch": 1.2346, "loss": 440 / 200 + 0.5, "masked_lm_loss": 440 / 200, "masked_lm_accuracy": 40 / 200,
         "next_sentence_loss": 0.5, "next_sentence_accuracy": 0.625, "learning_rate": 1.5e-3, "gradient_norm": 2.5,
@@ -156,7 +156,7 @@ def test_a_literal_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "  mfu 16.0 %  input 12.5 %  left 10:07\n"  # 600 s at an even pace; the last step was slower, and counts more
     )
     told.add(rows(2))  # earlier steps don't affect it
-    told.tell(402, 1.3, Throughput(32, 10**12, 2, None))
+    told.tell(402, [1.3], Throughput(32, 10**12, 2, None))
     assert lines(tmp_path)[1]["masked_lm_loss"] == 3.0 and "mfu" not in lines(tmp_path)[1]
     assert lines(tmp_path)[1]["examples_per_second"] == 64.0 and "mfu" not in capsys.readouterr().out
     assert told.entries() == lines(tmp_path)
@@ -166,17 +166,17 @@ def test_the_step_that_compiled_doesn_t_count_as_pace(tmp_path: Path, capsys: py
     """It took 100 s, the others half a second. Its losses count; rates and the time left are those of the others."""
     told = journal(tmp_path)
     told.add(rows(1, masked_lm_loss=700.0, seconds=100.0), steady=False)
-    told.tell(1, 0.1, SCALE)
+    told.tell(1, [0.1], SCALE)
     assert capsys.readouterr().out.endswith("(this step included compilation: speed and time left follow)\n")
     assert lines(tmp_path)[0]["examples_per_second"] == pytest.approx(0.32)
     told.add(rows(1, seconds=100.0), steady=False)
     told.add(rows(2, masked_lm_loss=0.0))
-    told.tell(4, 0.2, SCALE)
+    told.tell(4, [0.2], SCALE)
     assert lines(tmp_path)[1]["masked_lm_loss"] == pytest.approx(1.0)
     assert lines(tmp_path)[1]["examples_per_second"] == pytest.approx(64.0)
     assert capsys.readouterr().out.endswith("  left 8:18\n")
     told.add(rows(1))
-    told.tell(5, 0.2, replace(SCALE, extra=10.0))  # later phases cost as much as 10 more steps of this one
+    told.tell(5, [0.2], replace(SCALE, extra=10.0))  # later phases cost as much as 10 more steps of this one
     assert capsys.readouterr().out.endswith("  left 8:22\n")
 
 
@@ -203,21 +203,21 @@ def test_a_resumed_run(tmp_path: Path) -> None:
     unbroken, first = journal(whole), journal(killed)
     for told in (unbroken, first):
         told.add(rows(10))
-        told.tell(10, 0.1, SCALE)
+        told.tell(10, [0.1], SCALE)
         told.tell_eval(10, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "examples": 9})
         told.add(rows(5, masked_lm_loss=0.3, seconds=1 / 3))
     state = json.loads(json.dumps(first.state()))  # saved in and restored from a checkpoint
     assert state["count"] == 5
     for told in (unbroken, first):
         told.add(rows(5, masked_lm_loss=77.0))
-        told.tell(20, 0.2, SCALE)
+        told.tell(20, [0.2], SCALE)
     with open(killed / "metrics.jsonl", "a") as file:
         file.write('{"step": 30, "epo')
     second = journal(killed)
     second.resume(15, state)
     assert [entry["step"] for entry in second.entries()] == [10, 10]
     second.add(rows(5, masked_lm_loss=77.0))
-    second.tell(20, 0.2, SCALE)
+    second.tell(20, [0.2], SCALE)
     second.flush()
     unbroken.flush()
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
@@ -272,7 +272,7 @@ def test_a_new_run_overwrites_old_metrics(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"st')
     told = journal(tmp_path)
     told.add(rows(5))
-    told.tell(5, 0.1, SCALE)
+    told.tell(5, [0.1], SCALE)
     told.flush()
     assert [entry["step"] for entry in lines(tmp_path)] == [5] and "loss" in lines(tmp_path)[0]
 
@@ -290,7 +290,7 @@ def test_object_stores_get_the_complete_file() -> None:
     told = journal("ram://run")
     for step in (1, 2):
         told.add(rows(1))
-        told.tell(step, 0.1, SCALE)
+        told.tell(step, [0.1], SCALE)
         told.flush()
         kept = storage.read("ram://run/metrics.jsonl", "-").splitlines()
         assert [json.loads(line)["step"] for line in kept] == list(range(1, step + 1))
@@ -314,7 +314,7 @@ def test_events_can_be_read_back(tmp_path: Path) -> None:
     told = journal(tmp_path, tensorboard=True)
     for step in (10, 20):
         told.add(rows(10))
-        told.tell(step, 0.1, SCALE)
+        told.tell(step, [0.1], SCALE)
     told.tell_eval(20, {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "perplexity": math.inf, "examples": 9})
     told.flush()
     found = {}
@@ -342,7 +342,7 @@ def test_unwritable_events(tmp_path: Path) -> None:
 def test_without_tensorboard_there_are_no_events(tmp_path: Path) -> None:
     told = journal(tmp_path)
     told.add(rows(1))
-    told.tell(1, 0.1, SCALE)
+    told.tell(1, [0.1], SCALE)
     told.flush()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 

@@ -23,7 +23,7 @@ def tracked(folder: Path, track: str, done: bool = True, step: int = 10) -> None
     """A run of one train entry and one evaluation."""
     log = MetricsLog(str(folder), 1000, tensorboard=False, track=track, config=CONFIG)
     log.add(rows(2))
-    log.tell(step, 1.0, SCALE)
+    log.tell(step, [1.0], SCALE)
     log.tell_eval(step, {"masked_lm_loss": 2.5, "masked_lm_accuracy": float("nan"), "examples": 9, "remarks": ["x"]})
     log.flush()
     log.close(done)
