@@ -183,6 +183,6 @@ def remarks_on(runs: Sequence[RecordedRun]) -> list[str]:
         found.append("the runs have different objectives: compare losses only between objectives that predict the same")
     if len(vocabularies) > 1:
         found.append("the runs have different vocabularies: a token isn't the same amount of text in each")
-    elif len({run.phases[-1]["dataset"] if run.phases else _data(run) for run in runs}) > 1:
+    elif len({run.phases[-1]["mixture"][0][0] if run.phases else _data(run) for run in runs}) > 1:
         found.append("the runs have different data: each was evaluated on its own eval split")
     return found

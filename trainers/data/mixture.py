@@ -42,10 +42,16 @@ class Mixture:
     @property
     def folders(self) -> str:
         """Return the folders of the datasets, with their shares if there are several."""
-        if len(self.datasets) == 1:
-            return self.datasets[0].folder
-        named = zip(self.datasets, self.counts, strict=True)
-        return ", ".join(f"{100 * count / WINDOW:g} % {dataset.folder}" for dataset, count in named)
+        return self._listed([each.folder for each in self.datasets])
+
+    @property
+    def digests(self) -> str:
+        """Return the digests of the datasets, with their shares if there are several."""
+        return self._listed([digest for digest, _ in self.key])
+
+    def _listed(self, names: Sequence[str]) -> str:
+        shares = (f"{100 * count / WINDOW:g} %" for count in self.counts)
+        return names[0] if len(names) == 1 else ", ".join(map(" ".join, zip(shares, names, strict=True)))
 
     @property
     def train_rows(self) -> int:

@@ -153,7 +153,7 @@ def _count(value: Any) -> int:
 def _typed(phase: dict[str, Any]) -> dict[str, Any]:
     """Return a phase with values of the right types: counts and a learning rate, 0 if they are missing; texts otherwise.
 
-    `mixture` is the (digest, share) of each of its datasets; `dataset` is the first digest.
+    `mixture` is the (digest, share) of each of its datasets.
     """
     texts = {name: str(phase.get(name, "")) for name in ("dataset", "objective")}
     rate, told = number(phase, "learning_rate") or 0.0, phase.get("mixture")

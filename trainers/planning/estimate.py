@@ -134,6 +134,8 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
         )
     if len(own) < len(phases):
         notes.append(f"epochs count only the phases of {data.max_seq_length} tokens: plan the other datasets too")
+    if any(len(phase.parts) > 1 for phase, _, _ in phases):
+        notes.append("epochs count all rows of a mixture as rows of this corpus: multiply them by its weight")
     if "tpu" in targets:
         topology = parse_topology(config.topology)
         peak = topology.chips * topology.chip_tflops * 1e12 * config.utilisation

@@ -87,7 +87,7 @@ class PretrainingPhase:
         """Return what determines the losses of the phase."""
         schedule, entry = self.schedule, self.entry
         found: dict[str, Any] = {
-            "dataset": self.dataset.manifest["digest"],
+            "dataset": self.mixture.digests,
             "order": kind_of_order(self.dataset),
             "steps": self.end - self.begin,
             "batch_size": self.batch_size,

@@ -115,6 +115,9 @@ def test_shares_that_change_between_phases(pair: tuple[PreparedDataset, Prepared
     assert read[0] == 210 + 40 + 300
     assert len(set(found)) == len(found) == read[0] < total
     assert found == take(TrainReader(large, 9, 10, earlier=(0,)), 55)
+    hosts = [take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, host, 2, earlier=(210, 90)), 40) for host in (0, 1)]
+    together = [row for at in range(0, 200, 5) for part in hosts for row in part[at : at + 5]]
+    assert together == take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, earlier=(210, 90)), 40)
 
 
 def test_batches_and_keys(pair: tuple[PreparedDataset, PreparedDataset]) -> None:

@@ -10,7 +10,7 @@ from clozemill.trainers.planning import estimate
 from clozemill.trainers.planning.config import TrainingPlan
 from clozemill.trainers.planning.estimate import Dataset
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.pretraining.recipes import RECIPES, Phase
+from clozemill.trainers.pretraining.recipes import RECIPES, Part, Phase
 
 
 def dataset(examples: float = 1e6, shards: int = 64, length: int = 128) -> Dataset:
@@ -43,6 +43,12 @@ def test_hours_are_steps_times_batch_times_flops_over_chips() -> None:
     assert faster["training on v5e:4x4"].estimate == pytest.approx(seconds.estimate / 8)
     assert faster["TPU chip hours"].estimate == pytest.approx(found["TPU chip hours"].estimate / 2)
     assert "cost of training on TPUs" not in faster
+
+
+def test_epochs_of_a_mixture_depend_on_its_weights() -> None:
+    parts = (Part("a", 0.5), Part("b", 0.5))
+    _, notes, _ = estimate.estimate(TrainingPlan(phases=(Phase(parts, 5),)), dataset())
+    assert any("epochs count all rows of a mixture as rows of this corpus" in note for note in notes)
 
 
 def test_phases_of_a_recipe_have_their_own_lengths() -> None:

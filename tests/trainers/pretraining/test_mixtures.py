@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Part, Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoints, run_folder
 from tests.trainers import datasets
 from tests.trainers.pretraining.test_objectives import RUN, metrics
 from tests.trainers.pretraining.test_warm_start import OTHER
@@ -175,7 +176,8 @@ def test_what_is_read(folder: Path) -> None:
     assert second.epochs(8) == [(12 + 64) / 21, 16 / 30] and second.passes() == [64 / 21, 16 / 30]
     assert first.examples_per_row == 1.0 and first.folder == str(folder / "general")
     told = run.identity()["phase 2"]
-    assert told["dataset"] == told["mixture"][0]["dataset"] and told["earlier"] == [12, None]
+    digests = [part["dataset"] for part in told["mixture"]]
+    assert told["dataset"] == f"80 % {digests[0]}, 20 % {digests[1]}" and told["earlier"] == [12, None]
     assert [part["share"] for part in told["mixture"]] == [0.8, 0.2]
     assert [(each["name"], each["epochs"]) for each in run.about()["data"]] == [
         ("general", 0.4375), ("domain", 3.619), ("third", 0.5333),
@@ -184,6 +186,36 @@ def test_what_is_read(folder: Path) -> None:
     assert [each["epochs"] for each in run.about(0)["data"]] == [0.0, 0.0, 0.0]
     assert ", read 0.44 times." in model_card._data(run.about())[3]
     assert run.story().tables[0].rows[0][0] == f"70 % {folder}/general, 30 % {folder}/domain"
+
+
+def test_a_branch_reads_the_mixture_of_its_trunk(folder: Path, tmp_path: Path) -> None:
+    """Also one that ends before the weights change; --data, and a dataset that was changed, are refused."""
+    other = shutil.copytree(folder / "domain", tmp_path / "other")
+    mixed, changed = {str(folder / "general"): 0.7, str(other): 0.3}, {str(folder / "general"): 0.8, str(other): 0.2}
+    for number, later in enumerate((mixed, changed)):
+        own, given = str(tmp_path / f"trunk-{number}"), {"schedule": "wsd", "decay_steps": 0, "optimizer": "muon"}
+        trunk = plan(folder, phase(folder, mixed, 10), phase(folder, later, 10), **given, output=own)
+        run_folder.claim_run_folder(trunk, own)
+        checkpoints.write(f"{own}/checkpoints/step-00000008", {}, trunk.vocabulary, {"step": 8, **trunk.about(8)})
+        wanted = PretrainConfig(branch_from=own, output=str(tmp_path / "branch"), steps=9)
+        (mine,), theirs = pretraining_run.plan_run(wanted).phases, trunk.phases[0]
+        assert (mine.mixture.key, mine.entry, mine.end) == (theirs.mixture.key, theirs.entry, 9)
+        assert mine.entry.earlier == ((), (0, 0))[number]
+    with pytest.raises(UserError, match=r"^--data can't replace the mixture of datasets that \S+ reads: leave it out, and"):
+        pretraining_run.plan_run(replace(wanted, data=("x",)))
+    shutil.rmtree(other)
+    shutil.copytree(folder / "third", other)
+    with pytest.raises(UserError, match=r"general, 30 % \S+other are not the datasets that \S+ was trained on: restore"):
+        pretraining_run.plan_run(wanted)
+
+
+def test_a_run_on_one_dataset_is_not_resumed_as_a_mixture(folder: Path, tmp_path: Path) -> None:
+    """Nor the other way round, although the first dataset is the same."""
+    runs = [plan(folder, {"data": str(folder / "general"), "steps": 4}), plan(folder, phase(folder, MIXED))]
+    for number, run in enumerate(runs):
+        run_folder.claim_run_folder(run, str(tmp_path / str(number)))
+        with pytest.raises(UserError, match=r"was started with phase 1's dataset .*, not .*: give the same"):
+            run_folder.claim_run_folder(runs[1 - number], str(tmp_path / str(number)))
 
 
 def test_packed_rows_have_room_for_all(folder: Path) -> None:
@@ -248,7 +280,7 @@ def test_an_exact_resume(folder: Path, trained: tuple[Path, str], capsys: pytest
     mine, theirs = (checkpoints.weights(checkpoints.find(str(root / name), "latest")) for name in ("again", "run"))
     assert all((value == theirs[name]).all() for name, value in mine.items())
     pretrain(root, phase(folder, {"general": 0.6, "domain": 0.4}, 6), two_phases(folder)[1], code=2)
-    assert "was started with phase 1's mixture [" in capsys.readouterr().err
+    assert "was started with phase 1's dataset 70 % " in capsys.readouterr().err
 
 
 def test_it_is_compared_and_diagnosed(folder: Path, trained: tuple[Path, str]) -> None:
