@@ -122,7 +122,7 @@ def test_the_choices_are_frozen() -> None:
         "precision": ("float32", "bfloat16"),
         "jit": ("auto", "on", "off"),
         "engine": ("tensorflow", "jax"),
-        "recipe": ("bert-base", "lamb-large", "budget-24h", "modern", "demo"),
+        "recipe": ("bert-base", "lamb-large", "budget-24h", "modern", "continue", "demo"),
         "preset": (
             "tiny", "mini", "small", "medium", "base", "large",
             "modern-tiny", "modern-mini", "modern-small", "modern-medium", "modern-base", "modern-large",

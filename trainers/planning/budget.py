@@ -21,7 +21,7 @@ MOST_CANDIDATES = 3
 FEWEST_STEPS = 1000  # of a run: fewer don't leave the first phase of training
 # Nats below word frequencies from which on losses follow the curve: before, an encoder learns frequencies and little else, and
 # then it improves by more than a nat within a few hundred steps (docs/explanation/measurements.md).
-PLATEAU = 1.0
+PLATEAU = 1.75
 _FEWEST_PROBED, _MOST_PROBED = 10, 50  # steps of the pilot that measures the speed
 REPEATED = 40  # epochs from which on more of the same text brings next to nothing (Muennighoff et al. 2023, arXiv:2305.16264)
 USED = 0.9  # of the budget for training steps; the rest is for the start, evaluations and checkpoints

@@ -13,7 +13,7 @@ import numpy as np
 
 NOISE = 0.03  # standard deviation of a run's final loss in nats, over seeds (docs/explanation/measurements.md)
 _EXPONENTS = np.geomspace(0.1, 1.6, 57)
-_TYPICAL, _SPREAD = 0.45, 0.5  # of the exponents: median, and standard deviation of their logarithm
+_TYPICAL, _SPREAD = 0.65, 0.35  # of the exponents: median, and standard deviation of their logarithm
 _FLOORS = np.arange(0.0, 8.0, 0.05)  # of the loss, in nats
 _QUANTILES = (0.1, 0.5, 0.9)
 

@@ -5,7 +5,6 @@ To add an option, add a field; to add a recipe, add an entry to trainers/pretrai
 
 import math
 import os
-import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,10 +13,10 @@ from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNIN
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
-from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase
+from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase, complete_phases, mixed_by_recipe
+from clozemill.trainers.training import eval_set_names
 
 AUTO = "auto"
-_SET_NAME = re.compile(r"[\w.-]+")
 SCHEDULE_NAMES = ("linear", "cosine", "wsd")
 
 
@@ -214,38 +213,23 @@ class PretrainConfig(TrainingOptions):
         check_run_folder(self.output)
 
     def eval_sets(self) -> dict[str, str]:
-        """Return the datasets of `eval_data` by name. Raises UserError for one without a name, or a name that comes twice."""
-        found: dict[str, str] = {}
-        for each in self.eval_data:
-            name, _, folder = each.partition("=")
-            if not _SET_NAME.fullmatch(name) or not folder:
-                raise UserError(
-                    f"--eval-data {each}: give NAME=DATASET, as in wiki=wiki-128, with a name of letters, digits, . _ and -"
-                )
-            if name in found:
-                raise UserError(f"--eval-data names {name} twice: give each eval set a name of its own")
-            found[name] = folder
-        return found
+        """Return the further eval sets by name: those of `eval_data`, else, of a recipe that mixes datasets, those of general
+        text. Raises UserError for a name that can't be used.
+        """
+        mixed = () if self.phases else mixed_by_recipe(self.recipe, self.data)
+        return eval_set_names.parse(self.eval_data or tuple(f"general={part.data}" for part in mixed[1:]))
 
     def resolved_phases(self) -> tuple[Phase, ...]:
         """Return the phases, completed with the run's own options. A batch size of 0 is still to be chosen.
 
         Raises UserError when datasets and phases don't match.
         """
-        if not self.data and not self.phases:
-            raise UserError("--data is missing: give a dataset that clozemill prepare wrote")
-        phases = self.phases or tuple(Phase(steps=self.steps if len(self.data) == 1 else 0) for _ in self.data)
-        if len(self.data) > len(phases):
-            raise UserError(f"--data names {len(self.data)} datasets for {len(phases)} phases: give one per phase")
-        filled = []
-        for number, phase in enumerate(phases):
-            data = phase.data or (self.data[number] if number < len(self.data) else "")
-            if not data or not phase.steps:
-                what = "dataset: give --data one per phase" if not data else "steps: give phases in --config"
-                raise UserError(f"phase {number + 1} has no {what}, or 'phases: [{{data: DATASET, steps: 1000}}, ...]' there")
-            batch, objective = phase.batch_size or self.batch_size or 0, phase.objective or self.objective
-            filled.append(replace(phase, data=data, batch_size=batch, objective=objective))
-        return tuple(filled)
+        mixed = () if self.phases else mixed_by_recipe(self.recipe, self.data)
+        own = ((Phase(data=mixed, steps=self.steps),), ()) if mixed else (self.phases, self.data)
+        return tuple(
+            replace(phase, batch_size=phase.batch_size or self.batch_size or 0, objective=phase.objective or self.objective)
+            for phase in complete_phases(*own, self.steps)
+        )
 
     def warmup(self, steps: int) -> int:
         """Return the warm-up steps of a schedule of `steps`."""
@@ -287,6 +271,8 @@ class PretrainConfig(TrainingOptions):
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
+        if self.recipe and RECIPES[self.recipe].needs_init and not self.init and self.output:
+            raise UserError(f"--recipe {self.recipe} needs --init: give the run, checkpoint or import to continue")
         if self.objectives()[-1] == "causal" and self.attention == "bidirectional":
             raise UserError(
                 "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"

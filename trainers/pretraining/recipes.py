@@ -4,7 +4,8 @@ clozemill pretrain --recipe demo --data DATASET --output RUN
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from clozemill.pipelines.command_line.options import option
@@ -70,12 +71,18 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options, the sequence lengths of the datasets they are meant for (none: any), and what to expect."""
+    """Options, the sequence lengths of the datasets they are meant for (none: any), and what to expect.
+
+    curve: (step, masked-LM loss on the train split) of a run that was measured here. weights: of the datasets of --data, if a
+    run with as many of them mixes them in one phase. needs_init: whether it is for weights of --init.
+    """
 
     options: dict[str, Any]
     max_seq_lengths: tuple[int, ...]
     expect: str
-    curve: tuple[tuple[int, float], ...] = ()  # (step, masked-LM loss on the train split) of a run that was measured here
+    curve: tuple[tuple[int, float], ...] = ()
+    weights: tuple[float, ...] = ()
+    needs_init: bool = False
 
 
 RECIPES = {
@@ -141,6 +148,19 @@ RECIPES = {
         "every epoch and no next sentence. On the demo's shards, 500 steps of 32 examples end at 5.9 nats on the eval split, "
         "where the recipe demo has about 6.5. --preset modern-base and others train larger ones.",
     ),
+    "continue": Recipe(
+        {
+            "steps": 1_000,
+            "schedule": "linear",
+            "masks": "fresh",
+        },
+        (),
+        "an encoder goes on with text of a domain: a tenth of the examples is general text, if --data names a dataset of it "
+        "after that of the domain, and half of the usual learning rate is warmed up again, as Ibrahim et al. 2024 advise "
+        "(arXiv:2403.08763). Each evaluation, from before the first step on, shows the loss on both.",
+        weights=(0.9, 0.1),
+        needs_init=True,
+    ),
     "demo": Recipe(
         {
             "preset": "tiny",
@@ -176,3 +196,32 @@ RECIPES = {
         ),
     ),
 }
+
+
+def mixed_by_recipe(recipe: str, data: Sequence[str]) -> tuple[Part, ...]:
+    """Return the datasets of --data with the weights of a recipe, if it mixes as many; else ()."""
+    weights = RECIPES[recipe].weights if recipe else ()
+    return tuple(map(Part, data, weights)) if len(data) == len(weights) else ()
+
+
+def complete_phases(phases: Sequence[Phase], data: Sequence[str], steps: int) -> tuple[Phase, ...]:
+    """Return the phases of a run, each with a dataset and steps. Raises UserError when datasets and phases don't match.
+
+    Args:
+        phases: those that were given, or none: one per dataset.
+        data: datasets, one per phase, for phases without any.
+        steps: of the run, for its only phase.
+    """
+    if not data and not phases:
+        raise UserError("--data is missing: give a dataset that clozemill prepare wrote")
+    phases = phases or [Phase(steps=steps if len(data) == 1 else 0) for _ in data]
+    if len(data) > len(phases):
+        raise UserError(f"--data names {len(data)} datasets for {len(phases)} phases: give one per phase")
+    found = []
+    for number, phase in enumerate(phases):
+        own = phase.data or (data[number] if number < len(data) else "")
+        if not own or not phase.steps:
+            what = "dataset: give --data one per phase" if not own else "steps: give phases in --config"
+            raise UserError(f"phase {number + 1} has no {what}, or 'phases: [{{data: DATASET, steps: 1000}}, ...]' there")
+        found.append(replace(phase, data=own))
+    return tuple(found)

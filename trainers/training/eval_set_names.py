@@ -1,9 +1,32 @@
 """How evaluations name the metrics of further eval sets: `wiki/masked_lm_loss`. Those of the data's own have no prefix."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
+from clozemill.pipelines.common.errors import UserError
+
+_NAME = re.compile(r"[\w.-]+")
 SEPARATOR = "/"
 _COMPARED = ("examples", "perplexity", "unigram_loss")  # besides losses and accuracies
+
+
+def parse(given: Sequence[str]) -> dict[str, str]:
+    """Return the datasets of `--eval-data` by name. Raises UserError for one without a name, or a name that comes twice.
+
+    given: NAME=DATASET each.
+    """
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, folder = each.partition("=")
+        if not _NAME.fullmatch(name) or not folder:
+            raise UserError(
+                f"--eval-data {each}: give NAME=DATASET, as in wiki=wiki-128, with a name of letters, digits, . _ and -"
+            )
+        if name in found:
+            raise UserError(f"--eval-data names {name} twice: give each eval set a name of its own")
+        found[name] = folder
+    return found
 
 
 def prefixed(name: str, figures: dict[str, Any]) -> dict[str, Any]:

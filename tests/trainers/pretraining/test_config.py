@@ -193,7 +193,8 @@ def test_what_is_saved_gives_itself_back(tmp_path: Path, name: str) -> None:
         ("stepz: 7", ": unknown option 'stepz'; did you mean steps?"),
         (
             "recipe: bert",
-            ": recipe is 'bert': give one of bert-base, lamb-large, budget-24h, modern, demo; did you mean bert-base?",
+            ": recipe is 'bert': give one of bert-base, lamb-large, budget-24h, modern, continue, demo; "
+            "did you mean bert-base?",
         ),
         ("dropout: 1.5", ": dropout is 1.5: give a value between 0 and 0.9"),
         ("remat: 1", ": remat is 1: give true or false"),

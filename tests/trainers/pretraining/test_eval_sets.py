@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import clozemill
+from clozemill.pipelines.command_line import options as command_options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.pretraining import eval_sets, open_options, pretrain, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -148,3 +149,33 @@ def test_without_an_own_eval_split_the_first_set_selects_the_best(folder: Path, 
     assert "without has no eval examples: the first of --eval-data selects the best checkpoint" in capsys.readouterr().err
     made = eval_sets.SeveralEvaluations("wiki's", {"wiki": "wiki's", "own": "own's"})  # type: ignore[arg-type]
     assert made.own is made.named["wiki"]
+
+
+def continuing(*data: str, **options) -> PretrainConfig:
+    values = {"recipe": "continue", "data": data, "init": "begun", "output": "run", **options}
+    return command_options.from_values(PretrainConfig, values)
+
+
+def test_the_recipe_to_continue_mixes_in_general_text_and_evaluates_on_it() -> None:
+    config = continuing("domain", "wiki", steps=50)
+    (phase,) = config.resolved_phases()
+    assert [(part.data, part.weight) for part in phase.parts] == [("domain", 0.9), ("wiki", 0.1)]
+    assert (phase.steps, config.masks, config.eval_sets()) == (50, "fresh", {"general": "wiki"})
+    assert continuing("domain", "wiki", eval_data=("w=wiki",)).eval_sets() == {"w": "wiki"}
+
+
+def test_the_recipe_to_continue_without_general_text() -> None:
+    config = continuing("domain")
+    assert config.resolved_phases()[0].data == "domain" and config.eval_sets() == {}
+    with pytest.raises(UserError, match="phase 1 has no steps"):
+        continuing("domain", "wiki", "more").resolved_phases()
+    with pytest.raises(UserError, match="--recipe continue needs --init: give the run, checkpoint or import to continue"):
+        continuing("domain", init="")
+
+
+def test_its_rate_is_half_of_the_usual_one(folder: Path) -> None:
+    given = {"eval_data": (f"wiki={folder / 'wiki'}",), "output": str(folder / "none")}
+    planned = pretraining_run.plan_run(continuing(str(folder / "own"), init=str(folder / "begun"), **given))
+    usual = plan(folder, preset="tiny").phases[0].schedule
+    schedule = planned.phases[0].schedule
+    assert (schedule.peak, schedule.warmup_steps, schedule.steps) == (usual.peak / 2, 100, 1000)
