@@ -151,6 +151,7 @@ RECIPES = {
     "continue": Recipe(
         {
             "steps": 1_000,
+            "objective": "mlm",
             "schedule": "linear",
             "masks": "fresh",
         },
