@@ -156,8 +156,8 @@ RECIPES = {
             "masks": "fresh",
         },
         (),
-        "an encoder goes on with text of a domain: a tenth of the examples is general text, if --data names a dataset of it "
-        "after that of the domain, and half of the usual learning rate is warmed up again, as Ibrahim et al. 2024 advise "
+        "an encoder is trained further on text of a domain: a tenth of the examples is general text, if --data names a dataset "
+        "of it after that of the domain, and half of the usual learning rate is warmed up again, as Ibrahim et al. 2024 advise "
         "(arXiv:2403.08763). Each evaluation, from before the first step on, shows the loss on both.",
         weights=(0.9, 0.1),
         needs_init=True,

@@ -1,4 +1,4 @@
-"""Phases on several datasets with weights: what is refused, what is read, exact resume, and what is told of it."""
+"""Phases on several datasets with weights: what is refused, what is read, exact resume, and what is reported of it."""
 
 import json
 import shutil
