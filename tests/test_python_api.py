@@ -131,6 +131,17 @@ def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
     assert list(exported) == ["keras"] and Path(exported["keras"], "model.keras").exists()
 
 
+@pytest.mark.slow
+def test_contrast_and_embed(run: Path, tmp_path: Path) -> None:
+    texts = [text for text, _ in finetune_cases.sentences(32)]
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    options = {"init": run, "input": tmp_path / "texts.txt", "output": tmp_path / "run", "batch_size": 16, "epochs": 1}
+    model = clozemill.contrast(**options, pooling="cls", tensorboard=False)
+    assert model.step == 2 and model.metrics == {}
+    vectors = np.array([record["features"] for record in clozemill.embed(model, texts[:3])])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

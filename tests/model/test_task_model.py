@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from clozemill.model.config import EncoderConfig
 from clozemill.model.losses import SUMS
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task, TaskModel, sums
-from tests.model.small import NO_DROPOUT, SMALL, TOKENS, apart, features, run, scatter
+from tests.model.small import MODERN, NO_DROPOUT, SMALL, TOKENS, apart, features, run, scatter
 from tests.slow import mostly_slow
 
 LABELS = ("O", "B", "I")
@@ -187,6 +188,16 @@ def test_dropout_depends_on_the_seed(case: str) -> None:
     assert apart(one, again) == 0 and apart(one, other) > 1e-3 and apart(one, plain) > 1e-3
     model.head.rate = 0.0
     assert (apart(model(BATCH, seed=SEED)["logits"], plain) == 0) == CASES[case].frozen
+
+
+@pytest.mark.parametrize("config", [SMALL, MODERN], ids=lambda config: config.architecture)
+def test_both_copies_of_a_text_have_dropout_of_their_own(config: EncoderConfig) -> None:
+    model = scatter(TaskModel(replace(config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1), CASES["embed"]))
+    inputs, given = model.prepare(BATCH | targets("embed"))
+    for seed in (None, SEED):
+        first, second = np.split(ops.convert_to_numpy(model(inputs, seed=seed)["logits"]), 2)
+        assert (np.abs(first - second).max(axis=1) > 1e-3).tolist() == [seed is not None] * 4
+        assert np.isfinite(float(model.sums_of(model(inputs, seed=seed), given)["task_loss"]))
 
 
 @pytest.mark.parametrize("kind", TASK_HEADS)

@@ -76,7 +76,9 @@ def _mixture(parts: Sequence[tuple[Any, float]]) -> str:
 
 
 def _objective(run: RecordedRun) -> str:
-    return str(run.config.get("task", _UNKNOWN)) if run.finetunes else _distinct([each["objective"] for each in run.phases])
+    if run.finetunes:
+        return str(run.config.get("task", run.about.get("preset", _UNKNOWN)))
+    return _distinct([each["objective"] for each in run.phases])
 
 
 def _learning_rate(run: RecordedRun) -> str:
