@@ -42,7 +42,6 @@ def exhibits(task_type: TaskType, task: Task, examples: Sequence[Example], answe
     if not answers:
         return []
     tables, plots = task_type.exhibits(task, examples, answers)
-    return [
-        Section("Answers to the dev examples", tables=tables, plots=plots),
-        Section("Sample predictions", tables=_samples(task_type, examples, answers)),
-    ]
+    samples = _samples(task_type, examples, answers)
+    sections = [Section("Answers to the dev examples", tables=tables, plots=plots)]
+    return sections + ([Section("Sample predictions", tables=samples)] if samples else [])
