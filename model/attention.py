@@ -4,7 +4,11 @@ Tensors carry their shape: B batch, S sequence length, Q positions kept of it, N
 chunk, K = 3 C positions of a chunk and its neighbours.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,15 +23,35 @@ _MASKED = -1e9  # finite, so that a row without any visible key doesn't become N
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Which keys the queries of a layer see, for kernels that compute it from these numbers instead of reading a mask.
+
+    groups: int [B, S]: a query sees the keys with its own number. Padding is 0; by the mask it may see other keys, but what it
+        sees is never used.
+    packed: whether they are the numbers of packed examples; if not, they are the input mask, 1s and then 0s.
+    causal: whether a query sees no keys to its right. window: the largest distance of a key, 0 for any.
+    complete: whether the queries are all positions.
+    """
+
+    groups: Any
+    packed: bool
+    causal: bool
+    window: int
+    complete: bool
+
+
+@dataclass(frozen=True)
 class View:
     """What the queries of a layer see.
 
     visible: bool, broadcastable to [B, N, Q, S]; with `chunk`, [B * chunks, 1, C, K].
+    reach: the same, as a Reach.
     queries, keys: rotations of the queries and keys (`rotation`), or None.
     chunk: C, if each chunk of queries is to see only its own and the neighbouring chunks of keys; 0: all keys.
     """
 
     visible: Any
+    reach: Reach
     queries: tuple | None = None
     keys: tuple | None = None
     chunk: int = 0
@@ -78,6 +102,35 @@ def visible_in_chunks(groups_BS, causal: bool, window: int):
     return ops.logical_and(same, (abs(away) <= window) & (away <= 0 if causal else True))
 
 
+def in_chunks(attend: Callable, size: int, query_BQND, key_BSND, value_BSND):
+    """Return `attend` of queries, keys and values, [B, Q, N, D]; with a size of chunks, these become rows of the batch."""
+    if not size:
+        return attend(query_BQND, key_BSND, value_BSND)
+    length = query_BQND.shape[1]
+    mixed = attend(chunks(query_BQND, size), neighbours(key_BSND, size), neighbours(value_BSND, size))
+    whole = -(-length // size) * size
+    return ops.reshape(mixed, (-1, whole, *mixed.shape[2:]))[:, :length]
+
+
+def plain_attention(query_BQND, key_BSND, value_BSND, view: View, scale: float):
+    """Return the values weighted by the attention, float [B, Q, N, D], from the mask of a view and without a kernel."""
+    attend = partial(ops.dot_product_attention, mask=view.visible, scale=scale, flash_attention=False)
+    return in_chunks(attend, view.chunk, query_BQND, key_BSND, value_BSND)
+
+
+_kernel: ContextVar[Callable] = ContextVar("kernel", default=plain_attention)
+
+
+@contextlib.contextmanager
+def attention_kernel(kernel: Callable) -> Iterator[None]:
+    """Return a context in which models compute attention without dropout by a function like `plain_attention`."""
+    token = _kernel.set(kernel)
+    try:
+        yield
+    finally:
+        _kernel.reset(token)
+
+
 def rotation(positions_BX, theta: float, size: int) -> tuple:
     """Return cosines and sines of RoPE's angles (Su et al. 2021), float32 [B or 1, X, 1, D / 2]."""
     frequencies = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
@@ -114,14 +167,15 @@ def make_view(config: EncoderConfig, layer: int, tokens: tuple, places_BS, posit
         seen = visible_in_chunks(groups, causal, window)
     else:  # in a local layer, padding may be too far from any token
         seen = visible(input_mask, queries_BQ, causal, groups if window else example_ids, window)
+    reach = Reach(groups, example_ids is not None, causal, window, positions_BQ is None)
     if not config.design.rotary:
-        return View(seen)
+        return View(seen, reach)
     theta = config.local_rope_theta if window else config.global_rope_theta
     keys = rotation(places_BS, theta, config.head_size)
     if positions_BQ is None:
-        return View(seen, keys, keys, chunk)
+        return View(seen, reach, keys, keys, chunk)
     own_BQ = queries_BQ if example_ids is None else ops.take_along_axis(places_BS, queries_BQ, axis=1)
-    return View(seen, rotation(own_BQ, theta, config.head_size), keys)
+    return View(seen, reach, rotation(own_BQ, theta, config.head_size), keys)
 
 
 class Attention(keras.layers.Layer):
@@ -132,7 +186,7 @@ class Attention(keras.layers.Layer):
         view: a View.
         seed: int32 [2] for dropout on the probabilities, or None outside of training.
 
-    Without active dropout, the backend's fused attention is used if it has one.
+    Without active dropout, the kernel of `attention_kernel` computes it.
     """
 
     def __init__(self, config: EncoderConfig, **kwargs) -> None:
@@ -149,11 +203,9 @@ class Attention(keras.layers.Layer):
     def _heads(self, x_BSH):
         return ops.reshape(x_BSH, (-1, ops.shape(x_BSH)[1], self.config.num_attention_heads, self.config.head_size))
 
-    def _mixed(self, query_BQND, key_BSND, value_BSND, visible, seed):
-        """Return the values weighted by the attention, [B, Q, N, D]."""
+    def _dropped(self, query_BQND, key_BSND, value_BSND, visible, seed):
+        """Return the values weighted by the attention with dropout on it, [B, Q, N, D]."""
         rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
-        if seed is None or rate == 0:
-            return ops.dot_product_attention(query_BQND, key_BSND, value_BSND, mask=visible, scale=scale)
         scores_BNQS = ops.einsum("BQND,BSND->BNQS", query_BQND * scale, key_BSND)
         scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
         probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
@@ -164,12 +216,10 @@ class Attention(keras.layers.Layer):
             self._heads(layer(x)) for layer, x in ((self.query, query_BQH), (self.key, hidden_BSH), (self.value, hidden_BSH))
         )
         query_BQND, key_BSND = rotated(query_BQND, view.queries), rotated(key_BSND, view.keys)
+        if seed is None or self.config.attention_probs_dropout_prob == 0:
+            mixed_BQND = _kernel.get()(query_BQND, key_BSND, value_BSND, view, self.config.head_size**-0.5)
+        else:
+            attend = partial(self._dropped, visible=view.visible, seed=seed)
+            mixed_BQND = in_chunks(attend, view.chunk, query_BQND, key_BSND, value_BSND)
         length = ops.shape(query_BQH)[1]
-        if view.chunk:  # chunks become rows of the batch
-            query_BQND = chunks(query_BQND, view.chunk)
-            key_BSND, value_BSND = neighbours(key_BSND, view.chunk), neighbours(value_BSND, view.chunk)
-        mixed_BQND = self._mixed(query_BQND, key_BSND, value_BSND, view.visible, seed)
-        if view.chunk:
-            whole = -(-length // view.chunk) * view.chunk
-            mixed_BQND = ops.reshape(mixed_BQND, (-1, whole, *mixed_BQND.shape[2:]))[:, :length]
         return self.output_dense(ops.reshape(mixed_BQND, (-1, length, self.config.hidden_size)))

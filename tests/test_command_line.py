@@ -23,7 +23,7 @@ TEXT = "--strip-accents --no-strip-accents --tokenize-chinese-chars --no-tokeniz
 INPUT = f"{TEXT} --cased --no-cased --format --headings --no-headings --id-field --input --text-field --title-field"
 RUN = "--in-memory --no-in-memory --max-reject-rate --num-workers --progress --no-progress --runner"
 DEVICES = "--jit --precision --strategy --tpu"
-TRAINING = f"{DEVICES} --engine --shard-moments --no-shard-moments"
+TRAINING = f"{DEVICES} --attention-kernel --engine --shard-moments --no-shard-moments"
 MODEL = "--attention-dropout --batch-size --dropout --hidden-act --objective --optimizer --precision --preset --remat"
 COLUMNS = "--header --label-column --label-columns --label-separator --max-reject-rate --pair-column --text-column"
 PREPARE = (
@@ -52,7 +52,7 @@ FLAGS = {
     "--tensorboard --no-tensorboard --track --warmup-steps --weight-decay --overwrite "
     "--no-overwrite",
     "evaluate": f"{COMMON} {DEVICES} {COLUMNS} --engine --batch-size --checkpoint --data --output --overwrite "
-    "--no-overwrite --threshold RUN",
+    "--attention-kernel --no-overwrite --threshold RUN",
     "compare": f"{COMMON} --output --overwrite --no-overwrite RUNS",
     "doctor": f"{COMMON} --output --overwrite --no-overwrite RUN",
     "export": f"{COMMON} --checkpoint --formats --max-seq-length --output --overwrite --no-overwrite RUN",
@@ -75,7 +75,7 @@ FLAGS = {
     "--output --overwrite --patience --peak-tflops --pooling --seed --steps-per-call --temperature --tensorboard "
     "--text-column --track --warmup-share --weight-decay",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
-    "--examples-per-row --topology --vocab-size",
+    "--attention-kernel --examples-per-row --topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "
     "--dry-run --no-dry-run --engine --existing --gpu-machine --image --machine-type --max-workers --name --namespace "
     "--network --num-workers --poll-seconds --project --public-ips --no-public-ips --region --retries --runtime-version "
@@ -122,6 +122,7 @@ def test_the_choices_are_frozen() -> None:
         "precision": ("float32", "bfloat16"),
         "jit": ("auto", "on", "off"),
         "engine": ("tensorflow", "jax"),
+        "attention_kernel": ("auto", "plain"),
         "recipe": ("bert-base", "lamb-large", "budget-24h", "modern", "continue", "demo"),
         "preset": (
             "tiny", "mini", "small", "medium", "base", "large",

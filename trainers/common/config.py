@@ -14,6 +14,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
 
 ENGINE_NAMES = ("tensorflow", "jax")
+ATTENTION_KERNELS = ("auto", "plain")
 TRACKER_NAMES = ("wandb", "mlflow")
 OPTIMIZER_NAMES = ("adamw", "lamb", "muon", "stable-adamw")
 LOCAL_TPU = ("local",)  # names for a TPU attached to this machine
@@ -104,6 +105,14 @@ class EngineOptions(DeviceOptions):
         "tensorflow",
         "framework that trains, with the same results and files: jax needs pip install 'clozemill[jax]'",
         choices=ENGINE_NAMES,
+        identity=False,
+        group=RUNNING,
+    )
+
+    attention_kernel: str = option(
+        "auto",
+        "how --engine jax computes attention without dropout; auto: with the kernel of a TPU or GPU where it has one",
+        choices=ATTENTION_KERNELS,
         identity=False,
         group=RUNNING,
     )

@@ -5,7 +5,7 @@ engine's own modules import its framework for training; a run can be continued o
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from clozemill.model.config import EncoderConfig
 from clozemill.model.losses import SUMS
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.common.errors import UserError
@@ -93,6 +94,12 @@ class Engine(Protocol):
     @property
     def compiles(self) -> bool:
         """Return whether every new shape of a batch costs a compilation."""
+
+    def attention(self, encoder: EncoderConfig, lengths: Sequence[int], precision: str) -> str:
+        """Return how attention is computed in training, for people; "" if the framework has one way only.
+
+        lengths: tokens per row of each phase.
+        """
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which variables are created."""

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,8 @@ from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+from clozemill.model.attention import attention_kernel
+from clozemill.model.config import EncoderConfig
 from clozemill.model.losses import SUMS
 from clozemill.pipelines.command_line.exit_codes import EXIT_USER_ERROR
 from clozemill.pipelines.common import runtime
@@ -30,8 +32,9 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
-from clozemill.trainers.engines import jax_cluster, jax_step
+from clozemill.trainers.engines import jax_attention, jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
+from clozemill.trainers.engines.jax_attention import Kernel, compute_capability
 from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: F401  # engine.py calls the latter
 from clozemill.trainers.engines.jax_step import AXIS, Step
 from clozemill.trainers.engines.train_state import TrainState
@@ -116,9 +119,10 @@ def _leave() -> None:
 
 @dataclass(frozen=True)
 class JaxEngine:
-    """Devices in a mesh of one axis, which divide the rows of a batch."""
+    """Devices in a mesh of one axis, which divide the rows of a batch, and the kernel with which they compute attention."""
 
     mesh: Mesh
+    kernel: Kernel
     shard_moments: bool = False
     name = "jax"
     version = jax.__version__
@@ -140,6 +144,9 @@ class JaxEngine:
     @property
     def processes(self) -> int:
         return jax.process_count()
+
+    def attention(self, encoder: EncoderConfig, lengths: Sequence[int], precision: str) -> str:
+        return jax_attention.described(self.kernel, encoder, lengths, precision)
 
     def scope(self) -> AbstractContextManager[Any]:
         return contextlib.nullcontext()
@@ -174,7 +181,8 @@ class JaxEngine:
         """Return `call` of a batch as a function of (weights, batch) on the devices. out: placement of its results."""
 
         def with_values(values: list, batch: dict) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+            mapping = list(zip(model.variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping), attention_kernel(self.kernel):
                 return call(batch)
 
         specs = (PartitionSpec(), PartitionSpec(AXIS))
@@ -186,7 +194,7 @@ class JaxEngine:
         return iter(mine.as_numpy_iterator())
 
     def trainer(self, state: TrainState, options: StepOptions, batch_size: int, batches: HostBatches) -> Trainer:
-        step = Step(state.model, options, self.mesh, self.shard_moments)
+        step = Step(state.model, options, self.mesh, self.kernel, self.shard_moments)
         moments = dict(zip((variable.path for variable in state.model.trainable_variables), state.slots, strict=True))
         slots = [list(moments[variable.path].values()) for variable in step.trained]
         return _Trainer(step, slots, _Input(self._host_batches(batch_size, batches), self._rows))
@@ -229,8 +237,7 @@ def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     if devices[0].platform == "cpu":
         return Hardware("CPU", len(devices), free_memory() // len(devices), cores)
     memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
-    capable = tuple(int(part) for part in str(getattr(devices[0], "compute_capability", "0.0")).split("."))
-    return Hardware("GPU", len(devices), memory, cores, capable >= BFLOAT16_CAPABILITY)
+    return Hardware("GPU", len(devices), memory, cores, compute_capability(devices[0]) >= BFLOAT16_CAPABILITY)
 
 
 def _local(config: DeviceOptions) -> list[jax.Device]:
@@ -255,4 +262,5 @@ def make(config: DeviceOptions) -> JaxEngine:
     devices, present = _local(config), hardware.nvidia_gpus()
     if present and devices[0].platform == "cpu":
         print(hardware.unused_gpus(present, "JAX", "pip install 'clozemill[jax-cuda]'"), file=sys.stderr, flush=True)
-    return JaxEngine(jax_step.make_mesh(devices), getattr(config, "shard_moments", False))
+    kernel = jax_attention.choose_kernel(devices[0], getattr(config, "attention_kernel", "auto"))
+    return JaxEngine(jax_step.make_mesh(devices), kernel, getattr(config, "shard_moments", False))

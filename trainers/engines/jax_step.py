@@ -16,9 +16,11 @@ from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from clozemill.model.attention import attention_kernel
 from clozemill.model.losses import SUMS, total
 from clozemill.trainers.engines import optimizer
 from clozemill.trainers.engines.engine import StepOptions
+from clozemill.trainers.engines.jax_attention import Kernel
 
 AXIS = "data"  # the only axis of the mesh
 
@@ -36,12 +38,14 @@ class Step:
         model: the model. Its variables are arguments of the functions; values of its own aren't used.
         options: the optimizer, micro-batches, dropout and masks.
         mesh: the devices.
+        kernel: how the model computes attention.
         shard_moments: keep a part of the moments on each device (ZeRO stage 1 of Rajbhandari et al. 2019).
     """
 
     model: Any
     options: StepOptions
     mesh: Mesh
+    kernel: Kernel
     shard_moments: bool = False
 
     @cached_property
@@ -82,7 +86,7 @@ class Step:
     def _sums(self, values: list, fixed: list, inputs: dict, targets: dict, seed) -> dict:
         """Return losses.SUMS of a batch, with given values of the variables."""
         mapping = [*zip(self.trained, values, strict=True), *zip(self.fixed, fixed, strict=True)]
-        with keras.StatelessScope(state_mapping=mapping):
+        with keras.StatelessScope(state_mapping=mapping), attention_kernel(self.kernel):
             return self.model.sums_of(self.model(inputs, seed=seed), targets)
 
     def _gradients(self, values: list, fixed: list, done, batch: dict):

@@ -1,7 +1,7 @@
 """The engine on TensorFlow: any tf.distribute strategy of trainers/common/distribution.py."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.common import runtime
 from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.config import DeviceOptions
@@ -82,6 +83,9 @@ class TensorFlowEngine:
     @property
     def compiles(self) -> bool:
         return self._jit or isinstance(self.strategy, tf.distribute.TPUStrategy)
+
+    def attention(self, encoder: EncoderConfig, lengths: Sequence[int], precision: str) -> str:
+        return ""  # Keras has no fused attention on TensorFlow
 
     def scope(self) -> AbstractContextManager[Any]:
         return self.strategy.scope()

@@ -10,6 +10,7 @@ from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES
 from clozemill.trainers.engines import optimizer
 from clozemill.trainers.engines.engine import StepOptions
+from clozemill.trainers.engines.jax_attention import choose_kernel, described
 from clozemill.trainers.engines.jax_step import Step, make_mesh
 from clozemill.trainers.planning.config import PreflightConfig
 
@@ -21,7 +22,13 @@ def make(config: PreflightConfig, encoder: EncoderConfig, devices: list) -> Step
         model.build()
     hyper = optimizer.Hyper(clip_norm=optimizer.default_clip_norm(config.optimizer))
     schedule = optimizer.Schedule(peak=1e-4, warmup_steps=10_000, steps=1_000_000)
-    return Step(model, StepOptions(schedule, hyper, config.optimizer), make_mesh(devices))
+    kernel = choose_kernel(devices[0], config.attention_kernel)
+    return Step(model, StepOptions(schedule, hyper, config.optimizer), make_mesh(devices), kernel)
+
+
+def attention(step: Step, config: PreflightConfig) -> str:
+    """Return how the step computes attention, for people."""
+    return described(step.kernel, step.model.config, [config.max_seq_length], config.precision)
 
 
 def parameters(step: Step) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from clozemill.model.config import ACTIVATIONS, PRECISIONS, PRESETS
 from clozemill.pipelines.command_line.options import INPUT, READ, option
-from clozemill.trainers.common.config import OPTIMIZER_NAMES
+from clozemill.trainers.common.config import ATTENTION_KERNELS, OPTIMIZER_NAMES
 from clozemill.trainers.common.peak_flops import GPUS
 from clozemill.trainers.pretraining.config import AUTO, OBJECTIVES, PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
@@ -101,5 +101,8 @@ class PreflightConfig:
     hidden_act: str = option(AUTO, "activation function; auto: that of the preset", choices=(AUTO, *ACTIVATIONS))
     dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
     attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
+    attention_kernel: str = option(
+        "auto", "compute attention without dropout with the TPU's kernel, where it can; plain: never", choices=ATTENTION_KERNELS
+    )
     remat: bool = option(False, "recompute activations in the backward pass")
     largest_batch: bool = option(True, "search for the largest batch that fits (needs a few more compilations)")

@@ -111,8 +111,8 @@ def decimal(number: float) -> str:
     return f"{number / 1e12:.2f} T" if number >= 1e12 else f"{number / 1e9:.2f} G"
 
 
-def title(config: PreflightConfig, topology: Topology, predictions: int, parameters: int) -> list[str]:
-    """Return the report's lines about what is compiled."""
+def title(config: PreflightConfig, topology: Topology, predictions: int, parameters: int, attention: str) -> list[str]:
+    """Return the report's lines about what is compiled. attention: how it is computed."""
     packed = f", up to {config.examples_per_row} packed examples per row" if config.examples_per_row else ""
     switches = [config.objective, config.precision, config.optimizer, *["remat"] * config.remat]
     return [
@@ -120,6 +120,7 @@ def title(config: PreflightConfig, topology: Topology, predictions: int, paramet
         f"model        {config.preset}, vocabulary of {config.vocab_size:,}: {parameters:,} parameters; {', '.join(switches)}",
         f"batch        {config.batch_size} per {topology.generation.device}, {config.batch_size * topology.devices:,} in all; "
         f"{config.max_seq_length} tokens, {predictions} predictions" + packed,
+        f"attention    {attention}",
     ]
 
 
@@ -189,7 +190,8 @@ def main(config: PreflightConfig) -> int:
     from clozemill.trainers.planning import absent_step  # after the environment is set: Keras reads it on import
 
     step = absent_step.make(config, encoder, devices)
-    print("\n".join(title(config, topology, predictions, absent_step.parameters(step))), flush=True)
+    attention = absent_step.attention(step, config)
+    print("\n".join(title(config, topology, predictions, absent_step.parameters(step), attention)), flush=True)
     results: dict[int, Figures | Refused] = {}
 
     def measure(batch: int) -> int | None:

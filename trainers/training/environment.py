@@ -11,6 +11,7 @@ from typing import Any
 from clozemill.pipelines.command_line import process
 from clozemill.pipelines.common import runtime
 from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.training.run_protocols import TrainingRun
 
 _LIBRARIES = ("clozemill", "keras", "numpy")
 
@@ -34,12 +35,19 @@ def command() -> str:
     return shlex.join([os.path.basename(process.PROGRAM[0]) or "clozemill", *sys.argv[1:]])
 
 
-def describe(engine: Engine, precision: str) -> dict[str, Any]:
-    """Return the environment by name, as text."""
+def attention(engine: Engine, plan: TrainingRun) -> str:
+    """Return how the engine computes attention in a run: "attention: plain, because ..."; "" if there is one way only."""
+    found = engine.attention(plan.encoder, [phase.max_seq_length for phase in plan.phases], plan.config.precision)
+    return f"attention: {found}" if found else ""
+
+
+def describe(engine: Engine, plan: TrainingRun) -> dict[str, Any]:
+    """Return the environment of a run by name, as text."""
+    device = f"{engine.replicas} x {engine.device_name}, {plan.config.precision}"
     libraries = {name: _version(name) for name in _LIBRARIES}
     return {
         "command": command(),
-        "device": f"{engine.replicas} x {engine.device_name}, {precision}",
+        "device": "; ".join(filter(None, [device, attention(engine, plan)])),
         "machine": f"{platform.system()} {platform.machine()}, {runtime.cores()} cores",
         "versions": {"python": platform.python_version(), **libraries, engine.name: engine.version},
     }

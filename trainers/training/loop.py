@@ -13,7 +13,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import peak_flops, storage
 from clozemill.trainers.engines.engine import COLUMNS, Engine, OutOfMemory, StepOptions, Trainer
 from clozemill.trainers.engines.train_state import TrainState
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoints, environment
 from clozemill.trainers.training.early_stopping import EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.pace import Pace
@@ -68,6 +68,8 @@ class Loop:
         """Run the remaining steps; return the exit code."""
         self.saved_at = self.step if self.step else -1
         self.signals.again = same_command(self.plan.config)
+        if self._writes and (how := environment.attention(self.engine, self.plan)):
+            print(how, flush=True)
         self._page = RunPage(self.plan, self.folder, self.engine, self.journal, self.step)
         code = EXIT_STOPPED
         try:

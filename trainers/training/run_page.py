@@ -137,7 +137,7 @@ class RunPage:
         self._sessions = [*sessions, self._session()]
 
     def _session(self) -> dict[str, Any]:
-        own = environment.describe(self.engine, self.plan.config.precision)
+        own = environment.describe(self.engine, self.plan)
         return {"from_step": self.first_step, "to_step": self.first_step, "began": self._began, "seconds": 0.0, **own}
 
 

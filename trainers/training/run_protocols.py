@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.pages.content import Section, Table
 from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.optimizer import Hyper, Schedule
@@ -110,6 +111,9 @@ class TrainingRun(Protocol):
 
     @property
     def phases(self) -> Sequence[TrainingPhase]: ...
+
+    @property
+    def encoder(self) -> EncoderConfig: ...
 
     @property
     def vocabulary(self) -> bytes: ...

@@ -159,12 +159,13 @@ def test_nothing_fits() -> None:
 
 
 def test_the_report() -> None:
-    assert preflight.title(CONFIG, V5E, 20, 110_106_428) == [
+    assert preflight.title(CONFIG, V5E, 20, 110_106_428, "plain, because") == [
         "topology     v5e:2x2, 4 chips; a chip has 16 GiB, of which a program can use 15.75",
         "model        base, vocabulary of 30,522: 110,106,428 parameters; mlm+nsp, bfloat16, adamw",
         "batch        32 per chip, 128 in all; 128 tokens, 20 predictions",
+        "attention    plain, because",
     ]
-    packed = preflight.title(replace(CONFIG, examples_per_row=4), V5E, 20, 110_106_428)
+    packed = preflight.title(replace(CONFIG, examples_per_row=4), V5E, 20, 110_106_428, "")
     assert packed[2] == "batch        32 per chip, 128 in all; 128 tokens, 20 predictions, up to 4 packed examples per row"
     assert preflight.described(figures(3.5, 2.5e12), V5E, 2_400_000_000_000) == [
         "compiles     yes, in 61 s",
