@@ -53,6 +53,11 @@ def graph_arithmetic() -> Arithmetic:
     return Arithmetic(_Tables().take, tf.minimum)
 
 
+def _copied(rows: tf.Tensor) -> tf.Tensor:
+    """Return a copy of a vector: to join slices of others, TensorFlow would log an error for each, and copy them anyway."""
+    return tf.gather(rows, tf.range(tf.size(rows)))
+
+
 @dataclass(frozen=True)
 class DatasetLanes:
     """One host's lanes of a dataset as an endless stream of chunks, the records of some batches.
@@ -118,7 +123,7 @@ class DatasetLanes:
         records = epochs.flat_map(
             in_graph(lambda epoch: self._pieces(lane, epoch, tf.where(epoch > first, tf.zeros_like(done), done)))
         )
-        return records.rebatch(sizes)
+        return records.rebatch(sizes).map(in_graph(lambda rows: tf.nest.map_structure(_copied, rows)))
 
     def _pieces(self, lane, epoch, done) -> tf.data.Dataset:
         """Return the records that a lane reads in an epoch, in vectors of some records of a block: ExampleOrder.pieces."""

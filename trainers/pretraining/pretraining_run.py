@@ -105,7 +105,8 @@ class PretrainingRun:
 
         Those of a run with a mixture say how often this run has read them up to a step.
         """
-        begun, own = list(self.start.data if self.start else ()), {}
+        begun: list[dict[str, Any]] = list(self.start.data if self.start else ())
+        own: dict[str, dict[str, Any]] = {}
         mixes = any(len(phase.mixture.datasets) > 1 for phase in self.phases)
         for phase in self.phases:
             for dataset, epochs in zip(phase.mixture.datasets, phase.epochs(min(step, phase.end)), strict=True):
