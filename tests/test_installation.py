@@ -101,7 +101,7 @@ def test_the_examples_in_help_run(site: Path, tmp_path: Path, demo_dataset: Path
     shutil.copytree(demo_dataset, tmp_path / "DATASET")
     for name in ("corpus", "RUN", "OTHER-RUN", "FT", "bert-base-uncased"):
         (tmp_path / name).mkdir()
-    for name in ("corpus/a.jsonl.gz", "texts.tsv", "in_domain_train.tsv", "in_domain_dev.tsv"):
+    for name in ("corpus/a.jsonl.gz", "texts.tsv", "texts.txt", "pairs.tsv", "in_domain_train.tsv", "in_domain_dev.tsv"):
         (tmp_path / name).touch()
     environment = os.environ | {"PYTHONPATH": str(site), "COLUMNS": "80"}
     code = EXAMPLES.replace("{site!r}", repr(str(site)))
