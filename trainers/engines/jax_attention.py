@@ -21,7 +21,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY
 
 _TILE = 128  # positions that a splash block has a multiple of
-_BLOCK = 512  # the most; larger ones don't fit beside each other in the fast memory of a TPU
+_BLOCK = 512  # the most; not tuned, for lack of a TPU
 _HEAD_TILE, _LARGEST_HEAD = 32, 256  # head sizes that were compiled are multiples of the one, up to the other
 _CUDNN_TILE, _CUDNN_LARGEST_HEAD = 8, 128
 _WITHOUT_SPLASH = ("TPU v2", "TPU v3")  # Mosaic, the kernel's compiler, rejects products in bfloat16 there
@@ -83,9 +83,12 @@ class SplashAttention:
         if not view.reach.complete or self.refusal(size, length, str(query_BQND.dtype)):
             return plain_attention(query_BQND, key_BSND, value_BSND, view, scale)
         block = max(size for size in range(_TILE, _BLOCK + 1, _TILE) if length % size == 0)
+        blocks = splash.BlockSizes(
+            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+        )
         kernel = splash.make_splash_mha(
             masks.MultiHeadMask([_splash_mask(view.reach, length)] * heads),
-            block_sizes=splash.BlockSizes(*[block] * 8),
+            block_sizes=blocks,
             head_shards=1,
             q_seq_shards=1,
             interpret=self.interpret,

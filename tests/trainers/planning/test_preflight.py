@@ -282,14 +282,22 @@ SMALL = ("-m", "clozemill", "preflight", "--topology", "v5e:2x2", "--preset", "t
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("packing", [(), ("--examples-per-row", "4")])
-def test_a_small_step_compiles_for_a_real_topology(packing: tuple[str, ...]) -> None:
-    done = fresh(*SMALL, "--vocab-size", "512", "--batch-size", "8", *packing)
+@pytest.mark.parametrize(
+    ("options", "attention"),
+    [
+        ((), "plain"),
+        (("--examples-per-row", "4", "--attention-dropout", "0"), "splash"),
+        (("--preset", "modern-tiny", "--remat", "--attention-dropout", "0"), "splash"),
+    ],
+)
+def test_a_small_step_compiles_for_a_real_topology(options: tuple[str, ...], attention: str) -> None:
+    done = fresh(*SMALL, "--vocab-size", "512", "--batch-size", "8", *options)
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    assert lines["topology"].startswith("v5e:2x2, 4 chips") and lines["compiles"].startswith("yes")
+    assert lines["topology"].startswith("v5e:2x2, 4 chips") and lines["attention"].startswith(attention)
+    assert lines["compiles"].startswith("yes")
     assert " 0 all-gather" in lines["collectives"] and "0 all-reduce" not in lines["collectives"]
-    assert "TPUStrategy" in done.stdout and "preflight: compiling tiny, batch 8, for v5e:2x2" in done.stderr
+    assert "TPUStrategy" in done.stdout and "tiny, batch 8, for v5e:2x2" in done.stderr
 
 
 @pytest.mark.slow
