@@ -9,6 +9,7 @@ from clozemill.trainers.contrast.config import BATCH
 from clozemill.trainers.finetuning.defaults import Settings, suited_rate
 
 _LEAST_STEPS, _MOST_EPOCHS = 100, 10
+_HIGHEST_RATE = 3e-4  # with 1e-3, an encoder of 128 was worse by both measures (docs/explanation/measurements.md)
 
 
 def choose_settings(
@@ -32,6 +33,6 @@ def choose_settings(
         few = f" for only {texts:,} texts" if found["epochs"] > 1 else ""
         reasons.append(f"{found['epochs']:g} epoch{'s' * (found['epochs'] != 1)}{few}")
     if given["learning_rate"] is None:
-        found["learning_rate"] = suited_rate(encoder)
+        found["learning_rate"] = min(suited_rate(encoder), _HIGHEST_RATE)
         reasons.append(f"learning rate {found['learning_rate']:g} for an encoder {encoder.hidden_size} wide")
     return Settings(**found), tuple(reasons)

@@ -1,6 +1,7 @@
 """Starts or resumes a planned run of fine-tuning, from its pretrained weights to its report."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from clozemill.model.config import PRECISIONS
 from clozemill.model.task_model import TaskModel
@@ -17,11 +18,12 @@ from clozemill.trainers.training.loop import Loop, resumed
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.signals import EXIT_DONE
 
-Introduce = Callable[[FinetuningRun, Engine, int], None]
-Conclude = Callable[[FinetuningRun, Checkpoint], None]
+Run = TypeVar("Run", bound=FinetuningRun)
+Introduce = Callable[[Run, Engine, int], None]
+Conclude = Callable[[Run, Checkpoint], None]
 
 
-def start_or_resume(planned: FinetuningRun, engine: Engine, introduce: Introduce, conclude: Conclude) -> int:
+def start_or_resume(planned: Run, engine: Engine, introduce: Introduce[Run], conclude: Conclude[Run]) -> int:
     """Start or resume a run; return the exit code (signals.EXIT_...).
 
     Args:

@@ -40,8 +40,7 @@ def _completed(config: EmbedConfig, found: PretrainedModel) -> EmbedConfig:
     embeds = task is not None and task.kind == "embed"
     pool = config.pool or (SENTENCE if embeds and not config.layers else "none")
     if pool != SENTENCE:
-        layers, length = config.layers or LAST_FOUR, config.max_seq_length or LENGTH
-        return replace(config, pool=pool, layers=layers, max_seq_length=length)
+        return replace(config, pool=pool, layers=config.layers or LAST_FOUR)
     if task is None or not embeds:
         raise UserError(f"--pool sentence: {found.name} is not a model of contrast: train it with clozemill contrast first")
     if config.layers:
@@ -56,12 +55,11 @@ class Embedder:
         config = _completed(config, found)
         self.config, self.vocabulary = config, found.vocabulary
         self.layers = layers_of(config.layers, found.encoder, found.name)
-        if config.max_seq_length > found.encoder.max_position_embeddings:
+        self.length = config.max_seq_length or LENGTH
+        if self.length > found.encoder.max_position_embeddings:
             longest = found.encoder.max_position_embeddings
-            raise UserError(
-                f"--max-seq-length {config.max_seq_length} is too long: {found.name} accepts at most {longest} tokens"
-            )
-        self.texts = found.text_encoder(config.max_seq_length)
+            raise UserError(f"--max-seq-length {self.length} is too long: {found.name} accepts at most {longest} tokens")
+        self.texts = found.text_encoder(self.length)
         engine = make_engine(config)
         model = load_model(found, engine, config.precision)
         self.model, self.encoder = model, model.encoder
@@ -79,7 +77,7 @@ class Embedder:
     @property
     def at_once(self) -> int:
         """Return the number of texts to process at once; more texts mean less padding."""
-        tokens = self.config.max_seq_length if self.config.pool == "none" else 1
+        tokens = self.length if self.config.pool == "none" else 1
         return max(1, min(CHUNK, FLOATS // (tokens * self.width)))
 
     @property
@@ -106,7 +104,7 @@ class Embedder:
     def records(self, rows: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
         """Yield features of numbered texts: one record per text, or one per token without special tokens."""
         room, tokenized = (
-            self.config.max_seq_length - 2,
+            self.length - 2,
             self.texts.with_offsets([self.texts.beginning(text) for _, text in rows]),
         )
         features = self.texts.pack([(ids[:room], None) for ids, _, _ in tokenized])
@@ -157,7 +155,7 @@ def main(config: EmbedConfig) -> int:
             bar.update(len(rows))
         if not count:
             raise UserError(f"{config.input} has no texts: give a file with one text per line")
-    told = {"were empty": empty, f"were truncated to {embedder.config.max_seq_length} tokens": embedder.cut}
+    told = {"were empty": empty, f"were truncated to {embedder.length} tokens": embedder.cut}
     notes = "".join(f"; {number:,} {what}" for what, number in told.items() if number)
     print(f"wrote {config.output}: {written:,} rows of {count:,} texts{notes}; {embedder.description}", flush=True)
     return 0

@@ -97,7 +97,7 @@ class Classify(Reader):
         counts = exhibits.count_labels([[label] for label in expected], [[label] for label in given])
         return [exhibits.confusion_table(task.labels, expected, given, "labels"), exhibits.scores_table("label", counts)], []
 
-    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
         label = answer["label"]
         return exhibits.shown_text(example), example.answer, label, answer["probabilities"][label]
 
@@ -168,7 +168,7 @@ class MultiLabel(Classify):
         expected, given = [example.answer for example in examples], [answer["labels"] for answer in answers]
         return [exhibits.scores_table("label", exhibits.count_labels(expected, given))], []
 
-    def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
+    def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
         expected, given = (", ".join(sorted(labels)) or "-" for labels in (example.answer, answer["labels"]))
         return exhibits.shown_text(example), expected, given, max(answer["probabilities"].values())
 
