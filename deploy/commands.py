@@ -47,7 +47,6 @@ COMMANDS: dict[str, Command] = {
         "estimate output, time and cost of prepare and pretrain from a sample, and warn of problems",
         "clozemill plan --input 'corpus/*.jsonl.gz' --vocab vocab.txt --target dataflow tpu --num-workers 32 "
         "--recipe bert-base --topology v5e:4x4 --output plan.json",
-        runs_commands=True,
         notes="With --budget, it trains short runs of several sizes on prepared datasets, and\n"
         "recommends what to train in that time, with the loss to expect:\n"
         "  clozemill plan --budget 2h --data DATASET",

@@ -1,6 +1,6 @@
 """`clozemill plan`: combine the estimates of the pipeline and of training, which don't import each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line.lazy_import import function
@@ -11,6 +11,9 @@ from clozemill.pipelines.common.formatting import enumerated
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.trainers.planning.config import BudgetOptions, TrainingPlan
 
+# Options that say what to train.
+_OF_TRAINING = ("preset", "objective", "steps", "batch_size", "gradient_accumulation_steps", "phases")
+
 
 @dataclass(frozen=True)
 class PlanConfig(BudgetOptions, TrainingPlan, EstimateConfig):
@@ -18,20 +21,18 @@ class PlanConfig(BudgetOptions, TrainingPlan, EstimateConfig):
 
     def required(self) -> tuple[str, ...]:
         """Return the options that can't be left out."""
-        return ("data",) if self.budget else ("input",)
+        return ("data",) if self.budget or self.data else ("input",)
 
     def check_command(self) -> None:
         """Raise UserError for options of one kind of plan that were given for the other."""
         if self.budget:
             function("clozemill.trainers.planning.budget:parse_budget")(self.budget)
-        for name in ("input", "vocab", "recipe", "target") if self.budget else ("data",):
-            if getattr(self, name):
+        corpus = ("input", "vocab", "recipe", "target", *(name for name in _OF_TRAINING if name != "preset"))
+        for name in corpus if self.budget else ("data",):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 how = "it plans the training on --data alone" if self.budget else "it is for --budget"
-                raise UserError(f"--{name} has no effect {'with' if self.budget else 'without'} --budget: {how}; leave it out")
-
-
-# Options that say what to train.
-_OF_TRAINING = ("preset", "objective", "steps", "batch_size", "gradient_accumulation_steps", "phases")
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} has no effect {'with' if self.budget else 'without'} --budget: {how}; leave it out")
 
 
 def training_targets(config: PlanConfig) -> list[str]:
@@ -78,12 +79,12 @@ def total_costs(estimates: Sequence[Estimate]) -> list[Estimate]:
     return found
 
 
-def plan(config: PlanConfig, main: Callable[[list[str]], int]) -> None:
-    """`clozemill plan`. main: `clozemill.main`, which runs the pilots of a budget."""
+def plan(config: PlanConfig) -> None:
+    """`clozemill plan`."""
     if config.output:
         check_new_file(config.output, config.overwrite)
     if config.budget:
-        function("clozemill.trainers.planning.pilots:plan_budget")(config, main)
+        function("clozemill.trainers.planning.pilots:plan_budget")(config)
         return
     trains = training_targets(config)
     if "tpu" in trains:

@@ -80,7 +80,8 @@ def results(about: dict[str, Any], task: str, name: str) -> list[dict[str, Any]]
         dataset = {"name": f"{preset}, {'held-out examples' if about.get('held_out') else 'dev examples'}", "type": str(preset)}
     else:
         names = [str(each.get("name")) for each in about.get("data") or () if isinstance(each, dict) and each.get("name")]
-        dataset = {"name": f"{names[-1] if names else 'dataset'}, eval split", "type": names[-1] if names else "unknown"}
+        own = str(about.get("evaluated_on") or (names[-1] if names else ""))
+        dataset = {"name": f"{own or 'dataset'}, eval split", "type": own or "unknown"}
     return [{"name": name, "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}]}]
 
 

@@ -183,8 +183,8 @@ def remarks(row: Row) -> list[str]:
     found = []
     if row.epochs > REPEATED:
         found.append(
-            f"the run reads its text {row.epochs:,.0f} times; after about {REPEATED}, repeating it brings next to nothing, and "
-            "the forecast is too low: give more text, or fewer steps"
+            f"the run reads its text {row.epochs:,.0f} times; after about {REPEATED}, repeating it brings next to nothing"
+            f"{', and the forecast is too low' * (row.forecast is not None)}: give more text, or fewer steps"
         )
     if row.forecast is None:
         found.append(

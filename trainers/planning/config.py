@@ -70,7 +70,7 @@ class BudgetOptions:
     )
     data: tuple[str, ...] = option(
         (),
-        "with --budget: prepared datasets to choose from, such as several lengths or vocabularies",
+        "prepared datasets that --budget chooses from, such as several lengths or vocabularies",
         identity=False,
         metavar="DATASET",
         group=INPUT,

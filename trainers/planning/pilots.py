@@ -8,12 +8,12 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from clozemill.model.config import PRESETS
 from clozemill.model.memory import parameters
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import options, process
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import storage
@@ -22,12 +22,12 @@ from clozemill.trainers.engines.engine import detect
 from clozemill.trainers.planning import budget
 from clozemill.trainers.planning.budget import Candidate, Pilot, Row
 from clozemill.trainers.planning.config import AUTO, BudgetPlan
-from clozemill.trainers.pretraining import capacity, pretraining_run
+from clozemill.trainers.pretraining import capacity, pretrain, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.training.curves import split_entries
 from clozemill.trainers.training.metrics_log import METRICS
-from clozemill.trainers.training.signals import EXIT_STOPPED
 
+Train = Callable[[PretrainConfig], int]
 _EVAL_EXAMPLES = 4000  # of each pilot: more don't make the loss much more certain
 
 
@@ -68,32 +68,41 @@ def read_pilot(folder: str) -> Pilot:
     return Pilot(last["step"], seconds, tokens, figures["masked_lm_loss"], figures["unigram_loss"])
 
 
-def _run(one: Candidate, steps: int, folder: str, main: Callable[[list[str]], int]) -> Pilot:
-    """Train a candidate for some steps. Raises UserError if that fails, and KeyboardInterrupt after a signal."""
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hide what a pilot prints, but on an error. A signal ends the plan: pilots don't handle it as runs of `pretrain` do."""
+    program, process.PROGRAM[:] = process.PROGRAM[:], []
+    told = io.StringIO()  # a short run is warned that it has learnt nothing
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+            yield
+    except Exception:
+        print(told.getvalue(), end="", file=sys.stderr)
+        raise
+    finally:
+        process.PROGRAM[:] = program
+
+
+def _run(one: Candidate, steps: int, folder: str, train: Train) -> Pilot:
+    """Train a candidate for some steps. Raises UserError if that fails."""
     values = {
         **_settings(one.preset, one.data), "output": folder, "steps": steps, "batch_size": one.batch_size, "eval_steps": 0,
-        "eval_examples": _EVAL_EXAMPLES, "checkpoint_steps": 0, "checkpoint_minutes": 0, "log_steps": max(1, steps // 5),
+        "eval_examples": _EVAL_EXAMPLES, "checkpoint_steps": 0, "checkpoint_minutes": 0.0, "log_steps": max(1, steps // 5),
+        "tensorboard": False,
     }  # fmt: skip
-    words = ["pretrain", "--quiet", "--no-tensorboard"]
-    for name, value in values.items():
-        words += ["--" + name.replace("_", "-"), *(value if isinstance(value, tuple) else (str(value),))]
-    with contextlib.redirect_stderr(io.StringIO()) as told:  # a short run is warned that it has learnt nothing
-        code = main(words)
-    if code == EXIT_STOPPED:
-        raise KeyboardInterrupt
-    if code:
-        print(told.getvalue(), end="", file=sys.stderr)
-        raise UserError(f"a pilot run ended with exit code {code}: {shlex.join(['clozemill', *words])}")
+    with _quietly():
+        if code := train(options.from_values(PretrainConfig, values)):
+            raise UserError(f"a pilot of {steps:,} steps ended with exit code {code}: give another --preset or --data")
     return read_pilot(folder)
 
 
-def _pilots(one: Candidate, seconds: float, work: str, main: Callable[[list[str]], int]) -> list[Pilot]:
+def _pilots(one: Candidate, seconds: float, work: str, train: Train) -> list[Pilot]:
     """Train a candidate's pilots, which take `seconds` in all, and print a line for each."""
     found: list[Pilot] = []
     pending = [budget.probe_steps(seconds, one.seconds)]
     while pending:
         folder = os.path.join(work, "pilot")
-        pilot = _run(one, pending.pop(0), folder, main)
+        pilot = _run(one, pending.pop(0), folder, train)
         shutil.rmtree(folder, ignore_errors=True)
         print(
             f"pilot {one.preset} on {one.data}, {counted(pilot.steps, 'step')}: {pilot.loss:.3f} nats (word frequencies "
@@ -122,10 +131,10 @@ def _report(config: BudgetPlan, rows: list[Row], hardware: Hardware) -> None:
         storage.write_json(config.output, budget.as_json(rows, chosen), config.overwrite)
 
 
-def plan_budget(config: BudgetPlan, main: Callable[[list[str]], int]) -> None:
+def plan_budget(config: BudgetPlan, train: Train = pretrain.main) -> None:
     """Train pilots of several sizes on the datasets, and recommend what to train.
 
-    main: `clozemill.main`.
+    train: `pretrain`, which returns an exit code.
     """
     seconds = budget.parse_budget(config.budget)
     hardware = detect(PretrainConfig())
@@ -139,7 +148,7 @@ def plan_budget(config: BudgetPlan, main: Callable[[list[str]], int]) -> None:
     print(f"pilots of {names}, about {counted(max(1, round(each * len(chosen) / 60)), 'minute')} and their start:", flush=True)
     work = tempfile.mkdtemp(prefix="clozemill-plan-")
     try:
-        rows = [budget.make_row(one, _pilots(one, each, work, main), seconds) for one in chosen]
+        rows = [budget.make_row(one, _pilots(one, each, work, train), seconds) for one in chosen]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _report(config, rows, hardware)

@@ -213,11 +213,13 @@ class PretrainConfig(TrainingOptions):
         check_run_folder(self.output)
 
     def eval_sets(self) -> dict[str, str]:
-        """Return the further eval sets by name: those of `eval_data`, else, of a recipe that mixes datasets, those of general
-        text. Raises UserError for a name that can't be used.
+        """Return the further eval sets by name: those of `eval_data`, and the general text of a recipe that mixes it in.
+
+        Raises UserError for a name that can't be used.
         """
         mixed = () if self.phases else mixed_by_recipe(self.recipe, self.data)
-        return eval_set_names.parse(self.eval_data or tuple(f"general={part.data}" for part in mixed[1:]))
+        found = {"general": mixed[1].data} if mixed else {}
+        return found | eval_set_names.parse(self.eval_data)
 
     def resolved_phases(self) -> tuple[Phase, ...]:
         """Return the phases, completed with the run's own options. A batch size of 0 is still to be chosen.

@@ -24,9 +24,9 @@ def read(config: PretrainConfig, first: PreparedDataset) -> dict[str, PreparedDa
     for name, folder in config.eval_sets().items():
         dataset = prepared_dataset.read(folder)
         if not dataset.eval_examples:
-            raise UserError(
-                f"--eval-data {name}={folder} has no eval examples: prepare it with a larger --eval-fraction, or leave it out"
-            )
+            given = any(each.startswith(f"{name}=") for each in config.eval_data)
+            what = f"--eval-data {name}={folder}" if given else f"{folder}, the general text of --recipe {config.recipe},"
+            raise UserError(f"{what} has no eval examples: prepare it with a larger --eval-fraction, or leave it out")
         prepared_dataset.check_vocabulary(dataset, first.vocabulary, first.folder)
         found[name] = dataset
     return found

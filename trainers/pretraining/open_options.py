@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from clozemill.model.config import EncoderConfig
+from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data.input_pipeline import eval_rows
 from clozemill.trainers.data.mixture import Mixture
@@ -74,6 +75,10 @@ def recorded(config: PretrainConfig) -> Mapping[str, Any]:
     values, identity = (run_folder.resumed(config, part) for part in ("config", "identity"))
     if values is None or identity is None or "preset" not in identity:
         return {}  # not a run's file: claiming the folder raises the error
+    if "init" in identity and not config.init:
+        raise UserError(
+            f"{config.output} was started with --init {values.get('init')}: give the same to resume it, or another --output"
+        )
     return {name: values[name] for name in OPEN if name in values} | {"preset": identity["preset"]}
 
 

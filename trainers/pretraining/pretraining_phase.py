@@ -50,6 +50,12 @@ class PretrainingPhase:
         return self.dataset.folder
 
     @property
+    def evaluated_on(self) -> str:
+        """Return the name of the dataset whose losses select the best checkpoint; "" if there is none."""
+        own = [self.dataset] if self.dataset.eval_examples else list(self.eval_sets.values())
+        return own[0].description["name"] if own else ""
+
+    @property
     def max_seq_length(self) -> int:
         return self.dataset.max_seq_length
 

@@ -95,6 +95,7 @@ class PretrainingRun:
             **self.heads,
             "vocabulary": self.phases[0].dataset.vocabulary,
             "trained_length": self.trained_length(step or 0),
+            "evaluated_on": self.phases[-1].evaluated_on,
             "data": self._data(self.steps if step is None else step),
             **(self.branch.about if self.branch else {}),
             **({"begun_length": self.start.trained_length, "base_model": short_name(self.start.path)} if self.start else {}),

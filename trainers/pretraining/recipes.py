@@ -158,7 +158,7 @@ RECIPES = {
         (),
         "an encoder is trained further on text of a domain: a tenth of the examples is general text, if --data names a dataset "
         "of it after that of the domain, and half of the usual learning rate is warmed up again, as Ibrahim et al. 2024 advise "
-        "(arXiv:2403.08763). Each evaluation, from before the first step on, shows the loss on both.",
+        "(arXiv:2403.08763). Then each evaluation, from before the first step on, shows the loss on both.",
         weights=(0.9, 0.1),
         needs_init=True,
     ),
@@ -202,6 +202,11 @@ RECIPES = {
 def mixed_by_recipe(recipe: str, data: Sequence[str]) -> tuple[Part, ...]:
     """Return the datasets of --data with the weights of a recipe, if it mixes as many; else ()."""
     weights = RECIPES[recipe].weights if recipe else ()
+    if weights and len(data) > len(weights):
+        raise UserError(
+            f"--recipe {recipe} mixes {len(weights)} datasets, but --data names {len(data)}: give phases with weights in "
+            "--config"
+        )
     return tuple(map(Part, data, weights)) if len(data) == len(weights) else ()
 
 
@@ -220,6 +225,8 @@ def complete_phases(phases: Sequence[Phase], data: Sequence[str], steps: int) ->
         raise UserError(f"--data names {len(data)} datasets for {len(phases)} phases: give one per phase")
     found = []
     for number, phase in enumerate(phases):
+        if phase.data and number < len(data):
+            raise UserError(f"--data {data[number]} has no effect because phase {number + 1} has its own data: leave one out")
         own = phase.data or (data[number] if number < len(data) else "")
         if not own or not phase.steps:
             what = "dataset: give --data one per phase" if not own else "steps: give phases in --config"

@@ -6,7 +6,7 @@ from typing import Any
 
 from clozemill.pipelines.common.errors import UserError
 
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*")
 SEPARATOR = "/"
 _COMPARED = ("examples", "perplexity", "unigram_loss")  # besides losses and accuracies
 

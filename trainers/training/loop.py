@@ -29,6 +29,7 @@ def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | No
     """
     found = checkpoints.restore(journal.folder, state)
     if not found:
+        journal.discard_old()
         return 0, journal, True
     journal.resume(found["step"], found["journal"])
     if stopping:

@@ -112,6 +112,12 @@ class MetricsLog:
     _shown: float = field(default_factory=time.monotonic)  # when the last line was printed
     _patience: float = FIRST_PULSE
 
+    def discard_old(self) -> None:
+        """Remove metrics.jsonl of a process that was killed before its first checkpoint: the run starts again."""
+        path = storage.join(self.folder, METRICS)
+        if not self.silent and tf.io.gfile.exists(path):
+            storage.remove(path)
+
     def resume(self, step: int, pending: dict[str, Any]) -> None:
         """Resume after `step`: entries of later steps in metrics.jsonl will be written again.
 

@@ -1,6 +1,8 @@
 """`plan --budget`: forecasts of a loss, candidates, and the recommendation."""
 
 import json
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 
 import clozemill
 from clozemill.deploy.plan import PlanConfig
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import options, process
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.planning import budget, pilots, scaling
 from clozemill.trainers.planning.budget import Candidate, Pilot, Row
 from clozemill.trainers.planning.scaling import Forecast, forecast
+from clozemill.trainers.pretraining.config import PretrainConfig
 from tests.trainers import datasets
 
 TINY = Candidate("modern-tiny", "wiki", 1_000_000, 32, 4096, 50_000, 0.1, True, 0.25)
@@ -141,11 +144,13 @@ def test_options_of_the_other_plan(tmp_path: Path) -> None:
     assert (
         refused() == "--input is missing: give input files or globs, local or remote; .gz, .bz2 and .zst files are decompressed"
     )
-    assert refused(budget="2h").startswith("--data is missing: give with --budget: prepared datasets")
+    assert refused(budget="2h").startswith("--data is missing: give prepared datasets that --budget chooses from")
     assert refused(budget="2", data=(str(tmp_path),)).startswith("--budget 2: give a time with its unit")
     assert refused(budget="2h", data=("d",), input=("a",)) == (
         "--input has no effect with --budget: it plans the training on --data alone; leave it out"
     )
+    assert refused(budget="2h", data=("d",), steps=10).startswith("--steps has no effect with --budget")
+    assert refused(data=("d",)) == "--data has no effect without --budget: it is for --budget; leave it out"
     assert refused(data=("d",), input=("a",)) == "--data has no effect without --budget: it is for --budget; leave it out"
 
 
@@ -157,13 +162,14 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_the_pilots_are_runs_of_pretrain(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The command, with a main that writes what `pretrain` would write; an end-to-end test is slow."""
-    commands: list[list[str]] = []
+    """The command, with a function that writes what `pretrain` would write; an end-to-end test is slow."""
+    trained: list[int] = []
 
-    def main(words: list[str]) -> int:
-        commands.append(words)
-        given = clozemill.commands.parser("pretrain").parse_args(words)
-        steps, folder = int(given.steps), Path(given.output)
+    def train(config: PretrainConfig) -> int:
+        assert not process.PROGRAM  # so `pretrain` leaves signals to the plan
+        print("warning: it has learnt nothing", file=sys.stderr)
+        trained.append(config.steps)
+        folder, steps = Path(config.output), config.steps
         folder.mkdir()
         lines = [{"step": at, "seconds": 0.1 * at, "tokens": 300 * at} for at in (steps // 5, steps)]
         loss = 2.0 + 3.0 * (steps / 100) ** -0.5
@@ -173,28 +179,44 @@ def test_the_pilots_are_runs_of_pretrain(small: Path, tmp_path: Path, capsys: py
 
     output = tmp_path / "plan.json"
     config = PlanConfig(budget="1h", data=(str(small),), preset="modern-tiny", output=str(output))
-    pilots.plan_budget(config, main)
-    told, found = capsys.readouterr().out, json.loads(output.read_text())
+    pilots.plan_budget(config, train)
+    told, found = capsys.readouterr(), json.loads(output.read_text())
     (row,) = found["rows"]
-    assert [each["steps"] for each in row["pilots"]] == [int(words[words.index("--steps") + 1]) for words in commands]
-    assert sum(each["steps"] for each in row["pilots"]) * 0.1 == pytest.approx(360, rel=0.01)  # a tenth of the hour
+    assert [each["steps"] for each in row["pilots"]] == trained
+    assert sum(trained) * 0.1 == pytest.approx(360, rel=0.01)  # a tenth of the hour
     assert row["pilots"][0]["steps"] == 50 and row["steps"] == 32_400 and row["seconds"] == pytest.approx(0.1)
     assert row["forecast"]["low"] < 2.0 + 3.0 * 324**-0.5 < row["forecast"]["high"]
-    assert f"--data {small} --output RUN --steps 32400" in told and "warning: the run reads its text" in told
+    assert f"--data {small} --output RUN --steps 32400" in told.out and "warning: the run reads its text" in told.out
+    assert told.err == ""
 
 
-def test_a_pilot_that_fails(small: Path) -> None:
+def test_a_pilot_that_fails(
+    small: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it printed is shown, and no temporary folder is left, after an error and after Ctrl-C."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(process, "PROGRAM", ["clozemill"])
     config = PlanConfig(budget="1h", data=(str(small),), preset="modern-tiny")
-    with pytest.raises(UserError, match="a pilot run ended with exit code 2: clozemill pretrain --quiet"):
-        pilots.plan_budget(config, lambda words: 2)
+
+    def diverges(config: PretrainConfig) -> int:
+        print("clozemill: loss became NaN", file=sys.stderr)
+        return 3
+
+    def interrupted(config: PretrainConfig) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(UserError, match="steps ended with exit code 3: give another --preset or --data"):
+        pilots.plan_budget(config, diverges)
+    assert capsys.readouterr().err == "clozemill: loss became NaN\n"
     with pytest.raises(KeyboardInterrupt):
-        pilots.plan_budget(config, lambda words: 75)
+        pilots.plan_budget(config, interrupted)
+    assert process.PROGRAM == ["clozemill"] and [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
 def test_no_eval_examples(tmp_path: Path) -> None:
     datasets.write(tmp_path, [[60]])
     with pytest.raises(UserError, match="has no eval examples to measure pilots on"):
-        pilots.plan_budget(PlanConfig(budget="1h", data=(str(tmp_path),), preset="modern-tiny"), lambda words: 0)
+        pilots.plan_budget(PlanConfig(budget="1h", data=(str(tmp_path),), preset="modern-tiny"), lambda config: 0)
 
 
 def test_numbers_are_finite() -> None:

@@ -48,8 +48,8 @@ def test_phases_are_filled_in_from_the_run() -> None:
         Phase("a", 90, 32, objective="mlm+nsp"),
         Phase("own", 10, 8, 1e-3, 2, objective="mlm"),
     )
-    both = PretrainConfig(data=("a", "b"), phases=phases, batch_size=32)
-    assert both.resolved_phases() == config.resolved_phases()  # what a phase says itself counts
+    with pytest.raises(UserError, match="--data b has no effect because phase 2 has its own data: leave one out"):
+        PretrainConfig(data=("a", "b"), phases=phases, batch_size=32).resolved_phases()
     assert PretrainConfig(phases=phases[1:]).resolved_phases() == (phases[1],)
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 import clozemill
+from clozemill.model.export import card_metadata
 from clozemill.pipelines.command_line import options as command_options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.pretraining import eval_sets, open_options, pretrain, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.training import checkpoints, curves, eval_set_names, run_sections
+from clozemill.trainers.training.metrics_log import MetricsLog
 from tests.trainers import datasets
 from tests.trainers.pretraining.test_warm_start import OTHER, checkpoint
 
@@ -54,6 +56,7 @@ def test_names() -> None:
         (["wiki"], "--eval-data wiki: give NAME=DATASET, as in wiki=wiki-128, with a name of letters, digits, . _ and -"),
         (["=own"], "--eval-data =own: give NAME=DATASET"),
         (["a/b=own"], "--eval-data a/b=own: give NAME=DATASET"),
+        (["..=own"], "--eval-data ..=own: give NAME=DATASET"),
         (["wiki="], "--eval-data wiki=: give NAME=DATASET"),
         (["wiki=a", "wiki=b"], "--eval-data names wiki twice: give each eval set a name of its own"),
     ],
@@ -161,14 +164,17 @@ def test_the_recipe_to_continue_mixes_in_general_text_and_evaluates_on_it() -> N
     (phase,) = config.resolved_phases()
     assert [(part.data, part.weight) for part in phase.parts] == [("domain", 0.9), ("wiki", 0.1)]
     assert (phase.steps, config.masks, config.eval_sets()) == (50, "fresh", {"general": "wiki"})
-    assert continuing("domain", "wiki", eval_data=("w=wiki",)).eval_sets() == {"w": "wiki"}
+    assert continuing("domain", "wiki", eval_data=("w=more",)).eval_sets() == {"general": "wiki", "w": "more"}
+    assert continuing("domain", "wiki", eval_data=("general=more",)).eval_sets() == {"general": "more"}
 
 
 def test_the_recipe_to_continue_without_general_text() -> None:
     config = continuing("domain")
     assert config.resolved_phases()[0].data == "domain" and config.eval_sets() == {}
-    with pytest.raises(UserError, match="phase 1 has no steps"):
+    with pytest.raises(UserError, match="--recipe continue mixes 2 datasets, but --data names 3: give phases with weights"):
         continuing("domain", "wiki", "more").resolved_phases()
+    with pytest.raises(UserError, match="--data wiki has no effect because phase 1 has its own data: leave one out"):
+        continuing("wiki", phases=[{"data": "domain", "steps": 5}]).resolved_phases()
     with pytest.raises(UserError, match="--recipe continue needs --init: give the run, checkpoint or import to continue"):
         continuing("domain", init="")
 
@@ -179,3 +185,36 @@ def test_its_rate_is_half_of_the_usual_one(folder: Path) -> None:
     usual = plan(folder, preset="tiny").phases[0].schedule
     schedule = planned.phases[0].schedule
     assert (schedule.peak, schedule.warmup_steps, schedule.steps) == (usual.peak / 2, 100, 1000)
+
+
+def test_general_text_without_eval_examples(folder: Path) -> None:
+    config = continuing(str(folder / "own"), str(folder / "without"), init=str(folder / "begun"), output=str(folder / "none"))
+    with pytest.raises(
+        UserError, match="without, the general text of --recipe continue, has no eval examples: prepare it with"
+    ):
+        pretraining_run.plan_run(config)
+
+
+def test_a_run_with_init_is_resumed_with_it(folder: Path, run: tuple[Path, str]) -> None:
+    config = PretrainConfig(data=(str(folder / "own"),), output=str(run[0]), steps=2)
+    with pytest.raises(
+        UserError, match=r"run was started with --init \S+begun: give the same to resume it, or another --output"
+    ):
+        pretraining_run.plan_run(config)
+
+
+def test_the_card_names_the_dataset_that_was_evaluated(folder: Path, run: tuple[Path, str]) -> None:
+    index = checkpoints.find(str(run[0])).index
+    assert index["evaluated_on"] == "own"
+    about = {**index, "data": [{"name": "own"}, {"name": "other"}]}
+    assert card_metadata.results(about, "fill-mask", "model")[0]["results"][0]["dataset"]["name"] == "own, eval split"
+    config = PretrainConfig(data=(str(folder / "without"),), output="run", eval_data=(f"w={folder / 'wiki'}",))
+    assert pretraining_run.plan_run(config).phases[0].evaluated_on == "wiki"
+
+
+def test_a_journal_of_a_process_that_saved_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "split": "eval"}\n{"st')
+    MetricsLog(str(tmp_path), 10, silent=True).discard_old()
+    assert (tmp_path / "metrics.jsonl").exists()
+    MetricsLog(str(tmp_path), 10).discard_old()
+    assert not (tmp_path / "metrics.jsonl").exists()
