@@ -16,8 +16,9 @@ from clozemill.trainers.training.trackers import IDS, TENSORBOARD
 RUN = "run.json"
 RETIRED = ("cycle_length", "shuffle_buffer")  # options of earlier versions, for another order of the examples
 _CLEARED = {"overwritten": True}  # run.json while the files of a run are removed, until the next one is started
+_STAGES = ("pretrain", "finetune", "contrast")
 # The other files in a run's folder, besides checkpoints and TensorBoard's.
-_FILES = ("pretrain.yaml", "finetune.yaml", "contrast.yaml", METRICS, IDS, "diverged.json", *run_page.FILES)
+_FILES = (*(f"{stage}.yaml" for stage in _STAGES), METRICS, IDS, "diverged.json", *run_page.FILES)
 
 
 def recorded(folder: str, part: str) -> dict[str, Any] | None:
@@ -102,6 +103,9 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
     if RUN in names and not cleared:
         if (theirs := recorded(folder, "identity")) is None:
             raise UserError(f"{path} is not that of a run: give another --output")
+        others = [stage for stage in _STAGES if f"{stage}.yaml" in names]
+        if others and plan.stage not in others:
+            raise UserError(f"{folder} is a run of {others[0]}: give another --output")
         defaults = options.to_dict(type(plan.config)())  # for options that the run's version of clozemill didn't have yet
         for name in {**theirs, **mine}:
             their, my = theirs.get(name, defaults.get(name)), mine.get(name)

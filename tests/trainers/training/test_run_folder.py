@@ -113,6 +113,12 @@ def test_overwrite_refuses_folders_of_others(dataset: Path, tmp_path: Path, caps
     assert names(tmp_path / "other") == before
 
 
+def test_a_folder_of_another_kind_of_run_is_rejected(halfway: Path, dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    (halfway / "pretrain.yaml").rename(halfway / "contrast.yaml")
+    assert pretrain(halfway, dataset) == 2
+    assert capsys.readouterr().err == f"clozemill: {halfway} is a run of contrast: give another --output\n"
+
+
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_second_run_in_a_folder_is_rejected(
     command: str, tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture
