@@ -139,12 +139,12 @@ def repeated_data(figures: Figures) -> Finding | None:
 def eval_in_training(figures: Figures) -> Finding | None:
     """Eval text that the model was trained on. Either of two signs:
 
-    - More than 1 % of the eval documents are in the train split of another dataset of the run.
+    - More than 1 % of the eval documents of a dataset, or of one of --eval-data, are in the train split of another one.
     - The evaluated loss is 0.5 nats below that of training at the same step, after two epochs, while the latter has stopped
       falling. Dropout explains less than 0.1. A schedule of mask rates or a mixture may explain more: such runs are left out.
     """
     kind = "eval_in_training"
-    for found in figures.datasets:
+    for found in (*figures.datasets, *figures.eval_sets):
         if found.eval_documents_seen > 0.01 * found.eval_documents:
             seen = f"{found.eval_documents_seen:,} of {counted(found.eval_documents, 'eval document')} of {found.folder}"
             remedy = "prepare all datasets of the run with the same --seed and --eval-fraction"

@@ -73,12 +73,16 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _candidates(run: RecordedRun) -> list[str]:
-    """Return where the datasets of a run may be: as recorded, or in the same place relative to a folder above the run."""
+def _trained_folders(run: RecordedRun) -> list[str]:
+    """Return the folders of the datasets that a run names."""
     data, phases = (found if isinstance(found := run.config.get(name), list) else [] for name in ("data", "phases"))
     named = [*data, *(each.get("data") for each in phases if isinstance(each, dict))]
     parts = [part.get("data") for each in named if isinstance(each, list) for part in each if isinstance(part, dict)]
-    folders = [name for name in (*named, *parts) if isinstance(name, str) and name]
+    return [name for name in (*named, *parts) if isinstance(name, str) and name]
+
+
+def _candidates(run: RecordedRun, folders: Sequence[str]) -> list[str]:
+    """Return where datasets of a run may be: as recorded, or in the same place relative to a folder above the run."""
     above, place = [], os.path.abspath(run.folder)
     while not filesystem.is_remote(run.folder) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
@@ -100,12 +104,7 @@ def _stored(folder: str) -> _Stored | None:
 def find_datasets(run: RecordedRun) -> list[list[DatasetFigures | None]]:
     """Return the figures of each phase's datasets, None for one that isn't where the run read it, or was changed since."""
     phases = [[digest for digest, _ in phase["mixture"]] for phase in run.phases]
-    wanted = [digest for phase in phases for digest in phase]
-    stored: dict[str, _Stored] = {}
-    for folder in _candidates(run):
-        if set(wanted) - stored.keys() and (found := _stored(folder)):
-            stored.setdefault(found.manifest["digest"], found)
-    trained = [stored[digest] for digest in dict.fromkeys(wanted) if digest in stored]
+    trained = _trained(run)
     evaluated = {phase[0] for phase in phases}  # the eval splits of others in a mixture aren't used
     figures = {
         digest: _figures(each, trained if digest in evaluated else [])
@@ -113,6 +112,25 @@ def find_datasets(run: RecordedRun) -> list[list[DatasetFigures | None]]:
         if (digest := each.manifest["digest"])
     }
     return [[figures.get(digest) for digest in phase] for phase in phases]
+
+
+def _trained(run: RecordedRun) -> list[_Stored]:
+    """Return the datasets of a run's phases that are where it read them, each once."""
+    wanted = dict.fromkeys(digest for phase in run.phases for digest, _ in phase["mixture"])
+    stored: dict[str, _Stored] = {}
+    for folder in _candidates(run, _trained_folders(run)):
+        if wanted.keys() - stored.keys() and (found := _stored(folder)):
+            stored.setdefault(found.manifest["digest"], found)
+    return [stored[digest] for digest in wanted if digest in stored]
+
+
+def find_eval_sets(run: RecordedRun) -> list[DatasetFigures]:
+    """Return the figures of the datasets of --eval-data that are where the run read them."""
+    given = run.config.get("eval_data")
+    folders = [each.partition("=")[2] for each in given if isinstance(each, str)] if isinstance(given, list) else []
+    found = {each.manifest["digest"]: each for folder in _candidates(run, folders) if (each := _stored(folder))}
+    trained = _trained(run) if found else []
+    return [_figures(each, trained) for each in found.values()]
 
 
 def _figures(stored: _Stored, trained: Sequence[_Stored]) -> DatasetFigures:

@@ -43,6 +43,7 @@ class Figures:
         peak_rate: peak learning rate of the phase.
         diverged: diverged.json, if the run hasn't got past its step since.
         datasets: those of the phases, as far as they are known.
+        eval_sets: those of --eval-data, likewise.
         read: those of the current phase that are known, with how often one copy of each was read so far.
         mixes: whether the current phase mixes several. Its losses in training then are not of the evaluated text alone.
         epochs: how often one copy of the dataset that was read most often in the current phase was read so far.
@@ -59,6 +60,7 @@ class Figures:
     peak_rate: float = 0.0
     diverged: dict[str, Any] | None = None
     datasets: tuple[DatasetFigures, ...] = ()
+    eval_sets: tuple[DatasetFigures, ...] = ()
     read: tuple[tuple[DatasetFigures, float], ...] = ()
     mixes: bool = False
     epochs: float = 0.0
@@ -110,8 +112,16 @@ def _read(run: RecordedRun, datasets: Sequence[DatasetFigures | None]) -> tuple[
     return tuple((each, value) for each, value in zip(datasets, epochs, strict=False) if each)
 
 
-def figures_of(run: RecordedRun, datasets: Sequence[Sequence[DatasetFigures | None]]) -> Figures:
-    """Return the figures of a recorded run. datasets: of each phase, None where one isn't known."""
+def figures_of(
+    run: RecordedRun, datasets: Sequence[Sequence[DatasetFigures | None]], eval_sets: Sequence[DatasetFigures] = ()
+) -> Figures:
+    """Return the figures of a recorded run.
+
+    Args:
+        run: the run.
+        datasets: of each phase, None where one isn't known.
+        eval_sets: of --eval-data.
+    """
     begin, at, phases = 0, 0, run.phases
     while at + 1 < len(phases) and run.step > begin + phases[at]["steps"]:
         begin += phases[at]["steps"]
@@ -132,6 +142,7 @@ def figures_of(run: RecordedRun, datasets: Sequence[Sequence[DatasetFigures | No
         peak_rate=phase["learning_rate"],
         diverged=run.diverged if run.diverged and run.step < (number(run.diverged, "step") or 0) else None,
         datasets=tuple(dict.fromkeys(each for phase in datasets for each in phase if each)),
+        eval_sets=tuple(eval_sets),
         read=_read(run, datasets[at]) if at < len(datasets) else (),
         mixes=at < len(datasets) and len(datasets[at]) > 1,
         epochs=epochs[-1] if epochs else 0.0,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets
 from clozemill.trainers.diagnosis.diagnoses import diagnose
 from clozemill.trainers.diagnosis.figures import Finding, figures_of
 from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, read_recorded_run
@@ -23,6 +23,7 @@ class Watch:
     current: list[Finding] = field(default_factory=list)  # all that were found last time
     _run: RecordedRun | None = None
     _datasets: list[list[DatasetFigures | None]] = field(default_factory=list)
+    _eval_sets: list[DatasetFigures] = field(default_factory=list)
     _reported: set[str] = field(default_factory=set)
 
     def new_findings(self, entries: Entries) -> list[Finding]:
@@ -32,7 +33,7 @@ class Watch:
                 self._run = read_recorded_run(self.folder)
             except UserError:
                 return []
-            self._datasets = find_datasets(self._run)
+            self._datasets, self._eval_sets = find_datasets(self._run), find_eval_sets(self._run)
             self._reported = {finding.kind for finding in self._findings(self.earlier)} if self.earlier else set()
         self.current = self._findings(entries)
         known = self._reported | ({"plateau"} if self._ends(entries) else set())
@@ -48,4 +49,5 @@ class Watch:
     def _findings(self, entries: Entries) -> list[Finding]:
         assert self._run
         # diverged.json is that of an earlier process: this one trains on.
-        return diagnose(figures_of(replace(self._run, entries=entries, diverged=None), self._datasets))
+        run = replace(self._run, entries=entries, diverged=None)
+        return diagnose(figures_of(run, self._datasets, self._eval_sets))

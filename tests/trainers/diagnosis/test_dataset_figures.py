@@ -10,7 +10,7 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
-from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets
 from clozemill.trainers.diagnosis.diagnoses import diagnose
 from clozemill.trainers.diagnosis.figures import figures_of
 from clozemill.trainers.diagnosis.recorded_run import RecordedRun
@@ -138,6 +138,21 @@ def test_a_planted_fault_is_named(name: str, tmp_path: Path, demo_corpus: str, d
 def test_the_same_seed_keeps_documents_on_their_side(demo_dataset: Path, packed_dataset: Path) -> None:
     found = figures_in(demo_dataset, packed_dataset)
     assert found.eval_documents > 5 and found.eval_documents_seen == 0
+
+
+def test_an_eval_set_whose_documents_are_trained_on(
+    demo_dataset: Path, demo_corpus: str, demo_vocab: str, tmp_path: Path
+) -> None:
+    """Another seed divides the same corpus otherwise."""
+    other = str(tmp_path / "other")
+    words = ["--input", demo_corpus, "--vocab", demo_vocab, "--output", other, "--seed", "8", "--eval-fraction", "0.2"]
+    assert clozemill.main(["prepare", *words, "--dupe-factor", "1", "--in-memory", "--no-progress"]) == 0
+    run = run_on(demo_dataset)
+    for named, expected in (([f"wiki={other}"], ["eval_in_training"]), ([f"same={demo_dataset}", "none=nowhere"], []), (7, [])):
+        run.config["eval_data"] = named
+        sets = find_eval_sets(run)
+        assert [finding.kind for finding in diagnose(figures_of(run, find_datasets(run), sets))] == expected
+    assert find_eval_sets(run) == []
 
 
 def test_copies_with_equal_shards_count_once(demo_dataset: Path, tmp_path: Path) -> None:
