@@ -1,6 +1,7 @@
 """Claims a run's folder for one configuration, or rejects the folder of another run."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,11 @@ def _is_cleared(folder: str) -> bool:
         return False
 
 
+def _shown(value: Any) -> str:
+    """Return a value for a message, with the first twelve characters of digests, as `compare` shows them."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", str(value))
+
+
 def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> None:
     """Write run.json into a new run's folder, if `writes`. Raises UserError if the folder belongs to another run.
 
@@ -116,8 +122,8 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
                     key = next(key for key in {**their, **my} if their.get(key) != my.get(key))
                     name, their, my = f"{name}'s {key}", their.get(key), my.get(key)
                 raise UserError(
-                    f"{folder} was started with {name} {their}, not {my}: give the same, --overwrite to start over, "
-                    "or another --output"
+                    f"{folder} was started with {name} {_shown(their)}, not {_shown(my)}: give the same, --overwrite to start "
+                    "over, or another --output"
                 )
     elif names - {RUN + ".tmp"} and not cleared:  # left by a process that was killed at the very start
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")

@@ -194,3 +194,9 @@ def test_a_damaged_file_is_named_or_ignored(
         assert weights(halfway) == weights(finished)
         lines = [json.loads(line)["step"] for line in (halfway / "metrics.jsonl").read_text().splitlines()]
         assert lines == [1, 2, 3, 4] or f"warning: {path} is corrupt or was changed" in error
+
+
+def test_digests_are_shortened_in_messages() -> None:
+    digest = "0123456789abcdef" * 4
+    assert run_folder._shown(f"70 % {digest}, 30 % {digest}") == "70 % 0123456789ab, 30 % 0123456789ab"
+    assert run_folder._shown(0.5) == "0.5" and run_folder._shown("a" * 20) == "a" * 20
