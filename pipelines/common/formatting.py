@@ -28,6 +28,22 @@ def large(count: float) -> str:
     return f"{count / 1e3:.0f} k" if count >= 1e5 else f"{count:,.0f}"
 
 
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
+    """Return the lines of a table, with two spaces between columns.
+
+    Args:
+        lines: cells by line, as many in each.
+        right: by column, whether its cells end at the same place instead of beginning there; default: none do.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    flushed = right or [False] * len(widths)
+    padded = (
+        [cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(line, widths, flushed, strict=True)]
+        for line in lines
+    )
+    return ["  ".join(line).rstrip() for line in padded]
+
+
 def figure(value: Any) -> str:
     """Format a value of unknown size and type, for a table."""
     if isinstance(value, bool) or value is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.memory import parameters
-from clozemill.pipelines.common.formatting import large
+from clozemill.pipelines.common.formatting import aligned, large
 from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, Totals, number
 from clozemill.trainers.training.curves import metric_names
 from clozemill.trainers.training.early_stopping import rank
@@ -159,15 +159,7 @@ def cells(each: Row) -> tuple[str, ...]:
 
 def as_text(rows: Sequence[Row]) -> list[str]:
     """Return the lines of the table for a terminal."""
-    listed = [HEAD, *map(cells, rows)]
-    widths = [max(len(line[column]) for line in listed) for column in range(len(HEAD))]
-    right = [kind == "r" for kind in KINDS]
-    return [
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in listed
-    ]
+    return aligned([HEAD, *map(cells, rows)], [kind == "r" for kind in KINDS])
 
 
 def as_csv(rows: Sequence[Row]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.common.formatting import large
+from clozemill.pipelines.common.formatting import aligned, large
 from clozemill.trainers.planning.scaling import Forecast, forecast
 
 # Tokens per weight. Hoffmann et al. 2022 found 20 best for decoders; encoders want 10 to 100 times as many (OptiBERT, EMNLP
@@ -35,6 +35,11 @@ def parse_budget(text: str) -> float:
     if not found or not float(found.group(1)):
         raise UserError(f"--budget {text}: give a time with its unit, such as 30m, 2h or 1.5d")
     return float(found.group(1)) * _UNITS[found.group(2)]
+
+
+def recipe_of(preset: str) -> str:
+    """Return the recipe that a size is trained with; "" for the sizes of BERT, which are trained with the defaults."""
+    return "modern" if preset.startswith("modern-") else ""
 
 
 @dataclass(frozen=True)
@@ -160,9 +165,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Return the table as lines of text."""
-    listed = [HEAD, *map(cells, rows)]
-    widths = [max(len(line[column]) for line in listed) for column in range(len(HEAD))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in listed]
+    return aligned([HEAD, *map(cells, rows)])
 
 
 def best(rows: Sequence[Row]) -> Row:
@@ -173,8 +176,9 @@ def best(rows: Sequence[Row]) -> Row:
 def command(row: Row) -> list[str]:
     """Return the recommended command, as words."""
     one = row.candidate
-    recipe = ["--recipe", "modern"] if one.preset.startswith("modern-") else []
-    return ["clozemill", "pretrain", *recipe, "--preset", one.preset, "--data", one.data, "--output", "RUN", "--steps",
+    recipe = recipe_of(one.preset)
+    own = ["--recipe", recipe] if recipe else []
+    return ["clozemill", "pretrain", *own, "--preset", one.preset, "--data", one.data, "--output", "RUN", "--steps",
             str(row.steps), "--batch-size", str(one.batch_size)]  # fmt: skip
 
 

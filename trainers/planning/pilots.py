@@ -33,12 +33,15 @@ _EVAL_EXAMPLES = 4000  # of each pilot: more don't make the loss much more certa
 
 def _settings(preset: str, data: str) -> dict[str, Any]:
     """Return the options of `pretrain` that every run of a candidate has."""
-    recipe = {"recipe": "modern"} if preset.startswith("modern-") else {}
-    return {**recipe, "preset": preset, "data": (data,)}
+    recipe = budget.recipe_of(preset)
+    return {**({"recipe": recipe} if recipe else {}), "preset": preset, "data": (data,)}
 
 
-def candidate(preset: str, data: str, hardware: Hardware) -> Candidate:
-    """Return what is known of a size on a dataset before it is trained. Raises UserError if they don't suit each other."""
+def candidate(preset: str, data: str, hardware: Hardware, rate: float) -> Candidate:
+    """Return what is known of a size on a dataset before it is trained. Raises UserError if they don't suit each other.
+
+    rate: as `capacity.step_rate` returns.
+    """
     config = options.from_values(PretrainConfig, {**_settings(preset, data), "output": "RUN"})
     planned = pretraining_run.plan_run(config, hardware)
     phase = planned.phases[0]
@@ -52,7 +55,7 @@ def candidate(preset: str, data: str, hardware: Hardware) -> Candidate:
         batch_size=phase.batch_size,
         positions=phase.batch_size * dataset.max_seq_length,
         rows=dataset.train_rows,
-        seconds=capacity.step_seconds(planned, hardware),
+        seconds=capacity.step_seconds(planned, rate)[0] if rate else 0.0,
         fits=capacity.fits(planned, hardware),
         tokens_per_character=documents["tokens"] / max(1, documents["characters"]),
     )
@@ -138,8 +141,9 @@ def plan_budget(config: BudgetPlan, train: Train = pretrain.main) -> None:
     """
     seconds = budget.parse_budget(config.budget)
     hardware = detect(PretrainConfig())
-    presets = [name for name in PRESETS if name.startswith("modern-")] if config.preset == AUTO else [config.preset]
-    known = [[candidate(preset, data, hardware) for preset in presets] for data in config.data]
+    rate = capacity.step_rate(hardware)
+    presets = [name for name in PRESETS if budget.recipe_of(name)] if config.preset == AUTO else [config.preset]
+    known = [[candidate(preset, data, hardware, rate) for preset in presets] for data in config.data]
     chosen = [one for each in known for one in budget.choose_candidates(each, seconds)]
     if not chosen:
         raise UserError(f"no size fits into the memory of {hardware}: give a dataset of shorter sequences as --data")

@@ -44,15 +44,16 @@ def check_memory(planned: PretrainingRun, hardware: Hardware) -> None:
     )
 
 
-def _phase_seconds(planned: PretrainingRun, hardware: Hardware) -> list[float]:
-    """Return the estimated seconds of a step of each phase."""
-    rate = _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
+def step_rate(hardware: Hardware) -> float:
+    """Return the FLOP/s that training is expected to reach, from a measurement; 0 on a TPU: nothing runs before it starts."""
+    if hardware.kind == "TPU":
+        return 0.0
+    return _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
+
+
+def step_seconds(planned: PretrainingRun, rate: float) -> list[float]:
+    """Return the estimated seconds of a step of each phase. rate: as `step_rate` returns, not 0."""
     return [planned.flops(phase) * phase.batch_size / rate for phase in planned.phases]
-
-
-def step_seconds(planned: PretrainingRun, hardware: Hardware) -> float:
-    """Return the estimated seconds of a step of the first phase; 0 on a TPU, whose speed isn't known before it starts."""
-    return 0.0 if hardware.kind == "TPU" else _phase_seconds(planned, hardware)[0]
 
 
 def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
@@ -61,9 +62,9 @@ def expected(planned: PretrainingRun, hardware: Hardware, step: int) -> str:
     text = f"a step needs about {gigabytes:,.1f} GiB of memory" + f" of {hardware.memory / GIB:,.1f} free" * bool(
         hardware.memory
     )
-    if hardware.kind == "TPU":
+    if not (rate := step_rate(hardware)):
         return f"estimated: {text}"
-    seconds = _phase_seconds(planned, hardware)
+    seconds = step_seconds(planned, rate)
     left = [max(0, phase.end - max(step, phase.begin)) for phase in planned.phases]
     total, longest = sum(count * each for count, each in zip(left, seconds, strict=True)), max(seconds)
     shown = f"{longest:,.2f} s" if longest < 10 else duration(longest)

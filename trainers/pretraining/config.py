@@ -13,7 +13,7 @@ from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNIN
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
-from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Phase, complete_phases, mixed_by_recipe
+from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Part, Phase, complete_phases, mixed_by_recipe
 from clozemill.trainers.training import eval_set_names
 
 AUTO = "auto"
@@ -212,12 +212,16 @@ class PretrainConfig(TrainingOptions):
         self.eval_sets()
         check_run_folder(self.output)
 
+    def _mixed(self) -> tuple[Part, ...]:
+        """Return the datasets of --data that the recipe mixes in the run's only phase, or ()."""
+        return () if self.phases else mixed_by_recipe(self.recipe, self.data)
+
     def eval_sets(self) -> dict[str, str]:
         """Return the further eval sets by name: those of `eval_data`, and the general text of a recipe that mixes it in.
 
         Raises UserError for a name that can't be used.
         """
-        mixed = () if self.phases else mixed_by_recipe(self.recipe, self.data)
+        mixed = self._mixed()
         found = {"general": mixed[1].data} if mixed else {}
         return found | eval_set_names.parse(self.eval_data)
 
@@ -226,7 +230,7 @@ class PretrainConfig(TrainingOptions):
 
         Raises UserError when datasets and phases don't match.
         """
-        mixed = () if self.phases else mixed_by_recipe(self.recipe, self.data)
+        mixed = self._mixed()
         own = ((Phase(data=mixed, steps=self.steps),), ()) if mixed else (self.phases, self.data)
         return tuple(
             replace(phase, batch_size=phase.batch_size or self.batch_size or 0, objective=phase.objective or self.objective)

@@ -41,12 +41,17 @@ def check(sets: Mapping[str, PreparedDataset], encoder: EncoderConfig, objective
             prepared_dataset.check_objective(dataset, objective)
 
 
+def deciding(dataset: PreparedDataset, sets: Mapping[str, PreparedDataset]) -> PreparedDataset | None:
+    """Return the dataset whose eval split selects the best checkpoint: that of a phase, else the first of further sets."""
+    return dataset if dataset.eval_examples else next(iter(sets.values()), None)
+
+
 @dataclass
 class SeveralEvaluations:
     """Evaluates a model on several eval sets during training.
 
     Args:
-        own: the evaluation that selects the best checkpoint: on the eval split of the data, else on the first of `named`.
+        own: the evaluation that selects the best checkpoint, on the dataset that is `deciding`.
         named: evaluations by the name of their set.
     """
 
@@ -63,9 +68,10 @@ class SeveralEvaluations:
         """
         options |= {"sums": engine.evaluation(model)}
         named = {name: ComparedEvaluation(engine, model, each, **options) for name, each in sets.items()}
-        if dataset.eval_examples:
+        first = deciding(dataset, sets)
+        if first is dataset:
             return cls(ComparedEvaluation(engine, model, dataset, **options), named)
-        return cls(next(iter(named.values())), named) if named else None
+        return cls(next(iter(named.values())), named) if first else None
 
     def reference(self) -> float:
         """Return the loss of word frequencies alone, in nats, on the set that selects the best checkpoint."""

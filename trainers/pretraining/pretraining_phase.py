@@ -16,7 +16,7 @@ from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining import open_options, warm_start
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import Shape
-from clozemill.trainers.pretraining.eval_sets import SeveralEvaluations
+from clozemill.trainers.pretraining.eval_sets import SeveralEvaluations, deciding
 from clozemill.trainers.pretraining.masks import MaskDrawing, mask_drawing
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry, order_entries, phase_schedules
@@ -52,8 +52,8 @@ class PretrainingPhase:
     @property
     def evaluated_on(self) -> str:
         """Return the name of the dataset whose losses select the best checkpoint; "" if there is none."""
-        own = [self.dataset] if self.dataset.eval_examples else list(self.eval_sets.values())
-        return own[0].description["name"] if own else ""
+        found = deciding(self.dataset, self.eval_sets)
+        return found.description["name"] if found else ""
 
     @property
     def max_seq_length(self) -> int:
