@@ -45,7 +45,13 @@ def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: i
 
 
 def activation_bytes(
-    config: EncoderConfig, length: int, predictions: int, half: bool = False, causal: bool = False, examples: int = 1
+    config: EncoderConfig,
+    length: int,
+    predictions: int,
+    half: bool = False,
+    causal: bool = False,
+    examples: int = 1,
+    kernel: bool = False,
 ) -> int:
     """Return the bytes per row that the forward pass keeps for the backward pass, plus what is temporary at the peak.
 
@@ -58,6 +64,7 @@ def activation_bytes(
         half: bfloat16 activations. Logits and softmaxes stay float32.
         causal: whether every position is predicted.
         examples: examples per row, at most; more than 1 if they are packed.
+        kernel: whether attention of all positions, without dropout, is computed by a kernel, which stores no scores.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     kept = length if causal else predictions + examples
@@ -70,7 +77,8 @@ def activation_bytes(
         wide += queries * inner * (_GELU + 2 * config.design.gated)
         keys = config.keys_per_query(layer, length, queries == length)
         wide += 4 * length * hidden * config.design.rotary  # turned queries and keys, and their halves
-        scores = queries * keys * config.num_attention_heads * (2 + 2 * dropout[1])
+        stored = not kernel or dropout[1] or queries < length
+        scores = queries * keys * config.num_attention_heads * (2 + 2 * dropout[1]) * stored
         total += length * hidden if config.remat else wide + scores
         largest = max(largest, wide + scores)
     total += largest  # the gradients of a layer, or its recomputed activations
@@ -91,11 +99,14 @@ def detection_parameters(config: EncoderConfig, generator_size: float) -> int:
     return parameters(config) + layers + (hidden + bias) * narrow + narrow * hidden + 2 * hidden + 1
 
 
-def detection_bytes(config: EncoderConfig, length: int, predictions: int, generator_size: float, half: bool = False) -> int:
+def detection_bytes(
+    config: EncoderConfig, length: int, predictions: int, generator_size: float, half: bool = False, kernel: bool = False
+) -> int:
     """Return `activation_bytes` of replaced-token detection: of the generator, of its samples, and of the encoder."""
-    own = activation_bytes(generator_config(config, generator_size), length, predictions, half, examples=0)
+    generator = generator_config(config, generator_size)
+    own = activation_bytes(generator, length, predictions, half, examples=0, kernel=kernel)
     samples = 2 * _FLOAT * predictions * config.vocab_size  # probabilities and their sums
-    return own + samples + activation_bytes(replace(config, vocab_size=1), length, 0, half, causal=True)
+    return own + samples + activation_bytes(replace(config, vocab_size=1), length, 0, half, causal=True, kernel=kernel)
 
 
 _GELU = 4  # arrays of an inner layer: before and after the activation, and two terms of its tanh form

@@ -60,6 +60,19 @@ def test_activations_scale() -> None:
     assert memory.activation_bytes(encoder, 512, 77) > 4 * full  # attention is quadratic
 
 
+def test_a_kernel_stores_no_scores() -> None:
+    """Scores and their softmax, [S, S] per head, aren't kept in the first of two layers; nor are their gradients.
+
+    The last layer, of a few positions, and dropout need the plain form.
+    """
+    encoder = preset("base", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_hidden_layers=2)
+    plain, fused = (memory.activation_bytes(encoder, 512, 77, half=True, kernel=kernel) for kernel in (False, True))
+    assert plain - fused == 2 * 2 * (2 * 12 * 512 * 512)
+    dropout = replace(encoder, attention_probs_dropout_prob=0.1)
+    plain, fused = (memory.activation_bytes(dropout, 512, 77, half=True, kernel=kernel) for kernel in (False, True))
+    assert plain == fused
+
+
 def test_activations_of_packed_rows() -> None:
     """Each [CLS] is one more query of the last layer, like a masked position, but without logits."""
     encoder = preset("base")

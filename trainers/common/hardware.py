@@ -3,11 +3,19 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 GIB = 1 << 30
 BFLOAT16_CAPABILITY = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bfloat16 matrices
 INSTALL = "pip install 'clozemill[gpu]' (docs/how-to/gpus-and-tpus.md)"
 TPU_DEVICES = 8  # assumed for a TPU; a batch of 256 can be divided among up to 256
+
+
+class AttentionKernel(Protocol):
+    """A way to compute attention without storing its scores."""
+
+    def refusal(self, head_size: int, length: int, dtype: str) -> str:
+        """Return why it can't compute attention of these sizes, "" if it can."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Hardware:
         memory: free bytes per device; 0 if unknown.
         cores: CPU cores that this process may use.
         bfloat16: whether the devices multiply bfloat16 matrices faster than float32 ones.
+        kernel: that of attention, if they have one.
     """
 
     kind: str
@@ -27,6 +36,7 @@ class Hardware:
     memory: int
     cores: int
     bfloat16: bool = False
+    kernel: AttentionKernel | None = None
 
     def __str__(self) -> str:
         if self.kind == "TPU":

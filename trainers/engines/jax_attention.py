@@ -18,7 +18,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from clozemill.model.attention import Reach, View, in_chunks, plain_attention
 from clozemill.model.config import EncoderConfig
-from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY
+from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, AttentionKernel
 
 _TILE = 128  # positions that a splash block has a multiple of
 _BLOCK = 512  # the most; not tuned, for lack of a TPU
@@ -27,15 +27,12 @@ _CUDNN_TILE, _CUDNN_LARGEST_HEAD = 8, 128
 _WITHOUT_SPLASH = ("TPU v2", "TPU v3")  # Mosaic, the kernel's compiler, rejects products in bfloat16 there
 
 
-class Kernel(Protocol):
+class Kernel(AttentionKernel, Protocol):
     """A way to compute attention."""
 
     @property
     def name(self) -> str:
         """Return the name of the kernel, for people."""
-
-    def refusal(self, head_size: int, length: int, dtype: str) -> str:
-        """Return why the kernel can't compute attention of these sizes, "" if it can."""
 
     def __call__(self, query_BQND: Any, key_BSND: Any, value_BSND: Any, view: View, scale: float) -> Any:
         """Return the values weighted by the attention, [B, Q, N, D]."""

@@ -34,7 +34,7 @@ from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
 from clozemill.trainers.engines import jax_attention, jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
-from clozemill.trainers.engines.jax_attention import Kernel, compute_capability
+from clozemill.trainers.engines.jax_attention import Kernel, SplashAttention, compute_capability
 from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: F401  # engine.py calls the latter
 from clozemill.trainers.engines.jax_step import AXIS, Step
 from clozemill.trainers.engines.train_state import TrainState
@@ -229,15 +229,17 @@ class JaxEngine:
 def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     """Return the hardware for a configuration's strategy. workers: processes of --strategy multiworker, all like this one."""
     cores = runtime.cores()
-    if config.strategy == "tpu":
-        return Hardware("TPU", TPU_DEVICES, 0, cores, bfloat16=True)
+    option = getattr(config, "attention_kernel", "auto")
+    if config.strategy == "tpu":  # v2 and v3 have no kernel, but which TPU it is isn't known yet
+        return Hardware("TPU", TPU_DEVICES, 0, cores, True, None if option == "plain" else SplashAttention())
     if config.strategy == "multiworker":  # they connect before a device is initialised
         return Hardware("CPU", workers, free_memory(), cores)
     devices = _local(config)
     if devices[0].platform == "cpu":
         return Hardware("CPU", len(devices), free_memory() // len(devices), cores)
     memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
-    return Hardware("GPU", len(devices), memory, cores, compute_capability(devices[0]) >= BFLOAT16_CAPABILITY)
+    kernel = jax_attention.choose_kernel(devices[0], option)
+    return Hardware("GPU", len(devices), memory, cores, compute_capability(devices[0]) >= BFLOAT16_CAPABILITY, kernel)
 
 
 def _local(config: DeviceOptions) -> list[jax.Device]:

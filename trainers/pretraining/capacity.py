@@ -20,7 +20,7 @@ def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     for phase in planned.phases:
         rows = max(1, phase.batch_size // (hardware.devices * parts))
         half = config.precision == "bfloat16"
-        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, config.optimizer))
+        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, config.optimizer, hardware.kernel))
     return max(found)
 
 

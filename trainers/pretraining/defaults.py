@@ -10,7 +10,7 @@ from typing import Any
 
 from clozemill.model import memory
 from clozemill.model.config import PRESETS, EncoderConfig, preset
-from clozemill.trainers.common.hardware import GIB, Hardware
+from clozemill.trainers.common.hardware import GIB, AttentionKernel, Hardware
 from clozemill.trainers.engines.optimizer import OPTIMIZERS, default_clip_norm
 from clozemill.trainers.pretraining.config import AUTO
 
@@ -117,12 +117,16 @@ def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
     return device, f"for {hardware}"
 
 
-def needed_bytes(encoder: EncoderConfig, shape: Shape, rows: int, half: bool, optimizer: str = "adamw") -> int:
+def needed_bytes(
+    encoder: EncoderConfig, shape: Shape, rows: int, half: bool, optimizer: str = "adamw", kernel: AttentionKernel | None = None
+) -> int:
     """Return the estimated bytes of a training step with this many rows per device and micro-batch."""
+    fused = kernel is not None and not kernel.refusal(encoder.head_size, shape.length, "bfloat16" if half else "float32")
+    sizes = encoder, shape.length, shape.predictions
     if shape.generator:
-        each = memory.detection_bytes(encoder, shape.length, shape.predictions, shape.generator, half)
+        each = memory.detection_bytes(*sizes, shape.generator, half, fused)
     else:
-        each = memory.activation_bytes(encoder, shape.length, shape.predictions, half, shape.causal, shape.examples)
+        each = memory.activation_bytes(*sizes, half, shape.causal, shape.examples, fused)
     rules = OPTIMIZERS[optimizer]
     moments = len(rules.matrices.moments), len(rules.others.moments)
     return memory.state_bytes(encoder, *moments, shape.generator) + rows * each
@@ -148,7 +152,7 @@ def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, 
     divisors = [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
     for n in divisors:
         rows = [(shape, size // n) for shape, size in zip(shapes, sizes, strict=True)]
-        needed = max(needed_bytes(encoder, *each, half, optimizer) for each in rows)
+        needed = max(needed_bytes(encoder, *each, half, optimizer, hardware.kernel) for each in rows)
         if needed + RUNTIME <= FILL * least:
             return n
     return divisors[-1]

@@ -95,6 +95,25 @@ def test_what_the_optimizer_decides() -> None:
     assert sizes[0] - sizes[1] == 4 * 84_934_656
 
 
+class ShortHeads:
+    """A kernel for heads of up to 64 dimensions."""
+
+    def refusal(self, head_size: int, length: int, dtype: str) -> str:
+        return "too large" if head_size > 64 else ""
+
+
+def test_a_kernel_of_attention_spares_micro_batches() -> None:
+    """Scores at 4,096 tokens need most of the memory. A kernel that refuses the heads doesn't help."""
+    encoder = preset("modern-base", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=4096)
+    long = Data(10**7, 4096, encoder.vocab_size, (Shape(4096, 614, 32),))
+    parts = {}
+    for name, sizes, kernel in (("plain", encoder, None), ("kernel", encoder, ShortHeads()),
+                                ("refused", replace(encoder, num_attention_heads=6), ShortHeads())):  # fmt: skip
+        given = {**LEFT_OPEN, "batch_size": 32}
+        parts[name] = choose(given, replace(A100, kernel=kernel), long, sizes).values["gradient_accumulation_steps"]
+    assert parts["kernel"] < parts["refused"] <= parts["plain"]
+
+
 def test_lamb_has_rates_of_its_own() -> None:
     rates = {**LEFT_OPEN, "optimizer": "lamb"}
     assert choose({**rates, "batch_size": 512}, A100, data(1e10)).values["learning_rate"] == 6.3e-4
