@@ -2,7 +2,7 @@
 
 `encode` returns the bytes of `tf.train.Example.SerializeToString(deterministic=True)`, without protocol buffers, for thousands
 of examples at once. Each record is a row of a byte matrix in which every part has room for its longest form; then the unused
-bytes are removed. `decode` uses protocol buffers, so that one checks the other.
+bytes are removed. `decode` uses protocol buffers, so that one checks the other; `columnar` does so faster.
 
 Shapes: E examples or rows of packed examples, one record each; S sequence length, P predictions.
 """
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns, pad_rows
 from clozemill.pipelines.shards import tfrecord
 
-_MAX_VARINT = 3  # 21 bits: ids below 2,097,152
+MAX_VARINT = 3  # bytes, 21 bits: ids below 2,097,152
 _Decoded = TypeVar("_Decoded", Columns, PackedColumns)
 
 
@@ -31,7 +31,7 @@ def _varints(values: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray,
     bytes, the next value overwrites them.
     """
     count, length = values.shape
-    room = _MAX_VARINT * length + _MAX_VARINT - 1
+    room = MAX_VARINT * length + MAX_VARINT - 1
     long, longer = values > 0x7F, values > 0x3FFF
     sizes = 1 + long.view(np.uint8) + longer.view(np.uint8)
     ends = np.cumsum(sizes, axis=1, dtype=np.int32)
@@ -96,7 +96,7 @@ class _Row:
         return data[used], np.concatenate([[0], np.cumsum(self.size)[:-1]])
 
 
-_FIELD_1, _FIELD_2, _FIELD_3 = 0x0A, 0x12, 0x1A  # length-delimited fields: protocol buffers' wire type 2
+FIELD_1, FIELD_2, FIELD_3 = 0x0A, 0x12, 0x1A  # length-delimited fields: protocol buffers' wire type 2
 
 
 def _feature(name: str, values: np.ndarray, counts: np.ndarray | None) -> _Row:
@@ -108,12 +108,12 @@ def _feature(name: str, values: np.ndarray, counts: np.ndarray | None) -> _Row:
     row = _Row(len(values))
     if values.dtype.kind == "f":
         data = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(len(values), -1)
-        numbers, field = row.fixed(data, None if counts is None else 4 * counts), _FIELD_2
+        numbers, field = row.fixed(data, None if counts is None else 4 * counts), FIELD_2
     else:
-        numbers, field = row.varints(values, counts), _FIELD_3
-    value = numbers.wrapped(_FIELD_1, optional=counts is not None).wrapped(field)
-    key = bytes([_FIELD_1, len(name)]) + name.encode()
-    return _Row(len(values)).constant(key).extended(value.wrapped(_FIELD_2)).wrapped(_FIELD_1)
+        numbers, field = row.varints(values, counts), FIELD_3
+    value = numbers.wrapped(FIELD_1, optional=counts is not None).wrapped(field)
+    key = bytes([FIELD_1, len(name)]) + name.encode()
+    return _Row(len(values)).constant(key).extended(value.wrapped(FIELD_2)).wrapped(FIELD_1)
 
 
 def encode(columns: Columns | PackedColumns) -> np.ndarray:
@@ -130,7 +130,7 @@ def encode_sized(columns: Columns | PackedColumns) -> tuple[np.ndarray, np.ndarr
     for name in sorted(PACKED_FEATURES if packed else FEATURES):
         counts = columns.counts_of(name) if isinstance(columns, PackedColumns) else None
         features.extended(_feature(name, getattr(columns, name), counts))
-    example = features.wrapped(_FIELD_1)
+    example = features.wrapped(FIELD_1)
     framed = _Row(len(columns)).constant(bytes(tfrecord.HEADER)).extended(example).constant(bytes(tfrecord.FOOTER))
     buffer, starts = framed.flattened()
     tfrecord.fill_frames(buffer, starts, framed.size - tfrecord.HEADER - tfrecord.FOOTER)

@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import google_crc32c
 import numpy as np
@@ -78,6 +79,18 @@ def _next(stream: gzip.GzipFile | io.BytesIO) -> bytes | None:
     """Return the next record, or None at the end. Raises CorruptRecord with just the reason."""
     if not (header := stream.read(HEADER)):
         return None
+    length = _length(header)
+    record, footer = stream.read(length), stream.read(FOOTER)
+    if len(record) < length or len(footer) < FOOTER:
+        raise CorruptRecord("the file is truncated within it")
+    if masked_crc(record) != int.from_bytes(footer, "little"):
+        raise CorruptRecord("the CRC of its data is wrong")
+    return record
+
+
+@lru_cache(1 << 12)  # records of a shard have few different lengths
+def _length(header: bytes) -> int:
+    """Return the length of a record from its header. Raises CorruptRecord with just the reason."""
     if len(header) < HEADER:
         raise CorruptRecord("the file is truncated within its header")
     if masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
@@ -85,9 +98,4 @@ def _next(stream: gzip.GzipFile | io.BytesIO) -> bytes | None:
     (length,) = struct.unpack("<Q", header[:8])
     if length > MAX_RECORD:
         raise CorruptRecord(f"its length of {length:,} bytes is more than any example has")
-    record, footer = stream.read(length), stream.read(FOOTER)
-    if len(record) < length or len(footer) < FOOTER:
-        raise CorruptRecord("the file is truncated within it")
-    if masked_crc(record) != struct.unpack("<I", footer)[0]:
-        raise CorruptRecord("the CRC of its data is wrong")
-    return record
+    return length
