@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clozemill.model.conversion.tf_errors import as_os_errors
 from clozemill.model.conversion.tf_variables import read_variables
 
 ABOUT = ("assets.extra", "clozemill.json")
@@ -18,9 +19,9 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str,
 
     Loading a SavedModel could run foreign operations. So this only reads files of values, and loads no graph.
 
-    Raises ValueError, OSError or tf.errors.OpError for any other folder.
+    Raises ValueError or OSError for any other folder.
     """
-    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *ABOUT), "r") as file:
+    with as_os_errors(), tf.io.gfile.GFile(tf.io.gfile.join(folder, *ABOUT), "r") as file:
         about = json.loads(file.read())
     try:
         keys = {f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE": path for number, path in enumerate(about["variables"])}

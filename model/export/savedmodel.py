@@ -33,6 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from clozemill.model.conversion import savedmodel
+from clozemill.model.conversion.tf_errors import as_os_errors
 from clozemill.model.export import signatures as export_signatures
 from clozemill.model.export.graph_tokenizer import TEXTS, TextOps
 from clozemill.model.inputs import TOKENS
@@ -180,17 +181,17 @@ def build(source) -> tuple[Exported, dict[str, Callable]]:
 
 
 def write(source, folder: str) -> None:
-    """Write a source (base.Source) as a SavedModel. Raises ValueError for a vocabulary that the graph can't represent.
+    """Write a source (base.Source) as a SavedModel. Raises OSError; ValueError for a vocabulary that the graph can't represent.
 
     Its checkpoint.json, vocabulary and the variables' paths go into `assets.extra`, only for reading them back.
     """
-    with _kept_activations(source.model.encoder):
+    with _kept_activations(source.model.encoder), as_os_errors():
         root, signatures = build(source)
         tf.saved_model.save(root, folder, signatures=signatures)
     paths = [variable.path.split("/", 1)[1] for variable in source.model.variables]
     about = {"checkpoint": source.about, "vocabulary": source.vocabulary, "variables": paths}
     tf.io.gfile.makedirs(tf.io.gfile.join(folder, *savedmodel.ABOUT[:-1]))
-    with tf.io.gfile.GFile(tf.io.gfile.join(folder, *savedmodel.ABOUT), "w") as file:
+    with as_os_errors(), tf.io.gfile.GFile(tf.io.gfile.join(folder, *savedmodel.ABOUT), "w") as file:
         file.write(json.dumps(about))
 
 
@@ -198,9 +199,10 @@ def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.nd
     """Return the SavedModel's outputs for raw texts, each with a second text or "": it computes its own features.
 
     Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`
-    or `sentence_embedding`.
+    or `sentence_embedding`. Raises OSError.
     """
-    loaded = tf.saved_model.load(folder)
+    with as_os_errors():
+        loaded = tf.saved_model.load(folder)
     first, second = (tf.constant([pair[side] for pair in texts], tf.string) for side in (0, 1))
     inputs = loaded.signatures["preprocess"](text=first, text_pair=second)
     encoded = loaded.signatures["encode_tokens"](**inputs)

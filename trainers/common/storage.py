@@ -1,4 +1,4 @@
-"""Reads and writes files on any filesystem that TensorFlow supports (local, gs://), atomically, with one-sentence errors.
+"""Reads and writes files, local or remote (gs://), atomically, with one-sentence errors.
 
 Local files are written without following links, and are synced to disk before they are renamed to their final names.
 """
@@ -9,53 +9,73 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import tensorflow as tf
+from typing import IO, Any
 
 from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks
-
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # another engine trains, and gets the GPUs
-    tf.config.set_visible_devices([], "GPU")
+from clozemill.trainers.common import filesystems
+from clozemill.trainers.common.filesystems import RemoteFile, is_local
 
 FIX = "fix that and run the command again"
+_PIECE = 16 << 20  # bytes that a file gets at once: what is written remotely is copied
 
 
 @contextmanager
 def translate_errors(path: str, verb: str, hint: str = FIX) -> Iterator[None]:
-    """Turn errors of the system and of TensorFlow's filesystems into a UserError of one sentence."""
+    """Turn errors of a filesystem into a UserError of one sentence."""
     try:
         yield
-    except (tf.errors.OpError, OSError) as error:
-        if getattr(error, "errno", 0) == errno.ENOSPC or isinstance(error, tf.errors.ResourceExhaustedError):
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
             hint = "free some space, then run the same command again"
         raise UserError(f"{path} can't be {verb} ({cause(error)}): {hint}") from None
 
 
-def is_local(path: str) -> bool:
-    """Return whether a path is on a local filesystem."""
-    return "://" not in path
-
-
 def join(folder: str, *names: str) -> str:
     """Return the path of a name within a folder."""
-    return tf.io.gfile.join(folder, *names)
+    return os.path.join(folder, *names)
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file or folder. Raises UserError if remote storage doesn't answer."""
+    with translate_errors(path, "read"):
+        return filesystems.of(path).exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether there is a folder. Raises UserError if storage doesn't answer."""
+    with translate_errors(path, "read"):
+        return filesystems.of(path).is_folder(path)
+
+
+def size(path: str) -> int:
+    """Return the bytes of a file. Raises UserError."""
+    with translate_errors(path, "read"):
+        return filesystems.of(path).size(path)
+
+
+def open_to_read(path: str) -> IO[bytes] | RemoteFile:
+    """Return a binary file, a context manager. Raises OSError, also when it is read: FileNotFoundError if it is missing."""
+    return filesystems.of(path).open(path)
+
+
+def read_range(path: str, begin: int, end: int) -> bytes:
+    """Return the bytes [begin, end) of a file, of which no others are read; fewer if it is shorter. Raises OSError."""
+    return filesystems.of(path).read_range(path, begin, end)
 
 
 def read(path: str, hint: str) -> bytes:
     """Return the contents of a small file. Raises UserError that ends in `hint`."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with open_to_read(path) as file:
             return file.read()
-    except tf.errors.NotFoundError:
+    except FileNotFoundError:
         raise UserError(f"{path} doesn't exist: {hint}") from None
-    except tf.errors.OpError as error:
+    except OSError as error:
         raise UserError(f"{path} can't be read ({cause(error)}): {hint}") from None
 
 
@@ -71,7 +91,7 @@ class Part:
         left = memoryview(data).cast("B")
         with translate_errors(self._path, "written"):
             while len(left):
-                left = left[self._file.write(bytes(left)) or len(left) :]  # GFile returns None: it has written everything
+                left = left[self._file.write(left[:_PIECE]) :]
         return len(data)
 
     def flush(self) -> None:
@@ -92,16 +112,16 @@ def writing(path: str, overwrite: bool = True) -> Iterator[Part]:
     PATH.tmp left by a killed process is overwritten. Raises UserError, with `overwrite` false also if the path exists.
     """
     with _local_part(path, overwrite) if is_local(path) else _remote_part(path, overwrite) as file:
-        if not overwrite and tf.io.gfile.exists(path):
+        if not overwrite and exists(path):
             raise already_exists(path)
         yield file
 
 
 def check_new_file(path: str, overwrite: bool) -> None:
     """Raise UserError if --output can't be written because there is a file, or a folder. overwrite: a file may be there."""
-    if tf.io.gfile.isdir(path):
+    if is_folder(path):
         raise UserError(f"--output {path} is a folder: give the name of the file to write")
-    if not overwrite and tf.io.gfile.exists(path):
+    if not overwrite and exists(path):
         raise already_exists(path)
 
 
@@ -144,19 +164,22 @@ def _name(part: str, path: str, overwrite: bool) -> None:
 
 @contextmanager
 def _remote_part(path: str, overwrite: bool) -> Iterator[Part]:
-    part = f"{path}.tmp"
+    part, files, file = f"{path}.tmp", filesystems.remote(path), None
     try:
         with translate_errors(path, "written"):
-            tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
-            file = tf.io.gfile.GFile(part, "wb")
-            file.write(b"")  # GFile creates the file only on the first write
+            files.make_folder(path.rsplit("/", 1)[0])
+            file = files.create(part)
         yield Part(path, file)
         with translate_errors(path, "written"):
             file.close()
-            tf.io.gfile.rename(part, path, overwrite=overwrite)
-    finally:
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.remove(part)
+            files.rename(part, path, overwrite)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if file:
+                file.abort()
+            if files.exists(part):
+                files.remove(part)
+        raise
 
 
 def sync(path: str) -> None:
@@ -174,7 +197,7 @@ def write(path: str, data: bytes, overwrite: bool = True) -> None:
         file.write(data)
 
 
-def append(path: str, text: str) -> None:
+def append(path: str, data: bytes) -> None:
     """Append to a local file, which is created if missing. Raises UserError, also if the file is a link."""
     with translate_errors(path, "written"):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,7 +205,7 @@ def append(path: str, text: str) -> None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise UserError(f"{path} is a link, and nothing is written outside of the folder: remove it")
-            file.write(text.encode())
+            file.write(data)
 
 
 def sha256(path: str) -> str:
@@ -193,8 +216,8 @@ def sha256(path: str) -> str:
 
 def remove(path: str) -> None:
     """Remove a file, if it exists. Raises UserError."""
-    with translate_errors(path, "removed"), contextlib.suppress(tf.errors.NotFoundError):
-        tf.io.gfile.remove(path)
+    with translate_errors(path, "removed"), contextlib.suppress(FileNotFoundError):
+        filesystems.of(path).remove(path)
 
 
 def remove_empty(folder: str) -> None:
@@ -204,16 +227,18 @@ def remove_empty(folder: str) -> None:
             os.rmdir(folder)
 
 
+def make_folder(folder: str) -> None:
+    """Create a folder and those above it, unless they exist. Raises UserError."""
+    with translate_errors(folder, "written"):
+        filesystems.of(folder).make_folder(folder)
+
+
 def remove_tree(folder: str) -> None:
     """Remove a folder and its contents, if it exists; links are removed, not followed. Raises UserError."""
     with translate_errors(folder, "removed"):
-        if not is_local(folder):
-            if tf.io.gfile.isdir(folder):
-                tf.io.gfile.rmtree(folder)
-        elif os.path.islink(folder):
-            os.unlink(folder)
-        elif os.path.isdir(folder):
-            shutil.rmtree(folder)
+        files = filesystems.of(folder)
+        if files.is_folder(folder) or (is_local(folder) and os.path.islink(folder)):
+            files.remove_tree(folder)
 
 
 @contextmanager
@@ -247,8 +272,8 @@ def upload(folder: str, target: str, last: str) -> None:
     with translate_errors(target, "written"):
         for name in sorted(names_below(folder), key=lambda name: (name == last, name)):
             path = join(target, *name.split(os.sep))
-            tf.io.gfile.makedirs(path.rsplit("/", 1)[0])
-            tf.io.gfile.copy(os.path.join(folder, name), path, overwrite=True)
+            filesystems.remote(path).make_folder(path.rsplit("/", 1)[0])
+            filesystems.remote(path).upload(os.path.join(folder, name), path)
 
 
 def names_below(folder: str) -> set[str]:
@@ -259,29 +284,19 @@ def names_below(folder: str) -> set[str]:
 def listed(folder: str) -> list[str]:
     """Return the names in a folder, sorted, without trailing slashes; an empty list if the folder doesn't exist.
 
-    Uses `stat` to test for existence: `isdir` also returns False if storage doesn't answer, and a run whose folder looked
-    empty would start over.
+    Raises UserError if storage doesn't answer: a run whose folder looked empty would start over.
     """
-    try:
-        if not tf.io.gfile.stat(folder).is_directory:
-            return []
-    except tf.errors.NotFoundError:
-        return []
-    except tf.errors.FailedPreconditionError:  # local: a parent is a file; object stores: the host is unknown
-        if "://" in folder:
-            raise
-        return []
     with translate_errors(folder, "listed"):
-        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+        files = filesystems.of(folder)
+        return sorted(files.names(folder)) if files.is_folder(folder) else []
 
 
-def cause(error: tf.errors.OpError | OSError) -> str:
-    """Return the message of an error without the source and graph locations that TensorFlow adds.
+def cause(error: Exception) -> str:
+    """Return the reason of an error in one line, without the source and graph locations that TensorFlow adds.
 
     A long message is cut in the middle: TensorFlow's begin with the file and end with the reason.
     """
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    lines = error.message.split("\n\t [[{{node")[0].split("\n")
+    message = (error.strerror if isinstance(error, OSError) else getattr(error, "message", "")) or str(error)
+    lines = message.strip().split("\n\t [[{{node")[0].split("\n")
     told = re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", " ".join(lines[-1].split()))
     return told if len(told) <= 200 else f"{told[:99]} … {told[-98:]}"

@@ -1,4 +1,4 @@
-"""Reads a dataset's manifest (on any filesystem that TensorFlow supports) and checks it against a model.
+"""Reads a dataset's manifest, local or remote, and checks it against a model.
 
 All checks run before a device is used; errors say what differs and what to do.
 """
@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-import tensorflow as tf
 
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import UserError
@@ -135,7 +133,7 @@ class PreparedDataset:
 def read(folder: str) -> PreparedDataset:
     """Return a dataset with its manifest. Raises UserError if the manifest, or a shard, is missing."""
     path = storage.join(folder, MANIFEST)
-    if not tf.io.gfile.exists(path):
+    if not storage.exists(path):
         raise UserError(f"{folder} has no {MANIFEST}: give the folder that clozemill prepare wrote, once it has finished")
     contract = PreparedDataset(folder, dataset_manifest.loads(storage.read(path, "give a dataset's folder"), path))
     listed: dict[str, set[str]] = {}

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from clozemill.pipelines.command_line import lazy_import
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import filesystem
+from clozemill.trainers.common import storage
 
 Entries = list[dict[str, Any]]
 RUN_FILE, JOURNAL, SESSIONS, DIVERGED = "run.json", "metrics.jsonl", "report.json", "diverged.json"
-_STORAGE = "clozemill.trainers.common.storage"  # TensorFlow, which reads object stores
 _DEVICE = re.compile(r"(\d+) x ([^,]+)")  # as in "8 x TPU v5 lite, bfloat16"
 _GIVE_RUN = "give the folder of a run of clozemill pretrain or finetune"
 
@@ -178,8 +177,7 @@ def read_if_there(folder: str, name: str) -> bytes | None:
     path = filesystem.join(folder, name)
     if not filesystem.is_remote(path):
         return filesystem.read_bytes(path) if os.path.exists(path) else None
-    listed, read = (lazy_import.function(f"{_STORAGE}:{function}") for function in ("listed", "read"))
-    return read(path, _GIVE_RUN) if name in listed(folder) else None
+    return storage.read(path, _GIVE_RUN) if name in storage.listed(folder) else None
 
 
 def _integer(digits: str) -> int | float:

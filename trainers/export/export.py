@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from safetensors import SafetensorError
 
 from clozemill.model.export.base import FORMATS, Source, answers, bounds, furthest
@@ -71,7 +70,7 @@ def exported_files(output: str) -> dict[str, list[str]]:
     """Return the files of each format that `export` wrote to an output folder; {} for other folders."""
     path = storage.join(output, RECORD)
     try:
-        found = json.loads(storage.read(path, "-")) if tf.io.gfile.exists(path) else {}
+        found = json.loads(storage.read(path, "-")) if storage.exists(path) else {}
         files = {name: list(found[name]) for name in FORMATS if name in found}
         safe = all(not os.path.isabs(file) and ".." not in file.split("/") for each in files.values() for file in each)
         return files if safe else {}
@@ -127,8 +126,7 @@ def _places(config: ExportConfig, scratch: str) -> dict[str, Place]:
         final = storage.join(config.output, name)
         if not remote:
             restore_folder(final)
-        with storage.translate_errors(final, "read"):
-            there = tf.io.gfile.exists(storage.join(final, FORMATS[name].entry) if remote else final)
+        there = storage.exists(storage.join(final, FORMATS[name].entry) if remote else final)
         if there and not config.overwrite:
             raise already_exists(final)
         if there and name not in recorded:
@@ -146,15 +144,8 @@ def _write(source: Source, name: str, folder: Path) -> None:
         FORMATS[name].write(source, str(folder))
     except ValueError as error:
         raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
-    except (OSError, SafetensorError, tf.errors.OpError) as error:
-        raise UserError(f"{folder} can't be written ({_cause(error)}): free some space there, or fix that") from None
-
-
-def _cause(error: Exception) -> str:
-    """Return the message of an error, on one line."""
-    if isinstance(error, tf.errors.OpError):
-        return storage.cause(error)
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be written ({storage.cause(error)}): free some space there, or fix that") from None
 
 
 def _compared(name: str, place: Place, texts: list, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,10 +158,10 @@ def _compared(name: str, place: Place, texts: list, given: dict[str, np.ndarray]
             f"{final} can't be checked: the process that loads it with transformers {error}; nothing was exported: fix that "
             f"installation, or leave {name} out of --formats"
         ) from None
-    except (OSError, tf.errors.OpError) as error:
-        scratch = tempfile.gettempdir()
+    except OSError as error:
+        told, scratch = storage.cause(error), tempfile.gettempdir()
         raise UserError(
-            f"{final} can't be checked ({_cause(error)}); nothing was exported: free some space in {scratch}, or fix that"
+            f"{final} can't be checked ({told}); nothing was exported: free some space in {scratch}, or fix that"
         ) from None
 
 

@@ -4,8 +4,6 @@ clozemill evaluate RUN --data DATASET
 clozemill evaluate FT --data test.tsv
 """
 
-import tensorflow as tf
-
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.finetuning.config import Columns
@@ -18,7 +16,7 @@ from clozemill.trainers.training import checkpoints, pretrained
 def _is_finetuned(run: str) -> bool:
     """Return whether a run, checkpoint or SavedModel has a task."""
     run = pretrained.best_run_of(run)
-    if tf.io.gfile.exists(storage.join(run, pretrained.SAVED_MODEL)):
+    if storage.exists(storage.join(run, pretrained.SAVED_MODEL)):
         return "task" in pretrained.read(run).index
     return "task" in checkpoints.find(run).index
 
@@ -38,7 +36,7 @@ def main(config: EvaluateModelConfig) -> int:
 
 def _evaluate_task(config: EvaluateModelConfig) -> int:
     """Evaluate a fine-tuned model on a file with labels."""
-    if tf.io.gfile.isdir(config.data):
+    if storage.is_folder(config.data):
         raise UserError(f"--data {config.data} is a folder: {config.run} is fine-tuned, so give a file with labels")
     found = pretrained.read(config.run, config.checkpoint or "best")
     model = Predictor(config, found)

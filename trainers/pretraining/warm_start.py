@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.config import PRESETS, EncoderConfig, preset
 from clozemill.pipelines.common.errors import UserError
@@ -60,7 +59,7 @@ def find(config: PretrainConfig, run_json: str) -> WarmStart | None:
     """
     if not config.init:
         return None
-    if tf.io.gfile.exists(run_json) and (config.branch_from or not config.overwrite):
+    if storage.exists(run_json) and (config.branch_from or not config.overwrite):
         try:
             told = json.loads(storage.read(run_json, "give another --output"))
             if told["config"]["init"] == config.init:

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from clozemill.model.conversion.tf_errors import as_os_errors
 from clozemill.model.conversion.tf_variables import read_variables
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset.layout import VOCAB
@@ -84,7 +85,7 @@ def _read_index(folder: str) -> dict[str, Any]:
         raise ValueError(f"{INDEX} was changed after it was written")
     for name, size in sizes.items():
         path = storage.join(folder, name)
-        found = tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else -1
+        found = storage.size(path) if storage.exists(path) else -1
         if found != size:
             raise ValueError(f"{name} has {found} bytes, not {size}" if found >= 0 else f"{name} is missing")
     _check_vocabulary(folder, index)
@@ -115,7 +116,7 @@ def _all_folders(run: str) -> list[str]:
 
 def _folders(run: str) -> list[str]:
     """Return the folders of complete checkpoints, newest first; incomplete ones have no checkpoint.json."""
-    return [folder for folder in _all_folders(run) if tf.io.gfile.exists(storage.join(folder, INDEX))]
+    return [folder for folder in _all_folders(run) if storage.exists(storage.join(folder, INDEX))]
 
 
 def _warn(text: str) -> None:
@@ -149,7 +150,7 @@ def _first(run: str) -> str:
 
 def find(path: str, which: str = "latest") -> Checkpoint:
     """Return a checkpoint by its folder, or the latest or best one of a run. Raises UserError if there is none."""
-    if tf.io.gfile.exists(storage.join(path, INDEX)):
+    if storage.exists(storage.join(path, INDEX)):
         try:
             return Checkpoint(path, _read_index(path))
         except ValueError as error:
@@ -157,7 +158,7 @@ def find(path: str, which: str = "latest") -> Checkpoint:
     found = list(saved(path))
     if not found and _folders(path):
         raise UserError(f"{storage.join(path, FOLDER)}: every checkpoint is corrupt: restore one, or give another run")
-    if not found and tf.io.gfile.exists(storage.join(path, "run.json")):
+    if not found and storage.exists(storage.join(path, "run.json")):
         raise UserError(f"{path} has no checkpoint yet{_first(path)}: wait for it, or resume the run")
     if not found:
         raise UserError(f"{path} has no checkpoint: give the folder of a run, or one of its checkpoints/step-...")
@@ -170,7 +171,8 @@ def _holder(value: Any) -> tf.Variable:
 
 
 def _write_variables(variables: dict[str, Any], prefix: str) -> None:
-    tf.train.Checkpoint(**{name: _holder(value) for name, value in variables.items()}).write(prefix)
+    with as_os_errors():
+        tf.train.Checkpoint(**{name: _holder(value) for name, value in variables.items()}).write(prefix)
 
 
 def _read_variables(variables: dict[str, keras.Variable], prefix: str) -> None:
@@ -244,9 +246,9 @@ def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, abo
     Raises UserError and leaves nothing of the checkpoint then.
     """
     try:
-        with storage.translate_errors(folder, "written", "fix that, then run the same command again"):
+        with storage.translate_errors(folder, "written"):
             _remove(folder)
-            tf.io.gfile.makedirs(folder)
+            storage.make_folder(folder)
             for name, variables in groups.items():
                 _write_variables(variables, storage.join(folder, name))
             storage.write(storage.join(folder, VOCAB), vocabulary)
@@ -264,7 +266,7 @@ def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, abo
 def _described(folder: str) -> dict[str, Any]:
     """Return the entries of checkpoint.json for the files in a folder; local files are synced to disk."""
     names = [name for name in storage.listed(folder) if name != locks.FOLDER]
-    sizes = {name: tf.io.gfile.stat(storage.join(folder, name)).length for name in names}
+    sizes = {name: storage.size(storage.join(folder, name)) for name in names}
     if not storage.is_local(folder):
         return {"files": sizes}
     for name in names:
@@ -275,8 +277,8 @@ def _described(folder: str) -> dict[str, Any]:
 def _remove(folder: str) -> None:
     """Remove a checkpoint, starting with checkpoint.json, so that a killed removal is ignored. Doesn't follow links."""
     index = storage.join(folder, INDEX)
-    if tf.io.gfile.exists(index) and not (storage.is_local(folder) and os.path.islink(folder)):
-        tf.io.gfile.remove(index)
+    if storage.exists(index) and not (storage.is_local(folder) and os.path.islink(folder)):
+        storage.remove(index)
     storage.remove_tree(folder)
 
 

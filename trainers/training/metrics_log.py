@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.losses import LOSSES, SUMS, total
 from clozemill.trainers.common import storage
@@ -115,7 +114,7 @@ class MetricsLog:
     def discard_old(self) -> None:
         """Remove metrics.jsonl of a process that was killed before its first checkpoint: the run starts again."""
         path = storage.join(self.folder, METRICS)
-        if not self.silent and tf.io.gfile.exists(path):
+        if not self.silent and storage.exists(path):
             storage.remove(path)
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
@@ -124,7 +123,7 @@ class MetricsLog:
         Warns if the file has changed since `step` was saved.
         """
         path = storage.join(self.folder, METRICS)
-        if tf.io.gfile.exists(path):
+        if storage.exists(path):
             kept = []
             for line in storage.read(path, "restore it").decode("utf-8", "replace").splitlines():
                 try:
@@ -245,7 +244,7 @@ class MetricsLog:
     def _write(self, entry: dict[str, Any], group: str) -> None:
         self.lines.append(json.dumps(entry))
         if storage.is_local(self.folder):  # object stores can't append; `flush` writes the complete file
-            storage.append(storage.join(self.folder, METRICS), self.lines[-1] + "\n")
+            storage.append(storage.join(self.folder, METRICS), self.lines[-1].encode() + b"\n")
         numbers = {name: value for name, value in entry.items() if isinstance(value, float) and math.isfinite(value)}
         for tracker in self._started():
             tracker.log(entry["step"], {f"{group}/{name}": value for name, value in numbers.items()})

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.conversion.weight_names import check_weights
@@ -98,9 +97,9 @@ class PretrainedModel:
 def read(path: str, which: str = "best") -> PretrainedModel:
     """Read a run's checkpoint (of a sweep: that of its best run), a checkpoint, or a SavedModel. Raises UserError."""
     path = best_run_of(path)
-    if tf.io.gfile.exists(storage.join(path, SAVED_MODEL)):
+    if storage.exists(storage.join(path, SAVED_MODEL)):
         return _saved_model(path)
-    if tf.io.gfile.exists(storage.join(path, "config.json")) and not storage.listed(storage.join(path, checkpoints.FOLDER)):
+    if storage.exists(storage.join(path, "config.json")) and not storage.listed(storage.join(path, checkpoints.FOLDER)):
         raise UserError(f"{path} is a Hugging Face folder: convert it with clozemill import first")
     one = checkpoints.find(path, which)
     vocabulary = storage.read(storage.join(one.folder, VOCAB), "give another checkpoint")
@@ -125,14 +124,14 @@ def _checked(found: PretrainedModel) -> PretrainedModel:
 def best_run_of(folder: str) -> str:
     """The folder of a sweep's best run; any other folder as it is. Raises UserError."""
     sweep = storage.join(folder, SWEEP)
-    return storage.join(folder, _best_run(sweep)) if tf.io.gfile.exists(sweep) else folder
+    return storage.join(folder, _best_run(sweep)) if storage.exists(sweep) else folder
 
 
 def is_sweep(folder: str) -> bool:
     """Return whether a folder has the result of a sweep."""
     path = storage.join(folder, SWEEP)
     try:
-        return tf.io.gfile.exists(path) and bool(_best_run(path))
+        return storage.exists(path) and bool(_best_run(path))
     except UserError:
         return False
 
@@ -154,7 +153,7 @@ def _saved_model(path: str) -> PretrainedModel:
 
     try:
         index, weights, tokens = savedmodel.read(path)
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a SavedModel of clozemill export ({told}): give one, a run or a checkpoint") from None
     return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode()))

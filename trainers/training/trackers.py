@@ -6,14 +6,14 @@ WANDB_MODE, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 """
 
 import importlib
+import io
 import json
 import os
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
@@ -57,32 +57,50 @@ def plain(config: dict[str, Any]) -> dict[str, str | bool | int | float]:
 
 
 class TensorBoard:
-    """Writes TensorBoard events: scalars, and at the start the options as text and as hyper-parameters."""
+    """Writes TensorBoard events: scalars, and at the start the options as text and as hyper-parameters.
+
+    A local file has each event at once. Object stores can't append: there, `flush` writes the complete file.
+    """
 
     def __init__(self, run: TrackedRun) -> None:
-        self.id, self._folder = "", storage.join(run.folder, TENSORBOARD)
-        with storage.translate_errors(self._folder, "written"):
-            self._writer = tf.summary.create_file_writer(self._folder)
-            if run.config:
-                self._describe(run)
+        self.id, self._folder, self._kept = "", storage.join(run.folder, TENSORBOARD), b""
+        storage.make_folder(self._folder)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._path = storage.join(self._folder, name)
+        self._write(0, [{"file_version": "brain.Event:2"}])
+        if run.config:
+            self._describe(run)
+
+    def _write(self, step: int, events: list[dict[str, Any]]) -> None:
+        """Append events. TensorBoard's own EventFileWriter would load TensorFlow where it is installed."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records, now = io.BytesIO(), time.time()
+        for event in events:
+            RecordWriter(records).write(Event(wall_time=now, step=step, **event).SerializeToString())
+        if storage.is_local(self._path):
+            storage.append(self._path, records.getvalue())
+        else:
+            self._kept += records.getvalue()
 
     def _describe(self, run: TrackedRun) -> None:
-        from tensorboard.plugins.hparams import api
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from tensorboard.plugins.text.summary_v2 import text_pb
 
         options = plain(run.config)
         lines = [f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in options.items()]
-        with self._writer.as_default(0):
-            tf.summary.text("configuration", "\n".join(["| option | value |", "|---|---|", *lines]))
-            api.hparams(options, trial_id=run.name)
+        table = "\n".join(["| option | value |", "|---|---|", *lines])
+        self._write(0, [{"summary": text_pb("configuration", table)}, {"summary": hparams_pb(options, trial_id=run.name)}])
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        with storage.translate_errors(self._folder, "written"), self._writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        self._write(step, [{"summary": scalar_pb(name, value)} for name, value in values.items()])
 
     def flush(self) -> None:
-        with storage.translate_errors(self._folder, "written"):
-            self._writer.flush()
+        if self._kept:
+            storage.write(self._path, self._kept)
 
     def close(self, done: bool) -> None:
         self.flush()
@@ -174,7 +192,7 @@ class Service:
 
     def _started(self) -> Tracker:
         path = storage.join(self._run.folder, IDS)
-        ids = json.loads(storage.read(path, "remove it")) if tf.io.gfile.exists(path) else {}
+        ids = json.loads(storage.read(path, "remove it")) if storage.exists(path) else {}
         tracker = TRACKERS[self.name][1](TrackedRun(self._run.folder, self._run.config, ids.get(self.name, "")))
         storage.write_json(path, {**ids, self.name: tracker.id})
         return tracker

@@ -371,7 +371,7 @@ def test_saving_twice_at_the_same_step(run: Path, older: TrainState, newer: Trai
 
 def test_an_unwritable_folder(tmp_path: Path, older: TrainState) -> None:
     (tmp_path / "checkpoints").write_bytes(b"a file")
-    with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): fix that, then run the same command again"):
+    with pytest.raises(UserError, match=r"step-00000001 can't be written \(.+\): fix that and run the command again"):
         save(tmp_path, older, 1)
 
 

@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.json_objects import loads_once
 from clozemill.pipelines.files import charsets, decompression
@@ -33,13 +31,13 @@ def plain_name(path: str) -> str:
 def _pieces(path: str) -> Iterator[bytes]:
     """Yield a file's bytes, decompressed. Raises UserError for a damaged file, an implausible ratio, and a wrong name."""
     compression, _ = decompression.compression_of(path)
-    with tf.io.gfile.GFile(path, "rb") as raw:
+    with storage.open_to_read(path) as raw:
         if compression == "none":
             head = raw.read(_BLOCK)
             decompression.check_uncompressed(head, path)
             yield from itertools.chain([head] if head else [], iter(lambda: raw.read(_BLOCK), b""))
             return
-        size, allowed = 0, max(_SURE, MAX_EXPANSION * raw.size())
+        size, allowed = 0, max(_SURE, MAX_EXPANSION * storage.size(path))
         for piece in decompression.DECODERS[compression](raw, path):
             size += len(piece)
             if size > allowed:
@@ -69,7 +67,7 @@ def _check_encoding(begin: bytes, path: str) -> None:
 
 
 def _split(path: str) -> Iterator[bytes]:
-    """Yield a file's lines without line ends. (GFile's line iterator drops every carriage return.)"""
+    """Yield a file's lines without line ends."""
     parts: list[bytes] = []  # of the current, incomplete line
     end, size, number = b"", 0, 1
     for block in _blocks(path):
@@ -91,7 +89,7 @@ def _split(path: str) -> Iterator[bytes]:
 def lines(path: str) -> Iterator[str]:
     """Yield a text file's lines without line ends. Raises UserError if it can't be read, isn't UTF-8 or has a huge line."""
     number, line = 1, b""
-    if tf.io.gfile.isdir(path):
+    if storage.is_folder(path):
         raise UserError(f"{path} is a folder: give a file of texts")
     try:
         for line in _split(path):
@@ -99,11 +97,10 @@ def lines(path: str) -> Iterator[str]:
             number += 1
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {number}: it is not UTF-8: {conversion_hint(line, path)}") from None
-    except tf.errors.NotFoundError:
+    except FileNotFoundError:
         raise UserError(f"{path} doesn't exist: give a file of texts") from None
-    except (tf.errors.OpError, OSError) as error:
-        cause = storage.cause(error) if isinstance(error, tf.errors.OpError) else error
-        raise UserError(f"{path} can't be read ({cause}): fix that, or give another file") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({storage.cause(error)}): fix that, or give another file") from None
 
 
 def exceeds(text: str, separators: str, pattern: re.Pattern, limit: int = MAX_ITEMS) -> bool:
