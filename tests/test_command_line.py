@@ -70,10 +70,10 @@ FLAGS = {
     "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
     "--no-progress --output --overwrite --no-overwrite --pool --progress --text --text-column RUN",
     "contrast": f"{COMMON} {TRAINING} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
-    "--dev --dropout --epochs --eval-steps --gradient-accumulation-steps --header --init --input --keep-checkpoints "
-    "--learning-rate --log-steps --max-reject-rate --max-seq-length --min-delta --no-overwrite --no-tensorboard --optimizer "
-    "--output --overwrite --patience --peak-tflops --pooling --seed --steps-per-call --temperature --tensorboard "
-    "--text-column --track --warmup-share --weight-decay",
+    "--dev --dev-columns --dropout --epochs --eval-steps --gradient-accumulation-steps --header --init --input "
+    "--keep-checkpoints --learning-rate --log-steps --max-reject-rate --max-seq-length --min-delta --no-overwrite "
+    "--no-tensorboard --optimizer --output --overwrite --patience --peak-tflops --pooling --seed --steps-per-call "
+    "--temperature --tensorboard --text-column --track --warmup-share --weight-decay",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--attention-kernel --examples-per-row --topology --vocab-size",
     "submit": f"{COMMON} --autodelete --no-autodelete --bucket --build --no-build --cluster --dask-scheduler --disk-size-gb "

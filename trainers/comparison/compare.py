@@ -38,8 +38,8 @@ def read_rows(folders: Sequence[str]) -> tuple[list[RecordedRun], list[table.Row
     """Return runs, each once, and their rows. Raises UserError for what is no run, or can't be compared."""
     runs = [read_recorded_run(folder) for folder in dict.fromkeys(folders)]
     require_entries(runs)
-    if len({run.finetunes for run in runs}) > 1:
-        raise UserError("RUNS are of pretrain and of finetune, which have no result in common: compare them separately")
+    if len(commands := sorted({run.command for run in runs})) > 1:
+        raise UserError(f"RUNS are of {enumerated(commands)}, which have no result in common: compare them separately")
     return runs, [table.row(run) for run in runs]
 
 

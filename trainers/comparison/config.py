@@ -13,7 +13,7 @@ class CompareConfig(OverwriteOption):
 
     runs: tuple[str, ...] = option(
         (),
-        "folders of runs of pretrain, or of finetune; they may be training",
+        "folders of runs of pretrain, of finetune or of contrast; they may be training",
         flag=False,
         metavar="RUN",
         group=INPUT,

@@ -49,7 +49,7 @@ class Row:
 
 def _size(run: RecordedRun) -> str:
     """Return preset and number of weights, as far as this version knows the encoder."""
-    preset = "" if run.finetunes else str(run.config.get("preset") or "as --init")
+    preset = "" if run.command != "pretrain" else str(run.config.get("preset") or "as --init")
     try:
         weights = f"{large(parameters(EncoderConfig(**run.about['encoder'])))} weights"
     except (KeyError, TypeError, ValueError):
@@ -64,7 +64,7 @@ def _distinct(values: Sequence[Any]) -> str:
 
 
 def _data(run: RecordedRun) -> str:
-    digests = [[(run.identity.get("train"), 1.0)]] if run.finetunes else [phase["mixture"] for phase in run.phases]
+    digests = [[(run.identity.get("train"), 1.0)]] if run.command != "pretrain" else [phase["mixture"] for phase in run.phases]
     return _distinct([_mixture(each) for each in digests if each[0][0]])
 
 
@@ -76,7 +76,7 @@ def _mixture(parts: Sequence[tuple[Any, float]]) -> str:
 
 
 def _objective(run: RecordedRun) -> str:
-    if run.finetunes:
+    if run.command != "pretrain":
         return str(run.config.get("task", run.about.get("preset", _UNKNOWN)))
     return _distinct([each["objective"] for each in run.phases])
 

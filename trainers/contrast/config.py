@@ -1,6 +1,6 @@
 """The options of `contrast`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clozemill.model.config import POOLINGS, TEMPERATURE
@@ -33,6 +33,14 @@ class SentenceOptions(TextColumn):
         identity=False,
         group=INPUT,
         path=READ,
+    )
+    dev_columns: tuple[str, ...] = option(
+        (),
+        "columns of --dev: two texts and a number, by name, or by number from 0 if there is no header (default: sentence1, "
+        "sentence2 and score, or the first three)",
+        metavar="COLUMN",
+        identity=False,
+        group=INPUT,
     )
     pooling: str = option("mean", "a text's vector: the mean over its tokens, or the output at [CLS]", choices=POOLINGS)
     temperature: float = option(TEMPERATURE, "divisor of the cosines in the loss", low=0.001, high=100)
@@ -69,7 +77,8 @@ class ContrastConfig(TuningOptions, SentenceOptions):
 
     def layout(self, task: str) -> Layout:
         """Return the file layout of the graded pairs."""
-        return TASKS[task].layout
+        named = Layout(*self.dev_columns, header=not all(map(str.isdecimal, self.dev_columns)))
+        return replace(named if self.dev_columns else TASKS[task].layout, named_by="--dev-columns")
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
@@ -78,5 +87,9 @@ class ContrastConfig(TuningOptions, SentenceOptions):
             raise UserError(
                 "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0"
             )
+        if len(self.dev_columns) not in (0, 3):
+            raise UserError(f"--dev-columns names {len(self.dev_columns)} columns: give three, of two texts and of a number")
+        if self.dev_columns and not self.dev:
+            raise UserError("--dev-columns has no effect without --dev: give both")
         if self.patience and not self.dev:
             raise UserError("--patience has no effect without --dev: give both")

@@ -49,8 +49,8 @@ def examine(folder: str) -> tuple[RecordedRun, list[Finding], list[str]]:
 def _notes(run: RecordedRun, missing: list[bool]) -> list[str]:
     """Return what limits the diagnoses. missing: by phase, whether a dataset of it wasn't found."""
     notes = []
-    if run.finetunes:
-        notes.append("this is a run of finetune, for which most diagnoses have no figures")
+    if run.command != "pretrain":
+        notes.append(f"this is a run of {run.command}, for which most diagnoses have no figures")
     if any(missing):
         phases = [str(number) for number, lacks in enumerate(missing, 1) if lacks]
         which = f"the dataset of phase {enumerated(phases)}" if len(missing) > 1 else "the dataset"

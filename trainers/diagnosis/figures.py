@@ -137,7 +137,7 @@ def figures_of(
         warmup=_warmup(phase, begin),
         objective=phase["objective"],
         vocabulary=int(number(run.vocabulary, "size") or 0),
-        from_scratch=not (run.finetunes or run.config.get("init") or run.config.get("branch_from")),
+        from_scratch=run.command == "pretrain" and not (run.config.get("init") or run.config.get("branch_from")),
         config=run.config,
         peak_rate=phase["learning_rate"],
         diverged=run.diverged if run.diverged and run.step < (number(run.diverged, "step") or 0) else None,

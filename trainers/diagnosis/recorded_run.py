@@ -66,13 +66,14 @@ class RecordedRun:
         return self.about["identity"]
 
     @property
-    def finetunes(self) -> bool:
-        """Return whether it is a run of finetune, not of pretrain."""
-        return isinstance(self.about.get("task"), dict)
+    def command(self) -> str:
+        """Return the command of the run."""
+        task = self.about.get("task")
+        return "pretrain" if not isinstance(task, dict) else "contrast" if task.get("kind") == "embed" else "finetune"
 
     @cached_property
     def phases(self) -> list[dict[str, Any]]:
-        """Return what the identity records of each phase; [] for finetune. Earlier versions recorded one objective for all."""
+        """Return what the identity records of each phase of pretrain; earlier versions recorded one objective for all."""
         found = [self.identity.get(f"phase {number}") for number in range(1, 1 + len(self.identity))]
         common = {"objective": self.identity.get("objective", "")}
         return [_typed(common | phase) for phase in found if isinstance(phase, dict)]

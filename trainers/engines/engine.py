@@ -182,6 +182,7 @@ def check_batch(engine: Engine, batch_size: int, parts: int) -> int:
     """Return the examples per device and micro-batch. Raises UserError if the batch isn't divisible."""
     replicas = engine.replicas
     if batch_size % (replicas * parts):
-        what = f"{replicas} devices" if parts == 1 else f"{replicas} devices x {parts} gradient accumulation steps"
+        factors = [(replicas, "devices"), (parts, "gradient accumulation steps")]
+        what = " x ".join(f"{count} {name}" for count, name in factors if count > 1)
         raise UserError(f"--batch-size {batch_size} isn't divisible by {what}: give a multiple of {replicas * parts}")
     return batch_size // (replicas * parts)

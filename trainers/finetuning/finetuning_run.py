@@ -186,7 +186,7 @@ def read_examples(task_type: TaskType, path: str, config: Any, labels: dict[str,
     found = task_type.read(path, config.layout(config.task), labels, answers=True, max_reject_rate=rate)
     examples = in_memory(found, path)
     if not examples:
-        raise UserError(f"{path} has no examples: give a file with one text and answer per line")
+        raise UserError(f"{path} has no examples: give a file with an example per line")
     task_type.check(examples)
     return examples
 

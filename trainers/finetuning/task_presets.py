@@ -3,7 +3,7 @@
 GLUE's files are read as published (Wang et al. 2018). To add a task, add an entry to TASKS.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -12,7 +12,7 @@ class Layout:
     """The columns of texts and answers in a table, by name or, without a header, by number (-1: the last).
 
     separator: separator of the labels in a cell (multilabel). flags: columns of 0 and 1, one per label, instead of `label`.
-    id: the column of an id that goes into the answers.
+    id: the column of an id that goes into the answers. named_by: the option that names all columns, if it is only one.
     """
 
     text: str = "text"
@@ -22,20 +22,26 @@ class Layout:
     separator: str = ""
     flags: tuple[str, ...] = ()
     id: str = ""
+    named_by: str = field(default="", compare=False)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
         """Return the layout recorded in a checkpoint. Fields that only earlier versions recorded are ignored."""
-        known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known: dict[str, Any] = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        known.pop("named_by", None)  # another command's option
         known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         return cls(**known)
 
     def columns(self, answers: bool) -> list[tuple[str, str]]:
         """Return the columns to read, each with the option that names it. answers: include the answer's column."""
-        labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, "--label-column")]
-        texts = [(self.text, "--text-column"), (self.pair, "--pair-column"), (self.id, "--id-column")]
+        labels = [(flag, "--label-columns") for flag in self.flags] or [(self.label, self.option("label"))]
+        texts = [(self.text, self.option("text")), (self.pair, self.option("pair")), (self.id, "--id-column")]
         found = [*texts, *(labels if answers else ())]
         return [(column, flag) for column, flag in found if column]
+
+    def option(self, column: str) -> str:
+        """Return the option that names the column of a text, pair or label."""
+        return self.named_by or f"--{column}-column"
 
     def changed(self, text: str, pair: str, label: str, header: str) -> "Layout":
         """Return a copy with the non-empty arguments replaced; `header`: auto, yes or no."""

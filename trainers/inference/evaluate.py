@@ -45,7 +45,7 @@ def _evaluate_task(config: EvaluateModelConfig) -> int:
     for examples in chunks(model.task_type.read(config.data, layout, labels, answers=True, max_reject_rate=rate), CHUNK):
         scores.add(examples, model(examples))
     if not scores.examples:
-        raise UserError(f"{config.data} has no examples: give a file with one text and answer per line")
+        raise UserError(f"{config.data} has no examples: give a file with an example per line")
     print("\n".join([f"{found.name}, step {found.index['step']:,}", *scores.report()]), flush=True)
     if config.output:
         storage.write_json(config.output, scores.figures() | {"step": found.index["step"]}, config.overwrite)

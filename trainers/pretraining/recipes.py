@@ -57,6 +57,8 @@ class Phase:
         """Raise UserError, starting with `where`, for a mixture whose weights can't be used."""
         if isinstance(self.data, str):
             return
+        if not self.data:
+            raise UserError(f"{where}: data is an empty list: write lines such as '- {Part.EXAMPLE}'")
         names = [part.data for part in self.data]
         for number, part in enumerate(self.data, 1):
             if not part.data or not part.weight:

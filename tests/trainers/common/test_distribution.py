@@ -88,7 +88,7 @@ def test_two_devices_evaluate_as_one(found: dict) -> None:
         (8, 1, 64, 8),
         (2, 4, 32, 4),
         (2, 1, 7, "--batch-size 7 isn't divisible by 2 devices: give a multiple of 2"),
-        (1, 3, 8, "--batch-size 8 isn't divisible by 1 devices x 3 gradient accumulation steps: give a multiple of 3"),
+        (1, 3, 8, "--batch-size 8 isn't divisible by 3 gradient accumulation steps: give a multiple of 3"),
         (4, 2, 4, "--batch-size 4 isn't divisible by 4 devices x 2 gradient accumulation steps: give a multiple of 8"),
     ],
 )

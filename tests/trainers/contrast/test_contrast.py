@@ -164,6 +164,9 @@ def test_other_commands(embedder: Path, init: Path, tmp_path: Path, capsys: pyte
         assert sentence in error and error.count("\n") == 1
     found = pretrained.read(str(embedder))
     assert found.encoder_weights["encoder/layer_0/attention/query/kernel"].shape == (32, 32)
+    for command, sentence in (("doctor", "this is a run of contrast, for which"), ("compare", "embed ")):
+        assert clozemill.main([command, str(embedder)]) == 0
+        assert sentence in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -223,19 +226,22 @@ def test_engines_and_devices_agree(init: Path, pairs: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "columns"),
     [
-        ("stsb.tsv", "index\tsentence1\tsentence2\tscore\n0\ta mill\tthe \"old\" mill\t3.2\n1\ta river\tbread\t0\n"),
-        ("plain.tsv", "a mill\tthe \"old\" mill\t3.2\na river\tbread\t0\n"),
-        ("plain.csv", 'a mill,"the ""old"" mill",3.2\na river,bread,0\n'),
-        ("stsb.csv", 'score,sentence1,sentence2\n3.2,a mill,"the ""old"" mill"\n0,a river,bread\n'),
+        ("stsb.tsv", "index\tsentence1\tsentence2\tscore\n0\ta mill\tthe \"old\" mill\t3.2\n1\ta river\tbread\t0\n", ()),
+        ("plain.tsv", "a mill\tthe \"old\" mill\t3.2\na river\tbread\t0\n", ()),
+        ("plain.csv", 'a mill,"the ""old"" mill",3.2\na river,bread,0\n', ()),
+        ("stsb.csv", 'score,sentence1,sentence2\n3.2,a mill,"the ""old"" mill"\n0,a river,bread\n', ()),
         ("pairs.jsonl", '{"sentence1": "a mill", "sentence2": "the \\"old\\" mill", "score": 3.2}\n'
-                        '{"sentence1": "a river", "sentence2": "bread", "score": 0}\n'),
+                        '{"sentence1": "a river", "sentence2": "bread", "score": 0}\n', ()),
+        ("own.tsv", "id\tone\ttwo\tsim\n0\ta mill\tthe \"old\" mill\t3.2\n1\ta river\tbread\t0\n", ("one", "two", "sim")),
+        ("plain.csv", '3.2,x,a mill,"the ""old"" mill"\n0,y,a river,bread\n', ("2", "3", "0")),
     ],
 )  # fmt: skip
-def test_graded_pairs_are_read(name: str, content: str, tmp_path: Path) -> None:
+def test_graded_pairs_are_read(name: str, content: str, columns: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    config = clozemill.options.from_values(clozemill.COMMANDS["contrast"].config, {})
+    given = {"dev_columns": columns, "dev": name, "init": "x", "input": "x", "output": "x"}
+    config = clozemill.options.from_values(clozemill.COMMANDS["contrast"].config, given)
     found = list(Similarity().read(str(tmp_path / name), config.layout("embed"), {}, answers=True))
     assert [(each.text, each.pair, each.answer) for each in found] == [
         ("a mill", 'the "old" mill', 3.2),
@@ -294,8 +300,15 @@ def test_choices(name: str, texts: int, given: dict, expected: tuple) -> None:
         ("--dropout 0 --attention-dropout 0", "a mill\na river\n", "",
          "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0"),
         ("--max-seq-length 64", "a mill\na river\n", "", "--max-seq-length 64 is too long: "),
-        ("--dev pairs.tsv", "a mill\na river\n", "a\tb\tx\n", "pairs.tsv, line 1: its answer 'x' is not a number: fix it"),
-        ("--dev pairs.tsv", "a mill\na river\n", "a\tb\n", "pairs.tsv, line 1: no column '2' (columns: 0, 1): give "),
+        ("--dev pairs.tsv", "a mill\na river\n", "a\tb\tx\n",
+         "pairs.tsv, line 1: its answer 'x' is not a number: fix it, or give --dev-columns"),
+        ("--dev pairs.tsv", "a mill\na river\n", "a\tb\n",
+         "pairs.tsv, line 1: no column '2' (columns: 0, 1): give one of these with --dev-columns"),
+        ("--dev pairs.tsv", "a mill\na river\n", "", "pairs.tsv has no examples: give a file with an example per line"),
+        ("--dev pairs.tsv --dev-columns a b x", "a mill\na river\n", "a\tb\tc\n0\t1\t2\n",
+         "pairs.tsv, line 1: no column 'x' (columns: a, b, c): give one of these with --dev-columns\n"),
+        ("--dev pairs.tsv --dev-columns a b", "a mill\na river\n", "", "--dev-columns names 2 columns: give three, of two "),
+        ("--dev-columns a b c", "a mill\na river\n", "", "--dev-columns has no effect without --dev: give both"),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\t1\n\tb\t1\n", "pairs.tsv, line 2: its text is empty: fix it, or "),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\t2\nb\tc\t2\n", "pairs.tsv: all pairs are equally similar, so they "),
         ("--patience 2", "a mill\na river\n", "", "--patience has no effect without --dev: give both"),

@@ -11,7 +11,7 @@ from tests.trainers.diagnosis import journals
 def test_the_records_of_a_run(tmp_path: Path) -> None:
     run = read_recorded_run(str(journals.write_run(tmp_path / "run", journals.healthy(until=100))))
     assert [entry["step"] for entry in run.train] == [50, 100] and [entry["step"] for entry in run.evaluated] == [100]
-    assert (run.step, run.planned_steps, run.finetunes, run.device) == (100, 1000, False, (1, "CPU"))
+    assert (run.step, run.planned_steps, run.command, run.device) == (100, 1000, "pretrain", (1, "CPU"))
     assert run.totals == [Totals(50, 180_000, 50.0), Totals(100, 360_000, 100.0)]
     assert run.phases[0]["objective"] == "mlm+nsp" and run.diverged is None
 
@@ -30,7 +30,7 @@ def test_an_earlier_version_recorded_rates_only(tmp_path: Path) -> None:
 
 def test_a_run_of_finetune(tmp_path: Path) -> None:
     run = read_recorded_run(str(journals.write_run(tmp_path / "run", journals.task_entries(), journals.finetuned())))
-    assert run.finetunes and run.phases == [] and run.planned_steps is None and run.step == 60
+    assert run.command == "finetune" and run.phases == [] and run.planned_steps is None and run.step == 60
 
 
 def journal(*lines: str) -> tuple[list[int], list[int]]:

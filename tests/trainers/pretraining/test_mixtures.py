@@ -75,6 +75,7 @@ MIXED = {"general": 0.7, "domain": 0.3}
         ([{"data": "a", "weight": float("nan")}], ": data, number 1: weight is nan: give a number"),
         ([{"data": "a", "weight": 0.5}, {"data": "a", "weight": 0.5}], ": data names a twice: give it once, with the sum of"),
         ([{"data": "a", "weight": 1}, {"data": "b"}], ": data, number 2 has no weight: write lines such as '- {data: "),
+        ([], ": data is an empty list: write lines such as '- {data: DATASET, weight: 0.7}'"),
         ([{"weight": 1}], ": data, number 1 has no dataset: write lines such as '- {data: DATASET, weight: 0.7}'"),
         ([{"data": "a", "wieght": 1}], ": data, number 1: unknown option 'wieght'; did you mean weight?"),
         (["a", "b"], ": data is ['a', 'b']: give a string in quotes, or lines such as '- {data: DATASET, weight: 0.7}'"),

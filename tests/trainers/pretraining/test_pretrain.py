@@ -577,7 +577,10 @@ def test_recipes_are_configurations(name: str, small: Path, tmp_path: Path) -> N
         (["--data", "SMALL", "SMALL"], "phase 1 has no steps: give phases in --config"),
         (["--data", "SMALL", "--objective", "mlm+sop"], "SMALL has pairs nsp, but the objective mlm+sop needs sop: give --obj"),
         (["--data", "SMALL", "--max-position-embeddings", "8"], "SMALL has sequences of 12 tokens, but the model accepts 8"),
-        (["--data", "SMALL", "--gradient-accumulation-steps", "3"], "--batch-size 8 isn't divisible by 1 devices x 3 gradi"),
+        (
+            ["--data", "SMALL", "--gradient-accumulation-steps", "3"],
+            "--batch-size 8 isn't divisible by 3 gradient accumulation steps",
+        ),
         (["--data", "SMALL", "--objective", "causal", "--attention", "bidirectional"], "--objective causal with --attention b"),
         (["--data", "SMALL", "--recipe", "bert"], "--recipe is 'bert'"),
         (["--data", "SMALL", "--preset", "huge"], "--preset is 'huge'"),

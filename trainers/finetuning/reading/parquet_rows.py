@@ -20,7 +20,8 @@ def _projection(file: pq.ParquetFile, layout: Layout, answers: bool, path: str) 
     try:
         found = [column_of(names, column) for column, _ in layout.columns(answers)]
     except ValueError as error:
-        raise UserError(f"{path}: {error}: rename one of them, or give --text-column, --pair-column, --label-column") from None
+        options = ", ".join(dict.fromkeys(option for _, option in layout.columns(answers)))
+        raise UserError(f"{path}: {error}: rename one of them, or give {options}") from None
     return None if None in found else [name for name in names if name in found]
 
 

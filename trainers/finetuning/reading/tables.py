@@ -59,7 +59,7 @@ def _check_header(names: Sequence[str], layout: Layout, answers: bool, where: st
         except ValueError as error:
             raise UserError(f"{where}: {error}: rename one of them, or give {flag}") from None
         if found is None:
-            header = ", or --header no if that line is no header" if layout.header else ""
+            header = ", or --header no if that line is no header" if layout.header and not layout.named_by else ""
             raise UserError(f"{where}: {_missing(column, names)}: {_choice(column, names, flag, header)}")
         found = names[-2] if found == "-1" else found
         other = read.setdefault(found, column)

@@ -34,8 +34,8 @@ class Classify(Reader):
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
         """Return a text, or a pair, with its label. Texts may be empty if no answers are read."""
         empty = None if answers else ""
-        text = tables.text(row, layout.text, "--text-column", empty)
-        pair = tables.text(row, layout.pair, "--pair-column", empty) if layout.pair else None
+        text = tables.text(row, layout.text, layout.option("text"), empty)
+        pair = tables.text(row, layout.pair, layout.option("pair"), empty) if layout.pair else None
         answer = self._answer(row, layout, labels) if answers else None
         if answers and (not text.strip() or (pair is not None and not pair.strip())):
             raise tables.BadRow(row[0], "empty text", "its text is empty", "fix it, or remove that row")
@@ -43,7 +43,7 @@ class Classify(Reader):
         return Example(row[0], text, pair, answer=answer, id=id_)
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> str | tuple[str, ...] | float:
-        value = tables.value(row, layout.label, "--label-column")
+        value = tables.value(row, layout.label, layout.option("label"))
         return label_name(row[0], layout.label, value, labels, nameable=self.labels_nameable)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
@@ -179,14 +179,14 @@ class Regress(Classify):
     description = "a number for a text or a pair of texts"
 
     def _answer(self, row: tables.Row, layout: Layout, labels: dict[str, str]) -> float:
-        value = tables.value(row, layout.label, "--label-column")
+        value = tables.value(row, layout.label, layout.option("label"))
         try:
             number = np.nan if "_" in str(value) else float(value)  # Python reads 1_000 as 1000
         except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of 309 digits
             number = np.nan
         if not np.isfinite(number):
             problem = f"its {layout.label!r} is empty" if value == "" else f"its answer {repr(value)[:80]} is not a number"
-            raise tables.BadRow(row[0], "no number", problem, "fix it, or give --label-column")
+            raise tables.BadRow(row[0], "no number", problem, f"fix it, or give {layout.option('label')}")
         if abs(number) > LARGEST:
             problem = f"its answer {repr(value)[:80]} is beyond {LARGEST:.2g}, the largest number of float32"
             raise tables.BadRow(row[0], "too large", problem, "fix it, or scale all answers")

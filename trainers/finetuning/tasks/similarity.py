@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Similarity(Regress):
         if layout != TASKS["embed"].layout or not _is_plain(path, layout):
             yield from tables.rows(path, layout, answers)
             return
-        for row in tables.rows(path, _PLAIN, answers):
+        for row in tables.rows(path, replace(_PLAIN, named_by=layout.named_by), answers):
             if isinstance(row, tables.BadRow):
                 yield row
             else:
