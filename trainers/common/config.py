@@ -140,11 +140,26 @@ class EngineOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class TrainingOptions(EngineOptions):
-    """The devices of a command that trains."""
+    """The devices of a command that trains, and where its metrics go."""
 
     shard_moments: bool = option(
         False,
         "each device keeps a part of the optimizer's moments instead of all, to save memory (--engine jax)",
+        identity=False,
+        group=RUNNING,
+    )
+    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
+    track: str = option(
+        "",
+        "experiment tracker to log to as well; its own environment variables say where",
+        choices=TRACKER_NAMES,
+        identity=False,
+        group=RUNNING,
+    )
+    peak_tflops: float = option(
+        0.0,
+        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
+        low=0,
         identity=False,
         group=RUNNING,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TrainingOptions, check_run_folder
 
 
 def init_option() -> Any:
@@ -77,21 +77,6 @@ class TuningOptions(TrainingOptions):
         None, "log metrics every this many steps (default: 50; fewer in a run of fewer than 1,250 steps)",
         low=1, high=1 << 30, identity=False, group=RUNNING,
     )  # fmt: skip
-    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
-    track: str = option(
-        "",
-        "experiment tracker to log to as well; its own environment variables say where",
-        choices=TRACKER_NAMES,
-        identity=False,
-        group=RUNNING,
-    )
-    peak_tflops: float = option(
-        0.0,
-        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
-        low=0,
-        identity=False,
-        group=RUNNING,
-    )
 
     def check_command(self) -> None:
         """Raise UserError for a folder that can't be used, before TensorFlow is imported."""

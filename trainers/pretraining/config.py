@@ -12,7 +12,7 @@ from clozemill.model.config import ACTIVATIONS, GENERATOR_SIZE, PRECISIONS, PRES
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import OPTIMIZER_NAMES, TRACKER_NAMES, TrainingOptions, check_run_folder
+from clozemill.trainers.common.config import OPTIMIZER_NAMES, TrainingOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Part, Phase, complete_phases, mixed_by_recipe
 from clozemill.trainers.training import eval_set_names
 
@@ -185,21 +185,6 @@ class PretrainConfig(TrainingOptions):
         0, "eval examples per evaluation during training (about, if packed); 0: all", low=0, identity=False, group=RUNNING
     )
     log_steps: int = option(100, "log metrics every this many steps", low=1, high=1 << 30, identity=False, group=RUNNING)
-    tensorboard: bool = option(True, "write TensorBoard logs", identity=False, group=RUNNING)
-    track: str = option(
-        "",
-        "experiment tracker to log to as well; its own environment variables say where",
-        choices=TRACKER_NAMES,
-        identity=False,
-        group=RUNNING,
-    )
-    peak_tflops: float = option(
-        0.0,
-        "peak TFLOP/s of one device, to compute utilisation; 0: look it up by device name",
-        low=0,
-        identity=False,
-        group=RUNNING,
-    )
 
     def required(self) -> tuple[str, ...]:
         """Return the options that can't be left out."""
