@@ -126,13 +126,13 @@ class Dataset:
         followed by endless padding whose `example_weights` (float32 [B], or [B, N] if packed) are 0. Features are those of
         `numpy_batches`.
         """
-        from clozemill.trainers.data import input_pipeline, prepared_dataset
+        from clozemill.trainers.data import graph_reader, input_pipeline, prepared_dataset
 
         self.shards(split)
         contract = prepared_dataset.read(self.folder)
         if split == "eval":
-            return input_pipeline.eval_batches(contract, batch_size)
-        return input_pipeline.TrainReader(contract, seed, batch_size).batches(batch_size)
+            return graph_reader.dataset_of(input_pipeline.EvalBatches(contract, batch_size))
+        return graph_reader.dataset_of(input_pipeline.TrainReader(contract, seed, batch_size).batches(batch_size))
 
 
 class Encoder:

@@ -7,6 +7,7 @@ such line.
     PYTHON tests/benchmarks/contenders.py NAME BATCHES.npz THREADS
 """
 
+import itertools
 import json
 import os
 import resource
@@ -89,7 +90,6 @@ def ours_jax(batches: dict[str, np.ndarray], threads: int) -> Made:
     os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     if threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    _tensorflow(threads)
 
     from clozemill.model.config import EncoderConfig
     from clozemill.trainers.common.config import TrainingOptions
@@ -100,7 +100,8 @@ def ours_jax(batches: dict[str, np.ndarray], threads: int) -> Made:
     config = EncoderConfig(VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS)
     made = train_state.make(config, "mlm+nsp", "float32", seed=0)
     hyper, schedule = Hyper(weight_decay=DECAY, epsilon=EPSILON, clip_norm=CLIP), Schedule(RATE, 1, 1_000_000)
-    rows, data = len(batches["input_ids"][0]), _dataset(batches)
+    count, rows = batches["input_ids"].shape[:2]
+    data = itertools.cycle([{name: values[at] for name, values in batches.items()} for at in range(count)])
     engine = make_engine(TrainingOptions(engine="jax"))
     trainer, done = engine.trainer(made, StepOptions(schedule, hyper), rows, lambda host, hosts, size: data), 0
 

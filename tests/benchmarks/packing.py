@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,14 @@ def trainer(folder: Path, preset_name: str, size: int, batches: int) -> Step:
     from clozemill.model.config import preset
     from clozemill.trainers.data import prepared_dataset
     from clozemill.trainers.data.input_pipeline import TrainReader
+    from clozemill.trainers.data.numpy_reader import batches_of
     from clozemill.trainers.engines import train_state
     from clozemill.trainers.engines.engine import COLUMNS, StepOptions
     from clozemill.trainers.engines.optimizer import Hyper, Schedule
     from clozemill.trainers.engines.tensorflow_step import Stepper
 
     dataset = prepared_dataset.read(str(folder))
-    stream = TrainReader(dataset, SEED, size).batches(size).take(batches).as_numpy_iterator()
-    kept = list(stream)
+    kept = list(islice(batches_of(TrainReader(dataset, SEED, size).batches(size)), batches))
     data = tf.data.Dataset.from_tensor_slices({name: np.stack([batch[name] for batch in kept]) for name in kept[0]})
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     encoder = preset(preset_name, vocab_size=dataset.vocabulary["size"], **rates)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,10 @@ def read_batches(dataset: Path, batch_size: int, number: int) -> dict[str, np.nd
     """The first batches that our trainer would read, every feature as [number, batch_size, ...]."""
     from clozemill.trainers.data import prepared_dataset
     from clozemill.trainers.data.input_pipeline import TrainReader
+    from clozemill.trainers.data.numpy_reader import batches_of
 
-    stream = TrainReader(prepared_dataset.read(str(dataset)), peer.SEED, batch_size).batches(batch_size).take(number)
-    batches = [{name: value.numpy() for name, value in batch.items()} for batch in stream]
+    stream = batches_of(TrainReader(prepared_dataset.read(str(dataset)), peer.SEED, batch_size).batches(batch_size))
+    batches = list(islice(stream, number))
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     if stacked["input_ids"].max() >= contenders.VOCABULARY:
         raise ValueError(f"{dataset} has more than {contenders.VOCABULARY} words")

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
@@ -23,10 +23,12 @@ from clozemill.pipelines.quality import dataset_checks, shard_checks
 from clozemill.pipelines.shards import tf_example, tfrecord
 from clozemill.pipelines.shards.blocks import offsets_of
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
+from clozemill.trainers.data.graph_reader import train_records
+from clozemill.trainers.data.input_pipeline import EvalBatches, TrainReader
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.slow import mostly_slow
 from tests.trainers import datasets
+from tests.trainers.readers import Reading, on_both
 
 FEW, MANY = 4, pytest.param(400, marks=pytest.mark.slow)
 
@@ -77,28 +79,28 @@ def found_by_verify(folder: Path, shard: dict, held: PreparedDataset) -> list[st
     return shard_checks.check_shard(str(folder), shard, held.manifest, vocabulary).violations
 
 
-def told(held: PreparedDataset, batches: tf.data.Dataset, steps: int) -> str:
+def told(held: PreparedDataset, reading: Reading, batches: Any, steps: int) -> str:
     """Return the error when a shard is read in batches, "" if there is none."""
     try:
         with corrupt_shards.report_corruption(held):
-            for _ in batches.take(steps):
-                pass
+            reading.first(batches, steps)
     except UserError as error:
         return str(error)
     return ""
 
 
+@on_both
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, count: int) -> None:
+def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, count: int, reading: Reading) -> None:
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     plain = held.compression == "none"
-    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else eval_batches(held, 8)
+    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else EvalBatches(held, 8)
     steps = -(-shard["examples"] // 8) + 1
-    assert told(held, batches, steps) == ""
+    assert told(held, reading, batches, steps) == ""
     for byte, good in altered(dataset / shard["name"], count, seed=count):
-        sentence, violations = told(held, batches, steps), found_by_verify(dataset, shard, held)
+        sentence, violations = told(held, reading, batches, steps), found_by_verify(dataset, shard, held)
         assert violations[0] == f"{shard['name']}: its SHA-256 is not the one in dataset.json"
         if not plain and len(violations) == 1:
             assert 3 <= byte < 10 or byte >= len(good) - 9  # bytes without meaning in gzip's header; the records are the same
@@ -112,20 +114,21 @@ def test_verify_and_the_trainer_name_a_flipped_bit(dataset: Path, split: str, co
             assert re.search(r"record \d+: the CRC of its (length|data) is wrong", violations[1])
 
 
+@on_both
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_truncated_file_is_named(dataset: Path, split: str) -> None:
+def test_a_truncated_file_is_named(dataset: Path, split: str, reading: Reading) -> None:
     """Especially between two records and within a gzip stream: TensorFlow treats both as the end of the file."""
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards(split)
     path = dataset / shard["name"]
     good = path.read_bytes()
-    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else eval_batches(held, 8)
+    batches = TrainReader(held, 3, 8).batches(8) if split == "train" else EvalBatches(held, 8)
     sizes = [len(record) + 16 for record in tfrecord.read(good, held.compression)]
     cuts = [0, 1, len(good) // 2, len(good) - 1, *([sizes[0], sum(sizes[:-1])] if held.compression == "none" else [5, 12])]
     try:
         for cut in cuts:
             path.write_bytes(good[:cut])
-            sentence = told(held, batches, len(sizes))
+            sentence = told(held, reading, batches, len(sizes))
             assert len(found_by_verify(dataset, shard, held)) == 2
             if held.compression == "gzip" and cut == len(good) - 1:  # only gzip's own checksum is missing: no record is lost
                 continue
@@ -142,7 +145,8 @@ def frame(record: bytes) -> bytes:
     return length + crcs[0] + record + crcs[1]
 
 
-def test_an_example_without_a_feature_is_named_despite_valid_checksums(dataset: Path) -> None:
+@on_both
+def test_an_example_without_a_feature_is_named_despite_valid_checksums(dataset: Path, reading: Reading) -> None:
     held = prepared_dataset.read(str(dataset))
     (shard,) = held.shards("train")
     path = dataset / shard["name"]
@@ -154,14 +158,15 @@ def test_an_example_without_a_feature_is_named_despite_valid_checksums(dataset: 
     data = b"".join(map(frame, records))
     try:
         path.write_bytes(gzip.compress(data) if held.compression == "gzip" else data)
-        sentence = told(held, TrainReader(held, 3, 8).batches(8), len(records) // 8)
+        sentence = told(held, reading, TrainReader(held, 3, 8).batches(8), len(records) // 8)
         assert sentence.startswith(f"{path}: record 5: its features are ['input_ids',"), sentence
         assert f"{shard['name']}: record 5: its features are " in found_by_verify(dataset, shard, held)[1]
     finally:
         path.write_bytes(good)
 
 
-def test_an_index_that_does_not_match_its_shard(tmp_path: Path) -> None:
+@on_both
+def test_an_index_that_does_not_match_its_shard(tmp_path: Path, reading: Reading) -> None:
     """As after a shard was replaced and dataset.json signed again: training and verify name the shard."""
     held = datasets.write(tmp_path, [[600]])
     index = json.loads((tmp_path / INDEX).read_bytes())
@@ -170,11 +175,11 @@ def test_an_index_that_does_not_match_its_shard(tmp_path: Path) -> None:
     data = shard_index.dumps(index)
     (tmp_path / INDEX).write_bytes(data)
     with pytest.raises(UserError, match=f"{INDEX} was changed after it was written: restore it, or rebuild the dataset"):
-        TrainReader(held, 3, 8).records()
+        train_records(TrainReader(held, 3, 8))
     contract = held.manifest | {"files": {INDEX: hashlib.sha256(data).hexdigest()}}
     (tmp_path / MANIFEST).write_bytes(manifest.dumps(contract))
     held = prepared_dataset.read(str(tmp_path))
-    sentence, real = told(held, TrainReader(held, 3, 8).batches(8), 75), index[name][1] - 3
+    sentence, real = told(held, reading, TrainReader(held, 3, 8).batches(8), 75), index[name][1] - 3
     assert sentence.startswith(
         f"{held.path(held.shards('train')[0])}: its record 512 begins at byte {real:,}, not at {real + 3:,} as in index.json: "
         "restore it or rebuild the dataset"

@@ -17,7 +17,7 @@ from clozemill.model.inputs import TOKENS
 from clozemill.trainers.common.config import TrainingOptions
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.batched_inference import BatchedInference
-from clozemill.trainers.engines.engine import COLUMNS, Engine, StepOptions, make_engine
+from clozemill.trainers.engines.engine import COLUMNS, Engine, HostBatches, StepOptions, make_engine
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.masks import MaskDrawing
 from tests.model import test_masking
@@ -84,22 +84,26 @@ def run(case: Case) -> dict[str, np.ndarray]:
     return _metrics(engine, state, case) | _results(engine, state, case)
 
 
+def _repeated(engine: Engine, batches: dict[str, np.ndarray]) -> HostBatches:
+    """Return batches, [count, B, ...], in an endless loop."""
+    data = tf.data.Dataset.from_tensor_slices(batches).repeat()
+    return lambda host, hosts, size: data if engine.name == "tensorflow" else data.as_numpy_iterator()
+
+
 def _metrics(engine: Engine, state: train_state.TrainState, case: Case) -> dict[str, np.ndarray]:
     masks = test_masking.rules("span", quotas=test_masking.quotas(0.25, most=3, longest=datasets.LENGTH))
     masks = dataclasses.replace(masks, max_predictions=3, slots=3)
     draw = MaskDrawing(masks, np.zeros(1, np.int32)) if case.fresh else None
     schedule = Schedule(2e-3, 2, case.steps + 4)
     options = StepOptions(schedule, steps.HYPER, case.rule, case.parts, seed=7, draw=draw)
-    data = tf.data.Dataset.from_tensor_slices(features(case)).repeat()
-    trainer = engine.trainer(state, options, 6 if case.packed else ROWS, lambda host, hosts, size: data)
+    trainer = engine.trainer(state, options, 6 if case.packed else ROWS, _repeated(engine, features(case)))
     rows = np.concatenate([trainer.run(0, 1)[0], trainer.run(1, case.steps - 1)[0]])
     return {name: values for name, values in zip(COLUMNS, rows.T, strict=True) if name not in ("waited", "seconds")}
 
 
 def _results(engine: Engine, state: train_state.TrainState, case: Case) -> dict[str, np.ndarray]:
     batches = {name: values for name, values in features(case).items() if name != "random_keys"}
-    data = tf.data.Dataset.from_tensor_slices(batches)
-    sums = engine.evaluation(state.model)(6 if case.packed else ROWS, 3, lambda host, hosts, size: data)
+    sums = engine.evaluation(state.model)(6 if case.packed else ROWS, 3, _repeated(engine, batches))
     found = {"evaluation": sums}
     if not case.packed:
 

@@ -2,34 +2,26 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clozemill.pipelines.dataset.manifest import records_of
+from clozemill.pipelines.shards import tfrecord
 from clozemill.pipelines.shards.blocks import BLOCK_RECORDS
+from clozemill.trainers.common import storage
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
-_BUFFER = 1 << 18  # bytes, as in tf.data.TFRecordDataset
 
-
-def _records_from(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """Return the records of a file from a byte offset on: tf.data.TFRecordDataset, which has no such argument."""
-    found = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path, compression_type="", buffer_size=_BUFFER, byte_offsets=offset, metadata=""
-    )
-    return tf.data.experimental.from_variant(found, tf.TensorSpec([], tf.string))
-
-
-def _cut(contract: PreparedDataset, shard: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return (byte offset, records) of each block of a shard. A shard without an index is one block."""
-    count = records_of(shard)
+def _cut(contract: PreparedDataset, shard: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """Return (byte offset, end, records) of each block of a shard. A shard without an index is one block."""
+    count, end = records_of(shard), shard["bytes"] + 1  # one byte more, so that a file that is too long is noticed
     if not contract.index or not count:
-        return [(0, count)] * bool(count)
-    offsets = (0, *contract.index[shard["name"]])
-    return [(offset, min(BLOCK_RECORDS, count - at * BLOCK_RECORDS)) for at, offset in enumerate(offsets)]
+        return [(0, end, count)] * bool(count)
+    offsets = (0, *contract.index[shard["name"]], end)
+    sizes = (min(BLOCK_RECORDS, count - first) for first in range(0, count, BLOCK_RECORDS))
+    return list(zip(offsets[:-1], offsets[1:], sizes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,7 @@ class Blocks:
         files: paths of the shards.
         shards: index of each block's shard in `files`, int64.
         offsets: byte offset of its first record, int64.
+        ends: byte offset of the next block, or a place behind the end of the file, int64.
         counts: its number of records, int64.
         last: whether it is the last of its shard.
         compression: of the shards, as in dataset.json.
@@ -48,6 +41,7 @@ class Blocks:
     files: tuple[str, ...]
     shards: np.ndarray
     offsets: np.ndarray
+    ends: np.ndarray
     counts: np.ndarray
     last: np.ndarray
     compression: str
@@ -63,34 +57,31 @@ class Blocks:
                 found = _cut(contract, shard)
                 rows[-1] += [(len(files), *block, at == len(found)) for at, block in enumerate(found, 1)]
                 files.append(contract.path(shard))
-        table = np.zeros((len(rows), max(map(len, rows), default=0), 4), np.int64)
+        table = np.zeros((len(rows), max(map(len, rows), default=0), 5), np.int64)
         for row, blocks in zip(table, rows, strict=True):
-            row[: len(blocks)] = np.array(blocks, np.int64).reshape(-1, 4)
-        shards, offsets, counts, last = np.moveaxis(table, 2, 0)
-        return cls(tuple(files), shards, offsets, counts, last.astype(bool), contract.compression)
+            row[: len(blocks)] = np.array(blocks, np.int64).reshape(-1, 5)
+        shards, offsets, ends, counts, last = np.moveaxis(table, 2, 0)
+        return cls(tuple(files), shards, offsets, ends, counts, last.astype(bool), contract.compression)
 
     def path(self, copy: int, block: int) -> str:
         """Return the shard's file of a block."""
         return self.files[self.shards[copy, block]]
 
-    @cached_property
-    def _tensors(self) -> dict[str, tf.Tensor]:
-        with tf.init_scope():  # captured by the graphs that use them, instead of copied into each
-            return {name: tf.constant(getattr(self, name)) for name in ("files", "shards", "offsets", "counts", "last")}
+    def read(self, copy: int, block: int) -> list[bytes]:
+        """Return the serialized records of a block; no other bytes of an indexed shard are read.
 
-    def sizes(self, copy) -> tf.Tensor:
-        """Return the number of records of all blocks of a copy, int64 [blocks], in a graph."""
-        return self._tensors["counts"][copy]
-
-    def records(self, copy, block) -> tf.data.Dataset:
-        """Return a dataset with one element, the records of a block, string [count]; in a graph.
-
-        Reading fails if a shard has more or fewer records than the manifest says: TensorFlow doesn't notice a file that was
-        truncated between two records, nor many truncated gzip streams.
+        Raises tfrecord.CorruptRecord if it is missing, damaged, or has more or fewer records than the manifest says; UserError
+        if storage doesn't answer.
         """
-        about = self._tensors
-        path, count = tf.gather(about["files"], about["shards"][copy, block])[None], about["counts"][copy, block]
-        offset = None if self.compression != "none" else about["offsets"][copy, block][None]
-        found = _records_from(path, offset) if offset is not None else tf.data.TFRecordDataset(path, "GZIP")
-        found = found.take(tf.where(about["last"][copy, block], tf.constant(-1, tf.int64), count))
-        return found.apply(tf.data.experimental.assert_cardinality(count)).batch(count)
+        path, count = self.path(copy, block), int(self.counts[copy, block])
+        with storage.translate_errors(path, "read"):
+            try:
+                data = storage.read_range(path, int(self.offsets[copy, block]), int(self.ends[copy, block]))
+            except FileNotFoundError:
+                raise tfrecord.CorruptRecord(f"{path} doesn't exist") from None
+        found = list(islice(tfrecord.read(data, self.compression), count + 1))
+        if len(found) != count:
+            raise tfrecord.CorruptRecord(
+                f"{path}: a block of {count} records has {'more' if len(found) > count else len(found)}"
+            )
+        return found

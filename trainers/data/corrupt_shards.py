@@ -1,12 +1,12 @@
 """Finds the file and record of a shard that turns out to be corrupt during training.
 
-TensorFlow reports neither. So after its error, the shards are read again with the pipeline's own reader, which does.
+TensorFlow reports neither, and a reader of blocks doesn't know the number of a record. So after an error, the shards are read
+again from their beginning.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-
-import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import shard_index
@@ -15,16 +15,23 @@ from clozemill.pipelines.dataset.manifest import records_of
 from clozemill.pipelines.dataset.shard_records import check_rows, read_shard_records
 from clozemill.pipelines.examples.columns import PackedColumns
 from clozemill.pipelines.shards.blocks import offsets_of
+from clozemill.pipelines.shards.tfrecord import CorruptRecord
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
-_DAMAGE = (
-    tf.errors.DataLossError,
-    tf.errors.NotFoundError,
-    tf.errors.InvalidArgumentError,  # an example that lacks a feature, or a row with wrong example numbers
-    tf.errors.FailedPreconditionError,  # a shard with fewer records than the manifest says
-)
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return the errors by which `numpy_reader` and, if TensorFlow is loaded, `graph_reader` report a corrupt shard."""
+    if (tf := sys.modules.get("tensorflow")) is None:
+        return (CorruptRecord,)
+    return (
+        CorruptRecord,
+        tf.errors.DataLossError,
+        tf.errors.NotFoundError,
+        tf.errors.InvalidArgumentError,  # an example that lacks a feature, or a row with wrong example numbers
+        tf.errors.FailedPreconditionError,  # a shard with fewer records than the manifest says
+    )
 
 
 def find(datasets: Sequence[PreparedDataset], likely: Iterable[str] = ()) -> Iterator[tuple[PreparedDataset, str]]:
@@ -53,7 +60,7 @@ def report_corruption(*datasets: PreparedDataset, likely: Callable[[], Iterable[
     """Raise UserError with the file and record if a shard turns out to be corrupt in the block. `likely` is as in `find`."""
     try:
         yield
-    except _DAMAGE as error:
+    except _damage() as error:
         if "{{node" in str(error) and "Iterator" not in str(error):
             raise
         unknown = datasets[0], f"{datasets[0].folder}: a shard can't be read ({storage.cause(error)})"

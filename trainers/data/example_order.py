@@ -72,11 +72,30 @@ def number_of_lanes(batch_size: int, records: int, largest: int, length: int = 1
 
 @dataclass(frozen=True)
 class Piece:
-    """Records `places` of a block, in this order, for one lane in an epoch."""
+    """Records [begin, end) of an epoch's permutation of a block, for one lane.
+
+    Args:
+        count: records of the block.
+        seed: of the order.
+    """
 
     epoch: int
     block: int
-    places: np.ndarray
+    begin: int
+    end: int
+    count: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Return the records' places in the block, in the order in which the lane reads them, int64.
+
+        To be used after the block was read: a wrong count in dataset.json must not decide what is allocated.
+        """
+        return permutation(self.count, stream(self.seed, self.epoch, RECORDS, self.block))[self.begin : self.end]
 
 
 @dataclass(frozen=True)
@@ -207,7 +226,7 @@ class ExampleOrder:
             sizes = self.counts[epoch % len(self.counts)][order]
             ends = np.cumsum(sizes)
             for at in np.flatnonzero(np.maximum(begin + done, ends - sizes) < np.minimum(end, ends)):
-                start, block = int(ends[at] - sizes[at]), int(order[at])
-                places = permutation(int(sizes[at]), stream(self.seed, epoch, RECORDS, block))
-                yield Piece(epoch, block, places[max(begin + done - start, 0) : end - start])
+                start, count = int(ends[at] - sizes[at]), int(sizes[at])
+                low, high = max(int(begin) + done - start, 0), min(int(end) - start, count)
+                yield Piece(epoch, int(order[at]), low, high, count, self.seed)
             epoch, done = epoch + 1, 0

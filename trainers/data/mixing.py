@@ -22,13 +22,22 @@ class Arithmetic:
     Args:
         take: returns the entries of a vector at some places.
         minimum: returns the smaller values.
+        where: returns values of the first array where a condition holds, else of the second.
+        ranks: returns the place of each value of a matrix in the sorted order of all, of equal ones in their order.
     """
 
     take: Callable[[np.ndarray, Any], Any]
     minimum: Callable[[Any, Any], Any]
+    where: Callable[[Any, Any, Any], Any]
+    ranks: Callable[[Any], Any]
 
 
-NUMPY = Arithmetic(lambda table, places: table[places], np.minimum)
+def _ranks(values: np.ndarray) -> np.ndarray:
+    order = np.argsort(values, axis=None, kind="stable")
+    return np.argsort(order, kind="stable").reshape(values.shape)
+
+
+NUMPY = Arithmetic(lambda table, places: table[places], np.minimum, np.where, _ranks)
 
 
 def counts_of(weights: Sequence[float]) -> tuple[int, ...]:

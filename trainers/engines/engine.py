@@ -5,7 +5,7 @@ engine's own modules import its framework for training; a run can be continued o
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,8 +46,9 @@ class StepOptions:
     draw: Callable | None = None
 
 
-# (host, hosts, rows per element) -> batches of features by name, of which an element holds consecutive rows.
-HostBatches = Callable[[int, int, int], Iterable]
+# (host, hosts, rows per element) -> a description of batches: TrainBatches, EvalBatches or RowBatches. The engine chooses what
+# reads them, data/graph_reader.py or data/numpy_reader.py, which also take batches: a tf.data.Dataset or any iterable.
+HostBatches = Callable[[int, int, int], Any]
 Sums = Callable[[int, int, HostBatches], np.ndarray]  # of (rows per batch, number of batches, batches), see Engine.evaluation
 
 

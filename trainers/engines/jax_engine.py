@@ -1,7 +1,4 @@
-"""The engine on JAX: one device, all devices of this machine, or those of several processes, which share each batch.
-
-Input still comes from tf.data, on the CPU; nothing here imports TensorFlow.
-"""
+"""The engine on JAX: one device, all devices of this machine, or those of several processes, which share each batch."""
 
 import atexit
 import contextlib
@@ -32,6 +29,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.engines import jax_attention, jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
 from clozemill.trainers.engines.jax_attention import Kernel, SplashAttention, compute_capability
@@ -190,8 +188,7 @@ class JaxEngine:
 
     def _host_batches(self, rows: int, batches: HostBatches) -> Iterator[dict[str, np.ndarray]]:
         """Return this process's part of batches of `rows` rows."""
-        mine: Any = batches(self.process, self.processes, rows // self.processes)
-        return iter(mine.as_numpy_iterator())
+        return batches_of(batches(self.process, self.processes, rows // self.processes))
 
     def trainer(self, state: TrainState, options: StepOptions, batch_size: int, batches: HostBatches) -> Trainer:
         step = Step(state.model, options, self.mesh, self.kernel, self.shard_moments)

@@ -16,6 +16,7 @@ from clozemill.trainers.common import distribution, storage
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.distribution import worker_count  # noqa: F401  # a part of every engine's module
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
+from clozemill.trainers.data.graph_reader import dataset_of
 from clozemill.trainers.engines import tensorflow_step
 from clozemill.trainers.engines.engine import COLUMNS, HostBatches, OutOfMemory, StepOptions, Sums, Trainer
 from clozemill.trainers.engines.tensorflow_step import Stepper
@@ -27,7 +28,7 @@ def _distributed(strategy: tf.distribute.Strategy, rows: int, batches: HostBatch
 
     def per_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         size = context.get_per_replica_batch_size(rows)
-        return batches(context.input_pipeline_id, context.num_input_pipelines, size)
+        return dataset_of(batches(context.input_pipeline_id, context.num_input_pipelines, size))
 
     return iter(strategy.distribute_datasets_from_function(per_host))
 

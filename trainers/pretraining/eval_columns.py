@@ -4,14 +4,15 @@ import numpy as np
 
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns
 from clozemill.pipelines.examples.packing import unpack_examples
-from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
+from clozemill.trainers.data.input_pipeline import EvalBatches, eval_rows
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 
 
 def eval_columns(dataset: PreparedDataset, limit: int, pad_id: int) -> Columns:
     """Return the first examples of the eval split, at most `limit`. pad_id: the id of [PAD]."""
     count = min(limit, sum(eval_rows(dataset)))
-    found = {name: np.asarray(value) for name, value in next(iter(eval_batches(dataset, count))).items()}
+    found = next(batches_of(EvalBatches(dataset, count)))
     if not dataset.packed:
         return Columns(**{name: found[name] for name in FEATURES})
     columns = unpack_examples(ragged(found), dataset.max_predictions, pad_id)

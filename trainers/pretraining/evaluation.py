@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from clozemill.model.losses import SUMS
 from clozemill.model.pretraining_model import Objective, prepare
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.pages.content import Section
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_steps
+from clozemill.trainers.data.input_pipeline import EvalBatches, TrainReader, eval_steps
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines.engine import Engine, Sums
 from clozemill.trainers.pretraining.page_parts import FillMask
@@ -54,13 +56,13 @@ def without_context(dataset: PreparedDataset, objective: Objective, batch_size: 
     """
     size, rows = dataset.vocabulary["size"], dataset.train_rows
     steps = eval_steps(dataset, batch_size, limit=limit)
-    counts = _Counts.of(eval_batches(dataset, batch_size, limit=limit).take(steps), objective, size)
+    counts = _Counts.of(islice(batches_of(EvalBatches(dataset, batch_size, limit=limit)), steps), objective, size)
     asked = counts.tokens
     learnt = np.ones(size)
     if rows:
         size_read, most = min(batch_size, rows), _SAMPLE * rows // dataset.train_examples
-        train = TrainReader(dataset, 0, size_read).batches(size_read)
-        learnt += _Counts.of(train.take(max(1, min(rows, most) // batch_size)), objective, size).tokens
+        train = batches_of(TrainReader(dataset, 0, size_read).batches(size_read))
+        learnt += _Counts.of(islice(train, max(1, min(rows, most) // batch_size)), objective, size).tokens
     shares, total = asked[asked > 0] / asked.sum(), asked.sum()
     found = {
         "unigram_loss": float(-(asked * np.log(learnt / learnt.sum())).sum() / total),
@@ -90,8 +92,8 @@ class Evaluation:
         self.batch_size = -(-batch_size // engine.replicas) * engine.replicas
         self.sums = sums or engine.evaluation(model)
 
-    def _batches(self, host: int, hosts: int, size: int) -> Iterable:
-        return eval_batches(self.dataset, size, host, hosts, self.limit)
+    def _batches(self, host: int, hosts: int, size: int) -> EvalBatches:
+        return EvalBatches(self.dataset, size, host, hosts, self.limit)
 
     def figures(self) -> dict[str, Any]:
         """Return losses (nats), accuracies, perplexity, and the numbers of examples and predictions."""

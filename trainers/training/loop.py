@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,7 +108,7 @@ class Loop:
         parts = config.gradient_accumulation_steps
         options = StepOptions(phase.schedule, self.plan.hyper, config.optimizer, parts, config.seed, phase.masks)
 
-        def batches(host: int, hosts: int, size: int) -> Iterable:
+        def batches(host: int, hosts: int, size: int) -> object:
             return phase.reader(config, host, hosts, self.engine.compiles).batches(size, done)
 
         return self.engine.trainer(self.state, options, phase.batch_size, batches)

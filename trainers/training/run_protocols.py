@@ -37,8 +37,8 @@ class RunStory:
 class PhaseReader(Protocol):
     """One host's training examples, in an order that can be entered anywhere."""
 
-    def batches(self, batch_size: int, step: int = 0) -> Iterable:
-        """Return an endless tf.data.Dataset of batches of `batch_size` rows, from a step of the phase on."""
+    def batches(self, size: int, step: int = 0) -> Any:
+        """Return a description of batches of `size` rows, without end, from a step of the phase on: what HostBatches return."""
 
     def shards_between(self, begin: int, end: int) -> Iterable[str]:
         """Return the files that this host's examples in steps [begin, end) of the phase come from, for messages."""

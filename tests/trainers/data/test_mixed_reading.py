@@ -1,4 +1,4 @@
-"""Batches of a mixture: the graph reads what numpy's order says, for any number of hosts, from any step on."""
+"""Batches of a mixture: both readers read what numpy's order says, for any number of hosts, from any step on."""
 
 from itertools import chain
 
@@ -15,6 +15,7 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from tests.slow import mostly_slow_rows
 from tests.trainers import datasets
 from tests.trainers.datasets import records
+from tests.trainers.readers import Reading, on_both
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedDataset, Pre
 @pytest.fixture(autouse=True)
 def many_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example_order, "ROUNDS", 0.4)
-
-
-def take(reader: TrainReader, steps: int, step: int = 0) -> list[bytes]:
-    """Return the records of a host for some steps."""
-    wanted, found = steps * reader.batch_size // reader.hosts, []
-    stream = reader.records(step).as_numpy_iterator()
-    while len(found) < wanted:
-        found += next(stream).tolist()
-    return found[:wanted]
 
 
 def expected(reader: TrainReader, steps: int, step: int = 0) -> list[bytes]:
@@ -74,14 +66,20 @@ CASES = [
 ]
 
 
+@on_both
 @pytest.mark.parametrize(("counts", "batch_size", "hosts", "step"), mostly_slow_rows(CASES, CASES[0], CASES[2]))
-def test_the_graph_reads_what_the_order_says(
-    counts: tuple[int, ...], batch_size: int, hosts: int, step: int, pair: tuple[PreparedDataset, PreparedDataset]
+def test_reads_what_the_order_says(
+    counts: tuple[int, ...],
+    batch_size: int,
+    hosts: int,
+    step: int,
+    pair: tuple[PreparedDataset, PreparedDataset],
+    reading: Reading,
 ) -> None:
     mixture = Mixture(pair, counts)
     readers = [TrainReader(mixture, 11, batch_size, host, hosts) for host in range(hosts)]
     steps, share = 12, batch_size // hosts
-    parts = [take(reader, steps, step) for reader in readers]
+    parts = [reading.take(reader, steps, step) for reader in readers]
     together = [part[at : at + share] for at in range(0, steps * share, share) for part in parts]
     assert list(chain(*together)) == expected(readers[0], steps, step)
 
@@ -92,15 +90,17 @@ def test_many_lanes_of_both(pair: tuple[PreparedDataset, PreparedDataset]) -> No
     assert [part.order.lanes for part in reader.parts] == [8, 4]
 
 
-def test_three_datasets_with_a_later_phase(pair: tuple[PreparedDataset, PreparedDataset]) -> None:
+@on_both
+def test_three_datasets_with_a_later_phase(pair: tuple[PreparedDataset, PreparedDataset], reading: Reading) -> None:
     """Batches of 48 of three datasets, in the order of batches of 16 that another phase has read 64 rows of."""
     mixture = Mixture((*pair, pair[0]), (5000, 2000, 3000))
     reader = TrainReader(mixture, 5, 48, 0, 1, 64, 16)
-    assert take(reader, 6, 3) == expected(reader, 6, 3)
-    assert sum(len(part) for part in [take(TrainReader(mixture, 5, 48, host, 2, 64, 16), 2) for host in range(2)]) == 96
+    assert reading.take(reader, 6, 3) == expected(reader, 6, 3)
+    assert sum(len(part) for part in [reading.take(TrainReader(mixture, 5, 48, host, 2, 64, 16), 2) for host in range(2)]) == 96
 
 
-def test_shares_that_change_between_phases(pair: tuple[PreparedDataset, PreparedDataset]) -> None:
+@on_both
+def test_shares_that_change_between_phases(pair: tuple[PreparedDataset, PreparedDataset], reading: Reading) -> None:
     """Every record of the epoch of a dataset comes once over three phases, in the order of its sequence."""
     large, _ = pair
     total, phases, found = 603, [((7000, 3000), 30), ((1000, 9000), 40), ((10000,), 30)], []
@@ -108,32 +108,34 @@ def test_shares_that_change_between_phases(pair: tuple[PreparedDataset, Prepared
     for counts, steps in phases:
         mixture = Mixture(pair[: len(counts)], counts)
         reader = TrainReader(mixture, 9, 10, earlier=tuple(read[: len(counts)]))
-        rows = take(reader, steps)
+        rows = reading.take(reader, steps)
         turn = mixing.turns(counts)[np.arange(10 * steps) % len(mixing.turns(counts))]
         found += [row for row, each in zip(rows, turn, strict=True) if each == 0]
         read = [before + int((turn == each).sum()) for each, before in enumerate(read)]
     assert read[0] == 210 + 40 + 300
     assert len(set(found)) == len(found) == read[0] < total
-    assert found == take(TrainReader(large, 9, 10, earlier=(0,)), 55)
-    hosts = [take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, host, 2, earlier=(210, 90)), 40) for host in (0, 1)]
+    assert found == reading.take(TrainReader(large, 9, 10, earlier=(0,)), 55)
+    hosts = [reading.take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, host, 2, earlier=(210, 90)), 40) for host in (0, 1)]
     together = [row for at in range(0, 200, 5) for part in hosts for row in part[at : at + 5]]
-    assert together == take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, earlier=(210, 90)), 40)
+    assert together == reading.take(TrainReader(Mixture(pair, (1000, 9000)), 9, 10, earlier=(210, 90)), 40)
 
 
-def test_batches_and_keys(pair: tuple[PreparedDataset, PreparedDataset]) -> None:
+@on_both
+def test_batches_and_keys(pair: tuple[PreparedDataset, PreparedDataset], reading: Reading) -> None:
     """Parsed batches have the records in their order, with the keys of their masks."""
     mixture = Mixture(pair, (7000, 3000))
     reader, plain = TrainReader(mixture, 3, 24, keyed=True), TrainReader(mixture, 3, 24)
-    batch = next(reader.batches(24, 2).as_numpy_iterator())
+    (batch,) = reading.first(reader.batches(24, 2), 1)
     assert batch[KEYS].shape == (24, 2) and len({tuple(key) for key in batch[KEYS].tolist()}) == 24
-    without = next(plain.batches(24, 2).as_numpy_iterator())
+    (without,) = reading.first(plain.batches(24, 2), 1)
     for name, values in without.items():
         np.testing.assert_array_equal(batch[name], values, name)
-    ids = tf.io.parse_example(take(plain, 1, 2), {"input_ids": tf.io.FixedLenFeature([datasets.LENGTH], tf.int64)})
+    ids = tf.io.parse_example(reading.take(plain, 1, 2), {"input_ids": tf.io.FixedLenFeature([datasets.LENGTH], tf.int64)})
     np.testing.assert_array_equal(without["input_ids"], ids["input_ids"].numpy())
 
 
-def test_shards_between_are_the_shards_read(pair: tuple[PreparedDataset, PreparedDataset]) -> None:
+@on_both
+def test_shards_between_are_the_shards_read(pair: tuple[PreparedDataset, PreparedDataset], reading: Reading) -> None:
     owner = {
         record: path
         for dataset in pair
@@ -142,4 +144,4 @@ def test_shards_between_are_the_shards_read(pair: tuple[PreparedDataset, Prepare
         for record in rows
     }
     reader = TrainReader(Mixture(pair, (8000, 2000)), 11, 16)
-    assert {owner[record] for record in take(reader, 7, 2)} == set(reader.shards_between(2, 9))
+    assert {owner[record] for record in reading.take(reader, 7, 2)} == set(reader.shards_between(2, 9))

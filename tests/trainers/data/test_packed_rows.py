@@ -13,12 +13,14 @@ from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Colu
 from clozemill.pipelines.examples.packing import unpack_examples
 from clozemill.pipelines.shards import tf_example
 from clozemill.trainers.data import corrupt_shards, prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches, eval_rows, eval_steps
+from clozemill.trainers.data.graph_reader import dataset_of
+from clozemill.trainers.data.input_pipeline import EvalBatches, TrainReader, eval_rows, eval_steps
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining.eval_columns import ragged
 from tests.slow import mostly_slow
 from tests.trainers import datasets
 from tests.trainers.datasets import PREDICTIONS, ROW_LENGTH
+from tests.trainers.readers import Reading, on_both
 
 TRAIN, EVAL = [[9, 0, 14], [8, 6, 9]], [7, 0, 8, 1]
 
@@ -58,28 +60,35 @@ def test_sizes(both: dict[str, PreparedDataset]) -> None:
     assert 2 <= packed.sizes["max_examples"] <= 3 and PREDICTIONS < packed.sizes["max_predictions"] <= 3 * PREDICTIONS
 
 
-def test_an_epoch_has_every_example_once(both: dict[str, PreparedDataset]) -> None:
-    """In static shapes, copy after copy; a row keeps its examples."""
+@on_both
+def test_an_epoch_has_every_example_once(both: dict[str, PreparedDataset], reading: Reading) -> None:
+    """In equal shapes, copy after copy; a row keeps its examples."""
     packed = both["on"]
     reader = TrainReader(packed, 5, 1)
-    assert {name: value.shape.as_list() for name, value in reader.batches(1).element_spec.items()} == {
+    assert {name: value.shape.as_list() for name, value in dataset_of(reader.batches(1)).element_spec.items()} == {
         name: [1, packed.sizes[length]] for name, (_, length) in PACKED_FEATURES.items()
     }
-    first, stream = packed.train_rows, list(reader.batches(1).take(60).as_numpy_iterator())
+    first, stream = packed.train_rows, reading.first(reader.batches(1), 60)
+    assert {name: values.shape for name, values in stream[0].items()} == {
+        name: (1, packed.sizes[length]) for name, (_, length) in PACKED_FEATURES.items()
+    }
     assert examples_of(iter(stream[:first])) == unpacked(both["off"], "train", 0)
     second = sum(manifest.records_of(shard) for shard in packed.shards("train", 1))
     assert examples_of(iter(stream[first : first + second])) == unpacked(both["off"], "train", 1)
-    entered = next(reader.batches(1, first + 2).as_numpy_iterator())
+    (entered,) = reading.first(reader.batches(1, first + 2), 1)
     assert all((entered[name] == stream[first + 2][name]).all() for name in PACKED_FEATURES)
 
 
+@on_both
 @pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (5, 1), (64, 1), (6, 2)])
-def test_eval_batches_contain_every_example_once(both: dict[str, PreparedDataset], batch_size: int, hosts: int) -> None:
+def test_eval_batches_contain_every_example_once(
+    both: dict[str, PreparedDataset], batch_size: int, hosts: int, reading: Reading
+) -> None:
     packed, found = both["on"], []
     steps = eval_steps(packed, batch_size, hosts)
     assert sum(eval_rows(packed, hosts)) == sum(manifest.records_of(shard) for shard in packed.shards("eval")) < 16
     for host in range(hosts):
-        batches = list(eval_batches(packed, batch_size // hosts, host, hosts).take(steps).as_numpy_iterator())
+        batches = reading.first(EvalBatches(packed, batch_size // hosts, host, hosts), steps)
         assert {len(batch["input_ids"]) for batch in batches} == {batch_size // hosts}
         fillers = np.concatenate([batch["example_weights"].sum(axis=1) for batch in batches])[eval_rows(packed, hosts)[host] :]
         assert not fillers.any()
@@ -118,8 +127,11 @@ def changed(record: bytes, feature: str, values: list[int]) -> bytes:
 DAMAGES = ("unpacked", "too many examples", "too many predictions", "numbers", "no first", "out of order", "short")
 
 
+@on_both
 @pytest.mark.parametrize("damage", mostly_slow(DAMAGES, "unpacked", "too many examples", "out of order"))
-def test_a_corrupt_row_is_one_sentence_with_its_file(both: dict[str, PreparedDataset], damage: str, tmp_path: Path) -> None:
+def test_a_corrupt_row_is_one_sentence_with_its_file(
+    both: dict[str, PreparedDataset], damage: str, tmp_path: Path, reading: Reading
+) -> None:
     packed = both["on"]
     rows = next(iter(datasets.records(packed, "train").values()))
     plain = next(iter(datasets.records(both["off"], "train").values()))
@@ -135,6 +147,6 @@ def test_a_corrupt_row_is_one_sentence_with_its_file(both: dict[str, PreparedDat
     dataset = rewritten(packed, tmp_path / "bad", [rows[0], bad, *rows[2:]])
     path = dataset.path(dataset.shards("train")[0])
     with pytest.raises(UserError, match="record 1: ") as caught, corrupt_shards.report_corruption(dataset):
-        list(TrainReader(dataset, 3, packed.train_rows).batches(packed.train_rows).take(1))
+        reading.first(TrainReader(dataset, 3, packed.train_rows).batches(packed.train_rows), 1)
     assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
     assert f"clozemill verify {dataset.folder} lists all corrupt files" in str(caught.value)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from clozemill.trainers.data.lengths import padded_length, static_lengths
 from clozemill.trainers.data.row_reader import POOL, LengthOrder, RowReader
+from tests.trainers.readers import READINGS, Reading, on_both
 
 WIDE = 64
 
@@ -21,14 +22,13 @@ def rows(count: int, seed: int = 0, width: int = WIDE) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "input_mask": mask, "weights": np.arange(count, dtype=np.float32)}
 
 
-def numbers(reader: RowReader, size: int, batches: int, step: int = 0) -> list[list[int]]:
-    """Return the rows of some batches."""
-    taken = reader.batches(size, step).take(batches)
-    return [(batch["input_ids"][:, 0].numpy() - 1).tolist() for batch in taken]
-
-
+@on_both
 @pytest.mark.parametrize("static", [None, static_lengths(WIDE, False)], ids=["one length", "similar lengths"])
-def test_every_epoch_is_a_permutation_and_reading_can_start_anywhere(static: np.ndarray | None) -> None:
+def test_every_epoch_is_a_permutation_and_reading_can_start_anywhere(static: np.ndarray | None, reading: Reading) -> None:
+    def numbers(reader: RowReader, size: int, batches: int, step: int = 0) -> list[list[int]]:
+        """Return the rows of some batches."""
+        return [(batch["input_ids"][:, 0] - 1).tolist() for batch in reading.first(reader.batches(size, step), batches)]
+
     features = rows(10)
     one = RowReader(features, 5, "x", 4, static)
     order = list(itertools.chain(*numbers(one, 4, 8)))
@@ -53,20 +53,33 @@ def test_every_row_occurs_once_per_epoch(count: int, size: int, seed: int, epoch
     assert (order.batch(batch) == order.rows(np.arange(batch * size, (batch + 1) * size))).all()
 
 
-def test_batches_are_trimmed_to_their_padded_length() -> None:
+@on_both
+def test_batches_are_trimmed_to_their_padded_length(reading: Reading) -> None:
     """Each to a static length that fits, equal on all hosts, without losing values; at most a third of the padding is left."""
     features, static = rows(1000), static_lengths(WIDE, False)
     readers = [RowReader(features, 1, "x", 32, static, host, 2) for host in (0, 1)]
     used = total = fixed = 0
-    for number, parts in enumerate(zip(*(reader.batches(16).take(31) for reader in readers), strict=True)):
+    for number, parts in enumerate(zip(*(reading.first(reader.batches(16), 31) for reader in readers), strict=True)):
         length = readers[0].length(number)
         for part in parts:
-            ids, mask = part["input_ids"].numpy(), part["input_mask"].numpy()
+            ids, mask = part["input_ids"], part["input_mask"]
             assert ids.shape == mask.shape == (16, length) and length in static and part["weights"].shape == (16,)
             expected = features["input_mask"][ids[:, 0] - 1]
             assert (mask == expected[:, :length]).all() and mask.sum() == expected.sum()
             used, total, fixed = used + mask.sum(), total + mask.size, fixed + len(mask) * WIDE
     assert total - used < 0.15 * (fixed - used)
+
+
+@pytest.mark.parametrize("static", [None, static_lengths(WIDE, False)], ids=["one length", "similar lengths"])
+def test_both_readers_return_the_same_batches(static: np.ndarray | None) -> None:
+    """Across the ends of epochs, bit for bit, with the same types."""
+    reader = RowReader(rows(50), 3, "x", 16, static, 1, 2)
+    graph, numpy = (each.first(reader.batches(8, 2), 12) for each in READINGS.values())
+    for one, other in zip(graph, numpy, strict=True):
+        assert one.keys() == other.keys()
+        for name, values in one.items():
+            assert other[name].dtype == values.dtype
+            np.testing.assert_array_equal(other[name], values)
 
 
 def test_batches_of_an_epoch_are_not_sorted() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clozemill.pipelines.dataset import manifest
 from clozemill.trainers.comparison import table
 from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.mixture import Mixture
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.diagnosis.dataset_figures import find_datasets
 from clozemill.trainers.diagnosis.figures import figures_of
@@ -224,7 +226,7 @@ def test_packed_rows_have_room_for_all(folder: Path) -> None:
     sizes = [each.sizes for each in phase_.mixture.datasets]
     assert phase_.dataset.sizes == {name: max(each[name] for each in sizes) for name in sizes[0]}
     assert phase_.shape.examples == max(each["max_examples"] for each in sizes)
-    batch = next(iter(phase_.reader(PretrainConfig(), 0, 1).batches(10)))
+    batch = next(batches_of(phase_.reader(PretrainConfig(), 0, 1).batches(10)))
     assert batch["masked_lm_ids"].shape == (10, phase_.dataset.sizes["max_predictions"])
 
 
@@ -301,13 +303,13 @@ def test_the_rows_of_a_phase(folder: Path) -> None:
     """Batches have the exact shares, and the ids of the examples are those of the datasets."""
     (mixed,) = plan(folder, phase(folder, MIXED, 100)).phases
     assert isinstance(mixed.mixture, Mixture) and mixed.mixture.counts == (7000, 3000)
-    stream = mixed.reader(PretrainConfig(), 0, 1).batches(10)
-    rows = np.concatenate([batch["input_ids"] for batch in stream.take(6).as_numpy_iterator()])
+    stream = batches_of(mixed.reader(PretrainConfig(), 0, 1).batches(10))
+    rows = np.concatenate([batch["input_ids"] for batch in islice(stream, 6)])
     held = [{tuple(row) for row in _epoch(each)} for each in mixed.mixture.datasets]
     assert [sum(tuple(row) in ids for row in rows.tolist()) for ids in held] == [42, 18]
 
 
 def _epoch(dataset: PreparedDataset) -> list[list[int]]:
     """Return the token ids of all examples."""
-    batches = TrainReader(dataset, 0, 1).batches(1).take(dataset.train_rows)
-    return [batch["input_ids"][0].tolist() for batch in batches.as_numpy_iterator()]
+    batches = batches_of(TrainReader(dataset, 0, 1).batches(1))
+    return [batch["input_ids"][0].tolist() for batch in islice(batches, dataset.train_rows)]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.examples.packing import unpack_examples
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common.hardware import Hardware
-from clozemill.trainers.data.input_pipeline import eval_batches, eval_rows
+from clozemill.trainers.data.input_pipeline import EvalBatches, eval_rows
 from clozemill.trainers.data.mixture import Mixture
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import capacity, open_options, pretraining_run
@@ -85,7 +87,7 @@ def test_evaluation_agrees_with_that_of_the_unpacked_examples(
 def test_a_limited_evaluation_counts_what_it_evaluated(packed: PreparedDataset) -> None:
     """Of about ten examples, those in the first rows."""
     evaluation = ComparedEvaluation(tensorflow_engine.default(), steps.make(num_hidden_layers=1).state.model, packed, 4, 10)
-    batches = [next(eval_batches(packed, 1, limit=10).skip(row).as_numpy_iterator()) for row in range(6)]
+    batches = list(islice(batches_of(EvalBatches(packed, 1, limit=10)), 6))
     rows, found = sum(eval_rows(packed, limit=10)), evaluation.figures()
     assert 4 <= rows <= 6 and found["examples"] == sum(batch["example_weights"].sum() for batch in batches[:rows])
     assert 8 <= found["examples"] <= 12 and found["predictions"] == sum(b["masked_lm_weights"].sum() for b in batches)
@@ -95,7 +97,7 @@ def test_sample_predictions_show_single_examples(packed: PreparedDataset) -> Non
     """The first three, taken out of their rows, with the answers that the model gives to them unpacked."""
     model = steps.make(num_hidden_layers=1).state.model
     (section,) = ComparedEvaluation(tensorflow_engine.default(), model, packed, 4).exhibits()
-    batch = next(eval_batches(packed, 3).as_numpy_iterator())
+    batch = next(batches_of(EvalBatches(packed, 3)))
     columns, tokens = unpack_examples(ragged(batch), PREDICTIONS), Vocabulary.from_bytes(VOCABULARY, "").tokens
     fields = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")  # cut to the longest example
     inputs = {name: tf.constant(getattr(columns, name)[:3, :LENGTH], tf.int32) for name in fields}

@@ -18,7 +18,8 @@ import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
-from clozemill.trainers.data.input_pipeline import TrainReader, eval_batches
+from clozemill.trainers.data.input_pipeline import EvalBatches, TrainReader
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.engines import tensorflow_engine
 from clozemill.trainers.pretraining import pretrain as pretraining
 from clozemill.trainers.pretraining import pretraining_run
@@ -247,7 +248,7 @@ def test_sample_predictions_are_those_of_the_model(trained: Path, short: Path) -
     """The most probable tokens at the masked positions of the first eval examples, by the weights of the last checkpoint."""
     (section,) = json.loads((trained / "report.json").read_text())["exhibits"]
     dataset = prepared_dataset.read(str(short))
-    batch = next(iter(eval_batches(dataset, 3)))
+    batch = next(batches_of(EvalBatches(dataset, 3)))
     found = pretrained.read(str(checkpoint(trained, 15)))
     model = pretrained.load_model(found, tensorflow_engine.default(), "float32")
     inputs, targets = model.prepare(batch)
