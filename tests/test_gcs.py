@@ -12,7 +12,8 @@ import clozemill
 from tests.cloud import ROUGH, ROUGH_FOR_TENSORFLOW, Cloud
 from tests.test_determinism import OPTIONS, digest_of
 from tests.trainers.diagnosis import journals
-from tests.trainers.pretraining.test_pretrain_resume import bits, figures
+from tests.trainers.pretraining.test_pretrain_resume import figures
+from tests.trainers.saved import bits
 
 STEPS = 12
 TRAIN = ["--preset", "tiny", "--max-position-embeddings", "128", "--batch-size", "8", "--steps", str(STEPS), "--seed", "3"]
@@ -74,7 +75,7 @@ def test_a_killed_run_resumes_bit_identically(
     assert clozemill.main(["pretrain", "--data", str(demo_dataset), "--output", str(local), "--no-tensorboard", *TRAIN]) == 0
     cloud.killed("name=run/checkpoints/step-00000008/checkpoint.json", *PRETRAIN)
     there = cloud.storage.below("mill/run")
-    assert "checkpoints/step-00000008/weights.index" in there
+    assert "checkpoints/step-00000008/weights.safetensors" in there
     assert [name for name in there if name.endswith("checkpoint.json")] == ["checkpoints/step-00000004/checkpoint.json"]
     assert_whole("mill/run/checkpoints/step-00000004", cloud)
     assert len(there["metrics.jsonl"].splitlines()) == 8

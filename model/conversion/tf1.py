@@ -7,7 +7,6 @@ from clozemill.model.conversion import bert_names
 from clozemill.model.conversion.foreign_files import MAX_VOCABULARY, read_bytes, read_json
 from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer, read_lines
 from clozemill.model.conversion.imported import Imported
-from clozemill.model.conversion.tf_variables import read_variables, variable_names
 from clozemill.model.conversion.weight_table import Converted
 
 CONFIG, VOCAB, INDEX = "bert_config.json", "vocab.txt", ".index"
@@ -30,6 +29,8 @@ def _prefix(folder: Path) -> str:
 
 def _converted(prefix: str, config: EncoderConfig) -> Converted:
     """Return the weights, without optimizer variables. Raises ValueError, naming the tensor, or for a corrupt checkpoint."""
+    from clozemill.model.conversion.tf_variables import read_variables, variable_names  # loads TensorFlow
+
     try:
         names = variable_names(prefix)
         found = read_variables(prefix, bert_names.tf1_wanted(config))

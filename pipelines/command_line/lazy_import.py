@@ -32,8 +32,15 @@ def function(path: str) -> Callable[..., Any]:
     Raises UserError where the module needs a package of the extra `train` that isn't installed.
     """
     module, name = path.split(":")
-    try:
+    with _explained():
         return _imported(module, name)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raise UserError for an import within the block of a package of the extra `train` that isn't installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in TRAIN:
             check_train()
@@ -56,7 +63,8 @@ def run(path: str, config: Any, *arguments: Any, checks: bool = True) -> int:
         overwriting.check_outputs(config)
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
         os.environ.setdefault(name, value)  # before a library that reads it is imported
-    return function(path)(config, *arguments) or 0
+    with _explained():  # some parts, such as the SavedModel, load TensorFlow only when they run
+        return function(path)(config, *arguments) or 0
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Pat
     source = sources.source(name, sources.INDEXES[name] | {key: about[key] for key in ("task",) if key in about})
     told = {"sha256": hashlib.sha256(VOCABULARY).hexdigest(), "size": len(sources.TOKENS), "cased": False}
     weights = TrainState(source.model).weights()
-    kept = {path: value for path, value in weights.items() if not path.split("/", 1)[1].startswith(without)}
+    kept = {path: value for path, value in weights.items() if not path.startswith(without)}
     checkpoints.write(str(folder), {"weights": kept}, VOCABULARY, source.about | {"vocabulary": told} | about)
     return folder
 

@@ -15,6 +15,11 @@ from clozemill.model.task_model import Task, TaskModel
 from clozemill.trainers.engines.optimizer import OPTIMIZERS
 
 
+def _path(variable: keras.Variable) -> str:
+    """Return the path of a variable without the name of its model, such as `encoder/layer_0/attention/query/kernel`."""
+    return variable.path.split("/", 1)[1]
+
+
 @dataclass
 class TrainState:
     """A model, and for each of its trainable variables the moments of the optimizer's rule, by name."""
@@ -23,13 +28,13 @@ class TrainState:
     slots: list[dict[str, keras.Variable]] = field(default_factory=list)
 
     def weight_variables(self) -> dict[str, keras.Variable]:
-        """Return the model's variables by path, without seed states: dropout seeds come from the step number."""
-        return {variable.path: variable for variable in self.model.weights}
+        """Return the model's variables by path within it, without seed states: dropout seeds come from the step number."""
+        return {_path(variable): variable for variable in self.model.weights}
 
     def moment_variables(self) -> dict[str, keras.Variable]:
         """Return the optimizer's variables by name."""
         rows = zip(self.model.trainable_variables, self.slots, strict=True)
-        return {f"{name}/{variable.path}": moment for variable, slots in rows for name, moment in slots.items()}
+        return {f"{name}/{_path(variable)}": moment for variable, slots in rows for name, moment in slots.items()}
 
     def weights(self) -> dict[str, Any]:
         """Return the values of the model's variables by path: tf.Variable on TensorFlow."""
@@ -110,7 +115,7 @@ def assign(model: keras.Model, weights: dict[str, np.ndarray], may_lack: tuple[s
     Returns the missing paths. Raises ValueError, and changes nothing, for a value that is missing, has no variable, or has
     another shape.
     """
-    variables = {variable.path.split("/", 1)[1]: variable for variable in model.weights}
+    variables = {_path(variable): variable for variable in model.weights}
     absent = tuple(path for path in variables if path not in weights)
     if missing := [path for path in absent if not path.startswith(may_lack)]:
         raise ValueError(f"{missing[0]} is missing")

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from clozemill.model.conversion import huggingface, tf1
 from clozemill.model.conversion.imported import Imported
 from clozemill.pipelines.command_line.overwriting import already_exists
@@ -190,8 +188,7 @@ def _write(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> 
     weights = found.converted.weights
     if "next_sentence" not in about["imported"]["heads"]:
         weights = {path: value for path, value in weights.items() if not path.startswith("next_sentence/")}
-    variables = {f"pretraining/{path}": tf.Variable(value) for path, value in weights.items()}
-    checkpoints.write(folder, {"weights": variables}, data, about)
+    checkpoints.write(folder, {"weights": weights}, data, about)
 
 
 def main(config: ImportConfig) -> int:

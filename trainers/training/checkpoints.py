@@ -1,6 +1,6 @@
 """Checkpoints: folders `step-00001000`, complete or ignored. Keeps the newest K and the best one; skips corrupt ones.
 
-A checkpoint holds the weights and the optimizer's moments (two TensorFlow checkpoints, variables by name), `vocab.txt`, and
+A checkpoint holds the weights and the optimizer's moments (safetensors files, variables by name), `vocab.txt`, and
 `checkpoint.json`, written last: step, sizes of the files and, for local ones, their SHA-256, the encoder's configuration,
 metrics, and a SHA-256 of all that. Everything else that a run needs to resume (dropout seeds, position in the data) follows
 from the step. Works in local folders and on gs://.
@@ -15,25 +15,21 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from clozemill.model.conversion.tf_errors import as_os_errors
-from clozemill.model.conversion.tf_variables import read_variables
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
 from clozemill.trainers.engines.train_state import TrainState
+from clozemill.trainers.training import variable_files
 from clozemill.trainers.training.early_stopping import rank
 
-FORMAT_VERSION = 2
-UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable
+FORMAT_VERSION = 3
+UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable, as are all after it
 INDEX = "checkpoint.json"
 FOLDER = "checkpoints"
 _PREFIX = "step-"
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # suffix of a variable's value in TensorFlow checkpoints
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,10 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return self.index["step"]
+
+    @property
+    def version(self) -> int:
+        return self.index["format_version"]
 
     @property
     def criterion(self) -> float:
@@ -79,7 +79,7 @@ def _read_index(folder: str) -> dict[str, Any]:
         version, sizes, _ = index["format_version"], dict(index["files"]), index["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{INDEX} is not that of a checkpoint") from None
-    if version not in (FORMAT_VERSION, UNSIGNED):
+    if version not in range(UNSIGNED, FORMAT_VERSION + 1):
         raise ValueError(f"its format version is {version}, not {FORMAT_VERSION}")
     if version != UNSIGNED and index.pop("sha256", None) != _signature(index):
         raise ValueError(f"{INDEX} was changed after it was written")
@@ -165,28 +165,6 @@ def find(path: str, which: str = "latest") -> Checkpoint:
     return best_of(found) if which == "best" else found[0]
 
 
-def _holder(value: Any) -> tf.Variable:
-    """Return a variable that TensorFlow can save and restore: the value itself, or a copy of another engine's array."""
-    return value if hasattr(value, "assign") else tf.Variable(np.asarray(value))
-
-
-def _write_variables(variables: dict[str, Any], prefix: str) -> None:
-    with as_os_errors():
-        tf.train.Checkpoint(**{name: _holder(value) for name, value in variables.items()}).write(prefix)
-
-
-def _read_variables(variables: dict[str, keras.Variable], prefix: str) -> None:
-    """Raise ValueError if the file doesn't hold exactly these variables, or is corrupt."""
-    holders = {name: _holder(variable.value) for name, variable in variables.items()}
-    try:
-        tf.train.Checkpoint(**holders).read(prefix).assert_consumed()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
-        raise ValueError(" ".join(str(error).split())[:200]) from None
-    for name, holder in holders.items():
-        if holder is not variables[name].value:
-            variables[name].assign(holder.numpy())
-
-
 def weights(one: Checkpoint) -> dict[str, np.ndarray]:
     """Return a checkpoint's weights by path within the model, such as `encoder/layer_0/attention/query/kernel`.
 
@@ -197,12 +175,10 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): give another checkpoint") from None
     try:
-        found = read_variables(storage.join(one.folder, "weights"), lambda key: key.endswith(_VALUE))
-    except (tf.errors.OpError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{one.folder}: the weights can't be read ({told}): give another checkpoint") from None
-    names = {key: key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".") for key in found}
-    return {name.partition("/")[2]: found[key] for key, name in names.items()}
+        with variable_files.open_group(one.folder, "weights", one.version) as found:
+            return dict(found)
+    except ValueError as error:
+        raise UserError(f"{one.folder}: the weights can't be read ({error}): give another checkpoint") from None
 
 
 def digest(one: Checkpoint) -> str:
@@ -213,8 +189,10 @@ def digest(one: Checkpoint) -> str:
 def load(one: Checkpoint, state: TrainState) -> None:
     """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables."""
     _check_contents(one)
-    _read_variables(state.weight_variables(), storage.join(one.folder, "weights"))
-    _read_variables(state.moment_variables(), storage.join(one.folder, "moments"))
+    groups = {"weights": state.weight_variables(), "moments": state.moment_variables()}
+    for name, variables in groups.items():
+        with variable_files.open_group(one.folder, name, one.version) as found:
+            variable_files.assign(variables, found)
 
 
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:
@@ -250,7 +228,7 @@ def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, abo
             _remove(folder)
             storage.make_folder(folder)
             for name, variables in groups.items():
-                _write_variables(variables, storage.join(folder, name))
+                variable_files.write_variables(variables, storage.join(folder, f"{name}.safetensors"))
             storage.write(storage.join(folder, VOCAB), vocabulary)
             told = about.get("vocabulary")
             if isinstance(told, dict):  # the vocabulary of a SavedModel may have other line ends than that of the shards

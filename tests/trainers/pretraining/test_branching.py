@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorflow as tf
 import yaml
 
 import clozemill
@@ -18,7 +17,7 @@ from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry
 from clozemill.trainers.training import checkpoints, run_folder
-from tests.trainers import datasets
+from tests.trainers import datasets, saved
 
 STEPS, STABLE = 12, 8
 RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
@@ -46,11 +45,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def bits(run: Path, step: int) -> dict[str, bytes]:
     """Return a checkpoint's weights and moments by name."""
-    found = {}
-    for part in ("weights", "moments"):
-        values = tf.train.load_checkpoint(str(run / f"checkpoints/step-{step:08d}" / part))
-        found |= {name: values.get_tensor(name).tobytes() for name in values.get_variable_to_shape_map() if name[0] != "_"}
-    return found
+    return saved.bits(run / f"checkpoints/step-{step:08d}")
 
 
 def steps_of(run: Path) -> list[int]:

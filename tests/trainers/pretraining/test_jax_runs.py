@@ -14,7 +14,8 @@ import pytest
 import clozemill
 from tests.trainers import datasets
 from tests.trainers.pretraining.test_branching import until
-from tests.trainers.pretraining.test_pretrain_resume import CODE, bits, figures
+from tests.trainers.pretraining.test_pretrain_resume import CODE, figures
+from tests.trainers.saved import bits
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 STEPS = 12

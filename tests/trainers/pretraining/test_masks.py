@@ -143,7 +143,7 @@ def test_a_resumed_run_draws_the_same_masks(packed: PreparedDataset, tmp_path: P
     shutil.rmtree(tmp_path / "again/checkpoints/step-00000004")
     pretrain(tmp_path / "again", *options)
     assert metrics(tmp_path / "again") == metrics(tmp_path / "whole")
-    files = [tmp_path / run / "checkpoints/step-00000004/weights.data-00000-of-00001" for run in ("again", "whole")]
+    files = [tmp_path / run / "checkpoints/step-00000004/weights.safetensors" for run in ("again", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -28,7 +28,7 @@ from clozemill.trainers.pretraining.eval_columns import ragged
 from clozemill.trainers.pretraining.evaluation import ComparedEvaluation, Evaluation, without_context
 from clozemill.trainers.training import checkpoints
 from tests.slow import mostly_slow
-from tests.trainers import datasets, steps
+from tests.trainers import datasets, saved, steps
 from tests.trainers.datasets import ENTRIES, LENGTH, PREDICTIONS, ROW_LENGTH, VOCABULARY
 
 pytestmark = pytest.mark.usefixtures("one_layer")
@@ -60,13 +60,8 @@ def figures(run: Path) -> list[dict[str, Any]]:
 
 
 def bits(run: Path, step: int) -> dict[str, bytes]:
-    """A checkpoint's weights and moments by name."""
-    found = {}
-    for part in ("weights", "moments"):
-        values = tf.train.load_checkpoint(str(run / f"checkpoints/step-{step:08d}" / part))
-        names = [name for name in values.get_variable_to_shape_map() if "VARIABLE_VALUE" in name]
-        found |= {name: values.get_tensor(name).tobytes() for name in names}
-    return found
+    """Return a checkpoint's weights and moments by name."""
+    return saved.bits(run / f"checkpoints/step-{step:08d}")
 
 
 @pytest.mark.parametrize("objective", mostly_slow([name for name in OBJECTIVES if name != "rtd"], "mlm+nsp"))

@@ -27,7 +27,7 @@ from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
 from tests.slow import mostly_slow
-from tests.trainers import datasets, models
+from tests.trainers import datasets, models, saved
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 TINY = ["--preset", "tiny", "--max-position-embeddings", "64", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
@@ -54,17 +54,8 @@ def checkpoint(run: Path, step: int) -> Path:
     return run / f"checkpoints/step-{step:08d}"
 
 
-def variables(folder: Path) -> dict[str, np.ndarray]:
-    """A checkpoint's weights and moments by name."""
-    found = {}
-    for part in ("weights", "moments"):
-        values = tf.train.load_checkpoint(str(folder / part))
-        found |= {name: values.get_tensor(name) for name in values.get_variable_to_shape_map() if "VARIABLE_VALUE" in name}
-    return found
-
-
 def bits(run: Path, step: int) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in variables(checkpoint(run, step)).items()}
+    return saved.bits(checkpoint(run, step))
 
 
 def forget(run: Path, copy: Path, step: int) -> Path:
@@ -662,4 +653,4 @@ def test_a_nan_loss_stops_the_run(tmp_path: Path, small: Path, capsys: pytest.Ca
     assert all(math.isfinite(row["loss"]) for row in rows(run))
     assert sorted(one.step for one in checkpoints.saved(str(run))) == list(range(3, last + 1, 3))
     for folder in (run / "checkpoints").iterdir():
-        assert all(np.isfinite(value).all() for value in variables(folder).values())
+        assert all(np.isfinite(value).all() for value in saved.variables(folder).values())

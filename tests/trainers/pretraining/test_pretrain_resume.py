@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorflow as tf
 
 import clozemill
+from tests.trainers.saved import bits
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 CODE = """
@@ -99,15 +99,6 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl except for the rates; floats are written so that they round-trip exactly."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in RATES} for row in rows]
-
-
-def bits(folder: Path) -> dict[str, bytes]:
-    """A checkpoint's weights and moments by name."""
-    found = {}
-    for part in ("weights", "moments"):
-        values = tf.train.load_checkpoint(str(folder / part))
-        found |= {name: values.get_tensor(name).tobytes() for name in values.get_variable_to_shape_map() if name[0] != "_"}
-    return found
 
 
 def assert_the_same(folder: Path, whole: Path, last: int = STEPS) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors.numpy import load_file, save_file
 
 from clozemill.model.config import EncoderConfig
 from clozemill.pipelines.common.errors import UserError
@@ -20,22 +22,27 @@ ENCODER = EncoderConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=12
 )
 ABOUT = {"encoder": ENCODER.to_dict(), "objective": "mlm+nsp", "journal": {"sums": [0.1, 1 / 3], "count": 2}}
-NAMES = ["weights.index", "weights.data-00000-of-00001", "moments.index", "moments.data-00000-of-00001"]
+NAMES = ["weights.safetensors", "moments.safetensors"]
 
 
-def made(seed: int, **changes: int) -> TrainState:
-    """Return a state with random bits in every variable, including infinities, denormals and all kinds of NaN."""
-    found = train_state.make(EncoderConfig(**ENCODER.to_dict() | changes), "mlm+nsp", "float32", 0)
+def scattered(found: TrainState, seed: int) -> TrainState:
+    """Set random bits in every variable, including infinities, denormals and all kinds of NaN."""
     rng = np.random.default_rng(seed)
     for variable in [*found.weights().values(), *found.moments().values()]:
-        bits = rng.integers(0, 1 << 32, variable.shape, np.uint32)
-        variable.assign(bits if variable.dtype != tf.float32 else bits.view(np.float32))
+        variable.assign(rng.integers(0, 1 << 32, variable.shape, np.uint32).view(np.float32))
     return found
 
 
-def bits(found: TrainState) -> dict[str, bytes]:
-    variables = {f"weights/{path}": variable for path, variable in found.weights().items()} | found.moments()
+def made(seed: int, **changes: int) -> TrainState:
+    return scattered(train_state.make(EncoderConfig(**ENCODER.to_dict() | changes), "mlm+nsp", "float32", 0), seed)
+
+
+def bits_of(variables: dict[str, tf.Variable]) -> dict[str, bytes]:
     return {name: variable.numpy().tobytes() for name, variable in variables.items()}
+
+
+def bits(found: TrainState) -> dict[str, bytes]:
+    return bits_of({f"weights/{path}": variable for path, variable in found.weights().items()} | found.moments())
 
 
 def save(run: Path, found: TrainState, step: int, loss: float | None = None) -> Path:
@@ -94,17 +101,56 @@ def test_restored_state_is_bit_identical(whole: Path, newer: TrainState, other: 
     sizes = {path.name: path.stat().st_size for path in (whole / "checkpoints/step-00000020").glob("[!c]*")}
     digests = {name: hashlib.sha256((whole / "checkpoints/step-00000020" / name).read_bytes()).hexdigest() for name in sizes}
     about = {"step": 20, **ABOUT, "eval": None}
-    assert index == {"format_version": 2, **about, "files": sizes, "sha256_of_files": digests}
+    assert index == {"format_version": 3, **about, "files": sizes, "sha256_of_files": digests}
     assert sorted(sizes) == sorted([*NAMES, "vocab.txt"])
 
 
-def test_a_checkpoint_of_an_older_version_is_read(run: Path, newer: TrainState, other: TrainState) -> None:
-    """Of the version whose checkpoint.json isn't signed and has no digests."""
-    path = run / "checkpoints/step-00000020/checkpoint.json"
-    index = json.loads(path.read_text())
-    del index["sha256"], index["sha256_of_files"]
-    path.write_text(json.dumps(index | {"format_version": 1}))
+def as_version_2(folder: Path, state: TrainState) -> dict:
+    """Replace a checkpoint by one with TensorFlow checkpoints; return its checkpoint.json, without the signature."""
+    groups = {
+        "weights": {variable.path: variable.value for variable in state.model.weights},
+        "moments": {
+            f"{name}/{variable.path}": moment.value
+            for variable, slots in zip(state.model.trainable_variables, state.slots, strict=True)
+            for name, moment in slots.items()
+        },
+    }
+    for name, variables in groups.items():
+        (folder / f"{name}.safetensors").unlink()
+        tf.train.Checkpoint(**variables).write(str(folder / name))
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "checkpoint.json"}
+    index = json.loads((folder / "checkpoint.json").read_text()) | {"format_version": 2}
+    index["files"] = {name: len(data) for name, data in files.items()}
+    index["sha256_of_files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    del index["sha256"]
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))
+    return index
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_of_an_older_version_is_read(version: int, run: Path, newer: TrainState, other: TrainState) -> None:
+    """Version 1 has no signature in checkpoint.json, and no digests."""
+    folder = run / "checkpoints/step-00000020"
+    index = as_version_2(folder, newer)
+    if version == 1:
+        del index["sha256_of_files"]
+        (folder / "checkpoint.json").write_text(json.dumps(index | {"format_version": 1}))
+    scattered(other, 40)
     assert checkpoints.restore(str(run), other)["step"] == 20 and bits(other) == bits(newer)
+    found = checkpoints.weights(checkpoints.find(str(run)))
+    assert {name: value.tobytes() for name, value in found.items()} == bits_of(newer.weights())
+
+
+def test_a_checkpoint_of_an_older_version_without_tensorflow(
+    run: Path, newer: TrainState, other: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't skipped: the run would continue from an earlier step, or start over."""
+    as_version_2(run / "checkpoints/step-00000020", newer)
+    monkeypatch.delitem(sys.modules, "clozemill.model.conversion.tf_variables", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    for read in (lambda: checkpoints.restore(str(run), other), lambda: checkpoints.weights(checkpoints.find(str(run)))):
+        with pytest.raises(UserError, match=r"^[^ ]+/step-00000020 was written by an earlier version, .* isn't installed: pip"):
+            read()
 
 
 def test_edits_of_checkpoint_json_are_detected(
@@ -152,9 +198,10 @@ def test_variables_are_found_by_name(whole: Path, newer: TrainState, other: Trai
     ]
     names = {"weights": set(newer.weights()), "moments": set(newer.moments())}
     assert len(names["moments"]) == 2 * len(newer.model.trainable_variables)
+    assert {"encoder/layer_0/attention/query/kernel", "next_sentence/dense/bias"} < names["weights"]
+    assert "second/encoder/layer_0/attention/query/kernel" in names["moments"]
     for name, expected in names.items():
-        keys = [key for key, _ in tf.train.list_variables(f"{one.folder}/{name}") if not key.startswith("_")]
-        assert {key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/") for key in keys} == expected
+        assert load_file(f"{one.folder}/{name}.safetensors").keys() == expected
 
 
 def test_a_run_without_checkpoints_starts(tmp_path: Path, other: TrainState) -> None:
@@ -163,7 +210,7 @@ def test_a_run_without_checkpoints_starts(tmp_path: Path, other: TrainState) -> 
     assert list(checkpoints.saved(str(tmp_path))) == []
 
 
-@pytest.mark.parametrize("left", [[], ["weights.data-00000-of-00001"], [*NAMES, "vocab.txt"], [*NAMES, "checkpoint.json.tmp"]])
+@pytest.mark.parametrize("left", [[], ["weights.safetensors.tmp"], [*NAMES, "vocab.txt"], [*NAMES, "checkpoint.json.tmp"]])
 def test_an_unfinished_checkpoint_is_ignored_and_later_removed(
     left: list[str], run: Path, newer: TrainState, other: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
@@ -200,32 +247,36 @@ def test_a_missing_file(name: str, run: Path, other: TrainState, older: TrainSta
     assert_falls_back(run, other, older, capsys)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "data" in name])
-def test_a_changed_byte_in_the_data(
-    name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
-) -> None:
-    """The size is unchanged; TensorFlow's checksums detect the change anywhere."""
+@pytest.mark.parametrize("name", NAMES)
+def test_a_changed_byte(name: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture) -> None:
+    """The size is unchanged: in the header, and in the data."""
     path = run / "checkpoints/step-00000020" / name
     data = path.read_bytes()
-    for place in (0, 1000, len(data) // 3, len(data) // 2, len(data) - 1):
+    for place in (0, 9, 1000, len(data) // 3, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         assert_falls_back(run, other, older, capsys)
 
 
-def test_a_changed_byte_in_an_index(
-    run: Path, other: TrainState, older: TrainState, newer: TrainState, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("change", ["another shape", "another type", "a missing variable", "another name"])
+def test_other_variables_are_rejected(
+    change: str, run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
-    """A few bytes are padding; a change of any other byte is detected."""
-    path = run / "checkpoints/step-00000020/weights.index"
-    data, seen = path.read_bytes(), 0
-    places = range(0, len(data), 1 + len(data) // 20)
-    for place in places:
-        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        step = checkpoints.restore(str(run), other)["step"]
-        assert bits(other) == bits({10: older, 20: newer}[step])
-        seen += step == 10
-    assert seen >= len(places) - 2
-    assert capsys.readouterr().err.count("skipped\n") == seen
+    """A file that was written on purpose, with matching digests."""
+    folder = run / "checkpoints/step-00000020"
+    found = load_file(folder / "moments.safetensors")
+    name = "first/encoder/pooler/bias"
+    value = found.pop(name)
+    if change != "a missing variable":
+        changed = {"another shape": value[:-1], "another type": value.astype(np.float64)}.get(change, value)
+        found[name + "x" * (change == "another name")] = changed
+    save_file(found, folder / "moments.safetensors")
+    index = json.loads((folder / "checkpoint.json").read_text())
+    data = (folder / "moments.safetensors").read_bytes()
+    index["files"]["moments.safetensors"] = len(data)
+    index["sha256_of_files"]["moments.safetensors"] = hashlib.sha256(data).hexdigest()
+    del index["sha256"]
+    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))
+    assert_falls_back(run, other, older, capsys)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +293,11 @@ def test_a_checkpoint_of_another_version(
     run: Path, other: TrainState, older: TrainState, capsys: pytest.CaptureFixture
 ) -> None:
     path = run / "checkpoints/step-00000020/checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 4}))
     assert_falls_back(run, other, older, capsys)
 
 
-@pytest.mark.parametrize("name", ["weights.data-00000-of-00001", "moments.index", "checkpoint.json"])
+@pytest.mark.parametrize("name", [*NAMES, "checkpoint.json"])
 def test_a_run_with_only_corrupt_checkpoints_does_not_start_over(name: str, run: Path, other: TrainState) -> None:
     for path in run.rglob(name):
         path.write_bytes(path.read_bytes()[:100])
@@ -352,7 +403,7 @@ def test_a_corrupt_checkpoint_does_not_replace_the_resumed_one(
     run: Path, older: TrainState, newer: TrainState, other: TrainState
 ) -> None:
     """If step 20 was skipped for step 10, it must not count as the newest when step 15 is saved."""
-    path = run / "checkpoints/step-00000020/weights.data-00000-of-00001"
+    path = run / "checkpoints/step-00000020/weights.safetensors"
     path.write_bytes(bytes(path.stat().st_size))
     assert checkpoints.restore(str(run), other)["step"] == 10
     save(run, older, 15)
