@@ -23,7 +23,7 @@ from clozemill.trainers.data.read_ahead import read_ahead
 from clozemill.trainers.data.record_parser import filler_rows, parse_records
 from clozemill.trainers.data.row_reader import RowBatches
 
-_PARSED_TOKENS = 1 << 17  # parsed at once, 1,024 examples of 128: enough for the cost of a call to hardly matter
+_PARSED_ROWS, _PARSED_TOKENS = 1 << 10, 1 << 17  # parsed at once, so that the cost of a call hardly matters
 _BATCHES_AHEAD = 2
 _FETCHES = 8  # at the same time
 Batch = dict[str, np.ndarray]
@@ -121,8 +121,8 @@ def _rebatched(batches: Iterable[Batch], size: int) -> Generator[Batch]:
 
 
 def _parsed_rows(length: int) -> int:
-    """Return how many rows of some maximum length are parsed at once."""
-    return max(_PARSED_TOKENS // length, 1)
+    """Return how many rows of some maximum length are parsed at once, unless a batch has more."""
+    return max(min(_PARSED_ROWS, _PARSED_TOKENS // length), 1)
 
 
 @batches_of.register

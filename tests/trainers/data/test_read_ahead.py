@@ -9,9 +9,9 @@ import pytest
 from clozemill.trainers.data.read_ahead import read_ahead
 
 
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait, at most ten seconds, until a condition holds, and return whether it does."""
-    end = time.monotonic() + 10
+def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Wait until a condition holds, at most some seconds, and return whether it does."""
+    end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.002)
     return condition()
