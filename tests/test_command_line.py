@@ -44,7 +44,7 @@ FLAGS = {
     "verify": f"{COMMON} --gate --no-gate --max-lines --num-workers --progress --no-progress DATASET",
     "inspect": f"{COMMON} --copy --group --html --id --limit --offset --overwrite --no-overwrite --report "
     "--no-report --split DATASET",
-    "pretrain": f"{COMMON} {TRAINING} {MODEL} --no-remat --attention --branch-from --checkpoint-minutes "
+    "pretrain": f"{COMMON} {TRAINING} {MODEL} --no-remat --attention --average-with-init --branch-from --checkpoint-minutes "
     "--checkpoint-steps --clip-norm --data --decay-steps --eval-data --eval-examples --eval-steps --generator-size "
     "--gradient-accumulation-steps --init --initializer-range --keep-checkpoints --learning-rate "
     "--log-steps --masked-lm-prob-schedule --masks --max-position-embeddings --output --peak-tflops --recipe --schedule "

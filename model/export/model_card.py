@@ -97,6 +97,8 @@ def _training(about: dict[str, Any]) -> list[str]:
             lines.append(f"Each label has its own sigmoid; a label is assigned at a probability of {threshold:g} or above.")
     elif objective := about.get("objective"):
         lines.append(f"Pretraining objective: {', then '.join(about.get('objectives') or [objective])}.")
+    if share := about.get("average_with_init"):
+        lines.append(f"The weights are an average with those before this training, whose share is {share:g}.")
     if about.get("step"):
         lines.append(f"Steps: {about['step']:,}.")
     if digest := (about.get("vocabulary") or {}).get("sha256"):

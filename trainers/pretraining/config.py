@@ -61,6 +61,9 @@ class PretrainConfig(TrainingOptions):
     init: str = option(
         "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
     )
+    average_with_init: float = option(
+        0.0, "share of the weights of --init in the result, which is averaged with them after the last step", low=0, high=1
+    )
     branch_from: str = option(
         "",
         "continue this run or checkpoint of the schedule wsd from its stable part, with its options and data, and decay until "
@@ -264,6 +267,8 @@ class PretrainConfig(TrainingOptions):
         """Raise UserError for values that contradict each other."""
         if self.recipe and RECIPES[self.recipe].needs_init and not self.init and self.output:
             raise UserError(f"--recipe {self.recipe} needs --init: give the run, checkpoint or import to continue")
+        if self.average_with_init and not (self.init or self.branch_from):
+            raise UserError("--average-with-init has no effect without --init: give both, or leave it out")
         if self.objectives()[-1] == "causal" and self.attention == "bidirectional":
             raise UserError(
                 "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"

@@ -17,7 +17,7 @@ from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.data import mixing, prepared_dataset
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine, check_batch, detect, make_engine, worker_count
-from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start
+from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start, weight_average
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_phase import PretrainingPhase
@@ -77,7 +77,8 @@ def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardwa
             told = [_OTHER_ORDER]
         lines = [*told, *([capacity.expected(planned, hardware, step)] if step < planned.steps else [])]
         print("".join(f"{line}\n" for line in lines), flush=True)
-    loop = Loop(planned, config.output, engine, made, step, journal, evaluated)
+    finish = weight_average.averaging(planned, engine, made.model) if step < planned.steps else None
+    loop = Loop(planned, config.output, engine, made, step, journal, evaluated, finish=finish)
     if step >= planned.steps:
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
         return 0 if run_page.is_drawn(config.output) else loop.run()  # a kill came before the page was drawn

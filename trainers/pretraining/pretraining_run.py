@@ -99,6 +99,7 @@ class PretrainingRun:
             "data": self._data(self.steps if step is None else step),
             **(self.branch.about if self.branch else {}),
             **({"begun_length": self.start.trained_length, "base_model": short_name(self.start.path)} if self.start else {}),
+            **({"average_with_init": self.config.average_with_init} if self.config.average_with_init else {}),
         }
 
     def _data(self, step: int) -> list[dict[str, Any]]:

@@ -129,12 +129,12 @@ def with_weights(start: WarmStart) -> WarmStart:
     return again
 
 
-def load(start: WarmStart, model: keras.Model, vocabulary: bytes) -> list[str]:
-    """Assign the weights of `--init` to a model; return notes for the user. Call it within the strategy's scope.
+def fitting_weights(start: WarmStart, model: keras.Model, vocabulary: bytes) -> dict[str, np.ndarray]:
+    """Return the weights of `--init` for the parts that a model has.
 
     vocabulary: the contents of the model's vocabulary, which may extend that of the weights.
 
-    Raises UserError if the weights don't fit, or have changed since the run was started.
+    Raises UserError if they have changed since the run was started.
     """
     start = with_weights(start)
     weights = start.weights or {}
@@ -142,17 +142,29 @@ def load(start: WarmStart, model: keras.Model, vocabulary: bytes) -> list[str]:
     if len(new) > len(old):
         weights = grown_vocabulary.grown_weights(weights, grown_vocabulary.old_pieces(old, new))
     parts = {variable.path.split("/")[1] for variable in model.weights}
+    return {name: value for name, value in weights.items() if name.split("/")[0] in parts}
+
+
+def load(start: WarmStart, model: keras.Model, vocabulary: bytes) -> list[str]:
+    """Assign the weights of `--init` to a model; return notes for the user. Call it within the strategy's scope.
+
+    vocabulary: as in `fitting_weights`.
+
+    Raises UserError if the weights don't fit, or have changed since the run was started.
+    """
+    start = with_weights(start)
+    weights = fitting_weights(start, model, vocabulary)
     try:
-        absent = train_state.assign(
-            model, {name: value for name, value in weights.items() if name.split("/")[0] in parts}, _MAY_LACK
-        )
+        absent = train_state.assign(model, weights, _MAY_LACK)
     except ValueError as error:
         raise UserError(f"{start.path}: {error}: give another checkpoint as --init") from None
     told = [f"started from the weights of {start.path}"]
-    if len(new) > len(old):
-        told.append(f"{len(new) - len(old):,} new entries in the vocabulary: each starts from the mean of its old pieces")
+    added = len(Vocabulary.from_bytes(vocabulary, VOCAB)) - len(Vocabulary.from_bytes(start.vocabulary_bytes, VOCAB))
+    if added:
+        told.append(f"{added:,} new entries in the vocabulary: each starts from the mean of its old pieces")
     if missing := dict.fromkeys("pooler" if "/pooler/" in name else name.split("/")[0] for name in absent):
         told.append(f"no {', no '.join(missing)} in it: started from random weights")
-    if unused := dict.fromkeys(part for name in weights if (part := name.split("/")[0]) not in parts):
+    have = {name.split("/")[0] for name in weights}
+    if unused := dict.fromkeys(part for name in start.weights or () if (part := name.split("/")[0]) not in have):
         told.append(f"not used by the objective: {', '.join(unused)}")
     return told

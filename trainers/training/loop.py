@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +50,7 @@ class Loop:
         journal: the metrics log, restored.
         evaluated: whether an evaluation due at `step` is done; it isn't if a signal stopped the run there.
         stopping: early stopping.
+        finish: changes the weights after the last step. The best checkpoint is then the last one.
     """
 
     plan: TrainingRun
@@ -59,6 +61,7 @@ class Loop:
     journal: MetricsLog
     evaluated: bool = True
     stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    finish: Callable[[], None] | None = None
     signals: Signals = field(default_factory=Signals)
     saved_at: int = -1  # the step of the newest checkpoint
     _clock: Clock = field(default_factory=Clock)
@@ -140,6 +143,8 @@ class Loop:
                 return EXIT_DIVERGED
             self.journal.add(rows, steady)
             self.step += count
+            if self.finish and self.step == self.plan.steps:  # before anything is saved: a resumed run doesn't do it again
+                self.finish()
             self.signals.unsaved = self.step - max(self.saved_at, 0)
             stopped = self._stopped()  # evaluated once: all workers must act alike
             last = self.step == phase.end
@@ -175,6 +180,8 @@ class Loop:
         """Evaluate and save."""
         with phase.reading():
             figures = evaluation.figures()
+        if self.finish and self.step < self.plan.steps:
+            figures |= {"criterion": None}
         self.evaluated = True
         self.stopping.add(figures)
         self.journal.tell_eval(self.step, figures)
