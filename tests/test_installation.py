@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clozemill.pipelines.command_line import lazy_import
+from tests import absent
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("model", "pipelines", "trainers", "deploy", "setup")
@@ -21,21 +22,6 @@ assert model.MINE and clozemill.__file__.startswith({site!r}), clozemill.__file_
 dataset = clozemill.prepare(input={corpus!r}, vocab={vocab!r}, output="dataset", num_workers=2, in_memory=False, progress=False)
 assert not clozemill.verify("dataset")
 print(dataset)
-"""
-# Simulates packages that aren't installed.
-BLOCKED = """
-import importlib.machinery, sys
-sys.path_importer_cache.clear()
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name in {names} else find(name, package)
-import clozemill
-sys.exit(clozemill.main())
 """
 
 
@@ -82,6 +68,7 @@ EXAMPLES = r"""
 import re, shlex, clozemill
 from clozemill.deploy.commands import COMMANDS, parser
 from clozemill.pipelines.command_line import lazy_import
+from tests import absent
 assert clozemill.__file__.startswith({site!r}), clozemill.__file__
 real, started = lazy_import.function, []
 lazy_import.function = lambda path: (lambda *arguments: started.append(path))
@@ -121,7 +108,7 @@ def test_the_examples_in_help_run(site: Path, tmp_path: Path, demo_dataset: Path
 )
 def test_a_command_whose_extra_is_missing_says_so(words: list[str], code: int, demo_corpus: str, tmp_path: Path) -> None:
     words = [*words, demo_corpus] if words[-1] == "--input" else words
-    program = [sys.executable, "-c", BLOCKED.format(names=set(lazy_import.TRAIN)), *words]
+    program = [sys.executable, "-c", absent.without(lazy_import.TRAIN), *words]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     if code:

@@ -47,6 +47,21 @@ SEEDED = {"Generator", "Philox", "SeedSequence", "SeedGenerator"}  # in numpy.ra
 APART = (
     "model.export.hf_reference"  # a program that needs transformers and torch, which must not be in one process with TensorFlow
 )
+# Modules that load TensorFlow: those of its engine, of SavedModels, of google-research/bert's and of older checkpoints.
+TENSORFLOW = {
+    "model.conversion.savedmodel",
+    "model.conversion.tf_errors",
+    "model.conversion.tf_variables",
+    "model.export.graph_tokenizer",
+    "model.export.savedmodel",
+    "model.export.signatures",
+    "trainers.common.distribution",
+    "trainers.common.tensorflow_files",
+    "trainers.data.graph_lanes",
+    "trainers.data.graph_reader",
+    "trainers.engines.tensorflow_engine",
+    "trainers.engines.tensorflow_step",
+}
 PEERS = {  # benchmarks' peers, in separate processes
     "tests/benchmarks/contenders.py",
     "tests/benchmarks/hf_tasks.py",
@@ -99,6 +114,17 @@ def imports(tree: ast.Module) -> set[str]:
             assert node.level == 0, "relative import"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.removeprefix("clozemill.") for name in found}
+
+
+def imported_on_load(name: str) -> set[str]:
+    """What one of our modules imports when it is loaded: modules, or names in them; ours without "clozemill."."""
+    found = set()
+    for node in TREES[f"{name.replace('.', '/')}.py"].body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {each.removeprefix("clozemill.") for each in found}
 
 
 def modules_imported(tree: ast.Module) -> set[str]:
@@ -288,6 +314,17 @@ def test_there_are_no_import_cycles() -> None:
     while leaves := {name for name, others in arrows.items() if not others & set(arrows)}:
         arrows = {name: others for name, others in arrows.items() if name not in leaves}
     assert not arrows
+
+
+def test_only_some_modules_load_tensorflow() -> None:
+    """Those that import it, and nothing imports these on load: a run on JAX, and all else, works without TensorFlow."""
+    names = [name for package in PACKAGES for name in modules(package)]
+    found = {
+        name for name in names if {each.split(".")[0] for each in imported_on_load(name)} & {"tensorflow", "tensorflow_text"}
+    }
+    assert found == TENSORFLOW
+    for name in sorted({*names, "clozemill"} - TENSORFLOW):
+        assert not imported_on_load(name) & TENSORFLOW, name
 
 
 def test_tensorflow_and_torch_are_never_in_one_process() -> None:

@@ -13,7 +13,7 @@ from clozemill.pipelines.command_line import overwriting, process, verbosity
 from clozemill.pipelines.command_line.options import check_before_start
 from clozemill.pipelines.common.errors import UserError
 
-# Packages of the extra `train`, which the commands from a corpus to a dataset don't need.
+# Packages of the extra `train`, which the commands from a corpus to a dataset don't need. The extra `jax` has no TensorFlow.
 TRAIN = ("keras", "safetensors", "sklearn", "tensorboard", "tensorflow", "tensorflow_text")
 # Keras and TensorFlow import these where they are installed, for features that clozemill doesn't use: a third of their start.
 _UNUSED = ("jax", "matplotlib", "sklearn")
@@ -23,7 +23,9 @@ def check_train() -> None:
     """Raises UserError where the packages of the extra `train` aren't installed. Imports none of them."""
     for name in TRAIN:
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"{name} is not installed, and this command needs it: pip install 'clozemill[train]'")
+            jax = os.environ.get("KERAS_BACKEND") == "jax" and not name.startswith("tensorflow")
+            extra = "jax" if jax else "train"
+            raise UserError(f"{name} is not installed, and this command needs it: pip install 'clozemill[{extra}]'")
 
 
 def function(path: str) -> Callable[..., Any]:
