@@ -7,6 +7,7 @@ ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu")
 ATTENTION = ("bidirectional", "causal")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's dtype policy
 POOLINGS = ("mean", "cls")  # of sentence vectors
+POSITIVES = ("dropout", "crop")  # how the two copies of a text differ that have to find each other
 TEMPERATURE = 0.05  # of their cosines in the loss; the best of 0.001 to 1 in Gao et al. 2021
 
 

@@ -39,6 +39,11 @@ def _bits(shape: tuple[int, ...], seed):
     return keras.random.randint(shape, -(2**31), 2**31 - 1, dtype="int32", seed=_Seed(ops.cast(seed, "int32")))
 
 
+def uniform(shape: tuple[int, ...], seed):
+    """Return random numbers from 0 to below 1, float32, the same on every backend. seed: int32 [2]."""
+    return ops.cast(ops.right_shift(_bits(shape, seed), 8), "float32") * (1.0 / (1 << 24)) + 0.5
+
+
 def dropout(x, rate: float, seed):
     """Zero elements with probability `rate`, rounded to 1/65536, and scale up the others. Without a seed, return x unchanged.
 

@@ -33,8 +33,9 @@ def normalised(vectors_BH):
 def contrastive(vectors_2BH, texts_B, weights_B, temperature: float) -> tuple:
     """Return the sums of cross entropy (nats), weights and hits: each text has to find itself among the others.
 
-    Every text was encoded twice, with different dropout. The first vector of a text is compared with the second vectors of all
-    texts, and the classes of the cross entropy are these texts. A hit: a text's own second vector is the most similar one.
+    Every text was encoded twice, with different dropout or as two spans of it. The first vector of a text is compared with the
+    second vectors of all texts, and the classes of the cross entropy are these texts. A hit: a text's own second vector is the
+    most similar one.
 
     Args:
         vectors_2BH: vectors of length 1, float32 [2B, H]: the first ones of all texts, then the second ones.

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from clozemill.model.config import POOLINGS, TEMPERATURE, EncoderConfig
+from clozemill.model.config import POOLINGS, POSITIVES, TEMPERATURE, EncoderConfig
 from clozemill.model.dropout import dropout, fold
 from clozemill.model.encoder import Encoder
 from clozemill.model.inputs import TOKENS
@@ -18,6 +18,7 @@ from clozemill.model.layers import initializer
 from clozemill.model.losses import named
 from clozemill.model.sentence_vectors import normalised, pooled
 from clozemill.model.task_heads import TASK_HEADS
+from clozemill.model.text_crops import cropped
 
 MAX_QUESTION, MAX_ANSWER = 64, 30  # tokens, as in google-research/bert's run_squad.py
 
@@ -32,6 +33,7 @@ class Task:
     doc_stride: spans: stride between the windows of a long context, in tokens, at most half a window.
     threshold: multilabel: minimum probability to assign a label.
     max_answer: spans: maximum number of tokens in an answer. temperature: embed: divisor of the cosines in the loss.
+    positives: embed: how the two copies of a text differ in training, by dropout alone or as random spans of it too.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Task:
     threshold: float = 0.5
     max_answer: int = MAX_ANSWER
     temperature: float = TEMPERATURE
+    positives: str = POSITIVES[0]
 
     def __post_init__(self) -> None:
         if len(self.labels) < (fewest := TASK_HEADS[self.kind].labels):
@@ -56,6 +59,8 @@ class Task:
             raise ValueError(f"the head bilstm answers per token, but the task type {self.kind} once per text")
         if TASK_HEADS[self.kind].pools != (self.head in POOLINGS):
             raise ValueError(f"the head {self.head} doesn't suit the task type {self.kind}")
+        if self.positives not in POSITIVES:
+            raise ValueError(f"unknown positives {self.positives}")
 
     @property
     def outputs(self) -> int:
@@ -160,7 +165,7 @@ HEADS: dict[str, type[LinearHead] | type[BiLSTMHead] | type[MeanHead]] = {
     "mean": MeanHead,
     "cls": ClsHead,
 }
-_SITE = 1000  # number of the head's draws, above all of the encoder's (dropout.SITES bounds both)
+_SITE, _CROPS = 1000, 1010  # numbers of the head's draws, above all of the encoder's (dropout.SITES bounds all)
 
 
 class TaskModel(keras.Model):
@@ -200,6 +205,8 @@ class TaskModel(keras.Model):
 
     def call(self, inputs, training=False, seed=None):
         seed = self.encoder.seeds.next() if training and seed is None else seed
+        if self.task.positives == "crop" and seed is not None:
+            inputs = cropped(inputs, fold(seed, _CROPS))
         tokens = [inputs[name] for name in TOKENS]
         encoded = self.encoder(*tokens, seed=None if self.task.frozen else seed)
         if self.pooled:

@@ -72,7 +72,7 @@ FLAGS = {
     "contrast": f"{COMMON} {TRAINING} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--dev --dev-columns --dropout --epochs --eval-steps --gradient-accumulation-steps --header --init --input "
     "--keep-checkpoints --learning-rate --log-steps --max-reject-rate --max-seq-length --min-delta --no-overwrite "
-    "--no-tensorboard --optimizer --output --overwrite --patience --peak-tflops --pooling --seed --steps-per-call "
+    "--no-tensorboard --optimizer --output --overwrite --patience --peak-tflops --pooling --positives --seed --steps-per-call "
     "--temperature --tensorboard --text-column --track --warmup-share --weight-decay",
     "preflight": f"{COMMON} {MODEL} --no-remat --largest-batch --no-largest-batch --max-predictions --max-seq-length "
     "--attention-kernel --examples-per-row --topology --vocab-size",
@@ -147,6 +147,7 @@ def test_the_choices_are_frozen() -> None:
         "masks": ("static", "fresh"),
         "pool": ("none", "cls", "mean", "sentence"),
         "pooling": ("mean", "cls"),
+        "positives": ("dropout", "crop"),
         "target": ("dataflow", "flink", "spark", "dask", "tpu", "gke", "vertex"),
         "action": ("run", "status", "stop"),
         "shell": ("bash", "zsh", "fish"),

@@ -88,7 +88,8 @@ def _training(about: dict[str, Any]) -> list[str]:
         answers = f", labels {', '.join(map(_text, task['labels']))}" if task.get("labels") else ""
         truncated = f"texts were truncated to {task['max_seq_length']} tokens."
         if task["kind"] == "embed":
-            how = f"in-batch negatives, dropout, temperature {task['temperature']:g}"
+            copies = "two random spans of each text" if task.get("positives") == "crop" else "dropout"
+            how = f"in-batch negatives, {copies}, temperature {task['temperature']:g}"
             lines.append(f"Trained on texts without labels, as in SimCSE ({how}), with {task['head']} pooling; {truncated}")
         else:
             lines.append(f"Fine-tuned for {task['kind']}{answers}; {truncated}")

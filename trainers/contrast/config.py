@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from clozemill.model.config import POOLINGS, TEMPERATURE
+from clozemill.model.config import POOLINGS, POSITIVES, TEMPERATURE
 from clozemill.pipelines.command_line.options import INPUT, READ, RUNNING, option
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.finetuning.config import TextColumn
@@ -43,6 +43,12 @@ class SentenceOptions(TextColumn):
         group=INPUT,
     )
     pooling: str = option("mean", "a text's vector: the mean over its tokens, or the output at [CLS]", choices=POOLINGS)
+    positives: str = option(
+        "dropout",
+        "how the two copies of a text differ that have to find each other: by dropout alone, or crop: each is a random span of "
+        "it too, which suits texts of several sentences",
+        choices=POSITIVES,
+    )
     temperature: float = option(TEMPERATURE, "divisor of the cosines in the loss", low=0.001, high=100)
     max_seq_length: int | None = option(
         None, f"truncate texts to this many tokens (default: {LENGTH}, or what the model accepts)", low=8, high=65536
@@ -83,9 +89,10 @@ class ContrastConfig(TuningOptions, SentenceOptions):
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
         super().validate()
-        if self.dropout == 0 and self.attention_dropout == 0:
+        if self.dropout == 0 and self.attention_dropout == 0 and self.positives == "dropout":
             raise UserError(
-                "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0"
+                "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0, "
+                "or --positives crop"
             )
         if len(self.dev_columns) not in (0, 3):
             raise UserError(f"--dev-columns names {len(self.dev_columns)} columns: give three, of two texts and of a number")

@@ -2,7 +2,8 @@
 
 clozemill contrast --init RUN --input texts.txt --dev pairs.tsv --output EMBEDDER
 
-A text is encoded twice, with different dropout, and has to find itself among the other texts of its batch.
+A text is encoded twice, with different dropout, or as two random spans of it, and has to find itself among the other texts of
+its batch.
 """
 
 import sys
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.contrast.config import ContrastConfig
-from clozemill.trainers.contrast.contrast_run import ContrastRun, plan_contrast
+from clozemill.trainers.contrast.contrast_run import PAIRED, ContrastRun, plan_contrast
 from clozemill.trainers.engines.engine import Engine, check_batch, make_engine
 from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.baselines import Baseline
@@ -53,8 +54,8 @@ def untrained(planned: ContrastRun, engine: Engine) -> Baseline:
 def _introduce(planned: ContrastRun, engine: Engine, step: int) -> None:
     """Print a summary of the run before it starts."""
     settings, task = planned.settings, planned.task
-    print(f"contrast: {task.head} pooling, temperature {task.temperature:g}; from {planned.initial.name}; on "
-          f"{engine.replicas} x {engine.device_name}, {planned.config.precision}")  # fmt: skip
+    print(f"contrast: {task.head} pooling, {PAIRED[task.positives]}, temperature {task.temperature:g}; "
+          f"from {planned.initial.name}; on {engine.replicas} x {engine.device_name}, {planned.config.precision}")  # fmt: skip
     if planned.reasons:
         print(run_folder.chosen_for_you(planned.reasons))
     empty, copies = planned.left_out

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clozemill.model.task_model import Task
+from clozemill.model.text_crops import mean_span
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.pages.content import Table
@@ -28,6 +29,7 @@ from clozemill.trainers.training.pretrained import PretrainedModel
 from clozemill.trainers.training.run_protocols import RunStory
 
 UNMEASURED = Baseline("", {}, ())  # without graded pairs
+PAIRED = {"dropout": "dropout twice", "crop": "two spans of each text"}  # of --positives, in words
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class ContrastRun(FinetuningRun):
         return self.config.input
 
     @property
+    def tokens_per_row(self) -> float:
+        whole = super().tokens_per_row
+        return mean_span(whole) if self.task.positives == "crop" else whole
+
+    @property
     def title(self) -> str:
         return f"contrast, {self.task.head} pooling, {self.steps:,} steps"
 
@@ -65,6 +72,7 @@ class ContrastRun(FinetuningRun):
             ("texts", config.input),
             ("graded pairs", config.dev or "none"),
             ("pooling", self.task.head),
+            ("two copies of a text", PAIRED[self.task.positives]),
             ("temperature", f"{self.task.temperature:g}"),
             ("dropout", f"{config.dropout:g}, of attention {config.attention_dropout:g}"),
             ("tokens per text, at most", str(self.task.max_seq_length)),
@@ -134,13 +142,15 @@ def plan_contrast(config: ContrastConfig, initial: PretrainedModel) -> ContrastR
     """Read the files and check that they, the options and the model fit together. Raises UserError."""
     length = config.max_seq_length or min(LENGTH, initial.encoder.max_position_embeddings)
     check_encoder(initial, config.task, length)
-    task = Task(config.task, head=config.pooling, max_seq_length=length, temperature=config.temperature)
+    task = Task(config.task, head=config.pooling, max_seq_length=length, temperature=config.temperature,
+                positives=config.positives)  # fmt: skip
     task_type, encoder = Similarity(), initial.text_encoder(length)
     train, left_out = _train_rows(config, encoder)
     examples, dev, words = _dev(config, task_type, task, encoder)
     recorded = run_folder.resumed(config, "config") or {}
     given = {name: recorded.get(name) if getattr(config, name) is None else getattr(config, name) for name in OPEN}
-    settings, reasons = choose_settings(given, initial.encoder, len(train), config.gradient_accumulation_steps)
+    parts, positives = config.gradient_accumulation_steps, config.positives
+    settings, reasons = choose_settings(given, initial.encoder, len(train), parts, positives)
     completed = replace(
         config,
         max_seq_length=length,

@@ -91,8 +91,12 @@ class FinetuningRun:
 
     def flops(self, phase: FinetuningPhase) -> int:
         """Return the FLOPs per example, as in pretraining without predictions."""
-        tokens = self.train.features["input_mask"].sum(axis=1).mean()  # padding doesn't count as work
-        return TASK_HEADS[self.task.kind].copies * flops_per_row(self.encoder, round(float(tokens)), 0)
+        return TASK_HEADS[self.task.kind].copies * flops_per_row(self.encoder, round(self.tokens_per_row), 0)
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Return the mean number of tokens that are encoded of an example. Padding doesn't count as work."""
+        return float(self.train.features["input_mask"].sum(axis=1).mean())
 
     def advice(self) -> str:
         """Return what to try after a result that is no better than the baseline."""

@@ -95,7 +95,7 @@ def test_what_is_printed(init: Path, texts: Path, pairs: Path, tmp_path: Path, c
     run(init, more, tmp_path / "run", *settings)
     told = capsys.readouterr().out
     score = checkpoints.find(str(tmp_path / "run"), "best").index["eval"]["spearman"]
-    assert f"contrast: mean pooling, temperature 0.05; from {init}; on 1 x CPU, float32" in told
+    assert f"contrast: mean pooling, dropout twice, temperature 0.05; from {init}; on 1 x CPU, float32" in told
     assert "more.txt: 1 empty texts left out" in told and "copies of other texts left out" in told
     assert f"40 graded pairs: without training, spearman {score:.4f}, pearson" in told
     assert "by comparing words, spearman 1.0000, pearson" in told and f"\nbest: spearman {score:.4f}, pearson" in told
@@ -132,13 +132,15 @@ def test_embed_and_evaluate(embedder: Path, pairs: Path, tmp_path: Path, capsys:
 
 
 def test_cls_pooling_without_graded_pairs(init: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The result is the newest checkpoint."""
-    run(init, texts, tmp_path / "run", "--pooling", "cls", "--epochs", "0.5", "--temperature", "0.1")
+    """The result is the newest checkpoint. Spans of texts need no dropout."""
+    crops = ("--positives", "crop", "--dropout", "0", "--attention-dropout", "0")
+    run(init, texts, tmp_path / "run", "--pooling", "cls", "--epochs", "0.5", "--temperature", "0.1", *crops)
     told = capsys.readouterr().out
     assert "(not evaluated: --dev takes a file of graded pairs)" in told and "0 graded pairs" not in told
     one = checkpoints.find(str(tmp_path / "run"), "best")
     assert one.step == 2 and one.index["eval"] is None and "baseline" not in one.index
-    assert (one.index["task"]["head"], one.index["task"]["temperature"]) == ("cls", 0.1)
+    assert [one.index["task"][name] for name in ("head", "temperature", "positives")] == ["cls", 0.1, "crop"]
+    assert "contrast: cls pooling, two spans of each text, temperature 0.1; from" in told
     plain = vectors(tmp_path / "run", ["the old mill"], tmp_path, "--pool", "cls", "--layers=-1", "--max-seq-length", "16")
     assert np.abs(plain / np.linalg.norm(plain) - vectors(tmp_path / "run", ["the old mill"], tmp_path)).max() < 1e-6
 
@@ -278,12 +280,15 @@ def test_distinct_rows() -> None:
         ("base", 1_000_000, {}, (3e-5, 1.0, 64)),
         ("tiny", 640, {}, (3e-4, 10.0, 64)),
         ("tiny", 50, {}, (3e-4, 10.0, 50)),
+        ("tiny", 100_000, {"positives": "crop"}, (2e-3, 1.0, 64)),
+        ("base", 100_000, {"positives": "crop"}, (6e-5, 1.0, 64)),
         ("tiny", 100_000, {"batch_size": 128, "epochs": 2.0, "learning_rate": 1e-4}, (1e-4, 2.0, 128)),
     ],
 )
 def test_choices(name: str, texts: int, given: dict, expected: tuple) -> None:
     open_ = {"batch_size": None, "epochs": None, "learning_rate": None}
-    settings, reasons = choose_settings(open_ | given, preset(name), texts)
+    positives = {"positives": given.pop("positives")} if "positives" in given else {}
+    settings, reasons = choose_settings(open_ | given, preset(name), texts, **positives)
     assert (settings.learning_rate, settings.epochs, settings.batch_size) == expected and len(reasons) == 3 - len(given)
 
 
@@ -298,7 +303,8 @@ def test_choices(name: str, texts: int, given: dict, expected: tuple) -> None:
         ("--batch-size 4 --gradient-accumulation-steps 4", "a\nmill\nriver\nold\n", "",
          "--batch-size 4 leaves each device and micro-batch a single text to compare: give 8 or more, or fewer"),
         ("--dropout 0 --attention-dropout 0", "a mill\na river\n", "",
-         "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0"),
+         "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0, or "
+         "--positives crop"),
         ("--max-seq-length 64", "a mill\na river\n", "", "--max-seq-length 64 is too long: "),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\tx\n",
          "pairs.tsv, line 1: its answer 'x' is not a number: fix it, or give --dev-columns"),
