@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.common.errors import UserError
 
+_PIECE = 16 << 20  # bytes that are copied at once
 _IMPLICIT = ("gs", "gcs", "s3", "s3a", "abfs", "az")  # object stores: folders are parts of names, and needn't be created
 
 
@@ -154,15 +155,18 @@ def _fsspec_errors() -> Iterator[None]:
     except FileNotFoundError as error:  # with a path alone, from some
         raise FileNotFoundError(errno.ENOENT, error.strerror or "not found") from None
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error) or type(error).__name__) from None
+        told = " ".join((error.strerror or str(error) or type(error).__name__).split())
+        raise OSError(error.errno or errno.EIO, told) from None
     except Exception as error:  # each storage has exceptions of its own, of HTTP and of its credentials
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from None
+        raise OSError(errno.EIO, " ".join(f"{type(error).__name__}: {error}".split())) from None
 
 
 class FsspecFiles:
     """Files of a filesystem of fsspec, by the protocol of their paths."""
 
     def __init__(self, protocol: str) -> None:
+        # Else gcsfs asks an API of its own for the kind of each bucket, and waits a minute where that can't be reached.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
             import fsspec
 
@@ -233,9 +237,15 @@ class FsspecFiles:
     def remove_tree(self, folder: str) -> None:
         self._files.rm(folder, recursive=True)
 
-    @_fsspec_errors()
     def upload(self, local: str, path: str) -> None:
-        self._files.put_file(local, path)
+        with open(local, "rb") as source:
+            file = self.create(path)
+            try:
+                shutil.copyfileobj(source, file, _PIECE)
+                file.close()
+            except BaseException:
+                file.abort()
+                raise
 
 
 @cache

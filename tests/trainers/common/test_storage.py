@@ -116,7 +116,7 @@ def failing(error: Exception) -> Callable:
         (PermissionError("Forbidden: memory://x"), "Forbidden: memory://x"),
         (OSError(errno.EIO, "broken"), "broken"),
         (ConnectionError(), "ConnectionError"),
-        (RuntimeError("HTTP 503,\nretry later"), "retry later"),
+        (RuntimeError("HTTP 503,\nretry later"), "RuntimeError: HTTP 503, retry later"),
         (OSError(errno.ENOSPC, "full"), "full"),
     ],
 )
