@@ -164,6 +164,7 @@ def test_the_recipe_to_continue_mixes_in_general_text_and_evaluates_on_it() -> N
     (phase,) = config.resolved_phases()
     assert [(part.data, part.weight) for part in phase.parts] == [("domain", 0.9), ("wiki", 0.1)]
     assert (phase.steps, config.masks, config.eval_sets()) == (50, "fresh", {"general": "wiki"})
+    assert config.average_with_init == 0.5 and continuing("domain", average_with_init=0.0).average_with_init == 0
     assert continuing("domain", "wiki", eval_data=("w=more",)).eval_sets() == {"general": "wiki", "w": "more"}
     assert continuing("domain", "wiki", eval_data=("general=more",)).eval_sets() == {"general": "more"}
 
