@@ -31,7 +31,7 @@ PARAGRAPHS, CANDIDATES, PARAGRAPH = 20_000, 60_000, 30  # of novels: number, to 
 RESAMPLES = 2000
 # What is trained, by the row of the table: the texts and further options.
 TRAINED = {
-    "contrast, dropout, sentences": ("sentences", {"epochs": 1}),
+    "contrast, dropout, sentences": ("sentences", {"epochs": 0.5}),
     "contrast, crop, paragraphs": (
         "paragraphs",
         {"positives": "crop", "epochs": 2, "batch_size": 128, "dropout": 0, "attention_dropout": 0},

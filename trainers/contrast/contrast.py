@@ -90,8 +90,9 @@ def _conclude(planned: ContrastRun, best: Checkpoint) -> None:
     print(f"best: {shown_metrics(planned.metrics, figures)}, at step {best.step:,}: {best.folder}")
     print(f"before: {_compared(planned)}")
     if not baselines.better(first, figures, planned.baseline):
+        other = "" if planned.task.positives == "crop" else "try --positives crop, or "
         print(
-            f"warning: {first} is no better than {UNTRAINED}: give more texts, more like the graded pairs, or another "
+            f"warning: {first} is no better than {UNTRAINED}: {other}give more texts, more like the graded pairs, or another "
             "--learning-rate, or pretrain the encoder for longer"
         )
     sys.stdout.flush()

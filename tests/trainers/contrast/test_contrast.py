@@ -100,7 +100,7 @@ def test_what_is_printed(init: Path, texts: Path, pairs: Path, tmp_path: Path, c
     assert f"40 graded pairs: without training, spearman {score:.4f}, pearson" in told
     assert "by comparing words, spearman 1.0000, pearson" in told and f"\nbest: spearman {score:.4f}, pearson" in told
     assert f"\nbefore: without training, spearman {score:.4f}" in told
-    assert "warning: spearman is no better than without training: give more texts" in told
+    assert "warning: spearman is no better than without training: try --positives crop, or give more texts" in told
     run(init, more, tmp_path / "run", *settings)
     assert "is complete (4 steps): nothing to do" in capsys.readouterr().out
 
