@@ -161,8 +161,8 @@ RECIPES = {
         (),
         "an encoder is trained further on text of a domain: a tenth of the examples is general text, if --data names a dataset "
         "of it after that of the domain, and half of the usual learning rate is warmed up again, as Ibrahim et al. 2024 advise "
-        "(arXiv:2403.08763). Then each evaluation, from before the first step on, shows the loss on both. The result is the mean "
-        "of the weights before and after (Wortsman et al. 2022, arXiv:2109.01903): --average-with-init 0 for those after alone.",
+        "(arXiv:2403.08763). Then each evaluation, from before the first step on, shows the loss on both. The result is the "
+        "mean of the weights before and after (Wortsman et al. 2022, arXiv:2109.01903); --average-with-init 0: those after.",
         weights=(0.9, 0.1),
         needs_init=True,
     ),
