@@ -13,7 +13,8 @@ import numpy as np
 from clozemill.pipelines.examples.columns import FEATURES, PACKED_FEATURES, Columns, PackedColumns
 from clozemill.pipelines.shards.tf_example import FIELD_1, FIELD_2, FIELD_3, MAX_VARINT
 
-_SLACK = bytes(32)  # after the last record, so that the cursor of a damaged one can look ahead
+_SLACK = bytes(64)  # after the last record: the fixed bytes of a feature, which a damaged record may lack
+_Feature = tuple[np.ndarray, np.ndarray]  # the values of all records joined; how many each record has
 
 
 class _OtherForm(Exception):
@@ -29,90 +30,92 @@ class _Walk:
         self._at = np.concatenate([[0], self._ends[:-1]])
         # The eight bytes from every byte on, as a little-endian number.
         self._words = np.ndarray(len(self._joined) - 7, "<u8", self._joined, strides=(1,))
-
-    def _word(self, ahead: int = 0) -> np.ndarray:
-        """Return the next eight bytes of each record, uint64 [R]."""
-        return self._words[np.minimum(self._at + ahead, len(self._words) - 1)]
+        self._wrong = np.zeros(len(records), bool)
 
     def expect(self, part: bytes) -> None:
         """Move over bytes that all records must have."""
         for begin in range(0, len(part), 8):
-            size = len(part[begin : begin + 8])
-            different = self._word(begin) ^ np.uint64(int.from_bytes(part[begin : begin + 8], "little"))
-            if (different << np.uint64(64 - 8 * size)).any():
-                raise _OtherForm
+            expected = int.from_bytes(part[begin : begin + 8], "little")
+            unused = np.uint64(64 - 8 * len(part[begin : begin + 8]))
+            self._wrong |= (self._words[self._at + begin] ^ np.uint64(expected)) << unused != 0
         self._at = self._at + len(part)
 
     def end_of(self, tag: int) -> np.ndarray:
         """Move over the tag and the length of a field, and return where it ends, int64 [R]."""
-        word = self._word().view(np.int64)
-        if ((word & 0xFF) != tag).any():
-            raise _OtherForm
+        word = self._words[self._at].view(np.int64)
+        self._wrong |= word & 0xFF != tag
         size = word >> 8 & 0x7F
         if not (word & 0x8000).any():
             self._at = self._at + 2
             return self._at + size
         long = word >> 15 & 1
         longer = word >> 23 & long
-        if (word >> 31 & longer).any():  # more than 21 bits: no record of `encode` is that long
-            raise _OtherForm
+        self._wrong |= word >> 31 & longer != 0  # more than 21 bits: no record of `encode` is that long
         self._at = self._at + 2 + long + longer
         return self._at + size + (word >> 16 & 0x7F) * long * 128 + (word >> 24 & 0x7F) * longer * 16384
 
-    def values_until(self, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move to the end of a part, and return its bytes, uint8, those of all records joined; and how many each has."""
-        begin, self._at = self._at, end
+    def check_inside(self, end: np.ndarray) -> None:
+        """Check that a part ends within its record, so that the cursors can follow its lengths."""
         if (end > self._ends).any():
             raise _OtherForm
-        sizes = end - begin
-        if not sizes.all():
+
+    def check_end(self, *ends: np.ndarray) -> None:
+        """Note the records in which the cursor isn't at some place."""
+        for end in ends:
+            self._wrong |= self._at != end
+
+    def check(self) -> None:
+        """Check that all records ended where they should, and had what was expected."""
+        self.check_end(self._ends)
+        if self._wrong.any():
             raise _OtherForm
-        if (sizes == (size := int(sizes[0]))).all():
+
+    def values_until(self, end: np.ndarray) -> _Feature:
+        """Move to the end of a part, and return its bytes, uint8."""
+        begin, self._at = self._at, end
+        sizes = end - begin
+        if (size := int(sizes[0])) > 0 and (sizes == size).all():
             parts = np.ndarray(len(self._joined) - size + 1, f"V{size}", self._joined, strides=(1,))
             return parts[begin].view(np.uint8), sizes
+        if (sizes < 1).any():
+            raise _OtherForm
         joined, spans = self._joined, zip(begin.tolist(), end.tolist(), strict=True)
         return np.frombuffer(b"".join([joined[low:high] for low, high in spans]), np.uint8), sizes
 
-    def expect_end(self, end: np.ndarray) -> None:
-        """Check that the cursors are at some places. Other parts that end there were read with them."""
-        if (self._at != end).any():
-            raise _OtherForm
 
-    @property
-    def record_ends(self) -> np.ndarray:
-        return self._ends
+def _numbers(data: np.ndarray, sizes: np.ndarray) -> _Feature:
+    """Return the varints in the bytes of all records, int32.
 
-
-def _numbers(data: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the varints in the bytes of all records, int32, and how many each record has, int64 [R].
-
-    A number's last byte is below 0x80 and has its highest bits: 0x96 0x01 is 0x16 | 0x01 << 7.
+    A number's last byte is below 0x80 and has its highest bits: 0x96 0x01 is 0x16 | 0x01 << 7. Here each byte gets the number
+    that would end with it, and the last bytes' are chosen.
     """
-    if not data.size or data.max() < 0x80:
+    if data.max() < 0x80:
         return data.astype(np.int32), sizes
     last, stops = np.flatnonzero(data < 0x80), np.cumsum(sizes)
     if (data[stops - 1] >= 0x80).any():
         raise _OtherForm
-    found, going = data[last].astype(np.int32), np.ones(len(last), np.uint8)  # whether the number has a byte before, 0 or 1
-    before = np.concatenate([np.zeros(MAX_VARINT, np.uint8), data])  # so that each number has that many
+    padded = np.zeros(len(data) + MAX_VARINT, np.uint8)  # so that each byte has that many before it
+    padded[MAX_VARINT:] = data
+    found, going = data.astype(np.int32), np.ones(len(data), np.uint8)  # whether the number has a byte before, 0 or 1
     for back in range(1, MAX_VARINT + 1):
-        byte = before[last + (MAX_VARINT - back)]
-        going &= byte >> 7
+        before = padded[MAX_VARINT - back : -back]
+        going &= before >> 7
         if not going.any():
-            return found, np.diff(np.searchsorted(last, stops), prepend=0)
-        found = found << 7 * going | (byte & 0x7F) * going
+            return found[last], np.diff(np.searchsorted(last, stops), prepend=0)
+        found <<= np.multiply(going, 7, dtype=np.int32)
+        found |= (before & 0x7F) * going
     raise _OtherForm
 
 
-def _feature(walk: _Walk, name: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of a feature, int32 or float32, those of all records joined; and how many each has, int64 [R]."""
-    ends = [walk.end_of(FIELD_1)]
+def _feature(walk: _Walk, name: str, dtype: str) -> _Feature:
+    """Return the values of a feature, int32 or float32."""
+    end = walk.end_of(FIELD_1)
+    walk.check_inside(end)
     walk.expect(bytes([FIELD_1, len(name)]) + name.encode())
     floats = dtype == "float32"
-    ends += [walk.end_of(tag) for tag in (FIELD_2, FIELD_2 if floats else FIELD_3, FIELD_1)]
-    if any((end != ends[0]).any() for end in ends[1:]):
-        raise _OtherForm
-    data, sizes = walk.values_until(ends[0])
+    ends = [walk.end_of(tag) for tag in (FIELD_2, FIELD_2 if floats else FIELD_3, FIELD_1)]
+    data, sizes = walk.values_until(end)
+    walk.check_end(*ends)
     if not floats:
         return _numbers(data, sizes)
     if (sizes % 4).any():
@@ -120,16 +123,14 @@ def _feature(walk: _Walk, name: str, dtype: str) -> tuple[np.ndarray, np.ndarray
     return data.view("<f4").astype(np.float32, copy=False), sizes // 4
 
 
-def _decoded(
-    records: Sequence[bytes], features: Mapping[str, tuple[str, str | None]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _decoded(records: Sequence[bytes], features: Mapping[str, tuple[str, str | None]]) -> dict[str, _Feature]:
     if not records:
         raise _OtherForm
     walk = _Walk(records)
     example = walk.end_of(FIELD_1)
     found = {name: _feature(walk, name, features[name][0]) for name in sorted(features)}
-    walk.expect_end(example)
-    walk.expect_end(walk.record_ends)
+    walk.check_end(example)
+    walk.check()
     return found
 
 

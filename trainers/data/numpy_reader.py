@@ -60,9 +60,11 @@ class _Lane:
         blocks, order = self.part.blocks, self.part.order
         copy = piece.epoch % len(order.sizes)
         records = blocks.read(copy, piece.block)
-        first = int(blocks.counts[copy, : piece.block].sum()) if self.part.keyed else 0
-        keys = example_order.mask_keys(order.seed, piece.epoch, first + piece.places)
-        return [records[place] for place in piece.places.tolist()], keys if self.part.keyed else keys[:, :0]
+        keys = np.zeros((len(piece), 0), np.int32)
+        if self.part.keyed:
+            first = int(blocks.counts[copy, : piece.block].sum())
+            keys = example_order.mask_keys(order.seed, piece.epoch, first + piece.places)
+        return [records[place] for place in piece.places.tolist()], keys
 
     def fetch(self) -> Future[Rows]:
         """Return the next block, which is fetched unless it is already."""
