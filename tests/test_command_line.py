@@ -65,10 +65,11 @@ FLAGS = {
     "--optimizer --output "
     "--pair-column --peak-tflops --seed --seeds --steps-per-call --sweep --task --tensorboard --track "
     "--text-column --train --warmup-share --weight-decay --overwrite --no-overwrite",
-    "predict": f"{COMMON} {DEVICES} {COLUMNS} --batch-size --checkpoint --id-column --input --no-progress --output --progress "
-    "--text --text-pair --threshold --top-k --overwrite --no-overwrite RUN",
-    "embed": f"{COMMON} {DEVICES} --batch-size --checkpoint --header --input --layers --max-reject-rate --max-seq-length "
-    "--no-progress --output --overwrite --no-overwrite --pool --progress --text --text-column RUN",
+    "predict": f"{COMMON} {DEVICES} {COLUMNS} --attention-kernel --engine --batch-size --checkpoint --id-column "
+    "--input --no-progress --output --progress --text --text-pair --threshold --top-k --overwrite --no-overwrite RUN",
+    "embed": f"{COMMON} {DEVICES} --attention-kernel --engine --batch-size --checkpoint --header --input "
+    "--layers --max-reject-rate --max-seq-length --no-progress --output --overwrite --no-overwrite --pool --progress --text "
+    "--text-column RUN",
     "contrast": f"{COMMON} {TRAINING} --attention-dropout --batch-size --checkpoint-minutes --checkpoint-steps --clip-norm "
     "--dev --dev-columns --dropout --epochs --eval-steps --gradient-accumulation-steps --header --init --input "
     "--keep-checkpoints --learning-rate --log-steps --max-reject-rate --max-seq-length --min-delta --no-overwrite "

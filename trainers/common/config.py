@@ -49,6 +49,12 @@ def tf_config() -> tuple[list[str], int] | None:
     return (addresses, index) if known else None
 
 
+def keras_environment() -> dict[str, str]:
+    """Return the environment variables of a command without --engine: Keras runs on JAX where only JAX is installed."""
+    alone = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
+    return {"KERAS_BACKEND": "jax"} if alone else {}
+
+
 @dataclass(frozen=True)
 class DeviceOptions:
     """The devices that a command runs on."""

@@ -123,6 +123,11 @@ class RemoteFile:
         with self._guard():
             self._file.flush()
 
+    def seek(self, offset: int) -> int:
+        with self._guard():
+            self._file.seek(offset)
+        return offset
+
     def tell(self) -> int:
         with self._guard():
             return self._file.tell()

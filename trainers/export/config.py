@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, option, suggest
 from clozemill.pipelines.command_line.overwriting import OverwriteOption
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common.config import keras_environment
 
 FORMATS = ("savedmodel", "hf", "keras")
 
@@ -42,6 +43,10 @@ class ExportConfig(OverwriteOption):
             raise UserError(f"--formats is empty: choose from {', '.join(FORMATS)}")
         return words
 
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables to set before Keras is imported."""
+        return keras_environment()
+
     def replaced(self) -> list[str]:
         """Return what --overwrite may replace."""
         return [f"{self.output.rstrip('/')}/{name}" for name in self.chosen()] if self.output else []
@@ -72,3 +77,7 @@ class ImportConfig(OverwriteOption):
     tokenize_chinese_chars: bool | None = option(
         None, "treat each Chinese character as a word (default: as the files say, else yes)"
     )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables to set before Keras is imported."""
+        return keras_environment()

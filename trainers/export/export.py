@@ -142,6 +142,10 @@ def _write(source: Source, name: str, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         FORMATS[name].write(source, str(folder))
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the format {name} needs {error.name}: pip install 'clozemill[train]', or leave {name} out of --formats"
+        ) from None
     except ValueError as error:
         raise UserError(f"the format {name}: {error}, or leave {name} out of --formats") from None
     except (OSError, SafetensorError) as error:

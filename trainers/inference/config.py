@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import OverwriteOption
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.common.config import DeviceOptions, check_ending
+from clozemill.trainers.common.config import EngineOptions, check_ending
 from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
 from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
@@ -30,7 +30,7 @@ class OneSource:
 
 
 @dataclass(frozen=True)
-class PredictConfig(OneSource, OverwriteOption, Columns, DeviceOptions):
+class PredictConfig(OneSource, OverwriteOption, Columns, EngineOptions):
     """`clozemill predict`"""
 
     run: str = option(
@@ -81,7 +81,7 @@ class EvaluateModelConfig(Columns, EvaluateConfig):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(OneSource, OverwriteOption, TextColumn, DeviceOptions):
+class EmbedConfig(OneSource, OverwriteOption, TextColumn, EngineOptions):
     """`clozemill embed`"""
 
     run: str = option(

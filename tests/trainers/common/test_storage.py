@@ -1,6 +1,7 @@
 """The same operations on local files, and on remote ones through TensorFlow and through fsspec; errors are one sentence."""
 
 import errno
+import gzip
 import itertools
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import filesystems, storage
+from clozemill.trainers.finetuning.reading import lines
 
 FOLDERS = itertools.count()
 
@@ -35,6 +37,8 @@ def test_files(folder: str) -> None:
     assert storage.is_folder(folder) and storage.listed(folder) == ["deep"] and storage.listed(f"{folder}/deep") == ["file"]
     with storage.open_to_read(path) as file:
         assert (file.read(4), file.read()) == (b"\x00\xff\n\x00", b"\xff\n" + b"\x00\xff\n" * 998)
+    with storage.open_to_read(path) as file:
+        assert file.seek(2997) == file.tell() == 2997 and file.read(2) == b"\x00\xff"
     assert storage.read_range(path, 1, 4) == b"\xff\n\x00"
     assert (storage.read_range(path, 2999, 5000), storage.read_range(path, 5, 5)) == (b"\n", b"")
     storage.make_folder(folder)
@@ -45,6 +49,13 @@ def test_files(folder: str) -> None:
     storage.remove_tree(folder)
     storage.remove_tree(folder)
     assert not storage.exists(path) and storage.listed(folder) == []
+
+
+def test_compressed_lines(folder: str) -> None:
+    storage.write(f"{folder}/x.tsv.gz", gzip.compress("a\tÄ\nb\t2\n".encode()))
+    assert list(lines.lines(f"{folder}/x.tsv.gz")) == ["a\tÄ", "b\t2"]
+    with pytest.raises(UserError, match=r"/none.gz doesn't exist: give a file of texts"):
+        list(lines.lines(f"{folder}/none.gz"))
 
 
 def test_a_file_gets_its_name_when_it_is_complete(folder: str) -> None:

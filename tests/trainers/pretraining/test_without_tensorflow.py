@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_is_trained_resumed_and_evaluated(folder: Path) -> None:
+def test_a_run_is_trained_resumed_evaluated_and_used(folder: Path) -> None:
     pretrain = ["pretrain", "--data", f"{folder}/data", "--output", f"{folder}/run", *OPTIONS]
     evaluate = [
         "evaluate",
@@ -59,7 +59,16 @@ def test_a_run_is_trained_resumed_and_evaluated(folder: Path) -> None:
         f"{folder}/figures.json",
     ]
     last = f"{folder}/run/checkpoints/step-00000004"
-    commands = [pretrain, ["remove", last], pretrain, evaluate, ["compare", f"{folder}/run"], ["doctor", f"{folder}/run"]]
+    embed = ["embed", f"{folder}/run", "--text", "5 6", "--max-seq-length", "16", "--engine", "jax"]
+    commands = [
+        pretrain,
+        ["remove", last],
+        pretrain,
+        evaluate,
+        embed,
+        ["compare", f"{folder}/run"],
+        ["doctor", f"{folder}/run"],
+    ]
     done = run(RUN, given=commands)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resuming after step 2\n" in done.stdout and "masked LM loss" in done.stdout
