@@ -53,9 +53,8 @@ def is_folder(path: str) -> bool:
 
 
 def size(path: str) -> int:
-    """Return the bytes of a file. Raises UserError."""
-    with translate_errors(path, "read"):
-        return filesystems.of(path).size(path)
+    """Return the number of bytes of a file. Raises OSError, FileNotFoundError if it is missing."""
+    return filesystems.of(path).size(path)
 
 
 def open_to_read(path: str) -> IO[bytes] | RemoteFile:

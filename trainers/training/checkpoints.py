@@ -85,7 +85,8 @@ def _read_index(folder: str) -> dict[str, Any]:
         raise ValueError(f"{INDEX} was changed after it was written")
     for name, size in sizes.items():
         path = storage.join(folder, name)
-        found = storage.size(path) if storage.exists(path) else -1
+        with storage.translate_errors(path, "read"):
+            found = storage.size(path) if storage.exists(path) else -1
         if found != size:
             raise ValueError(f"{name} has {found} bytes, not {size}" if found >= 0 else f"{name} is missing")
     _check_vocabulary(folder, index)
