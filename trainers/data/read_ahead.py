@@ -60,7 +60,7 @@ def _fill(buffer: _Buffer[_Element], elements: Generator[_Element]) -> None:
             for element in elements:
                 if not buffer.put(element):
                     break
-    except BaseException as error:  # raised by whoever takes the elements
+    except BaseException as error:  # raised where the elements are taken
         failed = error
     buffer.end(failed)
 
