@@ -151,7 +151,7 @@ def decode_examples(records: Sequence[bytes], max_seq_length: int, max_predictio
             _all_are([found[name][1]], sizes[length])
     except _OtherForm:
         return None
-    arrays = {name: values.reshape(len(records), -1) for name, (values, _) in found.items()}
+    arrays: dict[str, np.ndarray] = {name: values.reshape(len(records), -1) for name, (values, _) in found.items()}
     arrays["next_sentence_labels"] = arrays["next_sentence_labels"].reshape(-1)
     return Columns(**arrays)
 

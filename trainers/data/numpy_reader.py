@@ -31,7 +31,7 @@ Rows = tuple[list[bytes], np.ndarray]  # records and keys of their masks, int32 
 
 
 @singledispatch
-def batches_of(batches: Iterable[Batch]) -> Iterator[Batch]:
+def batches_of(batches: Any) -> Iterator[Batch]:
     """Return the batches of a description (TrainBatches, EvalBatches, RowBatches), without end; or of any iterable of them."""
     return iter(batches)
 
