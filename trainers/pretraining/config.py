@@ -267,7 +267,7 @@ class PretrainConfig(TrainingOptions):
         """Raise UserError for values that contradict each other."""
         if self.recipe and RECIPES[self.recipe].needs_init and not self.init and self.output:
             raise UserError(f"--recipe {self.recipe} needs --init: give the run, checkpoint or import to continue")
-        if self.average_with_init and not (self.init or self.branch_from):
+        if self.average_with_init and not (self.init or self.branch_from) and self.output:
             raise UserError("--average-with-init has no effect without --init: give both, or leave it out")
         if self.objectives()[-1] == "causal" and self.attention == "bidirectional":
             raise UserError(

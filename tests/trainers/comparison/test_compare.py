@@ -91,7 +91,7 @@ def test_runs_of_finetune(tmp_path: Path, folders: list[str], capsys: pytest.Cap
     assert clozemill.main(["compare", tuned]) == 0
     assert "accuracy 0.8000 at step 60" in capsys.readouterr().out
     assert clozemill.main(["compare", tuned, folders[0]]) == 2
-    assert "RUNS are of pretrain and of finetune" in capsys.readouterr().err
+    assert "RUNS are of finetune and pretrain, which have no result in common" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
