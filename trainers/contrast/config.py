@@ -83,8 +83,11 @@ class ContrastConfig(TuningOptions, SentenceOptions):
 
     def layout(self, task: str) -> Layout:
         """Return the file layout of the graded pairs."""
-        named = Layout(*self.dev_columns, header=not all(map(str.isdecimal, self.dev_columns)))
-        return replace(named if self.dev_columns else TASKS[task].layout, named_by="--dev-columns")
+        found = TASKS[task].layout
+        if self.dev_columns:
+            text, pair, label = self.dev_columns
+            found = Layout(text, pair, label, header=not all(map(str.isdecimal, self.dev_columns)))
+        return replace(found, named_by="--dev-columns")
 
     def validate(self) -> None:
         """Raise UserError for values that contradict each other."""
