@@ -129,9 +129,11 @@ class PieceSelection:
         for number, known in zip(numbers, earlier, strict=True):
             word, count = self._words[number]
             self._now[number] = self.tokens(word)
-            for other, saved in self._candidates(number):
+            found = dict(self._candidates(number))
+            for other in known | found:  # one that no longer changes the word, and cost tokens there, saves more too
                 if other not in known:
                     self._users.setdefault(other, []).append(number)
-                if (rise := saved - known.get(other, 0)) > 0:
+                if other != piece and (rise := found.get(other, 0) - known.get(other, 0)) > 0:
                     self._bounds[other] = bound = self._bounds.get(other, 0) + count * rise
-                    heapq.heappush(self._heap, (-bound, -len(other), other))
+                    if bound > 0:
+                        heapq.heappush(self._heap, (-bound, -len(other), other))

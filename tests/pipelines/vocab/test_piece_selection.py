@@ -55,6 +55,8 @@ def reference(tokens: list[str], counts: dict[str, int], add: int) -> list[str]:
         # An unknown word is worth more than its letters: "é" is in no entry.
         (BASE, {"café": 4, "abcdef": 3}, ["café", "abcdef"]),
         (BASE, {"é": 2, "ab": 1}, ["é", "ab"]),
+        # "ac" would cost "accb" (a ##ccb) as much as it saves, until "accb" is one token.
+        (["##ccb", *BASE], {"ac": 1, "accb": 1}, ["accb", "ac"]),
         (BASE, {"z": 9}, []),
         (BASE, {"a\ud800": 9}, []),
     ],
