@@ -99,6 +99,8 @@ class ContrastConfig(TuningOptions, SentenceOptions):
             )
         if len(self.dev_columns) not in (0, 3):
             raise UserError(f"--dev-columns names {len(self.dev_columns)} columns: give three, of two texts and of a number")
+        if len(set(self.dev_columns)) < len(self.dev_columns) or "" in self.dev_columns:
+            raise UserError(f"--dev-columns {' '.join(map(repr, self.dev_columns))}: give the names of three different columns")
         if self.dev_columns and not self.dev:
             raise UserError("--dev-columns has no effect without --dev: give both")
         if self.patience and not self.dev:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clozemill.model.task_model import Task
-from clozemill.model.text_crops import mean_span
+from clozemill.model.text_crops import LEAST, mean_span
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.pages.content import Table
@@ -124,6 +124,27 @@ def _train_rows(config: ContrastConfig, encoder: TextEncoder) -> tuple[Rows, tup
     return found, left_out
 
 
+def _span_warnings(config: ContrastConfig, train: Rows) -> list[str]:
+    """Return a warning if the spans of most texts are all of the text.
+
+    Raises UserError if both vectors of every text would be the same.
+    """
+    if config.positives != "crop":
+        return []
+    whole = int(np.count_nonzero(train.features["input_mask"].sum(axis=1) - 2 <= LEAST))
+    if whole == len(train) and config.dropout == 0 and config.attention_dropout == 0:
+        raise UserError(
+            f"{config.input}: no text has more than {LEAST} tokens, so each span is all of its text, and without dropout both "
+            "vectors of a text would be the same: give longer texts, a larger --max-seq-length, or --dropout above 0"
+        )
+    if 2 * whole <= len(train):
+        return []
+    return [
+        f"{whole:,} of {len(train):,} texts have at most {LEAST} tokens, so that each of their spans is all of the text, and "
+        "--positives crop does nothing for them: give longer texts, a larger --max-seq-length, or --positives dropout"
+    ]
+
+
 def _dev(
     config: ContrastConfig, task_type: Similarity, task: Task, encoder: TextEncoder
 ) -> tuple[list[Example], Rows, Baseline]:
@@ -159,7 +180,7 @@ def plan_contrast(config: ContrastConfig, initial: PretrainedModel) -> ContrastR
         clip_norm=default_clip_norm(config.optimizer) if config.clip_norm is None else config.clip_norm,
         **asdict(settings),
     )
-    warnings = baselines.few_warnings(examples)
+    warnings = [*_span_warnings(config, train), *baselines.few_warnings(examples)]
     return ContrastRun(
         completed, initial, task, TASKS[config.task].metrics, train, dev, examples, task_type, words, settings, reasons,
         warnings=warnings, chosen=run_folder.chosen_options(config, completed), by_words=words, left_out=left_out,

@@ -41,11 +41,16 @@ def find(datasets: Sequence[PreparedDataset], likely: Iterable[str] = ()) -> Ite
     for path in dict.fromkeys([path for path in likely if path in shards] + list(shards)):
         (dataset, shard), count = shards[path], 0
         try:
-            data = storage.read(path, "restore it")
+            with storage.open_to_read(path) as file:
+                data = file.read()
             for records in read_shard_records(data, dataset.manifest):
                 if isinstance(records, PackedColumns):
                     check_rows(records, dataset.manifest, pad_id, count)
                 count += len(records)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            yield dataset, f"{path} doesn't exist" if missing else f"{path} can't be read ({storage.cause(error)})"
+            continue
         except (UserError, ValueError) as error:
             yield dataset, str(error) if isinstance(error, UserError) else f"{path}: {error}"
             continue

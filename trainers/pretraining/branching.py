@@ -125,18 +125,28 @@ def _stable(step: int, phases: tuple[Phase, ...], every: list[Schedule]) -> str:
     return ""
 
 
+def _averaged(one: Checkpoint, phases: tuple[Phase, ...]) -> bool:
+    """Return whether a checkpoint is the result of --average-with-init. Its moments are those of other weights."""
+    return bool(one.index.get("average_with_init")) and one.step == sum(phase.steps for phase in phases)
+
+
 def _checkpoint(config: PretrainConfig, trunk: str, phases: tuple[Phase, ...], every: list[Schedule]) -> Checkpoint:
     """Return the given checkpoint, or the newest one of a run that is in its stable part and before --steps."""
     if trunk != config.branch_from:
         found = checkpoints.find(config.branch_from)
         if where := _stable(found.step, phases, every):
             raise UserError(f"--branch-from {found.folder} is in {where}: give a checkpoint of the stable part")
+        if _averaged(found, phases):
+            raise UserError(
+                f"--branch-from {found.folder} is an average with the weights of --init, which can't be trained on as they "
+                "were: give an earlier checkpoint"
+            )
         if config.steps <= found.step:
             raise UserError(f"--steps {config.steps:,} isn't after step {found.step:,} of {found.folder}: give more steps")
         return found
     newest = checkpoints.find(trunk)  # raises the error if there is none at all
     for one in checkpoints.saved(trunk):
-        if not _stable(one.step, phases, every) and one.step < config.steps:
+        if not _stable(one.step, phases, every) and one.step < config.steps and not _averaged(one, phases):
             return one
     raise UserError(
         f"--branch-from {trunk} has no checkpoint in the stable part of its schedule before --steps {config.steps:,} (the "

@@ -16,7 +16,9 @@ import pytest
 
 import clozemill
 from clozemill.model.config import preset
-from clozemill.trainers.contrast.contrast_run import distinct_rows
+from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.contrast.config import ContrastConfig
+from clozemill.trainers.contrast.contrast_run import distinct_rows, plan_contrast
 from clozemill.trainers.contrast.defaults import choose_settings
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.similarity import Similarity, shared_words
@@ -85,6 +87,15 @@ def test_a_text_learns_to_find_itself(embedder: Path) -> None:
     assert json.loads((embedder / "run.json").read_text())["config"]["max_seq_length"] == 32
     page = (embedder / "report.html").read_text("utf-8")
     assert "Contrastive run" in page and "Cosines of the dev pairs" in page and "spearman without training" in page
+
+
+def test_spans_of_short_texts_are_the_texts(init: Path, texts: Path, tmp_path: Path) -> None:
+    """It is said if most texts are so short; without dropout, both vectors of each would be the same."""
+    config = ContrastConfig(str(init), input=str(texts), output=str(tmp_path / "run"), positives="crop", max_seq_length=8)
+    (warning,) = plan_contrast(config, pretrained.read(str(init))).warnings
+    assert warning.startswith("64 of 64 texts have at most 8 tokens, so that each of their spans is all of the text, and ")
+    with pytest.raises(UserError, match="no text has more than 8 tokens, so each span is all of its text, and without dropout"):
+        plan_contrast(replace(config, dropout=0.0, attention_dropout=0.0), pretrained.read(str(init)))
 
 
 def test_what_is_printed(init: Path, texts: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -314,6 +325,8 @@ def test_choices(name: str, texts: int, given: dict, expected: tuple) -> None:
         ("--dev pairs.tsv --dev-columns a b x", "a mill\na river\n", "a\tb\tc\n0\t1\t2\n",
          "pairs.tsv, line 1: no column 'x' (columns: a, b, c): give one of these with --dev-columns\n"),
         ("--dev pairs.tsv --dev-columns a b", "a mill\na river\n", "", "--dev-columns names 2 columns: give three, of two "),
+        ("--dev pairs.tsv --dev-columns a a x", "a mill\na river\n", "",
+         "--dev-columns 'a' 'a' 'x': give the names of three different columns"),
         ("--dev-columns a b c", "a mill\na river\n", "", "--dev-columns has no effect without --dev: give both"),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\t1\n\tb\t1\n", "pairs.tsv, line 2: its text is empty: fix it, or "),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\t2\nb\tc\t2\n", "pairs.tsv: all pairs are equally similar, so they "),

@@ -12,6 +12,7 @@ import yaml
 import clozemill
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.engines.optimizer import Schedule
+from clozemill.trainers.pretraining import branching
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
 from clozemill.trainers.pretraining.recipes import Phase
@@ -191,6 +192,25 @@ def test_what_cannot_be_branched_is_refused(trunk: Path, data: Path, tmp_path: P
     told["config"]["batch_size"] = "many"
     (linear / "run.json").write_text(json.dumps(told))
     assert "its run.json can't be used (options: batch_size is 'many': give a whole number)" in refused(branch_from=str(linear))
+
+
+def test_an_average_is_not_branched(trunk: Path, data: Path, tmp_path: Path) -> None:
+    """The result of --average-with-init has the moments of other weights. The checkpoint before it is taken."""
+    run = shutil.copytree(trunk, tmp_path / "run")
+    told = json.loads((run / "run.json").read_text())
+    told["config"]["decay_steps"] = 0
+    (run / "run.json").write_text(json.dumps(told))
+    for folder in (run / "checkpoints").iterdir():
+        index = json.loads((folder / "checkpoint.json").read_text()) | {"average_with_init": 0.5}
+        (folder / "checkpoint.json").write_bytes(checkpoints.dumps({key: index[key] for key in index if key != "sha256"}))
+    last = run / "checkpoints/step-00000012"
+    assert refused(branch_from=str(last), steps=20) == (
+        f"--branch-from {last} is an average with the weights of --init, which can't be trained on as they were: give an "
+        "earlier checkpoint"
+    )
+    config = PretrainConfig(branch_from=str(run), steps=20, output=str(tmp_path / "branch"))
+    found = branching.branched(config)[1]
+    assert found and found.step == 10
 
 
 def test_commands_that_name_a_branch(trunk: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
