@@ -138,6 +138,11 @@ class EngineOptions(DeviceOptions):
                 f"{backend}"
             )
         if self.engine == "tensorflow":
+            if keras_environment():
+                raise UserError(
+                    "--engine tensorflow, the default, needs TensorFlow, and it isn't installed: give --engine jax, or pip "
+                    "install 'clozemill[train]'"
+                )
             return super().environment()
         if importlib.util.find_spec("jax") is None:
             raise UserError("--engine jax needs JAX, and it isn't installed: pip install 'clozemill[jax]'")

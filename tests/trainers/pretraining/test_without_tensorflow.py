@@ -87,4 +87,7 @@ def test_a_run_is_trained_resumed_evaluated_and_used(folder: Path) -> None:
 def test_what_needs_tensorflow_says_so(words: list[str], folder: Path) -> None:
     done = run("import clozemill\nsys.exit(clozemill.main())", *[word.format(folder=folder) for word in words])
     assert done.returncode == 2
-    assert done.stderr == "clozemill: tensorflow is not installed, and this command needs it: pip install 'clozemill[train]'\n"
+    assert done.stderr == (
+        "clozemill: --engine tensorflow, the default, needs TensorFlow, and it isn't installed: give --engine jax, or pip "
+        "install 'clozemill[train]'\n"
+    )
