@@ -12,6 +12,7 @@ from clozemill.model.config import ACTIVATIONS, GENERATOR_SIZE, PRECISIONS, PRES
 from clozemill.pipelines.command_line.options import INPUT, OUTPUT, READ, RUNNING, option
 from clozemill.pipelines.command_line.overwriting import START_OVER, overwrite_option
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import filesystem
 from clozemill.trainers.common.config import OPTIMIZER_NAMES, TrainingOptions, check_run_folder
 from clozemill.trainers.pretraining.recipes import OBJECTIVES, RECIPES, Part, Phase, complete_phases, mixed_by_recipe
 from clozemill.trainers.training import eval_set_names
@@ -58,9 +59,7 @@ class PretrainConfig(TrainingOptions):
     )
     output: str = option("", "the folder of the run", identity=False, group=OUTPUT, required=True)
     overwrite: bool = overwrite_option(START_OVER)
-    init: str = option(
-        "", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT, path=READ
-    )
+    init: str = option("", "start from the weights and sizes of this run, checkpoint or import", identity=False, group=INPUT)
     average_with_init: float = option(
         0.0, "share of the weights of --init in the result, which is averaged with them after the last step", low=0, high=1
     )
@@ -199,6 +198,9 @@ class PretrainConfig(TrainingOptions):
             self.resolved_phases()
         self.eval_sets()
         check_run_folder(self.output)
+        resumed = not self.overwrite and os.path.lexists(os.path.join(self.output, "run.json"))  # needs --init no more
+        if self.init and not (resumed or filesystem.is_remote(self.init) or os.path.lexists(self.init)):
+            raise UserError(f"--init {self.init} doesn't exist: give a run, checkpoint or import")
 
     def _mixed(self) -> tuple[Part, ...]:
         """Return the datasets of --data that the recipe mixes in the run's only phase, or ()."""

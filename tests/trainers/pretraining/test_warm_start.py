@@ -187,7 +187,7 @@ def test_a_run_from_beginning_to_end(small: Path, tmp_path: Path, capsys: pytest
     theirs = checkpoints.weights(checkpoints.find(str(begun)))
     assert pretrain(small, run, begun, "--learning-rate", "0") == 0
     told = capsys.readouterr().out
-    assert told.startswith("as --init: 2 layers, 16 wide, 40 entries, ") and f"started from the weights of {begun}\n" in told
+    assert "\nas --init: 2 layers, 16 wide, 40 entries, " in told and f"started from the weights of {begun}\n" in told
     final = checkpoints.find(str(run))
     assert final.step == 4
     assert all(np.array_equal(value, theirs[name]) for name, value in checkpoints.weights(final).items())

@@ -81,7 +81,7 @@ def test_a_run_is_trained_resumed_evaluated_and_used(folder: Path) -> None:
     "words",
     [
         ["pretrain", "--data", "{folder}/data", "--output", "{folder}/other", "--preset", "tiny", "--steps", "2"],
-        pytest.param(["evaluate", "{folder}/run", "--data", "{folder}/data"], marks=pytest.mark.slow),
+        pytest.param(["evaluate", "{folder}", "--data", "{folder}/data"], marks=pytest.mark.slow),
     ],
 )
 def test_what_needs_tensorflow_says_so(words: list[str], folder: Path) -> None:
