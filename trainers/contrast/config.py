@@ -86,7 +86,7 @@ class ContrastConfig(TuningOptions, SentenceOptions):
         found = TASKS[task].layout
         if self.dev_columns:
             text, pair, label = self.dev_columns
-            found = Layout(text, pair, label, header=not all(map(str.isdecimal, self.dev_columns)))
+            found = Layout(text, pair, label, header=not all(name.removeprefix("-").isdecimal() for name in self.dev_columns))
         return replace(found, named_by="--dev-columns")
 
     def validate(self) -> None:

@@ -249,6 +249,7 @@ def test_engines_and_devices_agree(init: Path, pairs: Path, tmp_path: Path) -> N
                         '{"sentence1": "a river", "sentence2": "bread", "score": 0}\n', ()),
         ("own.tsv", "id\tone\ttwo\tsim\n0\ta mill\tthe \"old\" mill\t3.2\n1\ta river\tbread\t0\n", ("one", "two", "sim")),
         ("plain.csv", '3.2,x,a mill,"the ""old"" mill"\n0,y,a river,bread\n', ("2", "3", "0")),
+        ("plain.tsv", "x\ta mill\tthe \"old\" mill\t3.2\ny\ta river\tbread\t0\n", ("1", "2", "-1")),
     ],
 )  # fmt: skip
 def test_graded_pairs_are_read(name: str, content: str, columns: tuple[str, ...], tmp_path: Path) -> None:
