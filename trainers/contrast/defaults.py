@@ -10,9 +10,8 @@ from clozemill.trainers.finetuning.defaults import Settings, suited_rate
 
 _LEAST_STEPS, _MOST_EPOCHS = 100, 10
 _CROP_RATE = 2  # times the rate of fine-tuning: with spans the task stays hard
-_HIGHEST_RATE = (
-    3e-4  # for dropout alone: with 1e-3, an encoder of 128 was worse by both measures (docs/explanation/measurements.md)
-)
+# For dropout alone: with 1e-3, an encoder of 128 was worse by both measures (docs/explanation/measurements.md).
+_HIGHEST_RATE = 3e-4
 
 
 def choose_settings(

@@ -77,7 +77,7 @@ def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardwa
             told = [_OTHER_ORDER]
         lines = [*told, *([capacity.expected(planned, hardware, step)] if step < planned.steps else [])]
         print("".join(f"{line}\n" for line in lines), flush=True)
-    finish = weight_average.averaging(planned, engine, made.model) if step < planned.steps else None
+    finish = weight_average.averaging(planned, engine, made) if step < planned.steps else None
     loop = Loop(planned, config.output, engine, made, step, journal, evaluated, finish=finish)
     if step >= planned.steps:
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)

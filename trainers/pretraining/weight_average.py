@@ -11,6 +11,7 @@ from keras import ops
 
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.pretraining import warm_start
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 
@@ -32,20 +33,20 @@ def averaged(initial: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray
     return found
 
 
-def averaging(planned: PretrainingRun, engine: Engine, model) -> Callable[[], None] | None:
-    """Return the function that averages a model's weights with those of `--init`; None without --average-with-init.
+def averaging(planned: PretrainingRun, engine: Engine, state: TrainState) -> Callable[[], None] | None:
+    """Return the function that averages a state's weights with those of `--init`; None without --average-with-init.
 
     The initial weights are read at once, so a run whose --init has changed ends before its first step, not after its last.
     """
     share = planned.config.average_with_init
     if not planned.start or not share:
         return None
-    initial = warm_start.fitting_weights(planned.start, model, planned.vocabulary)
+    initial = warm_start.fitting_weights(planned.start, state.model, planned.vocabulary)
 
     def average() -> None:
-        trained = {weight.path.split("/", 1)[1]: ops.convert_to_numpy(weight.value) for weight in model.weights}
+        trained = {name: ops.convert_to_numpy(value) for name, value in state.weights().items()}
         with engine.scope():
-            train_state.assign(model, averaged(initial, trained, share))
+            train_state.assign(state.model, averaged(initial, trained, share))
         if engine.process == 0:
             print(f"averaged the weights with those of {planned.config.init}, whose share is {share:g}", flush=True)
 
