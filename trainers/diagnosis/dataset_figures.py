@@ -61,7 +61,7 @@ class DatasetFigures:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredDataset:
     """A dataset as it is stored."""
 
     folder: str
@@ -91,20 +91,22 @@ def _candidates(run: RecordedRun, folders: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*folders, *(os.path.join(place, name) for name in relative for place in above)]))
 
 
-def _stored(folder: str) -> _Stored | None:
+def _stored(folder: str) -> StoredDataset | None:
     """Return a dataset; None if there is none, or if its manifest was changed."""
     try:
         data = read_if_there(folder, MANIFEST)
         found = dataset_manifest.loads(data, filesystem.join(folder, MANIFEST)) if data else None
-        return _Stored(folder, found, json_object(read_if_there(folder, _STATISTICS))) if found else None
+        return StoredDataset(folder, found, json_object(read_if_there(folder, _STATISTICS))) if found else None
     except UserError:
         return None
 
 
-def find_datasets(run: RecordedRun) -> list[list[DatasetFigures | None]]:
-    """Return the figures of each phase's datasets, None for one that isn't where the run read it, or was changed since."""
+def find_datasets(run: RecordedRun, trained: Sequence[StoredDataset]) -> list[list[DatasetFigures | None]]:
+    """Return the figures of each phase's datasets, None for one that isn't where the run read it, or was changed since.
+
+    trained: as `trained_datasets` returns.
+    """
     phases = [[digest for digest, _ in phase["mixture"]] for phase in run.phases]
-    trained = _trained(run)
     evaluated = {phase[0] for phase in phases}  # the eval splits of others in a mixture aren't used
     figures = {
         digest: _figures(each, trained if digest in evaluated else [])
@@ -114,26 +116,28 @@ def find_datasets(run: RecordedRun) -> list[list[DatasetFigures | None]]:
     return [[figures.get(digest) for digest in phase] for phase in phases]
 
 
-def _trained(run: RecordedRun) -> list[_Stored]:
+def trained_datasets(run: RecordedRun) -> list[StoredDataset]:
     """Return the datasets of a run's phases that are where it read them, each once."""
     wanted = dict.fromkeys(digest for phase in run.phases for digest, _ in phase["mixture"])
-    stored: dict[str, _Stored] = {}
+    stored: dict[str, StoredDataset] = {}
     for folder in _candidates(run, _trained_folders(run)):
         if wanted.keys() - stored.keys() and (found := _stored(folder)):
             stored.setdefault(found.manifest["digest"], found)
     return [stored[digest] for digest in wanted if digest in stored]
 
 
-def find_eval_sets(run: RecordedRun) -> list[DatasetFigures]:
-    """Return the figures of the datasets of --eval-data that are where the run read them."""
+def find_eval_sets(run: RecordedRun, trained: Sequence[StoredDataset]) -> list[DatasetFigures]:
+    """Return the figures of the datasets of --eval-data that are where the run read them.
+
+    trained: as `trained_datasets` returns.
+    """
     given = run.config.get("eval_data")
     folders = [each.partition("=")[2] for each in given if isinstance(each, str)] if isinstance(given, list) else []
     found = {each.manifest["digest"]: each for folder in _candidates(run, folders) if (each := _stored(folder))}
-    trained = _trained(run) if found else []
     return [_figures(each, trained) for each in found.values()]
 
 
-def _figures(stored: _Stored, trained: Sequence[_Stored]) -> DatasetFigures:
+def _figures(stored: StoredDataset, trained: Sequence[StoredDataset]) -> DatasetFigures:
     """Return the figures of a dataset. trained: all datasets of the run, in which its eval documents are looked for."""
     contract, config, documents = stored.manifest, stored.manifest["config"], stored.manifest["documents"]
     counts: dict[str, float] = {}
@@ -165,7 +169,7 @@ def _figures(stored: _Stored, trained: Sequence[_Stored]) -> DatasetFigures:
     )
 
 
-def _first_copy(stored: _Stored) -> dict[str, Any]:
+def _first_copy(stored: StoredDataset) -> dict[str, Any]:
     """Return the statistics of the first copy of the train split; {} if there are none."""
     found: Any = stored.statistics
     for name in ("splits", "train", "00"):
@@ -173,7 +177,7 @@ def _first_copy(stored: _Stored) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _duplicate_examples(stored: _Stored) -> float:
+def _duplicate_examples(stored: StoredDataset) -> float:
     examples = stored.manifest["splits"]["train"]["copies"].get("00", {}).get("examples", 0)
     return _share(number(_first_copy(stored), "duplicate_examples") or 0.0, examples)
 
@@ -184,7 +188,7 @@ def _probed(probe: dict[str, Any]) -> dict[str, float]:
     return {"probe_accuracy": accuracy, "probe_limit": sum(known)} if accuracy is not None and len(known) == len(parts) else {}
 
 
-def _failed_checks(stored: _Stored) -> tuple[str, ...]:
+def _failed_checks(stored: StoredDataset) -> tuple[str, ...]:
     """Return the sentences of failed checks of the gate."""
     gate = stored.statistics.get("gate")
     checks = gate.get("checks", []) if isinstance(gate, dict) else []
@@ -208,7 +212,7 @@ def pieces_of_words(tokens: Sequence[str], counts: Iterable[int]) -> tuple[float
     return _share(pieces, words), _share(letters, pieces)
 
 
-def _pieces(stored: _Stored) -> dict[str, float]:
+def _pieces(stored: StoredDataset) -> dict[str, float]:
     """Return what the text of the train split becomes in pieces; {} without its counts."""
     counts = _first_copy(stored).get("tokens")
     try:
@@ -222,7 +226,7 @@ def _pieces(stored: _Stored) -> dict[str, float]:
     return {"pieces_per_word": per_word, "single_letters": letters}
 
 
-def _keys(stored: _Stored, split: str) -> set[bytes]:
+def _keys(stored: StoredDataset, split: str) -> set[bytes]:
     """Return the keys, hashes of the text, of the documents of a split. Raises UserError or pa.ArrowException."""
     import pyarrow.parquet as pq
 
@@ -233,7 +237,7 @@ def _keys(stored: _Stored, split: str) -> set[bytes]:
     return found
 
 
-def _overlap(stored: _Stored, trained: Sequence[_Stored]) -> tuple[int, int]:
+def _overlap(stored: StoredDataset, trained: Sequence[StoredDataset]) -> tuple[int, int]:
     """Return how many documents of a dataset's eval split are in the train split of a dataset of the run, and their number.
 
     One dataset has a document on one side only. But another one of the same corpus divides it by its own seed and fraction.

@@ -11,7 +11,7 @@ from clozemill.pipelines.command_line.overwriting import check_new_file
 from clozemill.pipelines.common.formatting import counted, enumerated
 from clozemill.pipelines.files import filesystem
 from clozemill.trainers.diagnosis.config import DoctorConfig
-from clozemill.trainers.diagnosis.dataset_figures import find_datasets, find_eval_sets
+from clozemill.trainers.diagnosis.dataset_figures import find_datasets, find_eval_sets, trained_datasets
 from clozemill.trainers.diagnosis.diagnoses import DIAGNOSES, diagnose
 from clozemill.trainers.diagnosis.figures import Finding, figures_of
 from clozemill.trainers.diagnosis.recorded_run import RecordedRun, read_recorded_run, require_entries
@@ -42,8 +42,13 @@ def examine(folder: str) -> tuple[RecordedRun, list[Finding], list[str]]:
     run = read_recorded_run(folder)
     if not run.diverged:  # which can come before the first entry
         require_entries([run])
-    datasets = find_datasets(run)
-    return run, diagnose(figures_of(run, datasets, find_eval_sets(run))), _notes(run, [None in each for each in datasets])
+    trained = trained_datasets(run)
+    datasets = find_datasets(run, trained)
+    return (
+        run,
+        diagnose(figures_of(run, datasets, find_eval_sets(run, trained))),
+        _notes(run, [None in each for each in datasets]),
+    )
 
 
 def _notes(run: RecordedRun, missing: list[bool]) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from clozemill.pipelines.common.errors import UserError
-from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets, trained_datasets
 from clozemill.trainers.diagnosis.diagnoses import diagnose
 from clozemill.trainers.diagnosis.figures import Finding, figures_of
 from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, read_recorded_run
@@ -33,7 +33,8 @@ class Watch:
                 self._run = read_recorded_run(self.folder)
             except UserError:
                 return []
-            self._datasets, self._eval_sets = find_datasets(self._run), find_eval_sets(self._run)
+            trained = trained_datasets(self._run)
+            self._datasets, self._eval_sets = find_datasets(self._run, trained), find_eval_sets(self._run, trained)
             self._reported = {finding.kind for finding in self._findings(self.earlier)} if self.earlier else set()
         self.current = self._findings(entries)
         known = self._reported | ({"plateau"} if self._ends(entries) else set())

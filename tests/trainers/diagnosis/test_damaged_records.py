@@ -10,7 +10,7 @@ import pytest
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.comparison import pictures, table
-from clozemill.trainers.diagnosis.dataset_figures import find_datasets
+from clozemill.trainers.diagnosis.dataset_figures import find_datasets, trained_datasets
 from clozemill.trainers.diagnosis.diagnoses import diagnose
 from clozemill.trainers.diagnosis.figures import figures_of
 from clozemill.trainers.diagnosis.recorded_run import read_recorded_run
@@ -48,7 +48,7 @@ def examine(folder: Path) -> None:
     assert table.as_text([table.row(run)]) and table.as_csv([table.row(run)])
     table.remarks_on([run, run])
     pictures.comparison_plots([run])
-    assert all(map(str, diagnose(figures_of(run, find_datasets(run)))))
+    assert all(map(str, diagnose(figures_of(run, find_datasets(run, trained_datasets(run))))))
 
 
 @pytest.mark.parametrize("name", FILES)

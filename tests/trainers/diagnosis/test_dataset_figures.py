@@ -10,7 +10,7 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS
-from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets
+from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, find_datasets, find_eval_sets, trained_datasets
 from clozemill.trainers.diagnosis.diagnoses import diagnose
 from clozemill.trainers.diagnosis.figures import figures_of
 from clozemill.trainers.diagnosis.recorded_run import RecordedRun
@@ -32,14 +32,15 @@ def run_on(*paths: Path, folder: str = "RUN") -> RecordedRun:
 
 
 def figures_in(*paths: Path) -> DatasetFigures:
-    found = find_datasets(run_on(*paths))[0][0]
+    run = run_on(*paths)
+    found = find_datasets(run, trained_datasets(run))[0][0]
     assert found
     return found
 
 
 def kinds(*paths: Path) -> list[str]:
     run = run_on(*paths)
-    return [finding.kind for finding in diagnose(figures_of(run, find_datasets(run)))]
+    return [finding.kind for finding in diagnose(figures_of(run, find_datasets(run, trained_datasets(run))))]
 
 
 def test_a_healthy_dataset(demo_dataset: Path) -> None:
@@ -150,9 +151,11 @@ def test_an_eval_set_whose_documents_are_trained_on(
     run = run_on(demo_dataset)
     for named, expected in (([f"wiki={other}"], ["eval_in_training"]), ([f"same={demo_dataset}", "none=nowhere"], []), (7, [])):
         run.config["eval_data"] = named
-        sets = find_eval_sets(run)
-        assert [finding.kind for finding in diagnose(figures_of(run, find_datasets(run), sets))] == expected
-    assert find_eval_sets(run) == []
+        sets = find_eval_sets(run, trained_datasets(run))
+        assert [
+            finding.kind for finding in diagnose(figures_of(run, find_datasets(run, trained_datasets(run)), sets))
+        ] == expected
+    assert find_eval_sets(run, trained_datasets(run)) == []
 
 
 def test_copies_with_equal_shards_count_once(demo_dataset: Path, tmp_path: Path) -> None:
@@ -174,15 +177,15 @@ def test_where_a_dataset_is_found(demo_dataset: Path, tmp_path: Path, monkeypatc
     shutil.copytree(demo_dataset, tmp_path / "work/data")
     run = run_on(demo_dataset, folder=str(tmp_path / "work/runs/run"))
     run.config["data"] = ["data"]
-    ((found,),) = find_datasets(run)
+    ((found,),) = find_datasets(run, trained_datasets(run))
     assert found and found.folder == str(tmp_path / "work/data")
     monkeypatch.chdir(tmp_path / "work")
-    assert find_datasets(run)[0][0].folder == "data"
+    assert find_datasets(run, trained_datasets(run))[0][0].folder == "data"
     run.phases[0]["mixture"] = [("other", 1.0)]
-    assert find_datasets(run) == [[None]]
+    assert find_datasets(run, trained_datasets(run)) == [[None]]
     run.phases[0]["mixture"] = [(digest(demo_dataset), 1.0)]
     (tmp_path / "work/data/dataset.json").write_text("{")
-    assert find_datasets(run) == [[None]]
+    assert find_datasets(run, trained_datasets(run)) == [[None]]
 
 
 def test_other_files_may_be_damaged(demo_dataset: Path, packed_dataset: Path, tmp_path: Path) -> None:

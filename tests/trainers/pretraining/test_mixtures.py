@@ -21,7 +21,7 @@ from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.mixture import Mixture
 from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.diagnosis.dataset_figures import find_datasets
+from clozemill.trainers.diagnosis.dataset_figures import find_datasets, trained_datasets
 from clozemill.trainers.diagnosis.figures import figures_of
 from clozemill.trainers.diagnosis.recorded_run import read_recorded_run
 from clozemill.trainers.pretraining import pretraining_run
@@ -292,7 +292,7 @@ def test_it_is_compared_and_diagnosed(folder: Path, trained: tuple[Path, str]) -
     assert table.row(run).data == (
         f"70 % {general[0][:12]} + 30 % {domain[0][:12]}, 25 % {general[0][:12]} + 75 % {domain[0][:12]}"
     )
-    found = find_datasets(run)
+    found = find_datasets(run, trained_datasets(run))
     assert [[each.folder for each in part] for part in found] == [[str(folder / "general"), str(folder / "domain")]] * 2
     figures = figures_of(run, found)
     assert figures.mixes and [epochs for _, epochs in figures.read] == run.train[-1]["epochs"]
