@@ -28,17 +28,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.fake_storage import Answer, Request, Storage, request_of
 
 HOSTS = ("storage.googleapis.com", "www.googleapis.com", "oauth2.googleapis.com")
+EMAIL = "tests@fake.iam"
+_ACCOUNT = {"email": EMAIL, "scopes": ["https://www.googleapis.com/auth/cloud-platform"], "aliases": ["default"]}
+_TOKEN = {"access_token": "fake", "expires_in": 3600, "token_type": "Bearer"}
+_ACCOUNTS = "/computeMetadata/v1/instance/service-accounts"
+# The account has two names, as on Google's server: google-auth uses its email as soon as one thread has read it.
 _METADATA = {
-    "/computeMetadata/v1/instance/service-accounts/default/token": {
-        "access_token": "fake", "expires_in": 3600, "token_type": "Bearer",
-    },
-    "/computeMetadata/v1/instance/service-accounts/default/": {
-        "email": "tests@fake.iam", "scopes": ["https://www.googleapis.com/auth/cloud-platform"], "aliases": ["default"],
-    },
+    **{f"{_ACCOUNTS}/{name}/token": _TOKEN for name in ("default", EMAIL)},
+    **{f"{_ACCOUNTS}/{name}/": _ACCOUNT for name in ("default", EMAIL)},
     "/computeMetadata/v1/project/project-id": "fake-project",
     "/computeMetadata/v1/universe/universe-domain": "googleapis.com",
     "/": "computeMetadata/",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -120,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()} | {"x-fake-scheme": self.scheme}
         asked = request_of(self.command, self.path, headers, self._body(headers))
-        if asked.path in _METADATA and headers["host"] not in HOSTS and not asked.path.startswith("/storage"):
+        if asked.path == "/" or asked.path.startswith("/computeMetadata/"):
             return self._send(_metadata(asked))
         fake = self.server.fake
         with fake.lock:
@@ -186,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _metadata(asked: Request) -> Answer:
-    told = _METADATA[asked.path]
+    """Answer a request to the metadata server; these requests have no faults and no lines in the log."""
+    if (told := _METADATA.get(unquote(asked.path))) is None:
+        return Answer(404, b"{}")
     body = told if isinstance(told, str) else json.dumps(told)
     kind = "application/text" if isinstance(told, str) else "application/json"
     return Answer(200, body.encode(), {"Metadata-Flavor": "Google", "Content-Type": kind})

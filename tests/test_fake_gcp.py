@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cryptography", reason="makes the fake's certificate")
 
-from tests.fake_gcp import Faults, Server
+from tests.fake_gcp import EMAIL, Faults, Server
 
 API = "/storage/v1/b/b/o"
 NEW = "/upload/storage/v1/b/b/o?uploadType=resumable&name=x"
@@ -28,6 +28,17 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: st
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
     return answer.status, answer.read(), dict(answer.headers)
+
+
+@pytest.mark.parametrize("name", ["default", EMAIL, EMAIL.replace("@", "%40")])
+def test_the_account_is_found_by_either_name(server: Server, name: str) -> None:
+    """When two threads of google-auth refresh at once, the second one asks for the email that the first one has read."""
+    account = f"/computeMetadata/v1/instance/service-accounts/{name}"
+    status, body, headers = ask(server, "GET", f"{account}/?recursive=true")
+    assert (status, json.loads(body)["email"], headers["Metadata-Flavor"]) == (200, EMAIL, "Google")
+    assert json.loads(ask(server, "GET", f"{account}/token?scopes=a,b")[1])["access_token"] == "fake"
+    assert ask(server, "GET", "/computeMetadata/v1/instance/none")[0] == 404
+    assert not server.log
 
 
 def test_an_upload_appears_with_its_last_byte(server: Server) -> None:

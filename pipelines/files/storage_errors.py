@@ -22,6 +22,7 @@ _GOOGLE = re.compile(r"(\d{3}) (?:GET|POST|PUT|PATCH|DELETE) https?://\S+?/b/([^
 _UNREACHABLE = re.compile(r"RetryError|TransportError|Failed to resolve|Max retries exceeded|NewConnectionError")
 _PLACE = re.compile(r"\b(?:gs|s3|hdfs)://[^\s,';\")]+")
 _CREDENTIALS = re.compile(r"DefaultCredentialsError|RefreshError|could not be authenticated|default credentials were not found")
+_LOGIN = "run gcloud auth application-default login, then run the same command again"
 _AGAIN = "check that it exists and that you have access, or wait until it responds, then run the same command again"
 
 _CONNECTED = "check the network connection, then run the same command again"
@@ -52,7 +53,5 @@ def explain(error: BaseException) -> str | None:
         where = _PLACE.search(text)
         return f"{where[0] if where else 'remote storage'}: the storage can't be reached: {_CONNECTED}"
     if _CREDENTIALS.search(text):
-        return (
-            "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again"
-        )
+        return f"no valid credentials for Google Cloud ({' '.join(str(error).split())[:200]}): {_LOGIN}"
     return None

@@ -37,8 +37,9 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
             f"gs://none/: the storage can't be used (HTTP response code 404, The specified bucket does not exist.): {AGAIN}",
         ),
         (
-            "Your default credentials were not found. To set up Application Default Credentials, see https://cloud.google.com",
-            "no valid credentials for Google Cloud: run gcloud auth application-default login, then run the same command again",
+            "Your default credentials were not found.\nTo set up Application Default Credentials, see the guide",
+            "no valid credentials for Google Cloud (Your default credentials were not found. To set up Application Default "
+            "Credentials, see the guide): run gcloud auth application-default login, then run the same command again",
         ),
         (
             "Match operation failed with exceptions {'gs://b/x.jsonl': RetryError('Timeout of 120.0s exceeded')}",
