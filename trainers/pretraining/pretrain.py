@@ -146,7 +146,7 @@ def warn_of_few_examples(planned: PretrainingRun) -> None:
         none = "the first of --eval-data selects the best checkpoint"
     for folder, count in _eval_counts(planned).items():
         if count < FEW:
-            few = f"only {count:,} eval examples, too few to compare runs" if count else f"no eval examples: {none}"
+            few = f"only {counted(count, 'eval example')}, too few to compare runs" if count else f"no eval examples: {none}"
             print(f"warning: {folder} has {few}; prepare with a larger --eval-fraction", file=sys.stderr, flush=True)
 
 

@@ -148,9 +148,14 @@ def _best_run(path: str) -> str:
 
 
 def _saved_model(path: str) -> PretrainedModel:
-    """Read a SavedModel. Raises UserError unless clozemill export wrote it."""
-    from clozemill.model.conversion import savedmodel
-
+    """Read a SavedModel. Raises UserError unless clozemill export wrote it, and TensorFlow is installed."""
+    try:
+        from clozemill.model.conversion import savedmodel
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{path} is a SavedModel, which only TensorFlow reads, and it isn't installed: pip install 'clozemill[train]', or "
+            "give the run or checkpoint that was exported"
+        ) from None
     try:
         index, weights, tokens = savedmodel.read(path)
     except (ValueError, OSError) as error:

@@ -136,6 +136,14 @@ def test_a_saved_model_is_read_without_being_loaded(tmp_path: Path) -> None:
     assert checkpoints.find(str(tmp_path / "again")).index["vocabulary"]["sha256"] != "0" * 64  # with the matching size
 
 
+def test_a_saved_model_without_tensorflow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.setitem(sys.modules, "clozemill.model.conversion.savedmodel", None)  # as if its imports failed
+    monkeypatch.delattr("clozemill.model.conversion.savedmodel", raising=False)
+    with pytest.raises(UserError, match="is a SavedModel, which only TensorFlow reads, and it isn't installed: pip install"):
+        pretrained.read(str(tmp_path))
+
+
 @pytest.mark.slow
 def test_a_huge_stated_size_allocates_nothing(folder: Path) -> None:
     """In a process of 6 GB of address space, which a model of these sizes would exceed."""
