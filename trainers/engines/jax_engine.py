@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clozemill.model.attention import attention_kernel
 from clozemill.model.config import EncoderConfig
@@ -34,7 +34,7 @@ from clozemill.trainers.engines import jax_attention, jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
 from clozemill.trainers.engines.jax_attention import Kernel, SplashAttention, compute_capability
 from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: F401  # engine.py calls the latter
-from clozemill.trainers.engines.jax_step import AXIS, Step
+from clozemill.trainers.engines.jax_step import AXIS, Step, by_row, everywhere
 from clozemill.trainers.engines.train_state import TrainState
 
 _AHEAD = 2  # batches that are on their way to the devices while a step runs
@@ -74,9 +74,9 @@ class _Trainer:
 
     def run(self, first: int, count: int) -> tuple[np.ndarray, bool]:
         step, began, rows, waited = self.step, time.perf_counter(), [], []
-        everywhere = step.everywhere
-        values = [_put(variable, everywhere) for variable in step.trained]
-        fixed = [_put(variable, everywhere) for variable in step.fixed]
+        placement = everywhere(step.mesh)
+        values = [_put(variable, placement) for variable in step.trained]
+        fixed = [_put(variable, placement) for variable in step.fixed]
         slots = [tuple(_put(moment, step.moment_sharding(moment.shape)) for moment in moments) for moments in self.slots]
         compiled = step.compiled._cache_size()
         try:
@@ -167,13 +167,13 @@ class JaxEngine:
             ) from None
 
     @cached_property
-    def _rows(self) -> Any:
-        return jax.sharding.NamedSharding(self.mesh, PartitionSpec(AXIS))
+    def _rows(self) -> NamedSharding:
+        return by_row(self.mesh)
 
     def _weights(self, model: Any) -> list[jax.Array]:
         """Return the values of a model's variables on every device."""
-        everywhere = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
-        return [_put(variable, everywhere) for variable in model.variables]
+        placement = everywhere(self.mesh)
+        return [_put(variable, placement) for variable in model.variables]
 
     def _forward(self, model: Any, call: Callable, out: PartitionSpec) -> Callable[[list, dict], Any]:
         """Return `call` of a batch as a function of (weights, batch) on the devices. out: placement of its results."""

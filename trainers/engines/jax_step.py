@@ -30,6 +30,16 @@ def make_mesh(devices: Sequence) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Return the placement of what every device has."""
+    return NamedSharding(mesh, P())
+
+
+def by_row(mesh: Mesh) -> NamedSharding:
+    """Return the placement of batches."""
+    return NamedSharding(mesh, P(AXIS))
+
+
 @dataclass(frozen=True)
 class Step:
     """One update of the variables of a model, and sums over a batch without one.
@@ -65,23 +75,13 @@ class Step:
         chosen = optimizer.OPTIMIZERS[self.options.rule]
         return [chosen.rule(variable.path, variable.shape) for variable in self.trained]
 
-    @property
-    def everywhere(self) -> NamedSharding:
-        """Return the placement of what every device has."""
-        return NamedSharding(self.mesh, P())
-
-    @property
-    def by_row(self) -> NamedSharding:
-        """Return the placement of batches."""
-        return NamedSharding(self.mesh, P(AXIS))
-
     def moment_sharding(self, shape: Sequence[int]) -> NamedSharding:
         """Return the placement of the moments of a variable: along its first axis that all devices can share."""
         if self.shard_moments:
             for axis, size in enumerate(shape):
                 if size and size % self.mesh.size == 0:
                     return NamedSharding(self.mesh, P(*[None] * axis, AXIS))
-        return self.everywhere
+        return everywhere(self.mesh)
 
     def _sums(self, values: list, fixed: list, inputs: dict, targets: dict, seed) -> dict:
         """Return losses.SUMS of a batch, with given values of the variables."""
@@ -151,12 +151,12 @@ class Step:
             (self.moment_sharding(variable.shape),) * len(rule.moments)
             for variable, rule in zip(self.trained, self.rules, strict=True)
         ]
-        everywhere = self.everywhere
+        placement = everywhere(self.mesh)
         return jax.jit(
             self.update,
             donate_argnums=(0, 1),
-            in_shardings=(everywhere, moments, everywhere, everywhere, self.by_row),
-            out_shardings=(everywhere, moments, everywhere),
+            in_shardings=(placement, moments, placement, placement, by_row(self.mesh)),
+            out_shardings=(placement, moments, placement),
         )
 
     def lowered(self, batch: dict[str, tuple[tuple[int, ...], str]]) -> Any:

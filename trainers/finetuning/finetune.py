@@ -14,6 +14,7 @@ import numpy as np
 
 from clozemill.pipelines.command_line.options import suggest, value_of
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import aligned
 from clozemill.trainers.common import storage
 from clozemill.trainers.engines.engine import Engine, make_engine
 from clozemill.trainers.finetuning import baselines
@@ -138,15 +139,11 @@ def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
 def _table(rows: list, begun: str) -> list[str]:
     """Return one line per combination: mean and standard deviation (n - 1) of each metric over the seeds."""
     metrics = [name for name in rows[0][1][0][1] if name not in ("criterion", "examples", "remarks")]
-    heads = ["settings", "seeds", *metrics]
-    lines = [heads]
+    lines = [["settings", "seeds", *metrics]]
     for changes, scores in rows:
         values = np.array([[figures[name] for name in metrics] for _, figures in scores], float)  # None: NaN
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(metrics))
         cells = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in zip(values.mean(axis=0), spread, strict=True)]
         settings = ", ".join(f"{name} {_shown(value)}" for name, value in changes.items()) or "as given"
         lines.append([settings, str(len(scores)), *cells])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return [f"from {begun}"] + [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    ]
+    return [f"from {begun}", *aligned(lines)]
