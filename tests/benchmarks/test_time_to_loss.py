@@ -13,7 +13,7 @@ from tests.benchmarks.time_to_loss import __main__ as command
 from tests.benchmarks.time_to_loss import ablation, curves, downstream, entries, report
 from tests.benchmarks.time_to_loss.clock import StepClock
 from tests.benchmarks.time_to_loss.entries import Entry
-from tests.benchmarks.time_to_loss.experiment import Candidate, Plan, check_manifests, planned_seconds
+from tests.benchmarks.time_to_loss.experiment import Candidate, Plan, check_manifests, choose_rates, planned_seconds
 from tests.benchmarks.time_to_loss.jobs import JobPhase, PretrainingJob, Workshop
 
 CURVE = [(10.0, 6.0), (20.0, 5.0), (30.0, 5.2), (40.0, 4.0)]
@@ -118,6 +118,24 @@ def test_planned_seconds() -> None:
     plan = Plan(Workshop(Path(), {}), {}, "tiny", 100.0, 2, fractions=(0.5,))
     field = [candidate("modern", CURVE), candidate("other", CURVE)]
     assert planned_seconds(plan, field, ("modern",)) == 2 * 275.0 + 100.0
+    assert planned_seconds(plan, field, ("modern",), ["other"]) == 2 * 275.0 + 100.0 - 75.0
+
+
+def test_given_learning_rates_are_not_searched() -> None:
+    """Nothing is run; a row without rates takes that of `modern`."""
+    plan = Plan(Workshop(Path(), {}), {}, "tiny", 100.0, 2)
+    field = [candidate("modern", CURVE), Candidate("row", Entry("about", "clozemill", {"options": {}}, rates=()))]
+    choose_rates(plan, field, {"modern": 0.25})
+    assert [one.rate for one in field] == [0.25, 0.25]
+    with pytest.raises(ValueError, match="^--learning-rate names none, row: name one that is run"):
+        choose_rates(plan, field, {"none": 0.1, "row": 0.1, "modern": 0.1})
+
+
+@pytest.mark.parametrize("word", ["modern", "modern=0", "modern=1e3", "modern=x"])
+def test_learning_rates_that_are_none(word: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command.parse_arguments(["--data", "x", "--budget", "1", "--learning-rate", word])
+    assert f"argument --learning-rate: invalid named_rate value: '{word}'" in capsys.readouterr().err
 
 
 def test_goals() -> None:

@@ -18,6 +18,14 @@ COMPLETE = ("modern",)  # contenders that are also run at fractions of the budge
 GOAL_FRACTIONS = (0.25, 0.5, 0.7)
 
 
+def named_rate(word: str) -> tuple[str, float]:
+    """Return (name, learning rate) of NAME=RATE. Raises ValueError."""
+    name, _, rate = word.partition("=")
+    if not 0 < float(rate) < 1:
+        raise ValueError(word)
+    return name, float(rate)
+
+
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -39,6 +47,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--points", type=int, default=20, help="evaluations of each run")
     add("--search", type=float, default=0.25, help="fraction of the budget of each learning rate that is tried")
     add("--most-rates", type=int, default=6, help="most learning rates that are tried for a contender")
+    add("--learning-rate", type=named_rate, nargs="+", default=[], metavar="NAME=RATE",
+        help="learning rates that aren't searched, such as modern=0.004")  # fmt: skip
     add("--timing-steps", type=int, default=61, help="steps to measure the cost of a step")
     add("--timing-rounds", type=int, default=3, help="repetitions of that measurement")
     add("--ablation", action="store_true", help="compare changes of the modern recipe instead of the contenders")
@@ -112,10 +122,11 @@ def main(words: list[str] | None = None) -> int:
         candidates = usable(plan, field, options.only)
         if not candidates:
             raise ValueError("nothing can be run with these options and this version")
-        hours = experiment.planned_seconds(plan, candidates, COMPLETE) / 3600
+        rates = dict(options.learning_rate)
+        hours = experiment.planned_seconds(plan, candidates, COMPLETE, rates) / 3600
         print(f"about {hours:.1f} CPU hours of training, and evaluations", file=sys.stderr, flush=True)
         experiment.measure_steps(plan, candidates)
-        experiment.choose_rates(plan, candidates)
+        experiment.choose_rates(plan, candidates, rates)
         experiment.run_seeds(plan, candidates, COMPLETE)
         print_results(plan, options, candidates)
     except (ValueError, RuntimeError, UserError) as error:

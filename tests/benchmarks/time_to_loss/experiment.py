@@ -3,7 +3,7 @@
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,13 +167,18 @@ def choose_rate(plan: Plan, candidate: Candidate) -> None:
     print(f"{candidate.name}: learning rate {candidate.rate:g} of {tried}", file=sys.stderr, flush=True)
 
 
-def choose_rates(plan: Plan, candidates: list[Candidate]) -> None:
-    """Choose the learning rate of every candidate. Those without rates of their own take that of `modern`.
+def choose_rates(plan: Plan, candidates: list[Candidate], given: Mapping[str, float]) -> None:
+    """Set the learning rate of every candidate: the given one by name, or the best. Those without rates take that of `modern`.
 
-    Raises ValueError if they need it and it isn't among the candidates.
+    Raises ValueError if they need it and it isn't among the candidates, or if a given name isn't.
     """
+    if unknown := sorted(given.keys() - {one.name for one in candidates if one.entry.rates}):
+        raise ValueError(f"--learning-rate names {', '.join(unknown)}: name one that is run and has a rate of its own")
     for candidate in (one for one in candidates if one.entry.rates):
-        choose_rate(plan, candidate)
+        if candidate.name in given:
+            candidate.rate = given[candidate.name]
+        else:
+            choose_rate(plan, candidate)
     modern = next((one for one in candidates if one.name == "modern"), None)
     for candidate in (one for one in candidates if not one.entry.rates):
         if modern is None:
@@ -181,9 +186,12 @@ def choose_rates(plan: Plan, candidates: list[Candidate]) -> None:
         candidate.rate = modern.rate
 
 
-def planned_seconds(plan: Plan, candidates: Sequence[Candidate], complete: Sequence[str]) -> float:
-    """Return about how many CPU seconds of training the search and all runs take, if no search goes past its edges."""
-    searches = plan.search * sum(len(one.entry.rates) for one in candidates)
+def planned_seconds(plan: Plan, candidates: Sequence[Candidate], complete: Sequence[str], given: Collection[str] = ()) -> float:
+    """Return about how many CPU seconds of training the search and all runs take, if no search goes past its edges.
+
+    given: names of those whose learning rate isn't searched.
+    """
+    searches = plan.search * sum(len(one.entry.rates) for one in candidates if one.name not in given)
     parts = sum(1 + sum(plan.fractions) * (one.name in complete) for one in candidates)
     return plan.budget * (searches + plan.seeds * parts)
 
