@@ -127,7 +127,7 @@ def test_given_learning_rates_are_not_searched() -> None:
     field = [candidate("modern", CURVE), Candidate("row", Entry("about", "clozemill", {"options": {}}, rates=()))]
     choose_rates(plan, field, {"modern": 0.25})
     assert [one.rate for one in field] == [0.25, 0.25]
-    with pytest.raises(ValueError, match="^--learning-rate names none, row: name one that is run"):
+    with pytest.raises(ValueError, match=r"^--learning-rate names none, row: name one that is run"):
         choose_rates(plan, field, {"none": 0.1, "row": 0.1, "modern": 0.1})
 
 
