@@ -243,6 +243,10 @@ def test_all_documents_filtered(bench):
         ([*corpora.tokens(), "[CLS]"], "vocab.txt, line 121: '[CLS]' repeats line 3: remove one"),
         ([*corpora.tokens(), ""], "vocab.txt, line 121: the token is empty"),
         (["\n"], "vocab.txt, line 1: the token is empty"),
+        (
+            [*corpora.tokens(), "Ġthe", "Ġmill"],
+            "vocab.txt is a vocabulary of byte-level BPE (tokens begin with 'Ġ'), and datasets",
+        ),
     ],
 )
 def test_bad_vocabularies(bench, entries, why):

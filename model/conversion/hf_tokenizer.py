@@ -1,8 +1,9 @@
-"""Read the tokenizer of a foreign Hugging Face folder: accept BERT's with its flags, reject others with one sentence.
+"""Read the tokenizer of a foreign Hugging Face folder: BERT's with its flags, or one that isn't WordPiece, kept as a file.
 
 transformers uses tokenizer.json unchanged only for its generic classes. For BertTokenizer and similar classes it builds BERT's
-tokenizer from the vocabulary and the flags in tokenizer_config.json, and so does this module. If tokenizer.json isn't BERT's
-tokenizer, the import fails, because tokens would differ from those in training.
+tokenizer from the vocabulary and the flags in tokenizer_config.json, and so does this module. A WordPiece tokenizer.json that
+isn't BERT's is rejected with one sentence, because tokens would differ from those in training. Other models, such as byte-level
+BPE, are used through the tokenizers library (tokenizer_file.py) if the file packs BERT's special tokens like BERT.
 """
 
 import json
@@ -10,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clozemill.model.conversion import tokenizer_json
+from clozemill.model.conversion import added_tokens, tokenizer_file, tokenizer_json
+from clozemill.model.conversion.added_tokens import content, mapping
 from clozemill.model.conversion.foreign_files import MAX_VOCABULARY, is_file, optional_json, read_bytes
 from clozemill.model.conversion.tokenizer_json import SETTINGS, SPECIAL, TOKENIZER, VOCAB
-from clozemill.pipelines.common.tokenizer_rules import MAX_LIMIT, REFERENCE, TextRules
+from clozemill.pipelines.common.tokenizer_rules import MAX_LIMIT, REFERENCE, TextRules, other_than_wordpiece
 
 GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # use tokenizer.json unchanged (also with "Fast" appended)
 BERTS = ("BertTokenizer", "BertTokenizerLegacy", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
+MAX_TOKENIZER = MAX_VOCABULARY // 2  # bytes
 LIBRARY_MAX_WORD_CHARS = 100  # default of the tokenizers library
-MARKS = {"\u2581": "sentencepiece", "\u0120": "byte-level BPE"}  # prefix of their pieces
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class ForeignTokenizer:
     """A folder's tokenizer.
 
     tokens: by id; "" for an id without a token. added: tokens added to the vocabulary, such as "[NEW]". cased: None if the
-    files don't say. rules: differences from google-research/bert's tokenizer. notes: for the user.
+    files don't say. rules: differences from google-research/bert's tokenizer. notes: for the user. file: the contents of
+    tokenizer.json if the library tokenizes with it, unchanged; then `cased` and `rules` mean nothing. kind: its model.
     """
 
     tokens: tuple[str, ...]
@@ -34,15 +37,8 @@ class ForeignTokenizer:
     cased: bool | None = None
     rules: TextRules = REFERENCE
     notes: tuple[str, ...] = ()
-
-
-def _mapping(found: Any) -> dict[str, Any]:
-    return found if isinstance(found, dict) else {}
-
-
-def _content(token: Any) -> Any:
-    """Return a token's text, given as a string or as a mapping as in newer files."""
-    return token.get("content") if isinstance(token, dict) else token
+    file: bytes = b""
+    kind: str = "WordPiece"
 
 
 def read_lines(data: bytes) -> tuple[str, ...]:
@@ -56,21 +52,21 @@ def read_lines(data: bytes) -> tuple[str, ...]:
     return tuple(token if last[token] == index and token.strip() else "" for index, token in enumerate(tokens))
 
 
-def _by_id(ids: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Return tokens by id; "" for a gap. Raises ValueError for invalid ids."""
+def _by_id(ids: dict[str, Any], hint: str) -> tuple[str, ...]:
+    """Return tokens by id; "" for a gap. Raises ValueError, with a hint, for invalid ids."""
     room = 2 * len(ids) + 64  # ids are untrusted, and the size of the list is that of the largest id
     if not all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < room for index in ids.values()):
-        raise ValueError(f"{name} has a vocabulary with gaps: give a {VOCAB}")
+        raise ValueError(f"{TOKENIZER} has a vocabulary with gaps: {hint}")
     named = {index: token for token, index in ids.items()}
     if len(named) < len(ids):
-        raise ValueError(f"{name} has a vocabulary with gaps: give a {VOCAB}")
+        raise ValueError(f"{TOKENIZER} has a vocabulary with gaps: {hint}")
     return tuple(named.get(index, "") for index in range(max(named, default=-1) + 1))
 
 
 def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
     """Return the tokens of vocab.txt, which tokenizer.json must match, or those of tokenizer.json. Raises ValueError."""
-    ids = _mapping(tokenizer.get("model")).get("vocab")
-    inner = _by_id(ids, TOKENIZER) if isinstance(ids, dict) else ()
+    ids = mapping(tokenizer.get("model")).get("vocab")
+    inner = _by_id(ids, f"give a {VOCAB}") if isinstance(ids, dict) else ()
     if not is_file(folder / VOCAB):
         if not tokenizer:
             raise ValueError(f"{VOCAB} is missing: copy it from where the weights come from")
@@ -108,51 +104,14 @@ def _check_class(settings: dict[str, Any], config: dict[str, Any], tokenizer: di
 def _check_special(settings: dict[str, Any], named: dict[str, Any]) -> None:
     """Raise ValueError unless the special tokens have BERT's names."""
     for key, token in SPECIAL.items():
-        found = _content(settings.get(key, named.get(key)))
+        found = content(settings.get(key, named.get(key)))
         if found not in (None, token):
             raise ValueError(f"its {key} is {found!r:.40}, and BERT's is {token}")
 
 
-def _added(
-    settings: dict[str, Any], named: dict[str, Any], ids: dict[str, Any], tokenizer: dict[str, Any]
-) -> dict[str, int | None]:
-    """Return added tokens with their ids, None if transformers assigns the next free one. Raises ValueError."""
-    found: dict[Any, Any] = dict(ids)  # keys come from files, so that any value is possible
-    listed = tokenizer.get("added_tokens")
-    for each in listed if isinstance(listed, list) else ():
-        found[_mapping(each).get("content")] = _mapping(each).get("id")
-    for index, each in _mapping(settings.get("added_tokens_decoder")).items():
-        found[_content(each)] = int(index) if str(index).isdecimal() else None
-    for where in (settings, named):
-        for key in ("additional_special_tokens", "extra_special_tokens"):
-            more = where.get(key)
-            for each in more.values() if isinstance(more, dict) else more or () if isinstance(more, list | None) else ():
-                found.setdefault(_content(each), None)
-    for token, index in found.items():
-        fine = isinstance(token, str) and token.strip() and "\n" not in token and "\r" not in token
-        if not fine or not (index is None or (isinstance(index, int) and 0 <= index < 1 << 21)):
-            raise ValueError(f"it has an added token {token!r:.40} with the id {index!r:.40}, which can't be")
-    return found
-
-
-def _with_added(tokens: tuple[str, ...], added: dict[str, int | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (tokens with the added ones at their ids, the names of the new ones). Raises ValueError for an id in use."""
-    found, have, new = list(tokens), set(tokens), []
-    for token, index in sorted(added.items(), key=lambda pair: (pair[1] is None, pair[1] or 0, pair[0])):
-        if token in have:
-            continue
-        index = len(found) if index is None else index
-        found += [""] * (index + 1 - len(found))
-        if found[index]:
-            raise ValueError(f"its added token {token!r:.40} has the id {index}, which is that of {found[index]!r:.40}")
-        found[index] = token
-        new.append(token)
-    return tuple(found), tuple(new)
-
-
 def _check_model(tokenizer: dict[str, Any]) -> int:
     """Return the maximum word length, in characters, of tokenizer.json's model. Raises ValueError if it isn't BERT's."""
-    model = _mapping(tokenizer.get("model"))
+    model = mapping(tokenizer.get("model"))
     if model.get("type", "WordPiece") != "WordPiece" or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{TOKENIZER} is not a WordPiece tokenizer, and BERT's is one")
     for name, wanted in (("unk_token", SPECIAL["unk_token"]), ("continuing_subword_prefix", "##")):
@@ -166,7 +125,7 @@ def _check_model(tokenizer: dict[str, Any]) -> int:
 
 def _check_words(tokenizer: dict[str, Any]) -> None:
     """Raise ValueError unless tokenizer.json splits texts into words and packs them like BERT."""
-    found = _mapping(tokenizer.get("pre_tokenizer")).get("type")
+    found = mapping(tokenizer.get("pre_tokenizer")).get("type")
     if found != "BertPreTokenizer":
         raise ValueError(f"{TOKENIZER} cuts texts into words by {found}, and BERT's tokenizer by BertPreTokenizer")
 
@@ -175,7 +134,7 @@ def _flags(normalizer: dict[str, Any]) -> dict[str, Any] | None:
     """Return the flags of a BertNormalizer, alone or as the only one in a sequence; None for any other normalizer."""
     parts = normalizer.get("normalizers")
     if normalizer.get("type") == "Sequence" and isinstance(parts, list) and len(parts) == 1:
-        normalizer = _mapping(parts[0])
+        normalizer = mapping(parts[0])
     return normalizer if normalizer.get("type") == "BertNormalizer" and normalizer.get("clean_text", True) else None
 
 
@@ -183,8 +142,8 @@ def _own(tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int) -> tu
     """Return (cased, rules) of a tokenizer.json written by clozemill export; None for any other."""
     if not all(token in tokens for token in SPECIAL.values()):
         return None
-    parts = _mapping(tokenizer.get("normalizer")).get("normalizers")
-    kinds = {str(_mapping(part).get("type")) for part in parts} if isinstance(parts, list) else set()
+    parts = mapping(tokenizer.get("normalizer")).get("normalizers")
+    kinds = {str(mapping(part).get("type")) for part in parts} if isinstance(parts, list) else set()
     cased, stripped = "Lowercase" not in kinds, "NFD" in kinds
     for chinese in (True, False) if kinds else ():
         rules = TextRules(None if stripped != cased else stripped, chinese, False, longest)
@@ -196,7 +155,7 @@ def _own(tokenizer: dict[str, Any], tokens: tuple[str, ...], longest: int) -> tu
 
 def _check_packing(tokenizer: dict[str, Any]) -> None:
     """Raise ValueError unless tokenizer.json puts [CLS] and [SEP] around texts."""
-    packing = _mapping(tokenizer.get("post_processor"))
+    packing = mapping(tokenizer.get("post_processor"))
     told = json.dumps(packing)
     if packing.get("type") not in ("BertProcessing", "TemplateProcessing") or "[CLS]" not in told or "[SEP]" not in told:
         raise ValueError(f"{TOKENIZER} doesn't put [CLS] and [SEP] around texts (its post_processor is {packing.get('type')})")
@@ -225,7 +184,7 @@ def _rules(
     told = {name: settings[name] for name in _NAMES if name in settings}
     if odd := [name for name, value in told.items() if not isinstance(value, bool | None)]:
         raise ValueError(f"{SETTINGS} has {odd[0]} {told[odd[0]]!r:.40}, neither true nor false")
-    found = _flags(_mapping(tokenizer.get("normalizer"))) if tokenizer else {}
+    found = _flags(mapping(tokenizer.get("normalizer"))) if tokenizer else {}
     if generic and found is None and (own := _own(tokenizer, tokens, longest)):
         cased, rules = own
         return cased, rules, _notes(told, {"do_lower_case": not cased} | rules.changes_words(cased), generic)
@@ -254,6 +213,44 @@ _OPTIONS = {  # options of `import` that set a flag to false, and to true
 }  # fmt: skip
 
 
+def _is_library(tokenizer: dict[str, Any]) -> bool:
+    """Return whether a tokenizer.json is that of another model than WordPiece."""
+    kind = mapping(tokenizer.get("model")).get("type")
+    return isinstance(kind, str) and kind != "WordPiece"
+
+
+def _check_prefix_space(settings: dict[str, Any], tokenizer: dict[str, Any]) -> None:
+    """Raise ValueError for files that disagree on the space before a text: transformers' versions follow either of them."""
+    before = mapping(tokenizer.get("pre_tokenizer"))
+    parts = before.get("pretokenizers")
+    for part in map(mapping, parts if isinstance(parts, list) else [before]):
+        mine, theirs = settings.get("add_prefix_space"), part.get("add_prefix_space")
+        if None not in (mine, theirs) and mine != theirs:
+            raise ValueError(f"{SETTINGS} and {TOKENIZER} disagree on add_prefix_space: correct the one that is wrong")
+
+
+def _library(
+    folder: Path, settings: dict[str, Any], named: dict[str, Any], ids: dict[str, Any], tokenizer: dict[str, Any],
+    config: dict[str, Any],
+) -> ForeignTokenizer:  # fmt: skip
+    """Return a tokenizer that isn't WordPiece, whose tokenizer.json is used unchanged. Raises ValueError."""
+    modern = config.get("model_type") == "modernbert"
+    if not _check_class(settings, {"tokenizer_class": GENERIC[0]} | config if modern else config, tokenizer):
+        raise ValueError(f"{TOKENIZER} is not a WordPiece tokenizer, and BERT's is one")
+    _check_special(settings, named)
+    _check_prefix_space(settings, tokenizer)
+    data = read_bytes(folder / TOKENIZER, MAX_TOKENIZER)
+    loaded = tokenizer_file.load(data)
+    tokenizer_file.check_packing(loaded, 0 if modern else config.get("type_vocab_size", 2))
+    known = loaded.get_vocab()
+    for token, index in added_tokens.listed(settings, named, ids, {}).items():
+        if token not in known or index not in (None, known[token]):
+            raise ValueError(
+                f"{TOKENIZER} lacks the added token {token!r:.40} (id {index!r:.40}) of another file: copy it again"
+            )
+    return ForeignTokenizer(_by_id(known, "copy it again"), file=data, kind=tokenizer["model"]["type"])
+
+
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> ForeignTokenizer:
     """Return the tokenizer of a Hugging Face folder.
 
@@ -263,15 +260,16 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> ForeignTokenizer:
     Raises:
         ValueError: it isn't BERT's, a file is missing or damaged, or two of them contradict each other.
     """
-    settings, tokenizer = optional_json(folder / SETTINGS), optional_json(folder / TOKENIZER, MAX_VOCABULARY // 2)
+    settings, tokenizer = optional_json(folder / SETTINGS), optional_json(folder / TOKENIZER, MAX_TOKENIZER)
     named, ids = optional_json(folder / "special_tokens_map.json"), optional_json(folder / "added_tokens.json")
+    if _is_library(tokenizer):
+        return _library(folder, settings, named, ids, tokenizer, config)
     generic = _check_class(settings, config, tokenizer)
     _check_special(settings, named)
     longest = _check_model(tokenizer) if tokenizer else LIBRARY_MAX_WORD_CHARS
     tokens = _vocabulary(folder, tokenizer)
-    for mark, name in MARKS.items():
-        if sum(token.startswith(mark) and len(token) > 1 for token in tokens) * 100 > len(tokens):
-            raise ValueError(f"its vocabulary is one of {name} (tokens begin with {mark!r}), and BERT's is of WordPiece")
+    if other := other_than_wordpiece(tokens):
+        raise ValueError(f"its vocabulary is one of {other}, and BERT's is of WordPiece")
     cased, rules, notes = _rules(settings, tokenizer, tokens, longest, generic)
-    tokens, added = _with_added(tokens, _added(settings, named, ids, tokenizer))
+    tokens, added = added_tokens.merged(tokens, added_tokens.checked(added_tokens.listed(settings, named, ids, tokenizer)))
     return ForeignTokenizer(tokens, added, cased, rules, notes)

@@ -27,7 +27,7 @@ class Source:
 
     model: built, in float32. vocabulary: tokens by id. max_seq_length: tokens that texts are truncated to. about: its
     checkpoint.json, for the model card and the parts that an import lacked. rules: how its tokenizer differs from
-    google-research/bert's.
+    google-research/bert's. tokenizer: the contents of its tokenizer.json if it isn't WordPiece, else b"".
     """
 
     model: PretrainingModel | TaskModel | EncoderModel
@@ -36,6 +36,7 @@ class Source:
     max_seq_length: int
     about: dict[str, Any] = field(default_factory=dict)
     rules: TextRules = REFERENCE
+    tokenizer: bytes = b""
 
     @property
     def config(self) -> EncoderConfig:

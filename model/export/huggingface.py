@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
-from clozemill.model.conversion import tokenizer_json, weight_names
+from clozemill.model.conversion import tokenizer_file, tokenizer_json, weight_names
 from clozemill.model.conversion.huggingface import CONFIG, WEIGHTS, read
 from clozemill.model.conversion.weight_table import to_hf
 from clozemill.model.export import hf_process, sentence_transformers
@@ -126,7 +125,7 @@ def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> None:
-    tokenizer = Tokenizer.from_file(str(folder / tokenizer_json.TOKENIZER))
+    tokenizer = tokenizer_file.load((folder / tokenizer_json.TOKENIZER).read_bytes())
     firsts, seconds = (
         [np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32) for text in side]
         for side in zip(*texts, strict=True)
@@ -140,18 +139,25 @@ def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[
 
 
 def write_tokenizer(source: Source, folder: Path) -> None:
-    """Write tokenizer.json, vocab.txt and tokenizer_config.json."""
-    built = tokenizer_json.build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
-    (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its `save` raises a bare Exception on a full disk
-    (folder / tokenizer_json.VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())
+    """Write tokenizer.json and tokenizer_config.json, and vocab.txt for WordPiece."""
+    flags: dict[str, bool] = {}
+    if source.tokenizer:
+        (folder / tokenizer_json.TOKENIZER).write_bytes(source.tokenizer)
+    else:
+        built = tokenizer_json.build(source.vocabulary, source.cased, source.rules).to_str(pretty=True)
+        (folder / tokenizer_json.TOKENIZER).write_text(built, "utf-8")  # its `save` raises a bare Exception on a full disk
+        (folder / tokenizer_json.VOCAB).write_bytes(("\n".join(source.vocabulary) + "\n").encode())
+        flags = {
+            "do_lower_case": not source.cased,
+            "strip_accents": source.rules.strips(source.cased),
+            "tokenize_chinese_chars": source.rules.tokenize_chinese_chars,
+        }
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # uses tokenizer.json unchanged; BertTokenizer would rebuild its own
-        "do_lower_case": not source.cased,
-        "strip_accents": source.rules.strips(source.cased),
-        "tokenize_chinese_chars": source.rules.tokenize_chinese_chars,
+        **flags,
         "model_max_length": source.config.max_position_embeddings,  # as in training: export.read has cut the rest
         "model_input_names": ["input_ids", *(["token_type_ids"] if source.config.type_vocab_size else []), "attention_mask"],
-        "clean_up_tokenization_spaces": True,
+        "clean_up_tokenization_spaces": not source.tokenizer,
         "split_special_tokens": True,  # as in tokenizer.json: transformers would add them, and match them in texts
         **tokenizer_json.SPECIAL,
     }

@@ -13,6 +13,7 @@ from keras import layers, ops
 
 from clozemill.model import sentence_vectors
 from clozemill.model.attention import rotated, rotation
+from clozemill.model.conversion.tokenizer_json import TOKENIZER
 from clozemill.model.export.base import Source
 from clozemill.model.inputs import TOKENS
 from clozemill.model.layers import activation
@@ -208,7 +209,9 @@ def functional(source: Source) -> keras.Model:
 
 
 def write(source: Source, folder: str) -> None:
-    """Write a source as model.keras."""
+    """Write a source as model.keras, with its tokenizer.json if it isn't tokenized by WordPiece."""
+    if source.tokenizer:
+        (Path(folder) / TOKENIZER).write_bytes(source.tokenizer)
     model, before = functional(source), tempfile.tempdir
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch  # Keras leaves a temporary folder behind if it can't write the file

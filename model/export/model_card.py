@@ -47,6 +47,13 @@ punctuation.
 
 Special tokens in a text, such as `[SEP]`, are treated as text. To match them, pass `split_special_tokens=False`.
 """
+_OWN_TOKENIZER = """\
+`tokenizer.json` is that of the model this one was made from, unchanged. In the formats SavedModel and Keras, this model takes
+ids, no texts: tokenize with this file.
+
+clozemill treats special tokens in a text, such as `[SEP]`, as text, and so does `AutoTokenizer` here. To match them, pass
+`split_special_tokens=False`.
+"""
 _FILL_MASK = """\
 from transformers import pipeline
 
@@ -75,7 +82,7 @@ def _rows(source: Source) -> list[tuple[str, Any]]:
         ("attention", config.attention),
         ("activation", config.hidden_act),
         ("weights", f"{weights:,}"),
-        ("vocabulary", f"{config.vocab_size:,} WordPieces, {casing}"),
+        ("vocabulary", f"{config.vocab_size:,} {'tokens' if source.tokenizer else f'WordPieces, {casing}'}"),
     ]
 
 
@@ -190,7 +197,7 @@ def card(source: Source, architecture: str) -> str:
         "## Training", "", *(f"- {line}" for line in _training(source.about)), "",
         "## Usage", "", *(["```python", _SENTENCES + "```", ""] if embeds(source.about) else []),
         "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",
-        _TOKENIZER,
+        _OWN_TOKENIZER if source.tokenizer else _TOKENIZER,
     ]  # fmt: skip
     if architecture in ("BertForPreTraining", "BertForMaskedLM", "ModernBertForMaskedLM"):
         lines += ["```python", _FILL_MASK + "```", ""]

@@ -1,5 +1,7 @@
 """Write a self-contained SavedModel that takes raw text and can be fine-tuned with just TensorFlow and tensorflow-text.
 
+A model whose tokenizer isn't WordPiece takes ids only: its tokenizer.json is a file beside the graph, in `assets.extra`.
+
 The vocabulary is part of the graph, not an asset file, so the folder can be moved and its sources deleted. Texts are padded
 to the longest of their batch, and truncated to `max_seq_length`.
 
@@ -11,6 +13,7 @@ Signatures; `text` and `text_pair` are string [B], the pair's "" for none:
     preprocess: text, text_pair -> input_ids, input_mask, segment_ids, int32 [B, S]
     encode: text, text_pair -> pooled_output [B, H], sequence_output [B, S, H], all_layers [B, 1 + layers, S, H], float32
     encode_tokens: input_ids, input_mask, segment_ids -> the same; serving_default: as encode, or as the task's
+    (of a model that takes only ids: encode_tokens, or from the same ids `logits` or `sentence_embedding`; there are no others)
     mlm: text with a literal [MASK], text_pair -> as answers.fill_mask, the 5 likeliest tokens
     nsp: text, text_pair -> probabilities float32 [B, 2]: the pair's second follows the first; it doesn't
     classify, multilabel, regress, tags, spans, embed (of a model with such a task): as answers.ANSWERS
@@ -34,6 +37,7 @@ import tensorflow as tf
 
 from clozemill.model.conversion import savedmodel
 from clozemill.model.conversion.tf_errors import as_os_errors
+from clozemill.model.conversion.tokenizer_json import TOKENIZER
 from clozemill.model.export import signatures as export_signatures
 from clozemill.model.export.graph_tokenizer import TEXTS, TextOps
 from clozemill.model.inputs import TOKENS
@@ -107,7 +111,8 @@ def _call(infer: Callable, train: Callable) -> tf.types.experimental.Polymorphic
     return function
 
 
-def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> dict[str, Callable]:
+def _signatures(source, ops: TextOps | None, root: Exported, computation: Callable) -> dict[str, Callable]:
+    """Return the signatures; without TextOps, only those of ids."""
     task = getattr(source.model, "task", None)
     encoded, logits = computation(_encoded), computation(_logits)
 
@@ -118,6 +123,14 @@ def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> 
         inputs = {"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids}
         found = encoded(inputs)
         return found | {"all_layers": tf.stack(found["all_layers"], axis=1)}
+
+    def answer_tokens(input_ids, input_mask, segment_ids):
+        return logits({"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids})
+
+    tokens = _function(encode_tokens, *_IDS.values())
+    if ops is None:
+        answers = tokens if task is None else _function(answer_tokens, *_IDS.values())
+        return {"encode_tokens": tokens, "serving_default": answers}
 
     def encode(text, text_pair):
         return encode_tokens(**preprocess(text, text_pair))
@@ -130,7 +143,7 @@ def _signatures(source, ops: TextOps, root: Exported, computation: Callable) -> 
 
     pair = ("text", "text_pair")
     found = {name: _named(function, *pair) for name, function in (("preprocess", preprocess), ("encode", encode))}
-    found["encode_tokens"] = _function(encode_tokens, *_IDS.values())
+    found["encode_tokens"] = tokens
     found["serving_default"] = found["encode"]
     if task is not None:
         answer, names = export_signatures.ANSWERS[task.kind]
@@ -158,16 +171,11 @@ def _to_train(source) -> list[keras.Variable]:
     return [one for one in source.model.encoder.weights if all(one is not other for other in left_out)]
 
 
-def build(source) -> tuple[Exported, dict[str, Callable]]:
-    """Return the object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps rejects."""
-    model, root = source.model, Exported()
+def _text_ops(source, root: Exported) -> TextOps:
+    """Return the operations on texts, and set the object's methods that take texts."""
+    model = source.model
     ops = TextOps(tuple(source.vocabulary), source.cased, source.max_seq_length, source.rules, model.config.type_vocab_size)
-    task = getattr(model, "task", None)
     root.text_ops, root.tokenize = ops, ops.tokenize
-    root.variables = [variable.value for variable in model.variables]  # including the state of dropout seeds
-    root.trainable_variables = [variable.value for variable in _to_train(source)]
-    root.regularization_losses = []
-    root.max_seq_length = tf.constant(source.max_seq_length)
 
     def preprocess(text, text_pair, length):
         return ops.pack(ops.tokenize(text), ops.tokenize(text_pair), length)
@@ -175,6 +183,18 @@ def build(source) -> tuple[Exported, dict[str, Callable]]:
     root.preprocess = _function(preprocess, TEXTS, TEXTS, _COUNT)
     if "mlm" in _heads(source):
         root.fill_mask = _function(partial(export_signatures.fill_mask, model, ops), TEXTS, TEXTS, _COUNT)
+    return ops
+
+
+def build(source) -> tuple[Exported, dict[str, Callable]]:
+    """Return the object that `write` saves, and its signatures. Raises ValueError for a vocabulary that TextOps rejects."""
+    model, root = source.model, Exported()
+    ops = None if source.tokenizer else _text_ops(source, root)
+    task = getattr(model, "task", None)
+    root.variables = [variable.value for variable in model.variables]  # including the state of dropout seeds
+    root.trainable_variables = [variable.value for variable in _to_train(source)]
+    root.regularization_losses = []
+    root.max_seq_length = tf.constant(source.max_seq_length)
     computation, answer = _computations(source), _encoded if task is None else _logits
     root.__call__ = _call(computation(answer), computation(answer, True))
     return root, _signatures(source, ops, root, computation)
@@ -193,10 +213,14 @@ def write(source, folder: str) -> None:
     tf.io.gfile.makedirs(tf.io.gfile.join(folder, *savedmodel.ABOUT[:-1]))
     with as_os_errors(), tf.io.gfile.GFile(tf.io.gfile.join(folder, *savedmodel.ABOUT), "w") as file:
         file.write(json.dumps(about))
+    if source.tokenizer:
+        path = tf.io.gfile.join(folder, savedmodel.EXTRA, TOKENIZER)
+        with as_os_errors(), tf.io.gfile.GFile(path, "wb") as file:
+            file.write(source.tokenizer)
 
 
 def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the SavedModel's outputs for raw texts, each with a second text or "": it computes its own features.
+    """Return the SavedModel's outputs for raw texts, each with a second text or "": it computes its own features if it can.
 
     Returns `sequence_output` [B, S, H], padded to the longest text, `pooled_output` [B, H], and a fine-tuned model's `logits`
     or `sentence_embedding`. Raises OSError.
@@ -204,7 +228,10 @@ def outputs(folder: str, texts: list[tuple[str, str]], features: dict[str, np.nd
     with as_os_errors():
         loaded = tf.saved_model.load(folder)
     first, second = (tf.constant([pair[side] for pair in texts], tf.string) for side in (0, 1))
-    inputs = loaded.signatures["preprocess"](text=first, text_pair=second)
+    if "preprocess" in loaded.signatures:
+        inputs = loaded.signatures["preprocess"](text=first, text_pair=second)
+    else:
+        inputs = {name: tf.constant(features[name]) for name in TOKENS}
     encoded = loaded.signatures["encode_tokens"](**inputs)
     found = {name: encoded[name] for name in ("sequence_output", "pooled_output") if name in encoded}
     called = loaded({name: inputs[name] for name in TOKENS})

@@ -3,10 +3,12 @@
 Shared by pipelines, model and trainers. Imports none of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 MAX_WORD_CHARS = 200  # as in google-research/bert: longer words become [UNK]. The tokenizers library uses 100
+_MARKS = {"\u2581": "sentencepiece", "\u0120": "byte-level BPE"}  # beginnings of their pieces
 MAX_LIMIT = 1000  # the largest repetition count in a regular expression of an exported graph
 
 
@@ -55,6 +57,14 @@ class TextRules:
 
 
 REFERENCE = TextRules()
+
+
+def other_than_wordpiece(tokens: Sequence[str]) -> str:
+    """Return the name of a vocabulary's tokenizer, and how it is known, if it isn't WordPiece; else ""."""
+    for mark, name in _MARKS.items():
+        if sum(token.startswith(mark) and len(token) > 1 for token in tokens) * 100 > len(tokens):
+            return f"{name} (tokens begin with {mark!r})"
+    return ""
 
 
 def described(cased: bool, rules: TextRules) -> str:

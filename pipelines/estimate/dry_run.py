@@ -120,7 +120,7 @@ def vocabulary_of(splits: list[InputSplit], config: PrepareConfig, vocab_size: i
     """
     if config.vocab:
         data = filesystem.read_bytes(config.vocab)
-        Vocabulary.from_bytes(data, config.vocab)
+        Vocabulary.from_bytes(data, config.vocab).check_wordpiece(config.vocab)
         return data
     shared = {field.name: getattr(config, field.name) for field in fields(InputOptions)}
     return training.learn_here(splits, VocabConfig(**shared, vocab_size=vocab_size))

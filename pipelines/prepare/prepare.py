@@ -81,7 +81,9 @@ def _read_vocabulary(config: PrepareConfig) -> bytes:
 
         identifier()
     data = filesystem.read_bytes(config.vocab)
-    if warning := Vocabulary.from_bytes(data, config.vocab).casing_warning(config.cased):
+    vocabulary = Vocabulary.from_bytes(data, config.vocab)
+    vocabulary.check_wordpiece(config.vocab)
+    if warning := vocabulary.casing_warning(config.cased):
         print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
     if warning := language_warning(config.splitter, config.sentence_language):
         print(f"warning: {warning}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.tokenizer_rules import other_than_wordpiece
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -92,6 +93,13 @@ class Vocabulary:
     def dtype(self) -> np.dtype:
         """The smallest unsigned integer type that holds every id."""
         return np.dtype(np.uint16 if len(self.tokens) <= 1 << 16 else np.uint32)
+
+    def check_wordpiece(self, name: str) -> None:
+        """Raise UserError for the vocabulary of another tokenizer, such as that of an imported ModernBERT."""
+        if other := other_than_wordpiece(self.tokens):
+            raise UserError(
+                f"{name} is a vocabulary of {other}, and datasets are tokenized by WordPiece: learn one with clozemill vocab"
+            )
 
     def casing_warning(self, cased: bool) -> str:
         """Return a sentence if the vocabulary doesn't seem to fit the requested casing, otherwise an empty string."""

@@ -66,6 +66,7 @@ def _stage(config: VocabConfig) -> tuple[VocabConfig, VocabStage]:
         return config, VocabStage(config)
     data = filesystem.read_bytes(config.extend)
     old = Vocabulary.from_bytes(data, config.extend)
+    old.check_wordpiece(config.extend)
     recorded = recorded_rules(config.extend, data)
     config = completed_rules(config, recorded)
     if not recorded and (warning := old.casing_warning(config.cased)):

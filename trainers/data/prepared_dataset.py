@@ -177,6 +177,11 @@ def check_segments(contract: PreparedDataset, segments: int, whose: str) -> None
 def check_vocabulary(contract: PreparedDataset, vocabulary: dict[str, Any], whose: str) -> None:
     """Raise UserError unless the dataset was built with this vocabulary (sha256, size, cased)."""
     mine = contract.vocabulary
+    if "tokenizer" in vocabulary:
+        raise UserError(
+            f"{whose} is tokenized by its own tokenizer.json, and datasets by WordPiece: fine-tune it, or give a model with a "
+            "WordPiece vocabulary"
+        )
     ours, theirs = (TextRules.from_dict(each).changes_words(each["cased"]) for each in (mine, vocabulary))
     for key, value in theirs.items():
         if ours[key] != value and mine["cased"] == vocabulary["cased"]:

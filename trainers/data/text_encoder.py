@@ -1,5 +1,6 @@
 """Encodes texts as the three id tensors: tokenized like the shards, truncated and padded."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -9,10 +10,12 @@ from clozemill.model.inputs import assemble, pack
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.text import single_line
-from clozemill.pipelines.text.vocabulary import Vocabulary
-from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.pipelines.text.vocabulary import MASK, Vocabulary
+from clozemill.pipelines.text.wordpiece import Encoded, WordPiece
+from clozemill.trainers.data.library_tokenizer import LibraryTokenizer
 
 _PART = 1 << 20
+_BREAK = re.compile(r"\S(?= )")  # no word of any tokenizer continues after a space
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -31,10 +34,15 @@ def _as_given(
     text: str, one: str, starts: np.ndarray, ends: np.ndarray, library: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Map offsets in a cleaned text to offsets in the original text."""
-    if one == text.translate(single_line.BREAKS) or not len(starts):
+    if one == text or one == text.translate(single_line.BREAKS) or not len(starts):
         return starts, ends
     begins, stops = single_line.places(text, library)
     return begins[starts], stops[ends - 1]
+
+
+def _split(encoded: Encoded) -> list[np.ndarray]:
+    """Return the tokens of each text of a part, which has at least one."""
+    return np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
 
 
 class TextEncoder:
@@ -46,14 +54,17 @@ class TextEncoder:
         max_seq_length: tokens per row, including special tokens.
         rules: how the tokenizer deviates from google-research/bert's.
         segments: number of segments of the model, 0 if it doesn't tell them apart; with one segment, pairs are not supported.
+        tokenizer: the contents of a tokenizer.json that isn't WordPiece, of a model that has one; then `cased` and `rules`
+            mean nothing, and texts are tokenized as they are.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2
-    ) -> None:
+        self, vocabulary: Vocabulary, cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2,
+        tokenizer: bytes = b"",
+    ) -> None:  # fmt: skip
         self.vocabulary, self.max_seq_length, self._library = vocabulary, max_seq_length, rules.library
         self._segments = segments
-        self.wordpiece = WordPiece(vocabulary, cased, rules)
+        self.tokenizer = LibraryTokenizer(tokenizer) if tokenizer else WordPiece(vocabulary, cased, rules)
 
     @cached_property
     def unknown(self) -> np.ndarray:
@@ -66,16 +77,40 @@ class TextEncoder:
         It ends before a space, so that its tokens are the first tokens of the text.
         """
         size = _PART
-        while len(text) > size and (at := text.find(" ", size)) >= 0:
-            if len(self.ids([text[:at]])[0]) >= self.max_seq_length:
-                return text[:at]
+        while len(text) > size and (found := _BREAK.search(text, size)):
+            if len(self.ids([text[: found.end()]])[0]) >= self.max_seq_length:
+                return text[: found.end()]
             size *= 4
         return text
 
+    def _plain(self, text: str) -> str:
+        """Return a text as the tokenizer gets it."""
+        return text if isinstance(self.tokenizer, LibraryTokenizer) else single_line.plain(text, self._library)
+
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the tokens of each text, int32 [pieces]."""
-        found = self.wordpiece.encode([single_line.plain(text, self._library) for text in texts])
-        return np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(texts) else []
+        found: list[np.ndarray] = []
+        for part in _parts(texts):
+            found += _split(self.tokenizer.encode([self._plain(text) for text in part]))
+        return found
+
+    def masked_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the tokens of each text, int32 [pieces], with the mask's id for every [MASK]."""
+        if isinstance(self.tokenizer, LibraryTokenizer):
+            return [ids for part in _parts(texts) for ids in _split(self.tokenizer.encode(part, masks=True))]
+        parts = [text.split(MASK) for text in texts]
+        pieces, mask = iter(self.ids([part for text in parts for part in text])), [self.vocabulary.mask_id]
+        found = []
+        for text in parts:
+            own = [array for _ in text for array in (next(pieces), np.array(mask, np.int32))]
+            found.append(np.concatenate(own[:-1]).astype(np.int32))
+        return found
+
+    def surface(self, index: int) -> str:
+        """Return a token as it is written in a text, with the space before it if the token has one."""
+        if isinstance(self.tokenizer, LibraryTokenizer):
+            return self.tokenizer.surface(index)
+        return self.vocabulary.tokens[index].removeprefix("##")
 
     def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[single_line.Located]:
         """Return (tokens, begins, ends) of each text, int [pieces]: begin and end of each token's word in the original text.
@@ -85,8 +120,8 @@ class TextEncoder:
         """
         found = []
         for part in _parts(texts):
-            plains = [single_line.plain(text, self._library) for text in part]
-            encoded = self.wordpiece.encode(plains, offsets=True, by_piece=by_piece)
+            plains = [self._plain(text) for text in part]
+            encoded = self.tokenizer.encode(plains, offsets=True, by_piece=by_piece)
             splits = np.cumsum(encoded.lengths)[:-1]
             wanted = (encoded.ids, encoded.starts, encoded.ends)  # the latter exist, because offsets were asked for
             columns = (np.split(column, splits) for column in wanted if column is not None)

@@ -64,8 +64,8 @@ class ImportConfig(OverwriteOption):
 
     source: str = option(
         "",
-        "the folder of a Hugging Face BERT (config.json, safetensors, vocab.txt) or of a google-research/bert checkpoint, or a "
-        "model's id on the Hugging Face hub, such as google-bert/bert-base-uncased",
+        "the folder of a Hugging Face BERT or ModernBERT (config.json, safetensors, vocab.txt or tokenizer.json) or of a "
+        "google-research/bert checkpoint, or a model's id on the Hugging Face hub, such as google-bert/bert-base-uncased",
         flag=False,
         group=INPUT,
         required=True,

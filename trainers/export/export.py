@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,8 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
             model = train_state.loaded(about | {"objective": ""}, weights)
         else:
             model = train_state.loaded(about, weights)
-        cased, rules = bool(one.index["vocabulary"]["cased"]), TextRules.from_dict(one.index["vocabulary"])
+        tokenizer, told = checkpoints.tokenizer(one), one.index["vocabulary"]
+        cased, rules = bool(tokenizer) or bool(told["cased"]), TextRules.from_dict(told)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
     path, sizes = storage.join(one.folder, VOCAB), model.config
@@ -106,12 +107,13 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
         raise UserError(
             f"--max-seq-length is {length}, but {one.folder} was trained on at most {longest} tokens: give {longest} or less"
         )
-    return Source(model, vocabulary.tokens, cased, length, about, rules)
+    return Source(model, vocabulary.tokens, cased, length, about, rules, tokenizer)
 
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     """Encode texts as in training: `input_ids`, `input_mask`, `segment_ids`, int32 [B, S]."""
-    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), source.cased, source.max_seq_length, source.rules)
+    vocabulary, length = Vocabulary.from_tokens(list(source.vocabulary)), source.max_seq_length
+    encoder = TextEncoder(vocabulary, source.cased, length, source.rules, tokenizer=source.tokenizer)
     return encoder.pairs(*map(list, zip(*texts, strict=True)))
 
 
@@ -226,6 +228,16 @@ def main(config: ExportConfig) -> int:
                 shutil.rmtree(place.temporary, ignore_errors=True)
 
 
+def _notes(source: Source, names: Collection[str]) -> list[str]:
+    """Return notes on what some formats of a source lack."""
+    if not source.tokenizer or not {"savedmodel", "keras"}.intersection(names):
+        return []
+    return [
+        "the tokenizer isn't WordPiece and can't be part of a graph: the SavedModel and the Keras file take ids, no texts, "
+        "and have tokenizer.json beside them"
+    ]
+
+
 def _export(source: Source, one: Checkpoint, places: dict[str, Place], output: str) -> int:
     for name, place in places.items():
         _write(source, name, place.temporary)
@@ -243,6 +255,8 @@ def _export(source: Source, one: Checkpoint, places: dict[str, Place], output: s
     storage.write_json(storage.join(output, RECORD), exported_files(output) | made)
     for name, place in places.items():
         _put(name, place)
+    for note in _notes(source, places):
+        print(f"note: {note}")
     print(f"done: {', '.join(place.final for place in places.values())}", flush=True)
     return 0
 

@@ -4,6 +4,7 @@ clozemill import HF_OR_TF1_FOLDER --output CHECKPOINT
 clozemill import google-bert/bert-base-uncased --output CHECKPOINT
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from clozemill.trainers.training import checkpoints
 
 SOURCES = {"hf": huggingface, "tf1": tf1}
 _PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
+_RULES = ("strip_accents", "tokenize_chinese_chars")  # options
 _SHOWN = 6  # names listed in a note
 _REPLACING = "replacing"  # in checkpoint.json: the files of an import that is being replaced
 
@@ -66,7 +68,8 @@ def row_names(found: Imported) -> tuple[list[str], str]:
             added += 1
     if not added:
         return tokens, ""
-    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token: they were named [unused...]"
+    told = "" if all(token.strip() for token in found.tokenizer.tokens if token) else " that vocab.txt can hold, such as spaces"
+    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token{told}: they were named [unused...]"
 
 
 def _writable(token: str) -> bool:
@@ -79,6 +82,8 @@ def _writable(token: str) -> bool:
 
 def _casing(found: Imported, vocabulary: Vocabulary, wanted: bool | None) -> tuple[bool, str]:
     """Return (cased, a note for the user)."""
+    if found.tokenizer.file:
+        return True, ""
     own = found.tokenizer.cased
     if wanted is not None:
         contrary = own is not None and own != wanted
@@ -97,9 +102,20 @@ def _casing(found: Imported, vocabulary: Vocabulary, wanted: bool | None) -> tup
     )
 
 
+def _check_options(config: ImportConfig, found: Imported) -> None:
+    """Raise UserError for options of WordPiece if the tokenizer is another one."""
+    given = [name for name in ("cased", *_RULES) if getattr(config, name) is not None]
+    if given and found.tokenizer.file:
+        flag = f"--{'' if getattr(config, given[0]) else 'no-'}{given[0].replace('_', '-')}"
+        raise UserError(
+            f"{flag} is for WordPiece, and {config.source} has another tokenizer ({found.tokenizer.kind}), which is used as it "
+            "is: leave the option out"
+        )
+
+
 def _rules(found: Imported, config: ImportConfig) -> TextRules:
     """Return the tokenizer's rules with the given options applied."""
-    given = {name: getattr(config, name) for name in ("strip_accents", "tokenize_chinese_chars")}
+    given = {name: getattr(config, name) for name in _RULES}
     return replace(found.tokenizer.rules, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -139,7 +155,11 @@ def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRule
     """Return the contents of checkpoint.json, except the file sizes."""
     objective, kept = _objective(found)
     commit = {"commit": source.commit} if source.commit else {}
-    told = {"sha256": vocabulary.sha256, "size": len(vocabulary), "cased": cased, **rules.to_dict(cased)}
+    told = {"sha256": vocabulary.sha256, "size": len(vocabulary)}
+    if found.tokenizer.file:
+        told |= {"tokenizer": hashlib.sha256(found.tokenizer.file).hexdigest()}
+    else:
+        told |= {"cased": cased, **rules.to_dict(cased)}
     return {
         "step": 0,
         "encoder": found.config.to_dict(),
@@ -188,7 +208,7 @@ def _write(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> 
     weights = found.converted.weights
     if "next_sentence" not in about["imported"]["heads"]:
         weights = {path: value for path, value in weights.items() if not path.startswith("next_sentence/")}
-    checkpoints.write(folder, {"weights": weights}, data, about)
+    checkpoints.write(folder, {"weights": weights}, data, about, found.tokenizer.file)
 
 
 def main(config: ImportConfig) -> int:
@@ -205,6 +225,7 @@ def _import(config: ImportConfig) -> int:
     ours = _own_files(config.output)
     source = find_source(config.source, config.revision)
     found = _read(source.folder)
+    _check_options(config, found)
     try:
         tokens, padding = row_names(found)
     except UserError as error:
@@ -225,7 +246,9 @@ def _tell(config: ImportConfig, found: Imported, about: dict[str, Any], notes: l
     """Print a summary of the checkpoint."""
     size, encoder, vocabulary = sum(value.size for value in found.converted.weights.values()), found.config, about["vocabulary"]
     heads = about["imported"]["heads"]
-    casing = described(vocabulary["cased"], TextRules.from_dict(vocabulary))
+    casing = f"tokenized by its tokenizer.json ({found.tokenizer.kind})"
+    if not found.tokenizer.file:
+        casing = described(vocabulary["cased"], TextRules.from_dict(vocabulary))
     print(
         f"{config.source}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
         f"{casing}, {size:,} weights; with {', '.join(heads) or 'no head'}"

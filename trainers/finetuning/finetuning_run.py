@@ -70,6 +70,10 @@ class FinetuningRun:
         return self.initial.vocabulary_bytes
 
     @property
+    def tokenizer(self) -> bytes:
+        return self.initial.tokenizer
+
+    @property
     def steps(self) -> int:
         return self.settings.steps(len(self.train))
 

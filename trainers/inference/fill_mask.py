@@ -62,25 +62,15 @@ class MaskFiller:
             raise UserError(f"--text has no {MASK}: write it in place of the words to predict, as in 'The {MASK} is old.'")
         return Example("--text", text, pair or None)
 
-    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the tokens of each text, int32 [pieces], with the mask's id for every MASK."""
-        parts = [text.split(MASK) for text in texts]
-        pieces, mask = iter(self.texts.ids([part for text in parts for part in text])), [self.vocabulary.mask_id]
-        found = []
-        for text in parts:
-            own = [array for _ in text for array in (next(pieces), np.array(mask, np.int32))]
-            found.append(np.concatenate(own[:-1]).astype(np.int32))
-        return found
-
     def _features(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        firsts = self._ids([example.text for example in examples])
-        seconds = self._ids([example.pair or "" for example in examples])
+        firsts = self.texts.masked_ids([example.text for example in examples])
+        seconds = self.texts.masked_ids([example.pair or "" for example in examples])
         rows = []
         for example, first, second in zip(examples, firsts, seconds, strict=True):
             room = self.length - (3 if len(second) else 2)
             one, other = first[:room], second[: max(0, room - len(first))]
-            masks = [int((ids == self.vocabulary.mask_id).sum()) for ids in (first, second, one, other)]
-            if masks[0] + masks[1] != masks[2] + masks[3]:
+            kept = sum(int((ids == self.vocabulary.mask_id).sum()) for ids in (one, other))
+            if kept != _masks(example):
                 raise UserError(
                     f"{example.where}: a {MASK} is beyond the {self.length} tokens that the model was trained on: shorten it"
                 )
@@ -99,24 +89,34 @@ class MaskFiller:
         best, tokens = self.forward(features), self.vocabulary.tokens
         answers = []
         for number, example in enumerate(examples):
-            count = example.text.count(MASK) + (example.pair or "").count(MASK)
             masks = [
                 [
                     {"token": tokens[piece], "probability": float(probability)}
                     for piece, probability in zip(best["ids"][number, place], best["probabilities"][number, place], strict=True)
                 ]
-                for place in range(count)
+                for place in range(_masks(example))
             ]
-            answers.append(_answer(example, masks))
+            words = [self.texts.surface(int(best["ids"][number, place, 0])) for place in range(len(masks))]
+            answers.append(_answer(example, masks, words))
         return answers
 
 
-def _answer(example: Example, masks: list[list[dict[str, Any]]]) -> dict[str, Any]:
+def _masks(example: Example) -> int:
+    """Return the number of masks of an example."""
+    return example.text.count(MASK) + (example.pair or "").count(MASK)
+
+
+def _answer(example: Example, masks: list[list[dict[str, Any]]], words: Sequence[str]) -> dict[str, Any]:
     """Return the record of a text: what was asked, the filled text, the candidates for every mask."""
-    words = iter([pieces[0]["token"].removeprefix("##") for pieces in masks])
+    given = iter(words)
+
+    def word(found: re.Match) -> str:
+        """A token's space is already in the text, or not needed at its beginning."""
+        before = found.string[: found.start()]
+        return next(given).lstrip() if not before or before[-1].isspace() else next(given)
 
     def filled(text: str) -> str:
-        return re.sub(re.escape(MASK), lambda _: next(words), text)
+        return re.sub(re.escape(MASK), word, text)
 
     pair = {} if example.pair is None else {"text_pair": example.pair}
     first = filled(example.text)

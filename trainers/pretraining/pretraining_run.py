@@ -32,6 +32,7 @@ class PretrainingRun:
     chosen: dict[str, Any] = field(default_factory=dict)  # these options
     branch: Branch | None = None
     stage: ClassVar = "pretrain"
+    tokenizer: ClassVar = b""  # shards are of WordPiece
 
     @property
     def steps(self) -> int:

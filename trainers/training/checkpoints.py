@@ -1,9 +1,9 @@
 """Checkpoints: folders `step-00001000`, complete or ignored. Keeps the newest K and the best one; skips corrupt ones.
 
-A checkpoint holds the weights and the optimizer's moments (safetensors files, variables by name), `vocab.txt`, and
-`checkpoint.json`, written last: step, sizes of the files and, for local ones, their SHA-256, the encoder's configuration,
-metrics, and a SHA-256 of all that. Everything else that a run needs to resume (dropout seeds, position in the data) follows
-from the step. Works in local folders and on gs://.
+A checkpoint holds the weights and the optimizer's moments (safetensors files, variables by name), `vocab.txt`, of a model that
+isn't tokenized by WordPiece also `tokenizer.json`, and `checkpoint.json`, written last: step, sizes of the files and, for local
+ones, their SHA-256, the encoder's configuration, metrics, and a SHA-256 of all that. Everything else that a run needs to resume
+(dropout seeds, position in the data) follows from the step. Works in local folders and on gs://.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from clozemill.model.conversion.tokenizer_json import TOKENIZER
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.files import locks, safe_paths
@@ -101,11 +102,18 @@ def _check_contents(one: "Checkpoint") -> None:
 
 
 def _check_vocabulary(folder: str, index: dict[str, Any]) -> None:
-    """Raise ValueError if vocab.txt isn't the one the checkpoint was written with: ids would have another meaning."""
+    """Raise ValueError if vocab.txt or tokenizer.json isn't the one the checkpoint was written with: ids would change."""
     told = index.get("vocabulary")
-    sha256 = told.get("sha256") if isinstance(told, dict) else None
-    if sha256 is not None and hashlib.sha256(storage.read(storage.join(folder, VOCAB), "-")).hexdigest() != sha256:
-        raise ValueError(f"{VOCAB} is not the vocabulary that it was written with: its SHA-256 differs from {INDEX}'s")
+    for name, key, what in ((VOCAB, "sha256", "vocabulary"), (TOKENIZER, "tokenizer", "tokenizer")):
+        sha256 = told.get(key) if isinstance(told, dict) else None
+        if sha256 is not None and hashlib.sha256(storage.read(storage.join(folder, name), "-")).hexdigest() != sha256:
+            raise ValueError(f"{name} is not the {what} that it was written with: its SHA-256 differs from {INDEX}'s")
+
+
+def tokenizer(one: Checkpoint) -> bytes:
+    """Return the contents of a checkpoint's tokenizer.json; b"" if WordPiece tokenizes with its vocab.txt. Raises UserError."""
+    own = (one.index.get("vocabulary") or {}).get("tokenizer")
+    return storage.read(storage.join(one.folder, TOKENIZER), "give another checkpoint") if own else b""
 
 
 def _all_folders(run: str) -> list[str]:
@@ -212,15 +220,18 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     return None
 
 
-def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[str, Any]) -> str:
+def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[str, Any], tokenizer: bytes = b"") -> str:
     """Write a run's checkpoint; return its folder. `about` is stored in checkpoint.json with the step and the file sizes."""
     folder = storage.join(run, FOLDER, f"{_PREFIX}{step:08d}")
-    write(folder, {"weights": state.weights(), "moments": state.moments()}, vocabulary, {"step": step, **about})
+    groups = {"weights": state.weights(), "moments": state.moments()}
+    write(folder, groups, vocabulary, {"step": step, **about}, tokenizer)
     return folder
 
 
-def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, about: dict[str, Any]) -> None:
-    """Write a checkpoint: a file of variables per group, vocab.txt, then checkpoint.json.
+def write(
+    folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, about: dict[str, Any], tokenizer: bytes = b""
+) -> None:
+    """Write a checkpoint: a file of variables per group, vocab.txt, tokenizer.json if given, then checkpoint.json.
 
     Raises UserError and leaves nothing of the checkpoint then.
     """
@@ -231,6 +242,8 @@ def write(folder: str, groups: dict[str, dict[str, Any]], vocabulary: bytes, abo
             for name, variables in groups.items():
                 variable_files.write_variables(variables, storage.join(folder, f"{name}.safetensors"))
             storage.write(storage.join(folder, VOCAB), vocabulary)
+            if tokenizer:
+                storage.write(storage.join(folder, TOKENIZER), tokenizer)
             told = about.get("vocabulary")
             if isinstance(told, dict):  # the vocabulary of a SavedModel may have other line ends than that of the shards
                 about = about | {"vocabulary": told | {"sha256": hashlib.sha256(vocabulary).hexdigest()}}

@@ -274,7 +274,7 @@ class Loop:
         about |= {self.engine.name: self.engine.version}
         about |= self.stopping.state()
         self.journal.flush()
-        checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about)
+        checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about, self.plan.tokenizer)
         # Where a stable part ends, a branch can begin (--branch-from): kept for as long as the run.
         ends = {phase.schedule.stable_until for phase in self.plan.phases}
         checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step, ends)

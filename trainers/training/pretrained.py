@@ -41,12 +41,16 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A loaded model: its checkpoint.json, its weights by path within the model, the bytes of its vocabulary."""
+    """A loaded model: its checkpoint.json, its weights by path within the model, the bytes of its vocabulary.
+
+    tokenizer: the contents of its tokenizer.json, b"" if it is tokenized by WordPiece.
+    """
 
     name: str
     index: dict[str, Any]
     weights: dict[str, np.ndarray] = field(repr=False)
     vocabulary_bytes: bytes = field(repr=False)
+    tokenizer: bytes = field(default=b"", repr=False)
 
     @property
     def encoder(self) -> EncoderConfig:
@@ -68,7 +72,8 @@ class PretrainedModel:
 
     @property
     def cased(self) -> bool:
-        return self.index["vocabulary"]["cased"]
+        """Return whether the vocabulary is cased; True for a tokenizer.json, which clozemill adds no rules to."""
+        return bool(self.tokenizer) or self.index["vocabulary"]["cased"]
 
     @property
     def rules(self) -> TextRules:
@@ -77,7 +82,8 @@ class PretrainedModel:
 
     def text_encoder(self, max_seq_length: int) -> TextEncoder:
         """Return the encoder of texts and pairs of up to `max_seq_length` tokens."""
-        return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, self.encoder.type_vocab_size)
+        segments = self.encoder.type_vocab_size
+        return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, segments, self.tokenizer)
 
     @property
     def encoder_weights(self) -> dict[str, np.ndarray]:
@@ -103,7 +109,8 @@ def read(path: str, which: str = "best") -> PretrainedModel:
         raise UserError(f"{path} is a Hugging Face folder: convert it with clozemill import first")
     one = checkpoints.find(path, which)
     vocabulary = storage.read(storage.join(one.folder, VOCAB), "give another checkpoint")
-    return _checked(PretrainedModel(one.folder, one.index, checkpoints.weights(one), vocabulary))
+    weights = checkpoints.weights(one)
+    return _checked(PretrainedModel(one.folder, one.index, weights, vocabulary, checkpoints.tokenizer(one)))
 
 
 def _checked(found: PretrainedModel) -> PretrainedModel:
@@ -111,6 +118,7 @@ def _checked(found: PretrainedModel) -> PretrainedModel:
     try:
         check_weights(encoder_config(found.index), found.weights)
         TextRules.from_dict(found.index["vocabulary"])
+        _ = found.cased
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{found.name} can't be used ({error}): give another checkpoint") from None
     if len(found.vocabulary) != found.encoder.vocab_size:
@@ -157,11 +165,11 @@ def _saved_model(path: str) -> PretrainedModel:
             "give the run or checkpoint that was exported"
         ) from None
     try:
-        index, weights, tokens = savedmodel.read(path)
+        index, weights, tokens, tokenizer = savedmodel.read(path)
     except (ValueError, OSError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a SavedModel of clozemill export ({told}): give one, a run or a checkpoint") from None
-    return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode()))
+    return _checked(PretrainedModel(path, index, weights, ("\n".join(tokens) + "\n").encode(), tokenizer))
 
 
 def load_model(found: PretrainedModel, engine: Engine, precision: str) -> keras.Model:

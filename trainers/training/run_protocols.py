@@ -119,6 +119,10 @@ class TrainingRun(Protocol):
     def vocabulary(self) -> bytes: ...
 
     @property
+    def tokenizer(self) -> bytes:
+        """Return the contents of the model's tokenizer.json; b"" if it is WordPiece."""
+
+    @property
     def stage(self) -> str: ...
 
     @property

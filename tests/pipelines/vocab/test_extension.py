@@ -18,6 +18,7 @@ from clozemill.pipelines.vocab.word_counts import pack
 
 LETTERS = [*string.ascii_lowercase, *("##" + char for char in string.ascii_lowercase)]
 BASE = [*SPECIAL_TOKENS, ".", "the", *LETTERS]
+BPE = "".join(f"{token}\n" for token in [*SPECIAL_TOKENS, "Ġthe", "Ġship"])
 # whale 10 times, whaling 6, ship 3, once each: keel, mast.
 TEXTS = ["the whale. the whale whaling", "whaling ship"] * 3 + ["the whale whale", "keel", "whale, mast whale"]
 
@@ -108,6 +109,10 @@ def test_an_extended_vocabulary_can_be_extended(tmp_path: Path) -> None:
         (["--add", "2", "--cased"], "--cased contradicts OLD.yaml, which records cased false: leave --cased out"),
         (["--add", "2", "--no-strip-accents"], "--no-strip-accents contradicts OLD.yaml, which records strip_accents true"),
         (["--add", "2", "--extend", "EMPTY"], "empty.jsonl lacks [PAD], [UNK], [CLS], [SEP], [MASK]: give a vocab.txt"),
+        (
+            ["--add", "2", "--extend", "BPE"],
+            "bpe.txt is a vocabulary of byte-level BPE (tokens begin with 'Ġ'), and datasets are",
+        ),
         (["--add", "2", "--extend", "no.txt"], "--extend no.txt doesn't exist: give a vocabulary file to extend"),
         (["--add", "2", "--general", "no*.jsonl"], "no file matches no*.jsonl"),
         (["--add", "2", "--general", "EMPTY"], "--general has no words: check it"),
@@ -115,8 +120,8 @@ def test_an_extended_vocabulary_can_be_extended(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], sentence: str) -> None:
-    folder = write(tmp_path / "a", old_txt_yaml="cased: false\n", empty_jsonl='{"text": " "}\n')
-    places = {"EMPTY": "empty.jsonl", "OLD": "old.txt"}
+    folder = write(tmp_path / "a", old_txt_yaml="cased: false\n", empty_jsonl='{"text": " "}\n', bpe_txt=BPE)
+    places = {"EMPTY": "empty.jsonl", "BPE": "bpe.txt", "OLD": "old.txt"}
     assert extend(folder, *(str(folder / places[word]) if word in places else word for word in more)) == 2
     told = capsys.readouterr().err
     assert sentence.replace("OLD", str(folder / "old.txt")) in told and told.startswith("clozemill: ")

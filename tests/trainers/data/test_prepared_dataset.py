@@ -143,6 +143,14 @@ def test_vocabularies(tmp_path: Path, change: dict, what: str) -> None:
     assert mistake(prepared_dataset.check_vocabulary, edit(tmp_path, **change), dataset.vocabulary, "RUN") == told
 
 
+def test_a_model_that_is_not_tokenized_by_wordpiece(tmp_path: Path) -> None:
+    dataset = datasets.write(tmp_path, [[3]])
+    own = {"sha256": "0b" * 32, "size": 40, "tokenizer": "0c" * 32}
+    assert mistake(prepared_dataset.check_vocabulary, dataset, own, "RUN").startswith(
+        "RUN is tokenized by its own tokenizer.json, and datasets by WordPiece: fine-tune it, or give a model with a WordPiece"
+    )
+
+
 @pytest.mark.parametrize("train", [[[0]], [[0, 0, 0]], [[0], [0]]])
 def test_no_examples_to_train_on(tmp_path: Path, train: list[list[int]]) -> None:
     """For any number of empty shards."""

@@ -162,7 +162,7 @@ def test_a_plain_text_keeps_its_offsets(text: str) -> None:
     kept = unicodedata.normalize("NFC", kept)
     assert len(plain(kept)) == len(kept) and plain(plain(kept)) == plain(kept)
     starts, ends = UNCASED.with_offsets([kept])[0][1:]
-    found = UNCASED.wordpiece.encode([plain(kept)], offsets=True)
+    found = UNCASED.tokenizer.encode([plain(kept)], offsets=True)
     assert (starts == found.starts).all() and (ends == found.ends).all()
 
 

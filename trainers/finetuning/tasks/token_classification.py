@@ -109,7 +109,8 @@ class Tags(Reader):
 
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
         """Encode sentences. `about`: (example, its first word in the row, position of each word's first token)."""
-        words = [word for example in examples for word in example.words]
+        # Spaces matter to tokenizers other than WordPiece: words have the tokens that they have in a text.
+        words = [f" {word}" if number else word for example in examples for number, word in enumerate(example.words)]
         pieces, packed, about, begin = encoder.ids(words), [], [], 0
         room = encoder.max_seq_length - 2
         for number, example in enumerate(examples):
