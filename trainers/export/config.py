@@ -64,7 +64,7 @@ class ImportConfig(OverwriteOption):
 
     source: str = option(
         "",
-        "the folder of a Hugging Face BERT or ModernBERT (config.json, safetensors, vocab.txt or tokenizer.json) or of a "
+        "the folder of a Hugging Face BERT (or ModernBERT: config.json, safetensors, vocab.txt or tokenizer.json) or of a "
         "google-research/bert checkpoint, or a model's id on the Hugging Face hub, such as google-bert/bert-base-uncased",
         flag=False,
         group=INPUT,
