@@ -1,6 +1,7 @@
 """Load a tokenizer.json that is used unchanged, by the tokenizers library: for encoders whose tokenizer isn't WordPiece.
 
-The file is untrusted: for damaged values the library raises bare Exceptions, or panics.
+The file is untrusted, and the library trusts it: for damaged values it raises bare Exceptions or panics, and some make it abort
+the process or fill the memory. So only parts that can't do that are accepted.
 """
 
 import json
@@ -10,8 +11,19 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from clozemill.model.conversion.added_tokens import mapping
 from clozemill.model.conversion.tokenizer_json import SPECIAL, TOKENIZER
 
+_MODELS = ("BPE", "Unigram", "WordLevel")
+_SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+_PARTS = {
+    "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "BertNormalizer", "Replace", "Prepend"),
+    "pre_tokenizer": (
+        "ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "BertPreTokenizer",
+    ),
+    "decoder": ("ByteLevel", "Metaspace", "ByteFallback", "Fuse", "Replace", "Strip", "BPEDecoder"),
+}  # fmt: skip
+MAX_GROWTH = 1000  # characters that all replacements together may make of one
 _PROBES = ("a", "The mill stands by the river.", "Straße, 東京 \U0001f600\n  x\u0301")
 
 
@@ -30,11 +42,49 @@ def _settings(data: bytes) -> dict[str, Any]:
     """Return the contents of a tokenizer.json. Raises ValueError unless they are a JSON object."""
     try:
         found = json.loads(data)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{TOKENIZER} can't be read ({' '.join(str(error).split())}): copy it again") from None
     if not isinstance(found, dict):
-        raise ValueError("it is not a JSON object")
+        raise ValueError(f"{TOKENIZER} is not a JSON object: copy it again")
     return found
+
+
+def _parts(part: Any, inner: str) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a normalizer, pre-tokenizer or decoder: itself, or those of a sequence, in `inner`."""
+    if isinstance(part, dict) and part.get("type") == "Sequence" and isinstance(part.get(inner), list):
+        for each in part[inner]:
+            yield from _parts(each, inner)
+    elif part is not None:
+        yield mapping(part)
+
+
+def _growth(part: dict[str, Any]) -> int:
+    """Return how many characters a part makes of one, at most. Raises ValueError for a pattern that could match nothing."""
+    pattern = part.get("pattern")
+    prepends = part["type"] == "Prepend"
+    found = part.get("prepend") if prepends else mapping(pattern).get("String")
+    if not isinstance(found, str) or not found:
+        told = f"{found if prepends else pattern!r:.60}"
+        raise ValueError(f"{TOKENIZER} has a {part['type']} of {told}, and clozemill accepts only texts there")
+    return 1 + len(found) if prepends else max(1, len(str(part.get("content"))))
+
+
+def _check_parts(settings: dict[str, Any]) -> None:
+    """Raise ValueError for parts that clozemill doesn't know to be safe, and for values for which the library would panic."""
+    model = mapping(settings.get("model"))
+    if model.get("type") not in _MODELS:
+        raise ValueError(f"{TOKENIZER} has the model {model.get('type')!r:.40}, which clozemill doesn't support")
+    if prefix := model.get("continuing_subword_prefix"):
+        raise ValueError(f"{TOKENIZER} has the continuing_subword_prefix {prefix!r:.40}, which clozemill doesn't support")
+    growth = 1
+    for place, known in _PARTS.items():
+        for part in _parts(settings.get(place), _SEQUENCES[place]):
+            if part.get("type") not in known:
+                raise ValueError(f"{TOKENIZER} has the {place} {part.get('type')!r:.40}, which clozemill doesn't support")
+            if part["type"] in ("Replace", "Prepend"):
+                growth *= _growth(part)
+    if growth > MAX_GROWTH:
+        raise ValueError(f"{TOKENIZER} replaces characters by more than {MAX_GROWTH:,}")
 
 
 def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
@@ -48,29 +98,30 @@ def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
 
     Raises ValueError for a damaged file.
     """
+    settings = _settings(data) | {"truncation": None, "padding": None}
+    _check_parts(settings)
+    if settings["model"].get("dropout"):
+        settings["model"]["dropout"] = None
+    added = settings.get("added_tokens")
+    for token in map(mapping, added if isinstance(added, list) else ()):
+        if token.get("content") in SPECIAL.values():
+            alone = {"single_word": False, "normalized": False} if token["content"] in matched else {}
+            token |= {"special": token["content"] not in matched, **alone}
     try:
-        settings = _settings(data) | {"truncation": None, "padding": None}
-        if isinstance(model := settings.get("model"), dict) and model.get("dropout"):
-            model["dropout"] = None
-        added = settings.get("added_tokens")
-        for token in added if isinstance(added, list) else ():
-            if isinstance(token, dict) and token.get("content") in SPECIAL.values():
-                alone = {"single_word": False, "normalized": False} if token["content"] in matched else {}
-                token |= {"special": token["content"] not in matched, **alone}
         with library_errors():
             found = Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
             found.encode_special_tokens = True
     except ValueError as error:
-        raise ValueError(f"{TOKENIZER} can't be read ({' '.join(str(error).split())}): copy it again") from None
+        raise ValueError(f"{TOKENIZER} can't be read ({error}): copy it again") from None
     return found
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the ids of SPECIAL's tokens by name. Raises ValueError if one is missing."""
-    found = {token: tokenizer.token_to_id(token) for token in SPECIAL.values()}
-    if missing := [token for token, index in found.items() if index is None]:
+    known = tokenizer.get_vocab()
+    if missing := [token for token in SPECIAL.values() if token not in known]:
         raise ValueError(f"{TOKENIZER} lacks {', '.join(missing)}: clozemill needs special tokens with these names")
-    return found
+    return {token: known[token] for token in SPECIAL.values()}
 
 
 def check_packing(tokenizer: Tokenizer, segments: int) -> None:

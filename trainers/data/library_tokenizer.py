@@ -1,7 +1,8 @@
 """Tokenizes texts with a tokenizer.json that isn't WordPiece, such as byte-level BPE, through the tokenizers library."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -58,13 +59,8 @@ class LibraryTokenizer:
         texts = [text if text.isascii() else _LONE.sub(_REPLACEMENT, text) for text in texts]
         tokenizer = self._with_masks if masks else self._tokenizer
         encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-        try:
-            with tokenizer_file.library_errors():
-                found = encode(texts, add_special_tokens=False)
-        except ValueError as error:
-            raise UserError(
-                f"{self._name}: {tokenizer_file.TOKENIZER} can't tokenize a text ({error}): give another text"
-            ) from None
+        with self._errors("tokenize a text"):
+            found = encode(texts, add_special_tokens=False)
         ids = [np.array(one.ids, np.int32) for one in found]
         lengths = np.array([len(one) for one in ids], np.int64)
         starts = ends = None
@@ -75,8 +71,17 @@ class LibraryTokenizer:
 
     def surface(self, index: int) -> str:
         """Return the text of a token, with the space before it if it has one."""
-        with tokenizer_file.library_errors():
+        with self._errors("write a token as text"):
             return self._tokenizer.decode([index], skip_special_tokens=False)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turn errors of the library into UserErrors."""
+        try:
+            with tokenizer_file.library_errors():
+                yield
+        except ValueError as error:
+            raise UserError(f"{self._name}: {tokenizer_file.TOKENIZER} can't {what} ({error}): give another one") from None
 
 
 def _joined(arrays: list[np.ndarray], dtype: type) -> np.ndarray:

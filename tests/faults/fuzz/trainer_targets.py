@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from clozemill.model.conversion import huggingface, weight_names, weight_table
 from clozemill.pipelines.text.vocabulary import Vocabulary
+from clozemill.trainers.data.library_tokenizer import LibraryTokenizer
 from clozemill.trainers.export import import_checkpoint
 from clozemill.trainers.finetuning.reading import tables
 from clozemill.trainers.finetuning.task_presets import Layout
@@ -95,13 +96,28 @@ def run_hf(data: bytes) -> None:
     if data[:1] == b"\xff":
         paths[-1].unlink()
     with refusing(ValueError):
-        Vocabulary.from_tokens(import_checkpoint.row_names(huggingface.read(paths[0].parent))[0])
+        found = huggingface.read(paths[0].parent)
+        Vocabulary.from_tokens(import_checkpoint.row_names(found)[0])
+        if found.tokenizer.file:
+            LibraryTokenizer(found.tokenizer.file).encode(["A b,  c\n", "", "\ud800 x"], offsets=True)
 
 
 def _hf() -> list[bytes]:
     words = {token: index for index, token in enumerate(VOCABULARY.tokens)}
     tokenizers = [{}, {"model": {"type": "WordPiece", "vocab": words}, "normalizer": {"normalizers": [{"lowercase": True}]}}]
     files = [(_CONFIG, {"do_lower_case": True}, tokenizer) for tokenizer in tokenizers]
+    files.append((_CONFIG, {"tokenizer_class": "TokenizersBackend"}, {
+        "model": {"type": "BPE", "vocab": words, "merges": [], "unk_token": "[UNK]"},
+        "added_tokens": [{"id": 7, "content": "bridge", "single_word": False, "lstrip": True, "rstrip": True,
+                          "normalized": True, "special": False}],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"}, {"type": "Replace", "pattern": {"String": "b"}, "content": "xx"}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": " ?x"}, "behavior": "Isolated", "invert": False},
+            {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": True},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    }))  # fmt: skip
     parts = [[json.dumps(value).encode() for value in values] for values in files]
     patches = (b"", b"\0\0" + b"\xff" * 8, b"\0\x08{}")
     return [first + b"\0\0".join([*part, patch]) for first in (b"\0", b"\xff") for part in parts for patch in patches]
@@ -129,5 +145,17 @@ TARGETS = {
         of_kind("tags", ".txt"), seeds_of("-DOCSTART- O\n\na O\nb B-PER\n\n", "a b c O\n"), (b"\n\n", b"-DOCSTART-")
     ),
     "squad": Target(of_kind("spans", ".json"), seeds_of(SQUAD, '{"data": [\0[\0]}'), JSON),
-    "hf": Target(run_hf, _hf, (b'"dtype":"F32"', b'"data_offsets":[0,8]', b'"shape":[2]', b'"hidden_act"', b"null")),
+    "hf": Target(
+        run_hf,
+        _hf,
+        (
+            b'"dtype":"F32"',
+            b'"data_offsets":[0,8]',
+            b'"shape":[2]',
+            b'"hidden_act"',
+            b"null",
+            b'"type": "Split"',
+            b'"Regex": ""',
+        ),
+    ),
 }

@@ -14,8 +14,9 @@ from clozemill.model.export.base import TOLERANCE, answers, furthest
 from clozemill.model.task_model import Task
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.trainers.data.text_encoder import TextEncoder
 from tests.apart import needs_sentence_transformers, needs_transformers, run_apart
-from tests.model import sources
+from tests.model import byte_level, sources
 from tests.model.export.test_huggingface import UNICODE
 
 pytestmark = needs_transformers
@@ -57,6 +58,35 @@ def test_transformers_gives_the_same_outputs_for_modernbert(name: str, tmp_path:
     logits = {"mlm+nsp": {"masked_lm_logits"}, "encoder": set()}.get(name, sources.OUTPUTS[name] - {"pooled_output"})
     assert found.keys() == {"sequence_output", *logits}
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+def test_a_byte_level_tokenizer_and_its_model_in_transformers(tmp_path: Path) -> None:
+    """AutoTokenizer gives our ids, for pairs too, and AutoModel our hidden states. [MASK] takes the space before it."""
+    folder, source = byte_level.folder(tmp_path / "hf"), byte_level.source()
+    encoder = TextEncoder(Vocabulary.from_tokens(list(source.vocabulary)), True, sources.LENGTH, tokenizer=source.tokenizer)
+    texts = [
+        ("The  mill\n\tstands, e\u0301 😀", "by the    river"),
+        ("[SEP] is text", "a [unused0]"),
+        ("mill " * 60, "river " * 9),
+    ]
+    code = """
+import torch, transformers
+tokenizer, model = (auto.from_pretrained(given["folder"]) for auto in (transformers.AutoTokenizer, transformers.AutoModel))
+firsts, seconds = zip(*given["texts"])
+batch = tokenizer(firsts, seconds, padding="max_length", truncation=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = model.eval()(**batch).last_hidden_state
+found = {name: value.tolist() for name, value in batch.items()} | {"hidden": hidden.tolist()}
+found["masked"] = tokenizer("The [MASK] is [MASK].", split_special_tokens=False, add_special_tokens=False)["input_ids"]
+"""
+    found = run_apart(code, {"folder": str(folder), "texts": texts})
+    features = encoder.pairs(*map(list, zip(*texts, strict=True)))
+    assert found["input_ids"] == features["input_ids"].tolist() and found["attention_mask"] == features["input_mask"].tolist()
+    expected, hidden = answers(source, features)["sequence_output"], np.array(found["hidden"], np.float32)
+    assert furthest({"x": expected}, {"x": hidden}, features["input_mask"])["x"] <= TOLERANCE
+    assert found["masked"] == encoder.masked_ids(["The [MASK] is [MASK]."])[0].tolist()
+    outputs = huggingface.outputs(str(folder), texts, features)
+    assert max(furthest(answers(source, features), outputs, features["input_mask"]).values()) <= TOLERANCE
 
 
 @needs_sentence_transformers

@@ -200,7 +200,7 @@ def rename(told: dict) -> None:
         (changed(lambda told: told.update(post_processor=None)), "tokenizer.json doesn't pack texts as [CLS] a [SEP] b [SEP]"),
         (changed(lambda told: told["model"].update(vocab={"a": -1})), "tokenizer.json can't be read ("),
         (changed(lambda told: told["model"].update(merges=["a b c"])), "tokenizer.json can't be read ("),
-        (changed(lambda told: told.update(normalizer={"type": "Replace"})), "tokenizer.json can't be read ("),
+        (changed(lambda told: told.update(normalizer={"type": "Nmt"})), "tokenizer.json has the normalizer 'Nmt', which"),
         (lambda folder: (folder / TOKENIZER).write_bytes(DATA[:-100]), "tokenizer.json can't be read ("),
         (lambda folder: (folder / TOKENIZER).unlink(), "vocab.txt is missing"),
     ],
