@@ -55,11 +55,11 @@ def library() -> Tokenizer:
 
 @cache
 def tokens() -> tuple[str, ...]:
-    """Return the vocabulary of an import: white space and rows without a token have made-up names."""
+    """Return the vocabulary of an import: white space is quoted, and rows without a token have made-up names."""
     ids = library().get_vocab()
     found = dict(zip(ids.values(), ids, strict=True))
     named, free = [found.get(row, "") for row in range(len(found) + UNNAMED)], iter(range(1, 100))
-    return tuple(token if token.strip() else f"[unused{next(free)}]" for token in named)
+    return tuple(token if token.strip() else f"['{token}']" if token else f"[unused{next(free)}]" for token in named)
 
 
 def source(name: str = "mlm", **sizes) -> Source:

@@ -108,9 +108,10 @@ class TextEncoder:
 
     def surface(self, index: int) -> str:
         """Return a token as it is written in a text, with the space before it if the token has one."""
+        name = self.vocabulary.tokens[index]
         if isinstance(self.tokenizer, LibraryTokenizer):
-            return self.tokenizer.surface(index)
-        return self.vocabulary.tokens[index].removeprefix("##")
+            return self.tokenizer.surface(index) or name  # "" for a row without a token
+        return name.removeprefix("##")
 
     def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[single_line.Located]:
         """Return (tokens, begins, ends) of each text, int [pieces]: begin and end of each token's word in the original text.

@@ -51,8 +51,9 @@ def _read(folder: str) -> Imported:
 def row_names(found: Imported) -> tuple[list[str], str]:
     """Return (a token for every row of the word embeddings, a note for the user).
 
-    Some projects pad the table to a round number; rows without a token get names that occur in no text. Raises UserError
-    if the vocabulary doesn't match the weights.
+    Some projects pad the table to a round number; rows without a token get names that occur in no text. A kept tokenizer.json
+    may have tokens that vocab.txt can't hold, such as spaces: they are quoted. Raises UserError if the vocabulary doesn't
+    match the weights.
     """
     tokens, rows = list(found.tokenizer.tokens), found.config.vocab_size
     if len(tokens) > rows or rows - len(tokens) > max(_PADDING, rows // 10):
@@ -63,13 +64,16 @@ def row_names(found: Imported) -> tuple[list[str], str]:
     tokens += [""] * (rows - len(tokens))
     have, free, added = set(tokens), itertools.count(), 0
     for row, token in enumerate(tokens):
-        if not token.strip() or not _writable(token):
+        if token.strip() and _writable(token):
+            continue
+        if found.tokenizer.file and token and (quoted := f"[{token!r}]") not in have:
+            tokens[row] = quoted
+        else:
             tokens[row] = next(name for name in (f"[unused{number}]" for number in free) if name not in have)
             added += 1
     if not added:
         return tokens, ""
-    told = "" if all(token.strip() for token in found.tokenizer.tokens if token) else " that vocab.txt can hold, such as spaces"
-    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token{told}: they were named [unused...]"
+    return tokens, f"{added:,} of {rows:,} rows of the word embeddings have no token: they were named [unused...]"
 
 
 def _writable(token: str) -> bool:

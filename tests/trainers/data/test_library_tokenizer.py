@@ -84,7 +84,7 @@ def test_offsets_match_the_library_without_white_space(text: str) -> None:
 def test_literal_spans() -> None:
     text = "The  mill\n\nrotates, e\u0301! 😀"
     pieces = [
-        ("The", "The"), ("[unused3]", "  "), ("mil", "mil"), ("l", "l"), ("Ċ", "\n"), ("Ċ", "\n"), ("rot", "rot"), ("a", "a"),
+        ("The", "The"), ("['  ']", "  "), ("mil", "mil"), ("l", "l"), ("Ċ", "\n"), ("Ċ", "\n"), ("rot", "rot"), ("a", "a"),
         ("t", "t"), ("e", "e"), ("s", "s"), (",", ","), ("Ġ", " "), ("Ã", "e\u0301"), ("©", "e\u0301"), ("!", "!"), ("Ġ", " "),
         ("ð", "😀"), ("Ł", "😀"), ("ĺ", "😀"), ("Ģ", "😀"),
     ]  # fmt: skip
@@ -115,7 +115,8 @@ def test_masks() -> None:
     ids = {text: TOKENIZER.encode([text]).ids.tolist() for text in ("The", " is", "a", "[SEP] is text")}
     assert found == [[*ids["The"], mask, *ids[" is"]], [mask, mask], [*ids["a"], mask], [], ids["[SEP] is text"]]
     assert mask not in TOKENIZER.encode(texts).ids
-    assert ENCODER.surface(VOCABULARY.ids["Ġthe"]) == " the"
+    surfaces = {"Ġthe": " the", "['  ']": "  ", "[SEP]": "[SEP]", "[unused1]": "[unused1]"}
+    assert {token: ENCODER.surface(VOCABULARY.ids[token]) for token in surfaces} == surfaces
 
 
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
