@@ -99,7 +99,10 @@ def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
     Raises ValueError for a damaged file.
     """
     settings = _settings(data) | {"truncation": None, "padding": None}
-    _check_parts(settings)
+    try:
+        _check_parts(settings)
+    except RecursionError:
+        raise ValueError(f"{TOKENIZER} is nested too deeply: copy it again") from None
     if settings["model"].get("dropout"):
         settings["model"]["dropout"] = None
     added = settings.get("added_tokens")
@@ -125,12 +128,15 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def check_packing(tokenizer: Tokenizer, segments: int) -> None:
-    """Raise ValueError unless a tokenizer packs `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, in `segments` if more than one."""
+    """Raise ValueError unless a tokenizer packs `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, in `segments` if more than one.
+
+    Special tokens in a text must be text.
+    """
     ids = special_ids(tokenizer)
     cls, sep = [ids[SPECIAL["cls_token"]]], [ids[SPECIAL["sep_token"]]]
     try:
         with library_errors():
-            for text in _PROBES:
+            for text in (*_PROBES, " ".join(SPECIAL.values())):
                 bare = tokenizer.encode(text, add_special_tokens=False).ids
                 one, two = tokenizer.encode(text), tokenizer.encode(text, text)
                 fits = one.ids == cls + bare + sep and two.ids == one.ids + bare + sep
@@ -142,3 +148,5 @@ def check_packing(tokenizer: Tokenizer, segments: int) -> None:
         raise ValueError(f"{TOKENIZER} can't tokenize {text!r} ({error}): copy it again") from None
     if not fits:
         raise ValueError(f"{TOKENIZER} doesn't pack texts as [CLS] a [SEP] b [SEP], which clozemill does")
+    if set(bare) & ({*ids.values()} - {ids[SPECIAL["unk_token"]]}):  # of the last text
+        raise ValueError(f"{TOKENIZER} takes {text!r} in a text for special tokens, and clozemill for text")

@@ -189,6 +189,12 @@ def rename(told: dict) -> None:
         token["content"] = token["content"].replace("[SEP]", "</s>")
 
 
+def words(told: dict) -> dict:
+    """Return a model of complete words, among them the special tokens."""
+    known = told["model"]["vocab"] | {token["content"]: token["id"] for token in told["added_tokens"]}
+    return {"type": "WordLevel", "vocab": known, "unk_token": "[UNK]"}
+
+
 @pytest.mark.parametrize(
     ("break_", "sentence"),
     [
@@ -201,6 +207,8 @@ def rename(told: dict) -> None:
         (settings(added_tokens_decoder={"7": {"content": "[NEW]"}}), "tokenizer.json lacks the added token '[NEW]' (id 7)"),
         (changed(lambda told: told.update(post_processor=None)), "tokenizer.json doesn't pack texts as [CLS] a [SEP] b [SEP]"),
         (changed(lambda told: told["model"].update(vocab={"a": -1})), "tokenizer.json can't be read ("),
+        (changed(lambda told: told.update(model=words(told), pre_tokenizer={"type": "WhitespaceSplit"})),
+         "tokenizer.json takes '[PAD] [UNK] [CLS] [SEP] [MASK]' in a text for special tokens, and clozemill for text"),
         (changed(lambda told: told["model"].update(merges=["a b c"])), "tokenizer.json can't be read ("),
         (changed(lambda told: told.update(normalizer={"type": "Nmt"})), "tokenizer.json has the normalizer 'Nmt', which"),
         (lambda folder: (folder / TOKENIZER).write_bytes(DATA[:-100]), "tokenizer.json can't be read ("),
