@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from clozemill.model.conversion import tokenizer_json as conversion_tokenizer_json
 from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer, read_lines, read_tokenizer
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
+from tests.model import byte_level
 from tests.slow import mostly_slow
 
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "é", "中", "Σ")
@@ -186,3 +187,24 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
         file.truncate(1 << 40)  # a sparse file: it takes no disk space
     with pytest.raises(ValueError, match=r"tokenizer\.json has more than [0-9,]+ bytes"):
         read(tmp_path)
+
+
+def test_a_tokenizer_that_is_not_wordpiece_is_kept(tmp_path: Path) -> None:
+    """Of a BERT too, if its pairs have two segments; without tokenizer_config.json only of a ModernBERT, as in transformers."""
+    data = byte_level.tokenizer_json()
+    (tmp_path / "tokenizer.json").write_bytes(data)
+    known = byte_level.library().get_vocab()
+    found = read_tokenizer(tmp_path, {"model_type": "modernbert"})
+    assert (found.file, found.kind, found.cased, found.added) == (data, "BPE", None, ())
+    assert {token: index for index, token in enumerate(found.tokens)} == known
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a WordPiece tokenizer"):
+        read_tokenizer(tmp_path, {"model_type": "bert"})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(GENERIC))
+    assert read_tokenizer(tmp_path, {"model_type": "bert"}) == found
+    told = json.loads(data)
+    for token in told["post_processor"]["pair"]:
+        next(iter(token.values()))["type_id"] = 0
+    (tmp_path / "tokenizer.json").write_text(json.dumps(told))
+    assert read_tokenizer(tmp_path, {"model_type": "modernbert"}).tokens == found.tokens
+    with pytest.raises(ValueError, match=r"tokenizer\.json doesn't pack texts as \[CLS\] a \[SEP\] b \[SEP\]"):
+        read_tokenizer(tmp_path, {"model_type": "bert"})
