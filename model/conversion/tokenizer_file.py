@@ -76,6 +76,8 @@ def _check_parts(settings: dict[str, Any]) -> None:
         raise ValueError(f"{TOKENIZER} has the model {model.get('type')!r:.40}, which clozemill doesn't support")
     if prefix := model.get("continuing_subword_prefix"):
         raise ValueError(f"{TOKENIZER} has the continuing_subword_prefix {prefix!r:.40}, which clozemill doesn't support")
+    if dropout := model.get("dropout"):
+        raise ValueError(f"{TOKENIZER} has a dropout of {dropout!r:.40}, which makes its ids random: set it to null")
     growth = 1
     for place, known in _PARTS.items():
         for part in _parts(settings.get(place), _SEQUENCES[place]):
@@ -87,14 +89,20 @@ def _check_parts(settings: dict[str, Any]) -> None:
         raise ValueError(f"{TOKENIZER} replaces characters by more than {MAX_GROWTH:,}")
 
 
-def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json, as it tokenizes complete texts.
+def for_texts(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer without truncation and padding, for which special tokens in a text are text."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
-    Truncation, padding and dropout are ignored. Special tokens written in a text are text; other added tokens match.
+
+def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json for complete texts, see `for_texts`.
 
     Args:
         data: the contents of tokenizer.json.
-        matched: names of SPECIAL that match in a text after all.
+        matched: special tokens that match in a text after all.
 
     Raises ValueError for a damaged file.
     """
@@ -103,20 +111,15 @@ def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
         _check_parts(settings)
     except RecursionError:
         raise ValueError(f"{TOKENIZER} is nested too deeply: copy it again") from None
-    if settings["model"].get("dropout"):
-        settings["model"]["dropout"] = None
     added = settings.get("added_tokens")
     for token in map(mapping, added if isinstance(added, list) else ()):
-        if token.get("content") in SPECIAL.values():
-            alone = {"single_word": False, "normalized": False} if token["content"] in matched else {}
-            token |= {"special": token["content"] not in matched, **alone}
+        if token.get("content") in matched:
+            token |= {"special": False, "single_word": False, "normalized": False}
     try:
         with library_errors():
-            found = Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
-            found.encode_special_tokens = True
+            return for_texts(Tokenizer.from_str(json.dumps(settings, ensure_ascii=False)))
     except ValueError as error:
         raise ValueError(f"{TOKENIZER} can't be read ({error}): copy it again") from None
-    return found
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:

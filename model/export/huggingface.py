@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from clozemill.model.conversion import tokenizer_file, tokenizer_json, weight_names
 from clozemill.model.conversion.huggingface import CONFIG, WEIGHTS, read
@@ -125,7 +126,7 @@ def _own_outputs(folder: Path, features: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def _check_tokenizer(folder: Path, texts: list[tuple[str, str]], features: dict[str, np.ndarray]) -> None:
-    tokenizer = tokenizer_file.load((folder / tokenizer_json.TOKENIZER).read_bytes())
+    tokenizer = tokenizer_file.for_texts(Tokenizer.from_file(str(folder / tokenizer_json.TOKENIZER)))
     firsts, seconds = (
         [np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32) for text in side]
         for side in zip(*texts, strict=True)

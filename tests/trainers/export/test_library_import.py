@@ -209,6 +209,8 @@ def words(told: dict) -> dict:
         (changed(lambda told: told["model"].update(vocab={"a": -1})), "tokenizer.json can't be read ("),
         (changed(lambda told: told.update(model=words(told), pre_tokenizer={"type": "WhitespaceSplit"})),
          "tokenizer.json takes '[PAD] [UNK] [CLS] [SEP] [MASK]' in a text for special tokens, and clozemill for text"),
+        (changed(lambda told: [token.update(special=False) for token in told["added_tokens"]]),
+         "tokenizer.json takes '[PAD] [UNK] [CLS] [SEP] [MASK]' in a text for special tokens"),
         (changed(lambda told: told["model"].update(merges=["a b c"])), "tokenizer.json can't be read ("),
         (changed(lambda told: told.update(normalizer={"type": "Nmt"})), "tokenizer.json has the normalizer 'Nmt', which"),
         (lambda folder: (folder / TOKENIZER).write_bytes(DATA[:-100]), "tokenizer.json can't be read ("),
@@ -224,14 +226,6 @@ def test_refused(
     told = capsys.readouterr().err
     assert told.startswith(f"clozemill: {folder}: {sentence}") and told.count("\n") == 1
     assert not (tmp_path / "checkpoint").exists()
-
-
-def test_special_tokens_that_are_no_added_tokens_stay_text(hf: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(hf, tmp_path / "hf"))
-    changed(lambda told: [token.update(special=False) for token in told["added_tokens"]])(folder)
-    run("import", folder, "--output", tmp_path / "checkpoint")
-    found = pretrained.read(str(tmp_path / "checkpoint"))
-    assert found.vocabulary.sep_id not in found.text_encoder(16).ids(["a [SEP] b"])[0]
 
 
 @pytest.mark.parametrize(
