@@ -44,6 +44,11 @@ class LibraryTokenizer:
     def _with_masks(self) -> Tokenizer:
         return self._load(MASK)
 
+    @cached_property
+    def splits_at_spaces(self) -> bool:
+        """Return whether no word continues after a space, so that the tokens of a text that ends there begin any longer one."""
+        return len(set(self._tokenizer.encode("a b", add_special_tokens=False).word_ids)) > 1
+
     def encode(self, texts: Sequence[str], offsets: bool = False, by_piece: bool = False, masks: bool = False) -> Encoded:
         """Tokenize texts. See Encoded for the result.
 

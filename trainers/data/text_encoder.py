@@ -15,7 +15,7 @@ from clozemill.pipelines.text.wordpiece import Encoded, WordPiece
 from clozemill.trainers.data.library_tokenizer import LibraryTokenizer
 
 _PART = 1 << 20
-_BREAK = re.compile(r"\S(?= )")  # no word of any tokenizer continues after a space
+_BREAK = re.compile(r"\S(?= )")
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -76,6 +76,8 @@ class TextEncoder:
 
         It ends before a space, so that its tokens are the first tokens of the text.
         """
+        if isinstance(self.tokenizer, LibraryTokenizer) and not self.tokenizer.splits_at_spaces:
+            return text
         size = _PART
         while len(text) > size and (found := _BREAK.search(text, size)):
             if len(self.ids([text[: found.end()]])[0]) >= self.max_seq_length:

@@ -38,6 +38,10 @@ PIECES = [
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=8).map("".join)
 
 
+def changed(**changes: object) -> bytes:
+    return json.dumps(json.loads(byte_level.tokenizer_json()) | changes).encode()
+
+
 def plain(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
@@ -107,6 +111,14 @@ def test_the_beginning_of_a_long_text_fills_a_row(parts: list[str], size: int) -
         text_encoder._PART = before
 
 
+def test_a_tokenizer_that_does_not_split_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first tokens may depend on the whole text."""
+    encoder = TextEncoder(VOCABULARY, True, 8, tokenizer=changed(pre_tokenizer=None))
+    monkeypatch.setattr(text_encoder, "_PART", 10)
+    text = "the mill " * 20
+    assert encoder.beginning(text) == text and len(ENCODER.beginning(text)) < 100
+
+
 def test_masks() -> None:
     """As in transformers, the space before [MASK] is part of it; the space after it belongs to the next word."""
     mask = VOCABULARY.mask_id
@@ -120,10 +132,6 @@ def test_masks() -> None:
 
 
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
-
-
-def changed(**changes: object) -> bytes:
-    return json.dumps(json.loads(byte_level.tokenizer_json()) | changes).encode()
 
 
 def replace(text: str, content: str) -> dict:
