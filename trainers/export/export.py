@@ -26,7 +26,7 @@ from clozemill.trainers.common.replaced_folder import replace_folder, restore_fo
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.export.config import ExportConfig
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoints, pretrained
 from clozemill.trainers.training.checkpoints import Checkpoint
 
 EXIT_DIFFERS = 1
@@ -186,19 +186,22 @@ def _differences(source: Source, places: dict[str, Place]) -> dict[str, dict[str
 
 
 def _groups(source: Source) -> Iterator[tuple[list[tuple[str, str]], dict[str, np.ndarray]]]:
-    """Yield TEXTS with their features: first the short ones, then the long ones; no pairs for a model with one segment."""
+    """Yield TEXTS with their features: first the short ones, then the long ones; no pairs for a model with one segment.
+
+    Their width is at most the length of the longest text: attention over 8,192 positions would need gigabytes, for padding.
+    """
     paired = source.config.pairs
     asked = [(first, second if paired else "") for first, second in TEXTS]
     given = features(source, asked)
     lengths = given["input_mask"].sum(axis=1)
-    for rows, width in ((lengths <= SHORT, SHORT), (lengths > SHORT, None)):
+    for rows, width in ((lengths <= SHORT, SHORT), (lengths > SHORT, lengths.max())):
         if rows.any():
             texts = [text for text, here in zip(asked, rows, strict=True) if here]
             yield texts, {name: value[rows, :width] for name, value in given.items()}
 
 
 def _tell(source: Source, one: Checkpoint, found: dict[str, dict[str, tuple[float, float]]]) -> None:
-    longest = source.max_seq_length
+    longest = max(given["input_ids"].shape[1] for _, given in _groups(source))
     print(f"{one.folder}, step {one.step:,}: {len(TEXTS)} texts of up to {longest} tokens, largest differences in float32")
     print(f"{'format':<12}{'output':<24}{'difference':>12}{'bound':>12}")
     for name, rows in found.items():
@@ -219,7 +222,7 @@ def main(config: ExportConfig) -> int:
     """
     with storage.locked(config.output), tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         places = _places(config, scratch)
-        one = checkpoints.find(config.run, config.checkpoint)
+        one = checkpoints.find(pretrained.best_run_of(config.run), config.checkpoint)
         source = read(one, config.max_seq_length)
         try:
             return _export(source, one, places, config.output)

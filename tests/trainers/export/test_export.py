@@ -309,6 +309,22 @@ def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
     assert export.read(again).max_seq_length == checkpoints.trained_length(again.index) == 128
 
 
+def test_the_comparison_is_no_wider_than_its_texts() -> None:
+    """A model of 8,192 positions would need gigabytes for the attention between padding."""
+    source = replace(sources.source(max_position_embeddings=8192), max_seq_length=8192)
+    short, long = (given for _, given in export._groups(source))
+    assert short["input_ids"].shape[1] == export.SHORT
+    assert export.SHORT < long["input_ids"].shape[1] == long["input_mask"].sum(axis=1).max() < 8192
+
+
+def test_the_best_run_of_a_sweep_is_exported(tmp_path: Path) -> None:
+    for step, name in enumerate(("one", "other"), 1):
+        checkpoint(tmp_path / f"sweep/{name}/checkpoints/step-{step:08d}", step=step, eval={"masked_lm_loss": 1.0})
+    (tmp_path / "sweep/sweep.json").write_text('{"best": "other"}')
+    assert run(tmp_path / "sweep", tmp_path / "out", "--formats", "hf") == 0
+    assert "Steps: 2." in (tmp_path / "out/hf/README.md").read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_long_sequences_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = checkpoint(tmp_path / "checkpoint", "encoder", trained_length=160)
