@@ -69,7 +69,7 @@ def _vocabulary(folder: Path, tokenizer: dict[str, Any]) -> tuple[str, ...]:
     inner = _by_id(ids, f"give a {VOCAB}") if isinstance(ids, dict) else ()
     if not is_file(folder / VOCAB):
         if not tokenizer:
-            raise ValueError(f"{VOCAB} is missing: copy it from where the weights come from")
+            raise ValueError(f"{VOCAB} or {TOKENIZER} is missing: copy it from where the weights come from")
         return inner
     lines = read_lines(read_bytes(folder / VOCAB, MAX_VOCABULARY))
     for number, (line, token) in enumerate(zip(lines, inner, strict=False), 1):

@@ -93,8 +93,9 @@ def front_matter(about: dict[str, Any], architecture: str) -> str:
     fields |= {"license": license_id(about)}
     if fields["license"] == "other":
         fields["license_name"] = "see-below"
+    family = "modernbert" if architecture.startswith("Modern") else "bert"
     library = "sentence-transformers" if embeds(about) else "transformers"
-    fields |= {"library_name": library, "pipeline_tag": task, "tags": ["bert", "clozemill"]}
+    fields |= {"library_name": library, "pipeline_tag": task, "tags": [family, "clozemill"]}
     if found := results(about, task, architecture):
         fields["model-index"] = found
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---"

@@ -82,7 +82,8 @@ def write(source: Source, folder: str) -> None:
     save_file(tensors, there / WEIGHTS, metadata={"format": "pt"})
     (there / CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
     write_tokenizer(source, there)
-    (there / "README.md").write_text(card(source, settings["architectures"][0]), "utf-8")
+    size = sum(tensor.size for tensor in tensors.values())
+    (there / "README.md").write_text(card(source, settings["architectures"][0], size), "utf-8")
     if source.task is not None and source.model.pools:
         sentence_transformers.write(source, there)
 

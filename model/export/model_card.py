@@ -68,11 +68,10 @@ def _text(value: Any) -> str:
     return "".join(char if char.isprintable() else f"<U+{ord(char):04X}>".replace("<", "\\<") for char in text)
 
 
-def _rows(source: Source) -> list[tuple[str, Any]]:
+def _rows(source: Source, weights: int) -> list[tuple[str, Any]]:
     config: EncoderConfig = source.config
     casing = described(source.cased, source.rules)
     casing = "uncased: lowercased, accents stripped" if casing == "uncased" else casing
-    weights = sum(value.size for value in source.weights().values())
     return [
         ("layers", config.num_hidden_layers),
         ("hidden size", config.hidden_size),
@@ -181,8 +180,11 @@ def _limits(source: Source, task: str) -> list[str]:
     return lines
 
 
-def card(source: Source, architecture: str) -> str:
-    """Return the text of README.md, with the front matter for model pages."""
+def card(source: Source, architecture: str, weights: int) -> str:
+    """Return the text of README.md, with the front matter for model pages.
+
+    weights: how many numbers the folder has; a source may have others that its class in transformers leaves out.
+    """
     loader, output = _LOADING[architecture.removeprefix("Modern")]
     lines = [
         front_matter(source.about, architecture), "",
@@ -193,7 +195,7 @@ def card(source: Source, architecture: str) -> str:
         "The licence at the top is that of the data where a single one is stated. Set the one that you give the model.", "",
         "## Model", "",
         "| | |", "|---|---|",
-        *(f"| {name} | {value} |" for name, value in _rows(source)), "",
+        *(f"| {name} | {value} |" for name, value in _rows(source, weights)), "",
         "## Training", "", *(f"- {line}" for line in _training(source.about)), "",
         "## Usage", "", *(["```python", _SENTENCES + "```", ""] if embeds(source.about) else []),
         "```python", _EXAMPLE.format(loader=loader, output=output) + "```", "",

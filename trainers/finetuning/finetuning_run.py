@@ -26,7 +26,7 @@ from clozemill.trainers.finetuning.tasks.base import Example, Rows
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.finetuning.tasks.task_type import TaskType
 from clozemill.trainers.training import run_folder
-from clozemill.trainers.training.pretrained import PretrainedModel, digest, short_name
+from clozemill.trainers.training.pretrained import PretrainedModel, digest
 from clozemill.trainers.training.run_protocols import RunStory
 
 MAX_CHARACTERS = 1 << 31  # of all texts of a file, which are all in memory
@@ -119,7 +119,7 @@ class FinetuningRun:
         task = {"task": self.task.to_dict(), "preset": self.config.task, "trained_length": length}
         layout = {"layout": asdict(self.config.layout(self.config.task))}  # predict reads its files with this layout
         chosen = {"held_out": self.held_out, "class_weights": self.class_weights}
-        start = {} if self.config.from_scratch else {"base_model": short_name(self.initial.name), "data": self.initial.data}
+        start = {} if self.config.from_scratch else {"base_model": self.initial.origin, "data": self.initial.data}
         measured = {"baseline": self.baseline.to_dict()} if self.dev_examples else {}
         results = {**measured, **{name: value for name, value in chosen.items() if value}}
         return {

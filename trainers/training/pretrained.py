@@ -62,6 +62,12 @@ class PretrainedModel:
         return checkpoints.trained_length(self.index)
 
     @property
+    def origin(self) -> str:
+        """Return the name of this model and of those that it was made from, for cards that are published."""
+        older = (self.index.get("imported") or {}).get("from") or self.index.get("base_model")
+        return f"{short_name(self.name)}, from {older}" if older else short_name(self.name)
+
+    @property
     def data(self) -> list[dict[str, Any]]:
         """Return the descriptions of the data that it was trained on, if they were recorded."""
         return list(self.index.get("data") or ())

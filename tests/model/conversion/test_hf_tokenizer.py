@@ -172,7 +172,7 @@ def test_a_vocabulary_only_in_tokenizer_json(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path, {}) == ForeignTokenizer(TOKENS, (), False, TextRules(**LIBRARY))
     assert ForeignTokenizer(TOKENS).rules == REFERENCE
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"vocab\.txt is missing: copy it"):
+    with pytest.raises(ValueError, match=r"vocab\.txt or tokenizer\.json is missing: copy it"):
         read_tokenizer(tmp_path, {})
 
 

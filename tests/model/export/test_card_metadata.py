@@ -74,7 +74,7 @@ def test_no_text_breaks_out_of_the_front_matter() -> None:
 
 def test_the_card_states_use_limits_and_data() -> None:
     index = {"objective": "mlm+nsp", "trained_length": 40, "data": [DATA], "base_model": "first-run"}
-    text = card(sources.source(index=index), "BertForPreTraining")
+    text = card(sources.source(index=index), "BertForPreTraining", 9)
     assert "- Intended use: predicting masked words, and fine-tuning on a task in en.\n" in text
     assert "- It was trained on sequences of at most 40 tokens." in text and "- It ignores case and accents.\n" in text
     assert "- Sources: English Wikipedia.\n- Licences of the data: CC BY-SA 4.0.\n- Languages: en.\n" in text
@@ -83,6 +83,6 @@ def test_the_card_states_use_limits_and_data() -> None:
 
 
 def test_the_card_of_a_model_whose_data_is_unknown() -> None:
-    text = card(sources.source(index={"task": Task("classify", ("a", "b")).to_dict()}), "BertForSequenceClassification")
+    text = card(sources.source(index={"task": Task("classify", ("a", "b")).to_dict()}), "BertForSequenceClassification", 9)
     assert "- Sources: not stated.\n- Licences of the data: not stated.\n- Languages: not stated.\n" in text
     assert "- The language of its data is not stated" in text

@@ -281,7 +281,7 @@ def test_a_vocabulary_from_tokenizer_json(folder: Path) -> None:
     (folder / "vocab.txt").unlink()
     assert huggingface.read(folder).tokenizer.tokens == sources.TOKENS
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"vocab\.txt is missing"):
+    with pytest.raises(ValueError, match=r"vocab\.txt or tokenizer\.json is missing"):
         huggingface.read(folder)
 
 
@@ -364,7 +364,7 @@ def test_a_card_compares_the_result_with_baselines() -> None:
         "baseline": {"answer": "never a label", "micro_f1": 0.25, "pearson": None},
         "eval": {"micro_f1": 0.5, "criterion": -0.5, "examples": 9, "remarks": ["it is useless"]},
     }
-    lines = card(sources.source(index=index), "BertForSequenceClassification").splitlines()
+    lines = card(sources.source(index=index), "BertForSequenceClassification", 9).splitlines()
     assert [line for line in lines if "micro_f1" in line or "useless" in line or "criterion" in line] == [
         "- Baseline that ignores the text (never a label): micro_f1 0.2500.",
         "- On the dev examples: micro_f1 0.5000.",
@@ -376,7 +376,7 @@ def test_a_card_compares_the_result_with_baselines() -> None:
 def test_names_and_labels_are_escaped_in_a_card() -> None:
     labels = ("<script>", "[a](http://x)", "| b |", "`c`\n# d", "\x1b[31m", "\u202ee", "not_entailment")
     index = {"task": Task("classify", labels).to_dict(), "datasets": ["![x](y)"]}
-    text = card(sources.source(index=index), "BertForSequenceClassification")
+    text = card(sources.source(index=index), "BertForSequenceClassification", 9)
     assert r"labels \<script\>, \[a\](http://x), \| b \|, \`c\` \# d, \<U+001B>\[31m, \<U+202E>e, not_entailment;" in text
     assert r"- Dataset: \!\[x\](y)." in text
 

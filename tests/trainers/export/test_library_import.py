@@ -74,7 +74,9 @@ def test_round_trip_is_bit_identical(imported: Path, hf: Path, tmp_path: Path, c
     before, after = load_file(hf / "model.safetensors"), load_file(tmp_path / "hf/model.safetensors")
     assert before.keys() == after.keys() and all(before[name].tobytes() == after[name].tobytes() for name in before)
     assert not (tmp_path / "hf/vocab.txt").exists()
-    assert "`tokenizer.json` is that of the model this one was made from" in (tmp_path / "hf/README.md").read_text("utf-8")
+    card = (tmp_path / "hf/README.md").read_text("utf-8")
+    assert "`tokenizer.json` is that of the model this one was made from" in card
+    assert f"| weights | {sum(value.size for value in after.values()):,} |" in card and "\n- modernbert\n" in card
     run("import", tmp_path / "hf", "--output", tmp_path / "again")
     for file in ("vocab.txt", TOKENIZER, "weights.safetensors"):
         assert (tmp_path / "again" / file).read_bytes() == (imported / file).read_bytes()
@@ -96,6 +98,7 @@ def test_a_fine_tuned_model_keeps_its_tokenizer(tuned: Path, imported: Path, tmp
     """It resumes, is evaluated, and predicts the same from a SavedModel, which takes ids."""
     best = checkpoints.find(str(tuned), "best")
     assert Path(best.folder, TOKENIZER).read_bytes() == DATA and "cased" not in best.index["vocabulary"]
+    assert best.index["base_model"] == f"{imported.name}, from hf"
     finetune(imported, tuned, imported.parent)
     dev = imported.parent / "dev.tsv"
     run("evaluate", tuned, "--data", dev, "--output", tmp_path / "figures.json")
@@ -214,7 +217,7 @@ def words(told: dict) -> dict:
         (changed(lambda told: told["model"].update(merges=["a b c"])), "tokenizer.json can't be read ("),
         (changed(lambda told: told.update(normalizer={"type": "Nmt"})), "tokenizer.json has the normalizer 'Nmt', which"),
         (lambda folder: (folder / TOKENIZER).write_bytes(DATA[:-100]), "tokenizer.json can't be read ("),
-        (lambda folder: (folder / TOKENIZER).unlink(), "vocab.txt is missing"),
+        (lambda folder: (folder / TOKENIZER).unlink(), "vocab.txt or tokenizer.json is missing"),
     ],
 )  # fmt: skip
 def test_refused(
