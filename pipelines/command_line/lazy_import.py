@@ -17,13 +17,14 @@ from clozemill.pipelines.common.errors import UserError
 TRAIN = ("keras", "safetensors", "sklearn", "tensorboard", "tensorflow", "tensorflow_text")
 # Keras and TensorFlow import these where they are installed, for features that clozemill doesn't use: a third of their start.
 _UNUSED = ("jax", "matplotlib", "sklearn")
+_BACKEND = "KERAS_BACKEND"
 
 
 def check_train() -> None:
     """Raises UserError where the packages of the extra `train` aren't installed. Imports none of them."""
     for name in TRAIN:
         if importlib.util.find_spec(name) is None:
-            jax = os.environ.get("KERAS_BACKEND") == "jax" and not name.startswith("tensorflow")
+            jax = os.environ.get(_BACKEND) == "jax" and not name.startswith("tensorflow")
             extra = "jax" if jax else "train"
             raise UserError(f"{name} is not installed, and this command needs it: pip install 'clozemill[{extra}]'")
 
@@ -64,7 +65,8 @@ def run(path: str, config: Any, *arguments: Any, checks: bool = True) -> int:
         check_before_start(config)
         overwriting.check_outputs(config)
     for name, value in config.environment().items() if hasattr(config, "environment") else ():
-        os.environ.setdefault(name, value)  # before a library that reads it is imported
+        if name != _BACKEND or "keras" not in sys.modules:  # a loaded Keras keeps its backend, so the variable would be false
+            os.environ.setdefault(name, value)  # before a library that reads it is imported
     with _explained():  # some parts, such as the SavedModel, load TensorFlow only when they run
         return function(path)(config, *arguments) or 0
 
@@ -72,7 +74,7 @@ def run(path: str, config: Any, *arguments: Any, checks: bool = True) -> int:
 @contextlib.contextmanager
 def _without_unused() -> Iterator[None]:
     """Hide packages that only slow down the start, unless this process belongs to another program, which may use them."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.get(_BACKEND, "tensorflow")
     names = [name for name in _UNUSED if process.PROGRAM and name not in sys.modules and name != backend]
     sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: an import of it fails
     try:

@@ -1,7 +1,9 @@
 """Importing a command: packages that only slow down the start are hidden from a program, and from no other process."""
 
 import importlib.util
+import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,23 @@ def test_unused_packages_are_hidden_while_a_command_is_imported(
     assert lazy_import.function("a_command:main")() == [name for name in seen if name in there]
     assert [name for name in NAMES if importlib.util.find_spec(name)] == there
     monkeypatch.delitem(sys.modules, "a_command")
+
+
+class Config:
+    """A configuration of a command on JAX."""
+
+    def environment(self) -> dict[str, str]:
+        return {"KERAS_BACKEND": "jax"}
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_loaded_keras_keeps_its_backend(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next command of the process would be refused because of a variable that its user never set."""
+    monkeypatch.setenv("KERAS_BACKEND", "")  # restored after the test
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(lazy_import, "function", lambda path: lambda config: 0)
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "keras", types.ModuleType("keras"))
+    assert lazy_import.run("a_command:main", Config(), checks=False) == 0
+    assert os.environ.get("KERAS_BACKEND") == (None if loaded else "jax")
