@@ -33,16 +33,20 @@ def read_bytes(path: Path, limit: int = MAX_JSON) -> bytes:
     return data
 
 
-def read_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:
-    """Return a file's JSON object. Raises ValueError for anything else."""
-    data = read_bytes(path, limit)
+def json_object(data: bytes, name: str) -> dict[str, Any]:
+    """Return the JSON object in the contents of a file. Raises ValueError, naming the file, for anything else."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} can't be read ({' '.join(str(error).split())}): copy it again") from None
+        raise ValueError(f"{name} can't be read ({' '.join(str(error).split())}): copy it again") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is not a JSON object: copy it again")
+        raise ValueError(f"{name} is not a JSON object: copy it again")
     return found
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:
+    """Return a file's JSON object. Raises ValueError for anything else."""
+    return json_object(read_bytes(path, limit), path.name)
 
 
 def optional_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:

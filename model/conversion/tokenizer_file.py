@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from clozemill.model.conversion.added_tokens import mapping
+from clozemill.model.conversion.foreign_files import json_object
 from clozemill.model.conversion.tokenizer_json import SPECIAL, TOKENIZER
 
 _MODELS = ("BPE", "Unigram", "WordLevel")
@@ -36,17 +37,6 @@ def library_errors() -> Iterator[None]:
         raise
     except BaseException as error:
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
-
-
-def _settings(data: bytes) -> dict[str, Any]:
-    """Return the contents of a tokenizer.json. Raises ValueError unless they are a JSON object."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{TOKENIZER} can't be read ({' '.join(str(error).split())}): copy it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{TOKENIZER} is not a JSON object: copy it again")
-    return found
 
 
 def _parts(part: Any, inner: str) -> Iterator[dict[str, Any]]:
@@ -106,7 +96,7 @@ def load(data: bytes, matched: Collection[str] = ()) -> Tokenizer:
 
     Raises ValueError for a damaged file.
     """
-    settings = _settings(data) | {"truncation": None, "padding": None}
+    settings = json_object(data, TOKENIZER) | {"truncation": None, "padding": None}
     try:
         _check_parts(settings)
     except RecursionError:
