@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ CHECKED_STEPS = 8
 EXACT = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # else GPUs multiply float32 with 10 bits
 CPU = {"JAX_PLATFORMS": "cpu"}
 KERNELS = ("auto", "plain")
+HEAD = ["dataset", "batch size", "attention", "examples/s", "real tokens/s", "MFU", "input"]
 KINDS = {  # kind of operation -> pattern of its names, the first that fits
     "attention kernel": r"fmha|flash|cudnn.*(sdpa|attn)|splash|mha",
     "matrix products": r"gemm|cutlass|cublas|nvjet|dot|matmul|convolution",
@@ -77,11 +78,10 @@ def check(dataset: Path) -> bool:
     """Print how far losses on the device are from those on a CPU; return whether that is close enough."""
     words = ["--data", str(dataset), "--preset", "tiny", "--precision", "float32", "--dropout", "0", "--attention-dropout", "0"]
     words += ["--steps", str(CHECKED_STEPS), "--batch-size", "8", "--log-steps", "1", "--learning-rate", "1e-3"]
-    places = {"CPU": CPU, **{f"device, attention {kernel}": {} for kernel in KERNELS}}
+    places = [("CPU", "plain", CPU), *((f"device, attention {kernel}", kernel, {}) for kernel in KERNELS)]
     found: dict[str, list[float]] = {}
-    for name, environment in places.items():
-        kernel = ["--attention-kernel", "plain" if name == "CPU" else name.split()[-1]]
-        lines, error = pretrain([*words, *kernel], EXACT | environment)
+    for name, kernel, environment in places:
+        lines, error = pretrain([*words, "--attention-kernel", kernel], EXACT | environment)
         if error:
             print(f"equality: {name}: {error}")
             return False
@@ -114,9 +114,6 @@ def measure(options: argparse.Namespace, dataset: Path) -> list[dict[str, Any]]:
     return found
 
 
-HEAD = ["dataset", "batch size", "attention", "examples/s", "real tokens/s", "MFU", "input"]
-
-
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Return a row of the table of speeds."""
     about = [row["dataset"], f"{row['batch_size']:,}", row["attention_kernel"]]
@@ -127,12 +124,11 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [*about, *rates]
 
 
-def device_seconds(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def device_seconds(events: Sequence[Mapping[str, Any]]) -> Counter[str]:
     """Return the seconds of each operation on devices in the events of a trace (Chrome's format, durations in microseconds).
 
     A GPU's operations are in lanes of streams, a TPU's in the lane "XLA Ops"; other lanes repeat them by module or name scope.
     """
-    events = list(events)
     told = [event for event in events if event.get("ph") == "M"]
     devices = {event["pid"] for event in told
                if event["name"] == "process_name" and re.match("/device:(GPU|TPU)", event["args"]["name"])}  # fmt: skip
