@@ -40,6 +40,12 @@ class Encoded:
     unknown: dict[str, int] = field(default_factory=dict)
     unspaced: int = 0
 
+    def split(self, column: np.ndarray | None) -> list[np.ndarray]:
+        """Return `ids`, `starts` or `ends` divided by sentence. Raises ValueError for offsets that weren't requested."""
+        if column is None:
+            raise ValueError("offsets weren't requested")
+        return np.split(column, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+
 
 class _Cache(dict):
     """Maps chunks to rows; the pieces of a row are contiguous in a pool. A new chunk is tokenized once."""

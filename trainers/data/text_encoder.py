@@ -10,9 +10,9 @@ from clozemill.model.inputs import assemble, pack
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.text import single_line
-from clozemill.pipelines.text.vocabulary import MASK, Vocabulary
-from clozemill.pipelines.text.wordpiece import Encoded, WordPiece
+from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.data.library_tokenizer import LibraryTokenizer
+from clozemill.trainers.data.wordpiece_tokenizer import WordPieceTokenizer
 
 _PART = 1 << 20
 _BREAK = re.compile(r"\S(?= )")
@@ -28,21 +28,6 @@ def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
             begin, size = number + 1, 0
     if begin < len(texts):
         yield texts[begin:]
-
-
-def _as_given(
-    text: str, one: str, starts: np.ndarray, ends: np.ndarray, library: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Map offsets in a cleaned text to offsets in the original text."""
-    if one == text or one == text.translate(single_line.BREAKS) or not len(starts):
-        return starts, ends
-    begins, stops = single_line.places(text, library)
-    return begins[starts], stops[ends - 1]
-
-
-def _split(encoded: Encoded) -> list[np.ndarray]:
-    """Return the tokens of each text of a part, which has at least one."""
-    return np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
 
 
 class TextEncoder:
@@ -62,9 +47,8 @@ class TextEncoder:
         self, vocabulary: Vocabulary, cased: bool, max_seq_length: int, rules: TextRules = REFERENCE, segments: int = 2,
         tokenizer: bytes = b"",
     ) -> None:  # fmt: skip
-        self.vocabulary, self.max_seq_length, self._library = vocabulary, max_seq_length, rules.library
-        self._segments = segments
-        self.tokenizer = LibraryTokenizer(tokenizer) if tokenizer else WordPiece(vocabulary, cased, rules)
+        self.vocabulary, self.max_seq_length, self._segments = vocabulary, max_seq_length, segments
+        self.tokenizer = LibraryTokenizer(tokenizer) if tokenizer else WordPieceTokenizer(vocabulary, cased, rules)
 
     @cached_property
     def unknown(self) -> np.ndarray:
@@ -76,7 +60,7 @@ class TextEncoder:
 
         It ends before a space, so that its tokens are the first tokens of the text.
         """
-        if isinstance(self.tokenizer, LibraryTokenizer) and not self.tokenizer.splits_at_spaces:
+        if not self.tokenizer.splits_at_spaces:
             return text
         size = _PART
         while len(text) > size and (found := _BREAK.search(text, size)):
@@ -85,35 +69,14 @@ class TextEncoder:
             size *= 4
         return text
 
-    def _plain(self, text: str) -> str:
-        """Return a text as the tokenizer gets it."""
-        return text if isinstance(self.tokenizer, LibraryTokenizer) else single_line.plain(text, self._library)
-
-    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the tokens of each text, int32 [pieces]."""
-        found: list[np.ndarray] = []
-        for part in _parts(texts):
-            found += _split(self.tokenizer.encode([self._plain(text) for text in part]))
-        return found
-
-    def masked_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the tokens of each text, int32 [pieces], with the mask's id for every [MASK]."""
-        if isinstance(self.tokenizer, LibraryTokenizer):
-            return [ids for part in _parts(texts) for ids in _split(self.tokenizer.encode(part, masks=True))]
-        parts = [text.split(MASK) for text in texts]
-        pieces, mask = iter(self.ids([part for text in parts for part in text])), [self.vocabulary.mask_id]
-        found = []
-        for text in parts:
-            own = [array for _ in text for array in (next(pieces), np.array(mask, np.int32))]
-            found.append(np.concatenate(own[:-1]).astype(np.int32))
-        return found
+    def ids(self, texts: Sequence[str], masks: bool = False) -> list[np.ndarray]:
+        """Return the tokens of each text, int32 [pieces]; masks: with the mask's id for every [MASK]."""
+        encoded = (self.tokenizer.encode(part, masks=masks) for part in _parts(texts))
+        return [ids for one in encoded for ids in one.split(one.ids)]
 
     def surface(self, index: int) -> str:
         """Return a token as it is written in a text, with the space before it if the token has one."""
-        name = self.vocabulary.tokens[index]
-        if isinstance(self.tokenizer, LibraryTokenizer):
-            return self.tokenizer.surface(index) or name  # "" for a row without a token
-        return name.removeprefix("##")
+        return self.tokenizer.surface(index) or self.vocabulary.tokens[index]  # "" for a row without a token
 
     def with_offsets(self, texts: Sequence[str], by_piece: bool = False) -> list[single_line.Located]:
         """Return (tokens, begins, ends) of each text, int [pieces]: begin and end of each token's word in the original text.
@@ -121,15 +84,10 @@ class TextEncoder:
         by_piece: return the positions of the token itself instead of its word. If NFC joins characters of a token with
         others, or a token is part of one character, its span covers all of these; [UNK] covers its word.
         """
-        found = []
+        found: list[single_line.Located] = []
         for part in _parts(texts):
-            plains = [self._plain(text) for text in part]
-            encoded = self.tokenizer.encode(plains, offsets=True, by_piece=by_piece)
-            splits = np.cumsum(encoded.lengths)[:-1]
-            wanted = (encoded.ids, encoded.starts, encoded.ends)  # the latter exist, because offsets were asked for
-            columns = (np.split(column, splits) for column in wanted if column is not None)
-            for text, one, ids, starts, ends in zip(part, plains, *columns, strict=True):
-                found.append((ids, *_as_given(text, one, starts, ends, self._library)))
+            one = self.tokenizer.encode(part, offsets=True, by_piece=by_piece)
+            found += zip(one.split(one.ids), one.split(one.starts), one.split(one.ends), strict=True)
         return found
 
     @property

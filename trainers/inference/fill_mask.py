@@ -63,8 +63,8 @@ class MaskFiller:
         return Example("--text", text, pair or None)
 
     def _features(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        firsts = self.texts.masked_ids([example.text for example in examples])
-        seconds = self.texts.masked_ids([example.pair or "" for example in examples])
+        firsts = self.texts.ids([example.text for example in examples], masks=True)
+        seconds = self.texts.ids([example.pair or "" for example in examples], masks=True)
         rows = []
         for example, first, second in zip(examples, firsts, seconds, strict=True):
             room = self.length - (3 if len(second) else 2)

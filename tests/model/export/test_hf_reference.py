@@ -84,7 +84,7 @@ found["masked"] = tokenizer("The [MASK] is [MASK].", split_special_tokens=False,
     assert found["input_ids"] == features["input_ids"].tolist() and found["attention_mask"] == features["input_mask"].tolist()
     expected, hidden = answers(source, features)["sequence_output"], np.array(found["hidden"], np.float32)
     assert furthest({"x": expected}, {"x": hidden}, features["input_mask"])["x"] <= TOLERANCE
-    assert found["masked"] == encoder.masked_ids(["The [MASK] is [MASK]."])[0].tolist()
+    assert found["masked"] == encoder.ids(["The [MASK] is [MASK]."], masks=True)[0].tolist()
     outputs = huggingface.outputs(str(folder), texts, features)
     assert max(furthest(answers(source, features), outputs, features["input_mask"]).values()) <= TOLERANCE
 

@@ -123,7 +123,7 @@ def test_masks() -> None:
     """As in transformers, the space before [MASK] is part of it; the space after it belongs to the next word."""
     mask = VOCABULARY.mask_id
     texts = ["The [MASK] is", "[MASK][MASK]", "a[MASK]", "", "[SEP] is text"]
-    found = [ids.tolist() for ids in ENCODER.masked_ids(texts)]
+    found = [ids.tolist() for ids in ENCODER.ids(texts, masks=True)]
     ids = {text: TOKENIZER.encode([text]).ids.tolist() for text in ("The", " is", "a", "[SEP] is text")}
     assert found == [[*ids["The"], mask, *ids[" is"]], [mask, mask], [*ids["a"], mask], [], ids["[SEP] is text"]]
     assert mask not in TOKENIZER.encode(texts).ids
