@@ -9,6 +9,8 @@ from clozemill.model.inputs import TOKENS
 from clozemill.trainers.data.lengths import padded_length, static_lengths
 from clozemill.trainers.engines.engine import Engine
 
+PAIRS = 1 << 26  # of positions that attend to each other, of a replica's batch: in float32, 3 GB for the scores of 12 heads
+
 
 class BatchedInference:
     """Computes `outputs`, a function of a dict of the three id tensors that returns a tensor [B, ...], without dropout.
@@ -18,7 +20,7 @@ class BatchedInference:
     Args:
         model: the model whose weights `outputs` uses.
         outputs: may also return a dict of tensors; the result is a dict then.
-        batch_size: rows per batch, across all devices.
+        batch_size: rows per batch, across all devices; there are fewer of long rows, so that no device has more than `PAIRS`.
         per_token: whether the outputs are [B, S, ...], or the names of those that are.
         extra: more features, int32 [N, K], that `outputs` gets uncut beside the id tensors.
     """
@@ -46,13 +48,15 @@ class BatchedInference:
 
         The longest rows come first, so that running out of memory shows at once.
         """
-        (count, longest), result = features["input_mask"].shape, None
+        (count, longest), result, done = features["input_mask"].shape, None, 0
         lengths = features["input_mask"].sum(axis=1)
         static = static_lengths(longest, self.engine.compiles)
         longest_first = np.argsort(-lengths, kind="stable")
-        for begin in range(0, count, self.batch_size):
-            numbers = longest_first[begin : begin + self.batch_size]
-            filled, length = self._filled(numbers), padded_length(lengths[numbers], static)
+        while done < count:
+            length = padded_length(lengths[longest_first[done:]], static)
+            size = min(self.per_replica, max(1, PAIRS // length**2)) * self.replicas
+            numbers = longest_first[done : done + size]
+            filled, done = self._filled(numbers, size), done + size
             rows = {name: features[name][filled, :length] for name in TOKENS}
             found = self._batch(rows | {name: features[name][filled] for name in self.extra})
             if result is None:
@@ -70,7 +74,7 @@ class BatchedInference:
         shape = (count, longest, *values.shape[2:]) if self._is_per_token(name) else (count, *values.shape[1:])
         return np.zeros(shape, values.dtype)
 
-    def _filled(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the rows of a batch, filled up with the first row to the size that shapes or devices require."""
-        multiple = self.batch_size if self.engine.compiles else self.replicas
+    def _filled(self, numbers: np.ndarray, size: int) -> np.ndarray:
+        """Return the rows of a batch of up to `size` rows, filled up with the first row as shapes or devices require."""
+        multiple = size if self.engine.compiles else self.replicas
         return np.concatenate([numbers, np.repeat(numbers[:1], -len(numbers) % multiple)])

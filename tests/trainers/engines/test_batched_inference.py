@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from clozemill.model.inputs import TOKENS
 from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.engines import batched_inference
 from clozemill.trainers.engines.batched_inference import BatchedInference
 from clozemill.trainers.engines.engine import Engine, make_engine
 from tests.trainers.steps import needs_xla
@@ -67,6 +68,20 @@ def test_batches_are_trimmed_to_their_longest_row() -> None:
     forward = BatchedInference(make_engine(DeviceOptions()), None, counted, 4, per_token=True)
     forward(rows(18, 20))
     assert seen == [(4, 20), (4, 16), (4, 12), (4, 8), (2, 4)] and len(traced) <= 3 and forward.batch_size == 4
+
+
+def test_batches_of_long_rows_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention's memory grows with the square of the length; a row longer than the bound is a batch of its own."""
+    monkeypatch.setattr(batched_inference, "PAIRS", 300)
+    seen, given = [], rows(18, 20)
+
+    def counted(batch: dict) -> tf.Tensor:
+        tf.py_function(lambda ids: seen.append(tuple(ids.shape)), [batch["input_ids"]], [])
+        return outputs(batch)
+
+    values = BatchedInference(make_engine(DeviceOptions()), None, counted, 4, per_token=True)(given)
+    assert seen == [(1, 20)] * 4 + [(1, 16)] * 3 + [(2, 12), (2, 12), (4, 8), (3, 4)]
+    assert (values[:, :, 0] == given["input_ids"] * given["input_mask"]).all()
 
 
 def record() -> None:
