@@ -94,8 +94,7 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
             model = train_state.loaded(about | {"objective": ""}, weights)
         else:
             model = train_state.loaded(about, weights)
-        tokenizer, told = checkpoints.tokenizer(one), one.index["vocabulary"]
-        cased, rules = bool(tokenizer) or bool(told["cased"]), TextRules.from_dict(told)
+        cased, rules = checkpoints.cased(one.index), TextRules.from_dict(one.index["vocabulary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
     path, sizes = storage.join(one.folder, VOCAB), model.config
@@ -107,7 +106,7 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
         raise UserError(
             f"--max-seq-length is {length}, but {one.folder} was trained on at most {longest} tokens: give {longest} or less"
         )
-    return Source(model, vocabulary.tokens, cased, length, about, rules, tokenizer)
+    return Source(model, vocabulary.tokens, cased, length, about, rules, checkpoints.tokenizer(one))
 
 
 def features(source: Source, texts: list[tuple[str, str]]) -> dict[str, np.ndarray]:

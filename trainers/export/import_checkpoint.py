@@ -40,9 +40,8 @@ def _read(folder: str) -> Imported:
             try:
                 return reader.read(Path(folder))
             except (ValueError, MemoryError) as error:
-                raise UserError(
-                    f"{folder}: {error or 'its weights need more memory'}: give the folder of a BERT encoder"
-                ) from None
+                told = error or "its weights need more memory"
+                raise UserError(f"{folder}: {told}; correct it, or give the folder of another BERT or ModernBERT") from None
     raise UserError(
         f"{folder} has neither config.json nor bert_config.json: give a folder of a Hugging Face or google-research model"
     )

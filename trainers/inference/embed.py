@@ -90,7 +90,9 @@ class Embedder:
         """Return the length of a vector, and the layers that are joined in it."""
         if self.config.pool == SENTENCE:
             return f"sentence vectors of {self.width:,} values"
-        joined = f"layers {', '.join(map(str, self.layers))} joined" if len(self.layers) > 1 else f"layer {self.layers[0]}"
+        embeddings = -self.encoder.config.num_hidden_layers - 1
+        names = ["0 (the embeddings)" if layer == embeddings else str(layer) for layer in self.layers]
+        joined = f"layers {', '.join(names)} joined" if len(names) > 1 else f"layer {names[0]}"
         return f"vectors of {self.width:,} values ({joined})"
 
     def columns(self) -> pa.Schema:

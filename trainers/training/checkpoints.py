@@ -73,6 +73,11 @@ def trained_length(index: dict[str, Any]) -> int:
     return min(found, longest) if isinstance(found, int) and found > 0 else longest
 
 
+def cased(index: dict[str, Any]) -> bool:
+    """Return whether a checkpoint's vocabulary is cased; True with a tokenizer.json, to which clozemill adds no rules."""
+    return bool(index["vocabulary"].get("tokenizer")) or bool(index["vocabulary"]["cased"])
+
+
 def _read_index(folder: str) -> dict[str, Any]:
     """Read checkpoint.json. Raises ValueError if it is invalid, or a file doesn't have the recorded size."""
     try:

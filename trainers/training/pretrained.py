@@ -78,8 +78,8 @@ class PretrainedModel:
 
     @property
     def cased(self) -> bool:
-        """Return whether the vocabulary is cased; True for a tokenizer.json, which clozemill adds no rules to."""
-        return bool(self.tokenizer) or self.index["vocabulary"]["cased"]
+        """Return whether the vocabulary is cased."""
+        return checkpoints.cased(self.index)
 
     @property
     def rules(self) -> TextRules:

@@ -213,6 +213,9 @@ def test_a_single_text_is_printed(pretrained: Path, texts: Path, tmp_path: Path,
     assert clozemill.main(["embed", str(pretrained), *arguments, "--output", str(tmp_path / "a.parquet")]) == 0
     told = capsys.readouterr()
     assert told.out.endswith("1 rows of 1 texts; vectors of 16 values (layer -1)\n") and told.err == ""  # no progress bar
+    more = ["--overwrite", "--layers=0,-1", "--output", str(tmp_path / "a.parquet")]
+    assert clozemill.main(["embed", str(pretrained), *arguments, *more]) == 0
+    assert capsys.readouterr().out.endswith("(layers 0 (the embeddings), -1 joined)\n")
     assert clozemill.main(["embed", str(pretrained), "--text", "a", "--input", str(texts)]) == 2
     assert "--input and --text: give exactly one of them" in capsys.readouterr().err
 
