@@ -1,6 +1,6 @@
 """Train on one device and on two logical CPU devices, and print the results as JSON; a test runs it as a program.
 
-python -m tests.trainers.two_devices FOLDER [--compiled] [--packed] [--muon]
+python -m tests.trainers.two_devices FOLDER [--compiled] [--packed] [--muon] [--rtd]
 """
 
 import json
@@ -70,9 +70,10 @@ def main(folder: str, asked: list[str]) -> None:
     found["two, in parts"] = trained(make(mirrored, parts=2), features)
     if "--compiled" in asked:
         found["two, compiled"] = trained(make(mirrored, jit=steps.COMPILES), features)
-    if "--muon" in asked:
-        found["one, muon"] = trained(make(one, rule="muon"), features)
-        found["two, muon"] = trained(make(mirrored, rule="muon", parts=2), features)
+    for name, options in {"muon": {"rule": "muon"}, "rtd": {"objective": "rtd"}}.items():
+        if f"--{name}" in asked:
+            found[f"one, {name}"] = trained(make(one, **options), features)
+            found[f"two, {name}"] = trained(make(mirrored, parts=2, **options), features)
     if "--packed" in asked:
         found["two, packed"] = trained(make(mirrored), steps.packed(features))
     found["dropout"] = dropped(mirrored)

@@ -25,7 +25,7 @@ from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 
 ROOT = Path(__file__).parents[3]
-CASES = ("two, in parts", "two, compiled", "two, packed", "two, muon")
+CASES = ("two, in parts", "two, compiled", "two, packed", "two, muon", "two, rtd")
 TIMES = {"waited", "seconds"}
 
 
@@ -34,7 +34,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The results of tests/trainers/two_devices.py, whose devices must be created before TensorFlow starts."""
     more = [
         f"--{name}"
-        for name in ("compiled", "packed", "muon")
+        for name in ("compiled", "packed", "muon", "rtd")
         if any(f"two, {name}" in item.name for item in request.session.items)
     ]
     command = [sys.executable, "-m", "tests.trainers.two_devices", str(tmp_path_factory.mktemp("eval")), *more]
@@ -48,7 +48,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_two_devices_train_as_one(found: dict, name: str) -> None:
     """Losses, counts, rates and the clipped norm, over 12 steps; the measured difference was 3e-6."""
     assert found["replicas"] == [1, 2]
-    single = found["one, muon" if "muon" in name else "one"]
+    single = found.get(name.replace("two", "one"), found["one"])
     one, two = single["figures"], found[name]["figures"]
     assert one.keys() == two.keys() == set(COLUMNS) and len(one["tokens"]) == 12
     for column in one.keys() - TIMES:
