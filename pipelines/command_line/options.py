@@ -33,6 +33,7 @@ C = TypeVar("C", bound=Dataclass)
 
 INPUT, OUTPUT, METHOD, RUNNING = GROUPS = ("input", "output", "what it does", "running")  # of options, as in --help
 READ, NEW = "read", "new"  # what a command does with an option's path
+_GIVEN = "_given"  # attribute of a configuration, beside its fields
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 200
 
@@ -201,10 +202,12 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     Raise UserError for an unknown key, a wrong type or choice, or a value out of range. The message names the source.
     """
     values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
-    for field in dataclasses.fields(config):
-        if getattr(arguments, field.name, None) is not None:
-            values[field.name] = value_of(field, getattr(arguments, field.name), flag_name(field))
-    resolved = _completed(config, values)
+    flags = {
+        field.name: value_of(field, getattr(arguments, field.name), flag_name(field))
+        for field in dataclasses.fields(config)
+        if getattr(arguments, field.name, None) is not None
+    }
+    resolved = _completed(config, values | flags, flags)
     if arguments.save_config:
         filesystem.write_bytes(arguments.save_config, to_yaml(resolved).encode())
     return resolved
@@ -212,16 +215,25 @@ def resolve(config: type[C], arguments: argparse.Namespace) -> C:
 
 def from_values(config: type[C], values: dict[str, Any]) -> C:
     """A configuration from Python values by option name; a recipe fills in what isn't given. Raises UserError, as `resolve`."""
-    return _completed(config, _converted(config, values, "options"))
+    return _completed(config, _converted(config, values, "options"), values)
 
 
-def _completed(config: type[C], values: dict[str, Any]) -> C:
+def _completed(config: type[C], values: dict[str, Any], given: Iterable[str]) -> C:
     if values.get("recipe"):
         values = {**getattr(config, "RECIPES", {})[values["recipe"]].options, **values}
     resolved = config(**values)
+    object.__setattr__(resolved, _GIVEN, frozenset(given))
     if hasattr(resolved, "validate"):
         resolved.validate()
     return resolved
+
+
+def given(config: Any) -> frozenset[str]:
+    """Return the names of the options that were given as flags or Python values, also at their defaults.
+
+    Those of a YAML file aren't among them: a saved configuration has every option. A changed copy has none.
+    """
+    return getattr(config, _GIVEN, frozenset())
 
 
 def require(config: Any, *names: str) -> None:

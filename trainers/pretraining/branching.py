@@ -157,10 +157,10 @@ def _checkpoint(config: PretrainConfig, trunk: str, phases: tuple[Phase, ...], e
 def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> PretrainConfig:
     """Return the given configuration with the trunk's data and options that determine losses.
 
-    Raises UserError for an option that was given and contradicts the trunk's. A branch that is resumed has fewer phases than
-    its trunk, so those are not compared.
+    Raises UserError for an option that was given, even at its default, and contradicts the trunk's. A branch that is resumed
+    has fewer phases than its trunk, so those are not compared.
     """
-    values = {}
+    values, named = {}, options.given(given)
     for field in fields(PretrainConfig):
         mine, their = getattr(given, field.name), getattr(theirs, field.name)
         if field.name in _OWN or not (field.metadata["identity"] or field.name in _INPUT):
@@ -172,7 +172,11 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
             )
         if field.name == "data":
             their = (mine or their)[: len(theirs.phases) or None]
-        elif mine not in (field.default, their) and not (field.name == "phases" and branch.run == given.output):
+        elif (
+            mine != their
+            and (mine != field.default or field.name in named)
+            and not (field.name == "phases" and branch.run == given.output)
+        ):
             raise UserError(
                 f"{options.flag_name(field)} {mine} contradicts {branch.run}, which has {their}: leave it out, or start a run "
                 "of its own"

@@ -1,5 +1,5 @@
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,13 @@ def test_yaml_then_flags(tmp_path: Path) -> None:
     assert isinstance(parse("--config", path).size, int)
     assert parse("--config", yaml_file(tmp_path, "input: one*\nmaybe: null\nname: 7\n")) == Sample("7", input=("one*",))
     assert parse("--config", yaml_file(tmp_path, "")) == parse("--config", yaml_file(tmp_path, "# nothing\n")) == Sample()
+
+
+def test_given_options(tmp_path: Path) -> None:
+    """Also at their defaults; not those of a file, because a saved configuration has all."""
+    found = parse("--size", "5", "--config", yaml_file(tmp_path, "name: x"))
+    assert options.given(found) == {"size"} and options.given(replace(found, name="y")) == options.given(Sample()) == set()
+    assert options.given(options.from_values(Sample, {"way": "up"})) == {"way"}
 
 
 @pytest.mark.parametrize("text", ["on", "'on'", "yes", "true"])

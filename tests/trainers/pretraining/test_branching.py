@@ -227,6 +227,8 @@ def test_commands_that_name_a_branch(trunk: Path, data: Path, tmp_path: Path, ca
         pretrain(tmp_path / "run", *arguments, code=2)
         told = capsys.readouterr().err
         assert sentence in told and told.count("\n") == 1
+    pretrain(tmp_path / "run", "--branch-from", trunk, "--steps", 20, "--optimizer", "adamw", code=2)
+    assert f"--optimizer adamw contradicts {trunk}, which has muon: leave it out" in capsys.readouterr().err  # the default
     pretrain(trunk, "--branch-from", trunk, "--steps", 20, code=2)
     assert f"--branch-from {trunk} is --output as well: give a new folder as --output" in capsys.readouterr().err
     pretrain(trunk, "--data", data, *words({**TRUNK, "steps": 20}), code=2)
