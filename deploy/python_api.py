@@ -225,7 +225,8 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
     config = _configured(PredictConfig, {**given, "run": run})
     found = function("clozemill.trainers.training.pretrained:read")(config.run, config.checkpoint)
     predictor = function("clozemill.trainers.inference.predict:answerer")(config, found)
-    examples = [predictor.typed(text, pair) for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
+    rows = zip(texts, pairs or [""] * len(texts), strict=True)
+    examples = [predictor.typed(*row, (f"texts[{number}]", f"pairs[{number}]")) for number, row in enumerate(rows)]
     return predictor(examples) if examples else []
 
 

@@ -127,6 +127,8 @@ def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
     answers = clozemill.predict(tuned, ["the mill is good", "bad bread"])
     assert [set(answer["probabilities"]) for answer in answers] == [{"good", "bad"}] * 2
     assert clozemill.predict(tuned, []) == []
+    with pytest.raises(clozemill.UserError, match=r"^texts\[1\] is empty: give a text to predict for$"):
+        clozemill.predict(tuned, ["the mill is good", ""])
     exported = clozemill.export(tuned, output=tmp_path / "out", formats="keras")
     assert list(exported) == ["keras"] and Path(exported["keras"], "model.keras").exists()
 

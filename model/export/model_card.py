@@ -108,8 +108,10 @@ def _training(about: dict[str, Any]) -> list[str]:
         lines.append(f"The weights are an average with those before this training, whose share is {share:g}.")
     if about.get("step"):
         lines.append(f"Steps: {about['step']:,}.")
-    if digest := (about.get("vocabulary") or {}).get("sha256"):
-        lines.append(f"SHA-256 of the training vocabulary: {digest}.")
+    recorded = about.get("vocabulary") or {}
+    if digest := recorded.get("tokenizer") or recorded.get("sha256"):
+        what = "tokenizer.json" if recorded.get("tokenizer") else "the training vocabulary"
+        lines.append(f"SHA-256 of {what}: {digest}.")
     for dataset in about.get("datasets") or ():
         lines.append(f"Dataset: {_text(dataset)}.")
     if base := about.get("baseline"):

@@ -250,11 +250,7 @@ def _settings(config: FinetuneConfig, encoder: EncoderConfig, rows: int) -> tupl
 
 def check_encoder(initial: PretrainedModel, kind: str, max_seq_length: int) -> None:
     """Raise UserError if a pretrained model can't be trained for a type of task, or on texts of a length."""
-    if max_seq_length > initial.encoder.max_position_embeddings:
-        raise UserError(
-            f"--max-seq-length {max_seq_length} is too long: {initial.name} accepts at most "
-            f"{initial.encoder.max_position_embeddings} tokens: give no more"
-        )
+    initial.check_length(max_seq_length)
     if initial.encoder.attention == "causal" and not TASK_HEADS[kind].per_token:
         raise UserError(f"{initial.name} has causal attention, so its [CLS] sees no text: give a bidirectional model")
 

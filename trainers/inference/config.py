@@ -10,6 +10,7 @@ from clozemill.trainers.finetuning import config
 from clozemill.trainers.finetuning.config import Columns, TextColumn
 from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
 
+TYPED = ("--text", "--text-pair")  # names of a text of the command line and of its pair, in messages
 POOLS = ("none", "cls", "mean", "sentence")
 
 

@@ -56,9 +56,7 @@ class Embedder:
         self.config, self.vocabulary = config, found.vocabulary
         self.layers = layers_of(config.layers, found.encoder, found.name)
         self.length = config.max_seq_length or LENGTH
-        if self.length > found.encoder.max_position_embeddings:
-            longest = found.encoder.max_position_embeddings
-            raise UserError(f"--max-seq-length {self.length} is too long: {found.name} accepts at most {longest} tokens")
+        found.check_length(self.length)
         self.texts = found.text_encoder(self.length)
         engine = make_engine(config)
         model = load_model(found, engine, config.precision)

@@ -14,7 +14,7 @@ from clozemill.trainers.engines.masked_tokens import POSITIONS, masked_token_inf
 from clozemill.trainers.finetuning.task_presets import Layout
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.classification import Classify
-from clozemill.trainers.inference.config import PredictConfig
+from clozemill.trainers.inference.config import TYPED, PredictConfig
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.pretrained import PretrainedModel
 
@@ -56,11 +56,11 @@ class MaskFiller:
         """Return a file's texts as examples."""
         return Classify().read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
 
-    def typed(self, text: str, pair: str) -> Example:
-        """Return the text of the command line as an example. Raises UserError if it has no mask."""
+    def typed(self, text: str, pair: str, names: tuple[str, str] = TYPED) -> Example:
+        """Return a text, and its pair, as an example. Raises UserError, with the text's name, if they have no mask."""
         if MASK not in text + pair:
-            raise UserError(f"--text has no {MASK}: write it in place of the words to predict, as in 'The {MASK} is old.'")
-        return Example("--text", text, pair or None)
+            raise UserError(f"{names[0]} has no {MASK}: write it in place of the words to predict, as in 'The {MASK} is old.'")
+        return Example(names[0], text, pair or None)
 
     def _features(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
         firsts = self.texts.ids([example.text for example in examples], masks=True)

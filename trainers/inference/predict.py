@@ -23,7 +23,7 @@ from clozemill.trainers.finetuning.task_presets import TASKS, Layout
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
 from clozemill.trainers.inference import scoring, writers
-from clozemill.trainers.inference.config import EvaluateModelConfig, PredictConfig
+from clozemill.trainers.inference.config import TYPED, EvaluateModelConfig, PredictConfig
 from clozemill.trainers.inference.fill_mask import MaskFiller
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.pretrained import PretrainedModel
@@ -53,7 +53,7 @@ class Answerer(Protocol):
 
     def read(self, path: str, layout: Layout, max_reject_rate: float) -> Iterator[Example]: ...
 
-    def typed(self, text: str, pair: str) -> Example: ...
+    def typed(self, text: str, pair: str, names: tuple[str, str] = ...) -> Example: ...
 
     def columns(self) -> pa.Schema: ...
 
@@ -87,12 +87,12 @@ class Predictor:
         """Return a file's examples, without answers."""
         return self.task_type.read(path, layout, {}, answers=False, max_reject_rate=max_reject_rate)
 
-    def typed(self, text: str, pair: str) -> Example:
-        """Return a text of the command line as an example. Raises UserError if it is empty."""
+    def typed(self, text: str, pair: str, names: tuple[str, str] = TYPED) -> Example:
+        """Return a text, and its pair, as an example. Raises UserError, with their names, if one is missing."""
         if not text.strip() or (self.task_type.paired and not pair.strip()):
-            missing = "--text is empty: give a text" if not text.strip() else "--text-pair is missing: give the context"
+            missing = f"{names[1]} is missing: give the context" if text.strip() else f"{names[0]} is empty: give a text"
             raise UserError(f"{missing} to predict for")
-        return Example("--text", text, pair or None, words=tuple(text.split()))
+        return Example(names[0], text, pair or None, words=tuple(text.split()))
 
     def columns(self) -> pa.Schema:
         """Return the schema of the answers."""

@@ -91,6 +91,14 @@ class PretrainedModel:
         segments = self.encoder.type_vocab_size
         return TextEncoder(self.vocabulary, self.cased, max_seq_length, self.rules, segments, self.tokenizer)
 
+    def check_length(self, max_seq_length: int) -> None:
+        """Raise UserError if texts of a length have more tokens than the model accepts."""
+        longest = self.encoder.max_position_embeddings
+        if max_seq_length > longest:
+            raise UserError(
+                f"--max-seq-length is {max_seq_length}, but {self.name} accepts at most {longest} tokens: give no more"
+            )
+
     @property
     def encoder_weights(self) -> dict[str, np.ndarray]:
         """Return the weights of the encoder.

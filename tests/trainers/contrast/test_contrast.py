@@ -317,7 +317,7 @@ def test_choices(name: str, texts: int, given: dict, expected: tuple) -> None:
         ("--dropout 0 --attention-dropout 0", "a mill\na river\n", "",
          "--dropout and --attention-dropout are both 0, so both vectors of a text would be the same: give one above 0, or "
          "--positives crop"),
-        ("--max-seq-length 64", "a mill\na river\n", "", "--max-seq-length 64 is too long: "),
+        ("--max-seq-length 64", "a mill\na river\n", "", "--max-seq-length is 64, but "),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\tx\n",
          "pairs.tsv, line 1: its answer 'x' is not a number: fix it, or give --dev-columns"),
         ("--dev pairs.tsv", "a mill\na river\n", "a\tb\n",

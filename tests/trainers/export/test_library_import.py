@@ -76,6 +76,7 @@ def test_round_trip_is_bit_identical(imported: Path, hf: Path, tmp_path: Path, c
     assert not (tmp_path / "hf/vocab.txt").exists()
     card = (tmp_path / "hf/README.md").read_text("utf-8")
     assert "`tokenizer.json` is that of the model this one was made from" in card
+    assert f"SHA-256 of tokenizer.json: {hashlib.sha256(DATA).hexdigest()}." in card
     assert f"| weights | {sum(value.size for value in after.values()):,} |" in card and "\n- modernbert\n" in card
     run("import", tmp_path / "hf", "--output", tmp_path / "again")
     for file in ("vocab.txt", TOKENIZER, "weights.safetensors"):

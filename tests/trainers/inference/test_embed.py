@@ -190,7 +190,7 @@ def test_texts_that_all_lack_tokens_keep_their_columns(pretrained: Path, tmp_pat
         (["--layers=3"], "--layers 3: {run} has layers 0 (the embeddings) to 2: choose from these"),
         (["--layers=-1,-4"], "--layers -1,-4: {run} has layers 0 (the embeddings) to 2: choose from these"),
         (["--layers=last"], "--layers 'last' is not a list of layers: give numbers, such as --layers=-1,-2,-3,-4"),
-        (["--max-seq-length", "49"], "--max-seq-length 49 is too long: {run} accepts at most 48 tokens"),
+        (["--max-seq-length", "49"], "--max-seq-length is 49, but {run} accepts at most 48 tokens: give no more"),
         (["--text-column", "body"], "in.csv, line 1: no column 'body' (columns: text): give one of these with --text-column"),
         (["--output", "a.jsonl"], "--output a.jsonl: give a name that ends in .parquet"),
     ],
