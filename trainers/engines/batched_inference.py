@@ -20,7 +20,7 @@ class BatchedInference:
     Args:
         model: the model whose weights `outputs` uses.
         outputs: may also return a dict of tensors; the result is a dict then.
-        batch_size: rows per batch, across all devices; there are fewer of long rows, so that no device has more than `PAIRS`.
+        batch_size: rows per batch, across all devices; fewer where rows are so long that a device would have more than `PAIRS`.
         per_token: whether the outputs are [B, S, ...], or the names of those that are.
         extra: more features, int32 [N, K], that `outputs` gets uncut beside the id tensors.
     """
@@ -46,14 +46,14 @@ class BatchedInference:
     def __call__(self, features: dict[str, np.ndarray]) -> Any:
         """Return all outputs, [N, ...], or [N, S, ...] with zeros at padding that was left out; None for no rows.
 
-        The longest rows come first, so that running out of memory shows at once.
+        The longest rows come first, so that running out of memory shows early.
         """
         (count, longest), result, done = features["input_mask"].shape, None, 0
         lengths = features["input_mask"].sum(axis=1)
         static = static_lengths(longest, self.engine.compiles)
         longest_first = np.argsort(-lengths, kind="stable")
         while done < count:
-            length = padded_length(lengths[longest_first[done:]], static)
+            length = padded_length(lengths[longest_first[done : done + 1]], static)
             size = min(self.per_replica, max(1, PAIRS // length**2)) * self.replicas
             numbers = longest_first[done : done + size]
             filled, done = self._filled(numbers, size), done + size

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ SOURCES = {"hf": huggingface, "tf1": tf1}
 _PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
 _RULES = ("strip_accents", "tokenize_chinese_chars")  # options
 _SHOWN = 6  # names listed in a note
+_ADVICE = re.compile(": (?:copy|correct|give|remove|save|set) ")  # in an error that says what to do
 _REPLACING = "replacing"  # in checkpoint.json: the files of an import that is being replaced
 
 
@@ -40,8 +42,9 @@ def _read(folder: str) -> Imported:
             try:
                 return reader.read(Path(folder))
             except (ValueError, MemoryError) as error:
-                told = error or "its weights need more memory"
-                raise UserError(f"{folder}: {told}; correct it, or give the folder of another BERT or ModernBERT") from None
+                told = str(error) or "its weights need more memory than there is"
+                more = "" if _ADVICE.search(told) else ": give the folder of another BERT or ModernBERT"
+                raise UserError(f"{folder}: {told}{more}") from None
     raise UserError(
         f"{folder} has neither config.json nor bert_config.json: give a folder of a Hugging Face or google-research model"
     )

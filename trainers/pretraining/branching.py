@@ -24,6 +24,7 @@ from clozemill.trainers.training.pretrained import short_name
 _CHECKPOINT = re.compile(rf"(.+)/{checkpoints.FOLDER}/step-\d+$")
 _INPUT = ("data", "phases", "init")  # taken from the trunk like the options that determine losses
 _OWN = ("steps", "decay_steps", "recipe")
+_OPEN = (None, "auto", "", -1, ())  # values of options that leave the choice to the run
 _RECORD = "branch"  # of a branch's identity
 
 
@@ -174,7 +175,7 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
             their = (mine or their)[: len(theirs.phases) or None]
         elif (
             mine != their
-            and (mine != field.default or field.name in named)
+            and (mine != field.default or (field.name in named and mine not in _OPEN))
             and not (field.name == "phases" and branch.run == given.output)
         ):
             raise UserError(

@@ -58,13 +58,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Suited:
-    """Options that suit an encoder by its width: narrow ones learn only with high rates, wide ones diverge with them."""
+    """Options that suit an encoder by its width: narrow ones learn only with high rates, wide ones diverge with them.
+
+    muon: factor of the learning rate with Muon.
+    """
 
     learning_rate: float
     initializer_range: float = 0.02
     weight_decay: float = 0.01
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    muon: float = 1.0
 
 
 # By the largest hidden size that they suit. The first two were measured (docs/explanation/measurements.md); base and large
@@ -75,13 +79,14 @@ _SUITED = {
     512: Suited(5e-4),
     768: Suited(1e-4),
 }
-# ModernBERT, with the rate of AdamW: pre-norm bears higher ones, and rotary positions need no wide initial weights.
+# ModernBERT: pre-norm bears higher rates, and rotary positions need no wide initial weights. The first was measured; base and
+# large have the rates of Warner et al. 2024.
 _SUITED_MODERN = {
-    128: Suited(2e-3, 0.02, 0.01, 0.0, 0.0),
-    256: Suited(1e-3, 0.02, 0.01, 0.0, 0.0),
+    128: Suited(2e-3, 0.02, 0.01, 0.0, 0.0, muon=2),
+    256: Suited(1e-3, 0.02, 0.01, 0.0, 0.0, muon=2),
+    768: Suited(8e-4, 0.02, 0.01, 0.0, 0.0),
 }
-_LARGE_MODERN = Suited(8e-4, 0.02, 0.01, 0.0, 0.0)  # ModernBERT-base's rate
-_MODERN_MUON = 2  # times the rate of AdamW, which ModernBERT bears with Muon
+_LARGE_MODERN = Suited(5e-4, 0.02, 0.01, 0.0, 0.0)
 _LAMB_RATE, _LAMB_BATCH = 6.25e-4, 512  # You et al. 2019, table 4: times the square root of the batch
 
 
@@ -201,7 +206,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
         reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
     if given["learning_rate"] is None:
         rate = _LAMB_RATE * (batch / _LAMB_BATCH) ** 0.5 if given["optimizer"] == "lamb" else best.learning_rate
-        rate *= _MODERN_MUON if sizes.architecture == "modernbert" and given["optimizer"] == "muon" else 1
+        rate *= best.muon if given["optimizer"] == "muon" else 1
         rate = rate / 2 if encoder else rate  # continued training should not undo what was learnt
         found["learning_rate"] = float(f"{rate:.2g}")
         reasons.append(f"learning rate {found['learning_rate']:g}")

@@ -75,7 +75,8 @@ def trained_length(index: dict[str, Any]) -> int:
 
 def cased(index: dict[str, Any]) -> bool:
     """Return whether a checkpoint's vocabulary is cased; True with a tokenizer.json, to which clozemill adds no rules."""
-    return bool(index["vocabulary"].get("tokenizer")) or bool(index["vocabulary"]["cased"])
+    told = index["vocabulary"]
+    return bool(told["tokenizer"] if "tokenizer" in told else told["cased"])
 
 
 def _read_index(folder: str) -> dict[str, Any]:

@@ -168,9 +168,12 @@ def break_(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        ("shape", "FOLDER: the tensor bert.pooler.dense.bias has the shape [3], and its configuration asks for [16]; "),
-        ("missing", "FOLDER: the tensor bert.pooler.dense.bias is missing; correct it, or give the folder of"),
-        ("pickled", "FOLDER: its weights are pickled, which clozemill never opens: save them as model.safetensors first; "),
+        (
+            "shape",
+            "FOLDER: the tensor bert.pooler.dense.bias has the shape [3], and its configuration asks for [16]: give the ",
+        ),
+        ("missing", "FOLDER: the tensor bert.pooler.dense.bias is missing: give the folder of another BERT or ModernBERT\n"),
+        ("pickled", "FOLDER: its weights are pickled, which clozemill never opens: save them as model.safetensors first\n"),
         ("cut", "FOLDER: model.safetensors can't be read ("),
         ("config", "FOLDER has neither config.json nor bert_config.json: give a folder"),
         (
@@ -181,7 +184,7 @@ def break_(folder: Path, what: str) -> None:
         ("special", "FOLDER: vocab.txt, line 4: it is '[cls]', and tokenizer.json has '[CLS]' there: remove the one that"),
         (
             "roberta",
-            "FOLDER: config.json: its model_type is 'roberta', but clozemill knows only bert and modernbert; correct it, or",
+            "FOLDER: config.json: its model_type is 'roberta', but clozemill knows only bert and modernbert: give the folder",
         ),
     ],
 )

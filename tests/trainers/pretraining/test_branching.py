@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import clozemill
+from clozemill.pipelines.command_line.options import from_values
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining import branching
@@ -25,6 +26,10 @@ RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
 TRUNK = {
     "preset": "tiny", "max_position_embeddings": 16, "batch_size": 8, "learning_rate": 2e-3, "warmup_steps": 2, "seed": 3,
     "optimizer": "muon", "schedule": "wsd", "decay_steps": STEPS - STABLE, "steps": STEPS, "dropout": 0.1,
+}  # fmt: skip
+OPEN = {
+    "preset": "auto", "precision": "auto", "hidden_act": "auto", "attention": "auto", "warmup_steps": -1, "dropout": None,
+    "batch_size": None, "learning_rate": None, "clip_norm": None, "init": "", "masked_lm_prob_schedule": "",
 }  # fmt: skip
 ALWAYS = ["--no-tensorboard", "--log-steps", "3", "--checkpoint-steps", "2", "--keep-checkpoints", "2"]
 
@@ -229,6 +234,11 @@ def test_commands_that_name_a_branch(trunk: Path, data: Path, tmp_path: Path, ca
         assert sentence in told and told.count("\n") == 1
     pretrain(tmp_path / "run", "--branch-from", trunk, "--steps", 20, "--optimizer", "adamw", code=2)
     assert f"--optimizer adamw contradicts {trunk}, which has muon: leave it out" in capsys.readouterr().err  # the default
+    for _ in range(2):  # values that leave a choice to the run contradict nothing, also where the run has made it
+        branch = from_values(PretrainConfig, {"branch_from": str(trunk), "steps": 20, "output": str(tmp_path / "open"), **OPEN})
+        found = plan_run(branch)
+        (tmp_path / "open").mkdir(exist_ok=True)
+        run_folder.claim_run_folder(found, branch.output)
     pretrain(trunk, "--branch-from", trunk, "--steps", 20, code=2)
     assert f"--branch-from {trunk} is --output as well: give a new folder as --output" in capsys.readouterr().err
     pretrain(trunk, "--data", data, *words({**TRUNK, "steps": 20}), code=2)

@@ -95,6 +95,18 @@ def test_what_the_optimizer_decides() -> None:
     assert sizes[0] - sizes[1] == 4 * 84_934_656
 
 
+def test_rates_of_modern_encoders() -> None:
+    """Those of base and large are published ones, also with Muon, because nobody measured higher ones here."""
+    rates = {
+        (name, optimizer): choose({**LEFT_OPEN, "preset": name, "optimizer": optimizer}, LAPTOP, data(1e7)).values[
+            "learning_rate"
+        ]
+        for name in ("modern-tiny", "modern-mini", "modern-small", "modern-base", "modern-large")
+        for optimizer in ("adamw", "muon")
+    }
+    assert list(rates.values()) == [2e-3, 4e-3, 1e-3, 2e-3, *[8e-4] * 4, *[5e-4] * 2]
+
+
 class ShortHeads:
     """A kernel for heads of up to 64 dimensions."""
 
