@@ -34,7 +34,9 @@ class PretrainConfig(TrainingOptions):
         choices=("auto", *PRECISIONS),
         group=RUNNING,
     )
-    recipe: str = option("", "named set of options with a known result; other flags override it", choices=tuple(RECIPES))
+    recipe: str = option(
+        "", "named set of options, which says at the start what to expect; other flags override it", choices=tuple(RECIPES)
+    )
     data: tuple[str, ...] = option(
         (),
         "datasets of clozemill prepare, one per phase",
@@ -104,17 +106,20 @@ class PretrainConfig(TrainingOptions):
         choices=(AUTO, *ACTIVATIONS),
     )
     dropout: float | None = option(
-        None, "dropout rate of hidden activations (default: 0.1; 0 for narrow encoders)", low=0, high=0.9
+        None,
+        "dropout rate of hidden activations (default: 0.1; 0 for narrow and for modern encoders)",
+        low=0,
+        high=0.9,
     )
     attention_dropout: float | None = option(
         None,
-        "dropout rate of attention probabilities; 0: fused attention (default: 0.1; 0 for narrow encoders)",
+        "dropout rate of attention probabilities; 0: fused attention (default: 0.1; 0 for narrow and for modern encoders)",
         low=0,
         high=0.9,
     )
     max_position_embeddings: int = option(512, "longest sequence that the model accepts", low=8, high=65536)
     initializer_range: float | None = option(
-        None, "standard deviation of the initial weights (default: 0.02; 0.06 to 0.08 for narrow encoders)", low=0, high=1
+        None, "standard deviation of the initial weights (default: 0.02; 0.06 to 0.08 for narrow BERTs)", low=0, high=1
     )
     steps: int = option(1000, "weight updates, over all phases", low=1, high=1 << 30)
     batch_size: int | None = option(
@@ -133,7 +138,10 @@ class PretrainConfig(TrainingOptions):
         "adamw", "optimizer; muon is for the matrices of the layers, with adamw for the rest", choices=OPTIMIZER_NAMES
     )
     learning_rate: float | None = option(
-        None, "peak learning rate (default: chosen for the size of the encoder)", low=0, high=100
+        None,
+        "peak learning rate (default: chosen for the size of the encoder and the optimizer; half with --init)",
+        low=0,
+        high=100,
     )
     warmup_steps: int = option(-1, "warm-up steps of the learning rate; -1: a tenth of all steps", low=-1, high=1 << 30)
     schedule: str = option(
@@ -149,7 +157,7 @@ class PretrainConfig(TrainingOptions):
     )
     weight_decay: float | None = option(
         None,
-        "weight decay of all weights except biases and LayerNorm (default: 0.01; 0.05 for narrow encoders)",
+        "weight decay of all weights except biases and LayerNorm (default: 0.01; 0.05 for narrow BERTs)",
         low=0,
         high=10,
     )
@@ -157,7 +165,9 @@ class PretrainConfig(TrainingOptions):
         None, "clip the global norm of the gradients to this; 0: no clipping (default: 1; 0 with stable-adamw)", low=0
     )
     remat: bool = option(False, "recompute activations in the backward pass: less memory, a third more computation")
-    seed: int = option(0, "random seed of the initial weights, the order of examples and dropout", low=0, high=2**63 - 1)
+    seed: int = option(
+        0, "random seed of the initial weights, the order of examples, dropout and fresh masks", low=0, high=2**63 - 1
+    )
     steps_per_call: int = option(
         10,
         "training steps per host call; signals are handled between calls",
@@ -173,7 +183,12 @@ class PretrainConfig(TrainingOptions):
         30.0, "save a checkpoint every this many minutes; 0: off", low=0, identity=False, group=RUNNING
     )
     keep_checkpoints: int = option(
-        3, "number of newest checkpoints to keep, besides the best one", low=1, high=1000, identity=False, group=RUNNING
+        3,
+        "number of newest checkpoints to keep, besides the best one; evaluations save some too",
+        low=1,
+        high=1000,
+        identity=False,
+        group=RUNNING,
     )
     eval_steps: int | None = option(
         None,
