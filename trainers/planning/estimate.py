@@ -8,14 +8,14 @@ from clozemill.model.flops import step_flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
+from clozemill.trainers.common.matrix_rate import TRAINING_SHARE
 from clozemill.trainers.common.tpu_generations import Topology, parse_topology
 from clozemill.trainers.planning.config import AUTO, TrainingPlan
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 INPUT_TOKENS = 89_000 * 128  # tokens per second that one core read, parsed and batched (docs/explanation/measurements.md)
 SPREAD = 1.5  # factor by which the utilisation may differ from the assumed one, in both directions
-# On a CPU, of the rate of numpy's matrix products, as FLOPs are counted here (tests/benchmarks/train_step.py).
-LOCAL_UTILISATION, LOCAL_SPREAD = 0.6, 2.0
+LOCAL_SPREAD = 2.0  # the same on a CPU
 MANY_EPOCHS, ENOUGH_EPOCHS = 1000, 40  # Devlin et al. 2018 trained for 40 epochs
 
 Told = tuple[list[Estimate], list[str], list[str]]
@@ -95,7 +95,7 @@ def _gpu(config: TrainingPlan, local_flops: float) -> _Machine:
 
 def _local(config: TrainingPlan, local_flops: float) -> _Machine:
     basis = f"of the {local_flops / 1e9:,.0f} GFLOP/s that matrix products reached on this machine's CPU just now"
-    return _Machine("this machine", 1, local_flops, LOCAL_UTILISATION, basis, spread=LOCAL_SPREAD)
+    return _Machine("this machine", 1, local_flops, TRAINING_SHARE, basis, spread=LOCAL_SPREAD)
 
 
 MACHINES: dict[str, Callable[[TrainingPlan, float], _Machine]] = {"local": _local, "gpu": _gpu, "tpu": _tpu}

@@ -2,14 +2,13 @@
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import GIB, Hardware
-from clozemill.trainers.common.matrix_rate import measured_flops
+from clozemill.trainers.common.matrix_rate import TRAINING_SHARE, measured_flops
 from clozemill.trainers.engines.engine import matrix_rate
 from clozemill.trainers.pretraining.defaults import needed_bytes
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
 from clozemill.trainers.training.metrics_log import duration
 
-# A training step reaches about this part of a matrix product's rate: measured 0.3 (tiny) to 0.6 (base) on two CPU cores.
-_EFFICIENCY = 0.4
+_GPU_SHARE = 0.4  # of a matrix product's rate that a training step is expected to reach
 _FUSED = 1.5  # XLA fuses operations on GPUs: a step may need less than the estimate by this factor
 
 
@@ -48,7 +47,7 @@ def step_rate(hardware: Hardware) -> float:
     """Return the FLOP/s that training is expected to reach, from a measurement; 0 on a TPU: nothing runs before it starts."""
     if hardware.kind == "TPU":
         return 0.0
-    return _EFFICIENCY * (matrix_rate() * hardware.devices if hardware.kind == "GPU" else measured_flops())
+    return _GPU_SHARE * matrix_rate() * hardware.devices if hardware.kind == "GPU" else TRAINING_SHARE * measured_flops()
 
 
 def step_seconds(planned: PretrainingRun, rate: float) -> list[float]:
