@@ -9,9 +9,6 @@ from clozemill.pipelines.common import runtime
 
 _SIZE = 1024  # rows and columns: 2.1 GFLOP per product, larger than every cache of a core
 _REPEATS = 4
-# A training step on a CPU reaches about this part of the rate, as FLOPs are counted here: of narrow encoders 0.85 to 1 with one
-# thread, less with several (tests/benchmarks/train_step.py).
-TRAINING_SHARE = 0.6
 
 
 def measured_flops() -> float:

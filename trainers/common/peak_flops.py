@@ -21,6 +21,9 @@ _GPUS = {
     "RTX 3090": 71.0,
 }
 GPUS = tuple(_GPUS)
+# A training step on a CPU reaches about this part of the rate of matrix products (matrix_rate.py), as FLOPs are counted here:
+# measured were 0.85 to 1 with narrow encoders and one thread; several threads reach less.
+CPU_SHARE = 0.6
 PEAK_TFLOPS = _GPUS | {name: generation.tflops for generation in GENERATIONS.values() for name in generation.names}
 
 

@@ -8,7 +8,6 @@ from clozemill.model.flops import step_flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
-from clozemill.trainers.common.matrix_rate import TRAINING_SHARE
 from clozemill.trainers.common.tpu_generations import Topology, parse_topology
 from clozemill.trainers.planning.config import AUTO, TrainingPlan
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
@@ -95,7 +94,7 @@ def _gpu(config: TrainingPlan, local_flops: float) -> _Machine:
 
 def _local(config: TrainingPlan, local_flops: float) -> _Machine:
     basis = f"of the {local_flops / 1e9:,.0f} GFLOP/s that matrix products reached on this machine's CPU just now"
-    return _Machine("this machine", 1, local_flops, TRAINING_SHARE, basis, spread=LOCAL_SPREAD)
+    return _Machine("this machine", 1, local_flops, peak_flops.CPU_SHARE, basis, spread=LOCAL_SPREAD)
 
 
 MACHINES: dict[str, Callable[[TrainingPlan, float], _Machine]] = {"local": _local, "gpu": _gpu, "tpu": _tpu}

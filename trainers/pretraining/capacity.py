@@ -2,7 +2,8 @@
 
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import GIB, Hardware
-from clozemill.trainers.common.matrix_rate import TRAINING_SHARE, measured_flops
+from clozemill.trainers.common.matrix_rate import measured_flops
+from clozemill.trainers.common.peak_flops import CPU_SHARE
 from clozemill.trainers.engines.engine import matrix_rate
 from clozemill.trainers.pretraining.defaults import needed_bytes
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
@@ -47,7 +48,7 @@ def step_rate(hardware: Hardware) -> float:
     """Return the FLOP/s that training is expected to reach, from a measurement; 0 on a TPU: nothing runs before it starts."""
     if hardware.kind == "TPU":
         return 0.0
-    return _GPU_SHARE * matrix_rate() * hardware.devices if hardware.kind == "GPU" else TRAINING_SHARE * measured_flops()
+    return _GPU_SHARE * matrix_rate() * hardware.devices if hardware.kind == "GPU" else CPU_SHARE * measured_flops()
 
 
 def step_seconds(planned: PretrainingRun, rate: float) -> list[float]:
