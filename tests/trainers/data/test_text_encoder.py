@@ -119,6 +119,16 @@ def test_ordinary_text_is_tokenized_as_literal_pieces() -> None:
     assert UNCASED.ids([text])[0].tolist() == [8, 5, 6, 10, 10, UNK, 3, 4, 0]  # without accents, with Hangul decomposed
 
 
+def test_masks() -> None:
+    """[MASK] is the mask only if it is asked for, and ends a word."""
+    texts = ["the [MASK]mill", "[MASK]", "un[MASK][MASK]able", "", "the"]
+    found = [ids.tolist() for ids in UNCASED.ids(texts, masks=True)]
+    assert found == [[8, 11, 5], [11], [3, 11, 11, UNK], [], [8]]
+    assert UNCASED.ids(["[MASK]"])[0].tolist() == [UNK] * 3
+    with pytest.raises(ValueError, match="offsets weren't requested"):
+        UNCASED.tokenizer.encode(texts).split(None)
+
+
 def test_literal_offsets() -> None:
     _, starts, ends = UNCASED.with_offsets(["The\nunable mill."])[0]
     assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == [(0, 3), (4, 10), (4, 10), (11, 15), (15, 16)]
