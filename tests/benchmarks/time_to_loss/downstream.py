@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,12 @@ def score(plan: Plan, task: DownstreamTask, job: PretrainingJob, seed: int, from
     return json.loads((folder / "score.json").read_text())
 
 
+def scores_of(plan: Plan, task: DownstreamTask, jobs: Mapping[int, PretrainingJob], from_scratch: bool) -> list[float]:
+    """Return the best dev metrics of jobs (by seed), as many at once as the plan runs processes."""
+    with ThreadPoolExecutor(plan.workshop.processes) as pool:
+        return list(pool.map(lambda seed: score(plan, task, jobs[seed], seed, from_scratch), jobs))
+
+
 def fine_tune(plan: Plan, candidates: Sequence[Candidate], tasks: Sequence[DownstreamTask]) -> dict[str, dict[str, Any]]:
     """Return {task: {candidate: the metric of each seed}}, with random weights of the first candidate and of `modern`."""
     ours = [one for one in candidates if one.entry.library == "clozemill" and "variant" not in one.entry.settings]
@@ -177,11 +184,10 @@ def fine_tune(plan: Plan, candidates: Sequence[Candidate], tasks: Sequence[Downs
         for one in candidates:
             if "variant" in one.entry.settings:  # no checkpoint of an unknown architecture can be loaded
                 continue
-            pairs = list(one.jobs.items())
             try:
-                scores[one.name] = [score(plan, task, job, seed, False) for seed, job in pairs]
+                scores[one.name] = scores_of(plan, task, one.jobs, False)
                 if one.name in random:
-                    scores[f"random weights as {one.name}"] = [score(plan, task, job, seed, True) for seed, job in pairs]
+                    scores[f"random weights as {one.name}"] = scores_of(plan, task, one.jobs, True)
             except RuntimeError as error:
                 print(f"{one.name}: {task.name} skipped: {error}", file=sys.stderr, flush=True)
     return found
