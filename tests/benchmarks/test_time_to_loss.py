@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from tests.benchmarks.time_to_loss import ablation, curves, downstream, entries,
 from tests.benchmarks.time_to_loss.clock import StepClock
 from tests.benchmarks.time_to_loss.entries import Entry
 from tests.benchmarks.time_to_loss.experiment import Candidate, Plan, check_manifests, choose_rates, planned_seconds
-from tests.benchmarks.time_to_loss.jobs import JobPhase, PretrainingJob, Workshop
+from tests.benchmarks.time_to_loss.jobs import MODULES, JobPhase, PretrainingJob, Workshop, child_environment
 
 CURVE = [(10.0, 6.0), (20.0, 5.0), (30.0, 5.2), (40.0, 4.0)]
 
@@ -98,6 +101,28 @@ def test_the_clock_separates_the_start_of_a_phase_from_its_steps() -> None:
     assert [clock.seconds_until(step) for step in (0, 1, 11, 21, 36)] == [0.0, 5.5, 10.5, 15.5, 20.5]
     result = clock.report([(11, 4.0), (36, 3.0)], diverged=False)
     assert result["points"] == [[11, 10.5, 4.0], [36, 20.5, 3.0]] and (result["steps"], result["cpu_s"]) == (36, 20.5)
+
+
+def test_the_clock_of_a_killed_run_resumes(tmp_path: Path) -> None:
+    """Calls after the last saved step are dropped; the second start isn't counted: 10 steps of 0.5 s instead of 9 s."""
+    path = tmp_path / "clock.jsonl"
+    killed = StepClock(path)
+    killed.resume(0)
+    for call in ((0, 1, 5.5), (0, 10, 5.0), (0, 10, 7.0)):
+        killed.add(*call)
+    clock = StepClock(path)
+    clock.resume(11)
+    clock.add(0, 10, 9.0)
+    clock.add(0, 10, 4.0)
+    expected = [(0, 1, 5.5), (0, 10, 5.0), (0, 10, 5.0), (0, 10, 4.0)]
+    assert clock.calls == expected
+    again = StepClock(path)
+    again.resume(31)
+    assert again.calls == expected
+    with pytest.raises(ValueError, match=r"clock.jsonl has no call that ended at step 12: remove its folder"):
+        StepClock(path).resume(12)
+    again.resume(0)
+    assert again.calls == [] and path.read_text() == ""
 
 
 def candidate(name: str, *runs: list[tuple[float, float]], shorter: dict | None = None) -> Candidate:
@@ -245,6 +270,46 @@ def test_what_can_not_be_run_is_skipped_with_the_reason(tmp_path: Path, capsys: 
     assert capsys.readouterr().err == "bert-best: skipped: give --short-data\nhf-bert: skipped: give --python\n"
     with pytest.raises(ValueError, match="--only names nobody: choose from bert-paper"):
         command.usable(plan, field, ["nobody"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["clozemill", "torch"])
+def test_a_killed_job_resumes(library: str, demo_corpus: str, demo_vocab: str, tmp_path: Path) -> None:
+    """The same losses as without the kill, and a clock of as many steps."""
+    python = sys.executable if library == "clozemill" else os.environ.get("HF_PYTHON")
+    if not python:
+        pytest.skip("HF_PYTHON names no interpreter with torch")
+    data = str(tmp_path / "data")
+    clozemill.prepare(input=demo_corpus, vocab=demo_vocab, output=data, max_seq_length=64, seed=7,
+                      eval_fraction=0.2, gate=False, progress=False)  # fmt: skip
+    entry = entries.contenders("tiny")["bert-paper" if library == "clozemill" else "hf-bert"]
+    form = next(iter(entry.forms))
+    results = []
+    for name in ("whole", "killed"):
+        workshop = Workshop(tmp_path / name, {library: python})
+        plan = Plan(workshop, {"data": data}, "tiny", 1.0, 1)
+        job = plan.job("x", entry, form, [60], 1e-3, 1, points=3)
+        if name == "killed":
+            kill_after_a_save(workshop, job)
+        results.append(workshop.result(job))
+    whole, killed = results
+    assert [point[::2] for point in killed["points"]] == [point[::2] for point in whole["points"]]
+    assert (killed["steps"], len(killed["points"])) == (60, 3)
+
+
+def kill_after_a_save(workshop: Workshop, job: PretrainingJob) -> None:
+    """Start a job and kill it after the first evaluation."""
+    folder = job.folder(workshop.work)
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text(job.dumps())
+    command = [workshop.interpreters[job.library], "-m", MODULES[job.library], str(folder)]
+    child = subprocess.Popen(command, env=child_environment(1, workshop.work), cwd=folder)
+    while not [*folder.glob("state.pt"), *folder.glob("run/checkpoints/step-????????")]:
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    assert not (folder / "result.json").exists()
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import Any
 from tests.benchmarks import peer, prepare
 
 RESULT = "result.json"
+CLOCK = "clock.jsonl"  # the calls so far of a job that was killed
 MODULES = {
     "clozemill": "tests.benchmarks.time_to_loss.tensorflow_child",
     "torch": "tests.benchmarks.time_to_loss.torch_child",
@@ -115,13 +116,13 @@ class Workshop:
     processes: int = 1
 
     def result(self, job: PretrainingJob) -> dict[str, Any]:
-        """Return the result of a job, run unless it was. Raises RuntimeError if it fails."""
+        """Return the result of a job, run unless it was, from its last evaluation if it was killed. Raises RuntimeError."""
         folder = job.folder(self.work)
         path = folder / RESULT
         if not path.exists():
-            if folder.exists():  # a killed run has no clock of its first part
+            if folder.exists() and not job.points:  # a measurement is of one process
                 shutil.rmtree(folder)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "job.json").write_text(job.dumps())
             print(f"{job.name}: {job.steps:,} steps at {job.learning_rate:g}, seed {job.seed}", file=sys.stderr, flush=True)
             run_child([self.interpreters[job.library], "-m", MODULES[job.library], str(folder)], folder, job.threads, self.work)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tests.benchmarks.time_to_loss.clock import StepClock, cpu_seconds
-from tests.benchmarks.time_to_loss.jobs import RESULT, write_json
+from tests.benchmarks.time_to_loss.jobs import CLOCK, RESULT, write_json
 
 
 def register_variant(variant: dict[str, Any]) -> None:
@@ -56,6 +56,10 @@ def install_clock(clock: StepClock, eval_data: str, evaluates: bool) -> None:
     from clozemill.trainers.training.loop import Loop
 
     class TimedLoop(Loop):
+        def run(self):
+            clock.resume(self.step)
+            return super().run()
+
         def _train(self, *arguments):
             begin, step = cpu_seconds(), self.step
             rows, steady = super()._train(*arguments)
@@ -84,7 +88,7 @@ def run_job(folder: Path) -> dict[str, Any]:
     from clozemill.trainers.pretraining.config import PretrainConfig
     from clozemill.trainers.training.signals import EXIT_DIVERGED
 
-    clock = StepClock()
+    clock = StepClock(folder / CLOCK)
     install_clock(clock, job["eval_data"], bool(job["points"]))
     code = pretrain.main(options.from_values(PretrainConfig, options_of(job, run)))
     if code not in (0, EXIT_DIVERGED):

@@ -9,6 +9,7 @@ arrays, without TensorFlow.
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count, islice
@@ -24,9 +25,10 @@ from transformers import BertConfig, BertForPreTraining, ModernBertConfig, Moder
 import clozemill
 from tests.benchmarks.time_to_loss.clock import StepClock, cpu_seconds
 from tests.benchmarks.time_to_loss.curves import rate_factor
-from tests.benchmarks.time_to_loss.jobs import RESULT, write_json
+from tests.benchmarks.time_to_loss.jobs import CLOCK, RESULT, write_json
 
 Batch = dict[str, torch.Tensor]
+STATE = "state.pt"
 STEPS_PER_CALL = 10  # as clozemill's loop: only the clock sees it
 
 
@@ -127,18 +129,40 @@ def evaluate(logits_of: Callable, model, dataset) -> tuple[float, int]:
 
 
 class Training:
-    """A model, its optimizer, and the loop over the steps of a job."""
+    """A model, its optimizer, and the loop over the steps of a job. Every evaluation saves it: a killed job resumes exactly."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job, self.settings = job, job["settings"]
-        self.data = clozemill.load_dataset(job["phases"][0]["data"])
-        torch.manual_seed(job["seed"])
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.job = folder, json.loads((folder / "job.json").read_text())
+        self.settings, phase = self.job["settings"], self.job["phases"][0]
+        self.data = clozemill.load_dataset(phase["data"])
+        torch.manual_seed(self.job["seed"])
         make, self.logits_of = MODELS[self.settings["model"]]
         self.model = make(self.settings, self.data.vocabulary).train()
         self.optimizer = make_optimizer(self.model, self.settings)
         compiled = self.settings["compiled"]
         self.loss = torch.compile(padded_loss, dynamic=False) if compiled else training_loss
-        self.steps = job["phases"][0]["steps"]
+        self.steps, self.batch_size = phase["steps"], phase["batch_size"]
+        self.done, self.predictions, self.evaluated = 0, 0, []
+        self.clock = StepClock(folder / CLOCK)
+
+    def save(self) -> None:
+        """Save everything that determines the remaining steps."""
+        part = self.folder / f"{STATE}.part"
+        progress = {"done": self.done, "predictions": self.predictions, "evaluated": self.evaluated}
+        states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
+        torch.save({**states, "progress": progress}, part)
+        os.replace(part, self.folder / STATE)
+
+    def resume(self) -> None:
+        """Restore the state of a killed run, if there is one."""
+        if (self.folder / STATE).exists():
+            saved = torch.load(self.folder / STATE, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["rng"])
+            for name, value in saved["progress"].items():
+                setattr(self, name, value)
+        self.clock.resume(self.done)
 
     def step(self, number: int, batch: Batch) -> float:
         """Run a step; return its loss."""
@@ -152,41 +176,43 @@ class Training:
         return float(loss.detach())
 
     def run(self) -> dict[str, Any]:
-        """Run all steps; return the result of the job."""
-        points, evaluated, predictions = self.job["points"], [], 0
+        """Run all remaining steps; return the result of the job."""
+        points, finite = self.job["points"], True
         every = -(-self.steps // points) if points else self.steps
         held_out = clozemill.load_dataset(self.job["eval_data"])
-        stream = train_batches(self.data, self.job["phases"][0]["batch_size"], self.job["seed"])
-        clock, done, finite = StepClock(), 0, True
-        while done < self.steps and finite:
-            size = 1 if not done else min(STEPS_PER_CALL, self.steps - done, every - done % every)
+        self.resume()
+        stream = islice(train_batches(self.data, self.batch_size, self.job["seed"]), self.done, None)
+        while self.done < self.steps and finite:
+            size = 1 if not self.done else min(STEPS_PER_CALL, self.steps - self.done, every - self.done % every)
             batches = list(islice(stream, size))
             begin = cpu_seconds()  # not with the reader, which is clozemill's: a user of torch may have a faster one
-            losses = [self.step(done + number, batch) for number, batch in enumerate(batches)]
-            clock.add(0, size, cpu_seconds() - begin)
-            done, finite = done + size, all(map(math.isfinite, losses))
-            if points and finite and (done % every == 0 or done == self.steps):
-                loss, predictions = evaluate(self.logits_of, self.model, held_out)
-                evaluated.append((done, loss))
-                print(f"step {done:,}/{self.steps:,}  eval {loss:.4f}", flush=True)
+            losses = [self.step(self.done + number, batch) for number, batch in enumerate(batches)]
+            self.clock.add(0, size, cpu_seconds() - begin)
+            self.done, finite = self.done + size, all(map(math.isfinite, losses))
+            if points and finite and (self.done % every == 0 or self.done == self.steps):
+                loss, self.predictions = evaluate(self.logits_of, self.model, held_out)
+                self.evaluated.append((self.done, loss))
+                print(f"step {self.done:,}/{self.steps:,}  eval {loss:.4f}", flush=True)
+                self.save()
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-        return clock.report(evaluated, diverged=not finite, versions=versions, predictions=predictions)
+        return self.clock.report(self.evaluated, diverged=not finite, versions=versions, predictions=self.predictions)
 
 
 def main() -> None:
     """Run the job of a folder."""
     folder = Path(sys.argv[1])
-    job = json.loads((folder / "job.json").read_text())
-    torch.set_num_threads(job["threads"])
-    torch.set_num_interop_threads(job["threads"])
-    training = Training(job)
+    threads = json.loads((folder / "job.json").read_text())["threads"]
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(threads)
+    training = Training(folder)
     result = training.run()
     if "tensorflow" in sys.modules:
         raise RuntimeError("the reader of numpy arrays loaded TensorFlow")
-    if job["keep"]:
+    if training.job["keep"]:
         training.model.save_pretrained(folder / "hf")
         (folder / "hf" / "vocab.txt").write_text("".join(f"{token}\n" for token in training.data.vocabulary.tokens), "utf-8")
     write_json(folder / RESULT, result)
+    (folder / STATE).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
