@@ -18,8 +18,8 @@ INSTALL = [
     "PyYAML>=6",  # --config
     "scipy>=1.11",  # Pearson and Spearman correlation; clusters of near-duplicates as connected components
     "sentencex==1.0.32",  # splits sentences: the fastest accurate splitter
-    "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes and uses tokenizer.json
     "threadpoolctl>=3.5",  # one thread of matrix products, to measure the speed of a core
+    "tokenizers==0.23.3",  # learns the WordPiece vocabulary, writes and uses tokenizer.json
     "tqdm>=4.66",  # progress bars
     "zstandard>=0.23",  # .zst input
 ]

@@ -11,7 +11,7 @@ breaks of any kind and control characters are removed before sentences are split
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,11 @@ class Encoded:
         if column is None:
             raise ValueError("offsets weren't requested")
         return np.split(column, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+
+
+def joined(arrays: Iterable[np.ndarray], dtype: type) -> np.ndarray:
+    """Return the arrays of a batch's texts, of which there may be none, one after another: the inverse of Encoded.split."""
+    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
 
 
 class _Cache(dict):

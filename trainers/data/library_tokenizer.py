@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 from clozemill.model.conversion import tokenizer_file
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.text.vocabulary import MASK
-from clozemill.pipelines.text.wordpiece import Encoded
+from clozemill.pipelines.text.wordpiece import Encoded, joined
 
 _LONE = re.compile("[\ud800-\udfff]")  # surrogates, which UTF-8 can't encode
 _REPLACEMENT = "\ufffd"
@@ -71,8 +71,8 @@ class LibraryTokenizer:
         starts = ends = None
         if offsets:
             spans = [_spans(text, one, by_piece) for text, one in zip(texts, found, strict=True)]
-            starts, ends = (_joined([pair[side] for pair in spans], np.int64) for side in (0, 1))
-        return Encoded(_joined(ids, np.int32), lengths, starts, ends)
+            starts, ends = (joined([pair[side] for pair in spans], np.int64) for side in (0, 1))
+        return Encoded(joined(ids, np.int32), lengths, starts, ends)
 
     def surface(self, index: int) -> str:
         """Return the text of a token, with the space before it if it has one."""
@@ -87,10 +87,6 @@ class LibraryTokenizer:
                 yield
         except ValueError as error:
             raise UserError(f"{self._name}: {tokenizer_file.TOKENIZER} can't {what} ({error}): give another one") from None
-
-
-def _joined(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
 
 
 def _spans(text: str, encoding: Encoding, by_piece: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, TextRules
 from clozemill.pipelines.text import single_line
 from clozemill.pipelines.text.vocabulary import MASK, Vocabulary
-from clozemill.pipelines.text.wordpiece import Encoded, WordPiece
+from clozemill.pipelines.text.wordpiece import Encoded, WordPiece, joined
 
 
 class WordPieceTokenizer:
@@ -45,7 +45,7 @@ class WordPieceTokenizer:
             self._as_given(text, one, starts, ends)
             for text, one, starts, ends in zip(texts, plains, found.split(found.starts), found.split(found.ends), strict=True)
         ]
-        starts, ends = (np.concatenate([np.empty(0, np.int64), *(pair[side] for pair in spans)]) for side in (0, 1))
+        starts, ends = (joined([pair[side] for pair in spans], np.int64) for side in (0, 1))
         return Encoded(found.ids, found.lengths, starts, ends, found.unknown, found.unspaced)
 
     def surface(self, index: int) -> str:
@@ -56,10 +56,10 @@ class WordPieceTokenizer:
         parts = [text.split(MASK) for text in texts]
         found = self.encode([part for text in parts for part in text])
         pieces = iter(found.split(found.ids))
-        rows = [self._joined(next(pieces) for _ in text) for text in parts]
-        return Encoded(np.concatenate([np.empty(0, np.int32), *rows]), np.array([len(row) for row in rows], np.int64))
+        rows = [self._around_masks(next(pieces) for _ in text) for text in parts]
+        return Encoded(joined(rows, np.int32), np.array([len(row) for row in rows], np.int64))
 
-    def _joined(self, parts: Iterator[np.ndarray]) -> np.ndarray:
+    def _around_masks(self, parts: Iterator[np.ndarray]) -> np.ndarray:
         """Return parts of a text with the mask between them, int32 [pieces]."""
         mask = np.array([self.vocabulary.mask_id], np.int32)
         return np.concatenate([array for part in parts for array in (mask, part)][1:])
