@@ -14,6 +14,9 @@ from clozemill.model.layers import initializer, norm
 class Embeddings(keras.layers.Layer):
     """The sum of word, position and segment embeddings, then LayerNorm and dropout.
 
+    Rows are looked up and summed in float32 with any precision. In bfloat16, the gradient of a row that occurs in a batch more
+    than about 256 times would stop growing: a sum in bfloat16 has 8 bits, and [MASK] or a comma occurs thousands of times.
+
     Call arguments:
         input_ids, segment_ids: int [B, S], S at most `max_position_embeddings`.
         position_ids: int [B, S], the positions of packed examples, which restart with each; None for 0, 1, 2, …
@@ -34,7 +37,8 @@ class Embeddings(keras.layers.Layer):
             del rows["position"]
         for name, size in rows.items():
             if size:
-                table = self.add_weight((size, config.hidden_size), initializer(config), name=f"{name}_embeddings")
+                named = {"name": f"{name}_embeddings", "autocast": False}
+                table = self.add_weight((size, config.hidden_size), initializer(config), **named)
                 setattr(self, f"{name}_embeddings", table)
         self.norm.build((None, None, config.hidden_size))
         self.built = True
@@ -46,8 +50,9 @@ class Embeddings(keras.layers.Layer):
             total_BSH = total_BSH + self._positions(position_ids, ops.shape(input_ids)[1])
         if config.type_vocab_size:
             # A matrix product instead of a lookup: its gradient is a product too, not a scatter of every token onto two rows.
-            kinds_BST = ops.one_hot(segment_ids, config.type_vocab_size, dtype=self.compute_dtype)
+            kinds_BST = ops.one_hot(segment_ids, config.type_vocab_size, dtype="float32")
             total_BSH = total_BSH + ops.matmul(kinds_BST, ops.convert_to_tensor(self.segment_embeddings))
+        total_BSH = ops.cast(total_BSH, self.compute_dtype)
         return dropout(self.norm(total_BSH), config.hidden_dropout_prob, seed)
 
     def _positions(self, position_ids, length):
