@@ -135,8 +135,10 @@ def _thetas(values: dict[str, Any]) -> dict[str, float]:
         own = told.get(kind) or {}
         if not isinstance(own, dict) or own.get("rope_type", "default") != "default":
             raise ValueError(f"rope_parameters of {kind} are {own!r}, and clozemill supports the rope_type default only")
-        older = values.get(name)
-        theta = own.get("rope_theta", default if older is None else older)
+        older = values.get(name, default)
+        if older is None:  # transformers 4: local layers then have the base of the global ones
+            older = found.get("global_rope_theta", default)
+        theta = own.get("rope_theta", older)
         found[name] = float(number({name: theta}, name, default, CLASS))
     return found
 
@@ -161,9 +163,9 @@ def _kind(layer: int, every: int) -> str:
 def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
     """Return the part of config.json that describes the encoder. Raises ValueError for one that ModernBERT can't be."""
     if config.attention == "causal":
-        raise ValueError("transformers has no ModernBERT with causal attention: export to keras or savedmodel")
+        raise ValueError("transformers' ModernBertModel has no causal attention: export to keras or savedmodel")
     if config.type_vocab_size:
-        raise ValueError("transformers has no ModernBERT with segment embeddings: export to keras or savedmodel")
+        raise ValueError("transformers' ModernBertModel has no segment embeddings: export to keras or savedmodel")
     every = config.global_attn_every_n_layers
     ropes = {kind: {"rope_type": "default", "rope_theta": getattr(config, name)} for kind, (name, _) in _THETAS.items()}
     return {

@@ -133,6 +133,19 @@ def test_configurations_old_and_new() -> None:
     assert (defaults.max_position_embeddings, defaults.global_attn_every_n_layers, defaults.layer_norm_eps) == (8192, 3, 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "bases"),
+    [
+        ({"local_rope_theta": None}, (80_000, 80_000)),  # ModernBertAttention of transformers 4: as the global layers
+        ({"local_rope_theta": None, "global_rope_theta": None}, (160_000, 160_000)),
+        ({"local_rope_theta": None, "rope_parameters": {"sliding_attention": {"rope_theta": 5.0}}}, (80_000, 5)),
+    ],
+)
+def test_local_layers_without_a_base_of_their_own(changes: dict, bases: tuple[float, float]) -> None:
+    found = config_from_hf(OLD | changes)
+    assert (found.global_rope_theta, found.local_rope_theta) == bases
+
+
 def test_a_configuration_round_trips() -> None:
     told = json.loads(json.dumps(config_to_hf(config_from_hf(OLD))))
     assert config_from_hf(told) == config_from_hf(OLD)

@@ -73,8 +73,8 @@ def test_modernbert_folders(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "sentence"),
     [
-        ("causal", {}, "transformers has no ModernBERT with causal attention: export to keras or savedmodel"),
-        ("mlm", {"type_vocab_size": 2}, "transformers has no ModernBERT with segment embeddings"),
+        ("causal", {}, "transformers' ModernBertModel has no causal attention: export to keras or savedmodel"),
+        ("mlm", {"type_vocab_size": 2}, "transformers' ModernBertModel has no segment embeddings"),
     ],
 )
 def test_modernberts_that_transformers_has_no_class_for(name: str, changes: dict, sentence: str, tmp_path: Path) -> None:
