@@ -243,8 +243,10 @@ class PretrainConfig(TrainingOptions):
         )
 
     def warmup(self, steps: int) -> int:
-        """Return the warm-up steps of a schedule of `steps`."""
-        return min(steps, math.ceil(steps / 10) if self.warmup_steps < 0 else self.warmup_steps)
+        """Return the warm-up steps of a schedule of `steps`: a tenth, also if that of the recipe leaves no steps after it."""
+        recipe = RECIPES[self.recipe].options.get("warmup_steps") if self.recipe else None
+        open_ = self.warmup_steps < 0 or (self.warmup_steps == recipe and self.warmup_steps >= steps)
+        return min(steps, math.ceil(steps / 10) if open_ else self.warmup_steps)
 
     def decay(self, steps: int) -> int:
         """Return the decay steps of a schedule of `steps`; 0 if it isn't wsd."""

@@ -235,5 +235,11 @@ def complete_phases(phases: Sequence[Phase], data: Sequence[str], steps: int) ->
         if not own or not phase.steps:
             what = "dataset: give --data one per phase" if not own else "steps: give phases in --config"
             raise UserError(f"phase {number + 1} has no {what}, or 'phases: [{{data: DATASET, steps: 1000}}, ...]' there")
+        for name in ("warmup_steps", "decay_steps") if not phase.learning_rate else ():
+            if (given := getattr(phase, name)) >= 0:
+                raise UserError(
+                    f"phase {number + 1}'s {name} {given} has no effect, because the phase continues the run's schedule: give "
+                    f"it a learning_rate of its own, or leave {name} out"
+                )
         found.append(replace(phase, data=own))
     return tuple(found)

@@ -99,7 +99,7 @@ def test_attention(objective: str, attention: str, resolved: str) -> None:
     [
         (["--steps", "10", "--warmup-steps", "100"], True),
         (["--steps", "10", "--warmup-steps", "10"], False),
-        (["--steps", "10", "--recipe", "demo"], False),  # the recipe's own 50 are cut
+        (["--steps", "10", "--recipe", "demo"], False),  # instead of the recipe's own 50, a tenth
         (["--steps", "10", "--recipe", "demo", "--warmup-steps", "60"], True),
     ],
 )
@@ -112,6 +112,23 @@ def test_a_warmup_that_is_longer_than_the_run(flags: list[str], refused: bool) -
         )
     else:
         config.check_schedule(10)
+
+
+def test_a_shortened_recipe_warms_up_for_a_tenth() -> None:
+    """If its own warm-up of 50 leaves no steps after it: the run would end at its highest rate."""
+    recipe, given = pretrain("--recipe", "demo"), pretrain("--warmup-steps", "10")
+    assert [recipe.warmup(steps) for steps in (500, 51, 50, 10)] == [50, 50, 5, 1]
+    assert given.warmup(10) == 10
+
+
+@pytest.mark.parametrize("name", ["warmup_steps", "decay_steps"])
+def test_a_phase_without_a_rate_has_no_schedule_of_its_own(name: str) -> None:
+    phases = Phase("a", 70, learning_rate=1e-3, **{name: 0}), Phase("b", 30, **{name: 0})
+    config = PretrainConfig(phases=phases, schedule="wsd")
+    assert mistake(config.resolved_phases) == (
+        f"phase 2's {name} 0 has no effect, because the phase continues the run's schedule: give it a learning_rate of its "
+        f"own, or leave {name} out"
+    )
 
 
 def test_causal_prediction_must_not_see_the_answers() -> None:
