@@ -109,7 +109,7 @@ class Encoder(keras.Model):
         example_ids: int [B, S], for rows of several packed examples: 1, 2, … by example, 0 = padding. Attention stays within
             an example, and positions restart with each.
         cls_positions: int [B, E], with example_ids: where each example begins, unused ones 0. `positions` begins with these.
-        causal: attend to the left only, also if the configuration doesn't say so.
+        causal: whether tokens attend to the left only (default: as the configuration says).
 
     Returns a dict: `sequence_output` float [B, Q, H]; `pooled_output` float [B, H], from the first of the positions ([B, E, H]
     from the first E of them with `cls_positions`); and `all_layers`, the outputs of the embeddings and of every layer,
@@ -161,10 +161,10 @@ class Encoder(keras.Model):
         seed=None,
         example_ids=None,
         cls_positions=None,
-        causal=False,
+        causal=None,
     ):
         seed = self.seeds.next() if training and seed is None else seed
-        causal, length = causal or self.config.attention == "causal", ops.shape(input_ids)[1]
+        causal, length = self.config.attention == "causal" if causal is None else causal, ops.shape(input_ids)[1]
         make = partial(make_view, self.config, tokens=(input_mask, example_ids), causal=causal)
         restarted_BS = None if example_ids is None else restarted_positions(example_ids, cls_positions)
         places_BS = ops.arange(length, dtype="int32")[None] if restarted_BS is None else restarted_BS

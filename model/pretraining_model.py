@@ -37,6 +37,14 @@ class Objective:
     causal: bool = False
     replaced: bool = False
 
+    def trains(self, path: str) -> bool:
+        """Return whether it trains the variable of this path in a PretrainingModel."""
+        _, part, *rest = path.split("/")
+        heads = ("generator", "replaced_token") if self.replaced else ("masked_lm",)
+        if part == "next_sentence" or (part == "encoder" and "pooler" in rest):
+            return self.next_sentence
+        return part in ("encoder", *heads)
+
 
 OBJECTIVES = {
     "mlm+nsp": Objective(pairs="nsp", next_sentence=True),  # BERT
@@ -117,7 +125,7 @@ class PretrainingModel(keras.Model):
         **kwargs,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        self.config, self.objective = config, OBJECTIVES[objective]
+        self.config, self.objective, self.causal = config, OBJECTIVES[objective], config.attention == "causal"
         if self.objective.causal and config.attention != "causal":
             raise ValueError("the objective causal needs causal attention: with bidirectional it would see the answers")
         options = {"dtype": self.dtype_policy}
@@ -134,17 +142,17 @@ class PretrainingModel(keras.Model):
         # Without the head, the pooler has no gradient, and weight decay must not shrink it.
         self.encoder.pooler.trainable = pairs
 
-    def switch_objective(self, objective: str) -> None:
-        """Change what `prepare`, calls and losses are for. Functions that were traced before keep the old objective."""
+    def switch_objective(self, objective: str, causal: bool | None = None) -> None:
+        """Change what `prepare`, calls and losses are for. Functions that were traced before keep the old objective.
+
+        causal: whether tokens attend to the left only (default: as the configuration and the objective say).
+        """
         self.objective = OBJECTIVES[objective]
+        self.causal = self.objective.causal or (self.config.attention == "causal" if causal is None else causal)
 
     def trains(self, path: str) -> bool:
         """Return whether the objective trains the variable of this path; a head of another one stays as it is."""
-        _, part, *rest = path.split("/")
-        heads = ("generator", "replaced_token") if self.objective.replaced else ("masked_lm",)
-        if part == "next_sentence" or (part == "encoder" and "pooler" in rest):
-            return self.objective.next_sentence
-        return part in ("encoder", *heads)
+        return self.objective.trains(path)
 
     def build(self, input_shape=None) -> None:
         # The encoder comes first: the generator shares its embeddings.
@@ -163,8 +171,7 @@ class PretrainingModel(keras.Model):
                 positions, first = ops.pad(positions, ((0, 0), (1, 0))), 1
             else:
                 positions, first = ops.concatenate([begins_BE, positions], axis=1), ops.shape(begins_BE)[1]
-        causal = self.objective.causal
-        encoded = self.encoder(*tokens, positions=positions, training=training, seed=seed, causal=causal, **packing)
+        encoded = self.encoder(*tokens, positions=positions, training=training, seed=seed, causal=self.causal, **packing)
         words_VH = self.encoder.embeddings.word_embeddings
         outputs = {"masked_lm_logits": self.masked_lm(encoded["sequence_output"][:, first:], words_VH)}
         if self.objective.next_sentence:
@@ -174,7 +181,7 @@ class PretrainingModel(keras.Model):
     def _detect(self, inputs, training, seed) -> dict:
         """Return the generator's logits and, given the original tokens, which of its samples the encoder detects."""
         ids, *others = (inputs[name] for name in TOKENS)
-        packing = {name: inputs.get(name) for name in PACKING}
+        packing = {"causal": self.causal, **{name: inputs.get(name) for name in PACKING}}
         seed = self.encoder.seeds.next() if training and seed is None else seed
         own = None if seed is None else ops.stack([seed[0], -1 - seed[1]])  # dropout draws others than in the encoder
         words_VH, positions = self.encoder.embeddings.word_embeddings, inputs["masked_lm_positions"]

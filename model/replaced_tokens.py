@@ -40,10 +40,19 @@ class Generator(keras.layers.Layer):
         self.built = True
 
     def call(
-        self, input_ids, input_mask, segment_ids, words_VH=None, positions=None, seed=None, example_ids=None, cls_positions=None
+        self,
+        input_ids,
+        input_mask,
+        segment_ids,
+        words_VH=None,
+        positions=None,
+        seed=None,
+        example_ids=None,
+        cls_positions=None,
+        causal=None,
     ):
-        packing = {"example_ids": example_ids, "cls_positions": cls_positions}
-        encoded = self.encoder(input_ids, input_mask, segment_ids, positions=positions, seed=seed, **packing)
+        options = {"example_ids": example_ids, "cls_positions": cls_positions, "causal": causal}
+        encoded = self.encoder(input_ids, input_mask, segment_ids, positions=positions, seed=seed, **options)
         return self.masked_lm(encoded["sequence_output"], words_VH)
 
 

@@ -269,3 +269,19 @@ def test_a_model_of_several_objectives_computes_each_as_a_model_of_its_own(confi
         assert model.objective == alone.objective and targets.keys() == alone.prepare(FEATURES)[1].keys()
         trained = [variable.path for variable in model.trainable_variables if model.trains(variable.path)]
         assert trained == [variable.path for variable in alone.trainable_variables]
+
+
+@pytest.mark.parametrize("objective", ["mlm", "rtd"])
+def test_a_model_that_ends_causal_is_bidirectional_in_earlier_phases(objective: str) -> None:
+    """Its configuration says causal; a phase says otherwise, unless it says nothing."""
+    config = replace(MODERN, attention="causal")
+    model = scatter(PretrainingModel(config, "causal", (objective,)))
+    for causal, attention in ((False, "bidirectional"), (None, "causal"), (True, "causal")):
+        alone = scatter(PretrainingModel(replace(config, attention=attention), objective))
+        for weight in alone.weights:
+            weight.assign({each.path: each for each in model.weights}[weight.path])
+        model.switch_objective(objective, causal)
+        inputs, _ = model.prepare(FEATURES)
+        assert apart(model(inputs), alone(inputs)) == 0
+    model.switch_objective("causal", False)
+    assert model.causal

@@ -28,7 +28,10 @@ VOCABULARY, ROWS = test_masking.VOCAB, 8
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A short run. sizes: changes of the encoder; fresh: masks are drawn in the step; devices: of --strategy mirrored."""
+    """A short run. sizes: changes of the encoder; fresh: masks are drawn in the step; devices: of --strategy mirrored.
+
+    idle: number of steps before the first one, in which the masked-LM head wasn't trained.
+    """
 
     objective: str = "mlm+nsp"
     rule: str = "adamw"
@@ -39,6 +42,7 @@ class Case:
     fresh: bool = False
     devices: int = 1
     shard_moments: bool = False
+    idle: int = 0
     sizes: tuple[tuple[str, Any], ...] = ()
 
 
@@ -53,7 +57,9 @@ CASES = {
     "rtd": Case("rtd", "lamb", parts=2),
     "causal": Case("causal"),
     "8 devices": Case(devices=8, dropout=0.0),
-    "8 devices, moments in parts": Case("mlm", "muon", fresh=True, devices=8, dropout=0.0, shard_moments=True, sizes=_MODERN),
+    "8 devices, moments in parts": Case(
+        "mlm", "muon", fresh=True, devices=8, dropout=0.0, shard_moments=True, idle=3, sizes=_MODERN
+    ),
     **{
         f"{objective}, {rule}": Case(objective, rule, steps=200, dropout=0.1)
         for objective in ("mlm+nsp", "mlm+sop", "mlm", "causal", "rtd")
@@ -95,9 +101,10 @@ def _metrics(engine: Engine, state: train_state.TrainState, case: Case) -> dict[
     masks = dataclasses.replace(masks, max_predictions=3, slots=3)
     draw = MaskDrawing(masks, np.zeros(1, np.int32)) if case.fresh else None
     schedule = Schedule(2e-3, 2, case.steps + 4)
-    options = StepOptions(schedule, steps.HYPER, case.rule, case.parts, seed=7, draw=draw)
+    idle = lambda path: case.idle if "masked_lm" in path else 0  # noqa: E731
+    options = StepOptions(schedule, steps.HYPER, case.rule, case.parts, seed=7, draw=draw, idle=idle)
     trainer = engine.trainer(state, options, 6 if case.packed else ROWS, _repeated(engine, features(case)))
-    rows = np.concatenate([trainer.run(0, 1)[0], trainer.run(1, case.steps - 1)[0]])
+    rows = np.concatenate([trainer.run(case.idle, 1)[0], trainer.run(case.idle + 1, case.steps - 1)[0]])
     return {name: values for name, values in zip(COLUMNS, rows.T, strict=True) if name not in ("waited", "seconds")}
 
 

@@ -36,6 +36,8 @@ class StepOptions:
         parts: micro-batches per device and step.
         seed: seed of dropout.
         draw: returns a device's batch with the masks of a step, or None to use those of the batch.
+        idle: returns how many of the run's earlier steps didn't train the variable of a path: a head of another objective. Its
+            moments had no updates then, and their bias is corrected by the number of those that they had.
     """
 
     schedule: Schedule
@@ -44,6 +46,7 @@ class StepOptions:
     parts: int = 1
     seed: int = 0
     draw: Callable | None = None
+    idle: Callable[[str], int] = lambda path: 0
 
 
 # (host, hosts, rows per element) -> a description of batches: TrainBatches, EvalBatches or RowBatches. The engine chooses what

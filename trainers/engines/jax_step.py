@@ -129,7 +129,7 @@ class Step:
 
         The metrics are float32 [len(COLUMNS) - 2], all but the times. `done`: number of updates before, int32.
         """
-        hyper = self.options.hyper
+        hyper, idle = self.options.hyper, self.options.idle
         # Sums over devices are explicit, as in the step on TensorFlow, so XLA has none to infer.
         shared = jax.shard_map(
             self._gradients, mesh=self.mesh, in_specs=(P(), P(), P(), P(AXIS)), out_specs=P(), check_vma=False
@@ -138,7 +138,9 @@ class Step:
         norm, rate = optimizer.global_norm(gradients), self.options.schedule(done)
         scale = optimizer.clip_scale(norm, hyper.clip_norm)
         new = [
-            rule.update(value, gradient * scale, *moments, rate, done, hyper, optimizer.decays(variable.path))
+            rule.update(
+                value, gradient * scale, *moments, rate, done - idle(variable.path), hyper, optimizer.decays(variable.path)
+            )
             for rule, variable, value, gradient, moments in zip(self.rules, self.trained, values, gradients, slots, strict=True)
         ]
         metrics = jnp.concatenate([sums, jnp.stack([norm, rate])])

@@ -114,7 +114,8 @@ class Stepper:
                     new = apply(value, gradient, moments, scale, rate, step, decay)
                     return tf.group(*(old.assign(changed) for old, changed in zip((value, *moments), new, strict=True)))
 
-                args = (gradient, scale, rate, step, *(moment.value for moment in moments.values()))
+                idle = tf.cast(self.options.idle(variable.path), step.dtype)
+                args = (gradient, scale, rate, step - idle, *(moment.value for moment in moments.values()))
                 done.append(strategy.extended.update(variable.value, update, args=args))
             return done
 

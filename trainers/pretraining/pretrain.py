@@ -96,16 +96,17 @@ def _explain_other_steps(planned: PretrainingRun) -> None:
     theirs = run_folder.recorded(folder, "identity")
     if len(planned.phases) > 1 or not theirs or not isinstance(theirs.get("phase 1"), dict):
         return
-    dependent = ("steps", "warmup_steps", "scheduled_steps", "decay_steps")
+    dependent = ("steps", "warmup_steps", "scheduled_steps", "decay_steps", "mask_rate_steps")
     have, want = ({key: value for key, value in each["phase 1"].items() if key not in dependent} for each in (theirs, mine))
     steps, wanted = theirs["phase 1"].get("steps"), planned.steps
     if steps == wanted or have != want or {"schedule": "linear", **theirs, "phase 1": 0} != {**mine, "phase 1": 0}:
         return
     newest = next(checkpoints.saved(folder), None)
     if newest and newest.step >= steps and mine["schedule"] == "wsd":
+        fell = f", and its learning rate fell to 0 at step {steps:,}" if theirs["phase 1"].get("decay_steps") else ""
         raise UserError(
-            f"{folder} is complete, and its learning rate fell to 0 at step {steps:,}: to train further, continue it from its "
-            f"stable part: --branch-from {folder} --steps {wanted} and a new --output"
+            f"{folder} is complete{fell}: to train further, continue it from its stable part: --branch-from {folder} --steps "
+            f"{wanted} and a new --output"
         )
     if newest and newest.step >= steps:
         raise UserError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clozemill.model.config import GENERATOR_SIZE
-from clozemill.model.pretraining_model import PretrainingModel
+from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel
 from clozemill.trainers.data import corrupt_shards, mixing, prepared_dataset
 from clozemill.trainers.data.input_pipeline import TrainReader
 from clozemill.trainers.data.mixture import Mixture, kind_of_order, mixed
@@ -36,6 +36,8 @@ class PretrainingPhase:
     objective: str
     masks: MaskDrawing | None = None  # None: those of the shards
     generator_size: float = GENERATOR_SIZE
+    causal: bool = False  # whether tokens attend to the left only
+    mask_rate_steps: int = 0  # over which a falling mask rate falls, if those aren't the run's: of a branch, those of its trunk
     comparable: bool = True  # whether its losses can be compared with those of the run's last phase
     eval_sets: Mapping[str, PreparedDataset] = field(default_factory=dict)  # further ones, by name
 
@@ -103,14 +105,19 @@ class PretrainingPhase:
             "objective": self.objective,
         }
         found |= {"decay_steps": schedule.decay_steps} if schedule.shape == "wsd" else {}
+        found |= {"mask_rate_steps": self.mask_rate_steps} if self.mask_rate_steps else {}
         if (entry.first_row, entry.batch_size) != (0, self.batch_size):
             found |= {"first_row": entry.first_row, "order_batch_size": entry.batch_size}
         found |= {"mixture": self.mixture.record} if len(self.mixture.datasets) > 1 else {}
         return found | ({"earlier": list(entry.earlier)} if entry.earlier else {})
 
     def set_up(self, model: PretrainingModel) -> None:
-        """Let the model train this phase's objective."""
-        model.switch_objective(self.objective)
+        """Let the model train this phase's objective, with its attention."""
+        model.switch_objective(self.objective, self.causal)
+
+    def trains(self, path: str) -> bool:
+        """Return whether this phase trains the variable of a path."""
+        return OBJECTIVES[self.objective].trains(path)
 
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which a read error names the corrupt shard; `likely` returns the shards that were read last."""
@@ -141,6 +148,16 @@ def _entries(identity: dict[str, Any], mixtures: Sequence[Mixture], phases: Sequ
     return found
 
 
+def _mask_rate_steps(identity: dict[str, Any]) -> int:
+    """Return the steps over which the mask rate of a run falls; 0 without an identity.
+
+    A branch continues the rate of its trunk: whatever the end of the branch, its stable part has seen the same masks.
+    """
+    told = [phase for name, phase in identity.items() if name.startswith("phase ") and isinstance(phase, dict)]
+    inherited = [phase["mask_rate_steps"] for phase in told if "mask_rate_steps" in phase]
+    return inherited[0] if inherited else sum(phase.get("steps", 0) for phase in told)
+
+
 def planned_phases(
     config: PretrainConfig,
     mixtures: Sequence[Mixture],
@@ -155,14 +172,17 @@ def planned_phases(
         identity: of the run that is resumed or continued, or {}.
     """
     wanted = config.resolved_phases()
-    found, begin, total = [], 0, sum(phase.steps for phase in wanted)
+    found, begin, own_steps = [], 0, sum(phase.steps for phase in wanted)
+    falling = _mask_rate_steps(identity) or own_steps
+    inherited = falling if config.masked_lm_prob_schedule and falling != own_steps else 0
     schedules, entries = phase_schedules(config, wanted), _entries(identity, mixtures, wanted)
     for phase, mixture, schedule, entry in zip(wanted, mixtures, schedules, entries, strict=True):
         masks = None
         if phase.objective != "causal":
-            masks = mask_drawing(mixture.contract, config.masks == "fresh", config.masked_lm_prob_schedule, total)
+            masks = mask_drawing(mixture.contract, config.masks == "fresh", config.masked_lm_prob_schedule, falling)
+        causal = "causal" in (phase.objective, config.attention)
         comparable = _kind(phase.objective) == _kind(wanted[-1].objective)
-        own = schedule, entry, phase.objective, masks, config.generator_size, comparable, sets
+        own = schedule, entry, phase.objective, masks, config.generator_size, causal, inherited, comparable, sets
         found.append(PretrainingPhase(mixture, begin, begin + phase.steps, phase.batch_size, *own))
         begin += phase.steps
     return tuple(found)

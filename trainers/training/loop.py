@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -35,6 +36,11 @@ def resumed(state: TrainState, journal: MetricsLog, stopping: EarlyStopping | No
     if stopping:
         stopping.resume(found)
     return found["step"], journal, bool(found.get("eval"))
+
+
+def idle_steps(phases: Sequence[TrainingPhase], phase: TrainingPhase, path: str) -> int:
+    """Return how many steps before a phase didn't train the variable of a path."""
+    return sum(each.end - each.begin for each in phases if each.end <= phase.begin and not each.trains(path))
 
 
 @dataclass
@@ -109,7 +115,8 @@ class Loop:
         """Return the trainer of a phase, positioned at the current step."""
         config, done = self.plan.config, self.step - phase.begin
         parts = config.gradient_accumulation_steps
-        options = StepOptions(phase.schedule, self.plan.hyper, config.optimizer, parts, config.seed, phase.masks)
+        idle = partial(idle_steps, self.plan.phases, phase)
+        options = StepOptions(phase.schedule, self.plan.hyper, config.optimizer, parts, config.seed, phase.masks, idle)
 
         def batches(host: int, hosts: int, size: int) -> object:
             return phase.reader(config, host, hosts, self.engine.compiles).batches(size, done)

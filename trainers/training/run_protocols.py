@@ -96,6 +96,9 @@ class TrainingPhase(Protocol):
     def set_up(self, model: Any) -> None:
         """Prepare the model of the run for the steps of this phase."""
 
+    def trains(self, path: str) -> bool:
+        """Return whether this phase trains the variable of a path."""
+
     def reading(self, likely: Callable[[], Iterable[str]] = tuple) -> AbstractContextManager[None]:
         """Return a context in which read errors name the file. `likely` returns the files that were read last."""
 

@@ -131,6 +131,17 @@ def test_a_step_on_one_core_is_not_taken_for_waiting() -> None:
     assert float(done.stdout.rsplit("share:", 1)[1]) < 0.2
 
 
+def test_a_head_that_is_trained_later_takes_steps_of_the_same_size() -> None:
+    """After 5 steps without its objective: its first update is that of a first step, not 1 / (1 - 0.9^6) smaller moments'."""
+    constant = Schedule(0.02, 1, 1 << 20, shape="wsd")
+    at_once, later = make(schedule=constant, **ONE), make(schedule=constant, idle=lambda path: 5, **ONE)
+    data = tf.data.Dataset.from_tensor_slices(batches(3))
+    for stepper, first in ((at_once, 0), (later, 5)):
+        stepper.train(iter(data), tf.constant(first), tf.constant(3))
+    for mine, theirs in zip(values(later), values(at_once), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-8)
+
+
 def test_steps_per_call_do_not_change_results(plain) -> None:
     """Metrics, except times, and variables are bit-identical."""
     stepper = make(**ONE)

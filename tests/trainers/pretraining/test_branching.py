@@ -243,6 +243,12 @@ def test_commands_that_name_a_branch(trunk: Path, data: Path, tmp_path: Path, ca
     assert f"--branch-from {trunk} is --output as well: give a new folder as --output" in capsys.readouterr().err
     pretrain(trunk, "--data", data, *words({**TRUNK, "steps": 20}), code=2)
     assert f"continue it from its stable part: --branch-from {trunk} --steps 20 and a new --output" in capsys.readouterr().err
+    endless = Path(shutil.copytree(trunk, tmp_path / "endless"))
+    told = json.loads((endless / "run.json").read_text())
+    told["config"]["decay_steps"] = told["identity"]["phase 1"]["decay_steps"] = 0
+    (endless / "run.json").write_text(json.dumps(told))
+    pretrain(endless, "--data", data, *words({**TRUNK, "steps": 20, "decay_steps": 0}), code=2)
+    assert f"{endless} is complete: to train further, continue it from its stable part: " in capsys.readouterr().err
     early = until(trunk, tmp_path / "early", 0)
     shutil.copytree(trunk / "checkpoints/step-00000008", early / "checkpoints/step-00000008")
     path = early / "checkpoints/step-00000008/checkpoint.json"
@@ -271,6 +277,26 @@ def test_a_trunk_of_several_phases(data: Path, tmp_path: Path) -> None:
         assert ([phase.end for phase in branch.phases], branch.phases[-1].schedule) == (ends, schedule)
         entries = [phase.entry for phase in run.phases]  # the order is that of the trunk, whose third phase may be missing
         assert [phase.entry for phase in branch.phases] == entries[: len(ends)]
+
+
+def test_a_branch_continues_the_falling_mask_rate_of_its_trunk(data: Path, tmp_path: Path) -> None:
+    """Whatever its own end; also a branch of a branch, and one that is resumed."""
+    trunk, given = tmp_path / "trunk", {"masked_lm_prob_schedule": "0.15:0.1@0.5", "data": (str(data),)}
+    run = planned(**TRUNK, **given, output=str(trunk))
+    assert run.phases[0].masks.begins.tolist() == [0, STEPS // 2] and "mask_rate_steps" not in run.identity()["phase 1"]
+
+    def claimed(one: PretrainingRun, folder: Path, step: int) -> None:
+        folder.mkdir(exist_ok=True)
+        run_folder.claim_run_folder(one, str(folder))
+        checkpoints.write(f"{folder}/checkpoints/step-{step:08d}", {}, one.vocabulary, {"step": step, **one.about(step)})
+
+    claimed(run, trunk, 4)
+    for name, source, steps, step in (("branch", trunk, 30, 8), ("again", trunk, 30, 8), ("later", tmp_path / "branch", 50, 9)):
+        output = tmp_path / name.replace("again", "branch")
+        branch = planned(branch_from=str(source), steps=steps, decay_steps=steps - 10, output=str(output))
+        assert branch.phases[0].masks.begins.tolist() == [0, STEPS // 2]
+        assert branch.identity()["phase 1"]["mask_rate_steps"] == STEPS
+        claimed(branch, output, step)
 
 
 # Phases on one dataset

@@ -18,6 +18,7 @@ from clozemill.trainers.pretraining import capacity, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training.loop import idle_steps
 from tests.trainers import datasets, steps
 
 RUN = ["--preset", "tiny", "--max-position-embeddings", "16", "--batch-size", "8", "--log-steps", "1", "--no-tensorboard",
@@ -47,6 +48,42 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
     return checkpoints.weights(checkpoints.find(str(run / f"checkpoints/step-{step:08d}")))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "attention", "causal"),
+    [
+        (("causal", "mlm"), "auto", [True, False]),
+        (("mlm", "causal"), "auto", [False, True]),
+        (("rtd", "mlm", "causal"), "auto", [False, False, True]),
+        (("mlm", "causal"), "causal", [True, True]),
+        (("causal", "mlm"), "bidirectional", [True, False]),
+    ],
+)
+def test_the_attention_follows_the_phase(
+    objectives: tuple[str, ...], attention: str, causal: list[bool], dataset: PreparedDataset
+) -> None:
+    """Unless --attention causal says that it is that of all."""
+    phases = tuple(Phase(dataset.folder, 4, objective=objective) for objective in objectives)
+    planned = pretraining_run.plan_run(PretrainConfig(phases=phases, preset="tiny", batch_size=8, attention=attention))
+    assert [phase.causal for phase in planned.phases] == causal
+    assert planned.encoder.attention == ("causal" if causal[-1] else "bidirectional")
+
+
+def test_steps_without_a_head(dataset: PreparedDataset) -> None:
+    """Before each of four phases, of 1, 2, 4 and 8 steps."""
+    objectives = ("mlm+nsp", "mlm", "rtd", "mlm+nsp")
+    phases = tuple(Phase(dataset.folder, 1 << at, objective=objective) for at, objective in enumerate(objectives))
+    planned = pretraining_run.plan_run(PretrainConfig(phases=phases, preset="tiny", batch_size=8))
+    expected = {
+        "pretraining/encoder/layer_0/output/kernel": [0, 0, 0, 0],
+        "pretraining/encoder/pooler/kernel": [0, 0, 2, 6],
+        "pretraining/next_sentence/dense/bias": [0, 0, 2, 6],
+        "pretraining/masked_lm/dense/kernel": [0, 0, 0, 4],
+        "pretraining/generator/masked_lm/dense/kernel": [0, 1, 3, 3],
+    }
+    for path, steps_without in expected.items():
+        assert [idle_steps(planned.phases, phase, path) for phase in planned.phases] == steps_without
 
 
 @pytest.mark.slow  # test_pretraining_model.py has the steps of both
