@@ -79,6 +79,8 @@ class Dataset:
                 else:
                     yield vars(found)
                 first += len(found)
+            if first != (records := manifest.records_of(shard)):
+                raise tfrecord.CorruptRecord(f"it has {first:,} records instead of {records:,}")
         except tfrecord.CorruptRecord as error:
             raise UserError(f"{path}: {error}: restore the shard, or run clozemill prepare again") from None
 

@@ -1,6 +1,8 @@
 """The Python API: commands as functions, and loaded objects. `pretrain` and `evaluate` are called in test_notebook.py."""
 
+import gzip
 import inspect
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.examples.columns import FEATURES
+from clozemill.pipelines.shards import tfrecord
 from tests.trainers import finetune_cases
 from tests.trainers.diagnosis import journals
 
@@ -105,6 +108,20 @@ def test_batches_contain_each_example_once_in_seeded_order(demo_dataset: Path) -
     assert next(iter(dataset.batches("train", 4)))["input_ids"].shape == (4, dataset.manifest["max_seq_length"])
     with pytest.raises(clozemill.UserError, match="has no split 'dev' with a copy 0"):
         next(dataset.numpy_batches("dev"))
+
+
+def test_batches_of_a_shard_with_missing_or_further_records(demo_dataset: Path, tmp_path: Path) -> None:
+    """Cut between two records: each record is whole, and no CRC is wrong."""
+    copy = Path(shutil.copytree(demo_dataset, tmp_path / "copy"))
+    dataset = clozemill.load_dataset(copy)
+    shard = dataset.shards("train")[0]
+    packed, path = dataset.manifest["config"]["compression"] == "gzip", copy / shard["name"]
+    whole = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    first, *_, last = (len(record) + 16 for record in tfrecord.read(whole))
+    for data, more in ((whole[:-last], -1), (whole + whole[:first], 1)):
+        path.write_bytes(gzip.compress(data) if packed else data)
+        with pytest.raises(clozemill.UserError, match=f"{shard['name']}: it has {shard['examples'] + more:,} records instead"):
+            list(dataset.numpy_batches("train"))
 
 
 def test_encoder_matches_the_embed_command(run: Path) -> None:

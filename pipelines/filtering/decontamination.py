@@ -20,6 +20,7 @@ from clozemill.pipelines.files import decompression, filesystem
 from clozemill.pipelines.filtering.word_ngrams import Words, ngrams
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.text.cleaning import clean
 from clozemill.pipelines.text.wordpiece import WordPiece
 
 NAME = "evaluation-ngrams.bin"  # file from which the workers load them
@@ -51,20 +52,23 @@ def _cells(text: str, **dialect: Any) -> Iterator[tuple[int, str]]:
         yield from ((reader.line_num, cell) for cell in row)
 
 
-# suffix -> function that yields the texts of a file, each with the number of its last line
+# suffix -> function that yields the texts of a file, each with the number of its last line (.json: its own number)
 FORMATS = {
     ".csv": _cells,
     ".tsv": lambda text: _cells(text, delimiter="\t", quoting=csv.QUOTE_NONE),  # as in GLUE
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".json": lambda text: ((1, each) for each in _json_texts(json.loads(text))),
+    ".json": lambda text: enumerate(_json_texts(json.loads(text)), 1),
     ".txt": lambda text: enumerate(text.split("\n"), 1),
     ".text": lambda text: enumerate(text.split("\n"), 1),
 }
 
 
-def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) for every text of an evaluation file. Raise UserError if it doesn't have the format of its name."""
+def texts(path: str, size: int) -> Iterator[tuple[str, str]]:
+    """Yield (place, text) for every text of an evaluation file; a place is "line 3", or "text 3" of a JSON document.
+
+    Raise UserError if it doesn't have the format of its name.
+    """
     compression, stem = decompression.compression_of(path)
     ending = next((known for known in FORMATS if stem.lower().endswith(known)), "")
     if not ending:
@@ -72,7 +76,8 @@ def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
     data = b"".join(piece for piece, _ in readers_compression.pieces(InputSplit(path, "", compression, 0, size, size)))
     limit = csv.field_size_limit(1 << 30)
     try:
-        yield from FORMATS[ending](data.decode("utf-8-sig"))
+        unit = "text" if ending == ".json" else "line"
+        yield from ((f"{unit} {number}", text) for number, text in FORMATS[ending](data.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, e.g. with iconv -t utf-8") from None
     except (ValueError, csv.Error, RecursionError) as error:
@@ -85,7 +90,7 @@ def texts(path: str, size: int) -> Iterator[tuple[int, str]]:
 class BlockedNgrams:
     """N-grams to remove from the corpus: hashes, uint64 [n] sorted, and the index of each one's source, int64 [n].
 
-    places: file and line of the texts with n-grams. size: words per n-gram. short: number of lines without a long enough text.
+    places: where the texts with n-grams are. size: words per n-gram. short: number of places without a long enough text.
     """
 
     hashes: np.ndarray
@@ -139,17 +144,17 @@ def gather(patterns: Iterable[str], tokenizer: WordPiece, size: int) -> BlockedN
     origin: list[np.ndarray] = []
     places: list[str] = []
     for info in filesystem.match(patterns):
-        lines: dict[int, bool] = {}  # whether a line has an n-gram
-        for line, text in texts(info.path, info.size):
+        found_in: dict[str, bool] = {}  # whether a place has an n-gram
+        for place, text in texts(info.path, info.size):
             if not text.strip():
                 continue
-            found, _ = words(tokenizer.encode([" ".join(text.split())]).ids)
+            found, _ = words(tokenizer.encode([" ".join(clean(text).split())]).ids)
             grams = np.unique(words.ngrams(found, size))
-            lines[line] = lines.get(line, False) or len(grams) > 0
+            found_in[place] = found_in.get(place, False) or len(grams) > 0
             if len(grams):
                 parts.append(grams)
                 origin.append(np.full(len(grams), len(places)))
-                places.append(f"{info.path}, line {line}")
-        short += len(lines) - sum(lines.values())
+                places.append(f"{info.path}, {place}")
+        short += len(found_in) - sum(found_in.values())
     hashes, first = np.unique(np.concatenate(parts), return_index=True)
     return BlockedNgrams(hashes, np.concatenate(origin or [first])[first].astype(np.int64), places, size, short)

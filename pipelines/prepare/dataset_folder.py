@@ -34,7 +34,7 @@ _OVERWRITING = "overwriting"  # everything of an earlier run is being removed; n
 _SHARD = r"(train/copy-\d+|eval)/examples-\d+-of-\d+"
 _NAMES = (MANIFEST, RUN, VOCAB, layout.HTML, layout.MARKDOWN, layout.INDEX, clusters.NAME, STATISTICS, "prepare.yaml")
 _OURS = re.compile(
-    rf"({_SHARD}\.tfrecord|provenance/{_SHARD}\.parquet|documents/(train|eval)-\d+\.parquet|groups/\d+\.json|rejects/[0-9a-f]+\.jsonl"
+    rf"({_SHARD}\.tfrecord|provenance/{_SHARD}\.parquet|documents/(train|eval)-\d+\.parquet|groups/\d+\.json|rejects/([0-9a-f]+|unmatched-ids)\.jsonl"
     rf"|{'|'.join(map(re.escape, _NAMES))}"
     rf"|{re.escape(WORK)}/(?!({run_lock.LOCK}|{re.escape(run_lock.WORKERS_LOG)}|{_OVERWRITING})$).*)"
 )

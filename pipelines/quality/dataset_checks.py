@@ -129,6 +129,15 @@ def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[st
                 yield f"{split} copy {copy}: {MANIFEST} has {name} = {recorded.get(name)}, but the shards contain {value}"
 
 
+def documents_of(folder: str) -> dict[str, Any]:
+    """Return "documents" of statistics.json; {} if it can't be read, which check_statistics says."""
+    try:
+        data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
+        return statistics.loads(data, statistics.STATISTICS).get("documents", {})
+    except UserError:
+        return {}
+
+
 def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     """Compare statistics.json with dataset.json and with the statistics of the shards."""
     try:

@@ -5,7 +5,7 @@ Pure functions of dataset.json, statistics.json and the vocabulary. `prepare` ru
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -39,7 +39,10 @@ class Check:
 
 @dataclass(frozen=True)
 class _Copy:
-    """One copy of a split: its name, its counts in dataset.json, its statistics, and the manifest entries of its shards."""
+    """One copy of a split: its name, its counts in dataset.json, its statistics, and the manifest entries of its shards.
+
+    token_lengths: the number of documents of the corpus by the bit length of their number of tokens; () if it isn't known.
+    """
 
     where: str
     split: str
@@ -48,6 +51,7 @@ class _Copy:
     shards: list[dict[str, Any]]
     contract: Manifest
     vocabulary: Vocabulary
+    token_lengths: Sequence[int] = ()
 
     @cached_property
     def config(self) -> ExampleConfig:
@@ -201,19 +205,18 @@ def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
 
 
 def _unknown(copy: _Copy) -> Iterator[Check]:
-    """Check the share of [UNK] against the corpus (one draw per document), and against the masked share as an upper limit."""
-    documents, tokens = copy.documents, copy.counts["tokens"]
+    """Check that the share of [UNK] doesn't exceed the masked share (one draw per document).
+
+    It needn't be that of the corpus: a random B comes from a document drawn uniformly, so that short documents, which may have
+    another share, occur more often; and the few documents of an eval split may hold none of the long ones.
+    """
+    documents, masked = copy.documents, copy.config.masked_lm_prob
     share = copy.contract["documents"]["unknown_tokens"] / max(copy.contract["documents"]["tokens"], 1)
-    masked = copy.config.masked_lm_prob
-
-    def margin_of(part: float) -> float:
-        return intervals.bound(documents * part * (1 - part)) / documents if 0 < part < 1 else 0.0
-
-    low, high = max(0.0, share - margin_of(share)), min(1.0, share + margin_of(share), masked + margin_of(masked))
-    low = min(low, high)
-    why = f"the corpus has {100 * share:.2f} % in {documents:,} documents, and it must not exceed the masked share"
-    found = copy.counts["unknown"] / tokens
-    yield copy.check("[UNK] share", "of tokens are [UNK] (another vocabulary?)", why, found, low, high, "%")
+    margin = intervals.bound(documents * masked * (1 - masked)) / documents if 0 < masked < 1 else 0.0
+    why = f"it must not exceed the masked share; the corpus has {100 * share:.2f} %, in {documents:,} documents"
+    found = copy.counts["unknown"] / copy.counts["tokens"]
+    what = "of tokens are [UNK] (another vocabulary?)"
+    yield copy.check("[UNK] share", what, why, found, 0, min(1.0, masked + margin), "%")
 
 
 def _padding(copy: _Copy) -> Iterator[Check]:
@@ -241,19 +244,33 @@ def _packed_limit(copy: _Copy) -> tuple[float, str]:
 
 
 def _unpacked_limit(copy: _Copy) -> tuple[float, str]:
-    """Return the largest share of padding, and why: examples at least half as full as documents of mean length allow.
+    """Return the largest share of padding, and why: examples at least half as full as one of each document would be.
 
-    This is apart from short targets: a document with a target t instead of the limit gives limit / t as many examples, on
-    average over t a harmonic sum.
+    A longer document has more examples, all of them full, so that a mean over documents is a lower limit. This is apart from
+    short targets: a document with a target t instead of the limit gives limit / t as many examples, on average over t a
+    harmonic sum.
     """
-    config, documents, read = copy.config, copy.documents, copy.contract["documents"]
-    room, mean = config.max_text_tokens, read["tokens"] / max(read["kept"] + exact_duplicates(copy.contract), 1)
+    config, documents = copy.config, copy.documents
+    room, mean = config.max_text_tokens, _mean_filled(copy)
     shorter = float((room / np.arange(2, room + 1)).mean())
     chance = config.short_seq_prob
-    filled = 0.5 * min(mean, room) / (1 - chance + chance * shorter)
+    filled = 0.5 * mean / (1 - chance + chance * shorter)
     share = 1 - (config.special_tokens + filled) / config.max_seq_length
     high = min(1.0, share + intervals.bound(documents * share * (1 - share)) / documents)
-    return high, f"an example fits {room} tokens, a document of mean length has {mean:,.0f}; examples must be half as full"
+    return high, f"an example fits {room} tokens, documents fill {mean:,.0f} of them; examples must be half as full"
+
+
+def _mean_filled(copy: _Copy) -> float:
+    """Return how many tokens of an example a document fills at least, on average over documents.
+
+    Of documents of 32 to 63 tokens, which are counted together, the least is taken. Without these counts, all are taken to be
+    as long as the mean.
+    """
+    room, read = copy.config.max_text_tokens, copy.contract["documents"]
+    counts = np.asarray(copy.token_lengths, np.float64)
+    if counts.sum():
+        return float(counts @ np.minimum(2.0 ** np.arange(-1, len(counts) - 1), room) / counts.sum())
+    return min(read["tokens"] / max(read["kept"] + exact_duplicates(copy.contract), 1), room)
 
 
 def _duplicates(copy: _Copy) -> Iterator[Check]:
@@ -287,11 +304,12 @@ def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocab
     for shard in contract["shards"]:
         shards.setdefault((shard["split"], f"{shard['copy']:02d}"), []).append(shard)
     found: list[Check] = []
+    token_lengths = statistics.get("documents", {}).get("token_lengths", ())
     for split, copies in statistics["splits"].items():
         for name, copy_statistics in copies.items():
             counts = contract["splits"][split]["copies"][name]
             parts = shards[split, name]
-            copy = _Copy(f"{split} copy {name}", split, counts, copy_statistics, parts, contract, vocabulary)
+            copy = _Copy(f"{split} copy {name}", split, counts, copy_statistics, parts, contract, vocabulary, token_lengths)
             if counts["examples"]:
                 found += [check for run in _CHECKS for check in run(copy)]
                 if (split, name) == ("train", "00"):

@@ -79,6 +79,7 @@ def violations(config: VerifyConfig, contract: dict[str, Any], vocabulary: Vocab
     if sound:
         found_statistics = {
             "splits": totals.splits(),
+            "documents": dataset_checks.documents_of(config.dataset),
             "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), contract["max_seq_length"]),
         }
         if has_index(contract):

@@ -36,7 +36,8 @@ def plan_parquet(info: FileInfo, format_: str, compression: str, split_bytes: in
     for index, weight in enumerate(weights):
         size += info.size * weight // total
         if size >= split_bytes or index == len(weights) - 1:
-            splits.append(InputSplit(info.path, format_, compression, low, index + 1, size, info.stamp))
+            # A size of 0 means that there is nothing to read: few rows may be less than a byte of a very compressible file.
+            splits.append(InputSplit(info.path, format_, compression, low, index + 1, max(size, 1), info.stamp))
             low, size = index + 1, 0
     return splits or [InputSplit(info.path, format_, compression, 0, 0, 0, info.stamp)]
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,23 @@ def test_case_and_punctuation_do_not_matter(tmp_path: Path) -> None:
     assert find(found, "Seven, small. Boats carry grain over. The wide river, to old towns by night")[0].startswith("seven")
 
 
+def test_decomposed_accents_are_those_of_the_corpus(tmp_path: Path) -> None:
+    """The corpus is in NFC, and a cased tokenizer keeps accents."""
+    words = "le café est très fermé ici"
+    tokenizer = WordPiece(Vocabulary.from_tokens([*TOKENS[:7], *words.split()]), cased=True)
+    for form in ("NFC", "NFD"):
+        (tmp_path / "e.txt").write_text(unicodedata.normalize(form, f"{words}\r\n"), "utf-8")
+        found = gather([str(tmp_path / "e.txt")], tokenizer, 6)
+        assert len(found.hashes) == 1 and found.find(tokenizer.encode([words]).ids, Words(tokenizer.vocabulary))
+
+
+def test_texts_of_a_json_document_are_numbered(tmp_path: Path) -> None:
+    """It may be one line: a number of its own for each text, also to count those that are too short."""
+    found = evaluation(tmp_path / "e.json", json.dumps({"a": "short", "b": [SENTENCE, "short", {"c": f"moon {SENTENCE}"}]}))
+    assert found.short == 2
+    assert [place.rsplit(", ", 1)[1] for place in found.places] == ["text 2", "text 4"]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "line"),
     [
@@ -58,7 +76,7 @@ def test_case_and_punctuation_do_not_matter(tmp_path: Path) -> None:
 def test_formats(tmp_path: Path, name: str, data: str, line: int, packed: bool) -> None:
     path = tmp_path / (name + ".gz" * packed)
     found = evaluation(path, gzip.compress(data.encode()) if packed else data)
-    assert find(found, SENTENCE)[1] == f"{path}, line {line}"
+    assert find(found, SENTENCE)[1] == f"{path}, {'text' if name == 'e.json' else 'line'} {line}"
 
 
 def test_ngrams_with_an_unknown_word_are_ignored(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_status(folder: DatasetFolder, names: tuple[str, ...], status: Status) -
 OURS = ("dataset.json", "run.json", "statistics.json", "vocab.txt", "prepare.yaml", "report.html", "report.md",
         "train/copy-00/examples-00000-of-00001.tfrecord", "eval/examples-00000-of-00001.tfrecord", "groups/00000.json",
         "documents/train-00000.parquet", "provenance/train/copy-00/examples-00000-of-00001.parquet", "clusters.parquet",
-        "rejects/0123456789abcdef.jsonl", ".work/groups/00000.json", ".work/spill/a.spill")  # fmt: skip
+        "rejects/0123456789abcdef.jsonl", "rejects/unmatched-ids.jsonl",
+        ".work/groups/00000.json", ".work/spill/a.spill")  # fmt: skip
 MINE = ("notes.txt", "train/copy-00/notes.txt", "train/dataset.json", "documents/mine.parquet", "groups.json")
 
 

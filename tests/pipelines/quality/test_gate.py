@@ -75,7 +75,12 @@ def judged(
     } | about
     splits = {"train": {"documents": kept, "copies": {"00": counts}}}
     contract = {"config": config, "documents": about, "splits": splits, "shards": [entry]}
-    figures = {"splits": totals.splits(), "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), told.max_seq_length)}
+    bits = [int(size).bit_length() for size in np.diff(group.sentences[group.documents])]
+    figures = {
+        "splits": totals.splits(),
+        "documents": {"token_lengths": np.bincount(bits).tolist()},
+        "probe": shortcut_probe.evaluate_probe(totals.probe_rows(), told.max_seq_length),
+    }
     found: dict[str, list[gate.Check]] = {}
     for check in gate.run_checks(contract, figures, VOCABULARY):
         found.setdefault(check.name, []).append(check)
@@ -346,6 +351,34 @@ def test_unknown_words_of_the_corpus_itself() -> None:
     assert failed(found) == set() and found["[UNK] share"][0].found > 0.03
     group = reference.make_group(documents(1000, 3, 4, unknown=0.6))
     assert failed(judged(group)) == {"[UNK] share"}
+
+
+@pytest.mark.parametrize(("unknown", "passed"), [(2_020, True), (0, True), (15_500, True), (17_000, False)])
+def test_unknown_words_of_short_documents_are_no_fault(unknown: int, passed: bool) -> None:
+    """Of 100,000 tokens; 1.5 % in the corpus. A random B is from a document drawn uniformly: more often from a short one."""
+    documents = {"tokens": 3_900_000, "unknown_tokens": 60_000}
+    contract = {"config": vars(DEFAULT), "splits": {"train": {"documents": 31_000}}, "documents": documents}
+    counts = {"tokens": 100_000, "unknown": unknown, "examples": 2_000}
+    (check,) = gate._unknown(gate._Copy("train copy 00", "train", counts, {}, [], contract, VOCABULARY))
+    assert check.passed == passed and check.high == pytest.approx(0.15 + 5 * (0.15 * 0.85 / 31_000) ** 0.5, abs=1e-3)
+
+
+def test_an_eval_split_of_short_documents_is_no_fault() -> None:
+    """The corpus has a few long documents too, which raise the mean length of all: 12 tokens of 62 are not half of it."""
+    counts = {"examples": 300, "tokens": 300 * 15, "padding": 300 * (64 - 15)}
+    config = vars(replace(DEFAULT, pairs="nsp", max_seq_length=64)) | {"dedup": "exact"}
+    contract = {
+        "config": config, "splits": {"eval": {"documents": 300}},
+        "documents": {"tokens": 30_000 * 12 + 10 * 400_000, "kept": 30_010, "duplicates": 0},
+    }  # fmt: skip
+    lengths = [0] * 20
+    lengths[4], lengths[19] = 30_000, 10
+    copy = gate._Copy("eval copy 00", "eval", counts, {}, [], contract, VOCABULARY, lengths)
+    (check,) = gate._padding(copy)
+    assert check.passed and check.high < 1
+    assert "documents fill 8 of them" in check.sentence
+    (check,) = gate._padding(replace(copy, token_lengths=()))  # of an earlier version, which counted no lengths
+    assert not check.passed
 
 
 def test_repeated_text_is_no_fault() -> None:

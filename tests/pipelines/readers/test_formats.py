@@ -567,3 +567,14 @@ def test_a_compressed_file_without_a_suffix_is_rejected(pack, message: str, tmp_
     options = PrepareConfig(input=(str(tmp_path / "a.jsonl"),))
     with pytest.raises(UserError, match=f"a.jsonl is compressed with {message}"):
         [list(formats.read(split, options)) for split in formats.plan(options).splits]
+
+
+def test_rows_of_less_than_a_byte_are_read(tmp_path: Path) -> None:
+    """The last row group of a very compressible file: its share of the file's size is 0 bytes."""
+    path = tmp_path / "logs.parquet"
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())]), compression="zstd") as writer:
+        for text in ("same line " * 200_000, "the last one"):
+            writer.write_table(pa.table({"text": [text]}))
+    splits = splits_of(path, 1)
+    assert len(splits) == 2 and all(split.size for split in splits)
+    assert read(path, 1)[-1].text == "the last one"
