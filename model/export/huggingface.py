@@ -157,7 +157,7 @@ def write_tokenizer(source: Source, folder: Path) -> None:
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # uses tokenizer.json unchanged; BertTokenizer would rebuild its own
         **flags,
-        "model_max_length": source.config.max_position_embeddings,  # as in training: export.read has cut the rest
+        "model_max_length": source.max_seq_length,
         "model_input_names": ["input_ids", *(["token_type_ids"] if source.config.type_vocab_size else []), "attention_mask"],
         "clean_up_tokenization_spaces": not source.tokenizer,
         "split_special_tokens": True,  # as in tokenizer.json: transformers would add them, and match them in texts

@@ -156,7 +156,7 @@ def _dev(
     if metrics[0] not in words.measurable:
         raise UserError(f"{config.dev}: all pairs are equally similar, so they can't evaluate a model: give other pairs")
     rows = task_type.encode(examples, task, encoder, answers=True)
-    return examples, Rows(trimmed(rows.features), rows.about), words
+    return examples, replace(rows, features=trimmed(rows.features)), words
 
 
 def plan_contrast(config: ContrastConfig, initial: PretrainedModel) -> ContrastRun:

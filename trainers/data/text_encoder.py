@@ -101,8 +101,15 @@ class TextEncoder:
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Return texts, or pairs of texts, as rows (inputs.assemble); an empty second text means none. Raises UserError."""
+        return self.truncated_pairs(firsts, seconds)[0]
+
+    def truncated_pairs(self, firsts: Sequence[str], seconds: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], int]:
+        """Return (texts, or pairs of texts, as rows, how many of them were truncated). As `pairs`."""
         self._check_pairs(any(seconds))
-        return assemble(self.ids(firsts), self.ids(seconds or [""] * len(firsts)), self._special, self.max_seq_length)
+        one, other = self.ids(firsts), self.ids(seconds or [""] * len(firsts))
+        room = self.max_seq_length - 2  # one less with a second text, for its [SEP]
+        cut = sum(len(first) + len(second) + bool(len(second)) > room for first, second in zip(one, other, strict=True))
+        return assemble(one, other, self._special, self.max_seq_length), cut
 
     def pack(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, np.ndarray]:
         """Return tokens, which must fit, as rows (inputs.pack). Raises UserError."""

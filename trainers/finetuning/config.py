@@ -204,6 +204,8 @@ class FinetuneConfig(TuningOptions, TaskOptions):
             )
         if self.label_columns and (self.label_column or self.labels or self.label_separator):
             raise UserError("--label-columns names the labels: leave --label-column, --label-separator and --labels out")
+        if kind and self.labels and kind not in WEIGHTED:
+            raise UserError(f"--labels: --task {self.task} has no labels to name: leave it out")
         if kind and parsed_weights(self.class_weights) != NONE and kind not in WEIGHTED:
             raise UserError(f"--class-weights: --task {self.task} has no labels to weight: leave it out")
         if self.task and self.head == "bilstm" and TASKS[self.task].kind != "tags":

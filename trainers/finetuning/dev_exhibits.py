@@ -19,20 +19,20 @@ def _sure(probability: float) -> str:
 def _samples(task_type: TaskType, examples: Sequence[Example], answers: Answers) -> list[Table]:
     found = [task_type.sample(example, answer) for example, answer in zip(examples, answers, strict=True)]
     rows = [row for row in found if row is not None]
-    if all(row[3] is None for row in rows):  # numbers
-        order = sorted(rows, key=lambda row: -abs(float(row[1]) - float(row[2])))
+    if all(row.confidence is None for row in rows):  # numbers
+        order = sorted(rows, key=lambda row: -abs(float(row.expected) - float(row.given)))
         return [_sample_table("Largest errors", order[:_WRONG], False)] if rows else []
-    wrong = [row for row in rows if row[1] != row[2]]
-    right = [row for row in rows if row[1] == row[2]]
+    wrong = sorted((row for row in rows if not row.right), key=lambda row: -(row.confidence or 0.0))
+    right = [row for row in rows if row.right]
     tables = [
-        _sample_table("Errors, the most confident first", sorted(wrong, key=lambda row: -(row[3] or 0.0))[:_WRONG], True),
+        _sample_table("Errors, the most confident first", wrong[:_WRONG], True),
         _sample_table("Right answers", right[:_RIGHT], True),
     ]
     return [table for table in tables if table.rows]
 
 
 def _sample_table(title: str, rows: list[Sample], confident: bool) -> Table:
-    cells = [(*row[:3], *([_sure(row[3] or 0.0)] if confident else [])) for row in rows]
+    cells = [(*row[:3], *([_sure(row.confidence or 0.0)] if confident else [])) for row in rows]
     head = ("text", "expected", "given", *(["confidence"] if confident else []))
     return Table(title, "ttt" + "r" * confident, head, cells)
 

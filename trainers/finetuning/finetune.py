@@ -25,7 +25,7 @@ from clozemill.trainers.finetuning.session import start_or_resume
 from clozemill.trainers.training import checkpoints, pretrained, run_folder
 from clozemill.trainers.training.early_stopping import rank
 from clozemill.trainers.training.pretrained import PretrainedModel
-from clozemill.trainers.training.signals import EXIT_DONE
+from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE
 from clozemill.trainers.training.trackers import check_tracker
 
 # Devlin et al. 2018, appendix A.3.
@@ -84,9 +84,16 @@ def _introduce(planned: FinetuningRun, engine: Engine, step: int) -> None:
     if missed := planned.task_type.out_of_reach(planned.dev_examples, planned.dev, task):
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in missed.items())
         print(f"note: {sum(missed.values()):,} of {len(planned.dev_examples):,} dev answers can't be exact: {reasons}")
+    for what, rows in (("training", planned.train), ("dev", planned.dev)):
+        if rows.truncated:
+            print(f"note: {rows.truncated:,} of {len(rows):,} {what} texts are truncated to {task.max_seq_length} tokens "
+                  "(--max-seq-length)")  # fmt: skip
     if step:
         print(f"resuming after step {step:,}")
     print(flush=True)
+
+
+_INCOMPARABLE = ("metric", "dev_seed", "dev_fraction", "labels")  # options that change what a result says
 
 
 def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -98,6 +105,8 @@ def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
         name = name.strip().replace("-", "_")
         if name not in known or not values or name in ("seed", "task"):
             raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune{suggest(name, list(known))}")
+        if name in _INCOMPARABLE:
+            raise UserError(f"--sweep {text!r}: runs that differ in {name} have results that can't be compared: sweep others")
         axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in values.split(",")])
     return [dict(combination) for combination in itertools.product(*axes)]
 
@@ -114,7 +123,8 @@ def _name(changes: dict[str, Any], seed: int) -> str:
 
 def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
     """Run every combination and seed, each resumable; then print a table of means and standard deviations."""
-    rows = []
+    rows: list[tuple[dict[str, Any], list]] = []
+    diverged: list[str] = []
     if config.overwrite and pretrained.is_sweep(config.output):
         storage.remove(storage.join(config.output, pretrained.SWEEP))  # it names the best of runs that are replaced
     for changes in _grid(config):
@@ -124,10 +134,17 @@ def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
             one = replace(config, **changes, seed=seed, seeds=1, sweep=(), output=storage.join(config.output, name))
             print(f"\n== {name}", flush=True)
             keras.backend.clear_session()
-            if code := run(one, begun):
+            if (code := run(one, begun)) == EXIT_DIVERGED:
+                diverged.append(name)  # a grid may hold rates that are too high
+            elif code:
                 return code
-            scores.append((name, checkpoints.find(one.output, "best").index["eval"]))
-        rows.append((changes, scores))
+            else:
+                scores.append((name, checkpoints.find(one.output, "best").index["eval"]))
+        rows += [(changes, scores)] if scores else []
+    if diverged:
+        print(f"warning: the loss became NaN or infinite in {', '.join(diverged)}: left out", file=sys.stderr, flush=True)
+    if not rows:
+        return EXIT_DIVERGED
     print("\n" + "\n".join(_table(rows, _begun(config, begun))), flush=True)
     runs = {name: figures for _, scores in rows for name, figures in scores}
     best = min(runs, key=lambda name: (rank(runs[name]), name))

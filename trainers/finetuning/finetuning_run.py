@@ -267,10 +267,10 @@ def plan_run(config: FinetuneConfig, initial: PretrainedModel) -> FinetuningRun:
     metrics = _measured_first(_metrics(config), base, config)
     encoder = initial.text_encoder(config.max_seq_length)
     rows = [task_type.encode(examples, task, encoder, answers=True) for examples in (train, dev)]
-    train_rows, dev_rows = (Rows(trimmed(found.features), found.about) for found in rows)
+    train_rows, dev_rows = (replace(found, features=trimmed(found.features)) for found in rows)
     weights = finetuning_class_weights.class_weights(config.class_weights, train_rows.features, task)
     if weights is not None:
-        train_rows = Rows(finetuning_class_weights.weigh(train_rows.features, task, weights), train_rows.about)
+        train_rows = replace(train_rows, features=finetuning_class_weights.weigh(train_rows.features, task, weights))
     named = None if weights is None else dict(zip(task.labels, weights.tolist(), strict=True))
     settings, reasons = _settings(config, initial.encoder, len(train_rows))
     per_epoch = math.ceil(len(train_rows) / settings.batch_size)

@@ -23,17 +23,20 @@ def _accuracy(expected: Sequence[int], given: Sequence[int]) -> float:
     return float(accuracy_score(expected, given))
 
 
-def _macro_f1(expected: Sequence[int], given: Sequence[int]) -> float:
-    from sklearn.metrics import f1_score
+def _averaged_f1(average: str) -> Callable[[Any, Any], float]:
+    """Return F1 as scikit-learn averages it, of classes [examples] or of sets of labels, 0 and 1 [examples, labels].
 
-    return float(f1_score(expected, given, average="macro", zero_division=0))
+    Of sets of a single label, it is the F1 of that label: scikit-learn would take the column for two classes.
+    """
 
+    def f1(expected: Any, given: Any) -> float:
+        from sklearn.metrics import f1_score
 
-def _micro_f1(expected: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> float:
-    """Return F1 over all labels together; inputs are 0 and 1 [examples, labels]."""
-    from sklearn.metrics import f1_score
+        if np.shape(expected)[1:] == (1,):
+            return _f1(np.ravel(expected), np.ravel(given))
+        return float(f1_score(expected, given, average=average, zero_division=0))
 
-    return float(f1_score(expected, given, average="micro", zero_division=0))
+    return f1
 
 
 def _f1(expected: Sequence[int], given: Sequence[int]) -> float:
@@ -117,8 +120,8 @@ def shown_metrics(names: Sequence[str], scores: dict[str, Any]) -> str:
 
 METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-    "micro_f1": _micro_f1,
+    "macro_f1": _averaged_f1("macro"),
+    "micro_f1": _averaged_f1("micro"),
     "subset_accuracy": _accuracy,
     "binary_f1": _f1,
     "matthews": _matthews,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import tqdm
 
@@ -76,6 +77,7 @@ class Predictor:
         self.preset = found.index.get("preset", self.task.kind)
         self.task_type = TASK_TYPES[self.task.kind]()
         self.encoder = found.text_encoder(self.task.max_seq_length)
+        self.truncated = 0  # number of examples whose texts were longer than the model's task
         per_token = TASK_HEADS[self.task.kind].per_token
         self.forward = BatchedInference(engine, model, lambda batch: model(batch)["logits"], config.batch_size, per_token)
 
@@ -101,7 +103,9 @@ class Predictor:
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Return an answer for each example."""
         rows = self.task_type.encode(examples, self.task, self.encoder, answers=False)
-        return self.task_type.answers(examples, rows, self.forward(rows.features), self.task)
+        self.truncated += rows.truncated
+        logits = self.forward(rows.features) if len(rows) else np.empty((0, 0, 0), np.float32)  # only sentences without words
+        return self.task_type.answers(examples, rows, logits, self.task)
 
     def labels(self, path: str, layout: Layout) -> scoring.Labels:
         """Return the answers of a file, to score those of the model."""
@@ -192,6 +196,8 @@ class _Written:
     def note(self) -> str:
         """Return a remark about unusual texts."""
         told = {"empty texts": self.empty, "texts without [MASK]": self.unmasked - self.empty}
+        if isinstance(self.model, Predictor):
+            told[f"texts truncated to {self.model.task.max_seq_length} tokens"] = self.model.truncated
         found = [f"{name}: {number:,}" for name, number in told.items() if number > 0]
         return f" ({', '.join(found)})" if found else ""
 

@@ -63,9 +63,9 @@ class Scores:
 
 
 def spellings(task: Task, preset: str) -> dict[str, str]:
-    """Return the label names by their spelling in files: the preset's, or the model's own names. {} for no labels."""
-    known = dict(TASKS[preset].labels)
-    return known if set(known.values()) == set(task.labels) else {label: label for label in task.labels}
+    """Return the label names by their spelling in files: the model's own names, and the preset's. {} for no labels."""
+    known, own = dict(TASKS[preset].labels), {label: label for label in task.labels}
+    return known | own if set(known.values()) == set(task.labels) else own
 
 
 def labelled(task_type: TaskType, path: str, layout: Layout, labels: dict[str, str]) -> bool:

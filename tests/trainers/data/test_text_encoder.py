@@ -89,6 +89,12 @@ def test_single_texts_are_truncated() -> None:
     assert not found["segment_ids"].any()
 
 
+def test_truncated_texts_are_counted() -> None:
+    """Six tokens fit into eight with [CLS] and [SEP]; five with a second [SEP]."""
+    assert UNCASED.truncated_pairs(["the " * 6, "the " * 7, ""])[1] == 1
+    assert UNCASED.truncated_pairs(["the the", "the " * 3, "the " * 6], ["the " * 3, "the " * 3, ""])[1] == 1
+
+
 def test_literal_pairs_and_empty_second_texts() -> None:
     """As in google-research/bert and exported graphs, an empty second text has no [SEP]."""
     found = UNCASED.pairs(["mill the unable", "mill", "the " * 9], ["the mill the", ".\n.", " \u200b"])

@@ -300,6 +300,8 @@ def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
     assert run(one, tmp_path / "out", "--formats", "hf") == 0
     config, tokenizer = (json.loads((tmp_path / f"out/hf/{name}.json").read_text()) for name in ("config", "tokenizer_config"))
     assert (config["max_position_embeddings"], tokenizer["model_max_length"]) == (128, 128)
+    assert run(one, tmp_path / "short", "--formats", "hf", "--max-seq-length", "64") == 0  # as predict would cut texts
+    assert json.loads((tmp_path / "short/hf/tokenizer_config.json").read_text())["model_max_length"] == 64
     assert "| longest training sequence | 128 |" in (tmp_path / "out/hf/README.md").read_text()
     whole = checkpoints.weights(checkpoints.find(str(one)))[export.POSITIONS]
     assert whole.shape[0] == 160

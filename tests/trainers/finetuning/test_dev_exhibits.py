@@ -87,5 +87,20 @@ def test_spans() -> None:
     )
 
 
+def test_another_right_answer_is_no_error() -> None:
+    """Any of the answers, as SQuAD counts them, and not only as the page shows the first."""
+    example = Example("", "who?", "a context", answer=(("The Normans", 0), ("Normans", 4)))
+    found = tables(Task("spans"), [example], [{"answer": "normans", "probability": 0.5}])
+    assert found["Right answers"].rows == [("who?", "The Normans", "normans", "50.0 %")] and "Errors" not in str(list(found))
+
+
+def test_an_error_at_the_end_of_a_long_sentence_is_one() -> None:
+    """Beyond the part that the page shows."""
+    words, tags = ("long",) * 200 + ("Bern",), ["O"] * 200
+    answer = {"words": list(words), "tags": [*tags, "O"], "probabilities": [0.9] * 201}
+    found = tables(Task("tags", ("O", "B-LOC")), [Example("", words=words, answer=(*tags, "B-LOC"))], [answer])
+    assert len(found["Errors, the most confident first"].rows) == 1 and "Right answers" not in found
+
+
 def test_nothing_was_evaluated_yet() -> None:
     assert dev_exhibits.exhibits(TASK_TYPES["regress"](), Task("regress"), [], []) == []

@@ -363,6 +363,17 @@ def test_several_seeds_and_a_sweep_end_in_a_table(init: Path, tmp_path: Path, ca
 
 
 @pytest.mark.slow
+def test_a_sweep_leaves_out_what_diverges(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = finetuning.classification(tmp_path, 16, 8)
+    run(init, "classify", files, tmp_path / "ft", "--sweep", "learning_rate=1e30,1e-3", "--no-tensorboard")
+    found = capsys.readouterr()
+    assert "warning: the loss became NaN or infinite in learning_rate-1e+30_seed-0: left out\n" in found.err
+    assert list(json.loads((tmp_path / "ft/sweep.json").read_text())["runs"]) == ["learning_rate-0.001_seed-0"]
+    run(init, "classify", files, tmp_path / "all", "--sweep", "learning_rate=1e30", "--no-tensorboard", code=1)
+    assert not (tmp_path / "all/sweep.json").exists()
+
+
+@pytest.mark.slow
 def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> None:
     files = finetuning.classification(tmp_path, 16, 8)
     for name, more in (("scratch", ("--from-scratch",)), ("init", ())):
@@ -394,6 +405,8 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--head", "bilstm"), "use it with conll or tags"),
         (("--epochs", "0"), "--epochs"),
         (("--sweep", "learning=1"), "did you mean learning_rate?"),
+        (("--sweep", "metric=accuracy,macro_f1"), "runs that differ in metric have results that can't be compared"),
+        (("--task", "stsb", "--labels", "a,b"), "--labels: --task stsb has no labels to name: leave it out"),
         (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
         (("--labels", "good"), "its label 'bad' is not one of good"),
         (("--threshold", "0.2"), "--threshold are for texts with several labels: give --task multilabel"),

@@ -27,6 +27,10 @@ CLASSES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, 
         ("micro_f1", [[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]], 4 / 6),  # 2 right, 1 missed, 1 wrong
         ("macro_f1", [[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]], 2 / 3),  # 1, 0 and 1
         ("micro_f1", [[0, 0]], [[0, 0]], 0.0),
+        ("micro_f1", [[1], [0], [0]], [[0], [0], [0]], 0.0),  # a single label: not the two thirds of right examples
+        ("micro_f1", [[1], [1], [0]], [[1], [0], [1]], 0.5),
+        ("macro_f1", [[1], [1], [0]], [[1], [0], [1]], 0.5),
+        ("macro_f1", [[0], [0]], [[0], [1]], math.nan),
         ("subset_accuracy", [[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]], 0.5),
         # (6 * 3 - 1 * 2) / sqrt(7 * 8 * 4 * 5)
         ("matthews", [1] * 8 + [0] * 4, [1] * 6 + [0] * 2 + [1] + [0] * 3, 16 / math.sqrt(7 * 8 * 4 * 5)),

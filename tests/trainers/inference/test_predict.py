@@ -17,7 +17,7 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.finetuning.tasks.base import Example
 from clozemill.trainers.finetuning.tasks.registry import TASK_TYPES
-from clozemill.trainers.inference import predict
+from clozemill.trainers.inference import predict, scoring
 from tests.model import sources
 from tests.slow import mostly_slow
 from tests.trainers.models import alter, checkpoint
@@ -112,7 +112,8 @@ def test_every_kind_to_both_formats(kind: str, runs: dict, tmp_path: Path, monke
     assert found.schema.equals(pa.schema([("row", pa.int64()), *TASK_TYPES[kind]().columns(TASKS[kind])]))
     assert_same(found.to_pylist(), expected)
     assert found.column("row").to_pylist() == list(range(len(expected)))
-    empty = " (empty texts: 1)" if kind in ("classify", "multilabel", "regress") else ""
+    note = " (empty texts: 1, texts truncated to 24 tokens: 1)"
+    empty = note if kind in ("classify", "multilabel", "regress") else ""
     told = f"wrote {tmp_path}/out/b.parquet: {len(expected)} answers{empty}\n"
     assert capsys.readouterr().out.endswith(told)
     assert len({json.dumps({**answer, "text": "", "words": []}) for answer in expected}) > 2  # they differ at all
@@ -140,6 +141,48 @@ def test_columns_of_conll_without_tags(runs: dict, tmp_path: Path) -> None:
     assert run(runs["tags"], "--input", tmp_path / "in.txt", "--output", tmp_path / "a.jsonl") == 0
     lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["words"] for line in lines] == [["the", "mill"], ["river"]]
+
+
+def test_sentences_in_lines_are_not_taken_for_columns(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Only the first word of each would be tagged."""
+    for text in ("the mill was\n", "the mill\n\nin the river\n"):
+        (tmp_path / "in.txt").write_text(text, "utf-8")
+        assert run(runs["tags"], "--input", tmp_path / "in.txt", "--output", tmp_path / "a.jsonl") == 2
+        assert "in.txt, line 1: it has several words, and a line is one word with its columns: " in capsys.readouterr().err
+    for text in ("the\tO\n", "the O\nmill O\n\nriver O\n"):  # columns all the same
+        (tmp_path / "in.txt").write_text(text, "utf-8")
+        assert run(runs["tags"], "--input", tmp_path / "in.txt", "--output", tmp_path / "a.jsonl", "--overwrite") == 0
+    assert json.loads((tmp_path / "a.jsonl").read_text("utf-8").splitlines()[1])["words"] == ["river"]
+
+
+def test_sentences_without_words(runs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a chunk of examples has no others."""
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"words": ["mill"]}\n{"text": ""}\n{"words": []}\n{"text": " "}\n')
+    assert run(runs["tags"], "--input", path, "--output", tmp_path / "a.jsonl") == 0
+    found = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text("utf-8").splitlines()]
+    assert [row["words"] for row in found] == [["mill"], [], [], []] and [len(row["tags"]) for row in found] == [1, 0, 0, 0]
+
+
+def test_truncated_texts_are_counted(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    length = TASKS["classify"].max_seq_length
+    (tmp_path / "in.txt").write_text(f"{'mill ' * (length - 2)}\n{'mill ' * (length - 1)}\n{'river ' * 5000}\n", "utf-8")
+    assert run(runs["classify"], "--input", tmp_path / "in.txt", "--output", tmp_path / "a.jsonl") == 0
+    assert f"3 answers (texts truncated to {length} tokens: 2)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("preset", "labels", "expected"),
+    [
+        ("sst2", ("negative", "positive"), {"0": "negative", "1": "positive", "negative": "negative", "positive": "positive"}),
+        ("sst2", ("bad", "good"), {"bad": "bad", "good": "good"}),
+        ("classify", ("a", "b"), {"a": "a", "b": "b"}),
+    ],
+)
+def test_labels_are_read_as_they_were_for_training(preset: str, labels: tuple, expected: dict) -> None:
+    """By the names that --labels gave, also if they are those of the preset, or by the preset's numbers."""
+    assert scoring.spellings(Task("classify", labels), preset) == expected
 
 
 @pytest.mark.parametrize("kind", mostly_slow(TASKS, "tags"))

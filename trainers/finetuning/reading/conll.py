@@ -23,6 +23,7 @@ from clozemill.trainers.finetuning.task_presets import Layout
 
 MAX_WORDS = 1_000_000  # per sentence
 MAX_LENGTH = 1 << 20  # characters per line
+_PROBED = 20  # blocks
 _DOCUMENT = re.compile(r"#(begin|end) document")
 _COMMENT = re.compile(r"#\s*[\w:.-]+\s*=|# [^\t]*\t")
 _NUMBER = re.compile(r"\d+([-.]\d+)?")
@@ -139,6 +140,20 @@ def _check_words(block: list[_Line], path: str) -> None:
     if len(block[0][1]) > 2 and firsts in (numbers[1:], numbers[:-1]):
         where = f"{path}, line {block[0][0]}"
         raise UserError(f"{where}: column 0 holds the numbers of the words: give --text-column 1, and --label-column")
+
+
+def check_words_per_line(path: str) -> None:
+    """Raise UserError if a file of words without tags seems to have a sentence per line: it would be read as one word each."""
+    found = list(itertools.islice(_blocks(path, Counter()), _PROBED))
+    if found and all(len(block) == 1 and len(block[0][1]) > 1 for block in found) and not _has_tab(path):
+        raise UserError(
+            f"{path}, line {found[0][0][0]}: it has several words, and a line is one word with its columns: give one word per "
+            "line and an empty line after each sentence, or JSON lines with text"
+        )
+
+
+def _has_tab(path: str) -> bool:
+    return any("\t" in line for line in itertools.islice(lines(path), 2 * _PROBED))
 
 
 def sentences(path: str, layout: Layout) -> Iterator[Row | BadRow]:

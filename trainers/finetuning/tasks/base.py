@@ -3,13 +3,21 @@
 import collections
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 BLIND = "without looking at the text"  # how most baselines answer, for messages
-# An answer as text: (text, expected, given, confidence). The confidence sorts errors; None: answers are numbers.
-Sample = tuple[str, str, str, float | None]
+
+
+class Sample(NamedTuple):
+    """An answer as text. The confidence sorts errors; None: answers are numbers, which are not right or wrong."""
+
+    text: str
+    expected: str
+    given: str
+    confidence: float | None
+    right: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,13 @@ class Example:
 class Rows:
     """Rows of tensors: `features`, int32 [N, S] each, including targets if answers are known, and float `weights`.
 
-    `about`: for each row, its example, and what the task type needs to decode answers.
+    `about`: for each row, its example, and what the task type needs to decode answers. `truncated`: number of examples that
+    were cut.
     """
 
     features: dict[str, np.ndarray]
     about: list[tuple] = field(default_factory=list)
+    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.features["input_ids"])

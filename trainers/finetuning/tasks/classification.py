@@ -53,10 +53,11 @@ class Classify(Reader):
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
         """Encode each example as one row."""
         texts, pairs = [example.text for example in examples], [example.pair or "" for example in examples]
-        features = encoder.pairs(*([encoder.beginning(text) for text in column] for column in (texts, pairs)))
+        columns = ([encoder.beginning(text) for text in column] for column in (texts, pairs))
+        features, truncated = encoder.truncated_pairs(*columns)
         if answers:
             features |= {"weights": np.ones(len(examples), np.float32)} | self._targets(examples, task)
-        return Rows(features, [(number,) for number in range(len(examples))])
+        return Rows(features, [(number,) for number in range(len(examples))], truncated)
 
     def _targets(self, examples: Sequence[Example], task: Task) -> dict[str, np.ndarray]:
         index = {name: number for number, name in enumerate(task.labels)}
@@ -99,7 +100,8 @@ class Classify(Reader):
 
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
         label = answer["label"]
-        return exhibits.shown_text(example), example.answer, label, answer["probabilities"][label]
+        right = example.answer == label
+        return Sample(exhibits.shown_text(example), example.answer, label, answer["probabilities"][label], right)
 
 
 def read_texts(path: str, columns: TextColumn) -> Iterator[Example]:
@@ -170,7 +172,7 @@ class MultiLabel(Classify):
 
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
         expected, given = (", ".join(sorted(labels)) or "-" for labels in (example.answer, answer["labels"]))
-        return exhibits.shown_text(example), expected, given, max(answer["probabilities"].values())
+        return Sample(exhibits.shown_text(example), expected, given, max(answer["probabilities"].values()), expected == given)
 
 
 class Regress(Classify):
@@ -229,4 +231,4 @@ class Regress(Classify):
         return [], [Plot("regression", "Given against expected numbers", "expected", "given", alt, series)]
 
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample | None:
-        return exhibits.shown_text(example), f"{example.answer:.4g}", f"{answer['score']:.4g}", None
+        return Sample(exhibits.shown_text(example), f"{example.answer:.4g}", f"{answer['score']:.4g}", None)

@@ -159,7 +159,12 @@ class Spans(Reader):
 
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
         expected = exhibits.shortened(example.answer[0][0]) if example.answer else "-"
-        return exhibits.shortened(example.text), expected, exhibits.shortened(answer["answer"]) or "-", answer["probability"]
+        given = exhibits.shortened(answer["answer"]) or "-"
+        right = _result(example, answer) in _RIGHT
+        return Sample(exhibits.shortened(example.text), expected, given, answer["probability"], right)
+
+
+_RIGHT = ("exact", "no answer, rightly")  # results
 
 
 def _result(example: Example, answer: dict[str, Any]) -> str:

@@ -43,7 +43,8 @@ class Similarity(Regress):
     def encode(self, examples: Sequence[Example], task: Task, encoder: TextEncoder, answers: bool) -> Rows:
         """Encode each example as two rows, without targets: only texts are trained on, see trainers/contrast."""
         texts = [encoder.beginning(text) for example in examples for text in (example.text, example.pair or "")]
-        return Rows(encoder.pairs(texts), [(number,) for number in range(len(examples)) for _ in range(2)])
+        features, truncated = encoder.truncated_pairs(texts)
+        return Rows(features, [(number,) for number in range(len(examples)) for _ in range(2)], truncated)
 
     def answers(self, examples: Sequence[Example], rows: Rows, logits: np.ndarray, task: Task) -> list[dict[str, Any]]:
         """Return the cosine of each pair. logits: vectors of length 1, float32 [2N, H]."""

@@ -77,6 +77,7 @@ class Tags(Reader):
             return
         if not answers:
             layout = layout.changed("", "", layout.text, "auto")  # only the column of the words is needed
+            conll.check_words_per_line(path)
         yield from conll.sentences(path, layout)
 
     def example(self, row: tables.Row, layout: Layout, labels: dict[str, str], answers: bool) -> Example:
@@ -175,4 +176,5 @@ class Tags(Reader):
 
     def sample(self, example: Example, answer: dict[str, Any]) -> Sample:
         expected, given = (exhibits.shown_tags(example.words, tags) for tags in (example.answer, answer["tags"]))
-        return exhibits.shortened(" ".join(example.words)), expected, given, min(answer["probabilities"], default=1.0)
+        text, right = exhibits.shortened(" ".join(example.words)), list(example.answer) == list(answer["tags"])
+        return Sample(text, expected, given, min(answer["probabilities"], default=1.0), right)
