@@ -128,7 +128,8 @@ def config_from_hf(values: dict[str, Any]) -> EncoderConfig:
 
 def _thetas(values: dict[str, Any]) -> dict[str, float]:
     """Return the bases of RoPE: from rope_parameters, else from the fields that older versions of transformers wrote."""
-    told, found = values.get("rope_parameters") or {}, {}
+    told: Any = values.get("rope_parameters") or {}
+    found: dict[str, float] = {}
     if values.get("rope_scaling") or not isinstance(told, dict):
         raise ValueError("its positions are scaled (rope_scaling), which clozemill doesn't support")
     for kind, (name, default) in _THETAS.items():

@@ -66,6 +66,8 @@ def _introduce(planned: ContrastRun, engine: Engine, step: int) -> None:
         f"{len(planned.train):,} distinct texts of up to {planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of "
         f"{settings.batch_size} (epochs: {settings.epochs:g}), peak learning rate {settings.learning_rate:g}"
     )
+    if planned.train.truncated:
+        print(f"note: {planned.train.truncated:,} texts are truncated to {task.max_seq_length} tokens (--max-seq-length)")
     if planned.dev_examples:
         print(f"{len(planned.dev_examples):,} graded pairs: {_compared(planned)}")
     for warning in planned.warnings:

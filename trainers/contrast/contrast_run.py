@@ -89,30 +89,30 @@ class ContrastRun(FinetuningRun):
         return text, [*tiles[:-1], *others]
 
 
-def distinct_rows(texts: Iterable[Example], encoder: TextEncoder) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+def distinct_rows(texts: Iterable[Example], encoder: TextEncoder) -> tuple[Rows, tuple[int, int]]:
     """Return texts as rows, each once, and the numbers of those that were left out: empty ones, and copies of others.
 
     Texts are the same if their rows are: a copy in the same batch would have to be told apart from itself.
 
     The rows have the targets `labels`, int32 [N], their numbers, and `weights`, float32 [N], all 1.
     """
-    room, found, empty, copies = encoder.max_seq_length - 2, dict[bytes, np.ndarray](), 0, 0
+    room, found, empty, copies, truncated = encoder.max_seq_length - 2, dict[bytes, np.ndarray](), 0, 0, 0
     for ids in encoder.ids([encoder.beginning(text.text) for text in texts]):
         kept = ids[:room]
         copies += kept.tobytes() in found
         empty += not len(kept)
+        truncated += len(kept) < len(ids) and kept.tobytes() not in found
         if len(kept):
             found.setdefault(kept.tobytes(), kept)
     features = trimmed(encoder.pack([(ids, None) for ids in found.values()]))
     targets = {"labels": np.arange(len(found), dtype=np.int32), "weights": np.ones(len(found), np.float32)}
-    return features | targets, (empty, copies)
+    return Rows(features | targets, truncated=truncated), (empty, copies)
 
 
 def _train_rows(config: ContrastConfig, encoder: TextEncoder) -> tuple[Rows, tuple[int, int]]:
     """Return the training rows, and what was left out, as `distinct_rows`. Raises UserError for too few texts."""
     texts = in_memory(read_texts(config.input, config), config.input)
-    features, left_out = distinct_rows(texts, encoder)
-    found = Rows(features)
+    found, left_out = distinct_rows(texts, encoder)
     if len(found) < 2:
         told = "no texts" if not len(found) else "only one distinct text"
         raise UserError(f"{config.input} has {told}, and every text is compared with others: give a file with more of them")

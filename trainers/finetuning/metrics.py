@@ -33,7 +33,7 @@ def _averaged_f1(average: str) -> Callable[[Any, Any], float]:
         from sklearn.metrics import f1_score
 
         if np.shape(expected)[1:] == (1,):
-            return _f1(np.ravel(expected), np.ravel(given))
+            return _f1(np.ravel(expected).tolist(), np.ravel(given).tolist())
         return float(f1_score(expected, given, average=average, zero_division=0))
 
     return f1

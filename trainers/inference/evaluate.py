@@ -46,7 +46,9 @@ def _evaluate_task(config: EvaluateModelConfig) -> int:
         scores.add(examples, model(examples))
     if not scores.examples:
         raise UserError(f"{config.data} has no examples: give a file with an example per line")
-    print("\n".join([f"{found.name}, step {found.index['step']:,}", *scores.report()]), flush=True)
+    length = model.task.max_seq_length
+    notes = [f"note: {model.truncated:,} texts are truncated to {length} tokens"] if model.truncated else []
+    print("\n".join([f"{found.name}, step {found.index['step']:,}", *notes, *scores.report()]), flush=True)
     if config.output:
         storage.write_json(config.output, scores.figures() | {"step": found.index["step"]}, config.overwrite)
     return 0

@@ -281,7 +281,9 @@ def test_distinct_rows() -> None:
     encoder = pretrained.PretrainedModel("x", {"encoder": sources.SMALL.to_dict(), "vocabulary": {"cased": False}}, {},
                                          ("\n".join(sources.TOKENS) + "\n").encode()).text_encoder(5)  # fmt: skip
     given = ["the mill", "a river", "The Mill", "", "the mill of a", "the mill of the", "\u200b"]
-    rows, (empty, copies) = distinct_rows([Example("", text) for text in given], encoder)
+    found, (empty, copies) = distinct_rows([Example("", text) for text in given], encoder)
+    rows = found.features
+    assert found.truncated == 1  # and a copy of it
     assert (empty, copies) == (2, 2) and rows["labels"].tolist() == [0, 1, 2] and rows["weights"].tolist() == [1, 1, 1]
     assert rows["input_mask"].sum(axis=1).tolist() == [4, 4, 5] and rows["input_ids"].shape == (3, 5)
 
