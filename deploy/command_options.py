@@ -41,6 +41,8 @@ def _resolved(command: str, config: type[options.Dataclass], words: list[str], *
         raise UserError("--save-config after -- has no effect: leave it out")
     resolved = options.resolve(config, arguments)
     for name in _NEEDED[command]:
+        if name == "data" and vars(resolved).get("branch_from"):  # a branch reads the data of its trunk
+            continue
         if not getattr(resolved, name):
             text = config.__dataclass_fields__[name].metadata["help"]
             raise UserError(f"--{name} is missing after --: give {text}")
@@ -104,7 +106,13 @@ def pretrain(submit: SubmitConfig, words: list[str]) -> list[str]:
     for path in resolved.eval_sets().values():
         _seen_by_all("eval-data", path)
     _seen_by_all("output", resolved.output)
-    if resolved.init:
-        _seen_by_all("init", resolved.init)
+    for name in ("init", "branch_from"):
+        if path := getattr(resolved, name):
+            _seen_by_all(name.replace("_", "-"), path)
+    if resolved.track:
+        raise UserError(
+            f"--track {resolved.track} after -- needs its library and a key, which the image of the trainer doesn't have: "
+            "leave it out, and read metrics.jsonl or TensorBoard's events in --output"
+        )
     engine = [] if submit.engine == PretrainConfig.engine else ["--engine", submit.engine]
     return ["pretrain", *engine, "--strategy", strategy, *words]

@@ -1,6 +1,7 @@
 """Fill in Kubernetes manifests and the Vertex AI job, from the example files in this folder and a configuration."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,19 @@ def load(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((FOLDER / name).read_text("utf-8")))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Also quotes strings that YAML 1.2 reads as numbers, such as 1e-3: kubectl and gcloud would refuse them as arguments."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
+
+
 def dump(documents: list[dict[str, Any]]) -> str:
     """Return documents as YAML, keeping the order of keys."""
-    texts = [yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000) for document in documents]
+    options: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 1000}
+    texts = [yaml.dump(document, **options) for document in documents]
     return "---\n".join(texts)
 
 

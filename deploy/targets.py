@@ -149,7 +149,7 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
         *_trainer_built(config),
         Step("Get access to the cluster", (*cluster, f"--project={config.project}", f"--location={config.region}")),
         Step("Submit the JobSet", ("kubectl", "create", where, "--filename=-"), manifests.jobset(config, arguments)),
-        Step("Wait for its end", (*wait, "--for=jsonpath={.status.terminalState}", "--timeout=-1s", name)),
+        Step("Wait for its end", (*wait, "--for=jsonpath={.status.terminalState}", "--timeout=8760h", name)),
         Step("Look whether it completed", (*wait, "--for=condition=Completed", "--timeout=60s", name)),
     ]
 

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import clozemill
-from clozemill.deploy import gpu_machines, steps, targets, tpu_slices
+from clozemill.deploy import command_options, gpu_machines, manifests, steps, targets, tpu_slices
 from clozemill.deploy.config import NEEDED, SubmitConfig
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import tpu_generations
@@ -105,6 +106,8 @@ MISTAKES = [
     ("tpu", "--data d", "--data d is not a gs:// path"),
     ("tpu", "--output r", "--output r is not a gs:// path"),
     ("tpu", "--init run", "--init run is not a gs:// path"),
+    ("tpu", "--branch-from run", "--branch-from run is not a gs:// path"),
+    ("gke", "--track wandb", "--track wandb after -- needs its library and a key"),
     ("tpu", "--strategy tpu", "--strategy after -- is set by the target: leave it out"),
     ("tpu", "--config f.yaml", "--config after -- names a file that the remote machines don't have"),
     ("tpu", "--steps many", "--steps is 'many': give a whole number"),
@@ -231,3 +234,22 @@ def test_gcloud_knows_every_printed_command(tmp_path: Path) -> None:
     results = json.loads(done.stdout)
     assert len(results) == len({found["command_string"] for found in strings})
     assert [(found["command_string"], found["error_message"]) for found in results if not found["success"]] == []
+
+
+def test_arguments_that_yaml_1_2_reads_as_numbers_are_quoted() -> None:
+    """PyYAML, which reads YAML 1.1, takes 1e-3 for a string without quotes; kubectl and gcloud don't."""
+    words = ["--learning-rate", "1e-3", "2E5", "-.5e1", "5.", "0.15", "12", "-1", "1e-3x", "e5", "0.3:0.15", "gs://b/1e5"]
+    text = manifests.dump([{"args": words, "limit": 0.5, "count": 3}])
+    quoted = ["1e-3", "2E5", "-.5e1", "5.", "0.15", "12", "-1"]
+    assert [line[2:] for line in text.splitlines() if line.startswith("- ")] == [
+        f"'{word}'" if word in quoted else word for word in words
+    ]
+    assert text.endswith("limit: 0.5\ncount: 3\n") and yaml.safe_load(text)["args"] == words
+
+
+def test_a_branch_needs_no_data() -> None:
+    """It reads that of its trunk, which may be a mixture."""
+    words = ["--branch-from", "gs://b/trunk", "--steps", "20000", "--output", "gs://b/branch"]
+    assert command_options.pretrain(SubmitConfig(target="tpu"), words)[-len(words) :] == words
+    with pytest.raises(UserError, match="--data is missing after --"):
+        command_options.pretrain(SubmitConfig(target="tpu"), words[2:])

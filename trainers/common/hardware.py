@@ -58,10 +58,15 @@ def free_memory(root: str = "/") -> int:
         if name == "MemAvailable":
             limits.append(int(rest.split()[0]) * 1024)
     group = Path(root, "sys/fs/cgroup")
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
         most, now = _lines(group / limit), _lines(group / used)
         if most and now and most[0].isdigit() and now[0].isdigit():
-            limits.append(max(0, int(most[0]) - int(now[0])))
+            # Files that were read or written count as used, although the kernel frees them for processes.
+            told = dict(line.split() for line in _lines((group / limit).parent / "memory.stat"))
+            limits.append(max(0, int(most[0]) - max(0, int(now[0]) - int(told.get(cached, 0)))))
     if not limits and root == "/":
         try:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS: all memory, free or not

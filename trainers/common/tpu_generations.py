@@ -51,7 +51,7 @@ GENERATIONS = {
     "v4": Generation(32, 30.75, 275.0, 3, ("v4",), options={"chip_config_name": "megacore"}),  # two cores as one device
     "v5e": Generation(16, 15.75, 197.0, 2, ("v5litepod", "v5 lite"), host_chips=8),
     "v5p": Generation(96, 95.74, 459.0, 3, ("v5p",)),
-    "v6e": Generation(32, 31.25, 918.0, 2, ("v6e",), host_chips=8),
+    "v6e": Generation(32, 31.25, 918.0, 2, ("v6e", "v6 lite"), host_chips=8),
 }
 
 EXAMPLES = "v5e:2x2 (v5litepod-4), v5e:2x4 (v5litepod-8), v6e:2x4, v4:2x2x1, v5p:2x2x1, v3:2x2 or v2:2x2"

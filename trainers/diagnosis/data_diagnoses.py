@@ -88,7 +88,7 @@ def leaking_labels(figures: Figures) -> Finding | None:
       Measured in healthy runs at that point: 50 to 82 %.
     """
     kind, remedy = "leaking_labels", "prepare again without --no-gate, or train with --objective mlm"
-    for found in figures.datasets:
+    for found in figures.datasets if figures.objective in ("mlm+nsp", "mlm+sop") else ():
         if found.probe_accuracy > found.probe_limit:
             guessed = (
                 f"a linear classifier guesses {100 * found.probe_accuracy:.1f} % of the labels of {found.folder} from lengths"

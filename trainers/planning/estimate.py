@@ -170,7 +170,7 @@ def _epoch_warnings(epochs: float, steps: int) -> list[str]:
         return []
     fewer = max(1, round(steps * ENOUGH_EPOCHS / epochs))
     return [
-        f"training goes through each copy of the data {epochs:,.0f} times, and the model will learn it by heart (BERT: "
+        f"training goes through the text {epochs:,.0f} times, and the model will learn it by heart (BERT: "
         f"{ENOUGH_EPOCHS} times): give more text, or about {fewer:,} --steps"
     ]
 

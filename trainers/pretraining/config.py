@@ -300,11 +300,11 @@ class PretrainConfig(TrainingOptions):
             raise UserError(f"--branch-from {self.branch_from} is --output as well: give a new folder as --output")
         if unused := self._mask_options() if set(self.objectives()) == {"causal"} else "":
             raise UserError(f"{unused} has no effect with --objective causal, which uses no masks: leave it out")
-        if self.generator_size != type(self).generator_size and "rtd" not in self.objectives():
+        if self.generator_size != GENERATOR_SIZE and "rtd" not in self.objectives():
             raise UserError("--generator-size has no effect without the objective rtd: leave it out")
-        ours = self.phases and (not self.recipe or "phases" in RECIPES[self.recipe].options)
-        for name in ("batch_size", "learning_rate", "objective") if ours else ():
+        total, own = sum(phase.steps for phase in self.phases), RECIPES[self.recipe].options if self.recipe else {"phases": ()}
+        for name in ("batch_size", "learning_rate", "objective", "steps") if self.phases and "phases" in own else ():
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if given != default and all(getattr(phase, name) for phase in self.phases):
+            if given not in (default, total, own.get(name)) and all(getattr(phase, name) for phase in self.phases):
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} {given} has no effect because every phase has its own: change it in phases")

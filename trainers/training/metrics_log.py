@@ -77,6 +77,12 @@ def _scores(entry: dict[str, Any], reference: float | None = None) -> str:
     return "  ".join(text + hits.get(name, "") for name, text in losses.items())
 
 
+def _columns(sums: Sequence[float]) -> np.ndarray:
+    """Return sums of a checkpoint by column. An earlier version had fewer losses: the newest ones are the last of SUMS."""
+    missing = len(COLUMNS) - len(sums)
+    return np.insert(np.array(sums, np.float64), len(SUMS) - missing, np.zeros(missing))
+
+
 @dataclass
 class MetricsLog:
     """Collects the metrics of steps and reports them regularly.
@@ -135,9 +141,9 @@ class MetricsLog:
         if pending.get("lines", self._digest()) != self._digest():
             text = f"{path} is corrupt or was changed: its metrics of earlier steps, and the curves, may be incomplete"
             print(f"warning: {text}; the run itself is not affected", file=sys.stderr, flush=True)
-        sums = np.array(pending["sums"])
-        missing = len(COLUMNS) - len(sums)  # an earlier version had fewer losses: the newest ones are the last of SUMS
-        self.pending, self.count = np.insert(sums, len(SUMS) - missing, np.zeros(missing)), pending["count"]
+        self.pending, self.count = _columns(pending["sums"]), pending["count"]
+        if unsteady := pending.get("unsteady"):
+            self._compiling, self._compiled = _columns(unsteady["sums"]), unsteady["count"]
         self.before = pending.get("before")  # None: the checkpoint is of an earlier version, and the totals are unknown
 
     def _digest(self) -> str:
@@ -146,7 +152,9 @@ class MetricsLog:
 
     def state(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint, so that the next line averages over the same steps after a resume."""
-        return {"sums": self.pending.tolist(), "count": self.count, "before": self.before, "lines": self._digest()}
+        found = {"sums": self.pending.tolist(), "count": self.count, "before": self.before, "lines": self._digest()}
+        unsteady = {"unsteady": {"sums": self._compiling.tolist(), "count": self._compiled}} if self._compiled else {}
+        return found | unsteady
 
     def add(self, rows: np.ndarray, steady: bool = True) -> None:
         """Add the metrics of some steps, [steps, len(COLUMNS)].

@@ -60,7 +60,7 @@ spec:
 END-OF-INPUT
 
 # Wait for its end
-kubectl wait --namespace=default '--for=jsonpath={.status.terminalState}' --timeout=-1s jobset/clozemill
+kubectl wait --namespace=default '--for=jsonpath={.status.terminalState}' --timeout=8760h jobset/clozemill
 
 # Look whether it completed
 kubectl wait --namespace=default --for=condition=Completed --timeout=60s jobset/clozemill

@@ -27,6 +27,11 @@ KERNEL = {"proc/meminfo": "MemTotal:       16000000 kB\nMemFree:         1000 kB
         ({**KERNEL, "sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/memory.current": "400\n"}, 600),
         ({**KERNEL, "sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/memory.current": "1400\n"}, 0),
         (
+            {"sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/memory.current": "900\n",  # most of it files that were read
+             "sys/fs/cgroup/memory.stat": "anon 200\ninactive_file 650\nactive_file 50\n"},
+            750,
+        ),
+        (
             {**KERNEL, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9\n",
              "sys/fs/cgroup/memory/memory.usage_in_bytes": "2\n"},
             7,

@@ -24,6 +24,7 @@ from clozemill.trainers.common.peak_flops import PEAK_TFLOPS, peak_tflops
         ("NVIDIA GeForce RTX 4090", 165.0),
         ("NVIDIA GeForce RTX 3090", 71.0),
         ("v6e-8", 918.0),
+        ("TPU v6 lite", 918.0),  # JAX's name
         ("v5p-16", 459.0),
         ("v5litepod-8", 197.0),
         ("TPU v5 lite", 197.0),

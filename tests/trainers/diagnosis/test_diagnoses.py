@@ -121,6 +121,11 @@ PLANTED: list[tuple[str, Figures]] = [
 ]  # fmt: skip
 
 
+def test_labels_that_are_not_trained_are_no_fault() -> None:
+    """The remedy would be --objective mlm, which the run has."""
+    assert kinds(replace(figures(probe_accuracy=0.9), objective="mlm")) == []
+
+
 @pytest.mark.parametrize(("kind", "found"), PLANTED, ids=[f"{kind}-{at}" for at, (kind, _) in enumerate(PLANTED)])
 def test_a_planted_fault_is_named(kind: str, found: Figures) -> None:
     assert kind in kinds(found)

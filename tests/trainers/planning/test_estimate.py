@@ -140,8 +140,8 @@ def test_thousands_of_epochs() -> None:
     assert warnings(dataset(examples=257), steps=1000) == []
     (told,) = warnings(dataset(examples=128), steps=1000)
     assert told == (
-        "training goes through each copy of the data 2,000 times, and the model will learn it by heart (BERT: 40 times): give "
-        "more text, or about 20 --steps"
+        "training goes through the text 2,000 times, and the model will learn it by heart (BERT: 40 times): give more text, or "
+        "about 20 --steps"
     )
 
 

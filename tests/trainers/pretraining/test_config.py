@@ -131,6 +131,16 @@ def test_a_phase_without_a_rate_has_no_schedule_of_its_own(name: str) -> None:
     )
 
 
+def test_steps_beside_those_of_all_phases() -> None:
+    """They would be ignored; the sum is what the run.json of a branch has."""
+    phases = (Phase("a", 70), Phase("b", 30))
+    for steps in (1000, 100):  # the default, and the sum
+        PretrainConfig(phases=phases, steps=steps).validate()
+    told = "--steps 20 has no effect because every phase has its own: change it in phases"
+    assert mistake(PretrainConfig(phases=phases, steps=20).validate) == told
+    assert mistake(pretrain, "--recipe", "lamb-large", "--steps", "20") == told
+
+
 def test_causal_prediction_must_not_see_the_answers() -> None:
     told = "--objective causal with --attention bidirectional would let the model see the answers: leave --attention out"
     assert mistake(pretrain, "--objective", "causal", "--attention", "bidirectional") == told

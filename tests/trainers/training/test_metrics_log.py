@@ -180,6 +180,20 @@ def test_the_step_that_compiled_doesn_t_count_as_pace(tmp_path: Path, capsys: py
     assert capsys.readouterr().out.endswith("  left 8:22\n")
 
 
+def test_the_step_that_compiled_doesn_t_count_after_a_resume(tmp_path: Path) -> None:
+    """A checkpoint between it and the next line keeps its time apart."""
+    killed = journal(tmp_path)
+    killed.add(rows(1, seconds=100.0), steady=False)
+    killed.add(rows(1))
+    state = json.loads(json.dumps(killed.state()))
+    told = journal(tmp_path)
+    told.resume(2, state)
+    told.add(rows(2))
+    told.tell(4, [0.2], SCALE)
+    assert lines(tmp_path)[-1]["examples_per_second"] == pytest.approx(64.0)
+    assert "unsteady" not in told.state()
+
+
 def test_a_literal_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     figures = {"masked_lm_loss": 2.5, "masked_lm_accuracy": 0.5, "perplexity": 12.2, "examples": 1234}
     journal(tmp_path).tell_eval(20, figures)
