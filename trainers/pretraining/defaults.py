@@ -163,6 +163,17 @@ def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, 
     return divisors[-1]
 
 
+def parts_for(replicas: int, parts: int, devices: int, batch_sizes: Sequence[int]) -> int:
+    """Return the micro-batches for the devices that a run has, from `parts`, those chosen for another number of devices.
+
+    A micro-batch has as many rows or fewer, if a number of them divides all batches of a device: the least, else the most; and
+    `parts` if the batches aren't divisible by the devices.
+    """
+    least, most = -(-parts * devices // replicas), min(batch_sizes) // replicas
+    dividing = [n for n in range(1, most + 1) if all(size % (replicas * n) == 0 for size in batch_sizes)]
+    return next((n for n in dividing if n >= least), max(dividing, default=parts))
+
+
 def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: EncoderConfig | None = None) -> Choice:
     """Choose the options that are None or "auto" in `given`.
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clozemill.pipelines.command_line import options
@@ -19,6 +20,7 @@ from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine, check_batch, detect, make_engine, worker_count
 from clozemill.trainers.pretraining import branching, capacity, pretraining_run, step_zero, warm_start, weight_average
 from clozemill.trainers.pretraining.config import PretrainConfig
+from clozemill.trainers.pretraining.defaults import parts_for
 from clozemill.trainers.pretraining.page_parts import schedule_name
 from clozemill.trainers.pretraining.pretraining_phase import PretrainingPhase
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
@@ -38,12 +40,29 @@ def main(config: PretrainConfig) -> int:
     capacity.check_memory(planned, hardware)
     engine = make_engine(config)
     writes = engine.process == 0
+    planned = _for_devices(planned, hardware.devices, engine.replicas)
     for phase in planned.phases:
         for dataset in phase.mixture.datasets:
             prepared_dataset.check_training(dataset)
         check_batch(engine, phase.batch_size, planned.config.gradient_accumulation_steps or 1)
     with storage.locked(config.output) if writes else contextlib.nullcontext():
         return _run(planned, engine, writes, hardware)
+
+
+def _for_devices(planned: PretrainingRun, assumed: int, replicas: int) -> PretrainingRun:
+    """Return a new run with micro-batches for the devices that its TPU has, if they were chosen for the `assumed` ones.
+
+    Micro-batches that the user gave, or that a resumed run recorded, stay.
+    """
+    name = "gradient_accumulation_steps"
+    if name not in planned.chosen or not planned.reasons or replicas == assumed:
+        return planned
+    sizes = [phase.batch_size for phase in planned.phases]
+    before = getattr(planned.config, name)
+    parts = parts_for(replicas, before, assumed, sizes)
+    told = tuple(each.replace(f"in {before} micro", f"in {parts} micro") for each in planned.reasons)
+    config = replace(planned.config, gradient_accumulation_steps=parts)
+    return replace(planned, config=config, chosen={**planned.chosen, name: parts}, reasons=told)
 
 
 def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardware) -> int:

@@ -10,9 +10,9 @@ from clozemill.model.config import preset
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES
 from clozemill.trainers.common.hardware import GIB, Hardware
-from clozemill.trainers.pretraining import capacity
+from clozemill.trainers.pretraining import capacity, pretrain
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape, choose, needed_bytes, suited
+from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape, choose, needed_bytes, parts_for, suited
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
 from clozemill.trainers.training import run_folder
 from tests.trainers import datasets
@@ -79,6 +79,36 @@ def test_micro_batches_divide_the_batches_of_every_phase() -> None:
 def test_a_batch_that_fits_in_no_way_is_split_as_far_as_it_goes() -> None:
     choice = choose({**LEFT_OPEN, "preset": "large", "batch_size": 6}, replace(LAPTOP, memory=GIB), data(1e7))
     assert choice.values["gradient_accumulation_steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("replicas", "sizes", "parts"),
+    [
+        (8, [256], 8),
+        (64, [256], 1),  # 4 rows per device, which fitted as one of 8 parts of 32 rows
+        (16, [256], 4),
+        (4, [256], 16),
+        (16, [256, 48], 1),  # 16 and 3 rows per device: only 1 divides both, though 4 would be needed
+        (6, [256], 8),  # not divisible at all, which check_batch says
+    ],
+)
+def test_micro_batches_for_the_devices_of_a_tpu(replicas: int, sizes: list[int], parts: int) -> None:
+    """Eight were chosen for eight devices: as many rows as in these, or fewer."""
+    assert parts_for(replicas, 8, 8, sizes) == parts
+
+
+def test_only_chosen_micro_batches_change_with_the_devices(tmp_path: Path) -> None:
+    datasets.write(tmp_path / "data", [[40]])
+    given = {"data": (str(tmp_path / "data"),), "preset": "tiny", "batch_size": 256, "output": str(tmp_path / "run")}
+    small = Hardware("TPU", 8, 1 << 28, 8)
+    run = plan_run(PretrainConfig(**given), small)
+    parts = run.config.gradient_accumulation_steps
+    assert parts > 1
+    found = pretrain._for_devices(run, 8, 64)
+    assert found.config.gradient_accumulation_steps == found.chosen["gradient_accumulation_steps"] == max(1, parts // 8)
+    assert pretrain._for_devices(run, 8, 8) is run
+    fixed = plan_run(PretrainConfig(**given, gradient_accumulation_steps=4), small)
+    assert pretrain._for_devices(fixed, 8, 64) is fixed
 
 
 def test_a_warm_start_keeps_its_size_and_half_the_rate() -> None:
