@@ -163,7 +163,7 @@ COMMANDS: dict[str, Command] = {
         "--vocab gs://my-bucket/vocab.txt --output gs://my-bucket/dataset",
         after_dashes=True,
         notes=submit.targets_help(),
-        interrupted="a TPU that was created is deleted or named above; jobs that were started go on until you stop them",
+        interrupted="a TPU that was created is deleted or named above, and other jobs go on",
     ),
     "demo": Command(
         demo.DemoConfig,

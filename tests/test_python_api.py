@@ -111,7 +111,7 @@ def test_batches_contain_each_example_once_in_seeded_order(demo_dataset: Path) -
 
 
 def test_batches_of_a_shard_with_missing_or_further_records(demo_dataset: Path, tmp_path: Path) -> None:
-    """Cut between two records: each record is whole, and no CRC is wrong."""
+    """Cut between two records, so that no CRC is wrong."""
     copy = Path(shutil.copytree(demo_dataset, tmp_path / "copy"))
     dataset = clozemill.load_dataset(copy)
     shard = dataset.shards("train")[0]

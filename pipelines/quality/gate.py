@@ -5,75 +5,24 @@ Pure functions of dataset.json, statistics.json and the vocabulary. `prepare` ru
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.dataset.manifest import Manifest, exact_duplicates, is_packed
 from clozemill.pipelines.examples import masking
 from clozemill.pipelines.examples.packing import count_rows
 from clozemill.pipelines.quality import intervals
+from clozemill.pipelines.quality.checked_copy import EXACT, Check, CheckedCopy
 from clozemill.pipelines.quality.statistics import buckets
 from clozemill.pipelines.text.vocabulary import Vocabulary
 
 _CELL = 25  # positions and buckets are merged until this many are expected, so that a normal approximation holds
-_EXACT = 1e-9  # tolerance for rounding
 
 
-@dataclass(frozen=True)
-class Check:
-    """A value compared with its limits; `sentence` describes the result in words."""
-
-    name: str
-    where: str
-    found: float
-    low: float
-    high: float
-    passed: bool
-    sentence: str
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """One copy of a split: its name, its counts in dataset.json, its statistics, and the manifest entries of its shards.
-
-    token_lengths: the number of documents of the corpus by the bit length of their number of tokens; () if it isn't known.
-    """
-
-    where: str
-    split: str
-    counts: dict[str, int]
-    statistics: dict[str, Any]
-    shards: list[dict[str, Any]]
-    contract: Manifest
-    vocabulary: Vocabulary
-    token_lengths: Sequence[int] = ()
-
-    @cached_property
-    def config(self) -> ExampleConfig:
-        return ExampleConfig.of(self.contract["config"])
-
-    @property
-    def documents(self) -> int:
-        return self.contract["splits"][self.split]["documents"]
-
-    def check(self, name: str, what: str, why: str, found: float, low: float, high: float, unit: str = "") -> Check:
-        """Return a check. `what`: meaning of the value, e.g. "of tokens are masked"; `why`: reason for the limits."""
-        passed = bool(low - _EXACT <= found <= high + _EXACT)
-        scale, end = (100, " %") if unit == "%" else (1, unit)
-        values = (f"{scale * value:,.{0 if not unit and float(value).is_integer() else 2}f}" for value in (found, low, high))
-        found_text, low_text, high_text = values
-        interval = f"{low_text} to {high_text}{end}"
-        verdict = "within" if passed else "not within"
-        sentence = f"{self.where}: {found_text}{end} {what}, {verdict} {interval}: {why}"
-        return Check(name, self.where, float(found), float(low), float(high), passed, sentence)
-
-
-def _masked_share(copy: _Copy) -> Iterator[Check]:
+def _masked_share(copy: CheckedCopy) -> Iterator[Check]:
     tokens, quota = copy.counts["tokens"], copy.statistics["masked_quota"]
     exact = copy.config.masking == "subword"
     why = f"masked_lm_prob requires {quota:,} positions" + ("" if exact else " at most, because words are masked completely")
@@ -83,7 +32,7 @@ def _masked_share(copy: _Copy) -> Iterator[Check]:
     )
 
 
-def _actions(copy: _Copy) -> Iterator[Check]:
+def _actions(copy: CheckedCopy) -> Iterator[Check]:
     """Check 80/10/10. If positions of a span share a draw, the variance grows with the squared sizes of these runs."""
     if not (masked := copy.counts["masked"]):
         return
@@ -99,7 +48,7 @@ def _actions(copy: _Copy) -> Iterator[Check]:
         yield copy.check(f"masked as {name}", f"of masked positions are {name}", why, found, low, high, "%")
 
 
-def _labels(copy: _Copy) -> Iterator[Check]:
+def _labels(copy: CheckedCopy) -> Iterator[Check]:
     """Check the share of labels 1: the forced ones, plus the drawn ones with the probability of each group."""
     count, shards = copy.counts["examples"], copy.shards
     expected = sum(shard["labels_forced"] + shard["labels_drawn"] * shard["random_prob"] for shard in shards)
@@ -132,18 +81,18 @@ def merged(least: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
     return [np.bincount(cells, column) for column in columns]
 
 
-def _spread(copy: _Copy, name: str, what: str, observed: Any, expected: Any, variance: Any, lost: int) -> Check:
+def _spread(copy: CheckedCopy, name: str, what: str, observed: Any, expected: Any, variance: Any, lost: int) -> Check:
     """Run a chi-square test of observed against expected counts; `lost`: degrees of freedom to subtract."""
     observed, expected, variance = (np.asarray(values, float) for values in (observed, expected, variance))
     cells = merged(variance, observed, expected, variance)
-    there = cells[2] > _EXACT
+    there = cells[2] > EXACT
     statistic = float((((cells[0] - cells[1]) ** 2)[there] / cells[2][there]).sum())
     freedom = int(there.sum()) - lost
     why = f"a chi-square of {statistic:,.1f} over {max(freedom, 0):,} degrees of freedom, as a standard deviate"
     return copy.check(name, what, why, max(deviate(statistic, freedom), 0.0), 0, intervals.SIGMAS)
 
 
-def _positions(copy: _Copy) -> Iterator[Check]:
+def _positions(copy: CheckedCopy) -> Iterator[Check]:
     name, statistics = "uniform positions", copy.statistics
     if copy.config.masking == "span":
         yield Check(
@@ -156,7 +105,7 @@ def _positions(copy: _Copy) -> Iterator[Check]:
     yield _spread(copy, name, what, observed, expected, statistics["masked_positions_variance"], 0)
 
 
-def _random_tokens(copy: _Copy) -> Iterator[Check]:
+def _random_tokens(copy: CheckedCopy) -> Iterator[Check]:
     """Check random tokens. A drawn token that equals the original counts as kept, which lowers the count of frequent ones."""
     ids, replaced = copy.vocabulary.random_ids, np.array(copy.statistics["random_tokens"])
     masked = np.array(copy.statistics["masked_tokens"])
@@ -174,7 +123,7 @@ def _used(statistics: dict[str, Any], kind: str) -> float:
     return float(sum(np.dot(np.arange(len(side)), side) for side in sides))
 
 
-def _pair_lengths(copy: _Copy) -> Iterator[Check]:
+def _pair_lengths(copy: CheckedCopy) -> Iterator[Check]:
     statistics, kind, count = copy.statistics, copy.config.pairs, copy.counts["examples"]
     a_lengths, b_lengths = (np.array(statistics[f"{side}_lengths"]) for side in "ab")
     place = np.arange(a_lengths.shape[1])
@@ -190,7 +139,7 @@ def _pair_lengths(copy: _Copy) -> Iterator[Check]:
         yield _swapped(copy, a_lengths[0], b_lengths[1])
 
 
-def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
+def _swapped(copy: CheckedCopy, kept: np.ndarray, swapped: np.ndarray) -> Check:
     """Check that the first run is as long in A as in B, because a fair coin swaps them; truncation may take one token more."""
     place = np.arange(len(kept))
     both = kept + swapped
@@ -204,7 +153,7 @@ def _swapped(copy: _Copy, kept: np.ndarray, swapped: np.ndarray) -> Check:
     )
 
 
-def _unknown(copy: _Copy) -> Iterator[Check]:
+def _unknown(copy: CheckedCopy) -> Iterator[Check]:
     """Check that the share of [UNK] doesn't exceed the masked share (one draw per document).
 
     It needn't be that of the corpus: a random B comes from a document drawn uniformly, so that short documents, which may have
@@ -219,14 +168,14 @@ def _unknown(copy: _Copy) -> Iterator[Check]:
     yield copy.check("[UNK] share", what, why, found, 0, min(1.0, masked + margin), "%")
 
 
-def _padding(copy: _Copy) -> Iterator[Check]:
+def _padding(copy: CheckedCopy) -> Iterator[Check]:
     """Check that records are not emptier than they need to be."""
     high, why = _packed_limit(copy) if is_packed(copy.contract) else _unpacked_limit(copy)
     places = copy.counts["padding"] + copy.counts["tokens"]
     yield copy.check("padding", "of positions are padding", why, copy.counts["padding"] / places, 0, high, "%")
 
 
-def _packed_limit(copy: _Copy) -> tuple[float, str]:
+def _packed_limit(copy: CheckedCopy) -> tuple[float, str]:
     """Return the largest share of padding, and why: that of all examples packed together, and what separate shards may add.
 
     The number of a shard's examples in any range of lengths varies like a binomial count, with a variance of at most a quarter
@@ -243,7 +192,7 @@ def _packed_limit(copy: _Copy) -> tuple[float, str]:
     return max(0.0, 1 - copy.counts["tokens"] / (rows * size)), why
 
 
-def _unpacked_limit(copy: _Copy) -> tuple[float, str]:
+def _unpacked_limit(copy: CheckedCopy) -> tuple[float, str]:
     """Return the largest share of padding, and why: examples at least half as full as one of each document would be.
 
     A longer document has more examples, all of them full, so that a mean over documents is a lower limit. This is apart from
@@ -260,7 +209,7 @@ def _unpacked_limit(copy: _Copy) -> tuple[float, str]:
     return high, f"an example fits {room} tokens, documents fill {mean:,.0f} of them; examples must be half as full"
 
 
-def _mean_filled(copy: _Copy) -> float:
+def _mean_filled(copy: CheckedCopy) -> float:
     """Return how many tokens of an example a document fills at least, on average over documents.
 
     Of documents of 32 to 63 tokens, which are counted together, the least is taken. Without these counts, all are taken to be
@@ -273,7 +222,7 @@ def _mean_filled(copy: _Copy) -> float:
     return min(read["tokens"] / max(read["kept"] + exact_duplicates(copy.contract), 1), room)
 
 
-def _duplicates(copy: _Copy) -> Iterator[Check]:
+def _duplicates(copy: CheckedCopy) -> Iterator[Check]:
     """Check equal examples: runs of A are disjoint, so they need a repeated sentence, or a cut one, in the group."""
     repeated, count = sum(shard["repeated_sentences"] for shard in copy.shards), copy.counts["examples"]
     high = repeated + intervals.bound(count)
@@ -282,7 +231,7 @@ def _duplicates(copy: _Copy) -> Iterator[Check]:
     yield copy.check("duplicated examples", "examples are duplicates within their shard", why, found, 0, math.floor(high))
 
 
-def _shortcut(copy: _Copy, probe: dict[str, Any]) -> Iterator[Check]:
+def _shortcut(copy: CheckedCopy, probe: dict[str, Any]) -> Iterator[Check]:
     if not probe.get("judged"):
         return
     high = min(1.0, probe["chance"] + probe["margin"] + probe["sampling"])
@@ -309,7 +258,9 @@ def run_checks(contract: Manifest, statistics: dict[str, Any], vocabulary: Vocab
         for name, copy_statistics in copies.items():
             counts = contract["splits"][split]["copies"][name]
             parts = shards[split, name]
-            copy = _Copy(f"{split} copy {name}", split, counts, copy_statistics, parts, contract, vocabulary, token_lengths)
+            copy = CheckedCopy(
+                f"{split} copy {name}", split, counts, copy_statistics, parts, contract, vocabulary, token_lengths
+            )
             if counts["examples"]:
                 found += [check for run in _CHECKS for check in run(copy)]
                 if (split, name) == ("train", "00"):

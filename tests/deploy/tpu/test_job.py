@@ -196,7 +196,10 @@ def test_ctrl_c_saves_and_deletes(cloud: Cloud, signum: int) -> None:
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130, told
     assert fake_gcloud.log(state)[-2:] == ["ssh run.sh stop", "delete"]
-    assert told.splitlines()[-1] == "clozemill: interrupted; cloud resources that were created are deleted or listed above"
+    assert (
+        told.splitlines()[-1]
+        == "clozemill: interrupted; a TPU that was created is deleted or named above, and other jobs go on"
+    )
 
 
 def test_resource_states() -> None:

@@ -13,6 +13,7 @@ from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import assemble
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.quality import gate, shortcut_probe, statistics
+from clozemill.pipelines.quality.checked_copy import CheckedCopy
 from clozemill.pipelines.shards import writer
 from clozemill.pipelines.shuffle.groups import Group
 from tests import reference
@@ -325,7 +326,7 @@ def test_rows_that_are_emptier_than_packing_explains(rows: int, passed: bool) ->
     config = {"pairs": "single", "max_seq_length": 8, "packing": "on"}
     counts = {"examples": 400, "tokens": 1600, "padding": 8 * rows - 1600}
     figures = {"lengths": [0, 0, 0, 0, 400, 0, 0, 0, 0]}
-    copy = gate._Copy("train copy 00", "train", counts, figures, [{"examples": 400}], {"config": config}, VOCABULARY)
+    copy = CheckedCopy("train copy 00", "train", counts, figures, [{"examples": 400}], {"config": config}, VOCABULARY)
     (check,) = gate._padding(copy)
     assert check.passed == passed and check.high == pytest.approx(1 - 1600 / (8 * 251))
     assert check.sentence.endswith(
@@ -337,7 +338,7 @@ def test_sides_that_are_empty_or_do_not_add_up() -> None:
     """Figures alone can say so: such columns are refused before, record by record."""
     found = judged(GROUP)["pair lengths"][0]
     assert (found.passed, found.found, found.high) == (True, 0, 0)
-    copy = gate._Copy("eval copy 00", "eval", {"examples": 2, "tokens": 13}, {}, [], {"config": {"pairs": "nsp"}}, VOCABULARY)
+    copy = CheckedCopy("eval copy 00", "eval", {"examples": 2, "tokens": 13}, {}, [], {"config": {"pairs": "nsp"}}, VOCABULARY)
     figures = {"a_lengths": [[0, 0, 1, 0], [0, 0, 1, 0]], "b_lengths": [[0, 1, 0, 0], [0, 0, 1, 0]]}
     documents = {"documents": {"tokens": 9}}
     for change, astray in (({}, 0), ({"b_lengths": [[1, 0, 0, 0], [0, 0, 1, 0]]}, 2), ({"a_lengths": [[0, 0, 0, 1]] * 2}, 2)):
@@ -359,7 +360,7 @@ def test_unknown_words_of_short_documents_are_no_fault(unknown: int, passed: boo
     documents = {"tokens": 3_900_000, "unknown_tokens": 60_000}
     contract = {"config": vars(DEFAULT), "splits": {"train": {"documents": 31_000}}, "documents": documents}
     counts = {"tokens": 100_000, "unknown": unknown, "examples": 2_000}
-    (check,) = gate._unknown(gate._Copy("train copy 00", "train", counts, {}, [], contract, VOCABULARY))
+    (check,) = gate._unknown(CheckedCopy("train copy 00", "train", counts, {}, [], contract, VOCABULARY))
     assert check.passed == passed and check.high == pytest.approx(0.15 + 5 * (0.15 * 0.85 / 31_000) ** 0.5, abs=1e-3)
 
 
@@ -373,7 +374,7 @@ def test_an_eval_split_of_short_documents_is_no_fault() -> None:
     }  # fmt: skip
     lengths = [0] * 20
     lengths[4], lengths[19] = 30_000, 10
-    copy = gate._Copy("eval copy 00", "eval", counts, {}, [], contract, VOCABULARY, lengths)
+    copy = CheckedCopy("eval copy 00", "eval", counts, {}, [], contract, VOCABULARY, lengths)
     (check,) = gate._padding(copy)
     assert check.passed and check.high < 1
     assert "documents fill 8 of them" in check.sentence
