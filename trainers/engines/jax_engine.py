@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,21 +48,34 @@ def _placed(values: dict[str, np.ndarray], sharding: Any) -> dict[str, jax.Array
 
 @dataclass
 class _Input:
-    """Batches on the devices, fetched ahead. `waited`: seconds that the last one took the host."""
+    """Batches on the devices, fetched ahead."""
 
     batches: Iterator[dict[str, np.ndarray]]
     sharding: Any
-    waited: float = 0.0
 
     def __post_init__(self) -> None:
         self._ahead: deque = deque()
 
     def next(self) -> dict[str, jax.Array]:
-        began = time.perf_counter()
         for batch in itertools.islice(self.batches, _AHEAD - len(self._ahead)):
             self._ahead.append(_placed(batch, self.sharding))
-        self.waited = time.perf_counter() - began
         return self._ahead.popleft()
+
+
+def _finished(metrics: jax.Array) -> float:
+    """Wait for a step; return the time at which it was done."""
+    metrics.block_until_ready()
+    return time.perf_counter()
+
+
+def idle_seconds(began: float, ended: float, previous: Future | None) -> float:
+    """Return for how many seconds of a fetch the devices had nothing to do.
+
+    previous: the time at which the step before it was done; None if there is none.
+    """
+    if previous is None:
+        return ended - began
+    return max(0.0, ended - max(began, previous.result())) if previous.done() else 0.0
 
 
 @dataclass
@@ -78,13 +92,16 @@ class _Trainer:
         values = [_put(variable, placement) for variable in step.trained]
         fixed = [_put(variable, placement) for variable in step.fixed]
         slots = [tuple(_put(moment, step.moment_sharding(moment.shape)) for moment in moments) for moments in self.slots]
-        compiled = step.compiled._cache_size()
+        compiled, previous = step.compiled._cache_size(), None
         try:
-            for number in range(first, first + count):  # JAX returns before a step is done: the next batch is fetched meanwhile
-                batch = self.input.next()
-                values, slots, metrics = step.compiled(values, slots, fixed, np.int32(number), batch)
-                rows.append(metrics)
-                waited.append(self.input.waited)
+            with ThreadPoolExecutor(1) as watcher:
+                for number in range(first, first + count):  # JAX returns before a step is done: the next batch is fetched then
+                    fetching = time.perf_counter()
+                    batch = self.input.next()
+                    waited.append(idle_seconds(fetching, time.perf_counter(), previous))
+                    values, slots, metrics = step.compiled(values, slots, fixed, np.int32(number), batch)
+                    rows.append(metrics)
+                    previous = watcher.submit(_finished, metrics)
             found = np.stack([np.asarray(row) for row in rows])
         except JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
