@@ -85,6 +85,13 @@ class Slice:
         return {"google.com/tpu": self.chips_per_host}
 
     @property
+    def request(self) -> tuple[str, ...]:
+        """Return the flags of gcloud that ask for such a slice of TPU VMs: its type alone has the usual shape."""
+        name = self.type.split("-")[0]
+        usual = self.topology == self.family.shapes[self.chips]
+        return (f"--accelerator-type={self.type}",) if usual else (f"--type={name}", f"--topology={self.topology}")
+
+    @property
     def machine_spec(self) -> dict[str, str | int]:
         """Return Vertex AI's description."""
         return {"machineType": self.machine_type, "tpuTopology": self.topology}

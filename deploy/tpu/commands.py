@@ -29,7 +29,7 @@ class Commands:
         config = self.config
         argv = [
             *_TPUS, "queued-resources", "create", self.name, f"--node-id={self.name}", *self._where,
-            f"--accelerator-type={config.tpu_type}",
+            *config.slice().request,
             f"--runtime-version={config.runtime_version or config.slice().family.runtime}",
             f"--valid-until-duration={config.valid_until}", "--labels=made-by=clozemill",
         ]  # fmt: skip

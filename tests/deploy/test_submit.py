@@ -253,3 +253,9 @@ def test_a_branch_needs_no_data() -> None:
     assert command_options.pretrain(SubmitConfig(target="tpu"), words)[-len(words) :] == words
     with pytest.raises(UserError, match="--data is missing after --"):
         command_options.pretrain(SubmitConfig(target="tpu"), words[2:])
+
+
+def test_the_shape_of_a_tpu() -> None:
+    """The type alone means the usual one; gcloud takes another with the generation."""
+    assert tpu_slices.find("v4-32").request == tpu_slices.find("v4-32", "2x2x4").request == ("--accelerator-type=v4-32",)
+    assert tpu_slices.find("v4-32", "1x4x4").request == ("--type=v4", "--topology=1x4x4")
