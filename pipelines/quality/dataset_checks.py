@@ -129,11 +129,16 @@ def check_counts(contract: dict[str, Any], counts: dict[tuple[str, str], dict[st
                 yield f"{split} copy {copy}: {MANIFEST} has {name} = {recorded.get(name)}, but the shards contain {value}"
 
 
+def _recorded(folder: str) -> tuple[bytes, dict[str, Any]]:
+    """Return statistics.json as bytes and as values. Raise UserError if it can't be read."""
+    data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
+    return data, statistics.loads(data, statistics.STATISTICS)
+
+
 def documents_of(folder: str) -> dict[str, Any]:
     """Return "documents" of statistics.json; {} if it can't be read, which check_statistics says."""
     try:
-        data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
-        return statistics.loads(data, statistics.STATISTICS).get("documents", {})
+        return _recorded(folder)[1].get("documents", {})
     except UserError:
         return {}
 
@@ -141,8 +146,7 @@ def documents_of(folder: str) -> dict[str, Any]:
 def check_statistics(folder: str, contract: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     """Compare statistics.json with dataset.json and with the statistics of the shards."""
     try:
-        data = filesystem.read_bytes(filesystem.join(folder, statistics.STATISTICS))
-        recorded = statistics.loads(data, statistics.STATISTICS)
+        data, recorded = _recorded(folder)
     except UserError as error:
         yield str(error)
         return

@@ -99,11 +99,13 @@ def distinct_rows(texts: Iterable[Example], encoder: TextEncoder) -> tuple[Rows,
     room, found, empty, copies, truncated = encoder.max_seq_length - 2, dict[bytes, np.ndarray](), 0, 0, 0
     for ids in encoder.ids([encoder.beginning(text.text) for text in texts]):
         kept = ids[:room]
-        copies += kept.tobytes() in found
-        empty += not len(kept)
-        truncated += len(kept) < len(ids) and kept.tobytes() not in found
-        if len(kept):
-            found.setdefault(kept.tobytes(), kept)
+        if (key := kept.tobytes()) in found:
+            copies += 1
+        elif len(kept):
+            truncated += len(kept) < len(ids)
+            found[key] = kept
+        else:
+            empty += 1
     features = trimmed(encoder.pack([(ids, None) for ids in found.values()]))
     targets = {"labels": np.arange(len(found), dtype=np.int32), "weights": np.ones(len(found), np.float32)}
     return Rows(features | targets, truncated=truncated), (empty, copies)

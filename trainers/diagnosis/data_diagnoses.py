@@ -8,6 +8,7 @@ from clozemill.trainers.diagnosis.figures import Figures, Finding
 from clozemill.trainers.diagnosis.recorded_run import number, series
 
 _ENOUGH = 200  # eval examples, for an accuracy with a standard error below 4 points
+_OF_PAIRS = ("mlm+nsp", "mlm+sop")  # objectives that train the labels of pairs
 
 
 def answers_visible(figures: Figures) -> Finding | None:
@@ -69,7 +70,7 @@ def masks_repeat(figures: Figures) -> Finding | None:
 
 def one_label(figures: Figures) -> Finding | None:
     """Labels of pairs of which more than 95 % are the same: always giving that answer is then nearly perfect."""
-    for found, _ in figures.read if figures.objective in ("mlm+nsp", "mlm+sop") else ():
+    for found, _ in figures.read if figures.objective in _OF_PAIRS else ():
         share = max(found.label_share, 1 - found.label_share)
         if share > 0.95:
             return Finding(
@@ -88,7 +89,7 @@ def leaking_labels(figures: Figures) -> Finding | None:
       Measured in healthy runs at that point: 50 to 82 %.
     """
     kind, remedy = "leaking_labels", "prepare again without --no-gate, or train with --objective mlm"
-    for found in figures.datasets if figures.objective in ("mlm+nsp", "mlm+sop") else ():
+    for found in figures.datasets if figures.objective in _OF_PAIRS else ():
         if found.probe_accuracy > found.probe_limit:
             guessed = (
                 f"a linear classifier guesses {100 * found.probe_accuracy:.1f} % of the labels of {found.folder} from lengths"

@@ -150,11 +150,16 @@ def _batch(hardware: Hardware, data: Data) -> int:
     return hardware.devices * _power_of_two(wanted / hardware.devices)
 
 
+def _divisors(sizes: Sequence[int]) -> list[int]:
+    """Return the numbers that divide all sizes, in ascending order."""
+    return [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
+
+
 def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, optimizer: str) -> int:
     """Return the fewest micro-batches that fit into the memory and divide every batch of a device; the most if none fits."""
     sizes = [max(1, shape.batch_size // hardware.devices) for shape in shapes]
     least = hardware.memory or (_TPU_MEMORY if hardware.kind == "TPU" else 1 << 62)
-    divisors = [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
+    divisors = _divisors(sizes)
     for n in divisors:
         rows = [(shape, size // n) for shape, size in zip(shapes, sizes, strict=True)]
         needed = max(needed_bytes(encoder, *each, half, optimizer, hardware.kernel) for each in rows)
@@ -169,9 +174,10 @@ def parts_for(replicas: int, parts: int, devices: int, batch_sizes: Sequence[int
     A micro-batch has as many rows or fewer, if a number of them divides all batches of a device: the least, else the most; and
     `parts` if the batches aren't divisible by the devices.
     """
-    least, most = -(-parts * devices // replicas), min(batch_sizes) // replicas
-    dividing = [n for n in range(1, most + 1) if all(size % (replicas * n) == 0 for size in batch_sizes)]
-    return next((n for n in dividing if n >= least), max(dividing, default=parts))
+    if any(size % replicas for size in batch_sizes):
+        return parts
+    divisors = _divisors([size // replicas for size in batch_sizes])
+    return next((n for n in divisors if n * replicas >= parts * devices), divisors[-1])
 
 
 def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: EncoderConfig | None = None) -> Choice:
