@@ -47,9 +47,9 @@ def _run(name: str, config: Any, extra: list[str], level: verbosity.Level) -> in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Return 0 on success, 1 if a check failed, 2 on a user error.
+    """Run a command. Return 0 on success, 1 if a check failed, 2 on a user error, 70 on a bug.
 
-    `pretrain` returns 75 if a signal stopped it and everything was saved.
+    75 means that the same command may get further: a signal stopped `pretrain` after it had saved, or a worker was lost.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # results don't depend on it; worker processes fork less
     words = sys.argv[1:] if argv is None else argv

@@ -10,7 +10,7 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.command_line import options
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
@@ -327,15 +327,16 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, result: object, code: int) 
 def test_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     assert run_stage(monkeypatch, UserError("two\n  lines")) == 2
     assert capsys.readouterr().err == "clozemill: two lines\n"
-    assert run_stage(monkeypatch, ValueError("odd\nthing")) == 1
+    assert run_stage(monkeypatch, ValueError("odd\nthing")) == 70
     told = capsys.readouterr().err
+    assert run_stage(monkeypatch, TemporaryError("later")) == 75
     assert told.startswith("clozemill: unexpected ValueError: odd thing: this is a bug") and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("before", [True, False])
 def test_debug_shows_the_traceback(before: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(clozemill.lazy_import, "function", lambda path: lambda config: 1 / 0)
-    assert clozemill.main(["--debug", "verify", "d"] if before else ["verify", "d", "--debug"]) == 1
+    assert clozemill.main(["--debug", "verify", "d"] if before else ["verify", "d", "--debug"]) == 70
     told = capsys.readouterr().err
     assert "Traceback" in told and "ZeroDivisionError: division by zero" in told
 

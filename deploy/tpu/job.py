@@ -17,10 +17,10 @@ from clozemill.deploy.config import SubmitConfig
 from clozemill.deploy.processes import Done
 from clozemill.deploy.steps import Step
 from clozemill.deploy.tpu.commands import Commands
+from clozemill.pipelines.command_line.exit_codes import EXIT_AGAIN
 from clozemill.pipelines.common.errors import UserError
 
 ABSENT = "ABSENT"
-SAVED = 75  # exit code of clozemill pretrain when SIGTERM stopped it after saving
 _WAIT = {
     "",
     "CREATING",
@@ -53,7 +53,7 @@ def next_action(seen: str, state: str) -> str:
     if seen == "lost":
         return "recreate"
     if state.startswith("exited "):
-        return {"exited 0": "done", f"exited {SAVED}": "start"}.get(state, "failed")
+        return {"exited 0": "done", f"exited {EXIT_AGAIN}": "start"}.get(state, "failed")
     return "follow"
 
 
@@ -140,11 +140,11 @@ class TpuJob:
         raise steps.failed(step.argv, f"{step.title} failed with exit code {done.code}")
 
     def _train(self) -> None:
-        """Start the training and follow its log to the end. Raises _Lost, or UserError if it failed."""
-        todo = "start"
+        """Start the training and follow its log to the end. Raises _Lost, or UserError if it failed, or stopped too often."""
+        todo, starts = "start", 0
         while todo != "done":
             if todo == "start":
-                self.started = True
+                self.started, starts = True, starts + 1
                 for step in self.commands.start(self.arguments):
                     self._do(step)
             self._say(self.commands.follow().title)
@@ -158,6 +158,11 @@ class TpuJob:
                 raise _Lost
             if todo == "failed":
                 raise UserError(f"the training failed with exit code {state.split()[-1]}: see its last lines above")
+            if todo == "start" and starts > self.config.retries:
+                raise UserError(
+                    f"the training was stopped {starts} times: see its last lines above, and run the same command again to "
+                    "resume from the last checkpoint"
+                )
             if todo != "done":
                 self._say("the training is still running" if todo == "follow" else "the training was stopped and restarts")
                 self.pause(self.config.poll_seconds)

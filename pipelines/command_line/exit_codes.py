@@ -3,10 +3,12 @@
 import sys
 import traceback
 
-from clozemill.pipelines.common.errors import CheckFailed, UserError
+from clozemill.pipelines.common.errors import CheckFailed, TemporaryError, UserError
 from clozemill.pipelines.files import storage_errors
 
-EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, 1, 2
+EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR = 0, CheckFailed.exit_code, UserError.exit_code
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_AGAIN = TemporaryError.exit_code  # the same command resumes
 
 
 def _line(error: BaseException) -> str:
@@ -18,15 +20,13 @@ def report_error(error: BaseException, debug: bool) -> int:
     """Print an error message, after its traceback if `debug` is set; return the exit code."""
     if debug:
         traceback.print_exception(error)
-    if isinstance(error, UserError):
-        print(f"clozemill: {_line(error)}", file=sys.stderr)
-        return EXIT_CHECK_FAILED if isinstance(error, CheckFailed) else EXIT_USER_ERROR
-    if sentence := storage_errors.explain(error):
-        print(f"clozemill: {sentence}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    known = error if isinstance(error, UserError) else storage_errors.explain(error)
+    if known:
+        print(f"clozemill: {_line(known)}", file=sys.stderr)
+        return known.exit_code
     print(
         f"clozemill: unexpected {type(error).__name__}: {_line(error)[-500:]}: this is a bug in clozemill or a problem with "
         "this machine; run again with --debug for a traceback",
         file=sys.stderr,
     )
-    return EXIT_CHECK_FAILED
+    return EXIT_BUG

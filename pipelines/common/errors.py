@@ -15,10 +15,20 @@ class UserError(Exception):
     The message may contain names and values from files. It is kept on one line, and a very long one is cut in the middle.
     """
 
+    exit_code = 2
+
     def __str__(self) -> str:
         text = _LINE_ENDS.sub(" ", super().__str__())
         return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
 
 
 class CheckFailed(UserError):
-    """A check failed on what was written: exit code 1 instead of 2."""
+    """A check failed on what was written."""
+
+    exit_code = 1
+
+
+class TemporaryError(UserError):
+    """Something that the same command may get past later, such as a lost worker: what restarts jobs runs it again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h

@@ -58,8 +58,8 @@ def translate_errors(path: str, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_remote(path) and (sentence := storage_errors.explain(error)):
-            raise UserError(sentence) from None
+        if is_remote(path) and (known := storage_errors.explain(error)):
+            raise known from None
         hint = "free some space" if error.errno == 28 else "fix this"
         raise UserError(
             f"{path} can't be {verb} ({error.strerror or error}): {hint}, then run the same command again"

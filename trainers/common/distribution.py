@@ -11,7 +11,8 @@ from functools import cache
 
 import tensorflow as tf
 
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
+from clozemill.pipelines.files import storage_errors
 from clozemill.trainers.common import hardware, memory
 from clozemill.trainers.common.config import LOCAL_TPU, DeviceOptions, tf_config
 
@@ -132,16 +133,23 @@ def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> set[int]
 
 @contextmanager
 def raise_if_worker_lost(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Raise UserError if another worker dies, or doesn't answer for too long, within the block."""
+    """Raise TemporaryError if another worker dies, or doesn't answer for too long, within the block."""
     try:
         yield
     except tf.errors.OpError as error:
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
-        if worker(strategy)[1] == 1 or not (isinstance(error, lost) or "Collective ops is aborted" in error.message):
+        on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)  # its hosts may be other machines
+        alone = worker(strategy)[1] == 1 and not on_tpu
+        if (
+            alone
+            or storage_errors.explain(error)
+            or not (isinstance(error, lost) or "Collective ops is aborted" in error.message)
+        ):
             raise
         told = " ".join(error.message.split("Collective ops is aborted by:")[-1].split())[:200]
-        raise UserError(
-            f"another worker was lost ({told}): check its log, then run the same command on every worker to resume"
+        raise TemporaryError(
+            f"{'a host of the TPU' if on_tpu else 'another worker'} was lost ({told}): check its log, then run the same "
+            "command on every worker to resume"
         ) from None
 
 

@@ -112,7 +112,7 @@ class Engine(Protocol):
         """Return the values of all processes. Acts as a barrier: every process must call it at the same point."""
 
     def raise_if_worker_lost(self) -> AbstractContextManager[None]:
-        """Return a context that raises UserError if another process dies, or doesn't answer for too long, within it."""
+        """Return a context that raises TemporaryError if another process dies, or doesn't answer for too long, within it."""
 
     def trainer(self, state: TrainState, options: StepOptions, batch_size: int, batches: HostBatches) -> Trainer:
         """Return the trainer of a state. batch_size: rows per step, across all devices."""

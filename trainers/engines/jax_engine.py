@@ -24,9 +24,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from clozemill.model.attention import attention_kernel
 from clozemill.model.config import EncoderConfig
 from clozemill.model.losses import SUMS
-from clozemill.pipelines.command_line.exit_codes import EXIT_USER_ERROR
+from clozemill.pipelines.command_line.exit_codes import EXIT_AGAIN
 from clozemill.pipelines.common import runtime
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES, Hardware, free_memory
@@ -129,7 +129,7 @@ def _leave() -> None:
     """End this process without waiting for a process that is lost: JAX would wait for minutes, and then abort."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_USER_ERROR)
+    os._exit(EXIT_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class JaxEngine:
             if self.processes == 1:
                 raise
             atexit.register(_leave)  # runs before what JAX has registered
-            raise UserError(
+            raise TemporaryError(
                 f"another worker was lost ({short(error)}): check its log, then run the same command on every worker to resume"
             ) from None
 

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from clozemill.pipelines.command_line import process
+from clozemill.pipelines.command_line.exit_codes import EXIT_AGAIN, EXIT_CHECK_FAILED, EXIT_OK
 from clozemill.pipelines.common.formatting import counted
 
 RESPONSE_SECONDS = 2.0  # maximum duration of a host call, so that signals are handled soon
-EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = 0, 1, 75  # 75: stopped by a signal after saving; the same command resumes
+EXIT_DONE, EXIT_DIVERGED, EXIT_STOPPED = EXIT_OK, EXIT_CHECK_FAILED, EXIT_AGAIN  # stopped by a signal, after saving
 
 
 @dataclass

@@ -16,6 +16,10 @@ metadata:
 spec:
   failurePolicy:
     maxRestarts: 10
+    rules:
+    - action: FailJobSet
+      onJobFailureReasons:
+      - PodFailurePolicy
   replicatedJobs:
   - name: trainer
     replicas: 1
@@ -24,6 +28,15 @@ spec:
         parallelism: 1
         completions: 1
         backoffLimit: 0
+        podFailurePolicy:
+          rules:
+          - action: FailJob
+            onExitCodes:
+              containerName: trainer
+              operator: In
+              values:
+              - 1
+              - 2
         template:
           spec:
             restartPolicy: Never

@@ -15,6 +15,10 @@ metadata:
 spec:
   failurePolicy:
     maxRestarts: 10
+    rules:
+    - action: FailJobSet
+      onJobFailureReasons:
+      - PodFailurePolicy
   successPolicy:
     operator: All
     targetReplicatedJobs:
@@ -58,6 +62,15 @@ spec:
         parallelism: 1
         completions: 1
         backoffLimit: 0
+        podFailurePolicy:
+          rules:
+          - action: FailJob
+            onExitCodes:
+              containerName: coordinator
+              operator: In
+              values:
+              - 1
+              - 2
         template:
           spec:
             restartPolicy: Never

@@ -100,6 +100,13 @@ def test_a_training_stopped_after_saving_is_restarted(cloud: Cloud) -> None:
     assert cloud.log.count("ssh run.sh start") == 2 and cloud.log.count("create") == 1
 
 
+def test_a_training_that_is_stopped_again_and_again_ends(cloud: Cloud) -> None:
+    """A host that fails whenever the training begins must not cost money for ever."""
+    assert cloud("--retries", "1", events=["saved", "saved", "done"]) == 2
+    assert "the training was stopped 2 times: see its last lines above" in cloud.sentence
+    assert cloud.log.count("ssh run.sh start") == 2 and cloud.resource == "ABSENT"
+
+
 def test_a_failed_training_is_not_repeated(cloud: Cloud) -> None:
     assert cloud(events=["failed"]) == 2
     assert "the training failed with exit code 2: see its last lines above" in cloud.sentence

@@ -48,7 +48,26 @@ GRAPH = 'File "/x/step.py", line 121, in steps '
     ],
 )
 def test_unreachable_storage(message: str, sentence: str) -> None:
-    assert storage_errors.explain(RuntimeError(message)) == sentence
+    assert str(storage_errors.explain(RuntimeError(message))) == sentence
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Error executing an HTTP request: HTTP response code 403 with body '{}' when reading gs://b/d", 2),
+        ("Error executing an HTTP request: HTTP response code 503 with body '{}' when reading gs://b/d", 75),
+        ("All 10 retry attempts failed. The last failure: the server is away when reading gs://b/d", 75),
+        ("404 GET https://storage.googleapis.com/storage/v1/b/none/o/x: No such object", 2),
+        ("429 GET https://storage.googleapis.com/storage/v1/b/one/o/x: Too many requests", 75),
+        ("503 PUT https://storage.googleapis.com/storage/v1/b/one/o/x: Unavailable", 75),
+        ("RetryError('Timeout of 120.0s exceeded')", 75),
+        ("Your default credentials were not found.", 2),
+    ],
+)
+def test_the_exit_code_tells_whether_waiting_may_help(message: str, code: int) -> None:
+    """Whatever restarts jobs may try again after 75 (temporary), and not after 2."""
+    known = storage_errors.explain(RuntimeError(message))
+    assert known and known.exit_code == code
 
 
 def test_other_errors_are_none() -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from clozemill.model.config import ACTIVATIONS
 from clozemill.model.pretraining_model import OBJECTIVES
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.trainers.common import distribution
 from clozemill.trainers.common.config import DeviceOptions
 from clozemill.trainers.engines import engine
@@ -183,3 +183,25 @@ def test_choices_match_the_dicts(config: type) -> None:
     choices = {field.name: list(field.metadata["choices"]) for field in fields(config) if field.name in held}
     assert "strategy" in choices and all(choices[name] == held[name] for name in choices)
     assert config is not PretrainConfig or choices.keys() == held.keys()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (tf.errors.UnavailableError(None, None, "Socket closed"), TemporaryError),
+        (tf.errors.InvalidArgumentError(None, None, "shapes differ"), tf.errors.InvalidArgumentError),
+        (tf.errors.AbortedError(None, None, "All 10 retry attempts failed when reading gs://b/x"), tf.errors.AbortedError),
+    ],
+)
+def test_a_lost_host_of_a_tpu_is_temporary(error: Exception, expected: type[Exception]) -> None:
+    """Errors of storage keep their own sentence, and a bug stays a bug."""
+    strategy = object.__new__(tf.distribute.TPUStrategy)  # a real one needs a TPU
+    with pytest.raises(expected) as raised, distribution.raise_if_worker_lost(strategy):
+        raise error
+    if expected is TemporaryError:
+        assert str(raised.value).startswith("a host of the TPU was lost (Socket closed): check its log")
+
+
+def test_an_error_on_one_machine_is_no_lost_worker() -> None:
+    with pytest.raises(tf.errors.UnavailableError), distribution.raise_if_worker_lost(tf.distribute.get_strategy()):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")

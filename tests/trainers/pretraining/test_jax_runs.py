@@ -138,7 +138,7 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
     second.kill()
     second.wait()
     left, _ = first.communicate(timeout=600)
-    assert first.returncode == 2, left
+    assert first.returncode == 75, left
     assert "another worker was lost (" in left and "Traceback" not in left
     processes = workers(tmp_path / "killed", data)
     told = [process.communicate(timeout=600)[0] for process in processes]
