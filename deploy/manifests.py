@@ -79,7 +79,8 @@ def _place(pod: dict[str, Any], config: SubmitConfig) -> None:
 def _join_tensorflow(config: SubmitConfig, trainer: dict[str, Any]) -> None:
     """Let the trainer, a coordinator, use TensorFlow's server in a pod on every host."""
     hosts = [f"grpc://{config.name}-hosts-0-{number}.{config.name}:8470" for number in range(config.accelerator().hosts)]
-    trainer["env"] = [{"name": "TPU_NAME", "value": ",".join(hosts)}]
+    chips = {"name": "TPU_ACCELERATOR_TYPE", "value": config.tpu_type}  # GKE sets it where the TPU is
+    trainer["env"] = [{"name": "TPU_NAME", "value": ",".join(hosts)}, chips]
 
 
 def _join_jax(config: SubmitConfig, trainer: dict[str, Any]) -> None:

@@ -36,7 +36,8 @@ case "${1:-}" in
         image="${2:?IMAGE is missing}"
         shift 2
         endpoints="$(hosts | awk '{ list = list (NR > 1 ? "," : "") "grpc://" $0 ":8470" } END { if (NR > 1) print list }')"
-        start clozemill --env=TPU_NAME="${endpoints:-local}" "$image" "$@"
+        type="$(attribute accelerator-type)" # MFU needs the peak rate of the chips, whose name TensorFlow doesn't tell
+        start clozemill --env=TPU_NAME="${endpoints:-local}" --env=TPU_ACCELERATOR_TYPE="$type" "$image" "$@"
         ;;
     worker)
         image="${2:?IMAGE is missing}"

@@ -17,7 +17,7 @@ FAKES = {
     "sudo": 'exec "$@"',
     "docker": 'echo "docker $*" >> "$LOG"; case "$1" in wait) echo 75;; inspect) echo exited 75;; login) cat >> "$LOG";; esac',
     "curl": 'case "$*" in *token) echo "{\\"access_token\\": \\"secret\\"}";; *endpoints) printf "$ENDPOINTS";; '
-    "*number) printf 1;; *) exit 22;; esac",
+    "*number) printf 1;; *accelerator-type) printf v5litepod-8;; *) exit 22;; esac",
     "apt-get": 'echo "apt-get $*" >> "$LOG"',
 }
 
@@ -48,6 +48,7 @@ def test_a_single_host_is_local(tmp_path: Path) -> None:
     removed, started = run(tmp_path, "run.sh", "start", IMAGE, "pretrain", "--output", "gs://b/a run")
     assert removed == "docker rm --force clozemill"
     options = "--detach --name clozemill --privileged --network=host --stop-timeout=30 --env=TPU_NAME=local"
+    options += " --env=TPU_ACCELERATOR_TYPE=v5litepod-8"
     assert started == f"docker run {options} {IMAGE} pretrain --output gs://b/a run"
 
 

@@ -103,6 +103,8 @@ spec:
               env:
               - name: TPU_NAME
                 value: grpc://clozemill-hosts-0-0.clozemill:8470,grpc://clozemill-hosts-0-1.clozemill:8470,grpc://clozemill-hosts-0-2.clozemill:8470,grpc://clozemill-hosts-0-3.clozemill:8470
+              - name: TPU_ACCELERATOR_TYPE
+                value: v5litepod-16
             serviceAccountName: clozemill
 END-OF-INPUT
 
