@@ -16,6 +16,7 @@ from tests.trainers.datasets import ENTRIES, LENGTH
 from tests.trainers.steps import HYPER, ROWS, SCHEDULE, batches, make, needs_xla, packed, train
 
 ONE = {"num_hidden_layers": 1}  # a second layer doubles the time to trace a step, and only repeats the first
+DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 
 def values(stepper: Stepper) -> list[np.ndarray]:
@@ -80,6 +81,19 @@ def test_six_steps_match_a_manual_computation(plain) -> None:
     assert (figures["gradient_norm"] > HYPER.clip_norm).all()
     for variable, expected in zip(stepper.state.model.trainable_variables, weights, strict=True):
         np.testing.assert_allclose(variable.numpy(), expected, atol=2e-5, err_msg=variable.path)
+
+
+GOLDEN = (  # losses of BERT before it shared its block with ModernBERT
+    ({}, [4.410163, 4.381426, 4.563997, 3.832574, 3.545416, 3.655279]),
+    (DROPOUT, [4.277726, 4.254443, 4.545478, 3.788777, 3.553657, 3.760221]),
+)
+
+
+@pytest.mark.parametrize(("options", "golden"), GOLDEN, ids=["plain", "dropout"])
+def test_golden_losses_of_bert(options: dict, golden: list[float], plain) -> None:
+    """Initial weights, forward pass, dropout, gradients and updates of BERT stay what they were."""
+    figures = train(make(**ONE, **options), batches(3), [1] * 6) if options else plain[1]
+    np.testing.assert_allclose(losses(figures), golden, rtol=1e-5)
 
 
 def test_columns(plain) -> None:

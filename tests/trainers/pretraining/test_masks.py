@@ -133,7 +133,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{name: row[name] for name in row if name not in rates} for row in found]
 
 
-@pytest.mark.slow
 def test_a_resumed_run_draws_the_same_masks(packed: PreparedDataset, tmp_path: Path) -> None:
     """Metrics and weights after step 4 are bit-identical if the run is resumed after step 2."""
     options = ["--data", packed.folder, "--masks", "fresh", "--masked-lm-prob-schedule", "0.15:0.1@0.5"]

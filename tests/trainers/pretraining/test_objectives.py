@@ -86,7 +86,6 @@ def test_steps_without_a_head(dataset: PreparedDataset) -> None:
         assert [idle_steps(planned.phases, phase, path) for phase in planned.phases] == steps_without
 
 
-@pytest.mark.slow  # test_pretraining_model.py has the steps of both
 def test_causal_then_masked(dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A run resumed within the causal phase is bit-identical; the model at the end is that of the last phase."""
     whole, again, phases = tmp_path / "whole", tmp_path / "again", [(4, "causal"), (2, "mlm")]
@@ -152,7 +151,6 @@ def detector(one_layer: None, packed: PreparedDataset, tmp_path_factory: pytest.
     return run
 
 
-@pytest.mark.slow
 def test_evaluation_of_replaced_tokens(detector: Path, packed: PreparedDataset, capsys: pytest.CaptureFixture) -> None:
     """Another batch size gives the same losses; their sum, with the scale of ELECTRA, selects the best checkpoint."""
     figures = checkpoints.find(str(detector)).index["eval"]
@@ -163,7 +161,6 @@ def test_evaluation_of_replaced_tokens(detector: Path, packed: PreparedDataset, 
     assert f"\nreplaced token loss     {figures['replaced_loss']:.4f} nats\nreplaced token accuracy " in told
 
 
-@pytest.mark.slow
 def test_the_encoder_of_replaced_tokens_is_exported(detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
     assert clozemill.main(["export", str(detector), "--formats", "hf", "--output", str(out)]) == 0
@@ -175,7 +172,6 @@ def test_the_encoder_of_replaced_tokens_is_exported(detector: Path, tmp_path: Pa
     assert "detects replaced words, and fills in none: fine-tune it" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_resumed_run_of_replaced_tokens(detector: Path, packed: PreparedDataset, tmp_path: Path) -> None:
     shutil.copytree(detector, tmp_path / "again")
     shutil.rmtree(tmp_path / "again/checkpoints/step-00000004")
@@ -184,7 +180,6 @@ def test_a_resumed_run_of_replaced_tokens(detector: Path, packed: PreparedDatase
     assert all((value == weights(detector, 4)[name]).all() for name, value in weights(tmp_path / "again", 4).items())
 
 
-@pytest.mark.slow
 def test_samples_do_not_depend_on_micro_batches() -> None:
     features = steps.batches(2)
     one, two = (steps.train(steps.make("rtd", num_hidden_layers=1, parts=parts), features, [3]) for parts in (1, 2))
