@@ -103,11 +103,11 @@ README = Path(__file__).parent / "README.md"  # missing when the images of deplo
 setup(
     name="clozemill",
     version="0.1.0",
-    description="Turns a raw corpus into a BERT-style encoder that other people fine-tune",
+    description="Turns a raw corpus into an encoder, BERT or ModernBERT, ready for others to fine-tune",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    keywords="BERT pretraining masked-language-model WordPiece Apache-Beam TFRecord Keras TPU",
+    keywords="BERT ModernBERT pretraining masked-language-model WordPiece Apache-Beam TFRecord Keras TPU",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

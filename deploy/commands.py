@@ -145,7 +145,7 @@ COMMANDS: dict[str, Command] = {
         export.ImportConfig,
         "clozemill.trainers.export.import_checkpoint:main",
         "import a BERT model of Hugging Face or google-research/bert as a checkpoint",
-        "clozemill import bert-base-uncased --output CHECKPOINT",
+        "clozemill import google-bert/bert-base-uncased --output CHECKPOINT",
         interrupted="no checkpoint was written",
     ),
     "preflight": Command(

@@ -5,6 +5,8 @@ clozemill demo --output demo-out --text "The windmill was repaired by an enginee
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -83,6 +85,12 @@ def steps(config: DemoConfig) -> list[tuple[str, list[str]]]:
     ]  # fmt: skip
 
 
+def program() -> str:
+    """Return how a shell starts this program: its name, or its path where PATH has no such name, as after `make demo`."""
+    path = sys.argv[0]
+    return "clozemill" if shutil.which("clozemill") or os.path.basename(path) != "clozemill" else shlex.quote(path)
+
+
 def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
     """Run the commands of the demo one after another, and print each first.
 
@@ -102,9 +110,9 @@ def main(config: DemoConfig, run: Callable[[list[str]], int]) -> int:
         filesystem.write_bytes(filesystem.join(config.output, "demo.yaml"), to_yaml(config).encode())
     tuned = filesystem.join(config.output, "fine-tuned")
     dataset, other = (filesystem.join(config.output, name) for name in (MADE[0], "modern-run"))
-    print(f'\nNext: clozemill predict {tuned} --text "Your sentence."; then run the same commands on your own corpus.')
+    print(f'\nNext: {program()} predict {tuned} --text "Your sentence."; then run the same commands on your own corpus.')
     print(
-        "A modern encoder learns more in as many steps (masked LM loss on the eval split about 5.9 instead of 6.5): clozemill "
-        f"pretrain --recipe modern --steps 500 --data {dataset} --output {other}"
+        "A modern encoder learns more in as many steps (masked LM loss on the eval split about 5.9 instead of 6.5): "
+        f"{program()} pretrain --recipe modern --steps 500 --data {dataset} --output {other}"
     )
     return 0

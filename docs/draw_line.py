@@ -34,9 +34,9 @@ ROWS = (
         "clozemill pretrain, evaluate",
         (
             ("batches", "seekable, seeded", False),
-            ("encoder", "BERT in keras.ops", False),
+            ("encoder", "BERT, ModernBERT", False),
             ("heads and losses", "masked LM, pairs", False),
-            ("optimizer", "AdamW, LAMB", False),
+            ("optimizer", "AdamW, Muon, LAMB", False),
             ("checkpoint", "weights, vocabulary", True),
         ),
     ),

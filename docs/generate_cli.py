@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from clozemill.deploy.commands import COMMANDS, Command
-from clozemill.pipelines.command_line.options import GROUPS, item_type
+from clozemill.pipelines.command_line.options import GROUPS, item_type, requirement
 
 FOLDER = Path(__file__).parent / "reference/cli"
 NOTICE = "<!-- Written by docs/generate_cli.py from the option dataclasses; do not edit. -->\n"
@@ -30,10 +30,11 @@ input file that is the output, or in it, is refused. `--overwrite` isn't saved w
 replaces its file.
 """
 SAVED = """\
-`vocab`, `prepare` and `pretrain` also leave their configuration beside their output: `vocab.txt.yaml`, `DATASET/prepare.yaml`,
-`RUN/pretrain.yaml`. An option that neither clozemill nor Beam knows is an error.
+`vocab`, `prepare`, `pretrain`, `finetune` and `contrast` also leave their configuration beside their output: `vocab.txt.yaml`,
+`DATASET/prepare.yaml`, and `pretrain.yaml`, `finetune.yaml` or `contrast.yaml` in the folder of the run. An option that neither
+clozemill nor Beam knows is an error.
 """
-RESUMED = ("vocab", "prepare", "pretrain", "finetune", "contrast")  # the commands whose work can be resumed
+RESUMED = ("prepare", "pretrain", "finetune", "contrast")  # the commands whose work can be resumed
 IDENTITY = """\
 "Same on resume" marks the options that decide what is written: a second run in the same folder needs the same values.
 The other options may change between runs. Input files and datasets are compared by content, not by name.
@@ -73,8 +74,8 @@ def _values(field: dataclasses.Field) -> str:
 
 def _default(field: dataclasses.Field) -> str:
     """Return the default of a field as a flag or YAML would give it."""
-    if field.metadata["required"]:
-        return "required"
+    if needed := requirement(field):
+        return needed
     if field.default in ("", None, ()):
         return ""
     if isinstance(field.default, bool):

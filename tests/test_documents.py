@@ -38,7 +38,8 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 BLOCK = re.compile(r"(?:^<!-- (?P<marker>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-BEAM_OPTIONS = {"--project", "--region", "--temp_location"}  # which clozemill passes on
+# Options that clozemill passes on.
+BEAM_OPTIONS = {"--project", "--region", "--temp_location", "--sdk_container_image", "--sdk_location"}
 NOT_OURS = {
     "--local-dir",
     "--job_endpoint",

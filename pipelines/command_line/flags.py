@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from clozemill.pipelines.command_line.options import GROUPS, flag_name, type_of
+from clozemill.pipelines.command_line.options import GROUPS, flag_name, requirement, type_of
 from clozemill.pipelines.common.errors import UserError
 
 UNSET = argparse.SUPPRESS
@@ -122,7 +122,7 @@ def described(field: dataclasses.Field) -> str:
     default: Any = field.default
     if isinstance(default, tuple | bool):
         default = " ".join(default) if isinstance(default, tuple) else "on" if default else "off"
-    notes = ["required"] if field.metadata["required"] else []
+    notes = [needed] if (needed := requirement(field)) else []
     notes += [f"one of {', '.join(field.metadata['choices'])}"] if field.metadata["choices"] else []
     notes += [f"default: {default}"] if default not in ("", None) else []
     return field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
@@ -137,7 +137,7 @@ def usage(program: str, config: type) -> str:
         value = field.metadata["metavar"] if several else field.name.upper()
         value += f" [{value} ...]" if several else ""
         name = f"{flag_name(field)} {value}" if field.metadata["flag"] else value
-        words.append(name if field.metadata["required"] else f"[{name}]")
+        words.append(name if field.metadata["required"] is True else f"[{name}]")
     return wrapped(" ".join([*words, "[OPTIONS]"]), len("usage: "))
 
 

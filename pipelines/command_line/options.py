@@ -49,7 +49,7 @@ def option(
     flag: bool = True,
     metavar: str = "GLOB",
     group: str = METHOD,
-    required: bool = False,
+    required: bool | str = False,
     path: str = "",
     saved: bool = True,
 ) -> Any:
@@ -61,7 +61,8 @@ def option(
         flag: False for a positional argument.
         metavar: name of a list item in --help.
         group: one of GROUPS, under which --help lists the option.
-        required: whether the command can't do without it.
+        required: whether the command can't do without it, or when, such as "unless --budget"; the configuration's `required`
+            checks the latter.
         path: READ for input that must exist, NEW for a file that must not; local ones are checked before the command starts.
         saved: whether saved configurations contain the option.
     """
@@ -84,6 +85,12 @@ def item_type(field: dataclasses.Field) -> Any:
     kind: Any = field.type
     lists = [each for each in (kind, *get_args(kind)) if get_origin(each) is tuple]
     return next((item for item in (get_args(each)[0] for each in lists) if dataclasses.is_dataclass(item)), None)
+
+
+def requirement(field: dataclasses.Field) -> str:
+    """Return 'required', 'required' with its condition, or an empty string."""
+    required = field.metadata["required"]
+    return f"required {required}" if isinstance(required, str) else "required" if required else ""
 
 
 def flag_name(field: dataclasses.Field) -> str:
@@ -239,7 +246,9 @@ def given(config: Any) -> frozenset[str]:
 def require(config: Any, *names: str) -> None:
     """Raise UserError that lists every missing option: of those named, or else of all that the configuration requires."""
     fields = [
-        field for field in dataclasses.fields(config) if field.name in names or (not names and field.metadata["required"])
+        field
+        for field in dataclasses.fields(config)
+        if field.name in names or (not names and field.metadata["required"] is True)
     ]
     missing = [field for field in fields if not getattr(config, field.name)]
     if len(missing) == 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clozemill.pipelines.command_line.options import INPUT, NEW, OUTPUT, option
 from clozemill.pipelines.command_line.overwriting import OverwriteOption, overwrite_option
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.config import InputOptions, PrepareConfig
 
 TARGETS = ("local", "dataflow", "gpu", "tpu")
 
@@ -17,6 +17,9 @@ TARGETS = ("local", "dataflow", "gpu", "tpu")
 class EstimateConfig(PrepareConfig):
     """Options for estimating `prepare`. Includes all options of `prepare`, so that its saved prepare.yaml can be used."""
 
+    input: tuple[str, ...] = option(
+        (), InputOptions.__dataclass_fields__["input"].metadata["help"], group=INPUT, required="unless --budget"
+    )
     vocab: str = option(
         "", "a vocabulary file; without one, a vocabulary is learned on the sample", identity=False, group=INPUT
     )

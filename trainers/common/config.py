@@ -109,7 +109,7 @@ class EngineOptions(DeviceOptions):
 
     engine: str = option(
         "tensorflow",
-        "framework that trains, with the same results and files: jax needs pip install 'clozemill[jax]'",
+        "framework to run on; results agree up to rounding, and files are the same: jax needs pip install 'clozemill[jax]'",
         choices=ENGINE_NAMES,
         identity=False,
         group=RUNNING,

@@ -72,7 +72,12 @@ def layers_of(text: str, encoder: EncoderConfig, name: str) -> tuple[int, ...]:
 class TextColumn:
     """The column of the texts in a table, and how many of its rows may be unusable."""
 
-    text_column: str = option("", "column of the text: its name, or its number from 0 if there is no header", group=INPUT)
+    text_column: str = option(
+        "",
+        "column of the text: its name, or its number from 0 if there is no header (default: text; tags: the first; GLUE's "
+        "tasks: theirs; predict and evaluate: that of fine-tuning)",
+        group=INPUT,
+    )
     header: str = option("auto", "whether the first line holds column names", choices=("auto", "yes", "no"), group=INPUT)
     max_reject_rate: float | None = option(
         None,
@@ -99,7 +104,8 @@ class Columns(PairColumn):
 
     label_column: str = option(
         "",
-        "column of the answer (a label, a number or tags; multilabel: a list or a cell of labels): its name or number",
+        "column of the answer (a label, a number or tags; multilabel: a list or a cell of labels): its name or number "
+        "(default: label; multilabel: labels; tags: the last; GLUE's tasks: theirs; predict and evaluate: that of fine-tuning)",
         group=INPUT,
     )
     label_separator: str = option("", "multilabel: separator between the labels of a cell, such as , or ; or |", group=INPUT)

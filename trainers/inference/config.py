@@ -43,11 +43,21 @@ class PredictConfig(OneSource, OverwriteOption, Columns, EngineOptions):
         path=READ,
     )
     input: str = option(
-        "", "a file of texts, in a format that finetune reads; if it has labels, the answers are scored", group=INPUT, path=READ
+        "",
+        "a file of texts, in a format that finetune reads; if it has labels, the answers are scored",
+        group=INPUT,
+        required="unless --text",
+        path=READ,
     )
     text: str = option("", "a single text instead of a file; without --output, the answer is printed", group=INPUT)
     text_pair: str = option("", "second text for --text (spans: --text is the question, this is the context)", group=INPUT)
-    output: str = option("", "an output file for the answers: .jsonl, .csv, .tsv or .parquet", group=OUTPUT, path=NEW)
+    output: str = option(
+        "",
+        "an output file for the answers: .jsonl, .csv, .tsv or .parquet",
+        group=OUTPUT,
+        required="with --input",
+        path=NEW,
+    )
     id_column: str = option("", "column of an id to copy to the answers, which always have the row number", group=INPUT)
     top_k: int = option(5, "fill in [MASK]: number of candidates for each", low=1, high=1000)
     checkpoint: str = option("best", "which checkpoint of the run to use", choices=("latest", "best"), group=INPUT)
@@ -97,10 +107,11 @@ class EmbedConfig(OneSource, OverwriteOption, TextColumn, EngineOptions):
         "",
         "a file of texts: CSV, TSV, JSONL, Parquet, or plain text with one text per line",
         group=INPUT,
+        required="unless --text",
         path=READ,
     )
     text: str = option("", "a single text instead of a file; without --output, its features are printed", group=INPUT)
-    output: str = option("", "an output file for the features: .parquet", group=OUTPUT, path=NEW)
+    output: str = option("", "an output file for the features: .parquet", group=OUTPUT, required="with --input", path=NEW)
     layers: str = option(
         "", f"encoder layers to concatenate; 0 is the embeddings, -1 the last layer (default: {config.LAST_FOUR})"
     )

@@ -74,6 +74,7 @@ class BudgetOptions:
         identity=False,
         metavar="DATASET",
         group=INPUT,
+        required="with --budget",
         path=READ,
     )
     pilot_share: float = option(

@@ -39,11 +39,11 @@ class PretrainConfig(TrainingOptions):
     )
     data: tuple[str, ...] = option(
         (),
-        "datasets of clozemill prepare, one per phase",
+        "datasets of clozemill prepare, one per phase (--recipe continue: domain, then general text)",
         identity=False,
         metavar="DATASET",
         group=INPUT,
-        required=True,
+        required="unless phases or --branch-from",
         path=READ,
     )
     eval_data: tuple[str, ...] = option(
