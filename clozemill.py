@@ -1,4 +1,4 @@
-"""The command `clozemill`: turns a raw corpus into a BERT-style encoder. `clozemill --help` lists the stages.
+"""The command `clozemill`: turns a raw corpus into an encoder, BERT or ModernBERT. `clozemill --help` lists the stages.
 
 Dispatches lazily: a stage's modules, and with them Beam or TensorFlow, are imported when it runs.
 """

@@ -30,7 +30,7 @@ class InputOptions:
     )
     format: str = option(
         "auto",
-        "format of the input; auto detects it from the file name: .xml, .jsonl, .parquet, .txt (bert)",
+        "format of the input; auto detects it from the file name: .xml, .jsonl (also .ndjson, .json), .parquet, .txt (bert)",
         choices=("auto", "wikixml", "jsonl", "parquet", "bert", "document"),
         group=INPUT,
     )

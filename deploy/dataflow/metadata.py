@@ -36,7 +36,7 @@ def metadata() -> dict[str, Any]:
     """Return the contents of metadata.json."""
     return {
         "name": "clozemill prepare",
-        "description": "Prepares TFRecord shards of masked examples from a corpus, for pretraining a BERT-style encoder.",
+        "description": "Prepares TFRecord shards of masked examples from a corpus, for pretraining an encoder such as BERT.",
         "parameters": [_parameter(field) for field in FIELDS],
     }
 

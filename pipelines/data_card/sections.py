@@ -59,7 +59,7 @@ def lead(data: Dataset) -> list[str]:
         f"{counted(documents['kept'], 'document')} with {large(documents['tokens'])} tokens of text from {sources}; "
         f"{'; '.join(stated)}.",
         f"Prepared as {counted(examples, 'masked example')} of up to {contract['max_seq_length']:,} tokens, "
-        f"{pairs[config['pairs']]}{packed}, to pretrain a BERT-style encoder.",
+        f"{pairs[config['pairs']]}{packed}, to pretrain an encoder.",
     ]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO
 
 from clozemill.pipelines.common.errors import UserError
@@ -44,11 +44,16 @@ def refuse_link(path: str, folder: str) -> None:
         )
 
 
-def refuse_links(folder: str) -> None:
-    """Raise UserError if a local folder contains a symbolic link. Remote folders have no links."""
+def refuse_links(folder: str, besides: Collection[str] = ()) -> None:
+    """Raise UserError if a local folder contains a symbolic link. Remote folders have no links.
+
+    besides: folders in it that other programs write, and we never do: only they themselves may not be links.
+    """
     for place, folders, names in [] if "://" in folder else os.walk(folder):
         for name in (*folders, *names):
             refuse_link(os.path.join(place, name), folder)
+        if place == folder:
+            folders[:] = [name for name in folders if name not in besides]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clozemill.trainers.engines.train_state import TrainState
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoint_index, checkpoints
 from tests.model import sources
 
 VOCABULARY = "".join(f"{token}\n" for token in sources.TOKENS).encode()
@@ -25,7 +25,7 @@ def checkpoint(folder: Path, name: str, without: str = "-", **about: Any) -> Pat
 
 def alter(folder: Path, change: Callable[[dict], None]) -> None:
     """Change a checkpoint.json and sign it again, so that it no longer matches the files."""
-    index = json.loads((folder / checkpoints.INDEX).read_text("utf-8"))
+    index = json.loads((folder / checkpoint_index.INDEX).read_text("utf-8"))
     index.pop("sha256_of_files", None)
     change(index)
-    (folder / checkpoints.INDEX).write_bytes(checkpoints.dumps(index))
+    (folder / checkpoint_index.INDEX).write_bytes(checkpoint_index.dumps(index))

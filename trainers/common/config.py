@@ -83,9 +83,12 @@ class DeviceOptions:
     def environment(self) -> dict[str, str]:
         """Return the environment variables to set before TensorFlow is imported: whether and from where to load libtpu.
 
-        Raises UserError on a machine without tensorflow-tpu: the stock TensorFlow crashes when it loads libtpu.
+        Raises UserError for a TPU that wouldn't be used, and on a machine without tensorflow-tpu: the stock TensorFlow crashes
+        when it loads libtpu.
         """
         if self.strategy != "tpu":
+            if self.tpu:
+                raise UserError(f"--tpu {self.tpu} has no effect without --strategy tpu: give both, or leave it out")
             return {}
         if self.tpu_name() not in LOCAL_TPU:  # a pod slice: its workers load libtpu, the coordinator must not
             return {"TPU_LOAD_LIBRARY": "0"}
@@ -127,6 +130,10 @@ class EngineOptions(DeviceOptions):
         """Raise UserError for options that the engine doesn't have, on whatever machine it runs."""
         if self.jit == "off" and self.engine == "jax":
             raise UserError("--jit off contradicts --engine jax, which always compiles: leave it out")
+        if self.tpu and self.engine == "jax":
+            raise UserError(
+                f"--tpu {self.tpu} has no effect with --engine jax, which uses the TPU of its own machine: leave it out"
+            )
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables to set before Keras is imported. Raises UserError for an engine that can't run."""

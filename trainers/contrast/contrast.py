@@ -68,6 +68,7 @@ def _introduce(planned: ContrastRun, engine: Engine, step: int) -> None:
     )
     if planned.train.truncated:
         print(f"note: {planned.train.truncated:,} texts are truncated to {task.max_seq_length} tokens (--max-seq-length)")
+    planned.initial.note_untrained_positions(planned.phases[0].max_seq_length)
     if planned.dev_examples:
         print(f"{len(planned.dev_examples):,} graded pairs: {_compared(planned)}")
     for warning in planned.warnings:

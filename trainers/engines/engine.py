@@ -111,6 +111,12 @@ class Engine(Protocol):
     def gather(self, mine: int) -> set[int]:
         """Return the values of all processes. Acts as a barrier: every process must call it at the same point."""
 
+    def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        """Return the values of a state's `weights` and `moments` by name, which this process can read to save them.
+
+        Like `gather`, it must be called by every process: moments may be divided among them.
+        """
+
     def raise_if_worker_lost(self) -> AbstractContextManager[None]:
         """Return a context that raises TemporaryError if another process dies, or doesn't answer for too long, within it."""
 

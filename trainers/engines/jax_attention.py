@@ -145,7 +145,7 @@ def choose_kernel(device: Any, option: str) -> Kernel:
         return NoKernel(f"the kernel doesn't compile for {device.device_kind}") if old else SplashAttention()
     if device.platform == "gpu":
         old = compute_capability(device) < BFLOAT16_CAPABILITY
-        return NoKernel("cuDNN's kernel needs an NVIDIA GPU of compute capability 8.0") if old else CudnnAttention()
+        return NoKernel("cuDNN's kernel needs an NVIDIA GPU of compute capability 8.0 or higher") if old else CudnnAttention()
     return NoKernel("there is no kernel for CPUs")
 
 

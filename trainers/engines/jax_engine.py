@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -38,6 +39,10 @@ from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: 
 from clozemill.trainers.engines.jax_step import AXIS, Step, by_row, everywhere
 from clozemill.trainers.engines.train_state import TrainState
 
+# In the message of an error if another process is gone or doesn't answer: statuses of gRPC, and who reports it.
+_LOST = re.compile(
+    r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|CANCELLED|gloo|nccl|connection|peer|heartbeat|coordination service", re.IGNORECASE
+)
 _AHEAD = 2  # batches that are on their way to the devices while a step runs
 
 
@@ -125,6 +130,13 @@ def _put(variable: keras.Variable, sharding: Any) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def _readable(value: Any) -> Any:
+    """Return a value that may be divided among processes as one that this process can read; all of them call it."""
+    if not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated:
+        return value
+    return multihost_utils.process_allgather(value, tiled=True)
+
+
 def _leave() -> None:
     """End this process without waiting for a process that is lost: JAX would wait for minutes, and then abort."""
     sys.stdout.flush()
@@ -171,12 +183,16 @@ class JaxEngine:
             return {mine}
         return set(np.ravel(multihost_utils.process_allgather(np.int32(mine))).tolist())
 
+    def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        moments = {name: _readable(value) for name, value in state.moments().items()}
+        return {"weights": state.weights(), "moments": moments}
+
     @contextlib.contextmanager
     def raise_if_worker_lost(self) -> Iterator[None]:
         try:
             yield
         except JaxRuntimeError as error:
-            if self.processes == 1:
+            if self.processes == 1 or not _LOST.search(str(error)):
                 raise
             atexit.register(_leave)  # runs before what JAX has registered
             raise TemporaryError(

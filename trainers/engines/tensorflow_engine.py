@@ -94,6 +94,9 @@ class TensorFlowEngine:
     def gather(self, mine: int) -> set[int]:
         return distribution.gather_from_workers(self.strategy, mine)
 
+    def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        return {"weights": state.weights(), "moments": state.moments()}
+
     def raise_if_worker_lost(self) -> AbstractContextManager[None]:
         return distribution.raise_if_worker_lost(self.strategy)
 

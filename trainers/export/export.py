@@ -26,7 +26,7 @@ from clozemill.trainers.common.replaced_folder import replace_folder, restore_fo
 from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.export.config import ExportConfig
-from clozemill.trainers.training import checkpoints, pretrained
+from clozemill.trainers.training import checkpoint_index, checkpoints, pretrained
 from clozemill.trainers.training.checkpoints import Checkpoint
 
 EXIT_DIFFERS = 1
@@ -86,7 +86,7 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
     """
     weights = checkpoints.weights(one)
     try:
-        longest = checkpoints.trained_length(one.index)
+        longest = checkpoint_index.trained_length(one.index)
         about = one.index | {"encoder": one.index["encoder"] | {"max_position_embeddings": longest}}
         weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
         if one.index.get("objective") == "rtd":  # the generator was for training alone
@@ -94,7 +94,7 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
             model = train_state.loaded(about | {"objective": ""}, weights)
         else:
             model = train_state.loaded(about, weights)
-        cased, rules = checkpoints.cased(one.index), TextRules.from_dict(one.index["vocabulary"])
+        cased, rules = checkpoint_index.cased(one.index), TextRules.from_dict(one.index["vocabulary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
     path, sizes = storage.join(one.folder, VOCAB), model.config

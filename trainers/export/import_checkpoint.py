@@ -25,7 +25,7 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.common.replaced_folder import replace_folder, restore_folder
 from clozemill.trainers.export.config import ImportConfig
 from clozemill.trainers.export.hub import Source, find_source
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoint_index, checkpoints
 
 SOURCES = {"hf": huggingface, "tf1": tf1}
 _PADDING = 127  # rows without a token that are allowed: some projects pad the table to a multiple of up to 128
@@ -180,13 +180,13 @@ def _own_files(folder: str) -> list[str]:
     if not storage.listed(folder):
         return []
     try:
-        index = json.loads(storage.read(storage.join(folder, checkpoints.INDEX), "-"))
+        index = json.loads(storage.read(storage.join(folder, checkpoint_index.INDEX), "-"))
         names = index.get(_REPLACING) or list(index["files"] if index["imported"] else ())
     except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         names = []
     if not names or not all(isinstance(name, str) and "/" not in name for name in names):
         raise UserError(f"{folder} has files, but isn't an import: nothing was replaced; give another --output")
-    return [checkpoints.INDEX, *names]
+    return [checkpoint_index.INDEX, *names]
 
 
 def _replaced(folder: str, ours: list[str], write: Callable[[str], None]) -> None:
@@ -203,10 +203,10 @@ def _replaced(folder: str, ours: list[str], write: Callable[[str], None]) -> Non
         return
     with tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         write(os.path.join(scratch, "checkpoint"))
-        storage.write_json(storage.join(folder, checkpoints.INDEX), {_REPLACING: ours[1:]})
+        storage.write_json(storage.join(folder, checkpoint_index.INDEX), {_REPLACING: ours[1:]})
         for name in ours[1:]:
             storage.remove(storage.join(folder, name))
-        storage.upload(os.path.join(scratch, "checkpoint"), folder, checkpoints.INDEX)
+        storage.upload(os.path.join(scratch, "checkpoint"), folder, checkpoint_index.INDEX)
 
 
 def _write(found: Imported, folder: str, data: bytes, about: dict[str, Any]) -> None:

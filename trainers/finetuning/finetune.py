@@ -76,6 +76,8 @@ def _introduce(planned: FinetuningRun, engine: Engine, step: int) -> None:
         f"{planned.phases[0].max_seq_length} tokens; {planned.steps:,} steps of {settings.batch_size} "
         f"(epochs: {settings.epochs:g}), peak learning rate {settings.learning_rate:g}"
     )
+    if not config.from_scratch:
+        planned.initial.note_untrained_positions(planned.phases[0].max_seq_length)
     for warning in planned.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     if planned.class_weights:

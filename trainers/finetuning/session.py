@@ -45,7 +45,7 @@ def start_or_resume(planned: Run, engine: Engine, introduce: Introduce[Run], con
         step, journal, evaluated = resumed(made, journal, stopping)
         introduce(planned, engine, step)
         done = (step >= planned.steps and evaluated) or stopping.stops
-        if done and run_page.is_drawn(config.output):
+        if done and run_page.is_complete(config.output):
             steps = f"stopped early at step {step:,}" if step < planned.steps else f"is complete ({step:,} steps)"
             print(f"{config.output} {steps}: nothing to do", flush=True)
             return EXIT_DONE

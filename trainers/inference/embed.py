@@ -57,6 +57,7 @@ class Embedder:
         self.layers = layers_of(config.layers, found.encoder, found.name)
         self.length = config.max_seq_length or LENGTH
         found.check_length(self.length)
+        found.note_untrained_positions(self.length)
         self.texts = found.text_encoder(self.length)
         engine = make_engine(config)
         model = load_model(found, engine, config.precision)

@@ -136,7 +136,7 @@ def probe_steps(seconds: float, per_step: float) -> int:
 
 def pilot_steps(seconds: float, per_step: float) -> list[int]:
     """Return the steps of three pilots that take `seconds` in all, each twice as long as the one before."""
-    first = max(1, round(seconds / (7 * per_step)))
+    first = max(2, round(seconds / (7 * per_step)))  # the speed is that of the steps after the first one, which traces
     return [first, 2 * first, 4 * first]
 
 

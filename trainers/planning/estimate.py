@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from clozemill.model.config import GENERATOR_SIZE, EncoderConfig, preset
 from clozemill.model.flops import step_flops_per_row
 from clozemill.pipelines.common.estimates import Estimate
-from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import peak_flops
 from clozemill.trainers.common.tpu_generations import Topology, parse_topology
 from clozemill.trainers.planning.config import AUTO, TrainingPlan
@@ -139,7 +138,7 @@ def estimate(config: TrainingPlan, data: Dataset, targets: Sequence[str] = ("tpu
         topology = parse_topology(config.topology)
         peak = topology.chips * topology.chip_tflops * 1e12 * config.utilisation
         rate = max(peak / each * length for (_, length, _), each in zip(phases, flops, strict=True))
-        warnings += [*_shard_warnings(data, topology), *_batch_warnings(config, topology.devices, phases)]
+        warnings += _batch_warnings(config, topology.devices, phases)
         warnings += _input_warnings(config, topology, rate, data.max_seq_length)
     if "gpu" in targets:
         warnings += _batch_warnings(config, config.num_gpus, phases)
@@ -173,19 +172,6 @@ def _epoch_warnings(epochs: float, steps: int) -> list[str]:
         f"training goes through the text {epochs:,.0f} times, and the model will learn it by heart (BERT: "
         f"{ENOUGH_EPOCHS} times): give more text, or about {fewer:,} --steps"
     ]
-
-
-def _shard_warnings(data: Dataset, topology: Topology) -> list[str]:
-    """Warn about shards that don't suit the hosts. Host r reads every R-th shard: fewer shards than hosts is an error."""
-    count = topology.hosts
-    if data.shards < count:
-        few = counted(data.shards, "train shard") + (" per copy is" if data.shards == 1 else " per copy are")
-        return [f"{few} too few for the {count} hosts of {topology.name}, and pretrain "
-                f"will fail: give --num-groups {count} or a multiple"]  # fmt: skip
-    if data.shards % count and data.shards < 8 * count:
-        even = -(-data.shards // count) * count
-        return [f"{data.shards} train shards per copy can't be divided evenly among {count} hosts: give --num-groups {even}"]
-    return []
 
 
 def _batch_warnings(config: TrainingPlan, replicas: int, phases: list[tuple[Phase, int, int]]) -> list[str]:

@@ -25,6 +25,7 @@ _CHECKPOINT = re.compile(rf"(.+)/{checkpoints.FOLDER}/step-\d+$")
 _INPUT = ("data", "phases", "init")  # taken from the trunk like the options that determine losses
 _OWN = ("steps", "decay_steps", "recipe")
 _OPEN = (None, "auto", "", -1, ())  # values of options that leave the choice to the run
+_OF_TRUNK = ("lines", "entries")  # of a checkpoint's journal: what the trunk's metrics.jsonl holds
 _RECORD = "branch"  # of a branch's identity
 
 
@@ -72,7 +73,7 @@ def branched(config: PretrainConfig) -> tuple[PretrainConfig, Branch | None]:
                 "over, or another --output"
             )
         decay = earlier.decay_steps if config.decay_steps < 0 else config.decay_steps
-        return replace(_adopted(config, earlier, own), decay_steps=decay), own
+        return replace(_evaluated(_adopted(config, earlier, own), earlier), decay_steps=decay), own
     trunk = match.group(1) if (match := _CHECKPOINT.match(config.branch_from.rstrip("/"))) else config.branch_from
     theirs, identity = _configuration(trunk), run_folder.recorded(trunk, "identity") or {}
     if theirs.schedule != "wsd":
@@ -84,7 +85,7 @@ def branched(config: PretrainConfig) -> tuple[PretrainConfig, Branch | None]:
     every = phase_schedules(theirs, wanted)
     found = _checkpoint(config, trunk, wanted, every)
     branch = Branch(config.branch_from, trunk, found.step, checkpoints.digest(found), identity)
-    return _scheduled(_adopted(config, theirs, branch), theirs, found.step, every), branch
+    return _scheduled(_evaluated(_adopted(config, theirs, branch), theirs), theirs, found.step, every), branch
 
 
 def _resumed(config: PretrainConfig) -> Branch | None:
@@ -166,7 +167,7 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
         mine, their = getattr(given, field.name), getattr(theirs, field.name)
         if field.name in _OWN or not (field.metadata["identity"] or field.name in _INPUT):
             continue
-        if field.name == "data" and mine and any(len(phase.parts) > 1 for phase in theirs.phases):
+        if field.name == "data" and mine and any(len(phase.parts) > 1 for phase in theirs.resolved_phases()):
             raise UserError(
                 f"--data can't replace the mixture of datasets that {branch.run} reads: leave it out, and restore the datasets "
                 "where it read them"
@@ -184,6 +185,14 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
             )
         values[field.name] = their
     return replace(given, **values)
+
+
+def _evaluated(config: PretrainConfig, theirs: PretrainConfig) -> PretrainConfig:
+    """Return a branch's configuration that evaluates on general text, if its trunk does, as with the recipe `continue`."""
+    general = theirs.eval_sets().get("general")
+    if not general or "general" in config.eval_sets():
+        return config
+    return replace(config, eval_data=(f"general={general}", *config.eval_data))
 
 
 def _scheduled(config: PretrainConfig, theirs: PretrainConfig, step: int, every: list[Schedule]) -> PretrainConfig:
@@ -210,12 +219,15 @@ def _scheduled(config: PretrainConfig, theirs: PretrainConfig, step: int, every:
     while last + 1 < len(phases) and every[last + 1] == every[number] and begins[last + 1] < steps:
         last += 1
     found = []
-    for at, phase in enumerate(theirs.phases[: last + 1]):
+    mixes, own = any(len(phase.parts) > 1 for phase in phases), theirs.phases
+    if mixes and not own:  # by the trunk's recipe
+        own = tuple(replace(phase, batch_size=0, objective="") for phase in phases)
+    for at, phase in enumerate(own[: last + 1]):
         mine: dict[str, Any] = {"data": "" if config.data != theirs.data else phase.data}
         if phase.learning_rate:  # its own schedule, whose warm-up must stay as it is however long the phase becomes
             mine |= {"warmup_steps": every[at].warmup_steps, "decay_steps": decay if at == number else every[at].decay_steps}
         found.append(replace(phase, **mine, steps=steps - begins[at] if at == last else phase.steps))
-    data = config.data[: len(found) or None]
+    data = () if mixes else config.data[: len(found) or None]
     return replace(config, data=data, phases=tuple(found), warmup_steps=every[number].warmup_steps, decay_steps=decay)
 
 
@@ -255,5 +267,5 @@ def enter(branch: Branch, state: TrainState, journal: MetricsLog) -> int:
         checkpoints.load(one, state)
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): restore it, or give another checkpoint") from None
-    journal.resume(one.step, {name: value for name, value in one.index["journal"].items() if name != "lines"})
+    journal.resume(one.step, {name: value for name, value in one.index["journal"].items() if name not in _OF_TRUNK})
     return one.step

@@ -18,6 +18,7 @@ from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines.engine import Engine, Sums
 from clozemill.trainers.pretraining.page_parts import FillMask
+from clozemill.trainers.training.early_stopping import INCOMPARABLE
 from clozemill.trainers.training.metrics_log import means
 
 _SAMPLE = 100_000  # examples of the train split from which the frequencies of its tokens are estimated
@@ -151,7 +152,7 @@ class ComparedEvaluation(Evaluation):
         """Return the metrics of Evaluation and of `without_context`, and `remarks`: warnings about a useless result."""
         found = super().figures() | self._baseline
         criterion: dict[str, Any] = {"criterion": found["loss"]} if self.objective.replaced else {}
-        return found | {"remarks": remarks(found)} | (criterion if self.comparable else {"criterion": None})
+        return found | {"remarks": remarks(found)} | (criterion if self.comparable else INCOMPARABLE)
 
 
 def remarks(figures: dict[str, Any]) -> list[str]:

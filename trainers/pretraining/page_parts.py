@@ -27,6 +27,7 @@ from clozemill.trainers.training.eval_set_names import by_set
 from clozemill.trainers.training.pretrained import short_name
 from clozemill.trainers.training.run_protocols import RunStory
 
+_FAMILIES = {"bert": "BERT", "modernbert": "ModernBERT"}
 _SAMPLES, _SHOWN_MASKS, _BEST = 3, 10, 5
 
 
@@ -38,7 +39,7 @@ def lead(encoder: EncoderConfig, size: str, objective: str, datasets: Sequence[P
     )
     tokens = sum(each.manifest["documents"]["tokens"] for each in datasets)
     return [
-        f"A BERT-style encoder ({size}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
+        f"A {_FAMILIES[encoder.architecture]} encoder ({size}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
         f"{encoder.vocab_size:,} entries) is pretrained with the objective {objective}.",
         f"The text has {large(tokens)} tokens; sources: {'; '.join(sources) or 'not stated'}; language: "
         f"{', '.join(languages) or 'not stated'}.",

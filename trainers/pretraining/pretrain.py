@@ -98,9 +98,9 @@ def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardwa
         print("".join(f"{line}\n" for line in lines), flush=True)
     finish = weight_average.averaging(planned, engine, made) if step < planned.steps else None
     loop = Loop(planned, config.output, engine, made, step, journal, evaluated, finish=finish)
-    if step >= planned.steps:
+    if step >= planned.steps and run_page.is_complete(config.output):  # else an evaluation or the page is still due
         print(f"{config.output} is complete ({step:,} steps): nothing to do", flush=True)
-        return 0 if run_page.is_drawn(config.output) else loop.run()  # a kill came before the page was drawn
+        return 0
     code = loop.run()
     if code == 0 and writes:
         conclude(checkpoints.find(config.output, "best"), loop.journal.entries())

@@ -130,9 +130,11 @@ class PretrainingPhase:
         return SeveralEvaluations.make(engine, model, self.dataset, self.eval_sets, **options)
 
 
-def _kind(objective: str) -> str:
-    """Return which losses an objective's can be compared with."""
-    return objective if objective in ("causal", "rtd") else "mlm"
+def _measured(phase: Phase, mixture: Mixture, sets: Mapping[str, PreparedDataset]) -> tuple[str, str]:
+    """Return (kind of objective, digest of the eval set): losses can be compared if both are equal."""
+    found = deciding(mixture.contract, sets)
+    kind = phase.objective if phase.objective in ("causal", "rtd") else "mlm"
+    return kind, found.manifest["digest"] if found else ""
 
 
 def _entries(identity: dict[str, Any], mixtures: Sequence[Mixture], phases: Sequence[Phase]) -> list[OrderEntry]:
@@ -181,7 +183,7 @@ def planned_phases(
         if phase.objective != "causal":
             masks = mask_drawing(mixture.contract, config.masks == "fresh", config.masked_lm_prob_schedule, falling)
         causal = "causal" in (phase.objective, config.attention)
-        comparable = _kind(phase.objective) == _kind(wanted[-1].objective)
+        comparable = _measured(phase, mixture, sets) == _measured(wanted[-1], mixtures[-1], sets)
         own = schedule, entry, phase.objective, masks, config.generator_size, causal, inherited, comparable, sets
         found.append(PretrainingPhase(mixture, begin, begin + phase.steps, phase.batch_size, *own))
         begin += phase.steps

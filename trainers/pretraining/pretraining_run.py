@@ -90,14 +90,15 @@ class PretrainingRun:
 
     def about(self, step: int | None = None) -> dict[str, Any]:
         """Return what every checkpoint records of its model, and of its training up to a step; None: what is planned."""
+        reached = self.steps if step is None else step
         return {
             "encoder": self.encoder.to_dict(),
             "objective": self.phases[-1].objective,
             **self.heads,
             "vocabulary": self.phases[0].dataset.vocabulary,
             "trained_length": self.trained_length(step or 0),
-            "evaluated_on": self.phases[-1].evaluated_on,
-            "data": self._data(self.steps if step is None else step),
+            "evaluated_on": next((each for each in self.phases if reached <= each.end), self.phases[-1]).evaluated_on,
+            "data": self._data(reached),
             **(self.branch.about if self.branch else {}),
             **({"begun_length": self.start.trained_length, "base_model": short_name(self.start.path)} if self.start else {}),
             **({"average_with_init": self.config.average_with_init} if self.config.average_with_init else {}),

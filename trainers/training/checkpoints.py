@@ -23,14 +23,13 @@ from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
 from clozemill.trainers.engines.train_state import TrainState
-from clozemill.trainers.training import variable_files
+from clozemill.trainers.training import checkpoint_index, variable_files
+from clozemill.trainers.training.checkpoint_index import INDEX
 from clozemill.trainers.training.early_stopping import rank
 
-FORMAT_VERSION = 3
-UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable, as are all after it
-INDEX = "checkpoint.json"
 FOLDER = "checkpoints"
 _PREFIX = "step-"
+_OF_FILES = ("format_version", "vocabulary", "files", "sha256_of_files")  # entries of checkpoint.json about the files
 
 
 @dataclass(frozen=True)
@@ -52,68 +51,6 @@ class Checkpoint:
     def criterion(self) -> float:
         """Return the evaluated `criterion`, else the masked-LM loss; lower is better, infinity if there is none."""
         return rank(self.index.get("eval"))[0]
-
-
-def _signature(index: dict[str, Any]) -> str:
-    """Return the SHA-256 of a checkpoint.json without its own `sha256`, independent of indentation and key order."""
-    rest = {key: value for key, value in index.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def dumps(index: dict[str, Any]) -> bytes:
-    """Serialize a checkpoint.json with its signature: `sha256` is the digest of everything else."""
-    signed = {"format_version": FORMAT_VERSION, **index}
-    return (json.dumps(signed | {"sha256": _signature(signed)}, indent=1) + "\n").encode()
-
-
-def trained_length(index: dict[str, Any]) -> int:
-    """Return the longest sequence that a checkpoint's model was trained on (for an import: the declared length)."""
-    longest = index["encoder"]["max_position_embeddings"]
-    found = index.get("trained_length")
-    return min(found, longest) if isinstance(found, int) and found > 0 else longest
-
-
-def cased(index: dict[str, Any]) -> bool:
-    """Return whether a checkpoint's vocabulary is cased; True with a tokenizer.json, to which clozemill adds no rules."""
-    told = index["vocabulary"]
-    return bool(told["tokenizer"] if "tokenizer" in told else told["cased"])
-
-
-def _read_index(folder: str) -> dict[str, Any]:
-    """Read checkpoint.json. Raises ValueError if it is invalid, or a file doesn't have the recorded size."""
-    try:
-        index = json.loads(storage.read(storage.join(folder, INDEX), "-"))
-        version, sizes, _ = index["format_version"], dict(index["files"]), index["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{INDEX} is not that of a checkpoint") from None
-    if version not in range(UNSIGNED, FORMAT_VERSION + 1):
-        raise ValueError(f"its format version is {version}, not {FORMAT_VERSION}")
-    if version != UNSIGNED and index.pop("sha256", None) != _signature(index):
-        raise ValueError(f"{INDEX} was changed after it was written")
-    for name, size in sizes.items():
-        path = storage.join(folder, name)
-        with storage.translate_errors(path, "read"):
-            found = storage.size(path) if storage.exists(path) else -1
-        if found != size:
-            raise ValueError(f"{name} has {found} bytes, not {size}" if found >= 0 else f"{name} is missing")
-    _check_vocabulary(folder, index)
-    return index
-
-
-def _check_contents(one: "Checkpoint") -> None:
-    """Raise ValueError if a local file was changed. Object stores check that themselves."""
-    for name, digest in (one.index.get("sha256_of_files") or {}).items() if storage.is_local(one.folder) else ():
-        if storage.sha256(storage.join(one.folder, name)) != digest:
-            raise ValueError(f"{name} was changed after it was written")
-
-
-def _check_vocabulary(folder: str, index: dict[str, Any]) -> None:
-    """Raise ValueError if vocab.txt or tokenizer.json isn't the one the checkpoint was written with: ids would change."""
-    told = index.get("vocabulary")
-    for name, key, what in ((VOCAB, "sha256", "vocabulary"), (TOKENIZER, "tokenizer", "tokenizer")):
-        sha256 = told.get(key) if isinstance(told, dict) else None
-        if sha256 is not None and hashlib.sha256(storage.read(storage.join(folder, name), "-")).hexdigest() != sha256:
-            raise ValueError(f"{name} is not the {what} that it was written with: its SHA-256 differs from {INDEX}'s")
 
 
 def tokenizer(one: Checkpoint) -> bytes:
@@ -142,7 +79,7 @@ def saved(run: str) -> Iterator[Checkpoint]:
     """Yield a run's intact checkpoints, newest first; corrupt ones are skipped with a warning."""
     for folder in _folders(run):
         try:
-            yield Checkpoint(folder, _read_index(folder))
+            yield Checkpoint(folder, checkpoint_index.read(folder))
         except ValueError as error:
             _warn(f"{folder} is corrupt ({error}): skipped")
 
@@ -167,7 +104,7 @@ def find(path: str, which: str = "latest") -> Checkpoint:
     """Return a checkpoint by its folder, or the latest or best one of a run. Raises UserError if there is none."""
     if storage.exists(storage.join(path, INDEX)):
         try:
-            return Checkpoint(path, _read_index(path))
+            return Checkpoint(path, checkpoint_index.read(path))
         except ValueError as error:
             raise UserError(f"{path} is corrupt ({error}): restore it, or give another checkpoint") from None
     found = list(saved(path))
@@ -186,7 +123,7 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
     Raises UserError if they are corrupt.
     """
     try:
-        _check_contents(one)
+        checkpoint_index.check_contents(one.folder, one.index)
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): give another checkpoint") from None
     try:
@@ -198,12 +135,12 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
 
 def digest(one: Checkpoint) -> str:
     """Return the SHA-256 of a checkpoint's checkpoint.json, which lists those of its files (of local ones)."""
-    return _signature(one.index)
+    return checkpoint_index.signature(one.index)
 
 
 def load(one: Checkpoint, state: TrainState) -> None:
     """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables."""
-    _check_contents(one)
+    checkpoint_index.check_contents(one.folder, one.index)
     groups = {"weights": state.weight_variables(), "moments": state.moment_variables()}
     for name, variables in groups.items():
         with variable_files.open_group(one.folder, name, one.version) as found:
@@ -226,12 +163,24 @@ def restore(run: str, state: TrainState) -> dict[str, Any] | None:
     return None
 
 
-def save(run: str, state: TrainState, step: int, vocabulary: bytes, about: dict[str, Any], tokenizer: bytes = b"") -> str:
-    """Write a run's checkpoint; return its folder. `about` is stored in checkpoint.json with the step and the file sizes."""
-    folder = storage.join(run, FOLDER, f"{_PREFIX}{step:08d}")
-    groups = {"weights": state.weights(), "moments": state.moments()}
-    write(folder, groups, vocabulary, {"step": step, **about}, tokenizer)
-    return folder
+def step_folder(run: str, step: int) -> str:
+    """Return the folder of a run's checkpoint."""
+    return storage.join(run, FOLDER, f"{_PREFIX}{step:08d}")
+
+
+def describe_again(folder: str, about: dict[str, Any]) -> bool:
+    """Replace what checkpoint.json tells besides the files; return whether the checkpoint is there.
+
+    Unlike `write`, it leaves the checkpoint complete at any time.
+    """
+    if not storage.exists(storage.join(folder, INDEX)):
+        return False
+    try:
+        kept = {name: value for name, value in checkpoint_index.read(folder).items() if name in _OF_FILES}
+    except ValueError:
+        return False
+    storage.write(storage.join(folder, INDEX), checkpoint_index.dumps(about | kept))
+    return True
 
 
 def write(
@@ -253,8 +202,8 @@ def write(
             told = about.get("vocabulary")
             if isinstance(told, dict):  # the vocabulary of a SavedModel may have other line ends than that of the shards
                 about = about | {"vocabulary": told | {"sha256": hashlib.sha256(vocabulary).hexdigest()}}
-            index = {"format_version": FORMAT_VERSION, **about, **_described(folder)}
-            storage.write(storage.join(folder, INDEX), dumps(index))
+            index = {"format_version": checkpoint_index.FORMAT_VERSION, **about, **_described(folder)}
+            storage.write(storage.join(folder, INDEX), checkpoint_index.dumps(index))
     except BaseException:
         with contextlib.suppress(UserError):
             _remove(folder)

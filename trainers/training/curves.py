@@ -14,8 +14,8 @@ Points = list[tuple[int, float]]
 MOST_POINTS = 400  # of a line: more can't be seen
 # Values of an evaluation that are neither losses nor metrics between 0 and 1.
 OTHERS = {
-    "step", "epoch", "loss", "criterion", "examples", "predictions", "perplexity", "unigram_loss", "unigram_entropy", "split",
-    "remarks", "masked_lm_loss", "next_sentence_loss", "replaced_loss", "task_loss",
+    "step", "epoch", "loss", "criterion", "comparable", "examples", "predictions", "perplexity", "unigram_loss",
+    "unigram_entropy", "split", "remarks", "masked_lm_loss", "next_sentence_loss", "replaced_loss", "task_loss",
 }  # fmt: skip
 # The first three of these that exist.
 _ON_PNG = (

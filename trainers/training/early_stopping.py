@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 Rank = tuple[float, float]  # rank of an evaluation; lower is better
+INCOMPARABLE: dict[str, Any] = {"criterion": None, "comparable": False}  # of an evaluation that selects no checkpoint
 
 
 def rank(figures: dict[str, Any] | None) -> Rank:
     """Return the rank of an evaluation: its criterion, then its dev loss; an undefined criterion is infinite.
 
     The criterion is the recorded `criterion`, otherwise (pretraining) the masked-LM loss. The dev loss breaks ties, and orders
-    evaluations whose metric is undefined.
+    evaluations whose metric is undefined. An incomparable one ranks like none at all.
     """
-    figures = figures or {}
+    figures = figures if figures and figures.get("comparable", True) else {}
     criterion = figures.get("criterion", figures.get("masked_lm_loss"))
     loss = figures.get("loss") if "criterion" in figures else None
     return _number(criterion), _number(loss)

@@ -1,8 +1,9 @@
 """The training loop: steps, metrics, evaluations, checkpoints, signals, and the stop when a loss is NaN or infinite."""
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,10 +16,10 @@ from clozemill.trainers.common import peak_flops, storage
 from clozemill.trainers.engines.engine import COLUMNS, Engine, OutOfMemory, StepOptions, Trainer
 from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.training import checkpoints, environment
-from clozemill.trainers.training.early_stopping import EarlyStopping
+from clozemill.trainers.training.early_stopping import INCOMPARABLE, EarlyStopping
 from clozemill.trainers.training.metrics_log import Clock, MetricsLog, Throughput
 from clozemill.trainers.training.pace import Pace
-from clozemill.trainers.training.run_page import RunPage
+from clozemill.trainers.training.run_page import COMPLETE, RunPage
 from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingPhase, TrainingRun
 from clozemill.trainers.training.signals import EXIT_DIVERGED, EXIT_DONE, EXIT_STOPPED, RESPONSE_SECONDS, Signals
 
@@ -95,7 +96,7 @@ class Loop:
                 if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
                     code = self._phase(phase)
             if code == EXIT_DONE and self._writes:
-                self._page.write(self.step, "complete")
+                self._page.write(self.step, COMPLETE)
             # Barrier: a worker that exits while worker 0 writes would be taken for lost.
             self.engine.gather(0)
         return code
@@ -162,6 +163,7 @@ class Loop:
                 self.journal.pulse(self.step, epochs, scale)
             if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
                 self._evaluate(evaluation, phase)
+                stopped = self._stopped() if self.step < self.plan.steps and not self.stopping.stops else ""
             elif last or stopped or self._due() or self.step == phase.schedule.stable_until:
                 self._save()
                 if not stopped and self._writes and self._page.due():
@@ -184,11 +186,13 @@ class Loop:
         return self.step == phase.end or bool(every and self.step % every == 0)
 
     def _evaluate(self, evaluation, phase: TrainingPhase) -> None:
-        """Evaluate and save."""
-        with phase.reading():
+        """Save, evaluate, and save the metrics too: an evaluation may take minutes, and nothing is lost if the process ends."""
+        if self.saved_at != self.step:
+            self._save()
+        with phase.reading(), self._interruptible():
             figures = evaluation.figures()
         if self.finish and self.step < self.plan.steps:
-            figures |= {"criterion": None}
+            figures |= INCOMPARABLE
         self.evaluated = True
         self.stopping.add(figures)
         self.journal.tell_eval(self.step, figures)
@@ -220,22 +224,31 @@ class Loop:
 
     def _train(self, trainer: Trainer, count: int, phase: TrainingPhase) -> tuple[np.ndarray, bool]:
         """Run the next steps. Returns (their metrics, whether no time went into tracing): then seconds are this call's."""
-        # With several workers, the others would hang if one exited: a signal is then handled after the step.
-        self.signals.stepping = self.engine.processes == 1
+        shards = lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))  # noqa: E731
         try:
-            with phase.reading(lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))):
+            with phase.reading(shards), self._interruptible():
                 rows, steady = trainer.run(self.step, count)
         except OutOfMemory as error:
             raise UserError(
                 f"a batch of {phase.batch_size} x {phase.max_seq_length} tokens doesn't fit into memory ({error}): "
                 "raise --gradient-accumulation-steps, or give --remat or a smaller --batch-size"
             ) from None
-        finally:
-            self.signals.stepping = False
         seconds = float(rows[:, COLUMNS.index("seconds")].sum())
         self.signals.seconds = seconds / count
         self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds, 1e-9)))
         return rows, steady
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """A context in which a signal ends the process at once if everything is saved.
+
+        With several workers, the others would hang if one exited: a signal is then handled afterwards.
+        """
+        self.signals.stepping = self.engine.processes == 1
+        try:
+            yield
+        finally:
+            self.signals.stepping = False
 
     def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
         """Return whether all losses and gradients are finite; if not, print why, and nothing is saved."""
@@ -269,20 +282,26 @@ class Loop:
 
     def _due(self) -> bool:
         config = self.plan.config
-        by_steps = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
-        return bool(by_steps or (config.checkpoint_minutes and self._clock.minutes() >= config.checkpoint_minutes))
+        if config.checkpoint_steps and self.step % config.checkpoint_steps == 0:
+            return True
+        late = bool(config.checkpoint_minutes) and self._clock.minutes() >= config.checkpoint_minutes
+        return 1 in self.engine.gather(int(late))  # the clocks of processes differ
 
     def _save(self, figures: dict | None = None) -> None:
-        self.saved_at = self.step
+        again, self.saved_at = self.saved_at == self.step, self.step
         self.signals.unsaved = 0
+        about = {"step": self.step, **self.plan.about(self.step), "eval": figures, "journal": self.journal.state()}
+        about |= {self.engine.name: self.engine.version} | self.stopping.state()
+        self.journal.flush()
+        folder = checkpoints.step_folder(self.folder, self.step)
+        if again:  # with the same weights
+            again = 1 in self.engine.gather(int(self._writes and checkpoints.describe_again(folder, about)))
+        values = {} if again else self.engine.values(self.state)
+        self._clock.reset()
         if not self._writes:
             return
-        about = {**self.plan.about(self.step), "eval": figures, "journal": self.journal.state()}
-        about |= {self.engine.name: self.engine.version}
-        about |= self.stopping.state()
-        self.journal.flush()
-        checkpoints.save(self.folder, self.state, self.step, self.plan.vocabulary, about, self.plan.tokenizer)
+        if not again:
+            checkpoints.write(folder, values, self.plan.vocabulary, about, self.plan.tokenizer)
         # Where a stable part ends, a branch can begin (--branch-from): kept for as long as the run.
         ends = {phase.schedule.stable_until for phase in self.plan.phases}
         checkpoints.prune(self.folder, self.plan.config.keep_checkpoints, self.step, ends)
-        self._clock.reset()

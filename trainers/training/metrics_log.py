@@ -124,7 +124,7 @@ class MetricsLog:
             storage.remove(path)
 
     def resume(self, step: int, pending: dict[str, Any]) -> None:
-        """Resume after `step`: entries of later steps in metrics.jsonl will be written again.
+        """Resume after `step`: entries that were added after its checkpoint to metrics.jsonl will be written again.
 
         Warns if the file has changed since `step` was saved.
         """
@@ -137,6 +137,7 @@ class MetricsLog:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break  # the process was killed while writing this line
+            kept = kept[: pending.get("entries", len(kept))]
             self.lines, self._earlier = kept, len(kept)
         if pending.get("lines", self._digest()) != self._digest():
             text = f"{path} is corrupt or was changed: its metrics of earlier steps, and the curves, may be incomplete"
@@ -153,6 +154,7 @@ class MetricsLog:
     def state(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint, so that the next line averages over the same steps after a resume."""
         found = {"sums": self.pending.tolist(), "count": self.count, "before": self.before, "lines": self._digest()}
+        found |= {"entries": len(self.lines)}
         unsteady = {"unsteady": {"sums": self._compiling.tolist(), "count": self._compiled}} if self._compiled else {}
         return found | unsteady
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from clozemill.trainers.data.text_encoder import TextEncoder
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.train_state import encoder_config
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoint_index, checkpoints
 
 _TRANSFORM = {"masked_lm/transform/kernel", "masked_lm/layer_norm/gamma"}
 SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
@@ -59,7 +60,7 @@ class PretrainedModel:
     @property
     def trained_length(self) -> int:
         """Return the longest sequence that the model was trained on."""
-        return checkpoints.trained_length(self.index)
+        return checkpoint_index.trained_length(self.index)
 
     @property
     def origin(self) -> str:
@@ -79,7 +80,7 @@ class PretrainedModel:
     @property
     def cased(self) -> bool:
         """Return whether the vocabulary is cased."""
-        return checkpoints.cased(self.index)
+        return checkpoint_index.cased(self.index)
 
     @property
     def rules(self) -> TextRules:
@@ -97,6 +98,16 @@ class PretrainedModel:
         if max_seq_length > longest:
             raise UserError(
                 f"--max-seq-length is {max_seq_length}, but {self.name} accepts at most {longest} tokens: give no more"
+            )
+
+    def note_untrained_positions(self, max_seq_length: int) -> None:
+        """Print a note if texts of a length have positions whose embeddings no example has trained."""
+        if max_seq_length > self.trained_length and not self.encoder.design.rotary:
+            print(
+                f"note: {self.name} was trained on at most {self.trained_length} tokens: the embeddings of later positions are "
+                f"untrained (--max-seq-length {self.trained_length} truncates texts there)",
+                file=sys.stderr,
+                flush=True,
             )
 
     @property

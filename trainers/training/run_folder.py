@@ -9,7 +9,7 @@ from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.files import locks, safe_paths
 from clozemill.trainers.common import storage
-from clozemill.trainers.training import checkpoints, run_page
+from clozemill.trainers.training import checkpoints, run_page, trackers
 from clozemill.trainers.training.metrics_log import METRICS
 from clozemill.trainers.training.run_protocols import TrainingRun
 from clozemill.trainers.training.trackers import IDS, TENSORBOARD
@@ -68,7 +68,7 @@ def clear_run_folder(folder: str) -> None:
     checkpoint of the old one. Raises UserError for a folder that has files, but isn't a run.
     """
     names = set(storage.listed(folder)) - {locks.FOLDER, f"{RUN}.tmp"}
-    safe_paths.refuse_links(folder)
+    safe_paths.refuse_links(folder, trackers.FOLDERS)
     if names and recorded(folder, "identity") is None and not _is_cleared(folder):
         raise UserError(f"{folder} exists and is not a run: give a new folder as --output")
     if names:
@@ -101,7 +101,7 @@ def claim_run_folder(plan: TrainingRun, folder: str, writes: bool = True) -> Non
 
     The caller must hold the folder's lock. Also raises UserError if files would be written through links in the folder.
     """
-    safe_paths.refuse_links(folder)
+    safe_paths.refuse_links(folder, trackers.FOLDERS)
     cleared = _is_cleared(folder)
     if cleared and writes:
         clear_run_folder(folder)

@@ -22,13 +22,20 @@ from clozemill.trainers.training.metrics_log import MetricsLog, duration
 from clozemill.trainers.training.run_protocols import PhaseEvaluation, TrainingRun
 
 FILES = PAGE, PICTURE, MEMORY = "report.html", "curves.png", "report.json"
+COMPLETE = "complete"
 _FORMAT_VERSION = 1
 _LEAST_SECONDS, _SHARE = 10.0, 0.02  # between two drawings, at least; of the time, at most, to spend on drawing
 
 
-def is_drawn(folder: str) -> bool:
-    """Return whether a run has its page and its curves."""
-    return {PAGE, PICTURE} <= set(storage.listed(folder))
+def is_complete(folder: str) -> bool:
+    """Return whether a run has its page and its curves, and they show that it is complete."""
+    if not set(FILES) <= set(storage.listed(folder)):
+        return False
+    try:
+        told = json.loads(storage.read(storage.join(folder, MEMORY), "-"))
+        return told.get("ended", COMPLETE) == COMPLETE  # an earlier version didn't note it
+    except (ValueError, AttributeError, RecursionError):
+        return False
 
 
 @dataclass
@@ -81,7 +88,7 @@ class RunPage:
 
         Args:
             step: steps done.
-            ended: why the run doesn't train any more: "complete", "stopped by SIGTERM"; "": it does.
+            ended: why the run doesn't train any more: COMPLETE, "stopped by SIGTERM"; "": it does.
             failed: whether the end is a failure.
         """
         began = time.monotonic()
@@ -98,14 +105,15 @@ class RunPage:
             self._warned.add(why)
             print(f"warning: {what} ({why[:300]}); training is not affected", file=sys.stderr, flush=True)
 
-    def _note(self, step: int) -> None:
-        """Write report.json."""
+    def _note(self, step: int, ended: str = "") -> None:
+        """Write report.json. See `write`."""
         if not self._sessions:
             self._remember()
         cpu = round(time.process_time() - self._cpu_start, 1)
         self._sessions[-1] |= {"to_step": step, "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": cpu}
         memory = {
             "format_version": _FORMAT_VERSION,
+            "ended": ended,
             "sessions": self._sessions,
             "exhibited_step": self.exhibited_step,
             "exhibits": [asdict(section) for section in self.exhibits],
@@ -122,6 +130,7 @@ class RunPage:
         marked = best["step"] if best else None
         picture = curves.draw(self.journal.entries(), self.plan.title, marked, self.plan.story().expected)
         storage.write(storage.join(self.folder, PICTURE), picture)
+        self._note(step, ended)  # at last: what it says of the end is true of the page
 
     def _remember(self) -> None:
         """Read report.json of earlier processes, and add this one. A damaged file counts as none."""
@@ -166,7 +175,7 @@ def build(
     story, config = plan.story(), options.to_dict(plan.config)
     tiles = plan.summary(best)[1] if best else []
     at = f"step {step:,} of {plan.steps:,}"
-    if ended == "complete":
+    if ended == COMPLETE:
         verdict = f"Complete, {plan.steps:,} steps." if step >= plan.steps else f"Stopped early at {at}."
     else:
         verdict = f"{ended[0].upper()}{ended[1:]} at {at}." if ended else f"Training: {at}."
@@ -186,7 +195,7 @@ def build(
         plan.config.output.rstrip("/").rsplit("/", 1)[-1] or plan.title,
         story.lead,
         [],
-        "failed" if failed else "passed" if ended == "complete" else "open",
+        "failed" if failed else "passed" if ended == COMPLETE else "open",
         verdict,
         [*dict.fromkeys([*remarks, *findings, *story.warnings])],
         [("steps", f"{step:,} of {plan.steps:,}"), *tiles, *_speed(entries, sessions)],
@@ -203,7 +212,7 @@ def _result(plan: TrainingRun, best: dict[str, Any] | None, remarks: Sequence[st
         return "", "open"
     found = f"{plan.summary(best)[0]}, at step {best['step']:,}"
     if not remarks:
-        return f"Best: {found}.", "passed" if ended == "complete" else "open"
+        return f"Best: {found}.", "passed" if ended == COMPLETE else "open"
     where = "see the warning" + "s" * (len(remarks) > 1)
     if not ended:
         return f"Best: {found}; not useful yet: {where}.", "open"

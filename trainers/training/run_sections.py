@@ -24,7 +24,7 @@ NAMES = {
     "unigram_loss": "word frequencies",
 }
 _OF_SETS = ("masked_lm_loss", "masked_lm_accuracy", "replaced_accuracy")  # of further eval sets, the table has only these
-_HIDDEN = ("step", "split", "criterion", "remarks", "unigram_entropy", "predictions")
+_HIDDEN = ("step", "split", "criterion", "comparable", "remarks", "unigram_entropy", "predictions")
 TERMS = {
     "loss": ("loss", "mean surprise at the right answer, in nats: 0 for a model that is always sure and right"),
     "unigram_loss": (

@@ -20,6 +20,7 @@ from clozemill.trainers.common import storage
 
 TENSORBOARD, IDS = "tensorboard", "tracker.json"
 PROJECT = "clozemill"
+FOLDERS = ("wandb",)  # in the folder of a run, that a service writes itself, with links
 _LONGEST = 500  # characters of a value in MLflow
 
 

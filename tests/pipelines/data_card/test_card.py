@@ -305,8 +305,7 @@ def test_it_says_first_what_the_dataset_is() -> None:
     assert page.lead == [
         f"30 documents with 1,200 tokens of text from {cards.SCRIPT}; a second source; licence CC BY-SA 4.0; "
         "language not stated.",
-        "Prepared as 30 masked examples of up to 8 tokens, pairs for next-sentence prediction, to pretrain a BERT-style "
-        "encoder.",
+        "Prepared as 30 masked examples of up to 8 tokens, pairs for next-sentence prediction, to pretrain an encoder.",
     ]
     text = pages.page_html(page)
     titles = [section.title for section in page.sections]

@@ -17,7 +17,7 @@ from clozemill.model.config import ACTIVATIONS
 from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.trainers.common import distribution
-from clozemill.trainers.common.config import DeviceOptions
+from clozemill.trainers.common.config import DeviceOptions, EngineOptions
 from clozemill.trainers.engines import engine
 from clozemill.trainers.engines.optimizer import OPTIMIZERS, SCHEDULES
 from clozemill.trainers.engines.tensorflow_step import COLUMNS
@@ -127,7 +127,11 @@ def test_a_tpu_of_this_machine_needs_its_libraries(monkeypatch, libtpu: bool, na
 def test_the_environment_that_strategies_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator of a pod slice must not load libtpu."""
     monkeypatch.delenv("TPU_NAME", raising=False)
-    assert DeviceOptions().environment() == DeviceOptions(strategy="mirrored", tpu="slice").environment() == {}
+    assert DeviceOptions().environment() == DeviceOptions(strategy="mirrored").environment() == {}
+    with pytest.raises(UserError, match=r"^--tpu slice has no effect without --strategy tpu: give both, or leave it out"):
+        DeviceOptions(tpu="slice").environment()
+    with pytest.raises(UserError, match=r"^--tpu slice has no effect with --engine jax"):
+        EngineOptions(strategy="tpu", tpu="slice", engine="jax").check_engine()
     assert DeviceOptions(strategy="tpu", tpu="slice").environment() == {"TPU_LOAD_LIBRARY": "0"}
     monkeypatch.setenv("TPU_NAME", "slice")
     assert DeviceOptions(strategy="tpu").environment() == {"TPU_LOAD_LIBRARY": "0"}

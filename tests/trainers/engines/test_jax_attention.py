@@ -159,7 +159,7 @@ def device(platform: str, kind: str = "", capability: str = "0.0") -> SimpleName
             "auto",
             "cuDNN, with lengths instead of masks unless examples are packed or attention is local",
         ),
-        (device("gpu", "V100", "7.0"), "auto", "plain, because cuDNN's kernel needs an NVIDIA GPU of compute capability 8.0"),
+        (device("gpu", "V100", "7.0"), "auto", "plain, because cuDNN's kernel needs an NVIDIA GPU of compute capability 8"),
         (device("gpu", "MI300", "gfx942"), "auto", "plain, because cuDNN's kernel needs an NVIDIA GPU of compute capability"),
     ],
 )

@@ -1,10 +1,13 @@
-"""The share of a step's time that its devices wait for input."""
+"""The share of a step's time that its devices wait for input; and which errors mean that a worker is lost."""
 
 from concurrent.futures import Future
 
 import pytest
+from jax.errors import JaxRuntimeError
 
-from clozemill.trainers.engines.jax_engine import idle_seconds
+from clozemill.pipelines.common.errors import TemporaryError
+from clozemill.trainers.engines import jax_engine
+from clozemill.trainers.engines.jax_engine import JaxEngine, idle_seconds
 
 
 def done(at: float) -> Future:
@@ -26,3 +29,29 @@ def done(at: float) -> Future:
 def test_only_the_time_without_a_step_counts(previous: Future | None, seconds: float) -> None:
     """A fetch from 10 to 13."""
     assert idle_seconds(10.0, 13.0, previous) == seconds
+
+
+class Shared(JaxEngine):
+    """An engine of two processes."""
+
+    processes = 2
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer", TemporaryError),
+        ("DEADLINE_EXCEEDED: Barrier timed out", TemporaryError),
+        ("INTERNAL: NCCL operation ncclAllReduce failed: unhandled system error", TemporaryError),
+        ("INVALID_ARGUMENT: Mosaic failed to compile the kernel", JaxRuntimeError),
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes", JaxRuntimeError),
+    ],
+)
+def test_only_errors_of_communication_are_a_lost_worker(
+    message: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another failure would come again: exit code 75 would repeat it."""
+    monkeypatch.setattr(jax_engine.atexit, "register", lambda call: None)
+    engine = object.__new__(Shared)
+    with pytest.raises(expected), engine.raise_if_worker_lost():
+        raise JaxRuntimeError(message)

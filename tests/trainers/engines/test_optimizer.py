@@ -225,22 +225,25 @@ def test_a_muon_update_has_the_size_of_one_of_adamw() -> None:
         np.testing.assert_allclose(first, 0.05 * gradient, rtol=1e-5)
 
 
-def tiny_model() -> PretrainingModel:
+def tiny_model(**changes) -> PretrainingModel:
     model = PretrainingModel(EncoderConfig(
-        vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+        vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, **changes
     ))  # fmt: skip
     model.build()
     return model
 
 
-def test_variables_of_muon() -> None:
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_variables_of_muon(architecture: str) -> None:
     """The kernels of the layers; embeddings, pooler, heads, and all that isn't a matrix have AdamW's rule."""
-    rules = {v.path: OPTIMIZERS["muon"].rule(v.path, v.shape) for v in tiny_model().trainable_variables}
+    changes = {"architecture": architecture} | ({"type_vocab_size": 0} if architecture == "modernbert" else {})
+    rules = {v.path: OPTIMIZERS["muon"].rule(v.path, v.shape) for v in tiny_model(**changes).trainable_variables}
     assert sorted(path.removeprefix("pretraining/") for path, rule in rules.items() if rule.update is muon) == [
         "encoder/layer_0/attention/key/kernel",
         "encoder/layer_0/attention/output_dense/kernel",
         "encoder/layer_0/attention/query/kernel",
         "encoder/layer_0/attention/value/kernel",
+        *(["encoder/layer_0/gate/kernel"] if architecture == "modernbert" else []),
         "encoder/layer_0/intermediate/kernel",
         "encoder/layer_0/output/kernel",
     ]

@@ -25,7 +25,7 @@ from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.export import config as export_config
 from clozemill.trainers.export import export
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoint_index, checkpoints
 from tests.apart import pretend_torch
 from tests.faults import test_disk_full
 from tests.model import sources
@@ -308,7 +308,7 @@ def test_the_export_states_which_parts_were_trained(tmp_path: Path) -> None:
     assert clozemill.main(["import", str(tmp_path / "out/hf"), "--output", str(tmp_path / "imported")]) == 0
     again = checkpoints.find(str(tmp_path / "imported"))
     assert np.array_equal(checkpoints.weights(again)[export.POSITIONS], whole[:128])
-    assert export.read(again).max_seq_length == checkpoints.trained_length(again.index) == 128
+    assert export.read(again).max_seq_length == checkpoint_index.trained_length(again.index) == 128
 
 
 def test_the_comparison_is_no_wider_than_its_texts() -> None:
@@ -342,7 +342,7 @@ def test_long_sequences_are_compared(tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_the_trained_length(index: dict, length: int) -> None:
     """For an import or an older run without it, the length that the model declares."""
-    assert checkpoints.trained_length({"encoder": {"max_position_embeddings": 160}} | index) == length
+    assert checkpoint_index.trained_length({"encoder": {"max_position_embeddings": 160}} | index) == length
 
 
 def test_the_trained_length_of_a_run_covers_its_phases_so_far() -> None:

@@ -88,7 +88,8 @@ def test_candidates_have_suitable_tokens_per_weight_and_fit() -> None:
 
 def test_pilots_take_their_time() -> None:
     assert budget.pilot_steps(70, 0.1) == [100, 200, 400]
-    assert budget.pilot_steps(0.1, 1.0) == [1, 2, 4]
+    assert budget.pilot_steps(0.1, 1.0) == [2, 4, 8]
+    assert budget.pilot_steps(-4.0, 1.0) == [2, 4, 8]  # the first pilot took more than there is
     assert [budget.probe_steps(70, seconds) for seconds in (1e-4, 0.2, 7.0, 0.0)] == [50, 35, 10, 10]
 
 

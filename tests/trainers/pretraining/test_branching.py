@@ -18,8 +18,9 @@ from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry
-from clozemill.trainers.training import checkpoints, run_folder
+from clozemill.trainers.training import checkpoint_index, checkpoints, run_folder
 from tests.trainers import datasets, saved
+from tests.trainers.pretraining.test_warm_start import SMALL, checkpoint
 
 STEPS, STABLE = 12, 8
 RATES = ("examples_per_second", "tokens_per_second", "input_share", "seconds")
@@ -207,7 +208,7 @@ def test_an_average_is_not_branched(trunk: Path, data: Path, tmp_path: Path) -> 
     (run / "run.json").write_text(json.dumps(told))
     for folder in (run / "checkpoints").iterdir():
         index = json.loads((folder / "checkpoint.json").read_text()) | {"average_with_init": 0.5}
-        (folder / "checkpoint.json").write_bytes(checkpoints.dumps({key: index[key] for key in index if key != "sha256"}))
+        (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps({key: index[key] for key in index if key != "sha256"}))
     last = run / "checkpoints/step-00000012"
     assert refused(branch_from=str(last), steps=20) == (
         f"--branch-from {last} is an average with the weights of --init, which can't be trained on as they were: give an "
@@ -253,7 +254,7 @@ def test_commands_that_name_a_branch(trunk: Path, data: Path, tmp_path: Path, ca
     shutil.copytree(trunk / "checkpoints/step-00000008", early / "checkpoints/step-00000008")
     path = early / "checkpoints/step-00000008/checkpoint.json"
     index = json.loads(path.read_text())
-    path.write_bytes(checkpoints.dumps({**{name: value for name, value in index.items() if name != "sha256"}, "step": 1}))
+    path.write_bytes(checkpoint_index.dumps({**{name: value for name, value in index.items() if name != "sha256"}, "step": 1}))
     pretrain(tmp_path / "run", "--branch-from", path.parent, "--steps", 20, code=2)
     assert "is in its warm-up, which ends at step 2: give a checkpoint of the stable part" in capsys.readouterr().err
 
@@ -277,6 +278,25 @@ def test_a_trunk_of_several_phases(data: Path, tmp_path: Path) -> None:
         assert ([phase.end for phase in branch.phases], branch.phases[-1].schedule) == (ends, schedule)
         entries = [phase.entry for phase in run.phases]  # the order is that of the trunk, whose third phase may be missing
         assert [phase.entry for phase in branch.phases] == entries[: len(ends)]
+
+
+def test_a_trunk_whose_recipe_mixes_datasets(data: Path, tmp_path: Path) -> None:
+    """The branch reads the same mixture in the same order, and evaluates on the general text too; also when it is resumed."""
+    general = datasets.write(tmp_path / "general", [[30, 40]] * 2, [6]).folder
+    checkpoint(tmp_path / "begun", {"objective": "mlm+nsp"}, encoder=SMALL.to_dict())
+    given = {"recipe": "continue", "init": str(tmp_path / "begun"), "data": (str(data), general), "steps": 20, "batch_size": 8}
+    run = planned(**given, schedule="wsd", warmup_steps=2, decay_steps=4, output=str(tmp_path / "trunk"))
+    (tmp_path / "trunk").mkdir()
+    run_folder.claim_run_folder(run, str(tmp_path / "trunk"))
+    folder = f"{tmp_path}/trunk/checkpoints/step-00000012"
+    checkpoints.write(folder, {}, run.vocabulary, {"step": 12, **run.about(12)})
+    for _ in range(2):
+        branch = planned(branch_from=str(tmp_path / "trunk"), steps=30, output=str(tmp_path / "branch"))
+        (phase,) = branch.phases
+        assert phase.mixture.record == run.phases[0].mixture.record and phase.entry == run.phases[0].entry
+        assert (phase.end, list(phase.eval_sets)) == (30, ["general"])
+        (tmp_path / "branch").mkdir(exist_ok=True)
+        run_folder.claim_run_folder(branch, str(tmp_path / "branch"))
 
 
 def test_a_branch_continues_the_falling_mask_rate_of_its_trunk(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.shards import tf_example
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import tensorflow_engine
+from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.pretraining import evaluate
 from clozemill.trainers.pretraining.evaluate import report
 from clozemill.trainers.pretraining.evaluate_config import EvaluateConfig
@@ -31,12 +33,18 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return datasets.write(tmp_path_factory.mktemp("small"), TRAIN, EVAL)
 
 
+def write(run: str, made: TrainState, about: dict[str, Any]) -> None:
+    """Write a checkpoint of step 5."""
+    values = {"weights": made.weights(), "moments": made.moments()}
+    checkpoints.write(checkpoints.step_folder(run, 5), values, VOCABULARY, {"step": 5, **about})
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, small: PreparedDataset) -> str:
     """A run with one checkpoint, of step 5."""
     folder, made = str(tmp_path_factory.mktemp("run")), steps.make().state
     about = {"encoder": steps.SMALL.to_dict(), "objective": "mlm+nsp", "vocabulary": small.vocabulary}
-    checkpoints.save(folder, made, 5, VOCABULARY, about)
+    write(folder, made, about)
     return folder
 
 
@@ -269,7 +277,7 @@ def test_sequences_that_are_too_long(small: PreparedDataset, tmp_path: Path) -> 
     short = EncoderConfig(**steps.SMALL.to_dict() | {"max_position_embeddings": LENGTH - 1})
     made = steps.make(max_position_embeddings=LENGTH - 1).state
     about = {"encoder": short.to_dict(), "objective": "mlm+nsp", "vocabulary": small.vocabulary}
-    checkpoints.save(str(tmp_path), made, 5, VOCABULARY, about)
+    write(str(tmp_path), made, about)
     told = mistake(run=str(tmp_path), data=small.folder)
     assert told.startswith(f"{small.folder} has sequences of 12 tokens, but the model accepts 11: ")
 

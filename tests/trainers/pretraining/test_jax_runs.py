@@ -117,11 +117,11 @@ def _free_port() -> int:
         return bound.getsockname()[1]
 
 
-def workers(folder: Path, data: Path) -> list[subprocess.Popen]:
+def workers(folder: Path, data: Path, *more: str) -> list[subprocess.Popen]:
     """Start two processes that train together."""
     address = f"127.0.0.1:{_free_port()}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    return [start(folder, data, *STILL, "--strategy", "multiworker", **shared, JAX_PROCESS_ID=str(n)) for n in range(2)]
+    return [start(folder, data, *STILL, *more, "--strategy", "multiworker", **shared, JAX_PROCESS_ID=str(n)) for n in range(2)]
 
 
 @pytest.mark.slow
@@ -144,6 +144,19 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
     told = [process.communicate(timeout=600)[0] for process in processes]
     assert "resuming after step 4\n" in told[0]
     assert_close(tmp_path / "killed", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_that_divide_the_moments(data: Path, tmp_path: Path) -> None:
+    """Their checkpoints hold all of them, so that one process can continue the run."""
+    finished(tmp_path / "one", data, *STILL, "--optimizer", "muon")
+    processes = workers(tmp_path / "two", data, "--optimizer", "muon", "--shard-moments")
+    told = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert_close(tmp_path / "two", tmp_path / "one")
+    there = until(tmp_path / "two", tmp_path / "there", 8)
+    finished(there, data, *STILL, "--optimizer", "muon")
+    assert_close(there, tmp_path / "one")
 
 
 @pytest.mark.slow

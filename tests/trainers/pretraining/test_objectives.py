@@ -70,6 +70,17 @@ def test_the_attention_follows_the_phase(
     assert planned.encoder.attention == ("causal" if causal[-1] else "bidirectional")
 
 
+def test_losses_on_different_eval_splits_are_not_compared(dataset: PreparedDataset, tmp_path: Path) -> None:
+    """Those of the last phase's select the best checkpoint; the model card names the split of the figures."""
+    other = datasets.write(tmp_path / "other", [[20, 20]], [7])
+    phases = (Phase(dataset.folder, 4), Phase(other.folder, 4), Phase(dataset.folder, 4), Phase(other.folder, 4))
+    planned = pretraining_run.plan_run(PretrainConfig(phases=phases, preset="tiny", batch_size=8))
+    assert [phase.comparable for phase in planned.phases] == [False, True, False, True]
+    names = dataset.description["name"], other.description["name"]
+    assert [planned.about(step)["evaluated_on"] for step in (4, 8, 12, 16)] == [*names, *names] and names[0] != names[1]
+    assert planned.about()["evaluated_on"] == names[1]
+
+
 def test_steps_without_a_head(dataset: PreparedDataset) -> None:
     """Before each of four phases, of 1, 2, 4 and 8 steps."""
     objectives = ("mlm+nsp", "mlm", "rtd", "mlm+nsp")

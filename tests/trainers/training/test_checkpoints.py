@@ -16,7 +16,7 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.train_state import TrainState
-from clozemill.trainers.training import checkpoints
+from clozemill.trainers.training import checkpoint_index, checkpoints
 
 ENCODER = EncoderConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=12
@@ -47,7 +47,9 @@ def bits(found: TrainState) -> dict[str, bytes]:
 
 def save(run: Path, found: TrainState, step: int, loss: float | None = None) -> Path:
     evaluated = None if loss is None else {"masked_lm_loss": loss}
-    return Path(checkpoints.save(str(run), found, step, b"[PAD]\n", ABOUT | {"eval": evaluated}))
+    folder, values = checkpoints.step_folder(str(run), step), {"weights": found.weights(), "moments": found.moments()}
+    checkpoints.write(folder, values, b"[PAD]\n", ABOUT | {"step": step, "eval": evaluated})
+    return Path(folder)
 
 
 def steps(run: Path) -> list[int]:
@@ -123,7 +125,7 @@ def as_version_2(folder: Path, state: TrainState) -> dict:
     index["files"] = {name: len(data) for name, data in files.items()}
     index["sha256_of_files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     del index["sha256"]
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))
     return index
 
 
@@ -275,7 +277,7 @@ def test_other_variables_are_rejected(
     index["files"]["moments.safetensors"] = len(data)
     index["sha256_of_files"]["moments.safetensors"] = hashlib.sha256(data).hexdigest()
     del index["sha256"]
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))
     assert_falls_back(run, other, older, capsys)
 
 

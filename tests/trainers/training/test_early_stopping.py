@@ -1,10 +1,11 @@
 """When a run stops early, and how evaluations are ranked."""
 
 import json
+import math
 
 import pytest
 
-from clozemill.trainers.training.early_stopping import EarlyStopping, rank
+from clozemill.trainers.training.early_stopping import INCOMPARABLE, EarlyStopping, rank
 
 
 def figures(criterion: float | None, loss: float = 1.0) -> dict:
@@ -61,3 +62,8 @@ def test_a_lower_loss_is_an_improvement_while_the_metric_is_undefined() -> None:
     for loss in (3.0, 2.0, 1.0, 0.5):
         stopping.add(figures(None, loss))
         assert stopping.waited == 0
+
+
+def test_an_incomparable_evaluation_ranks_like_none() -> None:
+    """Whatever its losses: a later checkpoint without an evaluation is better, being newer."""
+    assert rank({"masked_lm_loss": 1.0, "loss": 1.0, **INCOMPARABLE}) == rank(None) == (math.inf, math.inf)

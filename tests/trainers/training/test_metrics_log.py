@@ -245,7 +245,7 @@ def test_entries_after_an_invalid_line_are_dropped(tmp_path: Path, rubbish: byte
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n{"step": 10}\n' + rubbish + b'{"step": 7}\n')
     told = journal(tmp_path)
-    told.resume(10, told.state())
+    told.resume(10, told.state() | {"entries": 2})
     assert told.lines == ['{"step": 5}', '{"step": 10}']
 
 

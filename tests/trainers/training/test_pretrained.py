@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import clozemill
+from clozemill.model.config import EncoderConfig
 from clozemill.model.export import savedmodel
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.trainers.export import export
-from clozemill.trainers.training import checkpoints, pretrained
+from clozemill.trainers.training import checkpoint_index, checkpoints, pretrained
 from tests.model import sources
 from tests.trainers import models
 
@@ -95,7 +96,7 @@ def test_sizes_are_checked_before_a_model_is_built(changes: dict, sentence: str,
     """A model of these sizes would exceed the available memory."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= changes
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))  # anyone who changes it can sign it
     with pytest.raises(UserError, match=sentence):
         pretrained.read(str(folder))
     with pytest.raises(UserError, match=sentence):
@@ -116,10 +117,10 @@ def test_non_finite_weights_are_rejected(value: float, tmp_path: Path) -> None:
 def test_tokenizer_rules_are_loaded(folder: Path) -> None:
     index = json.loads((folder / "checkpoint.json").read_text())
     index["vocabulary"] |= {"strip_accents": False, "max_word_chars": 50}
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))  # anyone who changes it can sign it
     assert pretrained.read(str(folder)).rules == TextRules(False, max_word_chars=50)
     index["vocabulary"]["max_word_chars"] = 10**9
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))  # anyone who changes it can sign it
     with pytest.raises(UserError, match=r"can't be used .max_word_chars is 1000000000, not a number from 1 to 1,000"):
         pretrained.read(str(folder))
 
@@ -149,10 +150,24 @@ def test_a_huge_stated_size_allocates_nothing(folder: Path) -> None:
     """In a process of 6 GB of address space, which a model of these sizes would exceed."""
     index = json.loads((folder / "checkpoint.json").read_text())
     index["encoder"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22}
-    (folder / "checkpoint.json").write_bytes(checkpoints.dumps(index))  # anyone who changes it can sign it
+    (folder / "checkpoint.json").write_bytes(checkpoint_index.dumps(index))  # anyone who changes it can sign it
     code = (
         "import resource, sys, clozemill; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)); "
         f"sys.exit(clozemill.main(['export', {str(folder)!r}, '--output', {str(folder / 'out')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "has the shape" in done.stderr, done.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "length", "noted"),
+    [({}, 64, False), ({}, 65, True), ({"architecture": "modernbert", "type_vocab_size": 0}, 65, False)],
+)
+def test_positions_that_no_example_has_trained(changes: dict, length: int, noted: bool, capsys: pytest.CaptureFixture) -> None:
+    """A model with rotary positions has no embeddings of them."""
+    encoder = EncoderConfig(vocab_size=100, max_position_embeddings=512, **changes).to_dict()
+    model = pretrained.PretrainedModel("run", {"encoder": encoder, "trained_length": 64}, {}, b"")
+    model.note_untrained_positions(length)
+    told = capsys.readouterr().err
+    note = "note: run was trained on at most 64 tokens: the embeddings of later positions are untrained (--max-seq-length 64 "
+    assert told == (f"{note}truncates texts there)\n" if noted else "")

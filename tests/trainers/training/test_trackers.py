@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.files import safe_paths
 from clozemill.trainers.common.config import TRACKER_NAMES
 from clozemill.trainers.training import trackers
 from clozemill.trainers.training.metrics_log import MetricsLog
@@ -45,6 +46,9 @@ def fake_wandb() -> types.ModuleType:
     module, runs = types.ModuleType("wandb"), {}
 
     def init(project=None, name=None, config=None, dir=None, resume=None, id=None):
+        (Path(dir) / "wandb").mkdir(exist_ok=True)
+        if not (link := Path(dir) / "wandb/latest-run").is_symlink():
+            link.symlink_to("run-1")
         assert resume == "allow" and Path(dir).is_dir() and all(isinstance(v, str | int | float) for v in config.values())
         found = runs.setdefault(id or f"run{len(runs)}", _WandbRun(id or f"run{len(runs)}"))
         found.project, found.name, found.config = project, name, config
@@ -60,6 +64,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     (tmp_path / "run").mkdir()
     tracked(tmp_path / "run", "wandb", done=False)
+    safe_paths.refuse_links(str(tmp_path / "run"), trackers.FOLDERS)  # as a resumed run does
     tracked(tmp_path / "run", "wandb", step=20)  # resumed
     assert list(fake.runs) == ["run0"] and json.loads((tmp_path / "run/tracker.json").read_text()) == {"wandb": "run0"}
     run = fake.runs["run0"]
@@ -136,6 +141,7 @@ def test_real_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     (tmp_path / "run").mkdir()
     tracked(tmp_path / "run", "wandb")
     assert "warning" not in capsys.readouterr().err and list((tmp_path / "run/wandb").glob("offline-run-*"))
+    safe_paths.refuse_links(str(tmp_path / "run"), trackers.FOLDERS)
 
 
 def test_a_service_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
