@@ -48,6 +48,8 @@ class View:
     reach: the same, as a Reach.
     queries, keys: rotations of the queries and keys (`rotation`), or None.
     chunk: C, if each chunk of queries is to see only its own and the neighbouring chunks of keys; 0: all keys.
+    choose: where the length isn't known yet, instead of `visible`: calls a function with the view in chunks or with that of all
+        keys, whichever suits the length, and returns its result.
     """
 
     visible: Any
@@ -55,6 +57,7 @@ class View:
     queries: tuple | None = None
     keys: tuple | None = None
     chunk: int = 0
+    choose: Callable[[Callable], Any] | None = None
 
 
 def visible(input_mask_BS, query_positions_BQ, causal: bool, example_ids_BS=None, window: int = 0):
@@ -78,15 +81,16 @@ def visible(input_mask_BS, query_positions_BQ, causal: bool, example_ids_BS=None
 
 def chunks(x, size: int):
     """Return [B, S, ...] in chunks of C positions, [B * chunks, C, ...], the last one filled up with zeros."""
-    missing = -x.shape[1] % size
+    missing = -ops.shape(x)[1] % size
     filled = ops.pad(x, ((0, 0), (0, missing), *((0, 0),) * (len(x.shape) - 2)))
     return ops.reshape(filled, (-1, size, *x.shape[2:]))
 
 
 def neighbours(x, size: int):
     """Return each chunk of [B, S, ...] between its neighbours, [B * chunks, K, ...], zeros beyond the ends."""
-    count, rest = -(-x.shape[1] // size), tuple(x.shape[2:])
-    filled = ops.pad(x, ((0, 0), (size, (count + 1) * size - x.shape[1]), *((0, 0),) * len(rest)))
+    length, rest = ops.shape(x)[1], tuple(x.shape[2:])
+    count = -(-length // size)
+    filled = ops.pad(x, ((0, 0), (size, (count + 1) * size - length), *((0, 0),) * len(rest)))
     apart = ops.reshape(filled, (-1, count + 2, size, *rest))
     around = ops.concatenate([apart[:, :-2], apart[:, 1:-1], apart[:, 2:]], axis=2)
     return ops.reshape(around, (-1, 3 * size, *rest))
@@ -106,16 +110,23 @@ def in_chunks(attend: Callable, size: int, query_BQND, key_BSND, value_BSND):
     """Return `attend` of queries, keys and values, [B, Q, N, D]; with a size of chunks, these become rows of the batch."""
     if not size:
         return attend(query_BQND, key_BSND, value_BSND)
-    length = query_BQND.shape[1]
+    length = ops.shape(query_BQND)[1]
     mixed = attend(chunks(query_BQND, size), neighbours(key_BSND, size), neighbours(value_BSND, size))
     whole = -(-length // size) * size
     return ops.reshape(mixed, (-1, whole, *mixed.shape[2:]))[:, :length]
 
 
+def masked(attend: Callable, view: View, *tensors):
+    """Return `attend` of queries, keys, values and, by name, the `mask` of a view, which may take them in chunks."""
+    if view.choose:
+        return view.choose(lambda chosen: masked(attend, chosen, *tensors))
+    return in_chunks(partial(attend, mask=view.visible), view.chunk, *tensors)
+
+
 def plain_attention(query_BQND, key_BSND, value_BSND, view: View, scale: float):
     """Return the values weighted by the attention, float [B, Q, N, D], from the mask of a view and without a kernel."""
-    attend = partial(ops.dot_product_attention, mask=view.visible, scale=scale, flash_attention=False)
-    return in_chunks(attend, view.chunk, query_BQND, key_BSND, value_BSND)
+    attend = partial(ops.dot_product_attention, scale=scale, flash_attention=False)
+    return masked(attend, view, query_BQND, key_BSND, value_BSND)
 
 
 _kernel: ContextVar[Callable] = ContextVar("kernel", default=plain_attention)
@@ -162,20 +173,33 @@ def make_view(config: EncoderConfig, layer: int, tokens: tuple, places_BS, posit
     window, length = config.window(layer), input_mask.shape[1]
     everywhere_BQ = ops.arange(ops.shape(input_mask)[1], dtype="int32")[None]
     queries_BQ = everywhere_BQ if positions_BQ is None else ops.cast(positions_BQ, "int32")
-    chunk = window if length and config.keys_per_query(layer, length, positions_BQ is None) < length else 0
-    if chunk:
-        seen = visible_in_chunks(groups, causal, window)
-    else:  # in a local layer, padding may be too far from any token
-        seen = visible(input_mask, queries_BQ, causal, groups if window else example_ids, window)
     reach = Reach(groups, example_ids is not None, causal, window, positions_BQ is None)
+    rotations = _rotations(config, window, places_BS, None if positions_BQ is None else queries_BQ, example_ids is not None)
+
+    def whole() -> View:  # in a local layer, padding may be too far from any token
+        return View(visible(input_mask, queries_BQ, causal, groups if window else example_ids, window), reach, *rotations)
+
+    def in_parts() -> View:
+        return View(visible_in_chunks(groups, causal, window), reach, *rotations, chunk=window)
+
+    if not window or positions_BQ is not None:
+        return whole()
+    if length is not None:
+        return in_parts() if config.takes_chunks(layer, length) else whole()
+    takes = config.takes_chunks(layer, ops.shape(input_mask)[1])  # a tensor of TensorFlow, in a graph for any length
+    return View(None, reach, *rotations, choose=lambda then: ops.cond(takes, lambda: then(in_parts()), lambda: then(whole())))
+
+
+def _rotations(config: EncoderConfig, window: int, places_BS, positions_BQ, packed: bool) -> tuple[Any, Any]:
+    """Return the rotations of queries and keys. positions_BQ: those of the queries; None for all."""
     if not config.design.rotary:
-        return View(seen, reach)
+        return None, None
     theta = config.local_rope_theta if window else config.global_rope_theta
     keys = rotation(places_BS, theta, config.head_size)
     if positions_BQ is None:
-        return View(seen, reach, keys, keys, chunk)
-    own_BQ = queries_BQ if example_ids is None else ops.take_along_axis(places_BS, queries_BQ, axis=1)
-    return View(seen, reach, rotation(own_BQ, theta, config.head_size), keys)
+        return keys, keys
+    own_BQ = ops.take_along_axis(places_BS, positions_BQ, axis=1) if packed else positions_BQ
+    return rotation(own_BQ, theta, config.head_size), keys
 
 
 class Attention(keras.layers.Layer):
@@ -203,11 +227,11 @@ class Attention(keras.layers.Layer):
     def _heads(self, x_BSH):
         return ops.reshape(x_BSH, (-1, ops.shape(x_BSH)[1], self.config.num_attention_heads, self.config.head_size))
 
-    def _dropped(self, query_BQND, key_BSND, value_BSND, visible, seed):
+    def _dropped(self, query_BQND, key_BSND, value_BSND, mask, seed):
         """Return the values weighted by the attention with dropout on it, [B, Q, N, D]."""
         rate, scale = self.config.attention_probs_dropout_prob, self.config.head_size**-0.5
         scores_BNQS = ops.einsum("BQND,BSND->BNQS", query_BQND * scale, key_BSND)
-        scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(visible, 0.0, _MASKED)
+        scores_BNQS = ops.cast(scores_BNQS, "float32") + ops.where(mask, 0.0, _MASKED)
         probs_BNQS = dropout(ops.cast(ops.softmax(scores_BNQS), self.compute_dtype), rate, seed)
         return ops.einsum("BNQS,BSND->BQND", probs_BNQS, value_BSND)
 
@@ -219,7 +243,6 @@ class Attention(keras.layers.Layer):
         if seed is None or self.config.attention_probs_dropout_prob == 0:
             mixed_BQND = _kernel.get()(query_BQND, key_BSND, value_BSND, view, self.config.head_size**-0.5)
         else:
-            attend = partial(self._dropped, visible=view.visible, seed=seed)
-            mixed_BQND = in_chunks(attend, view.chunk, query_BQND, key_BSND, value_BSND)
+            mixed_BQND = masked(partial(self._dropped, seed=seed), view, query_BQND, key_BSND, value_BSND)
         length = ops.shape(query_BQH)[1]
         return self.output_dense(ops.reshape(mixed_BQND, (-1, length, self.config.hidden_size)))

@@ -126,14 +126,17 @@ class EncoderConfig:
         local = self.design.rotary and layer % self.global_attn_every_n_layers
         return self.local_attention // 2 if local else 0
 
-    def keys_per_query(self, layer: int, length: int, all_queries: bool = True) -> int:
-        """Return how many keys each query of a layer is multiplied with, in sequences of `length` positions.
+    def takes_chunks(self, layer: int, length: Any) -> Any:
+        """Return whether a layer takes the queries of `length` positions in chunks; a tensor if the length is one.
 
-        The queries of a local layer are taken in chunks, each with the keys of its own and the neighbouring ones, if all
-        queries are computed and that is cheaper.
+        In a local layer, each chunk is multiplied with the keys of its own and the neighbouring ones, where that is cheaper.
         """
-        chunk = self.window(layer)
-        return 3 * chunk if chunk and all_queries and length >= _FEWEST_CHUNKS * chunk else length
+        window = self.window(layer)
+        return length >= _FEWEST_CHUNKS * window if window else False
+
+    def keys_per_query(self, layer: int, length: int, all_queries: bool = True) -> int:
+        """Return how many keys each query of a layer is multiplied with; of chunks, if all queries are computed."""
+        return 3 * self.window(layer) if all_queries and self.takes_chunks(layer, length) else length
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON; those of rotary positions only if the encoder has them."""

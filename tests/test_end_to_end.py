@@ -35,6 +35,7 @@ def test_the_demo_runs_and_keeps_foreign_folders(
     text = capsys.readouterr().out
     assert "66 kept" in text and "complete and consistent" in text and "[MASK]<-" in text
     assert "$ clozemill prepare --input" in text
+    assert f"pretrain --recipe modern --steps 500 --data {out}/dataset --output {out}/modern-run\n" in text
     assert clozemill.main(["demo", "--output", str(out)]) == 2
     assert f"{out} already exists: give --overwrite to replace it, or another --output" in capsys.readouterr().err
     if twice:

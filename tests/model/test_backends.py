@@ -16,7 +16,7 @@ from tests.model.small import MODERN, NO_DROPOUT, SMALL, apart, features, mean_l
 from tests.slow import mostly_slow
 
 SEED = np.array([3, 5], "int32")
-MODERN_CHANGES = MODERN.to_dict() | {"num_hidden_layers": 2}
+MODERN_CHANGES = MODERN.to_dict() | {"num_hidden_layers": 2, "local_attention": 2}  # packed: in chunks of one position
 CASES = {
     "mlm+nsp": ("mlm+nsp", NO_DROPOUT, None),
     "causal": ("causal", NO_DROPOUT | {"attention": "causal", "hidden_act": "gelu_erf"}, None),

@@ -115,7 +115,7 @@ def test_packed_rows_are_masked_example_by_example(policy: str) -> None:
         assert_equal(drawn(features, given), expected(features, given))
 
 
-@pytest.mark.parametrize("policy", mostly_slow(POLICIES, "whole_word", "span"))
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_lower_rate_keeps_some_of_the_masks(policy: str) -> None:
     """At the dataset's rate, all of them; at half of it, half, with the tokens that they have in the shards."""
     features = stored(policy)
@@ -178,6 +178,27 @@ def test_shares(policy: str) -> None:
         assert abs(counts / 4000 - share).max() < 4.5 * (share * (1 - share) / 4000) ** 0.5
 
 
+def test_shares_of_what_a_lower_rate_keeps() -> None:
+    """Of 4,000 rows with the same masks: any of them alike, and of those that stay still 80/10/10."""
+    given = rules("subword", fresh=False, random_ids=np.array([7]), quotas=quotas(0.25, 0.125))
+    features = {name: np.repeat(values[:1], 4000, axis=0) for name, values in rows(1).items()}
+    features["random_keys"] = rows(4000, seed=1)["random_keys"]
+    before = features | drawn(features, replace(given, fresh=True))  # different masks in every row
+    features |= before | {"random_keys": rows(4000, seed=2)["random_keys"]}
+    found = drawn(features, given, 1)
+    kept = found["masked_lm_weights"] > 0
+    assert (kept.sum(axis=1) == 4).all() and (before["masked_lm_weights"].sum(axis=1) == 8).all()
+    ids = found["masked_lm_ids"][kept]
+    now = np.take_along_axis(found["input_ids"], found["masked_lm_positions"], axis=1)[kept]
+    other = ids != 7
+    for share, hits in ((0.8, now[other] == 4), (0.1, now[other] == 7), (0.1, now[other] == ids[other])):
+        assert abs(hits.mean() - share) < 4.5 * (share * (1 - share) / other.sum()) ** 0.5
+    slots = (before["masked_lm_positions"][:, :, None] == np.where(kept, found["masked_lm_positions"], -1)[:, None, :]).any(
+        axis=2
+    )
+    assert abs(slots.mean(axis=0) - 0.5).max() < 4.5 * (0.25 / 4000) ** 0.5
+
+
 def test_draws_are_those_of_the_formula() -> None:
     """Also across the wrap-around of int32; and 0, 1, … 7 in the highest bits are equally frequent."""
     keys = np.array([[0, 0], [2**31 - 1, -(2**31)], [-5, 77]], np.int32)
@@ -194,12 +215,18 @@ import sys, numpy as np
 from tests.model import test_masking
 jit = __import__("jax").jit
 test_masking.draw_masks, draw = lambda batch, *given: jit(lambda batch: draw(batch, *given))(batch), test_masking.draw_masks
-np.savez(sys.argv[1], **test_masking.drawn(test_masking.rows(8), test_masking.rules(sys.argv[2])))
+for fresh, rate in ((True, 0), (False, 1)):
+    given = test_masking.rules(sys.argv[2], fresh, quotas=test_masking.quotas(0.25, 0.125))
+    np.savez(f"{sys.argv[1]}-{fresh}.npz", **test_masking.drawn(dict(np.load(sys.argv[1] + ".npz")), given, rate))
 """
 
 
-@pytest.mark.slow  # tests/trainers/engines/test_engines.py compares steps with new masks
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", mostly_slow(POLICIES, "whole_word"))
 def test_equal_on_jax(policy: str, tmp_path: Path) -> None:
-    run("jax", RECORD, str(tmp_path / "found.npz"), policy)
-    assert_equal(dict(np.load(tmp_path / "found.npz")), drawn(rows(8), rules(policy)))
+    """New masks, and a part of those in the shards."""
+    features = stored(policy)
+    np.savez(tmp_path / "found.npz", **features)
+    run("jax", RECORD, str(tmp_path / "found"), policy)
+    for fresh, rate in ((True, 0), (False, 1)):
+        given = rules(policy, fresh, quotas=quotas(0.25, 0.125))
+        assert_equal(dict(np.load(tmp_path / f"found-{fresh}.npz")), drawn(features, given, rate))

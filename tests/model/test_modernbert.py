@@ -11,6 +11,7 @@ from keras import ops
 from clozemill.model import attention, encoder, memory
 from clozemill.model import config as encoder_config
 from clozemill.model.config import EncoderConfig, preset
+from clozemill.model.conversion import modernbert_names
 from clozemill.model.encoder import Encoder
 from clozemill.model.flops import flops_per_row
 from clozemill.model.losses import sums
@@ -46,12 +47,10 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
     ],
 )  # fmt: skip
 def test_parameter_counts(name: str, count: int) -> None:
-    """transformers' counts for ModernBertModel with 30,522 words; the larger ones only by the formula."""
+    """transformers' counts for ModernBertModel with 30,522 words: of the tensors in its files, and of our variables."""
     config = preset(name)
-    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    block = 4 * width * width + 3 * width * inner + 2 * width
-    assert count == config.vocab_size * width + width + layers * block  # the final norm for the first layer's
-    if layers <= 4:
+    assert sum(int(np.prod(tensor.shape)) for tensor in modernbert_names.table(config, ())) == count
+    if config.num_hidden_layers <= 4:
         model = Encoder(config)
         model.build()
         assert model.count_params() - sum(np.prod(weight.shape) for weight in model.pooler.weights) == count
@@ -149,6 +148,29 @@ def test_chunks_and_all_keys_agree(length: int, causal: bool, monkeypatch) -> No
             gradients = tape.gradient(loss, [block.attention.key.kernel.value for block in model.blocks])
             found.append((ops.convert_to_numpy(states)[inputs[1] > 0], [value.numpy() for value in gradients]))
         assert apart(found[0][0], found[1][0]) < 1e-5 and apart(found[0][1], found[1][1]) < 1e-4
+
+
+@pytest.mark.parametrize("changes", [{}, {"remat": True}, {"attention_probs_dropout_prob": 0.5}])
+def test_a_graph_for_any_length_chooses_by_the_length(changes: dict, monkeypatch) -> None:
+    """As SavedModels and inference on CPUs have it: the same outputs and gradients as with a known length, in chunks or not."""
+    monkeypatch.setattr(encoder_config, "_FEWEST_CHUNKS", 5)  # of two positions
+    model = make(num_hidden_layers=2, **changes)
+    seed = np.array([1, 2], "int32") if "attention_probs_dropout_prob" in changes else None
+
+    def computed(ids, mask, segments) -> tuple:
+        with tf.GradientTape() as tape:
+            states = model(ids, mask, segments, seed=seed, training=seed is not None)["sequence_output"]
+            loss = tf.reduce_sum(states * tf.cast(mask, tf.float32)[:, :, None] * tf.sin(tf.range(16.0)))
+        return states, tape.gradient(loss, model.blocks[1].attention.key.kernel.value)
+
+    loose = tf.function(computed, [tf.TensorSpec([None, None], tf.int32)] * 3, autograph=False)
+    for length in (9, 21):
+        inputs = [tf.constant(each[:, :length], tf.int32) for each in INPUTS]
+        known = tf.function(computed, autograph=False)(*inputs)
+        states, gradient = (apart(one.numpy(), two.numpy()) for one, two in zip(loose(*inputs), known, strict=True))
+        assert states < 1e-5 and gradient < 1e-4
+    graph = loose.get_concrete_function().graph.as_graph_def()
+    assert [node for node in graph.node if node.op in ("If", "StatelessIf")]
 
 
 def test_padding_is_ignored() -> None:

@@ -233,6 +233,12 @@ def test_recomputation_gives_the_same_gradients(objective: str) -> None:
     assert apart(*found) == 0
 
 
+def test_recomputation_gives_the_same_gradients_of_modernbert() -> None:
+    given = {name: tf.constant(values) for name, values in FEATURES.items()}, tf.constant(SEED)
+    models = [scatter(PretrainingModel(replace(MODERN, remat=remat), "mlm")) for remat in (False, True)]
+    assert apart(*(gradient_step(model, OBJECTIVES["mlm"])(*given) for model in models)) == 0
+
+
 def test_the_loss_decreases() -> None:
     """Thirty plain gradient steps on four examples."""
     model = make(**NO_DROPOUT)

@@ -52,7 +52,7 @@ MODERN_CLASSES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", mostly_slow(MODERN_CLASSES, "mlm+nsp", "classify"))
+@pytest.mark.parametrize("name", mostly_slow(MODERN_CLASSES, "mlm+nsp", "classify", "encoder", "tags"))
 def test_modernbert_folders(name: str, tmp_path: Path) -> None:
     """All that transformers' class has comes back bit for bit; the rest has no place there."""
     source = sources.source(name, **sources.MODERN)

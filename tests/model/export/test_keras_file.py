@@ -75,9 +75,9 @@ def test_configuration_switches(sizes: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "bilstm"), "mlm+nsp"))
-def test_it_loads_without_clozemill(name: str, tmp_path: Path) -> None:
-    source, features = sources.source(name, MORE.get(name)), sources.features()
+@pytest.mark.parametrize(("name", "sizes"), [("mlm+nsp", {}), ("bilstm", {}), ("mlm+nsp", MODERN)])
+def test_it_loads_without_clozemill(name: str, sizes: dict, tmp_path: Path) -> None:
+    source, features = sources.source(name, MORE.get(name), **sizes), sources.features()
     keras_file.write(source, str(tmp_path))
     expected = answers(source, features)
     np.savez(tmp_path / "data.npz", **features, **expected)
@@ -89,9 +89,10 @@ def test_it_loads_without_clozemill(name: str, tmp_path: Path) -> None:
     assert float(told["worst"]) <= TOLERANCE and told["ungraded"] == "" and float(told["dropout"]) > 0.1
 
 
-def test_it_contains_only_stock_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sizes", "attention"), [({}, "MultiHeadAttention"), (MODERN, "Softmax")], ids=["bert", "modernbert"])
+def test_it_contains_only_stock_classes(sizes: dict, attention: str, tmp_path: Path) -> None:
     """No Lambda, no registered class, none of our classes."""
-    keras_file.write(sources.source(), str(tmp_path))
+    keras_file.write(sources.source(**sizes), str(tmp_path))
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         config = json.loads(file.read("config.json"))
     modules, classes = set(), set()
@@ -109,7 +110,7 @@ def test_it_contains_only_stock_classes(tmp_path: Path) -> None:
                 walk(item)
 
     walk(config)
-    assert modules <= {"keras", "builtins"} and "Lambda" not in classes and {"Dropout", "MultiHeadAttention"} <= classes
+    assert modules <= {"keras", "builtins"} and "Lambda" not in classes and {"Dropout", attention} <= classes
 
 
 def test_dropout_rates_match_the_source(tmp_path: Path) -> None:

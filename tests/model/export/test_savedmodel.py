@@ -110,7 +110,7 @@ SIGNATURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "classify", "embed"))
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "classify", "embed", "modern"))
 def test_outputs_match_the_source(kind: str, exported) -> None:
     (one, path), inputs = exported(kind), features(TEXTS)
     found, expected = savedmodel.outputs(str(path), TEXTS, {}), answers(one, inputs)
