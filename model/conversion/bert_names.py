@@ -91,7 +91,7 @@ def _hf_name(name: str) -> str:
     return _HF_BASE + name if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
-def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
+def from_hf(tensors: Mapping[str, Any], config: EncoderConfig, head: tuple[str, int, int] | None = None) -> Converted:
     """Convert the weights of a Hugging Face folder to ours, with any heads and old or new names.
 
     The prefix "bert." is optional. A decoder that repeats the word embeddings and the bias is skipped, and so are heads that
@@ -99,6 +99,7 @@ def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
 
     Args:
         tensors: arrays, or objects with a `shape` that np.asarray converts, so that only needed tensors are read.
+        head: of a fine-tuned model, see `table`.
 
     Raises ValueError, naming the tensor, if one doesn't fit, or if the decoder has its own weights.
     """
@@ -113,9 +114,11 @@ def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
     words = found.get("bert.embeddings.word_embeddings.weight")
     if decoder is not None and (words is None or not np.array_equal(decoder, words)):
         raise ValueError(untied(DECODER, "BERT"))
-    heads = sorted(name for name in found if not name.startswith(_HF_ENCODER))
+    own = {f"{head[0]}.weight", f"{head[0]}.bias"} if head else set()
+    heads = sorted(name for name in found if not name.startswith(_HF_ENCODER) and name not in own)
     dropped = {*heads, *(_HF_BASE + name for name in _HF_PASSED)}
-    return convert({name: found[name] for name in found if name not in dropped}, table(config), "hf", tuple(heads), "BERT")
+    kept = {name: value for name, value in found.items() if name not in dropped}
+    return convert(kept, table(config, PARTS, head), "hf", tuple(heads), "BERT")
 
 
 def tf1_wanted(config: EncoderConfig) -> Callable[[str], bool]:

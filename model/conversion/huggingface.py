@@ -14,9 +14,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from clozemill.model.conversion import weight_names
-from clozemill.model.conversion.foreign_files import is_file, read_json
+from clozemill.model.conversion.foreign_files import is_file, optional_json, read_json
+from clozemill.model.conversion.hf_task import read_task
 from clozemill.model.conversion.hf_tokenizer import read_tokenizer
 from clozemill.model.conversion.imported import Imported
+from clozemill.model.conversion.tokenizer_json import SETTINGS
+from clozemill.model.task_heads import TASK_HEADS
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -123,7 +126,13 @@ def read(folder: Path) -> Imported:
     _check_types(tensors)
     _check_memory(tensors)
     names = weight_names.family(config)
+    try:
+        task = read_task(settings, config, names.CLASS, optional_json(folder / SETTINGS).get("model_max_length"))
+    except ValueError as error:
+        raise ValueError(f"{CONFIG}: {error}") from None
     tied = settings.get("tie_word_embeddings") is not False or names.DECODER in tensors
     if not tied and names.TRANSFORM in tensors:
         raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and {names.CLASS}'s is")
-    return Imported("hf", config, weight_names.from_hf(tensors, config), tokenizer)
+    head = (TASK_HEADS[task.kind].transformers[1], config.hidden_size, task.outputs) if task else None
+    converted = weight_names.from_hf(tensors, config, head)
+    return Imported("hf", config, converted, tokenizer, task if "head/dense/kernel" in converted.weights else None)

@@ -74,11 +74,11 @@ def written(parts: tuple[str, ...], has_task: bool) -> tuple[str, ...]:
     return parts if has_task else tuple(part for part in parts if part == "masked_lm")
 
 
-def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
+def from_hf(tensors: Mapping[str, Any], config: EncoderConfig, head: tuple[str, int, int] | None = None) -> Converted:
     """Convert the weights of a Hugging Face folder; see weight_names.from_hf.
 
-    The prefix "model." is optional. A decoder that repeats the word embeddings is skipped, and so are the heads of tasks: their
-    transform becomes the pooler.
+    The prefix "model." is optional. A decoder that repeats the word embeddings is skipped, and so are the heads of tasks but
+    `head`: their transform becomes the pooler.
     """
     found: dict[str, Any] = {}
     for name, value in tensors.items():
@@ -90,10 +90,11 @@ def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
     decoder, words = found.pop(DECODER, None), found.get(f"{_BASE}embeddings.tok_embeddings.weight")
     if decoder is not None and (words is None or not np.array_equal(decoder, words)):
         raise ValueError(untied(DECODER, CLASS))
-    heads = sorted(name for name in found if not name.startswith(_OURS))
+    own = {entry.hf for entry in table(config, (), head) if entry.part == "head"}
+    heads = sorted(name for name in found if not name.startswith(_OURS) and name not in own)
     parts = ("masked_lm",) if "decoder.bias" in found else ("pooler", "next_sentence")
     kept = {name: value for name, value in found.items() if name not in heads}
-    return convert(kept, table(config, parts), "hf", tuple(heads), CLASS)
+    return convert(kept, table(config, parts, head), "hf", tuple(heads), CLASS)
 
 
 _SAME = (

@@ -46,12 +46,13 @@ def check_weights(config: EncoderConfig, weights: dict[str, np.ndarray]) -> None
         check_finite(name, value)
 
 
-def from_hf(tensors: Mapping[str, Any], config: EncoderConfig) -> Converted:
+def from_hf(tensors: Mapping[str, Any], config: EncoderConfig, head: tuple[str, int, int] | None = None) -> Converted:
     """Convert the weights of a Hugging Face folder to ours, with any heads. Raises ValueError, naming a tensor.
 
-    tensors: arrays, or objects with a `shape` that np.asarray converts, so that only needed tensors are read.
+    tensors: arrays, or objects with a `shape` that np.asarray converts, so that only needed tensors are read. head: that of a
+        fine-tuned model, as in `table`; without it, the heads of tasks are skipped.
     """
-    return family(config).from_hf(tensors, config)
+    return family(config).from_hf(tensors, config, head)
 
 
 def config_from_hf(values: dict[str, Any]) -> EncoderConfig:

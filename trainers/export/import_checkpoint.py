@@ -19,6 +19,7 @@ from clozemill.model.conversion import huggingface, tf1
 from clozemill.model.conversion.imported import Imported
 from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.common.tokenizer_rules import TextRules, described
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
@@ -170,6 +171,7 @@ def _about(found: Imported, vocabulary: Vocabulary, cased: bool, rules: TextRule
         "step": 0,
         "encoder": found.config.to_dict(),
         "objective": objective,
+        **({"task": found.task.to_dict(), "preset": found.task.kind} if found.task else {}),
         "vocabulary": told,
         "imported": {"from": source.name, **commit, "format": found.format, "heads": list(kept)},
     }
@@ -259,6 +261,9 @@ def _tell(config: ImportConfig, found: Imported, about: dict[str, Any], notes: l
         f"{config.source}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {encoder.vocab_size:,} entries, "
         f"{casing}, {size:,} weights; with {', '.join(heads) or 'no head'}"
     )
+    if task := found.task:
+        labels = f", {counted(len(task.labels), 'label')}" if task.labels else ""
+        print(f"fine-tuned for {task.kind}{labels}, texts of up to {task.max_seq_length} tokens: its head is imported too")
     for note in filter(None, [*notes, *_notes(found, tuple(heads))]):
         print(f"note: {note}")
     print(f"done: {config.output}", flush=True)

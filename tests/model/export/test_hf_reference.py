@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import clozemill
 from clozemill.model.export import hf_process, huggingface
 from clozemill.model.export.base import TOLERANCE, answers, furthest
 from clozemill.model.task_model import Task
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.export import export
+from clozemill.trainers.training import checkpoints
 from tests.apart import needs_sentence_transformers, needs_transformers, run_apart
 from tests.model import byte_level, sources
 from tests.model.export.test_huggingface import UNICODE
@@ -58,6 +61,49 @@ def test_transformers_gives_the_same_outputs_for_modernbert(name: str, tmp_path:
     logits = {"mlm+nsp": {"masked_lm_logits"}, "encoder": set()}.get(name, sources.OUTPUTS[name] - {"pooled_output"})
     assert found.keys() == {"sequence_output", *logits}
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
+SAVED = """
+import numpy, torch, transformers
+torch.manual_seed(3)
+kind, labels = given["class"], {str(number): name for number, name in enumerate(("no", "yes", "maybe"))}
+family = "ModernBert" if kind.startswith("Modern") else "Bert"
+sizes = {"vocab_size": given["vocabulary"], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 32, "max_position_embeddings": given["length"], "initializer_range": 0.3, "pad_token_id": 2}
+more = {"local_attention": 8, "cls_token_id": 3, "sep_token_id": 5} if family == "ModernBert" else {}
+heads = {} if kind.endswith(("Model", "LM")) else {"id2label": labels, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
+model = getattr(transformers, kind)(getattr(transformers, family + "Config")(**sizes, **more, **heads)).eval()
+model.save_pretrained(given["folder"])
+inputs = {name: torch.tensor(values) for name, values in given["inputs"].items()}
+if family == "ModernBert":
+    del inputs["token_type_ids"]
+with torch.no_grad():
+    outputs = model(**inputs, output_hidden_states=True)
+hidden = outputs.last_hidden_state if "last_hidden_state" in outputs else outputs.hidden_states[-1]
+found = {"hidden": hidden.tolist(), "logits": outputs.logits.tolist() if "logits" in outputs else None}
+"""
+
+
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"])
+@pytest.mark.parametrize("family", ["Bert", "ModernBert"])
+def test_folders_that_transformers_has_saved(family: str, head: str, tmp_path: Path) -> None:
+    """Imported by the command, they give the same outputs, with the head and its labels."""
+    features, folder = sources.features(), tmp_path / "hf"
+    inputs = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
+    given = {"class": family + head, "folder": str(folder), "vocabulary": len(sources.TOKENS), "length": sources.LENGTH}
+    found = run_apart(SAVED, given | {"inputs": {theirs: features[ours].tolist() for theirs, ours in inputs.items()}})
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in sources.TOKENS), "utf-8")
+    assert clozemill.main(["import", str(folder), "--output", str(tmp_path / "checkpoint"), "--no-cased"]) == 0
+    source = export.read(checkpoints.find(str(tmp_path / "checkpoint")))
+    expected = {"hidden": np.array(found["hidden"], np.float32)}
+    mine = answers(source, features)
+    ours = {"hidden": mine["sequence_output"]}
+    if found["logits"]:
+        expected["logits"] = np.array(found["logits"], np.float32)
+        ours["logits"] = mine["masked_lm_logits" if head == "ForMaskedLM" else "logits"]
+    assert max(furthest(expected, ours, features["input_mask"]).values()) <= TOLERANCE
+    labels = ("no", "yes", "maybe")
+    assert (source.task.labels if source.task else ()) == (labels if head.endswith("Classification") else ())
 
 
 def test_a_byte_level_tokenizer_and_its_model_in_transformers(tmp_path: Path) -> None:

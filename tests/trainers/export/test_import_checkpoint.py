@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from clozemill.model.conversion.hf_tokenizer import ForeignTokenizer
 from clozemill.model.conversion.imported import Imported
 from clozemill.model.conversion.weight_names import table
 from clozemill.model.export import huggingface
+from clozemill.model.export.base import answers
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.export import export, import_checkpoint
 from clozemill.trainers.export.config import ImportConfig
@@ -56,11 +58,12 @@ def test_round_trip_is_bit_identical(name: str, folders: dict[str, Path], tmp_pa
     told = {"sha256": hashlib.sha256(VOCABULARY).hexdigest(), "size": len(sources.TOKENS), "cased": False}
     assert one.index["vocabulary"] == told and (tmp_path / "checkpoint/vocab.txt").read_bytes() == VOCABULARY
     assert one.index["imported"] == {"from": name, "format": "hf", "heads": heads}
+    task = source.task and replace(source.task, max_seq_length=sources.LENGTH)  # that of tokenizer_config.json
+    assert one.index.get("task") == (task and json.loads(json.dumps(task.to_dict())))
     again = tmp_path / "again"
     again.mkdir()
     huggingface.write(export.read(one), str(again))
     before, after = load_file(folders[name] / "model.safetensors"), load_file(again / "model.safetensors")
-    before = {path: value for path, value in before.items() if not path.startswith("classifier")}
     assert before.keys() == after.keys()
     assert all(before[path].tobytes() == after[path].tobytes() for path in before)
     for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
@@ -71,7 +74,8 @@ def test_the_summary(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
     imported(folders["classify"], tmp_path / "checkpoint")
     told = capsys.readouterr().out
     assert f"{folders['classify']}: 2 layers, 16 wide, {len(sources.TOKENS)} entries, uncased, " in told
-    assert "; with pooler\n" in told and "note: skipped: classifier.bias, classifier.weight\n" in told
+    assert "; with pooler\nfine-tuned for classify, 3 labels, texts of up to 48 tokens: its head is imported too\n" in told
+    assert "skipped" not in told
     (changed := tmp_path / "nsp").mkdir()
     for file in folders["mlm+nsp"].iterdir():
         shutil.copy(file, changed)
@@ -83,6 +87,36 @@ def test_the_summary(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
     assert one.index["objective"] == "" and one.index["imported"]["heads"] == ["pooler"]
     assert not any(path.startswith("next_sentence") for path in checkpoints.weights(one))
     assert export.read(one).parts == ("pooler",)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("classify", {}), ("tags", sources.MODERN)])
+def test_an_imported_head_answers(name: str, sizes: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Like the model that was written: predict has its label, or tags; and it can be exported."""
+    source = sources.source(name, **sizes)
+    imported(sources.written(huggingface, name, tmp_path / "hf", **sizes), tmp_path / "checkpoint")
+    assert clozemill.main(["predict", str(tmp_path / "checkpoint"), "--text", "the river was a mill"]) == 0
+    told = capsys.readouterr().out
+    found = json.loads(told[told.index("\n{") :])
+    (logits,) = answers(source, sources.features(texts=[("the river was a mill", "")]))["logits"]
+    if name == "classify":
+        assert found["label"] == source.task.labels[int(logits.argmax())]
+    else:
+        assert found["tags"] == [source.task.labels[number] for number in logits[1:6].argmax(axis=1)]
+    assert clozemill.main(["export", str(tmp_path / "checkpoint"), "--formats", "hf", "--output", str(tmp_path / "out")]) == 0
+    told = json.loads((tmp_path / "out/hf/config.json").read_text())
+    assert told["architectures"] == json.loads((tmp_path / "hf/config.json").read_text())["architectures"]
+
+
+def test_a_head_of_another_kind_is_skipped(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Of a class with one linear layer, but with other tensors: the encoder alone is imported, as without a head."""
+    folder = Path(shutil.copytree(folders["classify"], tmp_path / "hf"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.dense.weight"] = tensors.pop("classifier.weight")
+    tensors["classifier.dense.bias"] = tensors.pop("classifier.bias")
+    save_file(tensors, folder / "model.safetensors")
+    one = imported(folder, tmp_path / "checkpoint")
+    assert "task" not in one.index and "head/dense/kernel" not in checkpoints.weights(one)
+    assert "note: skipped: classifier.dense.bias, classifier.dense.weight\n" in capsys.readouterr().out
 
 
 def tf1_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
