@@ -21,6 +21,7 @@ from clozemill.trainers.engines import train_state
 from tests.model import modernbert_reference
 from tests.model.small import MODERN, TOKENS, apart, features, mean_loss, packed, scatter
 
+TINY = replace(MODERN, vocab_size=7, hidden_size=8, num_attention_heads=2, intermediate_size=6, num_hidden_layers=3)
 LENGTH = 21  # not a multiple of a chunk, and enough of them
 EXAMPLES = features(rows=6, length=LENGTH, predictions=4)
 INPUTS = [EXAMPLES[name] for name in TOKENS]
@@ -89,17 +90,37 @@ def test_matches_plain_numpy(chunked: bool, monkeypatch) -> None:
 
 def test_matches_transformers() -> None:
     """Values of ModernBertForMaskedLM (transformers 5.24, torch 2.14, float32) with weights and tokens of the same formula."""
-    config = EncoderConfig(**{**MODERN.to_dict(), "vocab_size": 7, "hidden_size": 8, "num_attention_heads": 2,
-                              "intermediate_size": 6, "num_hidden_layers": 3})  # fmt: skip
-    model = PretrainingModel(config, "mlm")
-    model.build()
-    for name, weight in {weight.path.split("/", 1)[1]: weight for weight in model.weights}.items():
-        weight.assign(formula(name, tuple(weight.shape)))
+    model = with_formula(PretrainingModel(TINY, "mlm"))
     ids = np.array([[3, 1, 4, 1, 5, 2, 6, 5, 3, 5]])
     found = model.encoder(ids, np.ones_like(ids), np.zeros_like(ids))["sequence_output"]
     logits = model.masked_lm(found, model.encoder.embeddings.word_embeddings)
     assert apart(found[0, 4], np.array(HIDDEN)) < 1e-5
     assert apart(logits[0, 9], np.array(LOGITS)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "places", "logits"),
+    [
+        ("classify", [(0,), (1,)], [[0.381898, -0.234459, -0.740546], [0.172871, 0.121448, 0.012905]]),
+        ("tags", [(0, 9), (1, 3)], [[0.268738, -0.125677, -0.460984], [-0.406257, 0.004895, 0.413746]]),
+    ],
+)
+def test_heads_match_transformers(kind: str, places: list[tuple[int, ...]], logits: list[list[float]]) -> None:
+    """ModernBertForSequenceClassification and ...ForTokenClassification (same versions); the second row is padded."""
+    model = with_formula(TaskModel(TINY, Task(kind, ("a", "b", "c"))))
+    ids = np.array([[3, 1, 4, 1, 5, 2, 6, 5, 3, 5], [2, 6, 5, 3, 5, 0, 0, 0, 0, 0]])
+    mask = np.array([[1] * 10, [1] * 5 + [0] * 5])
+    found = ops.convert_to_numpy(model({"input_ids": ids, "input_mask": mask, "segment_ids": 0 * ids})["logits"])
+    assert apart(np.array([found[place] for place in places]), np.array(logits)) < 1e-5
+
+
+def with_formula(model: keras.Model) -> keras.Model:
+    """Build a model, with the values of `formula` as its weights."""
+    model.build()
+    for weight in model.weights:
+        name = weight.path.split("/", 1)[1]
+        weight.assign(formula(name, tuple(weight.shape)))
+    return model
 
 
 def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
