@@ -15,6 +15,7 @@ import tensorflow as tf
 import yaml
 
 import clozemill
+from clozemill.model.config import PRESETS
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
@@ -654,3 +655,21 @@ def test_a_nan_loss_stops_the_run(tmp_path: Path, small: Path, capsys: pytest.Ca
     assert sorted(one.step for one in checkpoints.saved(str(run))) == list(range(3, last + 1, 3))
     for folder in (run / "checkpoints").iterdir():
         assert all(np.isfinite(value).all() for value in saved.variables(folder).values())
+
+
+def test_the_recipe_of_modern_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of it, on a dataset of pairs, with segment embeddings: its architecture, optimizer, schedule and masks."""
+    monkeypatch.setitem(PRESETS, "modern-tiny", PRESETS["modern-tiny"] | {"num_hidden_layers": 1})
+    data = datasets.write(tmp_path / "data", [[20, 24]], [6])
+    options = ["--recipe", "modern", "--steps", 2, "--batch-size", 8, "--segment-embeddings"]
+    arguments = ["pretrain", "--data", data.folder, "--output", tmp_path / "run", "--no-tensorboard", *options]
+    assert clozemill.main([*map(str, arguments)]) == 0
+    told = json.loads((tmp_path / "run/run.json").read_text())
+    assert (told["encoder"]["architecture"], told["encoder"]["type_vocab_size"]) == ("modernbert", 2)
+    config = told["config"]
+    assert (config["optimizer"], config["schedule"], config["masks"], config["objective"]) == ("muon", "wsd", "fresh", "mlm")
+    (evaluated,) = rows(tmp_path / "run", "eval")
+    assert evaluated["step"] == 2 and math.isfinite(evaluated["masked_lm_loss"])
+    names = checkpoints.weights(checkpoints.find(str(tmp_path / "run")))
+    assert {"encoder/embeddings/segment_embeddings", "encoder/layer_0/gate/kernel"} <= names.keys()
+    assert "encoder/embeddings/position_embeddings" not in names
