@@ -4,6 +4,8 @@ clozemill pretrain --data DATASET --output RUN
 """
 
 import contextlib
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -68,6 +70,7 @@ def _for_devices(planned: PretrainingRun, assumed: int, replicas: int) -> Pretra
 def _run(planned: PretrainingRun, engine: Engine, writes: bool, hardware: Hardware) -> int:
     """Start or resume the run; its folder is locked."""
     config = planned.config
+    _check_plans(engine, planned)
     if config.overwrite:
         if writes:
             run_folder.clear_run_folder(config.output)
@@ -197,6 +200,25 @@ def conclude(best: checkpoints.Checkpoint, entries: Sequence[dict[str, Any]] = (
         loss = f"masked LM loss {sets[name]['masked_lm_loss']:.4f} nats"
         print(f"{name}: {loss} {_compared(sets[name], before.get(name, {}))}")
     print("".join(f"warning: {remark}\n" for remark in figures["remarks"]), end="", flush=True)
+
+
+def _check_plans(engine: Engine, planned: PretrainingRun) -> None:
+    """Raise UserError if the workers would train different runs, or can't share the order of the examples."""
+    told = json.dumps([planned.identity(), planned.config.gradient_accumulation_steps], sort_keys=True)
+    mark = int.from_bytes(hashlib.sha256(told.encode()).digest()[:4]) >> 1
+    with engine.raise_if_worker_lost():
+        marks = engine.gather(mark)
+    if len(marks) > 1:
+        raise UserError(
+            "the workers plan different runs, because their datasets, memory or cores differ: give all of them the same data, "
+            "--preset, --batch-size and --gradient-accumulation-steps"
+        )
+    for phase in planned.phases:
+        if phase.entry.batch_size % engine.processes:
+            raise UserError(
+                f"{phase.folder} is read in the order of batches of {phase.entry.batch_size}, which {engine.processes} workers "
+                "can't share: use fewer workers"
+            )
 
 
 def _agree(engine: Engine, step: int, output: str) -> None:

@@ -1,11 +1,13 @@
 """`clozemill pretrain` and `evaluate` as they are run: what a run leaves, what it refuses, and how it stops."""
 
+import contextlib
 import json
 import math
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.image
@@ -673,3 +675,21 @@ def test_the_recipe_of_modern_encoders(tmp_path: Path, monkeypatch: pytest.Monke
     names = checkpoints.weights(checkpoints.find(str(tmp_path / "run")))
     assert {"encoder/embeddings/segment_embeddings", "encoder/layer_0/gate/kernel"} <= names.keys()
     assert "encoder/embeddings/position_embeddings" not in names
+
+
+@pytest.mark.parametrize(
+    ("others", "processes", "sentence"),
+    [
+        ({}, 2, ""),
+        ({5}, 2, "the workers plan different runs, because their datasets, memory or cores differ"),
+        ({}, 3, r"small is read in the order of batches of 8, which 3 workers can't share: use fewer workers"),
+    ],
+)
+def test_workers_plan_the_same_run(others: set[int], processes: int, sentence: str, tmp_path: Path) -> None:
+    data = datasets.write(tmp_path / "small", [[20, 24]], [6]).folder
+    planned = pretraining_run.plan_run(PretrainConfig(data=(data,), preset="tiny", batch_size=8, steps=2))
+    engine = SimpleNamespace(
+        processes=processes, raise_if_worker_lost=contextlib.nullcontext, gather=lambda mine: {mine, *others}
+    )
+    with pytest.raises(UserError, match=sentence) if sentence else contextlib.nullcontext():
+        pretraining._check_plans(engine, planned)
