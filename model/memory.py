@@ -29,11 +29,12 @@ def layer_matrices(config: EncoderConfig) -> int:
     return config.num_hidden_layers * (4 * hidden * hidden + (3 if config.design.gated else 2) * hidden * inner)
 
 
-def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: int = 2, generator_size: float = 0.0) -> int:
+def state_bytes(config: EncoderConfig, matrix_moments: float = 2, other_moments: float = 2, generator_size: float = 0.0) -> int:
     """Return the bytes of weights, gradients and moments, which don't depend on the batch.
 
     Args:
-        matrix_moments: moments that the optimizer has for each weight in a matrix of the layers.
+        matrix_moments: moments that the optimizer has for each weight in a matrix of the layers; a part of one, if devices
+            divide them.
         other_moments: those that it has for each other weight.
         generator_size: for replaced-token detection, width of the generator as a fraction of the encoder's; 0 for others.
     """
@@ -41,7 +42,7 @@ def state_bytes(config: EncoderConfig, matrix_moments: int = 2, other_moments: i
     if generator_size:
         every = detection_parameters(config, generator_size)
         matrices += layer_matrices(generator_config(config, generator_size))
-    return _FLOAT * (_COPIES * every + matrix_moments * matrices + other_moments * (every - matrices))
+    return int(_FLOAT * (_COPIES * every + matrix_moments * matrices + other_moments * (every - matrices)))
 
 
 def activation_bytes(

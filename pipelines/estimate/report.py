@@ -78,8 +78,11 @@ def notes(config: EstimateConfig, data: DataEstimate) -> list[str]:
     found.append(f"wall time is that of prepare, with {format_value(startup, 's')} for the start of its workers")
     if "dataflow" in config.target and config.price_cpu_hour:
         found.append("the cost of prepare is for CPUs alone: memory, disks and shuffle of Dataflow's workers are not included")
-    if "dataflow" in config.target and not config.num_workers:
-        found.append("--num-workers was not given: one worker is assumed")
+    if "dataflow" in config.target:
+        found.append(
+            ("" if config.num_workers else "--num-workers was not given: one worker is assumed; ")
+            + "a worker is one core here: give two for each machine of four vCPUs, such as submit's n2-standard-4"
+        )
     return found
 
 

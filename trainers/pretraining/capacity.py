@@ -16,11 +16,11 @@ _FUSED = 1.5  # XLA fuses operations on GPUs: a step may need less than the esti
 def step_bytes(planned: PretrainingRun, hardware: Hardware) -> int:
     """Return the estimated bytes per device of the largest training step of a run."""
     config, found = planned.config, []
-    parts = config.gradient_accumulation_steps or 1
+    parts, sharers = config.gradient_accumulation_steps or 1, hardware.devices if config.shard_moments else 1
     for phase in planned.phases:
         rows = max(1, phase.batch_size // (hardware.devices * parts))
         half = config.precision == "bfloat16"
-        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, config.optimizer, hardware.kernel))
+        found.append(needed_bytes(planned.encoder, phase.shape, rows, half, config.optimizer, hardware.kernel, sharers))
     return max(found)
 
 

@@ -123,9 +123,18 @@ def _preset(hardware: Hardware, data: Data) -> tuple[str, str]:
 
 
 def needed_bytes(
-    encoder: EncoderConfig, shape: Shape, rows: int, half: bool, optimizer: str = "adamw", kernel: AttentionKernel | None = None
+    encoder: EncoderConfig,
+    shape: Shape,
+    rows: int,
+    half: bool,
+    optimizer: str = "adamw",
+    kernel: AttentionKernel | None = None,
+    sharers: int = 1,
 ) -> int:
-    """Return the estimated bytes of a training step with this many rows per device and micro-batch."""
+    """Return the estimated bytes of a training step with this many rows per device and micro-batch.
+
+    sharers: devices that divide the optimizer's moments among them.
+    """
     fused = kernel is not None and not kernel.refusal(encoder.head_size, shape.length, "bfloat16" if half else "float32")
     sizes = encoder, shape.length, shape.predictions
     if shape.generator:
@@ -133,7 +142,7 @@ def needed_bytes(
     else:
         each = memory.activation_bytes(*sizes, half, shape.causal, shape.examples, fused)
     rules = OPTIMIZERS[optimizer]
-    moments = len(rules.matrices.moments), len(rules.others.moments)
+    moments = len(rules.matrices.moments) / sharers, len(rules.others.moments) / sharers
     return memory.state_bytes(encoder, *moments, shape.generator) + rows * each
 
 

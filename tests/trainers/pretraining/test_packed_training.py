@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -160,4 +161,8 @@ def test_estimates_know_the_examples_of_a_row(packed: PreparedDataset, plain: Pr
     each = memory.activation_bytes(encoder, ROW_LENGTH, predictions, examples=most)
     hardware = Hardware("CPU", 1, 1 << 40, 2)
     assert capacity.step_bytes(planned, hardware) == memory.state_bytes(encoder) + 8 * each
+    divided = replace(planned, config=replace(planned.config, engine="jax", shard_moments=True))  # of AdamW: two per weight
+    four = replace(hardware, devices=4)
+    less = capacity.step_bytes(planned, four) - capacity.step_bytes(divided, four)
+    assert less == memory.parameters(encoder) * 4 * 2 * 3 // 4
     assert encoder.vocab_size == ENTRIES
