@@ -18,9 +18,10 @@ def _kinds(settings: dict[str, Any], prefix: str) -> list[str]:
 
 
 def _labels(settings: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the labels in the order of the logits; transformers' default is two. Raises ValueError."""
-    told = settings.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    """Return the names of the labels in the order of the logits, by default transformers'. Raises ValueError."""
+    told = settings.get("id2label")
     try:
+        told = {number: f"LABEL_{number}" for number in range(settings.get("num_labels", 2))} if told is None else told
         names = {int(number): name for number, name in told.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError("id2label doesn't map numbers to names") from None
@@ -41,7 +42,7 @@ def read_task(settings: dict[str, Any], config: EncoderConfig, prefix: str, long
     Raises ValueError for labels that don't suit the task.
     """
     kinds = _kinds(settings, prefix)
-    if not kinds or settings.get("classifier_pooling", "cls") != "cls":
+    if not kinds or (settings.get("classifier_pooling", "cls") != "cls" and not TASK_HEADS[kinds[0]].per_token):
         return None
     labels = _labels(settings)
     if len(kinds) > 1:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from clozemill.model.config import EncoderConfig
 from clozemill.model.conversion import weight_names
 from clozemill.model.conversion.foreign_files import is_file, optional_json, read_json
 from clozemill.model.conversion.hf_task import read_task
@@ -126,13 +127,31 @@ def read(folder: Path) -> Imported:
     _check_types(tensors)
     _check_memory(tensors)
     names = weight_names.family(config)
-    try:
-        task = read_task(settings, config, names.CLASS, optional_json(folder / SETTINGS).get("model_max_length"))
-    except ValueError as error:
-        raise ValueError(f"{CONFIG}: {error}") from None
     tied = settings.get("tie_word_embeddings") is not False or names.DECODER in tensors
     if not tied and names.TRANSFORM in tensors:
         raise ValueError(f"{CONFIG}: its decoder is not tied to the word embeddings, and {names.CLASS}'s is")
-    head = (TASK_HEADS[task.kind].transformers[1], config.hidden_size, task.outputs) if task else None
-    converted = weight_names.from_hf(tensors, config, head)
-    return Imported("hf", config, converted, tokenizer, task if "head/dense/kernel" in converted.weights else None)
+    longest, note = optional_json(folder / SETTINGS).get("model_max_length"), ""
+    try:
+        task, head = _task(settings, config, tensors, longest)
+    except ValueError as error:
+        task, head, note = None, None, f"skipped: the head of the task, because {error}"
+    return Imported("hf", config, weight_names.from_hf(tensors, config, head), tokenizer, task, note)
+
+
+def _task(settings: dict[str, Any], config: EncoderConfig, tensors: dict[str, StoredTensor], longest: Any) -> tuple[Any, Any]:
+    """Return the task of a fine-tuned model and its head for weight_names.table, or two None. Raises ValueError, see read_task.
+
+    A model with a masked-LM head is a pretrained one, whatever its class is called.
+    """
+    task = read_task(settings, config, weight_names.family(config).CLASS, longest)
+    if task is None:
+        return None, None
+    head = TASK_HEADS[task.kind].transformers[1], config.hidden_size, task.outputs
+    entries = weight_names.table(config, ("masked_lm",), head)
+    kernel = next(entry for entry in entries if entry.ours == "head/dense/kernel")
+    others = {entry.hf for entry in entries if entry.ours == "masked_lm/output_bias"}
+    if kernel.hf not in tensors or others & tensors.keys():
+        return None, None
+    if (rows := tensors[kernel.hf].shape) != kernel.shape[::-1]:
+        raise ValueError(f"{kernel.hf} has the shape {list(rows)}, and its labels ask for {list(kernel.shape[::-1])}")
+    return task, head

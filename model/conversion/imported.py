@@ -13,7 +13,7 @@ class Imported:
     """The model of a folder.
 
     format: "hf" or "tf1". tokenizer: may have fewer tokens than the word embeddings have rows. task: of a fine-tuned model,
-    whose head is among the weights.
+    whose head is among the weights. note: why the head of a task was skipped, or "".
     """
 
     format: str
@@ -21,3 +21,4 @@ class Imported:
     converted: Converted
     tokenizer: ForeignTokenizer
     task: Task | None = None
+    note: str = ""

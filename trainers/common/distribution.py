@@ -54,7 +54,8 @@ def _multiworker(config: DeviceOptions) -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
-        raise UserError(
+        kind = UserError if isinstance(error, ValueError) else TemporaryError  # the others may be starting, or be restarted
+        raise kind(
             f"worker {index} at {addresses[index]} can't connect to the others ({told}): start the same command on every "
             "worker in TF_CONFIG"
         ) from None
@@ -74,7 +75,8 @@ def _tpu(config: DeviceOptions) -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, OSError, tf.errors.OpError) as error:
         told = " ".join(str(error).split())[:200]
-        raise UserError(
+        kind = TemporaryError if isinstance(error, tf.errors.OpError) and name not in LOCAL_TPU else UserError
+        raise kind(
             f"--strategy tpu: the TPU {name!r} can't be reached ({told}): check its name and state, and that the installed "
             "TensorFlow is tensorflow-tpu"
         ) from None

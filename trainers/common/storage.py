@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from clozemill.pipelines.command_line.overwriting import already_exists
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.pipelines.files import locks
 from clozemill.trainers.common import filesystems
 from clozemill.trainers.common.filesystems import RemoteFile, is_local
 
 FIX = "fix that and run the command again"
+# In the message of an error of remote storage that stays until someone corrects it.
+_PERMANENT = re.compile(r"\b40[0134]\b|credential|denied|forbidden|unauthori[sz]ed|permission", re.IGNORECASE)
 _PIECE = 16 << 20  # bytes that a file gets at once: what is written remotely is copied
 
 
@@ -32,7 +34,13 @@ def translate_errors(path: str, verb: str, hint: str = FIX) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             hint = "free some space, then run the same command again"
-        raise UserError(f"{path} can't be {verb} ({cause(error)}): {hint}") from None
+        raise _kind(path, error)(f"{path} can't be {verb} ({cause(error)}): {hint}") from None
+
+
+def _kind(path: str, error: OSError) -> type[UserError]:
+    """Return TemporaryError if remote storage may answer later: what restarts jobs then runs the command again."""
+    later = not is_local(path) and error.errno == errno.EIO and not _PERMANENT.search(str(error))
+    return TemporaryError if later else UserError
 
 
 def join(folder: str, *names: str) -> str:
@@ -75,7 +83,7 @@ def read(path: str, hint: str) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path} doesn't exist: {hint}") from None
     except OSError as error:
-        raise UserError(f"{path} can't be read ({cause(error)}): {hint}") from None
+        raise _kind(path, error)(f"{path} can't be read ({cause(error)}): {hint}") from None
 
 
 class Part:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.trainers.common.config import JAX_PROCESS, DeviceOptions, tf_config
 
 ADDRESS, COUNT, NUMBER = JAX_PROCESS
@@ -61,6 +61,7 @@ def connect(config: DeviceOptions) -> None:
         # Everything is given, so JAX must not ask the APIs of Kubernetes or the TPU's metadata server for it.
         jax.distributed.initialize(**cluster, cluster_detection_method="deactivate")
     except (RuntimeError, ValueError) as error:
-        raise UserError(
+        kind = UserError if isinstance(error, ValueError) else TemporaryError  # the others may be starting, or be restarted
+        raise kind(
             f"worker {index} can't connect to the others at {address} ({short(error)}): start the same command on every worker"
         ) from None

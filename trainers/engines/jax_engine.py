@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from clozemill.model.attention import attention_kernel
 from clozemill.model.config import EncoderConfig
 from clozemill.model.losses import SUMS
-from clozemill.pipelines.command_line.exit_codes import EXIT_AGAIN
+from clozemill.pipelines.command_line.exit_codes import EXIT_AGAIN, EXIT_BUG
 from clozemill.pipelines.common import runtime
 from clozemill.pipelines.common.errors import TemporaryError, UserError
 from clozemill.trainers.common import hardware
@@ -137,11 +137,11 @@ def _readable(value: Any) -> Any:
     return multihost_utils.process_allgather(value, tiled=True)
 
 
-def _leave() -> None:
-    """End this process without waiting for a process that is lost: JAX would wait for minutes, and then abort."""
+def _leave(code: int) -> None:
+    """End this process without waiting for the others: JAX would wait for minutes, and then abort."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_AGAIN)
+    os._exit(code)
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,12 @@ class JaxEngine:
         try:
             yield
         except JaxRuntimeError as error:
-            if self.processes == 1 or not _LOST.search(str(error)):
+            if self.processes == 1:
                 raise
-            atexit.register(_leave)  # runs before what JAX has registered
+            lost = bool(_LOST.search(str(error)))
+            atexit.register(_leave, EXIT_AGAIN if lost else EXIT_BUG)  # runs before what JAX has registered
+            if not lost:
+                raise
             raise TemporaryError(
                 f"another worker was lost ({short(error)}): check its log, then run the same command on every worker to resume"
             ) from None

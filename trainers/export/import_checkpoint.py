@@ -142,6 +142,7 @@ def _notes(found: Imported, kept: tuple[str, ...]) -> list[str]:
         list(found.tokenizer.notes),
         {"next_sentence": "the next-sentence head, because the masked-LM head is missing"},
     )
+    notes += [found.note] if found.note else []
     notes += [f"skipped: {names[part]}" for part in found.converted.parts if part not in kept]
     if others := found.converted.passed_over:
         more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""

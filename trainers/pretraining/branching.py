@@ -16,7 +16,7 @@ from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.pretraining.schedules import phase_schedules
-from clozemill.trainers.training import checkpoints, run_folder
+from clozemill.trainers.training import checkpoint_index, checkpoints, run_folder
 from clozemill.trainers.training.checkpoints import Checkpoint
 from clozemill.trainers.training.metrics_log import MetricsLog
 from clozemill.trainers.training.pretrained import short_name
@@ -227,7 +227,7 @@ def _scheduled(config: PretrainConfig, theirs: PretrainConfig, step: int, every:
         if phase.learning_rate:  # its own schedule, whose warm-up must stay as it is however long the phase becomes
             mine |= {"warmup_steps": every[at].warmup_steps, "decay_steps": decay if at == number else every[at].decay_steps}
         found.append(replace(phase, **mine, steps=steps - begins[at] if at == last else phase.steps))
-    data = () if mixes else config.data[: len(found) or None]
+    data = () if mixes and not theirs.phases else config.data[: len(found) or None]
     return replace(config, data=data, phases=tuple(found), warmup_steps=every[number].warmup_steps, decay_steps=decay)
 
 
@@ -261,7 +261,7 @@ def enter(branch: Branch, state: TrainState, journal: MetricsLog) -> int:
     if not _CHECKPOINT.match(folder):
         folder = storage.join(folder, checkpoints.FOLDER, f"step-{branch.step:08d}")
     one = checkpoints.find(folder)
-    if checkpoints.digest(one) != branch.digest:
+    if branch.digest not in (checkpoints.digest(one), checkpoint_index.signature(one.index)):  # the latter: earlier versions
         raise UserError(f"{one.folder} has changed since the run was started: restore it, or give another --output")
     try:
         checkpoints.load(one, state)

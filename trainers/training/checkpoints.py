@@ -134,8 +134,13 @@ def weights(one: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def digest(one: Checkpoint) -> str:
-    """Return the SHA-256 of a checkpoint's checkpoint.json, which lists those of its files (of local ones)."""
-    return checkpoint_index.signature(one.index)
+    """Return a SHA-256 of what a training that continues a checkpoint depends on.
+
+    That is its checkpoint.json, which lists the SHA-256 of its files (of local ones), without what an evaluation adds.
+    """
+    journal = {name: value for name, value in one.index.get("journal", {}).items() if name not in ("lines", "entries")}
+    later = {"eval": None, "stopping": None, "journal": journal}
+    return checkpoint_index.signature(one.index | later)
 
 
 def load(one: Checkpoint, state: TrainState) -> None:

@@ -1,9 +1,8 @@
 """The training loop: steps, metrics, evaluations, checkpoints, signals, and the stop when a loss is NaN or infinite."""
 
-import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -95,8 +94,8 @@ class Loop:
                 owed = self.step == phase.end and not self.evaluated
                 if (self.step < phase.end or owed) and code == EXIT_DONE and not self.stopping.stops:
                     code = self._phase(phase)
-            if code == EXIT_DONE and self._writes:
-                self._page.write(self.step, COMPLETE)
+            if code == EXIT_DONE:
+                self._write_page(COMPLETE)
             # Barrier: a worker that exits while worker 0 writes would be taken for lost.
             self.engine.gather(0)
         return code
@@ -105,6 +104,10 @@ class Loop:
     def _writes(self) -> bool:
         """Return whether this process writes files."""
         return self.engine.process == 0
+
+    def _write_page(self, ended: str, failed: bool = False) -> None:
+        if self._writes:
+            self._page.write(self.step, ended, failed)
 
     def _stopped(self) -> str:
         """Return the signal that this process or another worker received, or ""."""
@@ -146,8 +149,7 @@ class Loop:
             count = self._until_next(phase)
             rows, steady = self._train(trainer, count, phase)
             if not self._finite(rows, phase):
-                if self._writes:
-                    self._page.write(self.step, "loss or gradients became NaN or infinite; training ended", failed=True)
+                self._write_page("loss or gradients became NaN or infinite; training ended", failed=True)
                 return EXIT_DIVERGED
             self.journal.add(rows, steady)
             self.step += count
@@ -162,15 +164,13 @@ class Loop:
             else:
                 self.journal.pulse(self.step, epochs, scale)
             if evaluation and self._evaluation_due(phase) and not stopped:  # a process that must stop has seconds, not minutes
-                self._evaluate(evaluation, phase)
-                stopped = self._stopped() if self.step < self.plan.steps and not self.stopping.stops else ""
+                stopped = self._evaluate(evaluation, phase)
             elif last or stopped or self._due() or self.step == phase.schedule.stable_until:
                 self._save()
                 if not stopped and self._writes and self._page.due():
                     self._page.write(self.step)
             if stopped:
-                if self._writes:
-                    self._page.write(self.step, f"stopped by {stopped}")
+                self._write_page(f"stopped by {stopped}")
                 print(f"{stopped}: saved at step {self.step:,}; run {self.signals.again} to resume", flush=True)
                 return EXIT_STOPPED
         return EXIT_DONE
@@ -185,11 +185,16 @@ class Loop:
         every = self.plan.config.eval_steps
         return self.step == phase.end or bool(every and self.step % every == 0)
 
-    def _evaluate(self, evaluation, phase: TrainingPhase) -> None:
-        """Save, evaluate, and save the metrics too: an evaluation may take minutes, and nothing is lost if the process ends."""
+    def _evaluate(self, evaluation, phase: TrainingPhase) -> str:
+        """Save, evaluate, and save the metrics too: an evaluation may take minutes, and nothing is lost if the process ends.
+
+        Returns the signal that came meanwhile, or "" if none came or the run is complete.
+        """
         if self.saved_at != self.step:
             self._save()
-        with phase.reading(), self._interruptible():
+            if stopped := self._stopped():
+                return stopped
+        with phase.reading(), self.signals.interruptible(self.engine.processes == 1):
             figures = evaluation.figures()
         if self.finish and self.step < self.plan.steps:
             figures |= INCOMPARABLE
@@ -204,6 +209,7 @@ class Loop:
                 flush=True,
             )
         self._present(evaluation)
+        return "" if self.step == self.plan.steps or self.stopping.stops else self._stopped()
 
     def _present(self, evaluation: PhaseEvaluation) -> None:
         """Note the model's answers after an evaluation, and draw the page of the run if that is due. `run` draws the last."""
@@ -226,7 +232,7 @@ class Loop:
         """Run the next steps. Returns (their metrics, whether no time went into tracing): then seconds are this call's."""
         shards = lambda: sorted(self._shards_between(phase, self.step, self.step + count + 1))  # noqa: E731
         try:
-            with phase.reading(shards), self._interruptible():
+            with phase.reading(shards), self.signals.interruptible(self.engine.processes == 1):
                 rows, steady = trainer.run(self.step, count)
         except OutOfMemory as error:
             raise UserError(
@@ -237,18 +243,6 @@ class Loop:
         self.signals.seconds = seconds / count
         self._affordable = max(1, int(RESPONSE_SECONDS * count / max(seconds, 1e-9)))
         return rows, steady
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """A context in which a signal ends the process at once if everything is saved.
-
-        With several workers, the others would hang if one exited: a signal is then handled afterwards.
-        """
-        self.signals.stepping = self.engine.processes == 1
-        try:
-            yield
-        finally:
-            self.signals.stepping = False
 
     def _finite(self, rows: np.ndarray, phase: TrainingPhase) -> bool:
         """Return whether all losses and gradients are finite; if not, print why, and nothing is saved."""
@@ -294,8 +288,7 @@ class Loop:
         about |= {self.engine.name: self.engine.version} | self.stopping.state()
         self.journal.flush()
         folder = checkpoints.step_folder(self.folder, self.step)
-        if again:  # with the same weights
-            again = 1 in self.engine.gather(int(self._writes and checkpoints.describe_again(folder, about)))
+        again = again and 1 in self.engine.gather(int(self._writes and checkpoints.describe_again(folder, about)))
         values = {} if again else self.engine.values(self.state)
         self._clock.reset()
         if not self._writes:

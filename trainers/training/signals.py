@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ class Signals:
     """Records the first signal received, if any; a second one ends the process at once.
 
     If there is nothing to save, the first one does too: `unsaved` is the number of steps that would be lost, `stepping` is true
-    while a host call runs, and `seconds` is the duration of a step, 0 while it is unknown. again: what resumes the run.
+    while a host call or an evaluation runs, and `seconds` is the duration of a step, 0 while it is unknown. again: what resumes
+    the run.
     """
 
     received: str = ""
@@ -38,6 +40,18 @@ class Signals:
         steps = f"in about {self.seconds:,.0f} s" if self.seconds > 2 * RESPONSE_SECONDS else "after the current steps"
         lost = f", and lose the last {counted(self.unsaved, 'step')}" if self.unsaved else ""
         print(f"\n{name}: saving {steps}; send it again to stop at once{lost}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def interruptible(self, alone: bool) -> Iterator[None]:
+        """A context in which a signal ends the process at once if everything is saved.
+
+        alone: whether this process trains alone. Others would hang if it exited: a signal is then handled afterwards.
+        """
+        self.stepping = alone
+        try:
+            yield
+        finally:
+            self.stepping = False
 
     def caught(self) -> AbstractContextManager[None]:
         """Return a context that records SIGTERM, SIGINT and SIGHUP, also while a step runs; not when called from Python."""

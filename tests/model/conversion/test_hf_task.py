@@ -27,7 +27,10 @@ NAMES = ("no", "yes", "maybe")
             TEXTS | {"id2label": {"0": "spam"}, "problem_type": "multi_label_classification"},
             Task("multilabel", ("spam",), max_seq_length=512),
         ),
+        (TEXTS | {"num_labels": 3}, Task("classify", ("LABEL_0", "LABEL_1", "LABEL_2"), max_seq_length=512)),
+        (TEXTS | {"id2label": None}, Task("classify", ("LABEL_0", "LABEL_1"), max_seq_length=512)),
         (TOKENS | THREE, Task("tags", NAMES, max_seq_length=512)),
+        (TOKENS | THREE | {"classifier_pooling": "mean"}, Task("tags", NAMES, max_seq_length=512)),  # taggers don't pool
         (TEXTS | {"problem_type": "another"}, None),
         (TEXTS | {"classifier_pooling": "mean"}, None),
         ({"architectures": ["BertForQuestionAnswering"]}, None),

@@ -122,16 +122,17 @@ def failing(error: Exception) -> Callable:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "told", "code"),
     [
-        (PermissionError("Forbidden: memory://x"), "Forbidden: memory://x"),
-        (OSError(errno.EIO, "broken"), "broken"),
-        (ConnectionError(), "ConnectionError"),
-        (RuntimeError("HTTP 503,\nretry later"), "RuntimeError: HTTP 503, retry later"),
-        (OSError(errno.ENOSPC, "full"), "full"),
+        (PermissionError("Forbidden: memory://x"), "Forbidden: memory://x", 2),
+        (OSError(errno.EIO, "broken"), "broken", 75),
+        (ConnectionError(), "ConnectionError", 75),
+        (RuntimeError("HTTP 503,\nretry later"), "RuntimeError: HTTP 503, retry later", 75),
+        (RuntimeError("HTTP 404: no such bucket"), "RuntimeError: HTTP 404: no such bucket", 2),
+        (OSError(errno.ENOSPC, "full"), "full", 2),
     ],
 )
-def test_errors_of_fsspec(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_fsspec(error: Exception, told: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its storages raise whatever they like; a folder that can't be listed must not look empty."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(fsspec.filesystem("memory", use_listings_cache=False).__class__, "info", failing(error))
@@ -139,14 +140,21 @@ def test_errors_of_fsspec(error: Exception, told: str, monkeypatch: pytest.Monke
     with pytest.raises(UserError) as found:
         storage.listed("memory://x")
     assert str(found.value) == f"memory://x can't be listed ({told}): {hint}"
+    assert found.value.exit_code == code  # 75: what restarts jobs tries again
     with pytest.raises(UserError, match=r"^memory://x/y can't be read"):
         storage.exists("memory://x/y")
 
 
 def test_errors_of_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.io.gfile, "stat", failing(tf.errors.PermissionDeniedError(None, None, "403\n\t [[{{node x}}]]")))
-    with pytest.raises(UserError, match=r"^ram://x can't be listed \(403\): fix that and run the command again$"):
+    with pytest.raises(UserError, match=r"^ram://x can't be listed \(403\): fix that and run the command again$") as found:
         storage.listed("ram://x")
+    assert found.value.exit_code == 2
+    told = "All 10 retry attempts failed. The last failure: HTTP response code 503"
+    monkeypatch.setattr(tf.io.gfile, "stat", failing(tf.errors.AbortedError(None, None, told)))
+    with pytest.raises(UserError) as found:
+        storage.listed("ram://x")
+    assert found.value.exit_code == 75
 
 
 @pytest.mark.parametrize(

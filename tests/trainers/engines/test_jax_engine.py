@@ -51,7 +51,9 @@ def test_only_errors_of_communication_are_a_lost_worker(
     message: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another failure would come again: exit code 75 would repeat it."""
-    monkeypatch.setattr(jax_engine.atexit, "register", lambda call: None)
+    codes: list[int] = []  # with which the process ends at once, without waiting for the others
+    monkeypatch.setattr(jax_engine.atexit, "register", lambda call, code: codes.append(code))
     engine = object.__new__(Shared)
     with pytest.raises(expected), engine.raise_if_worker_lost():
         raise JaxRuntimeError(message)
+    assert codes == [75 if expected is TemporaryError else 70]

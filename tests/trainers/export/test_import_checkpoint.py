@@ -119,6 +119,39 @@ def test_a_head_of_another_kind_is_skipped(folders: dict[str, Path], tmp_path: P
     assert "note: skipped: classifier.dense.bias, classifier.dense.weight\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight has the shape [3, 16], and its labels ask for [2, 16]"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "the labels of a task must be distinct, but a occurs twice"),
+        ({"id2label": ["a"]}, "id2label doesn't map numbers to names"),
+    ],
+)
+def test_labels_that_do_not_suit_the_head(
+    settings: dict, note: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The encoder is imported, and a note says why its head is not."""
+    folder = Path(shutil.copytree(folders["classify"], tmp_path / "hf"))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | settings))
+    assert "task" not in imported(folder, tmp_path / "checkpoint").index
+    out = capsys.readouterr().out
+    assert f"note: skipped: the head of the task, because {note}\nnote: skipped: classifier.bias, classifier.weight\n" in out
+
+
+def test_a_class_of_a_task_with_a_masked_lm_head(folders: dict[str, Path], tmp_path: Path) -> None:
+    """It is a pretrained model."""
+    folder = Path(shutil.copytree(folders["mlm"], tmp_path / "hf"))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"architectures": ["BertForSequenceClassification"]}))
+    tensors = load_file(folder / "model.safetensors")
+    tensors |= {"classifier.weight": np.ones((2, 16), np.float32), "classifier.bias": np.ones(2, np.float32)}
+    save_file(tensors, folder / "model.safetensors")
+    one = imported(folder, tmp_path / "checkpoint")
+    assert one.index["objective"] == "mlm" and "task" not in one.index
+    export.read(one)
+
+
 def tf1_folder(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """Return (a folder like google-research/bert's, our weights)."""
     source = sources.source()

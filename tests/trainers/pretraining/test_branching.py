@@ -16,7 +16,7 @@ from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining import branching
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
-from clozemill.trainers.pretraining.recipes import Phase
+from clozemill.trainers.pretraining.recipes import Part, Phase
 from clozemill.trainers.pretraining.schedules import OrderEntry
 from clozemill.trainers.training import checkpoint_index, checkpoints, run_folder
 from tests.trainers import datasets, saved
@@ -297,6 +297,32 @@ def test_a_trunk_whose_recipe_mixes_datasets(data: Path, tmp_path: Path) -> None
         assert (phase.end, list(phase.eval_sets)) == (30, ["general"])
         (tmp_path / "branch").mkdir(exist_ok=True)
         run_folder.claim_run_folder(branch, str(tmp_path / "branch"))
+
+
+def test_an_evaluation_of_the_trunk_does_not_change_its_checkpoint(trunk: Path, tmp_path: Path) -> None:
+    """A branch that was planned before it can begin after it; one of an earlier version, which noted all, too."""
+    source = Path(shutil.copytree(trunk, tmp_path / "source"))
+    folder = f"{source}/checkpoints/step-00000008"
+    one = checkpoints.find(folder)
+    branch = planned(branch_from=str(source), steps=STEPS).branch
+    evaluated = one.index | {"eval": {"masked_lm_loss": 3.0}, "journal": one.index["journal"] | {"lines": "x", "entries": 9}}
+    assert checkpoints.describe_again(folder, {key: value for key, value in evaluated.items() if key != "files"})
+    assert checkpoints.digest(checkpoints.find(folder)) == branch.digest == checkpoints.digest(one)
+    trained = one.index | {"journal": one.index["journal"] | {"count": 1}}
+    assert checkpoints.digest(checkpoints.Checkpoint(folder, trained)) != branch.digest
+
+
+def test_a_trunk_with_a_dataset_and_a_mixture(data: Path, tmp_path: Path) -> None:
+    general = datasets.write(tmp_path / "general", [[30, 41]] * 2).folder
+    parts = (Part(str(data), 0.7), Part(general, 0.3))
+    options = {**TRUNK, "steps": 20, "data": (str(data),)}
+    run = planned(**options, phases=(Phase(steps=10), Phase(data=parts, steps=10)), output=str(tmp_path / "trunk"))
+    (tmp_path / "trunk").mkdir()
+    run_folder.claim_run_folder(run, str(tmp_path / "trunk"))
+    folder = f"{tmp_path}/trunk/checkpoints/step-00000012"
+    checkpoints.write(folder, {}, run.vocabulary, {"step": 12, **run.about(12)})
+    branch = planned(branch_from=str(tmp_path / "trunk"), steps=30)
+    assert [phase.mixture.record for phase in branch.phases] == [phase.mixture.record for phase in run.phases]
 
 
 def test_a_branch_continues_the_falling_mask_rate_of_its_trunk(data: Path, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Loop]]:
     found: list[Loop] = []
     evaluate = Loop._evaluate
 
-    def recorded(self: Loop, *given: Any) -> None:
+    def recorded(self: Loop, *given: Any) -> str:
         found.append(self)
-        evaluate(self, *given)
+        return evaluate(self, *given)
 
     monkeypatch.setattr(Loop, "_evaluate", recorded)
     yield found
@@ -124,6 +124,30 @@ def test_a_signal_in_an_evaluation(whole: Path, data: str, tmp_path: Path, loops
     assert found.step == 2 and found.index["eval"]["examples"] == 6
     pretrain(run, data)
     assert_the_same(run, whole)
+
+
+def test_a_signal_while_the_steps_before_an_evaluation_are_saved(whole: Path, data: str, tmp_path: Path) -> None:
+    """The evaluation is left for the next start, also the last one."""
+    for step in (2, 4):
+        run, saved = tmp_path / f"run-{step}", []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Loop, "_save", saving(saved))
+            patched.setattr(Loop, "_stopped", lambda self, saved=saved, step=step: "SIGTERM" if step in saved else "")
+            pretrain(run, data, code=75)
+        found = checkpoints.find(str(run))
+        assert (found.step, found.index["eval"]) == (step, None) and verdict(run).startswith("Stopped")
+        pretrain(run, data)
+        assert_the_same(run, whole)
+
+
+def saving(saved: list[int]) -> Callable:
+    save = Loop._save
+
+    def changed(self: Loop, *given: Any) -> None:
+        save(self, *given)
+        saved.append(self.step)
+
+    return changed
 
 
 def test_killed_between_an_evaluation_and_its_checkpoint(
