@@ -6,6 +6,7 @@ from clozemill.model.config import EncoderConfig
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 
+_MOST_LABELS = 1 << 16  # that get transformers' names: the file may claim any number
 LENGTH = 512  # tokens at most, unless the tokenizer's files say so
 
 
@@ -19,9 +20,10 @@ def _kinds(settings: dict[str, Any], prefix: str) -> list[str]:
 
 def _labels(settings: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of the labels in the order of the logits, by default transformers'. Raises ValueError."""
-    told = settings.get("id2label")
+    told, count = settings.get("id2label"), settings.get("num_labels", 2)
     try:
-        told = {number: f"LABEL_{number}" for number in range(settings.get("num_labels", 2))} if told is None else told
+        if told is None:
+            told = {number: f"LABEL_{number}" for number in range(min(count, _MOST_LABELS))}
         names = {int(number): name for number, name in told.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError("id2label doesn't map numbers to names") from None

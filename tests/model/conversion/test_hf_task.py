@@ -74,3 +74,8 @@ def test_unusable_labels(labels: Any, sentence: str) -> None:
         read_task(TEXTS | {"id2label": labels}, ENCODER, "Bert")
     with pytest.raises(ValueError, match=r"^problem_type regression needs 1 label, not 3$"):
         read_task(TEXTS | THREE | {"problem_type": "regression"}, ENCODER, "Bert")
+
+
+def test_a_number_of_labels_that_no_model_has() -> None:
+    """It isn't enumerated."""
+    assert len(read_task(TEXTS | {"num_labels": 10**15}, ENCODER, "Bert").labels) == 1 << 16
