@@ -25,7 +25,6 @@ _CHECKPOINT = re.compile(rf"(.+)/{checkpoints.FOLDER}/step-\d+$")
 _INPUT = ("data", "phases", "init")  # taken from the trunk like the options that determine losses
 _OWN = ("steps", "decay_steps", "recipe")
 _OPEN = (None, "auto", "", -1, ())  # values of options that leave the choice to the run
-_OF_TRUNK = ("lines", "entries")  # of a checkpoint's journal: what the trunk's metrics.jsonl holds
 _RECORD = "branch"  # of a branch's identity
 
 
@@ -267,5 +266,6 @@ def enter(branch: Branch, state: TrainState, journal: MetricsLog) -> int:
         checkpoints.load(one, state)
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): restore it, or give another checkpoint") from None
-    journal.resume(one.step, {name: value for name, value in one.index["journal"].items() if name not in _OF_TRUNK})
+    of_trunk = checkpoint_index.OF_METRICS_FILE
+    journal.resume(one.step, {name: value for name, value in one.index["journal"].items() if name not in of_trunk})
     return one.step

@@ -11,6 +11,7 @@ from clozemill.trainers.common import storage
 FORMAT_VERSION = 3
 UNSIGNED = 1  # the last version without a signature in checkpoint.json: still readable, as are all after it
 INDEX = "checkpoint.json"
+OF_METRICS_FILE = ("lines", "entries")  # what its `journal` says of metrics.jsonl; the rest is of steps after its last line
 
 
 def signature(index: dict[str, Any]) -> str:
