@@ -138,7 +138,8 @@ def digest(one: Checkpoint) -> str:
 
     That is its checkpoint.json, which lists the SHA-256 of its files (of local ones), without what an evaluation adds.
     """
-    journal = {name: value for name, value in one.index.get("journal", {}).items() if name not in checkpoint_index.OF_METRICS_FILE}
+    left = checkpoint_index.OF_METRICS_FILE
+    journal = {name: value for name, value in one.index.get("journal", {}).items() if name not in left}
     later = {"eval": None, "stopping": None, "journal": journal}
     return checkpoint_index.signature(one.index | later)
 
