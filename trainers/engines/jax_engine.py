@@ -191,7 +191,7 @@ class JaxEngine:
     def raise_if_worker_lost(self) -> Iterator[None]:
         try:
             yield
-        except JaxRuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # JAX's own are of either kind, whatever it was that failed
             if self.processes == 1:
                 raise
             lost = bool(_LOST.search(str(error)))

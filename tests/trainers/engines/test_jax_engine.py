@@ -38,22 +38,24 @@ class Shared(JaxEngine):
 
 
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    ("error", "expected"),
     [
-        ("UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer", TemporaryError),
-        ("DEADLINE_EXCEEDED: Barrier timed out", TemporaryError),
-        ("INTERNAL: NCCL operation ncclAllReduce failed: unhandled system error", TemporaryError),
-        ("INVALID_ARGUMENT: Mosaic failed to compile the kernel", JaxRuntimeError),
-        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes", JaxRuntimeError),
+        (JaxRuntimeError("UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer"), TemporaryError),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:40863: Connection reset by peer"), TemporaryError),
+        (JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out"), TemporaryError),
+        (JaxRuntimeError("INTERNAL: NCCL operation ncclAllReduce failed: unhandled system error"), TemporaryError),
+        (JaxRuntimeError("INVALID_ARGUMENT: Mosaic failed to compile the kernel"), JaxRuntimeError),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes"), JaxRuntimeError),
+        (ValueError("shapes (2,) and (3,) differ"), ValueError),
     ],
 )
 def test_only_errors_of_communication_are_a_lost_worker(
-    message: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+    error: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another failure would come again: exit code 75 would repeat it."""
     codes: list[int] = []  # with which the process ends at once, without waiting for the others
     monkeypatch.setattr(jax_engine.atexit, "register", lambda call, code: codes.append(code))
     engine = object.__new__(Shared)
     with pytest.raises(expected), engine.raise_if_worker_lost():
-        raise JaxRuntimeError(message)
+        raise error
     assert codes == [75 if expected is TemporaryError else 70]
