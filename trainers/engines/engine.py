@@ -112,7 +112,7 @@ class Engine(Protocol):
         """Return the values of all processes. Acts as a barrier: every process must call it at the same point."""
 
     def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        """Return the values of a state's `weights` and `moments` by name, which this process can read to save them.
+        """Return `values` of a state that this process can read, to save them.
 
         Like `gather`, it must be called by every process: moments may be divided among them.
         """

@@ -184,8 +184,7 @@ class JaxEngine:
         return set(np.ravel(multihost_utils.process_allgather(np.int32(mine))).tolist())
 
     def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        moments = {name: _readable(value) for name, value in state.moments().items()}
-        return {"weights": state.weights(), "moments": moments}
+        return {group: {name: _readable(value) for name, value in found.items()} for group, found in state.values().items()}
 
     @contextlib.contextmanager
     def raise_if_worker_lost(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ class TensorFlowEngine:
         return distribution.gather_from_workers(self.strategy, mine)
 
     def values(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        return {"weights": state.weights(), "moments": state.moments()}
+        return state.values()
 
     def raise_if_worker_lost(self) -> AbstractContextManager[None]:
         return distribution.raise_if_worker_lost(self.strategy)

@@ -44,6 +44,10 @@ class TrainState:
         """Return the values of the optimizer's variables by name."""
         return {name: variable.value for name, variable in self.moment_variables().items()}
 
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Return `weights` and `moments` by these names, the groups of a checkpoint."""
+        return {"weights": self.weights(), "moments": self.moments()}
+
 
 def _stream(seed: int, path: str) -> np.random.Generator:
     """Return the random stream of one variable."""

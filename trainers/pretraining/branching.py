@@ -126,6 +126,11 @@ def _stable(step: int, phases: tuple[Phase, ...], every: list[Schedule]) -> str:
     return ""
 
 
+def _mixes(phases: tuple[Phase, ...]) -> bool:
+    """Return whether any phase reads several datasets."""
+    return any(len(phase.parts) > 1 for phase in phases)
+
+
 def _averaged(one: Checkpoint, phases: tuple[Phase, ...]) -> bool:
     """Return whether a checkpoint is the result of --average-with-init. Its moments are those of other weights."""
     return bool(one.index.get("average_with_init")) and one.step == sum(phase.steps for phase in phases)
@@ -166,7 +171,7 @@ def _adopted(given: PretrainConfig, theirs: PretrainConfig, branch: Branch) -> P
         mine, their = getattr(given, field.name), getattr(theirs, field.name)
         if field.name in _OWN or not (field.metadata["identity"] or field.name in _INPUT):
             continue
-        if field.name == "data" and mine and any(len(phase.parts) > 1 for phase in theirs.resolved_phases()):
+        if field.name == "data" and mine and _mixes(theirs.resolved_phases()):
             raise UserError(
                 f"--data can't replace the mixture of datasets that {branch.run} reads: leave it out, and restore the datasets "
                 "where it read them"
@@ -218,7 +223,7 @@ def _scheduled(config: PretrainConfig, theirs: PretrainConfig, step: int, every:
     while last + 1 < len(phases) and every[last + 1] == every[number] and begins[last + 1] < steps:
         last += 1
     found = []
-    mixes, own = any(len(phase.parts) > 1 for phase in phases), theirs.phases
+    mixes, own = _mixes(phases), theirs.phases
     if mixes and not own:  # by the trunk's recipe
         own = tuple(replace(phase, batch_size=0, objective="") for phase in phases)
     for at, phase in enumerate(own[: last + 1]):

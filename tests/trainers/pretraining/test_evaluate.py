@@ -35,8 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 def write(run: str, made: TrainState, about: dict[str, Any]) -> None:
     """Write a checkpoint of step 5."""
-    values = {"weights": made.weights(), "moments": made.moments()}
-    checkpoints.write(checkpoints.step_folder(run, 5), values, VOCABULARY, {"step": 5, **about})
+    checkpoints.write(checkpoints.step_folder(run, 5), made.values(), VOCABULARY, {"step": 5, **about})
 
 
 @pytest.fixture(scope="module")

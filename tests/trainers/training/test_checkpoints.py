@@ -47,8 +47,8 @@ def bits(found: TrainState) -> dict[str, bytes]:
 
 def save(run: Path, found: TrainState, step: int, loss: float | None = None) -> Path:
     evaluated = None if loss is None else {"masked_lm_loss": loss}
-    folder, values = checkpoints.step_folder(str(run), step), {"weights": found.weights(), "moments": found.moments()}
-    checkpoints.write(folder, values, b"[PAD]\n", ABOUT | {"step": step, "eval": evaluated})
+    folder = checkpoints.step_folder(str(run), step)
+    checkpoints.write(folder, found.values(), b"[PAD]\n", ABOUT | {"step": step, "eval": evaluated})
     return Path(folder)
 
 
