@@ -163,10 +163,15 @@ def test_learning_rates_that_are_none(word: str, capsys: pytest.CaptureFixture) 
     assert f"argument --learning-rate: invalid named_rate value: '{word}'" in capsys.readouterr().err
 
 
+CURVE_OF_GOALS = [(10.0, 5.0), (40.0, 4.0), (100.0, 3.0)]
+
+
 def test_goals() -> None:
-    modern = candidate("modern", [(10.0, 5.0), (40.0, 4.0), (100.0, 3.0)])
+    modern = candidate("modern", CURVE_OF_GOALS)
     other = candidate("hf-bert", [(50.0, 5.0), (100.0, 4.5)])
     assert report.ratios_to(modern, other) == [0.25]  # 4.5 after 25 s
+    modern, other = candidate("modern", CURVE_OF_GOALS, CURVE_OF_GOALS), candidate("x", [(100.0, 4.5)], [(50.0, 3.5)])
+    assert report.ratios_to(modern, other) == [0.25, 1.4]  # each seed has the target of the other's run with this seed
     assert report.goal_line("hf-bert", [0.25], 0.25).endswith("one seed: no interval) of its CPU seconds; goal 0.25: met")
     assert report.goal_line("x", [0.20, 0.22, 0.21], 0.25).endswith("goal 0.25: met")
     assert report.goal_line("x", [0.1, 0.4], 0.25).endswith("goal 0.25: met by the mean alone")

@@ -17,5 +17,5 @@ evaluations and checkpoints are left out for all.
 Finished runs are kept in --work: a benchmark that was killed resumes. Use a new folder after a change of the code. Results are
 in time_to_loss.json and time_to_loss.png there. For the contenders on torch, create an interpreter that has it:
 
-    python -m venv WORK/hf-env && WORK/hf-env/bin/pip install torch==2.14.1 transformers==5.24.0 '.'
+    python -m venv WORK/hf-env && WORK/hf-env/bin/pip install torch==2.15.0 transformers==5.24.0 '.'
 """

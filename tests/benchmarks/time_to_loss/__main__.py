@@ -45,6 +45,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="threads of each process")
     add("--processes", type=int, default=1, help="runs at once; more than the idle cores distorts the clock")
     add("--points", type=int, default=20, help="evaluations of each run")
+    add("--fractions", type=float, nargs="*", default=GOAL_FRACTIONS, metavar="PART",
+        help="fractions of the budget at which the modern recipe is run with complete schedules too")  # fmt: skip
     add("--search", type=float, default=0.25, help="fraction of the budget of each learning rate that is tried")
     add("--most-rates", type=int, default=6, help="most learning rates that are tried for a contender")
     add("--learning-rate", type=named_rate, nargs="+", default=[], metavar="NAME=RATE",
@@ -70,7 +72,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     return Plan(
         Workshop(options.work.resolve(), interpreters, options.processes),
         datasets, options.size, options.budget, options.seeds, options.threads, options.points, options.search,
-        () if options.ablation else GOAL_FRACTIONS, options.most_rates, options.timing_steps, options.timing_rounds,
+        () if options.ablation else tuple(options.fractions), options.most_rates, options.timing_steps, options.timing_rounds,
     )  # fmt: skip
 
 

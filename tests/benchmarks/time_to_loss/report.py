@@ -48,9 +48,12 @@ def seconds_to_loss(candidate: Candidate, seed: int, loss: float) -> float:
 
 
 def ratios_to(candidate: Candidate, other: Candidate) -> list[float]:
-    """Return for each seed the CPU seconds until the other's mean final loss, divided by those of the other's run."""
-    target = curves.interval([final_loss(run) for run in other.runs.values()])[0]
-    return [seconds_to_loss(candidate, seed, target) / other.runs[seed]["cpu_s"] for seed in candidate.runs]
+    """Return for each seed the CPU seconds until the final loss of the other's run with it, divided by those of that run."""
+    return [
+        seconds_to_loss(candidate, seed, final_loss(run)) / run["cpu_s"]
+        for seed, run in other.runs.items()
+        if seed in candidate.runs
+    ]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
