@@ -127,8 +127,29 @@ def test_a_killed_remote_run_is_resumed(bucket: Path, demo_corpus: str, demo_voc
     (bucket / "out/dataset.json").unlink()
     assert clozemill.main(command) == 2  # the state of the run was removed, so these files are new
     shutil.rmtree(bucket / "out")
+    left = bucket / f"out/train/copy-00/examples-00000-of-00004.tfrecord.tmp-{'0a' * 16}"  # by a worker that was killed
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
     assert clozemill.main(command) == 0
-    assert digest_of(bucket / "out") == digest_of(demo_dataset)
+    assert digest_of(bucket / "out") == digest_of(demo_dataset) and not left.exists()
+    left.write_bytes(b"half")  # by a worker that outlived the run
+    assert clozemill.main(["verify", "fake://bucket/out", "--no-progress"]) == 0
+
+
+def test_a_file_keeps_its_content_until_the_new_one_is_there(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the process ends between the upload and the renaming."""
+    filesystem.write_bytes("fake://bucket/a", b"old")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeFileSystem, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            filesystem.write_bytes("fake://bucket/a", b"new")
+    assert (bucket / "a").read_bytes() == b"old"
+    filesystem.write_bytes("fake://bucket/a", b"new")
+    assert (bucket / "a").read_bytes() == b"new" and len(list(bucket.iterdir())) == 1
 
 
 def test_errors_name_the_remote_path(bucket: Path, demo_vocab: str, capsys: pytest.CaptureFixture) -> None:

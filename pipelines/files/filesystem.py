@@ -185,9 +185,14 @@ def names_below(folder: str) -> list[str]:
     return sorted(path[start:].replace(os.sep, "/") for path in _files_below(folder))
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether a name is that of a file whose writing was not finished."""
+    return bool(_TEMPORARY.search(name))
+
+
 def holds_files(folder: str, besides: Collection[str] = ()) -> bool:
     """Return whether a folder contains files at any depth, except `besides` and leftovers of killed writes."""
-    return any(not _TEMPORARY.search(name) and name not in besides for name in names_below(folder))
+    return any(not is_temporary(name) and name not in besides for name in names_below(folder))
 
 
 @contextlib.contextmanager
@@ -215,7 +220,7 @@ def atomic_write(path: str, sync: bool = True) -> Iterator[BinaryIO]:
 
             with _beam(path).create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
                 yield file
-            if exists(path):
+            if path.startswith("hdfs://") and exists(path):  # the others replace the file at once
                 _beam(path).delete([path])
             _beam(path).rename([temporary], [path])
     except BaseException:
@@ -272,11 +277,10 @@ def remove_temporaries_of(path: str) -> None:
 
 
 def remove_temporaries(folder: str) -> None:
-    """Remove the temporary files that killed runs left in a folder (local folders only)."""
-    for path in [] if is_remote(folder) else _files_below(folder):
-        if _TEMPORARY.search(path):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    """Remove the temporary files that killed runs left in a folder."""
+    left = [path for path in _files_below(folder) if is_temporary(path)]
+    for path in left:
+        remove(path)
 
 
 class Hashed:

@@ -48,7 +48,8 @@ def check_files(folder: str, contract: dict[str, Any]) -> Iterator[str]:
                 else f"{MANIFEST}: it doesn't list {name}"
             )
     for name in filesystem.names_below(folder):
-        if name.split("/")[0] in _FOLDERS and name not in listed and name not in contract["files"]:
+        ours = name in listed or name in contract["files"] or filesystem.is_temporary(name)
+        if name.split("/")[0] in _FOLDERS and not ours:
             yield f"{name}: {MANIFEST} doesn't list this file"
     for name, sha256 in contract["files"].items():
         path = filesystem.join(folder, name)
