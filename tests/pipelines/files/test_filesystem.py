@@ -92,6 +92,26 @@ def test_a_full_disk_error_names_the_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("pattern", ["c/**/*.jsonl", "c/*/*.jsonl", "c/*/d/1.jsonl", "c/b/*.jsonl", "**/*.jsonl"])
+def test_a_folder_that_can_t_be_listed_is_an_error(pattern, tmp_path, monkeypatch):
+    """Its files would be missing from the dataset. (Simulated, because root may list every folder.)"""
+    for name in ("c/a/d/1.jsonl", "c/a/1.jsonl", "c/b/1.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert filesystem.match([pattern])
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if os.path.basename(path) == "b" or pattern == "c/*/d/1.jsonl":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"^(.*b|c) can't be listed \(Permission denied\): allow it, or give files or globs"):
+        filesystem.match([pattern])
+
+
 def test_holds_files_ignores_temporary_files(tmp_path):
     assert not filesystem.holds_files(str(tmp_path / "none"))
     (tmp_path / ".work").mkdir()
