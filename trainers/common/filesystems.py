@@ -77,7 +77,11 @@ class LocalFiles:
         return os.stat(path).st_size
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True  # any other error is raised: a run whose checkpoints can't be read must not start over
 
     def is_folder(self, path: str) -> bool:
         try:

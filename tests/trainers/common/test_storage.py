@@ -27,6 +27,18 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return f"file://{tmp_path}/new" if request.param == "tensorflow" else f"memory://storage-{next(FOLDERS)}"
 
 
+def test_a_place_that_can_t_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose checkpoints seemed missing would start over."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert not storage.exists(str(tmp_path / "none")) and not storage.exists(str(tmp_path / "none/below"))
+    monkeypatch.setattr(filesystems.os, "stat", failing)
+    with pytest.raises(UserError, match=f"{tmp_path} can't be .*Input/output error"):
+        storage.exists(str(tmp_path))
+
+
 def test_files(folder: str) -> None:
     path = storage.join(folder, "deep", "file")
     assert not storage.exists(folder) and not storage.is_folder(folder) and storage.listed(folder) == []
