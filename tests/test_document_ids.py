@@ -145,6 +145,13 @@ def test_an_update_takes_documents_out_as_a_new_run_does(dataset: Path, tmp_path
     more = ["--id-field", "uid", "--provenance", "--exclude-ids", str(ids)]
     before, source = contents(tmp_path / "d"), dataset.parent / "in.jsonl"
     update = ["prepare", "--input", str(source), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    recorded = (tmp_path / "d/run.json").read_text()
+    older = json.loads(recorded)
+    older["versions"]["numpy"] = "1.0"
+    (tmp_path / "d/run.json").write_text(json.dumps(older))
+    assert clozemill.main([*update, *more, "--update"]) == 2  # its shards would stand beside those of another version
+    assert contents(tmp_path / "d") == before
+    (tmp_path / "d/run.json").write_text(recorded)
     assert clozemill.main([*update, *more, "--update"]) == 0
     new = [*update[:5], "--output", str(tmp_path / "new"), *OPTIONS]
     assert clozemill.main([*new, *more]) == 0

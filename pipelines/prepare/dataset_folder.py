@@ -141,7 +141,7 @@ class DatasetFolder:
                 self.clear()
                 status = Status.RESUMABLE
         if status is Status.COMPLETE:
-            identity.refuse_changes(self._dataset_identity(), self.path, update)
+            identity.refuse_changes(self._dataset_identity(versions=update), self.path, update)
             if not update:
                 return False
             self.reopen()
@@ -246,13 +246,18 @@ class DatasetFolder:
         for name in (clusters.NAME, layout.INDEX, layout.HTML, layout.MARKDOWN, f"{WORK}/{_FAILURE}", f"{WORK}/{_STATE}"):
             filesystem.remove(self.file(name))
 
-    def _dataset_identity(self) -> RunIdentity:
-        """Return the identity of a complete dataset. Only run.json records the input, and nothing the versions."""
+    def _dataset_identity(self, versions: bool) -> RunIdentity:
+        """Return the identity of a complete dataset. Only run.json records the input and the versions.
+
+        versions: whether those matter, as they do to an update, which keeps shards and writes others.
+        """
         there = self.read_manifest()
+        run = filesystem.read_json(self.file(RUN)) if filesystem.exists(self.file(RUN)) else {}
         return RunIdentity(
             config={key: value for key, value in there["config"].items() if key != "input"},
             vocabulary=there["vocabulary"]["sha256"],
-            input=filesystem.read_json(self.file(RUN)).get("input") if filesystem.exists(self.file(RUN)) else None,
+            input=run.get("input"),
+            versions=run.get("versions") if versions else None,
             evaluation=there["decontamination"]["sha256"] if "decontamination" in there else "",
             datasheet=there["datasheet"],
             ids=there["ids"]["field"] if "ids" in there else "",

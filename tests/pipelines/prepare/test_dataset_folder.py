@@ -181,6 +181,13 @@ def test_the_versions_of_a_complete_dataset_are_unknown() -> None:
     IDENTITY.refuse_changes(replace(IDENTITY, versions=None), "d")
 
 
+def test_an_update_is_refused_to_another_version() -> None:
+    """It would put its shards beside those of the version that wrote the dataset."""
+    before = replace(IDENTITY, versions={**(IDENTITY.versions or {}), "numpy": "1.0"})
+    with pytest.raises(UserError, match=r"d was started with numpy 1.0, not 2.0: use that version, --overwrite"):
+        IDENTITY.refuse_changes(before, "d", updating=True)
+
+
 def test_the_id_depends_on_everything() -> None:
     changes = {"config": {"seed": 8}, "vocabulary": "w", "input": "other", "versions": {}, "evaluation": "e"}
     changes |= {"ids": "url", "exclusion": "x"}
