@@ -12,11 +12,11 @@ import os
 import re
 import reprlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin
 
 import yaml
 
+from clozemill.pipelines.command_line import yaml_files
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import enumerated
 from clozemill.pipelines.files import filesystem
@@ -175,40 +175,12 @@ def _converted(config: type, values: dict[str, Any], where: str) -> dict[str, An
     return {key: value_of(fields[key], value, f"{where}: {key}") for key, value in values.items()}
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without merge keys: a few lines of nested `<<` would expand to more than fits into memory."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Keep `<<` as an ordinary key, which is then rejected as unknown."""
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        return parse_yaml(Path(path).read_bytes(), path)
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error}): give a YAML file") from None
-
-
-def parse_yaml(data: bytes, path: str) -> dict[str, Any]:
-    """Return the options in the contents of a YAML file, not checked yet. Raises UserError if it isn't a mapping of options."""
-    try:
-        values = yaml.load(data.decode("utf-8"), _Loader) or {}
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} can't be read ({error}): give a YAML file") from None
-    except Exception as error:  # PyYAML's value conversions raise KeyError, AttributeError and others besides YAMLError
-        at = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: correct it") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path} is not a mapping of options to values: write lines such as 'seed: 7'")
-    return {key.replace("-", "_"): value for key, value in values.items()}
-
-
 def resolve(config: type[C], arguments: argparse.Namespace) -> C:
     """Merge and check defaults, a recipe (`config.RECIPES`, chosen by the option `recipe`), `--config` and flags.
 
     Raise UserError for an unknown key, a wrong type or choice, or a value out of range. The message names the source.
     """
-    values = _converted(config, _read_yaml(arguments.config), arguments.config) if arguments.config else {}
+    values = _converted(config, yaml_files.read(arguments.config), arguments.config) if arguments.config else {}
     flags = {
         field.name: value_of(field, getattr(arguments, field.name), flag_name(field))
         for field in dataclasses.fields(config)

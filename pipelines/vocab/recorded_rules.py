@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clozemill.pipelines.command_line.options import parse_yaml
+from clozemill.pipelines.command_line import yaml_files
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules
 from clozemill.pipelines.config import VocabConfig
@@ -34,7 +34,7 @@ def recorded_rules(path: str, data: bytes) -> RecordedRules | None:
     Raises UserError if a record can't be used.
     """
     if filesystem.exists(path + ".yaml"):
-        values = parse_yaml(filesystem.read_bytes(path + ".yaml"), path + ".yaml")
+        values = yaml_files.parse(filesystem.read_bytes(path + ".yaml"), path + ".yaml")
         given = {name: value for name, value in values.items() if value is not None}  # null: the default, as in --config
         return _rules(path + ".yaml", {"cased": False, **given})
     for name in _RECORDS:

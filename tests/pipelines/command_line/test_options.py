@@ -6,7 +6,7 @@ import pytest
 
 import clozemill
 from clozemill.deploy.demo import DemoConfig
-from clozemill.pipelines.command_line import flags, options
+from clozemill.pipelines.command_line import flags, options, yaml_files
 from clozemill.pipelines.command_line.options import option, resolve
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig, VocabConfig
@@ -136,7 +136,7 @@ def test_yaml_reads_on_as_true_and_so_does_python(tmp_path: Path, text: str) -> 
 
 
 def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
-    values = options._read_yaml(yaml_file(tmp_path, "max-seq-length: 64\n"))
+    values = yaml_files.read(yaml_file(tmp_path, "max-seq-length: 64\n"))
     assert values == {"max_seq_length": 64}
 
 
@@ -160,6 +160,10 @@ def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
         ("way: UP", ": way is 'UP': give one of up, down; did you mean up?"),
         ("name: no", ": name is False: give a string in quotes"),
         ("name:", ": name is None: give a string in quotes"),
+        ("size: 1:30", ": size is '1:30': give a whole number"),
+        ("size: 7\nname: a\nsize: 8", ", line 3: size is given twice: remove one of them"),
+        ("max-size: 7\nmax_size: 7", ", line 2: max_size is given twice: remove one of them"),
+        ("input: [a, {b: 1, b: 2}]", ", line 1: b is given twice: remove one of them"),
         ("name: [a]", ": name is ['a']: give a string in quotes"),
         ("name: {a: b}", ": name is {'a': 'b'}: give a string in quotes"),
         ("input:", ": input is None: give a string in quotes, or a list of strings"),
@@ -175,6 +179,14 @@ def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
 def test_yaml_that_doesn_t_fit(tmp_path: Path, text: str, sentence: str) -> None:
     path = yaml_file(tmp_path, text)
     assert mistake("--config", path) == path + sentence
+
+
+def test_yaml_numbers_in_unusual_forms(tmp_path: Path) -> None:
+    """They are what was typed: text for an option that is text, and otherwise the decimal number."""
+    path = yaml_file(tmp_path, "name: 010\nplace: 2024-01-02\nsize: 07\nfloor: 1_000\nshare: 1.0e-1\n")
+    assert parse("--config", path) == Sample("010", size=7, floor=1000, share=0.1, place="2024-01-02")
+    for name in ("0123", "1:30", "1_0", "+5", "0x1F", ".5", "1.50", "2024-01-02 10:00:00"):
+        assert parse("--config", yaml_file(tmp_path, f"name: {name}")).name == name
 
 
 def test_yaml_that_can_t_be_read(tmp_path: Path) -> None:

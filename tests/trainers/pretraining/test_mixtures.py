@@ -12,7 +12,7 @@ import pytest
 
 import clozemill
 from clozemill.model.export import model_card
-from clozemill.pipelines.command_line import options
+from clozemill.pipelines.command_line import options, yaml_files
 from clozemill.pipelines.command_line.overwriting import check_outputs
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.dataset import manifest
@@ -140,9 +140,9 @@ def test_a_mixture_of_one_is_its_dataset(folder: Path) -> None:
 
 def test_from_yaml_there_and_back(folder: Path) -> None:
     text = "phases:\n- data:\n  - {data: a, weight: 0.7}\n  - {data: b, weight: 0.3}\n  steps: 9\n"
-    config = options.from_values(PretrainConfig, options.parse_yaml(text.encode(), "file"))
+    config = options.from_values(PretrainConfig, yaml_files.parse(text.encode(), "file"))
     assert config.phases == (Phase((Part("a", 0.7), Part("b", 0.3)), 9),)
-    assert options.from_values(PretrainConfig, options.parse_yaml(options.to_yaml(config).encode(), "file")) == config
+    assert options.from_values(PretrainConfig, yaml_files.parse(options.to_yaml(config).encode(), "file")) == config
 
 
 def test_input_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
