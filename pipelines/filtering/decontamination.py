@@ -28,19 +28,24 @@ _SIEVE_BITS = 24
 
 
 def _json_texts(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value, except field names."""
+    """Yield every string in a JSON value of `_json_value`."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, list):
+        for part in value:
             yield from _json_texts(part)
+
+
+def _json_value(text: str) -> Any:
+    """Return a JSON value with a list of values for each object: also those of a field that occurs twice. Raises ValueError."""
+    return json.loads(text, object_pairs_hook=lambda pairs: [value for _, value in pairs])
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                value = json.loads(line)
+                value = _json_value(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {getattr(error, 'msg', 'too deep')}") from None
             yield from ((number, each) for each in _json_texts(value))
@@ -58,7 +63,7 @@ FORMATS = {
     ".tsv": lambda text: _cells(text, delimiter="\t", quoting=csv.QUOTE_NONE),  # as in GLUE
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".json": lambda text: enumerate(_json_texts(json.loads(text)), 1),
+    ".json": lambda text: enumerate(_json_texts(_json_value(text)), 1),
     ".txt": lambda text: enumerate(text.split("\n"), 1),
     ".text": lambda text: enumerate(text.split("\n"), 1),
 }

@@ -62,6 +62,12 @@ def test_texts_of_a_json_document_are_numbered(tmp_path: Path) -> None:
     assert [place.rsplit(", ", 1)[1] for place in found.places] == ["text 2", "text 4"]
 
 
+@pytest.mark.parametrize("name", ["e.json", "e.jsonl"])
+def test_a_field_that_occurs_twice_hides_no_text(name: str, tmp_path: Path) -> None:
+    found = evaluation(tmp_path / name, json.dumps({"a": SENTENCE, "b": f"moon {SENTENCE}"}).replace('"b"', '"a"'))
+    assert len(found.places) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "data", "line"),
     [
