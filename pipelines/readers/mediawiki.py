@@ -22,7 +22,7 @@ from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.wikitext import converter
 from clozemill.pipelines.wikitext.wikis import REDIRECTS, UNKNOWN_WIKI, Wiki, language_of
 
-OPEN, CLOSE, CLOSE_HEAD = b"<page", b"</page>", b"</siteinfo>"
+OPEN, CLOSE, CLOSE_HEAD, END = b"<page", b"</page>", b"</siteinfo>", b"</mediawiki"
 MAX_HEAD = 1 << 20  # bytes of a dump in which its wiki is described
 Bytes = TypeVar("Bytes", bytes, bytearray)
 
@@ -199,6 +199,8 @@ def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
             yield document.too_long(f"{split.path}, page {number + 1}" + (f" after byte {split.start}" if split.start else ""))
         elif page := cut_page(record):
             yield _article(page, closed, split.path, wiki, options)
+        elif not closed and END not in record:
+            yield Rejected("malformed_xml", split.path, "the file ends without </mediawiki>, as if it was cut off")
 
 
 def read_head(path: str, compression: str) -> bytes:

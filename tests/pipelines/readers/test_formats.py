@@ -351,6 +351,19 @@ def test_the_incomplete_page_of_a_truncated_dump_is_rejected(tmp_path):
     assert len(records) == 3
 
 
+def test_a_dump_that_is_cut_between_two_pages_has_one_rejected_record(tmp_path):
+    """Whole dumps end with </mediawiki>, also their numbered parts; read in any number of splits."""
+    data = corpora.dump(["One", "Two", "Three"])
+    first, last = (at + len(b"</page>") for at in (data.index(b"</page>"), data.rindex(b"</page>")))
+    for length in (len(data), len(data) - 3, last, first):
+        path = write(tmp_path / "a.xml", data[:length])
+        records = read(path)
+        whole = b"</mediawiki" in data[:length]
+        assert [record.detail for record in records if isinstance(record, Rejected)] == (
+            [] if whole else ["the file ends without </mediawiki>, as if it was cut off"]
+        )
+
+
 @pytest.mark.parametrize(("name", "format_"), [("a.txt", "auto"), ("a.md", "document")])
 def test_a_document_with_invalid_utf8_is_rejected_alone(tmp_path, name, format_):
     (record,) = read(write(tmp_path / name, b"Caf\xe9 au lait."), format_=format_)
