@@ -1,5 +1,6 @@
 """The steps of a submission: commands as argument lists with their stdin, either printed for pasting or run."""
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class Step:
-    """A command. `stdin`: its input, such as a manifest. `always`: run it even if an earlier step failed."""
+    """A command. `stdin`: its input, such as a manifest. `always`: run it also if a step fails after the first."""
 
     title: str
     argv: tuple[str, ...]
@@ -52,9 +53,10 @@ def run(steps: list[Step]) -> None:
         try:
             _run(step)
         except BaseException:
-            for last in steps[number:]:
+            for last in steps[number:] if number > 1 else ():  # the first one starts what these stop
                 if last.always:
-                    _run(last)
+                    with contextlib.suppress(UserError):  # the error to tell is that of the step
+                        _run(last)
             raise
 
 

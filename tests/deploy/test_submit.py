@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_steps_are_run_until_one_fails(capfd: pytest.CaptureFixture) -> None:
         steps.run(planned)
     told = capfd.readouterr()
     assert told.out == "read from a pipe\ncleaned up\n" and told.err == "[1/4] First\n[2/4] Second\n"
+
+
+def test_what_a_first_step_did_not_start_is_not_stopped(capfd: pytest.CaptureFixture) -> None:
+    """Such as the job server of another submission. A step that cleans up doesn't hide the error."""
+    fails = ("python3", "-c", "import sys; sys.exit(3)")
+    cleanup = steps.Step("Last", ("echo", "cleaned up"), always=True)
+    with pytest.raises(UserError, match=r"^First failed"):
+        steps.run([steps.Step("First", fails), cleanup])
+    assert capfd.readouterr().out == ""
+    planned = [steps.Step("First", ("true",)), steps.Step("Second", fails), replace(cleanup, argv=fails), cleanup]
+    with pytest.raises(UserError, match=r"^Second failed"):
+        steps.run(planned)
+    assert capfd.readouterr().out == "cleaned up\n"
 
 
 def test_a_missing_program_is_reported() -> None:
