@@ -38,10 +38,14 @@ class _Loader(yaml.SafeLoader):
         found = self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
         return found if str(found) == node.value or not math.isfinite(found) else node.value
 
+    def construct_text(self, node: yaml.ScalarNode) -> Any:
+        """Return a date or time as it is written."""
+        return node.value
+
 
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_text)
 
 
 def read(path: str) -> dict[str, Any]:
@@ -59,7 +63,8 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} can't be read ({error}): give a YAML file") from None
     except _RepeatedKey as error:
-        raise UserError(f"{path}, line {error.problem_mark.line + 1}: {error.problem}: remove one of them") from None
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: {error.problem}: remove one of them") from None
     except Exception as error:  # PyYAML's value conversions raise KeyError, AttributeError and others besides YAMLError
         at = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f', line {at.line + 1}' if at else ''} is not valid YAML: correct it") from None

