@@ -91,9 +91,7 @@ def read(one: Checkpoint, max_seq_length: int = 0) -> Source:
         weights |= {name: value[:longest] for name, value in weights.items() if name == POSITIONS}
         if one.index.get("objective") == "rtd":  # the generator was for training alone
             weights = {name: value for name, value in weights.items() if name.startswith("encoder/")}
-            model = train_state.loaded(about | {"objective": ""}, weights)
-        else:
-            model = train_state.loaded(about, weights)
+        model = train_state.loaded(about, weights)
         cased, rules = checkpoint_index.cased(one.index), TextRules.from_dict(one.index["vocabulary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one.folder} can't be exported ({error}): give another checkpoint") from None
@@ -132,7 +130,7 @@ def _places(config: ExportConfig, scratch: str) -> dict[str, Place]:
             raise already_exists(final)
         if there and name not in recorded:
             raise UserError(f"{final} exists, but {RECORD} doesn't list it as an export: remove it, or give another --output")
-        ours = tuple(recorded[name]) if there else ()
+        ours = tuple(recorded.get(name, ())) if there or remote else ()  # a killed overwriting removes the entry first
         places[name] = Place(Path(scratch if remote else config.output) / f".{name}.tmp", final, there, ours)
     return places
 

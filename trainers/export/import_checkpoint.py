@@ -17,10 +17,12 @@ from typing import Any
 
 from clozemill.model.conversion import huggingface, tf1
 from clozemill.model.conversion.imported import Imported
+from clozemill.model.conversion.tokenizer_json import TOKENIZER
 from clozemill.pipelines.command_line.overwriting import already_exists
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.common.tokenizer_rules import TextRules, described
+from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.replaced_folder import replace_folder, restore_folder
@@ -33,6 +35,7 @@ _PADDING = 127  # rows without a token that are allowed: some projects pad the t
 _RULES = ("strip_accents", "tokenize_chinese_chars")  # options
 _SHOWN = 6  # names listed in a note
 _ADVICE = re.compile(": (?:copy|correct|give|remove|save|set) ")  # in an error that says what to do
+_WEIGHTS = "weights.safetensors"
 _REPLACING = "replacing"  # in checkpoint.json: the files of an import that is being replaced
 
 
@@ -192,17 +195,31 @@ def _own_files(folder: str) -> list[str]:
     return [checkpoint_index.INDEX, *names]
 
 
-def _replaced(folder: str, ours: list[str], write: Callable[[str], None]) -> None:
-    """Write a new import in place of an old one.
+def _unfinished(folder: str) -> bool:
+    """Return whether a folder in an object store has the files of an import that was killed before its checkpoint.json."""
+    names = {name.removesuffix(".tmp") for name in storage.listed(folder)}
+    return not storage.is_local(folder) and _WEIGHTS in names and names <= {_WEIGHTS, VOCAB, TOKENIZER}
 
-    A local one is replaced when the new one is complete. In an object store, its checkpoint.json marks it as incomplete until
-    the new one is copied.
+
+def _put(folder: str, ours: list[str], write: Callable[[str], None]) -> None:
+    """Write an import, in place of an old one with the files `ours`.
+
+    A local folder appears, or is replaced, when the new one is complete. In an object store, the checkpoint.json of an old one
+    marks it as incomplete until the new one is copied.
     """
     if storage.is_local(folder):
         parent, name = os.path.split(folder.rstrip("/"))
         temporary = os.path.join(parent, f".{name}.tmp")
         write(temporary)
-        replace_folder(temporary, folder, ours)
+        if ours:
+            replace_folder(temporary, folder, ours)
+        else:
+            with storage.translate_errors(folder, "written"):
+                os.rename(temporary, folder)
+                storage.sync(parent or ".")
+        return
+    if not ours:
+        write(folder)
         return
     with tempfile.TemporaryDirectory(prefix="clozemill-") as scratch:
         write(os.path.join(scratch, "checkpoint"))
@@ -229,9 +246,10 @@ def main(config: ImportConfig) -> int:
 def _import(config: ImportConfig) -> int:
     if storage.is_local(config.output):
         restore_folder(config.output)
-    if storage.listed(config.output) and not config.overwrite:
+    again = _unfinished(config.output)
+    if storage.listed(config.output) and not config.overwrite and not again:
         raise already_exists(config.output)
-    ours = _own_files(config.output)
+    ours = [] if again else _own_files(config.output)
     source = find_source(config.source, config.revision)
     found = _read(source.folder)
     _check_options(config, found)
@@ -243,10 +261,7 @@ def _import(config: ImportConfig) -> int:
     vocabulary = Vocabulary.from_bytes(data, f"{config.source}'s vocabulary")
     cased, told = _casing(found, vocabulary, config.cased)
     about = _about(found, vocabulary, cased, _rules(found, config), source)
-    if ours:
-        _replaced(config.output, ours, lambda folder: _write(found, folder, data, about))
-    else:
-        _write(found, config.output, data, about)
+    _put(config.output, ours, lambda folder: _write(found, folder, data, about))
     _tell(config, found, about, [padding, told])
     return 0
 

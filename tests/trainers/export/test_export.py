@@ -21,6 +21,7 @@ from clozemill.model.export.base import FORMATS, TOLERANCE
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import process
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.export import config as export_config
 from clozemill.trainers.export import export
@@ -51,6 +52,32 @@ def run(source: Path, output: Path, *arguments: str) -> int:
 
 def test_formats_match_the_dict() -> None:
     assert list(export_config.FORMATS) == list(FORMATS)
+
+
+def test_a_killed_export_to_an_object_store_leaves_no_old_file(tmp_path: Path) -> None:
+    """A killed --overwrite removes the file that marks an export as complete first; the record still has the others."""
+    (tmp_path / "out/hf").mkdir(parents=True)
+    (tmp_path / "out/hf/modules.json").write_text("[]")
+    (tmp_path / "out" / export.RECORD).write_text(json.dumps({"hf": ["config.json", "modules.json"]}))
+    config = export_config.ExportConfig(run="run", output=f"file://{tmp_path}/out", formats="hf")
+    place = export._places(config, str(tmp_path / "scratch"))["hf"]
+    place.temporary.mkdir(parents=True)
+    (place.temporary / "config.json").write_text("{}")
+    export._put("hf", place)
+    assert [path.name for path in (tmp_path / "out/hf").iterdir()] == ["config.json"]
+
+
+def test_an_encoder_of_replaced_tokens_is_read_back(tmp_path: Path) -> None:
+    """Without its generator, it is an encoder, as a SavedModel has it; in a checkpoint the generator must not be missing."""
+    source = sources.source("mlm", {"objective": "rtd"})
+    weights = TrainState(source.model).weights()
+    kept = {name: value.numpy() for name, value in weights.items() if name.startswith("encoder/")}
+    model = train_state.loaded(source.about, kept)
+    inputs = sources.features()
+    expected, found = source.model.encoder(*inputs.values()), model(inputs)
+    np.testing.assert_array_equal(found["sequence_output"], expected["sequence_output"])
+    with pytest.raises(ValueError, match=r"masked_lm|replaced_token|generator"):
+        train_state.loaded(source.about, kept | {"generator/dense/kernel": kept["encoder/pooler/kernel"]})
 
 
 @pytest.mark.parametrize("name", mostly_slow(("mlm+nsp", "classify"), "mlm+nsp"))

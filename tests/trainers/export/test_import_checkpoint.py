@@ -278,6 +278,32 @@ def test_nothing_is_overwritten(folders: dict[str, Path], tmp_path: Path, capsys
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
 
 
+def test_an_import_that_was_killed_is_repeated(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A local folder appears when it is complete; what is left in an object store is replaced, but no other files are."""
+    one, store = tmp_path / "checkpoint", tmp_path / "store"
+    seen: list[bool] = []
+    with monkeypatch.context() as patch:
+        written = import_checkpoint.checkpoints.write
+        patch.setattr(import_checkpoint.checkpoints, "write", lambda *given: (written(*given), seen.append(one.exists())))
+        imported(folders["mlm"], one)
+    assert seen == [False] and one.exists()
+    shutil.rmtree(one)
+    (tmp_path / ".checkpoint.tmp").mkdir()
+    (tmp_path / ".checkpoint.tmp/weights.safetensors").write_bytes(b"half")
+    imported(folders["mlm"], one)
+    assert not list(tmp_path.glob(".checkpoint.tmp"))
+    store.mkdir()
+    (store / "vocab.txt").write_text("mine")
+    assert run(folders["mlm"], f"file://{store}") == 2 and "already exists" in capsys.readouterr().err
+    (store / "weights.safetensors").write_bytes(b"half")
+    assert run(folders["mlm"], f"file://{store}") == 0
+    assert {path.name: path.read_bytes() for path in store.iterdir() if path.name != "checkpoint.json"} == {
+        path.name: path.read_bytes() for path in one.iterdir() if path.name != "checkpoint.json"
+    }
+
+
 def test_an_import_is_replaced_when_it_is_complete(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
