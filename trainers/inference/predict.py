@@ -107,9 +107,9 @@ class Predictor:
         logits = self.forward(rows.features) if len(rows) else np.empty((0, 0, 0), np.float32)  # only sentences without words
         return self.task_type.answers(examples, rows, logits, self.task)
 
-    def labels(self, path: str, layout: Layout) -> scoring.Labels:
-        """Return the answers of a file, to score those of the model."""
-        return scoring.Labels(self.task_type, path, layout, self.spellings())
+    def labels(self, path: str, layout: Layout, asked: bool) -> scoring.Labels:
+        """Return the answers of a file, to score those of the model. asked: whether the user named their column."""
+        return scoring.Labels(self.task_type, path, layout, self.spellings(), asked)
 
     def spellings(self) -> dict[str, str]:
         """Return the label names by their spelling in files."""
@@ -142,6 +142,9 @@ def main(config: PredictConfig) -> int:
     if config.output:
         writers.check(config.output, config.overwrite)
     model = answerer(config, pretrained.read(config.run, config.checkpoint))
+    named = bool(config.label_column or config.label_columns)
+    if named and not (config.input and isinstance(model, Predictor)):
+        raise UserError("--label-column and --label-columns are for the files of fine-tuned models: leave them out")
     layout = replace(config.applied(model.layout()), id=config.id_column)
     if config.id_column and (config.text or "text" not in model.columns().names):
         raise UserError("--id-column is for tables of texts: leave it out")
@@ -153,7 +156,7 @@ def main(config: PredictConfig) -> int:
     else:
         rate = config.allowed(model.preset if isinstance(model, Predictor) else "classify")
         examples = model.read(config.input, layout, rate)
-    labels = model.labels(config.input, layout) if config.input and isinstance(model, Predictor) else None
+    labels = model.labels(config.input, layout, named) if config.input and isinstance(model, Predictor) else None
     written = _Written(config, model, layout, labels)
     written.write(examples)
     print("\n".join([f"wrote {config.output}: {written.count:,} answers{written.note()}", *written.report()]), flush=True)

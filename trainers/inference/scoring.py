@@ -68,8 +68,12 @@ def spellings(task: Task, preset: str) -> dict[str, str]:
     return known | own if set(known.values()) == set(task.labels) else own
 
 
-def labelled(task_type: TaskType, path: str, layout: Layout, labels: dict[str, str]) -> bool:
-    """Return whether a known label occurs in the first PROBED rows of a file. Prints a note if only unknown ones do."""
+def labelled(task_type: TaskType, path: str, layout: Layout, labels: dict[str, str], asked: bool = False) -> bool:
+    """Return whether a known label occurs in the first PROBED rows of a file. Prints a note if only unknown ones do.
+
+    asked: whether the user named the column of labels; then a note is printed also if there are none, and UserError raised for
+    a file without that column.
+    """
     first = None
     try:
         for row in itertools.islice(task_type.rows(path, layout, True), PROBED):
@@ -81,18 +85,23 @@ def labelled(task_type: TaskType, path: str, layout: Layout, labels: dict[str, s
             except BadRow as bad:
                 first = first or bad
     except UserError:  # without a column of labels; any other error appears when the file is read for its texts
+        if asked:
+            raise
         return False
-    if first and first.reason not in _UNLABELLED:
+    if first and (asked or first.reason not in _UNLABELLED):
         print(f"note: no scores, since none of the first {PROBED} rows of {path} has a known label; first: {first}")
     return False
 
 
 class Labels:
-    """Reads the answers of a file beside its texts. Rows without a usable answer are left out, and counted."""
+    """Reads the answers of a file beside its texts. Rows without a usable answer are left out, and counted.
 
-    def __init__(self, task_type: TaskType, path: str, layout: Layout, labels: dict[str, str]) -> None:
+    asked: as in `labelled`.
+    """
+
+    def __init__(self, task_type: TaskType, path: str, layout: Layout, labels: dict[str, str], asked: bool = False) -> None:
         self._rows: Iterator[Example] = iter(())
-        if labelled(task_type, path, layout, labels):
+        if labelled(task_type, path, layout, labels, asked):
             self._rows = task_type.read(path, layout, labels, answers=True, max_reject_rate=1.0, instead="not scored")
         self._next = next(self._rows, None)
 

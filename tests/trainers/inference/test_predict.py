@@ -351,6 +351,15 @@ def test_a_file_without_labels_has_no_scores(runs: dict, tmp_path: Path, capsys:
     assert run(runs["classify"], "--input", tmp_path / "in.tsv", "--output", tmp_path / "a.jsonl") == 0
     told = capsys.readouterr().out
     assert "note: no scores, since none of the first 100 rows of" in told and "labelled examples" not in told
+    (tmp_path / "labelled.tsv").write_text("text\tlabel\nthe mill\tgood\n", "utf-8")
+    asked = ["--label-column", "lable", "--output", tmp_path / "none.jsonl"]
+    assert run(runs["classify"], "--input", tmp_path / "labelled.tsv", *asked) == 2
+    assert "no column 'lable' (columns: text, label)" in capsys.readouterr().err and not (tmp_path / "none.jsonl").exists()
+    (tmp_path / "in.jsonl").write_text('{"text": "the mill"}\n', "utf-8")
+    assert run(runs["classify"], "--input", tmp_path / "in.jsonl", *asked) == 0
+    assert "note: no scores, since none of the first 100 rows" in capsys.readouterr().out
+    assert run(runs["classify"], "--text", "the mill", "--label-column", "label") == 2
+    assert "--label-column and --label-columns are for the files of fine-tuned models" in capsys.readouterr().err
     (tmp_path / "in.txt").write_text("text\nthe mill\n", "utf-8")  # a header, as finetune reads it
     assert run(runs["classify"], "--input", tmp_path / "in.txt", "--output", tmp_path / "b.jsonl") == 0
     assert capsys.readouterr().out == f"wrote {tmp_path}/b.jsonl: 1 answers\n"
