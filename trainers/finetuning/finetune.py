@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from clozemill.pipelines.command_line.options import suggest, value_of
+from clozemill.pipelines.command_line.options import suggest, type_of, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import aligned
 from clozemill.trainers.common import storage
@@ -95,13 +95,14 @@ def _introduce(planned: FinetuningRun, engine: Engine, step: int) -> None:
     print(flush=True)
 
 
+_BOOLEANS = {"true": True, "false": False}
 _INCOMPARABLE = ("metric", "dev_seed", "dev_fraction", "labels")  # options that change what a result says
 
 
 def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
     """Return every combination of the values in --sweep. Raises UserError for an unknown option."""
     known = {field.name: field for field in dataclasses.fields(FinetuneConfig) if field.metadata["identity"]}
-    axes = []
+    axes: list[list[tuple[str, Any]]] = []
     for text in PAPER if config.sweep == ("paper",) else config.sweep:
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_")
@@ -109,8 +110,14 @@ def _grid(config: FinetuneConfig) -> list[dict[str, Any]]:
             raise UserError(f"--sweep {text!r}: give NAME=VALUE,VALUE with an option of finetune{suggest(name, list(known))}")
         if name in _INCOMPARABLE:
             raise UserError(f"--sweep {text!r}: runs that differ in {name} have results that can't be compared: sweep others")
-        axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in values.split(",")])
-    return [dict(combination) for combination in itertools.product(*axes)]
+        if any(name == axis[0][0] for axis in axes):
+            raise UserError(f"--sweep names {name} twice: give all its values in one, such as {name}={values}")
+        given = [_BOOLEANS.get(value, value) if type_of(known[name]) is bool else value for value in values.split(",")]
+        axes.append([(name, value_of(known[name], value, f"--sweep {name}")) for value in given])
+    grid = [dict(combination) for combination in itertools.product(*axes)]
+    for changes in grid:
+        replace(config, **changes, sweep=()).validate()
+    return grid
 
 
 def _shown(value: Any) -> str:

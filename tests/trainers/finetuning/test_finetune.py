@@ -9,12 +9,16 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import clozemill
+from clozemill.pipelines.command_line.options import from_values
+from clozemill.trainers.engines.engine import COLUMNS
+from clozemill.trainers.engines.tensorflow_engine import TensorFlowEngine
 from clozemill.trainers.finetuning import finetune
 from clozemill.trainers.finetuning.config import FinetuneConfig
 from clozemill.trainers.finetuning.dev_evaluation import DevEvaluation
@@ -221,6 +225,20 @@ def test_a_killed_run_resumes_bit_identically(shallow: Path, tmp_path: Path, mon
     assert all(whole[name].tobytes() == killed[name].tobytes() for name in whole)
 
 
+def test_a_run_without_improvement_stops_and_stays_stopped(
+    shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The second of four evaluations is as good as the first: training steps that change nothing replace the real ones."""
+    steps = SimpleNamespace(run=lambda first, count: (np.ones((count, len(COLUMNS)), np.float32), True))
+    monkeypatch.setattr(TensorFlowEngine, "trainer", lambda *given: steps)
+    files, output = finetuning.classification(tmp_path, 16, 8), tmp_path / "ft"
+    settings = ("--epochs", "4", "--patience", "1", "--eval-steps", "1", "--log-steps", "1")
+    for told in ("stopped early at step 2 of 4: no improvement in the last 1", "stopped early at step 2: nothing to do"):
+        run(shallow, "classify", files, output, *settings)
+        assert told in capsys.readouterr().out
+        assert [row["step"] for row in rows(output)] == [1, 1, 2, 2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signalled", [False, True])
 def test_a_run_that_stops_early_does_so_after_a_signal_too_and_stays_stopped(
@@ -387,6 +405,11 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         )
 
 
+def test_a_sweep_over_a_switch() -> None:
+    config = from_values(FinetuneConfig, {"sweep": ("frozen=true,false",), "task": "classify"})
+    assert finetune._grid(config) == [{"frozen": True}, {"frozen": False}]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -408,6 +431,9 @@ def test_from_scratch_begins_with_other_weights(init: Path, tmp_path: Path) -> N
         (("--sweep", "metric=accuracy,macro_f1"), "runs that differ in metric have results that can't be compared"),
         (("--task", "stsb", "--labels", "a,b"), "--labels: --task stsb has no labels to name: leave it out"),
         (("--sweep", "batch_size=16,none"), "--sweep batch_size is 'none': give a whole number"),
+        (("--sweep", "batch_size=16", "batch-size=32"), "--sweep names batch_size twice: give all its values in one"),
+        (("--sweep", "epochs=1,0"), "--epochs is 0: give a number above 0"),
+        (("--sweep", "frozen=true,maybe"), "--sweep frozen is 'maybe': give true or false"),
         (("--labels", "good"), "its label 'bad' is not one of good"),
         (("--threshold", "0.2"), "--threshold are for texts with several labels: give --task multilabel"),
         (("--class-weights", "fine=2"), "unknown label 'fine' in --class-weights; choose from bad, good"),
