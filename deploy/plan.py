@@ -1,7 +1,7 @@
 """`clozemill plan`: combine the estimates of the pipeline and of training, which don't import each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from clozemill.pipelines.command_line.lazy_import import function
 from clozemill.pipelines.command_line.overwriting import check_new_file
@@ -13,6 +13,8 @@ from clozemill.trainers.planning.config import BudgetOptions, TrainingPlan
 
 # Options that say what to train.
 _OF_TRAINING = ("preset", "objective", "steps", "batch_size", "gradient_accumulation_steps", "phases")
+_OF_BUDGET = [field.name for field in fields(BudgetOptions)]
+_WITH_BUDGET = [*_OF_BUDGET, "preset", "output", "overwrite", "progress"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class PlanConfig(BudgetOptions, TrainingPlan, EstimateConfig):
         """Raise UserError for options of one kind of plan that were given for the other."""
         if self.budget:
             function("clozemill.trainers.planning.budget:parse_budget")(self.budget)
-        corpus = ("input", "vocab", "recipe", "target", *(name for name in _OF_TRAINING if name != "preset"))
-        for name in corpus if self.budget else ("data",):
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+        every = {field.name: field.default for field in fields(self)}
+        for name in [name for name in every if name not in _WITH_BUDGET] if self.budget else _OF_BUDGET:
+            if getattr(self, name) != every[name]:
                 how = "it plans the training on --data alone" if self.budget else "it is for --budget"
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} has no effect {'with' if self.budget else 'without'} --budget: {how}; leave it out")

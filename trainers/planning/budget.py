@@ -55,6 +55,7 @@ class Candidate:
         seconds: estimated seconds per step; 0 if unknown.
         fits: whether a step is expected to fit into the memory.
         tokens_per_character: of the text.
+        options: of `pretrain`, that the dataset asks for besides: the objective for its pairs, positions for long rows.
     """
 
     preset: str
@@ -66,6 +67,7 @@ class Candidate:
     seconds: float
     fits: bool = True
     tokens_per_character: float = 0.0
+    options: tuple[tuple[str, str | int], ...] = ()
 
     def tokens_per_weight(self, budget: float) -> float:
         """Return the tokens per weight that a budget in seconds allows."""
@@ -178,7 +180,8 @@ def command(row: Row) -> list[str]:
     one = row.candidate
     recipe = recipe_of(one.preset)
     own = ["--recipe", recipe] if recipe else []
-    return ["clozemill", "pretrain", *own, "--preset", one.preset, "--data", one.data, "--output", "RUN", "--steps",
+    asked = [word for name, value in one.options for word in (f"--{name.replace('_', '-')}", str(value))]
+    return ["clozemill", "pretrain", *own, "--preset", one.preset, *asked, "--data", one.data, "--output", "RUN", "--steps",
             str(row.steps), "--batch-size", str(one.batch_size)]  # fmt: skip
 
 

@@ -8,16 +8,18 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from clozemill.model.config import PRESETS
 from clozemill.model.memory import parameters
+from clozemill.model.pretraining_model import OBJECTIVES
 from clozemill.pipelines.command_line import options, process
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import counted
 from clozemill.trainers.common import storage
 from clozemill.trainers.common.hardware import Hardware
+from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.engines.engine import detect
 from clozemill.trainers.planning import budget
 from clozemill.trainers.planning.budget import Candidate, Pilot, Row
@@ -31,10 +33,22 @@ Train = Callable[[PretrainConfig], int]
 _EVAL_EXAMPLES = 4000  # of each pilot: more don't make the loss much more certain
 
 
-def _settings(preset: str, data: str) -> dict[str, Any]:
+def _asked(preset: str, data: str) -> dict[str, str | int]:
+    """Return the options of `pretrain` that a dataset asks for: an objective for its pairs, and positions for long rows."""
+    dataset = prepared_dataset.read(data)
+    fits = [name for name, objective in OBJECTIVES.items() if objective.pairs == dataset.manifest["config"]["pairs"]]
+    found: dict[str, str | int] = {}
+    if not budget.recipe_of(preset) and "mlm+nsp" not in fits:  # the recipe's objective suits all pairs
+        found["objective"] = fits[0] if fits else "mlm"
+    if dataset.max_seq_length > PretrainConfig.max_position_embeddings:
+        found["max_position_embeddings"] = dataset.max_seq_length
+    return found
+
+
+def _settings(preset: str, data: str, asked: Mapping[str, str | int]) -> dict[str, Any]:
     """Return the options of `pretrain` that every run of a candidate has."""
     recipe = budget.recipe_of(preset)
-    return {**({"recipe": recipe} if recipe else {}), "preset": preset, "data": (data,)}
+    return {**({"recipe": recipe} if recipe else {}), "preset": preset, "data": (data,), **asked}
 
 
 def candidate(preset: str, data: str, hardware: Hardware, rate: float) -> Candidate:
@@ -42,7 +56,8 @@ def candidate(preset: str, data: str, hardware: Hardware, rate: float) -> Candid
 
     rate: as `capacity.step_rate` returns.
     """
-    config = options.from_values(PretrainConfig, {**_settings(preset, data), "output": "RUN"})
+    asked = _asked(preset, data)
+    config = options.from_values(PretrainConfig, {**_settings(preset, data, asked), "output": "RUN"})
     planned = pretraining_run.plan_run(config, hardware)
     phase = planned.phases[0]
     dataset, documents = phase.dataset, phase.dataset.manifest["documents"]
@@ -58,6 +73,7 @@ def candidate(preset: str, data: str, hardware: Hardware, rate: float) -> Candid
         seconds=capacity.step_seconds(planned, rate)[0] if rate else 0.0,
         fits=capacity.fits(planned, hardware),
         tokens_per_character=documents["tokens"] / max(1, documents["characters"]),
+        options=tuple(asked.items()),
     )
 
 
@@ -89,9 +105,9 @@ def _quietly() -> Iterator[None]:
 def _run(one: Candidate, steps: int, folder: str, train: Train) -> Pilot:
     """Train a candidate for some steps. Raises UserError if that fails."""
     values = {
-        **_settings(one.preset, one.data), "output": folder, "steps": steps, "batch_size": one.batch_size, "eval_steps": 0,
-        "eval_examples": _EVAL_EXAMPLES, "checkpoint_steps": 0, "checkpoint_minutes": 0.0, "log_steps": max(1, steps // 5),
-        "tensorboard": False,
+        **_settings(one.preset, one.data, dict(one.options)), "output": folder, "steps": steps,
+        "batch_size": one.batch_size, "eval_steps": 0, "eval_examples": _EVAL_EXAMPLES, "checkpoint_steps": 0,
+        "checkpoint_minutes": 0.0, "log_steps": max(1, steps // 5), "tensorboard": False,
     }  # fmt: skip
     with _quietly():
         if code := train(options.from_values(PretrainConfig, values)):

@@ -14,6 +14,7 @@ import clozemill
 from clozemill.deploy.plan import PlanConfig
 from clozemill.pipelines.command_line import options, process
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common.hardware import Hardware
 from clozemill.trainers.planning import budget, pilots, scaling
 from clozemill.trainers.planning.budget import Candidate, Pilot, Row
 from clozemill.trainers.planning.scaling import Forecast, forecast
@@ -151,6 +152,9 @@ def test_options_of_the_other_plan(tmp_path: Path) -> None:
         "--input has no effect with --budget: it plans the training on --data alone; leave it out"
     )
     assert refused(budget="2h", data=("d",), steps=10).startswith("--steps has no effect with --budget")
+    assert refused(budget="2h", data=("d",), num_gpus=2).startswith("--num-gpus has no effect with --budget")
+    assert refused(budget="2h", data=("d",), max_seq_length=64).startswith("--max-seq-length has no effect with --budget")
+    assert refused(input=(__file__,), pilot_share=0.5).startswith("--pilot-share has no effect without --budget")
     assert refused(data=("d",)) == "--data has no effect without --budget: it is for --budget; leave it out"
     assert refused(data=("d",), input=("a",)) == "--data has no effect without --budget: it is for --budget; leave it out"
 
@@ -160,6 +164,25 @@ def small(tmp_path: Path) -> Path:
     (tmp_path / "small").mkdir()
     datasets.write(tmp_path / "small", [[60]], [8])
     return tmp_path / "small"
+
+
+@pytest.mark.parametrize(
+    ("preset", "pairs", "length", "asked"),
+    [
+        ("tiny", "nsp", 32, ()),
+        ("tiny", "single", 32, (("objective", "mlm"),)),
+        ("tiny", "sop", 32, (("objective", "mlm+sop"),)),
+        ("modern-tiny", "single", 32, ()),
+        ("modern-tiny", "nsp", 1024, (("max_position_embeddings", 1024),)),
+    ],
+)
+def test_what_a_dataset_asks_for(preset: str, pairs: str, length: int, asked: tuple, tmp_path: Path) -> None:
+    datasets.write(tmp_path, [[8]], [8], length=length, pairs=pairs)
+    found = pilots.candidate(preset, str(tmp_path), Hardware("CPU", 1, 1 << 40, 2), 0.0)
+    assert found.options == asked
+    command = budget.command(Row(found, PILOTS, 0.1, 10, None))
+    words = [word for name, value in asked for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert [word for word in command if word in words] == words
 
 
 def test_the_pilots_are_runs_of_pretrain(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
