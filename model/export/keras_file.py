@@ -17,6 +17,7 @@ from clozemill.model.conversion.tokenizer_json import TOKENIZER
 from clozemill.model.export.base import Source
 from clozemill.model.inputs import TOKENS
 from clozemill.model.layers import activation
+from clozemill.model.pretraining_model import PretrainingModel
 from clozemill.model.task_model import BiLSTMHead
 
 NAME = "model.keras"
@@ -153,7 +154,7 @@ def _pretraining_heads(make: _Builder, outputs: dict, word_layer, ids) -> dict:
         # No stock layer has just a bias: an embedding of one row, looked up at 0, is trained the same way.
         bias = make.table(make.weights["masked_lm/output_bias"][None], "masked_lm_bias")(ops.zeros_like(ids[:, :1]))
         found["masked_lm_logits"] = word_layer(hidden, reverse=True) + bias
-    if getattr(model, "next_sentence", None) is not None:
+    if isinstance(model, PretrainingModel) and model.objective.next_sentence:
         found["next_sentence_logits"] = make.dense("next_sentence/dense", "next_sentence")(outputs["pooled_output"])
     return found
 

@@ -14,6 +14,8 @@ from clozemill.model.pretraining_model import EncoderModel, PretrainingModel
 from clozemill.model.task_model import Task, TaskModel
 from clozemill.trainers.engines.optimizer import OPTIMIZERS
 
+HEADS = ("encoder/pooler/", "masked_lm/", "next_sentence/", "generator/", "replaced_token/")  # prefixes of paths
+
 
 def _path(variable: keras.Variable) -> str:
     """Return the path of a variable without the name of its model, such as `encoder/layer_0/attention/query/kernel`."""
@@ -138,8 +140,11 @@ def loaded(
 ) -> PretrainingModel | TaskModel | EncoderModel:
     """Return `model_for` with its weights. Only the pooler of an import without one may be missing; it gets random weights.
 
-    Raises ValueError for any other weight that is missing or doesn't fit.
+    Without the generator, which is for training alone, a model of replaced-token detection is an EncoderModel. Raises
+    ValueError for any other weight that is missing or doesn't fit.
     """
+    if index.get("objective") == "rtd" and not any(path.startswith("generator/") for path in weights):
+        index = index | {"objective": ""}
     check_weights(encoder_config(index), weights)
     model, heads = model_for(index, precision), (index.get("imported") or {}).get("heads", ("pooler",))
     if "pooler" not in heads:

@@ -11,6 +11,7 @@ from typing import Any
 from clozemill.pipelines.command_line import options
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common import storage
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.engines.train_state import TrainState
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -268,7 +269,7 @@ def enter(branch: Branch, state: TrainState, journal: MetricsLog) -> int:
     if branch.digest not in (checkpoints.digest(one), checkpoint_index.signature(one.index)):  # the latter: earlier versions
         raise UserError(f"{one.folder} has changed since the run was started: restore it, or give another --output")
     try:
-        checkpoints.load(one, state)
+        checkpoints.load(one, state, train_state.HEADS)  # perhaps of phases that the branch doesn't have
     except ValueError as error:
         raise UserError(f"{one.folder} is corrupt ({error}): restore it, or give another checkpoint") from None
     of_trunk = checkpoint_index.OF_METRICS_FILE

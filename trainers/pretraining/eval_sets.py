@@ -75,7 +75,8 @@ class SeveralEvaluations:
 
     def reference(self) -> float:
         """Return the loss of word frequencies alone, in nats, on the set that selects the best checkpoint."""
-        return self.own.reference()
+        with corrupt_shards.report_corruption(self.own.dataset):
+            return self.own.reference()
 
     def exhibits(self) -> list[Section]:
         """Return sample predictions as a section of the run's page."""
@@ -83,7 +84,8 @@ class SeveralEvaluations:
 
     def figures(self) -> dict[str, Any]:
         """Return the metrics of `own`, and those of each set under its name. Raises UserError for corrupt shards of a set."""
-        found = self.own.figures()
+        with corrupt_shards.report_corruption(self.own.dataset):
+            found = self.own.figures()
         for name, evaluation in self.named.items():
             with corrupt_shards.report_corruption(evaluation.dataset):
                 found |= prefixed(name, found if evaluation is self.own else evaluation.figures())

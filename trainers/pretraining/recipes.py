@@ -42,9 +42,16 @@ class Phase:
     learning_rate: float = option(
         0.0, "peak learning rate of the phase's own schedule; 0: continue the run's schedule", low=0, high=100
     )
-    warmup_steps: int = option(-1, "warm-up steps of the phase's own schedule; -1: a tenth of its steps", low=-1, high=1 << 30)
+    warmup_steps: int = option(
+        -1, "warm-up steps of the phase's own schedule; -1: those of the run if given, else a tenth of the phase's steps",
+        low=-1, high=1 << 30,
+    )  # fmt: skip
     decay_steps: int = option(
-        -1, "decay steps of the phase's own schedule, with --schedule wsd; -1: a fifth of its steps", low=-1, high=1 << 30
+        -1,
+        "decay steps of the phase's own schedule, with --schedule wsd; -1: those of the run if given, else a fifth of the "
+        "phase's steps",
+        low=-1,
+        high=1 << 30,
     )
     objective: str = option("", "pretraining objective of the phase (default: that of the run)", choices=OBJECTIVES)
 

@@ -14,7 +14,7 @@ from clozemill.trainers.pretraining.recipes import Phase
 def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Schedule]:
     """Return the schedule of each phase: its own, or that of the run, which spans all phases without one.
 
-    Raises UserError if the decay of a phase is longer than the phase without its warm-up.
+    Raises UserError if the warm-up of a phase with a rate of its own takes up the phase, or its decay the rest of it.
     """
     total = sum(phase.steps for phase in phases)
     rate = config.learning_rate or 0.0  # unused if every phase has its own rate
@@ -23,17 +23,29 @@ def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Sch
     for number, phase in enumerate(phases, 1):
         if phase.learning_rate:
             warmup = config.warmup(phase.steps) if phase.warmup_steps < 0 else min(phase.warmup_steps, phase.steps)
-            if phase.decay_steps > phase.steps - warmup:
+            if phase.warmup_steps < 0 <= config.warmup_steps and warmup == phase.steps:
                 raise UserError(
-                    f"phase {number}'s decay_steps {phase.decay_steps} is longer than its {phase.steps:,} steps without their "
-                    f"warm-up of {warmup:,}: give fewer"
+                    f"phase {number} has a learning rate of its own, but --warmup-steps {config.warmup_steps} takes up its "
+                    f"{phase.steps:,} steps: give it warmup_steps of its own"
                 )
             decay = config.decay(phase.steps) if phase.decay_steps < 0 else phase.decay_steps
+            if phase.decay_steps >= 0 or config.decay_steps >= 0:
+                _check_decay(number, phase, decay, warmup)
             found.append(Schedule(phase.learning_rate, warmup, phase.steps, begin, config.schedule, decay))
         else:
             found.append(run)
         begin += phase.steps
     return found
+
+
+def _check_decay(number: int, phase: Phase, decay: int, warmup: int) -> None:
+    """Raise UserError if the decay of a phase, its own or the run's, is longer than the phase without its warm-up."""
+    if decay > phase.steps - warmup:
+        name = "decay_steps" if phase.decay_steps >= 0 else "decay_steps, which are those of the run,"
+        raise UserError(
+            f"phase {number}'s {name} {decay} is longer than its {phase.steps:,} steps without their warm-up of {warmup:,}: "
+            "give it fewer"
+        )
 
 
 @dataclass(frozen=True)

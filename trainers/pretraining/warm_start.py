@@ -20,11 +20,11 @@ from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.pretraining import grown_vocabulary
 from clozemill.trainers.pretraining.config import AUTO, PretrainConfig
+from clozemill.trainers.pretraining.recipes import RECIPES
 from clozemill.trainers.training import pretrained
 from clozemill.trainers.training.pretrained import digest
 
 _FLAGS = {"type_vocab_size": "segment-embeddings"}
-_MAY_LACK = ("encoder/pooler/", "masked_lm/", "next_sentence/", "generator/", "replaced_token/")
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,11 @@ def encoder(config: PretrainConfig, start: WarmStart | None, vocab_size: int) ->
     for name, value in {**sizes, **free}.items():
         if (have := getattr(start.encoder, name)) != value:
             flag = "preset" if name in sizes else _FLAGS.get(name, name.replace("_", "-"))
-            raise UserError(
-                f"--{flag} {getattr(config, flag.replace('-', '_'))} asks for {name} {value}, but {start.path} has {have}: "
-                f"leave --{flag} out"
-            )
+            given = getattr(config, option := flag.replace("-", "_"))
+            asks, advice = f"--{flag} {given}", f"leave --{flag} out"
+            if config.recipe and RECIPES[config.recipe].options.get(option) == given:
+                asks, advice = f"{asks} of --recipe {config.recipe}", f"give --{flag} {'auto' if name in sizes else have}"
+            raise UserError(f"{asks} asks for {name} {value}, but {start.path} has {have}: {advice}")
     return replace(start.encoder, **own, vocab_size=vocab_size)
 
 
@@ -155,7 +156,7 @@ def load(start: WarmStart, model: keras.Model, vocabulary: bytes) -> list[str]:
     start = with_weights(start)
     weights = fitting_weights(start, model, vocabulary)
     try:
-        absent = train_state.assign(model, weights, _MAY_LACK)
+        absent = train_state.assign(model, weights, train_state.HEADS)
     except ValueError as error:
         raise UserError(f"{start.path}: {error}: give another checkpoint as --init") from None
     told = [f"started from the weights of {start.path}"]

@@ -144,13 +144,16 @@ def digest(one: Checkpoint) -> str:
     return checkpoint_index.signature(one.index | later)
 
 
-def load(one: Checkpoint, state: TrainState) -> None:
-    """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables."""
+def load(one: Checkpoint, state: TrainState, surplus: tuple[str, ...] = ()) -> None:
+    """Restore a checkpoint into a state. Raises ValueError if it is corrupt, or has other variables.
+
+    surplus: prefixes of weights that it may have besides, with their moments.
+    """
     checkpoint_index.check_contents(one.folder, one.index)
     groups = {"weights": state.weight_variables(), "moments": state.moment_variables()}
     for name, variables in groups.items():
         with variable_files.open_group(one.folder, name, one.version) as found:
-            variable_files.assign(variables, found)
+            variable_files.assign(variables, found, surplus)
 
 
 def restore(run: str, state: TrainState) -> dict[str, Any] | None:

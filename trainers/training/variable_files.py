@@ -137,9 +137,13 @@ def open_group(folder: str, group: str, version: int) -> Iterator[Mapping[str, n
             yield found
 
 
-def assign(variables: Mapping[str, keras.Variable], found: Mapping[str, np.ndarray]) -> None:
-    """Assign arrays to variables of the same names. Raises ValueError unless both have the same names, shapes and types."""
-    if odd := sorted(variables.keys() ^ found.keys()):
+def assign(variables: Mapping[str, keras.Variable], found: Mapping[str, np.ndarray], surplus: tuple[str, ...] = ()) -> None:
+    """Assign arrays to variables of the same names. Raises ValueError unless both have the same names, shapes and types.
+
+    surplus: prefixes of weights, such as "masked_lm/", whose arrays, or those of their moments, may lack a variable.
+    """
+    unknown = {name for name in found if not (name.startswith(surplus) or name.partition("/")[2].startswith(surplus))}
+    if odd := sorted((variables.keys() - found.keys()) | (unknown - variables.keys())):
         raise ValueError(f"{odd[0]} is {'missing' if odd[0] in variables else 'not a variable of the model'}")
     for name, variable in variables.items():
         value = found[name]

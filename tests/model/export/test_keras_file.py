@@ -64,6 +64,15 @@ def test_outputs_match_the_source(name: str, sizes: dict, tmp_path: Path) -> Non
     assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
 
 
+def test_a_head_that_the_last_phase_does_not_use_is_left_out(tmp_path: Path) -> None:
+    """As in the source, whose outputs it is compared with."""
+    source, features = sources.source("mlm", {"objective": "mlm", "objectives": ["mlm+nsp", "mlm"]}), sources.features()
+    keras_file.write(source, str(tmp_path))
+    expected, found = answers(source, features), keras_file.outputs(str(tmp_path), sources.TEXTS, features)
+    assert found.keys() == expected.keys() == {"sequence_output", "pooled_output", "masked_lm_logits"}
+    assert max(furthest(expected, found, features["input_mask"]).values()) <= TOLERANCE
+
+
 @pytest.mark.parametrize("sizes", mostly_slow(SWITCHES, SWITCHES[-1]))
 def test_configuration_switches(sizes: dict, tmp_path: Path) -> None:
     source, features = sources.source(**sizes), sources.features()

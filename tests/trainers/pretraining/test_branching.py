@@ -4,14 +4,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import clozemill
 from clozemill.pipelines.command_line.options import from_values
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining import branching
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -32,6 +35,7 @@ OPEN = {
     "preset": "auto", "precision": "auto", "hidden_act": "auto", "attention": "auto", "warmup_steps": -1, "dropout": None,
     "batch_size": None, "learning_rate": None, "clip_norm": None, "init": "", "masked_lm_prob_schedule": "",
 }  # fmt: skip
+HEADS = {"objectives": ("mlm+nsp", "rtd")}  # of a trunk's later phases
 ALWAYS = ["--no-tensorboard", "--log-steps", "3", "--checkpoint-steps", "2", "--keep-checkpoints", "2"]
 
 
@@ -280,6 +284,24 @@ def test_a_trunk_of_several_phases(data: Path, tmp_path: Path) -> None:
         assert [phase.entry for phase in branch.phases] == entries[: len(ends)]
 
 
+def test_a_branch_without_the_heads_of_its_trunk_s_later_phases(tmp_path: Path) -> None:
+    """Their weights and moments are left out; any other variable that the branch lacks is an error."""
+    whole, mine = (train_state.make(SMALL, "mlm", "float32", seed, **more) for seed, more in ((1, HEADS), (2, {})))
+    folder = f"{tmp_path}/checkpoints/step-00000004"
+    checkpoints.write(folder, whole.values(), b"[PAD]\n", {"step": 4, "journal": {"sums": [], "count": 0}})
+    one = checkpoints.find(folder)
+    branch = branching.Branch(folder, str(tmp_path), 4, checkpoints.digest(one), {})
+    journal = SimpleNamespace(resume=lambda *_: None)
+    assert branching.enter(branch, mine, journal) == 4  # type: ignore[arg-type]
+    for name, values in mine.values().items():
+        theirs = whole.values()[name]
+        assert values.keys() < theirs.keys()
+        assert all((np.asarray(value) == np.asarray(theirs[path])).all() for path, value in values.items())
+    other = train_state.make(replace(SMALL, num_hidden_layers=SMALL.num_hidden_layers - 1), "mlm", "float32", 0)
+    with pytest.raises(UserError, match=r"is corrupt \(encoder/layer_\d/[a-z_/]+ is not a variable of the model\)"):
+        branching.enter(branch, other, journal)  # type: ignore[arg-type]
+
+
 def test_a_trunk_whose_recipe_mixes_datasets(data: Path, tmp_path: Path) -> None:
     """The branch reads the same mixture in the same order, and evaluates on the general text too; also when it is resumed."""
     general = datasets.write(tmp_path / "general", [[30, 40]] * 2, [6]).folder
@@ -387,8 +409,8 @@ def test_a_run_in_two_phases_equals_one_in_a_single_phase(data: Path, trunk: Pat
     assert bits(tmp_path / "run", STEPS) == bits(trunk, STEPS)
 
 
-def test_the_decay_of_a_phase(data: Path) -> None:
-    """Of its own schedule: a fifth of its steps, unless given; too long a one is refused."""
+def test_the_warm_up_and_decay_of_a_phase(data: Path) -> None:
+    """Of its own schedule: the run's, or a tenth and a fifth of its steps, unless given; too long a one is refused."""
     given = {**TRUNK, "decay_steps": -1, "data": (str(data),) * 3}
     own = Phase(steps=10, learning_rate=1e-3, warmup_steps=1)
     run = planned(**given, phases=(own, replace(own, decay_steps=4), Phase(steps=20)))
@@ -398,7 +420,17 @@ def test_the_decay_of_a_phase(data: Path) -> None:
         Schedule(2e-3, 2, 40, 0, "wsd", 8),
     ]
     assert refused(**given, phases=(own, own, replace(own, decay_steps=10))) == (
-        "phase 3's decay_steps 10 is longer than its 10 steps without their warm-up of 1: give fewer"
+        "phase 3's decay_steps 10 is longer than its 10 steps without their warm-up of 1: give it fewer"
+    )
+    open_ = {**given, "data": (str(data),) * 2, "warmup_steps": -1, "phases": (replace(own, warmup_steps=-1), Phase(steps=30))}
+    assert planned(**open_).phases[0].schedule == Schedule(1e-3, 1, 10, 0, "wsd", 2)
+    assert planned(**{**open_, "warmup_steps": 3}).phases[0].schedule == Schedule(1e-3, 3, 10, 0, "wsd", 2)
+    assert refused(**{**open_, "warmup_steps": 10}) == (
+        "phase 1 has a learning rate of its own, but --warmup-steps 10 takes up its 10 steps: give it warmup_steps of its own"
+    )
+    assert refused(**{**open_, "decay_steps": 10}) == (
+        "phase 1's decay_steps, which are those of the run, 10 is longer than its 10 steps without their warm-up of 1: give it "
+        "fewer"
     )
     with pytest.raises(UserError, match="decay_steps of a phase has no effect with --schedule cosine: give --schedule wsd"):
         PretrainConfig(schedule="cosine", phases=(replace(own, decay_steps=4),)).validate()

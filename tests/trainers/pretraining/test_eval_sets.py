@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import tensorflow as tf
 
 import clozemill
 from clozemill.model.export import card_metadata
@@ -85,6 +88,15 @@ def test_they_do_not_change_the_run(folder: Path) -> None:
     assert plan(folder).identity() == plan(folder, f"wiki={folder / 'wiki'}").identity()
 
 
+def test_a_limit_of_eval_examples(folder: Path) -> None:
+    """It is that of all sets, whose batches are those of a micro-batch."""
+    planned = plan(folder, f"wiki={folder / 'wiki'}", eval_examples=4, batch_size=6, gradient_accumulation_steps=2)
+    engine: Any = SimpleNamespace(replicas=1, evaluation=lambda model: None)
+    found = planned.phases[0].evaluation(engine, SimpleNamespace(objective=None), planned.config)
+    assert found is not None and list(found.named) == ["wiki"]
+    assert [(each.limit, each.batch_size) for each in (found.own, found.named["wiki"])] == [(4, 3)] * 2
+
+
 def test_they_cost_time_so_there_are_fewer_evaluations(folder: Path) -> None:
     config = PretrainConfig(data=("own",), output="run", steps=10_000, batch_size=1)
     phase = plan(folder).phases[0]
@@ -152,6 +164,22 @@ def test_without_an_own_eval_split_the_first_set_selects_the_best(folder: Path, 
     assert "without has no eval examples: the first of --eval-data selects the best checkpoint" in capsys.readouterr().err
     made = eval_sets.SeveralEvaluations("wiki's", {"wiki": "wiki's", "own": "own's"})  # type: ignore[arg-type]
     assert made.own is made.named["wiki"]
+
+
+def test_a_damaged_shard_of_the_set_that_selects_the_best(tmp_path: Path) -> None:
+    """It is named, and not the dataset that is trained on."""
+    dataset = datasets.write(tmp_path, [[8]], [8])
+    shard = Path(dataset.path(dataset.shards("eval")[0]))
+    shard.write_bytes(shard.read_bytes()[:-3])
+
+    def broken() -> None:
+        raise tf.errors.DataLossError(None, None, "truncated record")
+
+    own = SimpleNamespace(dataset=dataset, figures=broken, reference=broken)
+    made = eval_sets.SeveralEvaluations(own, {"wiki": own})  # type: ignore[arg-type, dict-item]
+    for read in (made.figures, made.reference):
+        with pytest.raises(UserError, match=rf"^{shard}.*clozemill verify {tmp_path} lists all corrupt files"):
+            read()
 
 
 def continuing(*data: str, **options) -> PretrainConfig:

@@ -115,6 +115,10 @@ def test_weights_are_taken_over(
     [
         ({"preset": "tiny"}, "--preset tiny asks for hidden_size 128, but BEGUN has 16: leave --preset out"),
         ({"preset": "base"}, "--preset base asks for num_hidden_layers 12, but BEGUN has 2: leave --preset out"),
+        (
+            {"recipe": "demo", "preset": "tiny"},
+            "--preset tiny of --recipe demo asks for hidden_size 128, but BEGUN has 16: give --preset auto",
+        ),
         ({"hidden_act": "relu"}, "--hidden-act relu asks for hidden_act relu, but BEGUN has gelu_erf: leave --hidden-act out"),
         ({"max_position_embeddings": 64}, "asks for max_position_embeddings 64, but BEGUN has 20: leave --max-position-emb"),
     ],
