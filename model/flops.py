@@ -27,21 +27,41 @@ def flops_per_row(config: EncoderConfig, length: int, predictions: int, causal: 
         predictions: masked positions per row.
         examples: examples per row, at most; more than 1 if they are packed.
     """
-    hidden, inner = config.hidden_size, config.intermediate_size
+    hidden, last = config.hidden_size, config.num_hidden_layers - 1
     kept = length if causal else predictions + examples
-    products = 0
-    for layer in range(config.num_hidden_layers):
-        queries = kept if layer == config.num_hidden_layers - 1 else length
-        products += 2 * length * hidden * hidden  # keys and values
-        products += 2 * queries * hidden * hidden  # queries and output
-        keys = config.keys_per_query(layer, length, queries == length)
-        products += 2 * queries * keys * hidden  # scores, and their product with the values
-        products += (3 if config.design.gated else 2) * queries * hidden * inner  # the dense layers
+    products = sum(_layer_products(config, layer, length, length) for layer in range(last))
+    products += _layer_products(config, last, length, kept)
     if not causal:
         products += examples * hidden * hidden  # the pooler
         kept = predictions
     products += kept * hidden * (hidden + config.vocab_size)  # transform and logits
     return 2 * _FORWARD_AND_BACKWARD * products  # a multiplication and an addition each
+
+
+def _layer_products(config: EncoderConfig, layer: int, length: int, queries: int) -> int:
+    """Return the multiplications in the matrix products of a layer that computes `queries` of `length` positions."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    products = 2 * length * hidden * hidden  # keys and values
+    products += 2 * queries * hidden * hidden  # queries and output
+    keys = config.keys_per_query(layer, length, queries == length)
+    products += 2 * queries * keys * hidden  # scores, and their product with the values
+    return products + (3 if config.design.gated else 2) * queries * hidden * inner  # the dense layers
+
+
+def task_flops_per_row(config: EncoderConfig, length: int, layers: int, frozen: bool = False) -> int:
+    """Return the FLOPs per row of fine-tuning, forward and backward, without recomputation and without the task's head.
+
+    All positions count in the last layer too, as `TaskModel` computes them.
+
+    Args:
+        config: sizes of the encoder.
+        length: tokens per row.
+        layers: number of layers up to the last one that the head sees.
+        frozen: whether the encoder isn't trained: it has no backward pass then.
+    """
+    products = sum(_layer_products(config, layer, length, length) for layer in range(layers))
+    products += config.hidden_size * config.hidden_size  # the pooler
+    return 2 * (1 if frozen else _FORWARD_AND_BACKWARD) * products
 
 
 def detection_flops_per_row(config: EncoderConfig, length: int, predictions: int, generator_size: float) -> int:

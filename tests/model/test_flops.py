@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from clozemill.model.config import EncoderConfig, preset
-from clozemill.model.flops import detection_flops_per_row, flops_per_row
+from clozemill.model.flops import detection_flops_per_row, flops_per_row, task_flops_per_row
 from tests.model.small import run
 
 # Wide enough that products dominate. It is cheap, because it is compiled but never run.
@@ -66,6 +66,15 @@ def test_replaced_token_detection() -> None:
     generator += 3 * 4 * 2 + 1 * 2 * 4 + 1 * 4 * 10  # projection, transform and logits
     encoder = 4 * 3 * 16 + 2 * 3 * 3 * 4 + 2 * 3 * 4 * 8 + 3 * 4 * (4 + 1)
     assert detection_flops_per_row(config, 3, 1, 0.25) == 6 * (generator + encoder)
+
+
+def test_fine_tuning() -> None:
+    """Every layer that the head needs counts at every position; a frozen encoder has no backward pass."""
+    config = EncoderConfig(vocab_size=10, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    layer = 4 * 3 * 16 + 2 * 3 * 3 * 4 + 2 * 3 * 4 * 8  # projections, attention, inner layers of three positions
+    assert task_flops_per_row(config, 3, 2) == 6 * (2 * layer + 16) == 5_568
+    assert task_flops_per_row(config, 3, 1) == 6 * (layer + 16)
+    assert task_flops_per_row(config, 3, 2, frozen=True) == 2 * (2 * layer + 16) == 1_856
 
 
 @pytest.mark.slow

@@ -90,6 +90,20 @@ def nvidia_gpus(root: str = "/") -> int:
     return found or int(windows)
 
 
+def visible_gpus(present: int, visible: str | None) -> int:
+    """Return the number of GPUs that CUDA shows to this process.
+
+    Args:
+        present: GPUs of the machine, by their driver.
+        visible: $CUDA_VISIBLE_DEVICES, None if unset. CUDA ignores what follows an empty or negative entry.
+    """
+    if visible is None:
+        return present
+    names = [name.strip() for name in visible.split(",")]
+    hidden = (at for at, name in enumerate(names) if not name or name.startswith("-"))
+    return min(present, next(hidden, len(names)))
+
+
 def unused_gpus(present: int, framework: str, install: str) -> str:
     """Return a warning about GPUs of this machine that a framework doesn't use. install: how to change that."""
     return (

@@ -1,15 +1,17 @@
-"""The processes of the engine on JAX: their addresses, from the environment, and how they connect.
+"""The processes of the engine on JAX: their addresses, from the environment, how they connect, and the GPUs they will use.
 
 Several processes share a run with `--strategy multiworker`, and with `--strategy tpu` on a slice of several hosts, where
 JAX_COORDINATOR_ADDRESS is set. deploy/ sets it on TPU VMs and GKE.
 """
 
 import os
+from importlib.metadata import entry_points
 from typing import Any
 
 import jax
 
 from clozemill.pipelines.common.errors import TemporaryError, UserError
+from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import JAX_PROCESS, DeviceOptions, tf_config
 
 ADDRESS, COUNT, NUMBER = JAX_PROCESS
@@ -46,6 +48,18 @@ def _cluster(config: DeviceOptions) -> dict[str, Any]:
 def worker_count(config: DeviceOptions) -> int:
     """Return the number of processes that share the devices. Raises UserError for an invalid cluster."""
     return _cluster(config)["num_processes"] if is_shared(config) else 1
+
+
+def _has_cuda_plugin() -> bool:
+    """Return whether JAX can use NVIDIA's GPUs: whether the package of the extra jax-cuda is installed."""
+    return any("cuda" in plugin.value for plugin in entry_points(group="jax_plugins"))
+
+
+def expected_gpus() -> int:
+    """Return the number of NVIDIA GPUs that JAX will use on this machine. No device is initialised: processes connect first."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    uses_gpus = {"cuda", "gpu"} & set(platforms.split(",")) if platforms else _has_cuda_plugin()
+    return hardware.visible_gpus(hardware.nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")) if uses_gpus else 0
 
 
 def connect(config: DeviceOptions) -> None:

@@ -34,7 +34,7 @@ from clozemill.trainers.common.hardware import BFLOAT16_CAPABILITY, TPU_DEVICES,
 from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.engines import jax_attention, jax_cluster, jax_step
 from clozemill.trainers.engines.engine import HostBatches, OutOfMemory, StepOptions, Sums, Trainer
-from clozemill.trainers.engines.jax_attention import Kernel, SplashAttention, compute_capability
+from clozemill.trainers.engines.jax_attention import CudnnAttention, Kernel, SplashAttention, compute_capability
 from clozemill.trainers.engines.jax_cluster import short, worker_count  # noqa: F401  # engine.py calls the latter
 from clozemill.trainers.engines.jax_step import AXIS, Step, by_row, everywhere
 from clozemill.trainers.engines.train_state import TrainState
@@ -265,7 +265,10 @@ def detect(config: DeviceOptions, workers: int = 1) -> Hardware:
     if config.strategy == "tpu":  # v2 and v3 have no kernel, but which TPU it is isn't known yet
         return Hardware("TPU", TPU_DEVICES, 0, cores, True, None if option == "plain" else SplashAttention())
     if config.strategy == "multiworker":  # they connect before a device is initialised
-        return Hardware("CPU", workers, free_memory(), cores)
+        if not (gpus := jax_cluster.expected_gpus()):
+            return Hardware("CPU", workers, free_memory(), cores)
+        # Which GPUs they are isn't known yet: those of compute capability 8.0 and higher have bfloat16 and the kernel.
+        return Hardware("GPU", workers * gpus, 0, cores, True, None if option == "plain" else CudnnAttention())
     devices = _local(config)
     if devices[0].platform == "cpu":
         return Hardware("CPU", len(devices), free_memory() // len(devices), cores)
@@ -293,7 +296,7 @@ def make(config: DeviceOptions) -> JaxEngine:
     """Return the engine with the devices of `--strategy`. Raises UserError if they aren't available."""
     if jax_cluster.is_shared(config):
         jax_cluster.connect(config)
-    devices, present = _local(config), hardware.nvidia_gpus()
+    devices, present = _local(config), hardware.visible_gpus(hardware.nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     if present and devices[0].platform == "cpu":
         print(hardware.unused_gpus(present, "JAX", "pip install 'clozemill[jax-cuda]'"), file=sys.stderr, flush=True)
     kernel = jax_attention.choose_kernel(devices[0], getattr(config, "attention_kernel", "auto"))

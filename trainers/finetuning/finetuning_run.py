@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from clozemill.model.config import EncoderConfig
-from clozemill.model.flops import flops_per_row
+from clozemill.model.flops import task_flops_per_row
 from clozemill.model.task_heads import TASK_HEADS
 from clozemill.model.task_model import Task
 from clozemill.pipelines.command_line import options
@@ -58,7 +58,8 @@ class FinetuningRun:
     def encoder(self) -> EncoderConfig:
         config = self.config
         own = self.initial.encoder
-        return replace(own, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.attention_dropout)
+        rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
+        return replace(own, remat=False, **rates)  # --remat is of pretraining, whose batches are larger
 
     @property
     def source(self) -> str:
@@ -94,8 +95,10 @@ class FinetuningRun:
         return f"{self.config.task}, learning rate {self.settings.learning_rate:g}, {self.steps:,} steps"
 
     def flops(self, phase: FinetuningPhase) -> int:
-        """Return the FLOPs per example, as in pretraining without predictions."""
-        return TASK_HEADS[self.task.kind].copies * flops_per_row(self.encoder, round(self.tokens_per_row), 0)
+        """Return the FLOPs per example, in the layers that the head needs."""
+        layers = max(layer % (self.encoder.num_hidden_layers + 1) for layer in self.task.layers)  # 0: the embeddings
+        flops = task_flops_per_row(self.encoder, round(self.tokens_per_row), layers, self.task.frozen)
+        return TASK_HEADS[self.task.kind].copies * flops
 
     @property
     def tokens_per_row(self) -> float:

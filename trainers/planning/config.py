@@ -100,8 +100,12 @@ class PreflightConfig:
     precision: str = option("bfloat16", "precision of the activations", choices=tuple(PRECISIONS))
     optimizer: str = option("adamw", "optimizer", choices=OPTIMIZER_NAMES)
     hidden_act: str = option(AUTO, "activation function; auto: that of the preset", choices=(AUTO, *ACTIVATIONS))
-    dropout: float = option(0.1, "dropout rate of hidden activations", low=0, high=0.9)
-    attention_dropout: float = option(0.1, "dropout rate of attention probabilities", low=0, high=0.9)
+    dropout: float | None = option(
+        None, "dropout rate of hidden activations (default: what suits the size, as in pretrain)", low=0, high=0.9
+    )
+    attention_dropout: float | None = option(
+        None, "dropout rate of attention probabilities (default: what suits the size, as in pretrain)", low=0, high=0.9
+    )
     attention_kernel: str = option(
         "auto", "compute attention without dropout with the TPU's kernel, where it can; plain: never", choices=ATTENTION_KERNELS
     )

@@ -8,6 +8,7 @@ Reports whether the step compiles and fits, its memory, FLOPs and communication,
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeGuard
 
 from clozemill.model.config import EncoderConfig, preset
@@ -82,17 +83,22 @@ def search(measure: Callable[[int], int | None], first: int, room: float) -> int
 
 
 def encoder_config(config: PreflightConfig) -> EncoderConfig:
-    """Return the encoder of a configuration."""
-    act = {} if config.hidden_act == AUTO else {"hidden_act": config.hidden_act}
-    return preset(
+    """Return the encoder of a configuration. It loads Keras."""
+    from clozemill.trainers.pretraining.defaults import suited
+
+    encoder = preset(
         config.preset,
         vocab_size=config.vocab_size,
         max_position_embeddings=max(512, config.max_seq_length),
-        **act,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.attention_dropout,
         attention="causal" if config.objective == "causal" else "bidirectional",
         remat=config.remat,
+    )
+    best = suited(encoder)
+    return replace(
+        encoder,
+        hidden_act=encoder.hidden_act if config.hidden_act == AUTO else config.hidden_act,
+        hidden_dropout_prob=best.dropout if config.dropout is None else config.dropout,
+        attention_probs_dropout_prob=best.attention_dropout if config.attention_dropout is None else config.attention_dropout,
     )
 
 
@@ -180,15 +186,12 @@ def checked_predictions(config: PreflightConfig) -> int:
 
 def main(config: PreflightConfig) -> int:
     """Compile, and print the report as results arrive. Returns 0 if the step compiles and fits, else 1."""
-    topology, predictions, encoder = (
-        parse_topology(config.topology),
-        checked_predictions(config),
-        encoder_config(config),
-    )
+    topology, predictions = parse_topology(config.topology), checked_predictions(config)
     compiler.prepare_environment()
     devices = compiler.devices(topology)
     from clozemill.trainers.planning import absent_step  # after the environment is set: Keras reads it on import
 
+    encoder = encoder_config(config)
     step = absent_step.make(config, encoder, devices)
     attention = absent_step.attention(step, config)
     print("\n".join(title(config, topology, predictions, absent_step.parameters(step), attention)), flush=True)

@@ -30,7 +30,7 @@ class Shape:
     """The batches of a phase: tokens and predictions per row, rows per update (0 if that is to be chosen), examples per row.
 
     causal: whether every token is predicted. generator: for replaced-token detection, the width of the generator as a fraction
-    of the encoder's; 0 for others.
+    of the encoder's; 0 for others. steps: of the phase. learning_rate: its own, or 0 for that of the run.
     """
 
     length: int
@@ -39,6 +39,8 @@ class Shape:
     examples: int = 1
     causal: bool = False
     generator: float = 0.0
+    steps: int = 0
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ def _power_of_two(value: float) -> int:
 
 
 def _batch(hardware: Hardware, data: Data) -> int:
-    """Return the rows per update: a power of two per device, the more the shorter they are on a CPU."""
-    length = max(shape.length for shape in data.shapes)
+    """Return the rows per update of phases without their own: a power of two per device, on a CPU more of short ones."""
+    length = max(shape.length for shape in data.shapes if not shape.batch_size)
     wanted = min(_LARGEST_CPU_BATCH, _CPU_BATCH * 128 / length) if hardware.kind == "CPU" else _BATCH
     wanted = min(wanted, max(8, data.rows / 8))  # a batch should not hold much of an epoch
     return hardware.devices * _power_of_two(wanted / hardware.devices)
@@ -164,14 +166,16 @@ def _divisors(sizes: Sequence[int]) -> list[int]:
     return [n for n in range(1, min(sizes) + 1) if all(size % n == 0 for size in sizes)]
 
 
-def _parts(encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, optimizer: str) -> int:
+def _parts(
+    encoder: EncoderConfig, shapes: Sequence[Shape], hardware: Hardware, half: bool, optimizer: str, shard_moments: bool
+) -> int:
     """Return the fewest micro-batches that fit into the memory and divide every batch of a device; the most if none fits."""
     sizes = [max(1, shape.batch_size // hardware.devices) for shape in shapes]
     least = hardware.memory or (_TPU_MEMORY if hardware.kind == "TPU" else 1 << 62)
-    divisors = _divisors(sizes)
+    divisors, sharers = _divisors(sizes), hardware.devices if shard_moments else 1
     for n in divisors:
         rows = [(shape, size // n) for shape, size in zip(shapes, sizes, strict=True)]
-        needed = max(needed_bytes(encoder, *each, half, optimizer, hardware.kernel) for each in rows)
+        needed = max(needed_bytes(encoder, *each, half, optimizer, hardware.kernel, sharers) for each in rows)
         if needed + RUNTIME <= FILL * least:
             return n
     return divisors[-1]
@@ -189,11 +193,32 @@ def parts_for(replicas: int, parts: int, devices: int, batch_sizes: Sequence[int
     return next((n for n in divisors if n * replicas >= parts * devices), divisors[-1])
 
 
-def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: EncoderConfig | None = None) -> Choice:
-    """Choose the options that are None or "auto" in `given`.
+def _learning_rate(optimizer: str, best: Suited, data: Data, batch: int, continued: bool) -> tuple[float, str]:
+    """Return the peak learning rate of the phases without their own, and what is printed of it.
+
+    LAMB's depends on the batch: that of the longest of these phases, the first of equally long ones.
 
     Args:
-        given: values by option: those of `OPEN`, `optimizer` and `remat`.
+        best: the options that suit the encoder.
+        batch: rows per update of phases without their own.
+        continued: whether the encoder is that of --init.
+    """
+    rate, batches = best.learning_rate, ""
+    if optimizer == "lamb":
+        longest = max((shape for shape in data.shapes if not shape.learning_rate), key=lambda shape: shape.steps)
+        size = longest.batch_size or batch
+        rate, batches = _LAMB_RATE * (size / _LAMB_BATCH) ** 0.5, f" for batches of {size:,}"
+    rate *= best.muon if optimizer == "muon" else 1
+    rate = rate / 2 if continued else rate  # continued training should not undo what was learnt
+    rate = float(f"{rate:.2g}")
+    return rate, f"learning rate {rate:g}{batches}"
+
+
+def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: EncoderConfig | None = None) -> Choice:
+    """Choose the options that are None or "auto" in `given`, but no batch size or learning rate that every phase has itself.
+
+    Args:
+        given: values by option: those of `OPEN`, `optimizer`, `remat` and `shard_moments`.
         hardware: the devices.
         data: the datasets.
         encoder: the encoder of --init, if any.
@@ -212,7 +237,7 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
         found["precision"] = "bfloat16" if half else "float32"
         reasons.append(f"{found['precision']} {'because this device is faster with it' if half else ''}".strip())
     batch = given["batch_size"]
-    if batch is None:
+    if batch is None and not all(shape.batch_size for shape in data.shapes):
         batch = found["batch_size"] = _batch(hardware, data)
         reasons.append(f"batches of {batch}")
     for option in ("dropout", "attention_dropout", "initializer_range", "weight_decay"):
@@ -227,15 +252,12 @@ def choose(given: Mapping[str, Any], hardware: Hardware, data: Data, encoder: En
             "attention_probs_dropout_prob": rates["attention_dropout"], "remat": given["remat"],
         })  # fmt: skip
         shapes = [replace(shape, batch_size=shape.batch_size or batch) for shape in data.shapes]
-        parts = _parts(actual, shapes, hardware, half, given["optimizer"])
+        parts = _parts(actual, shapes, hardware, half, given["optimizer"], given["shard_moments"])
         found["gradient_accumulation_steps"] = parts
         reasons += [f"in {parts} micro-batches to fit into memory"] if parts > 1 else []
-    if given["learning_rate"] is None:
-        rate = _LAMB_RATE * (batch / _LAMB_BATCH) ** 0.5 if given["optimizer"] == "lamb" else best.learning_rate
-        rate *= best.muon if given["optimizer"] == "muon" else 1
-        rate = rate / 2 if encoder else rate  # continued training should not undo what was learnt
-        found["learning_rate"] = float(f"{rate:.2g}")
-        reasons.append(f"learning rate {found['learning_rate']:g}")
+    if given["learning_rate"] is None and not all(shape.learning_rate for shape in data.shapes):
+        found["learning_rate"], reason = _learning_rate(given["optimizer"], best, data, batch, encoder is not None)
+        reasons.append(reason)
     return Choice(found, tuple(reasons))
 
 

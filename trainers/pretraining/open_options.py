@@ -43,7 +43,7 @@ def completed(
     reasons: tuple[str, ...] = ()
     given = {**values, **{name: value for name, value in found.items() if values[name] in (None, AUTO)}}
     if unresolved:
-        needs = {name: getattr(config, name) for name in ("optimizer", "remat")}
+        needs = {name: getattr(config, name) for name in ("optimizer", "remat", "shard_moments")}
         choice = defaults.choose({**given, **needs}, hardware or engine.detect(config), data_of(config, data), encoder)
         given, reasons = {**given, **choice.values}, choice.reasons
     if config.phases:  # an option that no phase uses stays open: given together with the phases, it is refused
@@ -56,9 +56,15 @@ def completed(
 
 
 def data_of(config: PretrainConfig, data: Sequence[Mixture]) -> Data:
-    """Return what choices depend on: the size of the largest data of a phase, and the batches of every phase."""
-    phases = zip(config.resolved_phases(), data, strict=True)
-    shapes = tuple(shape_of(mixed.contract, each.batch_size, each.objective, config.generator_size) for each, mixed in phases)
+    """Return what choices depend on: the size of the largest data of a phase, and the batches and steps of every phase."""
+    shapes = tuple(
+        replace(
+            shape_of(mixed.contract, phase.batch_size, phase.objective, config.generator_size),
+            steps=phase.steps,
+            learning_rate=phase.learning_rate,
+        )
+        for phase, mixed in zip(config.resolved_phases(), data, strict=True)
+    )
     largest = max(data, key=lambda mixed: mixed.train_rows * mixed.contract.max_seq_length)
     return Data(largest.train_rows, largest.contract.max_seq_length, data[0].contract.vocabulary["size"], shapes)
 

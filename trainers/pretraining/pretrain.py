@@ -43,6 +43,7 @@ def main(config: PretrainConfig) -> int:
     engine = make_engine(config)
     writes = engine.process == 0
     planned = _for_devices(planned, hardware.devices, engine.replicas)
+    hardware = replace(hardware, devices=engine.replicas)  # for a TPU and for several processes, they were assumed
     for phase in planned.phases:
         for dataset in phase.mixture.datasets:
             prepared_dataset.check_training(dataset)
@@ -52,7 +53,7 @@ def main(config: PretrainConfig) -> int:
 
 
 def _for_devices(planned: PretrainingRun, assumed: int, replicas: int) -> PretrainingRun:
-    """Return a new run with micro-batches for the devices that its TPU has, if they were chosen for the `assumed` ones.
+    """Return a new run with micro-batches for the devices that it has, if they were chosen for the `assumed` ones.
 
     Micro-batches that the user gave, or that a resumed run recorded, stay.
     """

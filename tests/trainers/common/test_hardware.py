@@ -76,6 +76,13 @@ def test_remarks_on_gpus(strategy: str, gpus: int, used: int, hidden: str | None
     assert found.startswith(sentence) and bool(found) == bool(sentence) and "\n" not in found
 
 
+@pytest.mark.parametrize(
+    ("visible", "found"), [(None, 4), ("0,1", 2), ("0, 1,-1,2", 2), ("-1", 0), ("", 0), ("GPU-1f", 1), ("0,1,2,3,4,5", 4)]
+)
+def test_gpus_that_cuda_shows(visible: str | None, found: int) -> None:
+    assert hardware.visible_gpus(4, visible) == found
+
+
 def test_descriptions() -> None:
     assert str(Hardware("CPU", 1, 8 * GIB, 2)) == "2 CPU cores with 8 GiB free"
     assert str(Hardware("CPU", 1, 0, 1)) == "1 CPU core"

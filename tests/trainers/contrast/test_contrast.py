@@ -98,6 +98,17 @@ def test_spans_of_short_texts_are_the_texts(init: Path, texts: Path, tmp_path: P
         plan_contrast(replace(config, dropout=0.0, attention_dropout=0.0), pretrained.read(str(init)))
 
 
+def test_recomputation_and_flops(texts: Path, tmp_path: Path) -> None:
+    """As in fine-tuning: --remat is of pretraining, and all positions of the one layer count, in both copies of a text."""
+    encoder = replace(cases.ENCODER, num_hidden_layers=1, remat=True)
+    init = cases.checkpoint(tmp_path / "checkpoint", encoder=encoder)
+    config = ContrastConfig(str(init), input=str(texts), output=str(tmp_path / "run"))
+    planned = plan_contrast(config, pretrained.read(str(init)))
+    length = round(planned.tokens_per_row)
+    layer = 4 * length * 32 * 32 + 2 * length * length * 32 + 2 * length * 32 * 64
+    assert not planned.encoder.remat and planned.flops(planned.phases[0]) == 2 * 6 * (layer + 32 * 32)
+
+
 def test_what_is_printed(init: Path, texts: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """At rate 0 nothing is learnt, and the result says so. The same command finds nothing to do."""
     more = tmp_path / "more.txt"

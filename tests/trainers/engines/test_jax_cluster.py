@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from clozemill.pipelines.common.errors import UserError
+from clozemill.trainers.common import hardware
 from clozemill.trainers.common.config import JAX_PROCESS, DeviceOptions
 from clozemill.trainers.engines import jax_cluster, jax_engine
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -97,3 +98,38 @@ def test_the_devices_of_a_host_are_neighbours(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("jax.devices", lambda *_: devices)
     assert [device.id for device in jax_engine._local(DeviceOptions(strategy="tpu"))] == [0, 1, 4, 5, 2, 3, 6, 7]
     assert jax_engine._local(DeviceOptions()) == [devices[0]]
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugin", "visible", "gpus"),
+    [
+        ("cuda,cpu", False, None, 8),  # as deploy/gke/Dockerfile sets it
+        ("", True, None, 8),
+        ("", False, None, 0),  # JAX for CPUs on a machine with GPUs
+        ("cpu", True, None, 0),
+        ("cuda", True, "3", 1),  # a process per GPU
+        ("cuda", True, "-1", 0),
+    ],
+)
+def test_gpus_that_processes_are_going_to_use(
+    platforms: str, plugin: bool, visible: str | None, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are known before the processes connect, but not which GPUs they are, nor their memory."""
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: 8)
+    monkeypatch.setattr(jax_cluster, "_has_cuda_plugin", lambda: plugin)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = jax_engine.detect(PretrainConfig(strategy="multiworker", engine="jax"), 2)
+    assert (found.kind, found.devices, found.bfloat16) == (("GPU", 2 * gpus, True) if gpus else ("CPU", 2, False))
+    assert (found.memory == 0) == bool(gpus)
+    assert (found.kernel is not None and not found.kernel.refusal(64, 512, "bfloat16")) == bool(gpus)
+
+
+def test_plain_attention_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: 8)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    config = PretrainConfig(strategy="multiworker", engine="jax", attention_kernel="plain")
+    found = jax_engine.detect(config, 2)
+    assert (found.kind, found.kernel) == ("GPU", None)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,21 @@ def test_predictions(length: int, given: int, expected: int) -> None:
     assert preflight.checked_predictions(PreflightConfig(max_seq_length=length, max_predictions=given)) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"preset": "base"}, (0.1, 0.1)),
+        ({"preset": "mini"}, (0.0, 0.0)),
+        ({"preset": "modern-base"}, (0.0, 0.0)),
+        ({"preset": "base", "attention_dropout": 0.0}, (0.1, 0.0)),
+        ({"preset": "modern-base", "dropout": 0.2}, (0.2, 0.0)),
+    ],
+)
+def test_dropout_is_that_of_pretrain(options: dict[str, Any], rates: tuple[float, float]) -> None:
+    encoder = preflight.encoder_config(PreflightConfig(**options))
+    assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == rates
+
+
 def test_errors_are_reported_before_loading_anything() -> None:
     with pytest.raises(
         UserError, match="--max-predictions 126 is more than --max-seq-length 128 has room for: give 125 at most"
@@ -285,9 +301,9 @@ SMALL = ("-m", "clozemill", "preflight", "--topology", "v5e:2x2", "--preset", "t
 @pytest.mark.parametrize(
     ("options", "attention"),
     [
-        ((), "plain"),
-        (("--examples-per-row", "4", "--attention-dropout", "0"), "splash"),
-        (("--preset", "modern-tiny", "--remat", "--attention-dropout", "0"), "splash"),
+        (("--attention-dropout", "0.1"), "plain"),
+        (("--examples-per-row", "4"), "splash"),
+        (("--preset", "modern-tiny", "--remat"), "splash"),
     ],
 )
 def test_a_small_step_compiles_for_a_real_topology(options: tuple[str, ...], attention: str) -> None:

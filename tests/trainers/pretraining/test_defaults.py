@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from clozemill.model.config import preset
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.config import OPTIMIZER_NAMES
 from clozemill.trainers.common.hardware import GIB, Hardware
-from clozemill.trainers.pretraining import capacity, pretrain
+from clozemill.trainers.pretraining import capacity, defaults, pretrain
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.defaults import AUTO, OPEN, Data, Shape, choose, needed_bytes, parts_for, suited
 from clozemill.trainers.pretraining.pretraining_run import PretrainingRun, plan_run
+from clozemill.trainers.pretraining.recipes import Phase
 from clozemill.trainers.training import run_folder
 from tests.trainers import datasets
 
@@ -25,6 +27,7 @@ FOUR = replace(A100, devices=4)
 TPU = Hardware("TPU", 8, 0, 96, bfloat16=True)
 LEFT_OPEN: dict[str, Any] = {
     **dict.fromkeys(OPEN), "preset": AUTO, "precision": AUTO, "objective": "mlm+nsp", "optimizer": "adamw", "remat": False,
+    "shard_moments": False,
 }  # fmt: skip
 
 
@@ -76,6 +79,17 @@ def test_micro_batches_divide_the_batches_of_every_phase() -> None:
     assert 48 % choice.values["gradient_accumulation_steps"] == 0
 
 
+def test_divided_moments_leave_room_for_larger_micro_batches() -> None:
+    """BERT-base has 1.64 GiB of weights, gradients and moments; of eight devices that divide the moments, each has 0.92."""
+    eight = Hardware("GPU", 8, int((1.2 * GIB + defaults.RUNTIME) / defaults.FILL), 16, bfloat16=True)
+    given = {**LEFT_OPEN, "preset": "base", "batch_size": 64}
+    parts = {
+        shared: choose({**given, "shard_moments": shared}, eight, data(1e10, 32, 64)).values["gradient_accumulation_steps"]
+        for shared in (True, False)
+    }
+    assert parts == {True: 1, False: 8}
+
+
 def test_a_batch_that_fits_in_no_way_is_split_as_far_as_it_goes() -> None:
     choice = choose({**LEFT_OPEN, "preset": "large", "batch_size": 6}, replace(LAPTOP, memory=GIB), data(1e7))
     assert choice.values["gradient_accumulation_steps"] == 6
@@ -109,6 +123,19 @@ def test_only_chosen_micro_batches_change_with_the_devices(tmp_path: Path) -> No
     assert pretrain._for_devices(run, 8, 8) is run
     fixed = plan_run(PretrainConfig(**given, gradient_accumulation_steps=4), small)
     assert pretrain._for_devices(fixed, 8, 64) is fixed
+
+
+def test_the_estimate_is_of_the_devices_of_the_tpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight are assumed, but there are 32."""
+    datasets.write(tmp_path / "data", [[40]], [9])
+    config = PretrainConfig(data=(str(tmp_path / "data"),), preset="tiny", batch_size=256, output=str(tmp_path / "run"))
+    used: list[Hardware] = []
+    monkeypatch.setattr(pretrain, "detect", lambda config, workers: TPU)
+    monkeypatch.setattr(pretrain, "make_engine", lambda config: SimpleNamespace(replicas=32, process=1, processes=4))
+    monkeypatch.setattr(pretrain, "_run", lambda planned, engine, writes, hardware: used.append(hardware))
+    pretrain.main(config)
+    assert used == [replace(TPU, devices=32)]
+    assert capacity.step_bytes(run := plan_run(config, TPU), used[0]) < capacity.step_bytes(run, TPU)
 
 
 def test_a_warm_start_keeps_its_size_and_half_the_rate() -> None:
@@ -162,6 +189,41 @@ def test_lamb_has_rates_of_its_own() -> None:
     assert choose({**rates, "batch_size": 32768}, A100, data(1e10)).values["learning_rate"] == 5e-3
 
 
+def phase(batch_size: int, steps: int, learning_rate: float = 0.0, length: int = 128) -> Shape:
+    return Shape(length, 20, batch_size, steps=steps, learning_rate=learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rate"),
+    [
+        ((phase(32768, 7000), phase(2048, 1500)), 5e-3),  # of the phase that trains longest
+        ((phase(32768, 1000), phase(512, 1000)), 5e-3),  # of the first of two that train as long
+        ((phase(2048, 7000, learning_rate=1e-3), phase(32768, 1500)), 5e-3),  # the first has a rate of its own
+        ((phase(32768, 10), phase(0, 5)), 5e-3),
+        ((phase(32768, 5), phase(0, 10)), 4.4e-4),  # with the batch that is chosen, 256
+    ],
+)
+def test_the_rate_of_lamb_follows_the_batches_of_the_phases_that_use_it(shapes: tuple[Shape, ...], rate: float) -> None:
+    choice = choose({**LEFT_OPEN, "optimizer": "lamb"}, A100, Data(10**8, 128, 30522, shapes))
+    assert choice.values["learning_rate"] == rate
+    assert f"learning rate {rate:g} for batches of {32768 if rate == 5e-3 else 256:,}" in choice.reasons
+
+
+def test_what_every_phase_has_itself_is_neither_chosen_nor_announced() -> None:
+    own = Data(10**8, 128, 30522, (phase(64, 10, 1e-3), phase(32, 10, 1e-4)))
+    choice = choose(LEFT_OPEN, A100, own)
+    assert {"batch_size", "learning_rate"}.isdisjoint(choice.values)
+    assert not [reason for reason in choice.reasons if "batches" in reason or "rate" in reason]
+    some = Data(10**8, 128, 30522, (phase(64, 10, 1e-3), phase(0, 10)))
+    assert {"batches of 256", "learning rate 0.0001"} < set(choose(LEFT_OPEN, A100, some).reasons)
+
+
+def test_a_batch_is_chosen_for_the_phases_without_one() -> None:
+    """On a laptop, 8 rows of 512 tokens, but 32 of 128."""
+    mixed = Data(10**6, 512, 30522, (phase(0, 10), phase(8, 10, length=512)))
+    assert choose(LEFT_OPEN, LAPTOP, mixed).values["batch_size"] == 32
+
+
 @pytest.mark.parametrize(
     ("name", "examples", "length", "predictions", "vocabulary", "dropout", "peak"),
     [  # peak: growth of a process's memory, in MB, over the first two steps, measured on a CPU with glibc's malloc
@@ -197,6 +259,15 @@ def test_a_resumed_run_keeps_what_was_chosen_on_another_machine(tmp_path: Path) 
         match="was started with phase 1's batch_size 64, not 32: give the same, --overwrite to start over, or another",
     ):
         run_folder.claim_run_folder(planned(tmp_path, LAPTOP, batch_size=32), first.config.output)
+
+
+def test_a_run_of_phases_with_batches_of_their_own(tmp_path: Path) -> None:
+    """Their sizes, steps and rates reach the choice; an option that no phase uses stays open."""
+    datasets.write(tmp_path / "data", [[400]], [9])
+    phases = (Phase(str(tmp_path / "data"), 1, 8, 1e-3), Phase(str(tmp_path / "data"), 3, 32))
+    run = planned(tmp_path, A100, data=(), phases=phases, optimizer="lamb")
+    assert (run.config.batch_size, run.config.learning_rate) == (None, 1.6e-4)
+    assert run.reasons[-1] == "learning rate 0.00016 for batches of 32" and "batch_size" not in run.chosen
 
 
 @pytest.mark.parametrize(
