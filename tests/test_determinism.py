@@ -110,8 +110,13 @@ def test_another_seed_gives_other_bytes(tmp_path: Path, demo_corpus: str, demo_v
 
 def test_gzip_contains_the_same_records(tmp_path: Path, demo_corpus: str, demo_vocab: str, demo_dataset: Path) -> None:
     prepare(tmp_path / "d", demo_vocab, [demo_corpus], "--compression", "gzip")
-    for shard in sorted((tmp_path / "d").rglob("*.tfrecord")):
-        assert gzip.decompress(shard.read_bytes()) == (demo_dataset / shard.relative_to(tmp_path / "d")).read_bytes()
+    names, plain = (
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord")}
+        for folder in (tmp_path / "d", demo_dataset)
+    )
+    assert names == plain and len(names) == 7  # two copies of 3 groups, and the eval split
+    for name in names:
+        assert gzip.decompress((tmp_path / "d" / name).read_bytes()) == (demo_dataset / name).read_bytes(), name
 
 
 @pytest.fixture

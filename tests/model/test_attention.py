@@ -32,7 +32,9 @@ def reaches(config: EncoderConfig, **options) -> list[Reach]:
 
 
 def test_a_kernel_gets_the_input_mask() -> None:
-    for reach in reaches(SMALL):
+    found = reaches(SMALL)
+    assert len(found) == SMALL.num_hidden_layers == 2
+    for reach in found:
         assert (ops.convert_to_numpy(reach.groups) == EXAMPLES["input_mask"]).all()
         assert (reach.packed, reach.causal, reach.window, reach.complete) == (False, False, 0, True)
 

@@ -28,6 +28,10 @@ def test_preset_values() -> None:
     }
     assert all(tuple(fields) == names for preset, fields in PRESETS.items() if not preset.startswith("modern-"))
     assert {preset(name).head_size for name in PRESETS} == {64}
+    details = ("hidden_act", "layer_norm_eps", "local_attention", "global_attn_every_n_layers", "type_vocab_size")
+    for name in PRESETS:
+        found = tuple(getattr(preset(name), field) for field in details)
+        assert found == (("gelu_erf", 1e-5, 128, 3, 0) if "modern" in name else ("gelu_tanh", 1e-12, 128, 3, 2)), name
 
 
 def test_the_defaults_are_berts() -> None:

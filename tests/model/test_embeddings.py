@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from clozemill.model import embeddings
 from clozemill.model.embeddings import Embeddings
-from tests.model.small import NO_DROPOUT, SMALL, apart, scatter
+from tests.model.small import MODERN, NO_DROPOUT, SMALL, apart, scatter
 
 
 def expected(layer: Embeddings, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -43,6 +45,28 @@ def test_initial_values() -> None:
     assert 0.0395 < abs(words).max() <= 0.04
     assert abs(words.std() - 0.0176) < 0.0002 and abs(words.mean()) < 0.0003
     assert (gamma == 1).all() and (beta == 0).all()
+
+
+def test_rows_are_summed_in_float32_with_any_precision() -> None:
+    """The sum is rounded to bfloat16 once: it differs from that of rounded rows."""
+    layer, ids = scatter(Embeddings(SMALL, dtype="mixed_bfloat16")), np.arange(48).reshape(4, 12)
+    words, positions, kinds = (weight.numpy() for weight in layer.weights[:3])
+    parts = words[ids], positions, kinds[1]
+    one, other, three = (ops.cast(part, "bfloat16") for part in parts)
+    summed = ops.cast(sum(parts), "bfloat16")
+    plain, found, expected, rounded = (
+        ops.cast(value, "float32") for value in (summed, layer(ids, ids * 0 + 1), layer.norm(summed), one + other + three)
+    )
+    assert words.dtype == np.float32 and apart(rounded, plain) > 0.001
+    assert apart(found, expected) == 0
+
+
+def test_words_alone_are_looked_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the gradient of a frequent word is a sum in float32; test_backends.py measures it where it makes a difference."""
+    looked, take, ids = [], ops.take, np.arange(48).reshape(4, 12)
+    monkeypatch.setattr(embeddings.ops, "take", lambda *args, **options: looked.append(take(*args, **options)) or looked[-1])
+    scatter(Embeddings(MODERN, dtype="mixed_bfloat16"))(ids, ids * 0)
+    assert [keras.backend.standardize_dtype(rows.dtype) for rows in looked] == ["float32"]
 
 
 def test_dropout_with_a_seed() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from clozemill.model import losses
+from clozemill.model import losses, pretraining_model
 from clozemill.model.config import EncoderConfig, generator_config, preset
 from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel, prepare
 from clozemill.model.replaced_tokens import replaced, sample, sampling_keys
@@ -16,6 +16,7 @@ from tests.model.small import MODERN, NO_DROPOUT, SMALL, apart, features, packed
 
 FEATURES = features()
 PACKED = packed(features(), [[2, 0], [3], []], 21, 3, 7)
+SEED = np.array([3, 5], "int32")
 
 
 def test_sizes_of_generators() -> None:
@@ -115,7 +116,31 @@ def test_the_encoder_judges_every_real_token(config: EncoderConfig, batch: dict)
     assert found["replaced_weight"] == real.sum() == float(model.weights_of(targets)["replaced"])
     assert found["replaced_correct"] == ((z > 0) == y)[real].sum()
     assert found["masked_lm_weight"] == used.sum() and found["next_sentence_weight"] == 0
-    assert losses.SCALES == {"replaced": 50.0}
+    means = {name: found[f"{name}_loss"] / found[f"{name}_weight"] for name in ("masked_lm", "replaced")}
+    assert losses.total(means) == pytest.approx(means["masked_lm"] + 50 * means["replaced"])
+
+
+def test_samples_depend_on_the_step_and_not_on_the_stream() -> None:
+    """A seed is (step, stream): micro-batches and replicas replace the same tokens, another step replaces others."""
+    model = make(**NO_DROPOUT)
+    inputs, _ = model.prepare(features(rows=64))
+    one, same, other = (
+        ops.convert_to_numpy(model(inputs, seed=np.array(seed, "int32"))["replaced_labels"])
+        for seed in ((3, 5), (3, 6), (4, 5))
+    )
+    assert one.any() and (one == same).all() and (one != other).any()
+
+
+def test_dropout_of_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the generator, and in the encoder even if every sample is the original token."""
+    model = make(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    monkeypatch.setattr(pretraining_model, "sample", lambda logits, keys: ops.convert_to_tensor(FEATURES["masked_lm_ids"]))
+    inputs, _ = model.prepare(FEATURES)
+    plain, dropped = model(inputs), model(inputs, seed=SEED)
+    assert not ops.convert_to_numpy(dropped["replaced_labels"]).any()
+    for name in ("masked_lm_logits", "replaced_logits"):
+        assert apart(plain[name], dropped[name]) > 1e-3, name
+        assert apart(dropped[name], model(inputs, seed=SEED)[name]) == 0, name
 
 
 def test_weights() -> None:

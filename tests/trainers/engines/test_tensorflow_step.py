@@ -4,12 +4,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from clozemill.model.losses import SUMS
+from clozemill.trainers.engines.engine import StepOptions
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.engines.tensorflow_step import COLUMNS, Stepper
 from tests.trainers.datasets import ENTRIES, LENGTH
@@ -258,6 +260,24 @@ def test_dropout_depends_on_the_step() -> None:
         assert len({row[COLUMNS.index("masked_lm_loss")] for row in rows}) == 3
         found.append(rows)
     np.testing.assert_array_equal(*found)
+
+
+def test_every_micro_batch_of_every_replica_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of replica 1 with two parts are 2 and 3; each part gets the next half of its rows, and their sums are added."""
+    given: list[tuple] = []
+
+    def part(self: Stepper, batch: dict, totals: dict, step, stream) -> tuple[list, tf.Tensor]:
+        given.append((batch["input_ids"].numpy(), step, stream))
+        return [tf.constant([float(len(given))])], tf.constant([10.0 * len(given)])
+
+    monkeypatch.setattr(Stepper, "_part", part)
+    ids = np.arange(12, dtype=np.int32).reshape(4, 3)
+    state: Any = None
+    stepper = Stepper(tf.distribute.get_strategy(), state, StepOptions(SCHEDULE, HYPER, parts=2))
+    (gradient,), sums = stepper._gradients({"input_ids": tf.constant(ids)}, {}, 7, 1)
+    assert [(step, stream) for _, step, stream in given] == [(7, 2), (7, 3)]
+    np.testing.assert_array_equal(np.concatenate([rows for rows, *_ in given]), ids)
+    assert (gradient.numpy().tolist(), sums.numpy().tolist()) == ([3.0], [30.0])
 
 
 @pytest.mark.slow

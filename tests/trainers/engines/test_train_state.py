@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.pretraining_model import OBJECTIVES
-from clozemill.model.task_model import Task
+from clozemill.model.task_model import Task, TaskModel
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.optimizer import OPTIMIZERS
 
@@ -76,6 +76,17 @@ def test_values_in_the_model() -> None:
             assert abs(value.std() / (0.05 * 0.8796) - 1) < 5 / (2 * value.size) ** 0.5, path
         else:
             assert path.endswith(("bias", "beta", "gamma")) and (value == path.endswith("gamma")).all(), path
+
+
+def test_values_of_an_lstm() -> None:
+    """By Glorot and Bengio 2010, both kernels of each of two layers in both directions; they have thousands of values."""
+    model = TaskModel(SMALL, Task("tags", ("O", "B"), head="bilstm"))
+    model.build()
+    train_state.initialize(model, 3, SMALL.initializer_range)
+    found = {weight.path: weight.numpy() for weight in model.weights if "/lstm_" in weight.path and len(weight.shape) > 1}
+    assert len(found) == 8
+    for path, value in found.items():
+        assert value.std() == pytest.approx(0.8796 * (2 / sum(value.shape)) ** 0.5, rel=0.1), path
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 
 import clozemill
+from clozemill.model.mask_policies import MaskRules
 from clozemill.model.masking import KEYS, original_ids
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import ExampleConfig
 from clozemill.pipelines.examples import masking
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
-from clozemill.trainers.pretraining import pretraining_run
+from clozemill.trainers.pretraining import masks, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.masks import MaskDrawing, MaskRates, mask_drawing, mask_rules, parse_rates
 from tests.model import test_masking
@@ -66,10 +67,22 @@ def test_rules_are_those_of_the_dataset(plain: PreparedDataset, packed: Prepared
     assert (found.policy, found.max_predictions, found.slots, found.fresh) == ("subword", PREDICTIONS, PREDICTIONS, True)
     assert found.quotas.tolist() == [[0] + [1] * 9 + [2, 2, 2], [0] + [1] * 12]
     assert found.mask_id == 4 and found.random_ids.tolist() == list(range(5, datasets.ENTRIES))
+    assert (found.mask_share, found.random_share) == (0.8, 0.1)
+    assert np.flatnonzero(found.is_special).tolist() == [0, 1, 2, 3, 4] and not found.is_continuation.any()
+    geometric = np.cumsum(0.2 * 0.8 ** np.arange(10)) / (1 - 0.8**10)  # of up to 1, 2, ... 10 words
+    assert found.span_shares == pytest.approx(geometric, abs=1e-9) and geometric[:2] == pytest.approx(
+        [0.224058, 0.403304], abs=1e-6
+    )
     assert mask_rules(packed, True).slots == packed.sizes["max_predictions"]
     words = replace(packed, manifest={**packed.manifest, "config": {**packed.manifest["config"], "masking": "span"}})
     assert mask_rules(words, False).slots == packed.sizes["max_predictions"]
     assert mask_rules(words, True).slots == max(packed.sizes["max_predictions"], 3 + packed.sizes["max_examples"])
+
+
+def test_pieces_of_words(tmp_path: Path) -> None:
+    pieces = datasets.VOCABULARY.replace(b"\n38\n39\n", b"\n##38\n##39\n")
+    found = mask_rules(datasets.write(tmp_path, [[12]], [7], vocabulary=pieces), True)
+    assert np.flatnonzero(found.is_continuation).tolist() == [38, 39] and len(found.is_continuation) == datasets.ENTRIES
 
 
 @pytest.mark.parametrize("policy", masking.MASKERS)
@@ -133,8 +146,11 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{name: row[name] for name in row if name not in rates} for row in found]
 
 
-def test_a_resumed_run_draws_the_same_masks(packed: PreparedDataset, tmp_path: Path) -> None:
+def test_a_resumed_run_draws_the_same_masks(packed: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics and weights after step 4 are bit-identical if the run is resumed after step 2."""
+    drawn: list[MaskRules] = []  # with an entry for each trace of a step
+    plain = masks.draw_masks
+    monkeypatch.setattr(masks, "draw_masks", lambda batch, rules, rate: drawn.append(rules) or plain(batch, rules, rate))
     options = ["--data", packed.folder, "--masks", "fresh", "--masked-lm-prob-schedule", "0.15:0.1@0.5"]
     options += ["--gradient-accumulation-steps", "2"]
     pretrain(tmp_path / "whole", *options)
@@ -142,6 +158,7 @@ def test_a_resumed_run_draws_the_same_masks(packed: PreparedDataset, tmp_path: P
     shutil.rmtree(tmp_path / "again/checkpoints/step-00000004")
     pretrain(tmp_path / "again", *options)
     assert metrics(tmp_path / "again") == metrics(tmp_path / "whole")
+    assert len(drawn) >= 2 and all(rules.fresh and len(rules.quotas) == 2 for rules in drawn)
     files = [tmp_path / run / "checkpoints/step-00000004/weights.safetensors" for run in ("again", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -165,3 +182,6 @@ def test_estimates_know_the_slots(packed: PreparedDataset, plain: PreparedDatase
     assert phase.reader(config, 0, 1).keyed
     (phase,) = pretraining_run.plan_run(replace(config, masks="static")).phases
     assert phase.masks is None and not phase.reader(config, 0, 1).keyed
+    falling = replace(config, masks="static", masked_lm_prob_schedule="0.15:0.1")
+    (phase,) = pretraining_run.plan_run(falling).phases
+    assert phase.masks is not None and not phase.masks.rules.fresh  # a part of the masks in the shards

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import clozemill
 from clozemill.model.flops import flops_per_row
+from clozemill.model.pretraining_model import OBJECTIVES, PretrainingModel
 from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.common.hardware import Hardware
+from clozemill.trainers.data.input_pipeline import EvalBatches
+from clozemill.trainers.data.numpy_reader import batches_of
 from clozemill.trainers.data.prepared_dataset import PreparedDataset
 from clozemill.trainers.pretraining import capacity, pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
@@ -68,6 +72,10 @@ def test_the_attention_follows_the_phase(
     planned = pretraining_run.plan_run(PretrainConfig(phases=phases, preset="tiny", batch_size=8, attention=attention))
     assert [phase.causal for phase in planned.phases] == causal
     assert planned.encoder.attention == ("causal" if causal[-1] else "bidirectional")
+    model = PretrainingModel(planned.encoder, objectives[-1], objectives)
+    for phase, objective, left_only in zip(planned.phases, objectives, causal, strict=True):
+        phase.set_up(model)
+        assert (model.objective, model.causal) == (OBJECTIVES[objective], left_only)
 
 
 def test_losses_on_different_eval_splits_are_not_compared(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -103,7 +111,12 @@ def test_causal_then_masked(dataset: PreparedDataset, tmp_path: Path, capsys: py
     saving = ["--checkpoint-steps", "2", "--keep-checkpoints", "9"]
     pretrain(whole, dataset, phases, *saving)
     assert "weights; causal, then mlm; on" in capsys.readouterr().out
-    causal, masked = (row["masked_lm_loss"] for row in metrics(whole) if row["step"] in (4, 6) and "split" in row)
+    rows = [row for row in metrics(whole) if "split" in row]
+    eval_batch = next(batches_of(EvalBatches(dataset, 24)))
+    followed = int(eval_batch["input_mask"].sum()) - 24  # every token but the first of its row
+    predicted = [(4, followed), (6, int(eval_batch["masked_lm_weights"].sum()))]
+    assert [(row["step"], row["predictions"]) for row in rows] == predicted
+    causal, masked = (row["masked_lm_loss"] for row in rows)
     shutil.copytree(whole, again)
     for later in (4, 6):
         shutil.rmtree(again / f"checkpoints/step-{later:08d}")
@@ -191,9 +204,24 @@ def test_a_resumed_run_of_replaced_tokens(detector: Path, packed: PreparedDatase
     assert all((value == weights(detector, 4)[name]).all() for name, value in weights(tmp_path / "again", 4).items())
 
 
+def detection_norm(batch: dict[str, tf.Tensor]) -> float:
+    """Return the norm of the gradients of the first step: of both mean losses, that of replaced tokens 50 times."""
+    model = steps.make("rtd", num_hidden_layers=1).state.model
+    inputs, targets = model.prepare(batch)
+    with tf.GradientTape() as tape:
+        found = model.sums_of(model(inputs, seed=tf.constant([0, 0])), targets)
+        weights = tf.reduce_sum(batch["masked_lm_weights"]), tf.cast(tf.reduce_sum(batch["input_mask"]), tf.float32)
+        loss = found["masked_lm_loss"] / weights[0] + 50 * found["replaced_loss"] / weights[1]
+    gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+    return float(tf.linalg.global_norm([tf.convert_to_tensor(each) for each in gradients]))
+
+
 def test_samples_do_not_depend_on_micro_batches() -> None:
+    """Nor does anything else; and the gradients are those of ELECTRA's weighted sum."""
     features = steps.batches(2)
     one, two = (steps.train(steps.make("rtd", num_hidden_layers=1, parts=parts), features, [3]) for parts in (1, 2))
+    batch = {name: tf.constant(rows[0]) for name, rows in features.items()}
+    assert one["gradient_norm"][0] == pytest.approx(detection_norm(batch), rel=1e-4)
     for name in ("masked_lm_loss", "replaced_loss", "gradient_norm"):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
     assert one["replaced_weight"].tolist() == one["tokens"].tolist()

@@ -23,12 +23,13 @@ from clozemill.trainers.common import storage
 from clozemill.trainers.data import prepared_dataset
 from clozemill.trainers.data.input_pipeline import EvalBatches, TrainReader
 from clozemill.trainers.data.numpy_reader import batches_of
-from clozemill.trainers.engines import tensorflow_engine
+from clozemill.trainers.engines import tensorflow_engine, train_state
 from clozemill.trainers.pretraining import pretrain as pretraining
 from clozemill.trainers.pretraining import pretraining_run
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 from clozemill.trainers.training import checkpoints, pretrained, run_folder, run_page
+from clozemill.trainers.training.loop import Loop
 from tests.slow import mostly_slow
 from tests.trainers import datasets, models, saved
 
@@ -163,6 +164,16 @@ def test_a_run_that_knows_word_frequencies_alone_says_so(trained: Path) -> None:
     compared = "no" if loss >= row["unigram_loss"] else "hardly"
     told = f"the masked LM loss of {loss:.3f} nats is {compared} better than that of word frequencies alone"
     assert row["remarks"][0].startswith(told) and index["eval"]["remarks"] == row["remarks"]
+
+
+def test_initial_weights_are_those_of_the_seed(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that is stopped before its first step."""
+    begun: list[train_state.TrainState] = []
+    monkeypatch.setattr(Loop, "run", lambda self: begun.append(self.state) or 75)
+    pretrain(tmp_path / "run", "--data", small, "--steps", 1, "--seed", 5, code=75)
+    expected = train_state.make(begun[0].model.config, "mlm+nsp", "float32", 5)
+    found, values = begun[0].weights(), expected.weights()
+    assert found.keys() == values.keys() and all(np.array_equal(found[path], value) for path, value in values.items())
 
 
 # What a run leaves
