@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from clozemill.pipelines.common import runtime
+from clozemill.pipelines.beam import runners
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.common.sentence_languages import language_warning
@@ -154,7 +154,7 @@ def measure(config: EstimateConfig) -> DataEstimate:
     data.basis |= _basis(config, plan, scale, vocabulary)
     _estimate_counts(config, plan, scale, data)
     _estimate_time(config, plan, scale, unpacking, data)
-    _add_warnings(config, scale, data)
+    _add_warnings(config, plan, scale, data)
     data.warnings += input_warnings(plan)
     return data
 
@@ -220,9 +220,9 @@ def _triple(values: Estimate) -> tuple[float, float, float]:
     return values.estimate, values.low, values.high
 
 
-def workers(config: EstimateConfig) -> int:
-    """Return --num-workers; by default the cores of this machine, or 1 elsewhere."""
-    return config.num_workers or (1 if "dataflow" in config.target else runtime.cores())
+def workers(config: EstimateConfig, plan: Plan) -> int:
+    """Return --num-workers, by default 1, on Dataflow; elsewhere the processes that `prepare` would have on this machine."""
+    return config.num_workers or 1 if "dataflow" in config.target else runners.workers(config, plan.text_estimate)
 
 
 def _estimate_time(config: EstimateConfig, plan: Plan, scale: Extrapolator, unpacking: float, data: DataEstimate) -> None:
@@ -231,7 +231,7 @@ def _estimate_time(config: EstimateConfig, plan: Plan, scale: Extrapolator, unpa
     copies = config.dupe_factor if scale.whole else COPIES
     before = [value + unpacking for value in scale(lambda part: part.split_seconds, LEAST_SECONDS)]
     after = _scaled(scale(lambda part: part.group_seconds, LEAST_SECONDS), passes)
-    count, groups = workers(config), data.estimates["train groups"].estimate + data.estimates["eval groups"].estimate
+    count, groups = workers(config, plan), data.estimates["train groups"].estimate + data.estimates["eval groups"].estimate
     cpu = [one + other for one, other in zip(before, after, strict=True)]
     data.add("CPU of prepare", "h", *(value / 3600 for value in cpu))
     largest = max(split.size for split in plan.splits) / max(plan.size, 1)
@@ -269,11 +269,11 @@ def group_memory(tokens: float, provenance: bool, beam: bool) -> float:
     return GROUP_MEMORY + tokens * (GROUP_TOKEN_BYTES + PROVENANCE_BYTES * provenance) * (1 + beam)
 
 
-def _add_warnings(config: EstimateConfig, scale: Extrapolator, data: DataEstimate) -> None:
+def _add_warnings(config: EstimateConfig, plan: Plan, scale: Extrapolator, data: DataEstimate) -> None:
     """Add a sentence for each expected problem, with what to do."""
     cloud = "dataflow" in config.target
     groups, tokens = data.estimates["train groups"].estimate, data.estimates["tokens per group"]
-    room = DATAFLOW_MEMORY if cloud else psutil.virtual_memory().total / workers(config)
+    room = DATAFLOW_MEMORY if cloud else psutil.virtual_memory().total / workers(config, plan)
     need = group_memory(tokens.high, config.provenance, cloud or config.shuffle == "beam")
     if need > room:
         fewer = int(groups * need / (0.5 * room)) + 1

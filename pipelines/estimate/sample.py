@@ -27,6 +27,7 @@ from clozemill.pipelines.readers.input_split import InputSplit
 PARTS, WINDOWS = 8, 64
 _HOPS = 1000  # maximum number of files that a window spans
 _ENDINGS = {"jsonl": "jsonl", "bert": "txt", "wikixml": "xml"}
+_TAILS = {"wikixml": b"</mediawiki>\n"}  # after the last record of a file
 
 
 @dataclass
@@ -85,10 +86,13 @@ class _Writer:
         self.part.splits.append(split_of(path, format_))
 
     def _append(self, path: str, window: Window, format_: str) -> None:
+        tail = _TAILS.get(format_, b"")
         with open(path, "ab") as file:
-            if not file.tell():
+            if file.tell():
+                file.truncate(file.tell() - len(tail))
+            else:
                 file.write(window.head)
-            file.writelines(window.records)
+            file.writelines([*window.records, tail])
         self.part.splits = [split for split in self.part.splits if split.path != path] + [split_of(path, format_)]
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from clozemill.deploy.plan import PlanConfig, cost_notes, total_costs
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.estimates import Estimate
 from clozemill.pipelines.estimate import dry_run, extrapolation, report
+from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.pipelines.estimate.dry_run import DryRun
 from clozemill.pipelines.prepare.document_processor import SplitSummary
 from tests.corpora import jsonl, texts
@@ -103,6 +105,20 @@ def test_a_small_corpus_is_counted_exactly(
         ), name
     assert found["warnings"] == [] and found["sample"]["whole"]
     assert any("counts and bytes are exact" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "count"),
+    [
+        ({"num_workers": 8}, 1 << 40, 8),
+        ({"num_workers": 8, "in_memory": True}, 1 << 40, 1),
+        ({"num_workers": 8, "target": ("dataflow",)}, 1, 8),
+        ({"target": ("dataflow",)}, 1 << 40, 1),
+        ({}, 1, 1),  # a small corpus
+    ],
+)
+def test_as_many_processes_as_prepare_has(options: dict, text: int, count: int) -> None:
+    assert extrapolation.workers(EstimateConfig(**options), SimpleNamespace(text_estimate=text)) == count  # type: ignore[arg-type]
 
 
 def test_what_only_the_whole_corpus_tells_is_said(
@@ -206,7 +222,11 @@ def warned(config: PlanConfig, figures: dict[str, float], *parts: DryRun) -> lis
     data = extrapolation.DataEstimate()
     for name, value in figures.items():
         data.add(name, "", value)
-    extrapolation._add_warnings(config, extrapolation.Extrapolator(list(parts) or [outcome(1, 1000)], 1, whole=True), data)
+    plan, scale = (
+        SimpleNamespace(text_estimate=1 << 40),
+        extrapolation.Extrapolator(list(parts) or [outcome(1, 1000)], 1, whole=True),
+    )
+    extrapolation._add_warnings(config, plan, scale, data)  # type: ignore[arg-type]
     return data.warnings
 
 

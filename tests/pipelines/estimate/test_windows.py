@@ -15,6 +15,7 @@ from clozemill.pipelines.estimate.windows import ParquetFile, TextFile, cut
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.files.filesystem import FileInfo
 from clozemill.pipelines.readers import compression, formats
+from clozemill.pipelines.readers.document import Document
 from tests.corpora import HEADER, bert, jsonl, page, texts
 
 
@@ -199,7 +200,7 @@ def test_every_format_is_sampled(tmp_path: Path) -> None:
     splits = [split for part in drawn.parts for split in part.splits]
     assert {split.format for split in splits} == {"jsonl", "bert", "wikixml", "parquet"}
     records = [record for split in splits for record in formats.read(split, InputOptions())]
-    assert 130 < len(records) < 230 and all(hasattr(record, "text") for record in records)
+    assert 130 < len(records) < 230 and all(isinstance(record, Document) for record in records)
     assert sum(part.disk for part in drawn.parts) == pytest.approx(0.1 * sum(info.size for info in infos), rel=0.25)
 
 
