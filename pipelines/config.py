@@ -258,8 +258,9 @@ class PrepareConfig(ExampleConfig, DocumentOptions):
     """`clozemill prepare`"""
 
     update: bool = option(
-        False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False, group=OUTPUT
-    )
+        False, "update an existing dataset: rebuild only the shards whose documents changed", identity=False, group=OUTPUT,
+        saved=False,
+    )  # fmt: skip
     overwrite: bool = overwrite_option(START_OVER)
     sources: tuple[str, ...] = option(
         (), "sources of the text, for the data card", identity=False, metavar="TEXT", group=OUTPUT

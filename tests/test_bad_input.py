@@ -228,6 +228,16 @@ def test_a_corpus_of_one_sentence(bench):
     outcome.refused("no training example could be built from 1 documents", "add text")
 
 
+def test_all_documents_in_the_eval_split(bench):
+    """One document, with the first seed that draws it."""
+    for seed in range(20):
+        given = ["--eval-fraction", "0.4", "--seed", str(seed)]
+        outcome = bench("a.jsonl", b'{"text": "The old bridge. A mill."}', *given, output=f"out-{seed}")
+        if "in the eval split" in outcome.err:
+            break
+    outcome.refused("all 1 documents are in the eval split", "lower --eval-fraction, add text, or give another --seed")
+
+
 def test_all_documents_filtered(bench):
     outcome = bench("a.jsonl", JSONL, "--min-chars", "1000000")
     outcome.refused("the input contains no usable document (30 records read: 30 too_few_chars)")

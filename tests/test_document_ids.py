@@ -178,6 +178,26 @@ def test_a_forgotten_list_does_not_bring_documents_back(tmp_path: Path, vocab: s
     assert "T7" in {row["title"] for row in documents(tmp_path / "d")}
 
 
+def test_forgotten_evaluation_sets_do_not_bring_documents_back(
+    tmp_path: Path, vocab: str, capsys: pytest.CaptureFixture
+) -> None:
+    run = command(tmp_path / "d", vocab)
+    (tmp_path / "dev.txt").write_text(json.loads((tmp_path / "in.jsonl").read_text().splitlines()[0])["text"])
+    assert clozemill.main([*run, "--decontaminate", str(tmp_path / "dev.txt")]) == 0
+    before = contents(tmp_path / "d")
+    assert clozemill.main([*run, "--update"]) == 2
+    assert f"{tmp_path}/d leaves out documents with text of evaluation sets: give --decontaminate" in capsys.readouterr().err
+    assert contents(tmp_path / "d") == before
+
+
+def test_a_saved_configuration_does_not_say_update(tmp_path: Path, vocab: str) -> None:
+    run = command(tmp_path / "d", vocab)
+    assert clozemill.main(run) == 0 and clozemill.main([*run, "--update"]) == 0
+    again = ["prepare", "--config", str(tmp_path / "d/prepare.yaml"), "--output", str(tmp_path / "new")]
+    assert clozemill.main(again) == 0
+    assert digest_of(tmp_path / "d") == digest_of(tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

@@ -133,7 +133,7 @@ class DatasetFolder:
         """
         status = self._own_status()
         if update:
-            self._refuse_forgotten_exclusion(identity)
+            self._refuse_forgotten(identity)
         if filesystem.exists(self.work_file(_OVERWRITING)):
             if status is Status.COMPLETE:  # interrupted before anything was removed
                 filesystem.remove(self.work_file(_OVERWRITING))
@@ -159,12 +159,17 @@ class DatasetFolder:
         filesystem.remove(self.work_file(_OVERWRITING))
         return True
 
-    def _refuse_forgotten_exclusion(self, identity: RunIdentity) -> None:
-        """Raise UserError if an update would bring excluded documents back because --exclude-ids is missing."""
+    def _refuse_forgotten(self, identity: RunIdentity) -> None:
+        """Raise UserError if an update would bring documents back because --exclude-ids or --decontaminate is missing."""
         before = self.read_manifest() if filesystem.exists(self.file(MANIFEST)) else self.previous_manifest()
         if before and "exclusion" in before and not identity.exclusion:
             raise UserError(
                 f"{self.path} excludes documents by id: give --exclude-ids again (with an empty file, to bring them all back)"
+            )
+        if before and "decontamination" in before and not identity.evaluation:
+            raise UserError(
+                f"{self.path} leaves out documents with text of evaluation sets: give --decontaminate again, or --overwrite "
+                "instead of --update to bring them back"
             )
 
     def _own_status(self) -> Status:

@@ -48,7 +48,7 @@ class DatasetStage:
         try:
             self._check(splits, groups)
             built = self._manifest(splits, groups) | self._ids(splits, ids)
-            contents = self._statistics(built, splits, totals)
+            contents = self._statistics(built, splits, groups, totals)
             self._write(built, contents)
         except UserError as error:  # so that the next run may start over with other input or options
             self.job.folder.mark_failed(error)
@@ -68,6 +68,8 @@ class DatasetStage:
             "characters": splits.characters,
             "sentences": splits.sentences,
             "tokens": splits.tokens,
+            "kept_sentences": sum(group["sentences"] for group in groups),
+            "kept_tokens": sum(group["tokens"] for group in groups),
             "unknown_tokens": splits.unknown,
         }
         if splits.unspaced:
@@ -105,7 +107,11 @@ class DatasetStage:
         return recorded
 
     def _statistics(
-        self, built: manifest.Manifest, splits: SplitSummary, totals: statistics.StatisticsTotals
+        self,
+        built: manifest.Manifest,
+        splits: SplitSummary,
+        groups: list[dict[str, Any]],
+        totals: statistics.StatisticsTotals,
     ) -> dict[str, Any]:
         """Return the contents of statistics.json, with the result of the statistical gate."""
         config = self.job.config
@@ -114,7 +120,7 @@ class DatasetStage:
             "format_version": statistics.FORMAT_VERSION,
             "splits": totals.splits(),
             "documents": {
-                "token_lengths": splits.token_lengths,
+                "token_lengths": [sum(column) for column in zip(*(each["token_lengths"] for each in groups), strict=True)],
                 "unknown_words": [list(item) for item in words],
                 "samples": dict(sorted(splits.samples.items())),
             },
@@ -152,6 +158,11 @@ class DatasetStage:
         if not any(group["documents"] for group in groups):
             raise UserError(
                 f"the input contains no usable document ({splits.read:,} records read: {dropped}): check --input and filters"
+            )
+        if not any(group["documents"] for group in groups if group["split"] == "train"):
+            raise UserError(
+                f"all {sum(group['documents'] for group in groups):,} documents are in the eval split, which is drawn by their "
+                "content: lower --eval-fraction, add text, or give another --seed"
             )
         if not any(shard["examples"] for group in groups if group["split"] == "train" for shard in group["shards"]):
             raise UserError(
