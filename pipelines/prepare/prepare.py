@@ -34,6 +34,7 @@ from clozemill.pipelines.readers.formats import Plan
 from clozemill.pipelines.readers.input_split import split_id
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.pipelines.vocab.recorded_rules import contradictions
 
 
 def prepare(config: PrepareConfig, extra: list[str]) -> None:
@@ -83,8 +84,9 @@ def _read_vocabulary(config: PrepareConfig) -> bytes:
     data = filesystem.read_bytes(config.vocab)
     vocabulary = Vocabulary.from_bytes(data, config.vocab)
     vocabulary.check_wordpiece(config.vocab)
-    if warning := vocabulary.casing_warning(config.cased):
-        print(f"warning: {config.vocab}: {warning}", file=sys.stderr, flush=True)
+    warnings = [f"{config.vocab}: {warning}" for warning in [vocabulary.casing_warning(config.cased)] if warning]
+    for warning in contradictions(config, data) or warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if warning := language_warning(config.splitter, config.sentence_language):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return data

@@ -1,5 +1,6 @@
 """Find the casing and the tokenizer rules recorded beside a vocabulary file, and complete the options of `vocab` with them."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 from clozemill.pipelines.command_line import yaml_files
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.tokenizer_rules import TextRules
-from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.config import PrepareConfig, VocabConfig
 from clozemill.pipelines.dataset.layout import MANIFEST
 from clozemill.pipelines.files import filesystem
 
@@ -43,6 +44,23 @@ def recorded_rules(path: str, data: bytes) -> RecordedRules | None:
         if isinstance(found, dict) and found.get("sha256") == hashlib.sha256(data).hexdigest():
             return _rules(place, found)
     return None
+
+
+def contradictions(config: PrepareConfig, data: bytes) -> list[str]:
+    """Return which options of `prepare` differ from what is recorded beside a vocabulary, a sentence each.
+
+    data: the vocabulary's contents. A record that can't be used is ignored.
+    """
+    with contextlib.suppress(UserError):
+        if recorded := recorded_rules(config.vocab, data):
+            mine = {"cased": config.cased, **config.rules.changes_words(config.cased)}
+            return [
+                f"{recorded.place} records {name} {str(theirs).lower()}, but the dataset is prepared without it: give "
+                f"--{'' if theirs else 'no-'}{name.replace('_', '-')}, or learn another vocabulary"
+                for name, value in mine.items()
+                if value != (theirs := getattr(recorded, name))
+            ]
+    return []
 
 
 def _rules(place: str, values: dict[str, Any]) -> RecordedRules:

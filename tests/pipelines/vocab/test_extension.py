@@ -9,11 +9,11 @@ import pytest
 
 import clozemill
 from clozemill.pipelines.common.errors import UserError
-from clozemill.pipelines.config import VocabConfig
+from clozemill.pipelines.config import PrepareConfig, VocabConfig
 from clozemill.pipelines.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from clozemill.pipelines.text.wordpiece import WordPiece
 from clozemill.pipelines.vocab.extension import TokenRate, token_rate
-from clozemill.pipelines.vocab.recorded_rules import RecordedRules, completed_rules, recorded_rules
+from clozemill.pipelines.vocab.recorded_rules import RecordedRules, completed_rules, contradictions, recorded_rules
 from clozemill.pipelines.vocab.word_counts import pack
 
 LETTERS = [*string.ascii_lowercase, *("##" + char for char in string.ascii_lowercase)]
@@ -178,6 +178,29 @@ def test_a_record_that_is_damaged(tmp_path: Path) -> None:
         (tmp_path / "v.txt.yaml").write_text(content)
         with pytest.raises(UserError, match=r"v.txt.yaml can't be used \(.*\): restore it, or move it away from"):
             recorded_rules(str(tmp_path / "v.txt"), DATA)
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "told"),
+    [
+        (
+            "cased: false\nstrip_accents: false",
+            {},
+            ["strip_accents false, but the dataset is prepared without it: give --no-strip"],
+        ),
+        ("cased: false\nstrip_accents: false", {"strip_accents": False}, []),
+        ("cased: true", {}, ["cased true, but", "strip_accents false, but"]),
+        ("cased: true", {"cased": True}, []),
+        ("tokenize_chinese_chars: false", {}, ["tokenize_chinese_chars false, but"]),
+        ("cased: 7", {}, []),  # can't be used
+        ("", {}, []),
+    ],
+)
+def test_what_prepare_contradicts(record: str, options: dict, told: list[str], tmp_path: Path) -> None:
+    (tmp_path / "v.txt.yaml").write_text(record)
+    found = contradictions(PrepareConfig(vocab=str(tmp_path / "v.txt"), **options), DATA)
+    assert len(found) == len(told)
+    assert all(line.startswith(f"{tmp_path}/v.txt.yaml records {start}") for line, start in zip(found, told, strict=True))
 
 
 def test_recorded_rules_complete_the_options() -> None:
