@@ -40,6 +40,9 @@ def _resolved(command: str, config: type[options.Dataclass], words: list[str], *
     if arguments.save_config:
         raise UserError("--save-config after -- has no effect: leave it out")
     resolved = options.resolve(config, arguments)
+    for name, instead in _OURS[command].items():
+        if name not in ours and getattr(resolved, name) != config.__dataclass_fields__[name].default:
+            raise UserError(f"{name} in the --config after -- is set by the target: {instead}")
     for name in _NEEDED[command]:
         if name == "data" and vars(resolved).get("branch_from"):  # a branch reads the data of its trunk
             continue
@@ -57,14 +60,17 @@ def _seen_by_all(name: str, path: str, in_image: bool = False) -> None:
 
 
 def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
-    """Return the options of `clozemill prepare` that differ from the defaults. `cloud`: all paths must be in a bucket."""
+    """Return the options of `clozemill prepare` that differ from the defaults, but for its progress bar.
+
+    cloud: all paths must be in a bucket.
+    """
     resolved = _resolved("prepare", PrepareConfig, words)
     if cloud:
         for name in ("input", "vocab", "output", "decontaminate", "exclude_ids"):
             value = getattr(resolved, name)
             for path in value if isinstance(value, tuple) else (value,) if value else ():
                 _seen_by_all(name.replace("_", "-"), path, in_image=name == "vocab")
-    fields = dataclasses.fields(resolved)
+    fields = [field for field in dataclasses.fields(resolved) if field.name != "progress"]
     return {field.name: getattr(resolved, field.name) for field in fields if getattr(resolved, field.name) != field.default}
 
 

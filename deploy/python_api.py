@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
 
@@ -202,14 +202,15 @@ def export(run: str, **given: Any) -> dict[str, str]:
     return {name: os.path.join(config.output, name) for name in config.chosen()}
 
 
-def _texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+def _texts(texts: Iterable[str]) -> list[str]:
+    found = [texts] if isinstance(texts, str | bytes) else list(texts)  # an iterator can be read only once
+    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in found):
         raise UserError("texts must be a list of texts")
-    return list(texts)
+    return found
 
 
 @documented(PredictConfig, "text", "text_pair", "input", "output", "overwrite", "id_column")
-def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: Any) -> list[dict[str, Any]]:
+def predict(run: str, texts: Iterable[str], pairs: Iterable[str] = (), **given: Any) -> list[dict[str, Any]]:
     """Return a model's answer for each text, as `clozemill predict` does for a file.
 
     Args:
@@ -231,7 +232,7 @@ def predict(run: str, texts: Sequence[str], pairs: Sequence[str] = (), **given: 
 
 
 @documented(EmbedConfig, "input", "text", "output", "overwrite")
-def embed(run: str, texts: Sequence[str], **given: Any) -> list[dict[str, Any]]:
+def embed(run: str, texts: Iterable[str], **given: Any) -> list[dict[str, Any]]:
     """Return an encoder's features for each text, or for each token with `pool="none"`, as `clozemill embed` does for a file.
 
     For a run of `contrast`, they are sentence vectors of length 1 by default.

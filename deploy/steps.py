@@ -13,12 +13,16 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class Step:
-    """A command. `stdin`: its input, such as a manifest. `always`: run it also if a step fails after the first."""
+    """A command. `stdin`: its input, such as a manifest. `always`: run it also if a step fails after the first.
+
+    `hint`: what else to know if it fails.
+    """
 
     title: str
     argv: tuple[str, ...]
     stdin: str = ""
     always: bool = False
+    hint: str = ""
 
 
 def pasteable(argv: tuple[str, ...]) -> str:
@@ -67,7 +71,8 @@ def _run(step: Step) -> None:
     except FileNotFoundError:
         raise missing(step.argv[0]) from None
     if done.returncode:
-        raise failed(step.argv, f"{step.title} failed with exit code {done.returncode}")
+        hint = f" ({step.hint})" if step.hint else ""
+        raise failed(step.argv, f"{step.title} failed with exit code {done.returncode}{hint}")
 
 
 def missing(program: str) -> UserError:

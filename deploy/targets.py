@@ -96,10 +96,15 @@ def flink(config: SubmitConfig, words: list[str]) -> list[Step]:
     return [
         Step("Start the cluster and Beam's job server", ("kubectl", "apply", where, "--filename=-"), cluster),
         Step("Wait for the job server", ("kubectl", "wait", where, *ready)),
-        Step("Submit the job", ("kubectl", "create", where, "--filename=-"), job),
+        Step("Submit the job", ("kubectl", "create", where, "--filename=-"), job, hint=_ended(where, name)),
         Step("Follow its log", ("kubectl", "logs", where, "--follow", "--pod-running-timeout=10m", name)),
         Step("Look whether it completed", ("kubectl", "wait", where, "--for=condition=complete", "--timeout=60s", name)),
     ]
+
+
+def _ended(where: str, name: str) -> str:
+    """Return what to do if `kubectl create` says that a job exists: it stays there when it has ended."""
+    return f"if an earlier one has ended, remove it: kubectl delete {where} {name}"
 
 
 def spark(config: SubmitConfig, words: list[str]) -> list[Step]:
@@ -148,7 +153,12 @@ def gke(config: SubmitConfig, words: list[str]) -> list[Step]:
     return [
         *_trainer_built(config),
         Step("Get access to the cluster", (*cluster, f"--project={config.project}", f"--location={config.region}")),
-        Step("Submit the JobSet", ("kubectl", "create", where, "--filename=-"), manifests.jobset(config, arguments)),
+        Step(
+            "Submit the JobSet",
+            ("kubectl", "create", where, "--filename=-"),
+            manifests.jobset(config, arguments),
+            hint=_ended(where, name),
+        ),
         Step("Wait for its end", (*wait, "--for=jsonpath={.status.terminalState}", "--timeout=8760h", name)),
         Step("Look whether it completed", (*wait, "--for=condition=Completed", "--timeout=60s", name)),
     ]

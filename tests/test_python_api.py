@@ -144,6 +144,9 @@ def test_finetune_predict_and_export(run: Path, tmp_path: Path) -> None:
     answers = clozemill.predict(tuned, ["the mill is good", "bad bread"])
     assert [set(answer["probabilities"]) for answer in answers] == [{"good", "bad"}] * 2
     assert clozemill.predict(tuned, []) == []
+    assert clozemill.predict(tuned, iter(["the mill is good", "bad bread"])) == answers
+    with pytest.raises(clozemill.UserError, match="texts must be a list of texts"):
+        clozemill.predict(tuned, iter(["a", 3]))  # type: ignore[list-item]
     with pytest.raises(clozemill.UserError, match=r"^texts\[1\] is empty: give a text to predict for$"):
         clozemill.predict(tuned, ["the mill is good", ""])
     exported = clozemill.export(tuned, output=tmp_path / "out", formats="keras")

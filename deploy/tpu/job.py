@@ -209,6 +209,8 @@ class TpuJob:
             self.run(self.commands.stop(), True)
         if self.made and self.config.autodelete:
             self.delete()
+        elif self.config.existing and interrupted and self.started:
+            print(f"the training goes on at {self.commands.name}: end it with clozemill submit tpu stop", file=sys.stderr)
         elif self.made or (interrupted and self.started):
             print(f"{self.commands.name} still exists: delete it with clozemill submit tpu stop", file=sys.stderr)
 

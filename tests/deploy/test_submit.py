@@ -91,6 +91,20 @@ def test_what_a_first_step_did_not_start_is_not_stopped(capfd: pytest.CaptureFix
     assert capfd.readouterr().out == "cleaned up\n"
 
 
+def test_a_job_that_exists_already_is_removed_by_hand() -> None:
+    """kubectl create protects one that runs; one that has ended stays there, under the same name."""
+    fails = ("python3", "-c", "import sys; sys.exit(1)")
+    for name in ("gke", "flink"):
+        flags, after = clozemill.commands.split_words(["submit", name, *golden.RUNS[name]])
+        config = clozemill.options.resolve(SubmitConfig, clozemill.parser().parse_args(flags))
+        (create,) = [step for step in targets.TARGETS[name](config, after) if step.argv[:2] == ("kubectl", "create")]
+        kind = {"gke": "jobset", "flink": "job"}[name]
+        with pytest.raises(
+            UserError, match=rf"if an earlier one has ended, remove it: kubectl delete --namespace=\S+ {kind}/\S+\)"
+        ):
+            steps.run([replace(create, argv=fails)])
+
+
 def test_a_missing_program_is_reported() -> None:
     with pytest.raises(UserError, match="no-such-program isn't installed here: install it, or use --dry-run"):
         steps.run([steps.Step("First", ("no-such-program",))])
@@ -177,6 +191,18 @@ def test_missing_options_are_reported(
     words: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     refused(shlex.split(words), sentence, monkeypatch, capsys)
+
+
+def test_options_of_a_file_that_the_target_sets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Such as the prepare.yaml of a local run. The progress bar is for terminals."""
+    (tmp_path / "c.yaml").write_text("shuffle: files\n")
+    command = ["submit", "dataflow", *EXAMPLE, "--dry-run", *PREPARE]
+    assert clozemill.main([*command, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "shuffle in the --config after -- is set by the target: leave it out" in capsys.readouterr().err
+    (tmp_path / "c.yaml").write_text("progress: false\nseed: 8\n")
+    assert clozemill.main([*command, "--config", str(tmp_path / "c.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "seed=8" in told and "progress" not in told
 
 
 def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
