@@ -40,6 +40,7 @@ METRICS = {
     "masked_lm_loss": ("loss", "masked-LM loss (nats)"),
     "masked_lm_accuracy": ("accuracy", "masked-LM accuracy"),
     "next_sentence_accuracy": ("accuracy", "next-sentence accuracy"),
+    "replaced_accuracy": ("accuracy", "accuracy of replaced-token detection"),
     "perplexity": ("perplexity", "masked-LM perplexity"),
     "accuracy": ("accuracy", "accuracy"),
     "subset_accuracy": ("accuracy", "accuracy of whole sets of labels"),
@@ -70,12 +71,25 @@ def license_id(about: dict[str, Any]) -> str:
     return _LICENSES.get(re.sub(r"[\s-]", "", names[0].lower()), "other")
 
 
+def is_generator_s(metric: str, about: dict[str, Any]) -> bool:
+    """Return whether a metric is that of the generator of replaced-token detection, which no export has."""
+    return about.get("objective") == "rtd" and metric.startswith(("masked_lm_", "perplexity"))
+
+
 def results(about: dict[str, Any], task: str, name: str) -> list[dict[str, Any]]:
     """Return the evaluation in hubs' `model-index` form; [] if nothing was evaluated."""
-    figures = {key: value for key, value in (about.get("eval") or {}).items() if isinstance(value, float) and key in METRICS}
+    figures = {
+        key: value
+        for key, value in (about.get("eval") or {}).items()
+        if isinstance(value, float) and key in METRICS and not is_generator_s(key, about)
+    }
     if not figures:
         return []
-    metrics = [{"type": METRICS[key][0], "value": round(value, 4), "name": METRICS[key][1]} for key, value in figures.items()]
+    metrics = []
+    for key, value in figures.items():
+        kind, told = METRICS[key]
+        told = told.replace("masked-LM", "next-token") if about.get("objective") == "causal" else told
+        metrics.append({"type": kind, "value": round(value, 4), "name": told})
     if preset := about.get("preset"):
         dataset = {"name": f"{preset}, {'held-out examples' if about.get('held_out') else 'dev examples'}", "type": str(preset)}
     else:

@@ -5,6 +5,7 @@ from typing import Any
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.conversion import weight_names
+from clozemill.model.export import card_metadata
 from clozemill.model.export.base import Source
 from clozemill.model.export.card_metadata import embeds, front_matter, pipeline, stated
 from clozemill.pipelines.common.tokenizer_rules import REFERENCE, described
@@ -123,6 +124,9 @@ def _training(about: dict[str, Any]) -> list[str]:
     own = "dev examples" if task else "eval split"
     for name, value in figures.items():  # those of further eval sets are `wiki/masked_lm_loss`
         where, _, metric = name.rpartition("/")
+        if about.get("objective") == "causal":
+            metric = metric.replace("masked_lm", "next_token")
+        metric = f"the generator's {metric}" if card_metadata.is_generator_s(metric, about) else metric
         lines.append(f"On the {f'eval set {_text(where)}' if where else own}: {metric} {value:.4f}.")
     lines += [f"Note: {_text(remark)}." for remark in (about.get("eval") or {}).get("remarks", ())]
     return lines or ["No training details were recorded."]

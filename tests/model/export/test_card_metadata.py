@@ -52,6 +52,24 @@ def test_of_a_fine_tuned_model() -> None:
     assert found["pipeline_tag"] == "text-classification" and found["license"] == "unknown" and "language" not in found
 
 
+def test_figures_of_a_generator_are_not_those_of_the_encoder() -> None:
+    """Of replaced-token detection, the encoder is exported without the generator, which predicted the masked tokens."""
+    about = {"objective": "rtd", "data": [DATA], "eval": EVAL | {"replaced_accuracy": 0.9}}
+    (result,) = parsed(about, "BertModel")["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.9, "name": "accuracy of replaced-token detection"}]
+    text = card(sources.source("encoder", {"objective": ""} | about | {"objective": ""}), "BertModel", 9)
+    assert "masked_lm_loss 2.5346" in text and "generator" not in text
+    source = sources.source("encoder")
+    source.about.update(about)
+    text = card(source, "BertModel", 9)
+    assert "On the eval split: the generator's masked_lm_loss 2.5346." in text
+    assert "On the eval split: replaced_accuracy 0.9000." in text
+    (result,) = parsed({"objective": "causal", "eval": EVAL}, "BertLMHeadModel")["model-index"][0]["results"]
+    assert [each["name"] for each in result["metrics"]] == [
+        "next-token loss (nats)", "next-token accuracy", "next-token perplexity"
+    ]  # fmt: skip
+
+
 def test_nothing_was_evaluated() -> None:
     assert "model-index" not in parsed({"eval": None}) and "model-index" not in parsed({})
 
