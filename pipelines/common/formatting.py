@@ -21,10 +21,10 @@ def share(part: float, whole: float) -> str:
 
 
 def large(count: float) -> str:
-    """Return a count with three significant digits: 9,365, 196 k, 1.13 M, 2.40 G."""
-    for unit, letter in ((1e9, "G"), (1e6, "M")):
-        if count >= unit:
-            return f"{count / unit:.3g} {letter}"
+    """Return a count with three significant digits: 9,365, 196 k, 1.13 M, 2.4 G, 3.3 T."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if float(f"{count:.3g}") >= unit:
+            return f"{count / unit:,.0f} {letter}" if count >= 1e15 else f"{count / unit:.3g} {letter}"
     return f"{count / 1e3:.0f} k" if count >= 1e5 else f"{count:,.0f}"
 
 

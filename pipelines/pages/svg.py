@@ -32,25 +32,33 @@ _ON_WHITE = {
     "soft": "#c9dced", "fill": "#8db4d6",
 }  # fmt: skip
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-_LEGEND_COLUMNS = 3
+_LEGEND_COLUMNS, _LEGEND_ROWS = 3, 4  # at most, while labels need not be shortened
+_HANDLE, _CHARACTER = 40, 6.2  # units of a line in the legend with its margins, and of a character
 _UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 
 
-def compact(value: float) -> str:
-    """Return a number for an axis: 0.01, 10, 2,048, 100k, 30M."""
-    for least, unit, letter in _UNITS:
-        if abs(value) >= least:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+def compact(value: float, step: float = 0.0) -> str:
+    """Return a number for an axis: 0.01, 10, 2,048, 100k, 30M.
+
+    step: distance of the numbers on the axis, which then have the digits to tell them apart: 100.2k.
+    """
+    size = abs(float(f"{value:.3g}"))
+    least, unit, letter = next(each for each in (*_UNITS, (1e3, 1.0, ""), (0.0, 1.0, "")) if size >= each[0])
+    if not step:
+        return f"{value:,.0f}" if least == 1e3 else f"{value:.6g}" if unit == 1.0 else f"{value / unit:.3g}{letter}"
+    digits = next((count for count in range(9) if abs(round(step / unit, count) - step / unit) < 1e-3 * step / unit), 9)
+    text = f"{value / unit:,.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + letter
 
 
 def _put(axes: Any, series: Series, number: int, floor: float, colours: dict[str, str]) -> None:
     """Draw a series; `number` of the lines drawn before it decides its colour and dashes."""
     colour, style = colours[("first", "second", "third")[number % 3]], _DASHES[number % len(_DASHES)]
     x, y = np.asarray(series.x, float), np.asarray(series.y, float)
-    line = {"color": colour, "label": series.label, "linewidth": 1.6}
+    label = f"\u200b{series.label}" if series.label.startswith("_") else series.label  # matplotlib leaves out the others
+    line = {"color": colour, "label": label, "linewidth": 1.6}
     if series.kind == "band":
-        axes.fill_between(x, y, np.asarray(series.high, float), color=colours["soft"], linewidth=0, label=series.label)
+        axes.fill_between(x, y, np.asarray(series.high, float), color=colours["soft"], linewidth=0, label=label)
     elif series.kind in ("line", "dots"):
         few = series.kind == "dots" or len(x) < 2  # a single point has no line
         axes.plot(x, y, linestyle=style, marker="o" if few else "", markersize=3.5, **line)
@@ -86,7 +94,9 @@ def _scales(axes: Any, plot: Plot) -> None:
             low, high = axis.get_view_interval()
             powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.floor(np.log(high) / np.log(base)) + 1)
             axis.set_major_locator(FixedLocator((float(base) ** powers[:: max(1, -(-len(powers) // 7))]).tolist()))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        gaps = np.diff(np.sort(axis.get_majorticklocs()))
+        step = float(gaps.min()) if len(gaps) and not base else 0.0
+        axis.set_major_formatter(FuncFormatter(lambda value, _, step=step: compact(value, step)))
 
 
 def _style(axes: Any, plot: Plot, colours: dict[str, str]) -> None:
@@ -112,9 +122,37 @@ def _fill(axes: Any, plot: Plot, colours: dict[str, str]) -> None:
     _scales(axes, plot)
 
 
+def legend_columns(labels: Sequence[str]) -> int:
+    """Return the columns of the legend: as many as have room for the labels, but enough for _LEGEND_ROWS rows at most."""
+    wide = [
+        columns
+        for columns in range(1, _LEGEND_COLUMNS + 1)
+        if sum(max(map(len, labels[at::columns]), default=0) for at in range(columns)) <= _room(columns)
+    ]
+    return min(_LEGEND_COLUMNS, max([*wide, -(-len(labels) // _LEGEND_ROWS), 1]))
+
+
+def _room(columns: int) -> int:
+    """Return the characters that have room in a row of a legend of some columns."""
+    return int((72 * WIDTH - columns * _HANDLE) / _CHARACTER)
+
+
 def legend_rows(plot: Plot) -> int:
     """Return the rows of the legend, 0 for a plot of one series."""
-    return -(-len(plot.series) // _LEGEND_COLUMNS) if len(plot.series) > 1 else 0
+    count = len(plot.series)
+    return -(-count // legend_columns([series.label for series in plot.series])) if count > 1 else 0
+
+
+def shortened(labels: Sequence[str], room: int) -> list[str]:
+    """Return labels of at most `room` characters: long ones without their middle, with numbers if they would be the same."""
+
+    def cut(label: str, room: int) -> str:
+        return label if len(label) <= room else f"{label[: (room - 1) // 2]}…{label[len(label) - room // 2 :]}"
+
+    found = [cut(label, room) for label in labels]
+    if len(set(found)) < len(set(labels)):
+        found = [f"{number} {cut(label, room - 3)}" for number, label in enumerate(labels, 1)]
+    return found
 
 
 def draw(plot: Plot) -> str:
@@ -137,12 +175,15 @@ def matplotlib_svg(plot: Plot) -> str:
         _fill(axes, plot, _COLOURS)
         if legend_rows(plot):
             handles, labels = axes.get_legend_handles_labels()
-            rows = [at for column in range(_LEGEND_COLUMNS) for at in range(column, len(labels), _LEGEND_COLUMNS)]
+            columns = legend_columns(labels)
+            if sum(max(map(len, labels[at::columns]), default=0) for at in range(columns)) > _room(columns):
+                labels = shortened(labels, _room(columns) // columns)
+            rows = [at for column in range(columns) for at in range(column, len(labels), columns)]
             figure.legend(
                 [handles[at] for at in rows],  # matplotlib fills columns first
                 [labels[at] for at in rows],
                 loc="upper left",
-                ncols=_LEGEND_COLUMNS,
+                ncols=columns,
                 frameon=False,
                 borderpad=0.1,
                 labelcolor=_COLOURS["ink"],

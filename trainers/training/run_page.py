@@ -221,6 +221,12 @@ def _result(plan: TrainingRun, best: dict[str, Any] | None, remarks: Sequence[st
 
 def _speed(entries: list[dict[str, Any]], sessions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the tiles about time: throughput over the whole run, and the time of all processes."""
-    rates = [value for _, value in curves.points(curves.split_entries(entries)[0], "tokens_per_second") if value > 0]
-    speed = [("tokens per second", large(len(rates) / sum(1 / rate for rate in rates)))] if rates else []
+    lines, before = [], 0.0
+    for entry in curves.split_entries(entries)[0]:
+        tokens = entry.get("tokens", before + 1)  # an earlier version didn't record them: then all lines weigh the same
+        if entry.get("tokens_per_second", 0) > 0:
+            lines.append((tokens - before, entry["tokens_per_second"]))
+        before = tokens
+    seconds = sum(tokens / rate for tokens, rate in lines)
+    speed = [("tokens per second", large(sum(tokens for tokens, _ in lines) / seconds))] if seconds else []
     return [*speed, ("time", duration(sum(each["seconds"] for each in sessions)))]

@@ -72,3 +72,37 @@ def test_figures_of_axes() -> None:
     assert [data_card_svg.compact(value) for value in (0, 0.01, 10, 2048, 30e6, -15000, 2e9)] == [
         "0", "0.01", "10", "2,048", "30M", "-15k", "2G",
     ]  # fmt: skip
+    assert [data_card_svg.compact(value) for value in (999_600, 9996, 99_960)] == ["1M", "10k", "100k"]
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "labels"),
+    [
+        (100_000, 200, ["100k", "100.2k", "100.4k"]),
+        (24_980, 20, ["24.98k", "25k", "25.02k"]),
+        (0, 20_000, ["0", "20k", "40k"]),
+        (2000, 0.5, ["2,000", "2,000.5", "2,001"]),
+        (-0.25, 0.25, ["-0.25", "0", "0.25"]),
+        (1e6, 2e5, ["1M", "1.2M", "1.4M"]),
+    ],
+)
+def test_the_figures_of_an_axis_differ(first: float, step: float, labels: list[str]) -> None:
+    assert [data_card_svg.compact(first + at * step, step) for at in range(3)] == labels
+    series = [Series("s", "line", [first, first + 2 * step], [1, 2])]
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", data_card_svg.draw(plot(series=series)))
+    assert len(set(texts[:3])) == 3
+
+
+def test_a_legend_has_room_for_its_labels() -> None:
+    """Long labels have fewer columns, and lose their middle where even that isn't enough; all of them are there."""
+    three = ["bert-tiny-seed-1", "bert-tiny-seed-2", "modern-tiny-seed-1"]
+    assert [data_card_svg.legend_columns(labels) for labels in (["train", "eval", "word frequencies"], three)] == [3, 2]
+    long = [f"learning_rate-{rate}_batch_size-16_seed-0" for rate in ("3e-05", "5e-05")]
+    assert data_card_svg.legend_columns(long) == 1 and data_card_svg.legend_columns(long * 7) == 3
+    assert data_card_svg.shortened(long, 15) == ["1 learn…seed-0", "2 learn…seed-0"]
+    assert data_card_svg.shortened([f"{'a' * 10}b", "x"], 8) == ["aaa…aaab", "x"]
+    for labels in (three, ["_old", "new"], long * 7):
+        svg = data_card_svg.draw(plot(series=[Series(label, "line", [0, 1], [1, 2]) for label in labels]))
+        texts = {text.strip("\u200b") for text in re.findall(r"<text[^>]*>([^<]+)</text>", svg)}
+        assert labels == long * 7 or set(labels) <= texts
+        assert sum(text.endswith("…ed-0") for text in texts) == (14 if labels == long * 7 else 0)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from clozemill.pipelines.pages import html
+from clozemill.trainers.training import run_page
 from tests.pages import cards, runs
 
 pytestmark = pytest.mark.usefixtures("every_drawing")
@@ -25,6 +26,18 @@ def test_its_parts() -> None:
         "steps": "90 of 90", "masked-LM loss": "6.200", "tokens per second": "2,045", "time": "1:15",
     }  # fmt: skip
     assert page.warnings == ["few examples"]
+
+
+def test_the_speed_of_a_run_whose_batches_grow() -> None:
+    """Tokens by seconds: 900 lines of 10,000 tokens at 100,000 a second, then 100 of 40,000 at 50,000."""
+    entries, tokens = [], 0
+    for step in range(1, 1001):
+        tokens += 10_000 if step <= 900 else 40_000
+        entries.append({"step": step, "tokens": tokens, "tokens_per_second": 100_000.0 if step <= 900 else 50_000.0})
+    told = [("tokens per second", "76,471"), ("time", "0:10")]
+    assert run_page._speed(entries, [{"seconds": 10.0}]) == told
+    assert run_page._speed([{"step": 1, "tokens_per_second": 5.0}], [])[0] == ("tokens per second", "5")
+    assert run_page._speed([], [])[:-1] == []
 
 
 @pytest.mark.parametrize(
