@@ -6,7 +6,7 @@ from typing import Any
 
 from clozemill.model.config import EncoderConfig
 from clozemill.model.memory import parameters
-from clozemill.pipelines.common.formatting import aligned, large
+from clozemill.pipelines.common.formatting import aligned, enumerated, large
 from clozemill.trainers.diagnosis.recorded_run import Entries, RecordedRun, Totals, number
 from clozemill.trainers.training.curves import metric_names
 from clozemill.trainers.training.early_stopping import rank
@@ -89,20 +89,15 @@ def _learning_rate(run: RecordedRun) -> str:
 def hours_spent(run: RecordedRun) -> tuple[float | None, str]:
     """Return the hours of all processes of a run, and of what: CPU time, a kind of device, or "wall" where only that is known.
 
-    Without their records, it is the time of the steps.
+    Without their records, it is the time of the steps. If the processes had several kinds of devices, it is "wall" too.
     """
-    count, device = run.device
-    seconds: list[float | None]
-    if run.sessions and device == CPU:
-        seconds, unit = [number(each, "cpu_seconds") for each in run.sessions], CPU
-        if None in seconds:  # an earlier version recorded only the time that passed
-            seconds, unit = [number(each, "seconds") for each in run.sessions], WALL
-    elif run.sessions:
-        seconds, unit = [count * (number(each, "seconds") or 0.0) for each in run.sessions], device or WALL
-    else:
-        seconds, unit = [total.seconds for total in run.totals[-1:]] or [None], WALL
-    known = [value for value in seconds if value is not None]
-    return (sum(known) / 3600, unit) if known else (None, unit)
+    kinds, cpu = {kind for _, kind in run.devices}, [number(each, "cpu_seconds") for each in run.sessions]
+    passed = [number(each, "seconds") or 0.0 for each in run.sessions] or [total.seconds for total in run.totals[-1:]]
+    if kinds == {CPU} and None not in cpu:  # an earlier version recorded only the time that passed
+        return sum(value for value in cpu if value is not None) / 3600, CPU
+    if len(kinds) == 1 and not kinds & {CPU, ""}:
+        return sum(count * value for (count, _), value in zip(run.devices, passed, strict=True)) / 3600, kinds.pop()
+    return (sum(passed) / 3600 if passed else None), WALL
 
 
 def best_evaluation(run: RecordedRun) -> dict[str, Any] | None:
@@ -173,10 +168,17 @@ def remarks_on(runs: Sequence[RecordedRun]) -> list[str]:
     """Return what makes results of the runs incomparable, a sentence each."""
     found = []
     vocabularies = {str(run.vocabulary.get("sha256")) for run in runs}
+    trained = [run for run in runs if run.command == "pretrain"]
     if len({_objective(run) for run in runs}) > 1:
         found.append("the runs have different objectives: compare losses only between objectives that predict the same")
-    if len(vocabularies) > 1:
+    if trained and len(vocabularies) > 1:
         found.append("the runs have different vocabularies: a token isn't the same amount of text in each")
-    elif len({run.phases[-1]["mixture"][0][0] if run.phases else _data(run) for run in runs}) > 1:
+    elif len({run.phases[-1]["mixture"][0][0] if run.phases else _data(run) for run in trained}) > 1:
         found.append("the runs have different data: each was evaluated on its own eval split")
+    tuned = [run for run in runs if run.command != "pretrain"]
+    # The digest of dev examples is one of their ids, which depend on the vocabulary: then their files have to be the same.
+    if len({str(run.identity.get("dev") if len(vocabularies) == 1 else run.config.get("dev")) for run in tuned}) > 1:
+        found.append("the runs have different dev examples: their results can't be compared")
+    if branches := [run.folder for run in runs if "branched_from" in run.about]:
+        found.append(f"the time of {enumerated(branches)} leaves out that of the trunk, whose tokens are counted")
     return found

@@ -32,18 +32,18 @@ def answers_visible(figures: Figures) -> Finding | None:
 def masks_off(figures: Figures) -> Finding | None:
     """A dataset in which fewer than 1 % of the tokens are masked, or fewer than 5 % of these show [MASK].
 
-    prepare masks 15 % by default, and shows [MASK] at 80 % of them. Fresh masks don't depend on those of the shards.
+    prepare masks 15 % by default, and shows [MASK] at 80 % of them. Fresh masks are as many as those of the shards, but show
+    [MASK] as usual.
     """
-    if figures.objective == "causal" or figures.config.get("masks") == "fresh":
-        return None
-    for found, _ in figures.read:
-        if found.masked < 0.01 or found.shown_as_mask < 0.05:
-            share, what = (found.masked, "tokens") if found.masked < 0.01 else (found.shown_as_mask, "masked positions")
-            return Finding(
-                "masks_off",
-                f"{100 * share:.2f} % of the {what} of {found.folder} {'are masked' if what == 'tokens' else 'show [MASK]'}",
-                "prepare the dataset again with --masked-lm-prob 0.15, or train with --masks fresh",
-            )
+    kind, again = "masks_off", "prepare the dataset again with --masked-lm-prob 0.15"
+    fresh = figures.config.get("masks") == "fresh"
+    for found, _ in figures.read if figures.objective != "causal" else ():
+        if found.masked < 0.01:
+            few = f"{100 * found.masked:.2f} % of the tokens of {found.folder} are masked"
+            return Finding(kind, few, f"{again} and --max-predictions 0")
+        if found.shown_as_mask < 0.05 and not fresh:
+            hidden = f"{100 * found.shown_as_mask:.2f} % of the masked positions of {found.folder} show [MASK]"
+            return Finding(kind, hidden, f"{again}, or train with --masks fresh")
     return None
 
 
@@ -142,7 +142,8 @@ def eval_in_training(figures: Figures) -> Finding | None:
 
     - More than 1 % of the eval documents of a dataset, or of one of --eval-data, are in the train split of another one.
     - The evaluated loss is 0.5 nats below that of training at the same step, after two epochs, while the latter has stopped
-      falling. Dropout explains less than 0.1. A schedule of mask rates or a mixture may explain more: such runs are left out.
+      falling. Dropout explains less than 0.1. A schedule of mask rates, a mixture or other text may explain more: such runs
+      are left out.
     """
     kind = "eval_in_training"
     for found in (*figures.datasets, *figures.eval_sets):
@@ -153,7 +154,9 @@ def eval_in_training(figures: Figures) -> Finding | None:
     losses, last = figures.losses(), figures.last_evaluation
     loss = number(last, "masked_lm_loss")
     known = [value for step, value in losses if step <= last.get("step", 0)][-3:]
-    if loss is None or len(known) < 3 or figures.epochs < 2 or figures.config.get("masked_lm_prob_schedule") or figures.mixes:
+    if loss is None or len(known) < 3 or figures.epochs < 2 or figures.config.get("masked_lm_prob_schedule"):
+        return None
+    if figures.mixes or figures.evaluates_others:
         return None
     if known[0] - known[-1] > 0.1 or loss > min(known) - 0.5:
         return None
@@ -196,12 +199,18 @@ def unknown_words(figures: Figures) -> Finding | None:
 def overfitting(figures: Figures) -> Finding | None:
     """An evaluated masked-LM loss that has risen by 2 % and 0.1 nats, in two evaluations or more, while training's fell.
 
-    On the same 200 eval examples, losses of a healthy run varied by 0.07 nats. In the first epoch all text is new.
+    On the same 200 eval examples, losses of a healthy run varied by 0.07 nats. In the first epoch all text is new. The loss on
+    other text than that of training may rise without it.
     """
     evaluated = series(figures.evaluated, "masked_lm_loss")
     best = min(evaluated, key=lambda each: each[1], default=(0, 0.0))
     after = [loss for step, loss in evaluated if step > best[0]]
-    if len(after) < 2 or figures.epochs <= 1 or min(after[-2:]) < best[1] + max(0.1, 0.02 * best[1]):
+    if (
+        len(after) < 2
+        or figures.epochs <= 1
+        or figures.evaluates_others
+        or min(after[-2:]) < best[1] + max(0.1, 0.02 * best[1])
+    ):
         return None
     train = series(figures.train, "masked_lm_loss")
     before, since = [loss for step, loss in train if step <= best[0]], [loss for step, loss in train if step > best[0]]
@@ -219,10 +228,17 @@ def memorization(figures: Figures) -> Finding | None:
     """A training loss 2 nats below the evaluated one, after five epochs: the model recalls its texts.
 
     Measured: 0.9 to 1.5 after 46 epochs of the demo corpus, 0.0 to 0.1 within the first epochs of a large one. In a mixture,
-    the two losses are of different text.
+    or without an eval split of its own, the two losses are of different text.
     """
     loss, train = number(figures.last_evaluation, "masked_lm_loss"), figures.losses()
-    if loss is None or not train or figures.epochs < 5 or figures.mixes or train[-1][1] > loss - 2.0:
+    if (
+        loss is None
+        or not train
+        or figures.epochs < 5
+        or figures.mixes
+        or figures.evaluates_others
+        or train[-1][1] > loss - 2.0
+    ):
         return None
     return Finding(
         "memorization",

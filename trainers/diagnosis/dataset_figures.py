@@ -37,6 +37,7 @@ class DatasetFigures:
         single_letters: share of the pieces that continue a word by a single character.
         probe_accuracy, probe_limit: accuracy of the shortcut probe, and the highest one that the gate accepts.
         failed_checks: sentences of failed checks of the statistical gate.
+        has_eval_split: whether there are eval examples.
         eval_documents, eval_documents_seen: documents of the eval split, and those of them that a phase of the run trains on.
     """
 
@@ -56,6 +57,7 @@ class DatasetFigures:
     probe_accuracy: float = math.nan
     probe_limit: float = math.nan
     failed_checks: tuple[str, ...] = ()
+    has_eval_split: bool = True
     eval_documents: int = 0
     eval_documents_seen: int = 0
 
@@ -164,6 +166,7 @@ def _figures(stored: StoredDataset, trained: Sequence[StoredDataset]) -> Dataset
         **_pieces(stored),
         **(_probed(probe) if isinstance(probe, dict) else {}),
         failed_checks=_failed_checks(stored),
+        has_eval_split=bool(contract["splits"].get("eval", {}).get("examples")),
         eval_documents=eval_documents,
         eval_documents_seen=seen,
     )

@@ -98,6 +98,11 @@ class Figures:
         return bool(self.steps) and self.step >= share * self.steps
 
     @property
+    def evaluates_others(self) -> bool:
+        """Return whether the evaluated loss is of other text than that of training: its dataset has no eval split."""
+        return any(not found.has_eval_split for found, _ in self.read)
+
+    @property
     def beats_unigrams(self) -> float | None:
         """Return the last evaluated masked-LM loss as a share of that of word frequencies; None if it wasn't evaluated."""
         loss, unigrams = (number(self.last_evaluation, name) for name in ("masked_lm_loss", "unigram_loss"))

@@ -18,7 +18,7 @@ from clozemill.pipelines.files import filesystem
 from clozemill.trainers.common import storage
 
 Entries = list[dict[str, Any]]
-RUN_FILE, JOURNAL, SESSIONS, DIVERGED = "run.json", "metrics.jsonl", "report.json", "diverged.json"
+RUN_FILE, JOURNAL, SESSIONS, DIVERGED, SWEEP = "run.json", "metrics.jsonl", "report.json", "diverged.json", "sweep.json"
 _DEVICE = re.compile(r"(\d+) x ([^,]+)")  # as in "8 x TPU v5 lite, bfloat16"
 _GIVE_RUN = "give the folder of a run of clozemill pretrain or finetune"
 
@@ -136,10 +136,10 @@ class RecordedRun:
         return _count(self.identity.get("batch_size"))
 
     @property
-    def device(self) -> tuple[int, str]:
-        """Return the number and the kind of the devices of the last process; (1, "") if that is unknown."""
-        found = _DEVICE.match(str(self.sessions[-1].get("device", ""))) if self.sessions else None
-        return (int(found[1]), found[2]) if found else (1, "")
+    def devices(self) -> list[tuple[int, str]]:
+        """Return the number and the kind of the devices of each process; (1, "") where that is unknown."""
+        matches = [_DEVICE.match(str(each.get("device", ""))) for each in self.sessions]
+        return [(int(found[1]), found[2]) if found else (1, "") for found in matches]
 
 
 _PHASE = ("steps", "batch_size", "warmup_steps", "scheduled_steps")  # counts of a phase
@@ -228,11 +228,14 @@ def _sessions(data: bytes | None) -> list[dict[str, Any]]:
 
 
 def read_recorded_run(folder: str) -> RecordedRun:
-    """Return the records of a run. Raises UserError for a folder that isn't that of a run.
+    """Return the records of a run, or of the best run of `finetune --seeds` or `--sweep`. Raises UserError for other folders.
 
     A run that has just started has no entries. Damaged lines of metrics.jsonl are left out, with a warning.
     """
     data = read_if_there(folder, RUN_FILE)
+    if data is None and isinstance(best := json_object(read_if_there(folder, SWEEP)).get("best"), str) and "/" not in best:
+        folder = filesystem.join(folder, best)
+        data = read_if_there(folder, RUN_FILE)
     if data is None:
         raise UserError(f"{folder} contains no {RUN_FILE}: {_GIVE_RUN}")
     about = json_object(data)

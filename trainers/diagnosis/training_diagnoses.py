@@ -27,12 +27,15 @@ def diverged(figures: Figures) -> Finding | None:
         return None
     rate = number(told, "learning_rate")
     at = f", at a learning rate of {rate:.3g}" if rate is not None else ""
-    return Finding(
-        "diverged",
-        f"loss or gradients became NaN or infinite at step {told.get('step', 0):,}{at}",
-        "restart with a lower --learning-rate or a longer --warmup-steps; if the step stays the same, check the shards that "
-        "diverged.json lists with clozemill verify",
-    )
+    if figures.objective:
+        remedy = (
+            "a longer --warmup-steps; if the step stays the same, check the shards that diverged.json lists with clozemill "
+            "verify"
+        )
+    else:
+        remedy = "a larger --warmup-share; if the step stays the same, look at the texts of the training file"
+    sentence = f"loss or gradients became NaN or infinite at step {told.get('step', 0):,}{at}"
+    return Finding("diverged", sentence, f"restart with a lower --learning-rate or {remedy}")
 
 
 def wrong_start(figures: Figures) -> Finding | None:
@@ -105,7 +108,7 @@ def rate_too_high(figures: Figures) -> Finding | None:
       Healthy runs have 0.2 to 5 %, those of narrow encoders up to 10 %.
     - Gradients have 20 times the norm at which they are clipped. Healthy norms are 0.5 to 10.
     """
-    kind, remedy = "rate_too_high", "lower --learning-rate, or raise --warmup-steps"
+    kind, remedy = "rate_too_high", f"lower --learning-rate, or raise --warmup-{'steps' if figures.objective else 'share'}"
     losses, share, ratio = figures.losses(), _update_share(figures), figures.beats_unigrams
     width = max(3, int(_SMOOTHED * len(losses)))
     means = [sum(loss for _, loss in losses[at : at + width]) / width for at in range(len(losses) - width + 1)]
@@ -160,11 +163,12 @@ def underflow(figures: Figures) -> Finding | None:
     if len(norms) < 3 or median(norm for norm, _ in norms) >= 1e-3 or median(loss for _, loss in norms) <= 0.5:
         return None
     half = figures.config.get("precision") == "bfloat16"
+    scale = "raise --initializer-range" if figures.objective else "give another encoder as --init"
     return Finding(
         "underflow",
         f"gradients have a norm of {median(norm for norm, _ in norms):.1e}, although the loss is "
         f"{median(loss for _, loss in norms):.2f} nats",
-        "train with --precision float32" if half else "raise --initializer-range: gradients vanish on the way to the weights",
+        "train with --precision float32" if half else f"{scale}: gradients vanish on the way to the weights",
     )
 
 

@@ -263,7 +263,7 @@ class Loop:
         names = ", ".join(shards[:4]) + (f" and {len(shards) - 4} more (diverged.json)" if len(shards) > 4 else "")
         print(
             f"clozemill: loss or gradients became NaN or infinite at step {at:,} (learning rate {rate:.3g}); {kept}; shards "
-            f"read since: {names}: restart with a lower --learning-rate, or check these shards with clozemill verify",
+            f"read since: {names}: restart with a lower --learning-rate, or check these files",
             file=sys.stderr,
             flush=True,
         )

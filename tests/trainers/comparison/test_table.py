@@ -46,6 +46,11 @@ def test_a_run_that_has_just_started(tmp_path: Path) -> None:
         ([journals.SESSION, {"seconds": 600.0, "device": "1 x CPU, float32"}], (0.5, "wall")),  # an earlier version
         ([{"seconds": 1800.0, "cpu_seconds": 1.0, "device": "8 x TPU v5 lite, bfloat16"}], (4.0, "TPU v5 lite")),
         ([{"seconds": 1800.0}], (0.5, "wall")),
+        (
+            [{"seconds": 7200.0, "device": "1 x TPU v5 lite"}, {"seconds": 3600.0, "device": "8 x TPU v5 lite"}],
+            (10, "TPU v5 lite"),
+        ),
+        ([{"seconds": 7200.0, "device": "1 x TPU v5 lite"}, journals.SESSION], (2 + 1200 / 3600, "wall")),
         ([], (1000 / 3600, "wall")),
     ],
 )
@@ -105,3 +110,30 @@ def test_remarks(tmp_path: Path) -> None:
     assert len(remarks(objective="causal")) == 1 and "objectives" in remarks(objective="causal")[0]
     assert ["data" in each for each in remarks(dataset="other")] == [True]
     assert ["vocabularies" in each for each in remarks(dataset="other", vocabulary="x")] == [True]
+    branch = run(tmp_path / "branch", about=journals.about() | {"branched_from": {"run": "trunk", "step": 9}})
+    assert table.remarks_on([branch]) == [
+        f"the time of {tmp_path}/branch/run leaves out that of the trunk, whose tokens are counted"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("identity", "config", "vocabulary", "told"),
+    [
+        ({"train": "more rows"}, {}, "", False),
+        ({"dev": "other"}, {}, "", True),
+        ({"dev": "other"}, {"dev": "dev.tsv"}, "another", False),  # the same texts have other ids
+        ({"dev": "other"}, {"dev": "other.tsv"}, "another", True),
+    ],
+)
+def test_remarks_on_fine_tuned_runs(identity: dict, config: dict, vocabulary: str, told: bool, tmp_path: Path) -> None:
+    """They are comparable if the dev examples are the same."""
+    runs = []
+    for name, changes, options, sha256 in (
+        ("a", {}, {"dev": "dev.tsv"}, ""),
+        ("b", identity, config or {"dev": "x"}, vocabulary),
+    ):
+        about = journals.finetuned(**options)
+        about["identity"] |= changes
+        about["vocabulary"] |= {"sha256": sha256 or about["vocabulary"]["sha256"]}
+        runs.append(run(tmp_path / name, journals.task_entries(), about))
+    assert table.remarks_on(runs) == ["the runs have different dev examples: their results can't be compared"] * told

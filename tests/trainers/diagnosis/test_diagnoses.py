@@ -1,8 +1,9 @@
 """Each kind of fault is planted in the figures of a healthy run, and named; healthy runs of several sizes raise no alarm."""
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from clozemill.trainers.diagnosis.dataset_figures import DatasetFigures, pieces_
 from clozemill.trainers.diagnosis.diagnoses import DIAGNOSES, diagnose
 from clozemill.trainers.diagnosis.figures import Figures, figures_of
 from clozemill.trainers.diagnosis.recorded_run import RecordedRun
+from clozemill.trainers.finetuning.config import FinetuneConfig
 from tests.trainers.diagnosis import journals
 
 DATASET = DatasetFigures(
@@ -101,6 +103,7 @@ PLANTED: list[tuple[str, Figures]] = [
     ("answers_visible", replace(figures(every=600, until=600, train=flat("masked_lm_accuracy", 0.98)), epochs=1.0)),
     ("masks_off", figures(masked=0.0, shown_as_mask=math.nan)),
     ("masks_off", figures(shown_as_mask=0.0)),
+    ("masks_off", figures(masked=0.005, run=journals.about(config={"masks": "fresh"}))),
     ("masks_repeat", figures(copies=1, distinct_copies=1, train=flat("epoch", 11.0))),
     ("masks_repeat", figures(copies=10, distinct_copies=1, train=flat("epoch", 30.0))),
     ("one_label", figures(label_share=1.0)),
@@ -139,6 +142,19 @@ def test_nearly_all_planted_faults_are_named_alone() -> None:
     assert {kind for kind, _ in PLANTED} == set(DIAGNOSES) and len(DIAGNOSES) >= 12
 
 
+def test_remedies_of_fine_tuning_are_options_of_finetune() -> None:
+    """They have no --warmup-steps, and their files no shards."""
+    entries = [entry | {"gradient_norm": 50.0} for entry in journals.task_entries()]
+    about = journals.finetuned(clip_norm=1.0)
+    broken = RecordedRun("RUN", about, entries, [], {"step": 99, "learning_rate": 1e-3})
+    flat = [entry | {"gradient_norm": 1e-5, "loss": 2.0} for entry in entries]
+    found = [*diagnose(figures_of(broken, [])), *diagnose(figures_of(RecordedRun("RUN", about, flat), []))]
+    assert {finding.kind for finding in found} >= {"diverged", "rate_too_high", "underflow"}
+    known = {f"--{field.name.replace('_', '-')}" for field in fields(FinetuneConfig)}
+    for finding in found:
+        assert set(re.findall(r"--[a-z-]+", finding.remedy)) <= known and "verify" not in finding.remedy
+
+
 def test_a_finding_says_what_was_measured_and_what_to_do() -> None:
     (finding,) = diagnose(figures(train=flat("input_share", 0.4)))
     assert str(finding) == (
@@ -162,6 +178,14 @@ HEALTHY = {
     "that waits at first": figures(train=lambda entry: {"input_share": 0.9} if entry["step"] <= 100 else {}),
     "whose losses vary": figures(every=10, train=noisy),
     "of one epoch": figures(train=flat("epoch", 0.5), dedup="none", duplicate_documents=0.02),
+    "evaluated on other, easier text": figures(
+        train=shown("masked_lm_loss", 6.0), evaluated=shown("masked_lm_loss", 5.0), has_eval_split=False
+    ),
+    "evaluated on other text that is forgotten": figures(evaluated=overfitted, has_eval_split=False),
+    "evaluated on other text that is harder": figures(
+        train=lambda entry: {"epoch": entry["step"] / 50} | shown("masked_lm_loss", 2.0)(entry), has_eval_split=False
+    ),
+    "with fresh masks that are shown": figures(shown_as_mask=0.0, run=journals.about(config={"masks": "fresh"})),
     "with fresh masks": figures(train=flat("epoch", 40.0), run=journals.about(config={"masks": "fresh"})),
     "that predicts the next token": figures(train=flat("masked_lm_accuracy", 0.3), run=journals.about(objective="causal")),
     "from a trained encoder": figures(

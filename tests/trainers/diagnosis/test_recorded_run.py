@@ -11,7 +11,7 @@ from tests.trainers.diagnosis import journals
 def test_the_records_of_a_run(tmp_path: Path) -> None:
     run = read_recorded_run(str(journals.write_run(tmp_path / "run", journals.healthy(until=100))))
     assert [entry["step"] for entry in run.train] == [50, 100] and [entry["step"] for entry in run.evaluated] == [100]
-    assert (run.step, run.planned_steps, run.command, run.device) == (100, 1000, "pretrain", (1, "CPU"))
+    assert (run.step, run.planned_steps, run.command, run.devices) == (100, 1000, "pretrain", [(1, "CPU")])
     assert run.totals == [Totals(50, 180_000, 50.0), Totals(100, 360_000, 100.0)]
     assert run.phases[0]["objective"] == "mlm+nsp" and run.diverged is None
 
@@ -23,7 +23,7 @@ def test_an_earlier_version_recorded_rates_only(tmp_path: Path) -> None:
         del line["tokens"], line["seconds"]
     run = read_recorded_run(str(journals.write_run(tmp_path / "run", entries, sessions=[])))
     assert run.totals == [Totals(50, 180_000, 50.0, True), Totals(80, 288_000, 110.0, True)]
-    assert run.device == (1, "")
+    assert run.devices == []
     del entries[1]["examples_per_second"]
     assert read_recorded_run(str(journals.write_run(tmp_path / "run", entries))).totals == []
 
@@ -78,6 +78,16 @@ def test_folders_that_are_not_runs(content: str | None, sentence: str, tmp_path:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
+        read_recorded_run(str(tmp_path))
+
+
+def test_the_best_run_of_a_sweep(tmp_path: Path) -> None:
+    """As other commands take the folder of one."""
+    journals.write_run(tmp_path / "seed-1", journals.task_entries(), journals.finetuned())
+    (tmp_path / "sweep.json").write_text('{"best": "seed-1", "runs": []}')
+    assert read_recorded_run(str(tmp_path)).folder == f"{tmp_path}/seed-1"
+    (tmp_path / "sweep.json").write_text('{"best": "../seed-1"}')
+    with pytest.raises(UserError, match="contains no run\\.json"):
         read_recorded_run(str(tmp_path))
 
 
