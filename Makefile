@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL = sh -c '$(BIN)/uv pip install --quiet --python $(BIN)/python --editable "$$0" || $(PIP) --no-compile --editable "$$0"'
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(PIP) uv
 
 $(VENV)/installed: setup.py pyproject.toml | $(BIN)/python
@@ -69,11 +69,11 @@ test-engines: $(VENV)/installed-spark  ## test every engine that runs on one mac
 # Uses the newest torch and transformers that the extra allows, with their dependencies (triton).
 test-hf: $(VENV)/installed-hf  ## test that transformers loads exports; other targets skip these tests if it isn't installed
 	$(PIP) --upgrade --editable '.[test,hf]' torch transformers sentence-transformers
-	$(BIN)/python -m pytest -rs tests/model/export/test_huggingface.py tests/model/export/test_hf_reference.py tests/model/export/test_hf_process.py \
+	$(BIN)/python -m pytest -m "slow or not slow" -rs tests/model/export/test_huggingface.py tests/model/export/test_hf_reference.py tests/model/export/test_hf_process.py \
 		tests/model/test_backends.py tests/trainers/export/test_export.py tests/trainers/export/test_import_checkpoint.py
 
 $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
-	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu
+	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu || { rm -rf $(VENV)-tpu; exit 1; }
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tpu/requirements-test.txt
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
 		-r deploy/tpu/requirements-no-deps.txt
