@@ -47,7 +47,7 @@ def compact(value: float, step: float = 0.0) -> str:
     if not step:
         return f"{value:,.0f}" if least == 1e3 else f"{value:.6g}" if unit == 1.0 else f"{value / unit:.3g}{letter}"
     digits = next((count for count in range(9) if abs(round(step / unit, count) - step / unit) < 1e-3 * step / unit), 9)
-    text = f"{value / unit:,.{digits}f}"
+    text = f"{round(value / unit, digits) + 0.0:,.{digits}f}"  # + 0.0: no -0
     return (text.rstrip("0").rstrip(".") if "." in text else text) + letter
 
 

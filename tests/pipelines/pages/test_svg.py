@@ -84,6 +84,7 @@ def test_figures_of_axes() -> None:
         (2000, 0.5, ["2,000", "2,000.5", "2,001"]),
         (-0.25, 0.25, ["-0.25", "0", "0.25"]),
         (1e6, 2e5, ["1M", "1.2M", "1.4M"]),
+        (-1e-17, 0.5, ["0", "0.5", "1"]),
     ],
 )
 def test_the_figures_of_an_axis_differ(first: float, step: float, labels: list[str]) -> None:
