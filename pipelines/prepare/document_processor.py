@@ -6,7 +6,7 @@ several, so that memory stays bounded.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -21,13 +21,12 @@ from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.shuffle import keys, payload
 from clozemill.pipelines.text import sentences as text_sentences
 from clozemill.pipelines.text.cleaning import clean
-from clozemill.pipelines.text.wordpiece import WordPiece
+from clozemill.pipelines.text.wordpiece import UnknownChunks, WordPiece
 
 BATCH_CHARS = 1 << 21
 MAX_FILTERED = 1000  # documents per split and filter that are written to rejects/; all of them are counted
 MAX_SAMPLES = 3  # records quoted per reason in messages and in the data card; rejects/ has all malformed ones
 MAX_UNKNOWN = 5000  # number of words kept that became [UNK]
-MAX_BITS = 33  # of the number of tokens of a document
 
 EXCLUDED = "excluded_id"  # reason of documents that --exclude-ids drops
 
@@ -38,9 +37,10 @@ Screen = Callable[[bytes, np.ndarray], tuple[str, str] | None]  # (key, ids) -> 
 class SplitSummary:
     """Counts of what happened in one or more splits, and seconds per stage.
 
-    defects: some malformed records. samples: some dropped records, by reason. token_lengths: documents by the bit length of
-    their number of tokens. unknown_words: words that became [UNK], cut at 100 characters. excluded: records by their id, of
-    those to leave out.
+    Text that filters drop isn't counted; that of exact duplicates is, because they are found later.
+
+    defects: some malformed records. samples: some dropped records, by reason. unknown_words: words that became [UNK], cut at
+    100 characters. unspaced: characters in words that are too long. excluded: records by their id, of those to leave out.
     """
 
     read: int = 0
@@ -53,7 +53,6 @@ class SplitSummary:
     seconds: dict[str, float] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
     samples: dict[str, list[str]] = field(default_factory=dict)
-    token_lengths: list[int] = field(default_factory=lambda: [0] * MAX_BITS)
     unknown_words: dict[str, int] = field(default_factory=dict)
     unspaced: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
@@ -67,7 +66,6 @@ class SplitSummary:
         self.defects = sorted(self.defects + other.defects)[:MAX_SAMPLES]
         for key, values in other.samples.items():
             self.samples[key] = sorted(self.samples.get(key, []) + values)[:MAX_SAMPLES]
-        self.token_lengths = [mine + theirs for mine, theirs in zip(self.token_lengths, other.token_lengths, strict=True)]
         self.count_unknown(other.unknown_words)
         return self
 
@@ -84,7 +82,9 @@ class SplitSummary:
 
     @classmethod
     def from_json(cls, text: str) -> "SplitSummary":
-        return cls(**json.loads(text))
+        """Return the summary that `to_json` wrote; fields that only an earlier version had are ignored."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 class DocumentProcessor:
@@ -158,8 +158,13 @@ class DocumentProcessor:
             texts = [clean(text) for text in plain]
         with self._watch.time("sentences"):
             spans = [self._split(text, document.kind) for text, document in zip(texts, batch, strict=True)]
-        for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans), strict=True):
+        kept: list[bool] = []
+        sizes: list[int] = []
+        unknown: list[tuple[UnknownChunks, int]] = []
+        for document, text, where, encoded in zip(batch, texts, spans, self._encode(texts, spans, unknown), strict=True):
             ids, lengths, offsets = encoded
+            kept.append(False)
+            sizes.append(len(ids))
             with self._watch.time("filter"):
                 parts = [text[low:high] for low, high in where.tolist()] if self._config.max_repeated_sentences else []
                 candidate = heuristics.Candidate(text, parts, lengths, ids)
@@ -170,9 +175,12 @@ class DocumentProcessor:
                     )
                     continue
             with self._watch.time("pack"):
+                kept[-1] = True
                 self._count(candidate)
                 item = key, payload.pack(document.title, ids, lengths, offsets, document.id)
             yield item
+        with self._watch.time("pack"):
+            self._count_unknown(unknown, np.repeat(kept, sizes))
 
     def _reason_to_drop(self, document: Document, candidate: heuristics.Candidate, key: bytes) -> tuple[str, str] | None:
         """Return (reason, detail) if the document is to be dropped."""
@@ -189,13 +197,27 @@ class DocumentProcessor:
         self.summary.characters += len(candidate.text)
         self.summary.sentences += len(candidate.lengths)
         self.summary.tokens += len(candidate.ids)
-        self.summary.token_lengths[len(candidate.ids).bit_length()] += 1
         self.summary.unknown += int((candidate.ids == self._tokenizer.vocabulary.unk_id).sum())
 
-    def _encode(self, texts: list[str], spans: list[np.ndarray]) -> Iterator[tuple]:
+    def _count_unknown(self, unknown: list[tuple[UnknownChunks, int]], kept: np.ndarray) -> None:
+        """Count the words of a batch that became [UNK], in its kept documents.
+
+        unknown: of each window, with its number of tokens. kept: bool [tokens of the batch].
+        """
+        start = 0
+        for lost, size in unknown:
+            words, unspaced = lost.count(kept[start : start + size])
+            self.summary.count_unknown(words)
+            self.summary.unspaced += unspaced
+            start += size
+
+    def _encode(self, texts: list[str], spans: list[np.ndarray], unknown: list[tuple[UnknownChunks, int]]) -> Iterator[tuple]:
         """Yield (ids, lengths of non-empty sentences, offsets or None) of each text.
 
         The texts are joined and tokenized in windows of about BATCH_CHARS that begin with a sentence.
+
+        Args:
+            unknown: a list to which the words of each window that became [UNK] are added, with its number of tokens.
         """
         wanted, parts = self._config.provenance, []
         with self._watch.time("wordpiece"):
@@ -203,10 +225,10 @@ class DocumentProcessor:
             bases = np.cumsum([0] + [len(each) + 1 for each in texts])
             edges = np.cumsum([0] + [len(where) for where in spans])
             begins = np.concatenate([where[:, 0] for where in spans]) + np.repeat(bases[:-1], np.diff(edges))
-            for low, high in _windows(begins, BATCH_CHARS):
+            for low, high in _windows(text, begins, BATCH_CHARS):
                 window = text[begins[low] : begins[high] if high < len(begins) else len(text)]
-                parts.append(self._tokenize(window, begins[low:high], wanted))
-            parts = parts or [self._tokenize("", begins, wanted)]
+                parts.append(self._tokenize(window, begins[low:high], wanted, unknown))
+            parts = parts or [self._tokenize("", begins, wanted, unknown)]
             ids, lengths, offsets = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
             tokens = np.concatenate([[0], np.cumsum(lengths)])[edges]
         for number, base in enumerate(bases[:-1].tolist()):
@@ -214,22 +236,29 @@ class DocumentProcessor:
             own = lengths[edges[number] : edges[number + 1]]
             yield ids[low:high], own[own > 0], (offsets[:, low:high] - base).astype(np.uint32) if wanted else None
 
-    def _tokenize(self, window: str, begins: np.ndarray, wanted: bool) -> tuple[np.ndarray, ...]:
+    def _tokenize(
+        self, window: str, begins: np.ndarray, wanted: bool, unknown: list[tuple[UnknownChunks, int]]
+    ) -> tuple[np.ndarray, ...]:
         """Return ids in the vocabulary's type, lengths, and offsets int64 [2, tokens], or [2, 0] if they aren't wanted."""
         first = begins[0] if len(begins) else 0
         encoded = self._tokenizer.encode_text(window, begins - first, wanted)
-        self.summary.count_unknown(encoded.unknown)
-        self.summary.unspaced += encoded.unspaced
+        unknown.append((encoded.unknown, len(encoded.ids)))
         offsets = np.zeros((2, 0), np.int64)
         if encoded.starts is not None and encoded.ends is not None:
             offsets = np.stack([encoded.starts, encoded.ends]) + first
         return encoded.ids.astype(self._tokenizer.vocabulary.dtype), encoded.lengths, offsets
 
 
-def _windows(begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges [low, high) of sentences that begin within `size` characters, with at least one sentence."""
+def _windows(text: str, begins: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges [low, high) of sentences that begin within about `size` characters, with at least one sentence.
+
+    A window begins after white space: a long run without spaces is cut into several sentences, but it may be one word, and its
+    tokens must not depend on the documents before it.
+    """
     low = 0
     while low < len(begins):
         high = max(int(np.searchsorted(begins, begins[low] + size)), low + 1)
+        while high < len(begins) and not text[begins[high] - 1].isspace():
+            high += 1
         yield low, high
         low = high

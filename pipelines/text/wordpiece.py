@@ -24,21 +24,49 @@ from clozemill.pipelines.text.vocabulary import Vocabulary
 CACHE_CHUNKS = 1_000_000  # when exceeded, the cache is cleared, so that memory stays bounded for any corpus
 
 
+def _no_numbers() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class UnknownChunks:
+    """Chunks of which a part became [UNK], and where they occur.
+
+    chunks: the distinct ones, cut at 100 characters. unspaced: int64 [chunks], the number of characters that each has in words
+    above the maximum length. which, first: int64 [occurrences], a place in `chunks`, and the first piece of the occurrence.
+    """
+
+    chunks: list[str] = field(default_factory=list)
+    unspaced: np.ndarray = field(default_factory=_no_numbers)
+    which: np.ndarray = field(default_factory=_no_numbers)
+    first: np.ndarray = field(default_factory=_no_numbers)
+
+    def count(self, kept: np.ndarray) -> tuple[dict[str, int], int]:
+        """Return how often each chunk occurs among the kept pieces, and the characters of these in words that are too long.
+
+        kept: bool [pieces].
+        """
+        times = np.bincount(self.which[kept[self.first]], minlength=len(self.chunks))
+        found: dict[str, int] = {}
+        for chunk, count in zip(self.chunks, times.tolist(), strict=True):
+            if count:  # long chunks may begin alike
+                found[chunk] = found.get(chunk, 0) + count
+        return found, int(times @ self.unspaced)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """The pieces of a batch of sentences: `ids` (int32 [pieces]), `lengths` (int64 [sentences]) in pieces.
 
     `starts`, `ends` (int64 [pieces], on request): the span, in characters of the sentence, of the piece's word or of the piece.
-    `unknown`: chunks of which a part became [UNK], cut at 100 characters, and how often each occurs.
-    `unspaced`: number of characters in words above the maximum length.
+    `unknown`: chunks of which a part became [UNK].
     """
 
     ids: np.ndarray
     lengths: np.ndarray
     starts: np.ndarray | None = None
     ends: np.ndarray | None = None
-    unknown: dict[str, int] = field(default_factory=dict)
-    unspaced: int = 0
+    unknown: UnknownChunks = field(default_factory=UnknownChunks)
 
     def split(self, column: np.ndarray | None) -> list[np.ndarray]:
         """Return `ids`, `starts` or `ends` divided by sentence. Raises ValueError for offsets that weren't requested."""
@@ -138,10 +166,10 @@ class WordPiece:
         elif offsets:
             begin = np.repeat(chunks.characters(chunks.starts), count)
             end = np.repeat(chunks.characters(chunks.ends), count)
-        unknown, unspaced = self._unknown(distinct, ids, total)
+        unknown = self._unknown(distinct, ids, total)
         if len(self._cache) > CACHE_CHUNKS:
             self._cache, self._places_cache = _Cache(self._tokenize), _Cache(self._places)
-        return Encoded(ids, lengths, begin, end, unknown, unspaced)
+        return Encoded(ids, lengths, begin, end, unknown)
 
     def _piece_offsets(self, chunks: Chunks, distinct: pa.DictionaryArray, count: np.ndarray, total: np.ndarray) -> tuple:
         """Return the start and end of each piece, int64 [pieces] each; chunk n has the pieces total[n] to total[n + 1]."""
@@ -151,19 +179,21 @@ class WordPiece:
         begins = np.repeat(chunks.characters(chunks.starts), count)
         return begins + within[:, 0], begins + within[:, 1]
 
-    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> tuple[dict[str, int], int]:
-        """Return `unknown` and `unspaced` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
+    def _unknown(self, chunks: pa.DictionaryArray, ids: np.ndarray, total: np.ndarray) -> UnknownChunks:
+        """Return `unknown` of Encoded; chunk n has the pieces total[n] to total[n + 1]."""
         if not len(at := np.flatnonzero(ids == self.vocabulary.unk_id)):
-            return {}, 0
+            return UnknownChunks()
         lost = np.unique(np.searchsorted(total, at, side="right") - 1)
-        which, counts = np.unique(chunks.indices.to_numpy()[lost], return_counts=True)
-        found: dict[str, int] = {}
-        unspaced = 0
-        for chunk, count in zip(chunks.dictionary.take(pa.array(which)).to_pylist(), counts.tolist(), strict=True):
-            found[chunk[:100]] = found.get(chunk[:100], 0) + count
-            if len(chunk) > self._max_word:
-                unspaced += count * sum(len(word) for word in self._chunker.normalise(chunk) if len(word) > self._max_word)
-        return found, unspaced
+        rows, which = np.unique(chunks.indices.to_numpy()[lost], return_inverse=True)
+        found = chunks.dictionary.take(pa.array(rows)).to_pylist()
+        unspaced = np.fromiter(map(self._unspaced, found), np.int64, len(found))
+        return UnknownChunks([chunk[:100] for chunk in found], unspaced, which, total[lost])
+
+    def _unspaced(self, chunk: str) -> int:
+        """Return the number of characters of a chunk in words above the maximum length."""
+        if len(chunk) <= self._max_word:
+            return 0
+        return sum(len(word) for word in self._chunker.normalise(chunk) if len(word) > self._max_word)
 
     def _tokenize(self, chunk: str) -> list[int]:
         return [piece for word in self._chunker.normalise(chunk) for piece in self.pieces(word)]

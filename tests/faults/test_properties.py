@@ -106,7 +106,8 @@ def test_nothing_is_lost_from_text_to_tokens(raw: str, entries: list[str], split
 
 # From provenance back to the text
 
-TEXTS = st.lists(st.text("aé中.!? \n\u0301’'#ab\u200b", max_size=60), min_size=1, max_size=8)
+LONG_WORD = "x" * 700  # more than a sentence, and than a word that can be looked up
+TEXTS = st.lists(st.one_of(st.text("aé中.!? \n\u0301’'#ab\u200b", max_size=60), st.just(LONG_WORD)), min_size=1, max_size=8)
 VOCABULARY = Vocabulary.from_tokens([*SPECIAL_TOKENS, "a", "##b", "b", "##a", "e", ".", "!", "’", "中"])
 
 
@@ -119,8 +120,10 @@ def milled(texts: list[str], path: str, kind: str, batch: int) -> list[tuple[byt
     return [(key, shuffle_payload.unpack(payload)) for key, payload in items]
 
 
-@given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 1 << 21]))
+@given(texts=TEXTS, kind=st.sampled_from(["text", "sentences"]), batch=st.sampled_from([1, 7, 40, 100, 1 << 21]))
 @settings(max_examples=120, deadline=None, derandomize=True)
+@example(texts=["ab. " * 20, LONG_WORD], kind="text", batch=100)
+@example(texts=["ab. " * 20, LONG_WORD], kind="text", batch=1 << 21)
 def test_a_document_does_not_depend_on_its_batch(texts: list[str], kind: str, batch: int) -> None:
     """Ids, sentences and offsets are equal for all batches and windows; documents without a token are left out."""
     tokenizer, expected = WordPiece(VOCABULARY), []

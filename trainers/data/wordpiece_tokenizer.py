@@ -46,7 +46,7 @@ class WordPieceTokenizer:
             for text, one, starts, ends in zip(texts, plains, found.split(found.starts), found.split(found.ends), strict=True)
         ]
         starts, ends = (joined([pair[side] for pair in spans], np.int64) for side in (0, 1))
-        return Encoded(found.ids, found.lengths, starts, ends, found.unknown, found.unspaced)
+        return Encoded(found.ids, found.lengths, starts, ends, found.unknown)
 
     def surface(self, index: int) -> str:
         """Return a token as it is written in a text."""

@@ -96,14 +96,37 @@ def test_what_is_dropped_is_counted_and_kept_with_its_reason(tmp_path):
     assert summary.samples["malformed_json"][0].startswith(f"{tmp_path}/a.jsonl, line 3: a JSON value that spans several lines")
 
 
-def test_the_report_gets_lengths_and_unknown_words(tmp_path, monkeypatch):
+def test_the_report_gets_unknown_words(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(["Жук the жук.", "The old bridge. Жук!", "The old bridge."]))
     _, summary, _ = mill(PrepareConfig(input=(str(tmp_path / "a.jsonl"),)))
-    assert {size: count for size, count in enumerate(summary.token_lengths) if count} == {3: 3}  # 4 to 7 tokens
     assert {word: count for word, count in summary.unknown_words.items() if word.isalpha()} == {"Жук": 2, "жук": 1}
     monkeypatch.setattr("clozemill.pipelines.prepare.document_processor.MAX_UNKNOWN", 2)
     summary.count_unknown({"a": 1, "b": 5, "c": 9, "d": 1, "e": 1})
     assert {"c": 9, "b": 5}.items() <= summary.unknown_words.items() and len(summary.unknown_words) <= 4
+
+
+def test_unknown_words_are_those_of_kept_documents(tmp_path, monkeypatch):
+    """As are the characters and tokens that they are compared with; also if a batch has several windows."""
+    dropped = ["Zug. " + "я" * 300, "Zug жук.", "я" * 210]  # by a filter: fewer than three sentences
+    kept = ["The river. The bridge. Жук Zug!", "The " + "ж" * 250 + ". River. Bridge.", "The river. The river. Жук."]
+    texts = [*dropped[:2], kept[0], dropped[2], *kept[1:]]
+    (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(texts))
+    for size in (document_processor.BATCH_CHARS, 40, 1):
+        monkeypatch.setattr(document_processor, "BATCH_CHARS", size)
+        items, summary, _ = mill(PrepareConfig(input=(str(tmp_path / "a.jsonl"),), min_sentences=3))
+        assert (len(items), summary.dropped, summary.unspaced) == (3, {"too_few_sentences": 3}, 250)
+        assert summary.unknown_words == {"zug": 1, "Жук": 2, "ж" * 100: 1, "!": 1}
+        assert summary.unknown == sum(summary.unknown_words.values())
+
+
+def test_a_window_never_begins_within_a_word(tmp_path, monkeypatch):
+    """A run without spaces is several sentences but one word, whatever comes before it."""
+    filler, blob = "The old bridge. " * 70, "x" * 700
+    monkeypatch.setattr(document_processor, "BATCH_CHARS", 1200)
+    for texts in ([filler, blob], [blob, filler]):
+        (tmp_path / "a.jsonl").write_bytes(corpora.jsonl(texts))
+        found = {words(payload)[:5]: payload for _, payload in mill(PrepareConfig(input=(str(tmp_path / "a.jsonl"),)))[0]}
+        assert found.keys() == {"the o", "[UNK]"} and found["[UNK]"].lengths.tolist() == [1]
 
 
 def test_what_a_screen_finds_is_dropped_after_the_filters(tmp_path):
@@ -144,6 +167,7 @@ def test_summaries_add_up_and_travel_as_json():
     two = SplitSummary(2, 3, {"a": 1, "b": 2}, 4, 5, 6, 7, {"read": 0.25, "mask": 1.0}, ["y", "w"])
     total = SplitSummary.from_json(json.dumps(json.loads(one.to_json()))).add(two)
     assert total == SplitSummary(4, 6, {"a": 2, "b": 2}, 8, 10, 12, 14, {"read": 0.75, "mask": 1.0}, ["w", "x", "y"])
+    assert SplitSummary.from_json('{"read": 3, "token_lengths": [1]}') == SplitSummary(3)  # of an earlier version
 
 
 def _mill_one(path, megabytes: int, paragraphs: bool) -> float:
