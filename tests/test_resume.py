@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import clozemill
+from clozemill.pipelines.common.errors import UserError
+from clozemill.pipelines.prepare.group_stage import GroupStage
+from tests import corpora
 from tests.slow import mostly_slow
 from tests.test_determinism import digest_of
 
@@ -114,6 +117,34 @@ def test_killed_while_reading_writing_and_finishing(
     assert {name: (folder / name).stat().st_mtime_ns for name in stamps} == stamps
     assert digest_of(folder) == whole[0]
     assert not list(folder.rglob("*.tmp-*")) and not (folder / ".work").exists()
+
+
+def test_a_run_is_resumed_with_other_names_of_the_same_files(
+    tmp_path: Path, demo_vocab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted when all splits are read: no split is read again, or has spill files twice."""
+
+    def fail(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        (tmp_path / f"data/{number}.jsonl").write_bytes(corpora.jsonl(corpora.texts(20, number)))
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    options = ["--vocab", demo_vocab, "--num-groups", "2", "--dupe-factor", "1", "--in-memory", "--no-progress"]
+    assert clozemill.main(["prepare", "--input", "data/*.jsonl", "--output", "whole", *options]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupStage, "_group_summary", fail)
+        assert clozemill.main(["prepare", "--input", "data/*.jsonl", "--output", "d", *options]) == 2
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "d/.work/spill").iterdir()}
+    assert len(stamps) >= 4
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupStage, "_group_summary", fail)
+        assert clozemill.main(["prepare", "--input", "link/0.jsonl", "./data/1.jsonl", "--output", "d", *options]) == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d/.work/spill").iterdir()} == stamps
+    assert clozemill.main(["prepare", "--input", str(tmp_path / "link/*.jsonl"), "--output", "d", *options]) == 0
+    assert digest_of(tmp_path / "d") == digest_of(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -37,6 +37,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def real_path(path: str) -> str:
+    """Return a local path as absolute and without links, so that it is the same for all names of a file; a remote one as is."""
+    return path if is_remote(path) else os.path.realpath(path)
+
+
 def _beam(path: str) -> Any:
     from apache_beam.io.filesystems import FileSystems
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import zlib
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +12,6 @@ from typing import Any
 from clozemill.pipelines.command_line.options import identity
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
-from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers.document import ID_FIELD
 from clozemill.pipelines.readers.formats import Plan
 
@@ -34,10 +32,7 @@ def recorded_options(config: PrepareConfig) -> dict[str, Any]:
 
 def input_digest(plan: Plan) -> str:
     """Return a digest of the input files: their paths (resolved, if local), sizes and times."""
-    names = {
-        f"{split.path if filesystem.is_remote(split.path) else os.path.realpath(split.path)} {split.stamp}"
-        for split in plan.splits
-    }
+    names = {f"{split.real_path or split.path} {split.stamp}" for split in plan.splits}
     return hashlib.blake2b("\n".join(sorted(names)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 

@@ -6,7 +6,7 @@ A record belongs to the split that contains the start of the delimiter before it
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clozemill.pipelines.common import formatting
 from clozemill.pipelines.common.errors import UserError
@@ -107,14 +107,20 @@ class Plan:
 
 
 def plan(options: InputOptions) -> Plan:
-    """List the input files and cut them into splits. The output never depends on the splits."""
-    files = filesystem.match(options.input)
-    total = sum(info.size for info in files)
+    """List the input files and cut them into splits. The output never depends on the splits.
+
+    A local file that is given under several names, as a relative and an absolute path or through a link, is read once.
+    """
+    files: dict[str, FileInfo] = {}
+    for info in filesystem.match(options.input):
+        files.setdefault(filesystem.real_path(info.path), info)
+    total = sum(info.size for info in files.values())
     split_bytes = min(max(total // SPLITS, MIN_SPLIT), MAX_SPLIT)
     splits, estimate = [], 0.0
-    for info in files:
+    for real_path, info in files.items():
         format_, compression = detect(info.path, options.format)
-        splits += READERS[format_].plan(info, format_, compression, split_bytes)
+        planned = READERS[format_].plan(info, format_, compression, split_bytes)
+        splits += [replace(split, real_path=real_path) for split in planned]
         estimate += info.size * _EXPANSION[compression] * READERS[format_].text_share
     return Plan(splits, len(files), total, int(estimate))
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import os
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from unittest import mock
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.config import PrepareConfig
 from clozemill.pipelines.files import decompression, filesystem
+from clozemill.pipelines.prepare.run_identity import input_digest
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import document, formats
 from clozemill.pipelines.readers.document import EXCERPT_CHARS, Document, Rejected
-from clozemill.pipelines.readers.input_split import InputSplit
+from clozemill.pipelines.readers.input_split import InputSplit, split_id
 from tests import corpora
 
 COMPRESS = {
@@ -528,6 +530,33 @@ def test_the_plan_covers_every_byte_once(tmp_path):
     assert (plan.files, plan.size) == (3, 5_000_001)
     assert sum(split.size for split in plan.splits) == 5_000_001
     assert [split.end for split in plan.splits[2:-1]] == [split.start for split in plan.splits[3:]]
+
+
+def test_a_file_with_several_names_is_planned_once(tmp_path, monkeypatch):
+    """Spellings of its path and links give the same splits, as input_digest has them: an interrupted run can be resumed."""
+    data = tmp_path / "data"
+    data.mkdir()
+    write(data / "a.jsonl", b"\n" * 2_500_000)
+    write(data / "b.jsonl", b"\n")
+    (tmp_path / "link").symlink_to(data)
+    (tmp_path / "c.jsonl").symlink_to(data / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    plans = [
+        formats.plan(PrepareConfig(input=names))
+        for names in (
+            (str(data / "*.jsonl"),),
+            ("data/*.jsonl",),
+            ("./link/b.jsonl", "c.jsonl"),
+            ("link/*.jsonl", "c.jsonl", "data/a.jsonl", str(data / "b.jsonl")),
+        )
+    ]
+    assert {(plan.files, plan.size, plan.text_estimate) for plan in plans} == {(2, 2_500_001, 2_500_001)}
+    names = [sorted(map(split_id, plan.splits)) for plan in plans]
+    assert names == names[:1] * 4 and len(set(names[0])) == len(plans[0].splits) == 4
+    assert len({input_digest(plan) for plan in plans}) == 1
+    assert {split.path for split in plans[1].splits} == {"data/a.jsonl", "data/b.jsonl"}  # as typed, for messages
+    (split,) = [split for split in plans[0].splits if split.path.endswith("b.jsonl")]
+    assert split_id(split) == split_id(replace(split, real_path=""))  # as earlier versions named it
 
 
 @pytest.mark.parametrize("name", ["dewiki-20260901-pages-articles-multistream-index.txt.bz2", "a-multistream-index27.txt"])
