@@ -1,5 +1,6 @@
 """`prepare` with --dedup, --eval-by, --decontaminate and --update, end to end on small corpora with planted duplicates."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import clozemill
+from clozemill.pipelines.dataset import manifest
 from clozemill.pipelines.shards import tf_example, tfrecord
 from tests import corpora
 from tests.slow import mostly_slow
@@ -161,6 +163,33 @@ def test_a_group_of_identical_texts_has_no_random_pairs(tmp_path: Path, vocab: s
         tmp_path / "d", vocab, corpora.texts(1, 5) * 9, "--dedup", "none", "--eval-fraction", "0", "--num-groups", "1"
     )
     assert found["splits"]["train"]["copies"]["00"]["labels_random"] == 0
+
+
+def test_copies_of_long_documents_do_not_tighten_the_limit_of_padding(tmp_path: Path, vocab: str) -> None:
+    """Most of the input is copies of one long text. Without them, short documents explain the padding."""
+    short, long = corpora.texts(150, 3, 1), corpora.texts(1, 4, 30)
+    options = ["--max-seq-length", "128", "--pairs", "single", "--num-groups", "1", "--dupe-factor", "1"]
+    told = []
+    for copies in (1, 600):
+        folder = tmp_path / str(copies) / "d"
+        folder.parent.mkdir()
+        found = prepare(folder, vocab, [*short, *long * copies], *options, "--eval-fraction", "0")
+        lengths = json.loads((folder / "statistics.json").read_text())["documents"]["token_lengths"]
+        assert found["documents"]["duplicates"] == copies - 1 and sum(lengths) == found["documents"]["kept"] == 151
+        told.append((found["digest"], found["documents"]["kept_sentences"], found["documents"]["kept_tokens"], lengths))
+    assert told[0] == told[1] and found["documents"]["tokens"] > 100_000 > told[1][2]
+    assert f"151 documents with {told[1][2]:,} tokens of text" in (folder / "report.md").read_text()
+
+
+def test_copies_of_a_text_file_are_not_taken_for_texts_on_lines(
+    tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture
+) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}.txt").write_text("".join(f"{line}\n" for line in corpora.sentences(5, np.random.default_rng(1))))
+    command = ["prepare", "--input", str(tmp_path / "*.txt"), "--vocab", vocab, "--output", str(tmp_path / "d"), *OPTIONS]
+    assert clozemill.main([*command, "--eval-fraction", "0", "--num-groups", "1"]) == 0
+    told = capfd.readouterr().out
+    assert "60 sentences" in told and "warning: all next-sentence labels" in told and "lines are in 1 document" not in told
 
 
 def test_contaminated_documents_are_dropped_and_reported(tmp_path: Path, vocab: str) -> None:
@@ -319,6 +348,25 @@ def test_an_update_repairs_damaged_shards(tmp_path: Path, vocab: str) -> None:
     record.write_text(record.read_text().replace('"documents": ', '"documents": 5'))
     prepare(folder, vocab, texts, *options, "--update")
     assert tree(folder) == before
+
+
+def test_an_update_rebuilds_groups_of_a_version_that_counted_no_tokens(
+    tmp_path: Path, vocab: str, capsys: pytest.CaptureFixture
+) -> None:
+    """The gate needs the lengths of all documents."""
+    texts, options = corpora.texts(60, 9, 12), ["--num-groups", "6", "--dupe-factor", "1"]
+    prepare(tmp_path / "d", vocab, texts, *options)
+    before, folder = tree(tmp_path / "d"), tmp_path / "d"
+    contract = json.loads((folder / "dataset.json").read_text())
+    for name in (name for name in contract["files"] if name.startswith("groups/")):
+        group = json.loads((folder / name).read_text())
+        data = json.dumps({key: value for key, value in group.items() if key not in ("sentences", "tokens", "token_lengths")})
+        (folder / name).write_text(data)
+        contract["files"][name] = hashlib.sha256(data.encode()).hexdigest()
+    (folder / "dataset.json").write_bytes(manifest.dumps(contract))
+    prepare(folder, vocab, texts, *options, "--update")
+    assert tree(folder) == before
+    assert f"\ngroups      {6 + contract['num_eval_groups']} rebuilt, 0 reused" in capsys.readouterr().out
 
 
 def test_reading_a_dataset_during_an_update(tmp_path: Path, vocab: str, capfd: pytest.CaptureFixture) -> None:

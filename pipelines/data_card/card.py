@@ -128,7 +128,7 @@ def _tiles(contract: dict[str, Any]) -> list[tuple[str, str]]:
     documents, splits = contract["documents"], contract["splits"]
     tiles = [
         ("documents kept", large(documents["kept"])),
-        ("tokens of text", large(documents["tokens"])),
+        ("tokens of text", large(manifest.kept_text(contract, "tokens"))),
         ("[UNK]", share(documents["unknown_tokens"], documents["tokens"])),
         ("train examples", large(splits.get("train", {}).get("examples", 0))),
         ("eval examples", large(splits.get("eval", {}).get("examples", 0))),

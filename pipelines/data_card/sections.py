@@ -12,7 +12,7 @@ from clozemill.pipelines.data_card.output_table import output_table
 from clozemill.pipelines.dataset import summary
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import MANIFEST
-from clozemill.pipelines.dataset.manifest import exact_duplicates, is_packed
+from clozemill.pipelines.dataset.manifest import exact_duplicates, is_packed, kept_text
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages import html
 from clozemill.pipelines.pages.content import Cell, Example, Section, Side, Table
@@ -56,7 +56,7 @@ def lead(data: Dataset) -> list[str]:
         for name, field in (("licence", "licenses"), ("language", "languages"))
     ]
     return [
-        f"{counted(documents['kept'], 'document')} with {large(documents['tokens'])} tokens of text from {sources}; "
+        f"{counted(documents['kept'], 'document')} with {large(kept_text(contract, 'tokens'))} tokens of text from {sources}; "
         f"{'; '.join(stated)}.",
         f"Prepared as {counted(examples, 'masked example')} of up to {contract['max_seq_length']:,} tokens, "
         f"{pairs[config['pairs']]}{packed}, to pretrain an encoder.",
@@ -159,10 +159,10 @@ def _decontamination(contract: dict[str, Any]) -> list[Table]:
 
 
 def lengths(data: Dataset) -> Section:
-    documents = data.contract["documents"]
+    kept = data.contract["documents"]["kept"]
     rows: list[tuple[str, ...]] = []
-    if counted := documents["kept"] + exact_duplicates(data.contract):
-        rows.append(("documents", f"{documents['tokens'] / counted:,.1f}", "", "", "", ""))
+    if kept:
+        rows.append(("documents", f"{kept_text(data.contract, 'tokens') / kept:,.1f}", "", "", "", ""))
     for split, copies in plots.splits_of(data.statistics).items():
         total = plots.summed(copies)
         parts = [("examples", total["lengths"]), ("A", np.sum(total["a_lengths"], 0)), ("B", np.sum(total["b_lengths"], 0))]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from clozemill.pipelines.common.formatting import counted
-from clozemill.pipelines.dataset.manifest import Manifest
+from clozemill.pipelines.dataset.manifest import Manifest, kept_text
 from clozemill.pipelines.files.decompression import compression_of
 from clozemill.pipelines.text.left_out import LEAST_UNSPACED, unspaced_sentence
 
@@ -22,9 +22,10 @@ def _text_per_line(contract: Manifest) -> Iterator[str]:
     plain = [name for name in config.get("input", []) if compression_of(str(name))[1].endswith((".txt", ".text"))]
     if config.get("format", "auto") not in ("auto", "bert") or not plain or not 0 < documents["kept"] < FEW_DOCUMENTS:
         return
-    if documents["sentences"] > FEW_DOCUMENTS * documents["kept"]:
+    lines = kept_text(contract, "sentences")
+    if lines > FEW_DOCUMENTS * documents["kept"]:
         yield (
-            f"all {documents['sentences']:,} lines are in {counted(documents['kept'], 'document')}, because only an empty line "
+            f"all {lines:,} lines are in {counted(documents['kept'], 'document')}, because only an empty line "
             "ends a document in a .txt file: if each line is a separate text, put empty lines between them or convert the file "
             "to JSON lines; if each file is one document of prose, give --format document"
         )
@@ -39,7 +40,7 @@ def _few_documents(contract: Manifest) -> Iterator[str]:
         )
     elif config["num_groups"] > max(train["documents"], 1):
         yield "there are more groups than documents: lower --num-groups"
-    kept, tokens = contract["documents"]["kept"], contract["documents"]["tokens"]
+    kept, tokens = contract["documents"]["kept"], kept_text(contract, "tokens")
     if kept >= FEW_DOCUMENTS and tokens > _LONG_TEXT * kept:
         yield (
             f"documents have {tokens // kept:,} tokens on average, which is typical of books: if they are collections, "

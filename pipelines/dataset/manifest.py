@@ -65,6 +65,16 @@ def exact_duplicates(manifest: Manifest) -> int:
     return manifest["documents"]["duplicates"] if manifest["config"]["dedup"] != "none" else 0
 
 
+def kept_text(manifest: Manifest, name: str) -> int:
+    """Return the number of "sentences" or "tokens" of the documents that were kept.
+
+    Earlier versions recorded only the count with exact duplicates. Then these are taken to be as long as the other documents.
+    """
+    documents = manifest["documents"]
+    every = max(documents["kept"] + exact_duplicates(manifest), 1)
+    return documents.get(f"kept_{name}", documents[name] * documents["kept"] // every)
+
+
 def unaccounted(manifest: Manifest) -> str:
     """Return which document counts don't add up, as the start of a sentence; "" if every document is accounted for."""
     documents, splits = manifest["documents"], manifest["splits"].values()

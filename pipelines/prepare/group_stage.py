@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from clozemill.pipelines.common.runtime import Stopwatch
 from clozemill.pipelines.dataset.layout import documents_name, provenance_name, shard_name
 from clozemill.pipelines.dataset.parquet import write_parquet
@@ -24,6 +26,18 @@ from clozemill.pipelines.shards.writer import Shard, write_shard
 from clozemill.pipelines.shuffle.groups import Group, items_digest
 from clozemill.pipelines.shuffle.shuffles import BeamShuffle
 from clozemill.pipelines.shuffle.spill import FilesShuffle
+
+_MAX_BITS = 33  # of the number of tokens of a document
+
+
+def text_counts(group: Group) -> dict[str, Any]:
+    """Return the sentences and tokens of a group, and its documents by the bit length of their number of tokens.
+
+    Unlike the counts of splits, these are without exact duplicates, unless duplicates are kept.
+    """
+    bits = np.frexp(np.diff(group.sentences[group.documents]))[1]  # 4 to 7 are at least 0.5 * 2**3, and less than 2**3
+    lengths = np.bincount(bits, minlength=_MAX_BITS).tolist()
+    return {"sentences": len(group.sentences) - 1, "tokens": len(group.tokens), "token_lengths": lengths}
 
 
 def _files(summary: dict[str, Any]) -> dict[str, str]:
@@ -76,7 +90,9 @@ class GroupStage:
     def _finished_summary(self, marker: str) -> dict[str, Any] | None:
         """Return the summary that an interrupted run left, if the group's files are still as they were written."""
         summary = read_sealed(marker, self.job.run)
-        return summary if summary and all(self._is_unchanged(*file) for file in _files(summary).items()) else None
+        if summary is None or "token_lengths" not in summary:  # written by a version without `text_counts`
+            return None
+        return summary if all(self._is_unchanged(*file) for file in _files(summary).items()) else None
 
     def _previous_summary(self, record: str) -> dict[str, Any] | None:
         """Return a group's summary in the dataset being updated, if it and all its files match dataset.json."""
@@ -88,6 +104,8 @@ class GroupStage:
         summary = json.loads(filesystem.read_bytes(self.job.folder.file(record)))
         if self.job.config.compression == "none" and not all("blocks" in shard for shard in summary["shards"]):
             return None  # written by a version without index.json
+        if "token_lengths" not in summary:
+            return None  # written by a version without `text_counts`
         return summary if all(self._is_unchanged(*file) for file in _files(summary).items()) else None
 
     def _is_unchanged(self, name: str, sha256: str) -> bool:
@@ -117,6 +135,7 @@ class GroupStage:
             "group": index,
             "documents": len(group.keys),
             "duplicates": group.duplicates,
+            **text_counts(group),
             "shards": shards,
             "files": files,
         }

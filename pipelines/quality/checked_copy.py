@@ -29,7 +29,7 @@ class Check:
 class CheckedCopy:
     """One copy of a split: its name, its counts in dataset.json, its statistics, and the manifest entries of its shards.
 
-    token_lengths: the number of documents of the corpus by the bit length of their number of tokens; () if it isn't known.
+    token_lengths: the number of documents of the dataset by the bit length of their number of tokens; () if it isn't known.
     """
 
     where: str

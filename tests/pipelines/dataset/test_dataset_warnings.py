@@ -10,8 +10,8 @@ from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.pages import html as pages
 from tests.pages import cards
 
-CONFIG = {"input": ["corpus.jsonl"], "format": "auto", "pairs": "nsp", "num_groups": 4, "eval_fraction": 0.01}
-DOCUMENTS = {"kept": 1000, "sentences": 9000, "tokens": 200_000}
+CONFIG = {"input": ["corpus.jsonl"], "format": "auto", "pairs": "nsp", "num_groups": 4, "eval_fraction": 0.01, "dedup": "exact"}
+DOCUMENTS = {"kept": 1000, "duplicates": 0, "sentences": 9000, "tokens": 200_000}
 
 
 def contract(
@@ -56,6 +56,16 @@ def contract(
             ["all 9,000 lines are in 1 document, because only an empty line"],
         ),
         ({"kept": {"kept": 1}, "input": ["a.txt"], "format": "document"}, []),
+        # Copies that were removed: as counted, and as datasets of earlier versions lack these counts.
+        ({"kept": {"tokens": 30_000_000, "duplicates": 9000, "kept_tokens": 500_000}}, []),
+        ({"kept": {"tokens": 30_000_000, "duplicates": 9000}}, []),
+        ({"kept": {"tokens": 30_000_000, "duplicates": 9000}, "dedup": "none"}, ["documents have 30,000 tokens on average"]),
+        ({"kept": {"kept": 1, "sentences": 150, "kept_sentences": 5, "duplicates": 29}, "input": ["a.txt"]}, []),
+        ({"kept": {"kept": 1, "sentences": 150, "duplicates": 29}, "input": ["a.txt"]}, []),
+        (
+            {"kept": {"kept": 1, "sentences": 150, "kept_sentences": 50, "duplicates": 2}, "input": ["a.txt"]},
+            ["all 50 lines are in 1 document"],
+        ),
     ],
 )
 def test_each_weakness_has_its_sentence(changes: dict[str, Any], warnings: list[str]) -> None:
