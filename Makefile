@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL = sh -c '$(BIN)/uv pip install --quiet --python $(BIN)/python --editable "$$0" || $(PIP) --no-compile --editable "$$0"'
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 	$(PIP) uv
 
 $(VENV)/installed: setup.py pyproject.toml | $(BIN)/python
@@ -73,7 +73,7 @@ test-hf: $(VENV)/installed-hf  ## test that transformers loads exports; other ta
 		tests/model/test_backends.py tests/trainers/export/test_export.py tests/trainers/export/test_import_checkpoint.py
 
 $(VENV)-tpu/installed: $(wildcard deploy/tpu/requirements*.txt)
-	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu || { rm -rf $(VENV)-tpu; exit 1; }
+	test -x $(VENV)-tpu/bin/python || $(PYTHON) -m venv $(VENV)-tpu || { rm -f $(VENV)-tpu/bin/python; exit 1; }
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tpu/requirements-test.txt
 	$(VENV)-tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
 		-r deploy/tpu/requirements-no-deps.txt
