@@ -24,21 +24,25 @@ def expand(pattern: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     """Return the paths of a glob in which ** means no more than *. Raises UserError for a folder that can't be listed."""
     parent, name = os.path.split(pattern)
-    if glob.has_magic(name):
+    if glob.has_magic(pattern) and parent != pattern:
         for folder in _matches(parent) if parent else ["."]:
             if os.path.isdir(folder):
                 try:
-                    os.scandir(folder).close()
+                    os.scandir(folder).close() if glob.has_magic(name) else os.lstat(os.path.join(folder, name))
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
                 except OSError as error:
-                    _refuse(error)
-    elif glob.has_magic(parent) and parent != pattern:
-        _matches(parent)
+                    _refuse(error, folder)
     return glob.glob(pattern)
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError, folder: str = "") -> None:
+    """Raise UserError, but not for the folder that every disk has for its administrator."""
+    folder = folder or error.filename
+    if os.path.basename(folder) == "lost+found":
+        return
     raise UserError(
-        f"{error.filename} can't be listed ({error.strerror or error}): allow it, or give files or globs without that folder"
+        f"{folder} can't be listed ({error.strerror or error}): allow it, or give files or globs without that folder"
     ) from None
 
 

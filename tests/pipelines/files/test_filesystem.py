@@ -92,7 +92,9 @@ def test_a_full_disk_error_names_the_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("pattern", ["c/**/*.jsonl", "c/*/*.jsonl", "c/*/d/1.jsonl", "c/b/*.jsonl", "**/*.jsonl"])
+@pytest.mark.parametrize(
+    "pattern", ["c/**/*.jsonl", "c/*/*.jsonl", "c/*/d/1.jsonl", "c/*/1.jsonl", "c/b/*.jsonl", "**/*.jsonl"]
+)
 def test_a_folder_that_can_t_be_listed_is_an_error(pattern, tmp_path, monkeypatch):
     """Its files would be missing from the dataset. (Simulated, because root may list every folder.)"""
     for name in ("c/a/d/1.jsonl", "c/a/1.jsonl", "c/b/1.jsonl"):
@@ -107,9 +109,32 @@ def test_a_folder_that_can_t_be_listed_is_an_error(pattern, tmp_path, monkeypatc
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
+    def refusing_to_enter(path, **more):
+        if os.path.basename(os.path.dirname(path)) == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return lstat(path, **more)
+
+    lstat = os.lstat
     monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "lstat", refusing_to_enter)
     with pytest.raises(UserError, match=r"^(.*b|c) can't be listed \(Permission denied\): allow it, or give files or globs"):
         filesystem.match([pattern])
+
+
+@pytest.mark.parametrize("pattern", ["**/*.jsonl", "*/*.jsonl"])
+def test_the_folder_of_a_disk_s_administrator_is_left_out(pattern, tmp_path, monkeypatch):
+    for name in ("a/1.jsonl", "lost+found/1.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if os.path.basename(path) == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [info.path for info in filesystem.match([f"{tmp_path}/{pattern}"])] == [f"{tmp_path}/a/1.jsonl"]
 
 
 def test_holds_files_ignores_temporary_files(tmp_path):
