@@ -130,9 +130,9 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
             raise UserError(f"{where} is {_shown(value)}: give a string in quotes, or a list of strings")
         return tuple(values)
     try:
-        if isinstance(value, bool | list | dict | None) or (kind is int and isinstance(value, float) and value != int(value)):
+        if isinstance(value, bool | list | dict | None):
             raise ValueError
-        value = kind(value)
+        value = _whole(value) if kind is int else kind(value)
         if kind is float and not math.isfinite(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
@@ -146,6 +146,17 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
         bounds = f"between {low} and {high}" if None not in (low, high) else f"at least {low}"
         raise UserError(f"{where} is {_shown(value)}: give a value {bounds}")
     return value
+
+
+def _whole(value: int | float | str) -> int:
+    """Return a whole number, also of 1e5 or 100.0. Raises ValueError or OverflowError for other values."""
+    try:
+        found = int(value)
+    except ValueError:  # of a text
+        found = int(float(value))
+    if isinstance(value, float | str) and found != float(value):
+        raise ValueError
+    return found
 
 
 def _items(kind: Any, values: list[dict[str, Any]], where: str) -> tuple[Any, ...]:

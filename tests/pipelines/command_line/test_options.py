@@ -161,6 +161,8 @@ def test_yaml_keys_may_be_spelled_like_flags(tmp_path: Path) -> None:
         ("name: no", ": name is False: give a string in quotes"),
         ("name:", ": name is None: give a string in quotes"),
         ("size: 1:30", ": size is '1:30': give a whole number"),
+        ("size: 1.5e+0", ": size is '1.5e+0': give a whole number"),
+        ("floor: 0x10", ": floor is '0x10': give a whole number"),
         ("size: 7\nname: a\nsize: 8", ", line 3: size is given twice: remove one of them"),
         ("max-size: 7\nmax_size: 7", ", line 2: max_size is given twice: remove one of them"),
         ("input: [a, {b: 1, b: 2}]", ", line 1: b is given twice: remove one of them"),
@@ -185,6 +187,8 @@ def test_yaml_numbers_in_unusual_forms(tmp_path: Path) -> None:
     """They are what was typed: text for an option that is text, and otherwise the decimal number."""
     path = yaml_file(tmp_path, "name: 010\nplace: 2024-01-02\nsize: 07\nfloor: 1_000\nshare: 1.0e-1\n")
     assert parse("--config", path) == Sample("010", size=7, floor=1000, share=0.1, place="2024-01-02")
+    assert parse("--config", yaml_file(tmp_path, "size: 7.0\nfloor: 1.0e+5")) == Sample(size=7, floor=100_000)
+    assert parse("--floor", "1e5") == Sample(floor=100_000)
     for name in ("0123", "1:30", "1_0", "+5", "0x1F", ".5", "1.50", "2024-01-02 10:00:00"):
         assert parse("--config", yaml_file(tmp_path, f"name: {name}")).name == name
 
