@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from clozemill.pipelines.common.formatting import counted
 from clozemill.pipelines.dataset.manifest import Manifest, kept_text
 from clozemill.pipelines.files.decompression import compression_of
+from clozemill.pipelines.readers.document import UNCLOSED_DUMP
 from clozemill.pipelines.text.left_out import LEAST_UNSPACED, unspaced_sentence
 
 FEW_DOCUMENTS = 10  # in the train split: random next sentences come from one of them
@@ -28,6 +29,14 @@ def _text_per_line(contract: Manifest) -> Iterator[str]:
             f"all {lines:,} lines are in {counted(documents['kept'], 'document')}, because only an empty line "
             "ends a document in a .txt file: if each line is a separate text, put empty lines between them or convert the file "
             "to JSON lines; if each file is one document of prose, give --format document"
+        )
+
+
+def _unclosed_dumps(contract: Manifest) -> Iterator[str]:
+    if count := contract["documents"].get("dropped", {}).get(UNCLOSED_DUMP):
+        yield (
+            f"{counted(count, 'MediaWiki dump')} without the closing </mediawiki>, as if cut off, so pages may be missing: "
+            "compare with the size or checksum of the original, if it isn't an excerpt"
         )
 
 
@@ -113,6 +122,7 @@ def _ids(contract: Manifest) -> Iterator[str]:
 _WARNINGS: tuple[Callable[[Manifest], Iterator[str]], ...] = (
     _text_per_line,
     _unspaced,
+    _unclosed_dumps,
     _few_documents,
     _labels,
     _eval_split,

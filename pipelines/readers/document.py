@@ -49,6 +49,7 @@ class Rejected:
 Record = Document | Rejected
 
 EXCERPT_CHARS = 300
+UNCLOSED_DUMP = "unclosed_dump"  # the reason of a record that stands for what a dump may lack
 
 MAX_RECORD = 128 << 20  # bytes: a longer record is rejected, so that memory stays bounded whatever a file expands to
 

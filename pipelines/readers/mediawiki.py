@@ -17,7 +17,7 @@ from clozemill.pipelines.config import InputOptions
 from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.readers import compression as readers_compression
 from clozemill.pipelines.readers import delimited, document
-from clozemill.pipelines.readers.document import Document, Record, Rejected
+from clozemill.pipelines.readers.document import UNCLOSED_DUMP, Document, Record, Rejected
 from clozemill.pipelines.readers.input_split import InputSplit
 from clozemill.pipelines.wikitext import converter
 from clozemill.pipelines.wikitext.wikis import REDIRECTS, UNKNOWN_WIKI, Wiki, language_of
@@ -200,7 +200,7 @@ def read_pages(split: InputSplit, options: InputOptions) -> Iterator[Record]:
         elif page := cut_page(record):
             yield _article(page, closed, split.path, wiki, options)
         elif not closed and END not in record:
-            yield Rejected("malformed_xml", split.path, "the file ends without </mediawiki>, as if it was cut off")
+            yield Rejected(UNCLOSED_DUMP, split.path, "the file ends without </mediawiki>, as if it was cut off", bad=False)
 
 
 def read_head(path: str, compression: str) -> bytes:

@@ -51,6 +51,7 @@ def contract(
         ({"evals": 1}, ["the eval split has 1 example, too few to compare models: add documents or raise --eval-fraction"]),
         ({"kept": {"tokens": 30_000_000}}, ["documents have 30,000 tokens on average, which is typical of books"]),
         ({"kept": {"kept": 1}, "input": ["a.jsonl"]}, []),
+        ({"kept": {"dropped": {"unclosed_dump": 1}}}, ["1 MediaWiki dump without the closing </mediawiki>, as if cut off"]),
         (
             {"kept": {"kept": 1}, "input": ["a.txt.gz"]},
             ["all 9,000 lines are in 1 document, because only an empty line"],

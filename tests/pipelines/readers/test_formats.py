@@ -361,9 +361,9 @@ def test_a_dump_that_is_cut_between_two_pages_has_one_rejected_record(tmp_path):
         path = write(tmp_path / "a.xml", data[:length])
         records = read(path)
         whole = b"</mediawiki" in data[:length]
-        assert [record.detail for record in records if isinstance(record, Rejected)] == (
-            [] if whole else ["the file ends without </mediawiki>, as if it was cut off"]
-        )
+        told = ("unclosed_dump", "the file ends without </mediawiki>, as if it was cut off", False)
+        found = [(record.reason, record.detail, record.bad) for record in records if isinstance(record, Rejected)]
+        assert found == ([] if whole else [told])
 
 
 @pytest.mark.parametrize(("name", "format_"), [("a.txt", "auto"), ("a.md", "document")])
