@@ -60,17 +60,14 @@ def _seen_by_all(name: str, path: str, in_image: bool = False) -> None:
 
 
 def prepare(words: list[str], cloud: bool) -> dict[str, Any]:
-    """Return the options of `clozemill prepare` that differ from the defaults, but for its progress bar.
-
-    cloud: all paths must be in a bucket.
-    """
+    """Return the options of `clozemill prepare` that differ from the defaults. `cloud`: all paths must be in a bucket."""
     resolved = _resolved("prepare", PrepareConfig, words)
     if cloud:
         for name in ("input", "vocab", "output", "decontaminate", "exclude_ids"):
             value = getattr(resolved, name)
             for path in value if isinstance(value, tuple) else (value,) if value else ():
                 _seen_by_all(name.replace("_", "-"), path, in_image=name == "vocab")
-    fields = [field for field in dataclasses.fields(resolved) if field.name != "progress"]
+    fields = [field for field in dataclasses.fields(resolved) if not (cloud and field.name == "progress")]  # no terminal there
     return {field.name: getattr(resolved, field.name) for field in fields if getattr(resolved, field.name) != field.default}
 
 

@@ -5,7 +5,7 @@ The same plot gives identical bytes with the same version of matplotlib.
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -82,6 +82,16 @@ def _put(axes: Any, series: Series, number: int, floor: float, colours: dict[str
         )
 
 
+def _formatter(axis: Any, base: int) -> Callable[[float, int], str]:
+    """Return a function for the labels of an axis; a layout may change the ticks until it is drawn."""
+
+    def label(value: float, _: int) -> str:
+        gaps = np.diff(np.sort(axis.get_majorticklocs()))
+        return compact(value, float(gaps.min()) if len(gaps) and not base else 0.0)
+
+    return label
+
+
 def _scales(axes: Any, plot: Plot) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -94,9 +104,7 @@ def _scales(axes: Any, plot: Plot) -> None:
             low, high = axis.get_view_interval()
             powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.floor(np.log(high) / np.log(base)) + 1)
             axis.set_major_locator(FixedLocator((float(base) ** powers[:: max(1, -(-len(powers) // 7))]).tolist()))
-        gaps = np.diff(np.sort(axis.get_majorticklocs()))
-        step = float(gaps.min()) if len(gaps) and not base else 0.0
-        axis.set_major_formatter(FuncFormatter(lambda value, _, step=step: compact(value, step)))
+        axis.set_major_formatter(FuncFormatter(_formatter(axis, base)))
 
 
 def _style(axes: Any, plot: Plot, colours: dict[str, str]) -> None:

@@ -203,6 +203,8 @@ def test_options_of_a_file_that_the_target_sets(tmp_path: Path, capsys: pytest.C
     assert clozemill.main([*command, "--config", str(tmp_path / "c.yaml")]) == 0
     told = capsys.readouterr().out
     assert "seed=8" in told and "progress" not in told
+    assert clozemill.main(["submit", "dask", *EXAMPLE, "--dry-run", *PREPARE, "--no-progress"]) == 0
+    assert "--no-progress" in capsys.readouterr().out  # it runs in this terminal
 
 
 def test_v6e_is_experimental(capsys: pytest.CaptureFixture) -> None:
