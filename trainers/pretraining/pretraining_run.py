@@ -13,6 +13,7 @@ from clozemill.trainers.pretraining import branching, eval_sets, open_options, p
 from clozemill.trainers.pretraining.branching import Branch
 from clozemill.trainers.pretraining.config import PretrainConfig
 from clozemill.trainers.pretraining.pretraining_phase import PretrainingPhase, planned_phases, read_mixtures
+from clozemill.trainers.pretraining.schedules import check_inherited
 from clozemill.trainers.pretraining.warm_start import WarmStart
 from clozemill.trainers.training import run_folder
 from clozemill.trainers.training.pretrained import short_name
@@ -158,6 +159,8 @@ def plan_run(config: PretrainConfig, hardware: Hardware | None = None) -> Pretra
     sets = eval_sets.read(config, first)
     config, reasons = open_options.completed(given, mixtures, begun, hardware, tuple(sets.values()))
     identity = branch.identity if branch else run_folder.resumed(config, "identity")
+    if identity is None:  # an earlier version may have started others
+        check_inherited(config, wanted)
     phases = planned_phases(config, mixtures, sets, identity or {})
     encoder = warm_start.encoder(config, start, size)
     eval_sets.check(sets, encoder, config.objectives())

@@ -8,13 +8,13 @@ from clozemill.pipelines.common.errors import UserError
 from clozemill.trainers.data.mixing import shares
 from clozemill.trainers.engines.optimizer import Schedule
 from clozemill.trainers.pretraining.config import PretrainConfig
-from clozemill.trainers.pretraining.recipes import Phase
+from clozemill.trainers.pretraining.recipes import RECIPES, Phase
 
 
 def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Schedule]:
     """Return the schedule of each phase: its own, or that of the run, which spans all phases without one.
 
-    Raises UserError if the warm-up of a phase with a rate of its own takes up the phase, or its decay the rest of it.
+    Raises UserError if the decay of a phase is longer than the phase without its warm-up.
     """
     total = sum(phase.steps for phase in phases)
     rate = config.learning_rate or 0.0  # unused if every phase has its own rate
@@ -23,14 +23,12 @@ def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Sch
     for number, phase in enumerate(phases, 1):
         if phase.learning_rate:
             warmup = config.warmup(phase.steps) if phase.warmup_steps < 0 else min(phase.warmup_steps, phase.steps)
-            if phase.warmup_steps < 0 <= config.warmup_steps and warmup == phase.steps:
+            if phase.decay_steps > phase.steps - warmup:
                 raise UserError(
-                    f"phase {number} has a learning rate of its own, but --warmup-steps {config.warmup_steps} takes up its "
-                    f"{phase.steps:,} steps: give it warmup_steps of its own"
+                    f"phase {number}'s decay_steps {phase.decay_steps} is longer than its {phase.steps:,} steps without their "
+                    f"warm-up of {warmup:,}: give fewer"
                 )
             decay = config.decay(phase.steps) if phase.decay_steps < 0 else phase.decay_steps
-            if phase.decay_steps >= 0 or config.decay_steps >= 0:
-                _check_decay(number, phase, decay, warmup)
             found.append(Schedule(phase.learning_rate, warmup, phase.steps, begin, config.schedule, decay))
         else:
             found.append(run)
@@ -38,14 +36,19 @@ def phase_schedules(config: PretrainConfig, phases: Sequence[Phase]) -> list[Sch
     return found
 
 
-def _check_decay(number: int, phase: Phase, decay: int, warmup: int) -> None:
-    """Raise UserError if the decay of a phase, its own or the run's, is longer than the phase without its warm-up."""
-    if decay > phase.steps - warmup:
-        name = "decay_steps" if phase.decay_steps >= 0 else "decay_steps, which are those of the run,"
-        raise UserError(
-            f"phase {number}'s {name} {decay} is longer than its {phase.steps:,} steps without their warm-up of {warmup:,}: "
-            "give it fewer"
-        )
+def check_inherited(config: PretrainConfig, phases: Sequence[Phase]) -> None:
+    """Raise UserError if a phase with a rate of its own has no room for the run's warm-up or decay. For new runs only."""
+    recipe = RECIPES[config.recipe].options if config.recipe else {}
+    for number, phase in enumerate(phases, 1):
+        for name in ("warmup_steps", "decay_steps") if phase.learning_rate else ():
+            given, own = getattr(config, name), getattr(phase, name)
+            warmup = phase.warmup_steps if phase.warmup_steps >= 0 else config.warmup(phase.steps)
+            room = phase.steps - 1 if name == "warmup_steps" else phase.steps - warmup
+            if own < 0 <= given and given > room and recipe.get(name) != given:
+                raise UserError(
+                    f"phase {number} has a learning rate of its own, and --{name.replace('_', '-')} {given:,} doesn't fit into "
+                    f"its {phase.steps:,} steps: give it {name} of its own"
+                )
 
 
 @dataclass(frozen=True)

@@ -409,7 +409,7 @@ def test_a_run_in_two_phases_equals_one_in_a_single_phase(data: Path, trunk: Pat
     assert bits(tmp_path / "run", STEPS) == bits(trunk, STEPS)
 
 
-def test_the_warm_up_and_decay_of_a_phase(data: Path) -> None:
+def test_the_warm_up_and_decay_of_a_phase(data: Path, tmp_path: Path) -> None:
     """Of its own schedule: the run's, or a tenth and a fifth of its steps, unless given; too long a one is refused."""
     given = {**TRUNK, "decay_steps": -1, "data": (str(data),) * 3}
     own = Phase(steps=10, learning_rate=1e-3, warmup_steps=1)
@@ -420,17 +420,19 @@ def test_the_warm_up_and_decay_of_a_phase(data: Path) -> None:
         Schedule(2e-3, 2, 40, 0, "wsd", 8),
     ]
     assert refused(**given, phases=(own, own, replace(own, decay_steps=10))) == (
-        "phase 3's decay_steps 10 is longer than its 10 steps without their warm-up of 1: give it fewer"
+        "phase 3's decay_steps 10 is longer than its 10 steps without their warm-up of 1: give fewer"
     )
     open_ = {**given, "data": (str(data),) * 2, "warmup_steps": -1, "phases": (replace(own, warmup_steps=-1), Phase(steps=30))}
     assert planned(**open_).phases[0].schedule == Schedule(1e-3, 1, 10, 0, "wsd", 2)
     assert planned(**{**open_, "warmup_steps": 3}).phases[0].schedule == Schedule(1e-3, 3, 10, 0, "wsd", 2)
-    assert refused(**{**open_, "warmup_steps": 10}) == (
-        "phase 1 has a learning rate of its own, but --warmup-steps 10 takes up its 10 steps: give it warmup_steps of its own"
-    )
-    assert refused(**{**open_, "decay_steps": 10}) == (
-        "phase 1's decay_steps, which are those of the run, 10 is longer than its 10 steps without their warm-up of 1: give it "
-        "fewer"
-    )
+    for name in ("warmup_steps", "decay_steps"):
+        assert refused(**{**open_, name: 20}) == (
+            f"phase 1 has a learning rate of its own, and --{name.replace('_', '-')} 20 doesn't fit into its 10 steps: give it "
+            f"{name} of its own"
+        )
+    earlier = planned(**{**open_, "output": str(tmp_path), "decay_steps": 9})
+    run_folder.claim_run_folder(earlier, str(tmp_path))
+    again = planned(**{**open_, "output": str(tmp_path), "decay_steps": 20})  # an earlier version may have started it
+    assert again.phases[0].schedule == Schedule(1e-3, 1, 10, 0, "wsd", 10)
     with pytest.raises(UserError, match="decay_steps of a phase has no effect with --schedule cosine: give --schedule wsd"):
         PretrainConfig(schedule="cosine", phases=(replace(own, decay_steps=4),)).validate()
