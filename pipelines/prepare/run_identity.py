@@ -119,7 +119,7 @@ class RunIdentity:
                 )
         versions = self.versions or {}
         for key, value in versions.items():
-            if (was := (before.versions or versions).get(key, value)) != value:
+            if (was := (before.versions or versions).get(key, "of an unknown version")) != value:
                 raise UserError(
                     f"{folder} was started with {key} {was}, not {value}: use that version, --overwrite to start over, or "
                     "another --output"

@@ -215,6 +215,8 @@ def _put(folder: str, ours: list[str], write: Callable[[str], None]) -> None:
             replace_folder(temporary, folder, ours)
         else:
             with storage.translate_errors(folder, "written"):
+                if os.path.islink(folder.rstrip("/")):  # to an empty folder
+                    os.unlink(folder.rstrip("/"))
                 os.rename(temporary, folder)
                 storage.sync(parent or ".")
         return
