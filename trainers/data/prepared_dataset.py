@@ -67,7 +67,7 @@ class PreparedDataset:
             "name": self.folder.rstrip("/").rsplit("/", 1)[-1],
             "digest": self.manifest["digest"],
             "documents": documents["kept"],
-            "tokens": documents["tokens"],
+            "tokens": dataset_manifest.kept_text(self.manifest, "tokens"),
             "datasheet": self.manifest.get("datasheet", {}),
         }
 

@@ -14,6 +14,7 @@ from clozemill.pipelines.common.formatting import counted, large
 from clozemill.pipelines.dataset.dataset_warnings import dataset_warnings
 from clozemill.pipelines.dataset.example_tokens import LABELS, segment_tokens
 from clozemill.pipelines.dataset.layout import VOCAB
+from clozemill.pipelines.dataset.manifest import kept_text
 from clozemill.pipelines.examples.columns import Columns
 from clozemill.pipelines.pages.content import Example, Section, Side, Table
 from clozemill.pipelines.text.vocabulary import Vocabulary
@@ -37,7 +38,7 @@ def lead(encoder: EncoderConfig, size: str, objective: str, datasets: Sequence[P
         dict.fromkeys(value for each in datasets for value in each.manifest.get("datasheet", {}).get(name, []))
         for name in ("sources", "languages")
     )
-    tokens = sum(each.manifest["documents"]["tokens"] for each in datasets)
+    tokens = sum(kept_text(each.manifest, "tokens") for each in datasets)
     return [
         f"A {_FAMILIES[encoder.architecture]} encoder ({size}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
         f"{encoder.vocab_size:,} entries) is pretrained with the objective {objective}.",
