@@ -150,13 +150,14 @@ def value_of(field: dataclasses.Field, value: Any, where: str) -> Any:
 
 def _whole(value: int | float | str) -> int:
     """Return a whole number, also of 1e5 or 100.0. Raises ValueError or OverflowError for other values."""
-    try:
-        found = int(value)
-    except ValueError:  # of a text
-        found = int(float(value))
-    if isinstance(value, float | str) and found != float(value):
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = float(value)
+    if int(value) != value:
         raise ValueError
-    return found
+    return int(value)
 
 
 def _items(kind: Any, values: list[dict[str, Any]], where: str) -> tuple[Any, ...]:

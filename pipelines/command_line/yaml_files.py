@@ -1,5 +1,6 @@
 """Reads the options in YAML files, safely and without surprises."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ class _Loader(yaml.SafeLoader):
     def construct_number(self, node: yaml.ScalarNode) -> Any:
         """Return the number, or its text if Python writes the number in another way."""
         found = self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
-        return found if str(found) == node.value or not math.isfinite(found) else node.value
+        with contextlib.suppress(ValueError):  # Python doesn't write thousands of digits: such a number stays one
+            if str(found) != node.value and not (isinstance(found, float) and not math.isfinite(found)):
+                return node.value
+        return found
 
     def construct_text(self, node: yaml.ScalarNode) -> Any:
         """Return a date or time as it is written."""

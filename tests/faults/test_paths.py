@@ -185,7 +185,7 @@ ALLOWED = {
     ("pipelines/command_line/lazy_import.py", "import_module"): "the module of a command, out of COMMANDS",
     ("model/export/base.py", "import_module"): "a format's module, out of FORMATS",
     ("trainers/training/trackers.py", "import_module"): "a tracker's library, out of TRACKERS",
-    ("pipelines/command_line/options.py", "yaml.load"): "with a subclass of SafeLoader",
+    ("pipelines/command_line/yaml_files.py", "yaml.load"): "with a subclass of SafeLoader",
 }
 
 

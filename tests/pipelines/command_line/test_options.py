@@ -189,6 +189,7 @@ def test_yaml_numbers_in_unusual_forms(tmp_path: Path) -> None:
     assert parse("--config", path) == Sample("010", size=7, floor=1000, share=0.1, place="2024-01-02")
     assert parse("--config", yaml_file(tmp_path, "size: 7.0\nfloor: 1.0e+5")) == Sample(size=7, floor=100_000)
     assert parse("--floor", "1e5") == Sample(floor=100_000)
+    assert parse("--floor", "18446744073709551615") == Sample(floor=18446744073709551615)  # no float
     for name in ("0123", "1:30", "1_0", "+5", "0x1F", ".5", "1.50", "2024-01-02 10:00:00"):
         assert parse("--config", yaml_file(tmp_path, f"name: {name}")).name == name
 
