@@ -20,7 +20,6 @@ from clozemill.pipelines.common.sentence_languages import language_warning
 from clozemill.pipelines.estimate import dry_run, sample
 from clozemill.pipelines.estimate.config import EstimateConfig
 from clozemill.pipelines.estimate.dry_run import DryRun, Rehearsal, vocabulary_of
-from clozemill.pipelines.files import filesystem
 from clozemill.pipelines.prepare.job import resolved
 from clozemill.pipelines.readers import formats
 from clozemill.pipelines.readers.formats import Plan
@@ -94,7 +93,7 @@ def _sampled(
     """Return the result of the sample, seconds of decompression for the complete corpus, and the vocabulary."""
     least = config.sample_min_mb * 1e6
     wanted = min(max(plan.text_estimate * config.sample_fraction, least), config.sample_max_mb * 1e6)
-    infos = filesystem.match(config.input)
+    infos = list(formats.input_files(config.input).values())
     drawn = sample.draw(infos, config, wanted / plan.text_estimate, folder, lambda: bar.update(1))
     splits = [split for part in drawn.parts for split in part.splits]
     vocabulary = vocabulary_of(splits, config, config.vocab_size)

@@ -5,7 +5,7 @@ A record belongs to the split that contains the start of the delimiter before it
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clozemill.pipelines.common import formatting
@@ -106,14 +106,20 @@ class Plan:
     text_estimate: int
 
 
-def plan(options: InputOptions) -> Plan:
-    """List the input files and cut them into splits. The output never depends on the splits.
+def input_files(patterns: Sequence[str]) -> dict[str, FileInfo]:
+    """Return the files that globs match, by their real paths.
 
     A local file that is given under several names, as a relative and an absolute path or through a link, is read once.
     """
     files: dict[str, FileInfo] = {}
-    for info in filesystem.match(options.input):
+    for info in filesystem.match(patterns):
         files.setdefault(filesystem.real_path(info.path), info)
+    return files
+
+
+def plan(options: InputOptions) -> Plan:
+    """List the input files and cut them into splits. The output never depends on the splits."""
+    files = input_files(options.input)
     total = sum(info.size for info in files.values())
     split_bytes = min(max(total // SPLITS, MIN_SPLIT), MAX_SPLIT)
     splits, estimate = [], 0.0

@@ -107,6 +107,16 @@ def test_a_small_corpus_is_counted_exactly(
     assert any("counts and bytes are exact" in note for note in found["notes"])
 
 
+def test_a_file_with_two_names_is_planned_once(demo_vocab: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(texts(30)))
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
+    found = [
+        planned(capsys, tmp_path, "--input", *names, "--vocab", demo_vocab)["figures"]
+        for names in ([str(tmp_path / "a.jsonl")], [str(tmp_path / "*.jsonl")])
+    ]
+    assert found[0]["documents kept"] == found[1]["documents kept"] and found[0]["tokens"] == found[1]["tokens"]
+
+
 @pytest.mark.parametrize(
     ("options", "text", "count"),
     [
