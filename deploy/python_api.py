@@ -203,8 +203,8 @@ def export(run: str, **given: Any) -> dict[str, str]:
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
-    found = [texts] if isinstance(texts, str | bytes) else list(texts)  # an iterator can be read only once
-    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in found):
+    found = list(texts)  # an iterator can be read only once
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in found):
         raise UserError("texts must be a list of texts")
     return found
 

@@ -283,9 +283,7 @@ def remove_temporaries_of(path: str) -> None:
 
 def remove_temporaries(folder: str) -> None:
     """Remove the temporary files that killed runs left in a folder."""
-    left = [path for path in _files_below(folder) if is_temporary(path)]
-    for path in left:
-        remove(path)
+    remove(*filter(is_temporary, _files_below(folder)))
 
 
 class Hashed:

@@ -132,17 +132,18 @@ def _fill(axes: Any, plot: Plot, colours: dict[str, str]) -> None:
 
 def legend_columns(labels: Sequence[str]) -> int:
     """Return the columns of the legend: as many as have room for the labels, but enough for _LEGEND_ROWS rows at most."""
-    wide = [
-        columns
-        for columns in range(1, _LEGEND_COLUMNS + 1)
-        if sum(max(map(len, labels[at::columns]), default=0) for at in range(columns)) <= _room(columns)
-    ]
+    wide = [columns for columns in range(1, _LEGEND_COLUMNS + 1) if _fit(labels, columns)]
     return min(_LEGEND_COLUMNS, max([*wide, -(-len(labels) // _LEGEND_ROWS), 1]))
 
 
 def _room(columns: int) -> int:
     """Return the characters that have room in a row of a legend of some columns."""
     return int((72 * WIDTH - columns * _HANDLE) / _CHARACTER)
+
+
+def _fit(labels: Sequence[str], columns: int) -> bool:
+    """Return whether labels have room in a legend of some columns, each as wide as its longest label."""
+    return sum(max(map(len, labels[at::columns]), default=0) for at in range(columns)) <= _room(columns)
 
 
 def legend_rows(plot: Plot) -> int:
@@ -184,7 +185,7 @@ def matplotlib_svg(plot: Plot) -> str:
         if legend_rows(plot):
             handles, labels = axes.get_legend_handles_labels()
             columns = legend_columns(labels)
-            if sum(max(map(len, labels[at::columns]), default=0) for at in range(columns)) > _room(columns):
+            if not _fit(labels, columns):
                 labels = shortened(labels, _room(columns) // columns)
             rows = [at for column in range(columns) for at in range(column, len(labels), columns)]
             figure.legend(

@@ -104,6 +104,11 @@ def visible_gpus(present: int, visible: str | None) -> int:
     return min(present, next(hidden, len(names)))
 
 
+def shown_gpus() -> int:
+    """Return the number of this machine's GPUs that CUDA shows to this process, whatever a framework sees."""
+    return visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
 def unused_gpus(present: int, framework: str, install: str) -> str:
     """Return a warning about GPUs of this machine that a framework doesn't use. install: how to change that."""
     return (

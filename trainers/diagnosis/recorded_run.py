@@ -227,13 +227,19 @@ def _sessions(data: bytes | None) -> list[dict[str, Any]]:
     )
 
 
+def best_of_sweep(data: bytes | None) -> str:
+    """Return the name of the best run in the contents of a sweep.json, "" if it names none."""
+    best = json_object(data).get("best")
+    return best if isinstance(best, str) and best not in (".", "..") and "/" not in best else ""
+
+
 def read_recorded_run(folder: str) -> RecordedRun:
     """Return the records of a run, or of the best run of `finetune --seeds` or `--sweep`. Raises UserError for other folders.
 
     A run that has just started has no entries. Damaged lines of metrics.jsonl are left out, with a warning.
     """
     data = read_if_there(folder, RUN_FILE)
-    if data is None and isinstance(best := json_object(read_if_there(folder, SWEEP)).get("best"), str) and "/" not in best:
+    if data is None and (best := best_of_sweep(read_if_there(folder, SWEEP))):
         folder = filesystem.join(folder, best)
         data = read_if_there(folder, RUN_FILE)
     if data is None:

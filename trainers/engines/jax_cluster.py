@@ -59,7 +59,7 @@ def expected_gpus() -> int:
     """Return the number of NVIDIA GPUs that JAX will use on this machine. No device is initialised: processes connect first."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     uses_gpus = {"cuda", "gpu"} & set(platforms.split(",")) if platforms else _has_cuda_plugin()
-    return hardware.visible_gpus(hardware.nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")) if uses_gpus else 0
+    return hardware.shown_gpus() if uses_gpus else 0
 
 
 def connect(config: DeviceOptions) -> None:

@@ -296,7 +296,7 @@ def make(config: DeviceOptions) -> JaxEngine:
     """Return the engine with the devices of `--strategy`. Raises UserError if they aren't available."""
     if jax_cluster.is_shared(config):
         jax_cluster.connect(config)
-    devices, present = _local(config), hardware.visible_gpus(hardware.nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    devices, present = _local(config), hardware.shown_gpus()
     if present and devices[0].platform == "cpu":
         print(hardware.unused_gpus(present, "JAX", "pip install 'clozemill[jax-cuda]'"), file=sys.stderr, flush=True)
     kernel = jax_attention.choose_kernel(devices[0], getattr(config, "attention_kernel", "auto"))

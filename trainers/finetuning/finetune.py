@@ -16,6 +16,7 @@ from clozemill.pipelines.command_line.options import suggest, type_of, value_of
 from clozemill.pipelines.common.errors import UserError
 from clozemill.pipelines.common.formatting import aligned
 from clozemill.trainers.common import storage
+from clozemill.trainers.diagnosis.recorded_run import SWEEP
 from clozemill.trainers.engines.engine import Engine, make_engine
 from clozemill.trainers.finetuning import baselines
 from clozemill.trainers.finetuning.config import FinetuneConfig
@@ -135,7 +136,7 @@ def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
     rows: list[tuple[dict[str, Any], list]] = []
     diverged: list[str] = []
     if config.overwrite and pretrained.is_sweep(config.output):
-        storage.remove(storage.join(config.output, pretrained.SWEEP))  # it names the best of runs that are replaced
+        storage.remove(storage.join(config.output, SWEEP))  # it names the best of runs that are replaced
     for changes in _grid(config):
         scores = []
         for seed in range(config.seed, config.seed + config.seeds):
@@ -157,7 +158,7 @@ def _sweep(config: FinetuneConfig, begun: PretrainedModel) -> int:
     print("\n" + "\n".join(_table(rows, _begun(config, begun))), flush=True)
     runs = {name: figures for _, scores in rows for name, figures in scores}
     best = min(runs, key=lambda name: (rank(runs[name]), name))
-    storage.write_json(storage.join(config.output, pretrained.SWEEP), {"best": best, "runs": runs})
+    storage.write_json(storage.join(config.output, SWEEP), {"best": best, "runs": runs})
     print(f"best run: {storage.join(config.output, best)}", flush=True)
     return EXIT_DONE
 

@@ -1,7 +1,6 @@
 """Loads pretrained models for fine-tuning, prediction and embedding: checkpoints and SavedModels of clozemill export."""
 
 import hashlib
-import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -18,13 +17,14 @@ from clozemill.pipelines.dataset.layout import VOCAB
 from clozemill.pipelines.text.vocabulary import Vocabulary
 from clozemill.trainers.common import storage
 from clozemill.trainers.data.text_encoder import TextEncoder
+from clozemill.trainers.diagnosis.recorded_run import SWEEP, best_of_sweep
 from clozemill.trainers.engines import train_state
 from clozemill.trainers.engines.engine import Engine
 from clozemill.trainers.engines.train_state import encoder_config
 from clozemill.trainers.training import checkpoint_index, checkpoints
 
 _TRANSFORM = {"masked_lm/transform/kernel", "masked_lm/layer_norm/gamma"}
-SAVED_MODEL, SWEEP = "saved_model.pb", "sweep.json"
+SAVED_MODEL = "saved_model.pb"
 
 
 def short_name(path: str) -> str:
@@ -171,12 +171,8 @@ def is_sweep(folder: str) -> bool:
 
 def _best_run(path: str) -> str:
     """Return the folder of the best run named by a sweep.json. Raises UserError."""
-    try:
-        best = json.loads(storage.read(path, "give one of the sweep's runs"))["best"]
-        if isinstance(best, str) and best not in ("", ".", "..") and "/" not in best:
-            return best
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
+    if best := best_of_sweep(storage.read(path, "give one of the sweep's runs")):
+        return best
     raise UserError(f"{path} names no best run: run the sweep again to rebuild it, or give one of its runs")
 
 
